@@ -1,0 +1,223 @@
+//! Which waiting jobs may start now, and in which order.
+//!
+//! Higher priority first; among equals, lanes take turns; inside a lane, first come, first served.
+//! A lane whose slots are all held is closed by its store and is not looked at again until a slot is free,
+//! so that what a claim costs depends on how many jobs it takes, never on how many wait.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use crate::ids::{Group, JobId, TaskName};
+use crate::key::Lane;
+use crate::limits::LimitTable;
+use crate::time::Timestamp;
+
+/// A store's own number for a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId(pub u64);
+
+/// The jobs of one task in one lane that are due, seen from outside. Most lanes have one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub lane_id: LaneId,
+    pub lane: Lane,
+    pub task: TaskName,
+    /// The highest priority of its jobs.
+    pub top: i32,
+    /// When the lane was last served, in turns: the lowest is next.
+    pub turn: u64,
+    /// How many jobs of the lane run now, counted.
+    pub holders: u32,
+}
+
+/// A job at the head of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub id: JobId,
+    pub priority: i32,
+    pub due: Timestamp,
+}
+
+/// What admission asks of a store, inside the claiming transaction.
+pub trait Waiting {
+    type Error;
+    /// The first `most` open lines of `task`, by descending `top`, then ascending `turn`.
+    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Self::Error>;
+    /// The open lines of a lane with tasks other than `task`: those of `tasks` only.
+    fn siblings(
+        &mut self,
+        lane: LaneId,
+        task: &TaskName,
+        tasks: &[TaskName],
+    ) -> Result<Vec<Line>, Self::Error>;
+    /// The first `most` due jobs of a line, by descending priority, then ascending due time, then ascending id.
+    /// Jobs that this claim has leased are not among them.
+    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Self::Error>;
+    /// How many jobs of the group run now, counted.
+    fn group_holders(&mut self, group: &Group) -> Result<u32, Self::Error>;
+    /// The next number of a count that only grows.
+    fn next_turn(&mut self) -> Result<u64, Self::Error>;
+    /// Leases the job.
+    fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Self::Error>;
+    /// Writes down how a lane was left: its turn, and whether it is open. Tops are the store's to keep.
+    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Self::Error>;
+}
+
+/// Whether a lane with this many holders has a slot.
+pub fn has_room(holders: u32, per_key: Option<u32>) -> bool {
+    per_key.is_none_or(|limit| holders < limit)
+}
+
+/// One lane in the course of one claim.
+struct Candidate {
+    /// Its lines of the claim's tasks, each with the heads fetched so far.
+    lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
+    room: u32,
+    turn: u64,
+    served: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    None,
+    Some,
+    All,
+}
+
+/// Leases up to `free` jobs of `tasks`, within `limits`. Returns how many.
+///
+/// # Errors
+/// Whatever the store answers; the claim is then to be undone as a whole.
+pub fn admit<W: Waiting>(
+    waiting: &mut W,
+    tasks: &[(TaskName, Group)],
+    limits: &LimitTable,
+    free: u32,
+) -> Result<u32, W::Error> {
+    let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
+    let mut rooms: HashMap<Group, u32> = HashMap::new();
+    let mut taken = 0;
+
+    // A pass looks at the first `free` lanes of each task: no more can be served. Lanes found full are closed,
+    // which may leave others behind them unseen: hence another pass, until one closes nothing.
+    loop {
+        let mut lanes: HashMap<LaneId, Candidate> = HashMap::new();
+        let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>)> = BinaryHeap::new();
+        let mut closed = false;
+
+        for (task, group) in tasks {
+            let room = match rooms.get(group) {
+                Some(room) => *room,
+                None => {
+                    let room = match limits.of(group).total {
+                        Some(total) => total.saturating_sub(waiting.group_holders(group)?),
+                        None => u32::MAX,
+                    };
+                    rooms.insert(group.clone(), room);
+                    room
+                }
+            };
+            if room == 0 || taken == free {
+                continue;
+            }
+            for line in waiting.lines(task, free - taken)? {
+                if lanes.contains_key(&line.lane_id) {
+                    continue;
+                }
+                let per_key = limits.per_key(&line.lane);
+                if !has_room(line.holders, per_key) {
+                    waiting.leave(line.lane_id, line.turn, false)?;
+                    closed = true;
+                    continue;
+                }
+                let room = per_key.map_or(u32::MAX, |limit| limit - line.holders);
+                let siblings = waiting.siblings(line.lane_id, task, &names)?;
+                let (id, turn) = (line.lane_id, line.turn);
+                let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
+                let lines = std::iter::once(line)
+                    .chain(siblings)
+                    .map(|l| (l, VecDeque::new(), Fetched::None))
+                    .collect();
+                lanes.insert(
+                    id,
+                    Candidate {
+                        lines,
+                        room,
+                        turn,
+                        served: false,
+                    },
+                );
+                next.push((top, Reverse(turn), Reverse(id)));
+            }
+        }
+
+        while taken < free {
+            let Some((_, _, Reverse(id))) = next.pop() else {
+                break;
+            };
+            let lane = lanes.get_mut(&id).expect("every lane of the heap is in the map");
+            let group = lane.lines[0].0.lane.group.clone();
+            let group_room = rooms.get_mut(&group).expect("every group was counted above");
+            if *group_room == 0 {
+                continue;
+            }
+            // Where nobody else waits for a turn, the whole of a line can be fetched at once.
+            let most = if next.is_empty() {
+                (free - taken).min(lane.room).min(*group_room)
+            } else {
+                1
+            };
+            let Some(place) = first_in_lane(waiting, id, lane, most)? else {
+                continue;
+            };
+            let (line, heads, _) = &mut lane.lines[place];
+            let job = heads.pop_front().expect("first_in_lane found one");
+            waiting.lease(line, &job)?;
+            taken += 1;
+            *group_room -= u32::from(*group_room != u32::MAX);
+            lane.room -= u32::from(lane.room != u32::MAX);
+            if !lane.served || !next.is_empty() {
+                lane.turn = waiting.next_turn()?;
+                lane.served = true;
+            }
+            if lane.room > 0
+                && let Some(place) = first_in_lane(waiting, id, lane, most)?
+            {
+                next.push((lane.lines[place].1[0].priority, Reverse(lane.turn), Reverse(id)));
+            }
+        }
+
+        for (id, lane) in &lanes {
+            if lane.served {
+                waiting.leave(*id, lane.turn, lane.room > 0)?;
+            }
+        }
+        if taken == free || !closed {
+            return Ok(taken);
+        }
+    }
+}
+
+/// Which of a lane's lines has the job that came first, with its head fetched.
+fn first_in_lane<W: Waiting>(
+    waiting: &mut W,
+    id: LaneId,
+    lane: &mut Candidate,
+    most: u32,
+) -> Result<Option<usize>, W::Error> {
+    for (line, heads, fetched) in &mut lane.lines {
+        if heads.is_empty() && *fetched != Fetched::All {
+            let found = waiting.heads(id, &line.task, most)?;
+            *fetched = if (found.len() as u32) < most {
+                Fetched::All
+            } else {
+                Fetched::Some
+            };
+            heads.extend(found);
+        }
+    }
+    let first = |heads: &VecDeque<Ready>| heads.front().map(|job| (Reverse(job.priority), job.due, job.id));
+    Ok((0..lane.lines.len())
+        .filter(|i| !lane.lines[*i].1.is_empty())
+        .min_by_key(|i| first(&lane.lines[*i].1)))
+}

@@ -1,0 +1,130 @@
+//! Every hard limit of the host on one page, and how they relate.
+//! Settings may choose values inside these; nothing may go beyond them.
+
+use std::time::Duration;
+
+pub const KIB: u64 = 1024;
+pub const MIB: u64 = 1024 * KIB;
+
+// Names and keys.
+pub const NAME_BYTES_MAX: usize = 64;
+pub const KEY_BYTES_MAX: usize = 256;
+pub const TOKEN_BYTES_MAX: usize = 256;
+
+// What goes in and comes out of a job.
+pub const PAYLOAD_BYTES_MAX: u64 = 32 * MIB;
+/// Of one attempt's result.
+pub const OUTPUT_BYTES_MAX: u64 = 32 * MIB;
+/// Of one chunk.
+pub const CHUNK_BYTES_MAX: u64 = MIB;
+/// Of all chunks of one attempt.
+pub const CHUNKS_BYTES_MAX: u64 = 64 * MIB;
+pub const CHUNKS_MAX: u64 = 100_000;
+/// A longer line is cut, and says so.
+pub const LOG_LINE_BYTES_MAX: u64 = 64 * KIB;
+/// Of one attempt's log; what comes after is dropped and counted.
+pub const LOG_BYTES_MAX: u64 = 4 * MIB;
+pub const PROGRESS_NOTE_BYTES_MAX: u64 = KIB;
+/// Progress is kept at most this often.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Of a report: the backtrace, the last lines of stderr.
+pub const REPORT_BYTES_MAX: u64 = 16 * KIB;
+/// Jobs in one request, and jobs that one attempt enqueues.
+pub const BATCH_JOBS_MAX: usize = 10_000;
+/// Bytes of payload in one request, and in what one attempt enqueues.
+pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
+
+// What waits between an attempt and the store; a chunk waits for room, a log line is dropped.
+pub const UNWRITTEN_BYTES_MAX: u64 = 2 * MIB;
+pub const UNWRITTEN_ENTRIES_MAX: usize = 1024;
+
+// A sandbox.
+/// Of all memories of one attempt; a manifest may ask for less or more, up to this.
+pub const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
+pub const MEMORY_BYTES_DEFAULT: u64 = 128 * MIB;
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub const INSTANCES_MAX: usize = 64;
+pub const MEMORIES_MAX: usize = 8;
+pub const TABLES_MAX: usize = 32;
+/// Resource handles that a guest may hold.
+pub const HANDLES_MAX: usize = 4096;
+/// What a guest may hold open of the host: streams, pollables, files, requests.
+pub const HOST_RESOURCES_MAX: usize = 1024;
+/// What crosses between guest and host in one call, in bytes.
+pub const HOSTCALL_BYTES_MAX: u64 = 40 * MIB;
+pub const WASM_STACK_BYTES: usize = 512 * KIB as usize;
+pub const ASYNC_STACK_BYTES: usize = 2 * MIB as usize;
+/// Random bytes in one request.
+pub const RANDOM_BYTES_MAX: u64 = MIB;
+
+// Time.
+pub const TICK: Duration = Duration::from_millis(1);
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
+/// From the request to cancel until the sandbox is stopped.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
+/// Leases are renewed this often, and trusted this much less than they are long.
+pub const LEASE_RENEWALS: u32 = 3;
+pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
+pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
+pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
+pub const BACKOFF_MIN_DEFAULT: Duration = Duration::from_secs(1);
+pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
+/// A job whose attempts end with their host this often is failed: it may be what kills them.
+pub const CRASHES_MAX: u32 = 5;
+/// `describe` is called at load.
+pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+// Plugins.
+pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
+pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
+pub const PLUGINS_MAX: usize = 1000;
+pub const TASKS_MAX: usize = 64;
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;
+pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
+pub const COMPILES_AT_ONCE: usize = 1;
+
+// Attempts at once on one node.
+pub const ATTEMPTS_DEFAULT: u32 = 256;
+/// Six memory mappings each; the kernel's default map count ends near 10,900.
+pub const ATTEMPTS_MAX: u32 = 8000;
+
+// Outbound HTTP of plugins.
+pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
+pub const HTTP_REQUESTS_MAX: u32 = 100;
+
+// Upkeep.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
+pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Rows in one transaction of reclaiming and forgetting.
+pub const UPKEEP_BATCH: u32 = 500;
+/// Delayed jobs that one claim makes ready.
+pub const PROMOTE_BATCH: u32 = 1000;
+/// Jobs, or entries of a job's log, in one page.
+pub const PAGE_MAX: u32 = 1000;
+
+const _: () = {
+    assert!(
+        CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX,
+        "one chunk fits what may wait"
+    );
+    assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);
+    assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
+    assert!(
+        OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX,
+        "a payload can cross"
+    );
+    assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
+    assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
+    assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
+    assert!(
+        LEASE.as_secs() / (LEASE_RENEWALS as u64) > LEASE_MARGIN.as_secs(),
+        "a renewal that failed once can be made up for"
+    );
+    assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
+    assert!(CPU_DEFAULT.as_secs() <= TIMEOUT_DEFAULT.as_secs());
+};

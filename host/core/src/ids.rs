@@ -1,0 +1,230 @@
+//! What jobs, plugins, tasks and nodes are called. Parsed once, valid ever after.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::bounds;
+use crate::time::Timestamp;
+
+/// Why a text is no id: fits "`{text}` {reason}".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadId {
+    pub text: String,
+    pub reason: &'static str,
+}
+
+impl fmt::Display for BadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.text.escape_debug(), self.reason)
+    }
+}
+
+impl std::error::Error for BadId {}
+
+/// A job's id: 63 bits, of which the upper ones are the time of enqueueing. Ids grow in the order they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(u64);
+
+/// Crockford's base 32 in lower case: no i, l, o, u, so that an id read aloud is not misheard.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const ID_CHARS: usize = 13;
+
+impl JobId {
+    pub const fn from_number(number: u64) -> Option<JobId> {
+        if number == 0 || number > i64::MAX as u64 {
+            None
+        } else {
+            Some(JobId(number))
+        }
+    }
+
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0u8; ID_CHARS];
+        for (place, slot) in text.iter_mut().rev().enumerate() {
+            *slot = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
+        }
+        f.pad(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+    }
+}
+
+impl FromStr for JobId {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = || BadId {
+            text: text.to_owned(),
+            reason: "is no job id: 13 characters of 0-9 and a-z are expected",
+        };
+        if text.len() != ID_CHARS {
+            return Err(bad());
+        }
+        let mut number: u64 = 0;
+        for c in text.bytes() {
+            let digit = ALPHABET
+                .iter()
+                .position(|a| *a == c.to_ascii_lowercase())
+                .ok_or_else(bad)? as u64;
+            number = number.checked_mul(32).ok_or_else(bad)? | digit;
+        }
+        JobId::from_number(number).ok_or_else(bad)
+    }
+}
+
+/// Makes job ids that grow, also when the clock steps back.
+///
+/// Milliseconds since 2020 in the upper 41 bits, a count in the lower 22: no two of one source are alike,
+/// and a source that is given the last id of its store goes on from there.
+#[derive(Debug)]
+pub struct JobIds {
+    last: u64,
+}
+
+const ID_EPOCH_MS: u64 = 1_577_836_800_000;
+const COUNT_BITS: u32 = 22;
+
+impl JobIds {
+    pub const fn after(last: Option<JobId>) -> JobIds {
+        JobIds {
+            last: match last {
+                Some(id) => id.0,
+                None => 0,
+            },
+        }
+    }
+
+    pub fn next(&mut self, now: Timestamp) -> JobId {
+        let from_clock = now.as_millis().saturating_sub(ID_EPOCH_MS) << COUNT_BITS;
+        self.last = from_clock.max(self.last + 1);
+        JobId(self.last)
+    }
+}
+
+/// One running host. Drawn at start; a restarted host is another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let mut chars = text.bytes();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        && text.len() <= bounds::NAME_BYTES_MAX
+}
+
+const NAME_RULE: &str = "is no name: a-z, 0-9 and -, not beginning with -, at most 64 characters";
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A plugin's id: the stem of its file.
+    PluginId
+}
+
+impl FromStr for PluginId {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if is_name(text) {
+            Ok(PluginId(text.into()))
+        } else {
+            Err(BadId {
+                text: text.to_owned(),
+                reason: NAME_RULE,
+            })
+        }
+    }
+}
+
+name! {
+    /// A task's full name: "plugin/task".
+    TaskName
+}
+
+impl TaskName {
+    pub fn new(plugin: &PluginId, task: &str) -> Result<TaskName, BadId> {
+        format!("{plugin}/{task}").parse()
+    }
+
+    pub fn plugin(&self) -> PluginId {
+        PluginId(self.0.split_once('/').expect("parsed").0.into())
+    }
+
+    /// The task without its plugin: "count".
+    pub fn task(&self) -> &str {
+        self.0.split_once('/').expect("parsed").1
+    }
+}
+
+impl FromStr for TaskName {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        match text.split_once('/') {
+            Some((plugin, task)) if is_name(plugin) && is_name(task) => Ok(TaskName(text.into())),
+            _ => Err(BadId {
+                text: text.to_owned(),
+                reason: "is no task: \"plugin/task\" is expected, each part of a-z, 0-9 and -",
+            }),
+        }
+    }
+}
+
+name! {
+    /// A group of tasks that share limits. By default each task is a group of its own, named "plugin/task".
+    Group
+}
+
+impl From<&TaskName> for Group {
+    fn from(task: &TaskName) -> Group {
+        Group(task.0.clone())
+    }
+}
+
+impl FromStr for Group {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if is_name(text) || text.parse::<TaskName>().is_ok() {
+            Ok(Group(text.into()))
+        } else {
+            Err(BadId {
+                text: text.to_owned(),
+                reason: "is no limit group: a name, or \"plugin/task\", of a-z, 0-9 and -",
+            })
+        }
+    }
+}

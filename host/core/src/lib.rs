@@ -1,0 +1,15 @@
+//! The rules of Wharf, and nothing else: no clock, no task, no lock, no disk, no network.
+//! Modules stand in reading order; each uses only those above it.
+
+pub mod bounds;
+pub mod time;
+pub mod ids;
+pub mod key;
+pub mod limits;
+pub mod outcome;
+pub mod retry;
+pub mod lease;
+pub mod job;
+pub mod lifecycle;
+pub mod admission;
+pub mod planner;

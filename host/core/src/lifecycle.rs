@@ -1,0 +1,205 @@
+//! What may happen to a job: the whole law, on one screen.
+
+use std::fmt;
+
+use crate::bounds;
+use crate::job::{Entry, NewJob, Standing, State, StateName};
+use crate::lease::Lease;
+use crate::outcome::{Bill, OutcomeKind, Report};
+use crate::time::Timestamp;
+
+/// A durable fact about a job, and the only way to change one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Claimed {
+        lease: Lease,
+    },
+    /// The attempt emitted chunks, log lines or progress.
+    Wrote {
+        attempt: u32,
+        entries: Vec<Entry>,
+    },
+    /// The attempt returned. The jobs that it enqueued come with it, in the same transaction.
+    Succeeded {
+        attempt: u32,
+        output: Vec<u8>,
+        children: Vec<NewJob>,
+        bill: Bill,
+    },
+    /// The attempt failed; it is tried again at `retry_at`, or never.
+    Failed {
+        attempt: u32,
+        report: Report,
+        retry_at: Option<Timestamp>,
+        bill: Bill,
+    },
+    /// The host gave the job back through no fault of the job's. `claimable_at` keeps one that cannot start from spinning.
+    Released {
+        attempt: u32,
+        report: Report,
+        claimable_at: Timestamp,
+    },
+    /// The attempt ended because someone asked.
+    Cancelled {
+        attempt: u32,
+        bill: Bill,
+    },
+    /// The lease ran out: the node that held it is gone, or has stopped the attempt itself.
+    LeaseExpired {
+        attempt: u32,
+    },
+    CancelAsked,
+    /// Another job took its place while it waited.
+    Replaced,
+    /// A person wants a finished job tried again.
+    RetryAsked,
+}
+
+/// Why an event may not happen to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Forgotten, or never there.
+    Unknown,
+    /// The job is with another attempt by now, or with none: whoever says this must stop.
+    Stale,
+    /// The job is already over.
+    Finished(StateName),
+    /// Only a job that failed or was cancelled can be tried again.
+    NotFinished(StateName),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Unknown => f.write_str("there is no such job"),
+            Refusal::Stale => f.write_str("the job is no longer with this attempt"),
+            Refusal::Finished(state) => write!(f, "the job is over: it is {}", state.as_str()),
+            Refusal::NotFinished(state) => {
+                write!(
+                    f,
+                    "only a failed or cancelled job can be tried again; this one is {}",
+                    state.as_str()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Standing {
+    pub const fn new(due: Timestamp) -> Standing {
+        Standing {
+            state: State::Waiting { due },
+            attempt: 0,
+            failures: 0,
+            crashes: 0,
+            cancel_asked: false,
+        }
+    }
+
+    /// Where the job stands after `event` at `now`, or why the event may not happen.
+    pub fn after(&self, event: &Event, now: Timestamp) -> Result<Standing, Refusal> {
+        use Event as E;
+        use State as S;
+        let to = |state: State| Standing {
+            state,
+            cancel_asked: false,
+            ..*self
+        };
+        let again = |due: Timestamp| {
+            if self.cancel_asked {
+                S::Cancelled
+            } else {
+                S::Waiting { due }
+            }
+        };
+
+        match (&self.state, event) {
+            (S::Waiting { .. }, E::Claimed { lease }) => Ok(Standing {
+                attempt: lease.attempt,
+                ..to(S::Running { lease: *lease })
+            }),
+            (S::Waiting { .. }, E::CancelAsked | E::Replaced) => Ok(to(S::Cancelled)),
+            (S::Waiting { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Waiting)),
+            (S::Waiting { .. }, _) => Err(Refusal::Stale),
+
+            (S::Running { .. }, E::CancelAsked) => Ok(Standing {
+                cancel_asked: true,
+                ..*self
+            }),
+            (S::Running { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Running)),
+            (S::Running { .. }, E::Claimed { .. } | E::Replaced) => Err(Refusal::Stale),
+            (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
+            (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
+            (S::Running { .. }, E::Succeeded { .. }) => Ok(to(S::Succeeded)),
+            (S::Running { .. }, E::Cancelled { .. }) => Ok(to(S::Cancelled)),
+            (S::Running { .. }, E::Released { claimable_at, .. }) => Ok(to(again(*claimable_at))),
+            (S::Running { .. }, E::Failed { retry_at, .. }) => {
+                let state = retry_at.map_or(S::Failed, again);
+                Ok(Standing {
+                    failures: self.failures.saturating_add(1),
+                    ..to(state)
+                })
+            }
+            (S::Running { .. }, E::LeaseExpired { .. }) => {
+                let crashes = self.crashes.saturating_add(1);
+                let state = if crashes >= bounds::CRASHES_MAX {
+                    S::Failed
+                } else {
+                    again(now)
+                };
+                Ok(Standing { crashes, ..to(state) })
+            }
+
+            (S::Failed | S::Cancelled, E::RetryAsked) => Ok(Standing {
+                failures: 0,
+                crashes: 0,
+                ..to(S::Waiting { due: now })
+            }),
+            (S::Succeeded, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Succeeded)),
+            (S::Succeeded | S::Failed | S::Cancelled, E::CancelAsked) => {
+                Err(Refusal::Finished(self.state.name()))
+            }
+            (S::Succeeded | S::Failed | S::Cancelled, _) => Err(Refusal::Stale),
+        }
+    }
+}
+
+impl Event {
+    /// The attempt that says this; `None` where a person or the queue itself does.
+    pub const fn attempt(&self) -> Option<u32> {
+        match self {
+            Event::Claimed { lease } => Some(lease.attempt),
+            Event::Wrote { attempt, .. }
+            | Event::Succeeded { attempt, .. }
+            | Event::Failed { attempt, .. }
+            | Event::Released { attempt, .. }
+            | Event::Cancelled { attempt, .. }
+            | Event::LeaseExpired { attempt } => Some(*attempt),
+            Event::CancelAsked | Event::Replaced | Event::RetryAsked => None,
+        }
+    }
+
+    /// What the event leaves on the job for people; `None` leaves what was there.
+    pub fn report(&self) -> Option<Report> {
+        let report = |kind, text: &str| {
+            Some(Report {
+                kind,
+                text: text.to_owned(),
+            })
+        };
+        match self {
+            Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
+            Event::Cancelled { .. } | Event::CancelAsked => {
+                report(OutcomeKind::Cancelled, "cancelled on request")
+            }
+            Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
+            Event::LeaseExpired { .. } => report(
+                OutcomeKind::Interrupted,
+                "the host that ran this attempt died or could not confirm its lease",
+            ),
+            Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! How many jobs of one key, and of one group, may run at once.
+
+use std::collections::BTreeMap;
+
+use crate::ids::Group;
+use crate::key::{Key, Lane};
+
+/// The two numbers of a group; `None` is no limit, zero is a pause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Limits {
+    pub per_key: Option<u32>,
+    pub total: Option<u32>,
+}
+
+impl Limits {
+    /// Both hold: of two numbers the lower one.
+    pub fn and(self, other: Limits) -> Limits {
+        fn lower(a: Option<u32>, b: Option<u32>) -> Option<u32> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            }
+        }
+        Limits {
+            per_key: lower(self.per_key, other.per_key),
+            total: lower(self.total, other.total),
+        }
+    }
+
+    /// `other` where it has a number, else this.
+    pub fn or_else(self, other: Limits) -> Limits {
+        Limits {
+            per_key: other.per_key.or(self.per_key),
+            total: other.total.or(self.total),
+        }
+    }
+}
+
+/// What happens to a new job whose lane has no slot left for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnConflict {
+    /// It waits.
+    #[default]
+    Wait,
+    /// It is not taken.
+    Discard,
+    /// Jobs of the lane that still wait are cancelled; it waits in their place.
+    ReplaceWaiting,
+    /// Jobs of the lane that wait are cancelled, and as many running ones are asked to end as it takes to make room.
+    CancelRunning,
+}
+
+/// A limit that an operator set while hosts run. Kept in the store, the same for all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    pub group: Group,
+    /// Only for this key; a group's total cannot be set for one key.
+    pub key: Option<Key>,
+    pub limits: Limits,
+}
+
+/// Every limit that is in force: what manifests and settings say, and on top the overrides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitTable {
+    declared: BTreeMap<Group, Limits>,
+    overrides: BTreeMap<(Group, Option<Key>), Limits>,
+}
+
+impl LimitTable {
+    /// Declares a group's limits. Tasks that share a group share the lower numbers.
+    pub fn declare(&mut self, group: Group, limits: Limits) {
+        let entry = self.declared.entry(group).or_default();
+        *entry = entry.and(limits);
+    }
+
+    /// Puts `override_` in force in place of any earlier one for the same group and key.
+    pub fn set(&mut self, override_: Override) {
+        self.overrides
+            .insert((override_.group, override_.key), override_.limits);
+    }
+
+    /// Ends an override; false if there was none.
+    pub fn clear(&mut self, group: &Group, key: Option<&Key>) -> bool {
+        self.overrides.remove(&(group.clone(), key.cloned())).is_some()
+    }
+
+    /// This table with `overrides` in place of its own.
+    pub fn with_overrides(&self, overrides: impl IntoIterator<Item = Override>) -> LimitTable {
+        let mut table = LimitTable {
+            declared: self.declared.clone(),
+            overrides: BTreeMap::new(),
+        };
+        overrides.into_iter().for_each(|o| table.set(o));
+        table
+    }
+
+    pub fn overrides(&self) -> impl Iterator<Item = Override> + '_ {
+        self.overrides.iter().map(|((group, key), limits)| Override {
+            group: group.clone(),
+            key: key.clone(),
+            limits: *limits,
+        })
+    }
+
+    pub fn declared(&self) -> impl Iterator<Item = (&Group, Limits)> + '_ {
+        self.declared.iter().map(|(group, limits)| (group, *limits))
+    }
+
+    /// The limits of a group, overrides included.
+    pub fn of(&self, group: &Group) -> Limits {
+        let declared = self.declared.get(group).copied().unwrap_or_default();
+        match self.overrides.get(&(group.clone(), None)) {
+            Some(set) => declared.or_else(*set),
+            None => declared,
+        }
+    }
+
+    /// How many jobs of `lane` may run at once.
+    pub fn per_key(&self, lane: &Lane) -> Option<u32> {
+        let own = lane
+            .key
+            .as_ref()
+            .and_then(|_| self.overrides.get(&(lane.group.clone(), lane.key.clone())));
+        own.and_then(|limits| limits.per_key)
+            .or(self.of(&lane.group).per_key)
+    }
+}

@@ -1,0 +1,1 @@
+//! What one node does next: inputs in, actions out. Does nothing itself.
