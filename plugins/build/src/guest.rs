@@ -1,0 +1,72 @@
+//! The plugins that can be built. A new one is a row here and a line in `for_each_plugin!`.
+
+use anyhow::{Result, bail};
+
+pub(crate) struct Guest {
+    /// The component's name: its file stem, and so the plugin's id.
+    pub(crate) name: &'static str,
+    /// The package of the workspace in `plugins/`, which is also its folder.
+    pub(crate) package: &'static str,
+    /// One package can be several components, told apart by a feature.
+    pub(crate) feature: Option<&'static str>,
+    /// Memories of one MiB each that are put into the component beside the guest's own.
+    pub(crate) more_memories: u32,
+}
+
+/// A component that has its package's name.
+const fn guest(name: &'static str) -> Guest {
+    made_from(name, name)
+}
+
+const fn made_from(package: &'static str, name: &'static str) -> Guest {
+    Guest {
+        name,
+        package,
+        feature: None,
+        more_memories: 0,
+    }
+}
+
+const fn with_feature(feature: &'static str, guest: Guest) -> Guest {
+    Guest {
+        feature: Some(feature),
+        ..guest
+    }
+}
+
+const fn with_memories(more_memories: u32, guest: Guest) -> Guest {
+    Guest {
+        more_memories,
+        ..guest
+    }
+}
+
+pub(crate) const GUESTS: [Guest; 9] = [
+    guest("words"),
+    guest("thumbnail"),
+    guest("villain"),
+    with_feature("http", made_from("villain", "villain-http")),
+    with_memories(16, made_from("villain", "villain-memories")),
+    guest("villain-async"),
+    with_feature("slow", made_from("villain-at-load", "villain-slow")),
+    made_from("villain-at-load", "villain-bad-manifest"),
+    with_feature("trap", made_from("villain-at-load", "villain-trap")),
+];
+
+/// The name of each plugin.
+pub const ALL: [&str; GUESTS.len()] = {
+    let mut names = [""; GUESTS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = GUESTS[at].name;
+        at += 1;
+    }
+    names
+};
+
+pub(crate) fn named(name: &str) -> Result<&'static Guest> {
+    match GUESTS.iter().find(|guest| guest.name == name) {
+        Some(guest) => Ok(guest),
+        None => bail!("there is no plugin {name} to build; there are {}", ALL.join(", ")),
+    }
+}

@@ -1,0 +1,125 @@
+//! Reaching for the world outside. What is denied comes back as the error's text, so that a test can read it.
+
+use std::{collections::BTreeMap, env, fs, io, io::Read};
+
+use wasip2::random::random::get_random_bytes;
+
+use crate::exports::wharf::plugin::handler::Failure;
+
+pub(crate) fn env() -> Result<Vec<u8>, Failure> {
+    json(&env::vars().collect::<BTreeMap<_, _>>())
+}
+
+pub(crate) fn args() -> Result<Vec<u8>, Failure> {
+    json(&env::args().collect::<Vec<_>>())
+}
+
+pub(crate) fn read_file(path: &str) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|e| denied("read", path, &e))
+}
+
+pub(crate) fn write_file(path: &str, text: &str) -> Result<Vec<u8>, Failure> {
+    fs::write(path, text).map_err(|e| denied("write", path, &e))?;
+    json(&text.len())
+}
+
+pub(crate) fn list_dir(path: &str) -> Result<Vec<u8>, Failure> {
+    let entries = fs::read_dir(path).map_err(|e| denied("list", path, &e))?;
+    let mut names: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    json(&names)
+}
+
+pub(crate) fn random(bytes: u64) -> Result<Vec<u8>, Failure> {
+    Ok(get_random_bytes(bytes))
+}
+
+pub(crate) fn stdin() -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    io::stdin()
+        .read_to_end(&mut text)
+        .map_err(|e| denied("read", "stdin", &e))?;
+    json(&text.len())
+}
+
+#[cfg(feature = "http")]
+pub(crate) use http::get as http_get;
+
+#[cfg(not(feature = "http"))]
+pub(crate) fn http_get(_: &str) -> Result<Vec<u8>, Failure> {
+    Err(Failure::Discard(
+        "this villain has no HTTP; ask villain-http".into(),
+    ))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|e| Failure::Discard(e.to_string()))
+}
+
+fn denied(verb: &str, what: &str, error: &io::Error) -> Failure {
+    Failure::Discard(format!("cannot {verb} {what}: {error}"))
+}
+
+#[cfg(feature = "http")]
+mod http {
+    use wasip2::{
+        http::{
+            outgoing_handler::handle,
+            types::{Fields, IncomingResponse, OutgoingRequest, Scheme},
+        },
+        io::streams::StreamError,
+    };
+
+    use super::{Failure, json};
+
+    /// Returns `{"status": 200, "body": "..."}`, or fails with the host's own word for what went wrong.
+    pub(crate) fn get(url: &str) -> Result<Vec<u8>, Failure> {
+        let (status, body) = fetch(url).map_err(|e| Failure::Discard(format!("GET {url}: {e}")))?;
+        json(&serde_json::json!({ "status": status, "body": String::from_utf8_lossy(&body) }))
+    }
+
+    fn fetch(url: &str) -> Result<(u16, Vec<u8>), String> {
+        let (scheme, rest) = url.split_once("://").ok_or("no scheme")?;
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        let request = OutgoingRequest::new(Fields::new());
+        let scheme = match scheme {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => Scheme::Other(other.into()),
+        };
+        request
+            .set_scheme(Some(&scheme))
+            .map_err(|()| "the scheme was refused")?;
+        request
+            .set_authority(Some(authority))
+            .map_err(|()| "the authority was refused")?;
+        request
+            .set_path_with_query(Some(path))
+            .map_err(|()| "the path was refused")?;
+        let pending = handle(request, None).map_err(|e| format!("{e:?}"))?;
+        pending.subscribe().block();
+        let answer = pending.get().ok_or("no answer although it was ready")?;
+        let response = answer
+            .map_err(|()| "the answer was taken before")?
+            .map_err(|e| format!("{e:?}"))?;
+        Ok((response.status(), read(&response)?))
+    }
+
+    fn read(response: &IncomingResponse) -> Result<Vec<u8>, String> {
+        let body = response.consume().map_err(|()| "the response has no body")?;
+        let stream = body.stream().map_err(|()| "the body has no stream")?;
+        let mut bytes = Vec::new();
+        loop {
+            match stream.blocking_read(64 * 1024) {
+                Ok(more) => bytes.extend(more),
+                Err(StreamError::Closed) => return Ok(bytes),
+                Err(StreamError::LastOperationFailed(e)) => {
+                    return Err(format!("while reading: {}", e.to_debug_string()));
+                }
+            }
+        }
+    }
+}

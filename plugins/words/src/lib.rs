@@ -1,0 +1,90 @@
+//! Counts the words of a text: one chunk for each line as it is counted, the totals as the result.
+
+use std::{thread, time::Duration};
+
+use exports::wharf::plugin::{
+    handler::{self, Failure, Job},
+    manifest,
+};
+use serde::{Deserialize, Serialize};
+use wharf::plugin::attempt;
+
+wit_bindgen::generate!({ path: "../../wit", world: "handler-plugin" });
+
+#[derive(Deserialize)]
+struct Order {
+    text: String,
+    /// Waits this long after each line: for watching a job while it runs.
+    #[serde(default, rename = "pause-ms")]
+    pause_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Line {
+    line: usize,
+    words: usize,
+}
+
+#[derive(Default, Serialize)]
+struct Totals {
+    lines: usize,
+    words: usize,
+    characters: usize,
+}
+
+fn count(order: &Order) -> Result<Totals, Failure> {
+    let lines = order.text.lines().count();
+    let mut totals = Totals {
+        characters: order.text.chars().count(),
+        ..Totals::default()
+    };
+    for text in order.text.lines() {
+        if attempt::cancelled() {
+            return Err(Failure::Discard(format!(
+                "cancelled after line {} of {lines}",
+                totals.lines
+            )));
+        }
+        let words = text.split_whitespace().count();
+        totals.lines += 1;
+        totals.words += words;
+        attempt::emit(&json(&Line {
+            line: totals.lines,
+            words,
+        }))
+        .map_err(Failure::Discard)?;
+        attempt::progress(
+            totals.lines as f32 / lines as f32,
+            &format!("line {} of {lines}", totals.lines),
+        );
+        if order.pause_ms > 0 {
+            thread::sleep(Duration::from_millis(order.pause_ms));
+        }
+    }
+    Ok(totals)
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("numbers always fit JSON");
+    line.push(b'\n');
+    line
+}
+
+struct Words;
+
+impl manifest::Guest for Words {
+    fn describe() -> String {
+        include_str!("../manifest.toml").into()
+    }
+}
+
+impl handler::Guest for Words {
+    fn handle(job: Job) -> Result<Vec<u8>, Failure> {
+        // `count` is the only task that the manifest declares: the host sends no other.
+        let order = serde_json::from_slice(&job.payload)
+            .map_err(|e| Failure::Discard(format!(r#"the payload is not {{"text": "..."}}: {e}"#)))?;
+        Ok(json(&count(&order)?))
+    }
+}
+
+export!(Words);
