@@ -24,9 +24,9 @@ pub struct Line {
     pub task: TaskName,
     /// The highest priority of its jobs.
     pub top: i32,
-    /// When the lane was last served, in turns: the lowest is next.
+    /// When the lane was last served, or first had a due job since: the lowest is next. All lines of a lane have the same.
     pub turn: u64,
-    /// How many jobs of the lane run now, counted.
+    /// How many jobs of the lane run now, counted; counting may stop at the lane's limit.
     pub holders: u32,
 }
 
@@ -53,7 +53,7 @@ pub trait Waiting {
     /// The first `most` due jobs of a line, by descending priority, then ascending due time, then ascending id.
     /// Jobs that this claim has leased are not among them.
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Self::Error>;
-    /// How many jobs of the group run now, counted.
+    /// How many jobs of the group run now, counted; counting may stop at the group's limit.
     fn group_holders(&mut self, group: &Group) -> Result<u32, Self::Error>;
     /// The next number of a count that only grows.
     fn next_turn(&mut self) -> Result<u64, Self::Error>;
@@ -96,104 +96,97 @@ pub fn admit<W: Waiting>(
 ) -> Result<u32, W::Error> {
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
     let mut rooms: HashMap<Group, u32> = HashMap::new();
+    let mut lanes: HashMap<LaneId, Candidate> = HashMap::new();
+    let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>)> = BinaryHeap::new();
+
+    for (task, group) in tasks {
+        if free == 0 || *room_of(&mut rooms, group, waiting, limits)? == 0 {
+            continue;
+        }
+        for line in open_lines(waiting, task, limits, free)? {
+            if lanes.contains_key(&line.lane_id) {
+                continue;
+            }
+            // A lane keeps the group that its jobs were enqueued under, also when the task has moved to another since.
+            room_of(&mut rooms, &line.lane.group, waiting, limits)?;
+            let room = limits.per_key(&line.lane).map_or(u32::MAX, |limit| limit.saturating_sub(line.holders));
+            let siblings = waiting.siblings(line.lane_id, task, &names)?;
+            let (id, turn) = (line.lane_id, line.turn);
+            let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
+            let lines = std::iter::once(line).chain(siblings).map(|l| (l, VecDeque::new(), Fetched::None)).collect();
+            lanes.insert(id, Candidate { lines, room, turn, served: false });
+            next.push((top, Reverse(turn), Reverse(id)));
+        }
+    }
+
     let mut taken = 0;
+    while taken < free {
+        let Some((_, _, Reverse(id))) = next.pop() else { break };
+        let lane = lanes.get_mut(&id).expect("every lane of the heap is in the map");
+        let group_room = rooms.get_mut(&lane.lines[0].0.lane.group).expect("every lane's group was counted above");
+        if *group_room == 0 {
+            continue;
+        }
+        // Where nobody else waits for a turn, the whole of a line can be fetched at once.
+        let most = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
+        let Some(place) = first_in_lane(waiting, id, lane, most)? else { continue };
+        let (line, heads, _) = &mut lane.lines[place];
+        let job = heads.pop_front().expect("first_in_lane found one");
+        waiting.lease(line, &job)?;
+        taken += 1;
+        *group_room -= u32::from(*group_room != u32::MAX);
+        lane.room -= u32::from(lane.room != u32::MAX);
+        if !lane.served || !next.is_empty() {
+            lane.turn = waiting.next_turn()?;
+            lane.served = true;
+        }
+        if taken < free
+            && lane.room > 0
+            && let Some(place) = first_in_lane(waiting, id, lane, most)?
+        {
+            next.push((lane.lines[place].1[0].priority, Reverse(lane.turn), Reverse(id)));
+        }
+    }
 
-    // A pass looks at the first `free` lanes of each task: no more can be served. Lanes found full are closed,
-    // which may leave others behind them unseen: hence another pass, until one closes nothing.
+    for (id, lane) in &lanes {
+        if lane.served {
+            waiting.leave(*id, lane.turn, lane.room > 0)?;
+        }
+    }
+    Ok(taken)
+}
+
+/// How many more jobs of `group` may start, counted at the first question.
+fn room_of<'r, W: Waiting>(
+    rooms: &'r mut HashMap<Group, u32>,
+    group: &Group,
+    waiting: &mut W,
+    limits: &LimitTable,
+) -> Result<&'r mut u32, W::Error> {
+    if !rooms.contains_key(group) {
+        let room = match limits.of(group).total {
+            Some(total) => total.saturating_sub(waiting.group_holders(group)?),
+            None => u32::MAX,
+        };
+        rooms.insert(group.clone(), room);
+    }
+    Ok(rooms.get_mut(group).expect("inserted above"))
+}
+
+/// The first `most` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
+/// who starts must not depend on how many full lanes stood before.
+fn open_lines<W: Waiting>(waiting: &mut W, task: &TaskName, limits: &LimitTable, most: u32) -> Result<Vec<Line>, W::Error> {
     loop {
-        let mut lanes: HashMap<LaneId, Candidate> = HashMap::new();
-        let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>)> = BinaryHeap::new();
+        let lines = waiting.lines(task, most)?;
         let mut closed = false;
-
-        for (task, group) in tasks {
-            let room = match rooms.get(group) {
-                Some(room) => *room,
-                None => {
-                    let room = match limits.of(group).total {
-                        Some(total) => total.saturating_sub(waiting.group_holders(group)?),
-                        None => u32::MAX,
-                    };
-                    rooms.insert(group.clone(), room);
-                    room
-                }
-            };
-            if room == 0 || taken == free {
-                continue;
-            }
-            for line in waiting.lines(task, free - taken)? {
-                if lanes.contains_key(&line.lane_id) {
-                    continue;
-                }
-                let per_key = limits.per_key(&line.lane);
-                if !has_room(line.holders, per_key) {
-                    waiting.leave(line.lane_id, line.turn, false)?;
-                    closed = true;
-                    continue;
-                }
-                let room = per_key.map_or(u32::MAX, |limit| limit - line.holders);
-                let siblings = waiting.siblings(line.lane_id, task, &names)?;
-                let (id, turn) = (line.lane_id, line.turn);
-                let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
-                let lines = std::iter::once(line)
-                    .chain(siblings)
-                    .map(|l| (l, VecDeque::new(), Fetched::None))
-                    .collect();
-                lanes.insert(
-                    id,
-                    Candidate {
-                        lines,
-                        room,
-                        turn,
-                        served: false,
-                    },
-                );
-                next.push((top, Reverse(turn), Reverse(id)));
+        for line in &lines {
+            if !has_room(line.holders, limits.per_key(&line.lane)) {
+                waiting.leave(line.lane_id, line.turn, false)?;
+                closed = true;
             }
         }
-
-        while taken < free {
-            let Some((_, _, Reverse(id))) = next.pop() else {
-                break;
-            };
-            let lane = lanes.get_mut(&id).expect("every lane of the heap is in the map");
-            let group = lane.lines[0].0.lane.group.clone();
-            let group_room = rooms.get_mut(&group).expect("every group was counted above");
-            if *group_room == 0 {
-                continue;
-            }
-            // Where nobody else waits for a turn, the whole of a line can be fetched at once.
-            let most = if next.is_empty() {
-                (free - taken).min(lane.room).min(*group_room)
-            } else {
-                1
-            };
-            let Some(place) = first_in_lane(waiting, id, lane, most)? else {
-                continue;
-            };
-            let (line, heads, _) = &mut lane.lines[place];
-            let job = heads.pop_front().expect("first_in_lane found one");
-            waiting.lease(line, &job)?;
-            taken += 1;
-            *group_room -= u32::from(*group_room != u32::MAX);
-            lane.room -= u32::from(lane.room != u32::MAX);
-            if !lane.served || !next.is_empty() {
-                lane.turn = waiting.next_turn()?;
-                lane.served = true;
-            }
-            if lane.room > 0
-                && let Some(place) = first_in_lane(waiting, id, lane, most)?
-            {
-                next.push((lane.lines[place].1[0].priority, Reverse(lane.turn), Reverse(id)));
-            }
-        }
-
-        for (id, lane) in &lanes {
-            if lane.served {
-                waiting.leave(*id, lane.turn, lane.room > 0)?;
-            }
-        }
-        if taken == free || !closed {
-            return Ok(taken);
+        if !closed {
+            return Ok(lines);
         }
     }
 }
@@ -221,3 +214,6 @@ fn first_in_lane<W: Waiting>(
         .filter(|i| !lane.lines[*i].1.is_empty())
         .min_by_key(|i| first(&lane.lines[*i].1)))
 }
+
+#[cfg(test)]
+mod tests;

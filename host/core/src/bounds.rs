@@ -10,6 +10,8 @@ pub const MIB: u64 = 1024 * KIB;
 pub const NAME_BYTES_MAX: usize = 64;
 pub const KEY_BYTES_MAX: usize = 256;
 pub const TOKEN_BYTES_MAX: usize = 256;
+pub const TOPIC_BYTES_MAX: usize = 256;
+pub const TOPIC_TOKENS_MAX: usize = 16;
 
 // What goes in and comes out of a job.
 pub const PAYLOAD_BYTES_MAX: u64 = 32 * MIB;
@@ -44,7 +46,7 @@ pub const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 * MIB;
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 pub const INSTANCES_MAX: usize = 64;
-pub const MEMORIES_MAX: usize = 8;
+pub const MEMORIES_MAX: usize = 32;
 pub const TABLES_MAX: usize = 32;
 /// Resource handles that a guest may hold.
 pub const HANDLES_MAX: usize = 4096;

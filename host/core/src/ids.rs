@@ -228,3 +228,52 @@ impl FromStr for Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_id_is_read_as_it_is_written() {
+        for number in [1, 31, 32, 123_456_789_012_345_678, i64::MAX as u64] {
+            let id = JobId::from_number(number).unwrap();
+            assert_eq!(id.to_string().len(), ID_CHARS);
+            assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        }
+        for bad in ["", "0000000000000", "zzzzzzzzzzzzz", "000000000000l", "00000000000001", "é00000000000"] {
+            assert!(bad.parse::<JobId>().is_err(), "{bad}");
+        }
+        assert_eq!((JobId::from_number(0), JobId::from_number(1 << 63)), (None, None));
+    }
+
+    #[test]
+    fn texts_sort_as_the_ids_do() {
+        let ids = [1, 40, 5_000, 1 << 40].map(|number| JobId::from_number(number).unwrap().to_string());
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn ids_grow_also_when_the_clock_steps_back() {
+        let mut ids = JobIds::after(None);
+        let (early, late) = (Timestamp::from_millis(1_700_000_000_000), Timestamp::from_millis(1_700_000_000_001));
+        let drawn = [ids.next(early), ids.next(early), ids.next(late), ids.next(early)];
+        assert!(drawn.is_sorted_by(|a, b| a < b));
+        assert!(JobIds::after(Some(drawn[3])).next(early) > drawn[3]);
+    }
+
+    #[test]
+    fn names_are_parsed_once() {
+        for good in ["a/b", "thumb-nail/make-2", "0/0"] {
+            assert_eq!(good.parse::<TaskName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "a", "a/", "/b", "a/b/c", "A/b", "-a/b", "a/b c"] {
+            assert!(bad.parse::<TaskName>().is_err(), "{bad}");
+        }
+        assert!("x".repeat(65).parse::<PluginId>().is_err() && "x".repeat(64).parse::<PluginId>().is_ok());
+        let task: TaskName = "words/count".parse().unwrap();
+        assert_eq!((task.plugin().as_str(), task.task()), ("words", "count"));
+        assert_eq!(Group::from(&task).as_str().parse(), Ok(Group::from(&task)));
+        assert!("count".parse::<Group>().is_ok() && "a b".parse::<Group>().is_err());
+    }
+}

@@ -203,3 +203,6 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

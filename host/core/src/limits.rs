@@ -125,3 +125,56 @@ impl LimitTable {
             .or(self.of(&lane.group).per_key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_key: Option<u32>, total: Option<u32>) -> Limits {
+        Limits { per_key, total }
+    }
+
+    fn group() -> Group {
+        "g".parse().unwrap()
+    }
+
+    fn lane(key: Option<&str>) -> Lane {
+        Lane { group: group(), key: key.map(|key| key.parse().unwrap()) }
+    }
+
+    fn override_(key: Option<&str>, limits: Limits) -> Override {
+        Override { group: group(), key: lane(key).key, limits }
+    }
+
+    #[test]
+    fn tasks_of_a_group_share_the_lower_numbers() {
+        let mut table = LimitTable::default();
+        assert_eq!(table.of(&group()), limits(None, None));
+        table.declare(group(), limits(Some(3), None));
+        table.declare(group(), limits(Some(5), Some(9)));
+        assert_eq!(table.of(&group()), limits(Some(3), Some(9)));
+    }
+
+    #[test]
+    fn an_override_wins_number_by_number() {
+        let mut table = LimitTable::default();
+        table.declare(group(), limits(Some(3), Some(9)));
+        table.set(override_(None, limits(Some(7), None)));
+        assert_eq!(table.of(&group()), limits(Some(7), Some(9)), "also upwards, and only where it has a number");
+        table.set(override_(Some("a"), limits(Some(1), None)));
+        let of = |table: &LimitTable, key| table.per_key(&lane(key));
+        assert_eq!((of(&table, Some("a")), of(&table, Some("b")), of(&table, None)), (Some(1), Some(7), Some(7)));
+        assert!(table.clear(&group(), None) && !table.clear(&group(), None));
+        assert_eq!((of(&table, Some("a")), of(&table, Some("b"))), (Some(1), Some(3)));
+    }
+
+    #[test]
+    fn overrides_of_a_store_take_the_place_of_a_tables_own() {
+        let mut table = LimitTable::default();
+        table.declare(group(), limits(Some(3), None));
+        table.set(override_(None, limits(Some(0), None)));
+        let other = table.with_overrides([override_(Some("a"), limits(Some(5), None))]);
+        assert_eq!((other.per_key(&lane(Some("a"))), other.per_key(&lane(None))), (Some(5), Some(3)));
+        assert_eq!(other.overrides().count(), 1);
+    }
+}

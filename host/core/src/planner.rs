@@ -1,1 +1,432 @@
-//! What one node does next: inputs in, actions out. Does nothing itself.
+//! What one node does next: inputs in, actions out. Does nothing itself, and reads no clock.
+//!
+//! A turn is any number of inputs and then one `decide`, so that what came together is carried out together:
+//! one record call for all attempts that ended, one claim for all slots that are free.
+//! Time is always the store's, since leases are judged by it and by nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+use crate::ids::JobId;
+use crate::job::{Entry, Leased, NewJob};
+use crate::lease::Lease;
+use crate::lifecycle::{Event, Refusal};
+use crate::outcome::{Bill, Interruption, Outcome};
+use crate::retry::RetryPolicy;
+use crate::time::Timestamp;
+
+mod leases;
+mod recording;
+#[cfg(test)]
+mod tests;
+
+pub use recording::entry_bytes;
+
+/// Where nothing says that there is work, the store is asked this often: nudges may be lost, polling is the truth.
+const POLL: Duration = Duration::from_secs(1);
+/// A claim that took nothing though jobs are due is repeated no sooner than this.
+const FRUITLESS: Duration = Duration::from_millis(1);
+/// After an error of the store, doubled for each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// One attempt of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId {
+    pub job: JobId,
+    pub number: u32,
+}
+
+impl From<&Lease> for AttemptId {
+    fn from(lease: &Lease) -> AttemptId {
+        AttemptId {
+            job: lease.job,
+            number: lease.attempt,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Attempts at once.
+    pub capacity: u32,
+    pub lease: Duration,
+    /// A lease is trusted this much less than it is long.
+    pub lease_margin: Duration,
+}
+
+/// How an attempt ended, with all that its record needs.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub attempt: AttemptId,
+    pub outcome: Outcome,
+    pub bill: Bill,
+    /// Jobs that it enqueued; they count only if it returned.
+    pub children: Vec<NewJob>,
+    pub retry: RetryPolicy,
+    /// In 0..1, for the jitter of a retry.
+    pub dice: f64,
+}
+
+/// What the store said to one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Stands { cancel_asked: bool },
+    Refused(Refusal),
+}
+
+/// What the store said to one renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    Held { lease: Lease, cancel_asked: bool },
+    Lost(Lease),
+}
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Something in the store may have changed.
+    Nudged,
+    /// The plugins changed; whether there is a task that this node can run at all.
+    CatalogChanged {
+        any_task: bool,
+    },
+    Claimed {
+        leased: Vec<Leased>,
+        wake_at: Option<Timestamp>,
+    },
+    ClaimFailed,
+    /// A running attempt emitted a chunk, a log line or progress.
+    Wrote {
+        attempt: AttemptId,
+        entry: Entry,
+    },
+    Ended(Box<Ended>),
+    /// One answer for each event of the last `Action::Record`, in its order.
+    Recorded(Vec<Answer>),
+    /// The events come back as they were.
+    RecordFailed(Vec<(JobId, Event)>),
+    Renewed(Vec<Confirmation>),
+    RenewFailed,
+    CancelAsked(JobId),
+    /// Claim no more; what still runs at `until` is stopped and given back.
+    Drain {
+        until: Timestamp,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Answered by `Recorded` or `RecordFailed`. Never two at once, so that what an attempt wrote keeps its order.
+    Record(Vec<(JobId, Event)>),
+    /// Answered by `Claimed` or `ClaimFailed`. Never two at once.
+    Claim {
+        free: u32,
+    },
+    /// Answered by `Renewed` or `RenewFailed`. Never two at once.
+    Renew(Vec<Lease>),
+    /// Answered by `Ended`, whatever happens.
+    Start {
+        leased: Box<Leased>,
+        trusted_until: Timestamp,
+    },
+    /// The attempt may act until then, and no longer.
+    Trust {
+        attempt: AttemptId,
+        until: Timestamp,
+    },
+    AskCancel(AttemptId),
+    Stop {
+        attempt: AttemptId,
+        why: Interruption,
+        text: &'static str,
+    },
+    /// The store has refused the attempt: nothing more comes of it.
+    Dropped(AttemptId),
+    /// A drain is over: nothing runs, all is recorded (or can't be any more).
+    Stopped,
+}
+
+const DRAINED: &str = "the host is stopping; the job was given back";
+const LEASE_LOST: &str =
+    "the host could not confirm its lease in time, so the attempt was stopped before another may begin";
+
+/// An attempt from its claim until its end is recorded.
+struct Held {
+    lease: Lease,
+    failures: u32,
+    /// When the claim or renewal that the store confirmed last was sent.
+    confirmed: Timestamp,
+    trusted_until: Timestamp,
+    running: bool,
+    stopping: bool,
+    /// The store refused this attempt: nothing of it is written any more.
+    lost: bool,
+    cancel_asked: bool,
+    unwritten: Vec<Entry>,
+    end: Option<Event>,
+    queued: bool,
+}
+
+struct InFlightClaim {
+    sent: Timestamp,
+    asked: u32,
+    /// Requests to cancel jobs that are not here yet: this claim may bring them.
+    cancels: BTreeSet<JobId>,
+}
+
+struct Drain {
+    until: Timestamp,
+    done: bool,
+}
+
+/// How long a kind of call is not repeated after the store failed it.
+#[derive(Default)]
+struct Backoff {
+    errors: u32,
+    until: Timestamp,
+}
+
+impl Backoff {
+    fn failed(&mut self, now: Timestamp) {
+        self.until = now + (BACKOFF_MIN * (1 << self.errors.min(10))).min(BACKOFF_MAX);
+        self.errors = self.errors.saturating_add(1);
+    }
+
+    fn worked(&mut self) {
+        *self = Backoff::default();
+    }
+}
+
+pub struct Planner {
+    settings: Settings,
+    /// Ordered, so that the same inputs always give the same actions.
+    held: BTreeMap<AttemptId, Held>,
+    running: u32,
+    /// Attempts with something to write, in the order in which it came.
+    unwritten: VecDeque<AttemptId>,
+    claim: Option<InFlightClaim>,
+    /// What the record call in flight carries: of which attempt, and whether it is the end.
+    record: Option<Vec<(AttemptId, bool)>>,
+    /// When the renewal in flight was sent.
+    renewal: Option<Timestamp>,
+    any_task: bool,
+    /// The last claim was answered in full: there may be more.
+    hungry: bool,
+    look: bool,
+    look_at: Timestamp,
+    next_beat: Timestamp,
+    /// Apart from each other: that claims work does not mean that records do.
+    claim_backoff: Backoff,
+    record_backoff: Backoff,
+    drain: Option<Drain>,
+    actions: Vec<Action>,
+}
+
+impl Planner {
+    pub fn new(settings: Settings) -> Planner {
+        Planner {
+            settings,
+            held: BTreeMap::new(),
+            running: 0,
+            unwritten: VecDeque::new(),
+            claim: None,
+            record: None,
+            renewal: None,
+            any_task: false,
+            hungry: false,
+            look: true,
+            look_at: Timestamp::ZERO,
+            next_beat: Timestamp::ZERO,
+            claim_backoff: Backoff::default(),
+            record_backoff: Backoff::default(),
+            drain: None,
+            actions: Vec::new(),
+        }
+    }
+
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Takes in what happened. What follows from it comes with the next `decide`.
+    pub fn on(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Nudged => self.look = true,
+            Input::CatalogChanged { any_task } => {
+                self.any_task = any_task;
+                self.look = true;
+            }
+            Input::Claimed { leased, wake_at } => self.claimed(leased, wake_at, now),
+            Input::ClaimFailed => {
+                self.claim = None;
+                self.look = true;
+                self.claim_backoff.failed(now);
+            }
+            Input::Wrote { attempt, entry } => {
+                if let Some(held) = self.held.get_mut(&attempt)
+                    && !held.lost
+                {
+                    held.unwritten.push(entry);
+                    self.queue(attempt);
+                }
+            }
+            Input::Ended(ended) => self.ended(*ended, now),
+            Input::Recorded(answers) => self.recorded(&answers),
+            Input::RecordFailed(events) => self.give_back(events, now),
+            Input::Renewed(confirmations) => self.renewed(&confirmations),
+            // The next beat tries again.
+            Input::RenewFailed => self.renewal = None,
+            Input::CancelAsked(job) => self.cancel_asked(job),
+            Input::Drain { until } => match &mut self.drain {
+                Some(drain) => drain.until = drain.until.min(until),
+                None => self.drain = Some(Drain { until, done: false }),
+            },
+            Input::Tick => {}
+        }
+    }
+
+    /// What is to be done after this turn's inputs, in this order.
+    pub fn decide(&mut self, now: Timestamp) -> Vec<Action> {
+        self.keep_time(now);
+        self.stop_overdue(now);
+        self.send_record(now);
+        self.send_claim(now);
+        if now >= self.next_beat {
+            self.send_renewal(now);
+            self.next_beat = now + self.beat();
+        }
+        self.finish_drain(now);
+        mem::take(&mut self.actions)
+    }
+
+    /// When to come back if nothing happens before; `None` is never.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let unwritten =
+            (self.record.is_none() && !self.unwritten.is_empty()).then_some(self.record_backoff.until);
+        let look_at = if self.look { Timestamp::ZERO } else { self.look_at };
+        let claim = self.may_claim().then_some(look_at.max(self.claim_backoff.until));
+        let beat = (!self.held.is_empty()).then_some(self.next_beat);
+        let drain = self.drain.as_ref().filter(|d| !d.done).map(|d| {
+            let anything_to_stop = self.held.values().any(|held| held.running && !held.stopping);
+            if anything_to_stop {
+                d.until
+            } else {
+                d.until + self.settings.lease
+            }
+        });
+        [unwritten, claim, beat, drain].into_iter().flatten().min()
+    }
+
+    /// Leases and trust are looked through this often: once for all, not one timer each.
+    fn beat(&self) -> Duration {
+        self.settings.lease / 12
+    }
+
+    /// A clock that was set back must not leave us waiting for moments that are far away by now.
+    fn keep_time(&mut self, now: Timestamp) {
+        self.next_beat = self.next_beat.min(now + self.beat());
+        self.look_at = self.look_at.min(now + POLL);
+        for backoff in [&mut self.claim_backoff, &mut self.record_backoff] {
+            backoff.until = backoff.until.min(now + BACKOFF_MAX);
+        }
+    }
+
+    // Claiming.
+
+    fn free(&self) -> u32 {
+        // Ends that can't be recorded hold no sandbox, but they must not pile up either.
+        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let capacity = self.settings.capacity;
+        capacity
+            .saturating_sub(self.running)
+            .min(capacity.saturating_mul(2).saturating_sub(held))
+    }
+
+    fn may_claim(&self) -> bool {
+        self.any_task && self.drain.is_none() && self.claim.is_none() && self.free() > 0
+    }
+
+    fn send_claim(&mut self, now: Timestamp) {
+        if self.may_claim() && now >= self.claim_backoff.until && (self.look || now >= self.look_at) {
+            let asked = self.free();
+            self.look = false;
+            self.claim = Some(InFlightClaim {
+                sent: now,
+                asked,
+                cancels: BTreeSet::new(),
+            });
+            self.actions.push(Action::Claim { free: asked });
+        }
+    }
+
+    fn claimed(&mut self, leased: Vec<Leased>, wake_at: Option<Timestamp>, now: Timestamp) {
+        let Some(claim) = self.claim.take() else { return };
+        self.claim_backoff.worked();
+        self.hungry = leased.len() >= claim.asked as usize;
+        let earliest = if leased.is_empty() { now + FRUITLESS } else { now };
+        self.look_at = wake_at.map_or(now + POLL, |at| at.max(earliest).min(now + POLL));
+        self.next_beat = self.next_beat.min(now + self.beat());
+        for job in leased {
+            self.take(job, &claim, now);
+        }
+    }
+
+    fn take(&mut self, leased: Leased, claim: &InFlightClaim, now: Timestamp) {
+        let lease = leased.lease;
+        let attempt = AttemptId::from(&lease);
+        let trusted_until = self.trust(&lease, claim.sent);
+        let refusal = if self.drain.is_some() {
+            Some((Interruption::Drain, DRAINED))
+        } else if trusted_until <= now {
+            Some((Interruption::LeaseLost, LEASE_LOST))
+        } else {
+            None
+        };
+        let held = Held {
+            lease,
+            failures: leased.failures,
+            confirmed: claim.sent,
+            trusted_until,
+            running: refusal.is_none(),
+            stopping: false,
+            lost: false,
+            cancel_asked: false,
+            unwritten: Vec::new(),
+            end: refusal.map(|(_, text)| recording::release(&lease, text, now)),
+            queued: false,
+        };
+        self.held.insert(attempt, held);
+        match refusal {
+            Some(_) => self.queue(attempt),
+            None => {
+                self.running += 1;
+                self.actions.push(Action::Start {
+                    leased: Box::new(leased),
+                    trusted_until,
+                });
+                if claim.cancels.contains(&attempt.job) {
+                    self.ask_cancel(attempt);
+                }
+            }
+        }
+    }
+
+    fn finish_drain(&mut self, now: Timestamp) {
+        let idle = self.held.is_empty() && self.claim.is_none() && self.record.is_none();
+        if let Some(drain) = &mut self.drain {
+            // Past the last lease there is nothing left to give back: the leases have run out by themselves.
+            let hopeless = now >= drain.until + self.settings.lease;
+            if !drain.done && (idle || hopeless) {
+                drain.done = true;
+                self.actions.push(Action::Stopped);
+            }
+        }
+    }
+}

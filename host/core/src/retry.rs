@@ -53,3 +53,54 @@ impl RetryPolicy {
             .max(self.backoff_min.min(top))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Interruption;
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts: 4, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(6) };
+
+    fn failure() -> Outcome {
+        Outcome::Failed(Failure::Retry(String::new()))
+    }
+
+    #[test]
+    fn every_outcome_has_one_verdict() {
+        let again = Verdict::Again(NOW + Duration::from_secs(1));
+        for (outcome, verdict) in [
+            (Outcome::Returned(vec![]), Verdict::Done),
+            (Outcome::Cancelled, Verdict::Cancelled),
+            (Outcome::Interrupted(Interruption::Drain, String::new()), Verdict::Release),
+            (Outcome::Failed(Failure::Discard(String::new())), Verdict::Over),
+            (failure(), again),
+            (Outcome::Trapped(String::new()), again),
+            (Outcome::OutOfMemory { limit_bytes: 1, report: String::new() }, again),
+            (Outcome::OutputBound(String::new()), again),
+        ] {
+            assert_eq!(POLICY.after(&outcome, 0, 0.0, NOW), verdict, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_used_up() {
+        assert!(matches!(POLICY.after(&failure(), 2, 0.0, NOW), Verdict::Again(_)));
+        assert_eq!(POLICY.after(&failure(), 3, 0.0, NOW), Verdict::Over);
+        assert_eq!(POLICY.after(&failure(), u32::MAX, 0.0, NOW), Verdict::Over);
+        let later = Outcome::Failed(Failure::RetryAfter(String::new(), Duration::from_secs(9)));
+        assert_eq!(POLICY.after(&later, 3, 0.0, NOW), Verdict::Over);
+        assert_eq!(POLICY.after(&later, 2, 0.5, NOW), Verdict::Again(NOW + Duration::from_secs(9)));
+        let interrupted = Outcome::Interrupted(Interruption::LeaseLost, String::new());
+        assert_eq!(POLICY.after(&interrupted, 9, 0.0, NOW), Verdict::Release, "no fault of the job's");
+    }
+
+    #[test]
+    fn the_delay_doubles_between_its_bounds() {
+        let delays = |dice: f64| [0, 1, 2, 3, 40].map(|failures| POLICY.delay(failures, dice).as_millis());
+        assert_eq!(delays(1.0), [1000, 2000, 4000, 6000, 6000]);
+        assert_eq!(delays(0.0), [1000, 1000, 2000, 3000, 3000]);
+        assert_eq!(delays(0.5), [1000, 1500, 3000, 4500, 4500]);
+    }
+}

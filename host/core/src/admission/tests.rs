@@ -1,0 +1,198 @@
+//! Admission against a queue that is a list: what is asked of it is as much a part of the tests as who starts.
+
+use std::convert::Infallible;
+
+use super::*;
+
+/// Jobs in the order in which they came.
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<(LaneId, TaskName, Ready)>,
+    lanes: Vec<(Lane, u64, bool)>,
+    running: Vec<LaneId>,
+    turn: u64,
+    started: Vec<u64>,
+    /// How many jobs were looked at.
+    seen: usize,
+}
+
+fn task(name: &str) -> TaskName {
+    name.parse().unwrap()
+}
+
+fn group(name: &str) -> Group {
+    name.parse().unwrap()
+}
+
+impl Queue {
+    fn lane(&mut self, group_name: &str, key: &str) -> LaneId {
+        let lane = Lane { group: group(group_name), key: Some(key.parse().unwrap()) };
+        let place = self.lanes.iter().position(|(known, ..)| *known == lane).unwrap_or_else(|| {
+            self.turn += 1;
+            self.lanes.push((lane, self.turn, true));
+            self.lanes.len() - 1
+        });
+        LaneId(place as u64)
+    }
+
+    fn add(&mut self, name: &str, group_name: &str, key: &str, priority: i32) -> u64 {
+        let lane = self.lane(group_name, key);
+        let number = self.jobs.len() as u64 + self.started.len() as u64 + 1;
+        let id = JobId::from_number(number).unwrap();
+        self.jobs.push((lane, task(name), Ready { id, priority, due: Timestamp::from_millis(number) }));
+        number
+    }
+
+    fn line(&self, id: LaneId, name: &TaskName) -> Option<Line> {
+        let (lane, turn, open) = self.lanes[id.0 as usize].clone();
+        let top =
+            self.jobs.iter().filter(|(of, task, _)| *of == id && task == name).map(|(.., job)| job.priority).max()?;
+        let holders = self.running.iter().filter(|of| **of == id).count() as u32;
+        open.then(|| Line { lane_id: id, lane, task: name.clone(), top, turn, holders })
+    }
+
+    fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
+        let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
+        self.started.clear();
+        let Ok(taken) = admit(self, &tasks, limits, free);
+        assert_eq!(taken as usize, self.started.len());
+        self.started.clone()
+    }
+}
+
+impl Waiting for Queue {
+    type Error = Infallible;
+
+    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Infallible> {
+        let mut lines: Vec<Line> = (0..self.lanes.len() as u64).filter_map(|id| self.line(LaneId(id), task)).collect();
+        lines.sort_by_key(|line| (Reverse(line.top), line.turn));
+        lines.truncate(most as usize);
+        Ok(lines)
+    }
+
+    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Infallible> {
+        Ok(tasks.iter().filter(|other| *other != task).filter_map(|other| self.line(lane, other)).collect())
+    }
+
+    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Infallible> {
+        let of_line = self.jobs.iter().filter(|(of, other, _)| *of == lane && other == task);
+        let mut heads: Vec<Ready> = of_line.map(|(.., job)| *job).collect();
+        heads.sort_by_key(|job| (Reverse(job.priority), job.due, job.id));
+        heads.truncate(most as usize);
+        self.seen += heads.len();
+        Ok(heads)
+    }
+
+    fn group_holders(&mut self, group: &Group) -> Result<u32, Infallible> {
+        Ok(self.running.iter().filter(|lane| self.lanes[lane.0 as usize].0.group == *group).count() as u32)
+    }
+
+    fn next_turn(&mut self) -> Result<u64, Infallible> {
+        self.turn += 1;
+        Ok(self.turn)
+    }
+
+    fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Infallible> {
+        self.jobs.retain(|(.., waiting)| waiting.id != job.id);
+        self.running.push(line.lane_id);
+        self.started.push(job.id.number());
+        Ok(())
+    }
+
+    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Infallible> {
+        (self.lanes[lane.0 as usize].1, self.lanes[lane.0 as usize].2) = (turn, open);
+        Ok(())
+    }
+}
+
+fn limits(group_name: &str, per_key: Option<u32>, total: Option<u32>) -> LimitTable {
+    let mut table = LimitTable::default();
+    table.declare(group(group_name), crate::limits::Limits { per_key, total });
+    table
+}
+
+const ONE: &[(&str, &str)] = &[("p/a", "g")];
+const TWO: &[(&str, &str)] = &[("p/a", "g"), ("p/b", "g")];
+
+#[test]
+fn lanes_take_turns_and_priority_goes_before() {
+    let mut queue = Queue::default();
+    let x: Vec<u64> = (0..3).map(|_| queue.add("p/a", "g", "x", 0)).collect();
+    let y: Vec<u64> = (0..2).map(|_| queue.add("p/a", "g", "y", 0)).collect();
+    let urgent = queue.add("p/a", "g", "y", 1);
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 9), [urgent, x[0], y[0], x[1], y[1], x[2]]);
+}
+
+#[test]
+fn a_lane_goes_on_where_the_last_claim_left_the_ring() {
+    let mut queue = Queue::default();
+    for key in ["x", "y", "z"] {
+        (0..2).for_each(|_| _ = queue.add("p/a", "g", key, 0));
+    }
+    let rounds: Vec<u64> = (0..6).flat_map(|_| queue.admit(ONE, &LimitTable::default(), 1)).collect();
+    let lane = |number: &u64| (number - 1) / 2;
+    assert_eq!(rounds.iter().map(lane).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_full_lane_is_closed_and_those_behind_it_are_reached() {
+    let mut queue = Queue::default();
+    let table = limits("g", Some(1), None);
+    for key in ["x", "y", "z"] {
+        (0..3).for_each(|_| _ = queue.add("p/a", "g", key, 0));
+    }
+    assert_eq!(queue.admit(ONE, &table, 1).len(), 1);
+    assert_eq!(queue.admit(ONE, &table, 1).len(), 1);
+    assert_eq!(queue.admit(ONE, &table, 9).len(), 1);
+    assert_eq!(queue.admit(ONE, &table, 9), [0u64; 0]);
+    assert!(queue.lanes.iter().all(|(_, _, open)| !open));
+}
+
+#[test]
+fn the_total_of_a_group_holds_over_lanes_and_tasks() {
+    let mut queue = Queue::default();
+    for (name, key) in [("p/a", "x"), ("p/b", "x"), ("p/a", "y"), ("p/b", "z")] {
+        queue.add(name, "g", key, 0);
+    }
+    assert_eq!(queue.admit(TWO, &limits("g", None, Some(3)), 9).len(), 3);
+    assert!(queue.admit(TWO, &limits("g", None, Some(3)), 9).is_empty());
+    assert_eq!(queue.admit(TWO, &limits("g", None, Some(4)), 9).len(), 1);
+}
+
+#[test]
+fn tasks_of_a_lane_share_its_slots_in_the_order_they_came() {
+    let mut queue = Queue::default();
+    let order: Vec<u64> = ["p/b", "p/a", "p/a", "p/b"].iter().map(|name| queue.add(name, "g", "x", 0)).collect();
+    assert_eq!(queue.admit(TWO, &limits("g", Some(3), None), 9), order[..3]);
+}
+
+#[test]
+fn a_lane_of_a_group_that_no_task_has_any_more_is_served() {
+    let mut queue = Queue::default();
+    let old = queue.add("p/a", "old", "x", 0);
+    let new = queue.add("p/a", "g", "x", 0);
+    assert_eq!(queue.admit(ONE, &limits("g", Some(1), Some(1)), 9), [old, new]);
+    queue.add("p/a", "old", "x", 0);
+    assert!(queue.admit(ONE, &limits("old", None, Some(1)), 9).is_empty(), "its own limits still hold");
+}
+
+#[test]
+fn a_pause_lets_nothing_start() {
+    let mut queue = Queue::default();
+    queue.add("p/a", "g", "x", 0);
+    assert!(queue.admit(ONE, &limits("g", Some(0), None), 9).is_empty());
+    queue.lanes[0].2 = true;
+    assert!(queue.admit(ONE, &limits("g", None, Some(0)), 9).is_empty());
+}
+
+#[test]
+fn what_is_looked_at_does_not_grow_with_what_waits() {
+    let looked_at = |waiting: usize| {
+        let mut queue = Queue::default();
+        (0..waiting).for_each(|_| _ = queue.add("p/a", "g", "x", 0));
+        queue.admit(ONE, &limits("g", Some(32), None), 32);
+        queue.seen
+    };
+    assert_eq!(looked_at(40), looked_at(4_000));
+    assert!(looked_at(40) <= 33);
+}

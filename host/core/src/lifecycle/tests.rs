@@ -1,0 +1,152 @@
+//! The law as a table: every state against every event.
+
+use super::*;
+use crate::ids::{JobId, NodeId};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+const LATER: Timestamp = Timestamp::from_millis(9_000);
+
+fn lease(attempt: u32) -> Lease {
+    Lease { job: JobId::from_number(1).unwrap(), attempt, node: NodeId(1), until: LATER }
+}
+
+fn standing(state: State) -> Standing {
+    Standing { state, attempt: 2, failures: 1, crashes: 1, cancel_asked: false }
+}
+
+fn report() -> Report {
+    Report { kind: OutcomeKind::Trapped, text: String::new() }
+}
+
+fn events(attempt: u32) -> [(&'static str, Event); 11] {
+    let bill = Bill::default();
+    [
+        ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
+        ("wrote", Event::Wrote { attempt, entries: vec![] }),
+        ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], bill }),
+        ("failed, again", Event::Failed { attempt, report: report(), retry_at: Some(LATER), bill }),
+        ("failed, over", Event::Failed { attempt, report: report(), retry_at: None, bill }),
+        ("released", Event::Released { attempt, report: report(), claimable_at: LATER }),
+        ("cancelled", Event::Cancelled { attempt, bill }),
+        ("lease expired", Event::LeaseExpired { attempt }),
+        ("cancel asked", Event::CancelAsked),
+        ("replaced", Event::Replaced),
+        ("retry asked", Event::RetryAsked),
+    ]
+}
+
+fn row(state: State, cancel_asked: bool, attempt: u32) -> Vec<String> {
+    let before = Standing { cancel_asked, ..standing(state) };
+    let cell = |(name, event): &(&str, Event)| match before.after(event, NOW) {
+        Ok(after) => {
+            let due = match after.state {
+                State::Waiting { due } => format!(" at {}", due.as_millis()),
+                _ => String::new(),
+            };
+            let asked = if after.cancel_asked { ", asked to end" } else { "" };
+            let counts = (after.attempt, after.failures, after.crashes);
+            format!("{name}: {}{due} {counts:?}{asked}", after.state.name().as_str())
+        }
+        Err(refusal) => format!("{name}: {refusal:?}"),
+    };
+    events(attempt).iter().map(cell).collect()
+}
+
+#[test]
+fn what_may_happen_to_a_waiting_job() {
+    assert_eq!(
+        row(State::Waiting { due: NOW }, false, 2),
+        [
+            "claimed: running (3, 1, 1)",
+            "wrote: Stale",
+            "succeeded: Stale",
+            "failed, again: Stale",
+            "failed, over: Stale",
+            "released: Stale",
+            "cancelled: Stale",
+            "lease expired: Stale",
+            "cancel asked: cancelled (2, 1, 1)",
+            "replaced: cancelled (2, 1, 1)",
+            "retry asked: NotFinished(Waiting)",
+        ]
+    );
+}
+
+#[test]
+fn what_may_happen_to_a_running_job() {
+    assert_eq!(
+        row(State::Running { lease: lease(2) }, false, 2),
+        [
+            "claimed: Stale",
+            "wrote: running (2, 1, 1)",
+            "succeeded: succeeded (2, 1, 1)",
+            "failed, again: waiting at 9000 (2, 2, 1)",
+            "failed, over: failed (2, 2, 1)",
+            "released: waiting at 9000 (2, 1, 1)",
+            "cancelled: cancelled (2, 1, 1)",
+            "lease expired: waiting at 1000 (2, 1, 2)",
+            "cancel asked: running (2, 1, 1), asked to end",
+            "replaced: Stale",
+            "retry asked: NotFinished(Running)",
+        ]
+    );
+}
+
+#[test]
+fn what_may_happen_to_a_running_job_that_was_asked_to_end() {
+    assert_eq!(
+        row(State::Running { lease: lease(2) }, true, 2),
+        [
+            "claimed: Stale",
+            "wrote: running (2, 1, 1), asked to end",
+            "succeeded: succeeded (2, 1, 1)",
+            "failed, again: cancelled (2, 2, 1)",
+            "failed, over: failed (2, 2, 1)",
+            "released: cancelled (2, 1, 1)",
+            "cancelled: cancelled (2, 1, 1)",
+            "lease expired: cancelled (2, 1, 2)",
+            "cancel asked: running (2, 1, 1), asked to end",
+            "replaced: Stale",
+            "retry asked: NotFinished(Running)",
+        ]
+    );
+}
+
+#[test]
+fn another_attempt_changes_nothing() {
+    for attempt in [1, 3] {
+        let cells = row(State::Running { lease: lease(2) }, false, attempt);
+        assert!(cells[..8].iter().all(|cell| cell.ends_with("Stale")), "{cells:?}");
+    }
+}
+
+#[test]
+fn what_may_happen_to_a_job_that_is_over() {
+    for (state, retried) in [
+        (State::Succeeded, "NotFinished(Succeeded)"),
+        (State::Failed, "waiting at 1000 (2, 0, 0)"),
+        (State::Cancelled, "waiting at 1000 (2, 0, 0)"),
+    ] {
+        let cells = row(state, false, 2);
+        assert!(cells[..8].iter().all(|cell| cell.ends_with("Stale")), "{cells:?}");
+        assert_eq!(cells[8], format!("cancel asked: Finished({:?})", state.name()));
+        assert_eq!(cells[9], "replaced: Stale");
+        assert_eq!(cells[10], format!("retry asked: {retried}"));
+    }
+}
+
+#[test]
+fn a_job_that_takes_its_hosts_down_fails_in_the_end() {
+    let mut job = Standing::new(NOW);
+    for attempt in 1..=bounds::CRASHES_MAX {
+        job = job.after(&Event::Claimed { lease: lease(attempt) }, NOW).unwrap();
+        job = job.after(&Event::LeaseExpired { attempt }, NOW).unwrap();
+    }
+    assert_eq!((job.state, job.failures), (State::Failed, 0));
+}
+
+#[test]
+fn the_last_attempt_number_is_never_used_twice() {
+    let failed = standing(State::Failed).after(&Event::RetryAsked, NOW).unwrap();
+    assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
+}

@@ -1,0 +1,218 @@
+//! Topics and the patterns that subscribe to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::bounds;
+use crate::ids::BadId;
+
+/// What a broadcast is sent to: tokens divided by dots, "document.saved".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(String);
+
+/// What a plugin subscribes to: a topic in which `*` stands for one token and a last `>` for one or more.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern(String);
+
+fn is_token(token: &str) -> bool {
+    !token.is_empty()
+        && token
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+}
+
+fn fits(text: &str) -> bool {
+    text.len() <= bounds::TOPIC_BYTES_MAX && text.split('.').count() <= bounds::TOPIC_TOKENS_MAX
+}
+
+impl Topic {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Topic {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if fits(text) && text.split('.').all(is_token) {
+            return Ok(Topic(text.to_owned()));
+        }
+        let reason = if text.contains(['*', '>']) {
+            "is no topic: `*` and `>` belong into subscriptions, a broadcast goes to one topic"
+        } else {
+            "is no topic: up to 16 tokens of letters, digits, - and _, divided by dots, are expected"
+        };
+        Err(BadId {
+            text: text.chars().take(80).collect(),
+            reason,
+        })
+    }
+}
+
+impl Pattern {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = BadId;
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = |reason| BadId {
+            text: text.chars().take(80).collect(),
+            reason,
+        };
+        let tokens: Vec<&str> = text.split('.').collect();
+        let (last, others) = tokens.split_last().expect("split gives at least one");
+        if others.contains(&">") {
+            return Err(bad(
+                "is no subscription: `>` stands for the rest of a topic, so it must be last",
+            ));
+        }
+        let is_good = |token: &&str| *token == "*" || is_token(token);
+        if fits(text) && others.iter().all(|t| is_good(t)) && (*last == ">" || is_good(last)) {
+            return Ok(Pattern(text.to_owned()));
+        }
+        Err(bad(
+            "is no subscription: tokens of letters, digits, - and _, divided by dots, are expected; `*` stands for one whole token, a last `>` for the rest",
+        ))
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Who subscribes to what, as a tree of tokens: finding the subscribers of a topic costs what the topic is long
+/// and what is found, however many others there are.
+#[derive(Clone, Debug)]
+pub struct Subscriptions<T> {
+    root: Branch<T>,
+}
+
+#[derive(Clone, Debug)]
+struct Branch<T> {
+    /// Whose pattern ends here.
+    here: BTreeSet<T>,
+    /// Whose pattern ends here with `>`.
+    rest: BTreeSet<T>,
+    any: Option<Box<Branch<T>>>,
+    tokens: BTreeMap<String, Branch<T>>,
+}
+
+impl<T> Default for Branch<T> {
+    fn default() -> Self {
+        Branch {
+            here: BTreeSet::new(),
+            rest: BTreeSet::new(),
+            any: None,
+            tokens: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Default for Subscriptions<T> {
+    fn default() -> Self {
+        Subscriptions {
+            root: Branch::default(),
+        }
+    }
+}
+
+impl<T: Clone + Ord> Subscriptions<T> {
+    pub fn add(&mut self, pattern: &Pattern, subscriber: T) {
+        let mut branch = &mut self.root;
+        for token in pattern.0.split('.') {
+            branch = match token {
+                ">" => {
+                    branch.rest.insert(subscriber);
+                    return;
+                }
+                "*" => branch.any.get_or_insert_default(),
+                token => branch.tokens.entry(token.to_owned()).or_default(),
+            };
+        }
+        branch.here.insert(subscriber);
+    }
+
+    /// Each subscriber of `topic` once, in order.
+    pub fn of(&self, topic: &Topic) -> Vec<T> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![&self.root];
+        for token in topic.0.split('.') {
+            let mut next = Vec::new();
+            for branch in open {
+                found.extend(branch.rest.iter().cloned());
+                next.extend(branch.any.as_deref());
+                next.extend(branch.tokens.get(token));
+            }
+            open = next;
+        }
+        found.extend(open.into_iter().flat_map(|branch| branch.here.iter().cloned()));
+        found.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(text: &str) -> Topic {
+        text.parse().expect("a topic")
+    }
+
+    #[test]
+    fn patterns_match_by_token() {
+        let table = [
+            ("document.saved", "document.saved", true),
+            ("document.saved", "document", false),
+            ("document.*", "document.saved", true),
+            ("document.*", "document", false),
+            ("document.*", "document.saved.twice", false),
+            ("*.saved", "document.saved", true),
+            ("*", "document", true),
+            ("document.>", "document.saved.twice", true),
+            ("document.>", "document", false),
+            (">", "document", true),
+            ("*.>", "document", false),
+            ("*.>", "document.saved", true),
+        ];
+        for (pattern, sent, expected) in table {
+            let mut all = Subscriptions::default();
+            all.add(&pattern.parse().expect("a pattern"), 1);
+            assert_eq!(!all.of(&topic(sent)).is_empty(), expected, "{pattern} and {sent}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_is_found_once_and_in_order() {
+        let mut all = Subscriptions::default();
+        for (pattern, who) in [("a.*", "z"), ("a.b", "z"), (">", "z"), ("a.b", "m"), ("a.>", "a")] {
+            all.add(&pattern.parse().expect("a pattern"), who);
+        }
+        assert_eq!(all.of(&topic("a.b")), ["a", "m", "z"]);
+    }
+
+    #[test]
+    fn bad_texts_are_refused() {
+        for text in [
+            "", ".", "a.", ".a", "a..b", "a b", "a.>.b", ">.a", "a*", "a.b*", "ä",
+        ] {
+            assert!(text.parse::<Pattern>().is_err(), "{text:?}");
+        }
+        for text in ["*", "a.*", ">", "", "a..b", "a/b"] {
+            assert!(text.parse::<Topic>().is_err(), "{text:?}");
+        }
+        assert!("a.".repeat(400).parse::<Topic>().is_err());
+        assert!(["x"; 17].join(".").parse::<Topic>().is_err(), "too many tokens");
+    }
+}

@@ -1,0 +1,19 @@
+//! The durable queue: jobs, leases and what attempts wrote. Knows nothing of Wasm, HTTP or plugins.
+//! The SQL reads rows, asks `wharf_core`, writes rows: each rule exists once.
+
+mod clock;
+mod store;
+mod change;
+mod conflict;
+mod why;
+mod memory;
+mod sqlite;
+mod open;
+
+pub use clock::{Clock, SystemClock};
+pub use memory::MemoryStore;
+pub use open::open;
+pub use sqlite::SqliteStore;
+pub use store::{
+    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+};

@@ -1,0 +1,432 @@
+//! The law at its simplest: a store that forgets everything when it is dropped, and the oracle of the tests.
+//! It keeps no bookkeeping that it could derive, so that a store which does can be held against it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use wharf_core::bounds;
+use wharf_core::ids::{Group, JobId, JobIds, TaskName};
+use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
+use wharf_core::key::Lane;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Limits, OnConflict, Override};
+use wharf_core::time::Timestamp;
+
+use crate::change::{change, recordable};
+use crate::clock::Clock;
+use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
+use crate::why::{Holders, why};
+
+mod claim;
+
+/// A queue in memory: for tests, and for work that may be lost with the host.
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    /// Locked within one call of this file and never across an await: no call waits for anything.
+    queue: Mutex<Queue>,
+    nudge: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+struct Queue {
+    ids: JobIds,
+    jobs: BTreeMap<JobId, Kept>,
+    tokens: BTreeMap<(TaskName, Token), JobId>,
+    /// Lanes that have due jobs.
+    ready: BTreeMap<Lane, Due>,
+    delayed: BTreeSet<(Timestamp, JobId)>,
+    running: BTreeMap<Lane, BTreeSet<JobId>>,
+    /// The last turn that was given out.
+    turn: u64,
+    /// Holds the overrides only.
+    overrides: LimitTable,
+    /// What manifests and settings said at the last insert or claim.
+    declared: Arc<LimitTable>,
+}
+
+/// The due jobs of a lane.
+struct Due {
+    turn: u64,
+    /// Those of each task, in the order in which they are served. No line is empty.
+    lines: BTreeMap<TaskName, BTreeSet<(Reverse<i32>, Timestamp, JobId)>>,
+}
+
+struct Kept {
+    job: Job,
+    entries: Vec<Numbered>,
+}
+
+impl MemoryStore {
+    pub fn open(clock: Arc<dyn Clock>) -> MemoryStore {
+        let queue = Queue {
+            ids: JobIds::after(None),
+            jobs: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            running: BTreeMap::new(),
+            turn: 0,
+            overrides: LimitTable::default(),
+            declared: Arc::default(),
+        };
+        MemoryStore { clock, queue: Mutex::new(queue), nudge: watch::Sender::new(0) }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_again(&self) {
+        self.nudge.send_modify(|count| *count += 1);
+    }
+}
+
+impl Queue {
+    fn limits(&self) -> LimitTable {
+        self.declared.with_overrides(self.overrides.overrides())
+    }
+
+    /// Puts a job where its state belongs.
+    fn place(&mut self, id: JobId, now: Timestamp) {
+        let job = &self.jobs[&id].job;
+        match job.standing.state {
+            State::Waiting { due } if due <= now => self.make_ready(id),
+            State::Waiting { due } => _ = self.delayed.insert((due, id)),
+            State::Running { .. } => _ = self.running.entry(job.lane.clone()).or_default().insert(id),
+            State::Succeeded | State::Failed | State::Cancelled => {}
+        }
+    }
+
+    fn make_ready(&mut self, id: JobId) {
+        let job = &self.jobs[&id].job;
+        let State::Waiting { due } = job.standing.state else { return };
+        let lane = self.ready.entry(job.lane.clone()).or_insert_with(|| {
+            // A lane joins at the back of the ring.
+            self.turn += 1;
+            Due { turn: self.turn, lines: BTreeMap::new() }
+        });
+        lane.lines.entry(job.task.clone()).or_default().insert((Reverse(job.priority), due, id));
+    }
+
+    /// Takes a job from where its state put it.
+    fn take_away(&mut self, id: JobId) {
+        let job = &self.jobs[&id].job;
+        match job.standing.state {
+            State::Waiting { due } => {
+                self.delayed.remove(&(due, id));
+                let Some(lane) = self.ready.get_mut(&job.lane) else { return };
+                let Some(line) = lane.lines.get_mut(&job.task) else { return };
+                line.remove(&(Reverse(job.priority), due, id));
+                if line.is_empty() {
+                    lane.lines.remove(&job.task);
+                }
+                if lane.lines.is_empty() {
+                    self.ready.remove(&job.lane);
+                }
+            }
+            State::Running { .. } => {
+                if let Some(holders) = self.running.get_mut(&job.lane) {
+                    holders.remove(&id);
+                    if holders.is_empty() {
+                        self.running.remove(&job.lane);
+                    }
+                }
+            }
+            State::Succeeded | State::Failed | State::Cancelled => {}
+        }
+    }
+
+    fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
+        let kept = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
+        let change = change(&kept.job.standing, &event, now)?;
+        self.take_away(id);
+        let kept = self.jobs.get_mut(&id).expect("found above");
+        kept.job.standing = change.standing;
+        kept.job.finished_at = change.finished_at;
+        if change.report.is_some() {
+            kept.job.report = change.report;
+        }
+        if change.attempt_ended {
+            kept.job.bill = change.bill;
+        }
+        let mut children = Vec::new();
+        match event {
+            Event::Claimed { .. } => kept.job.started_at = Some(now),
+            Event::Wrote { attempt, entries } => {
+                let last = kept.entries.len() as u64;
+                let numbered = (last + 1..).zip(entries);
+                kept.entries.extend(numbered.map(|(number, entry)| Numbered { number, attempt, at: now, entry }));
+            }
+            Event::Succeeded { output, children: new, .. } => {
+                kept.job.result = Some(output.into());
+                children = new;
+            }
+            _ => {}
+        }
+        self.place(id, now);
+        let children = children.into_iter().map(|job| self.insert(job, now)).collect();
+        Ok(Recorded { state: change.standing.state.name(), cancel_asked: change.standing.cancel_asked, children })
+    }
+
+    fn insert(&mut self, new: NewJob, now: Timestamp) -> Inserted {
+        let token = new.token.clone().map(|token| (new.task.clone(), token));
+        let known = token.as_ref().and_then(|token| self.tokens.get(token).copied());
+        if let Some(id) = known.or(self.jobs.contains_key(&new.id).then_some(new.id)) {
+            return Inserted::Known { id };
+        }
+
+        let (mut replaced, mut asked) = (Vec::new(), Vec::new());
+        if new.on_conflict != OnConflict::Wait {
+            let running: Vec<JobId> = self.running.get(&new.lane).into_iter().flatten().copied().collect();
+            let waiting = self.waiting(&new.lane);
+            let leaving = |id: &JobId| self.jobs[id].job.standing.cancel_asked;
+            let crowd = Crowd {
+                running: running.len() as u32,
+                leaving: running.iter().filter(|id| leaving(id)).count() as u32,
+                waiting: waiting.len() as u32,
+            };
+            match resolve(new.on_conflict, crowd, self.limits().per_key(&new.lane)) {
+                Verdict::Take => {}
+                Verdict::Discard => {
+                    let holders = running.into_iter().chain(waiting).take(HOLDERS_NAMED);
+                    return Inserted::Discarded { holders: holders.collect() };
+                }
+                Verdict::TakeInstead { ask } => {
+                    asked = running.into_iter().filter(|id| !leaving(id)).take(ask as usize).collect();
+                    replaced = waiting;
+                }
+            }
+        }
+        for id in &replaced {
+            self.apply(*id, Event::Replaced, now).expect("a waiting job can be replaced");
+        }
+        for id in &asked {
+            self.apply(*id, Event::CancelAsked, now).expect("a running job can be asked to end");
+        }
+
+        let id = new.id;
+        let job = Job {
+            id,
+            task: new.task,
+            lane: new.lane,
+            priority: new.priority,
+            token: new.token,
+            payload: new.payload,
+            standing: Standing::new(new.due.unwrap_or(now)),
+            enqueued_at: now,
+            started_at: None,
+            finished_at: None,
+            report: None,
+            result: None,
+            bill: None,
+        };
+        self.jobs.insert(id, Kept { job, entries: Vec::new() });
+        self.tokens.extend(token.map(|token| (token, id)));
+        self.place(id, now);
+        Inserted::Added { id, replaced, cancel_asked: asked }
+    }
+
+    /// The waiting jobs of a lane, due or not, by id.
+    fn waiting(&self, lane: &Lane) -> Vec<JobId> {
+        let due = self.ready.get(lane).into_iter().flat_map(|due| due.lines.values().flatten()).map(|(_, _, id)| *id);
+        let delayed = self.delayed.iter().map(|(_, id)| *id).filter(|id| self.jobs[id].job.lane == *lane);
+        let mut waiting: Vec<JobId> = due.chain(delayed).collect();
+        waiting.sort_unstable();
+        waiting
+    }
+
+    fn holders(&self, of: impl Fn(&Lane) -> bool) -> Holders {
+        let lanes = self.running.iter().filter(|(lane, _)| of(lane));
+        let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
+        ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn next_id(&self) -> JobId {
+        self.queue().ids.next(self.clock.now())
+    }
+
+    async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        queue.declared = declared;
+        let inserted = jobs.into_iter().map(|job| queue.insert(job, now)).collect();
+        drop(queue);
+        self.look_again();
+        Ok(inserted)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        let claimed = self.queue().claim(claim, self.now());
+        if !claimed.leased.is_empty() {
+            self.look_again();
+        }
+        Ok(claimed)
+    }
+
+    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        let apply = |(id, event)| {
+            if recordable(&event) { queue.apply(id, event, now) } else { Err(Refusal::Stale) }
+        };
+        let recorded = events.into_iter().map(apply).collect();
+        drop(queue);
+        self.look_again();
+        Ok(recorded)
+    }
+
+    async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
+        let until = self.now() + length;
+        let mut queue = self.queue();
+        let mut renew = |asked: Lease| match queue.jobs.get_mut(&asked.job).map(|kept| &mut kept.job.standing) {
+            Some(Standing { state: State::Running { lease }, cancel_asked, .. }) if lease.attempt == asked.attempt => {
+                lease.until = until;
+                if *cancel_asked { Renewed::HeldCancelAsked(*lease) } else { Renewed::Held(*lease) }
+            }
+            _ => Renewed::Lost(asked),
+        };
+        Ok(leases.into_iter().map(&mut renew).collect())
+    }
+
+    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        let running = queue.running.values().flatten();
+        let leases = running.filter_map(|id| match queue.jobs[id].job.standing.state {
+            State::Running { lease } if lease.until <= now => Some(lease),
+            _ => None,
+        });
+        let mut over: Vec<Lease> = leases.collect();
+        over.sort_by_key(|lease| (lease.until, lease.job));
+        over.truncate(most as usize);
+        for lease in &over {
+            let expired = Event::LeaseExpired { attempt: lease.attempt };
+            queue.apply(lease.job, expired, now).expect("a running job's lease can expire");
+        }
+        drop(queue);
+        if !over.is_empty() {
+            self.look_again();
+        }
+        Ok(over.into_iter().map(|lease| lease.job).collect())
+    }
+
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+        let now = self.now();
+        let queue = self.queue();
+        let Some(Kept { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
+        let table = declared.with_overrides(queue.overrides.overrides());
+        let why = match job.standing.state {
+            State::Waiting { due } => {
+                let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
+                let lane = queue.holders(|lane| *lane == job.lane);
+                let group = queue.holders(|lane| lane.group == job.lane.group);
+                Some(why(due, now, limits, lane, group))
+            }
+            _ => None,
+        };
+        Ok(Some(Seen { job: job.clone(), why, entries: entries.len() as u64 }))
+    }
+
+    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+        let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
+        let queue = self.queue();
+        let newest_first = queue.jobs.values().rev().map(|kept| &kept.job);
+        let fits = |job: &&Job| {
+            wanted.before.is_none_or(|before| job.id < before)
+                && wanted.state.is_none_or(|state| job.standing.state.name() == state)
+                && wanted.task.as_ref().is_none_or(|task| job.task == *task)
+                && (wanted.key.is_none() || job.lane.key == wanted.key)
+        };
+        let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
+        let mut jobs: Vec<Job> = newest_first.filter(fits).take(most + 1).map(bare).collect();
+        let more = jobs.len() > most;
+        jobs.truncate(most);
+        Ok(Page { jobs, more })
+    }
+
+    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
+        let most = most.clamp(1, bounds::PAGE_MAX) as usize;
+        let queue = self.queue();
+        let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
+        Ok(entries.iter().filter(|entry| entry.number > after).take(most).cloned().collect())
+    }
+
+    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+        let mut queue = self.queue();
+        let finished = queue.jobs.values().filter_map(|kept| Some((kept.job.finished_at?, kept.job.id)));
+        let mut old: Vec<(Timestamp, JobId)> = finished.filter(|(at, _)| *at < before).collect();
+        old.sort();
+        old.truncate(most as usize);
+        for (_, id) in &old {
+            let Some(Kept { job, .. }) = queue.jobs.remove(id) else { continue };
+            job.token.map(|token| queue.tokens.remove(&(job.task, token)));
+        }
+        Ok(old.len() as u32)
+    }
+
+    async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        Ok(self.queue().overrides.overrides().collect())
+    }
+
+    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
+        let mut queue = self.queue();
+        if change.limits == Limits::default() {
+            queue.overrides.clear(&change.group, change.key.as_ref());
+        } else {
+            queue.overrides.set(change);
+        }
+        drop(queue);
+        self.look_again();
+        Ok(())
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        let now = self.now();
+        let queue = self.queue();
+        let mut tasks: BTreeMap<&TaskName, (u64, u64)> = BTreeMap::new();
+        let mut groups: BTreeMap<&Group, u64> = BTreeMap::new();
+        let mut oldest_due: Option<Timestamp> = None;
+        for Kept { job, .. } in queue.jobs.values() {
+            match job.standing.state {
+                State::Waiting { due } => {
+                    tasks.entry(&job.task).or_default().0 += 1;
+                    if due <= now {
+                        oldest_due = Some(oldest_due.map_or(due, |oldest| oldest.min(due)));
+                    }
+                }
+                State::Running { .. } => {
+                    tasks.entry(&job.task).or_default().1 += 1;
+                    *groups.entry(&job.lane.group).or_default() += 1;
+                }
+                State::Succeeded | State::Failed | State::Cancelled => {}
+            }
+        }
+        Ok(Tally {
+            tasks: tasks.into_iter().map(|(task, (waiting, running))| (task.clone(), waiting, running)).collect(),
+            oldest_due,
+            groups: groups.into_iter().map(|(group, running)| (group.clone(), running)).collect(),
+        })
+    }
+
+    fn nudges(&self) -> Nudges {
+        self.nudge.subscribe()
+    }
+}

@@ -1,0 +1,151 @@
+//! What admission asks of the memory store: lines are derived anew from the jobs that are due.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+
+use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
+use wharf_core::bounds;
+use wharf_core::ids::{Group, JobId, TaskName};
+use wharf_core::job::Leased;
+use wharf_core::key::Lane;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Event;
+use wharf_core::time::Timestamp;
+
+use super::Queue;
+use crate::store::{Claim, Claimed};
+
+impl Queue {
+    pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Claimed {
+        self.declared = claim.declared.clone();
+        for _ in 0..bounds::PROMOTE_BATCH {
+            let Some(&(due, id)) = self.delayed.first().filter(|(due, _)| *due <= now) else { break };
+            self.delayed.remove(&(due, id));
+            self.make_ready(id);
+        }
+        let wake_at = self.delayed.first().map(|(due, _)| (*due).max(now));
+
+        let limits = self.limits();
+        let mut desk =
+            Desk { queue: self, claim: &claim, now, lanes: Vec::new(), closed: BTreeSet::new(), leased: Vec::new() };
+        let Ok(_) = admit(&mut desk, &claim.tasks, &limits, claim.free);
+        Claimed { leased: desk.leased, wake_at }
+    }
+}
+
+/// One claim in progress.
+struct Desk<'q> {
+    queue: &'q mut Queue,
+    claim: &'q Claim,
+    now: Timestamp,
+    /// Lane ids are places in this list.
+    lanes: Vec<Lane>,
+    /// Lanes closed by this claim. The next one looks at them again: closing saves work and decides nothing.
+    closed: BTreeSet<Lane>,
+    leased: Vec<Leased>,
+}
+
+impl Desk<'_> {
+    fn lane_id(&mut self, lane: &Lane) -> LaneId {
+        let place = self.lanes.iter().position(|known| known == lane).unwrap_or_else(|| {
+            self.lanes.push(lane.clone());
+            self.lanes.len() - 1
+        });
+        LaneId(place as u64)
+    }
+
+    fn lane(&self, id: LaneId) -> Lane {
+        self.lanes[id.0 as usize].clone()
+    }
+
+    fn line(&mut self, lane: &Lane, task: &TaskName, top: i32) -> Line {
+        Line {
+            lane_id: self.lane_id(lane),
+            lane: lane.clone(),
+            task: task.clone(),
+            top,
+            turn: self.queue.ready[lane].turn,
+            holders: self.queue.running.get(lane).map_or(0, |holders| holders.len() as u32),
+        }
+    }
+}
+
+/// The highest priority of a line's jobs.
+fn top(line: &BTreeSet<(Reverse<i32>, Timestamp, JobId)>) -> i32 {
+    line.first().map_or(i32::MIN, |(Reverse(priority), ..)| *priority)
+}
+
+impl Waiting for Desk<'_> {
+    type Error = Infallible;
+
+    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Infallible> {
+        let open = self.queue.ready.iter().filter(|(lane, _)| !self.closed.contains(*lane));
+        let tops: Vec<(Lane, i32)> =
+            open.filter_map(|(lane, due)| Some((lane.clone(), top(due.lines.get(task)?)))).collect();
+        let mut lines: Vec<Line> = tops.iter().map(|(lane, top)| self.line(lane, task, *top)).collect();
+        lines.sort_by_key(|line| (Reverse(line.top), line.turn));
+        lines.truncate(most as usize);
+        Ok(lines)
+    }
+
+    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Infallible> {
+        let lane = self.lane(lane);
+        let Some(due) = self.queue.ready.get(&lane).filter(|_| !self.closed.contains(&lane)) else {
+            return Ok(Vec::new());
+        };
+        let others = due.lines.iter().filter(|(other, _)| *other != task && tasks.contains(other));
+        let tops: Vec<(TaskName, i32)> = others.map(|(other, line)| (other.clone(), top(line))).collect();
+        Ok(tops.iter().map(|(other, top)| self.line(&lane, other, *top)).collect())
+    }
+
+    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Infallible> {
+        let line = self.queue.ready.get(&self.lanes[lane.0 as usize]).and_then(|due| due.lines.get(task));
+        let heads = line.into_iter().flatten();
+        let heads = heads.map(|(Reverse(priority), due, id)| Ready { id: *id, priority: *priority, due: *due });
+        Ok(heads.take(most as usize).collect())
+    }
+
+    fn group_holders(&mut self, group: &Group) -> Result<u32, Infallible> {
+        let of_group = self.queue.running.iter().filter(|(lane, _)| lane.group == *group);
+        Ok(of_group.map(|(_, holders)| holders.len() as u32).sum())
+    }
+
+    fn next_turn(&mut self) -> Result<u64, Infallible> {
+        self.queue.turn += 1;
+        Ok(self.queue.turn)
+    }
+
+    fn lease(&mut self, _line: &Line, ready: &Ready) -> Result<(), Infallible> {
+        let standing = self.queue.jobs[&ready.id].job.standing;
+        let lease = Lease {
+            job: ready.id,
+            attempt: standing.attempt + 1,
+            node: self.claim.node,
+            until: self.now + self.claim.lease,
+        };
+        self.queue.apply(ready.id, Event::Claimed { lease }, self.now).expect("a due job can be claimed");
+        let job = &self.queue.jobs[&ready.id].job;
+        self.leased.push(Leased {
+            lease,
+            task: job.task.clone(),
+            lane: job.lane.clone(),
+            payload: job.payload.clone(),
+            failures: standing.failures,
+            due: ready.due,
+            claimed_at: self.now,
+        });
+        Ok(())
+    }
+
+    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Infallible> {
+        let lane = self.lane(lane);
+        if let Some(due) = self.queue.ready.get_mut(&lane) {
+            due.turn = turn;
+        }
+        if !open {
+            self.closed.insert(lane);
+        }
+        Ok(())
+    }
+}

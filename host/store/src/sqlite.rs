@@ -1,0 +1,160 @@
+//! SqliteStore: one host, one file. What was acknowledged is on the disk.
+//!
+//! Write-ahead log with `synchronous = FULL`; one thread writes, in groups; readers stand beside it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use wharf_core::ids::{JobId, JobIds};
+use wharf_core::job::{NewJob, Numbered};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_core::time::Timestamp;
+
+use crate::change::recordable;
+use crate::clock::Clock;
+use crate::store::{
+    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+};
+
+mod file;
+mod rows;
+mod read;
+mod ledger;
+mod insert;
+mod record;
+mod claim;
+mod readers;
+mod writer;
+#[cfg(test)]
+mod tests;
+
+use file::DatabaseFile;
+use ledger::Ledger;
+use readers::Readers;
+use writer::Writer;
+
+/// A durable queue in one SQLite file.
+pub struct SqliteStore {
+    clock: Arc<dyn Clock>,
+    /// Locked for one addition, never across an await.
+    ids: Mutex<JobIds>,
+    nudge: watch::Sender<u64>,
+    /// Declared before the writer, and so dropped first: the last one to close the file tidies up its log.
+    readers: Readers,
+    writer: Writer,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SqliteStore")
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it. Leases in it belong to hosts that are gone: they have run out,
+    /// and `reclaim` frees them.
+    ///
+    /// # Errors
+    /// When another host uses the file, a newer one wrote it, or it cannot be read and written.
+    pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<SqliteStore, OpenError> {
+        let path = path.as_ref();
+        let file = DatabaseFile::lock(path)?;
+        let conn = file.writer()?;
+        let unusable = |error| OpenError::MendFile { file: path.display().to_string(), reason: format!("{error}") };
+        let ledger = Ledger::open(conn, clock.clone()).map_err(unusable)?;
+        let last = ledger.last_id().map_err(unusable)?;
+        let nudge = watch::Sender::new(0);
+        let readers = Readers::of(file.path());
+        let writer = Writer::start(file, ledger, nudge.clone()).map_err(|error| OpenError::MendFile {
+            file: path.display().to_string(),
+            reason: format!("no thread could be started: {error}"),
+        })?;
+        Ok(SqliteStore { clock, ids: Mutex::new(JobIds::after(last)), nudge, readers, writer })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn next_id(&self) -> JobId {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now())
+    }
+
+    async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        let insert = move |ledger: &mut Ledger| {
+            let now = ledger.now();
+            ledger.declare(&declared);
+            jobs.iter().map(|job| ledger.insert(job, now)).collect()
+        };
+        self.writer.write(insert, |_: &Vec<_>| true).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        let take = move |ledger: &mut Ledger| {
+            let now = ledger.now();
+            ledger.claim(&claim, now)
+        };
+        self.writer.write(take, |claimed| !claimed.leased.is_empty()).await
+    }
+
+    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+        let record = move |ledger: &mut Ledger| {
+            let now = ledger.now();
+            let apply = |(id, event): &(JobId, Event)| {
+                if recordable(event) { ledger.apply(*id, event, now) } else { Ok(Err(Refusal::Stale)) }
+            };
+            events.iter().map(apply).collect()
+        };
+        self.writer.write(record, |_: &Vec<_>| true).await
+    }
+
+    async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
+        self.writer.write(move |ledger| ledger.renew_all(&leases, length), |_| false).await
+    }
+
+    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+        self.writer.write(move |ledger| ledger.reclaim(most), |freed| !freed.is_empty()).await
+    }
+
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+        let now = self.now();
+        self.readers.read(move |conn| read::job(conn, id, &declared, now)).await
+    }
+
+    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+        self.readers.read(move |conn| read::jobs(conn, &wanted)).await
+    }
+
+    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
+        self.readers.read(move |conn| read::entries(conn, id, after, most)).await
+    }
+
+    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.forget(before, most), |_| false).await
+    }
+
+    async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        self.readers.read(read::overrides).await
+    }
+
+    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
+        self.writer.write(move |ledger| ledger.set_override(&change), |()| true).await
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        let now = self.now();
+        self.readers.read(move |conn| read::tally(conn, now)).await
+    }
+
+    fn nudges(&self) -> Nudges {
+        self.nudge.subscribe()
+    }
+}

@@ -1,0 +1,255 @@
+//! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Row, params};
+use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
+use wharf_core::bounds;
+use wharf_core::ids::{Group, TaskName};
+use wharf_core::job::{Leased, Standing, State};
+use wharf_core::key::Lane;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::LimitTable;
+use wharf_core::time::Timestamp;
+
+use super::ledger::{LaneRow, Ledger};
+use super::rows::{bytes, damaged, job_id, key_of, micros, moment, signed};
+use crate::store::{Claim, Claimed};
+
+impl Ledger {
+    pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> rusqlite::Result<Claimed> {
+        self.declare(&claim.declared);
+        let limits = self.limits()?;
+        self.reopen_all_unless(&limits)?;
+        self.promote(now)?;
+        let wake_at = self.next_due()?.map(|due| due.max(now));
+
+        let mut desk = Desk {
+            ledger: self,
+            claim,
+            limits: &limits,
+            now,
+            lanes: Vec::new(),
+            places: HashMap::new(),
+            leased: Vec::new(),
+        };
+        admit(&mut desk, &claim.tasks, &limits, claim.free)?;
+        Ok(Claimed { leased: desk.leased, wake_at })
+    }
+
+    /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
+    fn promote(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let mut find = self.conn.prepare_cached(
+            "SELECT id, grp, key, task, priority FROM jobs WHERE state = 0 AND due <= ?1 ORDER BY due, id LIMIT ?2",
+        )?;
+        let found = find.query_map(params![micros(now), bounds::PROMOTE_BATCH], |row| {
+            Ok((row.get(0)?, LaneRow { group: row.get(1)?, key: row.get(2)? }, row.get(3)?, row.get(4)?))
+        })?;
+        let due: Vec<(i64, LaneRow, i64, i32)> = found.collect::<rusqlite::Result<_>>()?;
+        drop(find);
+        for (id, lane, task, priority) in due {
+            let line = self.join_line(&lane, task, priority)?;
+            self.conn.prepare_cached("UPDATE jobs SET state = 1, line = ?2 WHERE id = ?1")?.execute([id, line])?;
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> rusqlite::Result<Option<Timestamp>> {
+        let mut next = self.conn.prepare_cached("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1")?;
+        let mut rows = next.query([])?;
+        rows.next()?.map(|row| moment(row, "due")).transpose()
+    }
+}
+
+/// One claim in progress.
+struct Desk<'l> {
+    ledger: &'l mut Ledger,
+    claim: &'l Claim,
+    limits: &'l Arc<LimitTable>,
+    now: Timestamp,
+    /// Lane ids are places in this list.
+    lanes: Vec<Seat>,
+    places: HashMap<LaneRow, usize>,
+    leased: Vec<Leased>,
+}
+
+struct Seat {
+    row: LaneRow,
+    lane: Lane,
+    holders: u32,
+    /// The numbers of its lines of the claim's tasks.
+    lines: Vec<(TaskName, i64)>,
+    /// Lines that jobs were leased from: their tops are to be found again.
+    touched: Vec<i64>,
+}
+
+impl Desk<'_> {
+    fn seat(&mut self, row: LaneRow) -> rusqlite::Result<usize> {
+        if let Some(place) = self.places.get(&row) {
+            return Ok(*place);
+        }
+        let lane = Lane { group: self.ledger.names.group(&self.ledger.conn, row.group)?, key: key_of(&row.key)? };
+        // What has no limit is not counted.
+        let holders = match self.limits.per_key(&lane) {
+            Some(limit) => self.ledger.holders(&row, limit)?,
+            None => 0,
+        };
+        self.lanes.push(Seat { row: row.clone(), lane, holders, lines: Vec::new(), touched: Vec::new() });
+        self.places.insert(row, self.lanes.len() - 1);
+        Ok(self.lanes.len() - 1)
+    }
+
+    fn line(&mut self, place: usize, task: TaskName, found: LineRow) -> Line {
+        let seat = &mut self.lanes[place];
+        if !seat.lines.iter().any(|(known, _)| *known == task) {
+            seat.lines.push((task.clone(), found.id));
+        }
+        let (lane_id, lane) = (LaneId(place as u64), seat.lane.clone());
+        Line { lane_id, lane, task, top: found.top, turn: found.turn as u64, holders: seat.holders }
+    }
+
+    /// The number of a line that this claim has seen.
+    fn number(&self, lane: LaneId, task: &TaskName) -> rusqlite::Result<i64> {
+        let lines = &self.lanes[lane.0 as usize].lines;
+        let found = lines.iter().find(|(known, _)| known == task);
+        found.map(|(_, id)| *id).ok_or_else(|| damaged("a line of a task", task.as_str()))
+    }
+}
+
+struct LineRow {
+    id: i64,
+    top: i32,
+    turn: i64,
+}
+
+impl LineRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
+        Ok(LineRow { id: row.get("id")?, top: row.get("top")?, turn: row.get("turn")? })
+    }
+}
+
+impl Waiting for Desk<'_> {
+    type Error = rusqlite::Error;
+
+    fn lines(&mut self, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Line>> {
+        // A task that no job was ever enqueued for has no number.
+        let Some(number) = self.ledger.names.find(&self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
+        let mut find = self.ledger.conn.prepare_cached(
+            "SELECT id, top, turn, grp, key FROM lines WHERE open = 1 AND task = ?1 ORDER BY top DESC, turn LIMIT ?2",
+        )?;
+        let found = find.query_map(params![number, most], |row| {
+            Ok((LaneRow { group: row.get("grp")?, key: row.get("key")? }, LineRow::of(row)?))
+        })?;
+        let found: Vec<(LaneRow, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
+        drop(find);
+        let lines = found.into_iter().map(|(row, line)| {
+            let place = self.seat(row)?;
+            Ok(self.line(place, task.clone(), line))
+        });
+        lines.collect()
+    }
+
+    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> rusqlite::Result<Vec<Line>> {
+        if tasks.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let place = lane.0 as usize;
+        let row = &self.lanes[place].row;
+        let mut find = self
+            .ledger
+            .conn
+            .prepare_cached("SELECT id, top, turn, task FROM lines WHERE grp = ?1 AND key = ?2 AND open = 1")?;
+        let found = find.query_map(params![row.group, row.key], |row| Ok((row.get("task")?, LineRow::of(row)?)))?;
+        let found: Vec<(i64, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
+        drop(find);
+        let mut lines = Vec::new();
+        for (number, line) in found {
+            let other = self.ledger.names.task(&self.ledger.conn, number)?;
+            if other != *task && tasks.contains(&other) {
+                lines.push(self.line(place, other, line));
+            }
+        }
+        Ok(lines)
+    }
+
+    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
+        let line = self.number(lane, task)?;
+        let mut find = self.ledger.conn.prepare_cached(
+            "SELECT id, priority, due FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC, due, id LIMIT ?2",
+        )?;
+        let heads = find.query_map(params![line, most], |row| {
+            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")? })
+        })?;
+        heads.collect()
+    }
+
+    fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
+        let Some(number) = self.ledger.names.find(&self.ledger.conn, group.as_str())? else { return Ok(0) };
+        let most = self.limits.of(group).total.unwrap_or(u32::MAX);
+        let mut count = self
+            .ledger
+            .conn
+            .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND grp = ?1 LIMIT ?2)")?;
+        count.query_row(params![number, most], |row| row.get(0))
+    }
+
+    fn next_turn(&mut self) -> rusqlite::Result<u64> {
+        Ok(self.ledger.next_turn() as u64)
+    }
+
+    fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
+        let id = signed(ready.id.number());
+        let mut read = self.ledger.conn.prepare_cached(
+            "SELECT attempt, failures, crashes, payload FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
+        )?;
+        let (before, payload) = read.query_row([id], |row| {
+            let standing = Standing {
+                state: State::Waiting { due: ready.due },
+                attempt: row.get(0)?,
+                failures: row.get(1)?,
+                crashes: row.get(2)?,
+                cancel_asked: false,
+            };
+            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default()))
+        })?;
+        drop(read);
+        let until = self.now + self.claim.lease;
+        let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
+        let after = before
+            .after(&Event::Claimed { lease }, self.now)
+            .map_err(|refusal| damaged("a ready job", &format!("{}: {refusal}", ready.id)))?;
+        let mut write = self.ledger.conn.prepare_cached(
+            "UPDATE jobs SET state = 2, attempt = ?2, cancel_asked = ?3, node = ?4, lease_until = ?5, started_at = ?6
+             WHERE id = ?1",
+        )?;
+        let node = signed(lease.node.0);
+        write.execute(params![id, after.attempt, after.cancel_asked, node, micros(until), micros(self.now)])?;
+        drop(write);
+
+        let number = self.number(line.lane_id, &line.task)?;
+        let seat = &mut self.lanes[line.lane_id.0 as usize];
+        if !seat.touched.contains(&number) {
+            seat.touched.push(number);
+        }
+        self.leased.push(Leased {
+            lease,
+            task: line.task.clone(),
+            lane: line.lane.clone(),
+            payload,
+            failures: before.failures,
+            due: ready.due,
+            claimed_at: self.now,
+        });
+        Ok(())
+    }
+
+    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
+        let seat = &self.lanes[lane.0 as usize];
+        for line in &seat.touched {
+            self.ledger.settle_line(*line)?;
+        }
+        self.ledger.leave_lane(&seat.row, turn, open)
+    }
+}

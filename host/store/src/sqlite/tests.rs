@@ -1,0 +1,172 @@
+//! What only shows from inside: how statements find their rows, a full disk, how operations share a commit.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+use wharf_core::ids::{Group, NodeId, TaskName};
+use wharf_core::job::NewJob;
+use wharf_core::key::Lane;
+use wharf_core::limits::{LimitTable, OnConflict};
+
+use super::*;
+use crate::clock::SystemClock;
+
+fn store() -> (TempDir, Arc<SqliteStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("wharf.db"), Arc::new(SystemClock)).unwrap();
+    (folder, Arc::new(store))
+}
+
+fn new_job(store: &SqliteStore, payload: usize) -> NewJob {
+    let task: TaskName = "words/count".parse().unwrap();
+    NewJob {
+        id: store.next_id(),
+        lane: Lane { group: Group::from(&task), key: None },
+        task,
+        payload: vec![7; payload].into(),
+        priority: 0,
+        due: None,
+        token: None,
+        on_conflict: OnConflict::Wait,
+    }
+}
+
+fn claim(free: u32) -> Claim {
+    let task: TaskName = "words/count".parse().unwrap();
+    let tasks = [(task.clone(), Group::from(&task))].into();
+    Claim { node: NodeId(1), tasks, declared: Arc::new(LimitTable::default()), free, lease: Duration::from_secs(30) }
+}
+
+/// The statements of the writing side, as they stand in its files.
+fn statements() -> Vec<&'static str> {
+    let files =
+        [include_str!("ledger.rs"), include_str!("insert.rs"), include_str!("record.rs"), include_str!("claim.rs")];
+    let texts = files.iter().flat_map(|file| file.split('"').skip(1).step_by(2));
+    texts
+        .filter(|text| ["SELECT ", "INSERT ", "UPDATE ", "DELETE "].iter().any(|verb| text.starts_with(verb)))
+        .collect()
+}
+
+/// Whatever a hot statement has to look through must not grow with the jobs that wait or are over.
+#[test]
+fn no_statement_of_the_writer_scans() {
+    /// Each with what bounds it.
+    const MAY_SCAN: &[(&str, &str)] = &[
+        ("UPDATE lines SET open = 1 WHERE open = 0", "only when limits change"),
+        ("SELECT coalesce(max(turn), 0) FROM lines", "only when the file is opened"),
+        ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
+        ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
+        ("SELECT id, attempt FROM jobs INDEXED BY jobs_running", "the running jobs"),
+        ("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1", "the first row of an index in that order"),
+    ];
+    let (folder, _store) = store();
+    let conn = Connection::open(folder.path().join("wharf.db")).unwrap();
+    let mut explained = 0;
+    for sql in statements() {
+        let mut explain =
+            conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let arguments = vec![1i64; explain.parameter_count()];
+        let plan =
+            explain.query_map(rusqlite::params_from_iter(arguments), |row| row.get::<_, String>("detail")).unwrap();
+        let plan: Vec<String> = plan.map(Result::unwrap).collect();
+        explained += 1;
+        if MAY_SCAN.iter().any(|(may, _)| sql.starts_with(may)) {
+            continue;
+        }
+        for detail in &plan {
+            // A subquery that was found by an index is "scanned" row by row, as far as its LIMIT goes.
+            let scans =
+                detail.starts_with("SCAN ") && !detail.starts_with("SCAN (subquery") && detail != "SCAN CONSTANT ROW";
+            assert!(!scans, "{sql}\nis answered by {plan:#?}");
+            // Sorting is for what one lane's answer needs; the hot questions come sorted from their index.
+            let sorts = detail.contains("TEMP B-TREE") && !sql.contains("ORDER BY id");
+            assert!(!sorts, "{sql}\nis answered by {plan:#?}");
+        }
+    }
+    assert!(explained > 30, "only {explained} statements were found in the source");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_busy_and_loses_nothing() {
+    let (_folder, store) = store();
+    let declared = Arc::new(LimitTable::default());
+    let kept = new_job(&store, 10);
+    store.insert(vec![kept.clone()], declared.clone()).await.unwrap();
+    let pages = |most: i64| {
+        store.writer.write(
+            move |ledger: &mut Ledger| {
+                let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+                ledger
+                    .conn
+                    .query_row(&format!("PRAGMA max_page_count = {}", now + most), [], |row| row.get::<_, i64>(0))
+            },
+            |_| false,
+        )
+    };
+    pages(4).await.unwrap();
+
+    let large = new_job(&store, 1_000_000);
+    let small = new_job(&store, 10);
+    // In one group: the large one finds no room, and takes nobody with it.
+    let (refused, taken) = tokio::join!(
+        store.insert(vec![large.clone()], declared.clone()),
+        store.insert(vec![small.clone()], declared.clone())
+    );
+    let Err(StoreError::Busy(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.contains("wharf.db") && text.contains("free some"), "{text}");
+    taken.unwrap();
+    assert_eq!(store.job(large.id, declared.clone()).await.unwrap(), None);
+    assert_eq!(store.claim(claim(9)).await.unwrap().leased.len(), 2);
+
+    // Room was made: work goes on by itself.
+    pages(10_000).await.unwrap();
+    store.insert(vec![large.clone()], declared.clone()).await.unwrap();
+    assert_eq!(store.claim(claim(9)).await.unwrap().leased[0].lease.job, large.id);
+}
+
+#[tokio::test]
+async fn operations_that_wait_share_a_commit() {
+    let (_folder, store) = store();
+    let declared = Arc::new(LimitTable::default());
+    let nudges = store.nudges();
+    let before = *nudges.borrow();
+    let inserts = (0..400).map(|_| {
+        let (store, declared) = (store.clone(), declared.clone());
+        let job = new_job(&store, 10);
+        tokio::spawn(async move { store.insert(vec![job], declared).await.unwrap() })
+    });
+    for insert in inserts.collect::<Vec<_>>() {
+        insert.await.unwrap();
+    }
+    // The writer nudges once for each commit.
+    let commits = *nudges.borrow() - before;
+    assert!(commits < 200, "400 inserts took {commits} commits");
+}
+
+#[tokio::test]
+async fn readers_do_not_wait_for_the_writer() {
+    let (_folder, store) = store();
+    let declared = Arc::new(LimitTable::default());
+    let job = new_job(&store, 10);
+    store.insert(vec![job.clone()], declared.clone()).await.unwrap();
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let (mut began, may_go_on) = (Some(began), may_go_on);
+    let stuck = store.writer.write(
+        move |_: &mut Ledger| {
+            began.take().map(|began| began.send(()));
+            may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        },
+        |()| false,
+    );
+    let read = async {
+        has_begun.await.unwrap();
+        let seen = store.job(job.id, declared.clone()).await.unwrap();
+        go_on.send(()).unwrap();
+        seen
+    };
+    let (stuck, seen) = tokio::join!(stuck, read);
+    stuck.unwrap();
+    assert_eq!(seen.unwrap().job.id, job.id);
+}

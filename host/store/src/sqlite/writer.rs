@@ -1,0 +1,159 @@
+//! The writer: one thread, one transaction at a time. What waits when it comes by is committed together,
+//! so that the cost of making it durable is shared. Nobody is answered before the commit.
+
+use std::mem;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::file::{self, DatabaseFile};
+use super::ledger::Ledger;
+use crate::store::StoreError;
+
+/// Operations that wait for the writer; more of them wait outside, and their callers with them.
+const WAITING_MAX: usize = 1024;
+/// Operations in one transaction: enough that the disk's pace no longer counts, few enough that all are answered soon.
+const GROUP_MAX: usize = 512;
+
+/// An operation that waits for the writer. It may be run twice: the first time in a group that came to nothing.
+trait Operation: Send {
+    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()>;
+    /// Tells the caller; `Err` if its transaction was undone. True if something changed that others wait for.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool;
+}
+
+struct Asked<T, F, N> {
+    run: F,
+    worth_a_nudge: N,
+    result: Option<T>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F, N> Operation for Asked<T, F, N>
+where
+    T: Send,
+    F: FnMut(&mut Ledger) -> rusqlite::Result<T> + Send,
+    N: Fn(&T) -> bool + Send,
+{
+    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()> {
+        self.result = Some((self.run)(ledger)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool {
+        let Asked { worth_a_nudge, result, answer: caller, .. } = *self;
+        let never_ran = || StoreError::Broken("an operation was committed that never ran".to_owned());
+        let answer = outcome.and_then(|()| result.ok_or_else(never_ran));
+        let nudge = answer.as_ref().is_ok_and(worth_a_nudge);
+        // A caller that no longer waits has lost the answer, not the work.
+        _ = caller.send(answer);
+        nudge
+    }
+}
+
+/// The way to the writer's thread. Dropping it lets the thread finish what waits, and waits for that.
+pub(super) struct Writer {
+    operations: Option<mpsc::Sender<Box<dyn Operation>>>,
+    thread: Option<JoinHandle<()>>,
+    /// How the store is called in errors.
+    name: String,
+}
+
+impl Writer {
+    pub(super) fn start(file: DatabaseFile, ledger: Ledger, nudge: watch::Sender<u64>) -> std::io::Result<Writer> {
+        let (operations, waiting) = mpsc::channel(WAITING_MAX);
+        let name = file.path().display().to_string();
+        let thread = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || serve(&file, ledger, waiting, &nudge))?;
+        Ok(Writer { operations: Some(operations), thread: Some(thread), name })
+    }
+
+    /// Runs an operation in a transaction and answers once it is durable. `worth_a_nudge` says whether others may wait
+    /// for what it did.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let gone = || StoreError::Broken(format!("the writer of {} has stopped: restart the host", self.name));
+        let (answer, answered) = oneshot::channel();
+        let operation = Box::new(Asked { run, worth_a_nudge, result: None, answer });
+        let operations = self.operations.as_ref().ok_or_else(gone)?;
+        operations.send(operation).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.operations.take());
+        // The file stays locked until the thread has closed it: whoever opens it next must find it free.
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    database: &DatabaseFile,
+    mut ledger: Ledger,
+    mut waiting: mpsc::Receiver<Box<dyn Operation>>,
+    nudge: &watch::Sender<u64>,
+) {
+    let mut group: Vec<Box<dyn Operation>> = Vec::with_capacity(GROUP_MAX);
+    while waiting.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        let mut worth_a_nudge = false;
+        match commit(&mut ledger, &mut group) {
+            Ok(()) => {
+                for operation in group.drain(..) {
+                    worth_a_nudge |= operation.answer(Ok(()));
+                }
+            }
+            Err(error) if group.len() == 1 => {
+                for operation in group.drain(..) {
+                    operation.answer(Err(refuse(database, &error)));
+                }
+            }
+            // Somebody's failure is nobody else's: each again, alone.
+            Err(_) => {
+                for operation in mem::take(&mut group) {
+                    let mut alone = [operation];
+                    let outcome = commit(&mut ledger, &mut alone).map_err(|error| refuse(database, &error));
+                    let [operation] = alone;
+                    worth_a_nudge |= operation.answer(outcome);
+                }
+            }
+        }
+        if worth_a_nudge {
+            nudge.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
+    let refusal = file::failure(database.path(), error);
+    warn!("{refusal}");
+    refusal
+}
+
+/// All operations of the group are durable, or none happened.
+fn commit(ledger: &mut Ledger, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
+    let mut run = || {
+        ledger.conn.execute_batch("BEGIN IMMEDIATE")?;
+        for operation in &mut *group {
+            operation.run(ledger)?;
+        }
+        ledger.conn.execute_batch("COMMIT")
+    };
+    let done = run();
+    if done.is_err() {
+        // After some failures SQLite has undone the transaction by itself, and there is nothing left to roll back.
+        if !ledger.conn.is_autocommit() {
+            _ = ledger.conn.execute_batch("ROLLBACK");
+        }
+        ledger.doubt();
+    }
+    done
+}

@@ -1,0 +1,185 @@
+//! What the host asks of its queue. Every write is one transaction, and durable when it returns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::job::NewJob;
+use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
+use wharf_core::key::Key;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_core::time::Timestamp;
+
+/// A wake-up that means "look again". It carries no truth: it may come late, twice or never.
+pub type Nudges = tokio::sync::watch::Receiver<u64>;
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The store's clock: the only one by which leases are judged.
+    fn now(&self) -> Timestamp;
+
+    /// An id that no job of this store has or had.
+    fn next_id(&self) -> JobId;
+
+    /// Adds jobs, in order: all or none. `declared` says how many of a lane may run, for `on_conflict`.
+    /// A job whose token is known is answered with the job that stands.
+    async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError>;
+
+    /// Leases up to `claim.free` jobs, chosen by `wharf_core::admission::admit` inside the transaction.
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError>;
+
+    /// Applies events in order, each by `Standing::after`. One that is refused changes nothing; the others stand.
+    /// The end of an attempt, its slot, its children and the job's next state are one transaction.
+    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
+
+    /// Prolongs leases to `length` from now.
+    async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
+
+    /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`. Returns the jobs that were freed.
+    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError>;
+
+    /// One job whole, and why it waits if it does.
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError>;
+
+    /// Jobs, newest first, without payload and result.
+    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError>;
+
+    /// What attempts of a job wrote after number `after`, in order, at most `most`.
+    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError>;
+
+    /// Removes jobs that finished before `before`, with all that belongs to them, at most `most`. Returns how many.
+    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError>;
+
+    /// The overrides in force.
+    async fn overrides(&self) -> Result<Vec<Override>, StoreError>;
+
+    /// Puts an override in force, or with `limits` of two `None` ends it. Raising acts on the next claim; lowering drains.
+    async fn set_override(&self, change: Override) -> Result<(), StoreError>;
+
+    /// Counts for people and metrics.
+    async fn tally(&self) -> Result<Tally, StoreError>;
+
+    /// Changes after every write that may let something start or that a follower may wait for.
+    fn nudges(&self) -> Nudges;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    Added {
+        id: JobId,
+        /// Waiting jobs that it replaced: they are cancelled.
+        replaced: Vec<JobId>,
+        /// Running jobs that were asked to end for it.
+        cancel_asked: Vec<JobId>,
+    },
+    /// A job with the same token stands.
+    Known { id: JobId },
+    /// Its lane had no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
+    Discarded { holders: Vec<JobId> },
+}
+
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub node: NodeId,
+    /// The tasks that this node can run, each with its group.
+    pub tasks: Arc<[(TaskName, Group)]>,
+    /// What manifests and settings declare; the store lays its overrides on top.
+    pub declared: Arc<LimitTable>,
+    /// How many jobs may be leased.
+    pub free: u32,
+    pub lease: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub leased: Vec<Leased>,
+    /// When the next delayed job becomes due; now, if this claim left some that are due.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What an event came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    pub state: StateName,
+    /// The running attempt was asked to end.
+    pub cancel_asked: bool,
+    /// Ids of the children that were taken, each under its own or, by its token, under that of the job that stands.
+    pub children: Vec<Inserted>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    Held(Lease),
+    HeldCancelAsked(Lease),
+    /// It belongs to another attempt, or to none: stop.
+    Lost(Lease),
+}
+
+/// A job as it is read, with why it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub job: Job,
+    pub why: Option<Why>,
+    /// The number of the last entry in its log.
+    pub entries: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub state: Option<StateName>,
+    pub task: Option<TaskName>,
+    pub key: Option<Key>,
+    /// Only jobs with a lower id: the last one of the page before.
+    pub before: Option<JobId>,
+    /// 1 to `bounds::PAGE_MAX`.
+    pub most: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub jobs: Vec<Job>,
+    pub more: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Waiting (due or not) and running jobs of each task.
+    pub tasks: Vec<(TaskName, u64, u64)>,
+    /// When the job that has been due longest became due.
+    pub oldest_due: Option<Timestamp>,
+    /// Running jobs of each group, counted.
+    pub groups: Vec<(Group, u64)>,
+}
+
+/// Variants are named by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was written: try again later.
+    #[error("the store cannot write now: {0}")]
+    Busy(String),
+    /// Nothing was written, and it will not work until someone mends it.
+    #[error("the store is broken: {0}")]
+    Broken(String),
+}
+
+/// Why a store could not be opened. Variants are named by what the operator does next.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("could not open the store: `{address}` {reason}")]
+    MendAddress { address: String, reason: String },
+    #[error(
+        "could not open {file}: another host uses it (its lock is {file}.lock); \
+         stop that host first, or give this one a store of its own"
+    )]
+    StopOtherHost { file: String },
+    #[error(
+        "could not open {file}: it was written by a newer Wharf (its version is {found}, this one knows up to {known}); \
+         run that Wharf, or give this one a store of its own"
+    )]
+    TakeNewerHost { file: String, found: i64, known: i64 },
+    #[error("could not open {file}: {reason}")]
+    MendFile { file: String, reason: String },
+}

@@ -1,0 +1,115 @@
+//! Random histories: the same operations on the oracle and on a file, compared step by step, answers and all that
+//! can be read, until every operation and every way it can come out has occurred.
+//!
+//! A failure prints its seed; `SEED=... cargo test -p wharf-store histories` repeats that history and tells each step.
+
+mod operation;
+mod world;
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+
+use crate::stage::block_on;
+use operation::Operation;
+use world::World;
+
+const STEPS: usize = 120;
+const HISTORIES_MIN: usize = 8;
+/// Enough by far: what has not occurred by then cannot.
+const HISTORIES_MAX: usize = 300;
+
+/// What has to occur: operations, conflicts, refusals, answers, reasons to wait.
+const WANTED: &[&str] = &[
+    "insert",
+    "claim",
+    "record",
+    "renew",
+    "reclaim",
+    "forget",
+    "set override",
+    "time passes",
+    "crash",
+    "added",
+    "known",
+    "discarded",
+    "replaced waiting",
+    "asked running to end",
+    "child added",
+    "child known",
+    "child discarded",
+    "refused: unknown",
+    "refused: stale",
+    "refused: finished succeeded",
+    "refused: finished failed",
+    "refused: finished cancelled",
+    "refused: not finished waiting",
+    "refused: not finished running",
+    "refused: not finished succeeded",
+    "event: wrote",
+    "event: succeeded",
+    "event: failed",
+    "event: released",
+    "event: cancelled",
+    "event: lease expired",
+    "event: cancel asked",
+    "event: replaced",
+    "event: retry asked",
+    "held",
+    "held and asked to end",
+    "lost",
+    "why: not due",
+    "why: lane full",
+    "why: group full",
+    "why: paused",
+    "why: in turn",
+    "leased",
+    "leased nothing",
+    "wakes later",
+    "reclaimed",
+    "forgot",
+];
+
+/// Says how to repeat a history that failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat this history with SEED={}", self.0);
+        }
+    }
+}
+
+#[test]
+fn every_store_does_what_the_oracle_does() {
+    let mut occurred = BTreeSet::new();
+    if let Some(seed) = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number")) {
+        live(seed, true, &mut occurred);
+        return;
+    }
+    let missing = |occurred: &BTreeSet<_>| WANTED.iter().copied().filter(|w| !occurred.contains(w)).collect::<Vec<_>>();
+    for lived in 0..HISTORIES_MAX {
+        if lived >= HISTORIES_MIN && missing(&occurred).is_empty() {
+            return;
+        }
+        live(fastrand::u64(..), false, &mut occurred);
+    }
+    panic!("these never occurred in {HISTORIES_MAX} histories: {:?}", missing(&occurred));
+}
+
+fn live(seed: u64, tell: bool, occurred: &mut BTreeSet<&'static str>) {
+    let _seed = Seed(seed);
+    block_on(async {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new();
+        for step in 0..STEPS {
+            let operation = Operation::draw(&mut rng, &world);
+            if tell {
+                eprintln!("{step}: {operation:?}");
+            }
+            world.perform(operation, occurred).await;
+            world.compare(occurred).await;
+        }
+    });
+}

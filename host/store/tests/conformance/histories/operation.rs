@@ -1,0 +1,142 @@
+//! One step of a history, drawn so that jobs meet: few tasks, few keys, few tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::job::{Entry, NewJob, Stream};
+use wharf_core::key::Lane;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::{Limits, OnConflict, Override};
+use wharf_core::time::Timestamp;
+use wharf_store::{Claim, Store};
+
+use super::world::World;
+use crate::stage::{LEASE, SECOND, bill, group, trapped};
+
+#[derive(Clone, Debug)]
+pub(super) enum Operation {
+    Insert(Vec<NewJob>),
+    Claim(Claim),
+    Record(Vec<(JobId, Event)>),
+    Renew(Vec<Lease>, Duration),
+    Reclaim(u32),
+    Forget(Timestamp, u32),
+    SetOverride(Override),
+    Pass(Duration),
+    Crash,
+}
+
+fn one_of<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(..from.len())].clone()
+}
+
+impl Operation {
+    pub(super) fn draw(rng: &mut Rng, world: &World) -> Operation {
+        match rng.u32(..100) {
+            0..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
+            25..50 => Operation::Claim(claim(rng, world)),
+            50..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
+            74..79 => {
+                let leases = (0..rng.usize(1..4)).filter_map(|_| lease(rng, world)).collect();
+                Operation::Renew(leases, one_of(rng, &[SECOND, LEASE]))
+            }
+            79..83 => Operation::Reclaim(rng.u32(1..4)),
+            83..86 => Operation::Forget(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
+            86..90 => Operation::SetOverride(override_(rng)),
+            90..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
+            _ => Operation::Crash,
+        }
+    }
+}
+
+fn new_job(rng: &mut Rng, world: &World) -> NewJob {
+    let (task, group) = one_of(rng, &world.tasks);
+    let key = one_of(rng, &["", "a", "a", "b", "c"]);
+    let now = world.oracle.now();
+    NewJob {
+        id: if rng.u32(..40) == 0 { job_id(rng, world) } else { world.oracle.next_id() },
+        task,
+        lane: Lane { group, key: (!key.is_empty()).then(|| key.parse().unwrap()) },
+        payload: vec![rng.u8(..); rng.usize(..3)].into(),
+        priority: one_of(rng, &[0, 0, 0, 0, 5, -5]),
+        due: one_of(rng, &[None, None, None, Some(now + 3 * SECOND), Some(now - SECOND), Some(now + LEASE)]),
+        token: one_of(rng, &[None, None, None, Some("one"), Some("two")]).map(|token| token.parse().unwrap()),
+        on_conflict: one_of(
+            rng,
+            &[
+                OnConflict::Wait,
+                OnConflict::Wait,
+                OnConflict::Discard,
+                OnConflict::ReplaceWaiting,
+                OnConflict::CancelRunning,
+            ],
+        ),
+    }
+}
+
+/// Mostly one that is there.
+fn job_id(rng: &mut Rng, world: &World) -> JobId {
+    if world.ids.is_empty() || rng.u32(..20) == 0 { world.oracle.next_id() } else { one_of(rng, &world.ids) }
+}
+
+fn claim(rng: &mut Rng, world: &World) -> Claim {
+    let tasks: Vec<_> = world.tasks.iter().filter(|_| rng.u32(..4) > 0).cloned().collect();
+    Claim {
+        node: NodeId(rng.u64(..3) << 62),
+        tasks: tasks.into(),
+        declared: Arc::clone(&world.declared[usize::from(rng.u32(..12) == 0)]),
+        free: rng.u32(..6),
+        lease: one_of(rng, &[SECOND, 5 * SECOND, LEASE]),
+    }
+}
+
+/// Mostly one that holds.
+fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
+    let from = if rng.u32(..3) > 0 && !world.running.is_empty() { &world.running } else { &world.leases };
+    (!from.is_empty()).then(|| one_of(rng, from))
+}
+
+fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
+    let now = world.oracle.now();
+    if rng.u32(..5) == 0 {
+        return (job_id(rng, world), one_of(rng, &[Event::CancelAsked, Event::Replaced, Event::RetryAsked]));
+    }
+    let Some(lease) = lease(rng, world) else { return (job_id(rng, world), Event::CancelAsked) };
+    let attempt = if rng.u32(..20) == 0 { lease.attempt + 1 } else { lease.attempt };
+    let entries = vec![
+        Entry::Chunk(vec![rng.u8(..); rng.usize(..4)].into()),
+        Entry::Log { stream: one_of(rng, &[Stream::Stdout, Stream::Stderr]), line: "line".to_owned() },
+        Entry::LogDropped { lines: rng.u64(..1000) },
+        Entry::Progress { fraction: rng.f32(), note: "on the way".to_owned() },
+    ];
+    let later = one_of(rng, &[now, now + 2 * SECOND]);
+    let event = match rng.u32(..12) {
+        0 | 1 => Event::Wrote { attempt, entries },
+        2..5 => {
+            let children = (0..rng.usize(..3)).map(|_| new_job(rng, world)).collect();
+            Event::Succeeded { attempt, output: vec![rng.u8(..); rng.usize(..3)], children, bill: bill() }
+        }
+        5 => Event::Failed { attempt, report: trapped(), retry_at: Some(later), bill: bill() },
+        6 => Event::Failed { attempt, report: trapped(), retry_at: None, bill: bill() },
+        7 => Event::Released { attempt, report: trapped(), claimable_at: later },
+        8 => Event::Cancelled { attempt, bill: bill() },
+        9 => Event::LeaseExpired { attempt },
+        10 => Event::Claimed { lease },
+        _ => Event::CancelAsked,
+    };
+    (lease.job, event)
+}
+
+fn override_(rng: &mut Rng) -> Override {
+    let numbers = [None, None, Some(0), Some(1), Some(2), Some(4)];
+    let limits = Limits { per_key: one_of(rng, &numbers), total: one_of(rng, &numbers) };
+    let key = one_of(rng, &[None, Some("a"), Some("b")]).map(|key| key.parse().unwrap());
+    Override {
+        group: group(one_of(rng, &["shared", "thumbnail/make"])),
+        limits: Limits { total: limits.total.filter(|_| key.is_none()), ..limits },
+        key,
+    }
+}

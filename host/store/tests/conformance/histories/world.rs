@@ -1,0 +1,289 @@
+//! World: the oracle, a file beside it, and one clock for both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::job::{Numbered, State, StateName, Why};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_store::{
+    Claim, Claimed, Inserted, MemoryStore, Page, Recorded, Renewed, Seen, SqliteStore, Store, Tally, Wanted,
+};
+
+use super::operation::Operation;
+use crate::stage::{COUNT, HandClock, LEASE, LIST, MAKE, at_most, group, task};
+
+pub(super) struct World {
+    pub(super) clock: Arc<HandClock>,
+    pub(super) oracle: MemoryStore,
+    file: Option<SqliteStore>,
+    folder: TempDir,
+    pub(super) tasks: Vec<(TaskName, Group)>,
+    /// What two versions of the plugins declare; mostly the first.
+    pub(super) declared: [Arc<LimitTable>; 2],
+    /// Jobs that are there.
+    pub(super) ids: Vec<JobId>,
+    /// Every lease that was ever given.
+    pub(super) leases: Vec<Lease>,
+    /// Those that hold now.
+    pub(super) running: Vec<Lease>,
+}
+
+/// All that can be read of a store.
+#[derive(Debug, PartialEq)]
+struct Snapshot {
+    seen: Vec<Seen>,
+    entries: Vec<Vec<Numbered>>,
+    pages: Vec<Page>,
+    overrides: Vec<Override>,
+    tally: Tally,
+}
+
+/// Both answers to the same question, which have to be one.
+fn same<T: PartialEq + Debug>(oracle: T, other: T, about: &str) -> T {
+    assert!(oracle == other, "{about}:\n the oracle says {oracle:#?}\n the other one says {other:#?}");
+    oracle
+}
+
+macro_rules! ask {
+    ($world:expr, $method:ident ( $($argument:expr),* )) => {{
+        let other = $world.file.as_ref().expect("open between steps");
+        let oracle = $world.oracle.$method($($argument.clone()),*).await.unwrap();
+        same(oracle, other.$method($($argument.clone()),*).await.unwrap(), stringify!($method))
+    }};
+}
+
+impl World {
+    pub(super) fn new() -> World {
+        let clock = HandClock::new();
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = LimitTable::default();
+        first.declare(group("shared"), at_most(2, 4));
+        let mut second = first.clone();
+        second.declare(group(MAKE), at_most(1, None));
+        World {
+            oracle: MemoryStore::open(clock.clone()),
+            file: Some(SqliteStore::open(folder.path().join("wharf.db"), clock.clone()).unwrap()),
+            folder,
+            clock,
+            tasks: vec![(task(COUNT), group("shared")), (task(LIST), group("shared")), (task(MAKE), group(MAKE))],
+            declared: [Arc::new(first), Arc::new(second)],
+            ids: Vec::new(),
+            leases: Vec::new(),
+            running: Vec::new(),
+        }
+    }
+
+    pub(super) async fn perform(&mut self, operation: Operation, occurred: &mut BTreeSet<&'static str>) {
+        match operation {
+            Operation::Insert(jobs) => {
+                occurred.insert("insert");
+                let answers = ask!(self, insert(jobs, self.declared[0]));
+                answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
+            }
+            Operation::Claim(claim) => {
+                occurred.insert("claim");
+                let claimed = ask!(self, claim(claim));
+                self.check_claim(&claim, &claimed, occurred).await;
+                self.leases.extend(claimed.leased.iter().map(|leased| leased.lease));
+            }
+            Operation::Record(events) => {
+                occurred.insert("record");
+                let answers = ask!(self, record(events));
+                for ((_, event), answer) in events.iter().zip(&answers) {
+                    note_recorded(event, answer, occurred);
+                }
+            }
+            Operation::Renew(leases, length) => {
+                occurred.insert("renew");
+                for answer in ask!(self, renew(leases, length)) {
+                    occurred.insert(match answer {
+                        Renewed::Held(_) => "held",
+                        Renewed::HeldCancelAsked(_) => "held and asked to end",
+                        Renewed::Lost(_) => "lost",
+                    });
+                }
+            }
+            Operation::Reclaim(most) => {
+                occurred.insert("reclaim");
+                if !ask!(self, reclaim(most)).is_empty() {
+                    occurred.insert("reclaimed");
+                }
+            }
+            Operation::Forget(before, most) => {
+                occurred.insert("forget");
+                if ask!(self, forget(before, most)) > 0 {
+                    occurred.insert("forgot");
+                }
+            }
+            Operation::SetOverride(change) => {
+                occurred.insert("set override");
+                ask!(self, set_override(change));
+            }
+            Operation::Pass(length) => {
+                occurred.insert("time passes");
+                self.clock.pass(length);
+            }
+            Operation::Crash => {
+                occurred.insert("crash");
+                self.crash().await;
+            }
+        }
+    }
+
+    /// The host dies: what is in the file and its log is all that is left. The oracle never dies, but in its eyes
+    /// too all leases are over by the time the next host comes.
+    async fn crash(&mut self) {
+        let next = tempfile::tempdir().unwrap();
+        for name in ["wharf.db", "wharf.db-wal"] {
+            std::fs::copy(self.folder.path().join(name), next.path().join(name)).unwrap();
+        }
+        drop(self.file.take());
+        self.clock.pass(LEASE);
+        self.file = Some(SqliteStore::open(next.path().join("wharf.db"), self.clock.clone()).unwrap());
+        self.folder = next;
+        // A host claims before its attempts can end: until then the file does not know what plugins declare.
+        let declared = self.declared[0].clone();
+        let claim = Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, lease: LEASE };
+        ask!(self, claim(claim));
+    }
+
+    async fn check_claim(&self, claim: &Claim, claimed: &Claimed, occurred: &mut BTreeSet<&'static str>) {
+        occurred.insert(if claimed.leased.is_empty() { "leased nothing" } else { "leased" });
+        assert!(claimed.leased.len() <= claim.free as usize);
+        match claimed.wake_at {
+            Some(at) if at > self.oracle.now() => _ = occurred.insert("wakes later"),
+            _ => {}
+        }
+        let limits = claim.declared.with_overrides(self.oracle.overrides().await.unwrap());
+        let all = self.snapshot(&self.oracle).await.seen;
+        let (mut lanes, mut groups) = (BTreeMap::new(), BTreeMap::new());
+        for Seen { job, .. } in all.iter().filter(|seen| matches!(seen.job.standing.state, State::Running { .. })) {
+            *lanes.entry(&job.lane).or_insert(0u32) += 1;
+            *groups.entry(&job.lane.group).or_insert(0u32) += 1;
+        }
+        for leased in &claimed.leased {
+            let lane = &leased.lane;
+            assert!(limits.per_key(lane).is_none_or(|limit| lanes[lane] <= limit), "{lane:?} is over its limit");
+            let total = limits.of(&lane.group).total;
+            assert!(total.is_none_or(|limit| groups[&lane.group] <= limit), "{:?} is over its limit", lane.group);
+        }
+        // Nobody is stuck: with slots to spare, whoever still waits is held by something that has a name.
+        if claimed.leased.len() < claim.free as usize {
+            for seen in all.iter().filter(|seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task)) {
+                let why = self.oracle.job(seen.job.id, claim.declared.clone()).await.unwrap().unwrap().why;
+                assert_ne!(why, Some(Why::InTurn), "{} is stuck", seen.job.id);
+            }
+        }
+    }
+
+    pub(super) async fn compare(&mut self, occurred: &mut BTreeSet<&'static str>) {
+        let other = self.file.as_ref().expect("open between steps");
+        let snapshot = same(self.snapshot(&self.oracle).await, self.snapshot(other).await, "all that can be read");
+        self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
+        self.running.clear();
+        for Seen { job, why, entries } in &snapshot.seen {
+            if let State::Running { lease } = job.standing.state {
+                assert_eq!((lease.job, lease.attempt), (job.id, job.standing.attempt));
+                self.running.push(lease);
+            }
+            assert_eq!(job.finished_at.is_some(), job.standing.state.name().is_final());
+            assert_eq!(why.is_some(), matches!(job.standing.state, State::Waiting { .. }));
+            if let Some(why) = why {
+                occurred.insert(match why {
+                    Why::NotDue { .. } => "why: not due",
+                    Why::LaneFull { .. } => "why: lane full",
+                    Why::GroupFull { .. } => "why: group full",
+                    Why::Paused => "why: paused",
+                    Why::InTurn => "why: in turn",
+                });
+            }
+            assert!(*entries <= 1000, "the snapshot has them all");
+        }
+        let running = self.running.len() as u64;
+        assert_eq!(snapshot.tally.groups.iter().map(|(_, running)| running).sum::<u64>(), running);
+        assert_eq!(snapshot.tally.tasks.iter().map(|(_, _, running)| running).sum::<u64>(), running);
+    }
+
+    async fn snapshot(&self, store: &dyn Store) -> Snapshot {
+        let (mut pages, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.jobs(Wanted { before, most: 20, ..Wanted::default() }).await.unwrap();
+            before = page.jobs.last().map(|job| job.id);
+            let more = page.more;
+            pages.push(page);
+            if !more {
+                break;
+            }
+        }
+        let jobs: Vec<JobId> = pages.iter().flat_map(|page| &page.jobs).map(|job| job.id).collect();
+        for state in StateName::ALL {
+            let (task, key) = (Some(self.tasks[0].0.clone()), Some("a".parse().unwrap()));
+            let of_state = Wanted { state: Some(state), most: 1000, ..Wanted::default() };
+            pages.push(store.jobs(Wanted { task, key, ..of_state.clone() }).await.unwrap());
+            pages.push(store.jobs(of_state).await.unwrap());
+        }
+        let (mut seen, mut entries) = (Vec::new(), Vec::new());
+        for job in jobs {
+            seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
+            entries.push(store.entries(job, 0, 1000).await.unwrap());
+        }
+        let (overrides, tally) = (store.overrides().await.unwrap(), store.tally().await.unwrap());
+        Snapshot { seen, entries, pages, overrides, tally }
+    }
+}
+
+fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
+    let kinds = if child { ["child added", "child known", "child discarded"] } else { ["added", "known", "discarded"] };
+    match answer {
+        Inserted::Added { replaced, cancel_asked, .. } => {
+            occurred.insert(kinds[0]);
+            if !replaced.is_empty() {
+                occurred.insert("replaced waiting");
+            }
+            if !cancel_asked.is_empty() {
+                occurred.insert("asked running to end");
+            }
+        }
+        Inserted::Known { .. } => _ = occurred.insert(kinds[1]),
+        Inserted::Discarded { .. } => _ = occurred.insert(kinds[2]),
+    }
+}
+
+fn note_recorded(event: &Event, answer: &Result<Recorded, Refusal>, occurred: &mut BTreeSet<&'static str>) {
+    use wharf_core::job::StateName as S;
+    let recorded = match answer {
+        Ok(recorded) => recorded,
+        Err(refusal) => {
+            occurred.insert(match refusal {
+                Refusal::Unknown => "refused: unknown",
+                Refusal::Stale => "refused: stale",
+                Refusal::Finished(S::Succeeded) => "refused: finished succeeded",
+                Refusal::Finished(S::Failed) => "refused: finished failed",
+                Refusal::Finished(S::Cancelled) => "refused: finished cancelled",
+                Refusal::NotFinished(S::Waiting) => "refused: not finished waiting",
+                Refusal::NotFinished(S::Running) => "refused: not finished running",
+                Refusal::NotFinished(S::Succeeded) => "refused: not finished succeeded",
+                Refusal::Finished(_) | Refusal::NotFinished(_) => panic!("{refusal:?} says the opposite of its state"),
+            });
+            return;
+        }
+    };
+    recorded.children.iter().for_each(|child| note_inserted(child, true, occurred));
+    occurred.insert(match event {
+        Event::Claimed { .. } => panic!("a lease was given past the limits"),
+        Event::Wrote { .. } => "event: wrote",
+        Event::Succeeded { .. } => "event: succeeded",
+        Event::Failed { .. } => "event: failed",
+        Event::Released { .. } => "event: released",
+        Event::Cancelled { .. } => "event: cancelled",
+        Event::LeaseExpired { .. } => "event: lease expired",
+        Event::CancelAsked => "event: cancel asked",
+        Event::Replaced => "event: replaced",
+        Event::RetryAsked => "event: retry asked",
+    });
+}

@@ -1,0 +1,152 @@
+//! Enqueueing: tokens, delays, and what happens when a lane is full.
+
+use wharf_core::job::{NewJob, StateName, Token};
+use wharf_core::limits::OnConflict;
+use wharf_core::outcome::OutcomeKind;
+use wharf_store::Inserted;
+
+use crate::stage::{COUNT, LIST, SECOND, at_most, ids, on_every_store};
+
+#[test]
+fn a_job_is_kept_as_it_was_given() {
+    on_every_store(|stage| async move {
+        let token: Token = "order-66".parse().unwrap();
+        let due = stage.clock_in(5);
+        let new = NewJob { priority: -3, due: Some(due), token: Some(token.clone()), ..stage.new_job(COUNT, "acme") };
+        stage.insert(new.clone()).await;
+        let job = stage.seen(new.id).await.job;
+        assert_eq!((job.id, &job.task, &job.lane, &job.payload), (new.id, &new.task, &new.lane, &new.payload));
+        assert_eq!((job.priority, job.token, job.enqueued_at), (-3, Some(token), stage.store.now()));
+        assert_eq!((job.standing.attempt, job.started_at, job.finished_at, job.result), (0, None, None, None));
+    });
+}
+
+#[test]
+fn a_payload_may_be_empty_or_large() {
+    on_every_store(|stage| async move {
+        let large: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+        for payload in [Vec::new(), large] {
+            let new = NewJob { payload: payload.clone().into(), ..stage.new_job(COUNT, "") };
+            stage.insert(new.clone()).await;
+            assert_eq!(*stage.seen(new.id).await.job.payload, *payload);
+            assert_eq!(*stage.claim_one().await.payload, *payload);
+        }
+    });
+}
+
+#[test]
+fn the_same_token_answers_with_the_job_that_stands() {
+    on_every_store(|stage| async move {
+        let with_token = |task: &str| NewJob { token: Some("t".parse().unwrap()), ..stage.new_job(task, "") };
+        let (first, second, other_task) = (with_token(COUNT), with_token(COUNT), with_token(LIST));
+        let id = first.id;
+        let answers =
+            stage.store.insert(vec![first, second, other_task.clone()], stage.declared.clone()).await.unwrap();
+        assert_eq!(answers[1], Inserted::Known { id });
+        assert_eq!(answers[2], crate::stage::added(other_task.id));
+        // Also when the job is over, as long as it is kept.
+        let leased = stage.claim_one().await;
+        stage.succeed(&leased).await.unwrap();
+        assert_eq!(stage.insert(with_token(COUNT)).await, Inserted::Known { id });
+        stage.pass(SECOND);
+        stage.store.forget(stage.store.now(), 10).await.unwrap();
+        assert!(matches!(stage.insert(with_token(COUNT)).await, Inserted::Added { .. }));
+    });
+}
+
+#[test]
+fn a_job_inserted_twice_is_there_once() {
+    on_every_store(|stage| async move {
+        let new = stage.new_job(COUNT, "");
+        stage.insert(new.clone()).await;
+        assert_eq!(stage.insert(new.clone()).await, Inserted::Known { id: new.id });
+        assert_eq!(stage.claim(10).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_full_lane_discards_what_wants_no_place() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(2, None));
+        let discarding = || NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "acme") };
+        let running = stage.add(COUNT, "acme").await;
+        stage.claim_one().await;
+        // One slot is held by a running job; the next job takes the other, though it only waits.
+        let Inserted::Added { id: waiting, .. } = stage.insert(discarding()).await else { panic!("a slot was free") };
+        assert_eq!(stage.insert(discarding()).await, Inserted::Discarded { holders: vec![running, waiting] });
+        // Another key is another lane.
+        let elsewhere = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "other") };
+        assert!(matches!(stage.insert(elsewhere).await, Inserted::Added { .. }));
+    });
+}
+
+#[test]
+fn discard_sees_delayed_jobs() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "acme") };
+        stage.insert(delayed.clone()).await;
+        let new = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "acme") };
+        assert_eq!(stage.insert(new).await, Inserted::Discarded { holders: vec![delayed.id] });
+    });
+}
+
+#[test]
+fn a_new_job_replaces_what_waits() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        let running = stage.add(COUNT, "acme").await;
+        stage.claim_one().await;
+        let waiting = stage.add(COUNT, "acme").await;
+        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "acme") };
+        stage.insert(delayed.clone()).await;
+        let new = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "acme") };
+        let replaced = vec![waiting, delayed.id];
+        assert_eq!(stage.insert(new.clone()).await, Inserted::Added { id: new.id, replaced, cancel_asked: vec![] });
+        assert_eq!(stage.state(running).await, StateName::Running);
+        let gone = stage.seen(waiting).await.job;
+        assert_eq!(gone.standing.state.name(), StateName::Cancelled);
+        assert_eq!(gone.report.unwrap().kind, OutcomeKind::Cancelled);
+        assert_eq!(gone.finished_at, Some(stage.store.now()));
+    });
+}
+
+#[test]
+fn a_new_job_asks_as_many_running_ones_to_end_as_it_takes() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(2, None));
+        let running = stage.add_many(COUNT, "acme", 2).await;
+        assert_eq!(ids(&stage.claim(5).await), running);
+        let pushing = || NewJob { on_conflict: OnConflict::CancelRunning, ..stage.new_job(COUNT, "acme") };
+        let first = pushing();
+        let asked = vec![running[0]];
+        let answer = stage.insert(first.clone()).await;
+        assert_eq!(answer, Inserted::Added { id: first.id, replaced: vec![], cancel_asked: asked });
+        assert!(stage.seen(running[0]).await.job.standing.cancel_asked);
+        assert_eq!(stage.seen(running[0]).await.job.report, None, "it has not ended yet");
+        // The next one takes the place of the one that waits, and needs nobody else to end.
+        let second = pushing();
+        let answer = stage.insert(second.clone()).await;
+        assert_eq!(answer, Inserted::Added { id: second.id, replaced: vec![first.id], cancel_asked: vec![] });
+    });
+}
+
+#[test]
+fn a_limit_of_none_is_no_conflict() {
+    on_every_store(|stage| async move {
+        for rule in [OnConflict::Discard, OnConflict::ReplaceWaiting, OnConflict::CancelRunning] {
+            let new = NewJob { on_conflict: rule, ..stage.new_job(COUNT, "acme") };
+            assert_eq!(stage.insert(new.clone()).await, crate::stage::added(new.id));
+        }
+    });
+}
+
+#[test]
+fn ids_grow_and_are_never_used_twice() {
+    on_every_store(|stage| async move {
+        let first = stage.store.next_id();
+        stage.pass(SECOND);
+        let second = stage.store.next_id();
+        assert!(first < second && second < stage.store.next_id());
+    });
+}

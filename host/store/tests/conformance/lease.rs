@@ -1,0 +1,109 @@
+//! Leases: renewed, run out, freed.
+
+use wharf_core::bounds;
+use wharf_core::job::{State, StateName};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::outcome::OutcomeKind;
+use wharf_store::Renewed;
+
+use crate::stage::{COUNT, LEASE, SECOND, at_most, ids, on_every_store, succeeded};
+
+#[test]
+fn a_renewed_lease_lasts_longer() {
+    on_every_store(|stage| async move {
+        stage.add(COUNT, "").await;
+        let lease = stage.claim_one().await.lease;
+        stage.pass(20 * SECOND);
+        let longer = Lease { until: stage.store.now() + LEASE, ..lease };
+        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::Held(longer)]);
+        stage.pass(20 * SECOND);
+        assert!(stage.store.reclaim(10).await.unwrap().is_empty());
+        assert_eq!(stage.seen(lease.job).await.job.standing.state, State::Running { lease: longer });
+    });
+}
+
+#[test]
+fn a_renewal_brings_the_request_to_cancel() {
+    on_every_store(|stage| async move {
+        stage.add(COUNT, "").await;
+        let lease = stage.claim_one().await.lease;
+        let recorded = stage.record(lease.job, Event::CancelAsked).await.unwrap();
+        assert_eq!((recorded.state, recorded.cancel_asked), (StateName::Running, true));
+        let longer = Lease { until: stage.store.now() + LEASE, ..lease };
+        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::HeldCancelAsked(longer)]);
+    });
+}
+
+#[test]
+fn a_lease_that_ran_out_is_freed_and_tried_again() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let first = stage.claim_one().await;
+        stage.pass(LEASE - SECOND);
+        assert!(stage.store.reclaim(10).await.unwrap().is_empty());
+        stage.pass(SECOND);
+        assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+        let job = stage.seen(id).await.job;
+        assert_eq!((job.standing.crashes, job.standing.failures), (1, 0));
+        assert_eq!(job.report.unwrap().kind, OutcomeKind::Interrupted);
+        let second = stage.claim_one().await;
+        assert_eq!(second.lease.attempt, 2);
+        assert_eq!(stage.store.renew(vec![first.lease], LEASE).await.unwrap(), [Renewed::Lost(first.lease)]);
+        assert_eq!(stage.record(id, succeeded(1)).await, Err(Refusal::Stale));
+    });
+}
+
+#[test]
+fn a_job_that_takes_its_host_down_again_and_again_fails() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        for _ in 0..bounds::CRASHES_MAX {
+            stage.claim_one().await;
+            stage.pass(LEASE);
+            assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+        }
+        assert_eq!(stage.state(id).await, StateName::Failed);
+        assert!(stage.claim(10).await.is_empty());
+    });
+}
+
+#[test]
+fn reclaiming_goes_in_batches_the_longest_dead_first() {
+    on_every_store(|stage| async move {
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            stage.add(COUNT, "").await;
+            order.push(stage.claim_one().await.lease.job);
+            stage.pass(SECOND);
+        }
+        stage.pass(LEASE);
+        assert_eq!(stage.store.reclaim(2).await.unwrap(), order[..2]);
+        assert_eq!(stage.store.reclaim(9).await.unwrap(), order[2..]);
+    });
+}
+
+#[test]
+fn freed_slots_are_all_free_at_once() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(3, 3));
+        let jobs = stage.add_many(COUNT, "a", 9).await;
+        assert_eq!(ids(&stage.claim(9).await), jobs[..3]);
+        stage.pass(LEASE);
+        assert_eq!(stage.store.reclaim(9).await.unwrap(), jobs[..3]);
+        assert_eq!(stage.claim(9).await.len(), 3);
+    });
+}
+
+#[test]
+fn a_lease_nobody_has_is_lost() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let leased = stage.claim_one().await;
+        stage.succeed(&leased).await.unwrap();
+        let unknown = Lease { job: stage.store.next_id(), ..leased.lease };
+        let answer = stage.store.renew(vec![leased.lease, unknown], LEASE).await.unwrap();
+        assert_eq!(answer, [Renewed::Lost(leased.lease), Renewed::Lost(unknown)]);
+        assert_eq!(stage.state(id).await, StateName::Succeeded);
+    });
+}

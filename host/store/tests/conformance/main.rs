@@ -1,0 +1,13 @@
+//! What every store must do, whatever it is made of. Time is moved by hand; nothing sleeps.
+
+mod stage;
+mod insert;
+mod claim;
+mod limits;
+mod lease;
+mod record;
+mod read;
+mod nudge;
+mod regressions;
+mod sqlite;
+mod histories;

@@ -1,0 +1,38 @@
+//! Nudges: whoever waits is told to look again.
+
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::Override;
+
+use crate::stage::{COUNT, LEASE, at_most, group, on_every_store};
+
+#[test]
+fn every_change_that_somebody_may_wait_for_nudges() {
+    on_every_store(|stage| async move {
+        let mut nudges = stage.store.nudges();
+        assert!(!nudges.has_changed().unwrap());
+        let id = stage.add(COUNT, "").await;
+        nudges.changed().await.unwrap();
+        stage.claim_one().await;
+        nudges.changed().await.unwrap();
+        stage.record(id, Event::CancelAsked).await.unwrap();
+        nudges.changed().await.unwrap();
+        stage.pass(LEASE);
+        stage.store.reclaim(1).await.unwrap();
+        nudges.changed().await.unwrap();
+        let change = Override { group: group(COUNT), key: None, limits: at_most(1, None) };
+        stage.store.set_override(change).await.unwrap();
+        nudges.changed().await.unwrap();
+    });
+}
+
+#[test]
+fn a_claim_that_found_nothing_wakes_nobody() {
+    on_every_store(|stage| async move {
+        let nudges = stage.store.nudges();
+        stage.claim(5).await;
+        stage.store.reclaim(5).await.unwrap();
+        stage.store.renew(vec![], LEASE).await.unwrap();
+        stage.store.forget(stage.store.now(), 5).await.unwrap();
+        assert!(!nudges.has_changed().unwrap(), "a dispatcher that heard itself would never rest");
+    });
+}

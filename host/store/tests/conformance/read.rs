@@ -1,0 +1,122 @@
+//! Reading: pages, filters, counts, and forgetting.
+
+use wharf_core::bounds;
+use wharf_core::ids::{Group, JobId};
+use wharf_core::job::{Job, NewJob, StateName};
+use wharf_core::lifecycle::Event;
+use wharf_store::{Tally, Wanted};
+
+use crate::stage::{COUNT, LIST, SECOND, Stage, failed, group, on_every_store, succeeded, task};
+
+async fn page(stage: &Stage, wanted: Wanted) -> (Vec<JobId>, bool) {
+    let page = stage.store.jobs(wanted).await.unwrap();
+    (page.jobs.iter().map(|job| job.id).collect(), page.more)
+}
+
+#[test]
+fn a_job_that_is_not_there_is_none() {
+    on_every_store(|stage| async move {
+        let id = stage.store.next_id();
+        assert_eq!(stage.store.job(id, stage.declared.clone()).await.unwrap(), None);
+        assert!(stage.store.entries(id, 0, 10).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn pages_go_from_the_newest_back() {
+    on_every_store(|stage| async move {
+        let mut all = stage.add_many(COUNT, "", 5).await;
+        all.reverse();
+        let (first, more) = page(&stage, Wanted { most: 2, ..Wanted::default() }).await;
+        assert_eq!((first.as_slice(), more), (&all[..2], true));
+        let (rest, more) = page(&stage, Wanted { most: 3, before: Some(first[1]), ..Wanted::default() }).await;
+        assert_eq!((rest.as_slice(), more), (&all[2..], false));
+        // No page is empty where there are jobs, and none is larger than the bound.
+        assert_eq!(page(&stage, Wanted::default()).await.0.len(), 1);
+        stage.add_many(COUNT, "", bounds::PAGE_MAX as usize).await;
+        let (largest, more) = page(&stage, Wanted { most: u32::MAX, ..Wanted::default() }).await;
+        assert_eq!((largest.len(), more), (bounds::PAGE_MAX as usize, true));
+    });
+}
+
+#[test]
+fn pages_are_chosen_by_state_task_and_key() {
+    on_every_store(|stage| async move {
+        let ready = stage.add(LIST, "b").await;
+        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "a") };
+        stage.insert(delayed.clone()).await;
+        let four = stage.add_many(COUNT, "a", 4).await;
+        let mut wish = stage.wish(4);
+        wish.tasks = [(task(COUNT), Group::from(&task(COUNT)))].into();
+        assert_eq!(stage.store.claim(wish).await.unwrap().leased.len(), 4);
+        stage.record(four[0], succeeded(1)).await.unwrap();
+        stage.record(four[1], failed(1, None)).await.unwrap();
+        stage.record(four[2], Event::Cancelled { attempt: 1, bill: Default::default() }).await.unwrap();
+
+        let of = |state| Wanted { state: Some(state), most: 10, ..Wanted::default() };
+        assert_eq!(page(&stage, of(StateName::Waiting)).await.0, [delayed.id, ready]);
+        assert_eq!(page(&stage, of(StateName::Running)).await.0, [four[3]]);
+        assert_eq!(page(&stage, of(StateName::Succeeded)).await.0, [four[0]]);
+        assert_eq!(page(&stage, of(StateName::Failed)).await.0, [four[1]]);
+        assert_eq!(page(&stage, of(StateName::Cancelled)).await.0, [four[2]]);
+        let key = Wanted { key: Some("b".parse().unwrap()), most: 10, ..Wanted::default() };
+        assert_eq!(page(&stage, key).await.0, [ready]);
+        let both = Wanted { task: Some(task(COUNT)), key: Some("b".parse().unwrap()), most: 10, ..Wanted::default() };
+        assert!(page(&stage, both).await.0.is_empty());
+        let unknown = Wanted { task: Some(task("no/such")), most: 10, ..Wanted::default() };
+        assert!(page(&stage, unknown).await.0.is_empty());
+    });
+}
+
+#[test]
+fn a_page_has_all_of_a_job_but_payload_and_result() {
+    on_every_store(|stage| async move {
+        stage.add(COUNT, "a").await;
+        let leased = stage.claim_one().await;
+        stage.succeed(&leased).await.unwrap();
+        let listed = stage.store.jobs(Wanted { most: 1, ..Wanted::default() }).await.unwrap().jobs.remove(0);
+        let whole = stage.seen(listed.id).await.job;
+        assert_eq!(listed, Job { payload: [].into(), result: None, ..whole });
+    });
+}
+
+#[test]
+fn the_tally_counts_what_is_not_over() {
+    on_every_store(|stage| async move {
+        assert_eq!(stage.store.tally().await.unwrap(), Tally::default());
+        let oldest = stage.clock_in(1);
+        let delayed = NewJob { due: Some(oldest), ..stage.new_job(COUNT, "") };
+        stage.insert(delayed).await;
+        assert_eq!(stage.store.tally().await.unwrap().oldest_due, None);
+        stage.pass(2 * SECOND);
+        stage.add_many(LIST, "a", 3).await;
+        assert_eq!(stage.store.tally().await.unwrap().oldest_due, Some(oldest));
+        let mut wish = stage.wish(2);
+        wish.tasks = [(task(LIST), group(LIST))].into();
+        let running = stage.store.claim(wish).await.unwrap().leased;
+        stage.succeed(&running[0]).await.unwrap();
+        let tally = stage.store.tally().await.unwrap();
+        assert_eq!(tally.tasks, [(task(COUNT), 1, 0), (task(LIST), 1, 1)]);
+        assert_eq!(tally.groups, [(group(LIST), 1)]);
+    });
+}
+
+#[test]
+fn what_finished_long_ago_is_forgotten_the_oldest_first() {
+    on_every_store(|stage| async move {
+        let mut finished = Vec::new();
+        for _ in 0..4 {
+            stage.add(COUNT, "").await;
+            let leased = stage.claim_one().await;
+            stage.succeed(&leased).await.unwrap();
+            finished.push(leased.lease.job);
+            stage.pass(SECOND);
+        }
+        let waiting = stage.add(COUNT, "").await;
+        let before = stage.seen(finished[3]).await.job.finished_at.unwrap();
+        assert_eq!(stage.store.forget(before, 2).await.unwrap(), 2);
+        assert_eq!(stage.store.forget(before, 9).await.unwrap(), 1);
+        assert_eq!(page(&stage, Wanted { most: 9, ..Wanted::default() }).await.0, [waiting, finished[3]]);
+        assert_eq!(stage.store.job(finished[0], stage.declared.clone()).await.unwrap(), None);
+    });
+}

@@ -1,0 +1,197 @@
+//! Recording: what attempts and people say of a job.
+
+use wharf_core::job::{Entry, NewJob, StateName, Stream};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::OnConflict;
+use wharf_core::outcome::OutcomeKind;
+use wharf_store::Inserted;
+
+use crate::stage::{COUNT, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded, trapped};
+
+#[test]
+fn a_result_is_kept_with_its_bill() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let leased = stage.claim_one().await;
+        stage.pass(SECOND);
+        let recorded = stage.succeed(&leased).await.unwrap();
+        assert_eq!((recorded.state, recorded.cancel_asked), (StateName::Succeeded, false));
+        let job = stage.seen(id).await.job;
+        assert_eq!((job.result.as_deref(), job.bill), (Some(b"result".as_slice()), Some(bill())));
+        assert_eq!((job.finished_at, job.report), (Some(stage.store.now()), None));
+    });
+}
+
+#[test]
+fn an_empty_result_is_a_result() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        let event = Event::Succeeded { attempt: 1, output: vec![], children: vec![], bill: bill() };
+        stage.record(id, event).await.unwrap();
+        assert_eq!(stage.seen(id).await.job.result.as_deref(), Some(b"".as_slice()));
+    });
+}
+
+#[test]
+fn a_failure_is_tried_again_when_it_says() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        let retry_at = stage.clock_in(10);
+        stage.record(id, failed(1, Some(retry_at))).await.unwrap();
+        let job = stage.seen(id).await.job;
+        assert_eq!((job.standing.failures, job.report), (1, Some(trapped())));
+        assert_eq!(stage.claim_whole(1).await.wake_at, Some(retry_at));
+        stage.pass(10 * SECOND);
+        let again = stage.claim_one().await;
+        assert_eq!((again.lease.attempt, again.failures), (2, 1));
+        stage.record(id, failed(2, None)).await.unwrap();
+        assert_eq!(stage.state(id).await, StateName::Failed);
+    });
+}
+
+#[test]
+fn a_released_job_costs_no_attempt_and_does_not_spin() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        let claimable_at = stage.clock_in(1);
+        stage.record(id, Event::Released { attempt: 1, report: trapped(), claimable_at }).await.unwrap();
+        assert!(stage.claim(1).await.is_empty());
+        stage.pass(SECOND);
+        let again = stage.claim_one().await;
+        assert_eq!((again.lease.attempt, again.failures), (2, 0));
+        assert_eq!(stage.seen(id).await.job.bill, None, "of the last ended attempt nothing is known");
+    });
+}
+
+#[test]
+fn events_are_numbered_without_gaps_over_attempts() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        let entries = vec![
+            Entry::Chunk(b"chunk".as_slice().into()),
+            Entry::Log { stream: Stream::Stdout, line: "out".to_owned() },
+            Entry::Log { stream: Stream::Stderr, line: "é".to_owned() },
+            Entry::LogDropped { lines: 12_345 },
+            Entry::Progress { fraction: 0.1, note: "a tenth".to_owned() },
+            Entry::Chunk(b"".as_slice().into()),
+        ];
+        stage.record(id, Event::Wrote { attempt: 1, entries: entries.clone() }).await.unwrap();
+        stage.record(id, failed(1, Some(stage.store.now()))).await.unwrap();
+        stage.pass(SECOND);
+        stage.claim_one().await;
+        stage.record(id, Event::Wrote { attempt: 2, entries: entries[..2].to_vec() }).await.unwrap();
+        let kept = stage.store.entries(id, 0, 100).await.unwrap();
+        assert_eq!(kept.iter().map(|entry| entry.number).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+        assert_eq!(kept[..6].iter().map(|entry| entry.entry.clone()).collect::<Vec<_>>(), entries);
+        assert_eq!((kept[6].attempt, kept[6].at), (2, stage.store.now()));
+        assert_eq!(stage.store.entries(id, 6, 1).await.unwrap(), kept[6..7]);
+        assert_eq!(stage.seen(id).await.entries, 8);
+        assert_eq!(stage.record(id, Event::Wrote { attempt: 1, entries }).await, Err(Refusal::Stale));
+    });
+}
+
+#[test]
+fn children_come_with_success_or_not_at_all() {
+    on_every_store(|stage| async move {
+        let parent = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        let child = stage.new_job(LIST, "");
+        let twin = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
+        let same = NewJob { id: stage.store.next_id(), ..twin.clone() };
+        let children = vec![child.clone(), twin.clone(), same];
+        let event = |attempt| Event::Succeeded { attempt, output: vec![], children: children.clone(), bill: bill() };
+        assert_eq!(stage.record(parent, event(2)).await, Err(Refusal::Stale));
+        assert!(stage.claim(5).await.is_empty());
+        let recorded = stage.record(parent, event(1)).await.unwrap();
+        assert_eq!(recorded.children, [added(child.id), added(twin.id), Inserted::Known { id: twin.id }]);
+        assert_eq!(ids(&stage.claim(5).await), [child.id, twin.id]);
+    });
+}
+
+#[test]
+fn a_child_may_take_the_slot_that_its_parent_leaves() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        let parent = stage.add(COUNT, "a").await;
+        stage.claim_one().await;
+        let child = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
+        let second = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
+        let children = vec![child.clone(), second];
+        let event = Event::Succeeded { attempt: 1, output: vec![], children, bill: bill() };
+        let recorded = stage.record(parent, event).await.unwrap();
+        assert_eq!(recorded.children, [added(child.id), Inserted::Discarded { holders: vec![child.id] }]);
+    });
+}
+
+#[test]
+fn a_waiting_job_is_cancelled_at_once() {
+    on_every_store(|stage| async move {
+        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "") };
+        stage.insert(delayed.clone()).await;
+        for id in [stage.add(COUNT, "").await, delayed.id] {
+            assert_eq!(stage.record(id, Event::CancelAsked).await.unwrap().state, StateName::Cancelled);
+            assert_eq!(stage.record(id, Event::CancelAsked).await, Err(Refusal::Finished(StateName::Cancelled)));
+            assert_eq!(stage.seen(id).await.job.report.unwrap().kind, OutcomeKind::Cancelled);
+        }
+        assert!(stage.claim(5).await.is_empty());
+    });
+}
+
+#[test]
+fn a_cancelled_job_is_not_tried_again_after_it_failed() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        stage.record(id, Event::CancelAsked).await.unwrap();
+        let recorded = stage.record(id, failed(1, Some(stage.store.now()))).await.unwrap();
+        assert_eq!(recorded.state, StateName::Cancelled);
+    });
+}
+
+#[test]
+fn a_finished_job_is_tried_again_when_a_person_says_so() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.claim_one().await;
+        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Running)));
+        stage.record(id, failed(1, None)).await.unwrap();
+        stage.pass(SECOND);
+        assert_eq!(stage.record(id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
+        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Waiting)));
+        assert_eq!(stage.seen(id).await.job.finished_at, None);
+        let again = stage.claim_one().await;
+        assert_eq!((again.lease.attempt, again.failures, again.due), (2, 0, stage.store.now()));
+        stage.succeed(&again).await.unwrap();
+        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Succeeded)));
+    });
+}
+
+#[test]
+fn one_refusal_does_not_touch_the_others() {
+    on_every_store(|stage| async move {
+        let (a, b) = (stage.add(COUNT, "").await, stage.add(COUNT, "").await);
+        stage.claim(2).await;
+        let unknown = stage.store.next_id();
+        let events = vec![(a, succeeded(1)), (unknown, succeeded(1)), (a, succeeded(1)), (b, succeeded(1))];
+        let answers = stage.store.record(events).await.unwrap();
+        let states: Vec<_> = answers.into_iter().map(|answer| answer.map(|recorded| recorded.state)).collect();
+        let done = Ok(StateName::Succeeded);
+        assert_eq!(states, [done, Err(Refusal::Unknown), Err(Refusal::Stale), done]);
+    });
+}
+
+#[test]
+fn nobody_leases_a_job_past_the_limits() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let node = wharf_core::ids::NodeId(1);
+        let lease = Lease { job: id, attempt: 1, node, until: stage.clock_in(9) };
+        assert_eq!(stage.record(id, Event::Claimed { lease }).await, Err(Refusal::Stale));
+        assert_eq!(stage.state(id).await, StateName::Waiting);
+    });
+}

@@ -1,0 +1,219 @@
+//! Stage: a fresh store with a clock that is moved by hand, and short names for what tests do with it.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::job::{Leased, NewJob, StateName};
+use wharf_core::key::Lane;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Limits, OnConflict};
+use wharf_core::outcome::{Bill, OutcomeKind, Report};
+use wharf_core::time::Timestamp;
+use wharf_store::{Claim, Claimed, Clock, Inserted, MemoryStore, Recorded, Seen, SqliteStore, Store};
+
+pub(crate) const COUNT: &str = "words/count";
+pub(crate) const LIST: &str = "words/list";
+pub(crate) const MAKE: &str = "thumbnail/make";
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// Begins on the 14th of July 2017.
+#[derive(Debug)]
+pub(crate) struct HandClock(AtomicU64);
+
+impl HandClock {
+    pub(crate) fn new() -> Arc<HandClock> {
+        Arc::new(HandClock(AtomicU64::new(1_500_000_000_000_000)))
+    }
+
+    pub(crate) fn pass(&self, length: Duration) {
+        self.0.fetch_add(length.as_micros() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Which store, for those who have to make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Memory,
+    Sqlite,
+}
+
+pub(crate) struct Stage {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<HandClock>,
+    pub(crate) declared: Arc<LimitTable>,
+    pub(crate) tasks: Arc<[(TaskName, Group)]>,
+    pub(crate) folder: Arc<TempDir>,
+}
+
+/// Runs a test on a fresh store of every kind.
+pub(crate) fn on_every_store<T: Future<Output = ()>>(test: impl Fn(Stage) -> T) {
+    for kind in [Kind::Memory, Kind::Sqlite] {
+        eprintln!("on the {kind:?} store");
+        let stage = Stage::new(kind);
+        // A test takes with it only what it names of the stage; the folder has to outlive it all the same.
+        let _folder = stage.folder.clone();
+        block_on(test(stage));
+    }
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub(crate) fn task(name: &str) -> TaskName {
+    name.parse().unwrap()
+}
+
+pub(crate) fn group(name: &str) -> Group {
+    name.parse().unwrap()
+}
+
+pub(crate) fn at_most(per_key: impl Into<Option<u32>>, total: impl Into<Option<u32>>) -> Limits {
+    Limits { per_key: per_key.into(), total: total.into() }
+}
+
+pub(crate) fn added(id: JobId) -> Inserted {
+    Inserted::Added { id, replaced: vec![], cancel_asked: vec![] }
+}
+
+pub(crate) fn ids(leased: &[Leased]) -> Vec<JobId> {
+    leased.iter().map(|leased| leased.lease.job).collect()
+}
+
+pub(crate) fn bill() -> Bill {
+    Bill { queue_wait: SECOND, guest: 2 * SECOND, wall: 3 * SECOND, memory_peak_bytes: 4, in_bytes: 5, out_bytes: 6 }
+}
+
+pub(crate) fn trapped() -> Report {
+    Report { kind: OutcomeKind::Trapped, text: "unreachable was reached".to_owned() }
+}
+
+impl Stage {
+    pub(crate) fn new(kind: Kind) -> Stage {
+        let clock = HandClock::new();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let store: Arc<dyn Store> = match kind {
+            Kind::Memory => Arc::new(MemoryStore::open(clock.clone())),
+            Kind::Sqlite => Arc::new(SqliteStore::open(folder.path().join("wharf.db"), clock.clone()).unwrap()),
+        };
+        let tasks = [COUNT, LIST, MAKE].map(|name| (task(name), Group::from(&task(name))));
+        Stage { store, clock, declared: Arc::default(), tasks: tasks.into(), folder }
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("wharf.db")
+    }
+
+    /// From now on this group has these limits.
+    pub(crate) fn limit(mut self, name: &str, limits: Limits) -> Stage {
+        let mut table = (*self.declared).clone();
+        table.declare(group(name), limits);
+        self.declared = Arc::new(table);
+        self
+    }
+
+    /// Tasks of one group, in place of each having its own.
+    pub(crate) fn sharing(mut self, name: &str) -> Stage {
+        self.tasks = self.tasks.iter().map(|(task, _)| (task.clone(), group(name))).collect();
+        self
+    }
+
+    pub(crate) fn new_job(&self, name: &str, key: &str) -> NewJob {
+        let (task, group) = self.tasks.iter().find(|(task, _)| task.as_str() == name).unwrap().clone();
+        NewJob {
+            id: self.store.next_id(),
+            task,
+            lane: Lane { group, key: (!key.is_empty()).then(|| key.parse().unwrap()) },
+            payload: b"payload".as_slice().into(),
+            priority: 0,
+            due: None,
+            token: None,
+            on_conflict: OnConflict::Wait,
+        }
+    }
+
+    /// Enqueues one job and answers with what became of it.
+    pub(crate) async fn insert(&self, job: NewJob) -> Inserted {
+        self.store.insert(vec![job], self.declared.clone()).await.unwrap().remove(0)
+    }
+
+    pub(crate) async fn add(&self, name: &str, key: &str) -> JobId {
+        let job = self.new_job(name, key);
+        let id = job.id;
+        assert_eq!(self.insert(job).await, added(id));
+        id
+    }
+
+    pub(crate) async fn add_many(&self, name: &str, key: &str, count: usize) -> Vec<JobId> {
+        let jobs: Vec<NewJob> = (0..count).map(|_| self.new_job(name, key)).collect();
+        let ids = jobs.iter().map(|job| job.id).collect();
+        self.store.insert(jobs, self.declared.clone()).await.unwrap();
+        ids
+    }
+
+    pub(crate) fn wish(&self, free: u32) -> Claim {
+        let (tasks, declared) = (self.tasks.clone(), self.declared.clone());
+        Claim { node: NodeId(7), tasks, declared, free, lease: LEASE }
+    }
+
+    pub(crate) async fn claim_whole(&self, free: u32) -> Claimed {
+        self.store.claim(self.wish(free)).await.unwrap()
+    }
+
+    pub(crate) async fn claim(&self, free: u32) -> Vec<Leased> {
+        self.claim_whole(free).await.leased
+    }
+
+    pub(crate) async fn claim_one(&self) -> Leased {
+        let mut leased = self.claim(1).await;
+        assert_eq!(leased.len(), 1, "a job was expected to start");
+        leased.remove(0)
+    }
+
+    pub(crate) async fn record(&self, id: JobId, event: Event) -> Result<Recorded, Refusal> {
+        self.store.record(vec![(id, event)]).await.unwrap().remove(0)
+    }
+
+    pub(crate) async fn succeed(&self, leased: &Leased) -> Result<Recorded, Refusal> {
+        self.record(leased.lease.job, succeeded(leased.lease.attempt)).await
+    }
+
+    pub(crate) async fn seen(&self, id: JobId) -> Seen {
+        self.store.job(id, self.declared.clone()).await.unwrap().expect("the job is there")
+    }
+
+    pub(crate) async fn state(&self, id: JobId) -> StateName {
+        self.seen(id).await.job.standing.state.name()
+    }
+
+    pub(crate) fn pass(&self, length: Duration) {
+        self.clock.pass(length);
+    }
+}
+
+pub(crate) fn succeeded(attempt: u32) -> Event {
+    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], bill: bill() }
+}
+
+pub(crate) fn failed(attempt: u32, retry_at: Option<Timestamp>) -> Event {
+    Event::Failed { attempt, report: trapped(), retry_at, bill: bill() }
+}
+
+impl Stage {
+    /// So many seconds from now.
+    pub(crate) fn clock_in(&self, seconds: u32) -> Timestamp {
+        self.store.now() + seconds * SECOND
+    }
+}

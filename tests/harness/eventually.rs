@@ -1,0 +1,15 @@
+//! Waiting for what must become true, without guessing how long it takes.
+
+use std::time::{Duration, Instant};
+
+/// Looks until `look` finds something, at most a minute: then says `what` did not happen.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "within a minute it did not happen that {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,16 @@
+//! The host from outside: the real binary, a real folder, real components, real signals.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod bad_input;
+mod cli;
+mod faces;
+mod jobs;
+mod limits;
+mod photo;
+mod recovery;
+mod reload;
+mod retries;
+mod stopping;
+mod streaming;

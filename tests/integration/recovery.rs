@@ -1,0 +1,150 @@
+//! `kill -9` under load, again and again: nothing acknowledged is lost, and no key was ever over its limit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Client, Setup, eventually};
+
+const KILLS: usize = 50;
+const KEYS: usize = 7;
+/// `villain/pair`: two of a key at once.
+const LIMIT: usize = 2;
+
+/// One attempt as the guest itself wrote it down: when it began, and when it ended if it did.
+struct Span {
+    key: String,
+    start: u128,
+    end: Option<u128>,
+}
+
+/// Reads what the guests wrote: `start|end <unix-ns> <key> <job> <attempt>`.
+fn spans(log: &Path) -> BTreeMap<(String, u32), Span> {
+    let mut found = BTreeMap::new();
+    for line in std::fs::read_to_string(log).expect("the guests' log").lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        // A host that is killed in the middle of a write may leave half a line.
+        let [what, at, key, job, attempt] = fields[..] else { continue };
+        let (Ok(at), Ok(attempt)) = (at.parse::<u128>(), attempt.parse::<u32>()) else { continue };
+        let id = (job.to_owned(), attempt);
+        match what {
+            "start" => {
+                let twice = found.insert(id, Span { key: key.to_owned(), start: at, end: None });
+                assert!(twice.is_none(), "attempt {attempt} of {job} began twice");
+            }
+            "end" => found.get_mut(&id).expect("it began").end = Some(at),
+            other => panic!("what is `{other}`?"),
+        }
+    }
+    found
+}
+
+/// The most attempts of one key at one moment. An attempt without an end lasted until its host was killed at the latest.
+fn most_at_once(spans: &BTreeMap<(String, u32), Span>, kills: &[u128]) -> usize {
+    let mut most = 0;
+    for key in (0..KEYS).map(|n| format!("k{n}")) {
+        let mut edges: Vec<(u128, i32)> = Vec::new();
+        for span in spans.values().filter(|s| s.key == key) {
+            let killed = kills.iter().find(|kill| **kill >= span.start).copied().unwrap_or(u128::MAX);
+            edges.push((span.start, 1));
+            edges.push((span.end.unwrap_or(killed).min(killed), -1));
+        }
+        edges.sort();
+        let mut now = 0;
+        for (_, step) in edges {
+            now += step;
+            most = most.max(usize::try_from(now).unwrap_or(0));
+        }
+    }
+    most
+}
+
+/// Enqueues one job after another until told to stop, and keeps the ids that were acknowledged.
+fn load(address: &Mutex<String>, over: &AtomicBool, kept: &Mutex<Vec<String>>, who: usize) {
+    let mut n = 0;
+    while !over.load(Ordering::Relaxed) {
+        n += 1;
+        let payload = json!({ "key": format!("k{}", n % KEYS), "do": "span", "ms": n % 13, "log": "/log/spans" });
+        let job = json!({ "task": "villain/pair", "payload": payload, "token": format!("{who}-{n}") });
+        // The same token until it is acknowledged: a lost answer is no second job.
+        while !over.load(Ordering::Relaxed) {
+            let client = Client::new(&address.lock().expect("no panic while it is held").clone());
+            if let Ok(reply) = client.try_post("/v1/jobs", &job)
+                && reply.status == 202
+            {
+                let id = reply.json()["id"].as_str().expect("an id").to_owned();
+                kept.lock().expect("no panic while it is held").push(id);
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+}
+
+fn unix_ns() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos()
+}
+
+#[test]
+fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let logs = tempfile::tempdir().expect("a temporary folder");
+    let grant = format!("[plugins.villain]\ndirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]", logs.path().display());
+    let mut host = Setup::default().plugin("villain").settings(&grant).start();
+    let address = Mutex::new(host.client().address().to_owned());
+    let (over, kept) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let mut kills = Vec::new();
+
+    std::thread::scope(|scope| {
+        for who in 0..4 {
+            let (address, over, kept) = (&address, &over, &kept);
+            scope.spawn(move || load(address, over, kept, who));
+        }
+        for _ in 0..KILLS {
+            std::thread::park_timeout(Duration::from_millis(dice.u64(1..250)));
+            host.kill();
+            kills.push(unix_ns());
+            host.start();
+            *address.lock().expect("no panic while it is held") = host.client().address().to_owned();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+
+    let kept = kept.into_inner().expect("no panic while it is held");
+    println!("{} jobs were acknowledged over {KILLS} kills", kept.len());
+    assert!(kept.len() > KILLS, "there was load");
+    eventually("nothing is stuck", || {
+        let open = ["waiting", "running"]
+            .iter()
+            .map(|state| host.client().get(&format!("/v1/jobs?state={state}")).ok())
+            .all(|page| page["jobs"].as_array().expect("a list").is_empty());
+        open.then_some(())
+    });
+    let spans = spans(&logs.path().join("spans"));
+    let (mut lost, mut crashed) = (0, 0);
+    for id in &kept {
+        let job = host.job(id);
+        let attempt = u32::try_from(job["attempt"].as_u64().expect("a number")).expect("small");
+        match job["state"].as_str() {
+            Some("succeeded") => {
+                let last = spans.get(&(id.clone(), attempt)).unwrap_or_else(|| panic!("{id} ran as attempt {attempt}"));
+                assert!(last.end.is_some(), "{id} succeeded, so its attempt came to its end");
+            }
+            // A job whose host dies under it again and again is failed on purpose.
+            Some("failed") if job["crashes"] == 5 => crashed += 1,
+            _ => lost += 1,
+        }
+    }
+    assert_eq!(lost, 0, "acknowledged jobs without their one result");
+    println!("{} attempts for {} jobs, {crashed} of them given up after five crashes", spans.len(), kept.len());
+    assert!(crashed * 100 <= kept.len(), "a killed host is not the job's fault");
+    let most = most_at_once(&spans, &kills);
+    println!("at most {most} of a key at once");
+    assert!((1..=LIMIT).contains(&most), "{most} of one key at once");
+}

@@ -1,0 +1,82 @@
+//! What the documents name exists, and what exists for users is in the documents.
+
+use std::collections::BTreeSet;
+
+use crate::{files_below, read, root};
+
+/// The texts between backticks, code blocks left out.
+fn quoted(text: &str) -> Vec<String> {
+    let prose: Vec<&str> = text.split("```").step_by(2).collect();
+    prose.iter().flat_map(|part| part.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+fn is_path(text: &str) -> bool {
+    let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
+    plain && (text.ends_with('/') || text.ends_with(".rs") || text.ends_with(".md") || text.ends_with(".wit"))
+}
+
+fn is_type(text: &str) -> bool {
+    text.len() > 2
+        && text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.chars().all(char::is_alphanumeric)
+        && text.chars().any(|c| c.is_ascii_lowercase())
+}
+
+#[test]
+fn every_path_and_type_that_the_map_names_exists() {
+    let map = read(&root().join("host/ARCHITECTURE.md"));
+    let sources: String =
+        files_below(&root().join("host"), "rs").iter().map(|file| read(file)).collect::<Vec<_>>().join("\n");
+    let mut missing = Vec::new();
+    let mut looked_at = 0;
+    for name in quoted(&map) {
+        if is_path(&name) {
+            looked_at += 1;
+            if !root().join(&name).exists() && !root().join("host").join(&name).exists() {
+                missing.push(name);
+            }
+        } else if is_type(&name) {
+            looked_at += 1;
+            let kinds = ["struct", "enum", "trait", "type"];
+            let is_there = |kind: &&str| {
+                [" ", "<", "(", ";", ":", "\n"].iter().any(|end| sources.contains(&format!("{kind} {name}{end}")))
+            };
+            let is_variant = [",", " {", "("].iter().any(|end| sources.contains(&format!("    {name}{end}")));
+            if !kinds.iter().any(|kind| is_there(&kind)) && !is_variant {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(looked_at > 30, "the map names things: {looked_at}");
+    assert!(missing.is_empty(), "host/ARCHITECTURE.md names what is not there: {missing:?}");
+}
+
+#[test]
+fn every_route_stands_in_the_readme() {
+    let readme = read(&root().join("README.md"));
+    let routes = read(&root().join("host/server/src/http/mod.rs"));
+    let mut found = 0;
+    for part in routes.split(".route(").skip(1) {
+        let route = part.split('"').nth(1).expect("a route begins with its path");
+        found += 1;
+        assert!(readme.contains(route), "the README does not name the route {route}");
+    }
+    assert!(found > 10, "the routes are found in http/mod.rs: {found}");
+}
+
+#[test]
+fn every_plugin_folder_stands_in_its_table() {
+    let table = read(&root().join("plugins/README.md"));
+    let mut folders = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("plugins")).expect("plugins/ is there") {
+        let entry = entry.expect("a readable entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && name != "target" && !name.starts_with('.') {
+            folders.insert(name);
+        }
+    }
+    assert!(folders.len() >= 3, "the examples are there: {folders:?}");
+    for folder in folders {
+        assert!(table.contains(&format!("| [`{folder}`]({folder}) |")), "plugins/README.md has no row for {folder}");
+    }
+}

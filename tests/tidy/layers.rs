@@ -1,0 +1,180 @@
+//! Four floors, no arrow back up; and within a crate, a module uses only modules declared above it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{files_below, read, root};
+
+/// What each crate may use of the house: DESIGN's table, in `host/ARCHITECTURE.md`.
+const MAY_USE: [(&str, &[&str]); 5] = [
+    ("wharf-core", &[]),
+    ("wharf-store", &["wharf-core"]),
+    ("wharf-engine", &["wharf-core"]),
+    ("wharf-runner", &["wharf-core", "wharf-store", "wharf-engine"]),
+    ("wharf", &["wharf-core", "wharf-store", "wharf-engine", "wharf-runner"]),
+];
+
+/// Crates of the outside world that only one room may know.
+const ONLY_IN: [(&str, &[&str]); 9] = [
+    ("wasmtime", &["wharf-engine"]),
+    ("wasmtime-wasi", &["wharf-engine"]),
+    ("rusqlite", &["wharf-store"]),
+    ("axum", &["wharf"]),
+    ("clap", &["wharf"]),
+    ("ureq", &["wharf"]),
+    ("notify", &["wharf-runner"]),
+    ("anyhow", &["wharf"]),
+    ("serde", &["wharf-store", "wharf-engine", "wharf"]),
+];
+
+/// Dependencies of each package of the workspace, dev-dependencies left out.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let name = |v: &serde_json::Value| v["name"].as_str().expect("a name").to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let all = package["dependencies"].as_array().expect("dependencies");
+            (name(package), all.iter().filter(|d| d["kind"].is_null()).map(name).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn crates_depend_downward_only() {
+    let dependencies = dependencies();
+    let house: Vec<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    for (name, allowed) in MAY_USE {
+        let uses = dependencies.get(name).unwrap_or_else(|| panic!("{name} is not in the workspace"));
+        for used in uses.iter().filter(|d| house.contains(&d.as_str())) {
+            assert!(allowed.contains(&used.as_str()), "{name} must not use {used}");
+        }
+    }
+    assert_eq!(dependencies["wharf-core"], Vec::<String>::new(), "core uses std and nothing else");
+}
+
+#[test]
+fn each_outside_world_has_one_door() {
+    for (name, uses) in dependencies() {
+        for (world, rooms) in ONLY_IN {
+            if name.starts_with("wharf") && name != "wharf-tests" && uses.iter().any(|u| u == world) {
+                assert!(rooms.contains(&name.as_str()), "{name} must not know {world}");
+            }
+        }
+    }
+}
+
+/// The `mod` lines of a file, in order, without the modules of tests.
+fn declared(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut for_tests = false;
+    for line in text.lines() {
+        if line.trim() == "#[cfg(test)]" {
+            for_tests = true;
+            continue;
+        }
+        let bare = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        if let Some(name) = bare.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+            && !for_tests
+        {
+            found.push(name.to_owned());
+        }
+        for_tests = false;
+    }
+    found
+}
+
+/// The files of module `name` declared in `parent`, tests left out.
+fn files_of(parent: &Path, name: &str) -> Vec<PathBuf> {
+    let stem = parent.file_stem().expect("a file").to_string_lossy().into_owned();
+    let dir = parent.parent().expect("a folder");
+    let dir = if ["lib", "main", "mod"].contains(&stem.as_str()) { dir.to_owned() } else { dir.join(stem) };
+    let mut files = Vec::new();
+    let single = dir.join(format!("{name}.rs"));
+    if single.is_file() {
+        files.push(single);
+    }
+    let folder = dir.join(name);
+    if folder.is_dir() {
+        files.extend(files_below(&folder, "rs").into_iter().filter(|f| f.file_name().is_some_and(|n| n != "tests.rs")));
+    }
+    files
+}
+
+/// The modules of this level that a file names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
+fn named(text: &str, prefix: &str) -> Vec<String> {
+    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let code: String =
+        code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for rest in code.split(prefix).skip(1) {
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut word = String::new();
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => found.push(std::mem::take(&mut word)),
+                    _ if depth == 0 => word.push(c),
+                    _ => {}
+                }
+            }
+            found.push(word);
+        } else {
+            found.push(rest.to_owned());
+        }
+    }
+    let name = |text: &String| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    found.iter().map(name).collect()
+}
+
+#[test]
+fn modules_use_only_modules_declared_above_them() {
+    let host = root().join("host");
+    let mut upward = Vec::new();
+    let mut looked_at = 0;
+    for parent in files_below(&host, "rs").into_iter().filter(|f| f.to_string_lossy().contains("/src/")) {
+        let modules = declared(&read(&parent));
+        let stem = parent.file_stem().expect("a file").to_string_lossy().into_owned();
+        // How this level is named from anywhere in the crate: `crate::` at the root, `crate::http::` below.
+        let level = match stem.as_str() {
+            "lib" | "main" => "crate::".to_owned(),
+            _ => {
+                let text = parent.with_extension("").to_string_lossy().into_owned();
+                let path = text.split_once("/src/").expect("filtered").1.trim_end_matches("/mod").replace('/', "::");
+                format!("crate::{path}::")
+            }
+        };
+        for (place, module) in modules.iter().enumerate() {
+            for file in files_of(&parent, module) {
+                looked_at += 1;
+                for name in named(&read(&file), &level) {
+                    let at = modules.iter().position(|m| *m == name);
+                    if at.is_some_and(|at| at > place) {
+                        upward.push(format!("{} uses {level}{name}, which is declared below {module}", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(looked_at > 20, "the search finds the house's modules: {looked_at} files");
+    assert!(upward.is_empty(), "arrows back up:\n{}", upward.join("\n"));
+}
+
+#[test]
+fn the_search_for_arrows_finds_one() {
+    let text = "use crate::low::Thing;\nuse crate::{a::B, deep::{x, y}, c};\nfn f() { crate::high::go() }\n";
+    assert_eq!(named(text, "crate::"), ["low", "a", "deep", "c", "high"]);
+    assert_eq!(declared("pub mod a;\nmod b;\n#[cfg(test)]\nmod tests;\npub(crate) mod c;\n"), ["a", "b", "c"]);
+}
