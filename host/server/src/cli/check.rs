@@ -1,0 +1,112 @@
+//! `wharf check`: what would happen if a file were put into the plugin folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde_json::{Value, json};
+use wharf_engine::{Checked, Engine};
+
+use super::ending::{Ending, Exit};
+use super::local::{component, engine, runtime, settings_of, stem, step_text};
+use super::output::{harmless, print_json, print_line};
+use super::plugins::task_text;
+use super::progress::Progress;
+use crate::config::Settings;
+use crate::http::plugins::task_document;
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Components; a folder stands for the .wasm files in it
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Check {
+    pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<Exit> {
+        let files = expanded(self.files)?;
+        let runtime = runtime()?;
+        let checked = runtime.block_on(async {
+            let engine = engine(settings)?;
+            let mut all = Vec::new();
+            for file in &files {
+                all.push((file, one(&engine, file, settings).await?));
+            }
+            anyhow::Ok(all)
+        })?;
+        if json {
+            print_json(&checked.iter().map(|(file, checked)| document(file, checked)).collect::<Vec<_>>())?;
+        } else {
+            for (file, checked) in &checked {
+                print_line(harmless(&text(file, checked)).trim_end())?;
+            }
+        }
+        Ok(if checked.iter().all(|(_, checked)| checked.problems.is_empty()) { Exit::Done } else { Exit::NotDone })
+    }
+}
+
+fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for file in files {
+        if !file.is_dir() {
+            found.push(file);
+            continue;
+        }
+        let read = std::fs::read_dir(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = read.map_err(|error| Ending::usage(format!("could not read the folder {}: {error}", file.display())))?;
+        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "wasm")).collect();
+        if inside.is_empty() {
+            return Err(Ending::usage(format!("there is no .wasm file in {}", file.display())).into());
+        }
+        inside.sort();
+        found.append(&mut inside);
+    }
+    Ok(found)
+}
+
+async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<Checked> {
+    let (id, bytes) = (stem(file), component(file)?);
+    let progress = Progress::new(&format!("{}", file.display()));
+    let say = |step| progress.say(&format!("{}: {}", file.display(), step_text(step)));
+    Ok(engine.check(&id, bytes, &settings_of(settings, &id), &say).await)
+}
+
+/// What people read of one file.
+fn text(file: &Path, checked: &Checked) -> String {
+    let mut lines = Vec::new();
+    let size = ByteSize(checked.bytes).display().iec();
+    match &checked.plugin {
+        Some(plugin) => {
+            let manifest = &plugin.manifest;
+            lines.push(format!("{}: it would be loaded as `{}`: {} {}, {size}", file.display(), plugin.id, manifest.name, manifest.version));
+            lines.extend(manifest.tasks.values().map(|task| format!("  task {}", task_text(&task_document(task)).replace('\n', "\n  "))));
+        }
+        None => lines.push(format!("{}: it would be refused", file.display())),
+    }
+    lines.extend(checked.problems.iter().map(|problem| format!("  problem: {}", problem.to_string().replace('\n', "\n  "))));
+    lines.extend(checked.notes.iter().map(|note| format!("  note: {}", note.to_string().replace('\n', "\n  "))));
+    lines.join("\n")
+}
+
+fn document(file: &Path, checked: &Checked) -> Value {
+    let told = |problems: &[wharf_engine::Problem]| -> Vec<Value> {
+        let one = |p: &wharf_engine::Problem| json!({"what": p.what, "hint": p.hint, "line": p.at.map(|at| at.0), "column": p.at.map(|at| at.1)});
+        problems.iter().map(one).collect()
+    };
+    json!({
+        "file": file.display().to_string(),
+        "would-load": checked.problems.is_empty(),
+        "id": checked.plugin.as_ref().map(|plugin| plugin.id.to_string()),
+        "name": checked.manifest().map(|manifest| &manifest.name),
+        "version": checked.manifest().map(|manifest| &manifest.version),
+        "digest": checked.digest,
+        "bytes": checked.bytes,
+        "is-async": checked.is_async,
+        "imports": checked.imports,
+        "exports": checked.exports,
+        "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
+        "problems": told(&checked.problems),
+        "notes": told(&checked.notes),
+    })
+}

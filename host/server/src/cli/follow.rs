@@ -1,0 +1,165 @@
+//! Follows one job to its end, over broken connections and restarts of the host.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::client::Client;
+use super::ending::{Ending, Exit};
+use super::output::{harmless, print_bytes};
+use super::progress::Progress;
+use super::sse::Event;
+use crate::http::wire::{Entry, Job, Report};
+
+/// A host that restarts is back within this.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is shown of a job while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Only where it stands.
+    Progress,
+    /// Chunks and log lines as well, each with its origin, on the standard error.
+    Aside,
+    /// Chunks on the standard output, each on a line of its own; log lines on the standard error.
+    Lines,
+    /// Chunks on the standard output, byte for byte.
+    Raw,
+    /// Every event on the standard output, one JSON document a line.
+    Json,
+}
+
+/// Follows the job until it is over, and answers with its document.
+pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Job> {
+    let progress = Progress::new(&format!("job {id}"));
+    let (mut last, mut lost_at) = (None, None::<Instant>);
+    loop {
+        match once(client, id, show, &progress, &mut last) {
+            Ok(Some(job)) => return Ok(job),
+            // The stream ended before the job: the host stops, or a proxy has had enough.
+            Ok(None) => lost_at = None,
+            Err(error) => {
+                let unreachable = error.downcast_ref::<Ending>().is_some_and(|ending| ending.exit == Exit::Unreachable);
+                // A host that was never there is not waited for.
+                let began = last.is_some() || lost_at.is_some();
+                if !unreachable || !began || lost_at.is_some_and(|at| at.elapsed() > PATIENCE) {
+                    return Err(error);
+                }
+                progress.say(&format!("job {id}: the connection is lost; trying again"));
+            }
+        }
+        lost_at.get_or_insert_with(Instant::now);
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// One connection: the job, if it came to its end.
+fn once(client: &Client, id: &str, show: Show, progress: &Progress, last: &mut Option<String>) -> anyhow::Result<Option<Job>> {
+    let Some(events) = client.events(format!("/v1/jobs/{id}/events"), last.clone())? else {
+        return client.get(format!("/v1/jobs/{id}")).map(Some);
+    };
+    // From here on the host was there; what is lost is looked for again.
+    last.get_or_insert_with(|| "0".to_owned());
+    for event in events {
+        let Ok(event) = event else { return Ok(None) };
+        if let Some(job) = shown(&event, show, progress)? {
+            return Ok(Some(job));
+        }
+        if event.id.is_some() {
+            last.clone_from(&event.id);
+        }
+    }
+    Ok(None)
+}
+
+/// Shows an event; answers with the job if it is over.
+fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Option<Job>> {
+    if show == Show::Json {
+        let id = event.id.as_deref().filter(|_| event.name != "state").unwrap_or("null");
+        progress.aside(|| print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes()))?;
+    }
+    match event.name.as_str() {
+        "state" => {
+            let job: Job = serde_json::from_str(&event.data).context("the host sent a job that this command does not understand")?;
+            progress.say(&standing(&job));
+            Ok(job.finished_at.is_some().then_some(job))
+        }
+        "chunk" | "log" | "log-dropped" | "progress" if show != Show::Json => {
+            let entry: Entry = serde_json::from_str(&event.data).context("the host sent an entry that this command does not understand")?;
+            entry_shown(&event.name, &entry, show, progress)?;
+            Ok(None)
+        }
+        // Words of a newer host are no error.
+        _ => Ok(None),
+    }
+}
+
+fn entry_shown(name: &str, entry: &Entry, show: Show, progress: &Progress) -> anyhow::Result<()> {
+    let (note, line) = (entry.note.as_deref().unwrap_or_default(), entry.line.as_deref().unwrap_or_default());
+    match (name, show) {
+        ("progress", _) => {
+            progress.say(&format!("{:.0} % {note}", entry.fraction.unwrap_or_default() * 100.0));
+            Ok(())
+        }
+        (_, Show::Progress) => Ok(()),
+        ("log", _) => {
+            progress.line(&format!("{} | {line}", entry.stream.as_deref().unwrap_or("log")));
+            Ok(())
+        }
+        ("log-dropped", _) => {
+            progress.line(&format!("log | {} lines were dropped: they came faster than they can be kept", entry.lines.unwrap_or_default()));
+            Ok(())
+        }
+        (_, Show::Aside) => {
+            match &entry.text {
+                Some(text) => text.lines().for_each(|line| progress.line(&format!("chunk | {line}"))),
+                None => progress.line(&format!("chunk | {} bytes", chunk_bytes(entry)?.len())),
+            }
+            Ok(())
+        }
+        (_, show) => {
+            let mut bytes = chunk_bytes(entry)?;
+            if show == Show::Lines && bytes.last() != Some(&b'\n') {
+                bytes.push(b'\n');
+            }
+            Ok(progress.aside(|| print_bytes(&bytes))?)
+        }
+    }
+}
+
+fn chunk_bytes(entry: &Entry) -> anyhow::Result<Vec<u8>> {
+    match (&entry.text, &entry.base64) {
+        (Some(text), _) => Ok(text.as_bytes().to_vec()),
+        (None, Some(text)) => STANDARD.decode(text).context("the host sent a chunk that is no base64"),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// Where a job stands, in one line.
+fn standing(job: &Job) -> String {
+    let attempt = if job.attempt > 1 { format!(", attempt {}", job.attempt) } else { String::new() };
+    let waits = job.waits.as_ref().map(|waits| format!(": {}", waits.text)).unwrap_or_default();
+    format!("job {} {}{attempt}{waits}", job.id, job.state)
+}
+
+/// How an attempt ended, for people. Many reports begin with it by themselves.
+pub(crate) fn report_text(report: &Report) -> String {
+    let outcome = report.outcome.replace('-', " ");
+    if report.text.starts_with(&outcome) || outcome == "failed" { report.text.clone() } else { format!("{outcome}: {}", report.text) }
+}
+
+/// How the command ends for a job that is over; of one that did not succeed, people read why.
+pub(crate) fn exit_of(job: &Job) -> Exit {
+    if job.state == "succeeded" {
+        return Exit::Done;
+    }
+    let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };
+    match &job.report {
+        Some(report) => eprintln!("wharf: job {} {}{attempts}: {}", job.id, job.state, harmless(&report_text(report))),
+        None => eprintln!("wharf: job {} {}{attempts}", job.id, job.state),
+    }
+    Exit::NotDone
+}

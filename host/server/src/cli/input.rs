@@ -1,0 +1,83 @@
+//! A job's payload from the command line: `--input JSON`, `--input @FILE`, `--input -`.
+
+use std::fs::File;
+use std::io::Read;
+
+use anyhow::Context as _;
+use bytesize::ByteSize;
+use wharf_core::bounds;
+
+use super::ending::Ending;
+
+/// Reads the payload that `given` names. JSON on the command line is checked here, where its mistakes are made;
+/// files and the standard input are taken byte for byte.
+pub(crate) fn payload(given: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    match given {
+        None => Ok(b"null".to_vec()),
+        Some("-") => bounded(std::io::stdin().lock(), "the standard input"),
+        Some(text) => match text.strip_prefix('@') {
+            Some("") => Err(Ending::usage("--input @ names no file; write --input @FILE").into()),
+            Some(path) => {
+                let file = File::open(path).map_err(|error| Ending::usage(format!("could not open {path} for --input: {error}")))?;
+                bounded(file, path)
+            }
+            None => json(text),
+        },
+    }
+}
+
+fn json(text: &str) -> anyhow::Result<Vec<u8>> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(text.as_bytes().to_vec()),
+        Err(error) => {
+            let shown: String = text.chars().take(60).collect();
+            let hint = "; write --input @FILE for a file, --input - for the standard input, or '\"text\"' for a JSON string";
+            Err(Ending::usage(format!("--input `{shown}` is no JSON: {error}{hint}")).into())
+        }
+    }
+}
+
+fn bounded(from: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(bounds::PAYLOAD_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| format!("could not read {name} for --input"))?;
+    if bytes.len() as u64 > bounds::PAYLOAD_BYTES_MAX {
+        let most = ByteSize(bounds::PAYLOAD_BYTES_MAX).display().iec();
+        return Err(Ending::usage(format!("{name} is larger than a payload may be ({most})")).into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_as_it_was_written() {
+        assert_eq!(payload(Some("{\"b\": 1e400}")).unwrap(), b"{\"b\": 1e400}");
+        assert_eq!(payload(None).unwrap(), b"null");
+    }
+
+    #[test]
+    fn what_is_no_json_says_what_else_is_possible() {
+        let error = payload(Some("photo.jpg")).unwrap_err();
+        assert!(error.to_string().contains("--input `photo.jpg` is no JSON"), "{error}");
+        assert!(error.to_string().contains("--input @FILE"), "{error}");
+    }
+
+    #[test]
+    fn files_are_taken_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bin");
+        std::fs::write(&path, [0xff, 0x00]).unwrap();
+        assert_eq!(payload(Some(&format!("@{}", path.display()))).unwrap(), [0xff, 0x00]);
+        let missing = payload(Some("@/no/such/file")).unwrap_err().to_string();
+        assert!(missing.starts_with("could not open /no/such/file for --input"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_it_is_sent() {
+        let endless = std::io::repeat(b'x');
+        let error = bounded(endless, "photo.raw").unwrap_err().to_string();
+        assert_eq!(error, "photo.raw is larger than a payload may be (32.0 MiB)");
+    }
+}

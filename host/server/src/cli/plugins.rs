@@ -1,0 +1,118 @@
+//! `wharf plugin`: what a running host has loaded, and what it refused.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::Client;
+use super::ending::Exit;
+use super::output::{Table, harmless, print_json, print_line};
+use crate::config::ShownDuration;
+use crate::http::encode;
+use crate::http::plugins::{Plugin, TaskDocument};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the plugins of a running host, and the files that it refused
+    List,
+    /// Show one plugin: its version, its tasks, what is wrong with its file
+    Show { id: String },
+}
+
+impl Command {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+        match self {
+            Command::List if json => print_json(&client.get::<Value>("/v1/plugins".to_owned())?)?,
+            Command::List => list(&client.get::<Vec<Plugin>>("/v1/plugins".to_owned())?)?,
+            Command::Show { id } => {
+                let path = format!("/v1/plugins/{}", encode(&id));
+                if json {
+                    print_json(&client.get::<Value>(path)?)?;
+                } else {
+                    show(&client.get(path)?)?;
+                }
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn list(plugins: &[Plugin]) -> anyhow::Result<()> {
+    let mut table = Table::new(&["PLUGIN", "VERSION", "DIGEST", "SIZE", "TASKS", "STATE"]);
+    for plugin in plugins {
+        let name = plugin.id.clone().unwrap_or_else(|| plugin.file.clone());
+        let refused = plugin.refused.as_ref().and_then(|refused| refused.problems.first()).map(String::as_str);
+        let state = match (&plugin.loaded, refused) {
+            (Some(_), None) => "loaded".to_owned(),
+            (Some(_), Some(problem)) => format!("loaded; its file is refused: {problem}"),
+            (None, problem) => format!("refused: {}", problem.unwrap_or_default()),
+        };
+        let (version, digest, size, tasks) = match &plugin.loaded {
+            Some(loaded) => {
+                let tasks: Vec<&str> = loaded.tasks.iter().map(|task| short(&task.task)).collect();
+                let digest = loaded.digest.chars().take(12).collect();
+                (loaded.version.clone(), digest, ByteSize(loaded.bytes).display().iec().to_string(), tasks.join(" "))
+            }
+            None => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()),
+        };
+        table.row([name, version, digest, size, tasks, state]);
+    }
+    if table.is_empty() {
+        eprintln!("no plugins; put a .wasm file into the plugin folder");
+        return Ok(());
+    }
+    Ok(table.print()?)
+}
+
+fn short(task: &str) -> &str {
+    task.split_once('/').map_or(task, |(_, task)| task)
+}
+
+fn show(plugin: &Plugin) -> anyhow::Result<()> {
+    let mut lines = vec![("plugin", plugin.id.clone().unwrap_or_else(|| "-".to_owned())), ("file", plugin.file.clone())];
+    if let Some(loaded) = &plugin.loaded {
+        let name = &loaded.name;
+        lines.extend([
+            ("name", name.clone()),
+            ("version", loaded.version.clone()),
+            ("digest", loaded.digest.clone()),
+            ("size", ByteSize(loaded.bytes).display().iec().to_string()),
+            ("since", format!("{:.0}", loaded.since.date())),
+            ("imports", loaded.imports.join("\n")),
+        ]);
+        lines.extend(loaded.tasks.iter().map(|task| ("task", task_text(task))));
+    }
+    if let Some(refused) = &plugin.refused {
+        lines.push(("refused", refused.problems.join("\n")));
+    }
+    for (name, value) in lines {
+        print_line(&format!("{name:<9} {}", harmless(&value).replace('\n', "\n          ")))?;
+    }
+    Ok(())
+}
+
+/// Everything that holds for a task, in a few lines.
+pub(crate) fn task_text(task: &TaskDocument) -> String {
+    let limit = |limit: Option<u32>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
+    let seconds = |ms: u64| ShownDuration(Duration::from_millis(ms)).to_string();
+    let mut text = vec![task.task.clone()];
+    if let Some(pointer) = &task.key {
+        text.push(format!("key from {pointer}"));
+    }
+    let group = if task.group == task.task { String::new() } else { format!(", with all of the group {}", task.group) };
+    let conflict = if task.per_key.is_some() || task.total.is_some() { format!("; what finds no slot: {}", task.on_conflict) } else { String::new() };
+    text.push(format!("at once: per key {}, in all {}{group}{conflict}", limit(task.per_key), limit(task.total)));
+    text.push(format!(
+        "attempts: {}, {} to {} apart, each up to {}, {} of it in the plugin{}",
+        task.attempts,
+        seconds(task.backoff_min_ms),
+        seconds(task.backoff_max_ms),
+        seconds(task.timeout_ms),
+        seconds(task.cpu_ms),
+        task.stall_ms.map(|ms| format!(", not silent for {}", seconds(ms))).unwrap_or_default(),
+    ));
+    text.push(format!("memory: {}", ByteSize(task.memory_bytes).display().iec()));
+    text.join("\n  ")
+}

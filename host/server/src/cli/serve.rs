@@ -1,0 +1,152 @@
+//! `wharf serve`: builds the parts, listens, waits for a signal, drains.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use wharf_core::ids::NodeId;
+use wharf_engine::Engine;
+use wharf_runner::{Host, Parts, StartError};
+use wharf_store::{Store, SystemClock};
+
+use super::ending::{Ending, Exit};
+use super::local::{compile_in_child, runtime};
+use super::log;
+use super::narrate::narrate;
+use super::progress::Progress;
+use crate::config::Settings;
+use crate::http::{Face, Guard, routes};
+use crate::metrics::Metrics;
+
+/// Connections that are still open when everything has stopped get this long.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs a host until it is asked to stop.
+pub(crate) fn serve(settings: &Settings) -> anyhow::Result<Exit> {
+    let progress = Arc::new(Progress::new("starting"));
+    log::start(settings, Arc::clone(&progress));
+    raise_file_limit();
+    runtime()?.block_on(run(settings, progress))
+}
+
+async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
+    let listener = listen(settings.listen).await?;
+    let store = store(settings)?;
+    let engine = engine(settings)?;
+    let metrics = Arc::new(Metrics::new());
+    let host = host(settings, Parts { store, engine }, Arc::clone(&metrics), progress).await?;
+
+    let address = listener.local_addr().context("could not read the address that was listened on")?;
+    info!("wharf {} listens on http://{address}, plugins in {}, jobs in {}", env!("CARGO_PKG_VERSION"), settings.plugins_dir.display(), settings.store);
+    let stopping = CancellationToken::new();
+    let face = Arc::new(Face { host: host.clone(), metrics, stopping: stopping.clone() });
+    let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
+    let serving = axum::serve(listener, routes(face, guard)).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let serving = tokio::spawn(serving.into_future());
+
+    signals.next().await;
+    tokio::select! {
+        () = host.drain(settings.drain_patience) => {}
+        () = signals.next() => {
+            warn!("stopping at once: what runs is given back and tried again");
+            host.stop_now().await;
+        }
+    }
+    stopping.cancel();
+    // A client that reads slowly does not keep the host from ending.
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, serving).await;
+    Ok(Exit::Done)
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let heard = |kind| signal(kind).context("could not listen for signals");
+        Ok(Signals { terminate: heard(SignalKind::terminate())?, interrupt: heard(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => "another program listens there, perhaps another host; stop it, or choose another address with --listen",
+            ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one with --listen",
+            ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --listen",
+            _ => "choose another address with --listen",
+        };
+        Ending::new(Exit::CannotStart, format!("could not listen on {address}: {error}; {advice}"))
+    })
+}
+
+fn store(settings: &Settings) -> Result<Arc<dyn Store>, Ending> {
+    wharf_store::open(&settings.store, Arc::new(SystemClock)).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
+}
+
+fn engine(settings: &Settings) -> anyhow::Result<Arc<Engine>> {
+    let made = Engine::new(wharf_engine::Settings {
+        attempts: settings.attempts_at_once,
+        guest_threads: settings.guest_threads as usize,
+        cache_dir: settings.cache_dir.clone(),
+        compile: compile_in_child()?,
+    });
+    made.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()).into())
+}
+
+async fn host(settings: &Settings, parts: Parts, metrics: Arc<Metrics>, progress: Arc<Progress>) -> Result<Host, Ending> {
+    let cannot = |text: String| Ending::new(Exit::CannotStart, text);
+    let dir = &settings.plugins_dir;
+    // Only the default folder is made: one that was named and is not there is more likely a slip.
+    if settings.plugins_dir_is_default {
+        fs::create_dir_all(dir).map_err(|error| cannot(format!("could not make the plugin folder {}: {error}", dir.display())))?;
+    }
+    let settings = wharf_runner::Settings {
+        node: NodeId(fastrand::u64(1..)),
+        plugins_dir: dir.clone(),
+        attempts: settings.attempts_at_once,
+        lease: settings.lease,
+        lease_margin: settings.lease_margin,
+        cancel_grace: settings.cancel_grace,
+        upkeep_interval: settings.upkeep_interval,
+        keep_finished: settings.keep_finished,
+        rescan: settings.plugins_rescan,
+        plugins: settings.plugins.clone(),
+    };
+    let tell = move |notice: &wharf_runner::Notice| {
+        metrics.hear(notice);
+        narrate(notice, &progress);
+    };
+    Host::start(parts, settings, tell).await.map_err(|error| match error {
+        StartError::Folder { .. } => cannot(format!("{error}; make it, or name another with --plugins-dir")),
+        StartError::Settings(_) | StartError::Store(_) => cannot(error.to_string()),
+    })
+}
+
+/// Every follower, every sandbox with a folder and every request of a plugin holds a descriptor.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the number of open files stays as it is");
+    }
+}

@@ -1,0 +1,106 @@
+//! The hard bounds of the host, named for people. Settings choose inside them; nothing goes beyond.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use wharf_core::bounds as hard;
+
+use super::values::ShownDuration;
+
+/// Every bound of `wharf_core::bounds`, in its order: name and value.
+pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
+    let bytes = |n: u64| ByteSize(n).display().iec().to_string();
+    let length = |d: Duration| ShownDuration(d).to_string();
+    vec![
+        ("name-bytes-max", bytes(hard::NAME_BYTES_MAX as u64)),
+        ("key-bytes-max", bytes(hard::KEY_BYTES_MAX as u64)),
+        ("token-bytes-max", bytes(hard::TOKEN_BYTES_MAX as u64)),
+        ("topic-bytes-max", bytes(hard::TOPIC_BYTES_MAX as u64)),
+        ("topic-tokens-max", hard::TOPIC_TOKENS_MAX.to_string()),
+        ("payload-bytes-max", bytes(hard::PAYLOAD_BYTES_MAX)),
+        ("output-bytes-max", bytes(hard::OUTPUT_BYTES_MAX)),
+        ("chunk-bytes-max", bytes(hard::CHUNK_BYTES_MAX)),
+        ("chunks-bytes-max", bytes(hard::CHUNKS_BYTES_MAX)),
+        ("chunks-max", hard::CHUNKS_MAX.to_string()),
+        ("log-line-bytes-max", bytes(hard::LOG_LINE_BYTES_MAX)),
+        ("log-bytes-max", bytes(hard::LOG_BYTES_MAX)),
+        ("progress-note-bytes-max", bytes(hard::PROGRESS_NOTE_BYTES_MAX)),
+        ("progress-every", length(hard::PROGRESS_EVERY)),
+        ("report-bytes-max", bytes(hard::REPORT_BYTES_MAX)),
+        ("batch-jobs-max", hard::BATCH_JOBS_MAX.to_string()),
+        ("batch-bytes-max", bytes(hard::BATCH_BYTES_MAX)),
+        ("unwritten-bytes-max", bytes(hard::UNWRITTEN_BYTES_MAX)),
+        ("unwritten-entries-max", hard::UNWRITTEN_ENTRIES_MAX.to_string()),
+        ("memory-bytes-max", bytes(hard::MEMORY_BYTES_MAX)),
+        ("memory-bytes-default", bytes(hard::MEMORY_BYTES_DEFAULT)),
+        ("table-elements-max", hard::TABLE_ELEMENTS_MAX.to_string()),
+        ("instances-max", hard::INSTANCES_MAX.to_string()),
+        ("memories-max", hard::MEMORIES_MAX.to_string()),
+        ("tables-max", hard::TABLES_MAX.to_string()),
+        ("handles-max", hard::HANDLES_MAX.to_string()),
+        ("host-resources-max", hard::HOST_RESOURCES_MAX.to_string()),
+        ("hostcall-bytes-max", bytes(hard::HOSTCALL_BYTES_MAX)),
+        ("wasm-stack-bytes", bytes(hard::WASM_STACK_BYTES as u64)),
+        ("async-stack-bytes", bytes(hard::ASYNC_STACK_BYTES as u64)),
+        ("random-bytes-max", bytes(hard::RANDOM_BYTES_MAX)),
+        ("tick", length(hard::TICK)),
+        ("timeout-default", length(hard::TIMEOUT_DEFAULT)),
+        ("timeout-max", length(hard::TIMEOUT_MAX)),
+        ("cpu-default", length(hard::CPU_DEFAULT)),
+        ("cancel-grace", length(hard::CANCEL_GRACE)),
+        ("drain-patience", length(hard::DRAIN_PATIENCE)),
+        ("lease", length(hard::LEASE)),
+        ("lease-renewals", hard::LEASE_RENEWALS.to_string()),
+        ("lease-margin", length(hard::LEASE_MARGIN)),
+        ("retry-attempts-default", hard::RETRY_ATTEMPTS_DEFAULT.to_string()),
+        ("retry-attempts-max", hard::RETRY_ATTEMPTS_MAX.to_string()),
+        ("backoff-min-default", length(hard::BACKOFF_MIN_DEFAULT)),
+        ("backoff-max-default", length(hard::BACKOFF_MAX_DEFAULT)),
+        ("crashes-max", hard::CRASHES_MAX.to_string()),
+        ("describe-timeout", length(hard::DESCRIBE_TIMEOUT)),
+        ("component-bytes-max", bytes(hard::COMPONENT_BYTES_MAX)),
+        ("manifest-bytes-max", bytes(hard::MANIFEST_BYTES_MAX)),
+        ("plugins-max", hard::PLUGINS_MAX.to_string()),
+        ("tasks-max", hard::TASKS_MAX.to_string()),
+        ("compile-memory-bytes-max", bytes(hard::COMPILE_MEMORY_BYTES_MAX)),
+        ("compile-timeout", length(hard::COMPILE_TIMEOUT)),
+        ("compiles-at-once", hard::COMPILES_AT_ONCE.to_string()),
+        ("attempts-default", hard::ATTEMPTS_DEFAULT.to_string()),
+        ("attempts-max", hard::ATTEMPTS_MAX.to_string()),
+        ("http-connect-timeout", length(hard::HTTP_CONNECT_TIMEOUT)),
+        ("http-body-bytes-max", bytes(hard::HTTP_BODY_BYTES_MAX)),
+        ("http-requests-max", hard::HTTP_REQUESTS_MAX.to_string()),
+        ("upkeep-interval", length(hard::UPKEEP_INTERVAL)),
+        ("keep-finished", length(hard::KEEP_FINISHED)),
+        ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
+        ("promote-batch", hard::PROMOTE_BATCH.to_string()),
+        ("page-max", hard::PAGE_MAX.to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bound_is_left_out() {
+        let source = include_str!("../../../core/src/bounds.rs");
+        let declared: Vec<String> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'))
+            .map(|(name, _)| name.to_ascii_lowercase().replace('_', "-"))
+            .filter(|name| name != "kib" && name != "mib")
+            .collect();
+        let shown: Vec<&str> = hard_bounds().iter().map(|(name, _)| *name).collect();
+        assert_eq!(shown, declared);
+    }
+
+    #[test]
+    fn bounds_read_as_people_write_them() {
+        let bounds = hard_bounds();
+        let of = |name| &bounds.iter().find(|(n, _)| *n == name).unwrap().1;
+        assert_eq!(of("payload-bytes-max"), "32.0 MiB");
+        assert_eq!(of("lease"), "30s");
+        assert_eq!(of("keep-finished"), "7d");
+    }
+}

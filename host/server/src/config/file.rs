@@ -1,0 +1,146 @@
+//! `wharf.toml`: from text to values with their places. What it does not know it refuses.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+use wharf_core::ids::PluginId;
+use wharf_engine::{PluginSettings, toml_text};
+
+use super::origin::{Origin, Problems, nearest};
+use super::table::{SETTINGS, Setting, find};
+
+/// What the operator says of one plugin.
+#[derive(Debug)]
+pub(crate) struct PluginSection {
+    pub(crate) id: PluginId,
+    pub(crate) settings: PluginSettings,
+    /// The same as it is written, to be shown.
+    pub(crate) shown: Vec<(String, String, Origin)>,
+}
+
+/// The values of one file.
+#[derive(Debug, Default)]
+pub(crate) struct FileValues {
+    pub(crate) values: Vec<(&'static Setting, String, Origin)>,
+    pub(crate) plugins: Vec<PluginSection>,
+}
+
+/// Reads `text`, which stands in `path`. Every problem is added to `problems`.
+pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValues {
+    let places = Places { path: path.to_owned(), text };
+    let mut found = FileValues::default();
+    let table = match DeTable::parse(text) {
+        Ok(table) => table.into_inner(),
+        Err(error) => {
+            places.complain(&error, 0, problems);
+            return found;
+        }
+    };
+    for (key, value) in table {
+        let name = key.get_ref().as_ref();
+        match value.get_ref() {
+            DeValue::Table(_) if name == "plugins" => plugin_sections(value, &places, &mut found, problems),
+            DeValue::Table(section) if is_section(name) => {
+                for (key, value) in section {
+                    let full = format!("{name}.{}", key.get_ref());
+                    one_value(&full, key.span().start, value, &places, &mut found, problems);
+                }
+            }
+            _ => one_value(name, key.span().start, &value, &places, &mut found, problems),
+        }
+    }
+    found
+}
+
+struct Places<'t> {
+    path: PathBuf,
+    text: &'t str,
+}
+
+impl Places<'_> {
+    fn of(&self, offset: usize) -> Origin {
+        let (line, column) = toml_text::position(self.text, offset);
+        Origin::File { path: self.path.clone(), line, column }
+    }
+
+    fn complain(&self, error: &toml::de::Error, otherwise_at: usize, problems: &mut Problems) {
+        let origin = self.of(error.span().map_or(otherwise_at, |span| span.start));
+        let mut problem = toml_text::toml_problem(self.text, error);
+        problem.at = None;
+        problems.add(&origin, problem);
+    }
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).map(|(section, _)| section)
+}
+
+fn is_section(name: &str) -> bool {
+    sections().any(|section| section == name)
+}
+
+fn one_value(
+    key: &str,
+    key_at: usize,
+    value: &Spanned<DeValue<'_>>,
+    places: &Places<'_>,
+    found: &mut FileValues,
+    problems: &mut Problems,
+) {
+    let here = places.of(key_at);
+    let Some(setting) = find(key) else {
+        if is_section(key) {
+            return problems.add(&here, format_args!("`{key}` is a section; write `[{key}]` and its keys below"));
+        }
+        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins"]);
+        return problems.add(&here, format_args!("`{key}` is no setting{}", nearest(key, known)));
+    };
+    let text = match value.get_ref() {
+        DeValue::String(text) => text.as_ref().to_owned(),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => places.text[value.span()].to_owned(),
+        other => {
+            let kind = other.type_str();
+            return problems.add(&here, format_args!("`{key}` is of type {kind}; a text or a number is expected"));
+        }
+    };
+    found.values.push((setting, text, places.of(value.span().start)));
+}
+
+fn plugin_sections(plugins: Spanned<DeValue<'_>>, places: &Places<'_>, found: &mut FileValues, problems: &mut Problems) {
+    let DeValue::Table(plugins) = plugins.into_inner() else { return };
+    for (name, section) in plugins {
+        let here = places.of(name.span().start);
+        let id = match name.get_ref().parse::<PluginId>() {
+            Ok(id) => id,
+            Err(error) => {
+                problems.add(&here, format_args!("{error}; `[plugins.NAME]` is expected, where NAME.wasm is the plugin's file"));
+                continue;
+            }
+        };
+        let mut shown = Vec::new();
+        show(&format!("plugins.{id}"), &section, places, &mut shown);
+        let at = section.span().start;
+        match PluginSettings::deserialize(ValueDeserializer::from(section)) {
+            Ok(settings) => found.plugins.push(PluginSection { id, settings, shown }),
+            Err(error) => places.complain(&error, at, problems),
+        }
+    }
+}
+
+/// Flattens what is written into lines of key and value.
+fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mut Vec<(String, String, Origin)>) {
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                show(&format!("{key}.{}", name.get_ref()), value, places, shown);
+            }
+        }
+        // What is handed to a plugin may be a secret.
+        _ if key.split('.').nth(2).is_some_and(|part| part == "env" || part == "config") => {
+            shown.push((key.to_owned(), "(set)".to_owned(), places.of(value.span().start)));
+        }
+        _ => shown.push((key.to_owned(), places.text[value.span()].to_owned(), places.of(value.span().start))),
+    }
+}

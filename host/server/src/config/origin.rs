@@ -1,0 +1,70 @@
+//! Where a setting's value stands, and what is wrong with it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use wharf_engine::toml_text;
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    /// Not given, and worked out from another setting or from the machine: the text says which.
+    Derived(&'static str),
+    File { path: PathBuf, line: usize, column: usize },
+    Environment(String),
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::Derived(from) => write!(f, "default, from {from}"),
+            Origin::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Origin::Environment(name) => f.write_str(name),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Everything that is wrong with the settings: all of it at once, so that one round of mending is enough.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Problems(Vec<String>);
+
+impl Problems {
+    pub(crate) fn add(&mut self, origin: &Origin, text: impl fmt::Display) {
+        self.0.push(format!("{origin}: {text}"));
+    }
+
+    pub(crate) fn add_text(&mut self, text: String) {
+        self.0.push(text);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Problems> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => f.write_str(one),
+            many => {
+                write!(f, "{} things are wrong with the settings:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  {}", problem.replace('\n', "\n  ")))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// "; did you mean `x`?" for the known name nearest to `given`, or nothing where none is near.
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    toml_text::nearest(given, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}

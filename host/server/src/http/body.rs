@@ -1,0 +1,58 @@
+//! Reads a request's body: bounded in size, and in how long it may say nothing.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytesize::ByteSize;
+use futures_util::StreamExt;
+
+use super::problem::{Kind, Problem};
+
+/// A sender that is silent for longer does not get to hold memory.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// The whole of a body of at most `most` bytes.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let most = ByteSize(most).display().iec();
+        Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {most} that are possible here"))
+    };
+    let declared: Option<u64> = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    // Room is taken as bytes come, not as they are announced.
+    let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0).min(64 * 1024)).unwrap_or(0));
+    let mut stream = body.into_data_stream();
+    loop {
+        match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
+            Ok(None) => return Ok(bytes),
+            Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > most => return Err(too_large()),
+            Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
+            Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Err(_) => {
+                let detail = format!("nothing came for {} seconds; nothing was enqueued", SILENCE_MAX.as_secs());
+                return Err(Problem::new(Kind::TOO_SLOW, detail));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn told(headers: &HeaderMap, body: &'static str, most: u64) -> String {
+        format!("{:?}", read(headers, Body::from(body), most).await)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_bounded_by_what_comes_and_by_what_is_announced() {
+        let none = HeaderMap::new();
+        assert_eq!(read(&none, Body::from("12345"), 5).await.unwrap(), b"12345");
+        assert!(told(&none, "123456", 5).await.contains("too-large"));
+        let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
+        assert!(told(&announced, "", 5).await.contains("too-large"));
+    }
+}

@@ -1,0 +1,76 @@
+//! `/health`, `/ready` and `/metrics`: what machines ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use wharf_runner::Host;
+use wharf_store::{Clock as _, SystemClock};
+
+use super::face::Face;
+use super::problem::{Kind, Problem};
+use crate::metrics::Gauges;
+
+const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The process answers. Whether it can work is `ready`.
+pub(crate) async fn health() -> Response {
+    Json(json!({"status": "alive"})).into_response()
+}
+
+/// Whether the host takes and runs jobs, and why not.
+pub(crate) async fn ready(State(face): State<Arc<Face>>) -> Response {
+    let vitals = face.host.vitals();
+    let mut because = Vec::new();
+    if vitals.draining {
+        because.push("the host is stopping".to_owned());
+    }
+    if !vitals.first_scan_done {
+        because.push("plugins are still being loaded".to_owned());
+    }
+    if let Err(why) = &vitals.store {
+        because.push(format!("the store fails: {why}"));
+    }
+    let status = if because.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if because.is_empty() { "ready" } else { "not-ready" };
+    let document = json!({"status": word, "because": because, "running": vitals.running, "capacity": vitals.capacity});
+    (status, Json(document)).into_response()
+}
+
+pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, Problem> {
+    let page = face.metrics.page(&gauges(&face.host).await);
+    let page = page.map_err(|_| Problem::new(Kind::INTERNAL, "the page of metrics could not be written"))?;
+    Ok(([(header::CONTENT_TYPE, TEXT)], page).into_response())
+}
+
+/// What is so now. A store that does not answer leaves its gauges out, and says so by one of its own.
+async fn gauges(host: &Host) -> Gauges {
+    let (vitals, catalog) = (host.vitals(), host.catalog());
+    let mut now = Gauges::new();
+    now.plain("attempts_running", "Attempts that run on this host", u64::from(vitals.running));
+    now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
+    now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);
+    now.plain("plugins_refused", "Files of the plugin folder that could not be loaded", catalog.refused().len() as u64);
+    let (tally, limits) = (host.tally().await, host.limits().await);
+    now.plain("store_up", "Whether the store answers", u64::from(tally.is_ok() && vitals.store.is_ok()));
+    if let Ok(tally) = tally {
+        let counted = |pick: fn(u64, u64) -> u64| tally.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)));
+        now.labelled("jobs_waiting", "Jobs that wait, due or not", "task", counted(|waiting, _| waiting));
+        now.labelled("jobs_running", "Jobs that run, on all hosts of the store", "task", counted(|_, running| running));
+        let oldest = tally.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
+        now.seconds("oldest_due_age", "How long the job has been due that has been due longest", oldest);
+    }
+    if let Ok(limits) = limits {
+        let numbers = |pick: fn(&wharf_runner::GroupLimits) -> Option<u64>| {
+            limits.iter().filter_map(move |limit| Some((limit.group.to_string(), pick(limit)?))).collect::<Vec<_>>()
+        };
+        now.labelled("limit_total", "Jobs of a group that may run at once", "group", numbers(|l| l.in_force.total.map(u64::from)));
+        now.labelled("limit_per_key", "Jobs of one key that may run at once", "group", numbers(|l| l.in_force.per_key.map(u64::from)));
+        now.labelled("limit_holders", "Jobs of a group that run", "group", numbers(|l| Some(l.running)));
+    }
+    now
+}

@@ -1,0 +1,66 @@
+//! The HTTP API: every route on one page.
+
+mod problem;
+mod bytes;
+pub(crate) mod wire;
+mod query;
+mod body;
+mod documents;
+mod face;
+mod guard;
+mod enqueue;
+mod jobs;
+mod events;
+pub(crate) mod plugins;
+mod limits;
+mod health;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub(crate) use bytes::{inline_json, to_base64};
+pub(crate) use face::Face;
+pub(crate) use guard::Guard;
+pub(crate) use query::encode;
+
+use problem::{Kind, Problem};
+
+/// Every route.
+pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
+    Router::new()
+        .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/result", get(jobs::result))
+        .route("/v1/jobs/{id}/events", get(events::events))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/{id}", get(plugins::show))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/limits/{group}", put(limits::set_group).delete(limits::clear_group))
+        .route("/v1/limits/{group}/{key}", put(limits::set_key).delete(limits::clear_key))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(face)
+        .layer(from_fn_with_state(Arc::new(guard), guard::guard))
+        .layer(CatchPanicLayer::custom(guard::panicked))
+}
+
+async fn no_route(request: Request) -> Problem {
+    let path = request.uri().path();
+    let hint = if path.starts_with("/v1/limits/") { "; a group with a slash in its name is one segment: words%2Fcount" } else { "" };
+    Problem::new(Kind::ROUTE_UNKNOWN, format!("there is nothing at {path}; the API begins at /v1/jobs{hint}"))
+}
+
+async fn no_method(request: Request) -> Problem {
+    let detail = format!("{} does not take {}; the `Allow` header has what it takes", request.uri().path(), request.method());
+    Problem::new(Kind::METHOD_NOT_ALLOWED, detail)
+}

@@ -1,0 +1,154 @@
+//! `/v1/plugins`: what is loaded, what was refused and why. The documents, and the routes that answer with them.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use wharf_core::ids::PluginId;
+use wharf_core::limits::OnConflict;
+use wharf_engine::Task;
+use wharf_runner::{Catalog, Loaded, Refused};
+
+use super::face::Face;
+use super::problem::{Kind, Problem};
+use super::wire::Moment;
+
+/// A plugin, or a file of the plugin folder that is none.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Plugin {
+    /// Absent where the file's name is no plugin's.
+    pub(crate) id: Option<String>,
+    pub(crate) file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loaded: Option<LoadedVersion>,
+    /// The file as it is now could not be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<Refusal>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct LoadedVersion {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// SHA-256 of the file.
+    pub(crate) digest: String,
+    pub(crate) bytes: u64,
+    pub(crate) since: Moment,
+    /// Its exports are async functions of the component model.
+    pub(crate) is_async: bool,
+    pub(crate) imports: Vec<String>,
+    pub(crate) tasks: Vec<TaskDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) since: Moment,
+    /// What is wrong with it, each with what to do.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A kind of job, with everything that holds for it: the manifest, and the operator's settings on top.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct TaskDocument {
+    pub(crate) task: String,
+    pub(crate) group: String,
+    pub(crate) per_key: Option<u32>,
+    pub(crate) total: Option<u32>,
+    pub(crate) on_conflict: String,
+    /// Where the key is found in the payload, as a JSON pointer.
+    pub(crate) key: Option<String>,
+    pub(crate) attempts: u32,
+    pub(crate) backoff_min_ms: u64,
+    pub(crate) backoff_max_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) cpu_ms: u64,
+    pub(crate) stall_ms: Option<u64>,
+    pub(crate) memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload_schema: Option<Box<RawValue>>,
+}
+
+pub(crate) async fn list(State(face): State<Arc<Face>>) -> Json<Vec<Plugin>> {
+    Json(all(&face.host.catalog()))
+}
+
+pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) -> Result<Json<Plugin>, Problem> {
+    let catalog = face.host.catalog();
+    let plugin = id.parse().ok().and_then(|id: PluginId| one(&catalog, &id));
+    plugin.map(Json).ok_or_else(|| {
+        let known: Vec<&str> = catalog.plugins().keys().map(PluginId::as_str).collect();
+        let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+        let detail = format!("there is no plugin `{id}`{}", hint.unwrap_or_else(|| "; GET /v1/plugins has all".to_owned()));
+        Problem::new(Kind::PLUGIN_UNKNOWN, detail).with("plugin", id)
+    })
+}
+
+fn all(catalog: &Catalog) -> Vec<Plugin> {
+    let loaded = catalog.plugins().keys().filter_map(|id| one(catalog, id));
+    let only_refused = catalog.refused().values().filter(|refused| {
+        refused.plugin.as_ref().is_none_or(|id| catalog.plugin(id).is_none())
+    });
+    loaded.chain(only_refused.map(|refused| document(refused.plugin.as_ref(), &refused.file, None, Some(refused)))).collect()
+}
+
+fn one(catalog: &Catalog, id: &PluginId) -> Option<Plugin> {
+    let (loaded, refused) = (catalog.plugin(id), catalog.refusal(id));
+    let file = loaded.map(|loaded| &loaded.file).or(refused.map(|refused| &refused.file))?;
+    Some(document(Some(id), file, loaded, refused))
+}
+
+fn document(id: Option<&PluginId>, file: &FilePath, loaded: Option<&Loaded>, refused: Option<&Refused>) -> Plugin {
+    Plugin {
+        id: id.map(ToString::to_string),
+        file: file.display().to_string(),
+        loaded: loaded.map(|loaded| {
+            let plugin = &loaded.plugin;
+            LoadedVersion {
+                name: plugin.manifest.name.clone(),
+                version: plugin.manifest.version.clone(),
+                digest: plugin.digest.clone(),
+                bytes: plugin.bytes,
+                since: Moment(loaded.since),
+                is_async: plugin.is_async,
+                imports: plugin.imports.clone(),
+                tasks: plugin.manifest.tasks.values().map(task_document).collect(),
+            }
+        }),
+        refused: refused.map(|refused| Refusal {
+            since: Moment(refused.since),
+            problems: refused.why.problems.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+pub(crate) fn task_document(task: &Task) -> TaskDocument {
+    let millis = |length: std::time::Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    TaskDocument {
+        task: task.name.to_string(),
+        group: task.group.to_string(),
+        per_key: task.limits.per_key,
+        total: task.limits.total,
+        on_conflict: match task.on_conflict {
+            OnConflict::Wait => "wait",
+            OnConflict::Discard => "discard",
+            OnConflict::ReplaceWaiting => "replace-waiting",
+            OnConflict::CancelRunning => "cancel-running",
+        }
+        .to_owned(),
+        key: task.key.as_ref().map(|pointer| pointer.as_str().to_owned()),
+        attempts: task.retry.attempts,
+        backoff_min_ms: millis(task.retry.backoff_min),
+        backoff_max_ms: millis(task.retry.backoff_max),
+        timeout_ms: millis(task.timeout),
+        cpu_ms: millis(task.cpu),
+        stall_ms: task.stall.map(millis),
+        memory_bytes: task.memory_bytes,
+        payload_schema: task.schema.as_ref().and_then(|schema| serde_json::from_str(schema.text()).ok()),
+    }
+}

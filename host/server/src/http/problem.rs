@@ -1,0 +1,135 @@
+//! What went wrong with a request, as RFC 9457 has it: a status, a stable code, a text that says what to do.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use wharf_store::StoreError;
+
+/// One kind of problem. Codes are never changed once released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) code: &'static str,
+    pub(crate) status: u16,
+    pub(crate) title: &'static str,
+}
+
+macro_rules! kinds {
+    ($($name:ident $code:literal $status:literal $title:literal)*) => {
+        impl Kind {
+            $(pub(crate) const $name: Kind = Kind { code: $code, status: $status, title: $title };)*
+            /// Every problem that a request can end in.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Kind] = &[$(Kind::$name),*];
+        }
+    };
+}
+
+kinds! {
+    BAD_REQUEST        "bad-request"        400 "The request cannot be read"
+    UNAUTHORIZED       "unauthorized"       401 "A valid token is required"
+    CROSS_ORIGIN       "cross-origin"       403 "Requests from other sites are refused"
+    ROUTE_UNKNOWN      "route-unknown"      404 "There is nothing at this address"
+    JOB_UNKNOWN        "job-unknown"        404 "There is no such job"
+    PLUGIN_UNKNOWN     "plugin-unknown"     404 "There is no such plugin"
+    GROUP_UNKNOWN      "group-unknown"      404 "There is no such limit group"
+    LIMIT_NOT_SET      "limit-not-set"      404 "No limit is set here"
+    METHOD_NOT_ALLOWED "method-not-allowed" 405 "This address does not take that method"
+    JOB_FINISHED       "job-finished"       409 "The job is over"
+    JOB_NOT_FINISHED   "job-not-finished"   409 "The job is not over"
+    LANE_FULL          "lane-full"          409 "The job was not taken"
+    TOO_LARGE          "too-large"          413 "The request is too large"
+    JOB_INVALID        "job-invalid"        422 "A job cannot be taken as it is"
+    // Not a 5xx: clients repeat those by themselves, and the job would run again.
+    JOB_FAILED         "job-failed"         422 "The job failed"
+    JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
+    INTERNAL           "internal"           500 "The host made a mistake"
+    STORE_BROKEN       "store-broken"       500 "The store is broken"
+    STORE_BUSY         "store-busy"         503 "The store cannot write now"
+    TOO_SLOW           "too-slow"           408 "The request came too slowly"
+}
+
+/// One problem of one request.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Problem {
+        Problem { kind, detail: detail.into(), more: Map::new() }
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
+        Problem::new(Kind::BAD_REQUEST, detail)
+    }
+
+    /// Adds a member for programs.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn document(&self) -> Value {
+        let mut document = json!({
+            "type": format!("urn:wharf:problem:{}", self.kind.code),
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "code": self.kind.code,
+            "detail": self.detail,
+        });
+        if let Value::Object(members) = &mut document {
+            members.extend(self.more.clone());
+        }
+        document
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        match error {
+            StoreError::Busy(_) => Problem::new(Kind::STORE_BUSY, format!("{error}; nothing was changed, try again")),
+            StoreError::Broken(_) => {
+                Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, the operator must look at it"))
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, self.document().to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_stand_as_they_were_released() {
+        let table: String = Kind::ALL.iter().map(|kind| format!("{} {}\n", kind.status, kind.code)).collect();
+        assert_eq!(table, include_str!("../../tests/snapshots/problem-codes.txt"));
+    }
+
+    #[test]
+    fn a_document_has_the_members_of_the_rfc_and_its_own() {
+        let problem = Problem::new(Kind::JOB_UNKNOWN, "there is no job 0").with("job", "0");
+        assert_eq!(
+            problem.document(),
+            json!({"type": "urn:wharf:problem:job-unknown", "title": "There is no such job", "status": 404,
+                   "code": "job-unknown", "detail": "there is no job 0", "job": "0"})
+        );
+    }
+}

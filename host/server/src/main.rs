@@ -1,0 +1,24 @@
+//! `wharf`: a host for WebAssembly plugins, and the commands that speak to it.
+//! Modules stand in reading order; each uses only those above it.
+
+mod config;
+mod metrics;
+mod http;
+mod cli;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    // wasmtime makes an error value on each call of a concurrent plugin, also where nothing fails; with RUST_BACKTRACE
+    // set, each would walk the stack, which doubles the cost of a small job. A process cannot change its own
+    // environment while it has threads to come, so that it begins again with the one variable that ends this.
+    // Backtraces of panics stay.
+    if config::backtraces_are_costly()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let error = Command::new(program).args(std::env::args_os().skip(1)).env(config::LIBRARY_BACKTRACES, "0").exec();
+        eprintln!("wharf: goes on with costly backtraces: {error}");
+    }
+    cli::run(std::env::args_os())
+}
