@@ -178,3 +178,30 @@ fn the_search_for_arrows_finds_one() {
     assert_eq!(named(text, "crate::"), ["low", "a", "deep", "c", "high"]);
     assert_eq!(declared("pub mod a;\nmod b;\n#[cfg(test)]\nmod tests;\npub(crate) mod c;\n"), ["a", "b", "c"]);
 }
+
+/// What `cargo tree` says of dependencies and their features, sorted, without the trees' shape.
+fn features(of: &[&str]) -> Vec<String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--offline", "--prefix", "none", "-f", "{p} [{f}]"])
+        .args(of)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut lines: Vec<String> = text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// wasmtime takes ten minutes to build: the README's two commands must agree on every feature, so that it is built once.
+#[test]
+fn running_and_testing_build_the_same_dependencies() {
+    let run = features(&["-p", "wharf", "-e", "normal,no-proc-macro"]);
+    let test = features(&["--workspace", "-e", "normal,dev,no-proc-macro"]);
+    let other: Vec<_> = run.iter().filter(|line| !test.contains(line)).collect();
+    assert!(run.len() > 100, "the tree was read: {}", run.len());
+    assert!(other.is_empty(), "`cargo run` builds these with other features than `cargo test --workspace`: {other:#?}");
+}

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytesize::ByteSize;
 use futures_util::StreamExt;
+use wharf_core::bounds;
 
 use super::problem::{Kind, Problem};
 
 /// A sender that is silent for longer does not get to hold memory.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What comes after a body was found too large is read and thrown away, up to so much: most clients hear an answer
+/// only when they have sent all, and a connection that is closed before says nothing but "broken pipe".
+const LINGER_BYTES: u64 = 256 * bounds::MIB;
+const LINGER: Duration = Duration::from_secs(10);
 
 /// The whole of a body of at most `most` bytes.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<Vec<u8>, Problem> {
@@ -19,16 +25,21 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
         Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {most} that are possible here"))
     };
     let declared: Option<u64> = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut stream = body.into_data_stream();
     if declared.is_some_and(|length| length > most) {
+        linger(stream).await;
         return Err(too_large());
     }
     // Room is taken as bytes come, not as they are announced.
     let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0).min(64 * 1024)).unwrap_or(0));
-    let mut stream = body.into_data_stream();
     loop {
         match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
             Ok(None) => return Ok(bytes),
-            Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > most => return Err(too_large()),
+            Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > most => {
+                drop(bytes);
+                linger(stream).await;
+                return Err(too_large());
+            }
             Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
             Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
             Err(_) => {
@@ -37,6 +48,20 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
             }
         }
     }
+}
+
+async fn linger(mut stream: BodyDataStream) {
+    let mut left = LINGER_BYTES;
+    let through = async {
+        while let Some(Ok(part)) = stream.next().await {
+            left = left.saturating_sub(part.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer is the same.
+    let _ = tokio::time::timeout(LINGER, through).await;
 }
 
 #[cfg(test)]

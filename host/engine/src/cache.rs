@@ -1,0 +1,133 @@
+//! Compiled plugins, kept between starts: native code, so in a folder that only the host may write.
+//! A file is named after what it was made from and what it was made for; beside it stands its digest,
+//! since what it holds is run as it is.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::pool::Kind;
+
+pub(crate) struct Cache {
+    folder: PathBuf,
+    /// Tells this process's temporary files apart.
+    temporary: AtomicU64,
+}
+
+impl Cache {
+    /// # Errors
+    /// When the folder cannot be made, or others than the host's user may write in it.
+    pub(crate) fn open(folder: &Path) -> Result<Cache, String> {
+        let shown = folder.display();
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("the cache folder {shown} cannot be made: {error}"))?;
+        let about = fs::metadata(folder).map_err(|error| format!("the cache folder {shown} cannot be read: {error}"))?;
+        let own = rustix::process::geteuid().as_raw();
+        if about.mode() & 0o022 != 0 || (about.uid() != own && own != 0) {
+            return Err(format!(
+                "the cache folder {shown} may be written by others, and what is in it is run as native code; make it the host's own: chown it and chmod 700"
+            ));
+        }
+        Ok(Cache { folder: folder.to_owned(), temporary: AtomicU64::new(0) })
+    }
+
+    /// Where the compiled form of a component with this digest belongs.
+    pub(crate) fn place(&self, digest: &str, kind: Kind, engine: &Engine) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.folder.join(format!("{digest}-{}-{:016x}.cwasm", kind.as_str(), hasher.finish()))
+    }
+
+    /// A file of this process for a moment; gone when dropped.
+    pub(crate) fn temporary(&self, purpose: &str) -> Temporary {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        Temporary(self.folder.join(format!(".{purpose}-{}-{number}", std::process::id())))
+    }
+
+    /// The compiled form at `place`, if it is there and whole.
+    pub(crate) fn load(&self, place: &Path, engine: &Engine) -> Option<Component> {
+        let expected = fs::read_to_string(sum_of(place)).ok()?;
+        match digest_of_file(place) {
+            Ok(found) if found == expected.trim() => {}
+            Ok(_) => {
+                tracing::warn!(file = %place.display(), "a compiled plugin in the cache is damaged; it is compiled again");
+                return None;
+            }
+            Err(_) => return None,
+        }
+        #[expect(unsafe_code, reason = "native code from disk: the folder is the host's alone, and the file is what the host wrote")]
+        // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed after,
+        // and the digest shows that this one is what a compiler of this host made.
+        let component = unsafe { Component::deserialize_file(engine, place) };
+        component.inspect_err(|error| tracing::warn!(file = %place.display(), "a compiled plugin in the cache does not fit: {error:#}")).ok()
+    }
+
+    /// Puts a compiled form in its place: first its digest, then the file itself, each by rename.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn keep(&self, compiled: &Temporary, place: &Path) -> io::Result<()> {
+        let digest = digest_of_file(&compiled.0)?;
+        let sum = self.temporary("sum");
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&sum.0)?;
+        writeln!(file, "{digest}")?;
+        file.sync_all()?;
+        File::open(&compiled.0)?.sync_all()?;
+        fs::rename(&sum.0, sum_of(place))?;
+        fs::rename(&compiled.0, place)?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// See [`Cache::temporary`].
+pub(crate) struct Temporary(PathBuf);
+
+impl Temporary {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0)?.write_all(bytes)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// SHA-256 in hex, as `sha256sum` prints it.
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn digest_of_file(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sum_of(place: &Path) -> PathBuf {
+    let mut name = OsString::from(place);
+    name.push(".sha256");
+    PathBuf::from(name)
+}

@@ -1,0 +1,109 @@
+//! Asks a plugin what it is: once, at load, in a sandbox from which nothing can be reached.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use wasmtime::{Store, Trap};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wharf_core::bounds;
+use wharf_core::job::Stream;
+
+use crate::call::{Allowance, Attending, GuestJob};
+use crate::control::{Control, Ending};
+use crate::grants::PluginSettings;
+use crate::imports::HandlerPluginPre;
+use crate::log::Log;
+use crate::memory::Denied;
+use crate::meter::{Meter, Metered};
+use crate::problem::Problem;
+use crate::report::{self, Parts};
+use crate::run;
+use crate::sandbox::{Furnishing, Sandbox};
+
+/// There is no job: nothing can be sent, nobody hears.
+struct Nobody;
+
+const NO_JOB: &str = "`describe` runs at load, without a job";
+
+impl Attending for Nobody {
+    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        async { Err(NO_JOB.to_owned()) }.boxed()
+    }
+    fn log(&self, _: Stream, _: String) {}
+    fn log_dropped(&self, _: u64) {}
+    fn progress(&self, _: f32, _: String) {}
+    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
+        Err(NO_JOB.to_owned())
+    }
+}
+
+/// Calls `describe`.
+///
+/// # Errors
+/// When it does not return a text, and why.
+pub(crate) async fn describe(pre: HandlerPluginPre<Sandbox>, id: Arc<str>, home: Handle) -> Result<String, Problem> {
+    let control = Control::new();
+    let allowance = Allowance {
+        timeout: bounds::DESCRIBE_TIMEOUT,
+        cpu: bounds::DESCRIBE_TIMEOUT,
+        stall: None,
+        memory_bytes: bounds::MEMORY_BYTES_DEFAULT,
+        cancel_grace: bounds::CANCEL_GRACE,
+        deadline: None,
+    };
+    let log = Log::new(Arc::new(Nobody), control.clone());
+    let furnishing = Furnishing {
+        plugin: id,
+        settings: Arc::new(PluginSettings::default()),
+        config: Arc::new(WasiConfigVariables::new()),
+        attending: Arc::new(Nobody),
+        control: control.clone(),
+        allowance: allowance.clone(),
+        log: log.clone(),
+        home: home.clone(),
+        received: Arc::new(AtomicU64::new(0)),
+    };
+    let began = Instant::now();
+    let mut store = Store::new(pre.engine(), Sandbox::new(furnishing, began).map_err(Problem::new)?);
+    run::bound(&mut store);
+    let meter = Meter::new(allowance.cpu);
+    let (its_meter, its_control) = (Arc::clone(&meter), control.clone());
+    store.epoch_deadline_callback(move |_| its_meter.tick(&its_control));
+
+    let guest = async { pre.instantiate_async(&mut store).await?.wharf_plugin_manifest().call_describe(&mut store).await };
+    let watching = control.clone();
+    let watch = home.spawn(async move { watching.watch(&allowance, began).await });
+    let came = Metered { inner: Box::pin(guest), meter, control: control.clone() }.await;
+    watch.abort();
+    log.finish();
+    match came {
+        Some(Ok(text)) => Ok(text),
+        came => Err(failed(&control, store.data(), &log, came.and_then(Result::err).as_ref())),
+    }
+}
+
+fn failed(control: &Control, sandbox: &Sandbox, log: &Log, error: Option<&wasmtime::Error>) -> Problem {
+    let trap = error.and_then(|error| error.downcast_ref::<Trap>());
+    let (what, advice) = match (control.ending(), sandbox.space.denied(), error) {
+        (Some(Ending::TimedOut(..)), ..) => (
+            format!("`describe` does not return: it was ended after {} s", bounds::DESCRIBE_TIMEOUT.as_secs()),
+            "let it return the manifest as a constant text",
+        ),
+        (_, Denied::Memory, _) => {
+            let most = bytesize::ByteSize(bounds::MEMORY_BYTES_DEFAULT).display().iec();
+            (format!("`describe` takes more than {most} of memory"), "let it return the manifest as a constant text")
+        }
+        (_, _, Some(error)) => {
+            let why = trap.map_or_else(|| error.root_cause().to_string(), |trap| report::trap_words(*trap));
+            (format!("`describe` failed: {why}"), "")
+        }
+        _ => ("`describe` was ended".to_owned(), ""),
+    };
+    let text = Parts { what, error, stderr: &log.last_lines(), advice: advice.to_owned() }.text();
+    let mut lines = text.splitn(2, '\n');
+    Problem::new(lines.next().unwrap_or_default()).hint(lines.next().unwrap_or_default())
+}

@@ -1,0 +1,185 @@
+//! From bytes to a plugin, and for people: what would happen on the way.
+
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+use wharf_core::ids::PluginId;
+
+use crate::cache;
+use crate::compile;
+use crate::contract::{self, Inspected};
+use crate::describe::describe;
+use crate::engine::{Engine, Side};
+use crate::grants::PluginSettings;
+use crate::imports::HandlerPluginPre;
+use crate::manifest::Manifest;
+use crate::plugin::Plugin;
+use crate::pool::Kind;
+use crate::problem::{LoadError, Problem};
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Checking,
+    /// Others are being compiled.
+    WaitingToCompile,
+    Compiling,
+    /// It was compiled before.
+    Cached,
+    Describing,
+}
+
+/// What `wharf check` says of a file, and what loading it would do.
+#[derive(Debug)]
+pub struct Checked {
+    /// SHA-256 of the file, in hex.
+    pub digest: String,
+    pub bytes: u64,
+    pub is_async: bool,
+    /// Interfaces, with their versions.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Why it is not loaded; empty if it is.
+    pub problems: Vec<Problem>,
+    /// What its operator may want to know: what it can use only with a grant.
+    pub notes: Vec<Problem>,
+    /// There is one exactly if there is no problem.
+    pub plugin: Option<Arc<Plugin>>,
+}
+
+/// Someone who is told how far loading is.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+impl Engine {
+    /// Makes a plugin of a component: checked, compiled or taken from the cache, linked, described.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub async fn load(
+        self: &Arc<Self>,
+        id: PluginId,
+        bytes: Arc<[u8]>,
+        settings: &PluginSettings,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let checked = self.check(id.as_str(), bytes, settings, progress).await;
+        checked.plugin.ok_or(LoadError { problems: checked.problems })
+    }
+
+    /// Does all that loading does, and says all that was found on the way. `id` is the file's stem.
+    pub async fn check(self: &Arc<Self>, id: &str, bytes: Arc<[u8]>, settings: &PluginSettings, progress: OnProgress<'_>) -> Checked {
+        progress(Progress::Checking);
+        let (its_bytes, its_id, its_settings) = (Arc::clone(&bytes), id.to_owned(), settings.clone());
+        let looked = tokio::task::spawn_blocking(move || (cache::digest_of(&its_bytes), contract::inspect(&its_bytes, &its_id, &its_settings))).await;
+        let Ok((digest, found)) = looked else {
+            let problem = Problem::new("the host failed on reading it, which is a bug of the host");
+            return Checked::refused(String::new(), bytes.len(), vec![problem]);
+        };
+        let mut checked = Checked { is_async: found.kind == Kind::Async, ..Checked::refused(digest, bytes.len(), Vec::new()) };
+        let Inspected { kind, imports, exports, mut problems, notes } = found;
+        (checked.imports, checked.exports, checked.notes) = (imports, exports, notes);
+        let parsed = id.parse::<PluginId>().map_err(|bad| problems.push(Problem::new(format!("the file's name: {bad}")).hint("rename the file: its name without .wasm is the plugin's id")));
+        if let (Ok(id), true) = (parsed, problems.is_empty()) {
+            let loading = Loading { engine: self, id, kind, bytes, settings, progress };
+            match loading.plugin(&checked).await {
+                Ok(plugin) => checked.plugin = Some(Arc::new(plugin)),
+                Err(found) => problems = found,
+            }
+        }
+        checked.problems = problems;
+        checked
+    }
+}
+
+impl Checked {
+    fn refused(digest: String, bytes: usize, problems: Vec<Problem>) -> Checked {
+        Checked {
+            digest,
+            bytes: bytes as u64,
+            is_async: false,
+            imports: Vec::new(),
+            exports: Vec::new(),
+            problems,
+            notes: Vec::new(),
+            plugin: None,
+        }
+    }
+
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.plugin.as_ref().map(|plugin| &plugin.manifest)
+    }
+}
+
+/// A component whose contract is in order.
+struct Loading<'a> {
+    engine: &'a Arc<Engine>,
+    id: PluginId,
+    kind: Kind,
+    bytes: Arc<[u8]>,
+    settings: &'a PluginSettings,
+    progress: OnProgress<'a>,
+}
+
+impl Loading<'_> {
+    async fn plugin(self, checked: &Checked) -> Result<Plugin, Vec<Problem>> {
+        let side = self.engine.side(self.kind).map_err(|why| vec![Problem::new(format!("the engine for concurrent components cannot be had: {why}"))])?;
+        let component = self.component(side, &checked.digest).await.map_err(|problem| vec![problem])?;
+        let pre = link(side, &component).map_err(|problem| vec![problem])?;
+        // Else the first attempt would pay for it.
+        let _ = component.initialize_copy_on_write_image();
+        (self.progress)(Progress::Describing);
+        let name: Arc<str> = self.id.as_str().into();
+        let permit = self.engine.describing.acquire().await;
+        let described = self.engine.spawn_guest(describe(pre.clone(), Arc::clone(&name), self.engine.home.clone())).await;
+        drop(permit);
+        let text = described.unwrap_or_else(|error| Err(Problem::new(format!("the host failed on it, which is a bug of the host: {error}")))).map_err(|problem| vec![problem])?;
+        let manifest = Manifest::read(&self.id, &text, &self.settings.tasks)?;
+        Ok(Plugin {
+            id: self.id,
+            digest: checked.digest.clone(),
+            bytes: checked.bytes,
+            manifest,
+            is_async: checked.is_async,
+            imports: checked.imports.clone(),
+            name,
+            config: Arc::new(self.settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
+            settings: Arc::new(self.settings.clone()),
+            pre,
+        })
+    }
+
+    /// From the cache, or compiled.
+    async fn component(&self, side: &Side, digest: &str) -> Result<Component, Problem> {
+        let place = self.engine.cache.place(digest, self.kind, &side.pool.engine);
+        if let Some(component) = self.cached(side, &place).await? {
+            (self.progress)(Progress::Cached);
+            return Ok(component);
+        }
+        (self.progress)(Progress::WaitingToCompile);
+        let _permit = self.engine.compiling.acquire().await;
+        // Someone else may have compiled the same in the meantime.
+        if let Some(component) = self.cached(side, &place).await? {
+            return Ok(component);
+        }
+        (self.progress)(Progress::Compiling);
+        let (from, to) = (self.engine.cache.temporary("component"), self.engine.cache.temporary("compiled"));
+        let disk = |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
+        from.write(&self.bytes).map_err(disk)?;
+        compile::compile(&self.engine.compile, self.kind, &from, &to).await?;
+        self.engine.cache.keep(&to, &place).map_err(disk)?;
+        let made = self.cached(side, &place).await?;
+        made.ok_or_else(|| Problem::new("what was compiled of it cannot be read back").hint("see the host's log; the disk of the cache folder may be failing"))
+    }
+
+    async fn cached(&self, side: &Side, place: &std::path::Path) -> Result<Option<Component>, Problem> {
+        let (engine, its_engine, place) = (Arc::clone(self.engine), side.pool.engine.clone(), place.to_owned());
+        let read = tokio::task::spawn_blocking(move || engine.cache.load(&place, &its_engine)).await;
+        read.map_err(|_| Problem::new("the host failed on its compiled form, which is a bug of the host"))
+    }
+}
+
+/// Everything that can be told of imports and exports was told before; what is left is for the host's developers too.
+fn link(side: &Side, component: &Component) -> Result<HandlerPluginPre<crate::sandbox::Sandbox>, Problem> {
+    let pre = side.linker.instantiate_pre(component).and_then(HandlerPluginPre::new);
+    pre.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
+}

@@ -1,0 +1,222 @@
+//! HTTP requests of plugins: only to places that the operator granted, only to addresses that were vetted,
+//! and all of it on the host's own threads, where a guest that computes cannot delay it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use wharf_core::bounds;
+
+use crate::control::Control;
+use crate::grants::PluginSettings;
+use crate::log::Log;
+
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(Response<WasiBody>, Io), Error>;
+
+/// The requests of one attempt.
+pub(crate) struct Outbound {
+    pub(crate) settings: Arc<PluginSettings>,
+    pub(crate) plugin: Arc<str>,
+    pub(crate) control: Control,
+    pub(crate) log: Log,
+    /// The host's own runtime.
+    pub(crate) home: Handle,
+    /// No wait of a request is longer than its attempt may be.
+    pub(crate) patience: Duration,
+    pub(crate) requests: u32,
+    /// Bytes of all responses.
+    pub(crate) received: Arc<AtomicU64>,
+}
+
+/// A request that was granted.
+struct Errand {
+    settings: Arc<PluginSettings>,
+    log: Log,
+    tls: bool,
+    host: String,
+    port: u16,
+    connect: Duration,
+    first_byte: Duration,
+    between_bytes: Duration,
+    received: Arc<AtomicU64>,
+}
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _: Io) -> Box<dyn Future<Output = Sent> + Send> {
+        match self.errand(request.uri(), options.unwrap_or_default()) {
+            Err(refused) => Box::new(async move { Err(refused) }),
+            Ok(errand) => {
+                let run = AbortOnDropJoinHandle::from(self.home.spawn(errand.run(request)));
+                Box::new(run)
+            }
+        }
+    }
+}
+
+impl Outbound {
+    fn errand(&mut self, uri: &Uri, options: RequestOptions) -> Result<Errand, Error> {
+        if self.control.ending().is_some() {
+            return Err(Error::HttpRequestDenied);
+        }
+        let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
+        if authority.as_str().contains('@') {
+            return Err(Error::HttpRequestUriInvalid);
+        }
+        let tls = uri.scheme() != Some(&Scheme::HTTP);
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let host = authority.host().to_owned();
+        if !self.settings.grants_request(tls, &host, port) {
+            let place = format!("{}://{host}:{port}", if tls { "https" } else { "http" });
+            self.log.host_line(&format!(
+                "wharf: the request to {place} is refused, since it is not granted; to grant it: http = [\"{place}\"] under [plugins.{}] in wharf.toml",
+                self.plugin
+            ));
+            return Err(Error::HttpRequestDenied);
+        }
+        if self.requests == bounds::HTTP_REQUESTS_MAX {
+            self.log.host_line(&format!("wharf: an attempt may send {} requests; this and later ones are refused", bounds::HTTP_REQUESTS_MAX));
+        }
+        if self.requests >= bounds::HTTP_REQUESTS_MAX {
+            self.requests += 1;
+            return Err(Error::ConnectionLimitReached);
+        }
+        self.requests += 1;
+        let patience = |asked: Option<Duration>, most: Duration| asked.unwrap_or(most).min(most).min(self.patience);
+        Ok(Errand {
+            settings: Arc::clone(&self.settings),
+            log: self.log.clone(),
+            tls,
+            host,
+            port,
+            connect: patience(options.connect_timeout, bounds::HTTP_CONNECT_TIMEOUT),
+            first_byte: patience(options.first_byte_timeout, self.patience),
+            between_bytes: patience(options.between_bytes_timeout, self.patience),
+            received: Arc::clone(&self.received),
+        })
+    }
+}
+
+impl Errand {
+    async fn run(self, request: Request<WasiBody>) -> Sent {
+        let address = timeout(self.connect, self.resolve()).await.map_err(|_| Error::DnsTimeout)??;
+        let stream = timeout(self.connect, TcpStream::connect(address)).await.map_err(|_| Error::ConnectionTimeout)?.map_err(Error::Connect)?;
+        if self.tls {
+            let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
+            let connector = TlsConnector::from(Arc::clone(&TRUST));
+            let stream = timeout(self.connect, connector.connect(name, stream)).await.map_err(|_| Error::ConnectionTimeout)?.map_err(Error::Tls)?;
+            self.exchange(stream, request).await
+        } else {
+            self.exchange(stream, request).await
+        }
+    }
+
+    /// Resolves once; the connection is made to the very address that was vetted, so that a name cannot
+    /// lead to one place when it is looked at and to another when it is used.
+    async fn resolve(&self) -> Result<SocketAddr, Error> {
+        let dns = |error: io::Error| Error::DnsError { rcode: Some(error.to_string()), info_code: None };
+        let bare = self.host.trim_matches(['[', ']']);
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, self.port)).await.map_err(dns)?.collect();
+        if let Some(address) = found.iter().find(|address| self.settings.grants_address(address.ip())) {
+            return Ok(*address);
+        }
+        if let Some(address) = found.first() {
+            self.log.host_line(&format!(
+                "wharf: the request to {bare} is refused: it leads to {}, which is not of the public internet; to grant it: addresses = [\"{}\"]",
+                address.ip(),
+                address.ip()
+            ));
+            return Err(Error::DestinationIpProhibited);
+        }
+        Err(Error::DestinationNotFound)
+    }
+
+    async fn exchange(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut request: Request<WasiBody>) -> Sent {
+        let most = bounds::HTTP_BODY_BYTES_MAX as usize;
+        // On the wire only a proxy is told the scheme and the host.
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+        let request = request.map(|body| Limited::new(body, most));
+        let handshake = timeout(self.connect, http1::handshake(TokioIo::new(stream)));
+        let (mut sender, connection) = handshake.await.map_err(|_| Error::ConnectionTimeout)??;
+        let connection = AbortOnDropJoinHandle::from(tokio::spawn(connection));
+        let response = timeout(self.first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
+        let body = |incoming| {
+            let paced = Paced { incoming, between_bytes: self.between_bytes, silence: Box::pin(sleep(self.between_bytes)), received: self.received };
+            Limited::new(paced, most).map_err(body_error).boxed_unsync()
+        };
+        let io: Io = Box::new(async move { Ok(connection.await?) });
+        Ok((response.map(body), io))
+    }
+}
+
+/// What `Limited` says is either its own bound or the error of the body below.
+fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    if error.is::<LengthLimitError>() {
+        return Error::HttpResponseBodySize(Some(bounds::HTTP_BODY_BYTES_MAX));
+    }
+    match error.downcast::<Error>() {
+        Ok(own) => *own,
+        Err(other) => Error::InternalError(Some(other.to_string())),
+    }
+}
+
+/// A response's body that fails when it falls silent for too long, and counts what came.
+struct Paced {
+    incoming: Incoming,
+    between_bytes: Duration,
+    /// Made on the host's runtime, so that its timer is there too.
+    silence: Pin<Box<Sleep>>,
+    received: Arc<AtomicU64>,
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+                    self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                let next = tokio::time::Instant::now() + self.between_bytes;
+                self.silence.as_mut().reset(next);
+                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Poll::Pending if self.silence.as_mut().poll(cx).is_ready() => Poll::Ready(Some(Err(Error::ConnectionReadTimeout))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+}
+
+/// The authorities that browsers trust.
+static TRUST: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+});

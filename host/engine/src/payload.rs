@@ -1,0 +1,157 @@
+//! What the host itself reads of a payload: whether it fits the task's schema, and on whose account it runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonschema::PatternOptions;
+use serde_json::Value;
+use wharf_core::key::Key;
+
+/// How many errors of one payload are told.
+const ERRORS_MAX: usize = 10;
+/// A value quoted in an error is cut after this many characters.
+const QUOTE_CHARS_MAX: usize = 80;
+
+/// Why a payload is refused. Fits "the payload of `words/count` is refused: {error}".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPayload {
+    #[error("it is not JSON, which this task's {0} needs: {1}")]
+    NotJson(&'static str, String),
+    #[error("{}", .0.join("\n"))]
+    Schema(Vec<String>),
+    #[error("at `{pointer}`, where this task finds the job's key, it has {found}: a string, a number or a boolean is expected")]
+    KeyKind { pointer: String, found: &'static str },
+    #[error("at `{pointer}`, where this task finds the job's key: {reason}")]
+    Key { pointer: String, reason: String },
+}
+
+/// A JSON pointer that finds a job's key in its payload: "/tenant".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPointer(String);
+
+impl KeyPointer {
+    /// # Errors
+    /// When `text` is no JSON pointer.
+    pub fn parse(text: &str) -> Result<KeyPointer, String> {
+        if text.starts_with('/') && !text.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
+            return Ok(KeyPointer(text.to_owned()));
+        }
+        Err(format!("`{text}` is no JSON pointer: it begins with `/` and names one field after the other, such as \"/tenant\" or \"/user/id\""))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key in `payload`: a string as it is, a number or a boolean as its JSON text; none where it is missing or null.
+    ///
+    /// # Errors
+    /// When the payload is not JSON, or has there what cannot be a key.
+    pub fn find(&self, payload: &[u8]) -> Result<Option<Key>, BadPayload> {
+        let value = json(payload, "key")?;
+        let text = match value.pointer(&self.0) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => text.clone(),
+            Some(plain @ (Value::Number(_) | Value::Bool(_))) => plain.to_string(),
+            Some(Value::Array(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an array" }),
+            Some(Value::Object(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an object" }),
+        };
+        text.parse().map(Some).map_err(|bad: wharf_core::ids::BadId| BadPayload::Key { pointer: self.0.clone(), reason: bad.to_string() })
+    }
+}
+
+/// A JSON Schema, ready to use.
+#[derive(Clone)]
+pub struct Schema {
+    text: Arc<str>,
+    validator: Arc<jsonschema::Validator>,
+}
+
+impl Schema {
+    /// # Errors
+    /// When `text` is not JSON or no schema.
+    pub fn parse(text: &str) -> Result<Schema, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+        // Patterns come from plugins and run on the host: an engine that never backtracks cannot be made to hang.
+        let validator = jsonschema::options()
+            .with_pattern_options(PatternOptions::regex())
+            .build(&value)
+            .map_err(|error| format!("is no JSON Schema: {error}"))?;
+        Ok(Schema { text: text.into(), validator: Arc::new(validator) })
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// # Errors
+    /// The first ten places where `payload` does not fit.
+    pub fn check(&self, payload: &[u8]) -> Result<(), BadPayload> {
+        let value = json(payload, "schema")?;
+        let errors: Vec<String> = self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| told(&error)).collect();
+        if errors.is_empty() { Ok(()) } else { Err(BadPayload::Schema(errors)) }
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Schema").field(&self.text).finish()
+    }
+}
+
+fn told(error: &jsonschema::ValidationError<'_>) -> String {
+    let path = error.instance_path().to_string();
+    let place = if path.is_empty() { "at its top".to_owned() } else { format!("at `{path}`") };
+    let whole = error.to_string();
+    let quoted = error.instance().to_string();
+    // The text begins with the value itself, which may be the whole payload.
+    let what = match whole.strip_prefix(&quoted) {
+        Some(rest) if quoted.chars().count() > QUOTE_CHARS_MAX => {
+            format!("{}...{rest}", quoted.chars().take(QUOTE_CHARS_MAX).collect::<String>())
+        }
+        _ => whole,
+    };
+    format!("{place}: {what}")
+}
+
+fn json(payload: &[u8], needed_for: &'static str) -> Result<Value, BadPayload> {
+    serde_json::from_slice(payload).map_err(|error| BadPayload::NotJson(needed_for, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_scalar_or_nothing() {
+        let pointer = KeyPointer::parse("/a/b").unwrap();
+        let find = |text: &str| pointer.find(text.as_bytes()).map(|key| key.map(|key| key.to_string())).map_err(|bad| bad.to_string());
+        assert_eq!(find(r#"{"a":{"b":"x"}}"#), Ok(Some("x".into())));
+        assert_eq!(find(r#"{"a":{"b":7}}"#), Ok(Some("7".into())));
+        assert_eq!(find(r#"{"a":{"b":true}}"#), Ok(Some("true".into())));
+        assert_eq!(find(r#"{"a":{"b":null}}"#), Ok(None));
+        assert_eq!(find("[]"), Ok(None));
+        assert!(find(r#"{"a":{"b":[]}}"#).unwrap_err().contains("at `/a/b`"));
+        assert!(find(r#"{"a":{"b":""}}"#).unwrap_err().contains("it is empty"));
+        assert!(find("\u{89}PNG").unwrap_err().starts_with("it is not JSON, which this task's key needs"));
+        assert!(KeyPointer::parse("tenant").is_err());
+        assert!(KeyPointer::parse("/a~2").is_err());
+    }
+
+    #[test]
+    fn a_schema_names_every_place_that_does_not_fit() {
+        let schema = Schema::parse(r#"{"type":"object","required":["text"],"properties":{"n":{"type":"integer"}}}"#).unwrap();
+        assert_eq!(schema.check(br#"{"text":"x"}"#), Ok(()));
+        let told = schema.check(br#"{"n":"x"}"#).unwrap_err().to_string();
+        assert!(told.contains("at `/n`: \"x\" is not of type \"integer\""), "{told}");
+        assert!(told.contains("\"text\" is a required property"), "{told}");
+    }
+
+    #[test]
+    fn a_schema_cannot_make_the_host_hang_or_fetch() {
+        let schema = Schema::parse(r#"{"type":"string","pattern":"^(a+)+$"}"#).unwrap();
+        let payload = format!("\"{}!\"", "a".repeat(10_000));
+        assert!(schema.check(payload.as_bytes()).is_err());
+        assert!(Schema::parse(r#"{"$ref":"http://127.0.0.1:1/x.json"}"#).is_err());
+    }
+}

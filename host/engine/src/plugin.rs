@@ -1,0 +1,36 @@
+//! A plugin that is compiled, linked and ready to be called.
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime_wasi_config::WasiConfigVariables;
+use wharf_core::ids::PluginId;
+
+use crate::grants::PluginSettings;
+use crate::imports::HandlerPluginPre;
+use crate::manifest::Manifest;
+use crate::sandbox::Sandbox;
+
+/// Never changes; a plugin that is replaced is another one. Attempts hold it by `Arc`, and the last one frees it.
+pub struct Plugin {
+    pub id: PluginId,
+    /// SHA-256 of the component, in hex.
+    pub digest: String,
+    /// The size of the component.
+    pub bytes: u64,
+    pub manifest: Manifest,
+    /// Needs component-model concurrency.
+    pub is_async: bool,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
+    pub(crate) name: Arc<str>,
+    pub(crate) settings: Arc<PluginSettings>,
+    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) pre: HandlerPluginPre<Sandbox>,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("id", &self.id).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}

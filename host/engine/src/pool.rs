@@ -1,0 +1,95 @@
+//! How wasmtime is set up: what guests may be made of, and where their memory comes from.
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wharf_core::bounds;
+
+/// Sandboxes beyond the attempts: plugins that are being loaded describe themselves in one.
+pub(crate) const DESCRIBING_MAX: u32 = 4;
+/// Without a pool each sandbox maps its own memory, and the kernel's count of mappings ends some thousands later.
+const WITHOUT_POOL_MAX: u32 = 1000;
+
+/// Which of the two engines: component-model concurrency costs each call some microseconds and is the younger
+/// part of wasmtime, so that only components which need it get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Sync,
+    Async,
+}
+
+impl Kind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Sync => "sync",
+            Kind::Async => "async",
+        }
+    }
+}
+
+/// An engine and how many attempts it takes at once.
+pub(crate) struct Pool {
+    pub(crate) engine: Engine,
+    pub(crate) attempts: u32,
+    pub(crate) pooled: bool,
+}
+
+/// An engine for up to `attempts` at once: with a pool of that size, or the largest smaller one that can be had, or none.
+///
+/// # Errors
+/// When wasmtime cannot run here at all.
+pub(crate) fn pool(kind: Kind, attempts: u32) -> wasmtime::Result<Pool> {
+    let mut sizes = vec![attempts, attempts / 4, 64];
+    sizes.retain(|size| *size > 0 && *size <= attempts);
+    sizes.dedup();
+    for size in sizes {
+        let mut config = config(kind);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(size + DESCRIBING_MAX)));
+        match Engine::new(&config) {
+            Ok(engine) => return Ok(Pool { engine, attempts: size, pooled: true }),
+            Err(error) => tracing::warn!(attempts = size, "no sandbox pool of this size can be had here: {error:#}"),
+        }
+    }
+    Ok(Pool { engine: compiler(kind)?, attempts: attempts.min(WITHOUT_POOL_MAX), pooled: false })
+}
+
+/// An engine to compile with: what it makes runs on the pooled one of the same kind.
+pub(crate) fn compiler(kind: Kind) -> wasmtime::Result<Engine> {
+    Engine::new(&config(kind))
+}
+
+/// Everything here that changes compiled code must be the same for compiling and running.
+fn config(kind: Kind) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(kind == Kind::Async)
+        .wasm_memory64(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .max_wasm_stack(bounds::WASM_STACK_BYTES)
+        .async_stack_size(bounds::ASYNC_STACK_BYTES);
+    config
+}
+
+fn slots(sandboxes: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    // A component has about four core instances and two tables; guests of interpreted languages have more.
+    pool.total_component_instances(sandboxes)
+        .total_stacks(sandboxes)
+        .total_core_instances((sandboxes * 8).max(bounds::INSTANCES_MAX as u32))
+        .total_memories((sandboxes * 2).max(bounds::MEMORIES_MAX as u32))
+        .total_tables((sandboxes * 4).max(bounds::TABLES_MAX as u32))
+        .max_memories_per_module(bounds::MEMORIES_MAX as u32)
+        .max_tables_per_module(bounds::TABLES_MAX as u32)
+        .table_elements(bounds::TABLE_ELEMENTS_MAX)
+        .max_core_instance_size(4 << 20)
+        .max_component_instance_size(4 << 20)
+        .max_memory_size(bounds::MEMORY_BYTES_MAX as usize)
+        .max_unused_warm_slots(100);
+    // Pages that an attempt touched stay with the slot and are zeroed for the next one: with the kernel's help only
+    // those that were written, else all of them, which pays for few.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 << 20).table_keep_resident(64 << 10);
+    } else {
+        pool.linear_memory_keep_resident(64 << 10).decommit_batch_size(16);
+    }
+    pool
+}

@@ -1,0 +1,241 @@
+//! One attempt in its sandbox, from the first instruction to the outcome.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+use wasmtime_wasi::I32Exit;
+use wharf_core::bounds;
+use wharf_core::outcome::{self, Bill, Clock, Interruption, Outcome};
+
+use crate::call::{Attending, Call, Ended};
+use crate::control::{Control, Ending};
+use crate::imports::{Failure, Job};
+use crate::log::Log;
+use crate::memory::Denied;
+use crate::meter::{Meter, Metered};
+use crate::plugin::Plugin;
+use crate::report::{self, Parts};
+use crate::sandbox::{Furnishing, Sandbox};
+
+/// All that one attempt is run with.
+pub(crate) struct Run {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) call: Call,
+    pub(crate) attending: Arc<dyn Attending>,
+    pub(crate) control: Control,
+    pub(crate) home: Handle,
+    pub(crate) began: Instant,
+}
+
+/// What the guest itself came to; `None` if it was ended while it waited.
+type Came = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
+
+/// There was no room in the pool: nothing has happened, the attempt can be tried again.
+pub(crate) struct NoRoom;
+
+impl Run {
+    /// # Errors
+    /// When the pool has no room at this moment.
+    pub(crate) async fn once(&self) -> Result<Ended, NoRoom> {
+        let making = Instant::now();
+        let log = Log::new(Arc::clone(&self.attending), self.control.clone());
+        let received = Arc::new(AtomicU64::new(0));
+        let mut store = match self.furnish(&log, &received) {
+            Ok(sandbox) => Store::new(self.plugin.pre.engine(), sandbox),
+            Err(why) => return Ok(self.ended(Outcome::Interrupted(Interruption::Host, why), Bill::default())),
+        };
+        let meter = Meter::new(self.call.allowance.cpu);
+        self.bound(&mut store, &meter);
+
+        let mut made = None;
+        let guest = async {
+            let instance = self.plugin.pre.instantiate_async(&mut store).await?;
+            made = Some(making.elapsed());
+            let job = self.job();
+            instance.wharf_plugin_handler().call_handle(&mut store, &job).await
+        };
+        let came = Metered { inner: Box::pin(guest), meter: Arc::clone(&meter), control: self.control.clone() }.await;
+        if let Some(Err(error)) = &came
+            && made.is_none()
+            && is_want_of_room(error)
+            && self.control.ending().is_none()
+        {
+            return Err(NoRoom);
+        }
+
+        let log_bytes = log.finish();
+        let judged = Judged { run: self, sandbox: store.data(), stderr: log.last_lines() };
+        let outcome = judged.outcome(came);
+        let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
+        let bill = Bill {
+            queue_wait: Duration::ZERO,
+            guest: meter.spent(),
+            wall: Duration::ZERO,
+            memory_peak_bytes: store.data().space.peak_bytes(),
+            in_bytes: self.call.payload.len() as u64 + received.load(Ordering::Relaxed),
+            out_bytes: result_bytes + store.data().sent.chunk_bytes + log_bytes,
+        };
+        let leaving = Instant::now();
+        drop(store);
+        let mut ended = self.ended(outcome, bill);
+        ended.sandbox = made.unwrap_or_default() + leaving.elapsed();
+        Ok(ended)
+    }
+
+    fn furnish(&self, log: &Log, received: &Arc<AtomicU64>) -> Result<Sandbox, String> {
+        let furnishing = Furnishing {
+            plugin: Arc::clone(&self.plugin.name),
+            settings: Arc::clone(&self.plugin.settings),
+            config: Arc::clone(&self.plugin.config),
+            attending: Arc::clone(&self.attending),
+            control: self.control.clone(),
+            allowance: self.call.allowance.clone(),
+            log: log.clone(),
+            home: self.home.clone(),
+            received: Arc::clone(received),
+        };
+        Sandbox::new(furnishing, self.began)
+    }
+
+    fn bound(&self, store: &mut Store<Sandbox>, meter: &Arc<Meter>) {
+        bound(store);
+        let (meter, control) = (Arc::clone(meter), self.control.clone());
+        store.epoch_deadline_callback(move |_| meter.tick(&control));
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            id: self.call.job.clone(),
+            task: self.call.task.clone(),
+            key: self.call.key.clone(),
+            payload: self.call.payload.to_vec(),
+            attempt: self.call.attempt,
+        }
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome, bill: Bill) -> Ended {
+        Ended { outcome, bill: Bill { wall: self.began.elapsed(), ..bill }, sandbox: Duration::ZERO }
+    }
+}
+
+/// The bounds that do not depend on the attempt.
+pub(crate) fn bound(store: &mut Store<Sandbox>) {
+    store.limiter(|sandbox| &mut sandbox.space);
+    store.set_max_component_handles(bounds::HANDLES_MAX);
+    store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
+    store.set_epoch_deadline(1);
+}
+
+/// The pool is used up, or, where there is none, the kernel's mappings.
+pub(crate) fn is_want_of_room(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>() || error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::OutOfMemory)
+}
+
+/// An attempt that came to its end, and what is known of it.
+struct Judged<'a> {
+    run: &'a Run,
+    sandbox: &'a Sandbox,
+    stderr: Vec<String>,
+}
+
+impl Judged<'_> {
+    fn outcome(&self, came: Came) -> Outcome {
+        let outcome = match (self.run.control.ending(), came) {
+            (Some(ending), came) => self.by_host(ending, came.as_ref().and_then(|came| came.as_ref().err())),
+            (None, Some(Ok(Ok(result)))) => self.returned(result),
+            (None, Some(Ok(Err(failure)))) => Outcome::Failed(failed(failure)),
+            (None, Some(Err(error))) => self.by_guest(&error),
+            (None, None) => Outcome::Interrupted(Interruption::Host, "the attempt was dropped by its host: a bug of the host".to_owned()),
+        };
+        // Whatever else it came to after it was asked to end: it was cancelled.
+        match outcome {
+            Outcome::Returned(_) | Outcome::Interrupted(..) => outcome,
+            _ if self.run.control.is_cancel_asked() => Outcome::Cancelled,
+            _ => outcome,
+        }
+    }
+
+    fn by_host(&self, ending: &Ending, error: Option<&wasmtime::Error>) -> Outcome {
+        let told = |what: String, advice: String| self.report(what, error, advice);
+        match ending {
+            Ending::Cancelled => Outcome::Cancelled,
+            Ending::Stopped(why, report) => Outcome::Interrupted(*why, report.clone()),
+            Ending::Output(what) => Outcome::OutputBound(told(format!("an output bound was reached: {what}"), String::new())),
+            Ending::TimedOut(clock, limit) => {
+                let (what, key) = match clock {
+                    Clock::Wall => (format!("timed out: it ran for {limit:?}"), "timeout"),
+                    Clock::Cpu => (format!("timed out: it used {limit:?} of guest time"), "cpu"),
+                    Clock::Stall => (format!("stalled: for {limit:?} it sent no output and told no progress"), "stall"),
+                };
+                let report = told(what, self.raise(key, "\"...\""));
+                Outcome::TimedOut { clock: *clock, limit: *limit, report }
+            }
+        }
+    }
+
+    fn returned(&self, result: Vec<u8>) -> Outcome {
+        let most = bounds::OUTPUT_BYTES_MAX;
+        if result.len() as u64 > most {
+            let what = format!("the result has {} bytes; {most} is the most", result.len());
+            return Outcome::OutputBound(self.report(what, None, "send large output in chunks with `emit`".to_owned()));
+        }
+        if self.sandbox.sent.refused {
+            let what = "it returned, but not all of its chunks were taken: an attempt's chunks have a bound".to_owned();
+            return Outcome::OutputBound(self.report(what, None, "send less, or end when `emit` fails".to_owned()));
+        }
+        Outcome::Returned(result)
+    }
+
+    fn by_guest(&self, error: &wasmtime::Error) -> Outcome {
+        if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+            let what = format!("the plugin called exit({code}) instead of returning");
+            return Outcome::Trapped(self.report(what, None, "return a result or a failure from `handle`".to_owned()));
+        }
+        match self.sandbox.space.denied() {
+            Denied::Memory => {
+                let limit_bytes = self.run.call.allowance.memory_bytes;
+                let what = format!("out of memory: {} is what this task may have", bytesize::ByteSize(limit_bytes).display().iec());
+                let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
+                return Outcome::OutOfMemory { limit_bytes, report };
+            }
+            Denied::Table => {
+                let what = format!("it grew its tables beyond {} elements in all", bounds::TABLE_ELEMENTS_MAX);
+                return Outcome::Trapped(self.report(what, Some(error), String::new()));
+            }
+            Denied::Nothing => {}
+        }
+        let root = error.root_cause().to_string();
+        // The one error of wasmtime's that has no type of its own.
+        if root.contains("fuel allocated for hostcalls") {
+            let what = format!("more than {} MiB crossed between plugin and host in one call", bounds::HOSTCALL_BYTES_MAX / bounds::MIB);
+            return Outcome::OutputBound(self.report(what, Some(error), "send large output in chunks with `emit`".to_owned()));
+        }
+        if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+            let what = format!("it holds more than {} things of the host at once: jobs in the making, streams, files, requests", bounds::HOST_RESOURCES_MAX);
+            return Outcome::Trapped(self.report(what, Some(error), "drop what is not needed any more".to_owned()));
+        }
+        let what = error.downcast_ref::<Trap>().map_or(root, |trap| report::trap_words(*trap));
+        Outcome::Trapped(self.report(format!("trapped: {what}"), Some(error), String::new()))
+    }
+
+    fn report(&self, what: String, error: Option<&wasmtime::Error>, advice: String) -> String {
+        Parts { what, error, stderr: &self.stderr, advice }.text()
+    }
+
+    fn raise(&self, key: &str, value: &str) -> String {
+        let (plugin, task) = (&self.run.plugin.id, &self.run.call.task);
+        format!("if that is too little, say {key} = {value} under [tasks.{task}] in the manifest, or under [plugins.{plugin}.tasks.{task}] in wharf.toml")
+    }
+}
+
+fn failed(failure: Failure) -> outcome::Failure {
+    match failure {
+        Failure::Retry(why) => outcome::Failure::Retry(report::bounded(why)),
+        Failure::RetryAfter((why, after_ms)) => outcome::Failure::RetryAfter(report::bounded(why), Duration::from_millis(after_ms)),
+        Failure::Discard(why) => outcome::Failure::Discard(report::bounded(why)),
+    }
+}

@@ -1,0 +1,123 @@
+//! What one attempt sees of the host: the data of its store. Made for one attempt, gone with it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wharf_core::bounds;
+use wharf_core::job::Stream;
+
+use crate::call::{Allowance, Attending};
+use crate::control::Control;
+use crate::grants::PluginSettings;
+use crate::log::Log;
+use crate::memory::Space;
+use crate::outbound::Outbound;
+
+pub(crate) struct Sandbox {
+    pub(crate) attending: Arc<dyn Attending>,
+    pub(crate) control: Control,
+    pub(crate) allowance: Allowance,
+    pub(crate) began: Instant,
+    pub(crate) space: Space,
+    pub(crate) sent: Sent,
+    pub(crate) table: ResourceTable,
+    /// In place of `table` once the attempt was ended: without a handle nothing can be reached.
+    void: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+    config: Arc<WasiConfigVariables>,
+}
+
+/// What the attempt has handed out so far.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub(crate) chunks: u64,
+    pub(crate) chunk_bytes: u64,
+    /// A chunk was refused for the bound of all chunks: the output is not whole.
+    pub(crate) refused: bool,
+    pub(crate) jobs: usize,
+    /// Of jobs enqueued and of jobs in the making.
+    pub(crate) job_bytes: u64,
+}
+
+/// All that a sandbox is made from.
+pub(crate) struct Furnishing {
+    pub(crate) plugin: Arc<str>,
+    pub(crate) settings: Arc<PluginSettings>,
+    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) attending: Arc<dyn Attending>,
+    pub(crate) control: Control,
+    pub(crate) allowance: Allowance,
+    pub(crate) log: Log,
+    pub(crate) home: Handle,
+    pub(crate) received: Arc<AtomicU64>,
+}
+
+impl Sandbox {
+    /// # Errors
+    /// When a granted folder cannot be opened.
+    pub(crate) fn new(with: Furnishing, began: Instant) -> Result<Sandbox, String> {
+        let mut wasi = WasiCtx::builder();
+        wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
+        wasi.stdout(with.log.writer(Stream::Stdout)).stderr(with.log.writer(Stream::Stderr));
+        for (name, value) in &with.settings.env {
+            wasi.env(name, value);
+        }
+        for dir in &with.settings.dirs {
+            let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(&dir.host, &dir.guest, perms)
+                .map_err(|error| format!("the folder {} that is granted to `{}` cannot be opened: {error}", dir.host.display(), with.plugin))?;
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(bounds::HOST_RESOURCES_MAX);
+        let outbound = Outbound {
+            settings: with.settings,
+            plugin: with.plugin,
+            control: with.control.clone(),
+            log: with.log,
+            home: with.home,
+            patience: with.allowance.timeout,
+            requests: 0,
+            received: with.received,
+        };
+        Ok(Sandbox {
+            space: Space::new(with.allowance.memory_bytes),
+            attending: with.attending,
+            control: with.control,
+            allowance: with.allowance,
+            began,
+            sent: Sent::default(),
+            table,
+            void: ResourceTable::new(),
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound,
+            config: with.config,
+        })
+    }
+
+    pub(crate) fn config(&self) -> &WasiConfigVariables {
+        &self.config
+    }
+}
+
+impl WasiView for Sandbox {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let table = if self.control.ending().is_some() { &mut self.void } else { &mut self.table };
+        WasiCtxView { ctx: &mut self.wasi, table }
+    }
+}
+
+impl WasiHttpView for Sandbox {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let table = if self.control.ending().is_some() { &mut self.void } else { &mut self.table };
+        WasiHttpCtxView { hooks: &mut self.outbound, table, ctx: &mut self.http }
+    }
+}

@@ -1,0 +1,83 @@
+//! Guests that compute without end: others get their turn, and the host's own timers do not notice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wharf_core::outcome::{Clock, Outcome};
+use wharf_engine::Control;
+
+use crate::scene::{Scene, assert_returned, call, words_call};
+
+fn percentiles(mut times: Vec<Duration>) -> String {
+    times.sort();
+    format!("p50 {:?}, p95 {:?}, max {:?}", times[times.len() / 2], times[times.len() * 95 / 100], times[times.len() - 1])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_attempts_pass_eight_that_loop() {
+    let scene = Scene::new(16);
+    let (villain, words) = (scene.load("villain").await, scene.load("words").await);
+    let controls: Vec<Control> = (0..8).map(|_| Control::new()).collect();
+    let loops: Vec<_> = controls.iter().map(|c| scene.begin(&villain, call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), c)).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    let (mut small, mut timers) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        let asked = Instant::now();
+        assert_returned(&scene.run(&words, words_call(&words)).await.0);
+        small.push(asked.elapsed());
+        let asked = Instant::now();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        timers.push(asked.elapsed().saturating_sub(Duration::from_millis(5)));
+    }
+    println!("small attempts beside eight loops on two threads: {}", percentiles(small.clone()));
+    println!("lateness of the host's timers of 5 ms meanwhile: {}", percentiles(timers.clone()));
+    assert!(loops.iter().all(|running| !running.is_finished()), "all small ones ended while all eight ran");
+    small.sort();
+    timers.sort();
+    assert!(small[50] < Duration::from_millis(100), "{:?}", small[50]);
+    assert!(timers[50] < Duration::from_millis(50), "{:?}", timers[50]);
+    for control in &controls {
+        control.ask_cancel();
+        control.stop(wharf_core::outcome::Interruption::Drain, String::new());
+    }
+    for running in loops {
+        running.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_time_is_exact_also_where_guests_take_turns() {
+    let scene = Scene::new(8);
+    let villain = scene.load("villain").await;
+    let running: Vec<_> = (0..6)
+        .map(|_| scene.begin(&villain, call(&villain, "frugal", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), &Control::new()))
+        .collect();
+    for attempt in running {
+        let ended = attempt.await.unwrap();
+        assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Cpu, .. }), "{:?}", ended.outcome);
+        println!("allowed 200 ms: used {:?} in {:?}", ended.bill.guest, ended.bill.wall);
+        assert!(ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(300), "{:?}", ended.bill);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_s_own_sleep_is_not_delayed_by_loops() {
+    let scene = Scene::new(16);
+    let villain = scene.load("villain").await;
+    let loops: Vec<_> = (0..4)
+        .map(|_| scene.begin(&villain, call(&villain, "do", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), &Control::new()))
+        .collect();
+    let mut late = Vec::new();
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_returned(&scene.run(&villain, call(&villain, "do", r#"{"do":"sleep","ms":20}"#)).await.0);
+        late.push(asked.elapsed().saturating_sub(Duration::from_millis(20)));
+    }
+    println!("lateness of a guest's sleep beside four loops: {}", percentiles(late.clone()));
+    late.sort();
+    assert!(late[10] < Duration::from_millis(50), "{late:?}");
+    for running in loops {
+        running.await.unwrap();
+    }
+}

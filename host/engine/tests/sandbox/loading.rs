@@ -1,0 +1,104 @@
+//! From a file to a plugin: compiled once, in a process that may die, kept where only the host may write.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use wharf_engine::{Compile, Engine, Progress, Settings, compile_child_main};
+
+use crate::scene::{child, component, settings};
+
+/// Not a test when it is run among the others: the compiling process of those below.
+#[test]
+fn the_compiling_process() {
+    let args: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
+    if !args.is_empty() {
+        std::process::exit(i32::from(compile_child_main(args)));
+    }
+}
+
+fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
+    Engine::new(Settings { attempts: 2, guest_threads: 1, cache_dir: cache.to_owned(), compile }).unwrap()
+}
+
+/// Loads `words`, and says which steps it took; `Err` is the explanation.
+async fn load(engine: &Arc<Engine>) -> Result<Vec<Progress>, String> {
+    let steps = Mutex::new(Vec::new());
+    let loaded = engine.load("words".parse().unwrap(), component("words").await, &settings(""), &|step| steps.lock().unwrap().push(step)).await;
+    loaded.map(|_| steps.into_inner().unwrap()).map_err(|error| error.to_string())
+}
+
+fn compiled_files(cache: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_compiled_once_in_a_process_of_its_own() {
+    let cache = tempfile::tempdir().unwrap();
+    let cache = cache.path().join("deep/cache");
+    let steps = load(&engine(&cache, child())).await.unwrap();
+    assert_eq!(steps, [Progress::Checking, Progress::WaitingToCompile, Progress::Compiling, Progress::Describing]);
+    assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(compiled_files(&cache).len(), 2, "the compiled form and its digest, and nothing temporary: {:?}", compiled_files(&cache));
+    let again = load(&engine(&cache, child())).await.unwrap();
+    assert_eq!(again, [Progress::Checking, Progress::Cached, Progress::Describing]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_in_the_cache_is_made_again() {
+    let cache = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let engine = engine(cache.path(), Compile::Here);
+    load(&engine).await.unwrap();
+    let compiled = compiled_files(cache.path()).into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
+    let whole = std::fs::read(&compiled).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [flipped, whole[..whole.len() / 2].to_vec(), Vec::new()] {
+        // Replaced, not written into: the old file may be mapped.
+        std::fs::remove_file(&compiled).unwrap();
+        std::fs::write(&compiled, damaged).unwrap();
+        assert!(load(&engine).await.unwrap().contains(&Progress::Compiling));
+        assert_eq!(std::fs::read(&compiled).unwrap().len(), whole.len());
+    }
+    // Compiled code is refused as a plugin.
+    let refused = engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
+    assert!(refused.starts_with("it is compiled already (a .cwasm file): native code from outside is never run"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_others_may_write_is_no_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = Engine::new(Settings { attempts: 1, guest_threads: 1, cache_dir: cache.path().to_owned(), compile: Compile::Here });
+    let told = refused.err().unwrap().to_string();
+    assert!(told.contains("may be written by others") && told.contains("chmod 700"), "{told}");
+}
+
+fn shell(script: &str) -> Compile {
+    Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compiling_process_that_dies_takes_nothing_with_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let cache = cache.path().join("cache");
+    let cases = [
+        (shell("kill -9 $$"), "the process that compiled it was ended by signal 9"),
+        (shell("echo 'memory allocation of 77 bytes failed' >&2; kill -6 $$"), "compiling it takes more than 4.0 GiB of memory"),
+        (shell("kill -XCPU $$"), "compiling it takes too long"),
+        (shell("echo 'no such instruction' >&2; exit 1"), "it cannot be compiled: no such instruction"),
+        (shell("yes | head -c 1000000 >&2; exit 1"), "it cannot be compiled: y"),
+        (Compile::Child { program: "/no/such/program".into(), args: Vec::new() }, "the compiling process cannot be run"),
+        (shell("exit 0"), "the cache folder does not take what is compiled"),
+    ];
+    for (compile, says) in cases {
+        let told = load(&engine(&cache, compile)).await.unwrap_err();
+        assert!(told.contains(says), "`{says}` is not in {told}");
+        assert_eq!(compiled_files(&cache), Vec::<PathBuf>::new(), "nothing is left behind");
+    }
+    load(&engine(&cache, child())).await.unwrap();
+}

@@ -1,0 +1,11 @@
+//! Real components in real sandboxes: each bound is hit, each mistake explained, and the neighbours go on.
+
+mod scene;
+
+mod ends;
+mod floods;
+mod stops;
+mod fairness;
+mod outside;
+mod loading;
+mod explained;

@@ -1,0 +1,155 @@
+//! An engine with the example plugins, and someone who attends to attempts and writes down what they say.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use wharf_core::job::Stream;
+use wharf_core::outcome::Outcome;
+use wharf_engine::{Allowance, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings, toml_text};
+
+/// What attempts said.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) chunks: Mutex<Vec<Vec<u8>>>,
+    pub(crate) lines: Mutex<Vec<(Stream, String)>>,
+    pub(crate) dropped: Mutex<u64>,
+    pub(crate) progress: Mutex<Vec<(f32, String)>>,
+    pub(crate) jobs: Mutex<Vec<GuestJob>>,
+    /// If there is one, each chunk waits for a permit of it.
+    pub(crate) gate: Option<Arc<Semaphore>>,
+}
+
+impl Attending for Heard {
+    fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        async {
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            self.chunks.lock().unwrap().push(chunk);
+            Ok(())
+        }
+        .boxed()
+    }
+    fn log(&self, stream: Stream, line: String) {
+        self.lines.lock().unwrap().push((stream, line));
+    }
+    fn log_dropped(&self, lines: u64) {
+        *self.dropped.lock().unwrap() += lines;
+    }
+    fn progress(&self, fraction: f32, note: String) {
+        self.progress.lock().unwrap().push((fraction, note));
+    }
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
+        let mut all = self.jobs.lock().unwrap();
+        let ids = (0..jobs.len()).map(|n| format!("job-{}", all.len() + n)).collect();
+        all.extend(jobs);
+        Ok(ids)
+    }
+}
+
+impl Heard {
+    pub(crate) fn stderr(&self) -> String {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|(stream, _)| *stream == Stream::Stderr).map(|(_, line)| format!("{line}\n")).collect()
+    }
+}
+
+pub(crate) struct Scene {
+    pub(crate) engine: Arc<Engine>,
+}
+
+/// Compiled code is kept from one test to the next: compiling is not what they are about.
+pub(crate) fn shared_cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine-cache")
+}
+
+/// The compiling process is this very test program, told to run one test only: see `loading::the_compiling_process`.
+pub(crate) fn child() -> Compile {
+    let args = ["--exact", "loading::the_compiling_process", "--nocapture", "--"];
+    Compile::Child { program: std::env::current_exe().unwrap(), args: args.map(OsString::from).into() }
+}
+
+pub(crate) async fn component(name: &'static str) -> Arc<[u8]> {
+    let path = tokio::task::spawn_blocking(move || plugins::build(name)).await.unwrap().unwrap();
+    std::fs::read(path).unwrap().into()
+}
+
+pub(crate) fn settings(toml: &str) -> PluginSettings {
+    toml_text::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+impl Scene {
+    pub(crate) fn new(attempts: u32) -> Scene {
+        let settings = Settings { attempts, guest_threads: 2, cache_dir: shared_cache(), compile: Compile::Here };
+        Scene { engine: Engine::new(settings).unwrap() }
+    }
+
+    pub(crate) async fn load(&self, name: &'static str) -> Arc<Plugin> {
+        self.load_with(name, "").await
+    }
+
+    pub(crate) async fn load_with(&self, name: &'static str, toml: &str) -> Arc<Plugin> {
+        let bytes = component(name).await;
+        let loaded = self.engine.load(name.parse().unwrap(), bytes, &settings(toml), &|_| {}).await;
+        loaded.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Begins an attempt, heard by `heard`, on the string of `control`.
+    pub(crate) fn begin(&self, plugin: &Arc<Plugin>, call: Call, heard: &Arc<Heard>, control: &Control) -> tokio::task::JoinHandle<Ended> {
+        let attending: Arc<dyn Attending> = Arc::clone(heard) as _;
+        tokio::spawn(self.engine.call(Arc::clone(plugin), call, attending, control.clone()))
+    }
+
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> (Ended, Arc<Heard>) {
+        let heard = Arc::new(Heard::default());
+        let ended = self.begin(plugin, call, &heard, &Control::new()).await.unwrap();
+        (ended, heard)
+    }
+
+    /// The same, with a neighbour that calls `words` again and again meanwhile; it must always be served promptly.
+    pub(crate) async fn run_beside(&self, neighbour: &Arc<Plugin>, plugin: &Arc<Plugin>, call: Call) -> (Ended, Arc<Heard>) {
+        let heard = Arc::new(Heard::default());
+        let mut running = self.begin(plugin, call, &heard, &Control::new());
+        let mut served = 0;
+        let ended = loop {
+            let asked = Instant::now();
+            let (words, _) = self.run(neighbour, words_call(neighbour)).await;
+            assert_returned(&words);
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(2), "a neighbour's small attempt took {took:?}");
+            served += 1;
+            if let Some(ended) = (&mut running).now_or_never() {
+                break ended.unwrap();
+            }
+        };
+        assert!(served > 0);
+        (ended, heard)
+    }
+}
+
+pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> Call {
+    Call {
+        job: "0000000000001".to_owned(),
+        task: task.to_owned(),
+        key: None,
+        payload: payload.into().into_bytes().into(),
+        attempt: 1,
+        allowance: Allowance::of(&plugin.manifest.tasks[task]),
+    }
+}
+
+pub(crate) fn words_call(words: &Plugin) -> Call {
+    call(words, "count", r#"{"text": "one two\nthree"}"#)
+}
+
+pub(crate) fn assert_returned(ended: &Ended) -> String {
+    match &ended.outcome {
+        Outcome::Returned(result) => String::from_utf8_lossy(result).into_owned(),
+        other => panic!("expected a result: {other:?}"),
+    }
+}

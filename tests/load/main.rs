@@ -1,0 +1,51 @@
+//! What a host takes when nothing happens: memory and processor time with ten plugins loaded.
+//!
+//! `cargo bench -p wharf --bench load`
+
+#[path = "../harness/mod.rs"]
+#[expect(dead_code, reason = "the harness serves the tests, too")]
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::Setup;
+
+const PLUGINS: usize = 10;
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A line of `/proc/<pid>/status`, in KiB.
+fn status_kib(pid: i32, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the host runs, on Linux");
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// Ticks of processor time so far, of a hundred a second.
+fn ticks(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the host runs, on Linux");
+    let after_name = text.rsplit(')').next().expect("a name in parentheses");
+    let fields: Vec<u64> = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse().expect("a number")).collect();
+    fields.iter().sum()
+}
+
+fn main() {
+    let setup = (0..PLUGINS).fold(Setup::default(), |setup, n| setup.plugin_as("words", &format!("words-{n}")));
+    // The first start compiles; the second is the one that a user sees every day.
+    let mut host = setup.start();
+    host.terminate();
+    let start = Instant::now();
+    host.start();
+    while !host.is_ready() {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let ready = start.elapsed();
+    let before = ticks(host.pid());
+    std::thread::sleep(IDLE);
+    let busy = ticks(host.pid()) - before;
+    println!("an idle host with {PLUGINS} plugins");
+    println!("  ready after           {:>8.0} ms (from the start of the process, compiled code from the cache)", ready.as_secs_f64() * 1e3);
+    println!("  resident memory       {:>8.1} MiB", status_kib(host.pid(), "VmRSS") as f64 / 1024.0);
+    println!("  of it not from files  {:>8.1} MiB", status_kib(host.pid(), "RssAnon") as f64 / 1024.0);
+    println!("  threads               {:>8}", status_kib(host.pid(), "Threads"));
+    println!("  processor time        {:>8.2} % of one core over {} s", busy as f64 / IDLE.as_secs_f64(), IDLE.as_secs());
+}
