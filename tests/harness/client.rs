@@ -6,28 +6,28 @@ use std::time::Duration;
 use serde_json::Value;
 
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     agent: ureq::Agent,
     address: String,
     token: Option<String>,
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub body: Vec<u8>,
-    pub content_type: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+    pub(crate) content_type: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|e| panic!("no JSON ({e}): {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The JSON of an answer that must be a success.
     #[track_caller]
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert!((200..300).contains(&self.status), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
         self.json()
     }
@@ -35,14 +35,14 @@ impl Reply {
 
 /// One server-sent event.
 #[derive(Clone, Debug)]
-pub struct Event {
-    pub id: Option<u64>,
-    pub kind: String,
-    pub data: Value,
+pub(crate) struct Event {
+    pub(crate) id: Option<u64>,
+    pub(crate) kind: String,
+    pub(crate) data: Value,
 }
 
 impl Client {
-    pub fn new(address: &str) -> Client {
+    pub(crate) fn new(address: &str) -> Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
@@ -50,7 +50,7 @@ impl Client {
         Client { agent: config.into(), address: address.to_owned(), token: None }
     }
 
-    pub fn with_token(mut self, token: Option<&str>) -> Client {
+    pub(crate) fn with_token(mut self, token: Option<&str>) -> Client {
         self.token = token.map(str::to_owned);
         self
     }
@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
@@ -76,45 +76,45 @@ impl Client {
         Ok(Reply { status, body, content_type })
     }
 
-    pub fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {
+    pub(crate) fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {
         Self::reply(self.signed(self.agent.get(format!("{}{path}", self.address))).call())
     }
 
-    pub fn try_post(&self, path: &str, body: &Value) -> Result<Reply, ureq::Error> {
+    pub(crate) fn try_post(&self, path: &str, body: &Value) -> Result<Reply, ureq::Error> {
         Self::reply(self.signed(self.agent.post(format!("{}{path}", self.address))).send_json(body))
     }
 
     #[track_caller]
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.try_get(path).unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
 
     #[track_caller]
-    pub fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
         self.try_post(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
     #[track_caller]
-    pub fn post_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
+    pub(crate) fn post_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
         let request = self.signed(self.agent.post(format!("{}{path}", self.address))).header("content-type", content_type);
         Self::reply(request.send(body)).unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 
     #[track_caller]
-    pub fn put(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Reply {
         Self::reply(self.signed(self.agent.put(format!("{}{path}", self.address))).send_json(body))
             .unwrap_or_else(|e| panic!("PUT {path}: {e}"))
     }
 
     #[track_caller]
-    pub fn delete(&self, path: &str) -> Reply {
+    pub(crate) fn delete(&self, path: &str) -> Reply {
         Self::reply(self.signed(self.agent.delete(format!("{}{path}", self.address))).call())
             .unwrap_or_else(|e| panic!("DELETE {path}: {e}"))
     }
 
     /// Follows a job's events after number `after`. Ends when the host closes the stream, or goes away.
     #[track_caller]
-    pub fn events(&self, job: &str, after: Option<u64>) -> impl Iterator<Item = Event> + use<> {
+    pub(crate) fn events(&self, job: &str, after: Option<u64>) -> impl Iterator<Item = Event> + use<> {
         let mut request = self.signed(self.agent.get(format!("{}/v1/jobs/{job}/events", self.address)));
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Looks until `look` finds something, at most a minute: then says `what` did not happen.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{Client, component, eventually};
 
 /// The binary under test, without what the caller's environment would add.
-pub fn wharf() -> Command {
+pub(crate) fn wharf() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF")) {
         command.env_remove(name);
@@ -21,7 +21,7 @@ pub fn wharf() -> Command {
 
 /// What a host is started with.
 #[derive(Default)]
-pub struct Setup {
+pub(crate) struct Setup {
     plugins: Vec<(String, PathBuf)>,
     settings: String,
     token: Option<String>,
@@ -30,36 +30,36 @@ pub struct Setup {
 
 impl Setup {
     /// Puts the component of `plugins/{guest}` into the folder as `{guest}.wasm`.
-    pub fn plugin(self, guest: &str) -> Setup {
+    pub(crate) fn plugin(self, guest: &str) -> Setup {
         self.plugin_as(guest, guest)
     }
 
-    pub fn plugin_as(mut self, guest: &str, id: &str) -> Setup {
+    pub(crate) fn plugin_as(mut self, guest: &str, id: &str) -> Setup {
         self.plugins.push((id.to_owned(), component(guest)));
         self
     }
 
     /// Adds lines to `wharf.toml`: tables only, since the top keys stand above them.
-    pub fn settings(mut self, toml: &str) -> Setup {
+    pub(crate) fn settings(mut self, toml: &str) -> Setup {
         self.settings.push_str(toml);
         self.settings.push('\n');
         self
     }
 
     /// Requests must bring this token; the host's own client does.
-    pub fn token(mut self, token: &str) -> Setup {
+    pub(crate) fn token(mut self, token: &str) -> Setup {
         self.token = Some(token.to_owned());
         self
     }
 
     /// Keeps the store in another folder.
-    pub fn store_in(mut self, dir: &Path) -> Setup {
+    pub(crate) fn store_in(mut self, dir: &Path) -> Setup {
         self.store = Some(dir.to_owned());
         self
     }
 
     #[track_caller]
-    pub fn start(self) -> Host {
+    pub(crate) fn start(self) -> Host {
         let dir = TempDir::new().expect("a temporary folder");
         let plugins = dir.path().join("plugins");
         std::fs::create_dir(&plugins).expect("a plugin folder");
@@ -89,7 +89,7 @@ impl Setup {
     }
 }
 
-pub struct Host {
+pub(crate) struct Host {
     dir: TempDir,
     token: Option<String>,
     child: Option<Child>,
@@ -100,7 +100,7 @@ pub struct Host {
 impl Host {
     /// Starts the process in its folder, and waits until it listens.
     #[track_caller]
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.said = Arc::default();
         let mut child = wharf()
@@ -133,89 +133,89 @@ impl Host {
         self.child = Some(child);
     }
 
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         self.client.as_ref().expect("the host was started")
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.as_ref().expect("it runs").id() as i32
     }
 
     /// What the host wrote to stderr so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().expect("no panic while it is held").clone()
     }
 
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.client().try_get("/ready").is_ok_and(|reply| reply.status == 200)
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill runs");
         assert!(status.success(), "kill {signal}");
     }
 
     /// `kill -9`, and waits until the process is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it can be waited for");
     }
 
     /// SIGTERM, and waits for the end. Returns the exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("-TERM");
         self.child.take().expect("it runs").wait().expect("it can be waited for").code()
     }
 
     /// A command of the CLI that speaks to this host.
-    pub fn cli(&self, args: &[&str]) -> Command {
+    pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = wharf();
         command.current_dir(self.dir.path()).args(args).env("WHARF__HOST", self.client().address()).env("WHARF__TOKEN", self.token.as_deref().unwrap_or_default());
         command
     }
 
     /// Puts a component into the folder by rename, as one change.
-    pub fn put_plugin(&self, id: &str, file: &Path) {
+    pub(crate) fn put_plugin(&self, id: &str, file: &Path) {
         let temporary = self.dir.path().join(format!(".{id}.new"));
         std::fs::copy(file, &temporary).expect("the component can be copied");
         std::fs::rename(&temporary, self.plugin_file(id)).expect("it can be renamed");
     }
 
-    pub fn plugin_file(&self, id: &str) -> PathBuf {
+    pub(crate) fn plugin_file(&self, id: &str) -> PathBuf {
         self.dir.path().join("plugins").join(format!("{id}.wasm"))
     }
 
     /// Enqueues one job and returns its id.
     #[track_caller]
-    pub fn enqueue(&self, task: &str, payload: Value) -> String {
+    pub(crate) fn enqueue(&self, task: &str, payload: Value) -> String {
         self.enqueue_with(json!({ "task": task, "payload": payload }))
     }
 
     #[track_caller]
-    pub fn enqueue_with(&self, job: Value) -> String {
+    pub(crate) fn enqueue_with(&self, job: Value) -> String {
         let reply = self.client().post("/v1/jobs", &job).ok();
         reply["id"].as_str().unwrap_or_else(|| panic!("no id in {reply}")).to_owned()
     }
 
     #[track_caller]
-    pub fn job(&self, id: &str) -> Value {
+    pub(crate) fn job(&self, id: &str) -> Value {
         self.client().get(&format!("/v1/jobs/{id}")).ok()
     }
 
     /// The result of a job that succeeded.
     #[track_caller]
-    pub fn result(&self, id: &str) -> Value {
+    pub(crate) fn result(&self, id: &str) -> Value {
         self.client().get(&format!("/v1/jobs/{id}/result")).ok()
     }
 
     /// Waits until the job is over, and returns it.
     #[track_caller]
-    pub fn finished(&self, id: &str) -> Value {
+    pub(crate) fn finished(&self, id: &str) -> Value {
         eventually(&format!("job {id} ends"), || {
             let job = self.job(id);
             matches!(job["state"].as_str(), Some("succeeded" | "failed" | "cancelled")).then_some(job)
@@ -224,7 +224,7 @@ impl Host {
 
     /// Waits until the job is in `state`.
     #[track_caller]
-    pub fn in_state(&self, id: &str, state: &str) -> Value {
+    pub(crate) fn in_state(&self, id: &str, state: &str) -> Value {
         eventually(&format!("job {id} is {state}"), || {
             let job = self.job(id);
             (job["state"] == state).then_some(job)
@@ -233,7 +233,7 @@ impl Host {
 
     /// Runs one job to its end, and returns it.
     #[track_caller]
-    pub fn run(&self, task: &str, payload: Value) -> Value {
+    pub(crate) fn run(&self, task: &str, payload: Value) -> Value {
         let id = self.enqueue(task, payload);
         self.finished(&id)
     }

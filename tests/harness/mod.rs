@@ -5,7 +5,7 @@ mod eventually;
 mod guests;
 mod host;
 
-pub use client::{Client, Event, Reply};
-pub use eventually::eventually;
-pub use guests::{component, photo};
-pub use host::{Host, Setup, wharf};
+pub(crate) use client::{Client, Event, Reply};
+pub(crate) use eventually::eventually;
+pub(crate) use guests::{component, photo};
+pub(crate) use host::{Host, Setup, wharf};

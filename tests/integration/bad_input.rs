@@ -142,7 +142,7 @@ fn a_full_disk_refuses_new_jobs_loses_none_and_recovers() {
     };
     assert!(!ballast.exists());
     assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
-    names(&String::from_utf8_lossy(&refused.body), &["full"]);
+    names(&String::from_utf8_lossy(&refused.body), &["no room", "wharf.db"]);
     for id in &taken {
         assert_eq!(host.job(id)["state"], "waiting", "what was acknowledged is there");
     }

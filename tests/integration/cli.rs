@@ -45,10 +45,10 @@ fn plugins_and_limits_are_shown_and_set() {
     let host = Setup::default().plugin("words").start();
     assert!(succeeds(&mut host.cli(&["plugin", "list"])).contains("words"));
     assert!(succeeds(&mut host.cli(&["plugin", "show", "words"])).contains("count"));
-    succeeds(&mut host.cli(&["limit", "set", "words/count", "--key", "acme", "--per-key", "7"]));
+    succeeds(&mut host.cli(&["limit", "set", "words/count", "acme", "--per-key", "7"]));
     let listed = succeeds(&mut host.cli(&["limit", "list"]));
     assert!(listed.contains("acme") && listed.contains('7'), "{listed}");
-    succeeds(&mut host.cli(&["limit", "clear", "words/count", "--key", "acme"]));
+    succeeds(&mut host.cli(&["limit", "clear", "words/count", "acme"]));
     assert!(!succeeds(&mut host.cli(&["limit", "list"])).contains("acme"));
 }
 
@@ -71,7 +71,7 @@ fn call_needs_neither_host_nor_store() {
     assert!(output.stdout.starts_with(b"\x89PNG"), "{}", String::from_utf8_lossy(&output.stderr));
     let unknown = run(&["words/nothing", "--input", "1"]).output().expect("it runs");
     assert!(!unknown.status.success());
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("words/count"), "it says what there is");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("it has: count"), "it says what there is");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn every_wrong_request_has_a_status_a_code_and_a_text() {
     is_problem(&post(json!({ "task": "words/count", "pay": 1 })), 400, "bad-request");
     is_problem(&post(json!({ "task": "words/count", "payload": { "text": "" }, "key": "" })), 422, "job-invalid");
     is_problem(&host.client().post_bytes("/v1/jobs", "application/json", b"{\"task\": "), 400, "bad-request");
-    is_problem(&host.client().get("/v1/jobs/nonsense"), 400, "bad-request");
+    is_problem(&host.client().get("/v1/jobs/nonsense"), 404, "job-unknown");
     is_problem(&host.client().get("/v1/jobs/0000000000001"), 404, "job-unknown");
     is_problem(&host.client().get("/v1/jobs?state=asleep"), 400, "bad-request");
     is_problem(&host.client().get("/v1/nothing"), 404, "route-unknown");
@@ -41,7 +41,7 @@ fn a_payload_that_is_too_large_is_refused() {
     let host = Setup::default().plugin("thumbnail").start();
     let reply = host.client().post_bytes("/v1/jobs?task=thumbnail/make", "image/png", &vec![0; 33 << 20]);
     assert!(reply.status == 413 || reply.status == 422, "{}", String::from_utf8_lossy(&reply.body));
-    assert!(String::from_utf8_lossy(&reply.body).contains("32 MiB"), "{}", String::from_utf8_lossy(&reply.body));
+    assert!(String::from_utf8_lossy(&reply.body).contains("32.0 MiB"), "{}", String::from_utf8_lossy(&reply.body));
     assert!(host.is_ready());
 }
 
@@ -96,7 +96,7 @@ fn health_readiness_and_metrics_tell_what_is() {
     };
     assert_eq!(count("words/count", "returned").max(count("words/count", "succeeded")), 3.0, "{text}");
     assert_eq!(count("villain/do", "trapped"), 1.0, "{text}");
-    for name in ["wharf_jobs_waiting", "wharf_jobs_running", "wharf_attempt_seconds", "wharf_sandbox_seconds"] {
+    for name in ["wharf_oldest_due_age_seconds", "wharf_attempt_wall_seconds_sum", "wharf_attempt_sandbox_seconds_sum", "wharf_limit"] {
         assert!(text.contains(name), "{name} is missing:\n{text}");
     }
     eventually("nothing runs", || (metric(&host, "wharf_attempts_running")? == 0.0).then_some(()));

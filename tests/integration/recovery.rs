@@ -107,6 +107,10 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
             scope.spawn(move || load(address, over, kept, who));
         }
         for _ in 0..KILLS {
+            // Mostly in the middle of the work, now and then while it starts.
+            if dice.u8(..) < 224 {
+                eventually("it is ready for work", || host.is_ready().then_some(()));
+            }
             std::thread::park_timeout(Duration::from_millis(dice.u64(1..250)));
             host.kill();
             kills.push(unix_ns());

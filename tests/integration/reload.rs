@@ -91,11 +91,13 @@ fn a_plugin_dropped_in_while_the_host_runs_can_be_used() {
 #[test]
 fn async_and_plain_handlers_are_called_alike() {
     let host = Setup::default().plugin("villain").plugin("villain-async").start();
-    for plugin in ["villain", "villain-async"] {
-        let id = host.enqueue(&format!("{plugin}/do"), json!({ "do": "echo", "payload": "hello" }));
+    let plain = host.enqueue("villain/do", json!({ "do": "echo", "payload": "hello" }));
+    let with_async = host.enqueue("villain-async/echo", json!("hello"));
+    for id in [plain, with_async] {
         assert_eq!(host.finished(&id)["state"], "succeeded", "{}", host.job(&id));
         assert_eq!(host.result(&id), "hello");
     }
+    assert_eq!(plugin(&host, "villain-async").expect("loaded")["loaded"]["is-async"], true);
 }
 
 #[test]

@@ -42,9 +42,8 @@ fn cog_log_lines_of_30_kb_between_chunks_arrive_in_time_and_in_order() {
     }
     let kinds: Vec<&str> = heard.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds.iter().filter(|k| **k == "chunk").count(), 4, "{heard:?}");
-    assert_eq!(kinds.iter().filter(|k| **k == "log").count(), 4, "{heard:?}");
-    assert!(kinds.chunks(2).all(|pair| pair[0] != pair[1]), "interleaved as they were written: {kinds:?}");
-    let spread = heard[7].1 - heard[0].1;
+    assert_eq!(kinds, ["log", "log", "chunk"].repeat(4), "interleaved as they were written: {heard:?}");
+    let spread = heard[11].1 - heard[0].1;
     assert!(spread > Duration::from_millis(500), "they come while it runs, not at its end: {heard:?}");
 }
 
@@ -69,7 +68,7 @@ fn a_flood_of_chunks_is_bounded() {
     let job = host.run("villain/do", json!({ "do": "flood-chunks", "bytes": 1_000_000 }));
     assert_eq!(job["state"], "failed", "{job}");
     let big = host.run("villain/do", json!({ "do": "big-chunk", "bytes": 3_000_000 }));
-    assert!(big["report"]["text"].to_string().contains("1 MiB"), "the bound is named: {big}");
+    assert!(big["report"]["text"].to_string().contains("1048576"), "the bound is named: {big}");
 }
 
 #[test]

@@ -108,6 +108,8 @@ pub const UPKEEP_BATCH: u32 = 500;
 pub const PROMOTE_BATCH: u32 = 1000;
 /// Jobs, or entries of a job's log, in one page.
 pub const PAGE_MAX: u32 = 1000;
+/// Of the entries in one page; a page has at least one, which may be larger.
+pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
 
 const _: () = {
     assert!(

@@ -16,8 +16,9 @@ use crate::outcome::{Bill, Interruption, Outcome};
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
-mod leases;
 mod recording;
+mod claiming;
+mod leases;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,6 @@ pub use recording::entry_bytes;
 
 /// Where nothing says that there is work, the store is asked this often: nudges may be lost, polling is the truth.
 const POLL: Duration = Duration::from_secs(1);
-/// A claim that took nothing though jobs are due is repeated no sooner than this.
-const FRUITLESS: Duration = Duration::from_millis(1);
 /// After an error of the store, doubled for each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -40,10 +39,7 @@ pub struct AttemptId {
 
 impl From<&Lease> for AttemptId {
     fn from(lease: &Lease) -> AttemptId {
-        AttemptId {
-            job: lease.job,
-            number: lease.attempt,
-        }
+        AttemptId { job: lease.job, number: lease.attempt }
     }
 }
 
@@ -308,18 +304,13 @@ impl Planner {
 
     /// When to come back if nothing happens before; `None` is never.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let unwritten =
-            (self.record.is_none() && !self.unwritten.is_empty()).then_some(self.record_backoff.until);
+        let unwritten = (self.record.is_none() && !self.unwritten.is_empty()).then_some(self.record_backoff.until);
         let look_at = if self.look { Timestamp::ZERO } else { self.look_at };
         let claim = self.may_claim().then_some(look_at.max(self.claim_backoff.until));
         let beat = (!self.held.is_empty()).then_some(self.next_beat);
         let drain = self.drain.as_ref().filter(|d| !d.done).map(|d| {
             let anything_to_stop = self.held.values().any(|held| held.running && !held.stopping);
-            if anything_to_stop {
-                d.until
-            } else {
-                d.until + self.settings.lease
-            }
+            if anything_to_stop { d.until } else { d.until + self.settings.lease }
         });
         [unwritten, claim, beat, drain].into_iter().flatten().min()
     }
@@ -335,86 +326,6 @@ impl Planner {
         self.look_at = self.look_at.min(now + POLL);
         for backoff in [&mut self.claim_backoff, &mut self.record_backoff] {
             backoff.until = backoff.until.min(now + BACKOFF_MAX);
-        }
-    }
-
-    // Claiming.
-
-    fn free(&self) -> u32 {
-        // Ends that can't be recorded hold no sandbox, but they must not pile up either.
-        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        let capacity = self.settings.capacity;
-        capacity
-            .saturating_sub(self.running)
-            .min(capacity.saturating_mul(2).saturating_sub(held))
-    }
-
-    fn may_claim(&self) -> bool {
-        self.any_task && self.drain.is_none() && self.claim.is_none() && self.free() > 0
-    }
-
-    fn send_claim(&mut self, now: Timestamp) {
-        if self.may_claim() && now >= self.claim_backoff.until && (self.look || now >= self.look_at) {
-            let asked = self.free();
-            self.look = false;
-            self.claim = Some(InFlightClaim {
-                sent: now,
-                asked,
-                cancels: BTreeSet::new(),
-            });
-            self.actions.push(Action::Claim { free: asked });
-        }
-    }
-
-    fn claimed(&mut self, leased: Vec<Leased>, wake_at: Option<Timestamp>, now: Timestamp) {
-        let Some(claim) = self.claim.take() else { return };
-        self.claim_backoff.worked();
-        self.hungry = leased.len() >= claim.asked as usize;
-        let earliest = if leased.is_empty() { now + FRUITLESS } else { now };
-        self.look_at = wake_at.map_or(now + POLL, |at| at.max(earliest).min(now + POLL));
-        self.next_beat = self.next_beat.min(now + self.beat());
-        for job in leased {
-            self.take(job, &claim, now);
-        }
-    }
-
-    fn take(&mut self, leased: Leased, claim: &InFlightClaim, now: Timestamp) {
-        let lease = leased.lease;
-        let attempt = AttemptId::from(&lease);
-        let trusted_until = self.trust(&lease, claim.sent);
-        let refusal = if self.drain.is_some() {
-            Some((Interruption::Drain, DRAINED))
-        } else if trusted_until <= now {
-            Some((Interruption::LeaseLost, LEASE_LOST))
-        } else {
-            None
-        };
-        let held = Held {
-            lease,
-            failures: leased.failures,
-            confirmed: claim.sent,
-            trusted_until,
-            running: refusal.is_none(),
-            stopping: false,
-            lost: false,
-            cancel_asked: false,
-            unwritten: Vec::new(),
-            end: refusal.map(|(_, text)| recording::release(&lease, text, now)),
-            queued: false,
-        };
-        self.held.insert(attempt, held);
-        match refusal {
-            Some(_) => self.queue(attempt),
-            None => {
-                self.running += 1;
-                self.actions.push(Action::Start {
-                    leased: Box::new(leased),
-                    trusted_until,
-                });
-                if claim.cancels.contains(&attempt.job) {
-                    self.ask_cancel(attempt);
-                }
-            }
         }
     }
 

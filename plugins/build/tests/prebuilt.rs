@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
 use plugins::prebuilt;
-use wit_component::DecodedWasm;
+use wit_parser::decoding::{DecodedWasm, decode};
 
 type Test = Result<(), Box<dyn Error>>;
 
@@ -81,7 +81,7 @@ fn face(component: &[u8]) -> Result<BTreeSet<String>, Box<dyn Error>> {
         "wasi:io/",
         "wasi:random/",
     ];
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
+    let DecodedWasm::Component(resolve, world) = decode(component)? else {
         return Err("not a component".into());
     };
     let world = &resolve.worlds[world];

@@ -95,11 +95,7 @@ impl Planner {
             return;
         }
         let mut overdue = Vec::new();
-        for (attempt, held) in self
-            .held
-            .iter()
-            .filter(|(_, held)| held.running && !held.stopping)
-        {
+        for (attempt, held) in self.held.iter().filter(|(_, held)| held.running && !held.stopping) {
             if now >= held.trusted_until {
                 overdue.push((*attempt, Interruption::LeaseLost, LEASE_LOST));
             } else if drained {
@@ -112,10 +108,7 @@ impl Planner {
     }
 
     pub(super) fn cancel_asked(&mut self, job: JobId) {
-        let every = AttemptId { job, number: 0 }..=AttemptId {
-            job,
-            number: u32::MAX,
-        };
+        let every = AttemptId { job, number: 0 }..=AttemptId { job, number: u32::MAX };
         let here: Vec<AttemptId> = self.held.range(every).map(|(attempt, _)| *attempt).collect();
         if let (true, Some(claim)) = (here.is_empty(), &mut self.claim) {
             claim.cancels.insert(job);

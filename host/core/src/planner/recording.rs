@@ -42,14 +42,7 @@ impl Planner {
             self.actions.push(Action::Dropped(ended.attempt));
             return;
         }
-        held.end = Some(end_event(
-            held,
-            ended.outcome,
-            ended.bill,
-            ended.children,
-            (ended.retry, ended.dice),
-            now,
-        ));
+        held.end = Some(end_event(held, ended.outcome, ended.bill, ended.children, (ended.retry, ended.dice), now));
         self.queue(ended.attempt);
     }
 
@@ -69,16 +62,9 @@ impl Planner {
             };
             held.queued = false;
             let entries = mem::take(&mut held.unwritten);
-            let wrote = (!entries.is_empty()).then_some(Event::Wrote {
-                attempt: attempt.number,
-                entries,
-            });
+            let wrote = (!entries.is_empty()).then_some(Event::Wrote { attempt: attempt.number, entries });
             let end = held.end.take();
-            for (event, is_end) in wrote
-                .map(|e| (e, false))
-                .into_iter()
-                .chain(end.map(|e| (e, true)))
-            {
+            for (event, is_end) in wrote.map(|e| (e, false)).into_iter().chain(end.map(|e| (e, true))) {
                 bytes += weight(&event);
                 events.push((attempt.job, event));
                 carried.push((attempt, is_end));
@@ -134,15 +120,8 @@ impl Planner {
 }
 
 pub(super) fn release(lease: &Lease, text: &str, claimable_at: Timestamp) -> Event {
-    let report = Report {
-        kind: OutcomeKind::Interrupted,
-        text: text.to_owned(),
-    };
-    Event::Released {
-        attempt: lease.attempt,
-        report,
-        claimable_at,
-    }
+    let report = Report { kind: OutcomeKind::Interrupted, text: text.to_owned() };
+    Event::Released { attempt: lease.attempt, report, claimable_at }
 }
 
 fn end_event(
@@ -155,43 +134,25 @@ fn end_event(
 ) -> Event {
     let attempt = held.lease.attempt;
     let verdict = retry.0.after(&outcome, held.failures, retry.1, now);
-    let report = |outcome: &Outcome| Report {
-        kind: outcome.kind(),
-        text: outcome.report().to_owned(),
-    };
+    let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (verdict, outcome) {
-        (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded {
-            attempt,
-            output,
-            children,
-            bill,
-        },
+        (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded { attempt, output, children, bill },
         (Verdict::Cancelled, _) => Event::Cancelled { attempt, bill },
         (Verdict::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },
         (Verdict::Release, outcome) => {
             let text = outcome.report().to_owned();
             // Attempts that were begun beyond those that failed: given back, or ended with their host.
-            let vain = attempt
-                .saturating_sub(held.failures + 1)
-                .min(RELEASE_DOUBLINGS_MAX);
+            let vain = attempt.saturating_sub(held.failures + 1).min(RELEASE_DOUBLINGS_MAX);
             let delay = match outcome {
                 Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << vain),
                 _ => Duration::ZERO,
             };
             release(&held.lease, &text, now + delay)
         }
-        (Verdict::Again(at), outcome) => Event::Failed {
-            attempt,
-            report: report(&outcome),
-            retry_at: Some(at),
-            bill,
-        },
-        (Verdict::Over | Verdict::Done, outcome) => Event::Failed {
-            attempt,
-            report: report(&outcome),
-            retry_at: None,
-            bill,
-        },
+        (Verdict::Again(at), outcome) => Event::Failed { attempt, report: report(&outcome), retry_at: Some(at), bill },
+        (Verdict::Over | Verdict::Done, outcome) => {
+            Event::Failed { attempt, report: report(&outcome), retry_at: None, bill }
+        }
     }
 }
 

@@ -1,1 +1,279 @@
+//! Scripts: what goes in, what comes out. What goes wrong in every combination is the simulation's part.
 
+use std::time::Duration;
+
+use super::*;
+use crate::ids::{Group, NodeId};
+use crate::key::Lane;
+use crate::outcome::Failure;
+
+const LEASE: Duration = Duration::from_secs(30);
+const MARGIN: Duration = Duration::from_secs(3);
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::ZERO + Duration::from_secs(1000) + Duration::from_secs_f64(seconds)
+}
+
+fn planner(capacity: u32) -> Planner {
+    let mut planner = Planner::new(Settings { capacity, lease: LEASE, lease_margin: MARGIN });
+    planner.on(Input::CatalogChanged { any_task: true }, at(0.0));
+    planner
+}
+
+fn id(number: u64) -> JobId {
+    JobId::from_number(number).unwrap()
+}
+
+fn attempt(job: u64) -> AttemptId {
+    AttemptId { job: id(job), number: 1 }
+}
+
+fn leased(job: u64, now: Timestamp) -> Leased {
+    let task: crate::ids::TaskName = "p/t".parse().unwrap();
+    Leased {
+        lease: Lease { job: id(job), attempt: 1, node: NodeId(1), until: now + LEASE },
+        lane: Lane { group: Group::from(&task), key: None },
+        task,
+        payload: [].into(),
+        failures: 0,
+        due: now,
+        claimed_at: now,
+    }
+}
+
+/// One turn with one input.
+fn turn(planner: &mut Planner, input: Input, now: Timestamp) -> Vec<Action> {
+    planner.on(input, now);
+    planner.decide(now)
+}
+
+fn claimed(jobs: impl IntoIterator<Item = u64>, now: Timestamp) -> Input {
+    Input::Claimed { leased: jobs.into_iter().map(|job| leased(job, now)).collect(), wake_at: None }
+}
+
+fn ended(job: u64, outcome: Outcome) -> Input {
+    let retry = RetryPolicy { attempts: 3, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
+    let (bill, children) = (Bill::default(), Vec::new());
+    Input::Ended(Box::new(Ended { attempt: attempt(job), outcome, bill, children, retry, dice: 0.0 }))
+}
+
+fn returned(job: u64) -> Input {
+    ended(job, Outcome::Returned(Vec::new()))
+}
+
+fn stands(count: usize) -> Input {
+    Input::Recorded(vec![Answer::Stands { cancel_asked: false }; count])
+}
+
+/// A planner of four slots on which these jobs run.
+fn running(jobs: &[u64]) -> Planner {
+    let mut planner = planner(4);
+    assert_eq!(planner.decide(at(0.0)), [Action::Claim { free: 4 }]);
+    let actions = turn(&mut planner, claimed(jobs.iter().copied(), at(0.0)), at(0.0));
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Start { .. })).count(), jobs.len());
+    planner
+}
+
+fn events(actions: &[Action]) -> Vec<(u64, &Event)> {
+    let records = actions.iter().filter_map(|action| match action {
+        Action::Record(events) => Some(events),
+        _ => None,
+    });
+    records.flatten().map(|(job, event)| (job.number(), event)).collect()
+}
+
+#[test]
+fn nothing_is_claimed_without_a_task_or_while_a_claim_is_on_its_way() {
+    let mut planner = Planner::new(Settings { capacity: 2, lease: LEASE, lease_margin: MARGIN });
+    assert_eq!(turn(&mut planner, Input::Nudged, at(0.0)), []);
+    assert_eq!(planner.wake_at(), None);
+    let actions = turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
+    assert_eq!(actions, [Action::Claim { free: 2 }]);
+    assert_eq!(turn(&mut planner, Input::Nudged, at(0.1)), []);
+    // What the nudge meant may have come after the claim: it is made again.
+    assert_eq!(turn(&mut planner, claimed([], at(0.1)), at(0.1)), [Action::Claim { free: 2 }]);
+    assert_eq!(turn(&mut planner, claimed([], at(0.2)), at(0.2)), []);
+    assert_eq!(planner.wake_at(), Some(at(1.2)), "polling is the truth");
+    assert_eq!(turn(&mut planner, Input::Tick, at(1.2)), [Action::Claim { free: 2 }]);
+}
+
+#[test]
+fn a_delayed_job_is_come_back_for_when_it_is_due() {
+    let mut planner = planner(1);
+    planner.decide(at(0.0));
+    turn(&mut planner, Input::Claimed { leased: Vec::new(), wake_at: Some(at(0.3)) }, at(0.0));
+    assert_eq!(planner.wake_at(), Some(at(0.3)));
+}
+
+#[test]
+fn what_ends_together_is_recorded_together_and_slots_are_claimed_in_the_same_turn() {
+    let mut planner = running(&[1, 2, 3, 4]);
+    for job in [1, 2, 3] {
+        planner.on(returned(job), at(1.0));
+    }
+    let actions = planner.decide(at(1.0));
+    assert_eq!(events(&actions).len(), 3);
+    assert_eq!(actions[1..], [Action::Claim { free: 3 }]);
+    assert_eq!(planner.running(), 1);
+    // The next end waits for the record call in flight.
+    assert_eq!(turn(&mut planner, returned(4), at(1.1)), []);
+    assert_eq!(events(&turn(&mut planner, stands(3), at(1.2))).len(), 1);
+}
+
+#[test]
+fn what_an_attempt_wrote_is_recorded_before_its_end_also_when_the_store_fails() {
+    let mut planner = running(&[1]);
+    let chunk = |text: &str| Entry::Chunk(text.as_bytes().into());
+    let wrote = |text: &str| Input::Wrote { attempt: attempt(1), entry: chunk(text) };
+    let actions = turn(&mut planner, wrote("a"), at(1.0));
+    let Some(Action::Record(first)) = actions.into_iter().next() else { panic!("not recorded") };
+    planner.on(wrote("b"), at(1.1));
+    planner.on(returned(1), at(1.1));
+    let actions = turn(&mut planner, Input::RecordFailed(first), at(1.2));
+    assert_eq!(events(&actions), [], "not at once");
+    let wake_at = planner.wake_at().unwrap();
+    let actions = turn(&mut planner, Input::Tick, wake_at);
+    let Event::Wrote { entries, .. } = events(&actions)[0].1 else { panic!("the end came first") };
+    assert_eq!(entries[..], [chunk("a"), chunk("b")]);
+    assert!(matches!(events(&actions)[1], (1, Event::Succeeded { .. })));
+}
+
+#[test]
+fn an_end_is_kept_until_it_is_recorded_or_refused() {
+    let mut planner = running(&[1]);
+    planner.on(returned(1), at(1.0));
+    let mut now = at(1.0);
+    for _ in 0..20 {
+        let record = planner.decide(now).into_iter().find(|action| matches!(action, Action::Record(_)));
+        let Some(Action::Record(kept)) = record else { panic!("not tried again") };
+        planner.on(Input::RecordFailed(kept), now);
+        now = now + BACKOFF_MAX;
+    }
+    let actions = planner.decide(now);
+    assert!(matches!(events(&actions)[0], (1, Event::Succeeded { .. })));
+    planner.on(Input::Recorded(vec![Answer::Refused(Refusal::Stale)]), now);
+    assert_eq!(events(&planner.decide(now)), [], "refused is over");
+}
+
+#[test]
+fn leases_are_renewed_at_a_third_and_trust_follows_what_was_confirmed() {
+    let mut planner = running(&[1]);
+    let mut now = at(0.0);
+    let renewed_at = loop {
+        now = planner.wake_at().unwrap().max(now);
+        let actions = turn(&mut planner, Input::Tick, now);
+        if actions.iter().any(|action| matches!(action, Action::Claim { .. })) {
+            planner.on(claimed([], now), now);
+        }
+        if let Some(Action::Renew(leases)) = actions.iter().find(|action| matches!(action, Action::Renew(_))) {
+            assert_eq!(leases.len(), 1);
+            break now;
+        }
+        assert!(now < at(11.0), "no renewal within a third of the lease");
+    };
+    let lease = Lease { until: renewed_at + Duration::from_secs(1) + LEASE, ..leased(1, at(0.0)).lease };
+    let held = Input::Renewed(vec![Confirmation::Held { lease, cancel_asked: true }]);
+    let actions = turn(&mut planner, held, renewed_at + Duration::from_secs(2));
+    let until = renewed_at + LEASE - MARGIN;
+    assert_eq!(actions[..2], [Action::Trust { attempt: attempt(1), until }, Action::AskCancel(attempt(1))]);
+}
+
+#[test]
+fn an_attempt_whose_lease_is_not_confirmed_is_stopped_and_one_that_was_lost_writes_nothing() {
+    let mut planner = running(&[1, 2]);
+    planner.on(returned(2), at(1.0));
+    planner.decide(at(1.0));
+    let stop = |actions: &[Action]| {
+        actions
+            .iter()
+            .any(|a| matches!(a, Action::Stop { attempt: a, why: Interruption::LeaseLost, .. } if *a == attempt(1)))
+    };
+    assert!(!stop(&turn(&mut planner, Input::Tick, at(26.9))));
+    assert!(stop(&turn(&mut planner, Input::Tick, at(29.9))));
+
+    let mut planner = running(&[1]);
+    turn(&mut planner, Input::Tick, at(10.0));
+    let lost = Input::Renewed(vec![Confirmation::Lost(leased(1, at(0.0)).lease)]);
+    assert!(stop(&turn(&mut planner, lost, at(10.0))));
+    let wrote = Input::Wrote { attempt: attempt(1), entry: Entry::LogDropped { lines: 1 } };
+    assert_eq!(events(&turn(&mut planner, wrote, at(10.1))), []);
+    let actions = turn(&mut planner, returned(1), at(10.2));
+    assert_eq!((events(&actions), actions.contains(&Action::Dropped(attempt(1)))), (Vec::new(), true));
+}
+
+#[test]
+fn a_claim_that_was_answered_too_late_is_given_back() {
+    let mut planner = planner(4);
+    planner.decide(at(0.0));
+    let actions = turn(&mut planner, claimed([1], at(0.0)), at(27.5));
+    assert!(matches!(events(&actions)[..], [(1, Event::Released { .. })]), "{actions:?}");
+    assert_eq!(planner.running(), 0);
+}
+
+#[test]
+fn a_request_to_cancel_is_not_lost_on_the_way_from_the_store() {
+    let mut planner = planner(4);
+    planner.decide(at(0.0));
+    planner.on(Input::CancelAsked(id(1)), at(0.1));
+    let actions = turn(&mut planner, claimed([1, 2], at(0.1)), at(0.1));
+    assert_eq!(actions.iter().filter(|action| **action == Action::AskCancel(attempt(1))).count(), 1);
+    assert_eq!(turn(&mut planner, Input::CancelAsked(id(1)), at(0.2)), [], "asked once");
+    let actions = turn(&mut planner, ended(1, Outcome::Interrupted(Interruption::Drain, String::new())), at(1.0));
+    assert!(matches!(events(&actions)[..], [(1, Event::Cancelled { .. })]), "given back is cancelled: {actions:?}");
+}
+
+#[test]
+fn failures_follow_the_policy_and_jobs_that_cannot_start_do_not_spin() {
+    let mut planner = running(&[1, 2, 3]);
+    planner.on(ended(1, Outcome::Failed(Failure::Retry("no".into()))), at(1.0));
+    planner.on(ended(2, Outcome::Failed(Failure::Discard("no".into()))), at(1.0));
+    planner.on(ended(3, Outcome::Interrupted(Interruption::Host, "no room".into())), at(1.0));
+    let actions = planner.decide(at(1.0));
+    let [
+        (1, Event::Failed { retry_at: Some(retry_at), .. }),
+        (2, Event::Failed { retry_at: None, .. }),
+        (3, Event::Released { claimable_at, .. }),
+    ] = events(&actions)[..]
+    else {
+        panic!("{actions:?}")
+    };
+    assert!(*retry_at > at(1.0) && *claimable_at > at(1.0));
+}
+
+#[test]
+fn a_drain_waits_stops_gives_back_and_ends() {
+    let mut planner = running(&[1, 2]);
+    let actions = turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0));
+    assert_eq!(actions, []);
+    let actions = turn(&mut planner, returned(1), at(2.0));
+    assert_eq!(events(&actions).len(), 1);
+    assert_eq!(turn(&mut planner, stands(1), at(2.0)), [], "no claim");
+    let wake_at = planner.wake_at().unwrap();
+    assert!(wake_at <= at(5.0));
+    let actions = turn(&mut planner, Input::Tick, at(5.0));
+    assert!(matches!(actions[..], [Action::Stop { why: Interruption::Drain, .. }]), "{actions:?}");
+    let actions = turn(&mut planner, ended(2, Outcome::Interrupted(Interruption::Drain, String::new())), at(5.1));
+    assert!(matches!(events(&actions)[..], [(2, Event::Released { .. })]));
+    assert_eq!(turn(&mut planner, stands(1), at(5.2)), [Action::Stopped]);
+    assert_eq!(turn(&mut planner, Input::Nudged, at(5.3)), [], "said once");
+}
+
+#[test]
+fn a_drain_on_a_store_that_is_away_ends_when_no_lease_can_be_left() {
+    let mut planner = running(&[1]);
+    turn(&mut planner, Input::Drain { until: at(1.0) }, at(0.5));
+    turn(&mut planner, Input::Tick, at(1.0));
+    let actions = turn(&mut planner, ended(1, Outcome::Interrupted(Interruption::Drain, String::new())), at(1.1));
+    assert_eq!(events(&actions).len(), 1, "and no answer ever comes");
+    assert!(!turn(&mut planner, Input::Tick, at(30.0)).contains(&Action::Stopped));
+    assert!(planner.wake_at().unwrap() <= at(31.0));
+    assert!(turn(&mut planner, Input::Tick, at(31.0)).contains(&Action::Stopped));
+}
+
+#[test]
+fn a_clock_that_was_set_back_leaves_nothing_waiting_for_long() {
+    let mut planner = running(&[1]);
+    let early = Timestamp::from_millis(5);
+    turn(&mut planner, Input::Tick, early);
+    assert!(planner.wake_at().unwrap() <= early + Duration::from_secs(3));
+}

@@ -1,0 +1,100 @@
+//! One attempt: a leased job, its plugin of this moment, its outcome. Ends in exactly one word to the loop.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc::UnboundedSender;
+use wharf_core::bounds;
+use wharf_core::job::Leased;
+use wharf_core::outcome::{Bill, Interruption, Outcome};
+use wharf_core::planner::{AttemptId, Ended};
+use wharf_core::retry::RetryPolicy;
+use wharf_engine::{Allowance, Call, Control, Engine, Plugin, Task};
+
+use crate::desk::Desk;
+use crate::word::{Over, Word};
+
+const FAULT: &str = "the host failed while it ran this attempt; this is a bug of the host, please report it";
+
+/// What an attempt stands on.
+pub(crate) struct Attempt {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) leased: Leased,
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) control: Control,
+    pub(crate) trusted_until: Instant,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) words: UnboundedSender<Word>,
+}
+
+impl Attempt {
+    /// Runs the attempt to its end. A panic of the host ends it like any interruption: the job is given back.
+    pub(crate) async fn run(self) {
+        let Attempt { engine, leased, plugin, desk, control, trusted_until, cancel_grace, words } = self;
+        let Some(task) = plugin.manifest.tasks.get(leased.task.task()) else {
+            let _ = words.send(never_began(&leased, "the plugin no longer has this task".to_owned()));
+            return;
+        };
+        let retry = task.retry;
+        let call = call(&leased, task, trusted_until, cancel_grace);
+        let began = Instant::now();
+        let attending = Arc::clone(&desk);
+        let called = AssertUnwindSafe(engine.call(Arc::clone(&plugin), call, attending, control)).catch_unwind().await;
+        let (outcome, mut bill, sandbox) = match called {
+            Ok(ended) => (ended.outcome, ended.bill, ended.sandbox),
+            Err(panic) => (
+                Outcome::Interrupted(Interruption::Host, format!("{FAULT}: {}", said(&*panic))),
+                Bill::default(),
+                Duration::ZERO,
+            ),
+        };
+        bill.queue_wait = leased.claimed_at.since(leased.due);
+        bill.wall = began.elapsed();
+        let (children, lines_dropped) = desk.close();
+        let ended =
+            Ended { attempt: AttemptId::from(&leased.lease), outcome, bill, children, retry, dice: fastrand::f64() };
+        let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
+    }
+}
+
+/// The end of an attempt that was claimed but could not begin.
+pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
+    let retry = RetryPolicy {
+        attempts: bounds::RETRY_ATTEMPTS_DEFAULT,
+        backoff_min: bounds::BACKOFF_MIN_DEFAULT,
+        backoff_max: bounds::BACKOFF_MAX_DEFAULT,
+    };
+    let ended = Ended {
+        attempt: AttemptId::from(&leased.lease),
+        outcome: Outcome::Interrupted(Interruption::Host, why),
+        bill: Bill::default(),
+        children: Vec::new(),
+        retry,
+        dice: 0.0,
+    };
+    Word::Over(Box::new(Over { ended, sandbox: Duration::ZERO, lines_dropped: 0 }))
+}
+
+fn call(leased: &Leased, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
+    Call {
+        job: leased.lease.job.to_string(),
+        task: leased.task.task().to_owned(),
+        key: leased.lane.key.as_ref().map(ToString::to_string),
+        payload: Arc::clone(&leased.payload),
+        attempt: leased.lease.attempt,
+        allowance: Allowance { cancel_grace, deadline: Some(trusted_until), ..Allowance::of(task) },
+    }
+}
+
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "it said nothing".to_owned())
+}

@@ -1,0 +1,112 @@
+//! The plugins of this moment: immutable, swapped whole. Whoever took a snapshot keeps it as long as it likes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wharf_core::ids::{Group, PluginId, TaskName};
+use wharf_core::limits::LimitTable;
+use wharf_core::time::Timestamp;
+use wharf_engine::{LoadError, Plugin, Task};
+
+/// How near a name must be to be suggested, in 0..1.
+const NEAR: f64 = 0.7;
+
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub plugin: Arc<Plugin>,
+    pub file: PathBuf,
+    pub since: Timestamp,
+}
+
+/// A file in the folder that is not loaded as it is. An earlier version of the same plugin may run.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// `None` where the file's name is no plugin's.
+    pub plugin: Option<PluginId>,
+    pub file: PathBuf,
+    pub why: LoadError,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Default)]
+pub struct Catalog {
+    version: u64,
+    plugins: BTreeMap<PluginId, Loaded>,
+    refused: BTreeMap<PathBuf, Refused>,
+    claimable: Arc<[(TaskName, Group)]>,
+    limits: Arc<LimitTable>,
+}
+
+impl Catalog {
+    /// The catalog that follows this one.
+    pub(crate) fn next(&self, plugins: BTreeMap<PluginId, Loaded>, refused: BTreeMap<PathBuf, Refused>) -> Catalog {
+        let mut limits = LimitTable::default();
+        let mut claimable = Vec::new();
+        for task in plugins.values().flat_map(|loaded| loaded.plugin.manifest.tasks.values()) {
+            limits.declare(task.group.clone(), task.limits);
+            claimable.push((task.name.clone(), task.group.clone()));
+        }
+        Catalog { version: self.version + 1, plugins, refused, claimable: claimable.into(), limits: Arc::new(limits) }
+    }
+
+    /// Grows with every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn plugins(&self) -> &BTreeMap<PluginId, Loaded> {
+        &self.plugins
+    }
+
+    /// By file.
+    pub fn refused(&self) -> &BTreeMap<PathBuf, Refused> {
+        &self.refused
+    }
+
+    pub fn plugin(&self, id: &PluginId) -> Option<&Loaded> {
+        self.plugins.get(id)
+    }
+
+    /// Why a plugin is not there, or not as its file is now.
+    pub fn refusal(&self, id: &PluginId) -> Option<&Refused> {
+        self.refused.values().find(|refused| refused.plugin.as_ref() == Some(id))
+    }
+
+    pub fn task(&self, name: &TaskName) -> Option<(&Arc<Plugin>, &Task)> {
+        let plugin = &self.plugins.get(&name.plugin())?.plugin;
+        Some((plugin, plugin.manifest.tasks.get(name.task())?))
+    }
+
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.plugins.values().flat_map(|loaded| loaded.plugin.manifest.tasks.values())
+    }
+
+    /// The task that someone who wrote `text` may have meant.
+    pub fn nearest_task(&self, text: &str) -> Option<TaskName> {
+        nearest(text, self.tasks().map(|task| &task.name), TaskName::as_str).cloned()
+    }
+
+    /// The limit group that someone who wrote `text` may have meant.
+    pub fn nearest_group(&self, text: &str) -> Option<Group> {
+        nearest(text, self.tasks().map(|task| &task.group), Group::as_str).cloned()
+    }
+
+    /// What this node can run: each task with its group.
+    pub(crate) fn claimable(&self) -> &Arc<[(TaskName, Group)]> {
+        &self.claimable
+    }
+
+    /// What manifests and settings declare, without overrides.
+    pub fn limits(&self) -> &Arc<LimitTable> {
+        &self.limits
+    }
+}
+
+fn nearest<'a, T>(text: &str, known: impl Iterator<Item = &'a T>, name: impl Fn(&T) -> &str) -> Option<&'a T> {
+    known
+        .map(|one| (strsim::jaro_winkler(text, name(one)), one))
+        .filter(|(nearness, _)| *nearness >= NEAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, one)| one)
+}

@@ -1,0 +1,196 @@
+//! Where an attempt lays down what it writes, until the store has it: in order, and bounded.
+//!
+//! A chunk waits for room; a log line that finds none is dropped and counted. So a flood of log lines never delays
+//! output, and an attempt never waits for anything but room for its own chunks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use wharf_core::bounds;
+use wharf_core::job::{Entry, NewJob, Stream};
+use wharf_core::planner::{AttemptId, Input, entry_bytes};
+use wharf_engine::{Attending, GuestJob};
+use wharf_store::Store;
+
+use crate::catalog::Catalog;
+use crate::request::{payload_bytes, prepare_children};
+use crate::word::Word;
+
+/// So that the bytes that may wait bound the entries that may wait, too.
+const ENTRY_BYTES_MIN: usize = bounds::UNWRITTEN_BYTES_MAX as usize / bounds::UNWRITTEN_ENTRIES_MAX;
+
+/// What an entry takes of the room on a desk.
+pub(crate) fn room(entry: &Entry) -> usize {
+    entry_bytes(entry).max(ENTRY_BYTES_MIN)
+}
+
+pub(crate) struct Desk {
+    attempt: AttemptId,
+    words: UnboundedSender<Word>,
+    room: Semaphore,
+    /// Locked for a few assignments and never across an await; the guest and the loop's timer both come here.
+    held_back: Mutex<HeldBack>,
+    /// Locked by the one guest while it enqueues, and by its end.
+    children: Mutex<Vec<NewJob>>,
+    catalog: Arc<ArcSwap<Catalog>>,
+    store: Arc<dyn Store>,
+}
+
+#[derive(Default)]
+struct HeldBack {
+    /// Not yet said in the log.
+    lines_dropped: u64,
+    lines_dropped_in_all: u64,
+    progress: Option<Entry>,
+    progress_at: Option<Instant>,
+    /// Someone comes for the progress when its time is there.
+    awaited: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        attempt: AttemptId,
+        words: UnboundedSender<Word>,
+        catalog: Arc<ArcSwap<Catalog>>,
+        store: Arc<dyn Store>,
+    ) -> Desk {
+        Desk {
+            attempt,
+            words,
+            room: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
+            held_back: Mutex::default(),
+            children: Mutex::default(),
+            catalog,
+            store,
+        }
+    }
+
+    /// What was written down has left the desk.
+    pub(crate) fn clear(&self, bytes: usize) {
+        self.room.add_permits(bytes);
+    }
+
+    /// Writes progress that was held back, if no newer one was written since.
+    pub(crate) fn write_progress(&self) {
+        let mut held_back = self.held_back();
+        held_back.awaited = false;
+        self.flush_progress(&mut held_back);
+    }
+
+    /// The attempt is over: nothing is held back any more.
+    /// Answers with the jobs that it enqueued, and how many log lines were dropped.
+    pub(crate) fn close(&self) -> (Vec<NewJob>, u64) {
+        let mut held_back = self.held_back();
+        // These two may go past the bound: nobody waits for room any more.
+        if let Some(progress) = held_back.progress.take() {
+            self.send(progress);
+        }
+        if held_back.lines_dropped > 0 {
+            self.send(Entry::LogDropped { lines: held_back.lines_dropped });
+        }
+        let children = std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner));
+        (children, held_back.lines_dropped_in_all)
+    }
+
+    fn held_back(&self) -> MutexGuard<'_, HeldBack> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, entry: Entry) {
+        // The loop outlives every attempt unless the process ends at once; then nothing is written anyway.
+        let _ = self.words.send(Word::Input(Input::Wrote { attempt: self.attempt, entry }));
+    }
+
+    /// Lays down an entry if there is room.
+    fn try_send(&self, entry: Entry) -> Result<(), Entry> {
+        match self.room.try_acquire_many(room(&entry) as u32) {
+            Ok(permit) => {
+                permit.forget();
+                self.send(entry);
+                Ok(())
+            }
+            Err(_) => Err(entry),
+        }
+    }
+
+    fn flush_dropped(&self, held_back: &mut HeldBack) -> bool {
+        let lines = held_back.lines_dropped;
+        if lines > 0 && self.try_send(Entry::LogDropped { lines }).is_ok() {
+            held_back.lines_dropped = 0;
+        }
+        held_back.lines_dropped == 0
+    }
+
+    fn flush_progress(&self, held_back: &mut HeldBack) {
+        if let Some(progress) = held_back.progress.take() {
+            match self.try_send(progress) {
+                Ok(()) => held_back.progress_at = Some(Instant::now()),
+                Err(progress) => held_back.progress = Some(progress),
+            }
+        }
+    }
+}
+
+impl Attending for Desk {
+    fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let entry = Entry::Chunk(chunk.into());
+            match self.room.acquire_many(room(&entry) as u32).await {
+                Ok(permit) => permit.forget(),
+                Err(_) => return Err("the attempt is over".to_owned()),
+            }
+            self.flush_dropped(&mut self.held_back());
+            self.send(entry);
+            Ok(())
+        })
+    }
+
+    fn log(&self, stream: Stream, line: String) {
+        let mut held_back = self.held_back();
+        if !self.flush_dropped(&mut held_back) || self.try_send(Entry::Log { stream, line }).is_err() {
+            held_back.lines_dropped += 1;
+            held_back.lines_dropped_in_all += 1;
+        }
+    }
+
+    fn log_dropped(&self, lines: u64) {
+        let mut held_back = self.held_back();
+        held_back.lines_dropped += lines;
+        held_back.lines_dropped_in_all += lines;
+    }
+
+    fn progress(&self, fraction: f32, note: String) {
+        let mut held_back = self.held_back();
+        held_back.progress = Some(Entry::Progress { fraction, note });
+        let due = held_back.progress_at.is_none_or(|at| at.elapsed() >= bounds::PROGRESS_EVERY);
+        if due {
+            self.flush_progress(&mut held_back);
+        }
+        if held_back.progress.is_some() && !std::mem::replace(&mut held_back.awaited, true) {
+            let _ = self.words.send(Word::ProgressLater(self.attempt));
+        }
+    }
+
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
+        let catalog = self.catalog.load();
+        let new = prepare_children(&catalog, jobs, self.store.now(), || self.store.next_id())?;
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, bytes) = (children.len() + new.len(), payload_bytes(&children) + payload_bytes(&new));
+        if count > bounds::BATCH_JOBS_MAX {
+            return Err(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX));
+        }
+        if bytes > bounds::BATCH_BYTES_MAX {
+            return Err(format!(
+                "one attempt may enqueue payloads of {} bytes; these would be {bytes}",
+                bounds::BATCH_BYTES_MAX
+            ));
+        }
+        let ids = new.iter().map(|job| job.id.to_string()).collect();
+        children.extend(new);
+        Ok(ids)
+    }
+}

@@ -1,0 +1,357 @@
+//! The loop that carries out what the planner decides: every trigger of one node passes here, one turn at a time.
+//!
+//! A turn takes in all that has come, asks the planner once, and does what it says. Nothing in it waits.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use wharf_core::bounds;
+use wharf_core::ids::{JobId, NodeId, TaskName};
+use wharf_core::job::Leased;
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::outcome::Interruption;
+use wharf_core::planner::{Action, Answer, AttemptId, Confirmation, Input, Planner};
+use wharf_core::time::Timestamp;
+use wharf_engine::Control;
+use wharf_store::{Claim, Inserted, Nudges, Recorded, Renewed};
+
+use crate::attempt::{Attempt, never_began};
+use crate::desk::{Desk, room};
+use crate::notice::{AttemptEnded, Notice};
+use crate::shared::Shared;
+use crate::word::{Over, Said, Word, Written};
+
+/// How much is taken in before the planner is asked.
+const WORDS_PER_TURN: usize = 4096;
+
+/// How the loop stands, for whoever asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) running: u32,
+    pub(crate) draining: bool,
+    pub(crate) stopped: bool,
+}
+
+pub(crate) struct Dispatch {
+    pub(crate) shared: Shared,
+    pub(crate) planner: Planner,
+    pub(crate) node: NodeId,
+    pub(crate) lease: Duration,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) words: UnboundedReceiver<Word>,
+    pub(crate) to_self: UnboundedSender<Word>,
+    pub(crate) load: watch::Sender<Load>,
+    pub(crate) attempts: HashMap<AttemptId, Running>,
+    /// Progress that waits for its time; each waits as long as any other.
+    pub(crate) progress: VecDeque<(Instant, AttemptId)>,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// An attempt from its start until its end is recorded.
+pub(crate) struct Running {
+    task: TaskName,
+    control: Control,
+    desk: Arc<Desk>,
+}
+
+/// The moment of a turn, by the store's clock and by the machine's.
+#[derive(Clone, Copy)]
+struct Now {
+    stamp: Timestamp,
+    instant: Instant,
+}
+
+impl Now {
+    fn instant_of(self, stamp: Timestamp) -> Instant {
+        self.instant + stamp.since(self.stamp)
+    }
+}
+
+impl Dispatch {
+    pub(crate) async fn run(mut self) {
+        let mut nudges = self.shared.store.nudges();
+        let mut words = Vec::with_capacity(WORDS_PER_TURN);
+        loop {
+            let wake_at = self.wake_at();
+            tokio::select! {
+                _ = self.words.recv_many(&mut words, WORDS_PER_TURN) => {}
+                () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.shared.store.now()),
+                () = until(wake_at) => {}
+                () = self.stopping.cancelled() => return self.abandon(),
+            }
+            let now = Now { stamp: self.shared.store.now(), instant: Instant::now() };
+            for word in words.drain(..) {
+                self.take_in(word, now);
+            }
+            self.write_progress(now);
+            let actions = self.planner.decide(now.stamp);
+            let stopped = self.carry_out(actions, now);
+            self.show(stopped);
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    /// Ends without a word to the store, as if the power was cut: leases run out by themselves.
+    fn abandon(self) {
+        for running in self.attempts.values() {
+            running.control.stop(Interruption::Drain, "the host has stopped".to_owned());
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let planned = self.planner.wake_at().map(|at| Instant::now() + at.since(self.shared.store.now()));
+        let progress = self.progress.front().map(|(at, _)| *at);
+        [planned, progress].into_iter().flatten().min()
+    }
+
+    fn show(&self, stopped: bool) {
+        let load = Load { running: self.planner.running(), draining: self.planner.is_draining(), stopped };
+        self.load.send_if_modified(|shown| std::mem::replace(shown, load) != load);
+    }
+
+    fn tell(&self, notice: &Notice) {
+        (self.shared.tell)(notice);
+    }
+
+    // What comes in.
+
+    fn take_in(&mut self, word: Word, now: Now) {
+        match word {
+            Word::Input(input) => self.planner.on(input, now.stamp),
+            Word::ProgressLater(attempt) => self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt)),
+            Word::Over(over) => self.attempt_over(*over, now),
+            Word::Recorded(written) => {
+                let answers = written.iter().map(|one| answer(&one.result)).collect();
+                for one in written {
+                    self.written(one, now);
+                }
+                self.planner.on(Input::Recorded(answers), now.stamp);
+            }
+        }
+    }
+
+    fn attempt_over(&mut self, over: Over, now: Now) {
+        let Over { ended, sandbox, lines_dropped } = over;
+        if let Some(running) = self.attempts.get(&ended.attempt) {
+            let (task, job, number) = (running.task.clone(), ended.attempt.job, ended.attempt.number);
+            if lines_dropped > 0 {
+                self.tell(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
+            }
+            let (kind, report, bill) = (ended.outcome.kind(), ended.outcome.report().to_owned(), ended.bill);
+            self.tell(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, bill, sandbox })));
+        }
+        self.planner.on(Input::Ended(Box::new(ended)), now.stamp);
+    }
+
+    fn write_progress(&mut self, now: Now) {
+        while let Some((at, attempt)) = self.progress.front().copied()
+            && at <= now.instant
+        {
+            self.progress.pop_front();
+            if let Some(running) = self.attempts.get(&attempt) {
+                running.desk.write_progress();
+            }
+        }
+    }
+
+    fn written(&mut self, written: Written, now: Now) {
+        let Written { said: Said { attempt, room, children }, result } = written;
+        self.shared.followers.wake(attempt.job);
+        if let Some(bytes) = room {
+            if let Some(running) = self.attempts.get(&attempt) {
+                running.desk.clear(bytes);
+            }
+            return;
+        }
+        let Some(Running { task, .. }) = self.attempts.remove(&attempt) else { return };
+        match result {
+            Err(_) => self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number }),
+            Ok(recorded) => {
+                for (task, child) in children.into_iter().zip(&recorded.children) {
+                    self.child(task, child, now);
+                }
+                if recorded.state.is_final() {
+                    self.tell(&Notice::JobEnded { task, job: attempt.job, state: recorded.state });
+                }
+            }
+        }
+    }
+
+    fn child(&mut self, task: TaskName, child: &Inserted, now: Now) {
+        self.shared.tell_inserted(task, child);
+        if let Inserted::Added { cancel_asked, .. } = child {
+            for job in cancel_asked {
+                self.planner.on(Input::CancelAsked(*job), now.stamp);
+            }
+        }
+    }
+
+    // What goes out.
+
+    /// Does what the planner says; true when it says that all is over.
+    fn carry_out(&mut self, actions: Vec<Action>, now: Now) -> bool {
+        let mut stopped = false;
+        let (mut record, mut claim) = (None, None);
+        for action in actions {
+            match action {
+                Action::Record(events) => record = Some(self.record(events)),
+                Action::Claim { free } => claim = Some(self.claim(free)),
+                Action::Renew(leases) => drop(self.shared.tasks.spawn(self.renew(leases))),
+                Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
+                Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
+                Action::AskCancel(attempt) => self.with(attempt, Control::ask_cancel),
+                Action::Stop { attempt, why, text } => self.with(attempt, |c| c.stop(why, text.to_owned())),
+                Action::Dropped(attempt) => self.dropped(attempt),
+                Action::Stopped => stopped = true,
+            }
+        }
+        // In one task, polled in this order: what was recorded makes room in the lanes that the claim then finds.
+        match (record, claim) {
+            (Some(record), Some(claim)) => {
+                drop(self.shared.tasks.spawn(async move { _ = tokio::join!(biased; record, claim) }))
+            }
+            (Some(record), None) => drop(self.shared.tasks.spawn(record)),
+            (None, Some(claim)) => drop(self.shared.tasks.spawn(claim)),
+            (None, None) => {}
+        }
+        stopped
+    }
+
+    fn dropped(&mut self, attempt: AttemptId) {
+        if let Some(Running { task, .. }) = self.attempts.remove(&attempt) {
+            self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number });
+        }
+    }
+
+    fn with(&self, attempt: AttemptId, act: impl FnOnce(&Control)) {
+        if let Some(running) = self.attempts.get(&attempt) {
+            act(&running.control);
+        }
+    }
+
+    fn start(&mut self, leased: Leased, trusted_until: Instant) {
+        let attempt = AttemptId::from(&leased.lease);
+        self.shared.followers.wake(attempt.job);
+        let task = leased.task.clone();
+        let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
+        let desk =
+            Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.shared.catalog), Arc::clone(&self.shared.store));
+        let running = Running { task: task.clone(), control: Control::new(), desk: Arc::new(desk) };
+        let (desk, control) = (Arc::clone(&running.desk), running.control.clone());
+        self.attempts.insert(attempt, running);
+        let Some(plugin) = plugin else {
+            let word = never_began(&leased, format!("plugin `{}` was removed before the attempt began", task.plugin()));
+            // To the loop itself, which cannot be gone.
+            let _ = self.to_self.send(word);
+            return;
+        };
+        let queue_wait = leased.claimed_at.since(leased.due);
+        self.tell(&Notice::AttemptStarted { task, job: attempt.job, number: attempt.number, queue_wait });
+        let attempt = Attempt {
+            engine: Arc::clone(&self.shared.engine),
+            leased,
+            plugin,
+            desk,
+            control,
+            trusted_until,
+            cancel_grace: self.cancel_grace,
+            words: self.to_self.clone(),
+        };
+        self.shared.tasks.spawn(attempt.run());
+    }
+
+    fn record(&self, events: Vec<(JobId, Event)>) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, to_self) = (self.shared.clone(), self.to_self.clone());
+        async move {
+            let said: Vec<Said> = events.iter().map(said).collect();
+            // Kept, since the store takes them with it: what it cannot write now is written later.
+            let kept = events.clone();
+            let word = match shared.ask("recording", shared.store.record(events)).await {
+                Ok(results) => {
+                    let written = said.into_iter().zip(results).map(|(said, result)| Written { said, result });
+                    Word::Recorded(written.collect())
+                }
+                Err(_) => Word::Input(Input::RecordFailed(kept)),
+            };
+            let _ = to_self.send(word);
+        }
+    }
+
+    fn claim(&self, free: u32) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, to_self) = (self.shared.clone(), self.to_self.clone());
+        let catalog = shared.catalog.load_full();
+        let claim = Claim {
+            node: self.node,
+            tasks: Arc::clone(catalog.claimable()),
+            declared: Arc::clone(catalog.limits()),
+            free,
+            lease: self.lease,
+        };
+        async move {
+            let input = match shared.ask("claiming", shared.store.claim(claim)).await {
+                Ok(claimed) => Input::Claimed { leased: claimed.leased, wake_at: claimed.wake_at },
+                Err(_) => Input::ClaimFailed,
+            };
+            let _ = to_self.send(Word::Input(input));
+        }
+    }
+
+    fn renew(&self, leases: Vec<Lease>) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, to_self, length) = (self.shared.clone(), self.to_self.clone(), self.lease);
+        async move {
+            let input = match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
+                Ok(renewed) => Input::Renewed(renewed.into_iter().map(confirmation).collect()),
+                Err(_) => Input::RenewFailed,
+            };
+            let _ = to_self.send(Word::Input(input));
+        }
+    }
+}
+
+fn said((job, event): &(JobId, Event)) -> Said {
+    let attempt = AttemptId { job: *job, number: event.attempt().unwrap_or_default() };
+    let (room, children) = match event {
+        Event::Wrote { entries, .. } => (Some(entries.iter().map(room).sum()), Vec::new()),
+        Event::Succeeded { children, .. } => (None, children.iter().map(|child| child.task.clone()).collect()),
+        _ => (None, Vec::new()),
+    };
+    Said { attempt, room, children }
+}
+
+fn answer(result: &Result<Recorded, Refusal>) -> Answer {
+    match result {
+        Ok(recorded) => Answer::Stands { cancel_asked: recorded.cancel_asked },
+        Err(refusal) => Answer::Refused(*refusal),
+    }
+}
+
+fn confirmation(renewed: Renewed) -> Confirmation {
+    match renewed {
+        Renewed::Held(lease) => Confirmation::Held { lease, cancel_asked: false },
+        Renewed::HeldCancelAsked(lease) => Confirmation::Held { lease, cancel_asked: true },
+        Renewed::Lost(lease) => Confirmation::Lost(lease),
+    }
+}
+
+async fn changed(nudges: &mut Nudges) {
+    // A store that is gone nudges no more; polling goes on.
+    if nudges.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

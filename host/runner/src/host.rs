@@ -1,0 +1,447 @@
+//! Host: starts the parts, holds them, lets them finish. All that people can ask of it is a method here.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::{FutureExt, Stream};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use wharf_core::bounds;
+use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
+use wharf_core::job::{NewJob, StateName};
+use wharf_core::key::Key;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::Override;
+use wharf_core::planner::{self, Input, Planner};
+use wharf_engine::{Engine, PluginSettings};
+use wharf_store::{Inserted, Page, Seen, Store, StoreError, Tally, Wanted};
+
+use crate::attempt::said;
+use crate::catalog::Catalog;
+use crate::dispatch::{Dispatch, Load};
+use crate::folder::Folder;
+use crate::follow::{self, Followed, Followers};
+use crate::limits::{self, GroupLimits, LimitError};
+use crate::notice::{Notice, Tell};
+use crate::request::{Rejected, Request, prepare};
+use crate::shared::Shared;
+use crate::upkeep::{self, Upkeep};
+use crate::waiting::{JobView, why_waiting};
+use crate::word::Word;
+
+/// The outside worlds that a host runs on.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub engine: Arc<Engine>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node: NodeId,
+    /// Must exist.
+    pub plugins_dir: PathBuf,
+    /// At once; the engine may have room for fewer.
+    pub attempts: u32,
+    pub lease: Duration,
+    /// Leases are trusted this much less than they are long.
+    pub lease_margin: Duration,
+    pub cancel_grace: Duration,
+    pub upkeep_interval: Duration,
+    pub keep_finished: Duration,
+    /// The plugin folder is looked at this often, whatever hints came.
+    pub rescan: Duration,
+    pub plugins: BTreeMap<PluginId, PluginSettings>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("settings: {0}")]
+    Settings(String),
+    #[error("the plugin folder {} cannot be used: {why}", .dir.display())]
+    Folder { dir: PathBuf, why: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// Nothing was enqueued: what was asked must be mended first.
+    #[error(transparent)]
+    Rejected(Rejected),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(transparent)]
+    Refused(Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    Added(JobId),
+    /// A job with the same token stands.
+    Known(JobId),
+    /// Its lane was full, and its task says that it is then not taken: these jobs hold the slots (the first ten).
+    Discarded {
+        holders: Vec<JobId>,
+    },
+}
+
+/// How a host is, at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// Attempts that run now, and may.
+    pub running: u32,
+    pub capacity: u32,
+    pub draining: bool,
+    /// Every file that was in the plugin folder at the start was loaded or refused.
+    pub first_scan_done: bool,
+    /// What the store said when it last failed, if it has not worked since.
+    pub store: Result<(), String>,
+    /// False once it has stopped, or a bug of the host has ended its loop: it runs no more jobs.
+    pub alive: bool,
+}
+
+/// Checking more than this takes long enough to be in the way of others.
+const CHECKED_IN_PLACE_BYTES: usize = 128 << 10;
+/// For tasks that were told to end.
+const TASKS_PATIENCE: Duration = Duration::from_secs(1);
+/// After a stop at once: as long as it may take to write down what was given back.
+const STOP_NOW_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A running host. Clones are handles of the same one; when the last is dropped, it ends as if its power was cut.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    shared: Shared,
+    words: mpsc::UnboundedSender<Word>,
+    load: watch::Receiver<Load>,
+    first_scan: watch::Receiver<bool>,
+    capacity: u32,
+    stopping: CancellationToken,
+    _end: DropGuard,
+}
+
+impl Host {
+    /// Starts a host. Plugins are loaded in the background: `ready` says when the folder was gone through once.
+    ///
+    /// # Errors
+    /// When the settings contradict each other, the plugin folder cannot be read, or the store is broken.
+    pub async fn start(
+        parts: Parts,
+        settings: Settings,
+        tell: impl Fn(&Notice) + Send + Sync + 'static,
+    ) -> Result<Host, StartError> {
+        check(&settings)?;
+        let shared = Shared {
+            store: parts.store,
+            engine: parts.engine,
+            catalog: Arc::new(ArcSwap::from_pointee(Catalog::default())),
+            followers: Arc::new(Followers::default()),
+            trouble: Arc::default(),
+            tasks: TaskTracker::new(),
+            tell: Arc::new(tell),
+        };
+        // Before the first claim: what a host that died held is free again as soon as its leases have run out.
+        if let Err(broken @ StoreError::Broken(_)) = upkeep::run_once(&shared, Some(settings.keep_finished)).await {
+            return Err(broken.into());
+        }
+        let capacity = settings.attempts.min(shared.engine.capacity()).max(1);
+        let stopping = CancellationToken::new();
+        let (words, inbox) = mpsc::unbounded_channel();
+        let (to_load, load) = watch::channel(Load::default());
+        let (to_first_scan, first_scan) = watch::channel(false);
+
+        let dispatch = Dispatch {
+            planner: Planner::new(planner::Settings {
+                capacity,
+                lease: settings.lease,
+                lease_margin: settings.lease_margin,
+            }),
+            node: settings.node,
+            lease: settings.lease,
+            cancel_grace: settings.cancel_grace,
+            words: inbox,
+            to_self: words.clone(),
+            load: to_load,
+            attempts: HashMap::new(),
+            progress: VecDeque::new(),
+            stopping: stopping.clone(),
+            shared: shared.clone(),
+        };
+        let folder = Folder {
+            dir: settings.plugins_dir.clone(),
+            rescan: settings.rescan,
+            settings: Arc::new(settings.plugins.clone()),
+            engine: Arc::clone(&shared.engine),
+            store: Arc::clone(&shared.store),
+            catalog: Arc::clone(&shared.catalog),
+            words: words.clone(),
+            first_scan: to_first_scan,
+            stopping: stopping.clone(),
+            tell: Arc::clone(&shared.tell),
+        };
+        shared.tasks.spawn(watched(dispatch, Arc::clone(&shared.tell)));
+        shared.tasks.spawn(folder.run());
+        let upkeep =
+            Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
+        shared.tasks.spawn(upkeep::tick(shared.clone(), upkeep, stopping.clone()));
+        let inner = Inner { shared, words, load, first_scan, capacity, _end: stopping.clone().drop_guard(), stopping };
+        Ok(Host(Arc::new(inner)))
+    }
+
+    /// Waits until every file that was in the plugin folder at the start was loaded or refused.
+    pub async fn ready(&self) {
+        // Closed only when the host has stopped, which will never be ready.
+        let _ = self.0.first_scan.clone().wait_for(|done| *done).await;
+    }
+
+    /// Adds jobs, all or none. When this returns they are durable.
+    ///
+    /// # Errors
+    /// Every problem of every request; then nothing was added.
+    pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
+        let catalog = self.catalog();
+        let limits = Arc::clone(catalog.limits());
+        let jobs = self.prepare(catalog, requests).await.map_err(EnqueueError::Rejected)?;
+        let tasks: Vec<TaskName> = jobs.iter().map(|job| job.task.clone()).collect();
+        let shared = &self.0.shared;
+        let inserted = shared.ask("enqueueing", shared.store.insert(jobs, limits)).await?;
+        for (task, one) in tasks.into_iter().zip(&inserted) {
+            self.0.shared.tell_inserted(task, one);
+            if let Inserted::Added { cancel_asked, .. } = one {
+                cancel_asked.iter().for_each(|job| self.say(Input::CancelAsked(*job)));
+            }
+        }
+        Ok(inserted.into_iter().map(enqueued).collect())
+    }
+
+    /// Makes jobs of requests, away from everybody else where that takes long.
+    async fn prepare(&self, catalog: Arc<Catalog>, requests: Vec<Request>) -> Result<Vec<NewJob>, Rejected> {
+        let store = Arc::clone(&self.0.shared.store);
+        let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
+        let work = move || prepare(&catalog, requests, store.now(), || store.next_id());
+        if bytes <= CHECKED_IN_PLACE_BYTES {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(jobs) => jobs,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// One job whole, and why it waits if it does.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
+        let catalog = self.catalog();
+        let seen = self.0.shared.store.job(id, Arc::clone(catalog.limits())).await?;
+        let draining = self.0.load.borrow().draining;
+        Ok(seen.map(|seen| JobView {
+            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &catalog, draining)),
+            seen,
+        }))
+    }
+
+    /// Jobs, newest first, without payload and result.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+        self.0.shared.store.jobs(wanted).await
+    }
+
+    /// Asks a job to end: one that waits at once, one that runs by its own means or after the grace period.
+    ///
+    /// # Errors
+    /// When there is no such job, or it is over.
+    pub async fn cancel(&self, id: JobId) -> Result<StateName, AskError> {
+        let state = self.ask(id, Event::CancelAsked).await?;
+        (self.0.shared.tell)(&Notice::CancelAsked { job: id });
+        if state.is_final() {
+            self.tell_ended(id, state).await;
+        } else {
+            self.say(Input::CancelAsked(id));
+        }
+        Ok(state)
+    }
+
+    /// Has a job that failed or was cancelled tried again.
+    ///
+    /// # Errors
+    /// When there is no such job, or it is not over, or it succeeded.
+    pub async fn retry(&self, id: JobId) -> Result<StateName, AskError> {
+        let state = self.ask(id, Event::RetryAsked).await?;
+        (self.0.shared.tell)(&Notice::RetryAsked { job: id });
+        Ok(state)
+    }
+
+    async fn ask(&self, id: JobId, event: Event) -> Result<StateName, AskError> {
+        let shared = &self.0.shared;
+        let mut recorded = shared.ask("recording what was asked", shared.store.record(vec![(id, event)])).await?;
+        shared.followers.wake(id);
+        match recorded.pop() {
+            Some(Ok(recorded)) => Ok(recorded.state),
+            Some(Err(refusal)) => Err(AskError::Refused(refusal)),
+            None => Err(AskError::Store(StoreError::Broken("it gave no answer to one event".to_owned()))),
+        }
+    }
+
+    async fn tell_ended(&self, job: JobId, state: StateName) {
+        let wanted = Wanted { before: JobId::from_number(job.number() + 1), most: 1, ..Wanted::default() };
+        // Only listeners lose by it if the store fails here.
+        let Ok(page) = self.jobs(wanted).await else { return };
+        if let Some(task) = page.jobs.into_iter().find(|found| found.id == job).map(|job| job.task) {
+            (self.0.shared.tell)(&Notice::JobEnded { task, job, state });
+        }
+    }
+
+    /// The job's log after entry number `after`, its state at the start and at each change; ends after the final state.
+    pub fn follow(&self, id: JobId, after: u64) -> impl Stream<Item = Result<Followed, StoreError>> + Send + use<> {
+        let shared = &self.0.shared;
+        let limits = Arc::clone(self.catalog().limits());
+        follow::follow(Arc::clone(&shared.store), limits, &shared.followers, id, after)
+    }
+
+    /// The job as soon as it is over, or as it is after `most`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn wait(&self, id: JobId, most: Duration) -> Result<Option<Seen>, StoreError> {
+        let shared = &self.0.shared;
+        let limits = Arc::clone(self.catalog().limits());
+        follow::wait(Arc::clone(&shared.store), limits, &shared.followers, id, most).await
+    }
+
+    /// The plugins of this moment.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.0.shared.catalog.load_full()
+    }
+
+    /// The limits of every group, with what holds slots now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
+        limits::limits(&self.0.shared.store, &self.catalog()).await
+    }
+
+    /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.
+    ///
+    /// # Errors
+    /// When no loaded plugin has the group, or the override says nothing that can be set.
+    pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
+        let notice =
+            Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
+        limits::set(&self.0.shared.store, &self.catalog(), change).await?;
+        (self.0.shared.tell)(&notice);
+        Ok(())
+    }
+
+    /// Ends an override; false if there was none.
+    ///
+    /// # Errors
+    /// When nobody knows the group.
+    pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
+        let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
+        let cleared = limits::clear(&self.0.shared.store, &self.catalog(), group, key).await?;
+        if cleared {
+            (self.0.shared.tell)(&notice);
+        }
+        Ok(cleared)
+    }
+
+    /// Counts for people and metrics.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tally(&self) -> Result<Tally, StoreError> {
+        self.0.shared.store.tally().await
+    }
+
+    pub fn vitals(&self) -> Vitals {
+        let load = *self.0.load.borrow();
+        Vitals {
+            running: load.running,
+            capacity: self.0.capacity,
+            draining: load.draining,
+            first_scan_done: *self.0.first_scan.borrow(),
+            alive: !load.stopped && self.0.load.has_changed().is_ok(),
+            store: self.0.shared.trouble.load().as_ref().map_or(Ok(()), |why| Err((**why).clone())),
+        }
+    }
+
+    /// Claims no more; lets what runs finish for `patience`, then stops it and gives it back.
+    /// Returns when all is written down.
+    pub async fn drain(&self, patience: Duration) {
+        let running = self.0.load.borrow().running;
+        (self.0.shared.tell)(&Notice::DrainBegan { patience, running });
+        self.say(Input::Drain { until: self.0.shared.store.now() + patience });
+        // Closed when the loop has ended some other way.
+        let _ = self.0.load.clone().wait_for(|load| load.stopped).await;
+        self.end().await;
+        (self.0.shared.tell)(&Notice::DrainEnded);
+    }
+
+    /// Stops everything that runs and gives it back, without patience.
+    pub async fn stop_now(&self) {
+        let _ = tokio::time::timeout(STOP_NOW_PATIENCE, self.drain(Duration::ZERO)).await;
+        self.end().await;
+    }
+
+    /// Ends what else runs, so that nothing holds the store any more but handles of the host.
+    async fn end(&self) {
+        self.0.stopping.cancel();
+        self.0.shared.tasks.close();
+        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.tasks.wait()).await;
+    }
+
+    fn say(&self, input: Input) {
+        // The loop is gone only after a drain; then there is nobody who needs to know.
+        let _ = self.0.words.send(Word::Input(input));
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), StartError> {
+    let bad = |why: String| Err(StartError::Settings(why));
+    if settings.lease_margin >= settings.lease / bounds::LEASE_RENEWALS {
+        return bad(format!(
+            "a lease margin of {:?} is too long for a lease of {:?}: a renewal that failed once could not be made up for; less than a third is expected",
+            settings.lease_margin, settings.lease
+        ));
+    }
+    if settings.upkeep_interval.is_zero() || settings.rescan.is_zero() {
+        return bad("the upkeep interval and the rescan interval must be longer than nothing".to_owned());
+    }
+    let dir = settings.plugins_dir.clone();
+    match std::fs::read_dir(&dir) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(StartError::Folder { dir, why }),
+    }
+}
+
+fn enqueued(inserted: Inserted) -> Enqueued {
+    match inserted {
+        Inserted::Added { id, .. } => Enqueued::Added(id),
+        Inserted::Known { id } => Enqueued::Known(id),
+        Inserted::Discarded { holders } => Enqueued::Discarded { holders },
+    }
+}
+
+/// A loop that panics leaves a host that claims nothing any more: that must be heard, and shows in its vitals.
+async fn watched(dispatch: Dispatch, tell: Tell) {
+    if let Err(panic) = AssertUnwindSafe(dispatch.run()).catch_unwind().await {
+        tell(&Notice::HostFault { doing: "dispatching jobs; this host must be started again", why: said(&*panic) });
+    }
+}

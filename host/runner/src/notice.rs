@@ -1,0 +1,137 @@
+//! What the host tells whoever listens. Log and metrics are made of this alone, so that they count the same things.
+//! Not durable, and not waited for: a listener that is slow slows the host down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::ids::{JobId, PluginId, TaskName};
+use wharf_core::job::StateName;
+use wharf_core::outcome::{Bill, OutcomeKind};
+use wharf_engine::Progress;
+
+/// Whoever listens.
+pub(crate) type Tell = Arc<dyn Fn(&Notice) + Send + Sync>;
+
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Jobs were added to the queue, by people or by attempts.
+    JobsEnqueued {
+        task: TaskName,
+        count: u64,
+    },
+    /// Requests were answered with a job that stood already, by their token.
+    JobsKnown {
+        task: TaskName,
+        count: u64,
+    },
+    /// Requests were not taken, since their lane was full and their task says so.
+    JobsDiscarded {
+        task: TaskName,
+        count: u64,
+    },
+    AttemptStarted {
+        task: TaskName,
+        job: JobId,
+        number: u32,
+        queue_wait: Duration,
+    },
+    AttemptEnded(Box<AttemptEnded>),
+    /// The store refused the end of an attempt: the job was with another by then. Nothing of it counts.
+    AttemptStale {
+        task: TaskName,
+        job: JobId,
+        number: u32,
+    },
+    /// A job came to its final state.
+    JobEnded {
+        task: TaskName,
+        job: JobId,
+        state: StateName,
+    },
+    CancelAsked {
+        job: JobId,
+    },
+    /// A waiting job was cancelled for a newer one of its lane.
+    JobReplaced {
+        job: JobId,
+    },
+    RetryAsked {
+        job: JobId,
+    },
+    /// Lines of an attempt's log that were not kept.
+    LogDropped {
+        task: TaskName,
+        job: JobId,
+        lines: u64,
+    },
+    /// A plugin is being made ready; where it must be compiled, this comes again as the compiler gets on.
+    PluginLoading {
+        plugin: PluginId,
+        step: Progress,
+    },
+    PluginLoaded {
+        plugin: PluginId,
+        version: String,
+        digest: String,
+        tasks: usize,
+        took: Duration,
+    },
+    /// A file is not a plugin that can run. `kept` says that the version loaded before goes on.
+    PluginRefused {
+        file: String,
+        why: String,
+        kept: bool,
+    },
+    /// A plugin's file is gone. Attempts that run on it finish.
+    PluginRetired {
+        plugin: PluginId,
+    },
+    /// Every file that was in the folder at the start was loaded or refused.
+    FirstScanDone {
+        loaded: usize,
+        refused: usize,
+    },
+    /// The plugin folder cannot be read; the plugins that are loaded stay.
+    FolderTrouble {
+        why: String,
+    },
+    /// The store failed a call; it is made again.
+    StoreTrouble {
+        doing: &'static str,
+        why: String,
+    },
+    /// The store works again.
+    StoreMended,
+    LimitSet {
+        group: String,
+        key: Option<String>,
+    },
+    Upkeep {
+        reclaimed: u64,
+        forgotten: u64,
+        took: Duration,
+    },
+    DrainBegan {
+        patience: Duration,
+        running: u32,
+    },
+    DrainEnded,
+    /// A bug of the host: what it was doing went wrong, and goes on.
+    HostFault {
+        doing: &'static str,
+        why: String,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct AttemptEnded {
+    pub task: TaskName,
+    pub job: JobId,
+    pub number: u32,
+    pub kind: OutcomeKind,
+    /// What people read of an attempt that did not return.
+    pub report: String,
+    pub bill: Bill,
+    /// Making the sandbox and taking it away.
+    pub sandbox: Duration,
+}

@@ -1,0 +1,183 @@
+//! What people and plugins ask to be enqueued, checked against the catalog: all problems at once, before anything is written.
+
+use std::time::Duration;
+
+use wharf_core::bounds;
+use wharf_core::ids::{BadId, JobId, TaskName};
+use wharf_core::job::{NewJob, Token};
+use wharf_core::key::{Key, Lane};
+use wharf_core::time::Timestamp;
+use wharf_engine::{BadPayload, GuestJob, Task};
+
+use crate::catalog::Catalog;
+
+/// A job as someone asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// "plugin/task".
+    pub task: String,
+    pub payload: Vec<u8>,
+    /// Instead of the key that the task finds in the payload.
+    pub key: Option<String>,
+    pub priority: i32,
+    /// Not before this long from now.
+    pub delay: Option<Duration>,
+    /// Not before this moment; of `delay` and `at` the later one holds.
+    pub at: Option<Timestamp>,
+    pub token: Option<String>,
+}
+
+/// Why a request cannot be taken. Variants are what a caller mends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("task: {0}")]
+    BadTask(BadId),
+    #[error("task: `{task}` is not known: {}", unknown(.task, .nearest.as_ref(), .refused.as_deref()))]
+    UnknownTask {
+        task: TaskName,
+        nearest: Option<TaskName>,
+        /// The file of the plugin is there, but is not loaded: why.
+        refused: Option<String>,
+    },
+    #[error("payload: {0}")]
+    BadPayload(BadPayload),
+    #[error("payload: it has {bytes} bytes; {most} is the most")]
+    PayloadTooLarge { bytes: u64, most: u64 },
+    #[error("key: {0}")]
+    BadKey(BadId),
+    #[error("token: {0}")]
+    BadToken(BadId),
+}
+
+/// Why none of the requests was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Each problem with the number of its request, from 0.
+    #[error("{}", each(.0))]
+    Requests(Vec<(usize, BadRequest)>),
+    #[error("there are {jobs} jobs in one request; {most} is the most: send them in parts")]
+    TooMany { jobs: usize, most: usize },
+    #[error("the payloads of one request have {bytes} bytes; {most} is the most: send them in parts")]
+    TooLarge { bytes: u64, most: u64 },
+}
+
+fn unknown(task: &TaskName, nearest: Option<&TaskName>, refused: Option<&str>) -> String {
+    match (refused, nearest) {
+        (Some(why), _) => format!("plugin `{}` could not be loaded: {why}", task.plugin()),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => format!("no plugin here handles it; is `{}.wasm` in the plugin folder?", task.plugin()),
+    }
+}
+
+fn each(problems: &[(usize, BadRequest)]) -> String {
+    let one = |(index, problem): &(usize, BadRequest)| match problems {
+        [_] if *index == 0 => problem.to_string(),
+        _ => format!("job {index}: {problem}"),
+    };
+    problems.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// How many problems are told of one batch.
+const PROBLEMS_MAX: usize = 20;
+
+/// Turns requests into jobs: all or none.
+pub(crate) fn prepare(
+    catalog: &Catalog,
+    requests: Vec<Request>,
+    now: Timestamp,
+    next_id: impl Fn() -> JobId,
+) -> Result<Vec<NewJob>, Rejected> {
+    if requests.len() > bounds::BATCH_JOBS_MAX {
+        return Err(Rejected::TooMany { jobs: requests.len(), most: bounds::BATCH_JOBS_MAX });
+    }
+    let bytes: u64 = requests.iter().map(|request| request.payload.len() as u64).sum();
+    if bytes > bounds::BATCH_BYTES_MAX {
+        return Err(Rejected::TooLarge { bytes, most: bounds::BATCH_BYTES_MAX });
+    }
+    let mut problems = Vec::new();
+    let mut jobs = Vec::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        let before = problems.len();
+        let mut problem = |problem| problems.push((index, problem));
+        let made = ready(catalog, request, now, &next_id, &mut problem);
+        match made {
+            Some(job) if problems.len() == before => jobs.push(job),
+            _ if problems.len() >= PROBLEMS_MAX => break,
+            _ => {}
+        }
+    }
+    if problems.is_empty() { Ok(jobs) } else { Err(Rejected::Requests(problems)) }
+}
+
+fn ready(
+    catalog: &Catalog,
+    request: Request,
+    now: Timestamp,
+    next_id: &impl Fn() -> JobId,
+    problem: &mut impl FnMut(BadRequest),
+) -> Option<NewJob> {
+    let bytes = request.payload.len() as u64;
+    if bytes > bounds::PAYLOAD_BYTES_MAX {
+        problem(BadRequest::PayloadTooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
+    }
+    let token = request.token.map(|text| text.parse::<Token>().map_err(|bad| problem(BadRequest::BadToken(bad))).ok());
+    let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::BadKey(bad))).ok());
+    let task = known(catalog, &request.task).map_err(&mut *problem).ok()?;
+    if bytes <= bounds::PAYLOAD_BYTES_MAX
+        && let Err(bad) = task.check_payload(&request.payload)
+    {
+        problem(BadRequest::BadPayload(bad));
+        return None;
+    }
+    let key = match key {
+        Some(explicit) => explicit,
+        None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::BadPayload(bad))).ok()?,
+    };
+    let after = request.delay.map(|delay| now + delay);
+    Some(NewJob {
+        id: next_id(),
+        task: task.name.clone(),
+        lane: Lane { group: task.group.clone(), key },
+        payload: request.payload.into(),
+        priority: request.priority,
+        due: after.max(request.at).filter(|due| *due > now),
+        token: token.flatten(),
+        on_conflict: task.on_conflict,
+    })
+}
+
+fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
+    let name: TaskName = text.parse().map_err(BadRequest::BadTask)?;
+    if let Some((_, task)) = catalog.task(&name) {
+        return Ok(task);
+    }
+    let refused = match catalog.plugin(&name.plugin()) {
+        // It runs, in an earlier version perhaps: the name is what is wrong.
+        Some(_) => None,
+        None => catalog.refusal(&name.plugin()).map(|refused| refused.why.to_string()),
+    };
+    Err(BadRequest::UnknownTask { nearest: catalog.nearest_task(text), refused, task: name })
+}
+
+/// What a guest is told of jobs that it may not enqueue.
+pub(crate) fn prepare_children(
+    catalog: &Catalog,
+    jobs: Vec<GuestJob>,
+    now: Timestamp,
+    next_id: impl Fn() -> JobId,
+) -> Result<Vec<NewJob>, String> {
+    let asked = |job: GuestJob| Request {
+        task: job.task,
+        payload: job.payload,
+        key: job.key,
+        priority: job.priority,
+        delay: job.delay,
+        at: None,
+        token: job.token,
+    };
+    prepare(catalog, jobs.into_iter().map(asked).collect(), now, next_id).map_err(|rejected| rejected.to_string())
+}
+
+pub(crate) fn payload_bytes(jobs: &[NewJob]) -> u64 {
+    jobs.iter().map(|job| job.payload.len() as u64).sum()
+}

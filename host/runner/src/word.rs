@@ -1,0 +1,40 @@
+//! What reaches the loop: the one closed list of all that can make a turn.
+
+use std::time::Duration;
+
+use wharf_core::ids::TaskName;
+use wharf_core::lifecycle::Refusal;
+use wharf_core::planner::{AttemptId, Ended, Input};
+use wharf_store::Recorded;
+
+pub(crate) enum Word {
+    /// What the planner takes as it is.
+    Input(Input),
+    /// The attempt has progress that came too soon after the last, to be written when its time has come.
+    ProgressLater(AttemptId),
+    Over(Box<Over>),
+    /// The store's answers to a record call, in its order.
+    Recorded(Vec<Written>),
+}
+
+/// An attempt is over, with what only listeners want to know of it.
+pub(crate) struct Over {
+    pub(crate) ended: Ended,
+    pub(crate) sandbox: Duration,
+    pub(crate) lines_dropped: u64,
+}
+
+/// An event that the store has taken or refused.
+pub(crate) struct Written {
+    pub(crate) said: Said,
+    pub(crate) result: Result<Recorded, Refusal>,
+}
+
+/// What is remembered of an event while the store has it.
+pub(crate) struct Said {
+    pub(crate) attempt: AttemptId,
+    /// Room on the attempt's desk that its entries took; `None` for an end.
+    pub(crate) room: Option<usize>,
+    /// The tasks of the jobs that come with it.
+    pub(crate) children: Vec<TaskName>,
+}

@@ -1,0 +1,82 @@
+//! Cancel, drain, stop: whatever a guest does.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wharf_core::job::StateName;
+use wharf_core::lifecycle::Refusal;
+use wharf_runner::{AskError, WhyWaiting};
+
+use crate::setup::{LONG, Setup, memory, order};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tight_loop_that_ignores_cancel_is_stopped_after_the_grace() {
+    let running = Setup::new().with(&["villain"]).start(memory()).await;
+    let id = running.enqueue(order("slow", r#"{"do":"loop-ignoring-cancel"}"#)).await;
+    running.until_running(id).await;
+    let asked = Instant::now();
+    assert_eq!(running.host.cancel(id).await.unwrap(), StateName::Running);
+    assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+    assert!(asked.elapsed() >= Duration::from_millis(200), "the grace period was not given");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(matches!(running.host.cancel(id).await, Err(AskError::Refused(Refusal::Finished(StateName::Cancelled)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_cancelled_whatever_moment_it_is_asked() {
+    let running = Setup::new().with(&["villain"]).start(memory()).await;
+    for _ in 0..50 {
+        // No waiting in between: it may wait, be on its way from the store, or run.
+        let id = running.enqueue(order("slow", r#"{"do":"loop"}"#)).await;
+        running.host.cancel(id).await.unwrap();
+        let asked = Instant::now();
+        assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+        assert!(asked.elapsed() < Duration::from_secs(5), "the request was lost until a lease was renewed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
+    let setup = Setup::new().with(&["villain"]);
+    let store = memory();
+    let first = setup.start(store.clone()).await;
+    let short = first.enqueue(order("slow", r#"{"do":"sleep","ms":400}"#)).await;
+    let long = first.enqueue(order("slow", r#"{"do":"sleep","ms":3000}"#)).await;
+    first.until_running(long).await;
+    first.until_running(short).await;
+    let patience = Duration::from_millis(1500);
+    let began = Instant::now();
+    let (host, late) = (first.host.clone(), order("do", r#"{"do":"echo"}"#));
+    let drain = tokio::spawn(async move { host.drain(patience).await });
+    first.until_told("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainBegan { .. })).await;
+    // Taken, and left to the next host.
+    let late = first.enqueue(late).await;
+    let view = first.host.job(late).await.unwrap().unwrap();
+    assert!(matches!(view.waiting, Some(WhyWaiting::Draining)), "{:?}", view.waiting);
+    tokio::time::timeout(LONG, drain).await.expect("the drain ends").unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+
+    let state = |seen: &wharf_store::Seen| {
+        (seen.job.standing.state.name(), seen.job.standing.failures, seen.job.standing.crashes)
+    };
+    let seen = first.host.job(short).await.unwrap().unwrap().seen;
+    assert_eq!(state(&seen), (StateName::Succeeded, 0, 0));
+    let seen = first.host.job(long).await.unwrap().unwrap().seen;
+    assert_eq!(state(&seen), (StateName::Waiting, 0, 0), "given back, at no cost");
+
+    let second = setup.start(store).await;
+    assert_eq!(second.finished(long).await.job.standing.attempt, 2);
+    second.finished(late).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_at_once_gives_everything_back_at_once() {
+    let setup = Setup::new().with(&["villain"]);
+    let running = setup.start(setup.sqlite()).await;
+    let id = running.enqueue(order("slow", r#"{"do":"loop-ignoring-cancel"}"#)).await;
+    running.until_running(id).await;
+    let began = Instant::now();
+    running.host.stop_now().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.standing.state.name(), StateName::Waiting);
+}

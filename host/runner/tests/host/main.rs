@@ -1,0 +1,8 @@
+//! A whole host without HTTP: real engine, real components, a real store.
+
+mod setup;
+mod jobs;
+mod output;
+mod endings;
+mod folder;
+mod trouble;

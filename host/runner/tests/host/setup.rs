@@ -1,0 +1,170 @@
+//! Builds a host in a folder of its own, and says what tests ask of it most.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::job::StateName;
+use wharf_engine::{Compile, Engine};
+use wharf_runner::{Enqueued, Followed, Host, Notice, Parts, Request, Settings};
+use wharf_store::{MemoryStore, Seen, SqliteStore, Store, SystemClock};
+
+/// Longer than anything takes, however slow the machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+pub(crate) struct Setup {
+    dir: Arc<TempDir>,
+    pub(crate) attempts: u32,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) lease_margin: Duration,
+}
+
+/// A host, its folder, and all that it told.
+pub(crate) struct Running {
+    pub(crate) host: Host,
+    pub(crate) plugins: PathBuf,
+    told: Arc<Mutex<Vec<Notice>>>,
+    /// Goes away with the last who needs it.
+    _dir: Arc<TempDir>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Setup {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("plugins")).unwrap();
+        Setup {
+            dir: Arc::new(dir),
+            attempts: 32,
+            cancel_grace: Duration::from_millis(200),
+            lease: Duration::from_secs(30),
+            lease_margin: Duration::from_secs(3),
+        }
+    }
+
+    pub(crate) fn with(self, plugins: &[&str]) -> Setup {
+        for name in plugins {
+            std::fs::copy(component(name), self.plugins().join(format!("{name}.wasm"))).unwrap();
+        }
+        self
+    }
+
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.dir.path().join("plugins")
+    }
+
+    pub(crate) fn sqlite(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(self.dir.path().join("wharf.db"), Arc::new(SystemClock)).unwrap())
+    }
+
+    pub(crate) async fn start(&self, store: Arc<dyn Store>) -> Running {
+        // One after the other: they share the folder of what is compiled.
+        static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _starting = STARTING.lock().await;
+        let engine = Engine::new(wharf_engine::Settings {
+            attempts: self.attempts,
+            guest_threads: 2,
+            // Shared by all tests, so that each component is compiled once.
+            cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
+            compile: Compile::Here,
+        })
+        .unwrap();
+        let settings = Settings {
+            node: NodeId(rand()),
+            plugins_dir: self.plugins(),
+            attempts: self.attempts,
+            lease: self.lease,
+            lease_margin: self.lease_margin,
+            cancel_grace: self.cancel_grace,
+            upkeep_interval: Duration::from_secs(300),
+            keep_finished: Duration::from_secs(3600),
+            rescan: Duration::from_millis(500),
+            plugins: BTreeMap::new(),
+        };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::clone(&told);
+        let tell = move |notice: &Notice| listener.lock().unwrap().push(notice.clone());
+        let host = Host::start(Parts { store, engine }, settings, tell).await.unwrap();
+        tokio::time::timeout(LONG, host.ready()).await.expect("the first scan ends");
+        Running { host, plugins: self.plugins(), told, _dir: Arc::clone(&self.dir) }
+    }
+}
+
+fn rand() -> u64 {
+    fastrand::u64(1..)
+}
+
+pub(crate) fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::open(Arc::new(SystemClock)))
+}
+
+pub(crate) fn component(name: &str) -> PathBuf {
+    plugins::build(name).unwrap_or_else(|error| panic!("could not build plugins/{name}: {error:#}"))
+}
+
+/// A job for the villain.
+pub(crate) fn order(task: &str, payload: &str) -> Request {
+    Request { task: format!("villain/{task}"), payload: payload.as_bytes().to_vec(), ..Request::default() }
+}
+
+impl Running {
+    pub(crate) fn told(&self) -> Vec<Notice> {
+        self.told.lock().unwrap().clone()
+    }
+
+    pub(crate) async fn enqueue(&self, request: Request) -> JobId {
+        match self.host.enqueue(vec![request]).await.unwrap().remove(0) {
+            Enqueued::Added(id) => id,
+            other => panic!("not added: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn finished(&self, id: JobId) -> Seen {
+        let seen = self.host.wait(id, LONG).await.unwrap().unwrap();
+        assert!(seen.job.standing.state.name().is_final(), "{id} does not end: {seen:?}");
+        seen
+    }
+
+    /// Runs one job to its success and answers with its result.
+    pub(crate) async fn result(&self, request: Request) -> Value {
+        let id = self.enqueue(request).await;
+        let seen = self.finished(id).await;
+        assert_eq!(seen.job.standing.state.name(), StateName::Succeeded, "{:?}", seen.job.report);
+        serde_json::from_slice(&seen.job.result.unwrap()).unwrap()
+    }
+
+    pub(crate) async fn until_running(&self, id: JobId) {
+        self.until(id, StateName::Running).await;
+    }
+
+    pub(crate) async fn until(&self, id: JobId, state: StateName) {
+        let mut life = Box::pin(self.host.follow(id, u64::MAX));
+        let seen = tokio::time::timeout(LONG, async {
+            while let Some(followed) = life.next().await {
+                if let Followed::State(seen) = followed.unwrap()
+                    && seen.job.standing.state.name() == state
+                {
+                    return;
+                }
+            }
+            panic!("{id} ended and never was {state:?}");
+        });
+        seen.await.unwrap_or_else(|_| panic!("{id} does not come to be {state:?}"));
+    }
+
+    /// Waits until something was told that `is` looks for.
+    pub(crate) async fn until_told(&self, what: &str, is: impl Fn(&Notice) -> bool) {
+        let look = async {
+            while !self.told.lock().unwrap().iter().any(&is) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let told = tokio::time::timeout(LONG, look).await;
+        told.unwrap_or_else(|_| panic!("it was never told that {what}: {:?}", self.told()));
+    }
+}

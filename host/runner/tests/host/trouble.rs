@@ -1,0 +1,127 @@
+//! A store that fails for a while, and one that fails for too long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use wharf_core::ids::JobId;
+use wharf_core::job::{NewJob, Numbered, StateName};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_core::time::Timestamp;
+use wharf_runner::Notice;
+use wharf_store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
+
+use crate::setup::{Setup, memory, order};
+
+/// A real store that can be cut off.
+struct Cut {
+    store: Arc<dyn Store>,
+    off: AtomicBool,
+}
+
+impl Cut {
+    fn reached(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        if self.off.load(Ordering::SeqCst) { Err(StoreError::Busy("cut off".into())) } else { Ok(&self.store) }
+    }
+}
+
+#[async_trait]
+impl Store for Cut {
+    fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+    fn next_id(&self) -> JobId {
+        self.store.next_id()
+    }
+    async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        self.reached()?.insert(jobs, declared).await
+    }
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        self.reached()?.claim(claim).await
+    }
+    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+        self.reached()?.record(events).await
+    }
+    async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
+        self.reached()?.renew(leases, length).await
+    }
+    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+        self.reached()?.reclaim(most).await
+    }
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+        self.store.job(id, declared).await
+    }
+    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+        self.store.jobs(wanted).await
+    }
+    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
+        self.store.entries(id, after, most).await
+    }
+    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+        self.reached()?.forget(before, most).await
+    }
+    async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        self.store.overrides().await
+    }
+    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
+        self.reached()?.set_override(change).await
+    }
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        self.store.tally().await
+    }
+    fn nudges(&self) -> Nudges {
+        self.store.nudges()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
+    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false) });
+    let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
+    let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
+    running.until_running(id).await;
+    cut.off.store(true, Ordering::SeqCst);
+    running.until_told("the attempt ended", |notice| matches!(notice, Notice::AttemptEnded(_))).await;
+    running.until_told("the store is in trouble", |notice| matches!(notice, Notice::StoreTrouble { .. })).await;
+    assert!(running.host.vitals().store.unwrap_err().contains("cut off"));
+    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.standing.state.name(), StateName::Running);
+    cut.off.store(false, Ordering::SeqCst);
+    let seen = running.finished(id).await;
+    assert_eq!((seen.job.standing.state.name(), seen.job.standing.attempt), (StateName::Succeeded, 1));
+    let chunks = running.host.follow(id, 0);
+    let chunks = futures_util::StreamExt::collect::<Vec<_>>(chunks).await;
+    assert_eq!(chunks.len(), 6, "five chunks and the end: {chunks:?}");
+    running.until_told("the store is mended", |notice| matches!(notice, Notice::StoreMended)).await;
+    assert_eq!(running.host.vitals().store, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_out() {
+    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false) });
+    let mut setup = Setup::new().with(&["villain"]);
+    (setup.lease, setup.lease_margin) = (Duration::from_millis(1500), Duration::from_millis(300));
+    let running = setup.start(cut.clone()).await;
+    let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":60000}"#)).await;
+    // It outlives its first lease, since the store can be reached.
+    running.until_running(id).await;
+    let first = running.host.job(id).await.unwrap().unwrap().seen.job.standing;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let now = running.host.job(id).await.unwrap().unwrap().seen.job.standing;
+    assert_eq!((first.attempt, now.attempt), (1, 1));
+    cut.off.store(true, Ordering::SeqCst);
+    let stopped =
+        |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.job == id && ended.number == 1);
+    running.until_told("it was stopped", stopped).await;
+    let wharf_core::job::State::Running { lease } =
+        running.host.job(id).await.unwrap().unwrap().seen.job.standing.state
+    else {
+        panic!("nobody could have recorded its end")
+    };
+    assert!(cut.now() < lease.until, "its lease had run out before it was stopped");
+    cut.off.store(false, Ordering::SeqCst);
+    running.until_told("it runs again", |notice| matches!(notice, Notice::AttemptStarted { number: 2, .. })).await;
+    running.host.stop_now().await;
+}

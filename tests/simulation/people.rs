@@ -1,0 +1,113 @@
+//! People: they enqueue, cancel, retry and change limits, whatever state the world is in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::ids::{Group, JobId, TaskName};
+use wharf_core::job::NewJob;
+use wharf_core::key::{Key, Lane};
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::{Limits, OnConflict, Override};
+use wharf_core::planner::Input;
+use wharf_store::{Inserted, Store};
+
+use crate::faults::Fault;
+use crate::ground::{Ground, Happening, at_once};
+use crate::node::ForNode;
+use crate::world::{NODES, World};
+
+impl World {
+    pub(crate) fn people(&mut self) {
+        if self.ground.calm {
+            return;
+        }
+        match self.ground.rng.u32(0..10) {
+            0 => self.cancel(),
+            1 => self.retry(),
+            2 => self.set_limit(),
+            _ => self.enqueue(),
+        }
+        let next = self.ground.between(Duration::from_millis(100), Duration::from_secs(4));
+        self.ground.after(next, Happening::People);
+    }
+
+    fn enqueue(&mut self) {
+        let count = self.ground.rng.usize(1..6);
+        let jobs: Vec<NewJob> = (0..count).map(|_| new_job(&mut self.ground, &self.tasks)).collect();
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let inserted = at_once(self.ground.store.insert(jobs, Arc::clone(&self.declared))).expect("memory never fails");
+        self.ground.tell(|| format!("enqueue {ids:?}: {inserted:?}"));
+        for one in &inserted {
+            self.ground.checkers.inserted(one);
+            if let Inserted::Added { replaced, cancel_asked, .. } = one {
+                replaced.iter().for_each(|job| self.ground.checkers.changed(*job, &self.ground.store));
+                cancel_asked.iter().for_each(|job| self.ask_nodes_to_cancel(*job));
+            }
+        }
+        self.nudge();
+    }
+
+    fn cancel(&mut self) {
+        let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
+        let results = at_once(self.ground.store.record(vec![(job, Event::CancelAsked)])).expect("memory never fails");
+        self.ground.tell(|| format!("cancel {job}: {results:?}"));
+        self.ground.checkers.recorded(job, &Event::CancelAsked, &results[0]);
+        if results[0].is_ok() {
+            self.ground.faults.note(Fault::Cancel);
+            self.ask_nodes_to_cancel(job);
+            self.nudge();
+        }
+    }
+
+    /// The host that was asked tells its own loop; others hear of it when they renew.
+    fn ask_nodes_to_cancel(&mut self, job: JobId) {
+        let asked = self.ground.rng.usize(0..NODES);
+        let delay = self.ground.between(Duration::ZERO, Duration::from_millis(5));
+        self.ground.to_node(&self.nodes[asked], delay, ForNode::Hear(Input::CancelAsked(job)));
+    }
+
+    fn retry(&mut self) {
+        let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
+        let results = at_once(self.ground.store.record(vec![(job, Event::RetryAsked)])).expect("memory never fails");
+        self.ground.checkers.recorded(job, &Event::RetryAsked, &results[0]);
+        if results[0].is_ok() {
+            self.ground.faults.note(Fault::Retry);
+            self.nudge();
+        }
+    }
+
+    fn set_limit(&mut self) {
+        let (_, group) = &self.tasks[self.ground.rng.usize(0..self.tasks.len())];
+        let limits = Limits {
+            per_key: self.ground.rng.bool().then(|| self.ground.rng.u32(0..4)),
+            total: self.ground.rng.bool().then(|| self.ground.rng.u32(0..6)),
+        };
+        self.ground.faults.note(Fault::LimitChanged);
+        self.ground.tell(|| format!("limits of {group}: {limits:?}"));
+        at_once(self.ground.store.set_override(Override { group: group.clone(), key: None, limits }))
+            .expect("memory never fails");
+        self.nudge();
+    }
+}
+
+pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJob {
+    let (task, group) = tasks[ground.rng.usize(0..tasks.len())].clone();
+    let key: Option<Key> =
+        (ground.rng.u32(0..5) > 0).then(|| format!("k{}", ground.rng.u32(0..4)).parse().expect("a key"));
+    let delay = (ground.rng.u32(0..5) == 0).then(|| ground.between(Duration::ZERO, Duration::from_secs(20)));
+    NewJob {
+        id: ground.store.next_id(),
+        task,
+        lane: Lane { group, key },
+        payload: Arc::from(*b"{}"),
+        priority: ground.rng.i32(0..3),
+        due: delay.map(|delay| ground.now() + delay),
+        token: None,
+        on_conflict: match ground.rng.u32(0..12) {
+            0 => OnConflict::Discard,
+            1 => OnConflict::ReplaceWaiting,
+            2 => OnConflict::CancelRunning,
+            _ => OnConflict::Wait,
+        },
+    }
+}
