@@ -3,13 +3,20 @@
 use std::time::{Duration, Instant};
 
 /// Looks until `look` finds something, at most a minute: then says `what` did not happen.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(Duration::from_secs(60), what, look)
+}
+
+/// The same, for what may take longer.
+#[track_caller]
+pub(crate) fn eventually_within<T>(most: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "within a minute it did not happen that {what}");
+        assert!(start.elapsed() < most, "within {most:?} it did not happen that {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }

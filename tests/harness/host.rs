@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::eventually::eventually_within;
 use super::{Client, component, eventually};
 
 /// The binary under test, without what the caller's environment would add.
@@ -80,7 +82,8 @@ impl Setup {
         let mut host = Host { dir, token: self.token, child: None, said: Arc::default(), client: None };
         host.start();
         let expected = self.plugins.len();
-        eventually("all plugins are loaded", || {
+        // A cold compile of a large plugin, beside other tests, on few cores.
+        eventually_within(Duration::from_secs(240), "all plugins are loaded", || {
             let plugins = host.client().get("/v1/plugins").ok();
             let known = plugins.as_array().map_or(0, Vec::len);
             (known >= expected && host.is_ready()).then_some(())
@@ -227,6 +230,8 @@ impl Host {
     pub(crate) fn in_state(&self, id: &str, state: &str) -> Value {
         eventually(&format!("job {id} is {state}"), || {
             let job = self.job(id);
+            let over = matches!(job["state"].as_str(), Some("succeeded" | "failed" | "cancelled"));
+            assert!(!over || job["state"] == state, "it is past being {state}: {job}");
             (job["state"] == state).then_some(job)
         })
     }

@@ -57,13 +57,15 @@ fn a_token_enqueued_twice_is_one_job() {
 #[test]
 fn higher_priority_goes_first_and_equals_in_order() {
     let host = Setup::default().plugin("villain").settings("[attempts]\nat-once = 1").start();
-    let first = host.enqueue("villain/do", json!({ "do": "sleep", "ms": 500 }));
-    host.in_state(&first, "running");
+    // A pause is the gate: nothing starts before all of them wait.
+    let gate = "/v1/limits/villain%2Fdo";
+    host.client().put(gate, &json!({ "total": 0 })).ok();
     let enqueue = |n: i32, priority: i32| {
         let payload = json!({ "do": "echo", "payload": n });
         host.enqueue_with(json!({ "task": "villain/do", "payload": payload, "priority": priority }))
     };
     let ids = [enqueue(0, 0), enqueue(1, 5), enqueue(2, -1), enqueue(3, 5), enqueue(4, 0)];
+    host.client().delete(gate);
     let mut order: Vec<(String, usize)> = ids
         .iter()
         .enumerate()
@@ -90,13 +92,16 @@ fn a_delayed_job_waits_until_it_is_due_and_says_so() {
 #[test]
 fn leptonai_two_jobs_of_two_seconds_with_a_limit_of_two_end_in_under_three() {
     let host = Setup::default().plugin("villain").start();
-    let start = Instant::now();
-    let payload = json!({ "key": "one", "do": "sleep", "ms": 2000 });
-    let ids = [host.enqueue("villain/pair", payload.clone()), host.enqueue("villain/pair", payload)];
-    for id in &ids {
-        assert_eq!(host.finished(id)["state"], "succeeded");
+    let job = json!({ "task": "villain/pair", "payload": { "key": "one", "do": "sleep", "ms": 2000 } });
+    let both = host.client().post("/v1/jobs", &json!([job, job])).ok();
+    let jobs = [0, 1].map(|n| host.finished(both[n]["id"].as_str().expect("an id")));
+    let time = |job: &serde_json::Value, name: &str| -> String { job[name].as_str().expect("a moment").to_owned() };
+    for (one, other) in [(0, 1), (1, 0)] {
+        assert_eq!(jobs[one]["state"], "succeeded");
+        assert!(time(&jobs[one], "started-at") < time(&jobs[other], "finished-at"), "side by side: {jobs:?}");
     }
-    assert!(start.elapsed() < Duration::from_secs(3), "took {:?}", start.elapsed());
+    let wall: f64 = jobs.iter().filter_map(|job| job["bill"]["wall-ms"].as_f64()).fold(0.0, f64::max);
+    assert!(wall < 3000.0, "two seconds each, and no more: {wall} ms");
 }
 
 /// exo awaited each peer before it called the next.
@@ -134,7 +139,7 @@ fn children_come_with_the_success_of_their_attempt_or_not_at_all() {
 #[test]
 fn finished_jobs_are_forgotten_when_their_time_is_over() {
     let host =
-        Setup::default().plugin("words").settings("[upkeep]\ninterval = \"200ms\"\nkeep-finished = \"300ms\"").start();
+        Setup::default().plugin("words").settings("[upkeep]\ninterval = \"200ms\"\nkeep-finished = \"5s\"").start();
     let id = host.run("words/count", json!({ "text": "a" }))["id"].as_str().expect("an id").to_owned();
     eventually("the job is forgotten", || (host.client().get(&format!("/v1/jobs/{id}")).status == 404).then_some(()));
 }

@@ -1,6 +1,7 @@
 //! The folder: plugins come, change and go while jobs run.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -25,19 +26,25 @@ fn variant(file: &Path, n: u32) -> Vec<u8> {
 fn a_plugin_replaced_20_times_under_load_fails_no_job() {
     let host = Setup::default().plugin("words").start();
     let file = component("words");
-    let mut ids = Vec::new();
+    let (mut ids, mut swapped_under) = (Vec::new(), 0);
     for round in 0..20 {
         let before = plugin(&host, "words").expect("loaded")["loaded"]["digest"].clone();
         for n in 0..25 {
             ids.push(host.enqueue("words/count", json!({ "tenant": format!("t{n}"), "text": "a b\nc", "pause-ms": 5 })));
         }
+        // One that lasts over the swap.
+        let long = host.enqueue("words/count", json!({ "tenant": "long", "text": "a\nb\nc", "pause-ms": 400 }));
+        host.in_state(&long, "running");
         let next = host.dir().join("next.wasm");
         std::fs::write(&next, variant(&file, round)).expect("written");
         host.put_plugin("words", &next);
         eventually("the new version is loaded", || {
             (plugin(&host, "words").expect("it never goes away")["loaded"]["digest"] != before).then_some(())
         });
+        swapped_under += usize::from(host.job(&long)["state"] == "running");
+        ids.push(long);
     }
+    assert!(swapped_under > 0, "some of them ran while their plugin was replaced");
     for id in &ids {
         let job = host.finished(id);
         assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(1)), "{job}");
@@ -86,6 +93,34 @@ fn a_plugin_dropped_in_while_the_host_runs_can_be_used() {
     host.put_plugin("counter", &component("words"));
     eventually("it is loaded", || plugin(&host, "counter"));
     assert_eq!(host.run("counter/count", json!({ "text": "a b" }))["state"], "succeeded", "its id is its file's name");
+}
+
+/// exo's clean-up awaited while it walked a map that others changed.
+#[test]
+fn exo_plugins_come_and_go_while_they_are_listed_and_called() {
+    let host = Setup::default().plugin("words").start();
+    let file = component("words");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(plugin(&host, "words").is_some(), "the one that stays is always there");
+                assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
+                looks += 1;
+            }
+            looks
+        });
+        for n in 0..10 {
+            let id = format!("guest-{n}");
+            host.put_plugin(&id, &file);
+            eventually("it comes", || plugin(&host, &id));
+            std::fs::remove_file(host.plugin_file(&id)).expect("removed");
+        }
+        eventually("the last one goes", || plugin(&host, "guest-9").is_none().then_some(()));
+        over.store(true, Ordering::Relaxed);
+        assert!(reader.join().expect("the reader saw nothing odd") > 10);
+    });
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn every_way_to_end_badly_is_told_in_plain_words_and_harms_no_neighbour() {
         ("frugal", json!({ "do": "hoard" }), "out-of-memory", "16.0 MiB"),
         ("frugal", json!({ "do": "loop-ignoring-cancel" }), "timed-out", "200"),
         ("hurried", json!({ "do": "sleep", "ms": 60_000 }), "timed-out", "500"),
-        ("do", json!({ "do": "big-output", "bytes": 40_000_000 }), "output-bound", "32),
+        ("do", json!({ "do": "big-output", "bytes": 40_000_000 }), "output-bound", "32"),
     ];
     let jobs: Vec<_> = table
         .iter()
