@@ -96,7 +96,8 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn post_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
-        let request = self.signed(self.agent.post(format!("{}{path}", self.address))).header("content-type", content_type);
+        let request =
+            self.signed(self.agent.post(format!("{}{path}", self.address))).header("content-type", content_type);
         Self::reply(request.send(body)).unwrap_or_else(|e| panic!("POST {path}: {e}"))
     }
 

@@ -178,7 +178,11 @@ impl Host {
     /// A command of the CLI that speaks to this host.
     pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = wharf();
-        command.current_dir(self.dir.path()).args(args).env("WHARF__HOST", self.client().address()).env("WHARF__TOKEN", self.token.as_deref().unwrap_or_default());
+        command
+            .current_dir(self.dir.path())
+            .args(args)
+            .env("WHARF__HOST", self.client().address())
+            .env("WHARF__TOKEN", self.token.as_deref().unwrap_or_default());
         command
     }
 

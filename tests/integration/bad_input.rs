@@ -91,7 +91,10 @@ fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
     let dir = TempDir::new().expect("a folder");
     let text = "these are the minutes of a meeting, and no database\n".repeat(100);
     std::fs::write(dir.path().join("minutes.txt"), &text).expect("written");
-    names(&refused(dir.path(), &["serve", "--store", "sqlite:minutes.txt", "--listen", "127.0.0.1:0"]), &["minutes.txt"]);
+    names(
+        &refused(dir.path(), &["serve", "--store", "sqlite:minutes.txt", "--listen", "127.0.0.1:0"]),
+        &["minutes.txt"],
+    );
     assert_eq!(std::fs::read_to_string(dir.path().join("minutes.txt")).expect("it is there"), text);
     names(&refused(dir.path(), &["serve", "--store", "mysql://x", "--listen", "127.0.0.1:0"]), &["mysql", "sqlite:"]);
 }
@@ -121,10 +124,13 @@ fn check_explains_files_that_are_no_plugins() {
 #[test]
 fn a_full_disk_refuses_new_jobs_loses_none_and_recovers() {
     let dir = TempDir::new().expect("a folder");
-    let mount = |args: &[&str]| std::process::Command::new("mount").args(args).output().is_ok_and(|o| o.status.success());
+    let mount =
+        |args: &[&str]| std::process::Command::new("mount").args(args).output().is_ok_and(|o| o.status.success());
     let path = dir.path().display().to_string();
     if !mount(&["-t", "tmpfs", "-o", "size=6m", "tmpfs", &path]) {
-        println!("not run: mounting a small file system is not permitted here; the store's own suite fills a database too");
+        println!(
+            "not run: mounting a small file system is not permitted here; the store's own suite fills a database too"
+        );
         return;
     }
     let mut host = Setup::default().plugin("words").store_in(dir.path()).start();

@@ -63,7 +63,10 @@ fn call_needs_neither_host_nor_store() {
         command
     };
     let result = succeeds(&mut run(&["words/count", "--input", r#"{"text":"a b"}"#]));
-    assert_eq!(serde_json::from_str::<Value>(&result).expect("JSON"), json!({ "lines": 1, "words": 2, "characters": 3 }));
+    assert_eq!(
+        serde_json::from_str::<Value>(&result).expect("JSON"),
+        json!({ "lines": 1, "words": 2, "characters": 3 })
+    );
     assert!(!dir.path().join("wharf.db").exists(), "nothing is stored");
     std::fs::copy(component("thumbnail"), dir.path().join("plugins/thumbnail.wasm")).expect("copied");
     let input = format!("@{}", photo("chelsea.png").display());

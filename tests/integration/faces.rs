@@ -90,13 +90,20 @@ fn health_readiness_and_metrics_tell_what_is() {
     let text = String::from_utf8(host.client().get("/metrics").body).expect("text");
     let count = |task: &str, outcome: &str| {
         text.lines()
-            .filter(|l| !l.starts_with('#') && l.contains(&format!("task=\"{task}\"")) && l.contains(&format!("\"{outcome}\"")))
+            .filter(|l| {
+                !l.starts_with('#') && l.contains(&format!("task=\"{task}\"")) && l.contains(&format!("\"{outcome}\""))
+            })
             .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
             .fold(0.0, f64::max)
     };
     assert_eq!(count("words/count", "returned").max(count("words/count", "succeeded")), 3.0, "{text}");
     assert_eq!(count("villain/do", "trapped"), 1.0, "{text}");
-    for name in ["wharf_oldest_due_age_seconds", "wharf_attempt_wall_seconds_sum", "wharf_attempt_sandbox_seconds_sum", "wharf_limit"] {
+    for name in [
+        "wharf_oldest_due_age_seconds",
+        "wharf_attempt_wall_seconds_sum",
+        "wharf_attempt_sandbox_seconds_sum",
+        "wharf_limit",
+    ] {
         assert!(text.contains(name), "{name} is missing:\n{text}");
     }
     eventually("nothing runs", || (metric(&host, "wharf_attempts_running")? == 0.0).then_some(()));

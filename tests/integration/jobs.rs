@@ -117,7 +117,8 @@ fn exo_a_slow_job_delays_no_other() {
 #[test]
 fn children_come_with_the_success_of_their_attempt_or_not_at_all() {
     let host = Setup::default().plugin("villain").start();
-    let child = |n: u32| json!({ "task": "villain/do", "payload": { "do": "echo", "payload": n }, "token": format!("c{n}") });
+    let child =
+        |n: u32| json!({ "task": "villain/do", "payload": { "do": "echo", "payload": n }, "token": format!("c{n}") });
     let good = host.run("villain/do", json!({ "do": "enqueue", "children": [child(1), child(2)] }));
     assert_eq!(good["state"], "succeeded", "{good}");
     for then in ["trap", "fail-discard"] {
@@ -131,7 +132,8 @@ fn children_come_with_the_success_of_their_attempt_or_not_at_all() {
     });
     assert_eq!(all.len(), 5, "three parents, two children: {all:?}");
 
-    let unknown = host.run("villain/do", json!({ "do": "enqueue", "children": [{ "task": "nobody/home", "payload": 1 }] }));
+    let unknown =
+        host.run("villain/do", json!({ "do": "enqueue", "children": [{ "task": "nobody/home", "payload": 1 }] }));
     assert_eq!(unknown["state"], "failed");
     assert!(unknown["report"]["text"].to_string().contains("nobody/home"), "{unknown}");
 }

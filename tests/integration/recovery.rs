@@ -109,7 +109,10 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
     println!("SEED={seed}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let logs = tempfile::tempdir().expect("a temporary folder");
-    let grant = format!("[plugins.villain]\ndirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]", logs.path().display());
+    let grant = format!(
+        "[plugins.villain]\ndirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]",
+        logs.path().display()
+    );
     let mut host = Setup::default().plugin("villain").settings(&grant).start();
     let address = Mutex::new(host.client().address().to_owned());
     let (over, kept) = (AtomicBool::new(false), Mutex::new(Vec::new()));

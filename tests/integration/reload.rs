@@ -30,7 +30,9 @@ fn a_plugin_replaced_20_times_under_load_fails_no_job() {
     for round in 0..20 {
         let before = plugin(&host, "words").expect("loaded")["loaded"]["digest"].clone();
         for n in 0..25 {
-            ids.push(host.enqueue("words/count", json!({ "tenant": format!("t{n}"), "text": "a b\nc", "pause-ms": 5 })));
+            ids.push(
+                host.enqueue("words/count", json!({ "tenant": format!("t{n}"), "text": "a b\nc", "pause-ms": 5 })),
+            );
         }
         // One that lasts over the swap.
         let long = host.enqueue("words/count", json!({ "tenant": "long", "text": "a\nb\nc", "pause-ms": 400 }));

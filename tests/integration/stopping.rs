@@ -19,7 +19,8 @@ fn a_waiting_job_is_cancelled_at_once() {
 #[test]
 fn a_running_job_is_asked_and_one_that_does_not_listen_is_stopped() {
     let host = Setup::default().plugin("villain").settings("[attempts]\ncancel-grace = \"300ms\"").start();
-    for (order, within) in [("wait-for-cancel", 5000), ("loop", 5000), ("loop-ignoring-cancel", 5000), ("stall", 5000)] {
+    for (order, within) in [("wait-for-cancel", 5000), ("loop", 5000), ("loop-ignoring-cancel", 5000), ("stall", 5000)]
+    {
         let id = host.enqueue("villain/slow", json!({ "do": order }));
         host.in_state(&id, "running");
         let start = Instant::now();

@@ -3,7 +3,7 @@
 //! `cargo bench -p wharf --bench load`
 
 #[path = "../harness/mod.rs"]
-#[expect(dead_code, reason = "the harness serves the tests, too")]
+#[expect(dead_code, unused_imports, reason = "the harness serves the tests, too")]
 mod harness;
 
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ fn status_kib(pid: i32, name: &str) -> u64 {
 fn ticks(pid: i32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the host runs, on Linux");
     let after_name = text.rsplit(')').next().expect("a name in parentheses");
-    let fields: Vec<u64> = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse().expect("a number")).collect();
+    let fields: Vec<u64> =
+        after_name.split_whitespace().skip(11).take(2).map(|n| n.parse().expect("a number")).collect();
     fields.iter().sum()
 }
 
@@ -43,9 +44,16 @@ fn main() {
     std::thread::sleep(IDLE);
     let busy = ticks(host.pid()) - before;
     println!("an idle host with {PLUGINS} plugins");
-    println!("  ready after           {:>8.0} ms (from the start of the process, compiled code from the cache)", ready.as_secs_f64() * 1e3);
+    println!(
+        "  ready after           {:>8.0} ms (from the start of the process, compiled code from the cache)",
+        ready.as_secs_f64() * 1e3
+    );
     println!("  resident memory       {:>8.1} MiB", status_kib(host.pid(), "VmRSS") as f64 / 1024.0);
     println!("  of it not from files  {:>8.1} MiB", status_kib(host.pid(), "RssAnon") as f64 / 1024.0);
     println!("  threads               {:>8}", status_kib(host.pid(), "Threads"));
-    println!("  processor time        {:>8.2} % of one core over {} s", busy as f64 / IDLE.as_secs_f64(), IDLE.as_secs());
+    println!(
+        "  processor time        {:>8.2} % of one core over {} s",
+        busy as f64 / IDLE.as_secs_f64(),
+        IDLE.as_secs()
+    );
 }

@@ -113,8 +113,7 @@ fn files_of(parent: &Path, name: &str) -> Vec<PathBuf> {
 /// The modules of this level that a file names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
 fn named(text: &str, prefix: &str) -> Vec<String> {
     let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
-    let code: String =
-        code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for rest in code.split(prefix).skip(1) {
         if let Some(list) = rest.strip_prefix('{') {

@@ -44,12 +44,7 @@ pub trait Waiting {
     /// The first `most` open lines of `task`, by descending `top`, then ascending `turn`.
     fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Self::Error>;
     /// The open lines of a lane with tasks other than `task`: those of `tasks` only.
-    fn siblings(
-        &mut self,
-        lane: LaneId,
-        task: &TaskName,
-        tasks: &[TaskName],
-    ) -> Result<Vec<Line>, Self::Error>;
+    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Self::Error>;
     /// The first `most` due jobs of a line, by descending priority, then ascending due time, then ascending id.
     /// Jobs that this claim has leased are not among them.
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Self::Error>;
@@ -175,7 +170,12 @@ fn room_of<'r, W: Waiting>(
 
 /// The first `most` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
 /// who starts must not depend on how many full lanes stood before.
-fn open_lines<W: Waiting>(waiting: &mut W, task: &TaskName, limits: &LimitTable, most: u32) -> Result<Vec<Line>, W::Error> {
+fn open_lines<W: Waiting>(
+    waiting: &mut W,
+    task: &TaskName,
+    limits: &LimitTable,
+    most: u32,
+) -> Result<Vec<Line>, W::Error> {
     loop {
         let lines = waiting.lines(task, most)?;
         let mut closed = false;
@@ -201,18 +201,12 @@ fn first_in_lane<W: Waiting>(
     for (line, heads, fetched) in &mut lane.lines {
         if heads.is_empty() && *fetched != Fetched::All {
             let found = waiting.heads(id, &line.task, most)?;
-            *fetched = if (found.len() as u32) < most {
-                Fetched::All
-            } else {
-                Fetched::Some
-            };
+            *fetched = if (found.len() as u32) < most { Fetched::All } else { Fetched::Some };
             heads.extend(found);
         }
     }
     let first = |heads: &VecDeque<Ready>| heads.front().map(|job| (Reverse(job.priority), job.due, job.id));
-    Ok((0..lane.lines.len())
-        .filter(|i| !lane.lines[*i].1.is_empty())
-        .min_by_key(|i| first(&lane.lines[*i].1)))
+    Ok((0..lane.lines.len()).filter(|i| !lane.lines[*i].1.is_empty()).min_by_key(|i| first(&lane.lines[*i].1)))
 }
 
 #[cfg(test)]

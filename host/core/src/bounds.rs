@@ -26,6 +26,8 @@ pub const CHUNKS_MAX: u64 = 100_000;
 pub const LOG_LINE_BYTES_MAX: u64 = 64 * KIB;
 /// Of one attempt's log; what comes after is dropped and counted.
 pub const LOG_BYTES_MAX: u64 = 4 * MIB;
+/// Of one attempt's log: each line costs a row, however short it is.
+pub const LOG_LINES_MAX: u64 = 50_000;
 pub const PROGRESS_NOTE_BYTES_MAX: u64 = KIB;
 /// Progress is kept at most this often.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -51,7 +53,7 @@ pub const TABLES_MAX: usize = 32;
 /// Resource handles that a guest may hold.
 pub const HANDLES_MAX: usize = 4096;
 /// What a guest may hold open of the host: streams, pollables, files, requests.
-pub const HOST_RESOURCES_MAX: usize = 1024;
+pub const HOST_RESOURCES_MAX: usize = 256;
 /// What crosses between guest and host in one call, in bytes.
 pub const HOSTCALL_BYTES_MAX: u64 = 40 * MIB;
 pub const WASM_STACK_BYTES: usize = 512 * KIB as usize;
@@ -96,6 +98,10 @@ pub const ATTEMPTS_MAX: u32 = 8000;
 
 // Outbound HTTP of plugins.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names looked up at once, by all attempts of the process.
+pub const HTTP_LOOKUPS_MAX: usize = 16;
+/// Of all headers of a request or a response.
+pub const HTTP_HEADERS_BYTES_MAX: usize = 16 * KIB as usize;
 pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
 pub const HTTP_REQUESTS_MAX: u32 = 100;
 
@@ -112,16 +118,10 @@ pub const PAGE_MAX: u32 = 1000;
 pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
 
 const _: () = {
-    assert!(
-        CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX,
-        "one chunk fits what may wait"
-    );
+    assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk fits what may wait");
     assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);
     assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
-    assert!(
-        OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX,
-        "a payload can cross"
-    );
+    assert!(OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX, "a payload can cross");
     assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);

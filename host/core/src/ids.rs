@@ -32,11 +32,7 @@ const ID_CHARS: usize = 13;
 
 impl JobId {
     pub const fn from_number(number: u64) -> Option<JobId> {
-        if number == 0 || number > i64::MAX as u64 {
-            None
-        } else {
-            Some(JobId(number))
-        }
+        if number == 0 || number > i64::MAX as u64 { None } else { Some(JobId(number)) }
     }
 
     pub const fn number(self) -> u64 {
@@ -57,19 +53,13 @@ impl fmt::Display for JobId {
 impl FromStr for JobId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = || BadId {
-            text: text.to_owned(),
-            reason: "is no job id: 13 characters of 0-9 and a-z are expected",
-        };
+        let bad = || BadId { text: text.to_owned(), reason: "is no job id: 13 characters of 0-9 and a-z are expected" };
         if text.len() != ID_CHARS {
             return Err(bad());
         }
         let mut number: u64 = 0;
         for c in text.bytes() {
-            let digit = ALPHABET
-                .iter()
-                .position(|a| *a == c.to_ascii_lowercase())
-                .ok_or_else(bad)? as u64;
+            let digit = ALPHABET.iter().position(|a| *a == c.to_ascii_lowercase()).ok_or_else(bad)? as u64;
             number = number.checked_mul(32).ok_or_else(bad)? | digit;
         }
         JobId::from_number(number).ok_or_else(bad)
@@ -117,9 +107,7 @@ impl fmt::Display for NodeId {
 
 fn is_name(text: &str) -> bool {
     let mut chars = text.bytes();
-    chars
-        .next()
-        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
         && text.len() <= bounds::NAME_BYTES_MAX
 }
@@ -160,14 +148,7 @@ name! {
 impl FromStr for PluginId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        if is_name(text) {
-            Ok(PluginId(text.into()))
-        } else {
-            Err(BadId {
-                text: text.to_owned(),
-                reason: NAME_RULE,
-            })
-        }
+        if is_name(text) { Ok(PluginId(text.into())) } else { Err(BadId { text: text.to_owned(), reason: NAME_RULE }) }
     }
 }
 

@@ -82,13 +82,8 @@ pub enum StateName {
 }
 
 impl StateName {
-    pub const ALL: [StateName; 5] = [
-        StateName::Waiting,
-        StateName::Running,
-        StateName::Succeeded,
-        StateName::Failed,
-        StateName::Cancelled,
-    ];
+    pub const ALL: [StateName; 5] =
+        [StateName::Waiting, StateName::Running, StateName::Succeeded, StateName::Failed, StateName::Cancelled];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -105,10 +100,7 @@ impl StateName {
     }
 
     pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            StateName::Succeeded | StateName::Failed | StateName::Cancelled
-        )
+        matches!(self, StateName::Succeeded | StateName::Failed | StateName::Cancelled)
     }
 }
 

@@ -26,10 +26,7 @@ impl FromStr for Key {
             _ if text.chars().any(char::is_control) => "is no key: it has control characters",
             _ => return Ok(Key(text.into())),
         };
-        Err(BadId {
-            text: text.chars().take(40).collect(),
-            reason,
-        })
+        Err(BadId { text: text.chars().take(40).collect(), reason })
     }
 }
 

@@ -75,11 +75,7 @@ impl fmt::Display for Refusal {
             Refusal::Stale => f.write_str("the job is no longer with this attempt"),
             Refusal::Finished(state) => write!(f, "the job is over: it is {}", state.as_str()),
             Refusal::NotFinished(state) => {
-                write!(
-                    f,
-                    "only a failed or cancelled job can be tried again; this one is {}",
-                    state.as_str()
-                )
+                write!(f, "only a failed or cancelled job can be tried again; this one is {}", state.as_str())
             }
         }
     }
@@ -89,45 +85,27 @@ impl std::error::Error for Refusal {}
 
 impl Standing {
     pub const fn new(due: Timestamp) -> Standing {
-        Standing {
-            state: State::Waiting { due },
-            attempt: 0,
-            failures: 0,
-            crashes: 0,
-            cancel_asked: false,
-        }
+        Standing { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_asked: false }
     }
 
     /// Where the job stands after `event` at `now`, or why the event may not happen.
     pub fn after(&self, event: &Event, now: Timestamp) -> Result<Standing, Refusal> {
         use Event as E;
         use State as S;
-        let to = |state: State| Standing {
-            state,
-            cancel_asked: false,
-            ..*self
-        };
+        let to = |state: State| Standing { state, cancel_asked: false, ..*self };
         let again = |due: Timestamp| {
-            if self.cancel_asked {
-                S::Cancelled
-            } else {
-                S::Waiting { due }
-            }
+            if self.cancel_asked { S::Cancelled } else { S::Waiting { due } }
         };
 
         match (&self.state, event) {
-            (S::Waiting { .. }, E::Claimed { lease }) => Ok(Standing {
-                attempt: lease.attempt,
-                ..to(S::Running { lease: *lease })
-            }),
+            (S::Waiting { .. }, E::Claimed { lease }) => {
+                Ok(Standing { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
+            }
             (S::Waiting { .. }, E::CancelAsked | E::Replaced) => Ok(to(S::Cancelled)),
             (S::Waiting { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
-            (S::Running { .. }, E::CancelAsked) => Ok(Standing {
-                cancel_asked: true,
-                ..*self
-            }),
+            (S::Running { .. }, E::CancelAsked) => Ok(Standing { cancel_asked: true, ..*self }),
             (S::Running { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Running)),
             (S::Running { .. }, E::Claimed { .. } | E::Replaced) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
@@ -137,30 +115,19 @@ impl Standing {
             (S::Running { .. }, E::Released { claimable_at, .. }) => Ok(to(again(*claimable_at))),
             (S::Running { .. }, E::Failed { retry_at, .. }) => {
                 let state = retry_at.map_or(S::Failed, again);
-                Ok(Standing {
-                    failures: self.failures.saturating_add(1),
-                    ..to(state)
-                })
+                Ok(Standing { failures: self.failures.saturating_add(1), ..to(state) })
             }
             (S::Running { .. }, E::LeaseExpired { .. }) => {
                 let crashes = self.crashes.saturating_add(1);
-                let state = if crashes >= bounds::CRASHES_MAX {
-                    S::Failed
-                } else {
-                    again(now)
-                };
+                let state = if crashes >= bounds::CRASHES_MAX { S::Failed } else { again(now) };
                 Ok(Standing { crashes, ..to(state) })
             }
 
-            (S::Failed | S::Cancelled, E::RetryAsked) => Ok(Standing {
-                failures: 0,
-                crashes: 0,
-                ..to(S::Waiting { due: now })
-            }),
-            (S::Succeeded, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Succeeded)),
-            (S::Succeeded | S::Failed | S::Cancelled, E::CancelAsked) => {
-                Err(Refusal::Finished(self.state.name()))
+            (S::Failed | S::Cancelled, E::RetryAsked) => {
+                Ok(Standing { failures: 0, crashes: 0, ..to(S::Waiting { due: now }) })
             }
+            (S::Succeeded, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Succeeded)),
+            (S::Succeeded | S::Failed | S::Cancelled, E::CancelAsked) => Err(Refusal::Finished(self.state.name())),
             (S::Succeeded | S::Failed | S::Cancelled, _) => Err(Refusal::Stale),
         }
     }
@@ -183,22 +150,14 @@ impl Event {
 
     /// What the event leaves on the job for people; `None` leaves what was there.
     pub fn report(&self) -> Option<Report> {
-        let report = |kind, text: &str| {
-            Some(Report {
-                kind,
-                text: text.to_owned(),
-            })
-        };
+        let report = |kind, text: &str| Some(Report { kind, text: text.to_owned() });
         match self {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
-            Event::Cancelled { .. } | Event::CancelAsked => {
-                report(OutcomeKind::Cancelled, "cancelled on request")
-            }
+            Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, "cancelled on request"),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
-            Event::LeaseExpired { .. } => report(
-                OutcomeKind::Interrupted,
-                "the host that ran this attempt died or could not confirm its lease",
-            ),
+            Event::LeaseExpired { .. } => {
+                report(OutcomeKind::Interrupted, "the host that ran this attempt died or could not confirm its lease")
+            }
             Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
         }
     }

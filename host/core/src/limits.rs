@@ -21,18 +21,12 @@ impl Limits {
                 (a, b) => a.or(b),
             }
         }
-        Limits {
-            per_key: lower(self.per_key, other.per_key),
-            total: lower(self.total, other.total),
-        }
+        Limits { per_key: lower(self.per_key, other.per_key), total: lower(self.total, other.total) }
     }
 
     /// `other` where it has a number, else this.
     pub fn or_else(self, other: Limits) -> Limits {
-        Limits {
-            per_key: other.per_key.or(self.per_key),
-            total: other.total.or(self.total),
-        }
+        Limits { per_key: other.per_key.or(self.per_key), total: other.total.or(self.total) }
     }
 }
 
@@ -75,8 +69,7 @@ impl LimitTable {
 
     /// Puts `override_` in force in place of any earlier one for the same group and key.
     pub fn set(&mut self, override_: Override) {
-        self.overrides
-            .insert((override_.group, override_.key), override_.limits);
+        self.overrides.insert((override_.group, override_.key), override_.limits);
     }
 
     /// Ends an override; false if there was none.
@@ -86,10 +79,7 @@ impl LimitTable {
 
     /// This table with `overrides` in place of its own.
     pub fn with_overrides(&self, overrides: impl IntoIterator<Item = Override>) -> LimitTable {
-        let mut table = LimitTable {
-            declared: self.declared.clone(),
-            overrides: BTreeMap::new(),
-        };
+        let mut table = LimitTable { declared: self.declared.clone(), overrides: BTreeMap::new() };
         overrides.into_iter().for_each(|o| table.set(o));
         table
     }
@@ -117,12 +107,8 @@ impl LimitTable {
 
     /// How many jobs of `lane` may run at once.
     pub fn per_key(&self, lane: &Lane) -> Option<u32> {
-        let own = lane
-            .key
-            .as_ref()
-            .and_then(|_| self.overrides.get(&(lane.group.clone(), lane.key.clone())));
-        own.and_then(|limits| limits.per_key)
-            .or(self.of(&lane.group).per_key)
+        let own = lane.key.as_ref().and_then(|_| self.overrides.get(&(lane.group.clone(), lane.key.clone())));
+        own.and_then(|limits| limits.per_key).or(self.of(&lane.group).per_key)
     }
 }
 

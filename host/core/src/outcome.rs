@@ -117,9 +117,7 @@ impl Outcome {
     pub fn report(&self) -> &str {
         match self {
             Outcome::Returned(_) => "",
-            Outcome::Failed(Failure::Retry(text) | Failure::RetryAfter(text, _) | Failure::Discard(text)) => {
-                text
-            }
+            Outcome::Failed(Failure::Retry(text) | Failure::RetryAfter(text, _) | Failure::Discard(text)) => text,
             Outcome::Trapped(report)
             | Outcome::TimedOut { report, .. }
             | Outcome::OutOfMemory { report, .. }

@@ -44,13 +44,9 @@ impl RetryPolicy {
 
     /// Doubles from the lower bound to the upper; drawn from the upper half of that, never below the lower bound.
     fn delay(&self, failures: u32, dice: f64) -> Duration {
-        let doubled = self
-            .backoff_min
-            .saturating_mul(1u32.checked_shl(failures.min(31)).unwrap_or(u32::MAX));
+        let doubled = self.backoff_min.saturating_mul(1u32.checked_shl(failures.min(31)).unwrap_or(u32::MAX));
         let top = doubled.min(self.backoff_max);
-        top.div_f64(2.0)
-            .saturating_add(top.div_f64(2.0).mul_f64(dice.clamp(0.0, 1.0)))
-            .max(self.backoff_min.min(top))
+        top.div_f64(2.0).saturating_add(top.div_f64(2.0).mul_f64(dice.clamp(0.0, 1.0))).max(self.backoff_min.min(top))
     }
 }
 

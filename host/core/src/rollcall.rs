@@ -82,12 +82,7 @@ impl Rollcall {
             Mode::First(n) => n as usize,
             Mode::Quorum => asked / 2 + 1,
         };
-        Rollcall {
-            replies,
-            unanswered: asked,
-            replied: 0,
-            enough,
-        }
+        Rollcall { replies, unanswered: asked, replied: 0, enough }
     }
 
     /// Takes one reply; false if this subscriber was not asked or has answered already.
@@ -115,20 +110,9 @@ impl Rollcall {
 
     /// Gives everyone who has not answered the answer that `why` makes, and returns those replies.
     pub fn close(&mut self, elapsed: Duration, why: impl Fn() -> Answer) -> Vec<Reply> {
-        let missing: Vec<PluginId> = self
-            .replies
-            .iter()
-            .filter(|(_, reply)| reply.is_none())
-            .map(|(plugin, _)| plugin.clone())
-            .collect();
-        let closed: Vec<Reply> = missing
-            .into_iter()
-            .map(|plugin| Reply {
-                plugin,
-                answer: why(),
-                elapsed,
-            })
-            .collect();
+        let missing: Vec<PluginId> =
+            self.replies.iter().filter(|(_, reply)| reply.is_none()).map(|(plugin, _)| plugin.clone()).collect();
+        let closed: Vec<Reply> = missing.into_iter().map(|plugin| Reply { plugin, answer: why(), elapsed }).collect();
         for reply in &closed {
             self.take(reply);
         }
@@ -146,11 +130,7 @@ mod tests {
     use super::*;
 
     fn reply(plugin: &str, answer: Answer) -> Reply {
-        Reply {
-            plugin: plugin.parse().expect("an id"),
-            answer,
-            elapsed: Duration::from_millis(1),
-        }
+        Reply { plugin: plugin.parse().expect("an id"), answer, elapsed: Duration::from_millis(1) }
     }
 
     fn open(mode: Mode) -> Rollcall {
@@ -161,14 +141,8 @@ mod tests {
     fn each_subscriber_answers_once() {
         let mut call = open(Mode::All);
         assert!(call.take(&reply("b", Answer::Replied(vec![1]))));
-        assert!(
-            !call.take(&reply("b", Answer::Replied(vec![2]))),
-            "the first one counts"
-        );
-        assert!(
-            !call.take(&reply("stranger", Answer::Replied(vec![]))),
-            "nobody asked it"
-        );
+        assert!(!call.take(&reply("b", Answer::Replied(vec![2]))), "the first one counts");
+        assert!(!call.take(&reply("stranger", Answer::Replied(vec![]))), "nobody asked it");
         assert!(!call.is_over());
         let closed = call.close(Duration::ZERO, || Answer::TimedOut("late".into()));
         assert_eq!(closed.len(), 2);

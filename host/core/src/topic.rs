@@ -16,10 +16,7 @@ pub struct Topic(String);
 pub struct Pattern(String);
 
 fn is_token(token: &str) -> bool {
-    !token.is_empty()
-        && token
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+    !token.is_empty() && token.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
 }
 
 fn fits(text: &str) -> bool {
@@ -43,10 +40,7 @@ impl FromStr for Topic {
         } else {
             "is no topic: up to 16 tokens of letters, digits, - and _, divided by dots, are expected"
         };
-        Err(BadId {
-            text: text.chars().take(80).collect(),
-            reason,
-        })
+        Err(BadId { text: text.chars().take(80).collect(), reason })
     }
 }
 
@@ -59,16 +53,11 @@ impl Pattern {
 impl FromStr for Pattern {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = |reason| BadId {
-            text: text.chars().take(80).collect(),
-            reason,
-        };
+        let bad = |reason| BadId { text: text.chars().take(80).collect(), reason };
         let tokens: Vec<&str> = text.split('.').collect();
         let (last, others) = tokens.split_last().expect("split gives at least one");
         if others.contains(&">") {
-            return Err(bad(
-                "is no subscription: `>` stands for the rest of a topic, so it must be last",
-            ));
+            return Err(bad("is no subscription: `>` stands for the rest of a topic, so it must be last"));
         }
         let is_good = |token: &&str| *token == "*" || is_token(token);
         if fits(text) && others.iter().all(|t| is_good(t)) && (*last == ">" || is_good(last)) {
@@ -111,20 +100,13 @@ struct Branch<T> {
 
 impl<T> Default for Branch<T> {
     fn default() -> Self {
-        Branch {
-            here: BTreeSet::new(),
-            rest: BTreeSet::new(),
-            any: None,
-            tokens: BTreeMap::new(),
-        }
+        Branch { here: BTreeSet::new(), rest: BTreeSet::new(), any: None, tokens: BTreeMap::new() }
     }
 }
 
 impl<T> Default for Subscriptions<T> {
     fn default() -> Self {
-        Subscriptions {
-            root: Branch::default(),
-        }
+        Subscriptions { root: Branch::default() }
     }
 }
 
@@ -204,9 +186,7 @@ mod tests {
 
     #[test]
     fn bad_texts_are_refused() {
-        for text in [
-            "", ".", "a.", ".a", "a..b", "a b", "a.>.b", ">.a", "a*", "a.b*", "ä",
-        ] {
+        for text in ["", ".", "a.", ".a", "a..b", "a b", "a.>.b", ">.a", "a*", "a.b*", "ä"] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
         }
         for text in ["*", "a.*", ">", "", "a..b", "a/b"] {

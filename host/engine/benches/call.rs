@@ -9,12 +9,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{BoxFuture, join_all};
 use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{Config, Enabled, Engine as Wasmtime, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, Engine as Wasmtime, InstanceAllocationStrategy, PoolingAllocationConfig, Store, StoreLimits,
+    StoreLimitsBuilder, WasmBacktraceDetails,
+};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
@@ -99,9 +102,15 @@ impl jobs::HostNewJob for Floor {
 fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
     let mut pool = PoolingAllocationConfig::new();
     let n = bounds::ATTEMPTS_DEFAULT + 4;
-    pool.total_component_instances(n).total_stacks(n).total_core_instances(n * 8).total_memories(n * 2).total_tables(n * 4);
+    pool.total_component_instances(n)
+        .total_stacks(n)
+        .total_core_instances(n * 8)
+        .total_memories(n * 2)
+        .total_tables(n * 4);
     pool.max_memories_per_module(bounds::MEMORIES_MAX as u32).max_tables_per_module(bounds::TABLES_MAX as u32);
-    pool.table_elements(bounds::TABLE_ELEMENTS_MAX).max_memory_size(bounds::MEMORY_BYTES_MAX as usize).max_unused_warm_slots(100);
+    pool.table_elements(bounds::TABLE_ELEMENTS_MAX)
+        .max_memory_size(bounds::MEMORY_BYTES_MAX as usize)
+        .max_unused_warm_slots(100);
     pool.max_core_instance_size(4 << 20).max_component_instance_size(4 << 20);
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 << 20).table_keep_resident(64 << 10);
@@ -109,7 +118,11 @@ fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
         pool.linear_memory_keep_resident(64 << 10).decommit_batch_size(16);
     }
     let mut config = Config::new();
-    config.epoch_interruption(true).concurrency_support(false).wasm_memory64(false).wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config.max_wasm_stack(bounds::WASM_STACK_BYTES).async_stack_size(bounds::ASYNC_STACK_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Wasmtime::new(&config).unwrap();
@@ -121,7 +134,8 @@ fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
 
 async fn at_the_floor(pre: &HandlerPluginPre<Floor>) {
     let limits = StoreLimitsBuilder::new().memory_size(64 << 20).build();
-    let mut store = Store::new(pre.engine(), Floor { wasi: WasiCtx::builder().build(), table: ResourceTable::new(), limits });
+    let mut store =
+        Store::new(pre.engine(), Floor { wasi: WasiCtx::builder().build(), table: ResourceTable::new(), limits });
     store.limiter(|floor| &mut floor.limits);
     store.set_epoch_deadline(u64::MAX / 2);
     let instance = pre.instantiate_async(&mut store).await.unwrap();
@@ -175,7 +189,12 @@ fn measure(attempts: usize, run: impl FnOnce()) -> Cost {
     Cost { wall: wall.elapsed() / count, cpu: (cpu() - before) / count }
 }
 
-fn in_flight<F: Future<Output = ()> + Send + 'static>(runtime: &Runtime, at_once: usize, attempts: usize, one: impl Fn() -> F) {
+fn in_flight<F: Future<Output = ()> + Send + 'static>(
+    runtime: &Runtime,
+    at_once: usize,
+    attempts: usize,
+    one: impl Fn() -> F,
+) {
     let each = attempts / at_once;
     let lanes: Vec<_> = (0..at_once).map(|_| (0..each).map(|_| one()).collect::<Vec<_>>()).collect();
     runtime.block_on(async {
@@ -205,9 +224,15 @@ fn main() {
     let cache = tempfile::tempdir().unwrap();
     let pre = Arc::new(floor(&component));
     let (engine, plugin) = runtime.block_on(async {
-        let settings = Settings { attempts: bounds::ATTEMPTS_DEFAULT, guest_threads: THREADS, cache_dir: cache.path().join("c"), compile: Compile::Here };
+        let settings = Settings {
+            attempts: bounds::ATTEMPTS_DEFAULT,
+            guest_threads: THREADS,
+            cache_dir: cache.path().join("c"),
+            compile: Compile::Here,
+        };
         let engine = Engine::new(settings).unwrap();
-        let plugin = engine.load("words".parse().unwrap(), component, &PluginSettings::default(), &|_| {}).await.unwrap();
+        let plugin =
+            engine.load("words".parse().unwrap(), component, &PluginSettings::default(), &|_| {}).await.unwrap();
         (engine, plugin)
     });
     let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();

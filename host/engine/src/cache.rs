@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+use wharf_core::bounds;
 
 use crate::pool::Kind;
 
 pub(crate) struct Cache {
     folder: PathBuf,
-    /// Tells this process's temporary files apart.
+    /// Tells this cache's temporary files from those of other processes: in containers each may have the number 1.
+    random: u64,
+    /// Tells them from one another.
     temporary: AtomicU64,
 }
 
@@ -27,15 +30,26 @@ impl Cache {
     /// When the folder cannot be made, or others than the host's user may write in it.
     pub(crate) fn open(folder: &Path) -> Result<Cache, String> {
         let shown = folder.display();
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("the cache folder {shown} cannot be made: {error}"))?;
-        let about = fs::metadata(folder).map_err(|error| format!("the cache folder {shown} cannot be read: {error}"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| format!("the cache folder {shown} cannot be made: {error}"))?;
+        let about =
+            fs::metadata(folder).map_err(|error| format!("the cache folder {shown} cannot be read: {error}"))?;
         let own = rustix::process::geteuid().as_raw();
-        if about.mode() & 0o022 != 0 || (about.uid() != own && own != 0) {
+        // Another owner could put native code there, and root runs with more than that owner has.
+        if about.mode() & 0o022 != 0 || about.uid() != own {
             return Err(format!(
                 "the cache folder {shown} may be written by others, and what is in it is run as native code; make it the host's own: chown it and chmod 700"
             ));
         }
-        Ok(Cache { folder: folder.to_owned(), temporary: AtomicU64::new(0) })
+        sweep(folder);
+        Ok(Cache {
+            folder: folder.to_owned(),
+            random: RandomState::new().build_hasher().finish(),
+            temporary: AtomicU64::new(0),
+        })
     }
 
     /// Where the compiled form of a component with this digest belongs.
@@ -47,8 +61,14 @@ impl Cache {
 
     /// A file of this process for a moment; gone when dropped.
     pub(crate) fn temporary(&self, purpose: &str) -> Temporary {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        Temporary(self.folder.join(format!(".{purpose}-{}-{number}", std::process::id())))
+        loop {
+            let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+            let path = self.folder.join(format!(".{purpose}-{:016x}-{number}", self.random));
+            // A name is given once; what is there already was left by someone who died.
+            if !path.exists() {
+                return Temporary(path);
+            }
+        }
     }
 
     /// The compiled form at `place`, if it is there and whole.
@@ -62,7 +82,10 @@ impl Cache {
             }
             Err(_) => return None,
         }
-        #[expect(unsafe_code, reason = "native code from disk: the folder is the host's alone, and the file is what the host wrote")]
+        #[expect(
+            unsafe_code,
+            reason = "native code from disk: the folder is the host's alone, and the file is what the host wrote"
+        )]
         // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed after,
         // and the digest shows that this one is what a compiler of this host made.
         let component = unsafe { Component::deserialize_file(engine, place) };
@@ -85,6 +108,22 @@ impl Cache {
         File::open(&self.folder)?.sync_all()
     }
 }
+
+/// Takes away what hosts that died in the middle of compiling left. Nothing depends on it, so that failing is no error.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_temporary =
+            name.to_str().is_some_and(|name| TEMPORARIES.iter().any(|purpose| name.starts_with(purpose)));
+        let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|modified| modified.elapsed().ok());
+        // A younger one may belong to a host that is compiling right now.
+        if is_temporary && age.is_some_and(|age| age > bounds::COMPILE_TIMEOUT) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+const TEMPORARIES: [&str; 3] = [".component-", ".compiled-", ".sum-"];
 
 /// See [`Cache::temporary`].
 pub(crate) struct Temporary(PathBuf);
@@ -130,4 +169,52 @@ fn sum_of(place: &Path) -> PathBuf {
     let mut name = OsString::from(place);
     name.push(".sha256");
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(folder: &tempfile::TempDir) -> Cache {
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        Cache::open(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn a_leftover_is_in_nobody_s_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(&folder);
+        let next = cache.temporary("compiled").path().to_owned();
+        cache.temporary.store(0, Ordering::Relaxed);
+        fs::write(&next, "left").unwrap();
+        for purpose in ["component", "compiled", "sum"] {
+            cache.temporary.store(0, Ordering::Relaxed);
+            let made = cache.temporary(purpose);
+            assert_ne!(made.path(), next);
+            made.write(b"mine").unwrap();
+        }
+        assert_eq!(fs::read(&next).unwrap(), b"left");
+    }
+
+    #[test]
+    fn old_leftovers_are_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * bounds::COMPILE_TIMEOUT;
+        for (name, is_old) in [
+            (".component-1", true),
+            (".compiled-1", true),
+            (".sum-1", true),
+            (".sum-2", false),
+            ("a-sync-1.cwasm", true),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        cache(&folder);
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".sum-2", "a-sync-1.cwasm"]);
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
@@ -39,14 +39,17 @@ pub(crate) async fn compile(how: &Compile, kind: Kind, from: &Temporary, to: &Te
         Compile::Here => {
             let (from, to) = (from.path().to_owned(), to.path().to_owned());
             let done = tokio::task::spawn_blocking(move || compile_file(kind, &from, &to)).await;
-            done.map_err(|_| Problem::new("the compiler failed on it: a bug of the host"))?.map_err(|why| not_compiled(&why))
+            done.map_err(|_| Problem::new("the compiler failed on it: a bug of the host"))?
+                .map_err(|why| not_compiled(&why))
         }
         Compile::Child { program, args } => in_child(Command::new(program).args(args), kind, from, to).await,
     }
 }
 
 async fn in_child(command: &mut Command, kind: Kind, from: &Temporary, to: &Temporary) -> Result<(), Problem> {
-    let broken = |error: std::io::Error| Problem::new(format!("it cannot be compiled, since the compiling process cannot be run: {error}"));
+    let broken = |error: std::io::Error| {
+        Problem::new(format!("it cannot be compiled, since the compiling process cannot be run: {error}"))
+    };
     let began = Instant::now();
     let mut child = command
         .arg(kind.as_str())
@@ -80,13 +83,19 @@ fn explain(status: ExitStatus, said: &str, took: Duration) -> Result<(), Problem
         return Ok(());
     }
     let memory = bytesize::ByteSize(bounds::COMPILE_MEMORY_BYTES_MAX).display().iec();
-    if said.contains("memory allocation of") || said.contains("Cannot allocate memory") || said.contains("out of memory") {
-        return Err(Problem::new(format!("compiling it takes more than {memory} of memory")).hint("make it smaller: split its largest functions, or leave code out"));
+    if said.contains("memory allocation of")
+        || said.contains("Cannot allocate memory")
+        || said.contains("out of memory")
+    {
+        return Err(Problem::new(format!("compiling it takes more than {memory} of memory"))
+            .hint("make it smaller: split its largest functions, or leave code out"));
     }
     match status.signal() {
         Some(signal) if signal == Signal::XCPU.as_raw() => Err(too_long(took)),
-        Some(signal) => Err(Problem::new(format!("the process that compiled it was ended by signal {signal} after {took:.1?}"))
-            .hint(format!("if the machine is short of memory: compiling may take up to {memory}"))),
+        Some(signal) => {
+            Err(Problem::new(format!("the process that compiled it was ended by signal {signal} after {took:.1?}"))
+                .hint(format!("if the machine is short of memory: compiling may take up to {memory}")))
+        }
         None => Err(not_compiled(said.trim())),
     }
 }

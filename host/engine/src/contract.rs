@@ -2,10 +2,10 @@
 //! offers and asks. Everything at once, in the words of the contract; wasmtime would stop at the first
 //! difference and name another.
 
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Instance, Parser, Payload, Validator, WasmFeatures};
+use wharf_core::bounds;
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
-use wharf_core::bounds;
 
 use crate::grants::PluginSettings;
 use crate::offer::{self, CONTRACT, Name};
@@ -17,6 +17,7 @@ use crate::wit_text;
 /// What was found out of a file.
 pub(crate) struct Inspected {
     pub(crate) kind: Kind,
+    pub(crate) core_instances: u32,
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
     pub(crate) problems: Vec<Problem>,
@@ -26,11 +27,19 @@ pub(crate) struct Inspected {
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
 const STREAMS: &str = "streams and futures of WASI 0.3 are not offered by this version of the host";
-const STREAMS_HINT: &str = "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
+const STREAMS_HINT: &str =
+    "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 /// `id` is the plugin's, for the lines to paste.
 pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Inspected {
-    let refused = |problem| Inspected { kind: Kind::Sync, imports: Vec::new(), exports: Vec::new(), problems: vec![problem], notes: Vec::new() };
+    let refused = |problem| Inspected {
+        kind: Kind::Sync,
+        core_instances: 0,
+        imports: Vec::new(),
+        exports: Vec::new(),
+        problems: vec![problem],
+        notes: Vec::new(),
+    };
     if let Err(problem) = is_component(bytes) {
         return refused(problem);
     }
@@ -41,11 +50,13 @@ pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Insp
     match decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => {
             let found = Found { resolve: &resolve, id, settings };
-            found.inspect(kind, &resolve.worlds[world].imports, &resolve.worlds[world].exports)
+            let inspected = found.inspect(kind, &resolve.worlds[world].imports, &resolve.worlds[world].exports);
+            Inspected { core_instances: core_instances(bytes), ..inspected }
         }
-        Ok(DecodedWasm::WitPackage(..)) => {
-            refused(Problem::new("it is a WIT package, which describes components, not a component").hint("build a component that implements it"))
-        }
+        Ok(DecodedWasm::WitPackage(..)) => refused(
+            Problem::new("it is a WIT package, which describes components, not a component")
+                .hint("build a component that implements it"),
+        ),
         Err(error) => refused(unreadable(&error.to_string())),
     }
 }
@@ -58,8 +69,11 @@ fn is_component(bytes: &[u8]) -> Result<(), Problem> {
     }
     if bytes.len() as u64 > most {
         let size = bytesize::ByteSize(bytes.len() as u64).display().iec();
-        return Err(Problem::new(format!("the file has {size}; {} is the most", bytesize::ByteSize(most).display().iec()))
-            .hint("strip its debug information, for example with `wasm-tools strip`"));
+        return Err(Problem::new(format!(
+            "the file has {size}; {} is the most",
+            bytesize::ByteSize(most).display().iec()
+        ))
+        .hint("strip its debug information, for example with `wasm-tools strip`"));
     }
     if wasmtime::Engine::detect_precompiled(bytes).is_some() {
         return Err(Problem::new("it is compiled already (a .cwasm file): native code from outside is never run")
@@ -68,14 +82,18 @@ fn is_component(bytes: &[u8]) -> Result<(), Problem> {
     if !bytes.starts_with(b"\0asm") {
         let text = bytes.trim_ascii_start();
         if text.starts_with(b"(component") || text.starts_with(b"(module") || text.starts_with(b";;") {
-            return Err(Problem::new("it is WebAssembly as text, not as binary").hint("make it binary: `wasm-tools parse FILE -o OUT.wasm`"));
+            return Err(Problem::new("it is WebAssembly as text, not as binary")
+                .hint("make it binary: `wasm-tools parse FILE -o OUT.wasm`"));
         }
-        return Err(Problem::new("it is not WebAssembly: it does not begin with the bytes 00 61 73 6d").hint("build a component, for example with `wharf new`"));
+        return Err(Problem::new("it is not WebAssembly: it does not begin with the bytes 00 61 73 6d")
+            .hint("build a component, for example with `wharf new`"));
     }
     match bytes.get(4..8).and_then(|version| <[u8; 4]>::try_from(version).ok()) {
         Some(COMPONENT) => Ok(()),
         Some(CORE_MODULE) => Err(core_module(bytes)),
-        Some(other) => Err(Problem::new(format!("it is WebAssembly of a version that this host does not know: {other:02x?}"))),
+        Some(other) => {
+            Err(Problem::new(format!("it is WebAssembly of a version that this host does not know: {other:02x?}")))
+        }
         None => Err(Problem::new("the file is cut off after its first bytes")),
     }
 }
@@ -85,7 +103,8 @@ fn core_module(bytes: &[u8]) -> Problem {
     let mut preview1 = false;
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
         if let Payload::ImportSection(section) = payload {
-            preview1 |= section.into_imports().map_while(Result::ok).any(|import| import.module == "wasi_snapshot_preview1");
+            preview1 |=
+                section.into_imports().map_while(Result::ok).any(|import| import.module == "wasi_snapshot_preview1");
         }
     }
     let wrap = if preview1 {
@@ -94,13 +113,40 @@ fn core_module(bytes: &[u8]) -> Problem {
     } else {
         "wrap it: `wasm-tools component new FILE -o OUT.wasm`"
     };
-    Problem::new("it is a core module, not a component").hint(format!("{wrap}\nor build for a target whose output is a component, such as Rust's wasm32-wasip2"))
+    Problem::new("it is a core module, not a component")
+        .hint(format!("{wrap}\nor build for a target whose output is a component, such as Rust's wasm32-wasip2"))
+}
+
+/// How many core instances a sandbox of it has. Components within may be instantiated more than once: with instances of
+/// their own they count as all that a sandbox may have.
+fn core_instances(bytes: &[u8]) -> u32 {
+    let most = bounds::INSTANCES_MAX as u32;
+    let (mut depth, mut count) = (0_u32, 0_u32);
+    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        match payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::InstanceSection(section) => {
+                let made =
+                    section.into_iter().filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
+                count = if depth > 1 && made > 0 {
+                    most
+                } else {
+                    count.saturating_add(u32::try_from(made).unwrap_or(most))
+                };
+            }
+            _ => {}
+        }
+    }
+    count.min(most)
 }
 
 /// Which engine it needs, if any takes it.
 fn validate(bytes: &[u8]) -> Result<Kind, Problem> {
     // As `pool` sets wasmtime up.
-    let plain = WasmFeatures::WASM3 & !(WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS | WasmFeatures::MEMORY64) | WasmFeatures::COMPONENT_MODEL;
+    let plain = WasmFeatures::WASM3
+        & !(WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS | WasmFeatures::MEMORY64)
+        | WasmFeatures::COMPONENT_MODEL;
     let plain = plain & !WasmFeatures::CM_ASYNC;
     if Validator::new_with_features(plain).validate_all(bytes).is_ok() {
         return Ok(Kind::Sync);
@@ -113,7 +159,10 @@ fn validate(bytes: &[u8]) -> Result<Kind, Problem> {
 
 fn unreadable(message: &str) -> Problem {
     // Newer tools write these in a form that this line of wasmtime cannot read.
-    if message.contains("for canonical function") || message.contains("more async builtins") || message.contains("async stackful") {
+    if message.contains("for canonical function")
+        || message.contains("more async builtins")
+        || message.contains("async stackful")
+    {
         return Problem::new(STREAMS).hint(STREAMS_HINT);
     }
     let switched_off = [
@@ -123,11 +172,15 @@ fn unreadable(message: &str) -> Problem {
         ("exceptions", "exceptions"),
     ];
     for (name, words) in switched_off {
-        if message.contains(&format!("{name} ")) && (message.contains("not enabled") || message.contains("support") || message.contains("requires")) {
-            return Problem::new(format!("it uses {words}, which plugins may not use: {message}")).hint("build it without");
+        if message.contains(&format!("{name} "))
+            && (message.contains("not enabled") || message.contains("support") || message.contains("requires"))
+        {
+            return Problem::new(format!("it uses {words}, which plugins may not use: {message}"))
+                .hint("build it without");
         }
     }
-    Problem::new(format!("it is not valid WebAssembly: {message}")).hint("build it again; if it was copied, copy it again")
+    Problem::new(format!("it is not valid WebAssembly: {message}"))
+        .hint("build it again; if it was copied, copy it again")
 }
 
 impl Problem {
@@ -153,14 +206,15 @@ impl Found<'_> {
         problems.extend(self.imports(imports));
         let imports = names(imports);
         let notes = self.notes(&imports);
-        Inspected { kind, imports, exports: names(exports), problems, notes }
+        Inspected { kind, core_instances: 0, imports, exports: names(exports), problems, notes }
     }
 
     fn exports(&self, exports: &Items) -> Vec<Problem> {
         let mut problems = Vec::new();
         let found: Vec<(Name, InterfaceId)> = self.interfaces(exports);
         let demanded = CONTRACT.demanded();
-        let missing = demanded.iter().filter(|wanted| !found.iter().any(|(name, _)| name.fits(&CONTRACT.name(**wanted)))).count();
+        let missing =
+            demanded.iter().filter(|wanted| !found.iter().any(|(name, _)| name.fits(&CONTRACT.name(**wanted)))).count();
         for wanted in demanded.iter().copied() {
             let name = CONTRACT.name(wanted);
             match found.iter().find(|(found, _)| found.fits(&name)) {
@@ -171,9 +225,15 @@ impl Found<'_> {
         if missing == demanded.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
             if other("wasi:http/incoming-handler") {
-                problems.push(Problem::new("it answers HTTP requests (`wasi:http/incoming-handler`): an HTTP server's component, not a plugin"));
+                problems.push(Problem::new(
+                    "it answers HTTP requests (`wasi:http/incoming-handler`): an HTTP server's component, not a plugin",
+                ));
             } else if other("wasi:cli/run") {
-                problems.push(Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint("build a library (Rust: crate-type = [\"cdylib\"]) that exports the world `handler-plugin`"));
+                problems.push(
+                    Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
+                        "build a library (Rust: crate-type = [\"cdylib\"]) that exports the world `handler-plugin`",
+                    ),
+                );
             }
         }
         problems
@@ -187,7 +247,10 @@ impl Found<'_> {
             let text = self.resolve.name_world_key(key);
             let Some(interface) = offer::interface(item) else {
                 if let WorldItem::Function(_) = item {
-                    problems.push(Problem::new(format!("it imports a function `{text}`, which this host does not have")).hint("a plugin may import interfaces of `wharf:plugin` and of WASI 0.2"));
+                    problems.push(
+                        Problem::new(format!("it imports a function `{text}`, which this host does not have"))
+                            .hint("a plugin may import interfaces of `wharf:plugin` and of WASI 0.2"),
+                    );
                 }
                 continue;
             };
@@ -208,7 +271,8 @@ impl Found<'_> {
         // An import may use less than is offered; an export must have all that is asked.
         let (needed, given) = if verb == "imports" { (theirs, ours) } else { (ours, theirs) };
         for function in needed.keys() {
-            let (Some(_), Some(theirs), Some(ours)) = (given.get(function), theirs.get(function), ours.get(function)) else {
+            let (Some(_), Some(theirs), Some(ours)) = (given.get(function), theirs.get(function), ours.get(function))
+            else {
                 let what = if verb == "imports" {
                     format!("it imports `{function}` of `{name}`, which this host does not have")
                 } else {
@@ -228,20 +292,27 @@ impl Found<'_> {
             if wit_text::has_stream(self.resolve, theirs) {
                 return Some(Problem::new(format!("`{name}`: {STREAMS}")).hint(STREAMS_HINT));
             }
-            return Some(
-                Problem::new(format!("it {verb} `{name}` with another type"))
-                    .hint(format!("expected: {expected}\nfound:    {found}\nbuild it with the WIT files of this version of the host")),
-            );
+            return Some(Problem::new(format!("it {verb} `{name}` with another type")).hint(format!(
+                "expected: {expected}\nfound:    {found}\nbuild it with the WIT files of this version of the host"
+            )));
         }
         // Exports are called alike; what a component imports as `async` can only be offered as such.
         if verb == "imports" && theirs.kind.is_async() && !ours.kind.is_async() {
-            return Some(Problem::new(format!("it imports `{name}` as an `async func`, and it is a plain `func`")).hint("build it with the WIT files of this version of the host"));
+            return Some(
+                Problem::new(format!("it imports `{name}` as an `async func`, and it is a plain `func`"))
+                    .hint("build it with the WIT files of this version of the host"),
+            );
         }
         None
     }
 
     fn interfaces(&self, items: &Items) -> Vec<(Name, InterfaceId)> {
-        items.iter().filter_map(|(key, item)| offer::interface(item).map(|id| (Name::parse(&self.resolve.name_world_key(key)), id))).collect()
+        items
+            .iter()
+            .filter_map(|(key, item)| {
+                offer::interface(item).map(|id| (Name::parse(&self.resolve.name_world_key(key)), id))
+            })
+            .collect()
     }
 
     /// What it can use only with a grant, and the lines that grant it.
@@ -256,16 +327,23 @@ impl Found<'_> {
             );
         }
         if uses("wasi:config/store") && self.settings.config.is_empty() {
-            notes.push(Problem::new("it reads values of `wasi:config`; none is given").hint(format!("to give some, in wharf.toml:\n{table}\nconfig = {{ name = \"value\" }}")));
-        }
-        if uses("wasi:filesystem/preopens") && self.settings.dirs.is_empty() {
             notes.push(
-                Problem::new("it may read files, as most standard libraries can; no folder is granted")
-                    .hint(format!("if it needs one, in wharf.toml:\n{table}\ndirs = [{{ host = \"./data\", guest = \"/data\" }}]")),
+                Problem::new("it reads values of `wasi:config`; none is given")
+                    .hint(format!("to give some, in wharf.toml:\n{table}\nconfig = {{ name = \"value\" }}")),
             );
         }
+        if uses("wasi:filesystem/preopens") && self.settings.dirs.is_empty() {
+            notes.push(Problem::new("it may read files, as most standard libraries can; no folder is granted").hint(
+                format!(
+                    "if it needs one, in wharf.toml:\n{table}\ndirs = [{{ host = \"./data\", guest = \"/data\" }}]"
+                ),
+            ));
+        }
         if uses("wasi:sockets/tcp-create-socket") || uses("wasi:sockets/udp-create-socket") {
-            notes.push(Problem::new("it can open sockets; these are always refused").hint("use wasi:http to reach the network"));
+            notes.push(
+                Problem::new("it can open sockets; these are always refused")
+                    .hint("use wasi:http to reach the network"),
+            );
         }
         notes
     }
@@ -273,9 +351,11 @@ impl Found<'_> {
 
 fn missing_export(wanted: &Name, found: &[(Name, InterfaceId)]) -> Problem {
     if let Some((other, _)) = found.iter().find(|(name, _)| name.path == wanted.path) {
-        return Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full())).hint("build it with the WIT files of this version of the host");
+        return Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full()))
+            .hint("build it with the WIT files of this version of the host");
     }
-    Problem::new(format!("it does not export `{}`", wanted.full())).hint("a plugin exports the world `handler-plugin` of the package `wharf:plugin`")
+    Problem::new(format!("it does not export `{}`", wanted.full()))
+        .hint("a plugin exports the world `handler-plugin` of the package `wharf:plugin`")
 }
 
 fn unknown_import(name: &Name, offers: &[Name]) -> Problem {
@@ -292,6 +372,9 @@ fn unknown_import(name: &Name, offers: &[Name]) -> Problem {
         return problem(format!("it imports `{}` of WASI 0.3; this host has WASI 0.2", name.full())).hint(STREAMS_HINT);
     }
     let near = nearest(&name.path, offers.iter().map(|offer| offer.path.as_str()));
-    let hint = near.map_or_else(|| "a plugin may import interfaces of `wharf:plugin` and of WASI 0.2".to_owned(), |near| format!("did you mean `{near}`?"));
+    let hint = near.map_or_else(
+        || "a plugin may import interfaces of `wharf:plugin` and of WASI 0.2".to_owned(),
+        |near| format!("did you mean `{near}`?"),
+    );
     problem(format!("it imports `{}`, which this host does not have", name.full())).hint(hint)
 }

@@ -40,6 +40,8 @@ struct Shared {
     /// Moments are nanoseconds since `born`.
     cancel_asked_at: AtomicU64,
     trust_until: AtomicU64,
+    /// When the attempt had its room; `NEVER` while it waits for it.
+    began: AtomicU64,
     last_sign: AtomicU64,
     /// The attempt did not end within its first turn: from now on its clocks are looked at.
     lasting: AtomicBool,
@@ -64,6 +66,7 @@ impl Control {
             born: Instant::now(),
             cancel_asked_at: AtomicU64::new(NEVER),
             trust_until: AtomicU64::new(NEVER),
+            began: AtomicU64::new(NEVER),
             last_sign: AtomicU64::new(0),
             lasting: AtomicBool::new(false),
             excused: AtomicBool::new(false),
@@ -109,6 +112,23 @@ impl Control {
     /// Who is to be woken when the attempt is ended.
     pub(crate) fn wakes(&self, guest: &Waker) {
         self.0.guest.register(guest);
+    }
+
+    /// The attempt has its room, as far as is known: its clocks run from now on.
+    pub(crate) fn begin(&self) -> Instant {
+        let now = Instant::now();
+        self.0.began.store(self.moment(now), Ordering::Release);
+        if self.0.lasting.load(Ordering::Acquire) {
+            self.sign();
+            self.0.changed.notify_one();
+        }
+        now
+    }
+
+    /// There was no room after all: the attempt waits for it, and its clocks stand still.
+    pub(crate) fn wait_for_room(&self) {
+        self.0.began.store(NEVER, Ordering::Release);
+        self.lasts();
     }
 
     /// A sign of life: output or progress.
@@ -165,13 +185,13 @@ impl Control {
     }
 
     /// Ends the attempt as soon as a clock other than that of guest time says so. Returns when it was ended by whatever.
-    pub(crate) async fn watch(&self, limits: &Allowance, began: Instant) {
+    pub(crate) async fn watch(&self, limits: &Allowance) {
         while !self.0.lasting.load(Ordering::Acquire) {
             self.0.changed.notified().await;
         }
         self.sign();
         while self.ending().is_none() {
-            match self.due(limits, began) {
+            match self.due(limits) {
                 Ok(ending) => self.end(ending),
                 Err(at) => {
                     let changed = self.0.changed.notified();
@@ -182,10 +202,11 @@ impl Control {
     }
 
     /// The ending that is due, or when to look again.
-    fn due(&self, limits: &Allowance, began: Instant) -> Result<Ending, Instant> {
+    fn due(&self, limits: &Allowance) -> Result<Ending, Instant> {
         let now = Instant::now();
-        let mut next = began + limits.timeout;
-        if now >= next {
+        let began = self.instant(self.0.began.load(Ordering::Acquire));
+        let mut next = began.unwrap_or(now) + limits.timeout;
+        if began.is_some() && now >= next {
             return Ok(Ending::TimedOut(Clock::Wall, limits.timeout));
         }
         if let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire)) {
@@ -201,7 +222,9 @@ impl Control {
             next = next.min(end);
         }
         if let Some(stall) = limits.stall {
-            let since = if self.0.excused.load(Ordering::Acquire) { now } else { self.instant(self.0.last_sign.load(Ordering::Relaxed)).unwrap_or(now) };
+            let is_idle = began.is_none() || self.0.excused.load(Ordering::Acquire);
+            let since =
+                if is_idle { now } else { self.instant(self.0.last_sign.load(Ordering::Relaxed)).unwrap_or(now) };
             if now >= since + stall {
                 return Ok(Ending::TimedOut(Clock::Stall, stall));
             }

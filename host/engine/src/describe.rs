@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,7 +20,7 @@ use crate::memory::Denied;
 use crate::meter::{Meter, Metered};
 use crate::problem::Problem;
 use crate::report::{self, Parts};
-use crate::run;
+use crate::run::{self, NoRoom};
 use crate::sandbox::{Furnishing, Sandbox};
 
 /// There is no job: nothing can be sent, nobody hears.
@@ -44,8 +43,12 @@ impl Attending for Nobody {
 /// Calls `describe`.
 ///
 /// # Errors
-/// When it does not return a text, and why.
-pub(crate) async fn describe(pre: HandlerPluginPre<Sandbox>, id: Arc<str>, home: Handle) -> Result<String, Problem> {
+/// When the pool has no room at this moment. Within: when it does not return a text, and why.
+pub(crate) async fn describe(
+    pre: HandlerPluginPre<Sandbox>,
+    id: Arc<str>,
+    home: Handle,
+) -> Result<Result<String, Problem>, NoRoom> {
     let control = Control::new();
     let allowance = Allowance {
         timeout: bounds::DESCRIBE_TIMEOUT,
@@ -67,28 +70,42 @@ pub(crate) async fn describe(pre: HandlerPluginPre<Sandbox>, id: Arc<str>, home:
         home: home.clone(),
         received: Arc::new(AtomicU64::new(0)),
     };
-    let began = Instant::now();
-    let mut store = Store::new(pre.engine(), Sandbox::new(furnishing, began).map_err(Problem::new)?);
+    let sandbox = match Sandbox::new(furnishing, control.begin()) {
+        Ok(sandbox) => sandbox,
+        Err(why) => return Ok(Err(Problem::new(why))),
+    };
+    let mut store = Store::new(pre.engine(), sandbox);
     run::bound(&mut store);
     let meter = Meter::new(allowance.cpu);
     let (its_meter, its_control) = (Arc::clone(&meter), control.clone());
     store.epoch_deadline_callback(move |_| its_meter.tick(&its_control));
 
-    let guest = async { pre.instantiate_async(&mut store).await?.wharf_plugin_manifest().call_describe(&mut store).await };
+    let mut has_begun = false;
+    let guest = async {
+        let instance = pre.instantiate_async(&mut store).await?;
+        has_begun = true;
+        instance.wharf_plugin_manifest().call_describe(&mut store).await
+    };
     let watching = control.clone();
-    let watch = home.spawn(async move { watching.watch(&allowance, began).await });
+    let watch = home.spawn(async move { watching.watch(&allowance).await });
     let came = Metered { inner: Box::pin(guest), meter, control: control.clone() }.await;
     watch.abort();
     log.finish();
     match came {
-        Some(Ok(text)) => Ok(text),
-        came => Err(failed(&control, store.data(), &log, came.and_then(Result::err).as_ref())),
+        Some(Ok(text)) => Ok(Ok(text)),
+        Some(Err(error)) if !has_begun && control.ending().is_none() && run::is_want_of_room(&error) => Err(NoRoom),
+        came => {
+            let error = came.and_then(Result::err);
+            let denied =
+                error.as_ref().map_or(Denied::Nothing, |error| store.data().space.blamed_for(error, has_begun));
+            Ok(Err(failed(&control, denied, &log, error.as_ref())))
+        }
     }
 }
 
-fn failed(control: &Control, sandbox: &Sandbox, log: &Log, error: Option<&wasmtime::Error>) -> Problem {
+fn failed(control: &Control, denied: Denied, log: &Log, error: Option<&wasmtime::Error>) -> Problem {
     let trap = error.and_then(|error| error.downcast_ref::<Trap>());
-    let (what, advice) = match (control.ending(), sandbox.space.denied(), error) {
+    let (what, advice) = match (control.ending(), denied, error) {
         (Some(Ending::TimedOut(..)), ..) => (
             format!("`describe` does not return: it was ended after {} s", bounds::DESCRIBE_TIMEOUT.as_secs()),
             "let it return the manifest as a constant text",

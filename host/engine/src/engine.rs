@@ -70,7 +70,7 @@ pub(crate) struct Side {
 /// How often an attempt looks again for room in the pool, when none was told.
 const ROOM_EVERY: Duration = Duration::from_millis(5);
 /// After so many looks something else is wrong.
-const ROOM_LOOKS_MAX: u32 = 6000;
+pub(crate) const ROOM_LOOKS_MAX: u32 = 6000;
 /// Files that guests read and write are read and written on threads of these.
 const FILE_THREADS_MAX: usize = 32;
 
@@ -94,11 +94,17 @@ impl Engine {
     pub fn new(settings: Settings) -> Result<Arc<Engine>, EngineError> {
         let wanted = settings.attempts.clamp(1, bounds::ATTEMPTS_MAX);
         let cache = Cache::open(&settings.cache_dir).map_err(EngineError)?;
-        let ticker = Ticker::start().map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
+        let ticker =
+            Ticker::start().map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
         let sync = Side::make(Kind::Sync, wanted, &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
         let capacity = sync.pool.attempts;
         if capacity < wanted {
-            tracing::warn!(wanted, capacity, pooled = sync.pool.pooled, "fewer attempts at once than wanted: this machine does not give the address space");
+            tracing::warn!(
+                wanted,
+                capacity,
+                pooled = sync.pool.pooled,
+                "fewer attempts at once than wanted: this machine does not give the address space"
+            );
         }
         let guests = Builder::new_multi_thread()
             .worker_threads(settings.guest_threads.max(1))
@@ -137,7 +143,8 @@ impl Engine {
         match kind {
             Kind::Sync => Ok(&self.sync),
             Kind::Async => {
-                let make = || Side::make(Kind::Async, self.capacity, &self.ticker).map_err(|error| format!("{error:#}"));
+                let make =
+                    || Side::make(Kind::Async, self.capacity, &self.ticker).map_err(|error| format!("{error:#}"));
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
             }
         }
@@ -161,8 +168,8 @@ impl Engine {
 
     /// Runs one attempt. Dropping the answer ends it.
     ///
-    /// The permit is taken before the sandbox is made, and the attempt's clocks begin then:
-    /// waiting for room is no attempt's fault and costs none.
+    /// Permits are taken before the sandbox is made, as many as it is ordinary ones in size, and the attempt's clocks
+    /// begin when it is made: waiting for room is no attempt's fault and costs none.
     pub fn call(
         self: &Arc<Self>,
         plugin: Arc<Plugin>,
@@ -178,7 +185,7 @@ impl Engine {
             let asked = Instant::now();
             let permit = tokio::select! {
                 biased;
-                permit = Arc::clone(&engine.permits).acquire_owned() => permit.expect("never closed"),
+                permit = Arc::clone(&engine.permits).acquire_many_owned(plugin.weight.min(engine.capacity)) => permit.expect("never closed"),
                 () = control.given_up() => return never_began(&control, asked),
             };
             let began = Instant::now();
@@ -189,34 +196,53 @@ impl Engine {
             let joined = tokio::select! {
                 biased;
                 joined = &mut guest => joined,
-                () = control.watch(&allowance, began) => guest.await,
+                () = control.watch(&allowance) => guest.await,
             };
             abandoned.not();
             joined.unwrap_or_else(|error| {
                 let why = format!("the host failed under the attempt, which is a bug of the host: {error}");
-                Ended { outcome: Outcome::Interrupted(Interruption::Host, why), bill: billed(began), sandbox: Duration::ZERO }
+                Ended {
+                    outcome: Outcome::Interrupted(Interruption::Host, why),
+                    bill: billed(began),
+                    sandbox: Duration::ZERO,
+                }
             })
         }
     }
 
-    async fn attempt(self: Arc<Self>, run: Run, permit: OwnedSemaphorePermit) -> Ended {
+    /// Waits until there may be room in the pool.
+    pub(crate) async fn wait_for_room(&self) {
+        let _ = tokio::time::timeout(ROOM_EVERY, self.room.notified()).await;
+    }
+
+    /// Someone left the pool.
+    pub(crate) fn tell_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    async fn attempt(self: Arc<Self>, mut run: Run, permit: OwnedSemaphorePermit) -> Ended {
         for _ in 0..ROOM_LOOKS_MAX {
+            run.began = run.control.begin();
             if let Ok(ended) = run.once().await {
                 drop(permit);
-                self.room.notify_waiters();
+                self.tell_room();
                 return ended;
             }
-            run.control.lasts();
-            let _ = tokio::time::timeout(ROOM_EVERY, self.room.notified()).await;
+            run.control.wait_for_room();
+            self.wait_for_room().await;
             match run.control.ending() {
                 None => {}
                 Some(Ending::Cancelled) => return run.ended(Outcome::Cancelled, Bill::default()),
-                Some(Ending::Stopped(why, report)) => return run.ended(Outcome::Interrupted(*why, report.clone()), Bill::default()),
+                Some(Ending::Stopped(why, report)) => {
+                    return run.ended(Outcome::Interrupted(*why, report.clone()), Bill::default());
+                }
                 // A clock that ran out while nothing ran is not the attempt's fault.
                 Some(_) => break,
             }
         }
-        let why = "no sandbox could be had in time: other attempts hold all memories and tables; set fewer attempts at once".to_owned();
+        let why =
+            "no sandbox could be had in time: other attempts hold all memories and tables; set fewer attempts at once"
+                .to_owned();
         run.ended(Outcome::Interrupted(Interruption::Host, why), Bill::default())
     }
 }

@@ -72,11 +72,14 @@ impl PluginSettings {
         self.http.iter().any(|grant| grant.tls == tls && grant.port == port && grant.host.covers(&host))
     }
 
-    /// Whether a connection to an address is granted, for a request that is.
-    pub(crate) fn grants_address(&self, address: IpAddr) -> bool {
-        addresses::is_public(address)
-            || self.addresses.iter().any(|grant| grant.0.holds(address))
-            || self.http.iter().any(|grant| matches!(grant.host, Host::Address(granted) if Range::one(granted).holds(address)))
+    /// Whether a connection to an address is granted, for a granted request to this place.
+    ///
+    /// An address in the allow list opens itself only: a name is in the hands of whoever answers for it,
+    /// and would else choose among all addresses that were meant for other requests.
+    pub(crate) fn grants_address(&self, tls: bool, host: &str, port: u16, address: IpAddr) -> bool {
+        let is_itself =
+            || Host::asked(host) == Host::Address(address.to_canonical()) && self.grants_request(tls, host, port);
+        addresses::is_public(address) || self.addresses.iter().any(|grant| grant.0.holds(address)) || is_itself()
     }
 }
 
@@ -91,7 +94,9 @@ impl Host {
 
     fn covers(&self, asked: &Host) -> bool {
         match (self, asked) {
-            (Host::Below(parent), Host::Name(name)) => name.strip_suffix(parent.as_str()).is_some_and(|head| head.len() > 1 && head.ends_with('.')),
+            (Host::Below(parent), Host::Name(name)) => {
+                name.strip_suffix(parent.as_str()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+            }
             (granted, asked) => granted == asked,
         }
     }
@@ -112,7 +117,11 @@ impl fmt::Display for HttpGrant {
 impl FromStr for HttpGrant {
     type Err = String;
     fn from_str(text: &str) -> Result<HttpGrant, String> {
-        let bad = |why: &str| format!("`{text}` {why}: \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\" would be right");
+        let bad = |why: &str| {
+            format!(
+                "`{text}` {why}: \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\" would be right"
+            )
+        };
         let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (_, Some(rest)) => (false, rest),
@@ -140,7 +149,9 @@ impl FromStr for HttpGrant {
 
 fn is_host_name(text: &str) -> bool {
     !text.is_empty()
-        && text.split('.').all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+        && text
+            .split('.')
+            .all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'))
 }
 
 impl<'de> Deserialize<'de> for HttpGrant {
@@ -167,7 +178,7 @@ mod tests {
     fn nothing_is_granted_by_default() {
         let none = PluginSettings::default();
         assert!(!none.grants_request(true, "example.com", 443));
-        assert!(!none.grants_address("127.0.0.1".parse().unwrap()));
+        assert!(!none.grants_address(false, "127.0.0.1", 80, "127.0.0.1".parse().unwrap()));
     }
 
     #[test]
@@ -181,15 +192,27 @@ mod tests {
         assert!(!some.grants_request(true, "example.org", 8443));
         assert!(!some.grants_request(true, "evilexample.org", 8443));
         assert!(some.grants_request(false, "[::1]", 9000));
-        assert!(some.grants_address("::1".parse().unwrap()));
-        assert!(!some.grants_address("::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_address_in_the_allow_list_opens_itself_only() {
+        let some = settings(r#"http = ["http://[::1]:9000", "http://127.0.0.1:9000", "http://name.example:9000"]"#);
+        let reaches = |tls, host, port, address: &str| some.grants_address(tls, host, port, address.parse().unwrap());
+        assert!(reaches(false, "[::1]", 9000, "::1"));
+        assert!(reaches(false, "127.0.0.1", 9000, "127.0.0.1"));
+        assert!(!reaches(false, "[::1]", 9000, "::2"));
+        assert!(!reaches(false, "[::1]", 9000, "127.0.0.1"));
+        assert!(!reaches(false, "[::1]", 9001, "::1"));
+        assert!(!reaches(true, "[::1]", 9000, "::1"));
+        assert!(!reaches(false, "name.example", 9000, "::1"));
+        assert!(!reaches(false, "name.example", 9000, "127.0.0.1"));
     }
 
     #[test]
     fn private_addresses_are_granted_by_address() {
         let some = settings(r#"addresses = ["10.0.0.0/8"]"#);
-        assert!(some.grants_address("10.9.9.9".parse().unwrap()));
-        assert!(!some.grants_address("192.168.0.1".parse().unwrap()));
+        assert!(some.grants_address(true, "name.example", 443, "10.9.9.9".parse().unwrap()));
+        assert!(!some.grants_address(true, "name.example", 443, "192.168.0.1".parse().unwrap()));
     }
 
     #[test]

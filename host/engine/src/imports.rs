@@ -56,10 +56,17 @@ impl attempt::Host for Sandbox {
         }
         let bytes = chunk.len() as u64;
         if bytes > bounds::CHUNK_BYTES_MAX {
-            return Ok(Err(format!("the chunk has {bytes} bytes; {} is the most: send it in parts", bounds::CHUNK_BYTES_MAX)));
+            return Ok(Err(format!(
+                "the chunk has {bytes} bytes; {} is the most: send it in parts",
+                bounds::CHUNK_BYTES_MAX
+            )));
         }
         if self.sent.chunks == bounds::CHUNKS_MAX || self.sent.chunk_bytes + bytes > bounds::CHUNKS_BYTES_MAX {
-            let what = format!("an attempt may send {} chunks, {} MiB in all", bounds::CHUNKS_MAX, bounds::CHUNKS_BYTES_MAX / bounds::MIB);
+            let what = format!(
+                "an attempt may send {} chunks, {} MiB in all",
+                bounds::CHUNKS_MAX,
+                bounds::CHUNKS_BYTES_MAX / bounds::MIB
+            );
             // Told once; a guest that does not listen is ended.
             if std::mem::replace(&mut self.sent.refused, true) {
                 return Err(self.past_bound(what));
@@ -120,7 +127,10 @@ impl Sandbox {
         self.refuse_if_ended()?;
         self.sent.job_bytes += bytes as u64;
         if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
-            return Err(self.past_bound(format!("the jobs that an attempt enqueues may have {} MiB in all", bounds::BATCH_BYTES_MAX / bounds::MIB)));
+            return Err(self.past_bound(format!(
+                "the jobs that an attempt enqueues may have {} MiB in all",
+                bounds::BATCH_BYTES_MAX / bounds::MIB
+            )));
         }
         Ok(())
     }
@@ -158,7 +168,10 @@ impl jobs::HostNewJob for Sandbox {
 
     fn drop(&mut self, job: Resource<GuestJob>) -> wasmtime::Result<()> {
         let job = self.table.delete(job)?;
-        let bytes = job.task.len() + job.payload.len() + job.key.map_or(0, |key| key.len()) + job.token.map_or(0, |token| token.len());
+        let bytes = job.task.len()
+            + job.payload.len()
+            + job.key.map_or(0, |key| key.len())
+            + job.token.map_or(0, |token| token.len());
         self.sent.job_bytes = self.sent.job_bytes.saturating_sub(bytes as u64);
         Ok(())
     }

@@ -4,6 +4,7 @@
 pub mod problem;
 pub mod toml_text;
 pub mod given;
+mod schema_cost;
 pub mod payload;
 pub mod manifest;
 pub mod addresses;

@@ -9,13 +9,14 @@ use crate::cache;
 use crate::compile;
 use crate::contract::{self, Inspected};
 use crate::describe::describe;
-use crate::engine::{Engine, Side};
+use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
 use crate::grants::PluginSettings;
 use crate::imports::HandlerPluginPre;
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
-use crate::pool::Kind;
+use crate::pool::{self, Kind};
 use crate::problem::{LoadError, Problem};
+use crate::sandbox::Sandbox;
 
 /// How far loading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,20 +68,35 @@ impl Engine {
     }
 
     /// Does all that loading does, and says all that was found on the way. `id` is the file's stem.
-    pub async fn check(self: &Arc<Self>, id: &str, bytes: Arc<[u8]>, settings: &PluginSettings, progress: OnProgress<'_>) -> Checked {
+    pub async fn check(
+        self: &Arc<Self>,
+        id: &str,
+        bytes: Arc<[u8]>,
+        settings: &PluginSettings,
+        progress: OnProgress<'_>,
+    ) -> Checked {
         progress(Progress::Checking);
         let (its_bytes, its_id, its_settings) = (Arc::clone(&bytes), id.to_owned(), settings.clone());
-        let looked = tokio::task::spawn_blocking(move || (cache::digest_of(&its_bytes), contract::inspect(&its_bytes, &its_id, &its_settings))).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            (cache::digest_of(&its_bytes), contract::inspect(&its_bytes, &its_id, &its_settings))
+        })
+        .await;
         let Ok((digest, found)) = looked else {
             let problem = Problem::new("the host failed on reading it, which is a bug of the host");
             return Checked::refused(String::new(), bytes.len(), vec![problem]);
         };
-        let mut checked = Checked { is_async: found.kind == Kind::Async, ..Checked::refused(digest, bytes.len(), Vec::new()) };
-        let Inspected { kind, imports, exports, mut problems, notes } = found;
+        let mut checked =
+            Checked { is_async: found.kind == Kind::Async, ..Checked::refused(digest, bytes.len(), Vec::new()) };
+        let Inspected { kind, core_instances, imports, exports, mut problems, notes } = found;
         (checked.imports, checked.exports, checked.notes) = (imports, exports, notes);
-        let parsed = id.parse::<PluginId>().map_err(|bad| problems.push(Problem::new(format!("the file's name: {bad}")).hint("rename the file: its name without .wasm is the plugin's id")));
+        let parsed = id.parse::<PluginId>().map_err(|bad| {
+            problems.push(
+                Problem::new(format!("the file's name: {bad}"))
+                    .hint("rename the file: its name without .wasm is the plugin's id"),
+            )
+        });
         if let (Ok(id), true) = (parsed, problems.is_empty()) {
-            let loading = Loading { engine: self, id, kind, bytes, settings, progress };
+            let loading = Loading { engine: self, id, kind, core_instances, bytes, settings, progress };
             match loading.plugin(&checked).await {
                 Ok(plugin) => checked.plugin = Some(Arc::new(plugin)),
                 Err(found) => problems = found,
@@ -115,6 +131,7 @@ struct Loading<'a> {
     engine: &'a Arc<Engine>,
     id: PluginId,
     kind: Kind,
+    core_instances: u32,
     bytes: Arc<[u8]>,
     settings: &'a PluginSettings,
     progress: OnProgress<'a>,
@@ -122,18 +139,31 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     async fn plugin(self, checked: &Checked) -> Result<Plugin, Vec<Problem>> {
-        let side = self.engine.side(self.kind).map_err(|why| vec![Problem::new(format!("the engine for concurrent components cannot be had: {why}"))])?;
-        let component = self.component(side, &checked.digest).await.map_err(|problem| vec![problem])?;
-        let pre = link(side, &component).map_err(|problem| vec![problem])?;
-        // Else the first attempt would pay for it.
-        let _ = component.initialize_copy_on_write_image();
+        let one = |problem| vec![problem];
+        let (engine, kind) = (Arc::clone(self.engine), self.kind);
+        // The second pool is made for the first plugin that needs it.
+        let side = aside(move || engine.side(kind).map(drop))
+            .await
+            .and_then(|had| had.map_err(Problem::new))
+            .and_then(|()| self.engine.side(kind).map_err(Problem::new));
+        let side =
+            side.map_err(|problem| vec![problem.within("the engine for concurrent components cannot be had")])?;
+        let component = self.component(side, &checked.digest).await.map_err(one)?;
+        let weight = pool::weight(&component, self.core_instances);
+        let (engine, its_component) = (Arc::clone(self.engine), component);
+        let linked = aside(move || {
+            let pre = link(engine.side(kind).map_err(Problem::new)?, &its_component)?;
+            // Else the first attempt would pay for it.
+            let _ = its_component.initialize_copy_on_write_image();
+            Ok(pre)
+        });
+        let pre = linked.await.and_then(|linked| linked).map_err(one)?;
         (self.progress)(Progress::Describing);
         let name: Arc<str> = self.id.as_str().into();
-        let permit = self.engine.describing.acquire().await;
-        let described = self.engine.spawn_guest(describe(pre.clone(), Arc::clone(&name), self.engine.home.clone())).await;
-        drop(permit);
-        let text = described.unwrap_or_else(|error| Err(Problem::new(format!("the host failed on it, which is a bug of the host: {error}")))).map_err(|problem| vec![problem])?;
-        let manifest = Manifest::read(&self.id, &text, &self.settings.tasks)?;
+        let text = self.described(&pre, &name, weight).await.map_err(one)?;
+        let (id, tasks) = (self.id.clone(), self.settings.tasks.clone());
+        // Schemas are compiled on the way.
+        let manifest = aside(move || Manifest::read(&id, &text, &tasks)).await.map_err(one)??;
         Ok(Plugin {
             id: self.id,
             digest: checked.digest.clone(),
@@ -141,11 +171,33 @@ impl Loading<'_> {
             manifest,
             is_async: checked.is_async,
             imports: checked.imports.clone(),
+            weight,
             name,
             config: Arc::new(self.settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
             settings: Arc::new(self.settings.clone()),
             pre,
         })
+    }
+
+    /// What `describe` returns. Waits for room in the pool like any attempt.
+    async fn described(
+        &self,
+        pre: &HandlerPluginPre<Sandbox>,
+        name: &Arc<str>,
+        weight: u32,
+    ) -> Result<String, Problem> {
+        let _permits = self.engine.describing.acquire_many(weight.min(pool::DESCRIBING_MAX)).await;
+        for _ in 0..ROOM_LOOKS_MAX {
+            let asked = describe(pre.clone(), Arc::clone(name), self.engine.home.clone());
+            let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;
+            if let Ok(described) = described {
+                self.engine.tell_room();
+                return described;
+            }
+            self.engine.wait_for_room().await;
+        }
+        Err(Problem::new("no sandbox could be had in time to describe it: attempts hold all memories and tables")
+            .hint("load it again when the host has less to do, or set fewer attempts at once"))
     }
 
     /// From the cache, or compiled.
@@ -163,23 +215,37 @@ impl Loading<'_> {
         }
         (self.progress)(Progress::Compiling);
         let (from, to) = (self.engine.cache.temporary("component"), self.engine.cache.temporary("compiled"));
-        let disk = |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
-        from.write(&self.bytes).map_err(disk)?;
+        let disk =
+            |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
+        let bytes = Arc::clone(&self.bytes);
+        let from = aside(move || from.write(&bytes).map(|()| from)).await?.map_err(disk)?;
         compile::compile(&self.engine.compile, self.kind, &from, &to).await?;
-        self.engine.cache.keep(&to, &place).map_err(disk)?;
+        let (engine, its_place) = (Arc::clone(self.engine), place.clone());
+        aside(move || engine.cache.keep(&to, &its_place)).await?.map_err(disk)?;
         let made = self.cached(side, &place).await?;
-        made.ok_or_else(|| Problem::new("what was compiled of it cannot be read back").hint("see the host's log; the disk of the cache folder may be failing"))
+        made.ok_or_else(|| {
+            Problem::new("what was compiled of it cannot be read back")
+                .hint("see the host's log; the disk of the cache folder may be failing")
+        })
     }
 
     async fn cached(&self, side: &Side, place: &std::path::Path) -> Result<Option<Component>, Problem> {
         let (engine, its_engine, place) = (Arc::clone(self.engine), side.pool.engine.clone(), place.to_owned());
-        let read = tokio::task::spawn_blocking(move || engine.cache.load(&place, &its_engine)).await;
-        read.map_err(|_| Problem::new("the host failed on its compiled form, which is a bug of the host"))
+        aside(move || engine.cache.load(&place, &its_engine)).await
     }
 }
 
+/// Does what takes long where it holds up nobody.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed_on_it(&error))
+}
+
+fn failed_on_it(error: &tokio::task::JoinError) -> Problem {
+    Problem::new(format!("the host failed on it, which is a bug of the host: {error}"))
+}
+
 /// Everything that can be told of imports and exports was told before; what is left is for the host's developers too.
-fn link(side: &Side, component: &Component) -> Result<HandlerPluginPre<crate::sandbox::Sandbox>, Problem> {
+fn link(side: &Side, component: &Component) -> Result<HandlerPluginPre<Sandbox>, Problem> {
     let pre = side.linker.instantiate_pre(component).and_then(HandlerPluginPre::new);
     pre.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
 }

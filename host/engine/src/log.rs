@@ -37,6 +37,7 @@ struct Lines {
     stdout: Partial,
     stderr: Partial,
     bytes: u64,
+    kept: u64,
     dropped: u64,
     last: VecDeque<String>,
 }
@@ -119,11 +120,12 @@ impl Log {
         if refused {
             return;
         }
-        if lines.dropped > 0 || lines.bytes + bytes > bounds::LOG_BYTES_MAX {
+        if lines.dropped > 0 || lines.kept == bounds::LOG_LINES_MAX || lines.bytes + bytes > bounds::LOG_BYTES_MAX {
             lines.dropped += 1;
             return;
         }
         lines.bytes += bytes;
+        lines.kept += 1;
         self.0.attending.log(stream, text);
     }
 }

@@ -31,7 +31,12 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(allowed: Duration) -> Arc<Meter> {
-        Arc::new(Meter { spent_ns: AtomicU64::new(0), poll_began_ns: AtomicU64::new(0), yielded: AtomicBool::new(false), allowed })
+        Arc::new(Meter {
+            spent_ns: AtomicU64::new(0),
+            poll_began_ns: AtomicU64::new(0),
+            yielded: AtomicBool::new(false),
+            allowed,
+        })
     }
 
     /// Between polls.
@@ -42,7 +47,8 @@ impl Meter {
     /// What happens at each tick of a guest that computes.
     pub(crate) fn tick(&self, control: &Control) -> wasmtime::Result<UpdateDeadline> {
         let now = thread_ns();
-        let spent = Duration::from_nanos(self.spent_ns.load(Relaxed) + now.saturating_sub(self.poll_began_ns.load(Relaxed)));
+        let spent =
+            Duration::from_nanos(self.spent_ns.load(Relaxed) + now.saturating_sub(self.poll_began_ns.load(Relaxed)));
         if spent > self.allowed {
             control.end(Ending::TimedOut(Clock::Cpu, self.allowed));
         }

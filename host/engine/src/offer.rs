@@ -106,7 +106,9 @@ impl Name {
 
     /// Versions fit each other within one major version, of 0.x within one minor version; drafts fit only themselves.
     pub(crate) fn fits(&self, other: &Name) -> bool {
-        self.path == other.path && (self.version == other.version || track(&self.version).is_some_and(|own| track(&other.version) == Some(own)))
+        self.path == other.path
+            && (self.version == other.version
+                || track(&self.version).is_some_and(|own| track(&other.version) == Some(own)))
     }
 
     pub(crate) fn full(&self) -> String {

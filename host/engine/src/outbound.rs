@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -64,7 +65,12 @@ struct Errand {
 }
 
 impl WasiHttpHooks for Outbound {
-    fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _: Io) -> Box<dyn Future<Output = Sent> + Send> {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Io,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
         match self.errand(request.uri(), options.unwrap_or_default()) {
             Err(refused) => Box::new(async move { Err(refused) }),
             Ok(errand) => {
@@ -96,7 +102,10 @@ impl Outbound {
             return Err(Error::HttpRequestDenied);
         }
         if self.requests == bounds::HTTP_REQUESTS_MAX {
-            self.log.host_line(&format!("wharf: an attempt may send {} requests; this and later ones are refused", bounds::HTTP_REQUESTS_MAX));
+            self.log.host_line(&format!(
+                "wharf: an attempt may send {} requests; this and later ones are refused",
+                bounds::HTTP_REQUESTS_MAX
+            ));
         }
         if self.requests >= bounds::HTTP_REQUESTS_MAX {
             self.requests += 1;
@@ -120,12 +129,16 @@ impl Outbound {
 
 impl Errand {
     async fn run(self, request: Request<WasiBody>) -> Sent {
-        let address = timeout(self.connect, self.resolve()).await.map_err(|_| Error::DnsTimeout)??;
-        let stream = timeout(self.connect, TcpStream::connect(address)).await.map_err(|_| Error::ConnectionTimeout)?.map_err(Error::Connect)?;
+        let addresses = timeout(self.connect, self.resolve()).await.map_err(|_| Error::DnsTimeout)??;
+        let stream = self.reach(&addresses).await?;
         if self.tls {
-            let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
+            let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
+                .map_err(|_| Error::HttpRequestUriInvalid)?;
             let connector = TlsConnector::from(Arc::clone(&TRUST));
-            let stream = timeout(self.connect, connector.connect(name, stream)).await.map_err(|_| Error::ConnectionTimeout)?.map_err(Error::Tls)?;
+            let stream = timeout(self.connect, connector.connect(name, stream))
+                .await
+                .map_err(|_| Error::ConnectionTimeout)?
+                .map_err(Error::Tls)?;
             self.exchange(stream, request).await
         } else {
             self.exchange(stream, request).await
@@ -134,12 +147,18 @@ impl Errand {
 
     /// Resolves once; the connection is made to the very address that was vetted, so that a name cannot
     /// lead to one place when it is looked at and to another when it is used.
-    async fn resolve(&self) -> Result<SocketAddr, Error> {
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         let dns = |error: io::Error| Error::DnsError { rcode: Some(error.to_string()), info_code: None };
         let bare = self.host.trim_matches(['[', ']']);
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, self.port)).await.map_err(dns)?.collect();
-        if let Some(address) = found.iter().find(|address| self.settings.grants_address(address.ip())) {
-            return Ok(*address);
+        let found = match bare.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, self.port)],
+            Err(_) => look_up(bare.to_owned(), self.port).await.map_err(dns)?,
+        };
+        let granted =
+            |address: &SocketAddr| self.settings.grants_address(self.tls, &self.host, self.port, address.ip());
+        let allowed: Vec<SocketAddr> = found.iter().copied().filter(granted).collect();
+        if !allowed.is_empty() {
+            return Ok(allowed);
         }
         if let Some(address) = found.first() {
             self.log.host_line(&format!(
@@ -152,7 +171,27 @@ impl Errand {
         Err(Error::DestinationNotFound)
     }
 
-    async fn exchange(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut request: Request<WasiBody>) -> Sent {
+    /// Tries one address after the other, each for its share of the time that is left.
+    async fn reach(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+        let until = tokio::time::Instant::now() + self.connect;
+        let mut failed = Error::ConnectionTimeout;
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failed = Error::Connect(error),
+                Err(_) => failed = Error::ConnectionTimeout,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn exchange(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut request: Request<WasiBody>,
+    ) -> Sent {
         let most = bounds::HTTP_BODY_BYTES_MAX as usize;
         // On the wire only a proxy is told the scheme and the host.
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -161,15 +200,36 @@ impl Errand {
         let handshake = timeout(self.connect, http1::handshake(TokioIo::new(stream)));
         let (mut sender, connection) = handshake.await.map_err(|_| Error::ConnectionTimeout)??;
         let connection = AbortOnDropJoinHandle::from(tokio::spawn(connection));
-        let response = timeout(self.first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
+        let response = timeout(self.first_byte, sender.send_request(request))
+            .await
+            .map_err(|_| Error::ConnectionReadTimeout)??;
         let body = |incoming| {
-            let paced = Paced { incoming, between_bytes: self.between_bytes, silence: Box::pin(sleep(self.between_bytes)), received: self.received };
+            let paced = Paced {
+                incoming,
+                between_bytes: self.between_bytes,
+                silence: Box::pin(sleep(self.between_bytes)),
+                received: self.received,
+            };
             Limited::new(paced, most).map_err(body_error).boxed_unsync()
         };
         let io: Io = Box::new(async move { Ok(connection.await?) });
         Ok((response.map(body), io))
     }
 }
+
+/// The system's resolver cannot be interrupted: the permit goes with the lookup onto its thread, so that lookups which
+/// nobody waits for any more still count and cannot take all threads of the host.
+async fn look_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let permit = Arc::clone(&LOOKUPS).acquire_owned().await.map_err(io::Error::other)?;
+    let looked = tokio::task::spawn_blocking(move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(permit);
+        found
+    });
+    looked.await.map_err(io::Error::other)?
+}
+
+static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(bounds::HTTP_LOOKUPS_MAX)));
 
 /// What `Limited` says is either its own bound or the error of the body below.
 fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -205,7 +265,9 @@ impl Body for Paced {
                 self.silence.as_mut().reset(next);
                 Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
             }
-            Poll::Pending if self.silence.as_mut().poll(cx).is_ready() => Poll::Ready(Some(Err(Error::ConnectionReadTimeout))),
+            Poll::Pending if self.silence.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -7,8 +7,14 @@ use jsonschema::PatternOptions;
 use serde_json::Value;
 use wharf_core::key::Key;
 
+use crate::schema_cost;
+
 /// How many errors of one payload are told.
 const ERRORS_MAX: usize = 10;
+/// Of a larger payload only the first error is told.
+const ALL_ERRORS_BYTES_MAX: usize = 64 * 1024;
+/// Of one pattern of a schema, made ready.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// A value quoted in an error is cut after this many characters.
 const QUOTE_CHARS_MAX: usize = 80;
 
@@ -19,7 +25,9 @@ pub enum BadPayload {
     NotJson(&'static str, String),
     #[error("{}", .0.join("\n"))]
     Schema(Vec<String>),
-    #[error("at `{pointer}`, where this task finds the job's key, it has {found}: a string, a number or a boolean is expected")]
+    #[error(
+        "at `{pointer}`, where this task finds the job's key, it has {found}: a string, a number or a boolean is expected"
+    )]
     KeyKind { pointer: String, found: &'static str },
     #[error("at `{pointer}`, where this task finds the job's key: {reason}")]
     Key { pointer: String, reason: String },
@@ -36,7 +44,9 @@ impl KeyPointer {
         if text.starts_with('/') && !text.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
             return Ok(KeyPointer(text.to_owned()));
         }
-        Err(format!("`{text}` is no JSON pointer: it begins with `/` and names one field after the other, such as \"/tenant\" or \"/user/id\""))
+        Err(format!(
+            "`{text}` is no JSON pointer: it begins with `/` and names one field after the other, such as \"/tenant\" or \"/user/id\""
+        ))
     }
 
     pub fn as_str(&self) -> &str {
@@ -56,7 +66,9 @@ impl KeyPointer {
             Some(Value::Array(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an array" }),
             Some(Value::Object(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an object" }),
         };
-        text.parse().map(Some).map_err(|bad: wharf_core::ids::BadId| BadPayload::Key { pointer: self.0.clone(), reason: bad.to_string() })
+        text.parse()
+            .map(Some)
+            .map_err(|bad: wharf_core::ids::BadId| BadPayload::Key { pointer: self.0.clone(), reason: bad.to_string() })
     }
 }
 
@@ -72,11 +84,14 @@ impl Schema {
     /// When `text` is not JSON or no schema.
     pub fn parse(text: &str) -> Result<Schema, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-        // Patterns come from plugins and run on the host: an engine that never backtracks cannot be made to hang.
+        schema_cost::check(&value)?;
+        // Patterns come from plugins and run on the host: an engine that never backtracks cannot be made to hang,
+        // and one that is bounded cannot be made to eat memory.
+        let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
         let validator = jsonschema::options()
-            .with_pattern_options(PatternOptions::regex())
+            .with_pattern_options(patterns)
             .build(&value)
-            .map_err(|error| format!("is no JSON Schema: {error}"))?;
+            .map_err(|error| not_built(&error.to_string()))?;
         Ok(Schema { text: text.into(), validator: Arc::new(validator) })
     }
 
@@ -85,10 +100,15 @@ impl Schema {
     }
 
     /// # Errors
-    /// The first ten places where `payload` does not fit.
+    /// The first ten places where `payload` does not fit; of a large one the first.
     pub fn check(&self, payload: &[u8]) -> Result<(), BadPayload> {
         let value = json(payload, "schema")?;
-        let errors: Vec<String> = self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| told(&error)).collect();
+        // All errors are found before the first is told: of a large payload they may be millions.
+        if payload.len() > ALL_ERRORS_BYTES_MAX {
+            return self.validator.validate(&value).map_err(|error| BadPayload::Schema(vec![told(&error)]));
+        }
+        let errors: Vec<String> =
+            self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| told(&error)).collect();
         if errors.is_empty() { Ok(()) } else { Err(BadPayload::Schema(errors)) }
     }
 }
@@ -97,6 +117,19 @@ impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Schema").field(&self.text).finish()
     }
+}
+
+fn not_built(why: &str) -> String {
+    // Of a pattern that is not taken, the cause is not told.
+    let hint = if why.ends_with("is not a \"regex\"") {
+        format!(
+            ": a pattern looks neither ahead nor back, and made ready it has {} KiB at most; [a-z0-9] is much smaller than \\w",
+            PATTERN_BYTES_MAX / 1024
+        )
+    } else {
+        String::new()
+    };
+    format!("is no JSON Schema: {why}{hint}")
 }
 
 fn told(error: &jsonschema::ValidationError<'_>) -> String {
@@ -125,7 +158,9 @@ mod tests {
     #[test]
     fn a_key_is_a_scalar_or_nothing() {
         let pointer = KeyPointer::parse("/a/b").unwrap();
-        let find = |text: &str| pointer.find(text.as_bytes()).map(|key| key.map(|key| key.to_string())).map_err(|bad| bad.to_string());
+        let find = |text: &str| {
+            pointer.find(text.as_bytes()).map(|key| key.map(|key| key.to_string())).map_err(|bad| bad.to_string())
+        };
         assert_eq!(find(r#"{"a":{"b":"x"}}"#), Ok(Some("x".into())));
         assert_eq!(find(r#"{"a":{"b":7}}"#), Ok(Some("7".into())));
         assert_eq!(find(r#"{"a":{"b":true}}"#), Ok(Some("true".into())));
@@ -140,7 +175,8 @@ mod tests {
 
     #[test]
     fn a_schema_names_every_place_that_does_not_fit() {
-        let schema = Schema::parse(r#"{"type":"object","required":["text"],"properties":{"n":{"type":"integer"}}}"#).unwrap();
+        let schema =
+            Schema::parse(r#"{"type":"object","required":["text"],"properties":{"n":{"type":"integer"}}}"#).unwrap();
         assert_eq!(schema.check(br#"{"text":"x"}"#), Ok(()));
         let told = schema.check(br#"{"n":"x"}"#).unwrap_err().to_string();
         assert!(told.contains("at `/n`: \"x\" is not of type \"integer\""), "{told}");
@@ -153,5 +189,17 @@ mod tests {
         let payload = format!("\"{}!\"", "a".repeat(10_000));
         assert!(schema.check(payload.as_bytes()).is_err());
         assert!(Schema::parse(r#"{"$ref":"http://127.0.0.1:1/x.json"}"#).is_err());
+        let told = Schema::parse(r#"{"pattern":"^(\\w{200}){200}$"}"#).unwrap_err();
+        assert!(told.contains("256 KiB at most"), "{told}");
+    }
+
+    #[test]
+    fn of_a_large_payload_the_first_error_is_told() {
+        let schema = Schema::parse(r#"{"items":{"type":"string"}}"#).unwrap();
+        let errors = |numbers: usize| match schema.check(format!("[1{}]", ",1".repeat(numbers - 1)).as_bytes()) {
+            Err(BadPayload::Schema(errors)) => errors.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((errors(3), errors(100), errors(100_000)), (3, ERRORS_MAX, 1));
     }
 }

@@ -23,6 +23,8 @@ pub struct Plugin {
     pub is_async: bool,
     /// The interfaces that it imports.
     pub imports: Vec<String>,
+    /// See [`crate::pool::weight`].
+    pub(crate) weight: u32,
     pub(crate) name: Arc<str>,
     pub(crate) settings: Arc<PluginSettings>,
     pub(crate) config: Arc<WasiConfigVariables>,

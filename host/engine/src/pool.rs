@@ -1,5 +1,6 @@
 //! How wasmtime is set up: what guests may be made of, and where their memory comes from.
 
+use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wharf_core::bounds;
 
@@ -7,6 +8,24 @@ use wharf_core::bounds;
 pub(crate) const DESCRIBING_MAX: u32 = 4;
 /// Without a pool each sandbox maps its own memory, and the kernel's count of mappings ends some thousands later.
 const WITHOUT_POOL_MAX: u32 = 1000;
+
+/// What an ordinary sandbox may take of the pool: a component has about four core instances and two tables,
+/// those of interpreted languages have more.
+const INSTANCES_EACH: u32 = 8;
+const MEMORIES_EACH: u32 = 2;
+const TABLES_EACH: u32 = 4;
+
+/// How many ordinary sandboxes one of this component is worth, so that attempts of a component with many memories
+/// take the place of as many others, and nobody's place besides.
+pub(crate) fn weight(component: &Component, core_instances: u32) -> u32 {
+    let (memories, tables) =
+        component.resources_required().map_or((bounds::MEMORIES_MAX as u32, bounds::TABLES_MAX as u32), |needed| {
+            (needed.num_memories, needed.num_tables)
+        });
+    let shares =
+        [memories.div_ceil(MEMORIES_EACH), tables.div_ceil(TABLES_EACH), core_instances.div_ceil(INSTANCES_EACH)];
+    shares.into_iter().max().unwrap_or(1).max(1)
+}
 
 /// Which of the two engines: component-model concurrency costs each call some microseconds and is the younger
 /// part of wasmtime, so that only components which need it get it.
@@ -71,12 +90,12 @@ fn config(kind: Kind) -> Config {
 
 fn slots(sandboxes: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    // A component has about four core instances and two tables; guests of interpreted languages have more.
+    // Where there are few sandboxes, the largest one fits all the same.
     pool.total_component_instances(sandboxes)
         .total_stacks(sandboxes)
-        .total_core_instances((sandboxes * 8).max(bounds::INSTANCES_MAX as u32))
-        .total_memories((sandboxes * 2).max(bounds::MEMORIES_MAX as u32))
-        .total_tables((sandboxes * 4).max(bounds::TABLES_MAX as u32))
+        .total_core_instances((sandboxes * INSTANCES_EACH).max(bounds::INSTANCES_MAX as u32))
+        .total_memories((sandboxes * MEMORIES_EACH).max(bounds::MEMORIES_MAX as u32))
+        .total_tables((sandboxes * TABLES_EACH).max(bounds::TABLES_MAX as u32))
         .max_memories_per_module(bounds::MEMORIES_MAX as u32)
         .max_tables_per_module(bounds::TABLES_MAX as u32)
         .table_elements(bounds::TABLE_ELEMENTS_MAX)
@@ -92,4 +111,22 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
         pool.linear_memory_keep_resident(64 << 10).decommit_batch_size(16);
     }
     pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract;
+    use crate::grants::PluginSettings;
+
+    #[test]
+    fn an_ordinary_plugin_takes_one_share_and_one_with_many_memories_more() {
+        let weight_of = |name: &str| {
+            let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
+            let component = Component::new(&compiler(Kind::Sync).unwrap(), &bytes).unwrap();
+            weight(&component, contract::inspect(&bytes, name, &PluginSettings::default()).core_instances)
+        };
+        assert_eq!((weight_of("words"), weight_of("thumbnail")), (1, 1));
+        assert_eq!(weight_of("villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));
+    }
 }

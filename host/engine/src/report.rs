@@ -89,12 +89,18 @@ fn demangled(name: &str) -> String {
 /// A trap in plain words.
 pub(crate) fn trap_words(trap: Trap) -> String {
     match trap {
-        Trap::UnreachableCodeReached => "the plugin gave up: it reached an `unreachable` instruction, as a panic or an abort ends".to_owned(),
-        Trap::StackOverflow => format!("the call stack is exhausted: {} KiB is the most", bounds::WASM_STACK_BYTES / 1024),
+        Trap::UnreachableCodeReached => {
+            "the plugin gave up: it reached an `unreachable` instruction, as a panic or an abort ends".to_owned()
+        }
+        Trap::StackOverflow => {
+            format!("the call stack is exhausted: {} KiB is the most", bounds::WASM_STACK_BYTES / 1024)
+        }
         Trap::MemoryOutOfBounds => "it read or wrote outside its memory".to_owned(),
         Trap::IntegerDivisionByZero => "it divided an integer by zero".to_owned(),
         Trap::IntegerOverflow => "an integer operation overflowed".to_owned(),
-        Trap::IndirectCallToNull | Trap::TableOutOfBounds | Trap::BadSignature => "it called a function pointer that points to no such function".to_owned(),
+        Trap::IndirectCallToNull | Trap::TableOutOfBounds | Trap::BadSignature => {
+            "it called a function pointer that points to no such function".to_owned()
+        }
         other => other.to_string().trim_start_matches("wasm trap: ").to_owned(),
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct Run {
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
     pub(crate) home: Handle,
+    /// When it had its room, as far as is known.
     pub(crate) began: Instant,
 }
 
@@ -68,7 +69,7 @@ impl Run {
         }
 
         let log_bytes = log.finish();
-        let judged = Judged { run: self, sandbox: store.data(), stderr: log.last_lines() };
+        let judged = Judged { run: self, sandbox: store.data(), stderr: log.last_lines(), has_begun: made.is_some() };
         let outcome = judged.outcome(came);
         let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
         let bill = Bill {
@@ -132,7 +133,11 @@ pub(crate) fn bound(store: &mut Store<Sandbox>) {
 
 /// The pool is used up, or, where there is none, the kernel's mappings.
 pub(crate) fn is_want_of_room(error: &wasmtime::Error) -> bool {
-    error.is::<PoolConcurrencyLimitError>() || error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::OutOfMemory)
+    error.is::<PoolConcurrencyLimitError>()
+        || error
+            .root_cause()
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::OutOfMemory)
 }
 
 /// An attempt that came to its end, and what is known of it.
@@ -140,6 +145,8 @@ struct Judged<'a> {
     run: &'a Run,
     sandbox: &'a Sandbox,
     stderr: Vec<String>,
+    /// It was made and its handler called.
+    has_begun: bool,
 }
 
 impl Judged<'_> {
@@ -149,7 +156,10 @@ impl Judged<'_> {
             (None, Some(Ok(Ok(result)))) => self.returned(result),
             (None, Some(Ok(Err(failure)))) => Outcome::Failed(failed(failure)),
             (None, Some(Err(error))) => self.by_guest(&error),
-            (None, None) => Outcome::Interrupted(Interruption::Host, "the attempt was dropped by its host: a bug of the host".to_owned()),
+            (None, None) => Outcome::Interrupted(
+                Interruption::Host,
+                "the attempt was dropped by its host: a bug of the host".to_owned(),
+            ),
         };
         // Whatever else it came to after it was asked to end: it was cancelled.
         match outcome {
@@ -164,7 +174,9 @@ impl Judged<'_> {
         match ending {
             Ending::Cancelled => Outcome::Cancelled,
             Ending::Stopped(why, report) => Outcome::Interrupted(*why, report.clone()),
-            Ending::Output(what) => Outcome::OutputBound(told(format!("an output bound was reached: {what}"), String::new())),
+            Ending::Output(what) => {
+                Outcome::OutputBound(told(format!("an output bound was reached: {what}"), String::new()))
+            }
             Ending::TimedOut(clock, limit) => {
                 let (what, key) = match clock {
                     Clock::Wall => (format!("timed out: it ran for {limit:?}"), "timeout"),
@@ -195,10 +207,13 @@ impl Judged<'_> {
             let what = format!("the plugin called exit({code}) instead of returning");
             return Outcome::Trapped(self.report(what, None, "return a result or a failure from `handle`".to_owned()));
         }
-        match self.sandbox.space.denied() {
+        match self.sandbox.space.blamed_for(error, self.has_begun) {
             Denied::Memory => {
                 let limit_bytes = self.run.call.allowance.memory_bytes;
-                let what = format!("out of memory: {} is what this task may have", bytesize::ByteSize(limit_bytes).display().iec());
+                let what = format!(
+                    "out of memory: {} is what this task may have",
+                    bytesize::ByteSize(limit_bytes).display().iec()
+                );
                 let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
                 return Outcome::OutOfMemory { limit_bytes, report };
             }
@@ -211,11 +226,21 @@ impl Judged<'_> {
         let root = error.root_cause().to_string();
         // The one error of wasmtime's that has no type of its own.
         if root.contains("fuel allocated for hostcalls") {
-            let what = format!("more than {} MiB crossed between plugin and host in one call", bounds::HOSTCALL_BYTES_MAX / bounds::MIB);
-            return Outcome::OutputBound(self.report(what, Some(error), "send large output in chunks with `emit`".to_owned()));
+            let what = format!(
+                "more than {} MiB crossed between plugin and host in one call",
+                bounds::HOSTCALL_BYTES_MAX / bounds::MIB
+            );
+            return Outcome::OutputBound(self.report(
+                what,
+                Some(error),
+                "send large output in chunks with `emit`".to_owned(),
+            ));
         }
         if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
-            let what = format!("it holds more than {} things of the host at once: jobs in the making, streams, files, requests", bounds::HOST_RESOURCES_MAX);
+            let what = format!(
+                "it holds more than {} things of the host at once: jobs in the making, streams, files, requests",
+                bounds::HOST_RESOURCES_MAX
+            );
             return Outcome::Trapped(self.report(what, Some(error), "drop what is not needed any more".to_owned()));
         }
         let what = error.downcast_ref::<Trap>().map_or(root, |trap| report::trap_words(*trap));
@@ -228,14 +253,18 @@ impl Judged<'_> {
 
     fn raise(&self, key: &str, value: &str) -> String {
         let (plugin, task) = (&self.run.plugin.id, &self.run.call.task);
-        format!("if that is too little, say {key} = {value} under [tasks.{task}] in the manifest, or under [plugins.{plugin}.tasks.{task}] in wharf.toml")
+        format!(
+            "if that is too little, say {key} = {value} under [tasks.{task}] in the manifest, or under [plugins.{plugin}.tasks.{task}] in wharf.toml"
+        )
     }
 }
 
 fn failed(failure: Failure) -> outcome::Failure {
     match failure {
         Failure::Retry(why) => outcome::Failure::Retry(report::bounded(why)),
-        Failure::RetryAfter((why, after_ms)) => outcome::Failure::RetryAfter(report::bounded(why), Duration::from_millis(after_ms)),
+        Failure::RetryAfter((why, after_ms)) => {
+            outcome::Failure::RetryAfter(report::bounded(why), Duration::from_millis(after_ms))
+        }
         Failure::Discard(why) => outcome::Failure::Discard(report::bounded(why)),
     }
 }

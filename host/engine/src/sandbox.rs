@@ -72,11 +72,18 @@ impl Sandbox {
         }
         for dir in &with.settings.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, perms)
-                .map_err(|error| format!("the folder {} that is granted to `{}` cannot be opened: {error}", dir.host.display(), with.plugin))?;
+            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
+                format!(
+                    "the folder {} that is granted to `{}` cannot be opened: {error}",
+                    dir.host.display(),
+                    with.plugin
+                )
+            })?;
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(bounds::HOST_RESOURCES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(bounds::HTTP_HEADERS_BYTES_MAX);
         let outbound = Outbound {
             settings: with.settings,
             plugin: with.plugin,
@@ -97,7 +104,7 @@ impl Sandbox {
             table,
             void: ResourceTable::new(),
             wasi: wasi.build(),
-            http: WasiHttpCtx::new(),
+            http,
             outbound,
             config: with.config,
         })

@@ -89,7 +89,10 @@ impl Shared {
     /// announcement and wakes this thread, or is seen here.
     fn sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
-        while self.asleep.load(Ordering::SeqCst) && self.running.load(Ordering::SeqCst) == 0 && !self.over.load(Ordering::SeqCst) {
+        while self.asleep.load(Ordering::SeqCst)
+            && self.running.load(Ordering::SeqCst) == 0
+            && !self.over.load(Ordering::SeqCst)
+        {
             thread::park();
         }
         self.asleep.store(false, Ordering::SeqCst);

@@ -89,7 +89,8 @@ fn unknown(message: &str) -> Option<(&str, Vec<&str>)> {
 
 /// Removes the entry whose key or value stands at `span`, however deep; false if there is none.
 fn take_out(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
-    let named = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span).map(|(key, _)| key.clone());
+    let named =
+        table.iter().find(|(key, value)| key.span() == *span || value.span() == *span).map(|(key, _)| key.clone());
     match named {
         Some(key) => table.remove(&key).is_some(),
         None => table.iter_mut().any(|(_, value)| take_out_below(value, span)),

@@ -130,7 +130,9 @@ impl Text<'_> {
                 });
                 self.push(" }");
             }
-            TypeDefKind::Enum(enumeration) => self.named("enum", enumeration.cases.iter().map(|case| case.name.clone())),
+            TypeDefKind::Enum(enumeration) => {
+                self.named("enum", enumeration.cases.iter().map(|case| case.name.clone()))
+            }
             TypeDefKind::Flags(flags) => self.named("flags", flags.flags.iter().map(|flag| flag.name.clone())),
             TypeDefKind::Resource => self.push(name.unwrap_or("resource")),
             TypeDefKind::Handle(Handle::Own(id)) => self.ty(&Type::Id(*id)),

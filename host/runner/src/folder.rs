@@ -54,7 +54,8 @@ struct File {
     missing: bool,
     /// As it was when it was last loaded or refused.
     handled: Option<Stamp>,
-    loading: bool,
+    /// As it was when the load began that is on its way.
+    loading: Option<Stamp>,
 }
 
 /// What came of one file.
@@ -127,7 +128,7 @@ impl State {
 
     /// Whether nothing is on its way that a look a moment later would see.
     fn is_settled(&self) -> bool {
-        self.files.values().all(|file| !file.missing && (file.quiet || file.handled == Some(file.stamp)))
+        self.files.values().all(|file| !file.missing && (file.loading.is_some() || file.handled == Some(file.stamp)))
     }
 
     fn say_when_first_scan_is_done(&self) {
@@ -179,7 +180,7 @@ impl State {
                 }
                 None => {
                     let file =
-                        File { kind, stamp, since: now, quiet: old, missing: false, handled: None, loading: false };
+                        File { kind, stamp, since: now, quiet: old, missing: false, handled: None, loading: None };
                     self.files.insert(path, file);
                 }
             }
@@ -214,7 +215,8 @@ impl State {
 
     /// Files that are quiet and not yet handled as they are.
     fn ready(&self) -> Vec<(PathBuf, Stamp, Kind)> {
-        let ready = |file: &&File| file.quiet && !file.missing && !file.loading && file.handled != Some(file.stamp);
+        let ready =
+            |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.handled != Some(file.stamp);
         let files = self.files.iter().filter(|(_, file)| ready(file));
         files.map(|(path, file)| (path.clone(), file.stamp, file.kind.clone())).collect()
     }
@@ -232,7 +234,7 @@ impl State {
             Kind::NotForUs(problem) => self.made(refuse(None, problem)),
             Kind::Component(id) => {
                 let known = self.plugins.contains_key(&id);
-                let loading = self.files.values().filter(|file| file.loading).count();
+                let loading = self.files.values().filter(|file| file.loading.is_some()).count();
                 if !known && self.plugins.len() + loading >= bounds::PLUGINS_MAX {
                     let problem =
                         Problem::new(format!("{} plugins are loaded, which is the most", bounds::PLUGINS_MAX));
@@ -245,7 +247,7 @@ impl State {
                         .made(refuse(Some(id), problem.hint("build it optimised and without debug information")));
                 }
                 if let Some(file) = self.files.get_mut(&path) {
-                    file.loading = true;
+                    file.loading = Some(stamp);
                 }
                 self.loads.spawn(self.load(path, stamp, id));
             }
@@ -284,8 +286,8 @@ impl State {
             Err(error) => {
                 // Which file it was is lost with the task: all that were loading are looked at again.
                 (self.folder.tell)(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
-                let unfinished = self.files.values_mut().filter(|file| file.loading);
-                unfinished.for_each(|file| (file.loading, file.handled) = (false, Some(file.stamp)));
+                let unfinished = self.files.values_mut().filter(|file| file.loading.is_some());
+                unfinished.for_each(|file| (file.loading, file.handled) = (None, Some(file.stamp)));
             }
         }
     }
@@ -294,7 +296,11 @@ impl State {
         let Made { file: path, stamp, plugin, result, changed, took } = made;
         // Removed in the meantime: nothing to load, nothing to refuse.
         let Some(file) = self.files.get_mut(&path) else { return };
-        file.loading = false;
+        // Removed and put back in the meantime: another load speaks for the file as it is now.
+        if file.loading.is_some_and(|loading| loading != stamp) {
+            return;
+        }
+        file.loading = None;
         if changed {
             return;
         }

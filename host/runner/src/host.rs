@@ -191,11 +191,12 @@ impl Host {
             stopping: stopping.clone(),
             tell: Arc::clone(&shared.tell),
         };
-        shared.tasks.spawn(watched(dispatch, Arc::clone(&shared.tell)));
-        shared.tasks.spawn(folder.run());
+        shared.tasks.spawn(watched("dispatching jobs", dispatch.run(), Arc::clone(&shared.tell)));
+        shared.tasks.spawn(watched("watching the plugin folder", folder.run(), Arc::clone(&shared.tell)));
         let upkeep =
             Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
-        shared.tasks.spawn(upkeep::tick(shared.clone(), upkeep, stopping.clone()));
+        let upkeep = upkeep::tick(shared.clone(), upkeep, stopping.clone());
+        shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
         let inner = Inner { shared, words, load, first_scan, capacity, _end: stopping.clone().drop_guard(), stopping };
         Ok(Host(Arc::new(inner)))
     }
@@ -439,9 +440,9 @@ fn enqueued(inserted: Inserted) -> Enqueued {
     }
 }
 
-/// A loop that panics leaves a host that claims nothing any more: that must be heard, and shows in its vitals.
-async fn watched(dispatch: Dispatch, tell: Tell) {
-    if let Err(panic) = AssertUnwindSafe(dispatch.run()).catch_unwind().await {
-        tell(&Notice::HostFault { doing: "dispatching jobs; this host must be started again", why: said(&*panic) });
+/// A loop that panics leaves a host that is no longer whole: that must be heard.
+async fn watched(doing: &'static str, running: impl Future<Output = ()> + Send, tell: Tell) {
+    if let Err(panic) = AssertUnwindSafe(running).catch_unwind().await {
+        tell(&Notice::HostFault { doing, why: format!("{}; this host must be started again", said(&*panic)) });
     }
 }

@@ -6,6 +6,7 @@ mod store;
 mod change;
 mod conflict;
 mod why;
+mod page;
 mod memory;
 mod sqlite;
 mod open;

@@ -20,6 +20,7 @@ use wharf_core::time::Timestamp;
 use crate::change::{change, recordable};
 use crate::clock::Clock;
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::page::one_page;
 use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
 use crate::why::{Holders, why};
 
@@ -366,7 +367,7 @@ impl Store for MemoryStore {
         let most = most.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
         let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
-        Ok(entries.iter().filter(|entry| entry.number > after).take(most).cloned().collect())
+        one_page(entries.iter().filter(|entry| entry.number > after).take(most).cloned().map(Ok))
     }
 
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {

@@ -19,6 +19,10 @@ pub fn open(address: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Open
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::open(clock))),
         Some(("memory", _)) => Err(mend("has something after memory:, where nothing is expected")),
         Some(("sqlite", "")) => Err(mend("names no file: sqlite:PATH is expected")),
+        // SQLite's own word for memory would give each of its connections a database of its own.
+        Some(("sqlite", path)) if path.starts_with(':') => {
+            Err(mend("names no file: for a store in memory it is memory:"))
+        }
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(Path::new(path), clock)?)),
         // A path may have a colon in it, but not before its first slash: "./a:b" is the way to write "a:b".
         Some((scheme, _)) if !scheme.contains('/') => {

@@ -29,10 +29,12 @@ mod insert;
 mod record;
 mod claim;
 mod readers;
+mod checkpoint;
 mod writer;
 #[cfg(test)]
 mod tests;
 
+use checkpoint::Checkpoints;
 use file::DatabaseFile;
 use ledger::Ledger;
 use readers::Readers;
@@ -64,13 +66,15 @@ impl SqliteStore {
     pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<SqliteStore, OpenError> {
         let path = path.as_ref();
         let file = DatabaseFile::lock(path)?;
-        let conn = file.writer()?;
+        let mut conn = file.writer()?;
         let unusable = |error| OpenError::MendFile { file: path.display().to_string(), reason: format!("{error}") };
+        let copier = file::copier(path).map_err(unusable)?;
+        let checkpoints = Checkpoints::start(path, &mut conn, copier).map_err(unusable)?;
         let ledger = Ledger::open(conn, clock.clone()).map_err(unusable)?;
         let last = ledger.last_id().map_err(unusable)?;
         let nudge = watch::Sender::new(0);
         let readers = Readers::of(file.path());
-        let writer = Writer::start(file, ledger, nudge.clone()).map_err(|error| OpenError::MendFile {
+        let writer = Writer::start(file, ledger, checkpoints, nudge.clone()).map_err(|error| OpenError::MendFile {
             file: path.display().to_string(),
             reason: format!("no thread could be started: {error}"),
         })?;

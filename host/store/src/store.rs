@@ -47,7 +47,8 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs, newest first, without payload and result.
     async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError>;
 
-    /// What attempts of a job wrote after number `after`, in order, at most `most`.
+    /// What attempts of a job wrote after number `after`, in order, at most `most` and about `bounds::PAGE_BYTES_MAX`
+    /// at once; at least one if there is any.
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError>;
 
     /// Removes jobs that finished before `before`, with all that belongs to them, at most `most`. Returns how many.

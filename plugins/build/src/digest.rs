@@ -13,10 +13,7 @@ use crate::{folders, guest::Guest};
 
 /// The digest of all that decides what a guest becomes, the compiler aside.
 pub(crate) fn sources(guest: &Guest) -> Result<String> {
-    let mut files = vec![
-        folders::plugins().join("Cargo.toml"),
-        folders::plugins().join("Cargo.lock"),
-    ];
+    let mut files = vec![folders::plugins().join("Cargo.toml"), folders::plugins().join("Cargo.lock")];
     list(&folders::plugins().join(guest.package), &mut files)?;
     list(&folders::root().join("wit"), &mut files)?;
     let mut entries = Vec::new();
@@ -26,10 +23,7 @@ pub(crate) fn sources(guest: &Guest) -> Result<String> {
             continue;
         }
         let name = file.strip_prefix(folders::root()).unwrap_or(&file);
-        let name: Vec<_> = name
-            .components()
-            .map(|part| part.as_os_str().to_string_lossy())
-            .collect();
+        let name: Vec<_> = name.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         let bytes = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         entries.push((name.join("/"), bytes));
     }

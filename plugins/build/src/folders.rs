@@ -20,15 +20,10 @@ pub(crate) fn plugins() -> &'static Path {
 /// The target directory in use. A relative CARGO_TARGET_DIR means another place for each test's current directory,
 /// so what counts is where cargo put the program that runs: it marks its directory with a CACHEDIR.TAG.
 pub(crate) fn target() -> PathBuf {
-    let given = env::var_os("CARGO_TARGET_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let given = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     let marked = || {
         let program = env::current_exe().ok()?;
-        program
-            .ancestors()
-            .find(|folder| folder.join("CACHEDIR.TAG").exists())
-            .map(Path::to_path_buf)
+        program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf)
     };
     given.or_else(marked).unwrap_or_else(|| root().join("target"))
 }

@@ -19,26 +19,15 @@ const fn guest(name: &'static str) -> Guest {
 }
 
 const fn made_from(package: &'static str, name: &'static str) -> Guest {
-    Guest {
-        name,
-        package,
-        feature: None,
-        more_memories: 0,
-    }
+    Guest { name, package, feature: None, more_memories: 0 }
 }
 
 const fn with_feature(feature: &'static str, guest: Guest) -> Guest {
-    Guest {
-        feature: Some(feature),
-        ..guest
-    }
+    Guest { feature: Some(feature), ..guest }
 }
 
 const fn with_memories(more_memories: u32, guest: Guest) -> Guest {
-    Guest {
-        more_memories,
-        ..guest
-    }
+    Guest { more_memories, ..guest }
 }
 
 pub(crate) const GUESTS: [Guest; 9] = [

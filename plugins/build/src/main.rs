@@ -30,11 +30,7 @@ fn main() -> Result<()> {
     } else if arguments.names.is_empty() {
         plugins::build_all()?
     } else {
-        arguments
-            .names
-            .iter()
-            .map(|name| plugins::build(name))
-            .collect::<Result<_>>()?
+        arguments.names.iter().map(|name| plugins::build(name)).collect::<Result<_>>()?
     };
     for path in built {
         println!("{}", path.display());

@@ -27,9 +27,7 @@ pub(crate) fn append(component: &mut Vec<u8>, count: u32) -> Result<()> {
 
 /// How many core modules a component has already: the index of the next.
 fn modules(component: &[u8]) -> Result<u32> {
-    let Some(mut rest) = component.strip_prefix(&HEAD) else {
-        bail!("what was built is no component")
-    };
+    let Some(mut rest) = component.strip_prefix(&HEAD) else { bail!("what was built is no component") };
     let mut modules = 0;
     while let [id, after @ ..] = rest {
         let mut size = 0_usize;
@@ -42,9 +40,7 @@ fn modules(component: &[u8]) -> Result<u32> {
             }
         }
         modules += u32::from(*id == CORE_MODULE);
-        let Some(next) = after.get(read + size..) else {
-            bail!("the component that was built is cut off")
-        };
+        let Some(next) = after.get(read + size..) else { bail!("the component that was built is cut off") };
         rest = next;
     }
     Ok(modules)

@@ -42,24 +42,17 @@ fn record_path() -> PathBuf {
 /// What the record says.
 pub fn recorded() -> Result<Record> {
     let path = record_path();
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("{} cannot be read; --prebuilt makes it", path.display()))?;
-    toml::from_str(&text).with_context(|| {
-        format!(
-            "{} is not a record of components; --prebuilt makes it anew",
-            path.display()
-        )
-    })
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("{} cannot be read; --prebuilt makes it", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("{} is not a record of components; --prebuilt makes it anew", path.display()))
 }
 
 /// The same, as the checked-in files and the sources are now. `toolchain` is taken as given.
 pub fn found(toolchain: String) -> Result<Record> {
     let mut plugins = BTreeMap::new();
     for name in NAMES {
-        let digests = Digests {
-            component: digest::file(&path(name))?,
-            sources: digest::sources(guest::named(name)?)?,
-        };
+        let digests = Digests { component: digest::file(&path(name))?, sources: digest::sources(guest::named(name)?)? };
         plugins.insert(name.to_owned(), digests);
     }
     Ok(Record { toolchain, plugins })
@@ -69,10 +62,7 @@ pub fn found(toolchain: String) -> Result<Record> {
 pub fn rebuild(name: &str) -> Result<(PathBuf, String)> {
     let mut toolchain = None;
     let component = recipe::build_with(guest::named(name)?, &mut toolchain)?;
-    Ok((
-        component,
-        toolchain.context("a component was made by no toolchain")?,
-    ))
+    Ok((component, toolchain.context("a component was made by no toolchain")?))
 }
 
 /// Builds the components anew and puts them beside their sources.
@@ -80,13 +70,11 @@ pub fn refresh() -> Result<Vec<PathBuf>> {
     let mut made_with = None;
     for name in NAMES {
         let (component, toolchain) = rebuild(name)?;
-        fs::copy(&component, path(name))
-            .with_context(|| format!("{} cannot be written", path(name).display()))?;
+        fs::copy(&component, path(name)).with_context(|| format!("{} cannot be written", path(name).display()))?;
         made_with = Some(toolchain);
     }
     let record = found(made_with.context("there are no components to refresh")?)?;
     let text = HEADER.to_owned() + &toml::to_string(&record).context("the record does not fit TOML")?;
-    fs::write(record_path(), text)
-        .with_context(|| format!("{} cannot be written", record_path().display()))?;
+    fs::write(record_path(), text).with_context(|| format!("{} cannot be written", record_path().display()))?;
     Ok(NAMES.map(path).into())
 }

@@ -48,11 +48,7 @@ pub(crate) fn build_with(guest: &Guest, identity: &mut Option<String>) -> Result
     let note = work.join(format!("{}.built", guest.name));
     let sources = digest::sources(guest)?;
     let wanted = |component: &Path| {
-        Ok::<_, anyhow::Error>(format!(
-            "{sources}\n{}\n{}\n",
-            toolchain.identity,
-            digest::file(component)?
-        ))
+        Ok::<_, anyhow::Error>(format!("{sources}\n{}\n{}\n", toolchain.identity, digest::file(component)?))
     };
     if component.exists()
         && fs::read_to_string(&note).is_ok_and(|noted| wanted(&component).is_ok_and(|now| now == noted))
@@ -63,50 +59,33 @@ pub(crate) fn build_with(guest: &Guest, identity: &mut Option<String>) -> Result
     let output = compile(guest, &toolchain, &work)?;
     // Beside the destination first: whoever watches the folder sees a whole file or none.
     let beside = components.join(format!("{}.new", guest.name));
-    let mut bytes = fs::read(&output)
-        .with_context(|| format!("{} cannot be read, though cargo made it", output.display()))?;
+    let mut bytes =
+        fs::read(&output).with_context(|| format!("{} cannot be read, though cargo made it", output.display()))?;
     if guest.more_memories > 0 {
         memories::append(&mut bytes, guest.more_memories)?;
     }
     fs::write(&beside, bytes).with_context(|| format!("{} cannot be written", beside.display()))?;
-    fs::rename(&beside, &component)
-        .with_context(|| format!("{} cannot be put in place", component.display()))?;
+    fs::rename(&beside, &component).with_context(|| format!("{} cannot be put in place", component.display()))?;
     fs::write(&note, wanted(&component)?).with_context(|| format!("{} cannot be written", note.display()))?;
     Ok(component)
 }
 
 fn compile(guest: &Guest, toolchain: &Toolchain, work: &Path) -> Result<PathBuf> {
     // The sources must be there before their paths can be remapped.
-    cargo(toolchain, work)
-        .args(["fetch", "--locked", "--target", TARGET])
-        .run("fetch the guests' dependencies")?;
+    cargo(toolchain, work).args(["fetch", "--locked", "--target", TARGET]).run("fetch the guests' dependencies")?;
     let mut command = cargo(toolchain, work);
     command.env("CARGO_ENCODED_RUSTFLAGS", remapped_paths()?);
-    command.args([
-        "build",
-        "--release",
-        "--locked",
-        "--target",
-        TARGET,
-        "--package",
-        guest.package,
-    ]);
+    command.args(["build", "--release", "--locked", "--target", TARGET, "--package", guest.package]);
     if let Some(feature) = guest.feature {
         command.args(["--features", feature]);
     }
     command.run(&format!("build the plugin {}", guest.name))?;
-    Ok(work
-        .join(TARGET)
-        .join("release")
-        .join(format!("{}.wasm", guest.package.replace('-', "_"))))
+    Ok(work.join(TARGET).join("release").join(format!("{}.wasm", guest.package.replace('-', "_"))))
 }
 
 fn cargo(toolchain: &Toolchain, work: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command
-        .current_dir(folders::plugins())
-        .env("RUSTC", &toolchain.rustc)
-        .env("CARGO_TARGET_DIR", work);
+    command.current_dir(folders::plugins()).env("RUSTC", &toolchain.rustc).env("CARGO_TARGET_DIR", work);
     for name in VARIABLES_OF_OTHERS {
         command.env_remove(name);
     }
@@ -118,12 +97,8 @@ fn cargo(toolchain: &Toolchain, work: &Path) -> Command {
 
 /// Flags that keep the machine's paths out of the panic messages and line tables of a component.
 fn remapped_paths() -> Result<OsString> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let registries = home
-        .context("there is no home directory; set CARGO_HOME")?
-        .join("registry/src");
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registries = home.context("there is no home directory; set CARGO_HOME")?.join("registry/src");
     let mut folders = vec![(folders::root().to_path_buf(), "/wharf")];
     // A registry's folder is named after where it was fetched from.
     for registry in fs::read_dir(&registries).into_iter().flatten().flatten() {
@@ -149,9 +124,7 @@ trait Run {
 impl Run for Command {
     /// Cargo's own messages go to the terminal: a first build takes a minute, and its errors need no second telling.
     fn run(&mut self, purpose: &str) -> Result<()> {
-        let status = self
-            .status()
-            .with_context(|| format!("cargo does not start, so it cannot {purpose}"))?;
+        let status = self.status().with_context(|| format!("cargo does not start, so it cannot {purpose}"))?;
         if !status.success() {
             bail!("cargo could not {purpose}: see its messages above");
         }

@@ -58,20 +58,14 @@ pub(crate) fn find() -> Result<Toolchain> {
 /// The compiler on PATH, if it has a standard library for the target.
 fn of_the_machine() -> Result<Option<Toolchain>> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
-    let answer = Command::new(&rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output();
-    let answer =
-        answer.with_context(|| format!("{} does not start; install Rust with rustup", rustc.display()))?;
+    let answer = Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let answer = answer.with_context(|| format!("{} does not start; install Rust with rustup", rustc.display()))?;
     let libraries = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
     if !answer.status.success() || !has_std(&libraries) {
         return Ok(None);
     }
     let identity = version(Path::new(&rustc));
-    Ok(identity.map(|identity| Toolchain {
-        rustc: rustc.into(),
-        identity,
-    }))
+    Ok(identity.map(|identity| Toolchain { rustc: rustc.into(), identity }))
 }
 
 fn has_std(libraries: &Path) -> bool {
@@ -88,9 +82,7 @@ fn made_of_debian(prefix: &Path) -> Option<Toolchain> {
     let rustlib = prefix.join("usr/lib/rustlib");
     let linker = |name: &str| {
         let hosts = fs::read_dir(&rustlib).into_iter().flatten().flatten();
-        hosts
-            .into_iter()
-            .any(|host| host.path().join("bin").join(name).exists())
+        hosts.into_iter().any(|host| host.path().join("bin").join(name).exists())
     };
     if !has_std(&rustlib.join(TARGET).join("lib")) || !linker("rust-lld") || !linker("wasm-component-ld") {
         return None;
@@ -100,39 +92,22 @@ fn made_of_debian(prefix: &Path) -> Option<Toolchain> {
 }
 
 fn version(rustc: &Path) -> Option<String> {
-    let answer = Command::new(rustc)
-        .arg("--version")
-        .output()
-        .ok()
-        .filter(|answer| answer.status.success())?;
+    let answer = Command::new(rustc).arg("--version").output().ok().filter(|answer| answer.status.success())?;
     Some(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
 }
 
 fn add_with_rustup() -> Result<()> {
     let mut command = Command::new("rustup");
-    command
-        .args(["target", "add", TARGET])
-        .env("RUSTUP_MAX_RETRIES", "1")
-        .stdin(Stdio::null());
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("rustup does not start")?;
+    command.args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "1").stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("rustup does not start")?;
     let end = Instant::now() + RUSTUP_PATIENCE;
     let status = loop {
         match child.try_wait().context("rustup cannot be waited for")? {
             Some(status) => break status,
             None if Instant::now() < end => thread::sleep(Duration::from_millis(100)),
             None => {
-                child
-                    .kill()
-                    .and_then(|()| child.wait())
-                    .context("rustup cannot be stopped")?;
-                bail!(
-                    "`rustup target add {TARGET}` did not end within {} seconds",
-                    RUSTUP_PATIENCE.as_secs()
-                );
+                child.kill().and_then(|()| child.wait()).context("rustup cannot be stopped")?;
+                bail!("`rustup target add {TARGET}` did not end within {} seconds", RUSTUP_PATIENCE.as_secs());
             }
         }
     };
@@ -142,12 +117,7 @@ fn add_with_rustup() -> Result<()> {
     // A few lines, which fit the pipe: reading them only now cannot have held rustup up.
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {
-        stderr
-            .read_to_string(&mut said)
-            .context("rustup's message cannot be read")?;
+        stderr.read_to_string(&mut said).context("rustup's message cannot be read")?;
     }
-    bail!(
-        "`rustup target add {TARGET}` failed: {}",
-        said.trim().lines().last().unwrap_or("it did not say why")
-    )
+    bail!("`rustup target add {TARGET}` failed: {}", said.trim().lines().last().unwrap_or("it did not say why"))
 }

@@ -4,9 +4,7 @@ use std::{collections::HashSet, error::Error, fs, thread};
 
 #[test]
 fn many_at_once_get_one_component() -> Result<(), Box<dyn Error>> {
-    let builders: Vec<_> = (0..8)
-        .map(|_| thread::spawn(|| plugins::build("villain-trap")))
-        .collect();
+    let builders: Vec<_> = (0..8).map(|_| thread::spawn(|| plugins::build("villain-trap"))).collect();
     let mut paths = HashSet::new();
     for builder in builders {
         paths.insert(builder.join().map_err(|_| "a builder panicked")??);
@@ -36,9 +34,7 @@ fn a_component_that_someone_changed_is_built_anew() -> Result<(), Box<dyn Error>
 
 #[test]
 fn an_unknown_name_is_answered_with_those_that_exist() {
-    let Err(error) = plugins::build("wrods") else {
-        panic!("there is no plugin wrods")
-    };
+    let Err(error) = plugins::build("wrods") else { panic!("there is no plugin wrods") };
     let text = error.to_string();
     assert!(text.contains("wrods") && text.contains("words"), "{text}");
 }

@@ -11,10 +11,7 @@ type Test = Result<(), Box<dyn Error>>;
 fn the_record_is_of_these_files_and_these_sources() -> Test {
     let recorded = prebuilt::recorded()?;
     let found = prebuilt::found(recorded.toolchain.clone())?;
-    assert_eq!(
-        recorded, found,
-        "run `cargo run --release -p plugins -- --prebuilt` and commit what it changes"
-    );
+    assert_eq!(recorded, found, "run `cargo run --release -p plugins -- --prebuilt` and commit what it changes");
     Ok(())
 }
 
@@ -52,10 +49,7 @@ fn a_rebuild_makes_the_same_component() -> Test {
 /// Paths of the machine that built them would tell who that was, and keep others from making the same bytes.
 #[test]
 fn no_component_names_a_folder_of_its_builder() -> Test {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .ok_or("no workspace above plugins/build")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no workspace above plugins/build")?;
     let home = std::env::home_dir().ok_or("no home directory")?.join(".cargo");
     for name in prebuilt::NAMES {
         let component = fs::read(prebuilt::path(name))?;
@@ -74,13 +68,7 @@ fn no_component_names_a_folder_of_its_builder() -> Test {
 /// What a component imports and exports, with the functions of each interface.
 /// A standard library brings some of WASI with it, another version of it some other: of that, only what goes beyond counts.
 fn face(component: &[u8]) -> Result<BTreeSet<String>, Box<dyn Error>> {
-    const OF_EVERY_STD: [&str; 5] = [
-        "wasi:cli/",
-        "wasi:clocks/",
-        "wasi:filesystem/",
-        "wasi:io/",
-        "wasi:random/",
-    ];
+    const OF_EVERY_STD: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
     let DecodedWasm::Component(resolve, world) = decode(component)? else {
         return Err("not a component".into());
     };

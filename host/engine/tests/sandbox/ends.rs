@@ -17,7 +17,11 @@ async fn words() {
     assert_eq!(heard.chunks.lock().unwrap().len(), 2);
     assert_eq!(heard.progress.lock().unwrap().last(), Some(&(1.0, "line 2 of 2".to_owned())));
     assert!(ended.bill.guest > Duration::ZERO && ended.bill.wall >= ended.bill.guest, "{:?}", ended.bill);
-    assert!(ended.bill.memory_peak_bytes > 0 && ended.bill.in_bytes > 0 && ended.bill.out_bytes > 0, "{:?}", ended.bill);
+    assert!(
+        ended.bill.memory_peak_bytes > 0 && ended.bill.in_bytes > 0 && ended.bill.out_bytes > 0,
+        "{:?}",
+        ended.bill
+    );
     assert!(ended.sandbox > Duration::ZERO);
 }
 
@@ -42,7 +46,9 @@ async fn the_job_arrives_as_it_is() {
     (asked.key, asked.attempt) = (Some("tenant 7".to_owned()), 3);
     let (ended, _) = scene.run(&villain, asked).await;
     let told = assert_returned(&ended);
-    for part in [r#""id":"0000000000001""#, r#""task":"do""#, r#""key":"tenant 7""#, r#""attempt":3"#, r#""payload-bytes":12"#] {
+    for part in
+        [r#""id":"0000000000001""#, r#""task":"do""#, r#""key":"tenant 7""#, r#""attempt":3"#, r#""payload-bytes":12"#]
+    {
         assert!(told.contains(part), "{told}");
     }
 }
@@ -56,7 +62,9 @@ async fn a_failure_of_the_plugin_s_own_is_its_word() {
     let after = Failure::RetryAfter("x".into(), Duration::from_millis(7));
     assert_eq!(outcome(r#"{"do":"fail-retry-after","ms":7,"text":"x"}"#).await, Outcome::Failed(after));
     assert_eq!(outcome(r#"{"do":"fail-discard","text":"x"}"#).await, Outcome::Failed(Failure::Discard("x".into())));
-    let Outcome::Failed(Failure::Retry(text)) = outcome(r#"{"do":"big-failure","bytes":1000000}"#).await else { panic!() };
+    let Outcome::Failed(Failure::Retry(text)) = outcome(r#"{"do":"big-failure","bytes":1000000}"#).await else {
+        panic!()
+    };
     assert!(text.len() <= 16 * 1024 && text.ends_with("x ..."), "{}", text.len());
 }
 
@@ -68,7 +76,12 @@ struct Expected {
     says: &'static [&'static str],
 }
 
-const fn expected(task: &'static str, order: &'static str, kind: fn(&Outcome) -> bool, says: &'static [&'static str]) -> Expected {
+const fn expected(
+    task: &'static str,
+    order: &'static str,
+    kind: fn(&Outcome) -> bool,
+    says: &'static [&'static str],
+) -> Expected {
     Expected { task, order, kind, says }
 }
 
@@ -94,23 +107,63 @@ fn timed_out<const CLOCK: u8>(outcome: &Outcome) -> bool {
 }
 
 const ENDS: &[Expected] = &[
-    expected("do", r#"{"do":"trap"}"#, trapped, &["unreachable", "villain::crash::second_step", "villain::crash::first_step", "crash.rs:"]),
-    expected("do", r#"{"do":"panic","text":"oh no"}"#, trapped, &["trapped: the plugin gave up", "last lines of stderr:", "oh no"]),
+    expected(
+        "do",
+        r#"{"do":"trap"}"#,
+        trapped,
+        &["unreachable", "villain::crash::second_step", "villain::crash::first_step", "crash.rs:"],
+    ),
+    expected(
+        "do",
+        r#"{"do":"panic","text":"oh no"}"#,
+        trapped,
+        &["trapped: the plugin gave up", "last lines of stderr:", "oh no"],
+    ),
     expected("do", r#"{"do":"panic-after-output","text":"late"}"#, trapped, &["about to panic", "late"]),
-    expected("do", r#"{"do":"stack-overflow"}"#, trapped, &["the call stack is exhausted: 512 KiB", "villain::crash::dig", "and what called it"]),
+    expected(
+        "do",
+        r#"{"do":"stack-overflow"}"#,
+        trapped,
+        &["the call stack is exhausted: 512 KiB", "villain::crash::dig", "and what called it"],
+    ),
     expected("do", r#"{"do":"exit"}"#, trapped, &["called exit(0) instead of returning"]),
     expected("do", r#"{"do":"exit","code":1}"#, trapped, &["called exit(1) instead of returning"]),
-    expected("frugal", r#"{"do":"loop-ignoring-cancel"}"#, timed_out::<1>, &["it used 200ms of guest time", "villain::time::", "cpu = \"...\" under [tasks.frugal]", "[plugins.villain.tasks.frugal]"]),
+    expected(
+        "frugal",
+        r#"{"do":"loop-ignoring-cancel"}"#,
+        timed_out::<1>,
+        &[
+            "it used 200ms of guest time",
+            "villain::time::",
+            "cpu = \"...\" under [tasks.frugal]",
+            "[plugins.villain.tasks.frugal]",
+        ],
+    ),
     expected("hurried", r#"{"do":"loop-ignoring-cancel"}"#, timed_out::<0>, &["it ran for 500ms", "villain::time::"]),
     expected("hurried", r#"{"do":"sleep","ms":5000}"#, timed_out::<0>, &["it ran for 500ms", "timeout = \"...\""]),
     expected("stall", r#"{"do":"stall"}"#, timed_out::<2>, &["for 500ms it sent no output and told no progress"]),
     expected("do", r#"{"do":"hoard"}"#, out_of_memory, &["out of memory: 64.0 MiB", "hoard", "memory = \"...\""]),
     expected("frugal", r#"{"do":"hold-mib","mib":17}"#, out_of_memory, &["out of memory: 16.0 MiB"]),
-    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["more than 1024 things of the host"]),
+    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["more than 256 things of the host"]),
     expected("do", r#"{"do":"big-output","bytes":34000000}"#, output_bound, &["the result has 34000000 bytes"]),
-    expected("do", r#"{"do":"big-output","bytes":50000000}"#, output_bound, &["more than 40 MiB crossed between plugin and host"]),
-    expected("do", r#"{"do":"big-chunk","bytes":2000000}"#, refused, &["the chunk has 2000000 bytes; 1048576 is the most"]),
-    expected("do", r#"{"do":"big-chunk","bytes":50000000}"#, output_bound, &["more than 40 MiB crossed between plugin and host"]),
+    expected(
+        "do",
+        r#"{"do":"big-output","bytes":50000000}"#,
+        output_bound,
+        &["more than 40 MiB crossed between plugin and host"],
+    ),
+    expected(
+        "do",
+        r#"{"do":"big-chunk","bytes":2000000}"#,
+        refused,
+        &["the chunk has 2000000 bytes; 1048576 is the most"],
+    ),
+    expected(
+        "do",
+        r#"{"do":"big-chunk","bytes":50000000}"#,
+        output_bound,
+        &["more than 40 MiB crossed between plugin and host"],
+    ),
     expected("do", r#"{"do":"random","bytes":5000000}"#, trapped, &["random"]),
 ];
 
@@ -142,7 +195,11 @@ async fn memory_is_counted_over_all_memories_and_what_is_refused_can_be_handled(
 
     let many = scene.load("villain-memories").await;
     let (ended, _) = scene.run(&many, call(&many, "frugal", r#"{"do":"echo"}"#)).await;
-    assert!(matches!(&ended.outcome, Outcome::OutOfMemory { limit_bytes, .. } if *limit_bytes == 16 << 20), "{:?}", ended.outcome);
+    assert!(
+        matches!(&ended.outcome, Outcome::OutOfMemory { limit_bytes, .. } if *limit_bytes == 16 << 20),
+        "{:?}",
+        ended.outcome
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +208,14 @@ async fn a_pool_that_is_used_up_makes_attempts_wait_and_fails_none() {
     let many = scene.load("villain-memories").await;
     // Each needs seventeen memories; the pool of four attempts has thirty-two.
     let running: Vec<_> = (0..6)
-        .map(|_| scene.begin(&many, call(&many, "do", r#"{"do":"sleep","ms":100}"#), &Arc::default(), &wharf_engine::Control::new()))
+        .map(|_| {
+            scene.begin(
+                &many,
+                call(&many, "do", r#"{"do":"sleep","ms":100}"#),
+                &Arc::default(),
+                &wharf_engine::Control::new(),
+            )
+        })
         .collect();
     for attempt in running {
         assert_returned(&attempt.await.unwrap());
@@ -167,6 +231,9 @@ async fn jobs_of_a_guest_arrive_as_it_made_them() {
     assert!(assert_returned(&ended).contains("job-1"));
     let jobs = heard.jobs.lock().unwrap();
     assert_eq!(jobs.len(), 2);
-    assert_eq!((jobs[0].task.as_str(), jobs[0].key.as_deref(), jobs[0].priority, jobs[0].token.as_deref()), ("words/count", Some("k"), -2, Some("t")));
+    assert_eq!(
+        (jobs[0].task.as_str(), jobs[0].key.as_deref(), jobs[0].priority, jobs[0].token.as_deref()),
+        ("words/count", Some("k"), -2, Some("t"))
+    );
     assert_eq!((jobs[0].delay, jobs[1].delay), (Some(Duration::from_millis(5)), None));
 }

@@ -38,10 +38,16 @@ async fn files_that_are_no_components() {
         (b"", "the file is empty"),
         (b"hello", "it is not WebAssembly: it does not begin with the bytes 00 61 73 6d"),
         (b"\x7fELF\x02\x01\x01\x00", "it is not WebAssembly"),
-        (b"(component)", "it is WebAssembly as text, not as binary\n    make it binary: `wasm-tools parse FILE -o OUT.wasm`"),
+        (
+            b"(component)",
+            "it is WebAssembly as text, not as binary\n    make it binary: `wasm-tools parse FILE -o OUT.wasm`",
+        ),
         (b"\0asm", "the file is cut off after its first bytes"),
         (b"\0asm\x02\0\0\0", "it is WebAssembly of a version that this host does not know: [02, 00, 00, 00]"),
-        (b"\0asm\x01\0\0\0", "it is a core module, not a component\n    wrap it: `wasm-tools component new FILE -o OUT.wasm`"),
+        (
+            b"\0asm\x01\0\0\0",
+            "it is a core module, not a component\n    wrap it: `wasm-tools component new FILE -o OUT.wasm`",
+        ),
         (&core, "wrap it: `wasm-tools component new FILE --adapt wasi_snapshot_preview1=ADAPTER -o OUT.wasm`"),
         (b"\0asm\x0d\0\x01\0\xff\xff", "it is not valid WebAssembly: "),
     ];
@@ -81,8 +87,12 @@ async fn what_differs_is_shown_side_by_side() {
     );
     let text = told(&check(&scene, "x", exporting(handler, "handel", "(result u32)"), "").await.problems);
     assert!(text.contains("it exports `wharf:plugin/handler@0.1.0` without its function `handle`"), "{text}");
-    let text = told(&check(&scene, "x", exporting("wharf:plugin/handler@0.2.0", "handle", "(result u32)"), "").await.problems);
-    assert!(text.contains("it exports `wharf:plugin/handler@0.2.0`; this host calls `wharf:plugin/handler@0.1.0`"), "{text}");
+    let text =
+        told(&check(&scene, "x", exporting("wharf:plugin/handler@0.2.0", "handle", "(result u32)"), "").await.problems);
+    assert!(
+        text.contains("it exports `wharf:plugin/handler@0.2.0`; this host calls `wharf:plugin/handler@0.1.0`"),
+        "{text}"
+    );
     let text = told(&check(&scene, "x", exporting("wasi:cli/run@0.2.0", "run", "(result u32)"), "").await.problems);
     assert!(text.contains("it is a command (`wasi:cli/run`), not a plugin"), "{text}");
 }
@@ -141,7 +151,8 @@ async fn notes_say_what_could_be_granted_and_what_a_plugin_declares() {
     let notes = told(&checked.notes);
     assert!(notes.contains("[plugins.villain-http]\n    http = [\"https://api.example.com\"]"), "{notes}");
     assert!(checked.imports.iter().any(|name| name.starts_with("wasi:http/outgoing-handler@0.2")));
-    let granted = check(&scene, "villain-http", component("villain-http").await, r#"http = ["https://a.example"]"#).await;
+    let granted =
+        check(&scene, "villain-http", component("villain-http").await, r#"http = ["https://a.example"]"#).await;
     assert!(!told(&granted.notes).contains("HTTP requests"), "{}", told(&granted.notes));
 
     let checked = check(&scene, "words", component("words").await, "").await;
@@ -170,7 +181,11 @@ async fn manifests_and_settings_are_checked_together() {
     let good = "tasks.count.timeout = \"1s\"\ntasks.count.limit = { total = 7 }";
     let checked = check(&scene, "words", component("words").await, good).await;
     let task = &checked.manifest().unwrap().tasks["count"];
-    assert_eq!((task.timeout.as_secs(), task.limits.total, task.limits.per_key), (1, Some(7), Some(2)), "the operator's word on top of the manifest's");
+    assert_eq!(
+        (task.timeout.as_secs(), task.limits.total, task.limits.per_key),
+        (1, Some(7), Some(2)),
+        "the operator's word on top of the manifest's"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

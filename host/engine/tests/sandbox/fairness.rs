@@ -10,7 +10,12 @@ use crate::scene::{Scene, assert_returned, call, words_call};
 
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
-    format!("p50 {:?}, p95 {:?}, max {:?}", times[times.len() / 2], times[times.len() * 95 / 100], times[times.len() - 1])
+    format!(
+        "p50 {:?}, p95 {:?}, max {:?}",
+        times[times.len() / 2],
+        times[times.len() * 95 / 100],
+        times[times.len() - 1]
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +23,10 @@ async fn small_attempts_pass_eight_that_loop() {
     let scene = Scene::new(16);
     let (villain, words) = (scene.load("villain").await, scene.load("words").await);
     let controls: Vec<Control> = (0..8).map(|_| Control::new()).collect();
-    let loops: Vec<_> = controls.iter().map(|c| scene.begin(&villain, call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), c)).collect();
+    let loops: Vec<_> = controls
+        .iter()
+        .map(|c| scene.begin(&villain, call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), c))
+        .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     let (mut small, mut timers) = (Vec::new(), Vec::new());
@@ -51,13 +59,24 @@ async fn guest_time_is_exact_also_where_guests_take_turns() {
     let scene = Scene::new(8);
     let villain = scene.load("villain").await;
     let running: Vec<_> = (0..6)
-        .map(|_| scene.begin(&villain, call(&villain, "frugal", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), &Control::new()))
+        .map(|_| {
+            scene.begin(
+                &villain,
+                call(&villain, "frugal", r#"{"do":"loop-ignoring-cancel"}"#),
+                &Arc::default(),
+                &Control::new(),
+            )
+        })
         .collect();
     for attempt in running {
         let ended = attempt.await.unwrap();
         assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Cpu, .. }), "{:?}", ended.outcome);
         println!("allowed 200 ms: used {:?} in {:?}", ended.bill.guest, ended.bill.wall);
-        assert!(ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(300), "{:?}", ended.bill);
+        assert!(
+            ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(300),
+            "{:?}",
+            ended.bill
+        );
     }
 }
 
@@ -66,7 +85,14 @@ async fn a_guest_s_own_sleep_is_not_delayed_by_loops() {
     let scene = Scene::new(16);
     let villain = scene.load("villain").await;
     let loops: Vec<_> = (0..4)
-        .map(|_| scene.begin(&villain, call(&villain, "do", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), &Control::new()))
+        .map(|_| {
+            scene.begin(
+                &villain,
+                call(&villain, "do", r#"{"do":"loop-ignoring-cancel"}"#),
+                &Arc::default(),
+                &Control::new(),
+            )
+        })
         .collect();
     let mut late = Vec::new();
     for _ in 0..20 {

@@ -16,15 +16,26 @@ async fn a_flood_of_lines_is_dropped_past_the_bound_and_counted() {
     let scene = Scene::new(8);
     let (villain, words) = (scene.load("villain").await, scene.load("words").await);
     for order in ["flood-stdout", "flood-stderr"] {
-        let asked = call(&villain, "slow", format!(r#"{{"do":"{order}","lines":100000,"bytes":80}}"#));
+        let asked = call(&villain, "slow", format!(r#"{{"do":"{order}","lines":100000,"bytes":200}}"#));
         let (ended, heard) = scene.run_beside(&words, &villain, asked).await;
         assert_returned(&ended);
         let lines = heard.lines.lock().unwrap();
         let bytes: usize = lines.iter().map(|(_, line)| line.len() + 1).sum();
         let dropped = *heard.dropped.lock().unwrap();
-        assert!(bytes as u64 <= bounds::LOG_BYTES_MAX && bytes as u64 > bounds::LOG_BYTES_MAX - 100, "{bytes}");
+        assert!(bytes as u64 <= bounds::LOG_BYTES_MAX && bytes as u64 > bounds::LOG_BYTES_MAX - 300, "{bytes}");
         assert_eq!(lines.len() as u64 + dropped, 100_000, "every line is kept or counted");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_empty_lines_is_bounded_in_number() {
+    let scene = Scene::new(4);
+    let villain = scene.load("villain").await;
+    let (ended, heard) =
+        scene.run(&villain, call(&villain, "slow", r#"{"do":"flood-stdout","lines":100000,"bytes":0}"#)).await;
+    assert_returned(&ended);
+    let kept = heard.lines.lock().unwrap().len() as u64;
+    assert_eq!((kept, *heard.dropped.lock().unwrap()), (bounds::LOG_LINES_MAX, 100_000 - bounds::LOG_LINES_MAX));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +46,11 @@ async fn a_line_without_end_is_cut() {
     assert_returned(&ended);
     let lines = heard.lines.lock().unwrap();
     assert_eq!(lines.len(), 1);
-    assert!(lines[0].1.len() as u64 <= bounds::LOG_LINE_BYTES_MAX && lines[0].1.contains("(cut: "), "{}", lines[0].1.len());
+    assert!(
+        lines[0].1.len() as u64 <= bounds::LOG_LINE_BYTES_MAX && lines[0].1.contains("(cut: "),
+        "{}",
+        lines[0].1.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +60,11 @@ async fn chunks_are_bounded_in_number_and_bytes_and_the_plugin_is_told() {
     for order in [r#"{"do":"flood-chunks","bytes":1000000}"#, r#"{"do":"flood-chunks","bytes":10}"#] {
         let (ended, heard) = scene.run_beside(&words, &villain, call(&villain, "slow", order)).await;
         assert!(matches!(&ended.outcome, Outcome::Failed(_)), "{:?}", ended.outcome);
-        assert!(ended.outcome.report().contains("an attempt may send 100000 chunks, 64 MiB in all"), "{}", ended.outcome.report());
+        assert!(
+            ended.outcome.report().contains("an attempt may send 100000 chunks, 64 MiB in all"),
+            "{}",
+            ended.outcome.report()
+        );
         let chunks = heard.chunks.lock().unwrap();
         let bytes: usize = chunks.iter().map(Vec::len).sum();
         assert!(chunks.len() as u64 <= bounds::CHUNKS_MAX && bytes as u64 <= bounds::CHUNKS_BYTES_MAX);
@@ -84,5 +103,9 @@ async fn waiting_for_room_is_no_guest_time_and_no_stall() {
     assert_returned(&ended);
     assert_eq!(heard.chunks.lock().unwrap().len(), 3);
     assert_eq!(heard.lines.lock().unwrap().iter().filter(|(stream, _)| *stream == Stream::Stdout).count(), 3);
-    assert!(ended.bill.guest < Duration::from_millis(300) && ended.bill.wall > Duration::from_millis(800), "{:?}", ended.bill);
+    assert!(
+        ended.bill.guest < Duration::from_millis(300) && ended.bill.wall > Duration::from_millis(800),
+        "{:?}",
+        ended.bill
+    );
 }

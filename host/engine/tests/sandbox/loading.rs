@@ -25,7 +25,11 @@ fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
 /// Loads `words`, and says which steps it took; `Err` is the explanation.
 async fn load(engine: &Arc<Engine>) -> Result<Vec<Progress>, String> {
     let steps = Mutex::new(Vec::new());
-    let loaded = engine.load("words".parse().unwrap(), component("words").await, &settings(""), &|step| steps.lock().unwrap().push(step)).await;
+    let loaded = engine
+        .load("words".parse().unwrap(), component("words").await, &settings(""), &|step| {
+            steps.lock().unwrap().push(step)
+        })
+        .await;
     loaded.map(|_| steps.into_inner().unwrap()).map_err(|error| error.to_string())
 }
 
@@ -42,7 +46,12 @@ async fn it_is_compiled_once_in_a_process_of_its_own() {
     let steps = load(&engine(&cache, child())).await.unwrap();
     assert_eq!(steps, [Progress::Checking, Progress::WaitingToCompile, Progress::Compiling, Progress::Describing]);
     assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(compiled_files(&cache).len(), 2, "the compiled form and its digest, and nothing temporary: {:?}", compiled_files(&cache));
+    assert_eq!(
+        compiled_files(&cache).len(),
+        2,
+        "the compiled form and its digest, and nothing temporary: {:?}",
+        compiled_files(&cache)
+    );
     let again = load(&engine(&cache, child())).await.unwrap();
     assert_eq!(again, [Progress::Checking, Progress::Cached, Progress::Describing]);
 }
@@ -53,7 +62,8 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let engine = engine(cache.path(), Compile::Here);
     load(&engine).await.unwrap();
-    let compiled = compiled_files(cache.path()).into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
+    let compiled =
+        compiled_files(cache.path()).into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
     let whole = std::fs::read(&compiled).unwrap();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -65,15 +75,24 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
         assert_eq!(std::fs::read(&compiled).unwrap().len(), whole.len());
     }
     // Compiled code is refused as a plugin.
-    let refused = engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
-    assert!(refused.starts_with("it is compiled already (a .cwasm file): native code from outside is never run"), "{refused}");
+    let refused =
+        engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with("it is compiled already (a .cwasm file): native code from outside is never run"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_others_may_write_is_no_cache() {
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let refused = Engine::new(Settings { attempts: 1, guest_threads: 1, cache_dir: cache.path().to_owned(), compile: Compile::Here });
+    let refused = Engine::new(Settings {
+        attempts: 1,
+        guest_threads: 1,
+        cache_dir: cache.path().to_owned(),
+        compile: Compile::Here,
+    });
     let told = refused.err().unwrap().to_string();
     assert!(told.contains("may be written by others") && told.contains("chmod 700"), "{told}");
 }
@@ -88,11 +107,17 @@ async fn a_compiling_process_that_dies_takes_nothing_with_it() {
     let cache = cache.path().join("cache");
     let cases = [
         (shell("kill -9 $$"), "the process that compiled it was ended by signal 9"),
-        (shell("echo 'memory allocation of 77 bytes failed' >&2; kill -6 $$"), "compiling it takes more than 4.0 GiB of memory"),
+        (
+            shell("echo 'memory allocation of 77 bytes failed' >&2; kill -6 $$"),
+            "compiling it takes more than 4.0 GiB of memory",
+        ),
         (shell("kill -XCPU $$"), "compiling it takes too long"),
         (shell("echo 'no such instruction' >&2; exit 1"), "it cannot be compiled: no such instruction"),
         (shell("yes | head -c 1000000 >&2; exit 1"), "it cannot be compiled: y"),
-        (Compile::Child { program: "/no/such/program".into(), args: Vec::new() }, "the compiling process cannot be run"),
+        (
+            Compile::Child { program: "/no/such/program".into(), args: Vec::new() },
+            "the compiling process cannot be run",
+        ),
         (shell("exit 0"), "the cache folder does not take what is compiled"),
     ];
     for (compile, says) in cases {

@@ -10,7 +10,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_engine::{Allowance, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings, toml_text};
+use wharf_engine::{
+    Allowance, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings, toml_text,
+};
 
 /// What attempts said.
 #[derive(Default)]
@@ -100,7 +102,13 @@ impl Scene {
     }
 
     /// Begins an attempt, heard by `heard`, on the string of `control`.
-    pub(crate) fn begin(&self, plugin: &Arc<Plugin>, call: Call, heard: &Arc<Heard>, control: &Control) -> tokio::task::JoinHandle<Ended> {
+    pub(crate) fn begin(
+        &self,
+        plugin: &Arc<Plugin>,
+        call: Call,
+        heard: &Arc<Heard>,
+        control: &Control,
+    ) -> tokio::task::JoinHandle<Ended> {
         let attending: Arc<dyn Attending> = Arc::clone(heard) as _;
         tokio::spawn(self.engine.call(Arc::clone(plugin), call, attending, control.clone()))
     }
@@ -112,7 +120,12 @@ impl Scene {
     }
 
     /// The same, with a neighbour that calls `words` again and again meanwhile; it must always be served promptly.
-    pub(crate) async fn run_beside(&self, neighbour: &Arc<Plugin>, plugin: &Arc<Plugin>, call: Call) -> (Ended, Arc<Heard>) {
+    pub(crate) async fn run_beside(
+        &self,
+        neighbour: &Arc<Plugin>,
+        plugin: &Arc<Plugin>,
+        call: Call,
+    ) -> (Ended, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
         let mut running = self.begin(plugin, call, &heard, &Control::new());
         let mut served = 0;

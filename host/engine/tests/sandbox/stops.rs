@@ -62,7 +62,8 @@ async fn a_result_that_came_in_time_stands() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let control = Control::new();
-    let running = scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &control);
+    let running =
+        scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &control);
     at_work().await;
     control.ask_cancel();
     assert_returned(&running.await.unwrap());
@@ -73,7 +74,13 @@ async fn a_stop_is_prompt_whatever_the_guest_does() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let closed = Arc::new(Semaphore::new(0));
-    for order in [r#"{"do":"loop-ignoring-cancel"}"#, r#"{"do":"sleep","ms":60000}"#, r#"{"do":"emit"}"#, r#"{"do":"flood-stdout"}"#, r#"{"do":"flood-progress"}"#] {
+    for order in [
+        r#"{"do":"loop-ignoring-cancel"}"#,
+        r#"{"do":"sleep","ms":60000}"#,
+        r#"{"do":"emit"}"#,
+        r#"{"do":"flood-stdout"}"#,
+        r#"{"do":"flood-progress"}"#,
+    ] {
         let control = Control::new();
         let heard = Arc::new(Heard { gate: Some(Arc::clone(&closed)), ..Heard::default() });
         let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
@@ -83,7 +90,11 @@ async fn a_stop_is_prompt_whatever_the_guest_does() {
         let ended = running.await.unwrap();
         let took = stopped.elapsed();
         println!("{order}: gone {took:?} after the stop");
-        assert_eq!(ended.outcome, Outcome::Interrupted(Interruption::LeaseLost, "as the test wants".to_owned()), "{order}");
+        assert_eq!(
+            ended.outcome,
+            Outcome::Interrupted(Interruption::LeaseLost, "as the test wants".to_owned()),
+            "{order}"
+        );
         assert!(took < PROMPTLY, "{order}: {took:?}");
     }
 }
@@ -96,7 +107,11 @@ async fn nothing_is_heard_of_an_attempt_that_was_stopped() {
         let (control, heard) = (Control::new(), Arc::new(Heard::default()));
         let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let said = |heard: &Heard| heard.chunks.lock().unwrap().len() + heard.lines.lock().unwrap().len() + heard.progress.lock().unwrap().len();
+        let said = |heard: &Heard| {
+            heard.chunks.lock().unwrap().len()
+                + heard.lines.lock().unwrap().len()
+                + heard.progress.lock().unwrap().len()
+        };
         control.stop(Interruption::LeaseLost, String::new());
         let at_the_stop = said(&heard);
         running.await.unwrap();
@@ -128,7 +143,12 @@ async fn a_lease_that_is_not_renewed_ends_its_attempt_and_one_that_is_does_not()
 async fn an_attempt_that_nobody_waits_for_makes_room() {
     let scene = Scene::new(1);
     let villain = scene.load("villain").await;
-    let running = scene.begin(&villain, call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), &Control::new());
+    let running = scene.begin(
+        &villain,
+        call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#),
+        &Arc::default(),
+        &Control::new(),
+    );
     at_work().await;
     running.abort();
     let (ended, _) = scene.run(&villain, call(&villain, "do", r#"{"do":"echo"}"#)).await;
@@ -139,12 +159,14 @@ async fn an_attempt_that_nobody_waits_for_makes_room() {
 async fn waiting_for_room_can_be_cancelled_and_uses_no_time_of_the_attempt() {
     let scene = Scene::new(1);
     let villain = scene.load("villain").await;
-    let first = scene.begin(&villain, call(&villain, "slow", r#"{"do":"sleep","ms":800}"#), &Arc::default(), &Control::new());
+    let first =
+        scene.begin(&villain, call(&villain, "slow", r#"{"do":"sleep","ms":800}"#), &Arc::default(), &Control::new());
     at_work().await;
     let control = Control::new();
     let cancelled = scene.begin(&villain, call(&villain, "do", r#"{"do":"echo"}"#), &Arc::default(), &control);
     // Waits longer than it may run.
-    let patient = scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &Control::new());
+    let patient =
+        scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &Control::new());
     control.ask_cancel();
     assert_eq!(cancelled.await.unwrap().outcome, Outcome::Cancelled);
     assert!(!first.is_finished());

@@ -24,6 +24,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("chunks-max", hard::CHUNKS_MAX.to_string()),
         ("log-line-bytes-max", bytes(hard::LOG_LINE_BYTES_MAX)),
         ("log-bytes-max", bytes(hard::LOG_BYTES_MAX)),
+        ("log-lines-max", hard::LOG_LINES_MAX.to_string()),
         ("progress-note-bytes-max", bytes(hard::PROGRESS_NOTE_BYTES_MAX)),
         ("progress-every", length(hard::PROGRESS_EVERY)),
         ("report-bytes-max", bytes(hard::REPORT_BYTES_MAX)),
@@ -68,6 +69,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("attempts-default", hard::ATTEMPTS_DEFAULT.to_string()),
         ("attempts-max", hard::ATTEMPTS_MAX.to_string()),
         ("http-connect-timeout", length(hard::HTTP_CONNECT_TIMEOUT)),
+        ("http-lookups-max", hard::HTTP_LOOKUPS_MAX.to_string()),
+        ("http-headers-bytes-max", bytes(hard::HTTP_HEADERS_BYTES_MAX as u64)),
         ("http-body-bytes-max", bytes(hard::HTTP_BODY_BYTES_MAX)),
         ("http-requests-max", hard::HTTP_REQUESTS_MAX.to_string()),
         ("upkeep-interval", length(hard::UPKEEP_INTERVAL)),
@@ -75,6 +78,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
         ("promote-batch", hard::PROMOTE_BATCH.to_string()),
         ("page-max", hard::PAGE_MAX.to_string()),
+        ("page-bytes-max", bytes(hard::PAGE_BYTES_MAX)),
     ]
 }
 

@@ -81,8 +81,8 @@ struct Seat {
     holders: u32,
     /// The numbers of its lines of the claim's tasks.
     lines: Vec<(TaskName, i64)>,
-    /// Lines that jobs were leased from: their tops are to be found again.
-    touched: Vec<i64>,
+    /// Lines that jobs were leased from, with the tops that they had: those are to be found again.
+    touched: Vec<(i64, i32)>,
 }
 
 impl Desk<'_> {
@@ -230,8 +230,8 @@ impl Waiting for Desk<'_> {
 
         let number = self.number(line.lane_id, &line.task)?;
         let seat = &mut self.lanes[line.lane_id.0 as usize];
-        if !seat.touched.contains(&number) {
-            seat.touched.push(number);
+        if !seat.touched.contains(&(number, line.top)) {
+            seat.touched.push((number, line.top));
         }
         self.leased.push(Leased {
             lease,
@@ -247,9 +247,10 @@ impl Waiting for Desk<'_> {
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
         let seat = &self.lanes[lane.0 as usize];
-        for line in &seat.touched {
-            self.ledger.settle_line(*line)?;
+        for (line, top) in &seat.touched {
+            self.ledger.settle_line(*line, Some(*top))?;
         }
-        self.ledger.leave_lane(&seat.row, turn, open)
+        // It has a seat because one of its lines was seen.
+        seat.lines.first().map_or(Ok(()), |(_, line)| self.ledger.leave_lane(&seat.row, *line, turn, open))
     }
 }

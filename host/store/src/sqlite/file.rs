@@ -18,11 +18,18 @@ const APPLICATION_ID: i64 = 0x5768_7266;
 
 /// How long a statement waits for another program that has the file locked, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The log is copied back into the file when it has grown to this many pages (64 MiB). The longer it waits, the more
-/// often a page was rewritten in the meantime and is copied but once; the writer stands still while it is done.
-const CHECKPOINT_PAGES: i64 = 16_000;
+/// The writer's page cache, 16 MiB. Jobs are served in about the order that they lie in, so what it works on is small
+/// however many wait; and SQLite looks through the whole cache at each commit after two pages of an index changed places.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// More statements than this store has: none is ever prepared twice.
 const STATEMENTS_KEPT: usize = 128;
+
+/// Where the file is, or will be, with every link followed.
+fn real_path(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let named = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(named).unwrap_or_else(|| path.to_owned())
+}
 
 /// A database file that this process alone writes to.
 #[derive(Debug)]
@@ -40,7 +47,8 @@ impl DatabaseFile {
         if path.is_dir() {
             return Err(mend(path, "it is a folder; name a file in it".to_owned()));
         }
-        let mut lock_path = OsString::from(path);
+        // The lock belongs to the file and not to a name of it: a link to it must find the same one.
+        let mut lock_path = OsString::from(real_path(path));
         lock_path.push(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock
@@ -102,6 +110,14 @@ pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// A connection that copies the log back into the file, and nothing else.
+pub(super) fn copier(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The log may only begin anew once the file has what was in it, on the disk.
+    conn.execute_batch("PRAGMA synchronous = FULL;")?;
+    Ok(conn)
+}
+
 /// What a failed statement means to whoever asked for it.
 pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode as Code;
@@ -123,10 +139,9 @@ fn prepare(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -65536;
          PRAGMA journal_size_limit = 67108864;",
     )?;
-    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     if version < MIGRATIONS.len() {
         let transaction = conn.transaction()?;
         for script in &MIGRATIONS[version..] {

@@ -57,7 +57,7 @@ impl Ledger {
         let row = params![id, state, lane.group, lane.key, task, line, new.priority, micros(due), micros(now), token];
         if insert.execute(row)? == 0 {
             // The line may have been made for nobody.
-            line.map_or(Ok(()), |line| self.settle_line(line))?;
+            line.map_or(Ok(()), |line| self.settle_line(line, None))?;
             return Ok(Inserted::Known { id: new.id });
         }
         drop(insert);

@@ -1,5 +1,6 @@
 //! Ledger: the writing side of the database. Belongs to the writer's thread; every method runs inside its transaction.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -17,6 +18,9 @@ pub(super) struct Ledger {
     pub(super) conn: Connection,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) names: Names,
+    /// The tasks that ever had a line in a group since the file was opened, or had one then. Where it is one, a lane of
+    /// the group is one line, and need not be looked up by its key.
+    tasks_of: HashMap<i64, HashSet<i64>>,
     /// The last turn that was given out.
     turn: i64,
     /// What manifests and settings said at the last insert or claim.
@@ -40,8 +44,15 @@ impl Ledger {
         let now = micros(clock.now());
         conn.execute("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", [now])?;
         let turn = conn.query_row("SELECT coalesce(max(turn), 0) FROM lines", [], |row| row.get(0))?;
+        let mut tasks_of: HashMap<i64, HashSet<i64>> = HashMap::new();
+        let mut find = conn.prepare("SELECT DISTINCT grp, task FROM lines")?;
+        for pair in find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (group, task) = pair?;
+            tasks_of.entry(group).or_default().insert(task);
+        }
+        drop(find);
         let names = Names::default();
-        Ok(Ledger { conn, clock, names, turn, declared: Arc::default(), in_force: None, closed_by: None })
+        Ok(Ledger { conn, clock, names, tasks_of, turn, declared: Arc::default(), in_force: None, closed_by: None })
     }
 
     /// The highest id that a job of this store has or had.
@@ -128,6 +139,7 @@ impl Ledger {
             }
             None => {
                 let turn = self.next_turn();
+                self.tasks_of.entry(lane.group).or_default().insert(task);
                 let mut join = self.conn.prepare_cached(
                     "INSERT INTO lines (grp, key, task, top, turn, open) VALUES (?1, ?2, ?3, ?4,
                          coalesce((SELECT turn FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1), ?5),
@@ -140,13 +152,15 @@ impl Ledger {
     }
 
     /// Jobs of this line are ready no more: its top is that of the first one left, or it goes.
-    pub(super) fn settle_line(&self, line: i64) -> rusqlite::Result<()> {
+    /// `top` is what it was, where that is known.
+    pub(super) fn settle_line(&self, line: i64, top: Option<i32>) -> rusqlite::Result<()> {
         let first: Option<i32> = self
             .conn
             .prepare_cached("SELECT priority FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC LIMIT 1")?
             .query_row([line], |row| row.get(0))
             .optional()?;
         match first {
+            Some(_) if first == top => {}
             Some(top) => {
                 let mut lower = self.conn.prepare_cached("UPDATE lines SET top = ?2 WHERE id = ?1 AND top <> ?2")?;
                 lower.execute(params![line, top])?;
@@ -176,29 +190,56 @@ impl Ledger {
 
     /// An attempt of this lane ended: if the lane was closed and has room now, it is open again.
     /// Judged by the limits that closed it, since others reopen every lane at the next claim.
-    pub(super) fn reopen_lane(&mut self, row: &LaneRow) -> rusqlite::Result<()> {
-        let closed: Option<i64> = self
-            .conn
-            .prepare_cached("SELECT 1 FROM lines WHERE grp = ?1 AND key = ?2 AND open = 0 LIMIT 1")?
-            .query_row(params![row.group, row.key], |row| row.get(0))
-            .optional()?;
-        let (Some(_), Some(limits)) = (closed, self.closed_by.clone()) else { return Ok(()) };
+    /// `line` is where the job once waited: most likely a line of the lane still, and found faster than by the key.
+    pub(super) fn reopen_lane(&mut self, row: &LaneRow, line: Option<i64>) -> rusqlite::Result<()> {
+        let Some(limits) = self.closed_by.clone() else { return Ok(()) };
         let group = self.names.group(&self.conn, row.group)?;
-        let per_key = limits.per_key(&Lane { group, key: super::rows::key_of(&row.key)? });
-        if let Some(limit) = per_key
-            && !has_room(self.holders(row, limit)?, per_key)
-        {
+        // Only the limit of its key closes a lane.
+        let Some(limit) = limits.per_key(&Lane { group, key: super::rows::key_of(&row.key)? }) else { return Ok(()) };
+        let Some((line, open)) = self.line_of(row, line)? else { return Ok(()) };
+        if open || !has_room(self.holders(row, limit)?, Some(limit)) {
             return Ok(());
         }
-        let mut open = self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE grp = ?1 AND key = ?2")?;
-        open.execute(params![row.group, row.key])?;
+        if self.is_one_line(row) {
+            self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE id = ?1")?.execute([line])?;
+        } else {
+            let mut open = self.conn.prepare_cached("UPDATE OR FAIL lines SET open = 1 WHERE grp = ?1 AND key = ?2")?;
+            open.execute(params![row.group, row.key])?;
+        }
         Ok(())
     }
 
-    /// How the lane is left by a claim.
-    pub(super) fn leave_lane(&self, lane: &LaneRow, turn: u64, open: bool) -> rusqlite::Result<()> {
+    /// A line of the lane, and whether the lane is open. The number may have passed to another lane, or its line be gone.
+    fn line_of(&self, lane: &LaneRow, perhaps: Option<i64>) -> rusqlite::Result<Option<(i64, bool)>> {
+        if let Some(line) = perhaps {
+            let mut find =
+                self.conn.prepare_cached("SELECT open FROM lines WHERE id = ?1 AND grp = ?2 AND key = ?3")?;
+            let open: Option<bool> =
+                find.query_row(params![line, lane.group, lane.key], |row| row.get(0)).optional()?;
+            if let Some(open) = open {
+                return Ok(Some((line, open)));
+            }
+        }
+        let mut find = self.conn.prepare_cached("SELECT id, open FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1")?;
+        find.query_row(params![lane.group, lane.key], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    }
+
+    /// Whether the lane cannot have more than one line.
+    fn is_one_line(&self, lane: &LaneRow) -> bool {
+        self.tasks_of.get(&lane.group).is_some_and(|tasks| tasks.len() == 1)
+    }
+
+    /// How the lane is left by a claim, which knows it by one of its lines.
+    /// `OR FAIL` here and above: where an error undoes the transaction anyway, SQLite need not keep a copy of each page
+    /// to undo the one statement.
+    pub(super) fn leave_lane(&self, lane: &LaneRow, line: i64, turn: u64, open: bool) -> rusqlite::Result<()> {
+        if self.is_one_line(lane) {
+            let mut leave = self.conn.prepare_cached("UPDATE lines SET turn = ?2, open = ?3 WHERE id = ?1")?;
+            leave.execute(params![line, signed(turn), open])?;
+            return Ok(());
+        }
         let mut leave = self.conn.prepare_cached(
-            "UPDATE lines SET turn = ?3, open = ?4 WHERE grp = ?1 AND key = ?2 AND (turn <> ?3 OR open <> ?4)",
+            "UPDATE OR FAIL lines SET turn = ?3, open = ?4 WHERE grp = ?1 AND key = ?2 AND (turn <> ?3 OR open <> ?4)",
         )?;
         leave.execute(params![lane.group, lane.key, signed(turn), open])?;
         Ok(())

@@ -9,6 +9,7 @@ use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
 use super::rows::{self, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
+use crate::page::one_page;
 use crate::store::{Page, Seen, Tally, Wanted};
 use crate::why::{Holders, why};
 
@@ -126,7 +127,7 @@ pub(super) fn entries(conn: &Connection, id: JobId, after: u64, most: u32) -> ru
     )?;
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let found = find.query_map(params![signed(id.number()), after, most.clamp(1, bounds::PAGE_MAX)], numbered)?;
-    found.collect()
+    one_page(found)
 }
 
 pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {

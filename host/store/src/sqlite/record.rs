@@ -58,10 +58,10 @@ impl Ledger {
             write.execute(params![number, state, due, after.failures, crashes, asked, finished_at, line])?;
         }
         if let Some(line) = hot.line.filter(|_| hot.state == READY) {
-            self.settle_line(line)?;
+            self.settle_line(line, None)?;
         }
         if change.attempt_ended {
-            self.reopen_lane(&hot.lane)?;
+            self.reopen_lane(&hot.lane, line.or(hot.line))?;
             let output = match event {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
                 _ => None,

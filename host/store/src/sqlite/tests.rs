@@ -55,6 +55,7 @@ fn no_statement_of_the_writer_scans() {
     const MAY_SCAN: &[(&str, &str)] = &[
         ("UPDATE lines SET open = 1 WHERE open = 0", "only when limits change"),
         ("SELECT coalesce(max(turn), 0) FROM lines", "only when the file is opened"),
+        ("SELECT DISTINCT grp, task FROM lines", "only when the file is opened"),
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
         ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
         ("SELECT id, attempt FROM jobs INDEXED BY jobs_running", "the running jobs"),

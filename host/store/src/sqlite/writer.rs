@@ -4,9 +4,11 @@
 use std::mem;
 use std::thread::{self, JoinHandle};
 
+use rusqlite::ErrorCode;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
+use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
 use super::ledger::Ledger;
 use crate::store::StoreError;
@@ -61,12 +63,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(file: DatabaseFile, ledger: Ledger, nudge: watch::Sender<u64>) -> std::io::Result<Writer> {
+    pub(super) fn start(
+        file: DatabaseFile,
+        ledger: Ledger,
+        checkpoints: Checkpoints,
+        nudge: watch::Sender<u64>,
+    ) -> std::io::Result<Writer> {
         let (operations, waiting) = mpsc::channel(WAITING_MAX);
         let name = file.path().display().to_string();
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(&file, ledger, waiting, &nudge))?;
+            .spawn(move || serve(&file, (ledger, checkpoints), waiting, &nudge))?;
         Ok(Writer { operations: Some(operations), thread: Some(thread), name })
     }
 
@@ -98,7 +105,7 @@ impl Drop for Writer {
 
 fn serve(
     database: &DatabaseFile,
-    mut ledger: Ledger,
+    (mut ledger, mut checkpoints): (Ledger, Checkpoints),
     mut waiting: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
@@ -111,7 +118,8 @@ fn serve(
                     worth_a_nudge |= operation.answer(Ok(()));
                 }
             }
-            Err(error) if group.len() == 1 => {
+            // Locked by another program, it is so for all: to try each alone would be to wait once more for each.
+            Err(error) if group.len() == 1 || error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 for operation in group.drain(..) {
                     operation.answer(Err(refuse(database, &error)));
                 }
@@ -129,6 +137,7 @@ fn serve(
         if worth_a_nudge {
             nudge.send_modify(|count| *count += 1);
         }
+        checkpoints.after_commit(&ledger.conn);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
-use wharf_core::job::{Job, NewJob, StateName};
+use wharf_core::job::{Entry, Job, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_store::{Tally, Wanted};
 
@@ -19,6 +19,27 @@ fn a_job_that_is_not_there_is_none() {
         let id = stage.store.next_id();
         assert_eq!(stage.store.job(id, stage.declared.clone()).await.unwrap(), None);
         assert!(stage.store.entries(id, 0, 10).await.unwrap().is_empty());
+    });
+}
+
+/// A follower of a job that wrote much holds one page of it, not all.
+#[test]
+fn a_page_of_a_log_is_bounded_in_bytes() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        stage.store.claim(stage.wish(1)).await.unwrap();
+        let chunk = Entry::Chunk(vec![7; (bounds::PAGE_BYTES_MAX / 2) as usize].into());
+        stage.record(id, Event::Wrote { attempt: 1, entries: vec![chunk; 5] }).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(last) = {
+            let page = stage.store.entries(id, read.len() as u64, 1000).await.unwrap();
+            assert!(page.len() <= 2, "{} entries in one page", page.len());
+            read.extend(page.iter().map(|entry| entry.number));
+            page.last().map(|entry| entry.number)
+        } {
+            assert_eq!(last as usize, read.len());
+        }
+        assert_eq!(read, [1, 2, 3, 4, 5]);
     });
 }
 

@@ -37,6 +37,9 @@ fn a_second_host_is_refused() {
     let text = refused_file(&stage.file());
     assert!(matches!(refused(stage.file().to_str().unwrap()), OpenError::StopOtherHost { .. }));
     assert!(text.contains("wharf.db: another host uses it"), "{text}");
+    let link = stage.folder.path().join("link.db");
+    std::os::unix::fs::symlink(stage.file(), &link).unwrap();
+    assert!(matches!(refused(link.to_str().unwrap()), OpenError::StopOtherHost { .. }), "nor by another name");
     let Stage { store, folder, clock, .. } = stage;
     drop(store);
     SqliteStore::open(folder.path().join("wharf.db"), clock).expect("the first host is gone");
