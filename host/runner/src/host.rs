@@ -153,7 +153,8 @@ impl Host {
             tell: Arc::new(tell),
         };
         // Before the first claim: what a host that died held is free again as soon as its leases have run out.
-        if let Err(broken @ StoreError::Broken(_)) = upkeep::run_once(&shared, Some(settings.keep_finished)).await {
+        // Old jobs may be many, and can wait until the host runs.
+        if let Err(broken @ StoreError::Broken(_)) = upkeep::run_once(&shared, None).await {
             return Err(broken.into());
         }
         let capacity = settings.attempts.min(shared.engine.capacity()).max(1);
@@ -195,7 +196,7 @@ impl Host {
         shared.tasks.spawn(watched("watching the plugin folder", folder.run(), Arc::clone(&shared.tell)));
         let upkeep =
             Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
-        let upkeep = upkeep::tick(shared.clone(), upkeep, stopping.clone());
+        let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
         shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
         let inner = Inner { shared, words, load, first_scan, capacity, _end: stopping.clone().drop_guard(), stopping };
         Ok(Host(Arc::new(inner)))
@@ -438,6 +439,13 @@ fn enqueued(inserted: Inserted) -> Enqueued {
         Inserted::Known { id } => Enqueued::Known(id),
         Inserted::Discarded { holders } => Enqueued::Discarded { holders },
     }
+}
+
+/// Forgets what is old once at the start, then keeps to the intervals.
+async fn keeping_up(shared: Shared, upkeep: Upkeep, stopping: CancellationToken) {
+    // What failed was told, and is tried again in the next round.
+    let _ = stopping.run_until_cancelled(upkeep::run_once(&shared, Some(upkeep.keep_finished))).await;
+    upkeep::tick(shared, upkeep, stopping).await;
 }
 
 /// A loop that panics leaves a host that is no longer whole: that must be heard.

@@ -75,10 +75,15 @@ impl Metrics {
         let wall = times("attempt_wall", "From the claim of an attempt until its end");
         let guest = times("attempt_guest", "Time in the plugin's code");
         let sandbox = times("attempt_sandbox", "Making an attempt's sandbox and taking it away");
-        let (leases_reclaimed, jobs_forgotten, jobs_replaced) = (Counter::default(), Counter::default(), Counter::default());
+        let (leases_reclaimed, jobs_forgotten, jobs_replaced) =
+            (Counter::default(), Counter::default(), Counter::default());
         registry.register("leases_reclaimed", "Leases that ran out and were ended", leases_reclaimed.clone());
         registry.register("jobs_forgotten", "Finished jobs that were removed", jobs_forgotten.clone());
-        registry.register("jobs_replaced", "Waiting jobs that were cancelled for a newer one of their key", jobs_replaced.clone());
+        registry.register(
+            "jobs_replaced",
+            "Waiting jobs that were cancelled for a newer one of their key",
+            jobs_replaced.clone(),
+        );
         Metrics {
             registry,
             jobs_enqueued,
@@ -172,7 +177,13 @@ impl Gauges {
     }
 
     /// One gauge, with one series for each label value.
-    pub(crate) fn labelled(&mut self, name: &str, help: &str, label: &'static str, values: impl IntoIterator<Item = (String, u64)>) {
+    pub(crate) fn labelled(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (String, u64)>,
+    ) {
         let family = Family::<Labels, Gauge>::default();
         for (value, number) in values.into_iter().take(SERIES_MAX) {
             family.get_or_create(&vec![(label, value)]).set(number.cast_signed());

@@ -16,10 +16,10 @@ use wharf_engine::toml_text::nearest;
 use wharf_engine::{Allowance, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Plugin, Task};
 
 use super::ending::{Ending, Exit};
+use super::input;
 use super::local::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, millis, print_bytes, print_json};
 use super::progress::Progress;
-use super::input;
 use crate::config::Settings;
 use crate::http::inline_json;
 
@@ -54,7 +54,9 @@ impl Call {
             let engine = engine(settings)?;
             let plugin = load(&engine, &target, bytes, settings).await?;
             let task = chosen(&plugin, target.task.as_deref())?;
-            let payload_fits = |error: wharf_engine::BadPayload| Ending::usage(format!("the payload of `{}` is refused: {error}", task.name));
+            let payload_fits = |error: wharf_engine::BadPayload| {
+                Ending::usage(format!("the payload of `{}` is refused: {error}", task.name))
+            };
             task.check_payload(&payload).map_err(payload_fits)?;
             let key = match &self.key {
                 Some(key) => Some(key.clone()),
@@ -79,8 +81,9 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
     if name.ends_with(".wasm") {
         return Ok(Target { file: name.into(), task });
     }
-    let task: wharf_core::ids::TaskName =
-        text.parse().map_err(|error| Ending::usage(format!("{error}; or FILE.wasm#TASK for a file that is not in the plugin folder")))?;
+    let task: wharf_core::ids::TaskName = text.parse().map_err(|error| {
+        Ending::usage(format!("{error}; or FILE.wasm#TASK for a file that is not in the plugin folder"))
+    })?;
     let file = plugins_dir.join(format!("{}.wasm", task.plugin()));
     if !file.exists() {
         return Err(Ending::usage(format!("there is no plugin `{}`: no file {}", task.plugin(), file.display())).into());
@@ -88,14 +91,23 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
     Ok(Target { file, task: Some(task.task().to_owned()) })
 }
 
-async fn load(engine: &Arc<Engine>, target: &Target, bytes: Arc<[u8]>, settings: &Settings) -> anyhow::Result<Arc<Plugin>> {
+async fn load(
+    engine: &Arc<Engine>,
+    target: &Target,
+    bytes: Arc<[u8]>,
+    settings: &Settings,
+) -> anyhow::Result<Arc<Plugin>> {
     // Compilers name their output with underscores; in the plugin folder the file must be renamed, here it need not.
     let name = stem(&target.file).replace('_', "-");
-    let id = name.parse().map_err(|error| Ending::usage(format!("{}: the file's name: {error}; rename the file", target.file.display())))?;
+    let id = name.parse().map_err(|error| {
+        Ending::usage(format!("{}: the file's name: {error}; rename the file", target.file.display()))
+    })?;
     let progress = Progress::new(&name);
     let say = |step| progress.say(&format!("{name}: {}", step_text(step)));
     let loaded = engine.load(id, bytes, &settings_of(settings, &name), &say).await;
-    loaded.map_err(|error| Ending::new(Exit::NotDone, format!("{} is no plugin that can run:\n{error}", target.file.display())).into())
+    loaded.map_err(|error| {
+        Ending::new(Exit::NotDone, format!("{} is no plugin that can run:\n{error}", target.file.display())).into()
+    })
 }
 
 fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Task> {
@@ -103,9 +115,15 @@ fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Tas
     let known = || tasks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     match (asked, tasks.values().next()) {
         (None, Some(only)) if tasks.len() == 1 => Ok(only),
-        (None, _) => Err(Ending::usage(format!("`{}` has several tasks; write FILE.wasm#TASK with one of: {}", plugin.id, known())).into()),
+        (None, _) => Err(Ending::usage(format!(
+            "`{}` has several tasks; write FILE.wasm#TASK with one of: {}",
+            plugin.id,
+            known()
+        ))
+        .into()),
         (Some(name), _) => tasks.get(name).ok_or_else(|| {
-            let hint = nearest(name, tasks.keys().map(String::as_str)).map_or_else(|| format!("it has: {}", known()), |near| format!("did you mean `{near}`?"));
+            let hint = nearest(name, tasks.keys().map(String::as_str))
+                .map_or_else(|| format!("it has: {}", known()), |near| format!("did you mean `{near}`?"));
             Ending::usage(format!("`{}` has no task `{name}`; {hint}", plugin.id)).into()
         }),
     }
@@ -146,7 +164,9 @@ struct Listener {
 impl Attending for Listener {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         let sent = if self.chunks {
-            self.progress.aside(|| print_bytes(&chunk)).map_err(|error| format!("the standard output is closed: {error}"))
+            self.progress
+                .aside(|| print_bytes(&chunk))
+                .map_err(|error| format!("the standard output is closed: {error}"))
         } else {
             match std::str::from_utf8(&chunk) {
                 Ok(text) => text.lines().for_each(|line| self.progress.line(&format!("chunk | {line}"))),
@@ -175,7 +195,11 @@ impl Attending for Listener {
 
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
         for job in &jobs {
-            self.progress.line(&format!("jobs | would enqueue {} with {} bytes of payload", job.task, job.payload.len()));
+            self.progress.line(&format!(
+                "jobs | would enqueue {} with {} bytes of payload",
+                job.task,
+                job.payload.len()
+            ));
         }
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(jobs.iter().map(|_| ids.next(Timestamp::ZERO).to_string()).collect())
@@ -208,7 +232,12 @@ fn shown(ended: &Ended, json: bool, chunks: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     if !json {
-        let cost = format!("guest {}, wall {}, memory {}", millis(ms(bill.guest)), millis(ms(bill.wall)), bytesize::ByteSize(bill.memory_peak_bytes).display().iec());
+        let cost = format!(
+            "guest {}, wall {}, memory {}",
+            millis(ms(bill.guest)),
+            millis(ms(bill.wall)),
+            bytesize::ByteSize(bill.memory_peak_bytes).display().iec()
+        );
         eprintln!("wharf: the job {} ({cost}): {}", ended.outcome.kind().as_str(), harmless(ended.outcome.report()));
     }
     Ok(Exit::NotDone)
@@ -226,7 +255,13 @@ mod tests {
         assert_eq!((found.file, found.task.as_deref()), (folder.path().join("words.wasm"), Some("count")));
         let found = target("out/my_plugin.wasm#make", folder.path()).unwrap();
         assert_eq!((found.file.as_path(), found.task.as_deref()), (Path::new("out/my_plugin.wasm"), Some("make")));
-        assert!(target("sums/add", folder.path()).err().unwrap().to_string().starts_with("there is no plugin `sums`: no file"));
+        assert!(
+            target("sums/add", folder.path())
+                .err()
+                .unwrap()
+                .to_string()
+                .starts_with("there is no plugin `sums`: no file")
+        );
         assert!(target("words", folder.path()).err().unwrap().to_string().contains("FILE.wasm#TASK"));
     }
 }

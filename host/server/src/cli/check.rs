@@ -54,8 +54,13 @@ fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
             continue;
         }
         let read = std::fs::read_dir(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let entries = read.map_err(|error| Ending::usage(format!("could not read the folder {}: {error}", file.display())))?;
-        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "wasm")).collect();
+        let entries =
+            read.map_err(|error| Ending::usage(format!("could not read the folder {}: {error}", file.display())))?;
+        let mut inside: Vec<PathBuf> = entries
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "wasm"))
+            .collect();
         if inside.is_empty() {
             return Err(Ending::usage(format!("there is no .wasm file in {}", file.display())).into());
         }
@@ -79,12 +84,25 @@ fn text(file: &Path, checked: &Checked) -> String {
     match &checked.plugin {
         Some(plugin) => {
             let manifest = &plugin.manifest;
-            lines.push(format!("{}: it would be loaded as `{}`: {} {}, {size}", file.display(), plugin.id, manifest.name, manifest.version));
-            lines.extend(manifest.tasks.values().map(|task| format!("  task {}", task_text(&task_document(task)).replace('\n', "\n  "))));
+            lines.push(format!(
+                "{}: it would be loaded as `{}`: {} {}, {size}",
+                file.display(),
+                plugin.id,
+                manifest.name,
+                manifest.version
+            ));
+            lines.extend(
+                manifest
+                    .tasks
+                    .values()
+                    .map(|task| format!("  task {}", task_text(&task_document(task)).replace('\n', "\n  "))),
+            );
         }
         None => lines.push(format!("{}: it would be refused", file.display())),
     }
-    lines.extend(checked.problems.iter().map(|problem| format!("  problem: {}", problem.to_string().replace('\n', "\n  "))));
+    lines.extend(
+        checked.problems.iter().map(|problem| format!("  problem: {}", problem.to_string().replace('\n', "\n  "))),
+    );
     lines.extend(checked.notes.iter().map(|note| format!("  note: {}", note.to_string().replace('\n', "\n  "))));
     lines.join("\n")
 }

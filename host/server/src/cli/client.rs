@@ -71,7 +71,11 @@ impl Client {
     }
 
     /// A stream of events; `None` where the host says that there are no more.
-    pub(crate) fn events(&self, path: String, last_event: Option<String>) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
+    pub(crate) fn events(
+        &self,
+        path: String,
+        last_event: Option<String>,
+    ) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
         let response = self.send(Ask { method: "GET", path, last_event, ..Ask::default() })?;
         if response.status() == 204 {
             return Ok(None);
@@ -88,7 +92,8 @@ impl Client {
         if let Some(id) = ask.last_event {
             request = request.header("last-event-id", id);
         }
-        let address = |error: ureq::http::Error| Ending::usage(format!("`{}` is no address of a host: {error}", self.host));
+        let address =
+            |error: ureq::http::Error| Ending::usage(format!("`{}` is no address of a host: {error}", self.host));
         let answer = match ask.body {
             Some((media_type, bytes)) => {
                 self.agent.run(request.header(header::CONTENT_TYPE, media_type).body(bytes).map_err(address)?)
@@ -105,7 +110,9 @@ impl Client {
                 "there is no host at {}; start one with `wharf serve`, or say where it is with --host or WHARF__HOST",
                 self.host
             ),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => format!("`{}` is no address of a host: {error}", self.host),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                format!("`{}` is no address of a host: {error}", self.host)
+            }
             _ => format!("the host at {} could not be reached: {error}", self.host),
         };
         Ending::new(Exit::Unreachable, text)
@@ -117,10 +124,16 @@ impl Client {
         match serde_json::from_slice::<Value>(&body) {
             Ok(Value::Object(problem)) if problem.contains_key("code") => {
                 let member = |name| problem.get(name).and_then(Value::as_str).unwrap_or_default();
-                Ending::new(Exit::Refused, format!("{} ({})", member("detail"), member("code")))
+                let code = member("code");
+                // The request was fine, and the host did what the task says: this is how the job ended.
+                let exit = if code == "lane-full" { Exit::NotDone } else { Exit::Refused };
+                let mut ending = Ending::new(exit, format!("{} ({code})", member("detail")));
+                ending.passing = code == "store-busy";
+                ending
             }
             _ => {
-                let text = format!("{} answered with status {status} and no explanation; is it a Wharf host?", self.host);
+                let text =
+                    format!("{} answered with status {status} and no explanation; is it a Wharf host?", self.host);
                 Ending::new(Exit::Refused, text)
             }
         }
@@ -150,7 +163,8 @@ mod tests {
     fn a_host_that_is_not_there_says_how_to_start_one() {
         // A port that was just free: nobody listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = Client::new(&format!("http://127.0.0.1:{port}"), None).get::<Value>("/v1/jobs".to_owned()).unwrap_err();
+        let error =
+            Client::new(&format!("http://127.0.0.1:{port}"), None).get::<Value>("/v1/jobs".to_owned()).unwrap_err();
         assert_eq!(error.downcast_ref::<Ending>().unwrap().exit, Exit::Unreachable);
         assert!(error.to_string().contains("start one with `wharf serve`"), "{error}");
     }

@@ -32,12 +32,14 @@ Exit codes:
 #[derive(Debug)]
 pub(crate) struct Ending {
     pub(crate) exit: Exit,
+    /// The host said that the same may succeed soon.
+    pub(crate) passing: bool,
     text: String,
 }
 
 impl Ending {
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Ending {
-        Ending { exit, text: text.into() }
+        Ending { exit, passing: false, text: text.into() }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Ending {

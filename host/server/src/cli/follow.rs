@@ -42,13 +42,16 @@ pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Jo
             // The stream ended before the job: the host stops, or a proxy has had enough.
             Ok(None) => lost_at = None,
             Err(error) => {
-                let unreachable = error.downcast_ref::<Ending>().is_some_and(|ending| ending.exit == Exit::Unreachable);
+                let ending = error.downcast_ref::<Ending>();
+                let passing = ending.is_some_and(|ending| ending.passing);
+                let unreachable = ending.is_some_and(|ending| ending.exit == Exit::Unreachable);
                 // A host that was never there is not waited for.
                 let began = last.is_some() || lost_at.is_some();
-                if !unreachable || !began || lost_at.is_some_and(|at| at.elapsed() > PATIENCE) {
+                if !(passing || unreachable && began) || lost_at.is_some_and(|at| at.elapsed() > PATIENCE) {
                     return Err(error);
                 }
-                progress.say(&format!("job {id}: the connection is lost; trying again"));
+                let why = if passing { "the host's store is busy" } else { "the connection is lost" };
+                progress.say(&format!("job {id}: {why}; trying again"));
             }
         }
         lost_at.get_or_insert_with(Instant::now);
@@ -57,7 +60,13 @@ pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Jo
 }
 
 /// One connection: the job, if it came to its end.
-fn once(client: &Client, id: &str, show: Show, progress: &Progress, last: &mut Option<String>) -> anyhow::Result<Option<Job>> {
+fn once(
+    client: &Client,
+    id: &str,
+    show: Show,
+    progress: &Progress,
+    last: &mut Option<String>,
+) -> anyhow::Result<Option<Job>> {
     let Some(events) = client.events(format!("/v1/jobs/{id}/events"), last.clone())? else {
         return client.get(format!("/v1/jobs/{id}")).map(Some);
     };
@@ -78,23 +87,33 @@ fn once(client: &Client, id: &str, show: Show, progress: &Progress, last: &mut O
 /// Shows an event; answers with the job if it is over.
 fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Option<Job>> {
     if show == Show::Json {
-        let id = event.id.as_deref().filter(|_| event.name != "state").unwrap_or("null");
-        progress.aside(|| print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes()))?;
+        let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
+        let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
+        progress.aside(|| {
+            print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes())
+        })?;
     }
     match event.name.as_str() {
         "state" => {
-            let job: Job = serde_json::from_str(&event.data).context("the host sent a job that this command does not understand")?;
+            let job: Job = serde_json::from_str(&event.data)
+                .context("the host sent a job that this command does not understand")?;
             progress.say(&standing(&job));
             Ok(job.finished_at.is_some().then_some(job))
         }
         "chunk" | "log" | "log-dropped" | "progress" if show != Show::Json => {
-            let entry: Entry = serde_json::from_str(&event.data).context("the host sent an entry that this command does not understand")?;
+            let entry: Entry = serde_json::from_str(&event.data)
+                .context("the host sent an entry that this command does not understand")?;
             entry_shown(&event.name, &entry, show, progress)?;
             Ok(None)
         }
         // Words of a newer host are no error.
         _ => Ok(None),
     }
+}
+
+/// The entry that an event's id tells of; what comes after a dot is for the host.
+fn entry_number(id: &str) -> Option<u64> {
+    id.split('.').next()?.parse().ok()
 }
 
 fn entry_shown(name: &str, entry: &Entry, show: Show, progress: &Progress) -> anyhow::Result<()> {
@@ -110,7 +129,10 @@ fn entry_shown(name: &str, entry: &Entry, show: Show, progress: &Progress) -> an
             Ok(())
         }
         ("log-dropped", _) => {
-            progress.line(&format!("log | {} lines were dropped: they came faster than they can be kept", entry.lines.unwrap_or_default()));
+            progress.line(&format!(
+                "log | {} lines were dropped: they came faster than they can be kept",
+                entry.lines.unwrap_or_default()
+            ));
             Ok(())
         }
         (_, Show::Aside) => {
@@ -148,7 +170,11 @@ fn standing(job: &Job) -> String {
 /// How an attempt ended, for people. Many reports begin with it by themselves.
 pub(crate) fn report_text(report: &Report) -> String {
     let outcome = report.outcome.replace('-', " ");
-    if report.text.starts_with(&outcome) || outcome == "failed" { report.text.clone() } else { format!("{outcome}: {}", report.text) }
+    if report.text.starts_with(&outcome) || outcome == "failed" {
+        report.text.clone()
+    } else {
+        format!("{outcome}: {}", report.text)
+    }
 }
 
 /// How the command ends for a job that is over; of one that did not succeed, people read why.
@@ -162,4 +188,14 @@ pub(crate) fn exit_of(job: &Job) -> Exit {
         None => eprintln!("wharf: job {} {}{attempts}", job.id, job.state),
     }
     Exit::NotDone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_of_an_entry_also_at_the_end() {
+        assert_eq!((entry_number("17"), entry_number("17.end"), entry_number("x")), (Some(17), Some(17), None));
+    }
 }

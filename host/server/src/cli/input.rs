@@ -18,7 +18,8 @@ pub(crate) fn payload(given: Option<&str>) -> anyhow::Result<Vec<u8>> {
         Some(text) => match text.strip_prefix('@') {
             Some("") => Err(Ending::usage("--input @ names no file; write --input @FILE").into()),
             Some(path) => {
-                let file = File::open(path).map_err(|error| Ending::usage(format!("could not open {path} for --input: {error}")))?;
+                let file = File::open(path)
+                    .map_err(|error| Ending::usage(format!("could not open {path} for --input: {error}")))?;
                 bounded(file, path)
             }
             None => json(text),
@@ -31,7 +32,8 @@ fn json(text: &str) -> anyhow::Result<Vec<u8>> {
         Ok(_) => Ok(text.as_bytes().to_vec()),
         Err(error) => {
             let shown: String = text.chars().take(60).collect();
-            let hint = "; write --input @FILE for a file, --input - for the standard input, or '\"text\"' for a JSON string";
+            let hint =
+                "; write --input @FILE for a file, --input - for the standard input, or '\"text\"' for a JSON string";
             Err(Ending::usage(format!("--input `{shown}` is no JSON: {error}{hint}")).into())
         }
     }
@@ -39,7 +41,9 @@ fn json(text: &str) -> anyhow::Result<Vec<u8>> {
 
 fn bounded(from: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.take(bounds::PAYLOAD_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| format!("could not read {name} for --input"))?;
+    from.take(bounds::PAYLOAD_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("could not read {name} for --input"))?;
     if bytes.len() as u64 > bounds::PAYLOAD_BYTES_MAX {
         let most = ByteSize(bounds::PAYLOAD_BYTES_MAX).display().iec();
         return Err(Ending::usage(format!("{name} is larger than a payload may be ({most})")).into());

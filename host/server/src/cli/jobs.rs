@@ -100,7 +100,13 @@ impl Command {
             Command::List(list) => list.run(client, json),
             Command::Show { id } => show(client, &id, json),
             Command::Follow(Follow { id, raw }) => {
-                let how = if json { Show::Json } else if raw { Show::Raw } else { Show::Lines };
+                let how = if json {
+                    Show::Json
+                } else if raw {
+                    Show::Raw
+                } else {
+                    Show::Lines
+                };
                 Ok(exit_of(&follow(client, &encode(&id), how)?))
             }
             Command::Cancel { ids } => each(client, &ids, "cancel", json),
@@ -126,7 +132,10 @@ impl Enqueue {
         let body = Some(("application/octet-stream", payload.as_slice()));
         let ask = Ask { method: "POST", path: format!("/v1/jobs{options}"), body, ..Ask::default() };
         let enqueued: Enqueued = client.ask(ask)?;
-        let id = enqueued.id.clone().ok_or_else(|| Ending::new(Exit::Refused, "the host did not say which id the job has"))?;
+        let id = enqueued
+            .id
+            .clone()
+            .ok_or_else(|| Ending::new(Exit::Refused, "the host did not say which id the job has"))?;
         if !self.wait && !self.follow {
             return printed(&enqueued, &id, json);
         }
@@ -136,7 +145,11 @@ impl Enqueue {
         if json {
             print_json(&job)?;
         } else if exit == Exit::Done {
-            print_bytes(&client.bytes(Ask { method: "GET", path: format!("/v1/jobs/{id}/result"), ..Ask::default() })?)?;
+            print_bytes(&client.bytes(Ask {
+                method: "GET",
+                path: format!("/v1/jobs/{id}/result"),
+                ..Ask::default()
+            })?)?;
         }
         Ok(exit)
     }
@@ -156,7 +169,8 @@ impl Enqueue {
         };
         let body = serde_json::to_vec(&vec![&one; count as usize])?;
         let body = Some(("application/json", body.as_slice()));
-        let taken: Vec<Enqueued> = client.ask(Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() })?;
+        let taken: Vec<Enqueued> =
+            client.ask(Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() })?;
         if json {
             print_json(&taken)?;
         } else {
@@ -259,15 +273,27 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("lease", job.lease.as_ref().map(|lease| format!("node {} until {}", lease.node, moment(lease.until))));
     add("payload", job.payload_bytes.map(|bytes| contents(bytes, job.payload.as_deref())));
     add("result", job.result_bytes.map(|bytes| contents(bytes, job.result.as_deref())));
-    add("log", job.entries.filter(|entries| *entries > 0).map(|entries| format!("{entries} entries; see them with `wharf job follow {}`", job.id)));
-    add("bill", job.bill.as_ref().map(|bill| {
-        let bytes = |n| bytesize::ByteSize(n).display().iec();
-        format!(
-            "queue {}, guest {}, wall {}, memory {}, in {}, out {}",
-            millis(bill.queue_wait_ms), millis(bill.guest_ms), millis(bill.wall_ms),
-            bytes(bill.memory_peak_bytes), bytes(bill.in_bytes), bytes(bill.out_bytes)
-        )
-    }));
+    add(
+        "log",
+        job.entries
+            .filter(|entries| *entries > 0)
+            .map(|entries| format!("{entries} entries; see them with `wharf job follow {}`", job.id)),
+    );
+    add(
+        "bill",
+        job.bill.as_ref().map(|bill| {
+            let bytes = |n| bytesize::ByteSize(n).display().iec();
+            format!(
+                "queue {}, guest {}, wall {}, memory {}, in {}, out {}",
+                millis(bill.queue_wait_ms),
+                millis(bill.guest_ms),
+                millis(bill.wall_ms),
+                bytes(bill.memory_peak_bytes),
+                bytes(bill.in_bytes),
+                bytes(bill.out_bytes)
+            )
+        }),
+    );
     add("report", job.report.as_ref().map(report_text));
     lines
 }

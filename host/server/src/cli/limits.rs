@@ -56,11 +56,15 @@ impl Command {
 impl Set {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<()> {
         if self.per_key.is_none() && self.total.is_none() {
-            return Err(Ending::usage("nothing is set; say --per-key N or --total N (0 pauses), or use `wharf limit clear`").into());
+            return Err(Ending::usage(
+                "nothing is set; say --per-key N or --total N (0 pauses), or use `wharf limit clear`",
+            )
+            .into());
         }
         let body = serde_json::to_vec(&LimitNumbers { per_key: self.per_key, total: self.total })?;
         let body = Some(("application/json", body.as_slice()));
-        let limit: Limit = client.ask(Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() })?;
+        let limit: Limit =
+            client.ask(Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() })?;
         if json {
             print_json(&limit)?;
         } else {
@@ -87,10 +91,13 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
             each.into_iter().flatten().collect::<Vec<_>>().join(", ")
         };
         let declared = Some(limit.declared).filter(|numbers| *numbers != LimitNumbers::default());
-        let from: Vec<String> = [limit.set.map(|set| format!("set: {}", two(set))), declared.map(|declared| format!("declared: {}", two(declared)))]
-            .into_iter()
-            .flatten()
-            .collect();
+        let from: Vec<String> = [
+            limit.set.map(|set| format!("set: {}", two(set))),
+            declared.map(|declared| format!("declared: {}", two(declared))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         table.row([
             limit.group.clone(),
             "*".to_owned(),
@@ -101,7 +108,14 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
         ]);
         for of_key in &limit.keys {
             let [group, key] = [limit.group.clone(), of_key.key.clone()];
-            table.row([group, key, number(of_key.per_key), String::new(), String::new(), "set for this key".to_owned()]);
+            table.row([
+                group,
+                key,
+                number(of_key.per_key),
+                String::new(),
+                String::new(),
+                "set for this key".to_owned(),
+            ]);
         }
     }
     if table.is_empty() {

@@ -22,7 +22,10 @@ pub(crate) fn compile_in_child() -> anyhow::Result<Compile> {
 }
 
 pub(crate) fn runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start the threads of this program")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the threads of this program")
 }
 
 /// An engine for a few calls. Made inside of a `Runtime`.
@@ -39,7 +42,8 @@ pub(crate) fn engine(settings: &Settings) -> anyhow::Result<Arc<Engine>> {
 /// The bytes of a file that should be a plugin.
 pub(crate) fn component(path: &Path) -> anyhow::Result<Arc<[u8]>> {
     let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| Ending::usage(format!("could not read {shown}: {error}")))?.len();
+    let length =
+        std::fs::metadata(path).map_err(|error| Ending::usage(format!("could not read {shown}: {error}")))?.len();
     if length > bounds::COMPONENT_BYTES_MAX {
         let most = bytesize::ByteSize(bounds::COMPONENT_BYTES_MAX).display().iec();
         return Err(Ending::usage(format!("{shown} is larger than a plugin may be ({most})")).into());

@@ -1,6 +1,6 @@
 //! The host's own log, on the standard error: as text for people, or one JSON document a line.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
@@ -13,7 +13,13 @@ use crate::config::{LogFormat, Settings};
 pub(crate) fn start(settings: &Settings, progress: Arc<Progress>) {
     // The settings were checked: this filter was read once before.
     let filter = EnvFilter::new(&settings.log_level);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Aside(progress)).with_target(false).with_ansi(console::colors_enabled_stderr());
+    // A file or a pipe gets plain text, also where the environment asks for colours everywhere.
+    let colours = io::stderr().is_terminal() && console::colors_enabled_stderr();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Aside(progress))
+        .with_target(false)
+        .with_ansi(colours);
     match settings.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -122,7 +122,10 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn command(line: CommandLine) -> anyhow::Result<Exit> {
     if let Command::Completion { shell } = line.command {
-        clap_complete::generate(shell, &mut CommandLine::command(), "wharf", &mut std::io::stdout());
+        // The generator panics where it cannot write, as when its reader has closed its end.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut CommandLine::command(), "wharf", &mut script);
+        output::print_bytes(&script)?;
         return Ok(Exit::Done);
     }
     let wrong = |problems: crate::config::Problems| Ending::usage(problems.to_string());
@@ -148,7 +151,9 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
     let everywhere = &line.everywhere;
     let mut values = Vec::new();
     for set in &everywhere.set {
-        let (key, value) = set.split_once('=').ok_or_else(|| Ending::usage(format!("--set `{set}` has no `=`; write --set KEY=VALUE")))?;
+        let (key, value) = set
+            .split_once('=')
+            .ok_or_else(|| Ending::usage(format!("--set `{set}` has no `=`; write --set KEY=VALUE")))?;
         values.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
     }
     let mut named = vec![("--host", "host", &everywhere.host), ("--bearer", "token", &everywhere.bearer)];
@@ -162,7 +167,9 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
             ("--log-format", "log.format", &serve.log_format),
         ]);
     }
-    values.extend(named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value.clone()?))));
+    values.extend(
+        named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value.clone()?))),
+    );
     Ok(Flags { config: everywhere.config.clone(), values })
 }
 

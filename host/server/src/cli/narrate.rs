@@ -16,7 +16,9 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs not taken: their lane is full"),
         Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
         Notice::AttemptEnded(ended) => attempt_ended(ended),
-        Notice::AttemptStale { task, job, number } => warn!(%task, %job, number, "the end of an attempt was refused: its job is with another"),
+        Notice::AttemptStale { task, job, number } => {
+            warn!(%task, %job, number, "the end of an attempt was refused: its job is with another")
+        }
         Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
         Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
         Notice::CancelAsked { job } => debug!(%job, "asked to end"),
@@ -37,7 +39,8 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::PluginRetired { plugin } => info!("retired plugin {plugin}: its file is gone"),
         Notice::FirstScanDone { loaded, refused } => {
             progress.done();
-            let refused = if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
+            let refused =
+                if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
         }
         Notice::FolderTrouble { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
@@ -58,7 +61,10 @@ fn drain_began(patience: Duration, running: u32) {
     match running {
         _ if patience.is_zero() => {}
         0 => info!("stopping: nothing runs"),
-        _ => info!("stopping: {} may go on for {patience:?}; interrupt again to stop at once", counted(u64::from(running), "attempt")),
+        _ => info!(
+            "stopping: {} may go on for {patience:?}; interrupt again to stop at once",
+            counted(u64::from(running), "attempt")
+        ),
     }
 }
 
@@ -70,8 +76,12 @@ fn attempt_ended(ended: &AttemptEnded) {
     let AttemptEnded { task, job, number, kind, report, bill, .. } = ended;
     let first = report.lines().next().unwrap_or_default();
     match kind {
-        OutcomeKind::Returned => debug!(%task, %job, number, wall = ?bill.wall, guest = ?bill.guest, "attempt returned"),
-        OutcomeKind::Cancelled | OutcomeKind::Interrupted => debug!(%task, %job, number, outcome = kind.as_str(), first, "attempt ended"),
+        OutcomeKind::Returned => {
+            debug!(%task, %job, number, wall = ?bill.wall, guest = ?bill.guest, "attempt returned")
+        }
+        OutcomeKind::Cancelled | OutcomeKind::Interrupted => {
+            debug!(%task, %job, number, outcome = kind.as_str(), first, "attempt ended")
+        }
         _ => info!(%task, %job, number, outcome = kind.as_str(), "attempt failed: {first}"),
     }
 }

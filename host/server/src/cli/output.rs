@@ -28,7 +28,8 @@ impl Table {
 
     pub(crate) fn print(&self) -> io::Result<()> {
         let out = io::stdout();
-        let width = out.is_terminal().then(|| Term::stdout().size_checked()).flatten().map(|(_, columns)| usize::from(columns));
+        let width =
+            out.is_terminal().then(|| Term::stdout().size_checked()).flatten().map(|(_, columns)| usize::from(columns));
         self.write(&mut out.lock(), width)
     }
 
@@ -54,14 +55,11 @@ impl Table {
 
 /// JSON, spread out for people where one looks.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    if out.is_terminal() {
-        serde_json::to_writer_pretty(&mut out, value)?;
-    } else {
-        serde_json::to_writer(&mut out, value)?;
-    }
-    writeln!(out)?;
-    Ok(())
+    // Written by ourselves: serde_json would hide that the reader has closed its end.
+    let mut bytes =
+        if io::stdout().is_terminal() { serde_json::to_vec_pretty(value)? } else { serde_json::to_vec(value)? };
+    bytes.push(b'\n');
+    Ok(print_bytes(&bytes)?)
 }
 
 /// One line on the standard output.

@@ -71,7 +71,8 @@ fn short(task: &str) -> &str {
 }
 
 fn show(plugin: &Plugin) -> anyhow::Result<()> {
-    let mut lines = vec![("plugin", plugin.id.clone().unwrap_or_else(|| "-".to_owned())), ("file", plugin.file.clone())];
+    let mut lines =
+        vec![("plugin", plugin.id.clone().unwrap_or_else(|| "-".to_owned())), ("file", plugin.file.clone())];
     if let Some(loaded) = &plugin.loaded {
         let name = &loaded.name;
         lines.extend([
@@ -102,7 +103,11 @@ pub(crate) fn task_text(task: &TaskDocument) -> String {
         text.push(format!("key from {pointer}"));
     }
     let group = if task.group == task.task { String::new() } else { format!(", with all of the group {}", task.group) };
-    let conflict = if task.per_key.is_some() || task.total.is_some() { format!("; what finds no slot: {}", task.on_conflict) } else { String::new() };
+    let conflict = if task.per_key.is_some() || task.total.is_some() {
+        format!("; what finds no slot: {}", task.on_conflict)
+    } else {
+        String::new()
+    };
     text.push(format!("at once: per key {}, in all {}{group}{conflict}", limit(task.per_key), limit(task.total)));
     text.push(format!(
         "attempts: {}, {} to {} apart, each up to {}, {} of it in the plugin{}",

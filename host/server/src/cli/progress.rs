@@ -20,7 +20,8 @@ impl Progress {
     pub(crate) fn new(what: &str) -> Progress {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner().with_message(what.to_owned());
-            let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             bar.set_style(style);
             bar.enable_steady_tick(REDRAW);
             bar

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wharf_core::ids::NodeId;
@@ -22,39 +23,60 @@ use super::log;
 use super::narrate::narrate;
 use super::progress::Progress;
 use crate::config::Settings;
-use crate::http::{Face, Guard, routes};
+use crate::http::{Face, Guard, connections, routes};
 use crate::metrics::Metrics;
 
 /// Connections that are still open when everything has stopped get this long.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+/// Whether the host still lives is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// More connections than this wait until one ends.
+const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
 pub(crate) fn serve(settings: &Settings) -> anyhow::Result<Exit> {
     let progress = Arc::new(Progress::new("starting"));
     log::start(settings, Arc::clone(&progress));
     raise_file_limit();
-    runtime()?.block_on(run(settings, progress))
+    let runtime = runtime()?;
+    let ended = runtime.block_on(run(settings, progress));
+    // A start that was given up may still be at work on the store or on a plugin.
+    runtime.shutdown_timeout(CLOSE_PATIENCE);
+    ended
 }
 
 async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let listener = listen(settings.listen).await?;
-    let store = store(settings)?;
-    let engine = engine(settings)?;
     let metrics = Arc::new(Metrics::new());
-    let host = host(settings, Parts { store, engine }, Arc::clone(&metrics), progress).await?;
+    let host = tokio::select! {
+        host = start(settings, Arc::clone(&metrics), progress) => host?,
+        () = signals.next() => {
+            info!("stopped before the start was complete");
+            return Ok(Exit::Done);
+        }
+    };
 
     let address = listener.local_addr().context("could not read the address that was listened on")?;
-    info!("wharf {} listens on http://{address}, plugins in {}, jobs in {}", env!("CARGO_PKG_VERSION"), settings.plugins_dir.display(), settings.store);
+    info!(
+        "wharf {} listens on http://{address}, plugins in {}, jobs in {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.plugins_dir.display(),
+        settings.store
+    );
     let stopping = CancellationToken::new();
     let face = Arc::new(Face { host: host.clone(), metrics, stopping: stopping.clone() });
     let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
-    let serving = axum::serve(listener, routes(face, guard)).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let serving = tokio::spawn(serving.into_future());
+    let serving = tokio::spawn(connections::serve(listener, routes(face, guard), connections_max(), stopping.clone()));
 
-    signals.next().await;
+    let died = tokio::select! {
+        () = signals.next() => false,
+        () = death(&host) => true,
+    };
     tokio::select! {
-        () = host.drain(settings.drain_patience) => {}
+        // What runs has nobody any more who would write down how it ended.
+        () = host.stop_now(), if died => {}
+        () = host.drain(settings.drain_patience), if !died => {}
         () = signals.next() => {
             warn!("stopping at once: what runs is given back and tried again");
             host.stop_now().await;
@@ -63,7 +85,27 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
     stopping.cancel();
     // A client that reads slowly does not keep the host from ending.
     let _ = tokio::time::timeout(CLOSE_PATIENCE, serving).await;
+    if died {
+        let text = "the host has stopped: a bug has ended the loop that runs jobs; its log says which; start it again, what ran is tried again when its leases have run out";
+        return Err(Ending::new(Exit::Machine, text).into());
+    }
     Ok(Exit::Done)
+}
+
+/// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
+async fn start(settings: &Settings, metrics: Arc<Metrics>, progress: Arc<Progress>) -> anyhow::Result<Host> {
+    let address = settings.store.clone();
+    let store = spawn_blocking(move || store(&address)).await.context("the store could not be opened")??;
+    let wanted = engine_settings(settings)?;
+    let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
+    Ok(host(settings, Parts { store, engine }, metrics, progress).await?)
+}
+
+/// Returns when the loop that runs jobs has ended though nobody asked it to.
+async fn death(host: &Host) {
+    while host.vitals().alive {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// The signals that ask a process to end.
@@ -89,7 +131,9 @@ impl Signals {
 async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
     TcpListener::bind(address).await.map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::AddrInUse => "another program listens there, perhaps another host; stop it, or choose another address with --listen",
+            ErrorKind::AddrInUse => {
+                "another program listens there, perhaps another host; stop it, or choose another address with --listen"
+            }
             ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one with --listen",
             ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --listen",
             _ => "choose another address with --listen",
@@ -98,26 +142,35 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
     })
 }
 
-fn store(settings: &Settings) -> Result<Arc<dyn Store>, Ending> {
-    wharf_store::open(&settings.store, Arc::new(SystemClock)).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
+fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
+    wharf_store::open(address, Arc::new(SystemClock)).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
-fn engine(settings: &Settings) -> anyhow::Result<Arc<Engine>> {
-    let made = Engine::new(wharf_engine::Settings {
+fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
+    Ok(wharf_engine::Settings {
         attempts: settings.attempts_at_once,
         guest_threads: settings.guest_threads as usize,
         cache_dir: settings.cache_dir.clone(),
         compile: compile_in_child()?,
-    });
-    made.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()).into())
+    })
 }
 
-async fn host(settings: &Settings, parts: Parts, metrics: Arc<Metrics>, progress: Arc<Progress>) -> Result<Host, Ending> {
+fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, Ending> {
+    Engine::new(settings).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
+}
+
+async fn host(
+    settings: &Settings,
+    parts: Parts,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+) -> Result<Host, Ending> {
     let cannot = |text: String| Ending::new(Exit::CannotStart, text);
     let dir = &settings.plugins_dir;
     // Only the default folder is made: one that was named and is not there is more likely a slip.
     if settings.plugins_dir_is_default {
-        fs::create_dir_all(dir).map_err(|error| cannot(format!("could not make the plugin folder {}: {error}", dir.display())))?;
+        fs::create_dir_all(dir)
+            .map_err(|error| cannot(format!("could not make the plugin folder {}: {error}", dir.display())))?;
     }
     let settings = wharf_runner::Settings {
         node: NodeId(fastrand::u64(1..)),
@@ -149,4 +202,10 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "the number of open files stays as it is");
     }
+}
+
+/// Connections get no more than half of the descriptors: plugins and the store need some as well.
+fn connections_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files / 2)).max(1) as usize
 }

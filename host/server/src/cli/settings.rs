@@ -48,6 +48,7 @@ fn document(given: &Given) -> Value {
             line
         })
         .collect();
-    let bounds: Map<String, Value> = hard_bounds().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let bounds: Map<String, Value> =
+        hard_bounds().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     json!({"settings": settings, "hard-bounds": bounds})
 }

@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn events_come_in_order_with_their_ids() {
         let text = "id: 1\nevent: chunk\ndata: {\"a\":1}\n\n: keep-alive\n\nid:2\nevent:log\ndata:x\n\nevent: state\ndata: {}\n\n";
-        let expected = [event("chunk", "{\"a\":1}", Some("1")), event("log", "x", Some("2")), event("state", "{}", Some("2"))];
+        let expected =
+            [event("chunk", "{\"a\":1}", Some("1")), event("log", "x", Some("2")), event("state", "{}", Some("2"))];
         assert_eq!(events(text), expected);
     }
 

@@ -38,7 +38,9 @@ fn help_is_as_it_was_released() {
 
 #[test]
 fn flags_of_their_own_name_win_over_set() {
-    let line = CommandLine::try_parse_from(["wharf", "serve", "--listen", "127.0.0.1:2", "--set", "listen=127.0.0.1:1"]).unwrap();
+    let line =
+        CommandLine::try_parse_from(["wharf", "serve", "--listen", "127.0.0.1:2", "--set", "listen=127.0.0.1:1"])
+            .unwrap();
     let flags = flags(&line).unwrap();
     assert_eq!(flags.values.last().unwrap(), &("--listen".to_owned(), "listen".to_owned(), "127.0.0.1:2".to_owned()));
     let line = CommandLine::try_parse_from(["wharf", "config", "--set", "listen"]).unwrap();

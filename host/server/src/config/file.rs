@@ -108,14 +108,22 @@ fn one_value(
     found.values.push((setting, text, places.of(value.span().start)));
 }
 
-fn plugin_sections(plugins: Spanned<DeValue<'_>>, places: &Places<'_>, found: &mut FileValues, problems: &mut Problems) {
+fn plugin_sections(
+    plugins: Spanned<DeValue<'_>>,
+    places: &Places<'_>,
+    found: &mut FileValues,
+    problems: &mut Problems,
+) {
     let DeValue::Table(plugins) = plugins.into_inner() else { return };
     for (name, section) in plugins {
         let here = places.of(name.span().start);
         let id = match name.get_ref().parse::<PluginId>() {
             Ok(id) => id,
             Err(error) => {
-                problems.add(&here, format_args!("{error}; `[plugins.NAME]` is expected, where NAME.wasm is the plugin's file"));
+                problems.add(
+                    &here,
+                    format_args!("{error}; `[plugins.NAME]` is expected, where NAME.wasm is the plugin's file"),
+                );
                 continue;
             }
         };

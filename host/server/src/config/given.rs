@@ -63,7 +63,9 @@ impl Given {
             let origin = Origin::Flag(flag.clone());
             match find(key) {
                 Some(setting) => given.set(setting, text.clone(), origin),
-                None if key.starts_with("plugins.") => problems.add(&origin, "settings of a plugin are read from wharf.toml only"),
+                None if key.starts_with("plugins.") => {
+                    problems.add(&origin, "settings of a plugin are read from wharf.toml only")
+                }
                 None => problems.add(&origin, unknown(key)),
             }
         }
@@ -124,6 +126,10 @@ fn environment(
     let (mut found, mut config) = (Vec::new(), None);
     for (name, value) in &around.variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with("WHARF__")) else { continue };
+        // An empty variable is as good as none: many tools have no other way to take one back.
+        if value.is_empty() {
+            continue;
+        }
         let origin = Origin::Environment(name.to_owned());
         if name == "WHARF__CONFIG" {
             config = Some(PathBuf::from(value));

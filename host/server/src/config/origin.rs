@@ -11,7 +11,11 @@ pub(crate) enum Origin {
     Default,
     /// Not given, and worked out from another setting or from the machine: the text says which.
     Derived(&'static str),
-    File { path: PathBuf, line: usize, column: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+        column: usize,
+    },
     Environment(String),
     Flag(String),
 }

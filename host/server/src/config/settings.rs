@@ -11,7 +11,7 @@ use wharf_core::ids::PluginId;
 use wharf_engine::PluginSettings;
 
 use super::given::{Given, Surroundings};
-use super::origin::{Origin, Problems};
+use super::origin::{Origin, Problems, nearest};
 use super::values::{duration_within, host_address, listen_address, number_within};
 
 /// How the host's own log is written.
@@ -136,7 +136,8 @@ fn token(text: &str) -> Result<Option<String>, String> {
             Err(format!("it is shorter than {TOKEN_CHARS_MIN} characters; make one with `openssl rand -hex 32`"))
         }
         odd if !odd.bytes().all(|c| c.is_ascii_graphic()) => {
-            Err("it has characters that no header can carry; letters, digits and signs of ASCII are possible".to_owned())
+            Err("it has characters that no header can carry; letters, digits and signs of ASCII are possible"
+                .to_owned())
         }
         good => Ok(Some(good.to_owned())),
     }
@@ -151,6 +152,17 @@ fn path(text: &str) -> Result<PathBuf, &'static str> {
 }
 
 fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    // To the filter, a word that is no level is a part of the program whose lines are then the only ones: silence.
+    let bare = text.split(',').map(str::trim).filter(|piece| !piece.contains(['=', '[', ']', '{', '}']));
+    for word in bare {
+        if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
+            let hint = nearest(word, LEVELS);
+            return Err(format!(
+                "`{word}` is no log level{hint}; error, warn, info, debug or trace is possible, for one part as `{word}=debug`"
+            ));
+        }
+    }
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("`{text}` is no log level ({error}); error, warn, info, debug or trace is possible")),

@@ -17,7 +17,10 @@ const fn setting(key: &'static str, default: &'static str, about: &'static str) 
 
 pub(crate) const SETTINGS: &[Setting] = &[
     setting("listen", "127.0.0.1:7070", "address and port of the HTTP API; off loopback a token is required"),
-    Setting { secret: true, ..setting("token", "", "what requests must bring as `Authorization: Bearer TOKEN`; none by default") },
+    Setting {
+        secret: true,
+        ..setting("token", "", "what requests must bring as `Authorization: Bearer TOKEN`; none by default")
+    },
     setting("host", "", "where the commands that speak to a running host find it; by default where `listen` says"),
     setting("store", "sqlite:wharf.db", "where jobs are kept: sqlite:FILE, or memory: to forget them at the end"),
     setting("plugins-dir", "plugins", "the folder whose .wasm files are the plugins"),
@@ -27,7 +30,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("attempts.guest-threads", "", "threads that run plugins' code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "from the request to cancel until the sandbox is stopped"),
     setting("attempts.drain-patience", "30s", "how long running attempts may go on when the host is asked to stop"),
-    setting("lease.length", "30s", "how long a job stays with a host that is not heard of; it is renewed at a third of that"),
+    setting(
+        "lease.length",
+        "30s",
+        "how long a job stays with a host that is not heard of; it is renewed at a third of that",
+    ),
     setting("lease.margin", "3s", "how much earlier a host stops its own attempts when it cannot renew"),
     setting("upkeep.interval", "5m", "how often expired leases are freed and old jobs forgotten"),
     setting("upkeep.keep-finished", "7d", "how long finished jobs are kept, with result, chunks and log"),

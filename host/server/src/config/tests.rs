@@ -74,7 +74,11 @@ fn flags_win_over_the_environment_over_the_file() {
     let with_variable = World::new(file).variable("WHARF__ATTEMPTS__AT_ONCE", "2");
     assert_eq!(with_variable.read().unwrap().0.attempts_at_once, 2);
     assert_eq!(with_variable.origin("attempts.at-once"), "WHARF__ATTEMPTS__AT_ONCE");
-    let with_flag = World::new(file).variable("WHARF__ATTEMPTS__AT_ONCE", "2").flag("--set attempts.at-once", "attempts.at-once", "3");
+    let with_flag = World::new(file).variable("WHARF__ATTEMPTS__AT_ONCE", "2").flag(
+        "--set attempts.at-once",
+        "attempts.at-once",
+        "3",
+    );
     assert_eq!(with_flag.read().unwrap().0.attempts_at_once, 3);
     assert_eq!(with_flag.origin("attempts.at-once"), "--set attempts.at-once");
     assert_eq!(with_flag.read().unwrap().0.host, "http://127.0.0.1:1");
@@ -92,12 +96,18 @@ fn a_file_may_be_named_and_must_then_be_there() {
 
 #[test]
 fn unknown_names_are_told_with_their_place_and_the_nearest_known_one() {
-    assert_eq!(World::new("\n  listn = \"x\"\n").told(), "wharf.toml:2:3: `listn` is no setting; did you mean `listen`?");
+    assert_eq!(
+        World::new("\n  listn = \"x\"\n").told(),
+        "wharf.toml:2:3: `listn` is no setting; did you mean `listen`?"
+    );
     assert_eq!(
         World::new("[attempts]\nat-onse = 1\n").told(),
         "wharf.toml:2:1: `attempts.at-onse` is no setting; did you mean `attempts.at-once`?"
     );
-    assert_eq!(World::new("[atempts]\nat-once = 1\n").told(), "wharf.toml:1:2: `atempts` is no setting; did you mean `attempts`?");
+    assert_eq!(
+        World::new("[atempts]\nat-once = 1\n").told(),
+        "wharf.toml:1:2: `atempts` is no setting; did you mean `attempts`?"
+    );
     let variable = World::new("").variable("WHARF__LISTE", "x").told();
     assert_eq!(variable, "WHARF__LISTE: no setting has this name; did you mean `WHARF__LISTEN`?");
     let flag = World::new("").flag("--set lease.lenght", "lease.lenght", "1s").told();
@@ -110,7 +120,10 @@ fn all_problems_are_told_at_once() {
     assert!(told.starts_with("3 things are wrong with the settings:"), "{told}");
     assert!(told.contains("wharf.toml:1:10: `listen`: `nowhere` is no address to listen on"), "{told}");
     assert!(told.contains("wharf.toml:3:10: `lease.length`: `30` has no unit; write \"30s\""), "{told}");
-    assert!(told.contains("WHARF__LOG__FORMAT: `log.format`: `xml` is no log format; text or json is possible"), "{told}");
+    assert!(
+        told.contains("WHARF__LOG__FORMAT: `log.format`: `xml` is no log format; text or json is possible"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -142,7 +155,8 @@ fn plugins_have_sections_of_their_own() {
     let (settings, given) = World::new(file).read().unwrap();
     let words = &settings.plugins[&"words".parse().unwrap()];
     assert_eq!(words.tasks["count"].timeout.map(|length| length.0), Some(Duration::from_secs(5)));
-    let shown: Vec<String> = given.plugins[0].shown.iter().map(|(key, value, from)| format!("{key} = {value} ({from})")).collect();
+    let shown: Vec<String> =
+        given.plugins[0].shown.iter().map(|(key, value, from)| format!("{key} = {value} ({from})")).collect();
     assert!(shown.contains(&"plugins.words.env.KEY = (set) (wharf.toml:3:15)".to_owned()), "{shown:?}");
     assert!(shown.contains(&"plugins.words.tasks.count.timeout = \"5s\" (wharf.toml:5:11)".to_owned()), "{shown:?}");
 }
@@ -156,4 +170,21 @@ fn a_slip_in_a_plugins_section_is_told_like_any_other() {
     assert!(told.starts_with("wharf.toml:1:10: `Words` is no name"), "{told}");
     let told = World::new("").variable("WHARF__PLUGINS__WORDS__HTTP", "x").told();
     assert_eq!(told, "WHARF__PLUGINS__WORDS__HTTP: settings of a plugin are read from wharf.toml only");
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let file = "token = \"0123456789abcdef\"";
+    let settings = World::new(file).variable("WHARF__TOKEN", "").variable("WHARF__CONFIG", "").read().unwrap().0;
+    assert_eq!(settings.token.as_deref(), Some("0123456789abcdef"));
+}
+
+#[test]
+fn a_bare_word_of_the_log_is_a_level() {
+    let told = World::new("[log]\nlevel = \"inof\"\n").told();
+    assert!(told.contains("`inof` is no log level; did you mean `info`?"), "{told}");
+    assert!(World::new("[log]\nlevel = \"wharf_engine\"\n").told().contains("`wharf_engine=debug`"));
+    for good in ["info", "WARN", "off", "info,wharf_engine=debug", "wharf_engine::pool=trace"] {
+        assert_eq!(World::new(&format!("[log]\nlevel = \"{good}\"\n")).read().unwrap().0.log_level, good);
+    }
 }

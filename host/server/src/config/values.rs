@@ -15,7 +15,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     if !trimmed.is_empty() && trimmed.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(format!("`{text}` has no unit; write \"{trimmed}s\" for seconds or \"{trimmed}ms\" for milliseconds"));
+        return Err(format!(
+            "`{text}` has no unit; write \"{trimmed}s\" for seconds or \"{trimmed}ms\" for milliseconds"
+        ));
     }
     let span: Span = trimmed.parse().map_err(|_| bad())?;
     let signed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
@@ -44,7 +46,11 @@ pub(crate) fn duration_within(text: &str, bounds: RangeInclusive<Duration>) -> R
     if bounds.contains(&length) {
         return Ok(length);
     }
-    Err(format!("`{text}` is out of bounds; {} to {} is possible", ShownDuration(*bounds.start()), ShownDuration(*bounds.end())))
+    Err(format!(
+        "`{text}` is out of bounds; {} to {} is possible",
+        ShownDuration(*bounds.start()),
+        ShownDuration(*bounds.end())
+    ))
 }
 
 /// A whole number within bounds.
@@ -64,7 +70,9 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         None => text.to_owned(),
     };
     numeric.parse().map_err(|_| {
-        format!("`{text}` is no address to listen on; write one as \"127.0.0.1:7070\", \"0.0.0.0:7070\" or \"[::1]:7070\"")
+        format!(
+            "`{text}` is no address to listen on; write one as \"127.0.0.1:7070\", \"0.0.0.0:7070\" or \"[::1]:7070\""
+        )
     })
 }
 
@@ -96,7 +104,10 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_says_how_to_write_one() {
-        assert_eq!(duration("30").unwrap_err(), "`30` has no unit; write \"30s\" for seconds or \"30ms\" for milliseconds");
+        assert_eq!(
+            duration("30").unwrap_err(),
+            "`30` has no unit; write \"30s\" for seconds or \"30ms\" for milliseconds"
+        );
         assert_eq!(duration("-3s").unwrap_err(), "`-3s` is negative; a length of time is expected");
         for text in ["", "soon", "3 parsecs", "s"] {
             assert!(duration(text).unwrap_err().contains("is no length of time"), "{text}");

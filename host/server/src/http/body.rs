@@ -1,6 +1,6 @@
 //! Reads a request's body: bounded in size, and in how long it may say nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
@@ -13,6 +13,15 @@ use super::problem::{Kind, Problem};
 /// A sender that is silent for longer does not get to hold memory.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Nor does one that sends a byte now and then: besides a minute for all, each of these amounts has a second.
+const TOTAL_MIN: Duration = Duration::from_secs(60);
+const BYTES_PER_SECOND_MIN: usize = 64 * 1024;
+
+/// How long a body may have taken of which so much has come.
+fn patience(bytes: usize) -> Duration {
+    TOTAL_MIN + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
+}
+
 /// What comes after a body was found too large is read and thrown away, up to so much: most clients hear an answer
 /// only when they have sent all, and a connection that is closed before says nothing but "broken pipe".
 const LINGER_BYTES: u64 = 256 * bounds::MIB;
@@ -24,7 +33,8 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
         let most = ByteSize(most).display().iec();
         Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {most} that are possible here"))
     };
-    let declared: Option<u64> = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let declared: Option<u64> =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut stream = body.into_data_stream();
     if declared.is_some_and(|length| length > most) {
         linger(stream).await;
@@ -32,8 +42,10 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
     }
     // Room is taken as bytes come, not as they are announced.
     let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0).min(64 * 1024)).unwrap_or(0));
+    let began = Instant::now();
     loop {
-        match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
+        let left = patience(bytes.len()).saturating_sub(began.elapsed());
+        match tokio::time::timeout(SILENCE_MAX.min(left), stream.next()).await {
             Ok(None) => return Ok(bytes),
             Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > most => {
                 drop(bytes);
@@ -42,6 +54,15 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
             }
             Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
             Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Err(_) if left < SILENCE_MAX => {
+                let detail = format!(
+                    "{} bytes came in {} seconds; {} each second are expected after the first minute; nothing was enqueued",
+                    bytes.len(),
+                    began.elapsed().as_secs(),
+                    ByteSize(BYTES_PER_SECOND_MIN as u64).display().iec()
+                );
+                return Err(Problem::new(Kind::TOO_SLOW, detail));
+            }
             Err(_) => {
                 let detail = format!("nothing came for {} seconds; nothing was enqueued", SILENCE_MAX.as_secs());
                 return Err(Problem::new(Kind::TOO_SLOW, detail));
@@ -70,6 +91,11 @@ mod tests {
 
     async fn told(headers: &HeaderMap, body: &'static str, most: u64) -> String {
         format!("{:?}", read(headers, Body::from(body), most).await)
+    }
+
+    #[test]
+    fn a_large_body_may_take_longer() {
+        assert_eq!((patience(0), patience(6_400 * 1024)), (Duration::from_secs(60), Duration::from_secs(160)));
     }
 
     #[tokio::test]

@@ -95,9 +95,10 @@ fn waits_for(why: &WhyWaiting) -> Waits {
         WhyWaiting::PluginAbsent { plugin, refused: None } => {
             waits("plugin-absent", format!("there is no `{plugin}.wasm` in the plugin folder"))
         }
-        WhyWaiting::TaskAbsent { task } => {
-            waits("task-absent", format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()))
-        }
+        WhyWaiting::TaskAbsent { task } => waits(
+            "task-absent",
+            format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()),
+        ),
         WhyWaiting::Draining => waits("draining", "this host is stopping; the next one runs it".to_owned()),
     }
 }

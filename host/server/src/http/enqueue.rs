@@ -45,7 +45,9 @@ pub(crate) async fn enqueue(State(face): State<Arc<Face>>, request: HttpRequest)
     };
     match asked {
         Asked::One(request) => one(&face, request, wait).await,
-        Asked::Many(_) if wait.is_some() => Err(Problem::bad_request("`wait` is for one job; follow the jobs of an array each by its id")),
+        Asked::Many(_) if wait.is_some() => {
+            Err(Problem::bad_request("`wait` is for one job; follow the jobs of an array each by its id"))
+        }
         Asked::Many(requests) => {
             let answers = face.host.enqueue(requests).await.map_err(problem)?;
             let documents: Vec<_> = answers.iter().map(document).collect();
@@ -57,14 +59,20 @@ pub(crate) async fn enqueue(State(face): State<Arc<Face>>, request: HttpRequest)
 async fn one(face: &Face, request: Request, wait: Option<Duration>) -> Result<Response, Problem> {
     let answers = face.host.enqueue(vec![request]).await.map_err(problem)?;
     let Some(answer) = answers.first() else {
-        return Err(Problem::new(Kind::INTERNAL, "the host did not say what became of the job; look for it with GET /v1/jobs"));
+        return Err(Problem::new(
+            Kind::INTERNAL,
+            "the host did not say what became of the job; look for it with GET /v1/jobs",
+        ));
     };
     let (status, id) = match answer {
         Enqueued::Added(id) => (StatusCode::ACCEPTED, *id),
         Enqueued::Known(id) => (StatusCode::OK, *id),
         Enqueued::Discarded { holders } => {
             let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let detail = format!("its key has no free slot, and its task says that it is then not taken; the slots are held by {}", ids.join(", "));
+            let detail = format!(
+                "its key has no free slot, and its task says that it is then not taken; the slots are held by {}",
+                ids.join(", ")
+            );
             return Err(Problem::new(Kind::LANE_FULL, detail).with("holders", ids));
         }
     };
@@ -137,7 +145,10 @@ fn problem(error: EnqueueError) -> Problem {
             let problem = Problem::new(kind, rejected.to_string());
             match &rejected {
                 Rejected::Requests(problems) => {
-                    let each: Vec<_> = problems.iter().map(|(index, bad)| json!({"index": index, "detail": bad.to_string()})).collect();
+                    let each: Vec<_> = problems
+                        .iter()
+                        .map(|(index, bad)| json!({"index": index, "detail": bad.to_string()}))
+                        .collect();
                     problem.with("problems", each)
                 }
                 _ => problem,
@@ -173,11 +184,15 @@ fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<Request, Problem>
 async fn from_json(query: &EnqueueQuery, headers: &axum::http::HeaderMap, body: Body) -> Result<Asked, Problem> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if media_type.starts_with("image/") || media_type.starts_with("application/octet-stream") {
-        return Err(Problem::bad_request(format!("a body of type {media_type} is a payload; say for which task with ?task=PLUGIN/TASK")));
+        return Err(Problem::bad_request(format!(
+            "a body of type {media_type} is a payload; say for which task with ?task=PLUGIN/TASK"
+        )));
     }
     let EnqueueQuery { task: _, wait: _, key, priority, delay, at, token } = query;
     if key.is_some() || priority.is_some() || delay.is_some() || at.is_some() || token.is_some() {
-        return Err(Problem::bad_request("options in the query need `task` there too, with the payload as the body; else write them into the JSON"));
+        return Err(Problem::bad_request(
+            "options in the query need `task` there too, with the payload as the body; else write them into the JSON",
+        ));
     }
     let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
     if bytes.trim_ascii_start().starts_with(b"[") {
@@ -196,7 +211,9 @@ async fn from_json(query: &EnqueueQuery, headers: &axum::http::HeaderMap, body: 
 
 fn from_document(asked: JobAsked) -> Result<Request, String> {
     let payload = match (asked.payload, asked.payload_base64) {
-        (Some(_), Some(_)) => return Err("payload: it is given twice; use `payload` for JSON or `payload-base64` for bytes".to_owned()),
+        (Some(_), Some(_)) => {
+            return Err("payload: it is given twice; use `payload` for JSON or `payload-base64` for bytes".to_owned());
+        }
         (Some(json), None) => json.get().as_bytes().to_vec(),
         (None, Some(text)) => from_base64(&text).map_err(|error| format!("payload-base64: {error}"))?,
         (None, None) => b"null".to_vec(),

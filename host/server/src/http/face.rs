@@ -20,11 +20,14 @@ pub(crate) struct Face {
 impl Face {
     /// The id in an address.
     pub(crate) fn job_id(text: &str) -> Result<JobId, Problem> {
-        text.parse().map_err(|error: wharf_core::ids::BadId| Problem::new(Kind::JOB_UNKNOWN, error.to_string()).with("job", text))
+        text.parse().map_err(|error: wharf_core::ids::BadId| {
+            Problem::new(Kind::JOB_UNKNOWN, error.to_string()).with("job", text)
+        })
     }
 
     pub(crate) fn no_such_job(&self, id: JobId) -> Problem {
-        Problem::new(Kind::JOB_UNKNOWN, format!("there is no job {id}; finished jobs are forgotten after a while")).with("job", id.to_string())
+        Problem::new(Kind::JOB_UNKNOWN, format!("there is no job {id}; finished jobs are forgotten after a while"))
+            .with("job", id.to_string())
     }
 
     pub(crate) async fn job(&self, id: JobId) -> Result<JobView, Problem> {

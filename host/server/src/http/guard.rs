@@ -29,7 +29,8 @@ impl Guard {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).or(uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
         if self.only_loopback_names && !is_loopback_name(host) {
-            let detail = format!("the name `{host}` is not of this machine; use 127.0.0.1 or localhost, or set a token");
+            let detail =
+                format!("the name `{host}` is not of this machine; use 127.0.0.1 or localhost, or set a token");
             return Err(Problem::new(Kind::CROSS_ORIGIN, detail));
         }
         if let Some(origin) = text(header::ORIGIN)
@@ -82,7 +83,8 @@ fn is_loopback_name(host: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ pub(crate) async fn ready(State(face): State<Arc<Face>>) -> Response {
     let mut because = Vec::new();
     if vitals.draining {
         because.push("the host is stopping".to_owned());
+    } else if !vitals.alive {
+        because.push(
+            "the host runs no more jobs: a bug has ended its loop; its log says which, and it must be started again"
+                .to_owned(),
+        );
     }
     if !vitals.first_scan_done {
         because.push("plugins are still being loaded".to_owned());
@@ -51,6 +56,11 @@ pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, P
 async fn gauges(host: &Host) -> Gauges {
     let (vitals, catalog) = (host.vitals(), host.catalog());
     let mut now = Gauges::new();
+    now.plain(
+        "alive",
+        "Whether the loop that runs jobs goes on; where it does not, the host must be started again",
+        u64::from(vitals.alive),
+    );
     now.plain("attempts_running", "Attempts that run on this host", u64::from(vitals.running));
     now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
     now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);
@@ -58,7 +68,9 @@ async fn gauges(host: &Host) -> Gauges {
     let (tally, limits) = (host.tally().await, host.limits().await);
     now.plain("store_up", "Whether the store answers", u64::from(tally.is_ok() && vitals.store.is_ok()));
     if let Ok(tally) = tally {
-        let counted = |pick: fn(u64, u64) -> u64| tally.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)));
+        let counted = |pick: fn(u64, u64) -> u64| {
+            tally.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))
+        };
         now.labelled("jobs_waiting", "Jobs that wait, due or not", "task", counted(|waiting, _| waiting));
         now.labelled("jobs_running", "Jobs that run, on all hosts of the store", "task", counted(|_, running| running));
         let oldest = tally.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
@@ -68,8 +80,18 @@ async fn gauges(host: &Host) -> Gauges {
         let numbers = |pick: fn(&wharf_runner::GroupLimits) -> Option<u64>| {
             limits.iter().filter_map(move |limit| Some((limit.group.to_string(), pick(limit)?))).collect::<Vec<_>>()
         };
-        now.labelled("limit_total", "Jobs of a group that may run at once", "group", numbers(|l| l.in_force.total.map(u64::from)));
-        now.labelled("limit_per_key", "Jobs of one key that may run at once", "group", numbers(|l| l.in_force.per_key.map(u64::from)));
+        now.labelled(
+            "limit_total",
+            "Jobs of a group that may run at once",
+            "group",
+            numbers(|l| l.in_force.total.map(u64::from)),
+        );
+        now.labelled(
+            "limit_per_key",
+            "Jobs of one key that may run at once",
+            "group",
+            numbers(|l| l.in_force.per_key.map(u64::from)),
+        );
         now.labelled("limit_holders", "Jobs of a group that run", "group", numbers(|l| Some(l.running)));
     }
     now

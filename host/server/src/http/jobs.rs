@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use wharf_core::bounds;
@@ -17,6 +17,7 @@ use super::bytes::harmless_headers;
 use super::documents::{job_document, job_line};
 use super::enqueue::finished;
 use super::face::Face;
+use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::query;
 use super::wire::{Job, ListQuery, Page};
@@ -52,11 +53,15 @@ fn wanted(asked: &ListQuery) -> Result<Wanted, Problem> {
     let bad = |name: &'static str| move |error: BadId| Problem::bad_request(format!("`{name}`: {error}"));
     let states = StateName::ALL.map(StateName::as_str).join(", ");
     let state = asked.state.as_deref().map(|name| {
-        StateName::from_name(name).ok_or_else(|| Problem::bad_request(format!("`state`: `{name}` is no state; {states} are")))
+        StateName::from_name(name)
+            .ok_or_else(|| Problem::bad_request(format!("`state`: `{name}` is no state; {states} are")))
     });
     let most = asked.limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=bounds::PAGE_MAX).contains(&most) {
-        return Err(Problem::bad_request(format!("`limit`: {most} is out of bounds; 1 to {} is possible", bounds::PAGE_MAX)));
+        return Err(Problem::bad_request(format!(
+            "`limit`: {most} is out of bounds; 1 to {} is possible",
+            bounds::PAGE_MAX
+        )));
     }
     Ok(Wanted {
         state: state.transpose()?,
@@ -78,7 +83,8 @@ fn next_query(asked: &ListQuery, last: JobId) -> String {
         ("limit", limit.as_deref()),
         ("before", Some(&before)),
     ];
-    let encoded = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", super::query::encode(value?))));
+    let encoded =
+        pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", super::query::encode(value?))));
     format!("/v1/jobs?{}", encoded.collect::<Vec<_>>().join("&"))
 }
 

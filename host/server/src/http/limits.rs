@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use wharf_core::ids::{BadId, Group};
 use wharf_core::key::Key;
@@ -14,6 +14,7 @@ use wharf_core::limits::{Limits, Override};
 use wharf_runner::{GroupLimits, LimitError};
 
 use super::face::Face;
+use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::{KeyLimit, Limit, LimitNumbers};
 use super::{body, query};
@@ -51,15 +52,23 @@ async fn set(face: &Face, group: Group, key: Option<Key>, body: &[u8]) -> Result
     face.host.set_limit(change).await.map_err(|error| refused(error, &group, key.as_ref()))?;
     let all = face.host.limits().await?;
     let found = all.iter().find(|limit| limit.group == group);
-    found.map(|limit| Json(document(limit))).ok_or_else(|| Problem::new(Kind::INTERNAL, "the limit is set, but does not show"))
+    found
+        .map(|limit| Json(document(limit)))
+        .ok_or_else(|| Problem::new(Kind::INTERNAL, "the limit is set, but does not show"))
 }
 
-pub(crate) async fn clear_group(State(face): State<Arc<Face>>, Path(group): Path<String>) -> Result<StatusCode, Problem> {
+pub(crate) async fn clear_group(
+    State(face): State<Arc<Face>>,
+    Path(group): Path<String>,
+) -> Result<StatusCode, Problem> {
     let (group, _) = place(&group, None)?;
     clear(&face, group, None).await
 }
 
-pub(crate) async fn clear_key(State(face): State<Arc<Face>>, Path((group, key)): Path<(String, String)>) -> Result<StatusCode, Problem> {
+pub(crate) async fn clear_key(
+    State(face): State<Arc<Face>>,
+    Path((group, key)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
     let (group, key) = place(&group, Some(&key))?;
     clear(&face, group, key).await
 }
@@ -68,7 +77,10 @@ async fn clear(face: &Face, group: Group, key: Option<Key>) -> Result<StatusCode
     let whose = key.as_ref().map(|key| format!(" of key `{key}`")).unwrap_or_default();
     match face.host.clear_limit(group.clone(), key.clone()).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
-        Ok(false) => Err(Problem::new(Kind::LIMIT_NOT_SET, format!("no limit{whose} is set for the group `{group}`; what is declared holds"))),
+        Ok(false) => Err(Problem::new(
+            Kind::LIMIT_NOT_SET,
+            format!("no limit{whose} is set for the group `{group}`; what is declared holds"),
+        )),
         Err(error) => Err(refused(error, &group, key.as_ref())),
     }
 }
@@ -81,7 +93,9 @@ fn place(group: &str, key: Option<&str>) -> Result<(Group, Option<Key>), Problem
 fn refused(error: LimitError, group: &Group, key: Option<&Key>) -> Problem {
     // What is meant by `/words/count` is most likely the task.
     let hint = match key {
-        Some(key) if format!("{group}/{key}").parse::<Group>().is_ok() => format!("; for the task `{group}/{key}` write it as one segment: {group}%2F{key}"),
+        Some(key) if format!("{group}/{key}").parse::<Group>().is_ok() => {
+            format!("; for the task `{group}/{key}` write it as one segment: {group}%2F{key}")
+        }
         _ => String::new(),
     };
     let text = format!("{error}{hint}");
@@ -101,7 +115,11 @@ fn document(limit: &GroupLimits) -> Limit {
         total: limit.in_force.total,
         declared: numbers(limit.declared),
         set: limit.set.map(numbers),
-        keys: limit.keys.iter().map(|(key, limits)| KeyLimit { key: key.to_string(), per_key: limits.per_key }).collect(),
+        keys: limit
+            .keys
+            .iter()
+            .map(|(key, limits)| KeyLimit { key: key.to_string(), per_key: limits.per_key })
+            .collect(),
         running: limit.running,
     }
 }

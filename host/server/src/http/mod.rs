@@ -1,10 +1,12 @@
 //! The HTTP API: every route on one page.
 
 mod problem;
+mod path;
 mod bytes;
 pub(crate) mod wire;
 mod query;
 mod body;
+pub(crate) mod connections;
 mod documents;
 mod face;
 mod guard;
@@ -56,11 +58,16 @@ pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
 
 async fn no_route(request: Request) -> Problem {
     let path = request.uri().path();
-    let hint = if path.starts_with("/v1/limits/") { "; a group with a slash in its name is one segment: words%2Fcount" } else { "" };
+    let hint = if path.starts_with("/v1/limits/") {
+        "; a group with a slash in its name is one segment: words%2Fcount"
+    } else {
+        ""
+    };
     Problem::new(Kind::ROUTE_UNKNOWN, format!("there is nothing at {path}; the API begins at /v1/jobs{hint}"))
 }
 
 async fn no_method(request: Request) -> Problem {
-    let detail = format!("{} does not take {}; the `Allow` header has what it takes", request.uri().path(), request.method());
+    let detail =
+        format!("{} does not take {}; the `Allow` header has what it takes", request.uri().path(), request.method());
     Problem::new(Kind::METHOD_NOT_ALLOWED, detail)
 }

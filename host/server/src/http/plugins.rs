@@ -4,7 +4,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
@@ -13,6 +13,7 @@ use wharf_engine::Task;
 use wharf_runner::{Catalog, Loaded, Refused};
 
 use super::face::Face;
+use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::Moment;
 
@@ -83,18 +84,23 @@ pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
     let plugin = id.parse().ok().and_then(|id: PluginId| one(&catalog, &id));
     plugin.map(Json).ok_or_else(|| {
         let known: Vec<&str> = catalog.plugins().keys().map(PluginId::as_str).collect();
-        let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-        let detail = format!("there is no plugin `{id}`{}", hint.unwrap_or_else(|| "; GET /v1/plugins has all".to_owned()));
+        let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied())
+            .map(|near| format!("; did you mean `{near}`?"));
+        let detail =
+            format!("there is no plugin `{id}`{}", hint.unwrap_or_else(|| "; GET /v1/plugins has all".to_owned()));
         Problem::new(Kind::PLUGIN_UNKNOWN, detail).with("plugin", id)
     })
 }
 
 fn all(catalog: &Catalog) -> Vec<Plugin> {
     let loaded = catalog.plugins().keys().filter_map(|id| one(catalog, id));
-    let only_refused = catalog.refused().values().filter(|refused| {
-        refused.plugin.as_ref().is_none_or(|id| catalog.plugin(id).is_none())
-    });
-    loaded.chain(only_refused.map(|refused| document(refused.plugin.as_ref(), &refused.file, None, Some(refused)))).collect()
+    let only_refused = catalog
+        .refused()
+        .values()
+        .filter(|refused| refused.plugin.as_ref().is_none_or(|id| catalog.plugin(id).is_none()));
+    loaded
+        .chain(only_refused.map(|refused| document(refused.plugin.as_ref(), &refused.file, None, Some(refused))))
+        .collect()
 }
 
 fn one(catalog: &Catalog, id: &PluginId) -> Option<Plugin> {
