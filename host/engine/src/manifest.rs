@@ -102,16 +102,18 @@ impl Manifest {
         }
         let own: BTreeSet<String> = given.tasks.keys().map(|task| format!("{plugin}/{task}")).collect();
         let mut tasks = BTreeMap::new();
-        for (task, given) in given.tasks {
+        for (task, mut given) in given.tasks {
+            // A manifest's groups are its plugin's own: with limits of a shared one it could hold up another plugin's jobs.
             // What the operator says of a group is not asked about: tasks of several plugins are theirs to bind together.
-            if let Some(group) = given.limit.as_ref().and_then(|limit| limit.group.as_deref())
-                && group.contains('/')
-                && !own.contains(group)
-            {
-                problems.push(
-                    Problem::new(format!("tasks.{task}.limit.group: `{group}` is not a task of this plugin: its limits are not this manifest's to set"))
-                        .hint("name a task of its own, or a group without `/`; the operator may join it to another plugin's task in wharf.toml"),
-                );
+            if let Some(group) = given.limit.as_mut().and_then(|limit| limit.group.as_mut()) {
+                if !group.contains('/') {
+                    *group = format!("{plugin}/{group}");
+                } else if !own.contains(group) {
+                    problems.push(
+                        Problem::new(format!("tasks.{task}.limit.group: `{group}` is not a task of this plugin: its limits are not this manifest's to set"))
+                            .hint("name a task of its own, or a group without `/`; the operator may join it to another plugin's task in wharf.toml"),
+                    );
+                }
             }
             let given = overlay.get(&task).map_or_else(|| given.clone(), |over| given.clone().under(over));
             if let Some(ready) = ready(plugin, &task, given, &mut problems) {
@@ -227,7 +229,8 @@ mod tests {
         assert!(read(r#"group = "b/third""#, "").is_err());
         let group = |read: Result<Manifest, String>| read.unwrap().tasks["first"].group.to_string();
         assert_eq!(group(read(r#"group = "b/second""#, "")), "b/second");
-        assert_eq!(group(read(r#"group = "hands""#, "")), "hands");
+        assert_eq!(group(read(r#"group = "hands""#, "")), "b/hands");
+        assert_eq!(group(read("total = 1", "[tasks.first]\nlimit = { group = \"hands\" }")), "hands");
         assert_eq!(group(read("total = 1", "[tasks.first]\nlimit = { group = \"words/count\" }")), "words/count");
     }
 }
