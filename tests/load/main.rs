@@ -1,6 +1,6 @@
 //! What a host takes when nothing happens: memory and processor time with ten plugins loaded.
 //!
-//! `cargo bench -p wharf --bench load`
+//! `cargo bench --workspace --bench load`
 
 #[path = "../harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the harness serves the tests, too")]

@@ -4,7 +4,7 @@
 //! The third figure is the floor handed to other threads and back, as the engine must do it to keep guests apart
 //! from the host's own work: what is above it is the engine's.
 //!
-//! `cargo bench -p wharf-engine --bench call`
+//! `cargo bench --workspace --bench call`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Jobs a second of a whole host: enqueued, run in a fresh sandbox each, recorded. `cargo bench -p wharf-runner`.
+//! Jobs a second of a whole host: enqueued, run in a fresh sandbox each, recorded. `cargo bench --workspace --bench jobs`.
 //!
 //! The memory store shows what the loop and the engine can carry; SQLite what is left of it when all is durable.
 

@@ -1,6 +1,6 @@
 //! What a claim costs with few and with many waiting jobs, and how many jobs go through the store in a second.
 //!
-//! `cargo bench -p wharf-store` prints the tables; `-- 1000 50000` those of claims with so many waiting,
+//! `cargo bench --workspace --bench claim` prints the tables; `-- 1000 50000` those of claims with so many waiting,
 //! `-- rate` that of jobs a second.
 //! Every figure is of SQLite with `synchronous = FULL`: each round ends on the disk.
 //!

@@ -53,7 +53,7 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::Upkeep { reclaimed, forgotten, took } => debug!(reclaimed, forgotten, ?took, "upkeep"),
         Notice::DrainBegan { patience, running } => drain_began(*patience, *running),
         Notice::DrainEnded => info!("stopped"),
-        Notice::HostFault { doing, why } => error!(doing, why, "a bug of the host; it goes on"),
+        Notice::HostFault { doing, why } => error!(doing, why, "a bug of the host: please report it"),
     }
 }
 
