@@ -73,7 +73,7 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Unknown => f.write_str("there is no such job"),
             Refusal::Stale => f.write_str("the job is no longer with this attempt"),
-            Refusal::Finished(state) => write!(f, "the job is over: it is {}", state.as_str()),
+            Refusal::Finished(state) => write!(f, "the job is over already ({})", state.as_str()),
             Refusal::NotFinished(state) => {
                 write!(f, "only a failed or cancelled job can be tried again; this one is {}", state.as_str())
             }

@@ -39,8 +39,8 @@ pub struct Settings {
 #[error("the engine cannot be started: {0}")]
 pub struct EngineError(String);
 
-/// Runs guests on threads of its own. Everything else, such as their timers and their HTTP requests,
-/// happens on the runtime on which the engine was made: a guest that computes never delays it.
+/// Runs guests on threads of its own. The clocks that end them, and their HTTP requests, are on the runtime on which
+/// the engine was made: a guest that computes never delays those. A guest's own sleep ends on the guests' threads.
 pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) compile: Compile,

@@ -64,7 +64,7 @@ pub enum Notice {
         job: JobId,
         lines: u64,
     },
-    /// A plugin is being made ready; where it must be compiled, this comes again as the compiler gets on.
+    /// A plugin is being made ready; told once for each step that it comes to.
     PluginLoading {
         plugin: PluginId,
         step: Progress,
