@@ -143,6 +143,7 @@ fn ready(
         due: after.max(request.at).filter(|due| *due > now),
         token: token.flatten(),
         on_conflict: task.on_conflict,
+        batch: None,
     })
 }
 

@@ -223,6 +223,7 @@ impl Queue {
             lane: new.lane,
             priority: new.priority,
             token: new.token,
+            batch: new.batch,
             payload: new.payload,
             standing: Standing::new(new.due.unwrap_or(now)),
             enqueued_at: now,
@@ -355,6 +356,7 @@ impl Store for MemoryStore {
                 && wanted.state.is_none_or(|state| job.standing.state.name() == state)
                 && wanted.task.as_ref().is_none_or(|task| job.task == *task)
                 && (wanted.key.is_none() || job.lane.key == wanted.key)
+                && wanted.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
         let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
         let mut jobs: Vec<Job> = newest_first.filter(fits).take(most + 1).map(bare).collect();

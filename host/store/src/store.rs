@@ -133,6 +133,8 @@ pub struct Wanted {
     pub state: Option<StateName>,
     pub task: Option<TaskName>,
     pub key: Option<Key>,
+    /// Only jobs of this durable broadcast.
+    pub batch: Option<JobId>,
     /// Only jobs with a lower id: the last one of the page before.
     pub before: Option<JobId>,
     /// 1 to `bounds::PAGE_MAX`.

@@ -131,6 +131,7 @@ impl Waiting for Desk<'_> {
             task: job.task.clone(),
             lane: job.lane.clone(),
             payload: job.payload.clone(),
+            batch: job.batch.clone(),
             failures: standing.failures,
             due: ready.due,
             claimed_at: self.now,

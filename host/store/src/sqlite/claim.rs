@@ -15,7 +15,7 @@ use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::ledger::{LaneRow, Ledger};
-use super::rows::{bytes, damaged, job_id, key_of, micros, moment, signed};
+use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, signed};
 use crate::store::{Claim, Claimed};
 
 impl Ledger {
@@ -202,9 +202,9 @@ impl Waiting for Desk<'_> {
     fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
         let id = signed(ready.id.number());
         let mut read = self.ledger.conn.prepare_cached(
-            "SELECT attempt, failures, crashes, payload FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
+            "SELECT attempt, failures, crashes, payload, batch, topic FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
         )?;
-        let (before, payload) = read.query_row([id], |row| {
+        let (before, payload, batch) = read.query_row([id], |row| {
             let standing = Standing {
                 state: State::Waiting { due: ready.due },
                 attempt: row.get(0)?,
@@ -212,7 +212,7 @@ impl Waiting for Desk<'_> {
                 crashes: row.get(2)?,
                 cancel_asked: false,
             };
-            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default()))
+            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default(), batch(row)?))
         })?;
         drop(read);
         let until = self.now + self.claim.lease;
@@ -238,6 +238,7 @@ impl Waiting for Desk<'_> {
             task: line.task.clone(),
             lane: line.lane.clone(),
             payload,
+            batch,
             failures: before.failures,
             due: ready.due,
             claimed_at: self.now,

@@ -141,6 +141,7 @@ impl Stage {
             due: None,
             token: None,
             on_conflict: OnConflict::Wait,
+            batch: None,
         }
     }
 

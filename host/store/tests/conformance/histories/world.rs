@@ -14,7 +14,7 @@ use wharf_store::{
     Claim, Claimed, Inserted, MemoryStore, Page, Recorded, Renewed, Seen, SqliteStore, Store, Tally, Wanted,
 };
 
-use super::operation::Operation;
+use super::operation::{BATCHES, Operation};
 use crate::stage::{COUNT, HandClock, LEASE, LIST, MAKE, at_most, group, task};
 
 pub(super) struct World {
@@ -226,6 +226,9 @@ impl World {
             let of_state = Wanted { state: Some(state), most: 1000, ..Wanted::default() };
             pages.push(store.jobs(Wanted { task, key, ..of_state.clone() }).await.unwrap());
             pages.push(store.jobs(of_state).await.unwrap());
+        }
+        for batch in BATCHES.map(JobId::from_number) {
+            pages.push(store.jobs(Wanted { batch, most: 1000, ..Wanted::default() }).await.unwrap());
         }
         let (mut seen, mut entries) = (Vec::new(), Vec::new());
         for job in jobs {
