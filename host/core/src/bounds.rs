@@ -96,6 +96,16 @@ pub const ATTEMPTS_DEFAULT: u32 = 256;
 /// Six memory mappings each; the kernel's default map count ends near 10,900.
 pub const ATTEMPTS_MAX: u32 = 8000;
 
+// Broadcasts.
+/// For the whole, where nobody says how long.
+pub const BROADCAST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+pub const BROADCAST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Of one depth, open at the same time; the next one is refused.
+pub const BROADCASTS_DEFAULT: u32 = 64;
+pub const BROADCASTS_MAX: u32 = 1024;
+/// Of all replies to one broadcast; one that does not fit any more is not kept.
+pub const REPLIES_BYTES_MAX: u64 = 64 * MIB;
+
 // Outbound HTTP of plugins.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Names looked up at once, by all attempts of the process.

@@ -30,9 +30,12 @@ const fn with_memories(more_memories: u32, guest: Guest) -> Guest {
     Guest { more_memories, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 9] = [
+pub(crate) const GUESTS: [Guest; 12] = [
     guest("words"),
     guest("thumbnail"),
+    guest("word-index"),
+    guest("link-check"),
+    guest("summary"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),
     with_memories(16, made_from("villain", "villain-memories")),

@@ -49,6 +49,9 @@ macro_rules! for_each_plugin {
     ($each:ident) => {
         $each!(words);
         $each!(thumbnail);
+        $each!(word_index);
+        $each!(link_check);
+        $each!(summary);
         $each!(villain);
         $each!(villain_http);
         $each!(villain_memories);

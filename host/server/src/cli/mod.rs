@@ -8,6 +8,7 @@ mod client;
 mod progress;
 mod follow;
 mod jobs;
+mod broadcast;
 mod plugins;
 mod limits;
 mod settings;
@@ -50,6 +51,8 @@ enum Command {
     /// Enqueue jobs on a running host, look at them, follow them
     #[command(subcommand)]
     Job(jobs::Command),
+    /// Call every subscriber of a topic, and show what each of them answers
+    Broadcast(broadcast::Send),
     /// See the plugins of a running host
     #[command(subcommand)]
     Plugin(plugins::Command),
@@ -139,6 +142,7 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
+        Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
         Command::Config => settings::show(&given, json),

@@ -149,6 +149,7 @@ fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
 fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
     Ok(wharf_engine::Settings {
         attempts: settings.attempts_at_once,
+        broadcast_calls: settings.broadcast_calls,
         guest_threads: settings.guest_threads as usize,
         cache_dir: settings.cache_dir.clone(),
         compile: compile_in_child()?,
@@ -176,6 +177,7 @@ async fn host(
         node: NodeId(fastrand::u64(1..)),
         plugins_dir: dir.clone(),
         attempts: settings.attempts_at_once,
+        broadcasts: settings.broadcasts_at_once,
         lease: settings.lease,
         lease_margin: settings.lease_margin,
         cancel_grace: settings.cancel_grace,

@@ -13,6 +13,7 @@ mod guard;
 mod enqueue;
 mod jobs;
 mod events;
+mod broadcasts;
 pub(crate) mod plugins;
 mod limits;
 mod health;
@@ -41,6 +42,7 @@ pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
         .route("/v1/jobs/{id}/events", get(events::events))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/broadcasts/{topic}", post(broadcasts::send).get(broadcasts::show))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{id}", get(plugins::show))
         .route("/v1/limits", get(limits::list))
