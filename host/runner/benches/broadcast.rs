@@ -13,7 +13,7 @@ use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::job::Stream;
 use wharf_core::rollcall::{Answer, Mode, Reply};
-use wharf_engine::{Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, Share};
+use wharf_engine::{Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin};
 use wharf_runner::{Broadcast, Host, Parts, Settings};
 use wharf_store::{MemoryStore, SystemClock};
 
@@ -129,8 +129,7 @@ async fn call(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &'static [u8]
     let receive = plugin.manifest.receive.as_ref().expect("it subscribes");
     let asked = Asked::Message { id: "1".into(), topic: "villain.bench".into(), payload: payload.into() };
     let call = Call { asked, allowance: Allowance::of(&receive.task) };
-    let share = Share::Broadcasts { depth: 1 };
-    let ended = engine.call(share, Arc::clone(plugin), call, Arc::new(Nobody), Control::new()).await;
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Nobody), Control::new()).await;
     assert!(ended.outcome.report().is_empty(), "{:?}", ended.outcome);
 }
 

@@ -438,8 +438,11 @@ impl Host {
         // What jobs broadcast is over when they are; what people do gets the patience.
         let broadcasts = tokio::time::timeout(patience, self.0.broadcasts.ended());
         let mut load = self.0.load.clone();
-        // Closed when the loop has ended some other way.
-        let _ = tokio::join!(load.wait_for(|load| load.stopped), broadcasts);
+        let loop_ended = async {
+            // Closed when the loop has ended some other way.
+            let _ = load.wait_for(|load| load.stopped).await;
+        };
+        let _ = tokio::join!(loop_ended, broadcasts);
         self.end().await;
         (self.0.shared.tell)(&Notice::DrainEnded);
     }

@@ -73,7 +73,7 @@ impl Settings {
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
             guest_threads: read.number("attempts.guest-threads", GUEST_THREADS_MAX),
             broadcasts_at_once: read.number("broadcasts.at-once", bounds::BROADCASTS_MAX),
-            broadcast_calls: read.number("broadcasts.calls", bounds::ATTEMPTS_MAX),
+            broadcast_calls: read.number("broadcasts.calls", bounds::BROADCAST_CALLS_MAX),
             cancel_grace: read.duration("attempts.cancel-grace", Duration::ZERO, DAY),
             drain_patience: read.duration("attempts.drain-patience", Duration::ZERO, DAY),
             lease: read.duration("lease.length", millis(1000), DAY),
