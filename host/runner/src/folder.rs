@@ -319,6 +319,7 @@ impl State {
                         version: plugin.manifest.version.clone(),
                         digest: plugin.digest.clone(),
                         tasks: plugin.manifest.tasks.len(),
+                        topics: plugin.manifest.topics.len(),
                         took,
                     });
                     self.plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });

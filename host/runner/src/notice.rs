@@ -93,6 +93,7 @@ pub enum Notice {
         version: String,
         digest: String,
         tasks: usize,
+        topics: usize,
         took: Duration,
     },
     /// A file is not a plugin that can run. `kept` says that the version loaded before goes on.

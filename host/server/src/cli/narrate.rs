@@ -32,9 +32,13 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
             progress.say(&format!("{plugin}: {}", step_text(*step)));
             debug!(%plugin, step = step_text(*step), "plugin loading");
         }
-        Notice::PluginLoaded { plugin, version, digest, tasks, took } => {
+        Notice::PluginLoaded { plugin, version, digest, tasks, topics, took } => {
             let digest = digest.get(..12).unwrap_or(digest);
-            info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", counted(*tasks as u64, "task"));
+            let offers =
+                [(*tasks, "task"), (*topics, "topic")].map(|(count, what)| (counted(count as u64, what), count));
+            let offers: Vec<String> =
+                offers.into_iter().filter(|(_, count)| *count > 0).map(|(text, _)| text).collect();
+            info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", offers.join(", "));
         }
         Notice::PluginRefused { file, why, kept } => {
             let kept = if *kept { "; the version loaded before goes on" } else { "" };
