@@ -14,6 +14,7 @@ use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 
+use crate::alike::Alike;
 use crate::cache::Cache;
 use crate::call::{Asked, Attending, Call, Ended};
 use crate::compile::Compile;
@@ -57,6 +58,7 @@ pub struct Engine {
     /// Held while a plugin describes itself.
     pub(crate) describing: Semaphore,
     pub(crate) home: Handle,
+    pub(crate) alike: Alike,
     sync: Side,
     /// Made when the first plugin needs it.
     concurrent: OnceLock<Result<Side, String>>,
@@ -133,6 +135,7 @@ impl Engine {
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
             describing: Semaphore::new(pool::DESCRIBING_MAX as usize),
             home: Handle::current(),
+            alike: Alike::default(),
             sync,
             concurrent: OnceLock::new(),
             ticker,

@@ -21,6 +21,7 @@ mod outbound;
 mod sandbox;
 mod imports;
 mod linked;
+mod alike;
 mod pool;
 mod cache;
 mod compile;
