@@ -185,4 +185,6 @@ pub enum OpenError {
     TakeNewerHost { file: String, found: i64, known: i64 },
     #[error("could not open {file}: {reason}")]
     MendFile { file: String, reason: String },
+    #[error("could not open {address}: {reason}")]
+    MendDatabase { address: String, reason: String },
 }

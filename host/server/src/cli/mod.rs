@@ -97,7 +97,7 @@ struct ServeFlags {
     /// Where to listen [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where jobs are kept: sqlite:FILE or memory: [default: sqlite:wharf.db]
+    /// Where jobs are kept: sqlite:FILE, postgres://… or memory: [default: sqlite:wharf.db]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
     /// The folder of the plugins [default: plugins]

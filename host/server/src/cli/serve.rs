@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use wharf_core::ids::NodeId;
 use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
-use wharf_store::{Store, SystemClock};
+use wharf_store::{Store, SystemClock, without_password};
 
 use super::ending::{Ending, Exit};
 use super::local::{compile_in_child, runtime};
@@ -62,7 +62,7 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
         "wharf {} listens on http://{address}, plugins in {}, jobs in {}",
         env!("CARGO_PKG_VERSION"),
         settings.plugins_dir.display(),
-        settings.store
+        without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
     let face = Arc::new(Face { host: host.clone(), metrics, stopping: stopping.clone() });
@@ -94,8 +94,7 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
 
 /// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
 async fn start(settings: &Settings, metrics: Arc<Metrics>, progress: Arc<Progress>) -> anyhow::Result<Host> {
-    let address = settings.store.clone();
-    let store = spawn_blocking(move || store(&address)).await.context("the store could not be opened")??;
+    let store = store(&settings.store).await?;
     let wanted = engine_settings(settings)?;
     let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
     Ok(host(settings, Parts { store, engine }, metrics, progress).await?)
@@ -142,8 +141,9 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
     })
 }
 
-fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
-    wharf_store::open(address, Arc::new(SystemClock)).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
+async fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
+    let opened = wharf_store::open(address, Arc::new(SystemClock)).await;
+    opened.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
 fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
