@@ -7,6 +7,7 @@ mod change;
 mod conflict;
 mod why;
 mod page;
+mod roster;
 mod memory;
 mod sqlite;
 mod postgres;

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, JobIds};
+use wharf_core::ids::{JobId, JobIds, NodeId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
@@ -35,6 +36,7 @@ mod record;
 mod page;
 mod claim;
 mod lease;
+mod nodes;
 mod nudge;
 mod writer;
 
@@ -48,7 +50,10 @@ use writer::{Desk, Done, Wish, Writer};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
 pub struct PostgresStore {
+    /// For what must not wait: the writer, renewals.
     sessions: Sessions,
+    /// For questions: however many are asked, no lease is lost for it.
+    readers: Sessions,
     time: Time,
     /// Locked for one addition, never across an await.
     ids: Mutex<JobIds>,
@@ -57,6 +62,11 @@ pub struct PostgresStore {
     shown: String,
     _talk: Talk,
 }
+
+/// Connections for writing, renewing and telling others.
+const URGENT: usize = 4;
+/// For a new job: longer than any fault that mends itself, shorter than people wait.
+const INSERT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tasks that end with the store.
 struct Talk(Vec<tokio::task::JoinHandle<()>>);
@@ -92,7 +102,8 @@ impl PostgresStore {
 
     async fn with_time(address: &str, time: Time) -> Result<PostgresStore, OpenError> {
         let address = Address::parse(address)?;
-        let sessions = Sessions::of(&address)?;
+        let sessions = Sessions::of(&address, URGENT)?;
+        let readers = Sessions::of(&address, address.pool)?;
         schema::prepare(&sessions, &address).await?;
         let ids = source(&sessions, &time)
             .await
@@ -111,6 +122,7 @@ impl PostgresStore {
         let writer = Writer::start(desk);
         Ok(PostgresStore {
             sessions,
+            readers,
             time,
             ids: Mutex::new(ids),
             nudger,
@@ -127,6 +139,10 @@ impl PostgresStore {
     /// A session for one question; `refuse` says what its failure means.
     async fn session(&self) -> Result<Session, StoreError> {
         self.sessions.session().await.map_err(|fault| self.refuse(&fault))
+    }
+
+    async fn reader(&self) -> Result<Session, StoreError> {
+        self.readers.session().await.map_err(|fault| self.refuse(&fault))
     }
 
     fn refuse(&self, fault: &Fault) -> StoreError {
@@ -171,7 +187,14 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        match self.write(Wish::Insert(jobs, declared)).await? {
+        let known = tokio::time::timeout(INSERT_PATIENCE, self.write(Wish::Insert(jobs, declared))).await;
+        let unknown = |_| {
+            StoreError::Busy(format!(
+                "{}: no answer; ask again with the same token, lest it be enqueued twice",
+                self.shown
+            ))
+        };
+        match known.map_err(unknown)?? {
             Done::Inserted(inserted) => Ok(inserted),
             other => Err(confused(&other)),
         }
@@ -211,31 +234,31 @@ impl Store for PostgresStore {
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let job = read::job(&session, id, &declared, self.now()).await;
         self.answer(session, job)
     }
 
     async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let jobs = read::jobs(&session, &wanted).await;
         self.answer(session, jobs)
     }
 
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let entries = read::entries(&session, id, after, most).await;
         self.answer(session, entries)
     }
 
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let forgotten = lease::forget(&session, before, most).await;
         self.answer(session, forgotten)
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let overrides = read::overrides(&session).await;
         self.answer(session, overrides)
     }
@@ -248,9 +271,33 @@ impl Store for PostgresStore {
     }
 
     async fn tally(&self) -> Result<Tally, StoreError> {
-        let session = self.session().await?;
+        let session = self.reader().await?;
         let tally = read::tally(&session, self.now()).await;
         self.answer(session, tally)
+    }
+
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let announced = nodes::announce(&session, &self.time, &node, silent).await;
+        self.answer(session, announced)
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let left = nodes::leave(&session, node).await;
+        self.answer(session, left)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        let session = self.reader().await?;
+        let nodes = nodes::all(&session).await;
+        self.answer(session, nodes)
+    }
+
+    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        let session = self.session().await?;
+        let asked = nodes::asked_to_end(&session, node).await;
+        self.answer(session, asked).map(Some)
     }
 
     fn nudges(&self) -> Nudges {

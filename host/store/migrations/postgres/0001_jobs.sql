@@ -46,6 +46,7 @@ CREATE TABLE wharf.jobs (
 -- Each index holds only the jobs that its question is about: a job is in one or two of them at a time.
 CREATE INDEX jobs_ready ON wharf.jobs (line, priority DESC, due, id) WHERE state = 1;
 CREATE INDEX jobs_running ON wharf.jobs (grp, key) WHERE state = 2;
+CREATE INDEX jobs_asked_to_end ON wharf.jobs (node) WHERE state = 2 AND cancel_asked;
 CREATE INDEX jobs_delayed ON wharf.jobs (due, id) WHERE state = 0;
 CREATE INDEX jobs_delayed_lane ON wharf.jobs (grp, key) WHERE state = 0;
 CREATE INDEX jobs_finished ON wharf.jobs (finished_at, id) WHERE state >= 3;
@@ -106,6 +107,21 @@ CREATE TABLE wharf.overrides (
     per_key bigint,
     total bigint,
     PRIMARY KEY (grp, key)
+);
+
+-- The hosts that share this database, each as it announced itself.
+CREATE TABLE wharf.nodes (
+    id bigint PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    version text NOT NULL,
+    started bigint NOT NULL,
+    seen bigint NOT NULL,
+    capacity bigint NOT NULL,
+    running bigint NOT NULL,
+    draining boolean NOT NULL,
+    plugins text[] NOT NULL,            -- one element of each for each plugin
+    versions text[] NOT NULL,
+    digests text[] NOT NULL
 );
 
 -- The highest id of a job that was forgotten: ids are never used twice.

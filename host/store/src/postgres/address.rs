@@ -12,7 +12,7 @@ use crate::store::OpenError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server that is gone without a word is noticed by then.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
-/// Connections of one host, unless the address says otherwise. Few: one writes, a few read, one renews, one listens.
+/// Connections of one host for questions, unless the address says otherwise. Up to five more write, renew and listen.
 const POOL: usize = 8;
 
 /// The address of a store in PostgreSQL, taken apart.

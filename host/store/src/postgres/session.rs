@@ -102,7 +102,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn of(address: &Address) -> Result<Sessions, OpenError> {
+    pub(super) fn of(address: &Address, size: usize) -> Result<Sessions, OpenError> {
         let mend = |reason: String| OpenError::MendAddress { address: address.shown.clone(), reason };
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = if address.wants_tls() {
@@ -113,7 +113,7 @@ impl Sessions {
             Manager::from_config(address.config.clone(), NoTls, config)
         };
         let pool = Pool::builder(manager)
-            .max_size(address.pool)
+            .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(PLACE_PATIENCE))
             .build()
