@@ -37,6 +37,8 @@ pub const REPORT_BYTES_MAX: u64 = 16 * KIB;
 pub const BATCH_JOBS_MAX: usize = 10_000;
 /// Bytes of payload in one request, and in what one attempt enqueues.
 pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
+/// Bytes of payload in one claim; its first job may be larger.
+pub const CLAIM_BYTES_MAX: u64 = 64 * MIB;
 
 // What waits between an attempt and the store; a chunk waits for room, a log line is dropped.
 pub const UNWRITTEN_BYTES_MAX: u64 = 2 * MIB;
@@ -143,6 +145,7 @@ const _: () = {
     assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
     assert!(OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX, "a payload can cross");
     assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX, "any job can be claimed");
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
     assert!(

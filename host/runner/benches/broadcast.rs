@@ -41,6 +41,8 @@ async fn main() {
     })
     .expect("an engine");
     let settings = Settings {
+        name: "here".to_owned(),
+        version: "0".to_owned(),
         node: NodeId(1),
         plugins_dir: plugins,
         attempts: bounds::ATTEMPTS_DEFAULT,

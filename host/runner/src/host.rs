@@ -17,6 +17,7 @@ use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Key;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::Override;
+use wharf_core::node::Node;
 use wharf_core::planner::{self, Input, Planner};
 use wharf_core::topic::Topic;
 use wharf_engine::{Engine, PluginSettings};
@@ -32,6 +33,7 @@ use crate::insert::Inserting;
 use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::{Notice, Tell};
 use crate::request::{Rejected, Request, prepare};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::upkeep::{self, Upkeep};
 use crate::waiting::{JobView, why_waiting};
@@ -45,6 +47,9 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node: NodeId,
+    /// How people call this node, and the version of its host.
+    pub name: String,
+    pub version: String,
     /// Must exist.
     pub plugins_dir: PathBuf,
     /// At once; the engine may have room for fewer.
@@ -138,6 +143,7 @@ const STOP_NOW_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Host(Arc<Inner>);
 
 struct Inner {
+    node: NodeId,
     shared: Shared,
     inserting: Inserting,
     broadcasts: Arc<Broadcasts>,
@@ -217,8 +223,23 @@ impl Host {
             Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
         let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
         shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
+        let roster = Arc::new(Roster {
+            id: settings.node,
+            name: settings.name,
+            version: settings.version,
+            capacity,
+            started: shared.store.now(),
+            load: load.clone(),
+            words,
+            stopping: stopping.clone(),
+            shared: shared.clone(),
+        });
+        let announcing = Arc::clone(&roster).announce();
+        shared.tasks.spawn(watched("announcing this node", announcing, Arc::clone(&shared.tell)));
+        shared.tasks.spawn(watched("hearing other nodes", roster.hear(), Arc::clone(&shared.tell)));
+        let node = settings.node;
         let _end = stopping.clone().drop_guard();
-        let inner = Inner { shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end };
+        let inner = Inner { node, shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end };
         Ok(Host(Arc::new(inner)))
     }
 
@@ -408,6 +429,19 @@ impl Host {
         Ok(cleared)
     }
 
+    /// The nodes that share the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        self.0.shared.store.nodes().await
+    }
+
+    /// Which of the nodes this is.
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
     /// Counts for people and metrics.
     ///
     /// # Errors
@@ -456,6 +490,8 @@ impl Host {
     /// Ends what else runs, so that nothing holds the store any more but handles of the host.
     async fn end(&self) {
         self.0.stopping.cancel();
+        // The others would see by themselves that it is silent.
+        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.store.leave(self.0.node)).await;
         self.0.shared.tasks.close();
         let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.tasks.wait()).await;
     }

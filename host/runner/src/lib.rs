@@ -15,6 +15,7 @@ mod dispatch;
 mod listing;
 mod folder;
 mod upkeep;
+mod roster;
 mod limits;
 mod waiting;
 mod host;

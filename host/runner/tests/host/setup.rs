@@ -76,6 +76,8 @@ impl Setup {
         })
         .unwrap();
         let settings = Settings {
+            name: "here".to_owned(),
+            version: "0".to_owned(),
             node: NodeId(rand()),
             plugins_dir: self.plugins(),
             attempts: self.attempts,

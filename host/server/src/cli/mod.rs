@@ -11,6 +11,7 @@ mod jobs;
 mod broadcast;
 mod plugins;
 mod limits;
+mod nodes;
 mod settings;
 mod local;
 mod check;
@@ -59,6 +60,9 @@ enum Command {
     /// See and change how many jobs run at once
     #[command(subcommand)]
     Limit(limits::Command),
+    /// See the hosts that share the store
+    #[command(subcommand)]
+    Node(nodes::Command),
     /// Print the settings that hold, each with where it comes from, and every hard bound
     Config,
     /// Print a completion script: wharf completion bash > /etc/bash_completion.d/wharf
@@ -97,7 +101,7 @@ struct ServeFlags {
     /// Where to listen [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where jobs are kept: sqlite:FILE or memory: [default: sqlite:wharf.db]
+    /// Where jobs are kept: sqlite:FILE, postgres://… or memory: [default: sqlite:wharf.db]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
     /// The folder of the plugins [default: plugins]
@@ -145,6 +149,7 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
+        Command::Node(command) => command.run(&client(), json),
         Command::Config => settings::show(&given, json),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(Exit::Done),
     }

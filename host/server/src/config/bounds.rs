@@ -30,6 +30,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("report-bytes-max", bytes(hard::REPORT_BYTES_MAX)),
         ("batch-jobs-max", hard::BATCH_JOBS_MAX.to_string()),
         ("batch-bytes-max", bytes(hard::BATCH_BYTES_MAX)),
+        ("claim-bytes-max", bytes(hard::CLAIM_BYTES_MAX)),
         ("unwritten-bytes-max", bytes(hard::UNWRITTEN_BYTES_MAX)),
         ("unwritten-entries-max", hard::UNWRITTEN_ENTRIES_MAX.to_string()),
         ("memory-bytes-max", bytes(hard::MEMORY_BYTES_MAX)),

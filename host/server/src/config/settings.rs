@@ -148,7 +148,11 @@ fn token(text: &str) -> Result<Option<String>, String> {
 }
 
 fn store(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() { Err("it is empty; sqlite:FILE or memory: is possible") } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err("it is empty; sqlite:FILE, postgres://… or memory: is possible")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {

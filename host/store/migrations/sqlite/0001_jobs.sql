@@ -26,7 +26,8 @@ CREATE TABLE jobs (
     lease_until INTEGER,
     token TEXT,
     batch INTEGER,                      -- of which durable broadcast it is, and the topic of that; null in all other jobs
-    topic TEXT
+    topic TEXT,
+    bytes INTEGER NOT NULL              -- of the payload
 );
 
 -- Each index holds only the jobs that its question is about: a job is in one or two of them at a time.

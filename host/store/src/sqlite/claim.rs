@@ -35,8 +35,8 @@ impl Ledger {
             places: HashMap::new(),
             leased: Vec::new(),
         };
-        admit(&mut desk, &claim.tasks, &limits, claim.free)?;
-        Ok(Claimed { leased: desk.leased, wake_at })
+        let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
+        Ok(Claimed { leased: desk.leased, wake_at: if admitted.cut { Some(now) } else { wake_at } })
     }
 
     /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
@@ -177,10 +177,12 @@ impl Waiting for Desk<'_> {
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
         let line = self.number(lane, task)?;
         let mut find = self.ledger.conn.prepare_cached(
-            "SELECT id, priority, due FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC, due, id LIMIT ?2",
+            "SELECT id, priority, due, bytes FROM jobs WHERE state = 1 AND line = ?1
+             ORDER BY priority DESC, due, id LIMIT ?2",
         )?;
         let heads = find.query_map(params![line, most], |row| {
-            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")? })
+            let bytes = row.get::<_, i64>(3)? as u64;
+            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")?, bytes })
         })?;
         heads.collect()
     }
