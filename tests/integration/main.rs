@@ -6,6 +6,7 @@ mod harness;
 mod bad_input;
 mod broadcasts;
 mod cli;
+mod cluster_broadcasts;
 mod durable_broadcasts;
 mod faces;
 mod jobs;

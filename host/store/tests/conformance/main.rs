@@ -10,6 +10,7 @@ mod lease;
 mod record;
 mod read;
 mod nudge;
+mod letters;
 mod regressions;
 mod sqlite;
 mod postgres;
