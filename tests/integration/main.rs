@@ -4,8 +4,12 @@
 mod harness;
 
 mod bad_input;
+#[path = "../chaos/mod.rs"]
+mod chaos;
+
 mod broadcasts;
 mod cli;
+mod cluster;
 mod durable_broadcasts;
 mod faces;
 mod jobs;
