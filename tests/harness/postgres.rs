@@ -94,11 +94,6 @@ impl Postgres {
         fresh(&self.address)
     }
 
-    /// The address as other programs take it.
-    pub(crate) fn plain_address(&self) -> String {
-        self.address.clone()
-    }
-
     /// The address for a role and a schema that are there.
     pub(crate) fn address_of(&self, role: &str, schema: &str) -> String {
         format!("{}?schema={schema}", self.address.replacen("//wharf@", &format!("//{role}@"), 1))

@@ -7,7 +7,8 @@ use wharf_core::node::{Carried, Node};
 use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
-    let carried = Carried { plugin: "words".parse().unwrap(), version: "1.2.0".into(), digest: "ab".repeat(32) };
+    let carried =
+        Carried { plugin: "words".parse().unwrap(), version: "1.2.0".into(), digest: "ab".repeat(32), topics: vec![] };
     Node {
         id: NodeId(id),
         name: name.to_owned(),
