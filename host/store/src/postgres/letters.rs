@@ -76,6 +76,8 @@ pub(super) async fn post(session: &Session, time: &Time, letter: &Letter) -> Res
     );
     let (now, from, to) = (time.given(), signed(letter.from.0), signed(letter.to.0));
     let (broadcast, of) = (signed(letter.broadcast.number()), columns(&letter.about));
+    // A guest may say what PostgreSQL does not take for text.
+    let said = of.said.map(|said| said.replace('\0', "\u{fffd}"));
     let args = [
         (&now as _, Type::INT8),
         (&from as _, Type::INT8),
@@ -87,7 +89,7 @@ pub(super) async fn post(session: &Session, time: &Time, letter: &Letter) -> Res
         (&of.until as _, Type::INT8),
         (&of.depth as _, Type::INT8),
         (&of.chain as _, Type::TEXT_ARRAY),
-        (&of.said as _, Type::TEXT),
+        (&said as _, Type::TEXT),
         (&of.after as _, Type::INT8),
         (&of.body as _, Type::BYTEA),
     ];
