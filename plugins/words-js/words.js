@@ -2,6 +2,7 @@
 
 import attempt from "wharf:plugin/attempt@0.1.0";
 import { manifest as text } from "./manifest.js";
+import { log, sleep } from "./system.js";
 import { fromUtf8, toUtf8 } from "./utf8.js";
 
 export const manifest = { describe: () => text };
@@ -32,7 +33,7 @@ function count(order) {
     totals.words += words;
     emit({ line: totals.lines, words });
     attempt.progress(totals.lines / all.length, `line ${totals.lines} of ${all.length}`);
-    pause(order["pause-ms"] ?? 0);
+    if (order["pause-ms"]) sleep(order["pause-ms"]);
   }
   return totals;
 }
@@ -48,7 +49,7 @@ const wordsOf = (line) => line.match(/\P{White_Space}+/gu)?.length ?? 0;
 
 // Fails as the order asks: to see what the host makes of it.
 function fail(how) {
-  console.error(`failing on request: ${how}`);
+  log(`failing on request: ${how}`);
   switch (how) {
     case "retry":
       throw { tag: "retry", val: "asked to fail" };
@@ -84,9 +85,3 @@ function emit(value) {
 }
 
 const json = (value) => toUtf8(JSON.stringify(value) + "\n");
-
-// QuickJS has no timers, and sync handlers could not wait for one: this burns the attempt's processor time.
-function pause(ms) {
-  const end = Date.now() + ms;
-  while (Date.now() < end);
-}

@@ -3,13 +3,15 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import attempt
 from wit_world.imports.types import Failure_Discard, Failure_Retry, Failure_RetryAfter, Job, Message
 
-from manifest import MANIFEST
+# Read while the component is built: each call begins with this module as it was then.
+MANIFEST = Path(__file__).with_name("manifest.toml").read_text()
 
 
 class Manifest(exports.Manifest):
