@@ -65,6 +65,8 @@ pub const RANDOM_BYTES_MAX: u64 = MIB;
 pub const TICK: Duration = Duration::from_millis(1);
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Of one subscriber's answer to a broadcast.
+pub const RECEIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
 /// From the request to cancel until the sandbox is stopped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -87,6 +89,8 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 pub const PLUGINS_MAX: usize = 1000;
 pub const TASKS_MAX: usize = 64;
+/// Subscriptions of one plugin.
+pub const TOPICS_MAX: usize = 64;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const COMPILES_AT_ONCE: usize = 1;
@@ -95,6 +99,16 @@ pub const COMPILES_AT_ONCE: usize = 1;
 pub const ATTEMPTS_DEFAULT: u32 = 256;
 /// Six memory mappings each; the kernel's default map count ends near 10,900.
 pub const ATTEMPTS_MAX: u32 = 8000;
+
+// Broadcasts on one node.
+/// Subscribers called at once by broadcasts from outside; broadcasts within broadcasts have a share of their own at each
+/// depth, half as large as the one before.
+pub const BROADCAST_CALLS_DEFAULT: u32 = 1024;
+pub const BROADCAST_CALLS_MAX: u32 = 1400;
+/// Broadcasts within broadcasts, the first one counted.
+pub const BROADCAST_DEPTH_MAX: u32 = 4;
+/// Of all replies that a plugin's broadcast hands to it.
+pub const REPLIES_BYTES_MAX: u64 = 32 * MIB;
 
 // Outbound HTTP of plugins.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,5 +144,9 @@ const _: () = {
         "a renewal that failed once can be made up for"
     );
     assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
+    assert!(BROADCAST_CALLS_DEFAULT <= BROADCAST_CALLS_MAX && BROADCAST_DEPTH_MAX > 0);
+    assert!((ATTEMPTS_MAX + 2 * BROADCAST_CALLS_MAX) * 6 < 65_530, "all sandboxes fit the kernel's default map count");
+    assert!(OUTPUT_BYTES_MAX <= REPLIES_BYTES_MAX, "one reply can be as large as any result");
+    assert!(RECEIVE_TIMEOUT_DEFAULT.as_secs() <= TIMEOUT_DEFAULT.as_secs());
     assert!(CPU_DEFAULT.as_secs() <= TIMEOUT_DEFAULT.as_secs());
 };

@@ -22,7 +22,10 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_engine::{Allowance, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, PluginSettings, Settings};
+use wharf_core::rollcall::Reply;
+use wharf_engine::{
+    Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, PluginSettings, Settings,
+};
 
 wasmtime::component::bindgen!({
     path: "../../wit",
@@ -32,7 +35,7 @@ wasmtime::component::bindgen!({
 });
 
 use exports::wharf::plugin::handler::Job;
-use wharf::plugin::{attempt, jobs, types};
+use wharf::plugin::{attempt, broadcasts, jobs, types};
 
 const THREADS: usize = 2;
 const IN_FLIGHT: usize = 64;
@@ -77,6 +80,12 @@ impl jobs::Host for Floor {
     }
 }
 
+impl broadcasts::Host for Floor {
+    fn broadcast(&mut self, _: String, _: Vec<u8>, _: u64) -> wasmtime::Result<Result<Vec<broadcasts::Reply>, String>> {
+        Ok(Ok(Vec::new()))
+    }
+}
+
 impl jobs::HostNewJob for Floor {
     fn new(&mut self, _: String, _: Vec<u8>) -> wasmtime::Result<Resource<jobs::NewJob>> {
         Ok(Resource::new_own(0))
@@ -101,7 +110,7 @@ impl jobs::HostNewJob for Floor {
 /// Set up as `src/pool.rs` does it.
 fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
     let mut pool = PoolingAllocationConfig::new();
-    let n = bounds::ATTEMPTS_DEFAULT + 4;
+    let n = bounds::ATTEMPTS_DEFAULT + 2 * bounds::BROADCAST_CALLS_DEFAULT;
     pool.total_component_instances(n)
         .total_stacks(n)
         .total_core_instances(n * 8)
@@ -155,15 +164,20 @@ impl Attending for Deaf {
     fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
         Ok(Vec::new())
     }
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
 }
 
 async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) {
     let call = Call {
-        job: "0000000000001".to_owned(),
-        task: "count".to_owned(),
-        key: None,
-        payload: Arc::clone(payload),
-        attempt: 1,
+        asked: Asked::Job {
+            id: "0000000000001".to_owned(),
+            task: "count".to_owned(),
+            key: None,
+            payload: Arc::clone(payload),
+            attempt: 1,
+        },
         allowance: Allowance::of(&plugin.manifest.tasks["count"]),
     };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
@@ -226,6 +240,7 @@ fn main() {
     let (engine, plugin) = runtime.block_on(async {
         let settings = Settings {
             attempts: bounds::ATTEMPTS_DEFAULT,
+            broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
             guest_threads: THREADS,
             cache_dir: cache.path().join("c"),
             compile: Compile::Here,

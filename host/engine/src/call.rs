@@ -7,20 +7,40 @@ use futures_util::future::BoxFuture;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::{Bill, Outcome};
+use wharf_core::rollcall::Reply;
 
-use crate::manifest::Task;
+use crate::task::Task;
 
-/// One attempt at one job, as the plugin's handler sees it.
+/// One attempt: what is asked of the plugin, and what it may use.
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub job: String,
-    /// Without the plugin's name: "count".
-    pub task: String,
-    pub key: Option<String>,
-    pub payload: Arc<[u8]>,
-    /// 1 for the first attempt.
-    pub attempt: u32,
+    pub asked: Asked,
     pub allowance: Allowance,
+}
+
+/// What the plugin's handler or subscriber sees.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// One attempt at one job, for the handler.
+    Job {
+        id: String,
+        /// Without the plugin's name: "count".
+        task: String,
+        key: Option<String>,
+        payload: Arc<[u8]>,
+        /// 1 for the first attempt.
+        attempt: u32,
+    },
+    /// One broadcast, for the subscriber.
+    Message { id: String, topic: String, payload: Arc<[u8]> },
+}
+
+impl Asked {
+    pub fn payload(&self) -> &Arc<[u8]> {
+        match self {
+            Asked::Job { payload, .. } | Asked::Message { payload, .. } => payload,
+        }
+    }
 }
 
 /// How much of everything an attempt may use.
@@ -73,6 +93,17 @@ pub trait Attending: Send + Sync + 'static {
     fn progress(&self, fraction: f32, note: String);
     /// Takes jobs to be enqueued with the attempt's success; answers with the ids that they will have.
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String>;
+    /// Asks every subscriber of `topic`, no longer than `timeout`, which is within `remaining`: what the attempt has left.
+    /// Answers with one reply for each, ordered by plugin; the error is what the guest is told. The guest waits meanwhile,
+    /// at no cost of guest time. If the attempt is ended, the answer is dropped: nobody waits for the replies any more.
+    /// Polled on the threads that run guests, which have no timers: what needs one belongs on the host's own.
+    fn broadcast(
+        &self,
+        topic: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+        remaining: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, String>>;
 }
 
 /// How an attempt ended, and what it cost.

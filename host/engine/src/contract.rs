@@ -30,6 +30,8 @@ const STREAMS: &str = "streams and futures of WASI 0.3 are not offered by this v
 const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
+const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
+
 /// `id` is the plugin's, for the lines to paste.
 pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Inspected {
     let refused = |problem| Inspected {
@@ -212,17 +214,35 @@ impl Found<'_> {
     fn exports(&self, exports: &Items) -> Vec<Problem> {
         let mut problems = Vec::new();
         let found: Vec<(Name, InterfaceId)> = self.interfaces(exports);
-        let demanded = CONTRACT.demanded();
-        let missing =
-            demanded.iter().filter(|wanted| !found.iter().any(|(name, _)| name.fits(&CONTRACT.name(**wanted)))).count();
-        for wanted in demanded.iter().copied() {
+        let mut missing = Vec::new();
+        let called = CONTRACT.called();
+        for wanted in called.iter().copied() {
             let name = CONTRACT.name(wanted);
             match found.iter().find(|(found, _)| found.fits(&name)) {
                 Some((_, id)) => problems.extend(self.compare("exports", &name.full(), *id, wanted)),
-                None => problems.push(missing_export(&name, &found)),
+                None => missing.push(name),
             }
         }
-        if missing == demanded.len() {
+        let (manifest, others): (Vec<&Name>, Vec<&Name>) =
+            missing.iter().partition(|name| name.path == "wharf:plugin/manifest");
+        for wanted in missing.iter() {
+            if let Some((other, _)) = found.iter().find(|(name, _)| name.path == wanted.path) {
+                problems.push(
+                    Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full()))
+                        .hint("build it with the WIT files of this version of the host"),
+                );
+            }
+        }
+        let is_absent = |wanted: &&Name| !found.iter().any(|(name, _)| name.path == wanted.path);
+        for wanted in manifest.into_iter().filter(is_absent) {
+            problems.push(Problem::new(format!("it does not export `{}`", wanted.full())).hint(WORLDS));
+        }
+        // Of the others one is enough.
+        if others.len() + 1 == called.len() && others.iter().all(is_absent) {
+            let names: Vec<String> = others.iter().map(|name| format!("`{}`", name.full())).collect();
+            problems.push(Problem::new(format!("it exports neither {}", names.join(" nor "))).hint(WORLDS));
+        }
+        if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
             if other("wasi:http/incoming-handler") {
                 problems.push(Problem::new(
@@ -347,15 +367,6 @@ impl Found<'_> {
         }
         notes
     }
-}
-
-fn missing_export(wanted: &Name, found: &[(Name, InterfaceId)]) -> Problem {
-    if let Some((other, _)) = found.iter().find(|(name, _)| name.path == wanted.path) {
-        return Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full()))
-            .hint("build it with the WIT files of this version of the host");
-    }
-    Problem::new(format!("it does not export `{}`", wanted.full()))
-        .hint("a plugin exports the world `handler-plugin` of the package `wharf:plugin`")
 }
 
 fn unknown_import(name: &Name, offers: &[Name]) -> Problem {

@@ -128,7 +128,6 @@ impl Control {
     /// There was no room after all: the attempt waits for it, and its clocks stand still.
     pub(crate) fn wait_for_room(&self) {
         self.0.began.store(NEVER, Ordering::Release);
-        self.lasts();
     }
 
     /// A sign of life: output or progress.
@@ -179,17 +178,12 @@ impl Control {
 
     /// The attempt takes more than one turn. Most do not, and a timer for each would cost them more than their sandbox's bounds do.
     pub(crate) fn lasts(&self) {
-        if !self.0.lasting.swap(true, Ordering::AcqRel) {
-            self.0.changed.notify_one();
-        }
+        self.sign();
+        self.0.lasting.store(true, Ordering::Release);
     }
 
     /// Ends the attempt as soon as a clock other than that of guest time says so. Returns when it was ended by whatever.
     pub(crate) async fn watch(&self, limits: &Allowance) {
-        while !self.0.lasting.load(Ordering::Acquire) {
-            self.0.changed.notified().await;
-        }
-        self.sign();
         while self.ending().is_none() {
             match self.due(limits) {
                 Ok(ending) => self.end(ending),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -10,11 +11,12 @@ use wasmtime::{Store, Trap};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
+use wharf_core::rollcall::Reply;
 
 use crate::call::{Allowance, Attending, GuestJob};
 use crate::control::{Control, Ending};
 use crate::grants::PluginSettings;
-use crate::imports::HandlerPluginPre;
+use crate::linked::Linked;
 use crate::log::Log;
 use crate::memory::Denied;
 use crate::meter::{Meter, Metered};
@@ -22,6 +24,7 @@ use crate::problem::Problem;
 use crate::report::{self, Parts};
 use crate::run::{self, NoRoom};
 use crate::sandbox::{Furnishing, Sandbox};
+use crate::watch::Watch;
 
 /// There is no job: nothing can be sent, nobody hears.
 struct Nobody;
@@ -38,17 +41,16 @@ impl Attending for Nobody {
     fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
         Err(NO_JOB.to_owned())
     }
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async { Err(NO_JOB.to_owned()) }.boxed()
+    }
 }
 
 /// Calls `describe`.
 ///
 /// # Errors
 /// When the pool has no room at this moment. Within: when it does not return a text, and why.
-pub(crate) async fn describe(
-    pre: HandlerPluginPre<Sandbox>,
-    id: Arc<str>,
-    home: Handle,
-) -> Result<Result<String, Problem>, NoRoom> {
+pub(crate) async fn describe(linked: Linked, id: Arc<str>, home: Handle) -> Result<Result<String, Problem>, NoRoom> {
     let control = Control::new();
     let allowance = Allowance {
         timeout: bounds::DESCRIBE_TIMEOUT,
@@ -74,7 +76,7 @@ pub(crate) async fn describe(
         Ok(sandbox) => sandbox,
         Err(why) => return Ok(Err(Problem::new(why))),
     };
-    let mut store = Store::new(pre.engine(), sandbox);
+    let mut store = Store::new(linked.pre.engine(), sandbox);
     run::bound(&mut store);
     let meter = Meter::new(allowance.cpu);
     let (its_meter, its_control) = (Arc::clone(&meter), control.clone());
@@ -82,14 +84,13 @@ pub(crate) async fn describe(
 
     let mut has_begun = false;
     let guest = async {
-        let instance = pre.instantiate_async(&mut store).await?;
+        let instance = linked.pre.instantiate_async(&mut store).await?;
         has_begun = true;
-        instance.wharf_plugin_manifest().call_describe(&mut store).await
+        linked.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };
-    let watching = control.clone();
-    let watch = home.spawn(async move { watching.watch(&allowance).await });
-    let came = Metered { inner: Box::pin(guest), meter, control: control.clone() }.await;
-    watch.abort();
+    let watch = Watch::new(home, control.clone(), allowance);
+    let came = Metered { inner: Box::pin(guest), meter, control: control.clone(), watch: &watch }.await;
+    drop(watch);
     log.finish();
     match came {
         Some(Ok(text)) => Ok(Ok(text)),

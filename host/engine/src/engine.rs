@@ -1,18 +1,21 @@
 //! The engine: loads plugins and calls them.
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 
 use crate::cache::Cache;
-use crate::call::{Attending, Call, Ended};
+use crate::call::{Asked, Attending, Call, Ended};
 use crate::compile::Compile;
 use crate::control::{Control, Ending};
 use crate::imports;
@@ -20,13 +23,18 @@ use crate::plugin::Plugin;
 use crate::pool::{self, Kind, Pool};
 use crate::run::Run;
 use crate::sandbox::Sandbox;
+use crate::share::{Admission, Share, Shares, Sizes};
 use crate::ticker::Ticker;
+use crate::watch::Watch;
 
 /// What an engine is made with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Attempts at once; the engine takes fewer where it cannot have so many.
     pub attempts: u32,
+    /// Subscribers that broadcasts call at once, in sandboxes besides those of attempts: as many at depth 1, half as many
+    /// at each further depth. They become fewer as attempts do.
+    pub broadcast_calls: u32,
     /// Threads that run guests.
     pub guest_threads: usize,
     /// Where compiled plugins are kept.
@@ -53,8 +61,9 @@ pub struct Engine {
     /// Made when the first plugin needs it.
     concurrent: OnceLock<Result<Side, String>>,
     ticker: Ticker,
-    permits: Arc<Semaphore>,
-    capacity: u32,
+    shares: Shares,
+    /// Sandboxes of all shares.
+    sandboxes: u32,
     /// Told whenever an attempt left its sandbox.
     room: Notify,
     /// Taken out when dropped, and only then.
@@ -75,8 +84,8 @@ pub(crate) const ROOM_LOOKS_MAX: u32 = 6000;
 const FILE_THREADS_MAX: usize = 32;
 
 impl Side {
-    fn make(kind: Kind, attempts: u32, ticker: &Ticker) -> wasmtime::Result<Side> {
-        let pool = pool::pool(kind, attempts)?;
+    fn make(kind: Kind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<Side> {
+        let pool = pool::pool(kind, sandboxes)?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
         Ok(Side { pool, linker })
@@ -92,18 +101,20 @@ impl Engine {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(settings: Settings) -> Result<Arc<Engine>, EngineError> {
-        let wanted = settings.attempts.clamp(1, bounds::ATTEMPTS_MAX);
         let cache = Cache::open(&settings.cache_dir).map_err(EngineError)?;
         let ticker =
             Ticker::start().map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
-        let sync = Side::make(Kind::Sync, wanted, &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
-        let capacity = sync.pool.attempts;
-        if capacity < wanted {
+        let wanted = Sizes::wanted(settings.attempts, settings.broadcast_calls);
+        let sync = Side::make(Kind::Sync, wanted.sum(), &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
+        let sandboxes = sync.pool.sandboxes;
+        let shares = Shares::new(&wanted.within(sandboxes));
+        if sandboxes < wanted.sum() {
             tracing::warn!(
-                wanted,
-                capacity,
+                wanted = wanted.sum(),
+                sandboxes,
+                attempts = shares.size(Share::Jobs),
                 pooled = sync.pool.pooled,
-                "fewer attempts at once than wanted: this machine does not give the address space"
+                "fewer attempts and broadcasts at once than wanted: this machine does not give the address space"
             );
         }
         let guests = Builder::new_multi_thread()
@@ -125,8 +136,8 @@ impl Engine {
             sync,
             concurrent: OnceLock::new(),
             ticker,
-            permits: Arc::new(Semaphore::new(capacity as usize)),
-            capacity,
+            shares,
+            sandboxes,
             room: Notify::new(),
             guests: Some(guests),
         }))
@@ -134,7 +145,12 @@ impl Engine {
 
     /// Attempts at once.
     pub fn capacity(&self) -> u32 {
-        self.capacity
+        self.capacity_of(Share::Jobs)
+    }
+
+    /// Ordinary sandboxes of a share at once.
+    pub fn capacity_of(&self, share: Share) -> u32 {
+        self.shares.size(share)
     }
 
     /// # Errors
@@ -144,7 +160,7 @@ impl Engine {
             Kind::Sync => Ok(&self.sync),
             Kind::Async => {
                 let make =
-                    || Side::make(Kind::Async, self.capacity, &self.ticker).map_err(|error| format!("{error:#}"));
+                    || Side::make(Kind::Async, self.sandboxes, &self.ticker).map_err(|error| format!("{error:#}"));
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
             }
         }
@@ -166,10 +182,35 @@ impl Engine {
         })
     }
 
-    /// Runs one attempt. Dropping the answer ends it.
-    ///
-    /// Permits are taken before the sandbox is made, as many as it is ordinary ones in size, and the attempt's clocks
-    /// begin when it is made: waiting for room is no attempt's fault and costs none.
+    /// Waits for room for one sandbox: as many permits of its share as it is ordinary ones in size.
+    /// Waiting is no attempt's fault and costs none: its clocks begin when it has started.
+    pub fn admit(self: &Arc<Self>, share: Share, plugin: &Plugin) -> impl Future<Output = Admission> + Send + use<> {
+        self.shares.admit(share, plugin.weight)
+    }
+
+    /// Runs one attempt, on the threads that run guests. `ended` is called there, exactly once, also if the host fails
+    /// under the attempt; it must not wait. `control` is the only way to end it from outside.
+    pub fn start(
+        self: &Arc<Self>,
+        admission: Admission,
+        plugin: Arc<Plugin>,
+        call: Call,
+        attending: Arc<dyn Attending>,
+        control: Control,
+        ended: impl FnOnce(Ended) + Send + 'static,
+    ) {
+        if let Some(deadline) = call.allowance.deadline {
+            control.trust_at_first(deadline);
+        }
+        let began = Instant::now();
+        let home = self.home.clone();
+        let watch = Watch::new(home.clone(), control.clone(), call.allowance.clone());
+        let run = Run { plugin, call, attending, control, home, watch, began };
+        let attempt = AssertUnwindSafe(Arc::clone(self).attempt(run, admission)).catch_unwind();
+        drop(self.spawn_guest(async move { ended(attempt.await.unwrap_or_else(|panic| failed(began, &*panic))) }));
+    }
+
+    /// Runs one attempt of a job or of a broadcast at depth 1, and waits for it. Dropping the answer ends it.
     pub fn call(
         self: &Arc<Self>,
         plugin: Arc<Plugin>,
@@ -183,30 +224,21 @@ impl Engine {
                 control.trust_at_first(deadline);
             }
             let asked = Instant::now();
-            let permit = tokio::select! {
+            let share = match call.asked {
+                Asked::Job { .. } => Share::Jobs,
+                Asked::Message { .. } => Share::Broadcasts { depth: 1 },
+            };
+            let admission = tokio::select! {
                 biased;
-                permit = Arc::clone(&engine.permits).acquire_many_owned(plugin.weight.min(engine.capacity)) => permit.expect("never closed"),
+                admission = engine.admit(share, &plugin) => admission,
                 () = control.given_up() => return never_began(&control, asked),
             };
-            let began = Instant::now();
-            let allowance = call.allowance.clone();
             let abandoned = EndWhenDropped(Some(control.clone()));
-            let run = Run { plugin, call, attending, control: control.clone(), home: engine.home.clone(), began };
-            let mut guest = engine.spawn_guest(Arc::clone(&engine).attempt(run, permit));
-            let joined = tokio::select! {
-                biased;
-                joined = &mut guest => joined,
-                () = control.watch(&allowance) => guest.await,
-            };
+            let (tell, told) = oneshot::channel();
+            engine.start(admission, plugin, call, attending, control, move |ended| drop(tell.send(ended)));
+            let ended = told.await.expect("`start` tells exactly once");
             abandoned.not();
-            joined.unwrap_or_else(|error| {
-                let why = format!("the host failed under the attempt, which is a bug of the host: {error}");
-                Ended {
-                    outcome: Outcome::Interrupted(Interruption::Host, why),
-                    bill: billed(began),
-                    sandbox: Duration::ZERO,
-                }
-            })
+            ended
         }
     }
 
@@ -220,15 +252,16 @@ impl Engine {
         self.room.notify_waiters();
     }
 
-    async fn attempt(self: Arc<Self>, mut run: Run, permit: OwnedSemaphorePermit) -> Ended {
+    async fn attempt(self: Arc<Self>, mut run: Run, admission: Admission) -> Ended {
         for _ in 0..ROOM_LOOKS_MAX {
             run.began = run.control.begin();
             if let Ok(ended) = run.once().await {
-                drop(permit);
+                drop(admission);
                 self.tell_room();
                 return ended;
             }
             run.control.wait_for_room();
+            run.watch.begin();
             self.wait_for_room().await;
             match run.control.ending() {
                 None => {}
@@ -255,8 +288,19 @@ impl Drop for Engine {
     }
 }
 
-fn billed(began: Instant) -> Bill {
-    Bill { wall: began.elapsed(), ..Bill::default() }
+fn failed(began: Instant, panic: &(dyn Any + Send)) -> Ended {
+    let why = format!("the host failed under the attempt, which is a bug of the host: {}", said(panic));
+    Ended {
+        outcome: Outcome::Interrupted(Interruption::Host, why),
+        bill: Bill { wall: began.elapsed(), ..Bill::default() },
+        sandbox: Duration::ZERO,
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it said nothing")
 }
 
 fn never_began(control: &Control, asked: Instant) -> Ended {
@@ -264,7 +308,7 @@ fn never_began(control: &Control, asked: Instant) -> Ended {
         Some(Ending::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    Ended { outcome, bill: billed(asked), sandbox: Duration::ZERO }
+    Ended { outcome, bill: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
 }
 
 /// Ends an attempt that nobody waits for any more.

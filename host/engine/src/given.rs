@@ -1,4 +1,4 @@
-//! What a manifest and the operator's settings may say of a task, as typed. One vocabulary for both.
+//! What a manifest and the operator's settings may say of a task and of a subscriber, as typed. One vocabulary for both.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use wharf_core::limits::OnConflict;
+use wharf_core::topic::Pattern;
 
 /// A length of time as people write it: "500ms", "60s", "1h 30m".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,29 @@ pub struct ManifestGiven {
     pub name: Option<String>,
     pub version: Option<String>,
     #[serde(default)]
+    pub topics: Vec<Subscription>,
+    pub receive: Option<ReceiveGiven>,
+    #[serde(default)]
     pub tasks: BTreeMap<String, TaskGiven>,
+}
+
+/// A pattern of topics: "document.*".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription(pub Pattern);
+
+/// How a subscriber is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ReceiveGiven {
+    /// Of the durable form, as `retry` is.
+    pub limit: Option<LimitGiven>,
+    pub retry: Option<RetryGiven>,
+    pub timeout: Option<Length>,
+    pub cpu: Option<Length>,
+    pub stall: Option<Length>,
+    pub memory: Option<Size>,
+    /// Whether it may be called by what it broadcasts itself.
+    pub reentrant: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -89,6 +112,28 @@ impl TaskGiven {
     }
 }
 
+impl ReceiveGiven {
+    /// What `over` says, and where it is silent what this says.
+    #[must_use]
+    pub fn under(self, over: &ReceiveGiven) -> ReceiveGiven {
+        let reentrant = over.reentrant.or(self.reentrant);
+        ReceiveGiven { reentrant, ..ReceiveGiven::from(self.as_task().under(&over.clone().as_task())) }
+    }
+
+    /// The same as a task says it, which has neither schema nor key.
+    pub(crate) fn as_task(self) -> TaskGiven {
+        let ReceiveGiven { limit, retry, timeout, cpu, stall, memory, reentrant: _ } = self;
+        TaskGiven { limit, retry, timeout, cpu, stall, memory, ..TaskGiven::default() }
+    }
+}
+
+impl From<TaskGiven> for ReceiveGiven {
+    fn from(task: TaskGiven) -> ReceiveGiven {
+        let TaskGiven { limit, retry, timeout, cpu, stall, memory, payload_schema: _, key: _ } = task;
+        ReceiveGiven { limit, retry, timeout, cpu, stall, memory, reentrant: None }
+    }
+}
+
 impl LimitGiven {
     fn under(self, over: &LimitGiven) -> LimitGiven {
         LimitGiven {
@@ -126,6 +171,7 @@ impl From<OnConflictGiven> for OnConflict {
 
 const LENGTH_RULE: &str = "a length of time with its unit, such as \"500ms\", \"60s\" or \"1h 30m\"";
 const SIZE_RULE: &str = "a size, such as \"128MiB\" or \"1GB\"";
+const TOPIC_RULE: &str = "a topic or a pattern of topics, such as \"document.saved\", \"document.*\" or \"document.>\"";
 const BACKOFF_RULE: &str = "two lengths of time, such as \"1s..5m\"";
 
 /// Reads a length of time; the error says what is expected.
@@ -141,6 +187,13 @@ pub fn length(text: &str) -> Result<Duration, String> {
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Length, D::Error> {
         from.deserialize_any(Text { rule: LENGTH_RULE, read: |text: &str| length(text).map(Length) })
+    }
+}
+
+impl<'de> Deserialize<'de> for Subscription {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Subscription, D::Error> {
+        let read = |text: &str| text.parse().map(Subscription).map_err(|bad: wharf_core::ids::BadId| bad.to_string());
+        from.deserialize_any(Text { rule: TOPIC_RULE, read })
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::addresses::{self, Range};
-use crate::given::TaskGiven;
+use crate::given::{ReceiveGiven, Subscription, TaskGiven};
 
 /// `[plugins.NAME]` of the settings file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,7 +30,10 @@ pub struct PluginSettings {
     /// What it reads through `wasi:config`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// On top of its manifest.
+    /// In place of its manifest's; empty, and no broadcast reaches it.
+    pub topics: Option<Vec<Subscription>>,
+    /// On top of its manifest, as `tasks` is.
+    pub receive: Option<ReceiveGiven>,
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskGiven>,
 }

@@ -1,5 +1,7 @@
 //! What plugins may import of this package, and the linker that offers it with the standard WASI interfaces.
 
+mod replies;
+
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -13,14 +15,19 @@ use crate::sandbox::Sandbox;
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "handler-plugin",
-    imports: { "wharf:plugin/attempt.emit": async | trappable, default: trappable },
+    world: "plugin",
+    imports: {
+        "wharf:plugin/attempt.emit": async | trappable,
+        "wharf:plugin/broadcasts.broadcast": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
     with: { "wharf:plugin/jobs.new-job": crate::call::GuestJob },
 });
 
-pub(crate) use exports::wharf::plugin::handler::{Failure, Job};
-use wharf::plugin::{attempt, jobs, types};
+use replies::Room;
+pub(crate) use wharf::plugin::types::{Failure, Job, Message};
+use wharf::plugin::{attempt, broadcasts, jobs, types};
 
 /// Everything that a plugin may import. What of it leads outside is refused by the sandbox unless it is granted:
 /// standard libraries import most of WASI whether their program uses it or not.
@@ -29,7 +36,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| WasiConfig::from(sandbox.config()))?;
-    HandlerPlugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;
+    Plugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;
     Ok(linker)
 }
 
@@ -118,6 +125,34 @@ impl jobs::Host for Sandbox {
             self.sent.jobs += count;
         }
         Ok(answer)
+    }
+}
+
+impl broadcasts::Host for Sandbox {
+    async fn broadcast(
+        &mut self,
+        topic: String,
+        payload: Vec<u8>,
+        timeout_ms: u64,
+    ) -> wasmtime::Result<Result<Vec<broadcasts::Reply>, String>> {
+        self.refuse_if_ended()?;
+        if self.control.is_cancel_asked() {
+            return Ok(Err("the attempt is cancelled".to_owned()));
+        }
+        let bytes = payload.len() as u64;
+        if bytes > bounds::PAYLOAD_BYTES_MAX {
+            return Ok(Err(format!("the payload has {bytes} bytes; {} is the most", bounds::PAYLOAD_BYTES_MAX)));
+        }
+        self.sent.broadcast_bytes += bytes;
+        let remaining = self.control.remaining(&self.allowance, self.began);
+        let timeout = Duration::from_millis(timeout_ms).min(remaining);
+        let excused = self.control.excuse();
+        let answered = self.attending.broadcast(topic, payload, timeout, remaining).await;
+        drop(excused);
+        let mut room = Room::new();
+        let crossed = answered.map(|replies| replies.into_iter().map(|reply| room.cross(reply)).collect());
+        self.received(room.taken());
+        Ok(crossed)
     }
 }
 

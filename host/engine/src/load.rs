@@ -8,15 +8,15 @@ use wharf_core::ids::PluginId;
 use crate::cache;
 use crate::compile;
 use crate::contract::{self, Inspected};
+use crate::declared;
 use crate::describe::describe;
 use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
 use crate::grants::PluginSettings;
-use crate::imports::HandlerPluginPre;
+use crate::linked::Linked;
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind};
 use crate::problem::{LoadError, Problem};
-use crate::sandbox::Sandbox;
 
 /// How far loading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,10 @@ impl Engine {
         if let (Ok(id), true) = (parsed, problems.is_empty()) {
             let loading = Loading { engine: self, id, kind, core_instances, bytes, settings, progress };
             match loading.plugin(&checked).await {
-                Ok(plugin) => checked.plugin = Some(Arc::new(plugin)),
+                Ok(plugin) => {
+                    checked.notes.extend(declared::notes(&plugin.manifest, (&plugin.linked).into()));
+                    checked.plugin = Some(Arc::new(plugin));
+                }
                 Err(found) => problems = found,
             }
         }
@@ -151,19 +154,23 @@ impl Loading<'_> {
         let component = self.component(side, &checked.digest).await.map_err(one)?;
         let weight = pool::weight(&component, self.core_instances);
         let (engine, its_component) = (Arc::clone(self.engine), component);
-        let linked = aside(move || {
-            let pre = link(engine.side(kind).map_err(Problem::new)?, &its_component)?;
+        let linking = aside(move || {
+            let linked = link(engine.side(kind).map_err(Problem::new)?, &its_component)?;
             // Else the first attempt would pay for it.
             let _ = its_component.initialize_copy_on_write_image();
-            Ok(pre)
+            Ok(linked)
         });
-        let pre = linked.await.and_then(|linked| linked).map_err(one)?;
+        let linked = linking.await.and_then(|linked| linked).map_err(one)?;
         (self.progress)(Progress::Describing);
         let name: Arc<str> = self.id.as_str().into();
-        let text = self.described(&pre, &name, weight).await.map_err(one)?;
-        let (id, tasks) = (self.id.clone(), self.settings.tasks.clone());
+        let text = self.described(&linked, &name, weight).await.map_err(one)?;
+        let (id, settings) = (self.id.clone(), self.settings.clone());
         // Schemas are compiled on the way.
-        let manifest = aside(move || Manifest::read(&id, &text, &tasks)).await.map_err(one)??;
+        let manifest = aside(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
+        let problems = declared::problems(&manifest, (&linked).into());
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         Ok(Plugin {
             id: self.id,
             digest: checked.digest.clone(),
@@ -175,20 +182,15 @@ impl Loading<'_> {
             name,
             config: Arc::new(self.settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
             settings: Arc::new(self.settings.clone()),
-            pre,
+            linked,
         })
     }
 
     /// What `describe` returns. Waits for room in the pool like any attempt.
-    async fn described(
-        &self,
-        pre: &HandlerPluginPre<Sandbox>,
-        name: &Arc<str>,
-        weight: u32,
-    ) -> Result<String, Problem> {
+    async fn described(&self, linked: &Linked, name: &Arc<str>, weight: u32) -> Result<String, Problem> {
         let _permits = self.engine.describing.acquire_many(weight.min(pool::DESCRIBING_MAX)).await;
         for _ in 0..ROOM_LOOKS_MAX {
-            let asked = describe(pre.clone(), Arc::clone(name), self.engine.home.clone());
+            let asked = describe(linked.clone(), Arc::clone(name), self.engine.home.clone());
             let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;
             if let Ok(described) = described {
                 self.engine.tell_room();
@@ -245,7 +247,7 @@ fn failed_on_it(error: &tokio::task::JoinError) -> Problem {
 }
 
 /// Everything that can be told of imports and exports was told before; what is left is for the host's developers too.
-fn link(side: &Side, component: &Component) -> Result<HandlerPluginPre<Sandbox>, Problem> {
-    let pre = side.linker.instantiate_pre(component).and_then(HandlerPluginPre::new);
-    pre.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
+fn link(side: &Side, component: &Component) -> Result<Linked, Problem> {
+    let linked = side.linker.instantiate_pre(component).and_then(Linked::new);
+    linked.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
 }

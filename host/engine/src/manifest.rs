@@ -1,18 +1,19 @@
 //! What a plugin says of itself, completed by what the operator says of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_core::ids::{Group, PluginId, TaskName};
-use wharf_core::key::Key;
-use wharf_core::limits::{Limits, OnConflict};
-use wharf_core::retry::RetryPolicy;
+use wharf_core::ids::PluginId;
+use wharf_core::topic::Pattern;
 
-use crate::given::{ManifestGiven, TaskGiven};
-use crate::payload::{BadPayload, KeyPointer, Schema};
+use crate::given::{LimitGiven, ManifestGiven, ReceiveGiven, Subscription};
+use crate::grants::PluginSettings;
 use crate::problem::Problem;
+use crate::task::{self, Place, Task};
 use crate::toml_text;
+
+/// The name of the task that a durable broadcast asks of its subscribers: "plugin/receive".
+pub const RECEIVE: &str = "receive";
 
 /// A plugin's manifest with the operator's settings on top: what holds.
 #[derive(Clone, Debug)]
@@ -22,50 +23,27 @@ pub struct Manifest {
     pub version: String,
     /// By the name within the plugin: "count".
     pub tasks: BTreeMap<String, Task>,
+    /// What it subscribes to.
+    pub topics: Vec<Pattern>,
+    /// There is one exactly if there are topics.
+    pub receive: Option<Receive>,
 }
 
-/// A kind of job that a plugin handles.
+/// How a plugin's subscriber is called.
 #[derive(Clone, Debug)]
-pub struct Task {
-    pub name: TaskName,
-    pub group: Group,
-    pub limits: Limits,
-    pub on_conflict: OnConflict,
-    pub retry: RetryPolicy,
-    pub timeout: Duration,
-    pub cpu: Duration,
-    pub stall: Option<Duration>,
-    pub memory_bytes: u64,
-    pub key: Option<KeyPointer>,
-    pub schema: Option<Schema>,
-}
-
-impl Task {
-    /// The key that a job with this payload has if its caller names none.
-    ///
-    /// # Errors
-    /// When the payload has no key where one is looked for, but something else.
-    pub fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, BadPayload> {
-        self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
-    }
-
-    /// # Errors
-    /// Every place where the payload does not fit the task's schema.
-    pub fn check_payload(&self, payload: &[u8]) -> Result<(), BadPayload> {
-        self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload))
-    }
+pub struct Receive {
+    /// Named "plugin/receive", without schema and key. Its limits, retry policy and conflicts are those of the durable form.
+    pub task: Task,
+    /// Whether it may be called by what it broadcasts itself.
+    pub reentrant: bool,
 }
 
 impl Manifest {
-    /// Reads what `describe` returned, with `overlay` on top.
+    /// Reads what `describe` returned, with the operator's settings on top.
     ///
     /// # Errors
-    /// Every problem of the manifest and of the overlay.
-    pub fn read(
-        plugin: &PluginId,
-        text: &str,
-        overlay: &BTreeMap<String, TaskGiven>,
-    ) -> Result<Manifest, Vec<Problem>> {
+    /// Every problem of the manifest and of the settings.
+    pub fn read(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
         if text.len() as u64 > bounds::MANIFEST_BYTES_MAX {
             let size = bytesize::ByteSize(text.len() as u64).display().iec();
             let max = bytesize::ByteSize(bounds::MANIFEST_BYTES_MAX).display().iec();
@@ -78,19 +56,23 @@ impl Manifest {
         let mut problems: Vec<Problem> = Vec::new();
         let name = required("name", given.name, &mut problems);
         let version = required("version", given.version, &mut problems);
-        if given.tasks.is_empty() {
+        let declares_topics = !given.topics.is_empty();
+        let topics = settings.topics.clone().unwrap_or(given.topics);
+        let subscribes = declares_topics || !topics.is_empty();
+        if given.tasks.is_empty() && !subscribes {
             problems.push(
-                Problem::new("manifest: no task is declared").hint("a plugin handles at least one: [tasks.NAME]"),
+                Problem::new("manifest: neither a task nor a topic is declared")
+                    .hint("a plugin handles jobs, [tasks.NAME], or answers broadcasts, topics = [\"...\"], or both"),
             );
         }
-        if given.tasks.len() > bounds::TASKS_MAX {
-            problems.push(Problem::new(format!(
-                "manifest: {} tasks are declared; {} is the most",
-                given.tasks.len(),
-                bounds::TASKS_MAX
-            )));
+        for (what, count, most) in
+            [("tasks", given.tasks.len(), bounds::TASKS_MAX), ("topics", topics.len(), bounds::TOPICS_MAX)]
+        {
+            if count > most {
+                problems.push(Problem::new(format!("manifest: {count} {what} are declared; {most} is the most")));
+            }
         }
-        for stranger in overlay.keys().filter(|task| !given.tasks.contains_key(*task)) {
+        for stranger in settings.tasks.keys().filter(|task| !given.tasks.contains_key(*task)) {
             let near = toml_text::nearest(stranger, given.tasks.keys().map(String::as_str));
             let hint = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
             problems.push(
@@ -100,27 +82,85 @@ impl Manifest {
                 .hint(hint),
             );
         }
-        let own: BTreeSet<String> = given.tasks.keys().map(|task| format!("{plugin}/{task}")).collect();
+        if subscribes && given.tasks.contains_key(RECEIVE) {
+            problems.push(
+                Problem::new("manifest: a task is called `receive`, which in a plugin with topics is the job that a durable broadcast makes")
+                    .hint("give the task another name"),
+            );
+        }
+        let own: BTreeSet<String> = given
+            .tasks
+            .keys()
+            .map(String::as_str)
+            .chain(subscribes.then_some(RECEIVE))
+            .map(|task| format!("{plugin}/{task}"))
+            .collect();
+        let own = Own { plugin, tasks: &own };
         let mut tasks = BTreeMap::new();
         for (task, mut given) in given.tasks {
-            // A manifest's groups are its plugin's own: with limits of a shared one it could hold up another plugin's jobs.
-            // What the operator says of a group is not asked about: tasks of several plugins are theirs to bind together.
-            if let Some(group) = given.limit.as_mut().and_then(|limit| limit.group.as_mut()) {
-                if !group.contains('/') {
-                    *group = format!("{plugin}/{group}");
-                } else if !own.contains(group) {
-                    problems.push(
-                        Problem::new(format!("tasks.{task}.limit.group: `{group}` is not a task of this plugin: its limits are not this manifest's to set"))
-                            .hint("name a task of its own, or a group without `/`; the operator may join it to another plugin's task in wharf.toml"),
-                    );
-                }
-            }
-            let given = overlay.get(&task).map_or_else(|| given.clone(), |over| given.clone().under(over));
-            if let Some(ready) = ready(plugin, &task, given, &mut problems) {
+            let table = format!("tasks.{task}");
+            own.group(&table, given.limit.as_mut(), &mut problems);
+            let given = settings.tasks.get(&task).map_or_else(|| given.clone(), |over| given.clone().under(over));
+            let at = Place { plugin, task: &task, table: &table, timeout_default: bounds::TIMEOUT_DEFAULT };
+            if let Some(ready) = task::ready(&at, given, &mut problems) {
                 tasks.insert(task, ready);
             }
         }
-        if problems.is_empty() { Ok(Manifest { name, version, tasks }) } else { Err(problems) }
+        if !subscribes {
+            let places = [("manifest: [receive]".to_owned(), given.receive.is_some())]
+                .into_iter()
+                .chain([(format!("settings: [plugins.{plugin}.receive]"), settings.receive.is_some())]);
+            problems.extend(places.filter(|(_, is_given)| *is_given).map(|(place, _)| {
+                Problem::new(format!("{place} says how a subscriber is called, but the plugin has no topics"))
+                    .hint("say to what it subscribes, topics = [\"...\"] at the manifest's top, or remove it")
+            }));
+        }
+        let over = settings.receive.as_ref();
+        let receive = subscribes.then(|| own.receive(given.receive.unwrap_or_default(), over, &mut problems)).flatten();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let topics: Vec<Pattern> = topics.into_iter().map(|Subscription(pattern)| pattern).collect();
+        // Muted by the operator, it has no subscriber.
+        let receive = receive.filter(|_| !topics.is_empty());
+        Ok(Manifest { name, version, tasks, topics, receive })
+    }
+}
+
+/// The tasks of one plugin.
+struct Own<'a> {
+    plugin: &'a PluginId,
+    /// With their full names.
+    tasks: &'a BTreeSet<String>,
+}
+
+impl Own<'_> {
+    /// A manifest's groups are its plugin's own: with limits of a shared one it could hold up another plugin's jobs.
+    /// What the operator says of a group is not asked about: tasks of several plugins are theirs to bind together.
+    fn group(&self, table: &str, limit: Option<&mut LimitGiven>, problems: &mut Vec<Problem>) {
+        let Some(group) = limit.and_then(|limit| limit.group.as_mut()) else { return };
+        if !group.contains('/') {
+            *group = format!("{}/{group}", self.plugin);
+        } else if !self.tasks.contains(group) {
+            problems.push(
+                Problem::new(format!("{table}.limit.group: `{group}` is not a task of this plugin: its limits are not this manifest's to set"))
+                    .hint("name a task of its own, or a group without `/`; the operator may join it to another plugin's task in wharf.toml"),
+            );
+        }
+    }
+
+    fn receive(
+        &self,
+        mut given: ReceiveGiven,
+        over: Option<&ReceiveGiven>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Receive> {
+        self.group(RECEIVE, given.limit.as_mut(), problems);
+        let given = over.map_or_else(|| given.clone(), |over| given.clone().under(over));
+        let reentrant = given.reentrant.unwrap_or(false);
+        let timeout_default = bounds::RECEIVE_TIMEOUT_DEFAULT;
+        let at = Place { plugin: self.plugin, task: RECEIVE, table: RECEIVE, timeout_default };
+        task::ready(&at, given.as_task(), problems).map(|task| Receive { task, reentrant })
     }
 }
 
@@ -141,72 +181,6 @@ fn required(key: &str, value: Option<String>, problems: &mut Vec<Problem>) -> St
     String::new()
 }
 
-/// A task as it holds: what is given, checked, and the defaults for the rest.
-fn ready(plugin: &PluginId, task: &str, given: TaskGiven, problems: &mut Vec<Problem>) -> Option<Task> {
-    let before = problems.len();
-    let mut bad = |key: &str, what: String| problems.push(Problem::new(format!("tasks.{task}.{key}: {what}")));
-
-    let name = TaskName::new(plugin, task).map_err(|e| bad("name", format!("`{task}` is no name: {}", e.reason))).ok();
-    let limit = given.limit.unwrap_or_default();
-    let group = match limit.group.as_deref().map(str::parse::<Group>) {
-        Some(Ok(group)) => Some(group),
-        Some(Err(e)) => {
-            bad("limit.group", e.to_string());
-            None
-        }
-        None => name.as_ref().map(Group::from),
-    };
-    let schema =
-        given.payload_schema.and_then(|text| Schema::parse(&text).map_err(|why| bad("payload-schema", why)).ok());
-    let key = given.key.and_then(|text| KeyPointer::parse(&text).map_err(|why| bad("key", why)).ok());
-
-    let retry = given.retry.unwrap_or_default();
-    let attempts = retry.attempts.unwrap_or(bounds::RETRY_ATTEMPTS_DEFAULT);
-    if attempts == 0 || attempts > bounds::RETRY_ATTEMPTS_MAX {
-        bad("retry.attempts", format!("{attempts} is not between 1 and {}", bounds::RETRY_ATTEMPTS_MAX));
-    }
-    let timeout = given.timeout.map_or(bounds::TIMEOUT_DEFAULT, |length| length.0);
-    // A task that only says a shorter timeout needs no word on cpu.
-    let cpu = given.cpu.map_or(bounds::CPU_DEFAULT.min(timeout), |length| length.0);
-    for (key, length) in [("timeout", Some(timeout)), ("cpu", Some(cpu)), ("stall", given.stall.map(|length| length.0))]
-    {
-        if length.is_some_and(|length| length < bounds::TICK || length > bounds::TIMEOUT_MAX) {
-            bad(
-                key,
-                format!("it is not between {:?} and {} hours", bounds::TICK, bounds::TIMEOUT_MAX.as_secs() / 3600),
-            );
-        }
-    }
-    let memory_bytes = given.memory.map_or(bounds::MEMORY_BYTES_DEFAULT, |size| size.0);
-    if memory_bytes < 64 * bounds::KIB || memory_bytes > bounds::MEMORY_BYTES_MAX {
-        let max = bytesize::ByteSize(bounds::MEMORY_BYTES_MAX).display().iec();
-        bad(
-            "memory",
-            format!("{} is not between 64 KiB, one page, and {max}", bytesize::ByteSize(memory_bytes).display().iec()),
-        );
-    }
-    if problems.len() > before {
-        return None;
-    }
-    Some(Task {
-        name: name?,
-        group: group?,
-        limits: Limits { per_key: limit.per_key, total: limit.total },
-        on_conflict: limit.on_conflict.map(Into::into).unwrap_or_default(),
-        retry: RetryPolicy {
-            attempts,
-            backoff_min: retry.backoff.map_or(bounds::BACKOFF_MIN_DEFAULT, |b| b.min),
-            backoff_max: retry.backoff.map_or(bounds::BACKOFF_MAX_DEFAULT, |b| b.max),
-        },
-        timeout,
-        cpu,
-        stall: given.stall.map(|length| length.0),
-        memory_bytes,
-        key,
-        schema,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +189,7 @@ mod tests {
         let text = format!("name = \"B\"\nversion = \"1\"\n[tasks.first]\nlimit = {{ {limit} }}\n[tasks.second]\n");
         let settings: crate::grants::PluginSettings = toml_text::read(overlay).unwrap();
         let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
-        Manifest::read(&"b".parse().unwrap(), &text, &settings.tasks).map_err(told)
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
     }
 
     #[test]
@@ -232,5 +206,70 @@ mod tests {
         assert_eq!(group(read(r#"group = "hands""#, "")), "b/hands");
         assert_eq!(group(read("total = 1", "[tasks.first]\nlimit = { group = \"hands\" }")), "hands");
         assert_eq!(group(read("total = 1", "[tasks.first]\nlimit = { group = \"words/count\" }")), "words/count");
+    }
+
+    fn subscriber(manifest: &str, overlay: &str) -> Result<Manifest, String> {
+        let text = format!("name = \"B\"\nversion = \"1\"\n{manifest}\n");
+        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let settings: PluginSettings = toml_text::read(overlay).map_err(told)?;
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+    }
+
+    #[test]
+    fn a_subscriber_is_like_a_task_and_the_operator_s_word_wins() {
+        let plain = subscriber("topics = ['document.*', 'a.>']", "").unwrap();
+        assert_eq!(plain.topics.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["document.*", "a.>"]);
+        let receive = plain.receive.unwrap();
+        assert_eq!((receive.task.name.as_str(), receive.task.group.as_str()), ("b/receive", "b/receive"));
+        assert_eq!(
+            (receive.task.timeout, receive.task.cpu),
+            (bounds::RECEIVE_TIMEOUT_DEFAULT, bounds::RECEIVE_TIMEOUT_DEFAULT)
+        );
+        assert!(!receive.reentrant && receive.task.schema.is_none() && receive.task.key.is_none());
+
+        let manifest = "topics = ['x']\n[receive]\ntimeout = '1s'\nmemory = '1MiB'\nreentrant = true\nlimit = { total = 3, group = 'g' }\nretry = { attempts = 2 }";
+        let both = subscriber(manifest, "topics = ['y']\n[receive]\ntimeout = '2s'\nlimit = { total = 7 }").unwrap();
+        let receive = both.receive.unwrap();
+        assert_eq!((both.topics[0].as_str(), receive.task.timeout.as_secs(), receive.reentrant), ("y", 2, true));
+        assert_eq!((receive.task.limits.total, receive.task.group.as_str()), (Some(7), "b/g"));
+        assert_eq!((receive.task.retry.attempts, receive.task.memory_bytes), (2, 1 << 20));
+        let muted = subscriber(manifest, "topics = []").unwrap();
+        assert!(muted.topics.is_empty() && muted.receive.is_none());
+        assert!(subscriber("[tasks.t]", "topics = ['y']").unwrap().receive.is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_subscriber_is_told_with_its_place() {
+        let told = |manifest, overlay| subscriber(manifest, overlay).unwrap_err();
+        assert_eq!(told("", "").lines().next().unwrap(), "manifest: neither a task nor a topic is declared");
+        let text = told("topics = ['a..b', 'ok', '>.c', 3]", "");
+        for says in [
+            "manifest, line 3, column 11: `a..b` is no subscription",
+            "line 3, column 25: `>.c` is no subscription: `>` stands",
+            "line 3, column 32: invalid type",
+        ] {
+            assert!(text.contains(says), "`{says}` is not in\n{text}");
+        }
+        let text = told(
+            "topics = ['a']\n[tasks.receive]\n[receive]\nretry = { attempts = 0 }\nlimit = { group = 'x/y' }\ntimeout = '48h'",
+            "",
+        );
+        for says in [
+            "a task is called `receive`",
+            "receive.retry.attempts: 0 is not between",
+            "receive.limit.group: `x/y` is not a task of this plugin",
+            "receive.timeout: it is not between",
+        ] {
+            assert!(text.contains(says), "`{says}` is not in\n{text}");
+        }
+        assert!(told("topics = ['a']\n[receive]\nkey = '/x'", "").contains("unknown key `key`"));
+        let text = told("[tasks.t]\n[receive]", "[receive]");
+        assert!(
+            text.contains("manifest: [receive] says how") && text.contains("settings: [plugins.b.receive] says how"),
+            "{text}"
+        );
+        let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
+        assert_eq!(told(&many, ""), "manifest: 65 topics are declared; 64 is the most");
+        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("is no subscription"));
     }
 }

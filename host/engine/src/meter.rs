@@ -13,6 +13,7 @@ use wasmtime::UpdateDeadline;
 use wharf_core::outcome::Clock;
 
 use crate::control::{Control, Ending};
+use crate::watch::Watch;
 
 /// Raised in the guest at its next tick after it was ended, so that the report can say where it was.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +69,14 @@ fn thread_ns() -> u64 {
 }
 
 /// Polls an attempt under its meter and its control. `None` if the attempt was ended while it waited.
-pub(crate) struct Metered<F> {
+pub(crate) struct Metered<'a, F> {
     pub(crate) inner: Pin<Box<F>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) control: Control,
+    pub(crate) watch: &'a Watch,
 }
 
-impl<F: Future> Future for Metered<F> {
+impl<F: Future> Future for Metered<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
@@ -93,7 +95,7 @@ impl<F: Future> Future for Metered<F> {
         match polled {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => {
-                this.control.lasts();
+                this.watch.begin();
                 // Many short polls may never meet a tick.
                 if this.meter.spent() > this.meter.allowed {
                     this.control.end(Ending::TimedOut(Clock::Cpu, this.meter.allowed));

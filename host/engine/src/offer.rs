@@ -56,13 +56,13 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let mut resolve = Resolve::new();
     let group = sources.parse().map_err(|(_, error)| error).expect("`wit/` is what this host was built with");
     let package = resolve.push_group(group).expect("`wit/` has no packages outside");
-    let world = resolve.select_world(&[package], Some("handler-plugin")).expect("`wit/world.wit` has it");
+    let world = resolve.select_world(&[package], Some("plugin")).expect("`wit/world.wit` has it");
     Contract { resolve, world }
 });
 
 impl Contract {
-    /// The interfaces that a plugin must export.
-    pub(crate) fn demanded(&self) -> Vec<InterfaceId> {
+    /// The interfaces that this host calls: the manifest, and what a plugin has at least one of.
+    pub(crate) fn called(&self) -> Vec<InterfaceId> {
         self.resolve.worlds[self.world].exports.values().filter_map(interface).collect()
     }
 

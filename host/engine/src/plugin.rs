@@ -7,9 +7,8 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use wharf_core::ids::PluginId;
 
 use crate::grants::PluginSettings;
-use crate::imports::HandlerPluginPre;
+use crate::linked::Linked;
 use crate::manifest::Manifest;
-use crate::sandbox::Sandbox;
 
 /// Never changes; a plugin that is replaced is another one. Attempts hold it by `Arc`, and the last one frees it.
 pub struct Plugin {
@@ -28,7 +27,7 @@ pub struct Plugin {
     pub(crate) name: Arc<str>,
     pub(crate) settings: Arc<PluginSettings>,
     pub(crate) config: Arc<WasiConfigVariables>,
-    pub(crate) pre: HandlerPluginPre<Sandbox>,
+    pub(crate) linked: Linked,
 }
 
 impl fmt::Debug for Plugin {

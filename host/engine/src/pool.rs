@@ -4,7 +4,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wharf_core::bounds;
 
-/// Sandboxes beyond the attempts: plugins that are being loaded describe themselves in one.
+/// Sandboxes beyond those of attempts and broadcasts: plugins that are being loaded describe themselves in one.
 pub(crate) const DESCRIBING_MAX: u32 = 4;
 /// Without a pool each sandbox maps its own memory, and the kernel's count of mappings ends some thousands later.
 const WITHOUT_POOL_MAX: u32 = 1000;
@@ -44,30 +44,30 @@ impl Kind {
     }
 }
 
-/// An engine and how many attempts it takes at once.
+/// An engine and how many sandboxes it takes at once.
 pub(crate) struct Pool {
     pub(crate) engine: Engine,
-    pub(crate) attempts: u32,
+    pub(crate) sandboxes: u32,
     pub(crate) pooled: bool,
 }
 
-/// An engine for up to `attempts` at once: with a pool of that size, or the largest smaller one that can be had, or none.
+/// An engine for up to `sandboxes` at once: with a pool of that size, or the largest smaller one that can be had, or none.
 ///
 /// # Errors
 /// When wasmtime cannot run here at all.
-pub(crate) fn pool(kind: Kind, attempts: u32) -> wasmtime::Result<Pool> {
-    let mut sizes = vec![attempts, attempts / 4, 64];
-    sizes.retain(|size| *size > 0 && *size <= attempts);
+pub(crate) fn pool(kind: Kind, sandboxes: u32) -> wasmtime::Result<Pool> {
+    let mut sizes = vec![sandboxes, sandboxes / 4, 64];
+    sizes.retain(|size| *size > 0 && *size <= sandboxes);
     sizes.dedup();
     for size in sizes {
         let mut config = config(kind);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(size + DESCRIBING_MAX)));
         match Engine::new(&config) {
-            Ok(engine) => return Ok(Pool { engine, attempts: size, pooled: true }),
-            Err(error) => tracing::warn!(attempts = size, "no sandbox pool of this size can be had here: {error:#}"),
+            Ok(engine) => return Ok(Pool { engine, sandboxes: size, pooled: true }),
+            Err(error) => tracing::warn!(sandboxes = size, "no sandbox pool of this size can be had here: {error:#}"),
         }
     }
-    Ok(Pool { engine: compiler(kind)?, attempts: attempts.min(WITHOUT_POOL_MAX), pooled: false })
+    Ok(Pool { engine: compiler(kind)?, sandboxes: sandboxes.min(WITHOUT_POOL_MAX), pooled: false })
 }
 
 /// An engine to compile with: what it makes runs on the pooled one of the same kind.

@@ -5,21 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use wasmtime::component::ResourceTableError;
+use wasmtime::component::{Instance, ResourceTableError};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
 use wharf_core::outcome::{self, Bill, Clock, Interruption, Outcome};
 
-use crate::call::{Attending, Call, Ended};
+use crate::call::{Asked, Attending, Call, Ended};
 use crate::control::{Control, Ending};
-use crate::imports::{Failure, Job};
+use crate::imports::{Failure, Job, Message};
 use crate::log::Log;
+use crate::manifest::RECEIVE;
 use crate::memory::Denied;
 use crate::meter::{Meter, Metered};
 use crate::plugin::Plugin;
 use crate::report::{self, Parts};
 use crate::sandbox::{Furnishing, Sandbox};
+use crate::watch::Watch;
 
 /// All that one attempt is run with.
 pub(crate) struct Run {
@@ -28,6 +30,7 @@ pub(crate) struct Run {
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
     pub(crate) home: Handle,
+    pub(crate) watch: Watch,
     /// When it had its room, as far as is known.
     pub(crate) began: Instant,
 }
@@ -46,7 +49,7 @@ impl Run {
         let log = Log::new(Arc::clone(&self.attending), self.control.clone());
         let received = Arc::new(AtomicU64::new(0));
         let mut store = match self.furnish(&log, &received) {
-            Ok(sandbox) => Store::new(self.plugin.pre.engine(), sandbox),
+            Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
             Err(why) => return Ok(self.ended(Outcome::Interrupted(Interruption::Host, why), Bill::default())),
         };
         let meter = Meter::new(self.call.allowance.cpu);
@@ -54,12 +57,12 @@ impl Run {
 
         let mut made = None;
         let guest = async {
-            let instance = self.plugin.pre.instantiate_async(&mut store).await?;
+            let instance = self.plugin.linked.pre.instantiate_async(&mut store).await?;
             made = Some(making.elapsed());
-            let job = self.job();
-            instance.wharf_plugin_handler().call_handle(&mut store, &job).await
+            self.ask(&mut store, &instance).await
         };
-        let came = Metered { inner: Box::pin(guest), meter: Arc::clone(&meter), control: self.control.clone() }.await;
+        let (meter_, control, watch) = (Arc::clone(&meter), self.control.clone(), &self.watch);
+        let came = Metered { inner: Box::pin(guest), meter: meter_, control, watch }.await;
         if let Some(Err(error)) = &came
             && made.is_none()
             && is_want_of_room(error)
@@ -72,13 +75,14 @@ impl Run {
         let judged = Judged { run: self, sandbox: store.data(), stderr: log.last_lines(), has_begun: made.is_some() };
         let outcome = judged.outcome(came);
         let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
+        let sent = &store.data().sent;
         let bill = Bill {
             queue_wait: Duration::ZERO,
             guest: meter.spent(),
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().space.peak_bytes(),
-            in_bytes: self.call.payload.len() as u64 + received.load(Ordering::Relaxed),
-            out_bytes: result_bytes + store.data().sent.chunk_bytes + log_bytes,
+            in_bytes: self.call.asked.payload().len() as u64 + received.load(Ordering::Relaxed),
+            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + log_bytes,
         };
         let leaving = Instant::now();
         drop(store);
@@ -108,13 +112,22 @@ impl Run {
         store.epoch_deadline_callback(move |_| meter.tick(&control));
     }
 
-    fn job(&self) -> Job {
-        Job {
-            id: self.call.job.clone(),
-            task: self.call.task.clone(),
-            key: self.call.key.clone(),
-            payload: self.call.payload.to_vec(),
-            attempt: self.call.attempt,
+    /// Calls the handler or the subscriber.
+    async fn ask(&self, store: &mut Store<Sandbox>, instance: &Instance) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
+        let absent = || wasmtime::Error::msg("the plugin does not export what was to be called");
+        let linked = &self.plugin.linked;
+        match &self.call.asked {
+            Asked::Job { id, task, key, payload, attempt } => {
+                let handler = linked.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
+                let (id, task, key) = (id.clone(), task.clone(), key.clone());
+                let job = Job { id, task, key, payload: payload.to_vec(), attempt: *attempt };
+                handler.call_handle(store, &job).await
+            }
+            Asked::Message { id, topic, payload } => {
+                let subscriber = linked.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
+                let message = Message { id: id.clone(), topic: topic.clone(), payload: payload.to_vec() };
+                subscriber.call_receive(store, &message).await
+            }
         }
     }
 
@@ -205,13 +218,13 @@ impl Judged<'_> {
     fn by_guest(&self, error: &wasmtime::Error) -> Outcome {
         if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
             let what = format!("the plugin called exit({code}) instead of returning");
-            return Outcome::Trapped(self.report(what, None, "return a result or a failure from `handle`".to_owned()));
+            return Outcome::Trapped(self.report(what, None, "return a result or a failure instead".to_owned()));
         }
         match self.sandbox.space.blamed_for(error, self.has_begun) {
             Denied::Memory => {
                 let limit_bytes = self.run.call.allowance.memory_bytes;
                 let what = format!(
-                    "out of memory: {} is what this task may have",
+                    "out of memory: {} is what it may have",
                     bytesize::ByteSize(limit_bytes).display().iec()
                 );
                 let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
@@ -252,9 +265,13 @@ impl Judged<'_> {
     }
 
     fn raise(&self, key: &str, value: &str) -> String {
-        let (plugin, task) = (&self.run.plugin.id, &self.run.call.task);
+        let plugin = &self.run.plugin.id;
+        let table = match &self.run.call.asked {
+            Asked::Job { task, .. } => format!("tasks.{task}"),
+            Asked::Message { .. } => RECEIVE.to_owned(),
+        };
         format!(
-            "if that is too little, say {key} = {value} under [tasks.{task}] in the manifest, or under [plugins.{plugin}.tasks.{task}] in wharf.toml"
+            "if that is too little, say {key} = {value} under [{table}] in the manifest, or under [plugins.{plugin}.{table}] in wharf.toml"
         )
     }
 }

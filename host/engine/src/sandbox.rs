@@ -1,7 +1,7 @@
 //! What one attempt sees of the host: the data of its store. Made for one attempt, gone with it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -42,6 +42,7 @@ pub(crate) struct Sent {
     pub(crate) chunk_bytes: u64,
     /// A chunk was refused for the bound of all chunks: the output is not whole.
     pub(crate) refused: bool,
+    pub(crate) broadcast_bytes: u64,
     pub(crate) jobs: usize,
     /// Of jobs enqueued and of jobs in the making.
     pub(crate) job_bytes: u64,
@@ -112,6 +113,11 @@ impl Sandbox {
 
     pub(crate) fn config(&self) -> &WasiConfigVariables {
         &self.config
+    }
+
+    /// So much came in from outside.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.outbound.received.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -36,6 +36,7 @@ async fn main() {
 async fn measure(name: &str, store: Arc<dyn Store>, plugins: &Path, keys: usize) {
     let engine = Engine::new(wharf_engine::Settings {
         attempts: bounds::ATTEMPTS_DEFAULT,
+        broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
         guest_threads: std::thread::available_parallelism().map_or(2, usize::from),
         cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
         compile: Compile::Here,

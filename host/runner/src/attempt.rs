@@ -12,7 +12,7 @@ use wharf_core::job::Leased;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 use wharf_core::planner::{AttemptId, Ended};
 use wharf_core::retry::RetryPolicy;
-use wharf_engine::{Allowance, Call, Control, Engine, Plugin, Task};
+use wharf_engine::{Allowance, Asked, Call, Control, Engine, Plugin, Task};
 
 use crate::desk::Desk;
 use crate::word::{Over, Word};
@@ -81,11 +81,13 @@ pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
 
 fn call(leased: &Leased, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
     Call {
-        job: leased.lease.job.to_string(),
-        task: leased.task.task().to_owned(),
-        key: leased.lane.key.as_ref().map(ToString::to_string),
-        payload: Arc::clone(&leased.payload),
-        attempt: leased.lease.attempt,
+        asked: Asked::Job {
+            id: leased.lease.job.to_string(),
+            task: leased.task.task().to_owned(),
+            key: leased.lane.key.as_ref().map(ToString::to_string),
+            payload: Arc::clone(&leased.payload),
+            attempt: leased.lease.attempt,
+        },
         allowance: Allowance { cancel_grace, deadline: Some(trusted_until), ..Allowance::of(task) },
     }
 }

@@ -3,8 +3,9 @@
 //! A chunk waits for room; a log line that finds none is dropped and counted. So a flood of log lines never delays
 //! output, and an attempt never waits for anything but room for its own chunks.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use wharf_core::bounds;
 use wharf_core::job::{Entry, NewJob, Stream};
 use wharf_core::planner::{AttemptId, Input, entry_bytes};
+use wharf_core::rollcall::Reply;
 use wharf_engine::{Attending, GuestJob};
 use wharf_store::Store;
 
@@ -192,5 +194,9 @@ impl Attending for Desk {
         let ids = new.iter().map(|job| job.id.to_string()).collect();
         children.extend(new);
         Ok(ids)
+    }
+
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        Box::pin(ready(Err("this host carries no broadcasts".to_owned())))
     }
 }

@@ -157,8 +157,21 @@ pub(crate) enum Order {
         then: wharf_calls::Then,
     },
 
+    Broadcast {
+        topic: String,
+        #[serde(default)]
+        payload: serde_json::Value,
+        #[serde(default = "minute")]
+        timeout_ms: u64,
+    },
+
     // The world outside.
     Env,
+    /// What the environment says: each of several villains may have another one.
+    FromEnv {
+        #[serde(default = "order")]
+        name: String,
+    },
     Args,
     ReadFile {
         path: String,
@@ -187,6 +200,9 @@ fn reason() -> String {
 fn three() -> u32 {
     3
 }
+fn order() -> String {
+    "ORDER".into()
+}
 fn sixteen() -> u64 {
     16
 }
@@ -197,8 +213,8 @@ fn line_bytes() -> usize {
     80
 }
 
-pub(crate) fn read(job: &Job) -> Result<Order, Failure> {
-    serde_json::from_slice(&job.payload).map_err(|e| {
+pub(crate) fn read(payload: &[u8]) -> Result<Order, Failure> {
+    serde_json::from_slice(payload).map_err(|e| {
         Failure::Discard(format!(
             "the payload is no order: {e}; plugins/villain/README.md has them all"
         ))
@@ -252,7 +268,10 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::Remaining => wharf_calls::remaining(),
         Order::Enqueue { children, then } => wharf_calls::enqueue(children, then),
 
+        Order::Broadcast { topic, payload, timeout_ms } => wharf_calls::broadcast(&topic, &payload, timeout_ms),
+
         Order::Env => outside::env(),
+        Order::FromEnv { name } => obey(read(outside::env_of(&name)?.as_bytes())?, job),
         Order::Args => outside::args(),
         Order::ReadFile { path } => outside::read_file(&path),
         Order::WriteFile { path, text } => outside::write_file(&path, &text),

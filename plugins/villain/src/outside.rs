@@ -10,6 +10,10 @@ pub(crate) fn env() -> Result<Vec<u8>, Failure> {
     json(&env::vars().collect::<BTreeMap<_, _>>())
 }
 
+pub(crate) fn env_of(name: &str) -> Result<String, Failure> {
+    env::var(name).map_err(|e| Failure::Discard(format!("cannot read {name}: {e}")))
+}
+
 pub(crate) fn args() -> Result<Vec<u8>, Failure> {
     json(&env::args().collect::<Vec<_>>())
 }

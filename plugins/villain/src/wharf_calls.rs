@@ -9,6 +9,7 @@ use crate::{
     exports::wharf::plugin::handler::Failure,
     wharf::plugin::{
         attempt,
+        broadcasts::{self, Answer, Reply},
         jobs::{self, NewJob},
     },
 };
@@ -68,4 +69,40 @@ pub(crate) fn progress(fraction: f32, note: &str, ms: u64) -> Result<Vec<u8>, Fa
 
 pub(crate) fn remaining() -> Result<Vec<u8>, Failure> {
     Ok(format!(r#"{{"remaining-ms":{}}}"#, attempt::remaining_ms()).into())
+}
+
+/// Replies with what came: who, what kind of answer, its text or the bytes of its reply, and the reply itself if it is small.
+pub(crate) fn broadcast(topic: &str, payload: &serde_json::Value, timeout_ms: u64) -> Result<Vec<u8>, Failure> {
+    let replies = broadcasts::broadcast(topic, payload.to_string().as_bytes(), timeout_ms)
+        .map_err(|e| Failure::Discard(format!("the broadcast was refused: {e}")))?;
+    let told: Vec<serde_json::Value> = replies.into_iter().map(told).collect();
+    Ok(serde_json::json!(told).to_string().into())
+}
+
+const SMALL_BYTES: usize = 64 * 1024;
+
+fn told(reply: Reply) -> serde_json::Value {
+    let failed = |failure| match failure {
+        Failure::Retry(why) => ("failed-retry", why),
+        Failure::RetryAfter((why, ms)) => ("failed-retry-after", format!("{why} ({ms} ms)")),
+        Failure::Discard(why) => ("failed-discard", why),
+    };
+    let (kind, text) = match reply.answer {
+        Answer::Replied(bytes) => {
+            let small = Some(&bytes).filter(|bytes| bytes.len() <= SMALL_BYTES);
+            let read = |bytes: &Vec<u8>| {
+                let read = serde_json::from_slice::<serde_json::Value>(bytes);
+                read.unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
+            };
+            return serde_json::json!({
+                "plugin": reply.plugin, "kind": "replied", "bytes": bytes.len(), "reply": small.map(read),
+            });
+        }
+        Answer::Failed(failure) => failed(failure),
+        Answer::Trapped(report) => ("trapped", report),
+        Answer::TimedOut(report) => ("timed-out", report),
+        Answer::Skipped(why) => ("skipped", why),
+        Answer::Other(text) => ("other", text),
+    };
+    serde_json::json!({ "plugin": reply.plugin, "kind": kind, "text": text })
 }

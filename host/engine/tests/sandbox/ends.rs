@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::outcome::{Clock, Failure, Outcome};
+use wharf_engine::Asked;
 
 use crate::scene::{Scene, assert_returned, call, words_call};
 
@@ -43,7 +44,9 @@ async fn the_job_arrives_as_it_is() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let mut asked = call(&villain, "do", r#"{"do":"job"}"#);
-    (asked.key, asked.attempt) = (Some("tenant 7".to_owned()), 3);
+    if let Asked::Job { key, attempt, .. } = &mut asked.asked {
+        (*key, *attempt) = (Some("tenant 7".to_owned()), 3);
+    }
     let (ended, _) = scene.run(&villain, asked).await;
     let told = assert_returned(&ended);
     for part in

@@ -6,6 +6,8 @@ use wharf_engine::{Checked, Problem};
 
 use crate::scene::{Scene, component, settings};
 
+const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
+
 async fn check(scene: &Scene, id: &str, bytes: impl Into<Arc<[u8]>>, toml: &str) -> Checked {
     scene.engine.check(id, bytes.into(), &settings(toml), &|_| {}).await
 }
@@ -64,10 +66,12 @@ async fn what_is_missing_is_named() {
     let checked = check(&scene, "Bad Name", component_of("(component)"), "").await;
     assert_eq!(
         told(&checked.problems),
-        "it does not export `wharf:plugin/manifest@0.1.0`\n    a plugin exports the world `handler-plugin` of the package `wharf:plugin`\n\
-         it does not export `wharf:plugin/handler@0.1.0`\n    a plugin exports the world `handler-plugin` of the package `wharf:plugin`\n\
+        format!(
+            "it does not export `wharf:plugin/manifest@0.1.0`\n    {WORLDS}\n\
+         it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`\n    {WORLDS}\n\
          the file's name: `Bad Name` is no name: a-z, 0-9 and -, not beginning with -, at most 64 characters\n    \
          rename the file: its name without .wasm is the plugin's id"
+        )
     );
 }
 
@@ -115,7 +119,7 @@ async fn every_import_that_is_not_there_is_named() {
         "it imports `acme:db/query@1.0.0`, which this host does not have\n    a plugin may import interfaces of `wharf:plugin` and of WASI 0.2",
         "it imports `pause` of `wharf:plugin/attempt@0.1.7`, which this host does not have",
         "it imports a function `lonely`, which this host does not have",
-        "it does not export `wharf:plugin/handler@0.1.0`",
+        "it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`",
     ] {
         assert!(text.contains(says), "`{says}` is not in\n{text}");
     }
@@ -155,6 +159,12 @@ async fn notes_say_what_could_be_granted_and_what_a_plugin_declares() {
         check(&scene, "villain-http", component("villain-http").await, r#"http = ["https://a.example"]"#).await;
     assert!(!told(&granted.notes).contains("HTTP requests"), "{}", told(&granted.notes));
 
+    let muted = check(&scene, "villain", component("villain").await, "topics = []").await;
+    assert!(
+        told(&muted.notes).contains("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
+    );
+    assert!(muted.manifest().unwrap().receive.is_none());
+
     let checked = check(&scene, "words", component("words").await, "").await;
     assert_eq!(checked.manifest().unwrap().tasks.keys().collect::<Vec<_>>(), ["count"]);
     assert_eq!(checked.digest.len(), 64);
@@ -177,6 +187,14 @@ async fn manifests_and_settings_are_checked_together() {
     ] {
         assert!(text.contains(says), "`{says}` is not in\n{text}");
     }
+
+    let text = told(&check(&scene, "words", component("words").await, "topics = [\"a.*\"]").await.problems);
+    assert!(text.starts_with("it has topics, but does not export `wharf:plugin/subscriber`"), "{text}");
+    let told_of = "receive = { timeout = \"1s\", reentrant = true }\ntopics = [\"a.*\"]";
+    let checked = check(&scene, "villain", component("villain").await, told_of).await;
+    let receive = checked.manifest().unwrap().receive.as_ref().unwrap();
+    assert_eq!((receive.task.timeout.as_secs(), receive.task.cpu.as_secs(), receive.reentrant), (1, 2, true));
+    assert_eq!(checked.manifest().unwrap().topics[0].as_str(), "a.*");
 
     let good = "tasks.count.timeout = \"1s\"\ntasks.count.limit = { total = 7 }";
     let checked = check(&scene, "words", component("words").await, good).await;

@@ -19,7 +19,8 @@ fn the_compiling_process() {
 }
 
 fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
-    Engine::new(Settings { attempts: 2, guest_threads: 1, cache_dir: cache.to_owned(), compile }).unwrap()
+    Engine::new(Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache_dir: cache.to_owned(), compile })
+        .unwrap()
 }
 
 /// Loads `words`, and says which steps it took; `Err` is the explanation.
@@ -89,6 +90,7 @@ async fn a_folder_that_others_may_write_is_no_cache() {
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let refused = Engine::new(Settings {
         attempts: 1,
+        broadcast_calls: 1,
         guest_threads: 1,
         cache_dir: cache.path().to_owned(),
         compile: Compile::Here,

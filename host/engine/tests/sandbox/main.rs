@@ -7,5 +7,6 @@ mod floods;
 mod stops;
 mod fairness;
 mod outside;
+mod broadcasts;
 mod loading;
 mod explained;

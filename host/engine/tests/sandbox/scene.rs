@@ -10,8 +10,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
+use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings, toml_text,
+    Allowance, Asked, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings,
+    toml_text,
 };
 
 /// What attempts said.
@@ -22,8 +24,19 @@ pub(crate) struct Heard {
     pub(crate) dropped: Mutex<u64>,
     pub(crate) progress: Mutex<Vec<(f32, String)>>,
     pub(crate) jobs: Mutex<Vec<GuestJob>>,
-    /// If there is one, each chunk waits for a permit of it.
+    pub(crate) broadcasts: Mutex<Vec<Broadcast>>,
+    /// What each broadcast is answered with.
+    pub(crate) replies: Vec<Reply>,
+    /// If there is one, each chunk and each broadcast waits for a permit of it.
     pub(crate) gate: Option<Arc<Semaphore>>,
+}
+
+/// A broadcast that a guest started.
+pub(crate) struct Broadcast {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) timeout: Duration,
+    pub(crate) remaining: Duration,
 }
 
 impl Attending for Heard {
@@ -52,6 +65,22 @@ impl Attending for Heard {
         all.extend(jobs);
         Ok(ids)
     }
+    fn broadcast(
+        &self,
+        topic: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+        remaining: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async move {
+            self.broadcasts.lock().unwrap().push(Broadcast { topic, payload, timeout, remaining });
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            Ok(self.replies.clone())
+        }
+        .boxed()
+    }
 }
 
 impl Heard {
@@ -60,6 +89,9 @@ impl Heard {
         lines.iter().filter(|(stream, _)| *stream == Stream::Stderr).map(|(_, line)| format!("{line}\n")).collect()
     }
 }
+
+/// At depth 1; so there is one at each further depth.
+pub(crate) const BROADCAST_CALLS: u32 = 2;
 
 pub(crate) struct Scene {
     pub(crate) engine: Arc<Engine>,
@@ -87,7 +119,8 @@ pub(crate) fn settings(toml: &str) -> PluginSettings {
 
 impl Scene {
     pub(crate) fn new(attempts: u32) -> Scene {
-        let settings = Settings { attempts, guest_threads: 2, cache_dir: shared_cache(), compile: Compile::Here };
+        let (cache_dir, compile) = (shared_cache(), Compile::Here);
+        let settings = Settings { attempts, broadcast_calls: BROADCAST_CALLS, guest_threads: 2, cache_dir, compile };
         Scene { engine: Engine::new(settings).unwrap() }
     }
 
@@ -147,12 +180,25 @@ impl Scene {
 
 pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> Call {
     Call {
-        job: "0000000000001".to_owned(),
-        task: task.to_owned(),
-        key: None,
-        payload: payload.into().into_bytes().into(),
-        attempt: 1,
+        asked: Asked::Job {
+            id: "0000000000001".to_owned(),
+            task: task.to_owned(),
+            key: None,
+            payload: payload.into().into_bytes().into(),
+            attempt: 1,
+        },
         allowance: Allowance::of(&plugin.manifest.tasks[task]),
+    }
+}
+
+pub(crate) fn message(plugin: &Plugin, topic: &str, payload: impl Into<String>) -> Call {
+    Call {
+        asked: Asked::Message {
+            id: "0000000000002".to_owned(),
+            topic: topic.to_owned(),
+            payload: payload.into().into_bytes().into(),
+        },
+        allowance: Allowance::of(&plugin.manifest.receive.as_ref().unwrap().task),
     }
 }
 

@@ -68,6 +68,7 @@ impl Setup {
         let _starting = STARTING.lock().await;
         let engine = Engine::new(wharf_engine::Settings {
             attempts: self.attempts,
+            broadcast_calls: self.attempts,
             guest_threads: 2,
             // Shared by all tests, so that each component is compiled once.
             cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),

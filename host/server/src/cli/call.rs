@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
@@ -11,9 +12,10 @@ use tokio::signal::ctrl_c;
 use wharf_core::ids::JobIds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::{Interruption, Outcome};
+use wharf_core::rollcall::Reply;
 use wharf_core::time::Timestamp;
 use wharf_engine::toml_text::nearest;
-use wharf_engine::{Allowance, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Plugin, Task};
+use wharf_engine::{Allowance, Asked, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Plugin, Task};
 
 use super::ending::{Ending, Exit};
 use super::input;
@@ -63,14 +65,21 @@ impl Call {
                 None => task.key_of(&payload).map_err(payload_fits)?.map(|key| key.to_string()),
             };
             let call = EngineCall {
-                job: JobIds::after(None).next(Timestamp::ZERO).to_string(),
-                task: task.name.task().to_owned(),
-                key,
-                payload: payload.into(),
-                attempt: 1,
+                asked: Asked::Job {
+                    id: JobIds::after(None).next(Timestamp::ZERO).to_string(),
+                    task: task.name.task().to_owned(),
+                    key,
+                    payload: payload.into(),
+                    attempt: 1,
+                },
                 allowance: Allowance::of(task),
             };
-            anyhow::Ok(attempt(&engine, Arc::clone(&plugin), call, self.chunks && !json).await)
+            let listener = Listener {
+                progress: Progress::new(task.name.as_str()),
+                chunks: self.chunks && !json,
+                ids: Mutex::new(JobIds::after(None)),
+            };
+            anyhow::Ok(attempt(&engine, Arc::clone(&plugin), call, listener).await)
         })?;
         shown(&ended, json, self.chunks)
     }
@@ -129,11 +138,9 @@ fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Tas
     }
 }
 
-async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, chunks: bool) -> Ended {
+async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, listener: Listener) -> Ended {
     let control = Control::new();
-    let progress = Progress::new(&format!("{}/{}", plugin.id, call.task));
-    let listener = Arc::new(Listener { progress, chunks, ids: Mutex::new(JobIds::after(None)) });
-    let running = engine.call(plugin, call, listener, control.clone());
+    let running = engine.call(plugin, call, Arc::new(listener), control.clone());
     tokio::pin!(running);
     let mut asked = false;
     loop {
@@ -203,6 +210,11 @@ impl Attending for Listener {
         }
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(jobs.iter().map(|_| ids.next(Timestamp::ZERO).to_string()).collect())
+    }
+
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        let why = "broadcasts need a running host: `wharf call` runs one plugin by itself";
+        std::future::ready(Err(why.to_owned())).boxed()
     }
 }
 

@@ -13,7 +13,7 @@ use super::local::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, print_json, print_line};
 use super::plugins::task_text;
 use super::progress::Progress;
-use crate::config::Settings;
+use crate::config::{Settings, ShownDuration};
 use crate::http::plugins::task_document;
 
 #[derive(Debug, Args)]
@@ -91,6 +91,16 @@ fn text(file: &Path, checked: &Checked) -> String {
                 manifest.name,
                 manifest.version
             ));
+            lines.extend(manifest.topics.iter().map(|topic| format!("  topic {topic}")));
+            if let Some(receive) = &manifest.receive {
+                let again = if receive.reentrant { ", also by its own broadcasts" } else { "" };
+                lines.push(format!(
+                    "  subscriber: called with timeout {}, cpu {}, memory {}{again}",
+                    ShownDuration(receive.task.timeout),
+                    ShownDuration(receive.task.cpu),
+                    ByteSize(receive.task.memory_bytes).display().iec()
+                ));
+            }
             lines.extend(
                 manifest
                     .tasks
@@ -124,6 +134,9 @@ fn document(file: &Path, checked: &Checked) -> Value {
         "imports": checked.imports,
         "exports": checked.exports,
         "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
+        "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
+        "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| task_document(&receive.task)),
+        "reentrant": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| receive.reentrant),
         "problems": told(&checked.problems),
         "notes": told(&checked.notes),
     })

@@ -32,6 +32,7 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
 pub(crate) fn engine(settings: &Settings) -> anyhow::Result<Arc<Engine>> {
     let made = Engine::new(wharf_engine::Settings {
         attempts: 1,
+        broadcast_calls: 1,
         guest_threads: 1,
         cache_dir: settings.cache_dir.clone(),
         compile: compile_in_child()?,

@@ -149,6 +149,7 @@ fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
 fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
     Ok(wharf_engine::Settings {
         attempts: settings.attempts_at_once,
+        broadcast_calls: wharf_core::bounds::BROADCAST_CALLS_DEFAULT,
         guest_threads: settings.guest_threads as usize,
         cache_dir: settings.cache_dir.clone(),
         compile: compile_in_child()?,

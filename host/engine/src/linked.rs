@@ -1,0 +1,28 @@
+//! A component that is linked with all that it imports, and what of it is called.
+
+use wasmtime::component::InstancePre;
+
+use crate::imports::exports::wharf::plugin::{handler, manifest, subscriber};
+use crate::sandbox::Sandbox;
+
+#[derive(Clone)]
+pub(crate) struct Linked {
+    pub(crate) pre: InstancePre<Sandbox>,
+    pub(crate) manifest: manifest::GuestIndices,
+    /// A plugin has one of these two at least.
+    pub(crate) handler: Option<handler::GuestIndices>,
+    pub(crate) subscriber: Option<subscriber::GuestIndices>,
+}
+
+impl Linked {
+    /// # Errors
+    /// When it has no manifest. That it has what it exports as this host calls it was told before.
+    pub(crate) fn new(pre: InstancePre<Sandbox>) -> wasmtime::Result<Linked> {
+        Ok(Linked {
+            manifest: manifest::GuestIndices::new(&pre)?,
+            handler: handler::GuestIndices::new(&pre).ok(),
+            subscriber: subscriber::GuestIndices::new(&pre).ok(),
+            pre,
+        })
+    }
+}

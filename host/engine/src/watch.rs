@@ -1,0 +1,40 @@
+//! Someone on the host's own runtime who looks at the clocks of an attempt that lasts, where no guest delays it.
+
+use std::sync::OnceLock;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::call::Allowance;
+use crate::control::Control;
+
+/// The clocks of one attempt. Most attempts end within their first turn: only for one that does not somebody is called.
+pub(crate) struct Watch {
+    home: Handle,
+    control: Control,
+    allowance: Allowance,
+    watcher: OnceLock<AbortHandle>,
+}
+
+impl Watch {
+    pub(crate) fn new(home: Handle, control: Control, allowance: Allowance) -> Watch {
+        Watch { home, control, allowance, watcher: OnceLock::new() }
+    }
+
+    /// The attempt takes more than one turn: from now on its clocks are looked at.
+    pub(crate) fn begin(&self) {
+        self.watcher.get_or_init(|| {
+            self.control.lasts();
+            let (control, allowance) = (self.control.clone(), self.allowance.clone());
+            self.home.spawn(async move { control.watch(&allowance).await }).abort_handle()
+        });
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.abort();
+        }
+    }
+}
