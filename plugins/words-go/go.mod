@@ -1,3 +1,3 @@
-module words-go
+module example.com/words-go
 
 go 1.24

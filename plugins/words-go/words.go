@@ -10,13 +10,13 @@ import (
 	"time"
 	"unicode/utf8"
 
-	handler "words-go/gen/exports/export_wharf_plugin_handler"
-	manifest "words-go/gen/exports/export_wharf_plugin_manifest"
-	subscriber "words-go/gen/exports/export_wharf_plugin_subscriber"
-	_ "words-go/gen/exports/wit_exports"
-	attempt "words-go/gen/imports/wharf_plugin_attempt"
-	wharf "words-go/gen/imports/wharf_plugin_types"
-	wit "words-go/gen/wit/types"
+	handler "example.com/words-go/gen/exports/export_wharf_plugin_handler"
+	manifest "example.com/words-go/gen/exports/export_wharf_plugin_manifest"
+	subscriber "example.com/words-go/gen/exports/export_wharf_plugin_subscriber"
+	_ "example.com/words-go/gen/exports/wit_exports"
+	attempt "example.com/words-go/gen/imports/wharf_plugin_attempt"
+	wharf "example.com/words-go/gen/imports/wharf_plugin_types"
+	wit "example.com/words-go/gen/wit/types"
 )
 
 //go:embed manifest.toml

@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod faces;
 mod jobs;
+mod languages;
 mod limits;
 mod photo;
 mod recovery;

@@ -223,10 +223,8 @@ impl Judged<'_> {
         match self.sandbox.space.blamed_for(error, self.has_begun) {
             Denied::Memory => {
                 let limit_bytes = self.run.call.allowance.memory_bytes;
-                let what = format!(
-                    "out of memory: {} is what it may have",
-                    bytesize::ByteSize(limit_bytes).display().iec()
-                );
+                let what =
+                    format!("out of memory: {} is what it may have", bytesize::ByteSize(limit_bytes).display().iec());
                 let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
                 return Outcome::OutOfMemory { limit_bytes, report };
             }

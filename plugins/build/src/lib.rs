@@ -8,14 +8,16 @@ mod memories;
 
 mod digest;
 mod toolchain;
+mod tools;
 
 mod recipe;
 
 pub mod prebuilt;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
+use plugin_kit::language::Language;
 
 pub use guest::ALL;
 
@@ -29,12 +31,22 @@ pub fn build_all() -> Result<Vec<PathBuf>> {
     guest::GUESTS.iter().map(recipe::build).collect()
 }
 
+/// What differs from this process's environment in a shell where the command of a project of `wharf new` finds its tools:
+/// those that the example of its language was built with. They are fetched if they are not there yet.
+///
+/// # Errors
+/// When a tool is missing that cannot be fetched.
+pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
+    recipe::environment(language)
+}
+
 /// Calls a macro with the name of each plugin, `-` written as `_`.
 ///
 /// A test suite says `for_each_plugin!(assert_test_exists)` to make sure that no plugin is without a test:
 ///
 /// ```
 /// fn words() {}
+/// # fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
@@ -48,6 +60,10 @@ pub fn build_all() -> Result<Vec<PathBuf>> {
 macro_rules! for_each_plugin {
     ($each:ident) => {
         $each!(words);
+        $each!(words_js);
+        $each!(words_python);
+        $each!(words_go);
+        $each!(words_c);
         $each!(thumbnail);
         $each!(villain);
         $each!(villain_http);

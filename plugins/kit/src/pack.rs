@@ -24,7 +24,7 @@ pub fn pack(core: &[u8], wit: Option<&Path>, world: &str) -> Result<Vec<u8>> {
     if !core.starts_with(CORE_MODULE) {
         bail!("it is no WebAssembly module: it does not begin with the bytes of one");
     }
-    let mut core = core.to_vec();
+    let mut core = without_debug_information(core).context("the module is cut off")?;
     if wit.is_some() || !core.windows(WORLD_SECTION.len()).any(|part| part == WORLD_SECTION) {
         let (resolve, world) = contract::world(wit, world)?;
         embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8, false)
@@ -39,3 +39,35 @@ pub fn pack(core: &[u8], wit: Option<&Path>, world: &str) -> Result<Vec<u8>> {
         .encode()
         .context("the module does not fit its world")
 }
+
+/// Leaves out what debuggers read, many times the size of the code. The functions' names stay: trap reports show them.
+fn without_debug_information(core: &[u8]) -> Option<Vec<u8>> {
+    const CUSTOM: u8 = 0;
+    let (head, mut rest) = core.split_at_checked(CORE_MODULE.len())?;
+    let mut kept = head.to_vec();
+    while let [id, after @ ..] = rest {
+        let (size, content) = leb128(after)?;
+        let (content, next) = content.split_at_checked(size)?;
+        let is_debug = *id == CUSTOM && leb128(content).is_some_and(|(_, name)| name.starts_with(b".debug_"));
+        if !is_debug {
+            kept.extend(&rest[..rest.len() - next.len()]);
+        }
+        rest = next;
+    }
+    Some(kept)
+}
+
+/// A number as WebAssembly writes it, and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0_usize;
+    for (place, byte) in bytes.iter().enumerate().take(5) {
+        number |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((number, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
