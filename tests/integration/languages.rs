@@ -43,7 +43,11 @@ fn counts(host: &Host, language: Language) {
         let id = host.enqueue(&task(language), json!({ "text": text }));
         assert_eq!(host.finished(&id)["state"], "succeeded", "{language}: {:?}", host.job(&id));
         let counted = host.result(&id);
-        assert_eq!(counted, json!({ "lines": lines, "words": words, "characters": characters }), "{language}: {text:?}");
+        assert_eq!(
+            counted,
+            json!({ "lines": lines, "words": words, "characters": characters }),
+            "{language}: {text:?}"
+        );
         let chunks = events(host, &id, "chunk");
         assert_eq!(chunks.len() as u64, lines, "{language}: one chunk for each line of {text:?}: {chunks:?}");
     }
@@ -209,7 +213,9 @@ fn from_nothing_to_a_job(language: Language) {
 
     let host = Setup::default().start();
     host.put_plugin("shout", &made);
-    eventually("it is loaded", || host.client().get("/v1/plugins").ok().to_string().contains("shout/count").then_some(()));
+    eventually("it is loaded", || {
+        host.client().get("/v1/plugins").ok().to_string().contains("shout/count").then_some(())
+    });
     let job = host.run("shout/count", json!({ "text": "one two" }));
     assert_eq!(job["state"], "succeeded", "{language}: {job}");
     assert_eq!(host.result(job["id"].as_str().expect("an id"))["words"], 2);
@@ -264,7 +270,8 @@ fn new_refuses_bad_names_and_overwrites_nothing() {
 #[test]
 fn check_of_a_core_module_names_pack_and_pack_makes_it_a_plugin() {
     component("words-c");
-    let core = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").join("guests/projects/words-c/core.wasm");
+    let core =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").join("guests/projects/words-c/core.wasm");
     let dir = tempfile::tempdir().expect("a temporary folder");
     std::fs::copy(core, dir.path().join("mine.wasm")).expect("the core module of the build");
     let check = wharf().args(["check", "mine.wasm"]).current_dir(dir.path()).output().expect("the binary starts");

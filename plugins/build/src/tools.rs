@@ -18,7 +18,7 @@ use crate::folders;
 pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
     let tools = folders::target().join("guests/tools");
     fs::create_dir_all(&tools).with_context(|| format!("{} cannot be made", tools.display()))?;
-    let mut shell = Shell { path: Vec::new(), variables: Vec::new(), identity: requirements.trim().to_owned() };
+    let mut shell = Shell { path: Vec::new(), variables: Vec::new() };
     match language {
         Language::JavaScript => {
             needs("node", "Node.js 18 or later", "apt-get install nodejs npm")?;
@@ -56,8 +56,6 @@ pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
 pub(crate) struct Shell {
     path: Vec<PathBuf>,
     variables: Vec<(OsString, OsString)>,
-    /// Who compiles, with versions.
-    pub(crate) identity: String,
 }
 
 impl Shell {

@@ -46,10 +46,7 @@ async fn files_that_are_no_components() {
         ),
         (b"\0asm", "the file is cut off after its first bytes"),
         (b"\0asm\x02\0\0\0", "it is WebAssembly of a version that this host does not know: [02, 00, 00, 00]"),
-        (
-            b"\0asm\x01\0\0\0",
-            "it is a core module, not a component\n    wrap it: `wharf pack FILE -o OUT.wasm`",
-        ),
+        (b"\0asm\x01\0\0\0", "it is a core module, not a component\n    wrap it: `wharf pack FILE -o OUT.wasm`"),
         (&core, "wrap it: `wharf pack FILE -o OUT.wasm`"),
         (b"\0asm\x0d\0\x01\0\xff\xff", "it is not valid WebAssembly: "),
     ];

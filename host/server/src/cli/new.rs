@@ -31,7 +31,9 @@ impl New {
         }
         let (build, component) = (language.command(), format!("{name}/{name}.wasm"));
         if json {
-            print_json(&json!({"folder": name, "language": language.name(), "build": format!("cd {name} && {build}"), "component": component}))?;
+            print_json(
+                &json!({"folder": name, "language": language.name(), "build": format!("cd {name} && {build}"), "component": component}),
+            )?;
         } else {
             print_line(&format!("{name}/ has a plugin that counts words, in {language}. Build it with"))?;
             print_line(&format!("\n    (cd {name} && {build})\n"))?;

@@ -3,7 +3,7 @@
 use crate::language::Language;
 
 /// A path within the project, and what stands there.
-pub type File = (&'static str, &'static str);
+type File = (&'static str, &'static str);
 
 macro_rules! example {
     ($folder:literal: $($path:literal)*) => {
