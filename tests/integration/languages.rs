@@ -158,15 +158,16 @@ fn every_plugin_has_its_test() {
         pub(super) use super::javascript_does_what_the_table_says as words_js;
         pub(super) use super::python_does_what_the_table_says as words_python;
         pub(super) use super::rust_does_what_the_table_says as words;
+        pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
         // These belong to the engine's own tests, in host/engine/tests/sandbox.
-        pub(super) struct villain_http;
-        pub(super) struct villain_memories;
-        pub(super) struct villain_async;
-        pub(super) struct villain_slow;
-        pub(super) struct villain_bad_manifest;
-        pub(super) struct villain_trap;
+        pub(super) mod villain_http {}
+        pub(super) mod villain_memories {}
+        pub(super) mod villain_async {}
+        pub(super) mod villain_slow {}
+        pub(super) mod villain_bad_manifest {}
+        pub(super) mod villain_trap {}
     }
     macro_rules! is_there {
         ($name:ident) => {{

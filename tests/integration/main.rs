@@ -9,6 +9,7 @@ mod faces;
 mod jobs;
 mod languages;
 mod limits;
+mod outside;
 mod photo;
 mod recovery;
 mod reload;

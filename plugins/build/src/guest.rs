@@ -36,12 +36,13 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 13] = [
+pub(crate) const GUESTS: [Guest; 14] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::Python, guest("words-python")),
     written_in(Language::Go, guest("words-go")),
     written_in(Language::C, guest("words-c")),
+    written_in(Language::Python, guest("outside-python")),
     guest("thumbnail"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),

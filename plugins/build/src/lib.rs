@@ -46,7 +46,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 ///
 /// ```
 /// fn words() {}
-/// # fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
+/// # fn outside_python() {} fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
@@ -64,6 +64,7 @@ macro_rules! for_each_plugin {
         $each!(words_python);
         $each!(words_go);
         $each!(words_c);
+        $each!(outside_python);
         $each!(thumbnail);
         $each!(villain);
         $each!(villain_http);
@@ -87,5 +88,16 @@ mod tests {
         }
         for_each_plugin!(push);
         assert_eq!(names, super::ALL);
+    }
+
+    /// So that a folder without a row cannot be: a row in turn asks each test suite for a test.
+    #[test]
+    fn every_folder_of_plugins_is_built() {
+        let folders = std::fs::read_dir(super::folders::plugins()).expect("plugins/ is there");
+        let folders = folders.map(|entry| entry.expect("a readable entry")).filter(|entry| entry.path().is_dir());
+        for folder in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let is_tool = ["build", "kit", "target"].contains(&folder.as_str());
+            assert!(is_tool || super::guest::GUESTS.iter().any(|guest| guest.package == folder), "{folder} has no row");
+        }
     }
 }

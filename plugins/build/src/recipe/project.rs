@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use plugin_kit::{
     bindings::{self, Binding},
     contract,
@@ -15,7 +15,7 @@ use plugin_kit::{
 
 use super::Prepared;
 use crate::{
-    digest,
+    digest, folders,
     guest::Guest,
     tools::{self, Shell},
 };
@@ -27,9 +27,6 @@ const KEPT: &str = "node_modules";
 const PACKING: &str = include_str!("../../../kit/src/pack.rs");
 
 pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> Result<Prepared<'a>> {
-    if guest.name != language.example() {
-        bail!("{} is no example of {language}, and only those are built as projects", guest.name);
-    }
     let folder = work.join("projects").join(guest.name);
     lay_out(&folder, language, guest.name)?;
     let requirements = requirements(language);
@@ -63,13 +60,38 @@ fn lay_out(folder: &Path, language: Language, name: &str) -> Result<()> {
         let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         gone.with_context(|| format!("{} cannot be removed", path.display()))?;
     }
-    project::write(folder, language, name)?;
+    if name == language.example() {
+        project::write(folder, language, name)?;
+    } else {
+        copy(&folders::plugins().join(name), folder)?;
+        let contract = folder.join("wit/deps/wharf");
+        fs::create_dir_all(&contract).with_context(|| format!("{} cannot be made", contract.display()))?;
+        for (file, text) in contract::FILES {
+            fs::write(contract.join(file), text)
+                .with_context(|| format!("{file} of the contract cannot be written"))?;
+        }
+    }
     // What `wharf bindings` does for an author.
     match language {
         Language::C => bindings::write(Binding::C, None, contract::WORLD, &folder.join("gen")),
         Language::Go => bindings::write(Binding::Go, None, contract::WORLD, &folder.join("gen")),
         Language::Rust | Language::JavaScript | Language::Python => Ok(()),
     }
+}
+
+/// Copies a plugin that is no example, and so no project of `wharf new`.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("{} cannot be made", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("{} cannot be listed", from.display()))? {
+        let entry = entry?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to)?;
+        } else {
+            fs::copy(&path, &to).with_context(|| format!("{} cannot be copied", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A folder with a `wharf` that does nothing: what the command asks of it is done here, before and after, by the same code.
