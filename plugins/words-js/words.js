@@ -25,7 +25,7 @@ export const subscriber = {
 
 function count(order) {
   const all = lines(order.text);
-  const totals = { lines: 0, words: 0, characters: [...order.text].length };
+  const totals = { lines: 0, words: 0, characters: lengthOf(order.text) };
   for (const line of all) {
     if (attempt.cancelled()) throw discard(`cancelled after line ${totals.lines} of ${all.length}`);
     const words = wordsOf(line);
@@ -45,7 +45,14 @@ function lines(text) {
   return all;
 }
 
-const wordsOf = (line) => line.match(/\P{White_Space}+/gu)?.length ?? 0;
+// One after the other: an array of them all would need many times the memory of the text.
+const lengthOf = (iterator) => {
+  let length = 0;
+  for (const _ of iterator) length += 1;
+  return length;
+};
+
+const wordsOf = (line) => lengthOf(line.matchAll(/\P{White_Space}+/gu));
 
 // Fails as the order asks: to see what the host makes of it.
 function fail(how) {

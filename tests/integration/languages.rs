@@ -1,10 +1,12 @@
 //! The same plugin in five languages: one table of expectations, and nobody can tell from outside which is which.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
 use plugin_kit::language::Language;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::harness::{Host, Setup, component, eventually, wharf};
 
@@ -185,8 +187,8 @@ fn wharf_said(args: &[&str], dir: &Path) -> String {
     said
 }
 
-/// What a new user does: new, the command that it prints, check, drop, call, enqueue.
-fn from_nothing_to_a_job(language: Language) {
+/// What a new user does: new, the command that it prints, check, drop, call, enqueue. Returns the folder above the project.
+fn from_nothing_to_a_job(language: Language) -> TempDir {
     component(language.example());
     let dir = tempfile::tempdir().expect("a temporary folder");
     let printed = wharf_said(&["new", "shout", "--language", language.name()], dir.path());
@@ -195,31 +197,38 @@ fn from_nothing_to_a_job(language: Language) {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).current_dir(dir.path());
     for (name, value) in plugins::environment(language).expect("its tools") {
-        let value = if name == "PATH" {
-            let folders = std::env::split_paths(&value).collect::<Vec<_>>();
-            std::env::join_paths([wharf_dir.to_owned()].into_iter().chain(folders)).expect("a path")
-        } else {
-            value
-        };
         shell.env(name, value);
     }
+    let tools = shell.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path.map(OsString::from));
+    let path = tools.or_else(|| std::env::var_os("PATH")).expect("a PATH");
+    let folders = [wharf_dir.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    shell.env("PATH", std::env::join_paths(folders).expect("a path"));
     let built = shell.output().expect("a shell");
     let said = String::from_utf8_lossy(&[built.stdout, built.stderr].concat()).into_owned();
     assert!(built.status.success(), "{language}: `{line}`:\n{said}");
 
-    let made = dir.path().join("shout/shout.wasm");
-    let checked = wharf_said(&["check", "shout/shout.wasm"], dir.path());
+    let checked = check("shout/shout.wasm", dir.path());
     assert!(checked.contains("it would be loaded as `shout`") && checked.contains("task shout/count"), "{checked}");
     assert!(checked.contains("topic text.written"), "{language}: {checked}");
 
     let host = Setup::default().start();
-    host.put_plugin("shout", &made);
-    eventually("it is loaded", || {
-        host.client().get("/v1/plugins").ok().to_string().contains("shout/count").then_some(())
-    });
+    host.put_plugin("shout", &dir.path().join("shout/shout.wasm"));
+    let loaded = || host.client().get("/v1/plugins").ok().to_string().contains("shout/count").then_some(());
+    eventually("it is loaded", loaded);
+    let payload = r#"{"text": "one two"}"#;
+    let called = host.cli(&["call", "shout/count", "--input", payload]).output().expect("the binary starts");
+    assert!(called.status.success(), "{language}: {}", String::from_utf8_lossy(&called.stderr));
+    assert!(String::from_utf8_lossy(&called.stdout).contains("\"words\":2"), "{language}");
     let job = host.run("shout/count", json!({ "text": "one two" }));
     assert_eq!(job["state"], "succeeded", "{language}: {job}");
     assert_eq!(host.result(job["id"].as_str().expect("an id"))["words"], 2);
+    dir
+}
+
+/// Compiles into the cache that the hosts of the tests share: compiling Python takes a while.
+fn check(file: &str, dir: &Path) -> String {
+    let cache = format!("cache-dir={}", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache").display());
+    wharf_said(&["--set", &cache, "check", file], dir)
 }
 
 #[test]
@@ -243,8 +252,21 @@ fn a_new_go_project_becomes_a_job() {
 }
 
 #[test]
-fn a_new_c_project_becomes_a_job() {
-    from_nothing_to_a_job(Language::C);
+fn a_new_c_project_becomes_a_job_and_check_of_its_core_module_names_pack() {
+    let project = from_nothing_to_a_job(Language::C);
+    let dir = project.path();
+    std::fs::rename(dir.join("shout/core.wasm"), dir.join("mine.wasm")).expect("what the compiler made");
+    let refused = wharf().args(["check", "mine.wasm"]).current_dir(dir).output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("`wharf pack FILE -o OUT.wasm`") && said.contains("made by clang"), "{said}");
+    wharf_said(&["pack", "mine.wasm", "-o", "packed.wasm"], dir);
+    assert!(check("packed.wasm", dir).contains("task packed/count"));
+    let again = wharf().args(["pack", "packed.wasm", "-o", "twice.wasm"]).current_dir(dir).output();
+    let again = again.expect("the binary starts");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("component already"));
+    assert!(!dir.join("twice.wasm").exists());
 }
 
 #[test]
@@ -266,23 +288,4 @@ fn new_refuses_bad_names_and_overwrites_nothing() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("there already"), "{said}");
     assert_eq!(std::fs::read(dir.path().join("mine")).expect("still there"), b"precious");
-}
-
-#[test]
-fn check_of_a_core_module_names_pack_and_pack_makes_it_a_plugin() {
-    component("words-c");
-    let core =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").join("guests/projects/words-c/core.wasm");
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    std::fs::copy(core, dir.path().join("mine.wasm")).expect("the core module of the build");
-    let check = wharf().args(["check", "mine.wasm"]).current_dir(dir.path()).output().expect("the binary starts");
-    let said = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert_eq!(check.status.code(), Some(1), "{said}");
-    assert!(said.contains("`wharf pack FILE -o OUT.wasm`") && said.contains("made by "), "{said}");
-    wharf_said(&["pack", "mine.wasm", "-o", "packed.wasm"], dir.path());
-    assert!(wharf_said(&["check", "packed.wasm"], dir.path()).contains("task packed/count"));
-    let again = wharf().args(["pack", "packed.wasm", "-o", "twice.wasm"]).current_dir(dir.path()).output();
-    let again = again.expect("the binary starts");
-    assert_eq!(again.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("component already"));
 }
