@@ -15,6 +15,9 @@ static const char manifest[] = {
 
 void exports_wharf_plugin_manifest_describe(plugin_string_t *ret) { plugin_string_dup_n(ret, manifest, sizeof manifest); }
 
+// What is printed becomes the attempt's log, line by line; a library's buffers are not emptied when a call returns.
+__attribute__((constructor)) static void print_lines_at_once(void) { setvbuf(stdout, NULL, _IOLBF, BUFSIZ); }
+
 // Formatted text in memory of its own, which the bindings free when the host has read it.
 static plugin_string_t text_of(const char *format, ...) {
   char *text;
