@@ -115,6 +115,8 @@ impl Host {
             .spawn()
             .expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        // From here on it ends with the test, whatever becomes of the start.
+        self.child = Some(child);
         let said = self.said.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -124,6 +126,7 @@ impl Host {
             }
         });
         let address = eventually("the host listens", || {
+            let child = self.child.as_mut().expect("put there above");
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 panic!("the host ended at once, {status}:\n{}", self.said());
             }
@@ -133,7 +136,6 @@ impl Host {
             said[at + address.len()..].contains('\n').then(|| address.to_owned())
         });
         self.client = Some(Client::new(&address).with_token(self.token.as_deref()));
-        self.child = Some(child);
     }
 
     pub(crate) fn client(&self) -> &Client {

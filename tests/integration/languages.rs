@@ -151,6 +151,24 @@ fn c_does_what_the_table_says() {
     all(&Setup::default().plugin("words-c").start(), Language::C);
 }
 
+#[test]
+fn all_five_answer_one_broadcast() {
+    let examples = Language::ALL.map(Language::example);
+    let host = examples.iter().fold(Setup::default(), |setup, name| setup.plugin(name)).start();
+    let asked = json!({ "payload": { "text": "to be\nor not\u{3000}to be" }, "timeout": "30s" });
+    let answer = host.client().post("/v1/broadcasts/text.written", &asked).ok();
+    assert_eq!(answer["outcomes"], json!({ "replied": 5 }), "{answer}");
+    let mut languages = Vec::new();
+    for reply in answer["replies"].as_array().expect("a list") {
+        assert_eq!(reply["reply"]["words"], 6, "{reply}");
+        languages.push(reply["reply"]["language"].as_str().expect("a language"));
+    }
+    languages.sort_unstable();
+    assert_eq!(languages, ["c", "go", "javascript", "python", "rust"]);
+    let wrong = host.client().post("/v1/broadcasts/text.written", &json!({ "payload": { "txet": "" } })).ok();
+    assert_eq!(wrong["outcomes"], json!({ "failed": 5 }), "one after the other says why: {wrong}");
+}
+
 /// Which test of this file, or elsewhere, holds each component. A folder without a row here does not compile.
 #[test]
 fn every_plugin_has_its_test() {
@@ -160,6 +178,9 @@ fn every_plugin_has_its_test() {
         pub(super) use super::javascript_does_what_the_table_says as words_js;
         pub(super) use super::python_does_what_the_table_says as words_python;
         pub(super) use super::rust_does_what_the_table_says as words;
+        pub(super) use crate::broadcasts as link_check;
+        pub(super) use crate::broadcasts as summary;
+        pub(super) use crate::broadcasts as word_index;
         pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;

@@ -4,7 +4,9 @@
 mod harness;
 
 mod bad_input;
+mod broadcasts;
 mod cli;
+mod durable_broadcasts;
 mod faces;
 mod jobs;
 mod languages;

@@ -109,5 +109,6 @@ pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJo
             2 => OnConflict::CancelRunning,
             _ => OnConflict::Wait,
         },
+        batch: None,
     }
 }

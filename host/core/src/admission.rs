@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
+use crate::bounds;
 use crate::ids::{Group, JobId, TaskName};
 use crate::key::Lane;
 use crate::limits::LimitTable;
@@ -36,6 +37,16 @@ pub struct Ready {
     pub id: JobId,
     pub priority: i32,
     pub due: Timestamp,
+    /// Of its payload.
+    pub bytes: u64,
+}
+
+/// What a claim came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    pub taken: u32,
+    /// It ended at the bytes that one claim may take, with slots to spare: there is more to be had at once.
+    pub cut: bool,
 }
 
 /// What admission asks of a store, inside the claiming transaction.
@@ -79,7 +90,7 @@ enum Fetched {
     All,
 }
 
-/// Leases up to `free` jobs of `tasks`, within `limits`. Returns how many.
+/// Leases up to `free` jobs of `tasks`, within `limits`, and of `bounds::CLAIM_BYTES_MAX` of payload; the first may be larger.
 ///
 /// # Errors
 /// Whatever the store answers; the claim is then to be undone as a whole.
@@ -88,7 +99,7 @@ pub fn admit<W: Waiting>(
     tasks: &[(TaskName, Group)],
     limits: &LimitTable,
     free: u32,
-) -> Result<u32, W::Error> {
+) -> Result<Admitted, W::Error> {
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
     let mut rooms: HashMap<Group, u32> = HashMap::new();
     let mut lanes: HashMap<LaneId, Candidate> = HashMap::new();
@@ -114,7 +125,7 @@ pub fn admit<W: Waiting>(
         }
     }
 
-    let mut taken = 0;
+    let (mut taken, mut bytes, mut cut) = (0, 0, false);
     while taken < free {
         let Some((_, _, Reverse(id))) = next.pop() else { break };
         let lane = lanes.get_mut(&id).expect("every lane of the heap is in the map");
@@ -126,7 +137,13 @@ pub fn admit<W: Waiting>(
         let most = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
         let Some(place) = first_in_lane(waiting, id, lane, most)? else { continue };
         let (line, heads, _) = &mut lane.lines[place];
+        // Who comes first starts first: a smaller job does not slip past one that is too large for now.
         let job = heads.pop_front().expect("first_in_lane found one");
+        cut = taken > 0 && bytes + job.bytes > bounds::CLAIM_BYTES_MAX;
+        if cut {
+            break;
+        }
+        bytes += job.bytes;
         waiting.lease(line, &job)?;
         taken += 1;
         *group_room -= u32::from(*group_room != u32::MAX);
@@ -148,7 +165,7 @@ pub fn admit<W: Waiting>(
             waiting.leave(*id, lane.turn, lane.room > 0)?;
         }
     }
-    Ok(taken)
+    Ok(Admitted { taken, cut })
 }
 
 /// How many more jobs of `group` may start, counted at the first question.

@@ -37,6 +37,8 @@ pub const REPORT_BYTES_MAX: u64 = 16 * KIB;
 pub const BATCH_JOBS_MAX: usize = 10_000;
 /// Bytes of payload in one request, and in what one attempt enqueues.
 pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
+/// Bytes of payload in one claim; its first job may be larger.
+pub const CLAIM_BYTES_MAX: u64 = 64 * MIB;
 
 // What waits between an attempt and the store; a chunk waits for room, a log line is dropped.
 pub const UNWRITTEN_BYTES_MAX: u64 = 2 * MIB;
@@ -100,14 +102,20 @@ pub const ATTEMPTS_DEFAULT: u32 = 256;
 /// Six memory mappings each; the kernel's default map count ends near 10,900.
 pub const ATTEMPTS_MAX: u32 = 8000;
 
-// Broadcasts on one node.
+// Broadcasts.
+/// For the whole, where nobody says how long.
+pub const BROADCAST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+pub const BROADCAST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Of one depth, open at the same time; the next one is refused.
+pub const BROADCASTS_DEFAULT: u32 = 64;
+pub const BROADCASTS_MAX: u32 = 1024;
 /// Subscribers called at once by broadcasts from outside; broadcasts within broadcasts have a share of their own at each
 /// depth, half as large as the one before.
 pub const BROADCAST_CALLS_DEFAULT: u32 = 1024;
 pub const BROADCAST_CALLS_MAX: u32 = 1400;
 /// Broadcasts within broadcasts, the first one counted.
 pub const BROADCAST_DEPTH_MAX: u32 = 4;
-/// Of all replies that a plugin's broadcast hands to it.
+/// Of all replies to one broadcast; one that does not fit any more is not kept.
 pub const REPLIES_BYTES_MAX: u64 = 32 * MIB;
 
 // Outbound HTTP of plugins.
@@ -137,6 +145,7 @@ const _: () = {
     assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
     assert!(OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX, "a payload can cross");
     assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX, "any job can be claimed");
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
     assert!(

@@ -70,28 +70,39 @@ impl FromStr for JobId {
 ///
 /// Milliseconds since 2020 in the upper 41 bits, a count in the lower 22: no two of one source are alike,
 /// and a source that is given the last id of its store goes on from there.
+///
+/// Where several sources make ids for one store, each has a number of its own in the lowest bits.
 #[derive(Debug)]
 pub struct JobIds {
     last: u64,
+    /// What one id is higher than the last; below it is the source's number.
+    step: u64,
+    source: u64,
 }
 
 const ID_EPOCH_MS: u64 = 1_577_836_800_000;
 const COUNT_BITS: u32 = 22;
+const SOURCE_BITS: u32 = 10;
 
 impl JobIds {
     pub const fn after(last: Option<JobId>) -> JobIds {
-        JobIds {
-            last: match last {
-                Some(id) => id.0,
-                None => 0,
-            },
-        }
+        let last = match last {
+            Some(id) => id.0,
+            None => 0,
+        };
+        JobIds { last, step: 1, source: 0 }
+    }
+
+    /// One source of up to 1024, told apart by `source`: no two of them make the same id, also in the same moment.
+    pub const fn of_source(source: u64, last: Option<JobId>) -> JobIds {
+        let (step, ids) = (1 << SOURCE_BITS, JobIds::after(last));
+        JobIds { last: ids.last - ids.last % step, step, source: source % step }
     }
 
     pub fn next(&mut self, now: Timestamp) -> JobId {
         let from_clock = now.as_millis().saturating_sub(ID_EPOCH_MS) << COUNT_BITS;
-        self.last = from_clock.max(self.last + 1);
-        JobId(self.last)
+        self.last = from_clock.max(self.last + self.step);
+        JobId(self.last | self.source)
     }
 }
 
@@ -241,6 +252,18 @@ mod tests {
         let drawn = [ids.next(early), ids.next(early), ids.next(late), ids.next(early)];
         assert!(drawn.is_sorted_by(|a, b| a < b));
         assert!(JobIds::after(Some(drawn[3])).next(early) > drawn[3]);
+    }
+
+    #[test]
+    fn sources_of_one_store_never_meet() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let mut sources: Vec<JobIds> = (0..3).map(|source| JobIds::of_source(source, None)).collect();
+        let mut drawn: Vec<JobId> = (0..9000).map(|n| sources[n % 3].next(now)).collect();
+        let last = drawn[8999];
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 9000);
+        assert!(JobIds::of_source(1023, Some(last)).next(Timestamp::ZERO) > last);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::outcome::{Bill, Report};
 use crate::time::Timestamp;
+use crate::topic::Topic;
 
 /// An idempotency token: of two jobs of one task with the same token, the first stands.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,14 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Of which durable broadcast a job is: one of its jobs for each subscriber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The broadcast's id. Drawn like a job's, and never one.
+    pub id: JobId,
+    pub topic: Topic,
+}
+
 /// A job to be enqueued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewJob {
@@ -54,6 +63,7 @@ pub struct NewJob {
     pub due: Option<Timestamp>,
     pub token: Option<Token>,
     pub on_conflict: OnConflict,
+    pub batch: Option<Batch>,
 }
 
 /// Where a job stands. The last three are final.
@@ -138,6 +148,7 @@ pub struct Job {
     pub lane: Lane,
     pub priority: i32,
     pub token: Option<Token>,
+    pub batch: Option<Batch>,
     pub payload: Arc<[u8]>,
     pub standing: Standing,
     pub enqueued_at: Timestamp,
@@ -159,6 +170,7 @@ pub struct Leased {
     pub task: TaskName,
     pub lane: Lane,
     pub payload: Arc<[u8]>,
+    pub batch: Option<Batch>,
     /// Attempts that failed before this one.
     pub failures: u32,
     /// When the job became due.

@@ -9,6 +9,7 @@ pub mod topic;
 pub mod limits;
 pub mod outcome;
 pub mod retry;
+pub mod node;
 pub mod lease;
 pub mod job;
 pub mod lifecycle;

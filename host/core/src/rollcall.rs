@@ -1,6 +1,6 @@
 //! A broadcast from its call to its end: who was asked, who answered, when it is over.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::PluginId;
@@ -29,15 +29,22 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The name that JSON and metrics carry. Never changed once released.
-    pub const fn kind(&self) -> &'static str {
+    /// The names that JSON and metrics carry. Never changed once released.
+    pub const KINDS: [&'static str; 5] = ["replied", "failed", "trapped", "timed-out", "skipped"];
+
+    /// Which of `KINDS` it is.
+    pub const fn kind_index(&self) -> usize {
         match self {
-            Answer::Replied(_) => "replied",
-            Answer::Failed(_) => "failed",
-            Answer::Trapped(_) => "trapped",
-            Answer::TimedOut(_) => "timed-out",
-            Answer::Skipped(_) => "skipped",
+            Answer::Replied(_) => 0,
+            Answer::Failed(_) => 1,
+            Answer::Trapped(_) => 2,
+            Answer::TimedOut(_) => 3,
+            Answer::Skipped(_) => 4,
         }
+    }
+
+    pub const fn kind(&self) -> &'static str {
+        Self::KINDS[self.kind_index()]
     }
 }
 
@@ -64,38 +71,30 @@ pub struct Reply {
     pub elapsed: Duration,
 }
 
-/// Who was asked, and what each said. Each subscriber has exactly one reply in the end: the first one counts.
+/// Who was asked and has not answered. Each subscriber has exactly one reply in the end: the first one counts.
 #[derive(Debug)]
 pub struct Rollcall {
-    replies: BTreeMap<PluginId, Option<Reply>>,
-    unanswered: usize,
+    missing: BTreeSet<PluginId>,
     replied: usize,
     enough: usize,
 }
 
 impl Rollcall {
     pub fn open(asked: impl IntoIterator<Item = PluginId>, mode: Mode) -> Rollcall {
-        let replies: BTreeMap<_, _> = asked.into_iter().map(|plugin| (plugin, None)).collect();
-        let asked = replies.len();
+        let missing: BTreeSet<_> = asked.into_iter().collect();
         let enough = match mode {
             Mode::All => usize::MAX,
             Mode::First(n) => n as usize,
-            Mode::Quorum => asked / 2 + 1,
+            Mode::Quorum => missing.len() / 2 + 1,
         };
-        Rollcall { replies, unanswered: asked, replied: 0, enough }
+        Rollcall { missing, replied: 0, enough }
     }
 
     /// Takes one reply; false if this subscriber was not asked or has answered already.
     pub fn take(&mut self, reply: &Reply) -> bool {
-        match self.replies.get_mut(&reply.plugin) {
-            Some(slot @ None) => {
-                self.unanswered -= 1;
-                self.replied += usize::from(matches!(reply.answer, Answer::Replied(_)));
-                *slot = Some(reply.clone());
-                true
-            }
-            _ => false,
-        }
+        let first = self.missing.remove(&reply.plugin);
+        self.replied += usize::from(first && matches!(reply.answer, Answer::Replied(_)));
+        first
     }
 
     /// Whether as many have replied as were wanted.
@@ -105,23 +104,13 @@ impl Rollcall {
 
     /// Whether nobody is waited for any longer.
     pub fn is_over(&self) -> bool {
-        self.unanswered == 0 || self.has_enough()
+        self.missing.is_empty() || self.has_enough()
     }
 
-    /// Gives everyone who has not answered the answer that `why` makes, and returns those replies.
-    pub fn close(&mut self, elapsed: Duration, why: impl Fn() -> Answer) -> Vec<Reply> {
-        let missing: Vec<PluginId> =
-            self.replies.iter().filter(|(_, reply)| reply.is_none()).map(|(plugin, _)| plugin.clone()).collect();
-        let closed: Vec<Reply> = missing.into_iter().map(|plugin| Reply { plugin, answer: why(), elapsed }).collect();
-        for reply in &closed {
-            self.take(reply);
-        }
-        closed
-    }
-
-    /// Every reply, by plugin. Complete once the rollcall was closed.
-    pub fn replies(self) -> Vec<Reply> {
-        self.replies.into_values().flatten().collect()
+    /// Ends it: everyone who has not answered gets the answer that `why` makes. Returns those replies, by plugin.
+    pub fn close(&mut self, elapsed: Duration, why: impl Fn(&PluginId) -> Answer) -> Vec<Reply> {
+        let missing = std::mem::take(&mut self.missing);
+        missing.into_iter().map(|plugin| Reply { answer: why(&plugin), plugin, elapsed }).collect()
     }
 }
 
@@ -144,13 +133,11 @@ mod tests {
         assert!(!call.take(&reply("b", Answer::Replied(vec![2]))), "the first one counts");
         assert!(!call.take(&reply("stranger", Answer::Replied(vec![]))), "nobody asked it");
         assert!(!call.is_over());
-        let closed = call.close(Duration::ZERO, || Answer::TimedOut("late".into()));
-        assert_eq!(closed.len(), 2);
-        assert!(call.is_over());
-        let all = call.replies();
-        let names: Vec<_> = all.iter().map(|r| r.plugin.as_str()).collect();
-        assert_eq!(names, ["a", "b", "c"], "the order is that of the plugins");
-        assert_eq!(all[1].answer, Answer::Replied(vec![1]));
+        let closed = call.close(Duration::ZERO, |plugin| Answer::TimedOut(format!("{plugin} was late")));
+        let closed: Vec<_> = closed.into_iter().map(|reply| (reply.plugin.to_string(), reply.answer)).collect();
+        let late = |plugin: &str| (plugin.to_owned(), Answer::TimedOut(format!("{plugin} was late")));
+        assert_eq!(closed, [late("a"), late("c")], "the order is that of the plugins");
+        assert!(call.is_over() && call.close(Duration::ZERO, |_| Answer::Replied(vec![])).is_empty());
     }
 
     #[test]
@@ -160,6 +147,9 @@ mod tests {
         assert!(!call.is_over());
         call.take(&reply("b", Answer::Replied(vec![])));
         assert!(call.is_over() && call.has_enough());
+        let mut twice = open(Mode::First(2));
+        assert!(twice.take(&reply("a", Answer::Replied(vec![]))) && !twice.take(&reply("a", Answer::Replied(vec![]))));
+        assert!(!twice.has_enough(), "one that replies twice is one");
 
         let mut call = open(Mode::Quorum);
         call.take(&reply("a", Answer::Replied(vec![])));

@@ -105,7 +105,14 @@ impl Control {
         }
     }
 
+    /// The clock is asked at every look: a process that was stopped and goes on must notice before it does anything else.
     pub(crate) fn ending(&self) -> Option<&Ending> {
+        if self.0.ending.get().is_none()
+            && let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire))
+            && Instant::now() >= trust
+        {
+            self.end(lease_lost());
+        }
         self.0.ending.get()
     }
 

@@ -50,7 +50,11 @@ impl Attending for Nobody {
 ///
 /// # Errors
 /// When the pool has no room at this moment. Within: when it does not return a text, and why.
-pub(crate) async fn describe(linked: Linked, id: Arc<str>, home: Handle) -> Result<Result<String, Problem>, NoRoom> {
+pub(crate) async fn describe(
+    linked: Arc<Linked>,
+    id: Arc<str>,
+    home: Handle,
+) -> Result<Result<String, Problem>, NoRoom> {
     let control = Control::new();
     let allowance = Allowance {
         timeout: bounds::DESCRIBE_TIMEOUT,

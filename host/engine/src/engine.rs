@@ -14,10 +14,12 @@ use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 
+use crate::alike::Alike;
 use crate::cache::Cache;
 use crate::call::{Asked, Attending, Call, Ended};
 use crate::compile::Compile;
 use crate::control::{Control, Ending};
+use crate::ends;
 use crate::imports;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind, Pool};
@@ -57,6 +59,7 @@ pub struct Engine {
     /// Held while a plugin describes itself.
     pub(crate) describing: Semaphore,
     pub(crate) home: Handle,
+    pub(crate) alike: Alike,
     sync: Side,
     /// Made when the first plugin needs it.
     concurrent: OnceLock<Result<Side, String>>,
@@ -121,10 +124,10 @@ impl Engine {
             .worker_threads(settings.guest_threads.max(1))
             .max_blocking_threads(FILE_THREADS_MAX)
             .thread_name("wharf-guest")
-            // A guest's turn may last a whole tick: after a few of them its fellows' timers and arrivals are looked at.
-            .event_interval(4)
+            // A guest's turn may last a whole tick: after two of them those are looked at that were woken from elsewhere.
+            // Nothing else comes: timers and sockets are at home, and a thread without them sleeps and wakes at less cost.
             .global_queue_interval(2)
-            .enable_all()
+            .on_thread_park(ends::tell)
             .build()
             .map_err(|error| EngineError(format!("threads for guests cannot be had: {error}")))?;
         Ok(Arc::new(Engine {
@@ -133,6 +136,7 @@ impl Engine {
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
             describing: Semaphore::new(pool::DESCRIBING_MAX as usize),
             home: Handle::current(),
+            alike: Alike::default(),
             sync,
             concurrent: OnceLock::new(),
             ticker,
@@ -207,7 +211,10 @@ impl Engine {
         let watch = Watch::new(home.clone(), control.clone(), call.allowance.clone());
         let run = Run { plugin, call, attending, control, home, watch, began };
         let attempt = AssertUnwindSafe(Arc::clone(self).attempt(run, admission)).catch_unwind();
-        drop(self.spawn_guest(async move { ended(attempt.await.unwrap_or_else(|panic| failed(began, &*panic))) }));
+        drop(self.spawn_guest(async move {
+            let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
+            ends::hold(move || ended(end));
+        }));
     }
 
     /// Runs one attempt of a job or of a broadcast at depth 1, and waits for it. Dropping the answer ends it.
@@ -244,7 +251,14 @@ impl Engine {
 
     /// Waits until there may be room in the pool.
     pub(crate) async fn wait_for_room(&self) {
-        let _ = tokio::time::timeout(ROOM_EVERY, self.room.notified()).await;
+        let look_again = {
+            let _home = self.home.enter();
+            tokio::time::sleep(ROOM_EVERY)
+        };
+        tokio::select! {
+            () = self.room.notified() => {}
+            () = look_again => {}
+        }
     }
 
     /// Someone left the pool.

@@ -9,6 +9,7 @@ use wasmtime_wasi_config::WasiConfig;
 use wharf_core::bounds;
 
 use crate::call::GuestJob;
+use crate::clocks;
 use crate::control::Ending;
 use crate::meter::Stopped;
 use crate::sandbox::Sandbox;
@@ -34,6 +35,7 @@ use wharf::plugin::{attempt, broadcasts, jobs, types};
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandbox>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    clocks::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| WasiConfig::from(sandbox.config()))?;
     Plugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;
@@ -41,11 +43,6 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
 }
 
 impl Sandbox {
-    /// Every host call of an attempt that was ended is refused.
-    fn refuse_if_ended(&self) -> wasmtime::Result<()> {
-        if self.control.ending().is_some() { Err(Stopped.into()) } else { Ok(()) }
-    }
-
     /// Ends the attempt for going on past an output bound.
     fn past_bound(&self, what: String) -> wasmtime::Error {
         self.control.end(Ending::Output(what));

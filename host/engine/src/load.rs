@@ -103,7 +103,7 @@ impl Engine {
             let loading = Loading { engine: self, id, kind, core_instances, bytes, settings, progress };
             match loading.plugin(&checked).await {
                 Ok(plugin) => {
-                    checked.notes.extend(declared::notes(&plugin.manifest, (&plugin.linked).into()));
+                    checked.notes.extend(declared::notes(&plugin.manifest, (&*plugin.linked).into()));
                     checked.plugin = Some(Arc::new(plugin));
                 }
                 Err(found) => problems = found,
@@ -156,23 +156,18 @@ impl Loading<'_> {
             .and_then(|()| self.engine.side(kind).map_err(Problem::new));
         let side =
             side.map_err(|problem| vec![problem.within("the engine for concurrent components cannot be had")])?;
-        let component = self.component(side, &checked.digest).await.map_err(one)?;
-        let weight = pool::weight(&component, self.core_instances);
-        let (engine, its_component) = (Arc::clone(self.engine), component);
-        let linking = aside(move || {
-            let linked = link(engine.side(kind).map_err(Problem::new)?, &its_component)?;
-            // Else the first attempt would pay for it.
-            let _ = its_component.initialize_copy_on_write_image();
-            Ok(linked)
-        });
-        let linked = linking.await.and_then(|linked| linked).map_err(one)?;
+        let linked = match self.engine.alike.find(&checked.digest) {
+            Some(linked) => linked,
+            None => self.linked(side, &checked.digest).await.map_err(one)?,
+        };
+        let weight = pool::weight(linked.pre.component(), self.core_instances);
         (self.progress)(Progress::Describing);
         let name: Arc<str> = self.id.as_str().into();
         let text = self.described(&linked, &name, weight).await.map_err(one)?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Schemas are compiled on the way.
         let manifest = aside(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
-        let problems = declared::problems(&manifest, (&linked).into());
+        let problems = declared::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -191,11 +186,23 @@ impl Loading<'_> {
         })
     }
 
+    async fn linked(&self, side: &Side, digest: &str) -> Result<Arc<Linked>, Problem> {
+        let component = self.component(side, digest).await?;
+        let (engine, kind) = (Arc::clone(self.engine), self.kind);
+        let linked = aside(move || {
+            let linked = link(engine.side(kind).map_err(Problem::new)?, &component)?;
+            // Else the first attempt would pay for it.
+            let _ = component.initialize_copy_on_write_image();
+            Ok(linked)
+        });
+        Ok(self.engine.alike.keep(digest, linked.await??))
+    }
+
     /// What `describe` returns. Waits for room in the pool like any attempt.
-    async fn described(&self, linked: &Linked, name: &Arc<str>, weight: u32) -> Result<String, Problem> {
+    async fn described(&self, linked: &Arc<Linked>, name: &Arc<str>, weight: u32) -> Result<String, Problem> {
         let _permits = self.engine.describing.acquire_many(weight.min(pool::DESCRIBING_MAX)).await;
         for _ in 0..ROOM_LOOKS_MAX {
-            let asked = describe(linked.clone(), Arc::clone(name), self.engine.home.clone());
+            let asked = describe(Arc::clone(linked), Arc::clone(name), self.engine.home.clone());
             let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;
             if let Ok(described) = described {
                 self.engine.tell_room();

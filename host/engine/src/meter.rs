@@ -13,6 +13,7 @@ use wasmtime::UpdateDeadline;
 use wharf_core::outcome::Clock;
 
 use crate::control::{Control, Ending};
+use crate::ends;
 use crate::watch::Watch;
 
 /// Raised in the guest at its next tick after it was ended, so that the report can say where it was.
@@ -81,6 +82,7 @@ impl<F: Future> Future for Metered<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let this = &mut *self;
+        ends::tell_old();
         this.control.wakes(cx.waker());
         // One that computes goes on until its tick raises `Stopped`: that tells where it was.
         if this.control.ending().is_some() && !this.meter.yielded.load(Relaxed) {

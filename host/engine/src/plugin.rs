@@ -27,7 +27,8 @@ pub struct Plugin {
     pub(crate) name: Arc<str>,
     pub(crate) settings: Arc<PluginSettings>,
     pub(crate) config: Arc<WasiConfigVariables>,
-    pub(crate) linked: Linked,
+    /// Shared by all plugins of these bytes.
+    pub(crate) linked: Arc<Linked>,
 }
 
 impl fmt::Debug for Plugin {

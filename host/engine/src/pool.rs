@@ -102,7 +102,7 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(4 << 20)
         .max_component_instance_size(4 << 20)
         .max_memory_size(bounds::MEMORY_BYTES_MAX as usize)
-        .max_unused_warm_slots(100);
+        .max_unused_warm_slots(1024);
     // Pages that an attempt touched stay with the slot and are zeroed for the next one: with the kernel's help only
     // those that were written, else all of them, which pays for few.
     if PoolingAllocationConfig::is_pagemap_scan_available() {

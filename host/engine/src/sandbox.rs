@@ -17,6 +17,7 @@ use crate::control::Control;
 use crate::grants::PluginSettings;
 use crate::log::Log;
 use crate::memory::Space;
+use crate::meter::Stopped;
 use crate::outbound::Outbound;
 
 pub(crate) struct Sandbox {
@@ -24,6 +25,8 @@ pub(crate) struct Sandbox {
     pub(crate) control: Control,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
+    /// Where the guest's own clock begins.
+    pub(crate) made: Instant,
     pub(crate) space: Space,
     pub(crate) sent: Sent,
     pub(crate) table: ResourceTable,
@@ -101,6 +104,7 @@ impl Sandbox {
             control: with.control,
             allowance: with.allowance,
             began,
+            made: Instant::now(),
             sent: Sent::default(),
             table,
             void: ResourceTable::new(),
@@ -113,6 +117,16 @@ impl Sandbox {
 
     pub(crate) fn config(&self) -> &WasiConfigVariables {
         &self.config
+    }
+
+    /// The host's own runtime.
+    pub(crate) fn home(&self) -> &Handle {
+        &self.outbound.home
+    }
+
+    /// Every host call of an attempt that was ended is refused.
+    pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
+        if self.control.ending().is_some() { Err(Stopped.into()) } else { Ok(()) }
     }
 
     /// So much came in from outside.

@@ -43,9 +43,12 @@ async fn measure(name: &str, store: Arc<dyn Store>, plugins: &Path, keys: usize)
     })
     .expect("an engine");
     let settings = Settings {
+        name: "here".to_owned(),
+        version: "0".to_owned(),
         node: NodeId(fastrand::u64(1..)),
         plugins_dir: plugins.to_owned(),
         attempts: bounds::ATTEMPTS_DEFAULT,
+        broadcasts: 8,
         lease: bounds::LEASE,
         lease_margin: bounds::LEASE_MARGIN,
         cancel_grace: bounds::CANCEL_GRACE,

@@ -35,7 +35,11 @@ impl Attempt {
     /// Runs the attempt to its end. A panic of the host ends it like any interruption: the job is given back.
     pub(crate) async fn run(self) {
         let Attempt { engine, leased, plugin, desk, control, trusted_until, cancel_grace, words } = self;
-        let Some(task) = plugin.manifest.tasks.get(leased.task.task()) else {
+        let task = match &leased.batch {
+            Some(_) => plugin.manifest.receive.as_ref().map(|receive| &receive.task),
+            None => plugin.manifest.tasks.get(leased.task.task()),
+        };
+        let Some(task) = task else {
             let _ = words.send(never_began(&leased, "the plugin no longer has this task".to_owned()));
             return;
         };
@@ -80,16 +84,18 @@ pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
 }
 
 fn call(leased: &Leased, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
-    Call {
-        asked: Asked::Job {
+    let payload = Arc::clone(&leased.payload);
+    let asked = match &leased.batch {
+        Some(batch) => Asked::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
+        None => Asked::Job {
             id: leased.lease.job.to_string(),
             task: leased.task.task().to_owned(),
             key: leased.lane.key.as_ref().map(ToString::to_string),
-            payload: Arc::clone(&leased.payload),
+            payload,
             attempt: leased.lease.attempt,
         },
-        allowance: Allowance { cancel_grace, deadline: Some(trusted_until), ..Allowance::of(task) },
-    }
+    };
+    Call { asked, allowance: Allowance { cancel_grace, deadline: Some(trusted_until), ..Allowance::of(task) } }
 }
 
 /// What a panic said.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wharf_core::ids::{Group, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
+use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
 
 /// How near a name must be to be suggested, in 0..1.
@@ -36,6 +37,7 @@ pub struct Catalog {
     refused: BTreeMap<PathBuf, Refused>,
     claimable: Arc<[(TaskName, Group)]>,
     limits: Arc<LimitTable>,
+    subscriptions: Subscriptions<PluginId>,
 }
 
 impl Catalog {
@@ -43,11 +45,16 @@ impl Catalog {
     pub(crate) fn next(&self, plugins: BTreeMap<PluginId, Loaded>, refused: BTreeMap<PathBuf, Refused>) -> Catalog {
         let mut limits = LimitTable::default();
         let mut claimable = Vec::new();
-        for task in plugins.values().flat_map(|loaded| loaded.plugin.manifest.tasks.values()) {
-            limits.declare(task.group.clone(), task.limits);
-            claimable.push((task.name.clone(), task.group.clone()));
+        let mut subscriptions = Subscriptions::default();
+        for (id, Loaded { plugin, .. }) in &plugins {
+            for task in runs(plugin) {
+                limits.declare(task.group.clone(), task.limits);
+                claimable.push((task.name.clone(), task.group.clone()));
+            }
+            plugin.manifest.topics.iter().for_each(|pattern| subscriptions.add(pattern, id.clone()));
         }
-        Catalog { version: self.version + 1, plugins, refused, claimable: claimable.into(), limits: Arc::new(limits) }
+        let (version, claimable, limits) = (self.version + 1, claimable.into(), Arc::new(limits));
+        Catalog { version, plugins, refused, claimable, limits, subscriptions }
     }
 
     /// Grows with every change.
@@ -78,8 +85,20 @@ impl Catalog {
         Some((plugin, plugin.manifest.tasks.get(name.task())?))
     }
 
+    /// What people may enqueue.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.plugins.values().flat_map(|loaded| loaded.plugin.manifest.tasks.values())
+    }
+
+    /// All that jobs may be made of: tasks, and what durable broadcasts ask.
+    pub fn runs(&self) -> impl Iterator<Item = &Task> {
+        self.plugins.values().flat_map(|loaded| runs(&loaded.plugin))
+    }
+
+    /// Who subscribes to a topic, by id.
+    pub fn subscribers(&self, topic: &Topic) -> Vec<Arc<Plugin>> {
+        let ids = self.subscriptions.of(topic);
+        ids.iter().filter_map(|id| self.plugins.get(id)).map(|loaded| Arc::clone(&loaded.plugin)).collect()
     }
 
     /// The task that someone who wrote `text` may have meant.
@@ -89,7 +108,7 @@ impl Catalog {
 
     /// The limit group that someone who wrote `text` may have meant.
     pub fn nearest_group(&self, text: &str) -> Option<Group> {
-        nearest(text, self.tasks().map(|task| &task.group), Group::as_str).cloned()
+        nearest(text, self.runs().map(|task| &task.group), Group::as_str).cloned()
     }
 
     /// What this node can run: each task with its group.
@@ -101,6 +120,11 @@ impl Catalog {
     pub fn limits(&self) -> &Arc<LimitTable> {
         &self.limits
     }
+}
+
+fn runs(plugin: &Plugin) -> impl Iterator<Item = &Task> {
+    let manifest = &plugin.manifest;
+    manifest.tasks.values().chain(manifest.receive.as_ref().map(|receive| &receive.task))
 }
 
 fn nearest<'a, T>(text: &str, known: impl Iterator<Item = &'a T>, name: impl Fn(&T) -> &str) -> Option<&'a T> {

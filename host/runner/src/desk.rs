@@ -3,11 +3,9 @@
 //! A chunk waits for room; a log line that finds none is dropped and counted. So a flood of log lines never delays
 //! output, and an attempt never waits for anything but room for its own chunks.
 
-use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
@@ -16,10 +14,9 @@ use wharf_core::job::{Entry, NewJob, Stream};
 use wharf_core::planner::{AttemptId, Input, entry_bytes};
 use wharf_core::rollcall::Reply;
 use wharf_engine::{Attending, GuestJob};
-use wharf_store::Store;
 
-use crate::catalog::Catalog;
-use crate::request::{payload_bytes, prepare_children};
+use crate::broadcast::{Broadcasts, Chain};
+use crate::request::add_children;
 use crate::word::Word;
 
 /// So that the bytes that may wait bound the entries that may wait, too.
@@ -38,8 +35,8 @@ pub(crate) struct Desk {
     held_back: Mutex<HeldBack>,
     /// Locked by the one guest while it enqueues, and by its end.
     children: Mutex<Vec<NewJob>>,
-    catalog: Arc<ArcSwap<Catalog>>,
-    store: Arc<dyn Store>,
+    broadcasts: Arc<Broadcasts>,
+    chain: Chain,
 }
 
 #[derive(Default)]
@@ -57,8 +54,8 @@ impl Desk {
     pub(crate) fn new(
         attempt: AttemptId,
         words: UnboundedSender<Word>,
-        catalog: Arc<ArcSwap<Catalog>>,
-        store: Arc<dyn Store>,
+        broadcasts: Arc<Broadcasts>,
+        chain: Chain,
     ) -> Desk {
         Desk {
             attempt,
@@ -66,8 +63,8 @@ impl Desk {
             room: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
             held_back: Mutex::default(),
             children: Mutex::default(),
-            catalog,
-            store,
+            broadcasts,
+            chain,
         }
     }
 
@@ -178,25 +175,18 @@ impl Attending for Desk {
     }
 
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        let catalog = self.catalog.load();
-        let new = prepare_children(&catalog, jobs, self.store.now(), || self.store.next_id())?;
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, bytes) = (children.len() + new.len(), payload_bytes(&children) + payload_bytes(&new));
-        if count > bounds::BATCH_JOBS_MAX {
-            return Err(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX));
-        }
-        if bytes > bounds::BATCH_BYTES_MAX {
-            return Err(format!(
-                "one attempt may enqueue payloads of {} bytes; these would be {bytes}",
-                bounds::BATCH_BYTES_MAX
-            ));
-        }
-        let ids = new.iter().map(|job| job.id.to_string()).collect();
-        children.extend(new);
-        Ok(ids)
+        let shared = &self.broadcasts.inserting.shared;
+        add_children(&shared.catalog.load(), &*shared.store, jobs, &mut children)
     }
 
-    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        Box::pin(ready(Err("this host carries no broadcasts".to_owned())))
+    fn broadcast(
+        &self,
+        topic: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+        remaining: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain)
     }
 }

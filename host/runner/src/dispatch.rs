@@ -23,6 +23,7 @@ use wharf_engine::Control;
 use wharf_store::{Claim, Inserted, Nudges, Recorded, Renewed};
 
 use crate::attempt::{Attempt, never_began};
+use crate::broadcast::{Broadcasts, Chain};
 use crate::desk::{Desk, room};
 use crate::notice::{AttemptEnded, Notice};
 use crate::shared::Shared;
@@ -41,6 +42,7 @@ pub(crate) struct Load {
 
 pub(crate) struct Dispatch {
     pub(crate) shared: Shared,
+    pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) planner: Planner,
     pub(crate) node: NodeId,
     pub(crate) lease: Duration,
@@ -243,8 +245,8 @@ impl Dispatch {
         self.shared.followers.wake(attempt.job);
         let task = leased.task.clone();
         let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
-        let desk =
-            Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.shared.catalog), Arc::clone(&self.shared.store));
+        let chain = Chain::of_job(task.plugin());
+        let desk = Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.broadcasts), chain);
         let running = Running { task: task.clone(), control: Control::new(), desk: Arc::new(desk) };
         let (desk, control) = (Arc::clone(&running.desk), running.control.clone());
         self.attempts.insert(attempt, running);

@@ -319,6 +319,7 @@ impl State {
                         version: plugin.manifest.version.clone(),
                         digest: plugin.digest.clone(),
                         tasks: plugin.manifest.tasks.len(),
+                        topics: plugin.manifest.topics.len(),
                         took,
                     });
                     self.plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
@@ -340,7 +341,7 @@ impl State {
     /// Makes what is known now the catalog.
     fn publish(&self) {
         let next = self.folder.catalog.load().next(self.plugins.clone(), self.refused.clone());
-        let any_task = next.tasks().next().is_some();
+        let any_task = next.runs().next().is_some();
         self.folder.catalog.store(Arc::new(next));
         // A host that has stopped does not need to know.
         let _ = self.folder.words.send(Word::Input(Input::CatalogChanged { any_task }));

@@ -12,27 +12,31 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
+use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Key;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::Override;
+use wharf_core::node::Node;
 use wharf_core::planner::{self, Input, Planner};
+use wharf_core::topic::Topic;
 use wharf_engine::{Engine, PluginSettings};
 use wharf_store::{Inserted, Page, Seen, Store, StoreError, Tally, Wanted};
 
 use crate::attempt::said;
+use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcasts, Chain, Replies};
 use crate::catalog::Catalog;
 use crate::dispatch::{Dispatch, Load};
 use crate::folder::Folder;
 use crate::follow::{self, Followed, Followers};
+use crate::insert::Inserting;
 use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::{Notice, Tell};
 use crate::request::{Rejected, Request, prepare};
+use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::upkeep::{self, Upkeep};
 use crate::waiting::{JobView, why_waiting};
-use crate::word::Word;
 
 /// The outside worlds that a host runs on.
 pub struct Parts {
@@ -43,10 +47,15 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node: NodeId,
+    /// How people call this node, and the version of its host.
+    pub name: String,
+    pub version: String,
     /// Must exist.
     pub plugins_dir: PathBuf,
     /// At once; the engine may have room for fewer.
     pub attempts: u32,
+    /// Live broadcasts that may be open at once; as many again of each depth within broadcasts.
+    pub broadcasts: u32,
     pub lease: Duration,
     /// Leases are trusted this much less than they are long.
     pub lease_margin: Duration,
@@ -96,6 +105,15 @@ pub enum Enqueued {
     },
 }
 
+/// What became of a durable broadcast when it was asked for.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    pub id: JobId,
+    pub topic: Topic,
+    /// By plugin.
+    pub jobs: Vec<(PluginId, Enqueued)>,
+}
+
 /// How a host is, at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vitals {
@@ -103,6 +121,8 @@ pub struct Vitals {
     pub running: u32,
     pub capacity: u32,
     pub draining: bool,
+    /// Live broadcasts that are open now, at every depth.
+    pub broadcasts: usize,
     /// Every file that was in the plugin folder at the start was loaded or refused.
     pub first_scan_done: bool,
     /// What the store said when it last failed, if it has not worked since.
@@ -123,8 +143,10 @@ const STOP_NOW_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Host(Arc<Inner>);
 
 struct Inner {
+    node: NodeId,
     shared: Shared,
-    words: mpsc::UnboundedSender<Word>,
+    inserting: Inserting,
+    broadcasts: Arc<Broadcasts>,
     load: watch::Receiver<Load>,
     first_scan: watch::Receiver<bool>,
     capacity: u32,
@@ -162,6 +184,8 @@ impl Host {
         let (words, inbox) = mpsc::unbounded_channel();
         let (to_load, load) = watch::channel(Load::default());
         let (to_first_scan, first_scan) = watch::channel(false);
+        let inserting = Inserting { shared: shared.clone(), words: words.clone() };
+        let broadcasts = Broadcasts::new(inserting.clone(), settings.broadcasts, stopping.clone());
 
         let dispatch = Dispatch {
             planner: Planner::new(planner::Settings {
@@ -178,6 +202,7 @@ impl Host {
             attempts: HashMap::new(),
             progress: VecDeque::new(),
             stopping: stopping.clone(),
+            broadcasts: Arc::clone(&broadcasts),
             shared: shared.clone(),
         };
         let folder = Folder {
@@ -198,7 +223,23 @@ impl Host {
             Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
         let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
         shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
-        let inner = Inner { shared, words, load, first_scan, capacity, _end: stopping.clone().drop_guard(), stopping };
+        let roster = Arc::new(Roster {
+            id: settings.node,
+            name: settings.name,
+            version: settings.version,
+            capacity,
+            started: shared.store.now(),
+            load: load.clone(),
+            words,
+            stopping: stopping.clone(),
+            shared: shared.clone(),
+        });
+        let announcing = Arc::clone(&roster).announce();
+        shared.tasks.spawn(watched("announcing this node", announcing, Arc::clone(&shared.tell)));
+        shared.tasks.spawn(watched("hearing other nodes", roster.hear(), Arc::clone(&shared.tell)));
+        let node = settings.node;
+        let _end = stopping.clone().drop_guard();
+        let inner = Inner { node, shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end };
         Ok(Host(Arc::new(inner)))
     }
 
@@ -216,15 +257,7 @@ impl Host {
         let catalog = self.catalog();
         let limits = Arc::clone(catalog.limits());
         let jobs = self.prepare(catalog, requests).await.map_err(EnqueueError::Rejected)?;
-        let tasks: Vec<TaskName> = jobs.iter().map(|job| job.task.clone()).collect();
-        let shared = &self.0.shared;
-        let inserted = shared.ask("enqueueing", shared.store.insert(jobs, limits)).await?;
-        for (task, one) in tasks.into_iter().zip(&inserted) {
-            self.0.shared.tell_inserted(task, one);
-            if let Inserted::Added { cancel_asked, .. } = one {
-                cancel_asked.iter().for_each(|job| self.say(Input::CancelAsked(*job)));
-            }
-        }
+        let inserted = self.0.inserting.insert(jobs, limits).await?;
         Ok(inserted.into_iter().map(enqueued).collect())
     }
 
@@ -240,6 +273,38 @@ impl Host {
             Ok(jobs) => jobs,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+
+    /// Calls every subscriber of a topic now, in parallel.
+    ///
+    /// # Errors
+    /// When what is asked is wrong, as many broadcasts are open as may be, or the host is stopping.
+    pub fn broadcast(&self, asked: Broadcast) -> Result<Replies, BroadcastError> {
+        if self.0.load.borrow().draining {
+            return Err(BroadcastError::Draining);
+        }
+        self.0.broadcasts.begin(asked, &Chain::default())
+    }
+
+    /// Adds a job for each subscriber of a topic, all or none. When this returns they are durable.
+    ///
+    /// # Errors
+    /// When the topic is none, or all payloads together are too large.
+    pub async fn broadcast_durably(&self, topic: &str, payload: Arc<[u8]>) -> Result<Durable, BroadcastError> {
+        let catalog = self.catalog();
+        let (batch, jobs) = broadcast::prepare(&catalog, topic, payload, &*self.0.shared.store)?;
+        let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
+        let inserted = self.0.inserting.insert(jobs, Arc::clone(catalog.limits())).await?;
+        let jobs = plugins.into_iter().zip(inserted.into_iter().map(enqueued)).collect();
+        Ok(Durable { id: batch.id, topic: batch.topic, jobs })
+    }
+
+    /// A durable broadcast as far as it is; `None` if no job of it is kept.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn batch(&self, id: JobId) -> Result<Option<Batch>, StoreError> {
+        Batch::read(&*self.0.shared.store, id, &self.catalog()).await
     }
 
     /// One job whole, and why it waits if it does.
@@ -364,6 +429,19 @@ impl Host {
         Ok(cleared)
     }
 
+    /// The nodes that share the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        self.0.shared.store.nodes().await
+    }
+
+    /// Which of the nodes this is.
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
     /// Counts for people and metrics.
     ///
     /// # Errors
@@ -378,6 +456,7 @@ impl Host {
             running: load.running,
             capacity: self.0.capacity,
             draining: load.draining,
+            broadcasts: self.0.broadcasts.open(),
             first_scan_done: *self.0.first_scan.borrow(),
             alive: !load.stopped && self.0.load.has_changed().is_ok(),
             store: self.0.shared.trouble.load().as_ref().map_or(Ok(()), |why| Err((**why).clone())),
@@ -390,8 +469,14 @@ impl Host {
         let running = self.0.load.borrow().running;
         (self.0.shared.tell)(&Notice::DrainBegan { patience, running });
         self.say(Input::Drain { until: self.0.shared.store.now() + patience });
-        // Closed when the loop has ended some other way.
-        let _ = self.0.load.clone().wait_for(|load| load.stopped).await;
+        // What jobs broadcast is over when they are; what people do gets the patience.
+        let broadcasts = tokio::time::timeout(patience, self.0.broadcasts.ended());
+        let mut load = self.0.load.clone();
+        let loop_ended = async {
+            // Closed when the loop has ended some other way.
+            let _ = load.wait_for(|load| load.stopped).await;
+        };
+        let _ = tokio::join!(loop_ended, broadcasts);
         self.end().await;
         (self.0.shared.tell)(&Notice::DrainEnded);
     }
@@ -405,13 +490,14 @@ impl Host {
     /// Ends what else runs, so that nothing holds the store any more but handles of the host.
     async fn end(&self) {
         self.0.stopping.cancel();
+        // The others would see by themselves that it is silent.
+        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.store.leave(self.0.node)).await;
         self.0.shared.tasks.close();
         let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.tasks.wait()).await;
     }
 
     fn say(&self, input: Input) {
-        // The loop is gone only after a drain; then there is nobody who needs to know.
-        let _ = self.0.words.send(Word::Input(input));
+        self.0.inserting.say(input);
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<
         let own = overrides.iter().filter(|set| set.group == *group);
         GroupLimits {
             group: group.clone(),
-            tasks: catalog.tasks().filter(|task| task.group == *group).map(|task| task.name.clone()).collect(),
+            tasks: catalog.runs().filter(|task| task.group == *group).map(|task| task.name.clone()).collect(),
             declared: declared.get(group).copied().unwrap_or_default(),
             set: own.clone().find(|set| set.key.is_none()).map(|set| set.limits),
             in_force: table.of(group),
@@ -70,7 +70,7 @@ pub(crate) async fn set(store: &Arc<dyn Store>, catalog: &Catalog, change: Overr
     if change.key.is_some() && change.limits.total.is_some() {
         return Err(LimitError::TotalOfKey);
     }
-    if !catalog.tasks().any(|task| task.group == change.group) {
+    if !catalog.runs().any(|task| task.group == change.group) {
         let nearest = catalog.nearest_group(change.group.as_str());
         return Err(LimitError::UnknownGroup { group: change.group, nearest });
     }
@@ -89,7 +89,7 @@ pub(crate) async fn clear(
         store.set_override(Override { group, key, limits: Limits::default() }).await?;
         return Ok(true);
     }
-    if catalog.tasks().any(|task| task.group == group) {
+    if catalog.runs().any(|task| task.group == group) {
         return Ok(false);
     }
     let nearest = catalog.nearest_group(group.as_str());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, PluginId, TaskName};
-use wharf_core::job::StateName;
+use wharf_core::job::{StateName, Stream};
 use wharf_core::outcome::{Bill, OutcomeKind};
+use wharf_core::topic::Topic;
 use wharf_engine::Progress;
 
 /// Whoever listens.
@@ -64,6 +65,24 @@ pub enum Notice {
         job: JobId,
         lines: u64,
     },
+    /// Every subscriber of a live broadcast has its reply.
+    BroadcastEnded(Box<BroadcastEnded>),
+    /// A live broadcast was not begun, since as many are open as may be.
+    BroadcastRefused {
+        topic: Topic,
+    },
+    /// A line of stdout or stderr of a subscriber in a live broadcast, which has no log of its own.
+    SubscriberLog {
+        plugin: PluginId,
+        topic: Topic,
+        stream: Stream,
+        line: String,
+    },
+    SubscriberLogDropped {
+        plugin: PluginId,
+        topic: Topic,
+        lines: u64,
+    },
     /// A plugin is being made ready; told once for each step that it comes to.
     PluginLoading {
         plugin: PluginId,
@@ -74,6 +93,7 @@ pub enum Notice {
         version: String,
         digest: String,
         tasks: usize,
+        topics: usize,
         took: Duration,
     },
     /// A file is not a plugin that can run. `kept` says that the version loaded before goes on.
@@ -134,4 +154,40 @@ pub struct AttemptEnded {
     pub bill: Bill,
     /// Making the sandbox and taking it away.
     pub sandbox: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct BroadcastEnded {
+    pub id: JobId,
+    pub topic: Topic,
+    /// 1 where people asked for it, or a job.
+    pub depth: u32,
+    pub ending: BroadcastEnding,
+    /// How many gave each kind of answer; kinds that nobody gave are left out.
+    pub answers: Vec<(&'static str, u64)>,
+    pub took: Duration,
+}
+
+/// Why a live broadcast was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BroadcastEnding {
+    AllAnswered,
+    /// As many had replied as were wanted.
+    Enough,
+    Deadline,
+    CallerGone,
+    /// The host has stopped.
+    Stopping,
+}
+
+impl BroadcastEnding {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BroadcastEnding::AllAnswered => "all-answered",
+            BroadcastEnding::Enough => "enough",
+            BroadcastEnding::Deadline => "deadline",
+            BroadcastEnding::CallerGone => "caller-gone",
+            BroadcastEnding::Stopping => "stopping",
+        }
+    }
 }

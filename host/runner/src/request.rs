@@ -8,6 +8,7 @@ use wharf_core::job::{NewJob, Token};
 use wharf_core::key::{Key, Lane};
 use wharf_core::time::Timestamp;
 use wharf_engine::{BadPayload, GuestJob, Task};
+use wharf_store::Store;
 
 use crate::catalog::Catalog;
 
@@ -39,6 +40,8 @@ pub enum BadRequest {
         /// The file of the plugin is there, but is not loaded: why.
         refused: Option<String>,
     },
+    #[error("task: `{0}` is what a durable broadcast asks of its subscribers; send one to a topic of theirs instead")]
+    OfBroadcasts(TaskName),
     #[error("payload: {0}")]
     BadPayload(BadPayload),
     #[error("payload: it has {bytes} bytes; {most} is the most")]
@@ -143,6 +146,7 @@ fn ready(
         due: after.max(request.at).filter(|due| *due > now),
         token: token.flatten(),
         on_conflict: task.on_conflict,
+        batch: None,
     })
 }
 
@@ -150,6 +154,9 @@ fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
     let name: TaskName = text.parse().map_err(BadRequest::BadTask)?;
     if let Some((_, task)) = catalog.task(&name) {
         return Ok(task);
+    }
+    if catalog.runs().any(|run| run.name == name) {
+        return Err(BadRequest::OfBroadcasts(name));
     }
     let refused = match catalog.plugin(&name.plugin()) {
         // It runs, in an earlier version perhaps: the name is what is wrong.
@@ -159,13 +166,14 @@ fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
     Err(BadRequest::UnknownTask { nearest: catalog.nearest_task(text), refused, task: name })
 }
 
-/// What a guest is told of jobs that it may not enqueue.
-pub(crate) fn prepare_children(
+/// Adds what a guest enqueues to what its attempt has enqueued before, and answers with the new ids.
+/// The error is what the guest is told; then none of these jobs was added.
+pub(crate) fn add_children(
     catalog: &Catalog,
+    store: &dyn Store,
     jobs: Vec<GuestJob>,
-    now: Timestamp,
-    next_id: impl Fn() -> JobId,
-) -> Result<Vec<NewJob>, String> {
+    children: &mut Vec<NewJob>,
+) -> Result<Vec<String>, String> {
     let asked = |job: GuestJob| Request {
         task: job.task,
         payload: job.payload,
@@ -175,9 +183,23 @@ pub(crate) fn prepare_children(
         at: None,
         token: job.token,
     };
-    prepare(catalog, jobs.into_iter().map(asked).collect(), now, next_id).map_err(|rejected| rejected.to_string())
+    let requests = jobs.into_iter().map(asked).collect();
+    let new = prepare(catalog, requests, store.now(), || store.next_id()).map_err(|rejected| rejected.to_string())?;
+    let (count, bytes) = (children.len() + new.len(), payload_bytes(children) + payload_bytes(&new));
+    if count > bounds::BATCH_JOBS_MAX {
+        return Err(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX));
+    }
+    if bytes > bounds::BATCH_BYTES_MAX {
+        return Err(format!(
+            "one attempt may enqueue payloads of {} bytes; these would be {bytes}",
+            bounds::BATCH_BYTES_MAX
+        ));
+    }
+    let ids = new.iter().map(|job| job.id.to_string()).collect();
+    children.extend(new);
+    Ok(ids)
 }
 
-pub(crate) fn payload_bytes(jobs: &[NewJob]) -> u64 {
+fn payload_bytes(jobs: &[NewJob]) -> u64 {
     jobs.iter().map(|job| job.payload.len() as u64).sum()
 }

@@ -11,6 +11,9 @@ use wharf_store::{Store, StoreError};
 use crate::notice::Notice;
 use crate::shared::Shared;
 
+/// How soon after its end an expired lease is found.
+const LOOKS_PER_LEASE: u32 = 3;
+
 /// How often, and how long finished jobs are kept.
 #[derive(Clone, Copy)]
 pub(crate) struct Upkeep {
@@ -48,7 +51,7 @@ pub(crate) async fn run_once(shared: &Shared, keep: Option<Duration>) -> Result<
 
 /// Leases that ran out are looked for as often as they may run out, which is cheap; old jobs once per interval.
 pub(crate) async fn tick(shared: Shared, upkeep: Upkeep, stopping: CancellationToken) {
-    let round = upkeep.lease.min(upkeep.interval);
+    let round = (upkeep.lease / LOOKS_PER_LEASE).min(upkeep.interval);
     let mut forgot = Instant::now();
     while stopping.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
         let due = forgot.elapsed() >= upkeep.interval;

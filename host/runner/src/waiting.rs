@@ -34,7 +34,7 @@ pub(crate) fn why_waiting(seen: &Seen, why: Why, catalog: &Catalog, draining: bo
             let refused = catalog.refusal(&plugin).map(|refused| refused.why.to_string());
             WhyWaiting::PluginAbsent { plugin, refused }
         }
-        Some(_) if catalog.task(task).is_none() => WhyWaiting::TaskAbsent { task: task.clone() },
+        Some(_) if !catalog.runs().any(|run| run.name == *task) => WhyWaiting::TaskAbsent { task: task.clone() },
         Some(_) if draining && why == Why::InTurn => WhyWaiting::Draining,
         Some(_) => WhyWaiting::Queue(why),
     }

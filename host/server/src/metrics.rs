@@ -1,8 +1,10 @@
 //! Counts what the host tells, and answers `/metrics` in Prometheus' text format.
 //!
-//! Labels are tasks, groups and fixed words: never keys or ids, whose number nobody bounds.
+//! Labels are tasks, groups, topics and fixed words: never keys or ids, whose number nobody bounds.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -12,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use wharf_core::ids::TaskName;
-use wharf_runner::{AttemptEnded, Notice};
+use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 /// The labels of one series: names that are fixed, values that are few.
 type Labels = Vec<(&'static str, String)>;
@@ -45,6 +47,8 @@ pub(crate) struct Metrics {
     leases_reclaimed: Counter,
     jobs_forgotten: Counter,
     jobs_replaced: Counter,
+    broadcasts: Topics,
+    broadcasts_refused: Counter,
 }
 
 impl Metrics {
@@ -84,6 +88,13 @@ impl Metrics {
             "Waiting jobs that were cancelled for a newer one of their key",
             jobs_replaced.clone(),
         );
+        let broadcasts = Topics::new(&mut registry);
+        let broadcasts_refused = Counter::default();
+        registry.register(
+            "broadcasts_refused",
+            "Live broadcasts that were not begun, as as many were open as may be",
+            broadcasts_refused.clone(),
+        );
         Metrics {
             registry,
             jobs_enqueued,
@@ -104,6 +115,8 @@ impl Metrics {
             leases_reclaimed,
             jobs_forgotten,
             jobs_replaced,
+            broadcasts,
+            broadcasts_refused,
         }
     }
 
@@ -132,7 +145,13 @@ impl Metrics {
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
             }
+            Notice::BroadcastEnded(ended) => self.broadcasts.ended(ended),
+            Notice::BroadcastRefused { .. } => {
+                self.broadcasts_refused.inc();
+            }
             Notice::CancelAsked { .. }
+            | Notice::SubscriberLog { .. }
+            | Notice::SubscriberLogDropped { .. }
             | Notice::RetryAsked { .. }
             | Notice::PluginLoading { .. }
             | Notice::PluginRetired { .. }
@@ -159,6 +178,55 @@ impl Metrics {
         encode_registry(&mut page, &now.registry)?;
         encode_eof(&mut page)?;
         Ok(page)
+    }
+}
+
+/// What is counted by topic. Whoever may broadcast may make up topics: after so many, new ones are counted together.
+#[derive(Debug)]
+struct Topics {
+    /// Locked for one look, never across an await.
+    known: Mutex<BTreeSet<String>>,
+    ended: Counts,
+    replies: Counts,
+    took: Times,
+}
+
+const TOPICS_MAX: usize = 200;
+
+impl Topics {
+    fn new(registry: &mut Registry) -> Topics {
+        let (ended, replies) = (Counts::default(), Counts::default());
+        let took: Times = Family::new_with_constructor(|| Histogram::new(SECONDS));
+        registry.register("broadcasts", "Live broadcasts that ended, by topic and why", ended.clone());
+        registry.register("broadcast_replies", "Replies to live broadcasts, by topic and outcome", replies.clone());
+        registry.register_with_unit(
+            "broadcast",
+            "From a live broadcast's begin to its end",
+            Unit::Seconds,
+            took.clone(),
+        );
+        Topics { known: Mutex::default(), ended, replies, took }
+    }
+
+    fn ended(&self, ended: &BroadcastEnded) {
+        let topic = self.label(ended.topic.as_str());
+        let with = |name, value: &str| vec![("topic", topic.clone()), (name, value.to_owned())];
+        add(&self.ended, with("ending", ended.ending.as_str()), 1);
+        for (kind, count) in &ended.answers {
+            add(&self.replies, with("outcome", kind), *count);
+        }
+        self.took.get_or_create(&vec![("topic", topic.clone())]).observe(ended.took.as_secs_f64());
+    }
+
+    fn label(&self, topic: &str) -> String {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(topic) {
+            if known.len() >= TOPICS_MAX {
+                return "(others)".to_owned();
+            }
+            known.insert(topic.to_owned());
+        }
+        topic.to_owned()
     }
 }
 
@@ -246,6 +314,16 @@ mod tests {
             bill: Bill { wall: Duration::from_millis(3), ..Bill::default() },
             sandbox: Duration::from_micros(20),
         })));
+        for topic in (0..TOPICS_MAX + 5).map(|n| format!("t.{n}")) {
+            metrics.hear(&Notice::BroadcastEnded(Box::new(BroadcastEnded {
+                id: job,
+                topic: topic.parse().unwrap(),
+                depth: 1,
+                ending: wharf_runner::BroadcastEnding::Deadline,
+                answers: vec![("replied", 2), ("timed-out", 1)],
+                took: Duration::from_millis(20),
+            })));
+        }
         let mut now = Gauges::new();
         now.labelled("jobs_waiting", "Jobs that wait", "task", [("words/count".to_owned(), 2)]);
         now.seconds("oldest_due_age", "How long", Duration::from_millis(1500));
@@ -255,6 +333,9 @@ mod tests {
             "wharf_jobs_ended_total{task=\"words/count\",state=\"succeeded\"} 1",
             "wharf_attempts_ended_total{task=\"words/count\",outcome=\"trapped\"} 1",
             "wharf_attempt_wall_seconds_bucket{le=\"0.005\",task=\"words/count\"} 1",
+            "wharf_broadcasts_total{topic=\"t.0\",ending=\"deadline\"} 1",
+            "wharf_broadcast_replies_total{topic=\"t.0\",outcome=\"replied\"} 2",
+            "wharf_broadcast_replies_total{topic=\"(others)\",outcome=\"timed-out\"} 5",
             "wharf_jobs_waiting{task=\"words/count\"} 2",
             "wharf_oldest_due_age_seconds 1.5",
         ] {

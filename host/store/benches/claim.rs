@@ -62,6 +62,7 @@ impl Bench {
             due: None,
             token: None,
             on_conflict: OnConflict::Wait,
+            batch: None,
         }
     }
 

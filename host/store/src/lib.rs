@@ -7,13 +7,16 @@ mod change;
 mod conflict;
 mod why;
 mod page;
+mod roster;
 mod memory;
 mod sqlite;
+mod postgres;
 mod open;
 
 pub use clock::{Clock, SystemClock};
 pub use memory::MemoryStore;
 pub use open::open;
+pub use postgres::{PostgresStore, without_password};
 pub use sqlite::SqliteStore;
 pub use store::{
     Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,

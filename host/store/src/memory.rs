@@ -9,18 +9,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
-use wharf_core::ids::{Group, JobId, JobIds, TaskName};
+use wharf_core::ids::{Group, JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict, Override};
+use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
 use crate::change::{change, recordable};
 use crate::clock::Clock;
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::page::one_page;
+use crate::roster::Roster;
 use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
 use crate::why::{Holders, why};
 
@@ -32,6 +34,7 @@ pub struct MemoryStore {
     /// Locked within one call of this file and never across an await: no call waits for anything.
     queue: Mutex<Queue>,
     nudge: watch::Sender<u64>,
+    roster: Roster,
 }
 
 impl std::fmt::Debug for MemoryStore {
@@ -81,7 +84,7 @@ impl MemoryStore {
             overrides: LimitTable::default(),
             declared: Arc::default(),
         };
-        MemoryStore { clock, queue: Mutex::new(queue), nudge: watch::Sender::new(0) }
+        MemoryStore { clock, queue: Mutex::new(queue), nudge: watch::Sender::new(0), roster: Roster::default() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -223,6 +226,7 @@ impl Queue {
             lane: new.lane,
             priority: new.priority,
             token: new.token,
+            batch: new.batch,
             payload: new.payload,
             standing: Standing::new(new.due.unwrap_or(now)),
             enqueued_at: now,
@@ -355,6 +359,7 @@ impl Store for MemoryStore {
                 && wanted.state.is_none_or(|state| job.standing.state.name() == state)
                 && wanted.task.as_ref().is_none_or(|task| job.task == *task)
                 && (wanted.key.is_none() || job.lane.key == wanted.key)
+                && wanted.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
         let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
         let mut jobs: Vec<Job> = newest_first.filter(fits).take(most + 1).map(bare).collect();
@@ -425,6 +430,24 @@ impl Store for MemoryStore {
             oldest_due,
             groups: groups.into_iter().map(|(group, running)| (group.clone(), running)).collect(),
         })
+    }
+
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        self.roster.announce(node, silent, self.now());
+        Ok(())
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+        self.roster.leave(node);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        Ok(self.roster.all())
+    }
+
+    async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        Ok(None)
     }
 
     fn nudges(&self) -> Nudges {

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use wharf_core::ids::{JobId, JobIds};
+use wharf_core::ids::{JobId, JobIds, NodeId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
 use crate::change::recordable;
 use crate::clock::Clock;
+use crate::roster::Roster;
 use crate::store::{
     Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
 };
@@ -46,6 +48,7 @@ pub struct SqliteStore {
     /// Locked for one addition, never across an await.
     ids: Mutex<JobIds>,
     nudge: watch::Sender<u64>,
+    roster: Roster,
     /// Declared before the writer, and so dropped first: the last one to close the file tidies up its log.
     readers: Readers,
     writer: Writer,
@@ -78,7 +81,14 @@ impl SqliteStore {
             file: path.display().to_string(),
             reason: format!("no thread could be started: {error}"),
         })?;
-        Ok(SqliteStore { clock, ids: Mutex::new(JobIds::after(last)), nudge, readers, writer })
+        Ok(SqliteStore {
+            clock,
+            ids: Mutex::new(JobIds::after(last)),
+            nudge,
+            roster: Roster::default(),
+            readers,
+            writer,
+        })
     }
 }
 
@@ -156,6 +166,24 @@ impl Store for SqliteStore {
     async fn tally(&self) -> Result<Tally, StoreError> {
         let now = self.now();
         self.readers.read(move |conn| read::tally(conn, now)).await
+    }
+
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        self.roster.announce(node, silent, self.now());
+        Ok(())
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+        self.roster.leave(node);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        Ok(self.roster.all())
+    }
+
+    async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        Ok(None)
     }
 
     fn nudges(&self) -> Nudges {

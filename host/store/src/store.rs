@@ -11,6 +11,7 @@ use wharf_core::key::Key;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
 /// A wake-up that means "look again". It carries no truth: it may come late, twice or never.
@@ -62,6 +63,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts for people and metrics.
     async fn tally(&self) -> Result<Tally, StoreError>;
+
+    /// Tells of this node; `seen` is the store's to say. Nodes that were silent for longer than `silent` are taken off.
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError>;
+
+    /// Takes this node off: it ended by itself.
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError>;
+
+    /// The nodes that are there, by name.
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
+
+    /// Jobs that run on this node and were asked to end by another one; `None` where there is no other.
+    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError>;
 
     /// Changes after every write that may let something start or that a follower may wait for.
     fn nudges(&self) -> Nudges;
@@ -133,6 +146,8 @@ pub struct Wanted {
     pub state: Option<StateName>,
     pub task: Option<TaskName>,
     pub key: Option<Key>,
+    /// Only jobs of this durable broadcast.
+    pub batch: Option<JobId>,
     /// Only jobs with a lower id: the last one of the page before.
     pub before: Option<JobId>,
     /// 1 to `bounds::PAGE_MAX`.
@@ -183,4 +198,6 @@ pub enum OpenError {
     TakeNewerHost { file: String, found: i64, known: i64 },
     #[error("could not open {file}: {reason}")]
     MendFile { file: String, reason: String },
+    #[error("could not open {address}: {reason}")]
+    MendDatabase { address: String, reason: String },
 }

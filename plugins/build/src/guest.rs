@@ -36,7 +36,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 14] = [
+pub(crate) const GUESTS: [Guest; 17] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::Python, guest("words-python")),
@@ -44,6 +44,9 @@ pub(crate) const GUESTS: [Guest; 14] = [
     written_in(Language::C, guest("words-c")),
     written_in(Language::Python, guest("outside-python")),
     guest("thumbnail"),
+    guest("word-index"),
+    guest("link-check"),
+    guest("summary"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),
     with_memories(16, made_from("villain", "villain-memories")),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{digest, folders, guest, recipe};
 
 /// The plugins that a user meets first.
-pub const NAMES: [&str; 2] = ["words", "thumbnail"];
+pub const NAMES: [&str; 5] = ["words", "thumbnail", "word-index", "link-check", "summary"];
 
 const HEADER: &str = "# What the checked-in components were made of. Written by `cargo run --release -p plugins -- --prebuilt`, held true by a test.\n\n";
 

@@ -39,7 +39,7 @@ impl Queue {
         let lane = self.lane(group_name, key);
         let number = self.jobs.len() as u64 + self.started.len() as u64 + 1;
         let id = JobId::from_number(number).unwrap();
-        self.jobs.push((lane, task(name), Ready { id, priority, due: Timestamp::from_millis(number) }));
+        self.jobs.push((lane, task(name), Ready { id, priority, due: Timestamp::from_millis(number), bytes: 0 }));
         number
     }
 
@@ -54,8 +54,8 @@ impl Queue {
     fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         self.started.clear();
-        let Ok(taken) = admit(self, &tasks, limits, free);
-        assert_eq!(taken as usize, self.started.len());
+        let Ok(admitted) = admit(self, &tasks, limits, free);
+        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false });
         self.started.clone()
     }
 }

@@ -35,6 +35,7 @@ fn leased(job: u64, now: Timestamp) -> Leased {
         lane: Lane { group: Group::from(&task), key: None },
         task,
         payload: [].into(),
+        batch: None,
         failures: 0,
         due: now,
         claimed_at: now,

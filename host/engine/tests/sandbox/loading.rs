@@ -40,6 +40,21 @@ fn compiled_files(cache: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// As where each tenant has a copy of the same plugin: another name, other settings, the same code in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_of_the_same_bytes_share_what_was_made_of_them() {
+    let cache = tempfile::tempdir().unwrap();
+    let engine = engine(cache.path(), Compile::Here);
+    let (bytes, mine) = (component("words").await, settings(""));
+    let first = engine.load("first".parse().unwrap(), bytes, &mine, &|_| {}).await.unwrap();
+    for file in compiled_files(cache.path()) {
+        std::fs::remove_file(file).unwrap();
+    }
+    assert_eq!(load(&engine).await.unwrap(), [Progress::Checking, Progress::Describing], "nothing is read or compiled");
+    drop(first);
+    assert!(load(&engine).await.unwrap().contains(&Progress::Compiling), "nobody holds it any more");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_compiled_once_in_a_process_of_its_own() {
     let cache = tempfile::tempdir().unwrap();

@@ -76,9 +76,12 @@ impl Setup {
         })
         .unwrap();
         let settings = Settings {
+            name: "here".to_owned(),
+            version: "0".to_owned(),
             node: NodeId(rand()),
             plugins_dir: self.plugins(),
             attempts: self.attempts,
+            broadcasts: 8,
             lease: self.lease,
             lease_margin: self.lease_margin,
             cancel_grace: self.cancel_grace,

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::JobId;
+use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{NewJob, Numbered, StateName};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 use wharf_runner::Notice;
 use wharf_store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
@@ -71,6 +72,18 @@ impl Store for Cut {
     }
     async fn tally(&self) -> Result<Tally, StoreError> {
         self.store.tally().await
+    }
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        self.store.announce(node, silent).await
+    }
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+        self.store.leave(node).await
+    }
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        self.store.nodes().await
+    }
+    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        self.store.asked_to_end(node).await
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()

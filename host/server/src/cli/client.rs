@@ -33,6 +33,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: String,
     pub(crate) body: Option<(&'static str, &'a [u8])>,
     pub(crate) last_event: Option<String>,
+    /// The media type that is wanted, where there is a choice.
+    pub(crate) accept: Option<&'static str>,
 }
 
 impl Client {
@@ -71,12 +73,8 @@ impl Client {
     }
 
     /// A stream of events; `None` where the host says that there are no more.
-    pub(crate) fn events(
-        &self,
-        path: String,
-        last_event: Option<String>,
-    ) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
-        let response = self.send(Ask { method: "GET", path, last_event, ..Ask::default() })?;
+    pub(crate) fn events(&self, ask: Ask<'_>) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
+        let response = self.send(ask)?;
         if response.status() == 204 {
             return Ok(None);
         }
@@ -91,6 +89,9 @@ impl Client {
         }
         if let Some(id) = ask.last_event {
             request = request.header("last-event-id", id);
+        }
+        if let Some(media_type) = ask.accept {
+            request = request.header(header::ACCEPT, media_type);
         }
         let address =
             |error: ureq::http::Error| Ending::usage(format!("`{}` is no address of a host: {error}", self.host));

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::Client;
+use super::client::{Ask, Client};
 use super::ending::{Ending, Exit};
 use super::output::{harmless, print_bytes};
 use super::progress::Progress;
@@ -67,7 +67,9 @@ fn once(
     progress: &Progress,
     last: &mut Option<String>,
 ) -> anyhow::Result<Option<Job>> {
-    let Some(events) = client.events(format!("/v1/jobs/{id}/events"), last.clone())? else {
+    let path = format!("/v1/jobs/{id}/events");
+    let ask = Ask { method: "GET", path, last_event: last.clone(), ..Ask::default() };
+    let Some(events) = client.events(ask)? else {
         return client.get(format!("/v1/jobs/{id}")).map(Some);
     };
     // From here on the host was there; what is lost is looked for again.

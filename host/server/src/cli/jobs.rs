@@ -77,6 +77,9 @@ pub(crate) struct List {
     task: Option<String>,
     #[arg(long)]
     key: Option<String>,
+    /// Only the jobs of one durable broadcast
+    #[arg(long, value_name = "ID")]
+    batch: Option<String>,
     /// Only jobs before this one: the last of the page before
     #[arg(long, value_name = "ID")]
     before: Option<String>,
@@ -203,6 +206,7 @@ impl List {
             ("state", self.state),
             ("task", self.task),
             ("key", self.key),
+            ("batch", self.batch),
             ("before", self.before),
             ("limit", Some(self.limit.to_string())),
         ]);
@@ -264,6 +268,7 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("group", (job.group != job.task).then(|| job.group.clone()));
     add("priority", (job.priority != 0).then(|| job.priority.to_string()));
     add("token", job.token.clone());
+    add("broadcast", job.batch.clone());
     add("cancel", job.cancel_asked.then(|| "asked".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
     add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes})", job.attempt, job.failures)));

@@ -8,8 +8,10 @@ mod client;
 mod progress;
 mod follow;
 mod jobs;
+mod broadcast;
 mod plugins;
 mod limits;
+mod nodes;
 mod settings;
 mod local;
 mod check;
@@ -59,12 +61,17 @@ enum Command {
     /// Enqueue jobs on a running host, look at them, follow them
     #[command(subcommand)]
     Job(jobs::Command),
+    /// Call every subscriber of a topic, and show what each of them answers
+    Broadcast(broadcast::Send),
     /// See the plugins of a running host
     #[command(subcommand)]
     Plugin(plugins::Command),
     /// See and change how many jobs run at once
     #[command(subcommand)]
     Limit(limits::Command),
+    /// See the hosts that share the store
+    #[command(subcommand)]
+    Node(nodes::Command),
     /// Print the settings that hold, each with where it comes from, and every hard bound
     Config,
     /// Print a completion script: wharf completion bash > /etc/bash_completion.d/wharf
@@ -103,7 +110,7 @@ struct ServeFlags {
     /// Where to listen [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where jobs are kept: sqlite:FILE or memory: [default: sqlite:wharf.db]
+    /// Where jobs are kept: sqlite:FILE, postgres://… or memory: [default: sqlite:wharf.db]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
     /// The folder of the plugins [default: plugins]
@@ -155,8 +162,10 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
+        Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
+        Command::Node(command) => command.run(&client(), json),
         Command::Config => settings::show(&given, json),
         // Done above.
         Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(Exit::Done),

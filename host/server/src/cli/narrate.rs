@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 use wharf_core::outcome::OutcomeKind;
-use wharf_runner::{AttemptEnded, Notice};
+use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 use super::local::step_text;
 use super::progress::Progress;
@@ -24,13 +24,21 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::CancelAsked { job } => debug!(%job, "asked to end"),
         Notice::RetryAsked { job } => debug!(%job, "asked to be tried again"),
         Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
+        Notice::BroadcastEnded(ended) => broadcast_ended(ended),
+        Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: as many are open as may be"),
+        Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
+        Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
         Notice::PluginLoading { plugin, step } => {
             progress.say(&format!("{plugin}: {}", step_text(*step)));
             debug!(%plugin, step = step_text(*step), "plugin loading");
         }
-        Notice::PluginLoaded { plugin, version, digest, tasks, took } => {
+        Notice::PluginLoaded { plugin, version, digest, tasks, topics, took } => {
             let digest = digest.get(..12).unwrap_or(digest);
-            info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", counted(*tasks as u64, "task"));
+            let offers =
+                [(*tasks, "task"), (*topics, "topic")].map(|(count, what)| (counted(count as u64, what), count));
+            let offers: Vec<String> =
+                offers.into_iter().filter(|(_, count)| *count > 0).map(|(text, _)| text).collect();
+            info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", offers.join(", "));
         }
         Notice::PluginRefused { file, why, kept } => {
             let kept = if *kept { "; the version loaded before goes on" } else { "" };
@@ -84,4 +92,10 @@ fn attempt_ended(ended: &AttemptEnded) {
         }
         _ => info!(%task, %job, number, outcome = kind.as_str(), "attempt failed: {first}"),
     }
+}
+
+fn broadcast_ended(ended: &BroadcastEnded) {
+    let BroadcastEnded { id, topic, depth, ending, answers, took } = ended;
+    let answers: Vec<String> = answers.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    debug!(%topic, %id, depth, ending = ending.as_str(), ?took, "broadcast ended: {}", answers.join(", "));
 }

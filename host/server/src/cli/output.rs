@@ -53,6 +53,35 @@ impl Table {
     }
 }
 
+/// A table whose rows are printed as they come, so that all columns but the last have their width beforehand.
+#[derive(Debug)]
+pub(crate) struct Columns<const N: usize> {
+    widths: [usize; N],
+}
+
+impl<const N: usize> Columns<N> {
+    pub(crate) fn new(widths: [usize; N]) -> Columns<N> {
+        Columns { widths }
+    }
+
+    /// One row: a cell for each width, and one more.
+    pub(crate) fn print<const M: usize>(&self, cells: [&str; M]) -> io::Result<()> {
+        let mut line = String::new();
+        for (column, cell) in cells.into_iter().enumerate() {
+            let cell = harmless(cell).replace('\n', " ");
+            line.push_str(&cell);
+            if let Some(width) = self.widths.get(column) {
+                line.push_str(&" ".repeat(width.saturating_sub(measure_text_width(&cell)) + 2));
+            }
+        }
+        let out = io::stdout();
+        let width =
+            out.is_terminal().then(|| Term::stdout().size_checked()).flatten().map(|(_, columns)| usize::from(columns));
+        let line = line.trim_end();
+        writeln!(out.lock(), "{}", width.map_or(Cow::Borrowed(line), |width| truncate_str(line, width, "…")))
+    }
+}
+
 /// JSON, spread out for people where one looks.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     // Written by ourselves: serde_json would hide that the reader has closed its end.

@@ -17,7 +17,7 @@ use crate::http::plugins::{Plugin, TaskDocument};
 pub(crate) enum Command {
     /// List the plugins of a running host, and the files that it refused
     List,
-    /// Show one plugin: its version, its tasks, what is wrong with its file
+    /// Show one plugin: its version, its tasks and topics, what is wrong with its file
     Show { id: String },
 }
 
@@ -40,7 +40,7 @@ impl Command {
 }
 
 fn list(plugins: &[Plugin]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["PLUGIN", "VERSION", "DIGEST", "SIZE", "TASKS", "STATE"]);
+    let mut table = Table::new(&["PLUGIN", "VERSION", "DIGEST", "SIZE", "TASKS", "TOPICS", "STATE"]);
     for plugin in plugins {
         let name = plugin.id.clone().unwrap_or_else(|| plugin.file.clone());
         let refused = plugin.refused.as_ref().and_then(|refused| refused.problems.first()).map(String::as_str);
@@ -49,15 +49,16 @@ fn list(plugins: &[Plugin]) -> anyhow::Result<()> {
             (Some(_), Some(problem)) => format!("loaded; its file is refused: {problem}"),
             (None, problem) => format!("refused: {}", problem.unwrap_or_default()),
         };
-        let (version, digest, size, tasks) = match &plugin.loaded {
+        let (version, digest, size, tasks, topics) = match &plugin.loaded {
             Some(loaded) => {
                 let tasks: Vec<&str> = loaded.tasks.iter().map(|task| short(&task.task)).collect();
                 let digest = loaded.digest.chars().take(12).collect();
-                (loaded.version.clone(), digest, ByteSize(loaded.bytes).display().iec().to_string(), tasks.join(" "))
+                let size = ByteSize(loaded.bytes).display().iec().to_string();
+                (loaded.version.clone(), digest, size, tasks.join(" "), loaded.topics.join(" "))
             }
-            None => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()),
+            None => ["-"; 5].map(str::to_owned).into(),
         };
-        table.row([name, version, digest, size, tasks, state]);
+        table.row([name, version, digest, size, tasks, topics, state]);
     }
     if table.is_empty() {
         eprintln!("no plugins; put a .wasm file into the plugin folder");
@@ -84,6 +85,8 @@ fn show(plugin: &Plugin) -> anyhow::Result<()> {
             ("imports", loaded.imports.join("\n")),
         ]);
         lines.extend(loaded.tasks.iter().map(|task| ("task", task_text(task))));
+        lines.extend(loaded.topics.iter().map(|topic| ("topic", topic.clone())));
+        lines.extend(loaded.receive.iter().map(|receive| ("receive", task_text(receive))));
     }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use wharf_core::ids::NodeId;
 use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
-use wharf_store::{Store, SystemClock};
+use wharf_store::{Store, SystemClock, without_password};
 
 use super::ending::{Ending, Exit};
 use super::local::{compile_in_child, runtime};
@@ -49,8 +49,9 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
     let mut signals = Signals::new()?;
     let listener = listen(settings.listen).await?;
     let metrics = Arc::new(Metrics::new());
+    let port = listener.local_addr().map_or(0, |address| address.port());
     let host = tokio::select! {
-        host = start(settings, Arc::clone(&metrics), progress) => host?,
+        host = start(settings, port, Arc::clone(&metrics), progress) => host?,
         () = signals.next() => {
             info!("stopped before the start was complete");
             return Ok(Exit::Done);
@@ -62,7 +63,7 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
         "wharf {} listens on http://{address}, plugins in {}, jobs in {}",
         env!("CARGO_PKG_VERSION"),
         settings.plugins_dir.display(),
-        settings.store
+        without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
     let face = Arc::new(Face { host: host.clone(), metrics, stopping: stopping.clone() });
@@ -93,12 +94,11 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
 }
 
 /// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
-async fn start(settings: &Settings, metrics: Arc<Metrics>, progress: Arc<Progress>) -> anyhow::Result<Host> {
-    let address = settings.store.clone();
-    let store = spawn_blocking(move || store(&address)).await.context("the store could not be opened")??;
+async fn start(settings: &Settings, port: u16, metrics: Arc<Metrics>, progress: Arc<Progress>) -> anyhow::Result<Host> {
+    let store = store(&settings.store).await?;
     let wanted = engine_settings(settings)?;
     let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
-    Ok(host(settings, Parts { store, engine }, metrics, progress).await?)
+    Ok(host(settings, port, Parts { store, engine }, metrics, progress).await?)
 }
 
 /// Returns when the loop that runs jobs has ended though nobody asked it to.
@@ -142,14 +142,15 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
     })
 }
 
-fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
-    wharf_store::open(address, Arc::new(SystemClock)).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
+async fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
+    let opened = wharf_store::open(address, Arc::new(SystemClock)).await;
+    opened.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
 fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
     Ok(wharf_engine::Settings {
         attempts: settings.attempts_at_once,
-        broadcast_calls: wharf_core::bounds::BROADCAST_CALLS_DEFAULT,
+        broadcast_calls: settings.broadcast_calls,
         guest_threads: settings.guest_threads as usize,
         cache_dir: settings.cache_dir.clone(),
         compile: compile_in_child()?,
@@ -162,6 +163,7 @@ fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, Ending> {
 
 async fn host(
     settings: &Settings,
+    port: u16,
     parts: Parts,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -175,8 +177,11 @@ async fn host(
     }
     let settings = wharf_runner::Settings {
         node: NodeId(fastrand::u64(1..)),
+        name: node_name(port),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         plugins_dir: dir.clone(),
         attempts: settings.attempts_at_once,
+        broadcasts: settings.broadcasts_at_once,
         lease: settings.lease,
         lease_margin: settings.lease_margin,
         cancel_grace: settings.cancel_grace,
@@ -193,6 +198,13 @@ async fn host(
         StartError::Folder { .. } => cannot(format!("{error}; make it, or name another with --plugins-dir")),
         StartError::Settings(_) | StartError::Store(_) => cannot(error.to_string()),
     })
+}
+
+/// What people tell this host from others by: the machine and the port.
+fn node_name(port: u16) -> String {
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = machine.trim();
+    format!("{}:{port}", if machine.is_empty() { "localhost" } else { machine })
 }
 
 /// Every follower, every sandbox with a folder and every request of a plugin holds a descriptor.

@@ -1,6 +1,7 @@
 //! `wharf config`: the settings that hold, each with where it comes from, and the bounds that no setting moves.
 
 use serde_json::{Map, Value, json};
+use wharf_store::without_password;
 
 use super::ending::Exit;
 use super::output::{Table, print_json, print_line};
@@ -30,8 +31,12 @@ pub(crate) fn show(given: &Given, json: bool) -> anyhow::Result<Exit> {
 fn lines(given: &Given) -> Vec<(String, String, String, &'static str)> {
     let settings = SETTINGS.iter().map(|setting| {
         let (value, origin) = given.of(setting.key);
-        let shown = if setting.secret && !value.is_empty() { MASK } else { value };
-        (setting.key.to_owned(), shown.to_owned(), origin.to_string(), setting.about)
+        let shown = match setting.key {
+            _ if setting.secret && !value.is_empty() => MASK.to_owned(),
+            "store" => without_password(value),
+            _ => value.to_owned(),
+        };
+        (setting.key.to_owned(), shown, origin.to_string(), setting.about)
     });
     let plugins = given.plugins.iter().flat_map(|section| &section.shown);
     settings.chain(plugins.map(|(key, value, origin)| (key.clone(), value.clone(), origin.to_string(), ""))).collect()

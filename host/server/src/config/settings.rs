@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) cache_dir: PathBuf,
     pub(crate) attempts_at_once: u32,
     pub(crate) guest_threads: u32,
+    pub(crate) broadcasts_at_once: u32,
+    pub(crate) broadcast_calls: u32,
     pub(crate) cancel_grace: Duration,
     pub(crate) drain_patience: Duration,
     pub(crate) lease: Duration,
@@ -70,6 +72,8 @@ impl Settings {
             cache_dir: read.value("cache-dir", path).unwrap_or_default(),
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
             guest_threads: read.number("attempts.guest-threads", GUEST_THREADS_MAX),
+            broadcasts_at_once: read.number("broadcasts.at-once", bounds::BROADCASTS_MAX),
+            broadcast_calls: read.number("broadcasts.calls", bounds::BROADCAST_CALLS_MAX),
             cancel_grace: read.duration("attempts.cancel-grace", Duration::ZERO, DAY),
             drain_patience: read.duration("attempts.drain-patience", Duration::ZERO, DAY),
             lease: read.duration("lease.length", millis(1000), DAY),
@@ -144,7 +148,11 @@ fn token(text: &str) -> Result<Option<String>, String> {
 }
 
 fn store(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() { Err("it is empty; sqlite:FILE or memory: is possible") } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err("it is empty; sqlite:FILE, postgres://… or memory: is possible")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {

@@ -22,7 +22,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..setting("token", "", "what requests must bring as `Authorization: Bearer TOKEN`; none by default")
     },
     setting("host", "", "where the commands that speak to a running host find it; by default where `listen` says"),
-    setting("store", "sqlite:wharf.db", "where jobs are kept: sqlite:FILE, or memory: to forget them at the end"),
+    setting(
+        "store",
+        "sqlite:wharf.db",
+        "where jobs are kept: sqlite:FILE, postgres://… for several machines, or memory: to forget them at the end",
+    ),
     setting("plugins-dir", "plugins", "the folder whose .wasm files are the plugins"),
     setting("plugins-rescan", "10s", "how often that folder is looked through, also when nobody said that it changed"),
     setting("cache-dir", "", "compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
@@ -30,6 +34,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("attempts.guest-threads", "", "threads that run plugins' code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "from the request to cancel until the sandbox is stopped"),
     setting("attempts.drain-patience", "30s", "how long running attempts may go on when the host is asked to stop"),
+    setting("broadcasts.at-once", "64", "live broadcasts that may be open; the next one is refused"),
+    setting("broadcasts.calls", "1024", "subscribers that live broadcasts call at the same time, besides the jobs"),
     setting(
         "lease.length",
         "30s",

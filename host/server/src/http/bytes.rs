@@ -29,6 +29,14 @@ pub(crate) fn inline_base64(bytes: &[u8]) -> Option<String> {
     (bytes.len() <= INLINE_BYTES_MAX && inline_json(bytes).is_none()).then(|| to_base64(bytes))
 }
 
+/// The bytes however long they are: as JSON where they are that, else as base64.
+pub(crate) fn json_or_base64(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
+    match serde_json::from_slice(bytes) {
+        Ok(json) => (Some(json), None),
+        Err(_) => (None, Some(to_base64(bytes))),
+    }
+}
+
 /// The media type of bytes that a plugin returned. Never one that a browser would run.
 pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
     match bytes {

@@ -43,6 +43,7 @@ pub(crate) fn job_line(job: &job::Job) -> Job {
         key: job.lane.key.as_ref().map(ToString::to_string),
         priority: job.priority,
         token: job.token.as_ref().map(|token| token.as_str().to_owned()),
+        batch: job.batch.as_ref().map(|batch| batch.id.to_string()),
         enqueued_at: Moment(job.enqueued_at),
         due_at: match standing.state {
             State::Waiting { due } => Some(Moment(due)),
@@ -58,7 +59,7 @@ pub(crate) fn job_line(job: &job::Job) -> Job {
             State::Running { lease } => Some(Lease { node: lease.node.to_string(), until: Moment(lease.until) }),
             _ => None,
         },
-        report: job.report.as_ref().map(|r| Report { outcome: r.kind.as_str().to_owned(), text: r.text.clone() }),
+        report: job.report.as_ref().map(report),
         bill: job.bill.as_ref().map(bill),
         payload_bytes: None,
         payload: None,
@@ -68,6 +69,10 @@ pub(crate) fn job_line(job: &job::Job) -> Job {
         result_base64: None,
         entries: None,
     }
+}
+
+pub(crate) fn report(report: &outcome::Report) -> Report {
+    Report { outcome: report.kind.as_str().to_owned(), text: report.text.clone() }
 }
 
 fn bill(bill: &outcome::Bill) -> Bill {

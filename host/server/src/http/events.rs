@@ -24,7 +24,7 @@ use super::problem::{Kind, Problem};
 use super::wire::Job;
 
 /// A proxy may end a connection that is silent for half a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 pub(crate) async fn events(

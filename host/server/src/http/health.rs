@@ -61,6 +61,7 @@ async fn gauges(host: &Host) -> Gauges {
         "Whether the loop that runs jobs goes on; where it does not, the host must be started again",
         u64::from(vitals.alive),
     );
+    now.plain("broadcasts_open", "Live broadcasts that are open on this host", vitals.broadcasts as u64);
     now.plain("attempts_running", "Attempts that run on this host", u64::from(vitals.running));
     now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
     now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);

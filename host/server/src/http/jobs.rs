@@ -67,6 +67,7 @@ fn wanted(asked: &ListQuery) -> Result<Wanted, Problem> {
         state: state.transpose()?,
         task: asked.task.as_deref().map(str::parse).transpose().map_err(bad("task"))?,
         key: asked.key.as_deref().map(str::parse).transpose().map_err(bad("key"))?,
+        batch: asked.batch.as_deref().map(str::parse).transpose().map_err(bad("batch"))?,
         before: asked.before.as_deref().map(str::parse).transpose().map_err(bad("before"))?,
         most,
     })
@@ -80,6 +81,7 @@ fn next_query(asked: &ListQuery, last: JobId) -> String {
         ("state", asked.state.as_deref()),
         ("task", asked.task.as_deref()),
         ("key", asked.key.as_deref()),
+        ("batch", asked.batch.as_deref()),
         ("limit", limit.as_deref()),
         ("before", Some(&before)),
     ];

@@ -13,8 +13,10 @@ mod guard;
 mod enqueue;
 mod jobs;
 mod events;
+mod broadcasts;
 pub(crate) mod plugins;
 mod limits;
+pub(crate) mod nodes;
 mod health;
 
 use std::sync::Arc;
@@ -41,8 +43,10 @@ pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
         .route("/v1/jobs/{id}/events", get(events::events))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/broadcasts/{topic}", post(broadcasts::send).get(broadcasts::show))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{id}", get(plugins::show))
+        .route("/v1/nodes", get(nodes::list))
         .route("/v1/limits", get(limits::list))
         .route("/v1/limits/{group}", put(limits::set_group).delete(limits::clear_group))
         .route("/v1/limits/{group}/{key}", put(limits::set_key).delete(limits::clear_key))

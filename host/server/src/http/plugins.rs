@@ -44,6 +44,11 @@ pub(crate) struct LoadedVersion {
     pub(crate) is_async: bool,
     pub(crate) imports: Vec<String>,
     pub(crate) tasks: Vec<TaskDocument>,
+    /// What it subscribes to.
+    pub(crate) topics: Vec<String>,
+    /// How its subscriber is called; limits and attempts are of durable broadcasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receive: Option<TaskDocument>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +129,8 @@ fn document(id: Option<&PluginId>, file: &FilePath, loaded: Option<&Loaded>, ref
                 is_async: plugin.is_async,
                 imports: plugin.imports.clone(),
                 tasks: plugin.manifest.tasks.values().map(task_document).collect(),
+                topics: plugin.manifest.topics.iter().map(ToString::to_string).collect(),
+                receive: plugin.manifest.receive.as_ref().map(|receive| task_document(&receive.task)),
             }
         }),
         refused: refused.map(|refused| Refusal {

@@ -31,6 +31,7 @@ kinds! {
     ROUTE_UNKNOWN      "route-unknown"      404 "There is nothing at this address"
     JOB_UNKNOWN        "job-unknown"        404 "There is no such job"
     PLUGIN_UNKNOWN     "plugin-unknown"     404 "There is no such plugin"
+    BROADCAST_UNKNOWN  "broadcast-unknown"  404 "There is no such durable broadcast"
     GROUP_UNKNOWN      "group-unknown"      404 "There is no such limit group"
     LIMIT_NOT_SET      "limit-not-set"      404 "No limit is set here"
     METHOD_NOT_ALLOWED "method-not-allowed" 405 "This address does not take that method"
@@ -39,12 +40,15 @@ kinds! {
     LANE_FULL          "lane-full"          409 "The job was not taken"
     TOO_LARGE          "too-large"          413 "The request is too large"
     JOB_INVALID        "job-invalid"        422 "A job cannot be taken as it is"
+    BROADCAST_INVALID  "broadcast-invalid"  422 "The broadcast cannot be sent as it is"
     // Not a 5xx: clients repeat those by themselves, and the job would run again.
     JOB_FAILED         "job-failed"         422 "The job failed"
     JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
+    TOO_MANY_BROADCASTS "too-many-broadcasts" 429 "As many broadcasts are open as may be"
     INTERNAL           "internal"           500 "The host made a mistake"
     STORE_BROKEN       "store-broken"       500 "The store is broken"
     STORE_BUSY         "store-busy"         503 "The store cannot write now"
+    DRAINING           "draining"           503 "The host is stopping"
     TOO_SLOW           "too-slow"           408 "The request came too slowly"
 }
 
@@ -68,6 +72,12 @@ impl Problem {
     /// Adds a member for programs.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
         self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds to the text what may help.
+    pub(crate) fn hint(mut self, text: &str) -> Problem {
+        self.detail = format!("{}; {text}", self.detail);
         self
     }
 
@@ -103,7 +113,7 @@ impl IntoResponse for Problem {
         let mut response = (status, self.document().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::time::Timestamp;
 
+mod broadcasts;
+
+pub(crate) use broadcasts::*;
+
 /// A moment on the wire: RFC 3339, to the microsecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment(pub(crate) Timestamp);
@@ -92,6 +96,9 @@ pub(crate) struct Job {
     pub(crate) key: Option<String>,
     pub(crate) priority: i32,
     pub(crate) token: Option<String>,
+    /// The durable broadcast that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<String>,
     pub(crate) enqueued_at: Moment,
     /// Not before this moment, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,6 +198,7 @@ pub(crate) struct ListQuery {
     pub(crate) state: Option<String>,
     pub(crate) task: Option<String>,
     pub(crate) key: Option<String>,
+    pub(crate) batch: Option<String>,
     pub(crate) before: Option<String>,
     pub(crate) limit: Option<u32>,
 }

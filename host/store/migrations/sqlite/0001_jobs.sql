@@ -24,7 +24,10 @@ CREATE TABLE jobs (
     finished_at INTEGER,
     node INTEGER,                       -- of the lease, as is the next one; both only mean something in state 2
     lease_until INTEGER,
-    token TEXT
+    token TEXT,
+    batch INTEGER,                      -- of which durable broadcast it is, and the topic of that; null in all other jobs
+    topic TEXT,
+    bytes INTEGER NOT NULL              -- of the payload
 );
 
 -- Each index holds only the jobs that its question is about: a job is in one or two of them at a time.
@@ -34,6 +37,7 @@ CREATE INDEX jobs_delayed ON jobs (due) WHERE state = 0;
 CREATE INDEX jobs_delayed_lane ON jobs (grp, key, task, due) WHERE state = 0;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE state >= 3;
 CREATE INDEX jobs_unsuccessful ON jobs (state) WHERE state >= 4;
+CREATE INDEX jobs_batch ON jobs (batch) WHERE batch IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON jobs (token, task) WHERE token IS NOT NULL;
 
 CREATE TABLE payloads (

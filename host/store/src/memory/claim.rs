@@ -29,8 +29,8 @@ impl Queue {
         let limits = self.limits();
         let mut desk =
             Desk { queue: self, claim: &claim, now, lanes: Vec::new(), closed: BTreeSet::new(), leased: Vec::new() };
-        let Ok(_) = admit(&mut desk, &claim.tasks, &limits, claim.free);
-        Claimed { leased: desk.leased, wake_at }
+        let Ok(admitted) = admit(&mut desk, &claim.tasks, &limits, claim.free);
+        Claimed { leased: desk.leased, wake_at: if admitted.cut { Some(now) } else { wake_at } }
     }
 }
 
@@ -102,7 +102,13 @@ impl Waiting for Desk<'_> {
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Infallible> {
         let line = self.queue.ready.get(&self.lanes[lane.0 as usize]).and_then(|due| due.lines.get(task));
         let heads = line.into_iter().flatten();
-        let heads = heads.map(|(Reverse(priority), due, id)| Ready { id: *id, priority: *priority, due: *due });
+        let bytes = |id| self.queue.jobs[id].job.payload.len() as u64;
+        let heads = heads.map(|(Reverse(priority), due, id)| Ready {
+            id: *id,
+            priority: *priority,
+            due: *due,
+            bytes: bytes(id),
+        });
         Ok(heads.take(most as usize).collect())
     }
 
@@ -131,6 +137,7 @@ impl Waiting for Desk<'_> {
             task: job.task.clone(),
             lane: job.lane.clone(),
             payload: job.payload.clone(),
+            batch: job.batch.clone(),
             failures: standing.failures,
             due: ready.due,
             claimed_at: self.now,

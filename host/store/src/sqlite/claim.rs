@@ -15,7 +15,7 @@ use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::ledger::{LaneRow, Ledger};
-use super::rows::{bytes, damaged, job_id, key_of, micros, moment, signed};
+use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, signed};
 use crate::store::{Claim, Claimed};
 
 impl Ledger {
@@ -35,8 +35,8 @@ impl Ledger {
             places: HashMap::new(),
             leased: Vec::new(),
         };
-        admit(&mut desk, &claim.tasks, &limits, claim.free)?;
-        Ok(Claimed { leased: desk.leased, wake_at })
+        let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
+        Ok(Claimed { leased: desk.leased, wake_at: if admitted.cut { Some(now) } else { wake_at } })
     }
 
     /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
@@ -177,10 +177,12 @@ impl Waiting for Desk<'_> {
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
         let line = self.number(lane, task)?;
         let mut find = self.ledger.conn.prepare_cached(
-            "SELECT id, priority, due FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC, due, id LIMIT ?2",
+            "SELECT id, priority, due, bytes FROM jobs WHERE state = 1 AND line = ?1
+             ORDER BY priority DESC, due, id LIMIT ?2",
         )?;
         let heads = find.query_map(params![line, most], |row| {
-            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")? })
+            let bytes = row.get::<_, i64>(3)? as u64;
+            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")?, bytes })
         })?;
         heads.collect()
     }
@@ -202,9 +204,9 @@ impl Waiting for Desk<'_> {
     fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
         let id = signed(ready.id.number());
         let mut read = self.ledger.conn.prepare_cached(
-            "SELECT attempt, failures, crashes, payload FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
+            "SELECT attempt, failures, crashes, payload, batch, topic FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
         )?;
-        let (before, payload) = read.query_row([id], |row| {
+        let (before, payload, batch) = read.query_row([id], |row| {
             let standing = Standing {
                 state: State::Waiting { due: ready.due },
                 attempt: row.get(0)?,
@@ -212,7 +214,7 @@ impl Waiting for Desk<'_> {
                 crashes: row.get(2)?,
                 cancel_asked: false,
             };
-            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default()))
+            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default(), batch(row)?))
         })?;
         drop(read);
         let until = self.now + self.claim.lease;
@@ -238,6 +240,7 @@ impl Waiting for Desk<'_> {
             task: line.task.clone(),
             lane: line.lane.clone(),
             payload,
+            batch,
             failures: before.failures,
             due: ready.due,
             claimed_at: self.now,

@@ -50,11 +50,16 @@ impl Ledger {
         let id = signed(new.id.number());
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority)?) } else { None };
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO jobs (id, state, grp, key, task, line, priority, due, enqueued_at, token)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO jobs (id, state, grp, key, task, line, priority, due, enqueued_at, token, batch, topic,
+                 bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING",
         )?;
         let token = new.token.as_ref().map(|token| token.as_str());
-        let row = params![id, state, lane.group, lane.key, task, line, new.priority, micros(due), micros(now), token];
+        let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
+        let topic = new.batch.as_ref().map(|batch| batch.topic.as_str());
+        let (due, now) = (micros(due), micros(now));
+        let (priority, bytes) = (new.priority, new.payload.len() as i64);
+        let row = params![id, state, lane.group, lane.key, task, line, priority, due, now, token, batch, topic, bytes];
         if insert.execute(row)? == 0 {
             // The line may have been made for nobody.
             line.map_or(Ok(()), |line| self.settle_line(line, None))?;

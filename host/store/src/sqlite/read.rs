@@ -17,7 +17,7 @@ use crate::why::{Holders, why};
 const WAITING_SORTED_MAX: i64 = 10_000;
 
 const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token,
-    enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
+    batch, topic, enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
 
 const JOB_NAMES: &str =
     "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.grp LEFT JOIN ends ON ends.job = jobs.id";
@@ -97,6 +97,10 @@ pub(super) fn jobs(conn: &Connection, wanted: &Wanted) -> rusqlite::Result<Page>
     if let Some(key) = &wanted.key {
         tests.push("key = ?");
         values.push(key.as_str().to_owned().into());
+    }
+    if let Some(batch) = wanted.batch {
+        tests.push("batch = ? AND batch IS NOT NULL");
+        values.push(signed(batch.number()).into());
     }
     let tests = if tests.is_empty() { "1".to_owned() } else { tests.join(" AND ") };
     values.push(((most + 1) as i64).into());

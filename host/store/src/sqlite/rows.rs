@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Entry, Job, Numbered, Standing, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, Numbered, Standing, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
@@ -189,6 +189,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         },
         priority: row.get("priority")?,
         token: token.map(|token| parse("a token", &token)).transpose()?,
+        batch: batch(row)?,
         payload: bytes(row.get_ref("payload")?).unwrap_or_default(),
         standing: standing(id, row)?,
         enqueued_at: moment(row, "enqueued_at")?,
@@ -198,6 +199,12 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         result: bytes(row.get_ref("output")?),
         bill: bill(row)?,
     })
+}
+
+/// The columns `batch` and `topic`.
+pub(super) fn batch(row: &Row<'_>) -> rusqlite::Result<Option<Batch>> {
+    let Some(id) = row.get::<_, Option<i64>>("batch")? else { return Ok(None) };
+    Ok(Some(Batch { id: job_id(id)?, topic: parse("a topic", &row.get::<_, String>("topic")?)? }))
 }
 
 fn bill(row: &Row<'_>) -> rusqlite::Result<Option<Bill>> {

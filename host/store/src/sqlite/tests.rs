@@ -29,6 +29,7 @@ fn new_job(store: &SqliteStore, payload: usize) -> NewJob {
         due: None,
         token: None,
         on_conflict: OnConflict::Wait,
+        batch: None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Claiming: who comes first, and what a claim says.
 
+use std::sync::Arc;
+
+use wharf_core::bounds;
 use wharf_core::ids::{Group, NodeId};
 use wharf_core::job::{NewJob, State, StateName};
 use wharf_core::lease::Lease;
@@ -161,5 +164,24 @@ fn nothing_is_claimed_without_room() {
         stage.add(COUNT, "").await;
         assert!(stage.claim(0).await.is_empty());
         assert_eq!(stage.claim(1).await.len(), 1);
+    });
+}
+
+#[test]
+fn one_claim_takes_no_more_bytes_than_a_node_can_hold() {
+    on_every_store(|stage| async move {
+        let large: Arc<[u8]> = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
+        let mut jobs = Vec::new();
+        for payload in [&large, &large, &b"small".as_slice().into(), &large] {
+            let job = NewJob { payload: Arc::clone(payload), ..stage.new_job(COUNT, "") };
+            jobs.push(job.id);
+            stage.insert(job).await;
+        }
+        let first = stage.claim_whole(9).await;
+        assert_eq!(ids(&first.leased), jobs[..2], "the small one does not slip past");
+        assert_eq!(first.wake_at, Some(stage.store.now()), "there is more to be had at once");
+        let second = stage.claim_whole(9).await;
+        assert_eq!((ids(&second.leased), second.wake_at), (jobs[2..].to_vec(), None));
+        assert!(first.leased.iter().all(|leased| leased.payload == large));
     });
 }

@@ -1,4 +1,4 @@
-//! Random histories: the same operations on the oracle and on a file, compared step by step, answers and all that
+//! Random histories: the same operations on the oracle, on a file and in a database, compared step by step, answers and all that
 //! can be read, until every operation and every way it can come out has occurred.
 //!
 //! A failure prints its seed; `SEED=... cargo test -p wharf-store histories` repeats that history and tells each step.
@@ -102,7 +102,7 @@ fn live(seed: u64, tell: bool, occurred: &mut BTreeSet<&'static str>) {
     let _seed = Seed(seed);
     block_on(async {
         let mut rng = Rng::with_seed(seed);
-        let mut world = World::new();
+        let mut world = World::new().await;
         for step in 0..STEPS {
             let operation = Operation::draw(&mut rng, &world);
             if tell {

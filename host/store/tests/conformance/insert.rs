@@ -1,6 +1,6 @@
 //! Enqueueing: tokens, delays, and what happens when a lane is full.
 
-use wharf_core::job::{NewJob, StateName, Token};
+use wharf_core::job::{Batch, NewJob, StateName, Token};
 use wharf_core::limits::OnConflict;
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Inserted;
@@ -12,12 +12,22 @@ fn a_job_is_kept_as_it_was_given() {
     on_every_store(|stage| async move {
         let token: Token = "order-66".parse().unwrap();
         let due = stage.clock_in(5);
-        let new = NewJob { priority: -3, due: Some(due), token: Some(token.clone()), ..stage.new_job(COUNT, "acme") };
+        let batch = Batch { id: stage.store.next_id(), topic: "document.saved".parse().unwrap() };
+        let new = NewJob {
+            priority: -3,
+            due: Some(due),
+            token: Some(token.clone()),
+            batch: Some(batch.clone()),
+            ..stage.new_job(COUNT, "acme")
+        };
         stage.insert(new.clone()).await;
         let job = stage.seen(new.id).await.job;
         assert_eq!((job.id, &job.task, &job.lane, &job.payload), (new.id, &new.task, &new.lane, &new.payload));
         assert_eq!((job.priority, job.token, job.enqueued_at), (-3, Some(token), stage.store.now()));
+        assert_eq!(job.batch, Some(batch.clone()));
         assert_eq!((job.standing.attempt, job.started_at, job.finished_at, job.result), (0, None, None, None));
+        stage.pass(5 * SECOND);
+        assert_eq!(stage.claim_one().await.batch, Some(batch));
     });
 }
 

@@ -1,5 +1,7 @@
 //! What every store must do, whatever it is made of. Time is moved by hand; nothing sleeps.
 
+#[path = "../../../../tests/harness/postgres.rs"]
+mod server;
 mod stage;
 mod insert;
 mod claim;
@@ -10,4 +12,5 @@ mod read;
 mod nudge;
 mod regressions;
 mod sqlite;
+mod postgres;
 mod histories;

@@ -2,11 +2,11 @@
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
-use wharf_core::job::{Entry, Job, NewJob, StateName};
+use wharf_core::job::{Batch, Entry, Job, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_store::{Tally, Wanted};
 
-use crate::stage::{COUNT, LIST, SECOND, Stage, failed, group, on_every_store, succeeded, task};
+use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, failed, group, on_every_store, succeeded, task};
 
 async fn page(stage: &Stage, wanted: Wanted) -> (Vec<JobId>, bool) {
     let page = stage.store.jobs(wanted).await.unwrap();
@@ -86,6 +86,33 @@ fn pages_are_chosen_by_state_task_and_key() {
         assert!(page(&stage, both).await.0.is_empty());
         let unknown = Wanted { task: Some(task("no/such")), most: 10, ..Wanted::default() };
         assert!(page(&stage, unknown).await.0.is_empty());
+    });
+}
+
+#[test]
+fn the_jobs_of_a_durable_broadcast_are_found_by_its_id() {
+    on_every_store(|stage| async move {
+        let id = stage.store.next_id();
+        let batch = Some(Batch { id, topic: "document.saved".parse().unwrap() });
+        stage.add(COUNT, "a").await;
+        let (mut found, mut of_other) = (Vec::new(), Vec::new());
+        for task in [COUNT, LIST, MAKE] {
+            let new = NewJob { batch: batch.clone(), ..stage.new_job(task, "") };
+            found.insert(0, new.id);
+            stage.insert(new).await;
+            let other = batch.clone().map(|batch| Batch { id: stage.store.next_id(), ..batch });
+            let new = NewJob { batch: other, ..stage.new_job(task, "") };
+            of_other.push(new.id);
+            stage.insert(new).await;
+        }
+        let wanted = |most, before| Wanted { batch: Some(id), most, before, ..Wanted::default() };
+        assert_eq!(page(&stage, wanted(10, None)).await, (found.clone(), false));
+        assert_eq!(page(&stage, wanted(2, None)).await, (found[..2].to_vec(), true));
+        assert_eq!(page(&stage, wanted(2, Some(found[1]))).await, (found[2..].to_vec(), false));
+        let waiting = Wanted { state: Some(StateName::Waiting), ..wanted(10, None) };
+        assert_eq!(page(&stage, waiting).await.0, found);
+        let running = Wanted { state: Some(StateName::Running), ..wanted(10, None) };
+        assert_eq!(page(&stage, running).await.0, []);
     });
 }
 

@@ -11,7 +11,7 @@ use wharf_store::{OpenError, SqliteStore, Store, open};
 use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, ids};
 
 fn refused(address: &str) -> OpenError {
-    match open(address, HandClock::new()) {
+    match block_on(open(address, HandClock::new())) {
         Ok(_) => panic!("{address} was opened"),
         Err(error) => error,
     }
@@ -33,7 +33,7 @@ fn crash_image(stage: &Stage) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[test]
 fn a_second_host_is_refused() {
-    let stage = Stage::new(Kind::Sqlite);
+    let stage = block_on(Stage::new(Kind::Sqlite));
     let text = refused_file(&stage.file());
     assert!(matches!(refused(stage.file().to_str().unwrap()), OpenError::StopOtherHost { .. }));
     assert!(text.contains("wharf.db: another host uses it"), "{text}");
@@ -47,7 +47,7 @@ fn a_second_host_is_refused() {
 
 #[test]
 fn a_store_of_a_newer_version_is_refused_and_left_alone() {
-    let stage = Stage::new(Kind::Sqlite);
+    let stage = block_on(Stage::new(Kind::Sqlite));
     let file = stage.file();
     drop(stage.store);
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
@@ -77,9 +77,10 @@ fn what_is_no_store_is_refused_by_name() {
 fn addresses_name_stores() {
     let folder = tempfile::tempdir().unwrap();
     let clock = HandClock::new();
-    open("memory:", clock.clone()).unwrap();
-    open(&format!("sqlite:{}", folder.path().join("a.db").display()), clock.clone()).unwrap();
-    open(folder.path().join("b.db").to_str().unwrap(), clock.clone()).unwrap();
+    for good in ["memory:", &format!("sqlite:{}", folder.path().join("a.db").display())] {
+        block_on(open(good, clock.clone())).unwrap();
+    }
+    block_on(open(folder.path().join("b.db").to_str().unwrap(), clock.clone())).unwrap();
     assert!(folder.path().join("a.db").exists() && folder.path().join("b.db").exists());
     for bad in ["", "memory:x", "sqlite:", "mysql://localhost/jobs"] {
         let error = refused(bad);
@@ -91,7 +92,7 @@ fn addresses_name_stores() {
 #[test]
 fn what_was_acknowledged_survives_a_crash() {
     block_on(async {
-        let stage = Stage::new(Kind::Sqlite).limit(COUNT, at_most(2, None));
+        let stage = Stage::new(Kind::Sqlite).await.limit(COUNT, at_most(2, None));
         let jobs = stage.add_many(COUNT, "a", 5).await;
         let running = stage.claim(9).await;
         stage.succeed(&running[0]).await.unwrap();
@@ -115,7 +116,7 @@ fn what_was_acknowledged_survives_a_crash() {
 #[test]
 fn ids_of_forgotten_jobs_are_not_used_again() {
     block_on(async {
-        let stage = Stage::new(Kind::Sqlite);
+        let stage = Stage::new(Kind::Sqlite).await;
         // Enqueued by a clock that was ahead.
         stage.pass(1000 * LEASE);
         let last = stage.add(COUNT, "").await;

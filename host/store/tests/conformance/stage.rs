@@ -14,7 +14,9 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
 use wharf_core::time::Timestamp;
-use wharf_store::{Claim, Claimed, Clock, Inserted, MemoryStore, Recorded, Seen, SqliteStore, Store};
+use wharf_store::{Claim, Claimed, Clock, Inserted, MemoryStore, PostgresStore, Recorded, Seen, SqliteStore, Store};
+
+use crate::server::shared_address;
 
 pub(crate) const COUNT: &str = "words/count";
 pub(crate) const LIST: &str = "words/list";
@@ -47,6 +49,7 @@ impl Clock for HandClock {
 pub(crate) enum Kind {
     Memory,
     Sqlite,
+    Postgres,
 }
 
 pub(crate) struct Stage {
@@ -59,12 +62,14 @@ pub(crate) struct Stage {
 
 /// Runs a test on a fresh store of every kind.
 pub(crate) fn on_every_store<T: Future<Output = ()>>(test: impl Fn(Stage) -> T) {
-    for kind in [Kind::Memory, Kind::Sqlite] {
+    for kind in [Kind::Memory, Kind::Sqlite, Kind::Postgres] {
         eprintln!("on the {kind:?} store");
-        let stage = Stage::new(kind);
-        // A test takes with it only what it names of the stage; the folder has to outlive it all the same.
-        let _folder = stage.folder.clone();
-        block_on(test(stage));
+        block_on(async {
+            let stage = Stage::new(kind).await;
+            // A test takes with it only what it names of the stage; the folder has to outlive it all the same.
+            let _folder = stage.folder.clone();
+            test(stage).await;
+        });
     }
 }
 
@@ -101,12 +106,13 @@ pub(crate) fn trapped() -> Report {
 }
 
 impl Stage {
-    pub(crate) fn new(kind: Kind) -> Stage {
+    pub(crate) async fn new(kind: Kind) -> Stage {
         let clock = HandClock::new();
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let store: Arc<dyn Store> = match kind {
             Kind::Memory => Arc::new(MemoryStore::open(clock.clone())),
             Kind::Sqlite => Arc::new(SqliteStore::open(folder.path().join("wharf.db"), clock.clone()).unwrap()),
+            Kind::Postgres => Arc::new(PostgresStore::open_with_clock(&shared_address(), clock.clone()).await.unwrap()),
         };
         let tasks = [COUNT, LIST, MAKE].map(|name| (task(name), Group::from(&task(name))));
         Stage { store, clock, declared: Arc::default(), tasks: tasks.into(), folder }
@@ -141,6 +147,7 @@ impl Stage {
             due: None,
             token: None,
             on_conflict: OnConflict::Wait,
+            batch: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Entry, NewJob, Stream};
+use wharf_core::job::{Batch, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
@@ -15,6 +15,9 @@ use wharf_store::{Claim, Store};
 
 use super::world::World;
 use crate::stage::{LEASE, SECOND, bill, group, trapped};
+
+/// Ids of durable broadcasts.
+pub(super) const BATCHES: [u64; 2] = [7, 8];
 
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
@@ -74,7 +77,12 @@ fn new_job(rng: &mut Rng, world: &World) -> NewJob {
                 OnConflict::CancelRunning,
             ],
         ),
+        batch: one_of(rng, &[None, None, None, Some(BATCHES[0]), Some(BATCHES[1])]).map(batch),
     }
+}
+
+fn batch(number: u64) -> Batch {
+    Batch { id: JobId::from_number(number).unwrap(), topic: format!("batch.{number}").parse().unwrap() }
 }
 
 /// Mostly one that is there.

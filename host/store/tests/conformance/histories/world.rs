@@ -1,4 +1,4 @@
-//! World: the oracle, a file beside it, and one clock for both.
+//! World: the oracle, a file and a database beside it, and one clock for all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -11,10 +11,12 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_store::{
-    Claim, Claimed, Inserted, MemoryStore, Page, Recorded, Renewed, Seen, SqliteStore, Store, Tally, Wanted,
+    Claim, Claimed, Inserted, MemoryStore, Page, PostgresStore, Recorded, Renewed, Seen, SqliteStore, Store, Tally,
+    Wanted,
 };
 
-use super::operation::Operation;
+use super::operation::{BATCHES, Operation};
+use crate::server::shared_address;
 use crate::stage::{COUNT, HandClock, LEASE, LIST, MAKE, at_most, group, task};
 
 pub(super) struct World {
@@ -22,6 +24,8 @@ pub(super) struct World {
     pub(super) oracle: MemoryStore,
     file: Option<SqliteStore>,
     folder: TempDir,
+    database: Option<PostgresStore>,
+    address: String,
     pub(super) tasks: Vec<(TaskName, Group)>,
     /// What two versions of the plugins declare; mostly the first.
     pub(super) declared: [Arc<LimitTable>; 2],
@@ -51,21 +55,27 @@ fn same<T: PartialEq + Debug>(oracle: T, other: T, about: &str) -> T {
 
 macro_rules! ask {
     ($world:expr, $method:ident ( $($argument:expr),* )) => {{
-        let other = $world.file.as_ref().expect("open between steps");
-        let oracle = $world.oracle.$method($($argument.clone()),*).await.unwrap();
-        same(oracle, other.$method($($argument.clone()),*).await.unwrap(), stringify!($method))
+        let mut answer = $world.oracle.$method($($argument.clone()),*).await.unwrap();
+        for (name, other) in $world.others() {
+            let about = format!("{} on {name}", stringify!($method));
+            answer = same(answer, other.$method($($argument.clone()),*).await.unwrap(), &about);
+        }
+        answer
     }};
 }
 
 impl World {
-    pub(super) fn new() -> World {
+    pub(super) async fn new() -> World {
         let clock = HandClock::new();
         let folder = tempfile::tempdir().unwrap();
         let mut first = LimitTable::default();
         first.declare(group("shared"), at_most(2, 4));
         let mut second = first.clone();
         second.declare(group(MAKE), at_most(1, None));
+        let address = shared_address();
         World {
+            database: Some(PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap()),
+            address,
             oracle: MemoryStore::open(clock.clone()),
             file: Some(SqliteStore::open(folder.path().join("wharf.db"), clock.clone()).unwrap()),
             folder,
@@ -76,6 +86,12 @@ impl World {
             leases: Vec::new(),
             running: Vec::new(),
         }
+    }
+
+    fn others(&self) -> [(&'static str, &dyn Store); 2] {
+        let file = self.file.as_ref().expect("open between steps");
+        let database = self.database.as_ref().expect("open between steps");
+        [("a file", file), ("a database", database)]
     }
 
     pub(super) async fn perform(&mut self, operation: Operation, occurred: &mut BTreeSet<&'static str>) {
@@ -146,6 +162,8 @@ impl World {
         self.clock.pass(LEASE);
         self.file = Some(SqliteStore::open(next.path().join("wharf.db"), self.clock.clone()).unwrap());
         self.folder = next;
+        drop(self.database.take());
+        self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
         // A host claims before its attempts can end: until then the file does not know what plugins declare.
         let declared = self.declared[0].clone();
         let claim = Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, lease: LEASE };
@@ -182,8 +200,10 @@ impl World {
     }
 
     pub(super) async fn compare(&mut self, occurred: &mut BTreeSet<&'static str>) {
-        let other = self.file.as_ref().expect("open between steps");
-        let snapshot = same(self.snapshot(&self.oracle).await, self.snapshot(other).await, "all that can be read");
+        let mut snapshot = self.snapshot(&self.oracle).await;
+        for (name, other) in self.others() {
+            snapshot = same(snapshot, self.snapshot(other).await, &format!("all that can be read on {name}"));
+        }
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
         for Seen { job, why, entries } in &snapshot.seen {
@@ -226,6 +246,9 @@ impl World {
             let of_state = Wanted { state: Some(state), most: 1000, ..Wanted::default() };
             pages.push(store.jobs(Wanted { task, key, ..of_state.clone() }).await.unwrap());
             pages.push(store.jobs(of_state).await.unwrap());
+        }
+        for batch in BATCHES.map(JobId::from_number) {
+            pages.push(store.jobs(Wanted { batch, most: 1000, ..Wanted::default() }).await.unwrap());
         }
         let (mut seen, mut entries) = (Vec::new(), Vec::new());
         for job in jobs {

@@ -1,0 +1,206 @@
+//! Broadcasts: one call to every subscriber of a topic, and exactly one reply from each.
+//!
+//! A live one calls them now, in parallel, and needs no store. A durable one is a job for each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use wharf_core::bounds;
+use wharf_core::ids::{BadId, JobId, PluginId};
+use wharf_core::rollcall::{Answer, Mode, Reply};
+use wharf_core::topic::Topic;
+use wharf_engine::Plugin;
+use wharf_store::StoreError;
+
+use crate::insert::Inserting;
+use crate::notice::Notice;
+
+mod chain;
+mod called;
+mod live;
+mod durable;
+
+pub(crate) use chain::Chain;
+pub(crate) use durable::prepare;
+pub use durable::{Batch, BatchJob};
+
+/// A broadcast as someone asks for it.
+#[derive(Clone, Debug)]
+pub struct Broadcast {
+    /// "document.saved".
+    pub topic: String,
+    pub payload: Arc<[u8]>,
+    /// For the whole: whoever has not replied by then is stopped. At most `bounds::BROADCAST_TIMEOUT_MAX`.
+    pub timeout: Duration,
+    pub mode: Mode,
+}
+
+/// Why a broadcast is not begun. Variants are what a caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BroadcastError {
+    #[error("topic: {0}")]
+    BadTopic(BadId),
+    #[error("payload: it has {bytes} bytes; {most} is the most")]
+    TooLarge { bytes: u64, most: u64 },
+    #[error("timeout: {asked:?} is too long; {most:?} is the most")]
+    TooLong { asked: Duration, most: Duration },
+    #[error("mode: the first 0 replies are none; 1 or more is expected")]
+    FirstOfNone,
+    #[error("this host is carrying {most} broadcasts, which is all that it may; try again when some have ended")]
+    TooMany { most: u32 },
+    #[error("broadcasts within broadcasts go {most} deep, and this one would go deeper")]
+    TooDeep { most: u32 },
+    #[error("this host is stopping and begins no more broadcasts")]
+    Draining,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The replies to a live broadcast, as they come. When this is dropped, the broadcast ends and who is still called is stopped.
+#[derive(Debug)]
+pub struct Replies {
+    pub id: JobId,
+    pub topic: Topic,
+    /// Who was asked, in the order of the final list.
+    pub asked: Vec<PluginId>,
+    missing: BTreeSet<PluginId>,
+    coming: UnboundedReceiver<Reply>,
+    began: Instant,
+    _end: DropGuard,
+}
+
+impl Replies {
+    /// The next reply; `None` after the last. There is exactly one for each who was asked.
+    pub async fn next(&mut self) -> Option<Reply> {
+        if let Some(reply) = self.coming.recv().await {
+            self.missing.remove(&reply.plugin);
+            return Some(reply);
+        }
+        // Whoever carried it is gone without having answered for all.
+        let plugin = self.missing.pop_first()?;
+        let why = "the host failed while it carried this broadcast; this is a bug of the host, please report it";
+        Some(Reply { plugin, answer: Answer::Skipped(why.to_owned()), elapsed: self.began.elapsed() })
+    }
+
+    /// All replies, by plugin.
+    pub async fn all(mut self) -> Vec<Reply> {
+        let mut replies = Vec::with_capacity(self.asked.len());
+        while let Some(reply) = self.next().await {
+            replies.push(reply);
+        }
+        replies.sort_by(|a, b| a.plugin.cmp(&b.plugin));
+        replies
+    }
+}
+
+/// What carries the broadcasts of one node. Shared by people and plugins.
+pub(crate) struct Broadcasts {
+    pub(crate) inserting: Inserting,
+    /// How many of one depth may be open: whoever broadcasts from within a broadcast never waits for a place of its own caller.
+    places: Vec<Arc<Semaphore>>,
+    most: u32,
+    home: Handle,
+    /// Broadcasts that are open, so that a drain can wait for them.
+    open: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Broadcasts {
+    /// Made on the runtime that is to carry them.
+    pub(crate) fn new(inserting: Inserting, most: u32, stopping: CancellationToken) -> Arc<Broadcasts> {
+        let places = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(most as usize))).collect();
+        let open = TaskTracker::new();
+        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping })
+    }
+
+    /// Begins a broadcast. Nothing waits here: either there is a place, or it is refused.
+    pub(crate) fn begin(self: &Arc<Self>, asked: Broadcast, chain: &Chain) -> Result<Replies, BroadcastError> {
+        let topic: Topic = asked.topic.parse().map_err(BroadcastError::BadTopic)?;
+        check(&asked)?;
+        let depth = chain.depth + 1;
+        let place = self.place(depth).inspect_err(|error| {
+            if matches!(error, BroadcastError::TooMany { .. }) {
+                (self.inserting.shared.tell)(&Notice::BroadcastRefused { topic: topic.clone() });
+            }
+        })?;
+        let catalog = self.inserting.shared.catalog.load_full();
+        let called: Vec<Arc<Plugin>> = catalog.subscribers(&topic);
+        let ids: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
+        let id = self.inserting.shared.store.next_id();
+        let (told, coming) = unbounded_channel();
+        let gone = CancellationToken::new();
+        let began = Instant::now();
+        let live = live::Live {
+            broadcasts: Arc::clone(self),
+            id,
+            topic: topic.clone(),
+            payload: asked.payload,
+            timeout: asked.timeout,
+            mode: asked.mode,
+            began,
+            chain: chain.clone(),
+            catalog,
+            called,
+            told,
+        };
+        self.open.spawn_on(live.run(place, gone.clone()), &self.home);
+        let missing = ids.iter().cloned().collect();
+        Ok(Replies { id, topic, asked: ids, missing, coming, began, _end: gone.drop_guard() })
+    }
+
+    fn place(&self, depth: u32) -> Result<OwnedSemaphorePermit, BroadcastError> {
+        let Some(places) = self.places.get(depth as usize - 1) else {
+            return Err(BroadcastError::TooDeep { most: bounds::BROADCAST_DEPTH_MAX });
+        };
+        Arc::clone(places).try_acquire_owned().map_err(|_| BroadcastError::TooMany { most: self.most })
+    }
+
+    /// What a guest's own call of `broadcast` does: no longer than the guest has left, and all replies at once.
+    pub(crate) fn from_guest(
+        self: &Arc<Self>,
+        topic: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+        chain: &Chain,
+    ) -> BoxFuture<'static, Result<Vec<Reply>, String>> {
+        let timeout = timeout.min(bounds::BROADCAST_TIMEOUT_MAX);
+        let asked = Broadcast { topic, payload: payload.into(), timeout, mode: Mode::All };
+        match self.begin(asked, chain) {
+            Ok(replies) => Box::pin(async move { Ok(replies.all().await) }),
+            Err(error) => Box::pin(std::future::ready(Err(error.to_string()))),
+        }
+    }
+
+    /// How many are open, at every depth.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Returns when no broadcast is open any more. To be asked when no new ones begin.
+    pub(crate) async fn ended(&self) {
+        self.open.close();
+        self.open.wait().await;
+    }
+}
+
+fn check(asked: &Broadcast) -> Result<(), BroadcastError> {
+    let bytes = asked.payload.len() as u64;
+    if bytes > bounds::PAYLOAD_BYTES_MAX {
+        return Err(BroadcastError::TooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
+    }
+    if asked.timeout > bounds::BROADCAST_TIMEOUT_MAX {
+        return Err(BroadcastError::TooLong { asked: asked.timeout, most: bounds::BROADCAST_TIMEOUT_MAX });
+    }
+    if asked.mode == Mode::First(0) {
+        return Err(BroadcastError::FirstOfNone);
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Who called whom: broadcasts within broadcasts, and what keeps them from going round in circles.
+
+use std::sync::Arc;
+
+use wharf_core::ids::PluginId;
+
+/// What led to a broadcast: none for one that people ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chain {
+    /// Broadcasts above the next one.
+    pub(crate) depth: u32,
+    /// Plugins whose attempts wait for it.
+    plugins: Arc<[PluginId]>,
+}
+
+impl Chain {
+    /// A job's attempt, which no broadcast led to.
+    pub(crate) fn of_job(plugin: PluginId) -> Chain {
+        Chain { depth: 0, plugins: [plugin].into() }
+    }
+
+    /// A subscriber that is called by a broadcast with this chain.
+    pub(crate) fn then(&self, plugin: PluginId) -> Chain {
+        let plugins = self.plugins.iter().cloned().chain([plugin]).collect();
+        Chain { depth: self.depth + 1, plugins }
+    }
+
+    pub(crate) fn has(&self, plugin: &PluginId) -> bool {
+        self.plugins.contains(plugin)
+    }
+}

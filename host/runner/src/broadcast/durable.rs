@@ -1,0 +1,95 @@
+//! The durable form of a broadcast: a job for each subscriber, with one batch id, through the queue.
+
+use std::sync::Arc;
+
+use wharf_core::bounds;
+use wharf_core::ids::{JobId, PluginId};
+use wharf_core::job::{self, Job, NewJob};
+use wharf_core::key::Lane;
+use wharf_core::topic::Topic;
+use wharf_store::{Store, StoreError, Wanted};
+
+use super::BroadcastError;
+use crate::catalog::Catalog;
+
+/// A durable broadcast as far as it is.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub id: JobId,
+    pub topic: Topic,
+    /// By plugin.
+    pub jobs: Vec<BatchJob>,
+}
+
+/// One subscriber's job, without its payload.
+#[derive(Clone, Debug)]
+pub struct BatchJob {
+    pub plugin: PluginId,
+    pub job: Job,
+}
+
+/// The jobs of a broadcast, none of them added yet.
+pub(crate) fn prepare(
+    catalog: &Catalog,
+    topic: &str,
+    payload: Arc<[u8]>,
+    store: &dyn Store,
+) -> Result<(job::Batch, Vec<NewJob>), BroadcastError> {
+    let topic: Topic = topic.parse().map_err(BroadcastError::BadTopic)?;
+    let called = catalog.subscribers(&topic);
+    // Each job keeps its own copy.
+    let bytes = payload.len() as u64;
+    let most = (bounds::BATCH_BYTES_MAX / called.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
+    if bytes > most {
+        return Err(BroadcastError::TooLarge { bytes, most });
+    }
+    let batch = job::Batch { id: store.next_id(), topic };
+    let receives = called.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
+    let jobs = receives.map(|receive| NewJob {
+        id: store.next_id(),
+        task: receive.task.name.clone(),
+        lane: Lane { group: receive.task.group.clone(), key: None },
+        payload: Arc::clone(&payload),
+        priority: 0,
+        due: None,
+        token: None,
+        on_conflict: receive.task.on_conflict,
+        batch: Some(batch.clone()),
+    });
+    let jobs = jobs.collect();
+    Ok((batch, jobs))
+}
+
+impl Batch {
+    /// Reads a durable broadcast with the results that it has; `None` if no job of it is kept.
+    pub(crate) async fn read(store: &dyn Store, id: JobId, catalog: &Catalog) -> Result<Option<Batch>, StoreError> {
+        let (mut jobs, mut before) = (Vec::new(), None);
+        loop {
+            let wanted = Wanted { batch: Some(id), before, most: bounds::PAGE_MAX, ..Wanted::default() };
+            let page = store.jobs(wanted).await?;
+            before = page.jobs.last().map(|job| job.id);
+            jobs.extend(page.jobs);
+            if !page.more {
+                break;
+            }
+        }
+        let Some(topic) = jobs.first().and_then(|job| job.batch.as_ref()).map(|batch| batch.topic.clone()) else {
+            return Ok(None);
+        };
+        let mut room = bounds::REPLIES_BYTES_MAX;
+        for job in &mut jobs {
+            if !job.standing.state.name().is_final() || room == 0 {
+                continue;
+            }
+            // Forgotten since the page was read: it stays as it was seen.
+            let Some(seen) = store.job(job.id, Arc::clone(catalog.limits())).await? else { continue };
+            let bytes = seen.job.result.as_ref().map_or(0, |result| result.len() as u64);
+            room = room.saturating_sub(bytes);
+            *job = Job { payload: Arc::default(), ..seen.job };
+        }
+        let of_plugin = |job: Job| BatchJob { plugin: job.task.plugin(), job };
+        let mut jobs: Vec<BatchJob> = jobs.into_iter().map(of_plugin).collect();
+        jobs.sort_by(|a, b| a.plugin.cmp(&b.plugin));
+        Ok(Some(Batch { id, topic, jobs }))
+    }
+}

@@ -1,0 +1,40 @@
+//! Adds jobs to the queue for people, and for the subscribers of a live broadcast; whoever they touch hears of it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+use wharf_core::ids::TaskName;
+use wharf_core::job::NewJob;
+use wharf_core::limits::LimitTable;
+use wharf_core::planner::Input;
+use wharf_store::{Inserted, StoreError};
+
+use crate::shared::Shared;
+use crate::word::Word;
+
+#[derive(Clone)]
+pub(crate) struct Inserting {
+    pub(crate) shared: Shared,
+    pub(crate) words: UnboundedSender<Word>,
+}
+
+impl Inserting {
+    /// All or none. When this returns they are durable.
+    pub(crate) async fn insert(&self, jobs: Vec<NewJob>, limits: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        let tasks: Vec<TaskName> = jobs.iter().map(|job| job.task.clone()).collect();
+        let inserted = self.shared.ask("enqueueing", self.shared.store.insert(jobs, limits)).await?;
+        for (task, one) in tasks.into_iter().zip(&inserted) {
+            self.shared.tell_inserted(task, one);
+            if let Inserted::Added { cancel_asked, .. } = one {
+                cancel_asked.iter().for_each(|job| self.say(Input::CancelAsked(*job)));
+            }
+        }
+        Ok(inserted)
+    }
+
+    /// Tells the loop.
+    pub(crate) fn say(&self, input: Input) {
+        // The loop is gone only after a drain; then there is nobody who needs to know.
+        let _ = self.words.send(Word::Input(input));
+    }
+}

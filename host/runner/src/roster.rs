@@ -1,0 +1,105 @@
+//! What this node tells the others of itself, and what it hears from them of its own jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use wharf_core::ids::NodeId;
+use wharf_core::node::{Carried, Node};
+use wharf_core::planner::Input;
+use wharf_core::time::Timestamp;
+
+use crate::catalog::Catalog;
+use crate::dispatch::Load;
+use crate::shared::Shared;
+use crate::word::Word;
+
+/// A node says this often that it is there.
+const EVERY: Duration = Duration::from_secs(3);
+/// Who said nothing for this long is no longer shown. Its jobs do not wait for that: their leases run out by themselves.
+const SILENT: Duration = Duration::from_secs(30);
+/// Between two looks for jobs that others asked to end, however many nudges come.
+const APART: Duration = Duration::from_millis(100);
+/// A look by itself, whatever nudges were lost.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+pub(crate) struct Roster {
+    pub(crate) shared: Shared,
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) capacity: u32,
+    pub(crate) started: Timestamp,
+    pub(crate) load: watch::Receiver<Load>,
+    pub(crate) words: mpsc::UnboundedSender<Word>,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Roster {
+    /// Announces the node until it stops, at once where it begins to drain.
+    pub(crate) async fn announce(self: Arc<Roster>) {
+        let mut load = self.load.clone();
+        loop {
+            let draining = load.borrow_and_update().draining;
+            // What failed was told, and is tried again in the next round.
+            let _ = self.shared.ask("announcing this node", self.shared.store.announce(self.node(), SILENT)).await;
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => {}
+                Ok(_) = load.wait_for(|load| load.draining != draining) => {}
+            }
+        }
+    }
+
+    fn node(&self) -> Node {
+        let load = *self.load.borrow();
+        Node {
+            id: self.id,
+            name: self.name.clone(),
+            version: self.version.clone(),
+            started: self.started,
+            seen: self.shared.store.now(),
+            capacity: self.capacity,
+            running: load.running,
+            draining: load.draining,
+            plugins: carried(&self.shared.catalog.load()),
+        }
+    }
+
+    /// Tells the loop of jobs that another node asked to end, until this one stops.
+    pub(crate) async fn hear(self: Arc<Roster>) {
+        let mut nudges = self.shared.store.nudges();
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                Ok(()) = nudges.changed() => tokio::time::sleep(APART).await,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            nudges.mark_unchanged();
+            if self.load.borrow().running == 0 {
+                continue;
+            }
+            match self.shared.store.asked_to_end(self.id).await {
+                Ok(Some(jobs)) => {
+                    for job in jobs {
+                        let _ = self.words.send(Word::Input(Input::CancelAsked(job)));
+                    }
+                }
+                Ok(None) => return,
+                // The renewal of its lease tells of it as well.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn carried(catalog: &Catalog) -> Vec<Carried> {
+    let plugins = catalog.plugins().iter();
+    let carried = plugins.map(|(id, loaded)| Carried {
+        plugin: id.clone(),
+        version: loaded.plugin.manifest.version.clone(),
+        digest: loaded.plugin.digest.clone(),
+    });
+    carried.collect()
+}

@@ -1,0 +1,131 @@
+-- What tasks and groups are called. Few, and never removed: each host remembers their numbers.
+CREATE TABLE wharf.names (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    text text COLLATE "C" NOT NULL UNIQUE
+);
+
+-- In which groups a task's jobs were ever enqueued: what a claim has to lock. Few, and never removed.
+CREATE TABLE wharf.places (
+    task integer NOT NULL,
+    grp integer NOT NULL,
+    PRIMARY KEY (task, grp)
+);
+
+-- Turns of lanes, and the numbers of lines. Only their order means something, and gaps mean nothing.
+CREATE SEQUENCE wharf.numbers;
+
+-- Tells the ids of hosts apart that make some in the same moment.
+CREATE SEQUENCE wharf.sources MINVALUE 0 MAXVALUE 1023 START 0 CYCLE;
+
+-- One small row per job, rewritten as the job moves on; what is large lies in `payloads` and `ends`.
+-- A lane is (grp, key); a job without a key has the empty one.
+CREATE TABLE wharf.jobs (
+    id bigint PRIMARY KEY,
+    state smallint NOT NULL,            -- 0 delayed, 1 ready, 2 running, 3 succeeded, 4 failed, 5 cancelled
+    grp integer NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    task integer NOT NULL,
+    line bigint,                        -- of `lines`; only means something in state 1
+    priority integer NOT NULL,
+    due bigint NOT NULL,                -- moments are microseconds since 1970
+    attempt integer NOT NULL DEFAULT 0,
+    failures integer NOT NULL DEFAULT 0,
+    crashes integer NOT NULL DEFAULT 0,
+    cancel_asked boolean NOT NULL DEFAULT false,
+    enqueued_at bigint NOT NULL,
+    started_at bigint,
+    finished_at bigint,
+    node bigint,                        -- of the lease, as is the next one; both only mean something in state 2
+    lease_until bigint,
+    token bytea,
+    batch bigint,                       -- of which durable broadcast it is, and the topic of that; null in all other jobs
+    topic text,
+    bytes bigint NOT NULL               -- of the payload
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+
+-- Each index holds only the jobs that its question is about: a job is in one or two of them at a time.
+CREATE INDEX jobs_ready ON wharf.jobs (line, priority DESC, due, id) WHERE state = 1;
+CREATE INDEX jobs_running ON wharf.jobs (grp, key) WHERE state = 2;
+CREATE INDEX jobs_asked_to_end ON wharf.jobs (node) WHERE state = 2 AND cancel_asked;
+CREATE INDEX jobs_delayed ON wharf.jobs (due, id) WHERE state = 0;
+CREATE INDEX jobs_delayed_lane ON wharf.jobs (grp, key) WHERE state = 0;
+CREATE INDEX jobs_finished ON wharf.jobs (finished_at, id) WHERE state >= 3;
+CREATE INDEX jobs_unsuccessful ON wharf.jobs (state, id) WHERE state >= 4;
+CREATE UNIQUE INDEX jobs_token ON wharf.jobs (token, task) WHERE token IS NOT NULL;
+CREATE INDEX jobs_batch ON wharf.jobs (batch) WHERE batch IS NOT NULL;
+
+CREATE TABLE wharf.payloads (
+    job bigint PRIMARY KEY,
+    payload bytea NOT NULL
+);
+
+-- What ended attempts left on their job: how the last unsuccessful one ended, what the last one cost, the result.
+-- Texts are bytes, since a guest may write what PostgreSQL does not take for text.
+CREATE TABLE wharf.ends (
+    job bigint PRIMARY KEY,
+    kind text,
+    report bytea,
+    queue_wait bigint,                  -- lengths are microseconds
+    guest bigint,
+    wall bigint,
+    memory_peak bigint,
+    bytes_in bigint,
+    bytes_out bigint,
+    output bytea
+);
+
+-- One row for each task of a lane that has ready jobs: what a claim looks at instead of the jobs.
+-- `turn` and `closed_by` are the lane's, the same in all its lines. A lane that had no slot when last looked at
+-- is closed by the limit that it had then; nodes may differ in what they declare.
+CREATE TABLE wharf.lines (
+    id bigint PRIMARY KEY,
+    grp integer NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    task integer NOT NULL,
+    top integer NOT NULL,
+    turn bigint NOT NULL,
+    closed_by integer,
+    UNIQUE (grp, key, task)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX lines_open ON wharf.lines (task, top DESC, turn) WHERE closed_by IS NULL;
+CREATE INDEX lines_closed ON wharf.lines (grp) WHERE closed_by IS NOT NULL;
+
+CREATE TABLE wharf.entries (
+    job bigint NOT NULL,
+    number bigint NOT NULL,
+    attempt integer NOT NULL,
+    at bigint NOT NULL,
+    kind smallint NOT NULL,             -- 0 chunk, 1 stdout, 2 stderr, 3 lines dropped, 4 progress
+    amount double precision,            -- lines dropped, or the fraction done
+    data bytea,
+    PRIMARY KEY (job, number)
+);
+
+CREATE TABLE wharf.overrides (
+    grp text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,      -- empty for the whole group
+    per_key bigint,
+    total bigint,
+    PRIMARY KEY (grp, key)
+);
+
+-- The hosts that share this database, each as it announced itself.
+CREATE TABLE wharf.nodes (
+    id bigint PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    version text NOT NULL,
+    started bigint NOT NULL,
+    seen bigint NOT NULL,
+    capacity bigint NOT NULL,
+    running bigint NOT NULL,
+    draining boolean NOT NULL,
+    plugins text[] NOT NULL,            -- one element of each for each plugin
+    versions text[] NOT NULL,
+    digests text[] NOT NULL
+);
+
+-- The highest id of a job that was forgotten: ids are never used twice.
+CREATE TABLE wharf.last_forgotten (
+    one integer PRIMARY KEY CHECK (one = 1),
+    id bigint NOT NULL
+);

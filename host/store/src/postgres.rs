@@ -1,0 +1,306 @@
+//! PostgresStore: any number of hosts, one database. What was acknowledged is committed.
+//!
+//! Each host has one writer that works in groups; the locks of limit groups put the writers of all hosts in order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use wharf_core::ids::{JobId, JobIds, NodeId};
+use wharf_core::job::{NewJob, Numbered};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_core::node::Node;
+use wharf_core::time::Timestamp;
+
+use crate::clock::Clock;
+use crate::store::{
+    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+};
+
+mod address;
+mod tls;
+mod session;
+mod rows;
+mod time;
+mod schema;
+mod names;
+mod needs;
+mod read;
+mod ledger;
+mod writes;
+mod overrides;
+mod insert;
+mod record;
+mod page;
+mod claim;
+mod lease;
+mod nodes;
+mod nudge;
+mod writer;
+
+pub use address::without_password;
+
+use address::Address;
+use nudge::Nudger;
+use session::{Fault, Session, Sessions};
+use time::{NOW, Time};
+use writer::{Desk, Done, Wish, Writer};
+
+/// A durable queue in a PostgreSQL database, shared by any number of hosts.
+pub struct PostgresStore {
+    /// For what must not wait: the writer, renewals.
+    sessions: Sessions,
+    /// For questions: however many are asked, no lease is lost for it.
+    readers: Sessions,
+    time: Time,
+    /// Locked for one addition, never across an await.
+    ids: Mutex<JobIds>,
+    nudger: Arc<Nudger>,
+    writer: Writer,
+    shown: String,
+    _talk: Talk,
+}
+
+/// Connections for writing, renewing and telling others.
+const URGENT: usize = 4;
+/// For a new job: longer than any fault that mends itself, shorter than people wait.
+const INSERT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tasks that end with the store.
+struct Talk(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store at a `postgres://` address, and makes its tables where there are none. Its clock is the database's.
+    ///
+    /// # Errors
+    /// When the address is wrong, the server cannot be reached or lets nobody in, or a newer host wrote the tables.
+    pub async fn open(address: &str) -> Result<PostgresStore, OpenError> {
+        PostgresStore::with_time(address, Time::database()).await
+    }
+
+    /// The same with another clock in place of the database's: for tests that move time by hand.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_with_clock(address: &str, clock: Arc<dyn Clock>) -> Result<PostgresStore, OpenError> {
+        PostgresStore::with_time(address, Time::Given(clock)).await
+    }
+
+    async fn with_time(address: &str, time: Time) -> Result<PostgresStore, OpenError> {
+        let address = Address::parse(address)?;
+        let sessions = Sessions::of(&address, URGENT)?;
+        let readers = Sessions::of(&address, address.pool)?;
+        schema::prepare(&sessions, &address).await?;
+        let ids = source(&sessions, &time)
+            .await
+            .map_err(|fault| OpenError::MendDatabase { address: address.shown.clone(), reason: fault.to_string() })?;
+        let nudger = Arc::new(Nudger::new(&address, format!("{:016x}", fastrand::u64(..))));
+        let desk = Desk {
+            sessions: sessions.clone(),
+            time: time.clone(),
+            nudger: nudger.clone(),
+            shown: address.shown.clone(),
+        };
+        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone()))];
+        if address.listen {
+            talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
+        }
+        let writer = Writer::start(desk);
+        Ok(PostgresStore {
+            sessions,
+            readers,
+            time,
+            ids: Mutex::new(ids),
+            nudger,
+            writer,
+            shown: address.shown,
+            _talk: Talk(talk),
+        })
+    }
+
+    async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
+        self.writer.write(wish).await
+    }
+
+    /// A session for one question; `refuse` says what its failure means.
+    async fn session(&self) -> Result<Session, StoreError> {
+        self.sessions.session().await.map_err(|fault| self.refuse(&fault))
+    }
+
+    async fn reader(&self) -> Result<Session, StoreError> {
+        self.readers.session().await.map_err(|fault| self.refuse(&fault))
+    }
+
+    fn refuse(&self, fault: &Fault) -> StoreError {
+        fault.refuse(&self.shown)
+    }
+
+    /// Answers a question. A session in which one failed is of no use to the next.
+    fn answer<T>(&self, session: Session, answer: Result<T, Fault>) -> Result<T, StoreError> {
+        answer.map_err(|fault| {
+            session.discard();
+            self.refuse(&fault)
+        })
+    }
+}
+
+/// Where this host's job ids come from: a number of its own in their lowest bits, and past all that there are.
+async fn source(sessions: &Sessions, time: &Time) -> Result<JobIds, Fault> {
+    let session = sessions.session().await?;
+    let text = format!(
+        "SELECT {NOW}, nextval('wharf.sources'),
+             greatest((SELECT max(id) FROM wharf.jobs), (SELECT id FROM wharf.last_forgotten))"
+    );
+    let row = session.ask_one(&text, &[]).await?;
+    time.heard(rows::stamp(row.get(0)));
+    let last = row.get::<_, Option<i64>>(2).and_then(|last| JobId::from_number(last as u64));
+    Ok(JobIds::of_source(row.get::<_, i64>(1) as u64, last))
+}
+
+/// The writer answered another question than it was asked.
+fn confused(done: &Done) -> StoreError {
+    StoreError::Broken(format!("its writer gave an answer that nobody asked for: {done:?}"))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    fn next_id(&self) -> JobId {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.time.now())
+    }
+
+    async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        let known = tokio::time::timeout(INSERT_PATIENCE, self.write(Wish::Insert(jobs, declared))).await;
+        let unknown = |_| {
+            StoreError::Busy(format!(
+                "{}: no answer; ask again with the same token, lest it be enqueued twice",
+                self.shown
+            ))
+        };
+        match known.map_err(unknown)?? {
+            Done::Inserted(inserted) => Ok(inserted),
+            other => Err(confused(&other)),
+        }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        match self.write(Wish::Claim(claim)).await? {
+            Done::Claimed(claimed) => Ok(claimed),
+            other => Err(confused(&other)),
+        }
+    }
+
+    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+        match self.write(Wish::Record(events)).await? {
+            Done::Recorded(recorded) => Ok(recorded),
+            other => Err(confused(&other)),
+        }
+    }
+
+    async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
+        let session = self.session().await?;
+        let renewed = lease::renew(&session, &self.time, &leases, length).await;
+        self.answer(session, renewed)
+    }
+
+    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+        let session = self.session().await?;
+        let over = lease::over(&session, &self.time, most).await;
+        let over = self.answer(session, over)?;
+        if over.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.write(Wish::Expire(over)).await? {
+            Done::Expired(freed) => Ok(freed),
+            other => Err(confused(&other)),
+        }
+    }
+
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+        let session = self.reader().await?;
+        let job = read::job(&session, id, &declared, self.now()).await;
+        self.answer(session, job)
+    }
+
+    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+        let session = self.reader().await?;
+        let jobs = read::jobs(&session, &wanted).await;
+        self.answer(session, jobs)
+    }
+
+    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
+        let session = self.reader().await?;
+        let entries = read::entries(&session, id, after, most).await;
+        self.answer(session, entries)
+    }
+
+    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let forgotten = lease::forget(&session, before, most).await;
+        self.answer(session, forgotten)
+    }
+
+    async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
+        let session = self.reader().await?;
+        let overrides = read::overrides(&session).await;
+        self.answer(session, overrides)
+    }
+
+    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
+        match self.write(Wish::SetOverride(change)).await? {
+            Done::Set => Ok(()),
+            other => Err(confused(&other)),
+        }
+    }
+
+    async fn tally(&self) -> Result<Tally, StoreError> {
+        let session = self.reader().await?;
+        let tally = read::tally(&session, self.now()).await;
+        self.answer(session, tally)
+    }
+
+    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let announced = nodes::announce(&session, &self.time, &node, silent).await;
+        self.answer(session, announced)
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let left = nodes::leave(&session, node).await;
+        self.answer(session, left)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        let session = self.reader().await?;
+        let nodes = nodes::all(&session).await;
+        self.answer(session, nodes)
+    }
+
+    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        let session = self.session().await?;
+        let asked = nodes::asked_to_end(&session, node).await;
+        self.answer(session, asked).map(Some)
+    }
+
+    fn nudges(&self) -> Nudges {
+        self.nudger.subscribe()
+    }
+}

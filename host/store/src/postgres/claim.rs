@@ -1,0 +1,160 @@
+//! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
+
+use tokio_postgres::types::Type;
+use wharf_core::admission::admit;
+use wharf_core::bounds;
+use wharf_core::ids::JobId;
+use wharf_core::job::{Leased, Standing, State};
+use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::LimitTable;
+
+use super::ledger::{HOT, Hot, Ledger};
+use super::page::{Desk, Missing, Page};
+use super::rows::{READY, RUNNING, job_id, micros, signed};
+use super::session::{Fault, damaged};
+use super::writer::Reopened;
+use crate::store::{Claim, Claimed};
+
+impl Ledger<'_> {
+    pub(super) async fn claim(&mut self, claim: &Claim, reopened: &mut Reopened) -> Result<Claimed, Fault> {
+        self.flush().await?;
+        self.declared = claim.declared.clone();
+        let limits = self.limits();
+        self.names.read(self.session, &self.locked).await?;
+        self.reopen_by(&limits, reopened).await?;
+        self.stock_numbers(claim.free as usize).await?;
+
+        let mut share = 1;
+        let (mut page, next_due) = {
+            let this = &*self;
+            let page = Page::read(this, claim, &limits, share);
+            let (due, page, next) = futures_util::try_join!(this.due(), page, this.next_due())?;
+            if due.is_empty() {
+                (page, next)
+            } else {
+                self.promote(due).await?;
+                self.stock_numbers(claim.free as usize).await?;
+                let this = &*self;
+                futures_util::try_join!(Page::read(this, claim, &limits, share), this.next_due())?
+            }
+        };
+        let (admitted, picked) = loop {
+            let mut desk = Desk::of(&page, self.numbers.iter().copied().collect());
+            match admit(&mut desk, &claim.tasks, &limits, claim.free) {
+                Ok(admitted) => break (admitted, desk.picked()),
+                // What was closed is remembered, so that the next look goes past it.
+                Err(Missing::Lines) => {
+                    self.keep_left(&page, desk.picked().left, &limits);
+                    self.flush().await?;
+                }
+                Err(Missing::Heads) => share = share.saturating_mul(4),
+            }
+            page = Page::read(self, claim, &limits, share).await?;
+        };
+        self.numbers.drain(..picked.turns);
+        // A line without jobs is left where a commit's answer was lost, and would be in the way of others.
+        self.writes.settle.extend(page.lines.iter().filter(|line| line.heads.is_empty()).map(|line| line.id));
+        self.keep_left(&page, picked.left, &limits);
+        let leased = self.lease(claim, &page, &picked.heads).await?;
+        let wake_at = next_due.map(|due| due.max(self.now));
+        Ok(Claimed { leased, wake_at: if admitted.cut { Some(self.now) } else { wake_at } })
+    }
+
+    /// Delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
+    async fn due(&self) -> Result<Vec<(JobId, Hot)>, Fault> {
+        let text = format!(
+            "SELECT {HOT} FROM wharf.jobs WHERE state = 0 AND due <= $1 AND grp = ANY($2)
+             ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED"
+        );
+        let (now, most) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
+        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY), (&most as _, Type::INT8)];
+        self.session.ask(&text, &args).await?.iter().map(Hot::of).collect()
+    }
+
+    async fn promote(&mut self, due: Vec<(JobId, Hot)>) -> Result<(), Fault> {
+        self.load_lanes(due.iter().map(|(_, hot)| hot.lane.clone())).await?;
+        for (id, mut hot) in due {
+            hot.line = Some(self.join_line(&hot.lane.clone(), hot.task, hot.priority).await?);
+            hot.state = READY;
+            self.jobs.insert(id, hot);
+            self.writes.changed.insert(id);
+        }
+        self.flush().await
+    }
+
+    async fn next_due(&self) -> Result<Option<wharf_core::time::Timestamp>, Fault> {
+        let row = self.session.ask_one("SELECT min(due) FROM wharf.jobs WHERE state = 0", &[]).await?;
+        Ok(row.get::<_, Option<i64>>(0).map(super::rows::stamp))
+    }
+
+    /// Opens lanes that another version of the plugins, or an earlier one, closed at a lower limit than holds here.
+    /// Keys with a limit of their own are opened when that is set.
+    async fn reopen_by(&mut self, limits: &LimitTable, reopened: &mut Reopened) -> Result<(), Fault> {
+        let (mut groups, mut most) = (Vec::new(), Vec::new());
+        for group in &self.locked {
+            let per_key = limits.of(&self.names.group(*group)?).per_key;
+            if reopened.is_due(*group, per_key) {
+                groups.push(*group);
+                most.push(per_key.map_or(i64::MAX, i64::from));
+            }
+        }
+        let text = "UPDATE wharf.lines SET closed_by = NULL
+                    FROM unnest($1::int[], $2::bigint[]) AS here (grp, most), wharf.names
+                    WHERE lines.grp = here.grp AND closed_by IS NOT NULL AND closed_by < most AND names.id = here.grp
+                    AND NOT EXISTS (SELECT FROM wharf.overrides
+                                    WHERE overrides.grp = names.text AND overrides.key = lines.key AND per_key IS NOT NULL
+                                    AND overrides.key <> '')";
+        let args = [(&groups as _, Type::INT4_ARRAY), (&most as _, Type::INT8_ARRAY)];
+        self.session.ask_if(!groups.is_empty(), text, &args).await.map(drop)
+    }
+
+    fn keep_left(&mut self, page: &Page, left: Vec<(usize, u64, bool)>, limits: &LimitTable) {
+        for (place, turn, open) in left {
+            let seat = &page.seats[place];
+            let closed_by =
+                || limits.per_key(&seat.lane).map_or(i32::MAX, |limit| i32::try_from(limit).unwrap_or(i32::MAX));
+            let closed_by = if open { None } else { Some(closed_by()) };
+            self.writes.left.insert(seat.row.clone(), (turn as i64, closed_by));
+            self.lanes.remove(&seat.row);
+        }
+    }
+
+    async fn lease(&mut self, claim: &Claim, page: &Page, heads: &[(usize, usize)]) -> Result<Vec<Leased>, Fault> {
+        let chosen = || heads.iter().map(|(line, head)| (&page.lines[*line], &page.lines[*line].heads[*head]));
+        let full: Vec<i64> =
+            chosen().filter(|(_, head)| head.ready.bytes > 0).map(|(_, head)| signed(head.ready.id.number())).collect();
+        let text = "SELECT job, payload FROM wharf.payloads WHERE job = ANY($1)";
+        let found = self.session.ask_if(!full.is_empty(), text, &[(&full, Type::INT8_ARRAY)]).await?;
+        let mut payloads = std::collections::HashMap::with_capacity(found.len());
+        for row in &found {
+            payloads.insert(job_id(row.get(0))?, row.get::<_, &[u8]>(1).into());
+        }
+        let until = self.now + claim.lease;
+        let mut leased = Vec::with_capacity(heads.len());
+        for (line, head) in chosen() {
+            let ready = head.ready;
+            let before = Standing { state: State::Waiting { due: ready.due }, ..head.before };
+            let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: claim.node, until };
+            let after = before
+                .after(&Event::Claimed { lease }, self.now)
+                .map_err(|refusal| damaged("a ready job", &format!("{}: {refusal}", ready.id)))?;
+            if let Some(hot) = self.jobs.get_mut(&ready.id) {
+                (hot.standing, hot.state) = (after, RUNNING);
+            }
+            self.writes.claimed.push(lease);
+            self.writes.settle.insert(line.id);
+            leased.push(Leased {
+                lease,
+                task: line.task.clone(),
+                lane: page.seats[line.seat].lane.clone(),
+                payload: payloads.remove(&ready.id).unwrap_or_default(),
+                batch: head.batch.clone(),
+                failures: before.failures,
+                due: ready.due,
+                claimed_at: self.now,
+            });
+        }
+        Ok(leased)
+    }
+}

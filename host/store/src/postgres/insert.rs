@@ -1,0 +1,105 @@
+//! New jobs, and what they do to the others of their lane.
+
+use tokio_postgres::types::Type;
+use wharf_core::ids::JobId;
+use wharf_core::job::{NewJob, Standing};
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::OnConflict;
+
+use super::ledger::{Hot, Ledger};
+use super::names::LaneRow;
+use super::rows::{READY, job_id, state_number};
+use super::session::{Fault, damaged};
+use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::store::Inserted;
+
+/// The waiting jobs of a lane, due or not, by id.
+const WAITING: &str = "SELECT jobs.id AS id FROM wharf.lines JOIN wharf.jobs ON jobs.state = 1 AND jobs.line = lines.id
+                       WHERE lines.grp = $1 AND lines.key = $2
+                       UNION ALL SELECT id FROM wharf.jobs WHERE state = 0 AND grp = $1 AND key = $2 ORDER BY id";
+
+impl Ledger<'_> {
+    pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
+        let task = self.names.number(new.task.as_str())?;
+        let lane = self.names.lane_row(&new.lane)?;
+        let token = new.token.as_ref().map(|token| (token.as_str().as_bytes().to_vec(), task));
+        if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token)) {
+            return Ok(Inserted::Known { id: *id });
+        }
+        if self.jobs.contains_key(&new.id) {
+            return Ok(Inserted::Known { id: new.id });
+        }
+        let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
+        if new.on_conflict != OnConflict::Wait {
+            // What this transaction did so far counts as well.
+            self.flush().await?;
+            let per_key = self.limits().per_key(&new.lane);
+            match resolve(new.on_conflict, self.crowd(&lane, per_key.unwrap_or(0)).await?, per_key) {
+                Verdict::Take => {}
+                Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? }),
+                Verdict::TakeInstead { ask } => {
+                    replaced = self.ids(WAITING, &lane, None).await?;
+                    let staying = "SELECT id FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2
+                                   AND NOT cancel_asked ORDER BY id LIMIT $3";
+                    cancel_asked = self.ids(staying, &lane, Some(i64::from(ask))).await?;
+                }
+            }
+        }
+        self.load(&replaced).await?;
+        self.load(&cancel_asked).await?;
+        for id in &replaced {
+            self.change(*id, &Event::Replaced).await?.map_err(|refusal| unlawful(*id, refusal))?;
+        }
+        for id in &cancel_asked {
+            self.change(*id, &Event::CancelAsked).await?.map_err(|refusal| unlawful(*id, refusal))?;
+        }
+
+        let standing = Standing::new(new.due.unwrap_or(self.now));
+        let state = state_number(&standing.state, self.now);
+        let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
+        let new_row = Some(Box::new(new.clone()));
+        let hot = Hot { standing, state, lane, task, line, priority: new.priority, finished_at: None, new: new_row };
+        self.jobs.insert(new.id, hot);
+        self.tokens.extend(token.map(|token| (token, new.id)));
+        self.writes.inserted.push(new.id);
+        Ok(Inserted::Added { id: new.id, replaced, cancel_asked })
+    }
+
+    async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<Crowd, Fault> {
+        let text = "SELECT (SELECT count(*) FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2),
+                        (SELECT count(*) FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2 AND cancel_asked),
+                        (SELECT count(*) FROM (
+                            SELECT FROM wharf.lines JOIN wharf.jobs ON jobs.state = 1 AND jobs.line = lines.id
+                            WHERE lines.grp = $1 AND lines.key = $2 LIMIT $3) AS ready)
+                        + (SELECT count(*) FROM (
+                            SELECT FROM wharf.jobs WHERE state = 0 AND grp = $1 AND key = $2 LIMIT $3) AS delayed)";
+        let most = i64::from(most_waiting);
+        let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT), (&most as _, Type::INT8)];
+        let row = self.session.ask_one(text, &args).await?;
+        let count = |place: usize| row.get::<_, i64>(place) as u32;
+        Ok(Crowd { running: count(0), leaving: count(1), waiting: count(2) })
+    }
+
+    async fn ids(&self, text: &str, lane: &LaneRow, most: Option<i64>) -> Result<Vec<JobId>, Fault> {
+        let mut args: Vec<super::session::Arg<'_>> = vec![(&lane.group, Type::INT4), (&lane.key, Type::TEXT)];
+        if let Some(most) = &most {
+            args.push((most, Type::INT8));
+        }
+        self.session.ask(text, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
+    }
+
+    /// Who keeps a new job out: the running ones, then the waiting ones.
+    async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, Fault> {
+        let running = "SELECT id FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2 ORDER BY id LIMIT $3";
+        let mut holders = self.ids(running, lane, Some(HOLDERS_NAMED as i64)).await?;
+        if holders.len() < HOLDERS_NAMED {
+            holders.extend(self.ids(WAITING, lane, None).await?.into_iter().take(HOLDERS_NAMED - holders.len()));
+        }
+        Ok(holders)
+    }
+}
+
+/// The queue's own wish was refused: the row is not what the question said it was.
+fn unlawful(id: JobId, refusal: Refusal) -> Fault {
+    damaged("a job in two states", &format!("{id}: {refusal}"))
+}

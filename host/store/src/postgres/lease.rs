@@ -1,0 +1,83 @@
+//! What needs no group's lock: leases are prolonged row by row, old jobs are forgotten.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::lease::Lease;
+use wharf_core::time::Timestamp;
+
+use super::rows::{job_id, length, micros, moment, signed};
+use super::session::{Fault, Session};
+use super::time::{NOW, Time};
+use crate::store::Renewed;
+
+/// Prolongs leases, each as long as it belongs to its attempt. Rows are locked in order: two renewals never wait in a circle.
+pub(super) async fn renew(
+    session: &Session,
+    time: &Time,
+    leases: &[Lease],
+    by: Duration,
+) -> Result<Vec<Renewed>, Fault> {
+    let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
+    let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
+    let (now, by) = (time.given(), length(by));
+    let text = format!(
+        "WITH asked AS (SELECT DISTINCT * FROM unnest($1::bigint[], $2::int[]) AS asked (id, attempt)),
+              held AS (SELECT jobs.id FROM wharf.jobs JOIN asked ON jobs.id = asked.id AND jobs.attempt = asked.attempt
+                       WHERE state = 2 ORDER BY jobs.id FOR UPDATE OF jobs)
+         UPDATE wharf.jobs SET lease_until = coalesce($3::bigint, {NOW}) + $4 FROM held WHERE jobs.id = held.id
+         RETURNING jobs.id, attempt, node, lease_until, cancel_asked"
+    );
+    let args = [
+        (&ids as _, Type::INT8_ARRAY),
+        (&attempts as _, Type::INT4_ARRAY),
+        (&now as _, Type::INT8),
+        (&by as _, Type::INT8),
+    ];
+    let mut held: HashMap<(JobId, u32), (Lease, bool)> = HashMap::new();
+    for row in session.ask(&text, &args).await? {
+        let lease = Lease {
+            job: job_id(row.get("id"))?,
+            attempt: row.get::<_, i32>("attempt") as u32,
+            node: NodeId(row.get::<_, i64>("node") as u64),
+            until: moment(&row, "lease_until"),
+        };
+        held.insert((lease.job, lease.attempt), (lease, row.get("cancel_asked")));
+    }
+    let answer = |asked: &Lease| match held.get(&(asked.job, asked.attempt)) {
+        Some((lease, true)) => Renewed::HeldCancelAsked(*lease),
+        Some((lease, false)) => Renewed::Held(*lease),
+        None => Renewed::Lost(*asked),
+    };
+    Ok(leases.iter().map(answer).collect())
+}
+
+/// Leases that have run out. Looks at all running jobs: they are few, and an index of ends of leases would cost every
+/// claim and renewal.
+pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<(JobId, u32)>, Fault> {
+    let (now, most) = (time.given(), i64::from(most));
+    let text = format!(
+        "SELECT id, attempt FROM wharf.jobs WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW})
+         ORDER BY lease_until, id LIMIT $2"
+    );
+    let found = session.ask(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
+    found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, i32>(1) as u32))).collect()
+}
+
+/// Removes old jobs with all that belongs to them. What another node is removing at this moment is left to it.
+pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> Result<u32, Fault> {
+    let text = "WITH old AS (SELECT id FROM wharf.jobs WHERE state >= 3 AND finished_at < $1
+                             ORDER BY finished_at, id LIMIT $2 FOR UPDATE SKIP LOCKED),
+                     payloads AS (DELETE FROM wharf.payloads USING old WHERE job = old.id),
+                     ends AS (DELETE FROM wharf.ends USING old WHERE job = old.id),
+                     entries AS (DELETE FROM wharf.entries USING old WHERE job = old.id),
+                     gone AS (DELETE FROM wharf.jobs USING old WHERE jobs.id = old.id RETURNING jobs.id),
+                     last AS (INSERT INTO wharf.last_forgotten (one, id) SELECT 1, max(id) FROM old HAVING count(*) > 0
+                              ON CONFLICT (one) DO UPDATE SET id = greatest(last_forgotten.id, excluded.id))
+                SELECT count(*) FROM gone";
+    let (before, most) = (micros(before), i64::from(most));
+    let row = session.ask_one(text, &[(&before, Type::INT8), (&most, Type::INT8)]).await?;
+    Ok(row.get::<_, i64>(0) as u32)
+}

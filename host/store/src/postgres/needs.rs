@@ -1,0 +1,121 @@
+//! What a group of operations has to see before it begins: asked for in one go.
+
+use std::collections::BTreeSet;
+
+use wharf_core::ids::JobId;
+use wharf_core::job::NewJob;
+use wharf_core::lifecycle::Event;
+
+use super::names::{LaneRow, Names};
+use super::rows::signed;
+use super::session::Fault;
+use super::writer::Wish;
+
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// Jobs by id, those that are to be added among them: perhaps they are there.
+    pub(super) jobs: BTreeSet<i64>,
+    /// Of these the lanes: they may wait again.
+    pub(super) returning: BTreeSet<i64>,
+    /// Of these the number of the last entry.
+    pub(super) wrote: BTreeSet<i64>,
+    pub(super) tokens: Vec<(Vec<u8>, i32)>,
+    pub(super) lanes: BTreeSet<LaneRow>,
+    pub(super) groups: BTreeSet<i32>,
+    /// Of these the groups, wherever their jobs were ever enqueued.
+    pub(super) tasks: BTreeSet<i32>,
+    /// Slots of claims.
+    pub(super) free: u32,
+    pub(super) claims: bool,
+}
+
+/// The jobs that a wish adds.
+fn added(wish: &Wish) -> Vec<&NewJob> {
+    match wish {
+        Wish::Insert(jobs, _) => jobs.iter().collect(),
+        Wish::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn children(event: &Event) -> &[NewJob] {
+    match event {
+        Event::Succeeded { children, .. } => children,
+        _ => &[],
+    }
+}
+
+/// The jobs that wishes add.
+pub(super) fn all_added<'w>(wishes: impl Iterator<Item = &'w Wish>) -> Vec<&'w NewJob> {
+    wishes.flat_map(added).collect()
+}
+
+/// Every task and group that wishes name.
+pub(super) fn names<'w>(wishes: impl Iterator<Item = &'w Wish>) -> BTreeSet<&'w str> {
+    let mut names = BTreeSet::new();
+    for wish in wishes {
+        for job in added(wish) {
+            names.extend([job.task.as_str(), job.lane.group.as_str()]);
+        }
+        match wish {
+            Wish::Claim(claim) => {
+                names.extend(claim.tasks.iter().flat_map(|(task, group)| [task.as_str(), group.as_str()]));
+            }
+            Wish::SetOverride(change) => _ = names.insert(change.group.as_str()),
+            _ => {}
+        }
+    }
+    names
+}
+
+impl Needs {
+    pub(super) fn of<'w>(wishes: impl Iterator<Item = &'w Wish>, names: &Names) -> Result<Needs, Fault> {
+        let mut needs = Needs::default();
+        for wish in wishes {
+            for job in added(wish) {
+                needs.add(job, names)?;
+            }
+            match wish {
+                Wish::Insert(..) => {}
+                Wish::Record(events) => events.iter().for_each(|(id, event)| needs.event(*id, event)),
+                Wish::Expire(over) => {
+                    over.iter().for_each(|(id, attempt)| needs.event(*id, &Event::LeaseExpired { attempt: *attempt }));
+                }
+                Wish::Claim(claim) => {
+                    needs.claims = true;
+                    needs.free += claim.free;
+                    for (task, group) in claim.tasks.iter() {
+                        needs.tasks.insert(names.number(task.as_str())?);
+                        needs.groups.insert(names.number(group.as_str())?);
+                    }
+                }
+                Wish::SetOverride(change) => _ = needs.groups.insert(names.number(change.group.as_str())?),
+            }
+        }
+        Ok(needs)
+    }
+
+    fn add(&mut self, job: &NewJob, names: &Names) -> Result<(), Fault> {
+        let lane = names.lane_row(&job.lane)?;
+        self.jobs.insert(signed(job.id.number()));
+        self.groups.insert(lane.group);
+        self.lanes.insert(lane);
+        if let Some(token) = &job.token {
+            self.tokens.push((token.as_str().as_bytes().to_vec(), names.number(job.task.as_str())?));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, id: JobId, event: &Event) {
+        let id = signed(id.number());
+        self.jobs.insert(id);
+        match event {
+            Event::Wrote { .. } => _ = self.wrote.insert(id),
+            Event::Failed { retry_at: Some(_), .. }
+            | Event::Released { .. }
+            | Event::LeaseExpired { .. }
+            | Event::RetryAsked => _ = self.returning.insert(id),
+            _ => {}
+        }
+    }
+}

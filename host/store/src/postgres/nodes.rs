@@ -1,0 +1,79 @@
+//! The nodes that share the database. Each writes its own row and waits for nobody.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::node::{Carried, Node};
+
+use super::rows::{job_id, length, micros, moment, parse, signed};
+use super::session::{Fault, Session};
+use super::time::{NOW, Time};
+
+/// Writes the row of a node; takes nodes off that were silent too long.
+pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent: Duration) -> Result<(), Fault> {
+    let text = format!(
+        "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
+              gone AS (DELETE FROM wharf.nodes USING moment WHERE seen < now - $2 AND id <> $3)
+         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM moment
+         ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, capacity = excluded.capacity, running = excluded.running,
+             draining = excluded.draining, plugins = excluded.plugins, versions = excluded.versions, digests = excluded.digests"
+    );
+    let carried = |pick: fn(&Carried) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
+    let plugins = carried(|carried| carried.plugin.as_str());
+    let (versions, digests) = (carried(|carried| &carried.version), carried(|carried| &carried.digest));
+    let (now, silent, id, started) = (time.given(), length(silent), signed(node.id.0), micros(node.started));
+    let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
+    let args = [
+        (&now as _, Type::INT8),
+        (&silent as _, Type::INT8),
+        (&id as _, Type::INT8),
+        (&node.name as _, Type::TEXT),
+        (&node.version as _, Type::TEXT),
+        (&started as _, Type::INT8),
+        (&capacity as _, Type::INT8),
+        (&running as _, Type::INT8),
+        (&node.draining as _, Type::BOOL),
+        (&plugins as _, Type::TEXT_ARRAY),
+        (&versions as _, Type::TEXT_ARRAY),
+        (&digests as _, Type::TEXT_ARRAY),
+    ];
+    session.ask(&text, &args).await.map(drop)
+}
+
+pub(super) async fn leave(session: &Session, node: NodeId) -> Result<(), Fault> {
+    session.ask("DELETE FROM wharf.nodes WHERE id = $1", &[(&signed(node.0), Type::INT8)]).await.map(drop)
+}
+
+pub(super) async fn all(session: &Session) -> Result<Vec<Node>, Fault> {
+    // By the bytes of their names, as everywhere, and not by what the database's language says.
+    let found = session.ask("SELECT * FROM wharf.nodes ORDER BY name, id", &[]).await?;
+    found.iter().map(node).collect()
+}
+
+fn node(row: &Row) -> Result<Node, Fault> {
+    let texts = |column: &str| row.get::<_, Vec<String>>(column);
+    let plugins = texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests"));
+    let carried = |((plugin, version), digest): ((String, String), String)| {
+        Ok(Carried { plugin: parse("a plugin", &plugin)?, version, digest })
+    };
+    Ok(Node {
+        id: NodeId(row.get::<_, i64>("id") as u64),
+        name: row.get("name"),
+        version: row.get("version"),
+        started: moment(row, "started"),
+        seen: moment(row, "seen"),
+        capacity: row.get::<_, i64>("capacity") as u32,
+        running: row.get::<_, i64>("running") as u32,
+        draining: row.get("draining"),
+        plugins: plugins.map(carried).collect::<Result<_, Fault>>()?,
+    })
+}
+
+/// Running jobs of this node that somebody asked to end.
+pub(super) async fn asked_to_end(session: &Session, node: NodeId) -> Result<Vec<JobId>, Fault> {
+    let text = "SELECT id FROM wharf.jobs WHERE state = 2 AND cancel_asked AND node = $1";
+    session.ask(text, &[(&signed(node.0), Type::INT8)]).await?.iter().map(|row| job_id(row.get(0))).collect()
+}

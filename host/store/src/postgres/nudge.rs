@@ -1,0 +1,105 @@
+//! Nudges between nodes: LISTEN and NOTIFY, which may lose any of them. Whoever waits also looks by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Notify, watch};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, NoTls, Socket};
+use tracing::debug;
+
+use super::address::Address;
+use super::session::Sessions;
+use super::tls::connector;
+
+/// Nudges that come faster than this go out as one.
+const APART: Duration = Duration::from_millis(5);
+/// After a connection was lost.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Nudger {
+    here: watch::Sender<u64>,
+    elsewhere: Notify,
+    channel: String,
+    /// Tells what this store said from what others say.
+    voice: String,
+}
+
+impl Nudger {
+    pub(super) fn new(address: &Address, voice: String) -> Nudger {
+        let channel = format!("wharf_{}", address.schema);
+        Nudger { here: watch::Sender::new(0), elsewhere: Notify::new(), channel, voice }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.here.subscribe()
+    }
+
+    /// After a commit: whoever waits here or elsewhere may look.
+    pub(super) fn look_again(&self) {
+        self.look_here();
+        self.elsewhere.notify_one();
+    }
+
+    fn look_here(&self) {
+        self.here.send_modify(|count| *count += 1);
+    }
+}
+
+/// Tells the other nodes, for ever. Not in the transactions: the server lets those that notify commit one by one.
+pub(super) async fn tell(nudger: Arc<Nudger>, sessions: Sessions) {
+    loop {
+        nudger.elsewhere.notified().await;
+        if let Ok(session) = sessions.session().await {
+            let args = [(&nudger.channel as _, Type::TEXT), (&nudger.voice as _, Type::TEXT)];
+            if let Err(fault) = session.ask("SELECT pg_notify($1, $2)", &args).await {
+                debug!("a nudge was lost: {fault}");
+            }
+        }
+        tokio::time::sleep(APART).await;
+    }
+}
+
+/// Hears the other nodes, for ever, on a connection of its own.
+pub(super) async fn hear(nudger: Arc<Nudger>, address: Address) {
+    loop {
+        let heard = match connector(address.root_certificates.as_deref()) {
+            Ok(tls) if address.wants_tls() => listen(&nudger, &address, tls).await,
+            _ => listen(&nudger, &address, NoTls).await,
+        };
+        if let Err(error) = heard {
+            debug!("nudges of other nodes are not heard: {error}");
+        }
+        tokio::time::sleep(AGAIN).await;
+        // What was said in between was missed.
+        nudger.look_here();
+    }
+}
+
+async fn listen<T>(nudger: &Nudger, address: &Address, tls: T) -> Result<(), tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send,
+{
+    let (client, mut connection) = address.config.connect(tls).await?;
+    let mut messages = std::pin::pin!(stream::poll_fn(move |cx| connection.poll_message(cx)));
+    let listen = format!("LISTEN {}", nudger.channel);
+    let mut asked = std::pin::pin!(client.batch_execute(&listen));
+    let mut listening = false;
+    loop {
+        tokio::select! {
+            done = &mut asked, if !listening => {
+                done?;
+                listening = true;
+            }
+            message = messages.next() => match message {
+                Some(Ok(AsyncMessage::Notification(said))) if said.payload() != nudger.voice => nudger.look_here(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+        }
+    }
+}

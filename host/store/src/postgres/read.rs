@@ -1,0 +1,189 @@
+//! The reading side: each question sees one moment of the database, and is asked in one go.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use wharf_core::bounds;
+use wharf_core::ids::JobId;
+use wharf_core::job::{Numbered, State, StateName};
+use wharf_core::limits::{LimitTable, Limits, Override};
+use wharf_core::time::Timestamp;
+
+use super::rows::{self, job_id, key_of, micros, moment, numbered, parse, signed, stamp};
+use super::session::{Arg, Fault, Session};
+use crate::page::one_page;
+use crate::store::{Page, Seen, Tally, Wanted};
+use crate::why::{Holders, why};
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'";
+
+/// Fewer waiting jobs than this are found through their own indexes; more are soon met going back through all jobs.
+const WAITING_SORTED_MAX: i64 = 10_000;
+
+const JOB: &str =
+    "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic,
+    enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
+
+const JOB_NAMES: &str = "JOIN wharf.names t ON t.id = jobs.task JOIN wharf.names g ON g.id = jobs.grp
+    LEFT JOIN wharf.ends ON ends.job = jobs.id";
+
+pub(super) fn override_of(row: &Row) -> Result<Override, Fault> {
+    let number = |column: &str| row.get::<_, Option<i64>>(column).map(|number| number as u32);
+    Ok(Override {
+        group: parse("a group", row.get("grp"))?,
+        key: key_of(row.get("key"))?,
+        limits: Limits { per_key: number("per_key"), total: number("total") },
+    })
+}
+
+pub(super) async fn job(
+    session: &Session,
+    id: JobId,
+    declared: &LimitTable,
+    now: Timestamp,
+) -> Result<Option<Seen>, Fault> {
+    let number = signed(id.number());
+    let whole = format!(
+        "SELECT {JOB}, {}, payload, output FROM wharf.jobs {JOB_NAMES}
+         LEFT JOIN wharf.payloads ON payloads.job = jobs.id WHERE jobs.id = $1",
+        rows::STANDING
+    );
+    let args = [(&number as _, Type::INT8)];
+    let ((), job, last, overrides, lane, group, ()) = futures_util::try_join!(
+        session.run(BEGIN),
+        session.ask(&whole, &args),
+        session.ask_one("SELECT coalesce(max(number), 0) FROM wharf.entries WHERE job = $1", &args),
+        overrides(session),
+        holders(session, number, true),
+        holders(session, number, false),
+        session.run("COMMIT"),
+    )?;
+    let Some(job) = job.first().map(rows::job).transpose()? else { return Ok(None) };
+    let why = match job.standing.state {
+        State::Waiting { due } => {
+            let table = declared.with_overrides(overrides);
+            let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
+            Some(why(due, now, limits, lane, group))
+        }
+        _ => None,
+    };
+    Ok(Some(Seen { job, why, entries: last.get::<_, i64>(0) as u64 }))
+}
+
+/// Who holds slots in the lane of a job that waits, or in its whole group.
+async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, Fault> {
+    let of_key = if lane { "AND held.key = jobs.key" } else { "" };
+    let text = format!(
+        "SELECT held.id, held.started_at, count(*) OVER () FROM wharf.jobs
+         JOIN wharf.jobs AS held ON held.state = 2 AND held.grp = jobs.grp {of_key}
+         WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY held.id LIMIT 10"
+    );
+    let found = session.ask(&text, &[(&job, Type::INT8)]).await?;
+    let first =
+        found.iter().map(|row| Ok((job_id(row.get(0))?, moment(row, "started_at")))).collect::<Result<_, Fault>>()?;
+    Ok(Holders { count: found.first().map_or(0, |row| row.get::<_, i64>(2) as u32), first })
+}
+
+pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fault> {
+    let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
+    let limit = most as i64 + 1;
+    let before = wanted.before.map(|id| signed(id.number()));
+    let batch = wanted.batch.map(|id| signed(id.number()));
+    let task = wanted.task.as_ref().map(|task| task.as_str());
+    let key = wanted.key.as_ref().map(|key| key.as_str());
+    let mut args: Vec<Arg<'_>> = vec![(&limit, Type::INT8)];
+    let mut tests = Vec::new();
+    let given: [(Option<Arg<'_>>, &str); 4] = [
+        (before.as_ref().map(|before| (before as _, Type::INT8)), "jobs.id < ?"),
+        (batch.as_ref().map(|batch| (batch as _, Type::INT8)), "batch = ?"),
+        (task.as_ref().map(|task| (task as _, Type::TEXT)), "task = (SELECT id FROM wharf.names WHERE text = ?)"),
+        (key.as_ref().map(|key| (key as _, Type::TEXT)), "key = ?"),
+    ];
+    for (arg, text) in given {
+        if let Some(arg) = arg {
+            args.push(arg);
+            tests.push(text.replace('?', &format!("${}", args.len())));
+        }
+    }
+    match wanted.state {
+        None => {}
+        Some(StateName::Waiting) if few_wait(session).await? => tests.push(
+            "jobs.id = ANY(ARRAY(SELECT id FROM wharf.jobs WHERE state = 1 UNION ALL SELECT id FROM wharf.jobs WHERE state = 0))"
+                .to_owned(),
+        ),
+        Some(StateName::Waiting) => tests.push("state IN (0, 1)".to_owned()),
+        Some(StateName::Running) => tests.push("state = 2".to_owned()),
+        Some(StateName::Succeeded) => tests.push("state = 3".to_owned()),
+        Some(StateName::Failed) => tests.push("state = 4 AND state >= 4".to_owned()),
+        Some(StateName::Cancelled) => tests.push("state = 5 AND state >= 4".to_owned()),
+    }
+    let tests = if tests.is_empty() { "true".to_owned() } else { tests.join(" AND ") };
+    let text = format!(
+        "SELECT {JOB}, {}, NULL::bytea AS payload, NULL::bytea AS output
+         FROM (SELECT * FROM wharf.jobs WHERE {tests} ORDER BY jobs.id DESC LIMIT $1) AS jobs {JOB_NAMES} ORDER BY jobs.id DESC",
+        rows::STANDING
+    );
+    let found = session.ask(&text, &args).await?;
+    let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
+    let more = jobs.len() > most;
+    jobs.truncate(most);
+    Ok(Page { jobs, more })
+}
+
+async fn few_wait(session: &Session) -> Result<bool, Fault> {
+    let text = "SELECT (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE state = 1 LIMIT $1) AS ready)
+                     + (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE state = 0 LIMIT $1) AS delayed)";
+    let row = session.ask_one(text, &[(&WAITING_SORTED_MAX, Type::INT8)]).await?;
+    Ok(row.get::<_, i64>(0) < WAITING_SORTED_MAX)
+}
+
+pub(super) async fn entries(session: &Session, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, Fault> {
+    // Cut by the server where a page has its bytes: what would not be shown is not sent.
+    let text = "SELECT * FROM (
+                    SELECT number, attempt, at, kind, amount, data,
+                        sum(coalesce(length(data), 0)) OVER (ORDER BY number) - coalesce(length(data), 0) AS before_it
+                    FROM (SELECT * FROM wharf.entries WHERE job = $1 AND number > $2 ORDER BY number LIMIT $3) AS first
+                ) AS measured WHERE before_it < $4 ORDER BY number";
+    let (id, after) = (signed(id.number()), i64::try_from(after).unwrap_or(i64::MAX));
+    let (most, bytes) = (i64::from(most.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
+    let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&most as _, Type::INT8), (&bytes as _, Type::INT8)];
+    one_page(session.ask(text, &args).await?.iter().map(numbered))
+}
+
+pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, Fault> {
+    let found = session.ask("SELECT grp, key, per_key, total FROM wharf.overrides ORDER BY grp, key", &[]).await?;
+    found.iter().map(override_of).collect()
+}
+
+/// Counts the jobs that wait and run, each from its own index; what is finished costs nothing.
+pub(super) async fn tally(session: &Session, now: Timestamp) -> Result<Tally, Fault> {
+    let by_task = "SELECT text, sum(waiting)::bigint, sum(running)::bigint FROM (
+            SELECT task, count(*) AS waiting, 0 AS running FROM wharf.jobs WHERE state = 1 GROUP BY task
+            UNION ALL SELECT task, count(*), 0 FROM wharf.jobs WHERE state = 0 GROUP BY task
+            UNION ALL SELECT task, 0, count(*) FROM wharf.jobs WHERE state = 2 GROUP BY task
+        ) AS counted JOIN wharf.names ON names.id = task GROUP BY text ORDER BY text";
+    let by_group = "SELECT text, count(*) FROM wharf.jobs JOIN wharf.names ON names.id = grp
+        WHERE state = 2 GROUP BY text ORDER BY text";
+    let oldest = "SELECT least((SELECT min(due) FROM wharf.jobs WHERE state = 1),
+                               (SELECT min(due) FROM wharf.jobs WHERE state = 0 AND due <= $1))";
+    let now = micros(now);
+    let oldest_args = [(&now as _, Type::INT8)];
+    let ((), tasks, groups, oldest, ()) = futures_util::try_join!(
+        session.run(BEGIN),
+        session.ask(by_task, &[]),
+        session.ask(by_group, &[]),
+        session.ask_one(oldest, &oldest_args),
+        session.run("COMMIT"),
+    )?;
+    let number = |row: &Row, place: usize| row.get::<_, i64>(place) as u64;
+    Ok(Tally {
+        tasks: tasks
+            .iter()
+            .map(|row| Ok((parse("a task", row.get(0))?, number(row, 1), number(row, 2))))
+            .collect::<Result<_, Fault>>()?,
+        oldest_due: oldest.get::<_, Option<i64>>(0).map(stamp),
+        groups: groups
+            .iter()
+            .map(|row| Ok((parse("a group", row.get(0))?, number(row, 1))))
+            .collect::<Result<_, Fault>>()?,
+    })
+}

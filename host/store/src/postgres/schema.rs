@@ -1,0 +1,101 @@
+//! The tables: made, and brought to this version, by whichever host comes first.
+
+use tokio_postgres::types::Type;
+
+use super::address::Address;
+use super::session::{Fault, Session, Sessions};
+use crate::store::OpenError;
+
+/// One script per version, in order.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_jobs.sql")];
+
+/// The oldest server that is known to work, as it numbers itself.
+const SERVER_MIN: i32 = 130_000;
+
+pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<(), OpenError> {
+    let mend =
+        |fault: Fault| OpenError::MendDatabase { address: address.shown.clone(), reason: advice(&fault, address) };
+    let session = sessions.session().await.map_err(mend)?;
+    let version =
+        |found| OpenError::TakeNewerHost { file: address.shown.clone(), found, known: MIGRATIONS.len() as i64 };
+    match migrate(&session, &address.schema).await {
+        Ok(found) if found > MIGRATIONS.len() as i64 => {
+            session.roll_back().await;
+            Err(version(found))
+        }
+        Ok(_) => Ok(()),
+        Err(fault) => {
+            let error = mend(fault);
+            session.roll_back().await;
+            Err(error)
+        }
+    }
+}
+
+/// Returns the version that was found. Of hosts that start together, one does the work and the others wait for it.
+async fn migrate(session: &Session, schema: &str) -> Result<i64, Fault> {
+    let known = MIGRATIONS.len() as i64;
+    let server = session.ask_one("SELECT current_setting('server_version_num')::int", &[]).await?;
+    if server.get::<_, i32>(0) < SERVER_MIN {
+        return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
+    }
+    let found = version(session, schema).await?;
+    if found >= Some(known) {
+        return Ok(found.unwrap_or(known));
+    }
+    // Whoever uses the tables must not wait long behind this; where they are too busy the start fails, and is tried again.
+    session.run("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
+    session
+        .ask("SELECT pg_advisory_xact_lock(hashtextextended('wharf schema ' || $1, 0))", &[(&schema, Type::TEXT)])
+        .await?;
+    session.run("SET LOCAL lock_timeout = '3s'").await?;
+    let found = version(session, schema).await?.unwrap_or(0);
+    if found < known {
+        let there = session.ask("SELECT FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)]).await?;
+        if there.is_empty() {
+            session.run(&format!("CREATE SCHEMA {schema}")).await?;
+        }
+        session.run("CREATE TABLE IF NOT EXISTS wharf.version (version bigint NOT NULL)").await?;
+        for script in &MIGRATIONS[found as usize..] {
+            session.run(script).await?;
+        }
+        session.run("DELETE FROM wharf.version").await?;
+        session.ask("INSERT INTO wharf.version VALUES ($1)", &[(&known, Type::INT8)]).await?;
+    }
+    session.run("COMMIT").await?;
+    Ok(found)
+}
+
+/// `None` where there are no tables.
+async fn version(session: &Session, schema: &str) -> Result<Option<i64>, Fault> {
+    let there = session
+        .ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'version'", &[(&schema, Type::TEXT)])
+        .await?;
+    if there.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(session.ask_one("SELECT coalesce(max(version), 0) FROM wharf.version", &[]).await?.get(0)))
+}
+
+fn advice(fault: &Fault, address: &Address) -> String {
+    use tokio_postgres::error::SqlState as S;
+    let code = match fault {
+        Fault::Server(error) => error.code().cloned(),
+        _ => None,
+    };
+    let schema = &address.schema;
+    match code {
+        Some(S::INVALID_PASSWORD | S::INVALID_AUTHORIZATION_SPECIFICATION) => {
+            format!("the server does not let this user in ({fault}); check the user and the password of the address")
+        }
+        Some(S::INVALID_CATALOG_NAME) => format!("{fault}; make it, or name another in the address"),
+        Some(S::INSUFFICIENT_PRIVILEGE) => {
+            format!(
+                "{fault}; CREATE SCHEMA {schema} AUTHORIZATION its user, or name a schema that it owns with ?schema="
+            )
+        }
+        Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault}); start again in a moment"),
+        Some(_) => fault.to_string(),
+        None => format!("the server cannot be reached ({fault}); check its host and port, and that it runs"),
+    }
+}

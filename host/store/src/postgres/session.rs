@@ -1,0 +1,180 @@
+//! Sessions: connections of the pool, each used by one at a time, and what their errors mean.
+//!
+//! Statements are sent with their types and without a name, so that nothing of them stays in the session: any pooler may
+//! stand between. Those that do not need each other's answers are sent together and cost one way there and back.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{NoTls, Row};
+
+use super::address::Address;
+use super::tls::connector;
+use crate::store::{OpenError, StoreError};
+
+/// How long somebody waits for a connection of the pool.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A value and its type.
+pub(super) type Arg<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Why something did not work.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Server(tokio_postgres::Error),
+    /// No connection could be had.
+    Unreachable(String),
+    /// The tables hold what nobody wrote.
+    Damaged(String),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Fault {
+        Fault::Server(error)
+    }
+}
+
+pub(super) fn damaged(what: &str, found: &str) -> Fault {
+    Fault::Damaged(format!("the database holds {what} that is none: `{}`", found.escape_debug()))
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Server(error) => match error.as_db_error() {
+                Some(said) => write!(f, "{}", said.message()),
+                None => match std::error::Error::source(error) {
+                    Some(source) => write!(f, "{error}: {source}"),
+                    None => write!(f, "{error}"),
+                },
+            },
+            Fault::Unreachable(text) | Fault::Damaged(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Fault {
+    /// The connection is gone, or never was: another one may work.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        match self {
+            Fault::Server(error) => match error.code() {
+                Some(code) => {
+                    [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(code)
+                        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+                }
+                None => true,
+            },
+            Fault::Unreachable(_) => true,
+            Fault::Damaged(_) => false,
+        }
+    }
+
+    /// Two transactions were in each other's way: the same again works.
+    pub(super) fn is_collision(&self) -> bool {
+        let codes = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+        matches!(self, Fault::Server(error) if error.code().is_some_and(|code| codes.contains(code)))
+    }
+
+    /// What it means to whoever asked; nothing was written.
+    pub(super) fn refuse(&self, shown: &str) -> StoreError {
+        let code = match self {
+            Fault::Server(error) => error.code().map(|code| code.code().to_owned()),
+            _ => None,
+        };
+        // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand, locks, read-only standbys.
+        let passing = code.as_deref().is_some_and(|code| {
+            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
+        });
+        let text = format!("{shown}: {self}");
+        if self.is_lost_connection() || passing { StoreError::Busy(text) } else { StoreError::Broken(text) }
+    }
+}
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pool: Pool,
+    /// What stands before each name of a table in statements, in place of `wharf.`; `None` where it is just that.
+    schema: Option<String>,
+}
+
+impl Sessions {
+    pub(super) fn of(address: &Address, size: usize) -> Result<Sessions, OpenError> {
+        let mend = |reason: String| OpenError::MendAddress { address: address.shown.clone(), reason };
+        let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if address.wants_tls() {
+            let tls =
+                connector(address.root_certificates.as_deref()).map_err(|why| mend(format!("is of no use: {why}")))?;
+            Manager::from_config(address.config.clone(), tls, config)
+        } else {
+            Manager::from_config(address.config.clone(), NoTls, config)
+        };
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(PLACE_PATIENCE))
+            .build()
+            .map_err(|error| mend(error.to_string()))?;
+        let schema = (address.schema != "wharf").then(|| format!("{}.", address.schema));
+        Ok(Sessions { pool, schema })
+    }
+
+    pub(super) async fn session(&self) -> Result<Session, Fault> {
+        match self.pool.get().await {
+            Ok(client) => Ok(Session { client, schema: self.schema.clone() }),
+            Err(PoolError::Backend(error)) => Err(Fault::Server(error)),
+            Err(PoolError::Timeout(_)) => Err(Fault::Unreachable(format!(
+                "none of its {} connections was free for {PLACE_PATIENCE:?}: the server is slow, or the pool is too small",
+                self.pool.status().max_size
+            ))),
+            Err(error) => Err(Fault::Unreachable(error.to_string())),
+        }
+    }
+}
+
+pub(super) struct Session {
+    client: Object,
+    schema: Option<String>,
+}
+
+impl Session {
+    fn text(&self, statement: &str) -> String {
+        match &self.schema {
+            Some(schema) => statement.replace("wharf.", schema),
+            None => statement.to_owned(),
+        }
+    }
+
+    pub(super) async fn ask(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+        Ok(self.client.query_typed(&self.text(statement), args).await?)
+    }
+
+    /// Asks only where there is something to ask for.
+    pub(super) async fn ask_if(&self, wanted: bool, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+        if wanted { self.ask(statement, args).await } else { Ok(Vec::new()) }
+    }
+
+    pub(super) async fn ask_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, Fault> {
+        let row = self.ask(statement, args).await?.into_iter().next();
+        row.ok_or_else(|| Fault::Damaged("a question that always has an answer had none".to_owned()))
+    }
+
+    /// Statements without values, one after the other.
+    pub(super) async fn run(&self, statements: &str) -> Result<(), Fault> {
+        Ok(self.client.batch_execute(&self.text(statements)).await?)
+    }
+
+    /// Leaves the transaction. A connection of which it is not known how it stands goes nowhere but away.
+    pub(super) async fn roll_back(self) {
+        if self.client.is_closed() || self.run("ROLLBACK").await.is_err() {
+            self.discard();
+        }
+    }
+
+    pub(super) fn discard(self) {
+        drop(Object::take(self.client));
+    }
+}

@@ -1,0 +1,322 @@
+//! The writer: takes all operations that wait into one transaction and answers after the commit, so that what many ask for
+//! at once costs one. If one fails, the group is undone and each runs again alone: nobody suffers for another.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::types::Type;
+use tracing::warn;
+use wharf_core::ids::JobId;
+use wharf_core::job::{Entry, NewJob};
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{LimitTable, Override};
+use wharf_core::planner::entry_bytes;
+
+use super::ledger::Ledger;
+use super::names::Names;
+use super::needs::{self, Needs};
+use super::nudge::Nudger;
+use super::session::{Fault, Session, Sessions};
+use super::time::Time;
+use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
+
+/// Operations that wait; who comes after them waits for room.
+const WAITING_MAX: usize = 1024;
+/// Operations, and bytes of them, in one transaction. A single operation may be larger.
+const GROUP_MAX: usize = 256;
+const GROUP_BYTES_MAX: usize = 16 << 20;
+/// The same again where others were in the way, or the connection was lost before the commit.
+const TRIES: u32 = 4;
+/// How often it is asked what became of a transaction.
+const DOUBT_EVERY: Duration = Duration::from_millis(200);
+/// Lanes that were closed by a lower limit elsewhere are looked for this often.
+const REOPEN_EVERY: Duration = Duration::from_secs(10);
+
+/// What is asked of the writer.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Insert(Vec<NewJob>, Arc<LimitTable>),
+    Claim(Claim),
+    Record(Vec<(JobId, Event)>),
+    /// Leases that had run out when they were looked at.
+    Expire(Vec<(JobId, u32)>),
+    SetOverride(Override),
+}
+
+#[derive(Debug)]
+pub(super) enum Done {
+    Inserted(Vec<Inserted>),
+    Claimed(Claimed),
+    Recorded(Vec<Result<Recorded, Refusal>>),
+    Expired(Vec<JobId>),
+    Set,
+}
+
+impl Done {
+    /// Whether others may wait for it.
+    fn is_worth_a_nudge(&self) -> bool {
+        match self {
+            Done::Claimed(claimed) => !claimed.leased.is_empty(),
+            Done::Expired(freed) => !freed.is_empty(),
+            Done::Inserted(_) | Done::Recorded(_) | Done::Set => true,
+        }
+    }
+}
+
+impl Wish {
+    fn bytes(&self) -> usize {
+        let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
+        let event = |event: &Event| match event {
+            Event::Wrote { entries, .. } => entries.iter().map(|entry: &Entry| entry_bytes(entry)).sum(),
+            Event::Succeeded { output, children, .. } => output.len() + payloads(children),
+            _ => 0,
+        };
+        match self {
+            Wish::Insert(jobs, _) => payloads(jobs),
+            Wish::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
+            _ => 0,
+        }
+    }
+}
+
+struct Asked {
+    wish: Wish,
+    answer: oneshot::Sender<Result<Done, StoreError>>,
+}
+
+/// The way to the writer.
+pub(super) struct Writer {
+    asked: mpsc::Sender<Asked>,
+    shown: String,
+}
+
+/// What the writer works with.
+pub(super) struct Desk {
+    pub(super) sessions: Sessions,
+    pub(super) time: Time,
+    pub(super) nudger: Arc<Nudger>,
+    pub(super) shown: String,
+}
+
+/// By which limit per key, and when, the lanes of a group were last opened that others had closed.
+#[derive(Default)]
+pub(super) struct Reopened(HashMap<i32, (Option<u32>, Instant)>);
+
+impl Reopened {
+    /// Whether it is to be done now: at a limit that is new here, and now and then.
+    pub(super) fn is_due(&mut self, group: i32, per_key: Option<u32>) -> bool {
+        let due = self.0.get(&group).is_none_or(|(by, at)| *by != per_key || at.elapsed() >= REOPEN_EVERY);
+        if due {
+            self.0.insert(group, (per_key, Instant::now()));
+        }
+        due
+    }
+}
+
+impl Writer {
+    pub(super) fn start(desk: Desk) -> Writer {
+        let (asked, waiting) = mpsc::channel(WAITING_MAX);
+        let shown = desk.shown.clone();
+        let memory = Memory { names: Names::default(), declared: Arc::default(), reopened: Reopened::default() };
+        tokio::spawn(serve(desk, memory, waiting));
+        Writer { asked, shown }
+    }
+
+    /// Has a wish carried out, and answers once it is durable.
+    pub(super) async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
+        let gone = || StoreError::Broken(format!("the writer of {} has stopped: restart the host", self.shown));
+        let (answer, answered) = oneshot::channel();
+        self.asked.send(Asked { wish, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+/// What the writer remembers from one transaction to the next.
+struct Memory {
+    names: Names,
+    /// What manifests and settings said at the last insert or claim.
+    declared: Arc<LimitTable>,
+    reopened: Reopened,
+}
+
+/// How a transaction went that did not end well.
+enum Failed {
+    /// Nothing was written.
+    Undone(Fault),
+    /// Its commit was sent and no answer came.
+    InDoubt { transaction: String, fault: Fault, done: Vec<Done> },
+}
+
+async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked>) {
+    let mut queue: VecDeque<Asked> = VecDeque::new();
+    let mut more = Vec::new();
+    loop {
+        if queue.is_empty() && waiting.recv_many(&mut more, GROUP_MAX).await == 0 {
+            return;
+        }
+        queue.extend(more.drain(..));
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = queue.front() {
+            bytes += next.wish.bytes();
+            if !group.is_empty() && (bytes > GROUP_BYTES_MAX || group.len() == GROUP_MAX) {
+                break;
+            }
+            group.extend(queue.pop_front());
+        }
+        if carry_out(&desk, &mut memory, group).await {
+            desk.nudger.look_again();
+        }
+    }
+}
+
+/// Answers everybody of a group; true if it is worth a nudge.
+async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool {
+    let wishes: Vec<&Wish> = group.iter().map(|asked| &asked.wish).collect();
+    match until_known(desk, memory, &wishes).await {
+        Ok(done) => {
+            let worth = done.iter().any(Done::is_worth_a_nudge);
+            for (asked, done) in group.into_iter().zip(done) {
+                // A caller that no longer waits has lost the answer, not the work.
+                _ = asked.answer.send(Ok(done));
+            }
+            worth
+        }
+        Err(fault) if group.len() == 1 || fault.is_lost_connection() => {
+            warn!("{}: {fault}", desk.shown);
+            for asked in group {
+                _ = asked.answer.send(Err(fault.refuse(&desk.shown)));
+            }
+            false
+        }
+        Err(_) => {
+            let mut worth = false;
+            for alone in group {
+                let done = until_known(desk, memory, &[&alone.wish]).await;
+                let answer = match done.map(|mut done| done.pop()) {
+                    Ok(Some(done)) => Ok(done),
+                    Ok(None) => Err(StoreError::Broken("an operation was committed that never ran".to_owned())),
+                    Err(fault) => {
+                        warn!("{}: {fault}", desk.shown);
+                        Err(fault.refuse(&desk.shown))
+                    }
+                };
+                worth |= answer.as_ref().is_ok_and(Done::is_worth_a_nudge);
+                _ = alone.answer.send(answer);
+            }
+            worth
+        }
+    }
+}
+
+/// Carries out wishes in one transaction, again where that helps, until it is known what became of it.
+async fn until_known(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Result<Vec<Done>, Fault> {
+    let mut tries = 1;
+    loop {
+        let fault = match transaction(desk, memory, wishes).await {
+            Ok(done) => return Ok(done),
+            Err(Failed::InDoubt { transaction, fault, done }) => {
+                warn!("{}: the answer to a commit was lost ({fault}); asking what became of it", desk.shown);
+                if became_of(desk, &transaction).await {
+                    return Ok(done);
+                }
+                fault
+            }
+            Err(Failed::Undone(fault)) => fault,
+        };
+        if tries == TRIES
+            || !(fault.is_collision() || fault.is_lost_connection())
+            || matches!(fault, Fault::Unreachable(_))
+        {
+            return Err(fault);
+        }
+        tries += 1;
+    }
+}
+
+/// Whether a transaction was committed. Asks until somebody knows: to guess would be to write twice, or not at all.
+async fn became_of(desk: &Desk, transaction: &str) -> bool {
+    loop {
+        let asked = async {
+            let session = desk.sessions.session().await?;
+            let text = "SELECT pg_xact_status($1::text::xid8)";
+            let row = session.ask_one(text, &[(&transaction, Type::TEXT)]).await?;
+            Ok::<_, Fault>(row.get::<_, Option<String>>(0))
+        };
+        match asked.await.as_ref().map(Option::as_deref) {
+            Ok(Some("committed")) => return true,
+            Ok(Some("in progress")) => {}
+            Ok(_) => return false,
+            // A server that never heard of it has it not: it took over from one that was lost.
+            Err(fault) if !fault.is_lost_connection() => return false,
+            Err(_) => {}
+        }
+        tokio::time::sleep(DOUBT_EVERY).await;
+    }
+}
+
+async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Result<Vec<Done>, Failed> {
+    let session = desk.sessions.session().await.map_err(Failed::Undone)?;
+    let result = run(desk, memory, wishes, &session).await;
+    match &result {
+        Ok(_) => {}
+        Err(Failed::Undone(_)) => session.roll_back().await,
+        Err(Failed::InDoubt { .. }) => session.discard(),
+    }
+    result
+}
+
+async fn run(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], session: &Session) -> Result<Vec<Done>, Failed> {
+    let undone = Failed::Undone;
+    let all = || wishes.iter().copied();
+    memory.names.learn(session, needs::names(all())).await.map_err(undone)?;
+    memory.names.place(session, &needs::all_added(all())).await.map_err(undone)?;
+    let needs = Needs::of(all(), &memory.names).map_err(undone)?;
+    let declared = memory.declared.clone();
+    let mut ledger = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs).await.map_err(undone)?;
+    let mut done = Vec::with_capacity(wishes.len());
+    for wish in wishes {
+        done.push(grant(&mut ledger, &mut memory.reopened, wish).await.map_err(undone)?);
+    }
+    let transaction = ledger.transaction.clone();
+    let committed = ledger.commit().await;
+    memory.declared = ledger.declared.clone();
+    match committed {
+        Ok(()) => Ok(done),
+        Err(fault) if fault.is_lost_connection() => Err(Failed::InDoubt { transaction, fault, done }),
+        Err(fault) => Err(Failed::Undone(fault)),
+    }
+}
+
+async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) -> Result<Done, Fault> {
+    match wish {
+        Wish::Insert(jobs, declared) => {
+            ledger.declared = declared.clone();
+            let mut inserted = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                inserted.push(ledger.insert(job).await?);
+            }
+            Ok(Done::Inserted(inserted))
+        }
+        Wish::Claim(claim) => Ok(Done::Claimed(ledger.claim(claim, reopened).await?)),
+        Wish::Record(events) => {
+            let mut recorded = Vec::with_capacity(events.len());
+            for (id, event) in events {
+                recorded.push(ledger.record(*id, event).await?);
+            }
+            Ok(Done::Recorded(recorded))
+        }
+        Wish::Expire(over) => {
+            let mut freed = Vec::new();
+            for (id, attempt) in over {
+                if ledger.expire(*id, *attempt).await? {
+                    freed.push(*id);
+                }
+            }
+            Ok(Done::Expired(freed))
+        }
+        Wish::SetOverride(change) => ledger.set_override(change).await.map(|()| Done::Set),
+    }
+}

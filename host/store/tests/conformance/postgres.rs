@@ -1,0 +1,83 @@
+//! What only a database that several share can get wrong: who comes first, what a newer host left, a lost answer.
+
+use std::sync::Arc;
+
+use wharf_store::{OpenError, PostgresStore, Store};
+
+use crate::server::shared_address;
+use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on};
+
+#[test]
+fn hosts_that_start_together_make_the_tables_once() {
+    block_on(async {
+        let address = shared_address();
+        let open = || PostgresStore::open_with_clock(&address, HandClock::new());
+        let (a, b, c, d) = tokio::join!(open(), open(), open(), open());
+        let mut ids = Vec::new();
+        for store in [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()] {
+            ids.extend((0..100).map(|_| store.next_id()));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 400, "no two of them make the same id");
+    });
+}
+
+#[test]
+fn a_limit_of_one_is_one_for_all_nodes() {
+    block_on(async {
+        let address = shared_address();
+        let clock = HandClock::new();
+        let mut stages = Vec::new();
+        for _ in 0..4 {
+            let store: Arc<dyn Store> =
+                Arc::new(PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap());
+            stages.push(
+                Stage { store, clock: clock.clone(), ..Stage::new(Kind::Memory).await }
+                    .limit(COUNT, at_most(1, Some(3))),
+            );
+        }
+        for key in ["a", "b", "c", "d", "e"] {
+            stages[0].add_many(COUNT, key, 20).await;
+        }
+        let mut done = 0;
+        while done < 100 {
+            let claims = stages.iter().map(|stage| stage.claim(4));
+            let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
+            assert!(leased.len() <= 3, "the group is over its total");
+            let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
+            lanes.sort();
+            lanes.dedup();
+            assert_eq!(lanes.len(), leased.len(), "a key is over its limit");
+            done += leased.len();
+            let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
+            futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_opened_says_what_to_do() {
+    block_on(async {
+        let address = shared_address();
+        drop(PostgresStore::open(&address).await.unwrap());
+        let (base, schema) = address.split_once("schema=").unwrap();
+        let url = |schema: &str| format!("{base}schema={schema}");
+        let (client, connection) =
+            tokio_postgres::connect(base.trim_end_matches(['?', '&']), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(&format!("UPDATE {schema}.version SET version = 99")).await.unwrap();
+        let newer = PostgresStore::open(&address).await.unwrap_err();
+        assert!(matches!(newer, OpenError::TakeNewerHost { found: 99, .. }), "{newer}");
+
+        let role = format!("plain_{schema}");
+        client
+            .batch_execute(&format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA own_{schema} AUTHORIZATION {role}"))
+            .await
+            .unwrap();
+        let plain = |schema: String| url(&schema).replacen("//wharf", &format!("//{role}"), 1);
+        PostgresStore::open(&plain(format!("own_{schema}"))).await.expect("a schema of its own is all that it needs");
+        let refused = PostgresStore::open(&plain(format!("no_{schema}"))).await.unwrap_err().to_string();
+        assert!(refused.contains("AUTHORIZATION"), "{refused}");
+    });
+}
