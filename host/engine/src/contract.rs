@@ -92,7 +92,7 @@ fn is_component(bytes: &[u8]) -> Result<(), Problem> {
     }
     match bytes.get(4..8).and_then(|version| <[u8; 4]>::try_from(version).ok()) {
         Some(COMPONENT) => Ok(()),
-        Some(CORE_MODULE) => Err(core_module(bytes)),
+        Some(CORE_MODULE) => Err(core_module()),
         Some(other) => {
             Err(Problem::new(format!("it is WebAssembly of a version that this host does not know: {other:02x?}")))
         }
@@ -101,22 +101,10 @@ fn is_component(bytes: &[u8]) -> Result<(), Problem> {
 }
 
 /// The commonest slip: what a compiler made is not wrapped yet.
-fn core_module(bytes: &[u8]) -> Problem {
-    let mut preview1 = false;
-    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
-        if let Payload::ImportSection(section) = payload {
-            preview1 |=
-                section.into_imports().map_while(Result::ok).any(|import| import.module == "wasi_snapshot_preview1");
-        }
-    }
-    let wrap = if preview1 {
-        "wrap it: `wasm-tools component new FILE --adapt wasi_snapshot_preview1=ADAPTER -o OUT.wasm`, \
-         where ADAPTER is wasmtime's wasi_snapshot_preview1.reactor.wasm"
-    } else {
-        "wrap it: `wasm-tools component new FILE -o OUT.wasm`"
-    };
-    Problem::new("it is a core module, not a component")
-        .hint(format!("{wrap}\nor build for a target whose output is a component, such as Rust's wasm32-wasip2"))
+fn core_module() -> Problem {
+    Problem::new("it is a core module, not a component").hint(
+        "wrap it: `wharf pack FILE -o OUT.wasm`\nor build for a target whose output is a component, such as Rust's wasm32-wasip2",
+    )
 }
 
 /// How many core instances a sandbox of it has. Components within may be instantiated more than once: with instances of

@@ -29,6 +29,7 @@ mod cache;
 mod compile;
 mod wit_text;
 mod offer;
+mod makers;
 mod contract;
 mod plugin;
 mod declared;

@@ -13,6 +13,7 @@ use crate::describe::describe;
 use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
 use crate::grants::PluginSettings;
 use crate::linked::Linked;
+use crate::makers;
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind};
@@ -40,6 +41,8 @@ pub struct Checked {
     /// Interfaces, with their versions.
     pub imports: Vec<String>,
     pub exports: Vec<String>,
+    /// Languages, SDKs and tools that say they made it, with their versions.
+    pub makers: Vec<String>,
     /// Why it is not loaded; empty if it is.
     pub problems: Vec<Problem>,
     /// What its operator may want to know: what it can use only with a grant.
@@ -78,17 +81,18 @@ impl Engine {
         progress(Progress::Checking);
         let (its_bytes, its_id, its_settings) = (Arc::clone(&bytes), id.to_owned(), settings.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            (cache::digest_of(&its_bytes), contract::inspect(&its_bytes, &its_id, &its_settings))
+            let found = contract::inspect(&its_bytes, &its_id, &its_settings);
+            (cache::digest_of(&its_bytes), makers::makers(&its_bytes), found)
         })
         .await;
-        let Ok((digest, found)) = looked else {
+        let Ok((digest, makers, found)) = looked else {
             let problem = Problem::new("the host failed on reading it, which is a bug of the host");
             return Checked::refused(String::new(), bytes.len(), vec![problem]);
         };
         let mut checked =
             Checked { is_async: found.kind == Kind::Async, ..Checked::refused(digest, bytes.len(), Vec::new()) };
         let Inspected { kind, core_instances, imports, exports, mut problems, notes } = found;
-        (checked.imports, checked.exports, checked.notes) = (imports, exports, notes);
+        (checked.imports, checked.exports, checked.notes, checked.makers) = (imports, exports, notes, makers);
         let parsed = id.parse::<PluginId>().map_err(|bad| {
             problems.push(
                 Problem::new(format!("the file's name: {bad}"))
@@ -118,6 +122,7 @@ impl Checked {
             is_async: false,
             imports: Vec::new(),
             exports: Vec::new(),
+            makers: Vec::new(),
             problems,
             notes: Vec::new(),
             plugin: None,

@@ -16,20 +16,30 @@ pub(crate) fn sources(guest: &Guest) -> Result<String> {
     let mut files = vec![folders::plugins().join("Cargo.toml"), folders::plugins().join("Cargo.lock")];
     list(&folders::plugins().join(guest.package), &mut files)?;
     list(&folders::root().join("wit"), &mut files)?;
+    // Words for people do not change the component.
+    files.retain(|file| file.extension().is_none_or(|extension| extension != "md"));
+    of_files(&format!("{:?} {}\n", guest.feature, guest.more_memories), files, folders::root())
+}
+
+/// The digest of a folder's files, but for one folder within.
+pub(crate) fn folder(folder: &Path, except: &str) -> Result<String> {
+    let mut files = Vec::new();
+    list(folder, &mut files)?;
+    files.retain(|file| !file.starts_with(folder.join(except)));
+    of_files("", files, folder)
+}
+
+fn of_files(head: &str, files: Vec<PathBuf>, base: &Path) -> Result<String> {
     let mut entries = Vec::new();
     for file in files {
-        // Words for people do not change the component.
-        if file.extension().is_some_and(|extension| extension == "md") {
-            continue;
-        }
-        let name = file.strip_prefix(folders::root()).unwrap_or(&file);
+        let name = file.strip_prefix(base).unwrap_or(&file);
         let name: Vec<_> = name.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         let bytes = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         entries.push((name.join("/"), bytes));
     }
     entries.sort();
     let mut digest = Sha256::new();
-    digest.update(format!("{:?} {}\n", guest.feature, guest.more_memories));
+    digest.update(head);
     for (name, bytes) in entries {
         digest.update(format!("{name} {}\n", bytes.len()));
         digest.update(bytes);
@@ -54,6 +64,11 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 pub(crate) fn file(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     Ok(hex(&Sha256::digest(bytes)))
+}
+
+/// The digest of a text.
+pub(crate) fn text(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 fn hex(bytes: &[u8]) -> String {

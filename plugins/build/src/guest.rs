@@ -1,12 +1,14 @@
 //! The plugins that can be built. A new one is a row here and a line in `for_each_plugin!`.
 
 use anyhow::{Result, bail};
+use plugin_kit::language::Language;
 
 pub(crate) struct Guest {
     /// The component's name: its file stem, and so the plugin's id.
     pub(crate) name: &'static str,
-    /// The package of the workspace in `plugins/`, which is also its folder.
+    /// Its folder in `plugins/`; for Rust also the package of the workspace there.
     pub(crate) package: &'static str,
+    pub(crate) language: Language,
     /// One package can be several components, told apart by a feature.
     pub(crate) feature: Option<&'static str>,
     /// Memories of one MiB each that are put into the component beside the guest's own.
@@ -19,7 +21,7 @@ const fn guest(name: &'static str) -> Guest {
 }
 
 const fn made_from(package: &'static str, name: &'static str) -> Guest {
-    Guest { name, package, feature: None, more_memories: 0 }
+    Guest { name, package, language: Language::Rust, feature: None, more_memories: 0 }
 }
 
 const fn with_feature(feature: &'static str, guest: Guest) -> Guest {
@@ -30,8 +32,17 @@ const fn with_memories(more_memories: u32, guest: Guest) -> Guest {
     Guest { more_memories, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 12] = [
+const fn written_in(language: Language, guest: Guest) -> Guest {
+    Guest { language, ..guest }
+}
+
+pub(crate) const GUESTS: [Guest; 17] = [
     guest("words"),
+    written_in(Language::JavaScript, guest("words-js")),
+    written_in(Language::Python, guest("words-python")),
+    written_in(Language::Go, guest("words-go")),
+    written_in(Language::C, guest("words-c")),
+    written_in(Language::Python, guest("outside-python")),
     guest("thumbnail"),
     guest("word-index"),
     guest("link-check"),

@@ -8,14 +8,16 @@ mod memories;
 
 mod digest;
 mod toolchain;
+mod tools;
 
 mod recipe;
 
 pub mod prebuilt;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
+use plugin_kit::language::Language;
 
 pub use guest::ALL;
 
@@ -29,13 +31,23 @@ pub fn build_all() -> Result<Vec<PathBuf>> {
     guest::GUESTS.iter().map(recipe::build).collect()
 }
 
+/// What differs from this process's environment in a shell where the command of a project of `wharf new` finds its tools:
+/// those that the example of its language was built with. They are fetched if they are not there yet.
+///
+/// # Errors
+/// When a tool is missing that cannot be fetched.
+pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
+    recipe::environment(language)
+}
+
 /// Calls a macro with the name of each plugin, `-` written as `_`.
 ///
 /// A test suite says `for_each_plugin!(assert_test_exists)` to make sure that no plugin is without a test:
 ///
 /// ```
 /// fn words() {}
-/// # fn thumbnail() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
+/// # fn outside_python() {} fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
+/// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
 ///     ($name:ident) => {
@@ -48,6 +60,11 @@ pub fn build_all() -> Result<Vec<PathBuf>> {
 macro_rules! for_each_plugin {
     ($each:ident) => {
         $each!(words);
+        $each!(words_js);
+        $each!(words_python);
+        $each!(words_go);
+        $each!(words_c);
+        $each!(outside_python);
         $each!(thumbnail);
         $each!(word_index);
         $each!(link_check);
@@ -74,5 +91,16 @@ mod tests {
         }
         for_each_plugin!(push);
         assert_eq!(names, super::ALL);
+    }
+
+    /// So that a folder without a row cannot be: a row in turn asks each test suite for a test.
+    #[test]
+    fn every_folder_of_plugins_is_built() {
+        let folders = std::fs::read_dir(super::folders::plugins()).expect("plugins/ is there");
+        let folders = folders.map(|entry| entry.expect("a readable entry")).filter(|entry| entry.path().is_dir());
+        for folder in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let is_tool = ["build", "kit", "target"].contains(&folder.as_str());
+            assert!(is_tool || super::guest::GUESTS.iter().any(|guest| guest.package == folder), "{folder} has no row");
+        }
     }
 }

@@ -1,31 +1,27 @@
-//! From a guest's sources to its component.
+//! From a guest's sources to its component: once for all languages, with what each does in a file of its own.
+
+mod project;
+mod rust;
 
 use std::{
-    env,
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use plugin_kit::language::Language;
 
-use crate::{
-    digest, folders,
-    guest::Guest,
-    memories,
-    toolchain::{self, TARGET, Toolchain},
-};
+use crate::{digest, folders, guest::Guest, memories, toolchain, tools};
 
-/// What would make the output depend on who builds. Cargo passes its own variables on to what it runs, tests included.
-const VARIABLES_OF_OTHERS: [&str; 6] = [
-    "RUSTFLAGS",
-    "CARGO_BUILD_TARGET",
-    "CARGO_BUILD_RUSTFLAGS",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "CARGO_INCREMENTAL",
-];
+/// What stands between a guest's sources and its component.
+struct Prepared<'a> {
+    /// The digest of all that is compiled.
+    sources: String,
+    /// Who compiles: two of the same identity make the same bytes of the same sources.
+    identity: String,
+    compile: Box<dyn FnOnce() -> Result<Vec<u8>> + 'a>,
+}
 
 pub(crate) fn build(guest: &Guest) -> Result<PathBuf> {
     build_with(guest, &mut None)
@@ -38,96 +34,46 @@ pub(crate) fn build_with(guest: &Guest, identity: &mut Option<String>) -> Result
     for folder in [&components, &work] {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     }
-    // One builder at a time, over all processes: they would share cargo's output file. The lock goes with the handle.
-    let lock = File::create(work.join("lock")).context("the builder's lock file cannot be made")?;
-    lock.lock().context("the builder's lock cannot be taken")?;
+    let _lock = lock(&work)?;
 
-    let toolchain = toolchain::find()?;
-    identity.replace(toolchain.identity.clone());
+    let prepared = match guest.language {
+        Language::Rust => rust::prepare(guest, &work)?,
+        other => project::prepare(guest, other, &work)?,
+    };
+    let Prepared { sources, identity: by, compile } = prepared;
+    identity.replace(by.clone());
     let component = components.join(format!("{}.wasm", guest.name));
     let note = work.join(format!("{}.built", guest.name));
-    let sources = digest::sources(guest)?;
-    let wanted = |component: &Path| {
-        Ok::<_, anyhow::Error>(format!("{sources}\n{}\n{}\n", toolchain.identity, digest::file(component)?))
-    };
-    if component.exists()
-        && fs::read_to_string(&note).is_ok_and(|noted| wanted(&component).is_ok_and(|now| now == noted))
-    {
+    let wanted = || Ok::<_, anyhow::Error>(format!("{sources}\n{by}\n{}\n", digest::file(&component)?));
+    if component.exists() && fs::read_to_string(&note).is_ok_and(|noted| wanted().is_ok_and(|now| now == noted)) {
         return Ok(component);
     }
-    eprintln!("plugins: building {} with {}", guest.name, toolchain.identity);
-    let output = compile(guest, &toolchain, &work)?;
-    // Beside the destination first: whoever watches the folder sees a whole file or none.
-    let beside = components.join(format!("{}.new", guest.name));
-    let mut bytes =
-        fs::read(&output).with_context(|| format!("{} cannot be read, though cargo made it", output.display()))?;
+    eprintln!("plugins: building {} with {by}", guest.name);
+    let mut bytes = compile()?;
     if guest.more_memories > 0 {
         memories::append(&mut bytes, guest.more_memories)?;
     }
+    // Beside the destination first: whoever watches the folder sees a whole file or none.
+    let beside = components.join(format!("{}.new", guest.name));
     fs::write(&beside, bytes).with_context(|| format!("{} cannot be written", beside.display()))?;
     fs::rename(&beside, &component).with_context(|| format!("{} cannot be put in place", component.display()))?;
-    fs::write(&note, wanted(&component)?).with_context(|| format!("{} cannot be written", note.display()))?;
+    fs::write(&note, wanted()?).with_context(|| format!("{} cannot be written", note.display()))?;
     Ok(component)
 }
 
-fn compile(guest: &Guest, toolchain: &Toolchain, work: &Path) -> Result<PathBuf> {
-    // The sources must be there before their paths can be remapped.
-    cargo(toolchain, work).args(["fetch", "--locked", "--target", TARGET]).run("fetch the guests' dependencies")?;
-    let mut command = cargo(toolchain, work);
-    command.env("CARGO_ENCODED_RUSTFLAGS", remapped_paths()?);
-    command.args(["build", "--release", "--locked", "--target", TARGET, "--package", guest.package]);
-    if let Some(feature) = guest.feature {
-        command.args(["--features", feature]);
-    }
-    command.run(&format!("build the plugin {}", guest.name))?;
-    Ok(work.join(TARGET).join("release").join(format!("{}.wasm", guest.package.replace('-', "_"))))
+/// One builder at a time, over all processes: they share tools and cargo's output file. The lock goes with the handle.
+fn lock(work: &Path) -> Result<File> {
+    let lock = File::create(work.join("lock")).context("the builder's lock file cannot be made")?;
+    lock.lock().context("the builder's lock cannot be taken")?;
+    Ok(lock)
 }
 
-fn cargo(toolchain: &Toolchain, work: &Path) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(folders::plugins()).env("RUSTC", &toolchain.rustc).env("CARGO_TARGET_DIR", work);
-    for name in VARIABLES_OF_OTHERS {
-        command.env_remove(name);
-    }
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PROFILE_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Flags that keep the machine's paths out of the panic messages and line tables of a component.
-fn remapped_paths() -> Result<OsString> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let registries = home.context("there is no home directory; set CARGO_HOME")?.join("registry/src");
-    let mut folders = vec![(folders::root().to_path_buf(), "/wharf")];
-    // A registry's folder is named after where it was fetched from.
-    for registry in fs::read_dir(&registries).into_iter().flatten().flatten() {
-        folders.push((registry.path(), "/crates"));
-    }
-    let mut flags = OsString::new();
-    for (from, to) in folders {
-        if !flags.is_empty() {
-            flags.push("\x1f");
-        }
-        flags.push("--remap-path-prefix=");
-        flags.push(from);
-        flags.push("=");
-        flags.push(to);
-    }
-    Ok(flags)
-}
-
-trait Run {
-    fn run(&mut self, purpose: &str) -> Result<()>;
-}
-
-impl Run for Command {
-    /// Cargo's own messages go to the terminal: a first build takes a minute, and its errors need no second telling.
-    fn run(&mut self, purpose: &str) -> Result<()> {
-        let status = self.status().with_context(|| format!("cargo does not start, so it cannot {purpose}"))?;
-        if !status.success() {
-            bail!("cargo could not {purpose}: see its messages above");
-        }
-        Ok(())
+pub(crate) fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
+    let work = folders::target().join("guests");
+    fs::create_dir_all(&work).with_context(|| format!("{} cannot be made", work.display()))?;
+    let _lock = lock(&work)?;
+    match language {
+        Language::Rust => Ok(vec![("RUSTC".into(), toolchain::find()?.rustc.into())]),
+        other => tools::shell(other, project::requirements(other))?.environment(),
     }
 }

@@ -46,11 +46,8 @@ async fn files_that_are_no_components() {
         ),
         (b"\0asm", "the file is cut off after its first bytes"),
         (b"\0asm\x02\0\0\0", "it is WebAssembly of a version that this host does not know: [02, 00, 00, 00]"),
-        (
-            b"\0asm\x01\0\0\0",
-            "it is a core module, not a component\n    wrap it: `wasm-tools component new FILE -o OUT.wasm`",
-        ),
-        (&core, "wrap it: `wasm-tools component new FILE --adapt wasi_snapshot_preview1=ADAPTER -o OUT.wasm`"),
+        (b"\0asm\x01\0\0\0", "it is a core module, not a component\n    wrap it: `wharf pack FILE -o OUT.wasm`"),
+        (&core, "wrap it: `wharf pack FILE -o OUT.wasm`"),
         (b"\0asm\x0d\0\x01\0\xff\xff", "it is not valid WebAssembly: "),
     ];
     for (bytes, says) in cases {

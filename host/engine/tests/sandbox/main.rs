@@ -8,5 +8,6 @@ mod stops;
 mod fairness;
 mod outside;
 mod broadcasts;
+mod languages;
 mod loading;
 mod explained;

@@ -108,7 +108,13 @@ fn text(file: &Path, checked: &Checked) -> String {
                     .map(|task| format!("  task {}", task_text(&task_document(task)).replace('\n', "\n  "))),
             );
         }
-        None => lines.push(format!("{}: it would be refused", file.display())),
+        None => {
+            lines.push(format!("{}: it would be refused", file.display()));
+            // Which tool to look at.
+            if !checked.makers.is_empty() {
+                lines.push(format!("  made by {}", checked.makers.join(", ")));
+            }
+        }
     }
     lines.extend(
         checked.problems.iter().map(|problem| format!("  problem: {}", problem.to_string().replace('\n', "\n  "))),
@@ -133,6 +139,7 @@ fn document(file: &Path, checked: &Checked) -> Value {
         "is-async": checked.is_async,
         "imports": checked.imports,
         "exports": checked.exports,
+        "made-by": checked.makers,
         "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| task_document(&receive.task)),

@@ -16,6 +16,9 @@ mod settings;
 mod local;
 mod check;
 mod call;
+mod new;
+mod bindings;
+mod pack;
 mod log;
 mod narrate;
 mod serve;
@@ -49,6 +52,12 @@ enum Command {
     Call(call::Call),
     /// Say what would happen if a file were put into the plugin folder
     Check(check::Check),
+    /// Make a folder with a first plugin in it
+    New(new::New),
+    /// Write the contract in C or Go
+    Bindings(bindings::Bindings),
+    /// Make a component of a core module
+    Pack(pack::Pack),
     /// Enqueue jobs on a running host, look at them, follow them
     #[command(subcommand)]
     Job(jobs::Command),
@@ -135,12 +144,19 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         output::print_bytes(&script)?;
         return Ok(Exit::Done);
     }
+    let json = line.everywhere.json;
+    // These need no settings, and must not stumble over those of the folder that they are called in.
+    match line.command {
+        Command::New(new) => return new.run(json),
+        Command::Bindings(bindings) => return bindings.run(),
+        Command::Pack(pack) => return pack.run(),
+        _ => {}
+    }
     let wrong = |problems: crate::config::Problems| Ending::usage(problems.to_string());
     let around = Surroundings::of_this_process();
     let mut given = Given::read(&flags(&line)?, &around).map_err(wrong)?;
     let settings = Settings::ready(&mut given, &around).map_err(wrong)?;
     let client = || Client::new(&settings.host, settings.token.clone());
-    let json = line.everywhere.json;
     match line.command {
         Command::Serve(_) => serve::serve(&settings),
         Command::Call(call) => call.run(&settings, json),
@@ -151,6 +167,8 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         Command::Limit(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Config => settings::show(&given, json),
+        // Done above.
+        Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(Exit::Done),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(Exit::Done),
     }
 }

@@ -1,0 +1,130 @@
+//! What each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one after the other,
+//! as a multiple of Rust's in the same run.
+//!
+//! `cargo bench --workspace --bench languages`
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use wharf_core::bounds;
+use wharf_core::job::Stream;
+use wharf_core::outcome::Outcome;
+use wharf_core::rollcall::Reply;
+use wharf_engine::{
+    Allowance, Asked, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings,
+};
+
+/// The first is what the others are measured against.
+const PLUGINS: [&str; 5] = ["words", "words-c", "words-go", "words-js", "words-python"];
+const ROUNDS: usize = 9;
+/// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
+const ATTEMPTS: usize = 100;
+const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
+
+struct Deaf;
+
+impl Attending for Deaf {
+    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
+    fn log(&self, _: Stream, _: String) {}
+    fn log_dropped(&self, _: u64) {}
+    fn progress(&self, _: f32, _: String) {}
+    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> Ended {
+    let asked = Asked::Job {
+        id: "0000000000001".to_owned(),
+        task: "count".to_owned(),
+        key: None,
+        payload: Arc::clone(payload),
+        attempt: 1,
+    };
+    let call = Call { asked, allowance: Allowance::of(&plugin.manifest.tasks["count"]) };
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
+    assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
+    ended
+}
+
+fn engine(cache: &std::path::Path) -> Arc<Engine> {
+    let settings = Settings {
+        attempts: bounds::ATTEMPTS_DEFAULT,
+        broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
+        guest_threads: 2,
+        cache_dir: cache.to_owned(),
+        compile: Compile::Here,
+    };
+    Engine::new(settings).unwrap()
+}
+
+async fn load(engine: &Arc<Engine>, name: &str, bytes: &Arc<[u8]>) -> (Arc<Plugin>, Duration) {
+    let begun = Instant::now();
+    let plugin = engine.load(name.parse().unwrap(), Arc::clone(bytes), &PluginSettings::default(), &|_| {}).await;
+    (plugin.unwrap_or_else(|error| panic!("{name}: {error}")), begun.elapsed())
+}
+
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort();
+    all[all.len() / 2]
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("c");
+    let components: Vec<Arc<[u8]>> =
+        PLUGINS.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
+    let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
+    runtime.block_on(async {
+        // Whoever comes first would also pay for the engine's own start.
+        let (cold, warm) = (engine(&cache), engine(&cache));
+        let mut loaded = Vec::new();
+        for (name, bytes) in PLUGINS.iter().zip(&components) {
+            let (_, compiling) = load(&cold, name, bytes).await;
+            let (plugin, cached) = load(&warm, name, bytes).await;
+            loaded.push((plugin, compiling, cached));
+        }
+        let mut walls = vec![Vec::new(); PLUGINS.len()];
+        let mut memory = vec![0; PLUGINS.len()];
+        for round in 0..=ROUNDS {
+            for (place, (plugin, ..)) in loaded.iter().enumerate() {
+                let mut all = Vec::new();
+                for _ in 0..ATTEMPTS {
+                    let begun = Instant::now();
+                    let ended = attempt(&warm, plugin, &payload).await;
+                    all.push(begun.elapsed());
+                    memory[place] = ended.bill.memory_peak_bytes;
+                }
+                // The first round warms the pools.
+                if round > 0 {
+                    walls[place].push(median(all));
+                }
+            }
+        }
+        let walls: Vec<Duration> = walls.into_iter().map(median).collect();
+        println!(
+            "{:<14}{:>11}{:>12}{:>12}{:>12}{:>9}{:>13}",
+            "plugin", "size KiB", "compile ms", "cached ms", "attempt µs", "ratio", "memory KiB"
+        );
+        for (place, name) in PLUGINS.iter().enumerate() {
+            let (_, compiling, cached) = &loaded[place];
+            println!(
+                "{name:<14}{:>11}{:>12.0}{:>12.1}{:>12.0}{:>8.1}x{:>13}",
+                components[place].len() / 1024,
+                compiling.as_secs_f64() * 1e3,
+                cached.as_secs_f64() * 1e3,
+                walls[place].as_secs_f64() * 1e6,
+                walls[place].as_secs_f64() / walls[0].as_secs_f64(),
+                memory[place] / 1024,
+            );
+        }
+    });
+}

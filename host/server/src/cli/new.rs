@@ -1,0 +1,44 @@
+//! `wharf new`: a first project in one of the languages.
+
+use std::path::Path;
+
+use clap::Args;
+use plugin_kit::language::Language;
+use plugin_kit::project::{self, NotMade};
+use serde_json::json;
+
+use super::ending::{Ending, Exit};
+use super::output::{print_json, print_line};
+
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// The plugin's name, and that of the folder that is made
+    name: String,
+    /// rust, javascript, python, go or c
+    #[arg(long, short)]
+    language: Language,
+}
+
+impl New {
+    pub(crate) fn run(self, json: bool) -> anyhow::Result<Exit> {
+        let (name, language) = (&self.name, self.language);
+        let folder = Path::new(name);
+        if let Err(error) = project::create(folder, language, name) {
+            return match error {
+                NotMade::Name(..) | NotMade::Exists(_) => Err(Ending::usage(error.to_string()).into()),
+                NotMade::Write(..) => Err(error.into()),
+            };
+        }
+        let (build, component) = (language.command(), format!("{name}/{name}.wasm"));
+        if json {
+            print_json(
+                &json!({"folder": name, "language": language.name(), "build": format!("cd {name} && {build}"), "component": component}),
+            )?;
+        } else {
+            print_line(&format!("{name}/ has a plugin that counts words, in {language}. Build it with"))?;
+            print_line(&format!("\n    (cd {name} && {build})\n"))?;
+            print_line(&format!("and see what a host would make of it with `wharf check {component}`."))?;
+        }
+        Ok(Exit::Done)
+    }
+}

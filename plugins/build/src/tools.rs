@@ -1,0 +1,130 @@
+//! The compilers of the other languages: npm and Python are the machine's own, the rest comes from PyPI at a pinned version,
+//! once, into `target/guests/tools`. With them there, nothing is fetched.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use plugin_kit::language::Language;
+
+use crate::folders;
+
+/// A shell in which the command of a language's project finds what it needs.
+pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
+    let tools = folders::target().join("guests/tools");
+    fs::create_dir_all(&tools).with_context(|| format!("{} cannot be made", tools.display()))?;
+    let mut shell = Shell { path: Vec::new(), variables: Vec::new() };
+    match language {
+        Language::JavaScript => {
+            needs("node", "Node.js 18 or later", "apt-get install nodejs npm")?;
+            needs("npm", "npm", "apt-get install npm")?;
+            // What the lock file names is there after the first run: then npm asks nobody.
+            for (name, value) in
+                [("audit", "false"), ("fund", "false"), ("update_notifier", "false"), ("prefer_offline", "true")]
+            {
+                shell.variables.push((format!("npm_config_{name}").into(), value.into()));
+            }
+        }
+        Language::Python => shell.path.push(from_pypi(&tools, requirements)?.join("bin")),
+        Language::Go => {
+            shell.path.push(from_pypi(&tools, requirements)?.join("bin"));
+            shell.variables.push(("GOCACHE".into(), tools.join("go-cache").into()));
+            // This very version, and no module from elsewhere.
+            for (name, value) in [("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOFLAGS", "-mod=mod")] {
+                shell.variables.push((name.into(), value.into()));
+            }
+        }
+        Language::C => {
+            let bin = from_pypi(&tools, requirements)?.join("bin");
+            // PyPI's zig is a module of Python; the command that people have is called zig.
+            script(&bin.join("zig"), &format!("exec '{}' -m ziglang \"$@\"", bin.join("python").display()))?;
+            shell.path.push(bin);
+            for name in ["ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"] {
+                shell.variables.push((name.into(), tools.join("zig-cache").into()));
+            }
+        }
+        Language::Rust => {}
+    }
+    Ok(shell)
+}
+
+pub(crate) struct Shell {
+    path: Vec<PathBuf>,
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl Shell {
+    /// Looks into this folder for commands first.
+    pub(crate) fn with_path(mut self, folder: PathBuf) -> Shell {
+        self.path.insert(0, folder);
+        self
+    }
+
+    /// The variables that differ from those of this process.
+    pub(crate) fn environment(&self) -> Result<Vec<(OsString, OsString)>> {
+        let before = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(self.path.iter().cloned().chain(std::env::split_paths(&before)))
+            .context("a folder with a colon in its name cannot be on PATH")?;
+        let mut all = self.variables.clone();
+        all.push(("PATH".into(), path));
+        Ok(all)
+    }
+
+    /// Runs a command line in a folder. What it says is shown only if it fails.
+    pub(crate) fn run(&self, line: &str, folder: &Path, purpose: &str) -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(folder).envs(self.environment()?).stdin(Stdio::null());
+        run(&mut command, purpose)
+    }
+}
+
+/// An executable script of one line.
+pub(crate) fn script(path: &Path, line: &str) -> Result<()> {
+    let made = fs::write(path, format!("#!/bin/sh\n{line}\n"))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
+    made.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn needs(program: &str, what: &str, how: &str) -> Result<()> {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    bail!("{what} is missing, for the command `{program}`\nTo get it on Debian: {how}")
+}
+
+/// An environment of Python's with these packages in it.
+fn from_pypi(tools: &Path, requirements: &str) -> Result<PathBuf> {
+    let name: String =
+        requirements.trim().chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let (ready, there) = (tools.join(&name), tools.join(format!("{name}.ready")));
+    if there.exists() {
+        return Ok(ready);
+    }
+    needs("python3", "Python 3.10 or later", "apt-get install python3 python3-venv")?;
+    eprintln!("plugins: fetching {} from PyPI, once", requirements.trim());
+    // Its scripts name their own place, so that it is made where it stays, and marked when it is whole.
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(&ready);
+    run(&mut venv, "make an environment of Python's (on Debian: apt-get install python3-venv)")?;
+    let mut pip = Command::new(ready.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(requirements.split_whitespace());
+    run(&mut pip, &format!("fetch {} from PyPI", requirements.trim()))?;
+    fs::write(&there, "").with_context(|| format!("{} cannot be written", there.display()))?;
+    Ok(ready)
+}
+
+fn run(command: &mut Command, purpose: &str) -> Result<()> {
+    let output =
+        command.output().with_context(|| format!("could not {purpose}: {:?} does not start", command.get_program()))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("could not {purpose}:\n{}", String::from_utf8_lossy(&said).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! A first project in each language: the very files of the examples in `plugins/`, with another name.
+
+mod files;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::contract;
+use crate::language::Language;
+
+pub use files::of as files_of;
+
+/// Longer names make paths and lines that nobody can read.
+const NAME_CHARS_MAX: usize = 40;
+
+/// Why no project was made.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMade {
+    #[error("`{0}` cannot be a plugin's name: {1}")]
+    Name(String, &'static str),
+    #[error("{} is there already; nothing was changed", .0.display())]
+    Exists(PathBuf),
+    #[error("could not write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+}
+
+/// Makes the folder `folder` with a project of this name in it.
+///
+/// # Errors
+/// When the name will not do, the folder is there already, or it cannot be written. What was begun is then removed.
+pub fn create(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
+    check_name(name)?;
+    fs::create_dir(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => NotMade::Exists(folder.to_owned()),
+        _ => NotMade::Write(folder.to_owned(), error),
+    })?;
+    write(folder, language, name).inspect_err(|_| {
+        // The folder is this call's own.
+        let _ = fs::remove_dir_all(folder);
+    })
+}
+
+/// Writes a project's files into a folder that is there.
+pub fn write(folder: &Path, language: Language, name: &str) -> Result<(), NotMade> {
+    let put = |path: &str, text: &str| {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        let written = fs::create_dir_all(parent).and_then(|()| fs::write(&path, text));
+        written.map_err(|error| NotMade::Write(path, error))
+    };
+    for (path, text) in files::of(language) {
+        put(path, &named(language, path, text, name))?;
+    }
+    for (file, text) in contract::FILES.into_iter().filter(|_| language.contract_folder().is_some()) {
+        put(&format!("{}/{file}", language.contract_folder().unwrap_or_default()), text)?;
+    }
+    Ok(())
+}
+
+/// A plugin's name is its file's, its id on the host, and a package's in five languages.
+fn check_name(name: &str) -> Result<(), NotMade> {
+    let wrong = |why| Err(NotMade::Name(name.to_owned(), why));
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return wrong("it must begin with a small letter");
+    }
+    if let Some(_other) = name.chars().find(|c| !c.is_ascii_lowercase() && !c.is_ascii_digit() && *c != '-') {
+        return wrong("it may have small letters, digits and hyphens, such as `my-plugin`");
+    }
+    if name.ends_with('-') {
+        return wrong("it must not end with a hyphen");
+    }
+    if name.len() > NAME_CHARS_MAX {
+        return wrong("it may have 40 characters at most");
+    }
+    Ok(())
+}
+
+/// Puts the name where the example's stands. `words` alone is also a word of Rust's source, so there the places are named.
+fn named(language: Language, path: &str, text: &str, name: &str) -> String {
+    match (language, path) {
+        (Language::Rust, "src/lib.rs") => text.replace(r#"path: "../../wit""#, r#"path: "wit""#),
+        (Language::Rust, _) => text
+            .replace("name = \"words\"", &format!("name = \"{name}\""))
+            .replace("words.wasm", &format!("{name}.wasm"))
+            .replace("words/count", &format!("{name}/count"))
+            .replace("# words\n", &format!("# {name}\n")),
+        (language, _) => text.replace(language.example(), name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

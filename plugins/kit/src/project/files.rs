@@ -1,0 +1,41 @@
+//! The files of the examples. A test holds that none of a folder is left out.
+
+use crate::language::Language;
+
+/// A path within the project, and what stands there.
+type File = (&'static str, &'static str);
+
+macro_rules! example {
+    ($folder:literal: $($path:literal)*) => {
+        &[$(($path, include_str!(concat!("../../../", $folder, "/", $path)))),*]
+    };
+}
+
+// The example is a member of a workspace, which a project of its own is not.
+const RUST: &[File] = &[
+    ("Cargo.toml", include_str!("../rust/Cargo.toml.txt")),
+    ("build.sh", include_str!("../rust/build.sh")),
+    (".gitignore", include_str!("../rust/gitignore")),
+    ("src/lib.rs", include_str!("../../../words/src/lib.rs")),
+    ("manifest.toml", include_str!("../../../words/manifest.toml")),
+    ("README.md", include_str!("../../../words/README.md")),
+];
+const JAVASCRIPT: &[File] = example!("words-js":
+    ".gitignore" "README.md" "manifest.js" "package-lock.json" "package.json" "system.js" "utf8.js" "wit/world.wit" "words.js");
+const PYTHON: &[File] =
+    example!("words-python": ".gitignore" "README.md" "app.py" "build.sh" "manifest.toml" "requirements.txt");
+const GO: &[File] = example!("words-go":
+    ".gitignore" "README.md" "build.sh" "go.mod" "manifest.toml" "requirements.txt" "words.go");
+const C: &[File] = example!("words-c":
+    ".gitignore" "README.md" "build.sh" "json.c" "json.h" "manifest.toml" "requirements.txt" "words.c");
+
+/// The files of a language's example.
+pub fn of(language: Language) -> &'static [File] {
+    match language {
+        Language::Rust => RUST,
+        Language::JavaScript => JAVASCRIPT,
+        Language::Python => PYTHON,
+        Language::Go => GO,
+        Language::C => C,
+    }
+}

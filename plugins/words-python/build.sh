@@ -1,0 +1,9 @@
+#!/bin/sh
+# Builds words-python.wasm. Needs Python 3.10 or later; what requirements.txt names is fetched into .venv, once.
+set -eu
+cd "$(dirname "$0")"
+if ! command -v componentize-py >/dev/null; then
+  [ -x .venv/bin/componentize-py ] || { python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt; }
+  PATH=$PWD/.venv/bin:$PATH
+fi
+componentize-py --wit-path wit --world plugin componentize app -o words-python.wasm
