@@ -28,6 +28,7 @@ pub(crate) struct Setup {
     settings: String,
     token: Option<String>,
     store: Option<PathBuf>,
+    database: Option<String>,
 }
 
 impl Setup {
@@ -60,6 +61,12 @@ impl Setup {
         self
     }
 
+    /// Keeps the jobs at this address, in place of a file of its own.
+    pub(crate) fn database(mut self, address: &str) -> Setup {
+        self.database = Some(address.to_owned());
+        self
+    }
+
     #[track_caller]
     pub(crate) fn start(self) -> Host {
         let dir = TempDir::new().expect("a temporary folder");
@@ -71,10 +78,10 @@ impl Setup {
         // One cache for all tests: what is compiled once is not compiled again.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
         let token = self.token.as_ref().map(|t| format!("token = \"{t}\"\n")).unwrap_or_default();
-        let store = self.store.as_deref().unwrap_or(dir.path()).join("wharf.db");
+        let file = self.store.as_deref().unwrap_or(dir.path()).join("wharf.db");
+        let store = self.database.unwrap_or_else(|| format!("sqlite:{}", file.display()));
         let top = format!(
-            "{token}listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\nplugins-dir = \"{}\"\ncache-dir = \"{}\"\n",
-            store.display(),
+            "{token}listen = \"127.0.0.1:0\"\nstore = \"{store}\"\nplugins-dir = \"{}\"\ncache-dir = \"{}\"\n",
             plugins.display(),
             cache.display(),
         );

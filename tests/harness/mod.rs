@@ -4,8 +4,10 @@ mod client;
 mod eventually;
 mod guests;
 mod host;
+mod postgres;
 
 pub(crate) use client::{Client, Event, Reply};
 pub(crate) use eventually::eventually;
 pub(crate) use guests::{component, photo};
 pub(crate) use host::{Host, Setup, wharf};
+pub(crate) use postgres::{Postgres, shared_address};

@@ -51,7 +51,6 @@ pub(crate) struct Postgres {
     answers: BufReader<std::process::ChildStdout>,
 }
 
-#[expect(dead_code, reason = "each of the tests that share this file uses some of it")]
 impl Postgres {
     /// Starts a server that is this caller's own. With `durable` it waits for the disk, as in real use.
     pub(crate) fn start(durable: bool) -> Postgres {
@@ -93,6 +92,11 @@ impl Postgres {
     /// The address, with a schema that nobody else uses.
     pub(crate) fn address(&self) -> String {
         fresh(&self.address)
+    }
+
+    /// The address for a role and a schema that are there.
+    pub(crate) fn address_of(&self, role: &str, schema: &str) -> String {
+        format!("{}?schema={schema}", self.address.replacen("//wharf@", &format!("//{role}@"), 1))
     }
 
     /// Runs statements, and returns what they answered, a line for each row.

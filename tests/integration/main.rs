@@ -4,8 +4,13 @@
 mod harness;
 
 mod bad_input;
+#[path = "../chaos/mod.rs"]
+mod chaos;
+
 mod broadcasts;
 mod cli;
+mod cluster_broadcasts;
+mod cluster;
 mod durable_broadcasts;
 mod faces;
 mod jobs;

@@ -14,5 +14,6 @@ pub mod lease;
 pub mod job;
 pub mod lifecycle;
 pub mod rollcall;
+pub mod letter;
 pub mod admission;
 pub mod planner;

@@ -2,6 +2,7 @@
 
 use crate::ids::{NodeId, PluginId};
 use crate::time::Timestamp;
+use crate::topic::Pattern;
 
 /// One running host, as it announced itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,4 +29,6 @@ pub struct Carried {
     pub version: String,
     /// Of its file: where two nodes differ here, they run different code.
     pub digest: String,
+    /// What it subscribes to there.
+    pub topics: Vec<Pattern>,
 }

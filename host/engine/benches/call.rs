@@ -252,28 +252,6 @@ fn main() {
     });
     let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
 
-    if let Ok(mode) = std::env::var("MODE") {
-        for _ in 0..30 {
-            let cost = measure(ATTEMPTS, || match mode.as_str() {
-                "bare" => in_flight(&runtime, IN_FLIGHT, ATTEMPTS, || {
-                    let pre = Arc::clone(&pre);
-                    async move { at_the_floor(&pre).await }
-                }),
-                "across" => in_flight(&runtime, IN_FLIGHT, ATTEMPTS, || {
-                    let (pre, others) = (Arc::clone(&pre), others.handle().clone());
-                    async move { others.spawn(async move { at_the_floor(&pre).await }).await.unwrap() }
-                }),
-                _ => in_flight(&runtime, IN_FLIGHT, ATTEMPTS, || {
-                    let (engine, plugin, payload) = (Arc::clone(&engine), Arc::clone(&plugin), Arc::clone(&payload));
-                    async move { through_the_engine(&engine, &plugin, &payload).await }
-                }),
-            });
-            print!("{:?}/{:?} ", cost.wall, cost.cpu);
-        }
-        println!();
-        return;
-    }
-
     for (name, at_once, attempts) in [("one after the other", 1, ATTEMPTS / 8), ("64 in flight", IN_FLIGHT, ATTEMPTS)] {
         let (mut floors, mut handed, mut engines) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=ROUNDS {

@@ -19,7 +19,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()
 
 impl monotonic_clock::Host for Sandbox {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(nanos(self.made.elapsed()))
+        Ok(nanos(self.began.elapsed()))
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
@@ -27,7 +27,7 @@ impl monotonic_clock::Host for Sandbox {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.subscribe_duration(when.saturating_sub(nanos(self.made.elapsed())))
+        self.subscribe_duration(when.saturating_sub(nanos(self.began.elapsed())))
     }
 
     fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {

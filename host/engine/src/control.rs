@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use wharf_core::outcome::{Clock, Interruption};
 
 use crate::call::Allowance;
+use crate::meter::Meter;
 
 /// Shared between the attempt and whoever runs it. Clones hold the same string.
 #[derive(Clone)]
@@ -47,6 +48,9 @@ struct Shared {
     lasting: AtomicBool,
     /// The guest waits in a host call that may wait for others: no stall of its own.
     excused: AtomicBool,
+    /// Its last turn ended since the guest's tick was over, not since it waits.
+    gave_way: AtomicBool,
+    meter: Meter,
     ending: OnceLock<Ending>,
     guest: AtomicWaker,
     changed: Notify,
@@ -70,6 +74,8 @@ impl Control {
             last_sign: AtomicU64::new(0),
             lasting: AtomicBool::new(false),
             excused: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
+            meter: Meter::default(),
             ending: OnceLock::new(),
             guest: AtomicWaker::new(),
             changed: Notify::new(),
@@ -114,6 +120,18 @@ impl Control {
             self.end(lease_lost());
         }
         self.0.ending.get()
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    pub(crate) fn gives_way(&self, gives_way: bool) {
+        self.0.gave_way.store(gives_way, Ordering::Relaxed);
+    }
+
+    pub(crate) fn gave_way(&self) -> bool {
+        self.0.gave_way.load(Ordering::Relaxed)
     }
 
     /// Who is to be woken when the attempt is ended.

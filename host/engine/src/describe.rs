@@ -1,7 +1,7 @@
 //! Asks a plugin what it is: once, at load, in a sandbox from which nothing can be reached.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,11 +19,11 @@ use crate::grants::PluginSettings;
 use crate::linked::Linked;
 use crate::log::Log;
 use crate::memory::Denied;
-use crate::meter::{Meter, Metered};
 use crate::problem::Problem;
 use crate::report::{self, Parts};
 use crate::run::{self, NoRoom};
 use crate::sandbox::{Furnishing, Sandbox};
+use crate::turns::Turns;
 use crate::watch::Watch;
 
 /// There is no job: nothing can be sent, nobody hears.
@@ -74,7 +74,6 @@ pub(crate) async fn describe(
         allowance: allowance.clone(),
         log: log.clone(),
         home: home.clone(),
-        received: Arc::new(AtomicU64::new(0)),
     };
     let sandbox = match Sandbox::new(furnishing, control.begin()) {
         Ok(sandbox) => sandbox,
@@ -82,9 +81,6 @@ pub(crate) async fn describe(
     };
     let mut store = Store::new(linked.pre.engine(), sandbox);
     run::bound(&mut store);
-    let meter = Meter::new(allowance.cpu);
-    let (its_meter, its_control) = (Arc::clone(&meter), control.clone());
-    store.epoch_deadline_callback(move |_| its_meter.tick(&its_control));
 
     let mut has_begun = false;
     let guest = async {
@@ -92,9 +88,11 @@ pub(crate) async fn describe(
         has_begun = true;
         linked.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };
-    let watch = Watch::new(home, control.clone(), allowance);
-    let came = Metered { inner: Box::pin(guest), meter, control: control.clone(), watch: &watch }.await;
-    drop(watch);
+    let came = {
+        let watch = Watch::new(&home, &control, &allowance);
+        let (inner, control, watch, cpu) = (pin!(guest), &control, &watch, allowance.cpu);
+        Turns { inner, control, watch, cpu }.await
+    };
     log.finish();
     match came {
         Some(Ok(text)) => Ok(Ok(text)),

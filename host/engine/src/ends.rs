@@ -35,8 +35,8 @@ pub(crate) fn hold(end: impl FnOnce() + 'static) {
 }
 
 /// What has waited long enough is told. Called before each turn of a guest.
-pub(crate) fn tell_old() {
-    if HELD.with_borrow(|held| held.since.is_some_and(|since| since.elapsed() >= HELD_MAX)) {
+pub(crate) fn tell_old(now: Instant) {
+    if HELD.with_borrow(|held| held.since.is_some_and(|since| now.saturating_duration_since(since) >= HELD_MAX)) {
         tell();
     }
 }

@@ -23,7 +23,7 @@ use crate::ends;
 use crate::imports;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind, Pool};
-use crate::run::Run;
+use crate::run::{self, Run};
 use crate::sandbox::Sandbox;
 use crate::share::{Admission, Share, Shares, Sizes};
 use crate::ticker::Ticker;
@@ -170,6 +170,10 @@ impl Engine {
         }
     }
 
+    fn guests(&self) -> &Runtime {
+        self.guests.as_ref().expect("taken only when dropped")
+    }
+
     /// Runs `future` where guests run, with the tick on.
     pub(crate) fn spawn_guest<F>(self: &Arc<Self>, future: F) -> tokio::task::JoinHandle<F::Output>
     where
@@ -177,8 +181,7 @@ impl Engine {
         F::Output: Send + 'static,
     {
         let engine = Arc::clone(self);
-        let guests = self.guests.as_ref().expect("taken only when dropped");
-        guests.spawn(async move {
+        self.guests().spawn(async move {
             let ticking = engine.ticker.running();
             let output = future.await;
             drop(ticking);
@@ -206,13 +209,16 @@ impl Engine {
         if let Some(deadline) = call.allowance.deadline {
             control.trust_at_first(deadline);
         }
-        let began = Instant::now();
-        let home = self.home.clone();
-        let watch = Watch::new(home.clone(), control.clone(), call.allowance.clone());
-        let run = Run { plugin, call, attending, control, home, watch, began };
-        let attempt = AssertUnwindSafe(Arc::clone(self).attempt(run, admission)).catch_unwind();
-        drop(self.spawn_guest(async move {
+        let engine = Arc::clone(self);
+        drop(self.guests().spawn(async move {
+            let ticking = engine.ticker.running();
+            let began = Instant::now();
+            let run = Run { plugin, call, attending, control, home: engine.home.clone() };
+            // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
+            let attempt = Box::pin(AssertUnwindSafe(engine.attempt(&run, admission)).catch_unwind());
             let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
+            // Whoever hears of the end finds nothing of the attempt left.
+            drop((ticking, run));
             ends::hold(move || ended(end));
         }));
     }
@@ -266,31 +272,35 @@ impl Engine {
         self.room.notify_waiters();
     }
 
-    async fn attempt(self: Arc<Self>, mut run: Run, admission: Admission) -> Ended {
+    async fn attempt(&self, run: &Run, admission: Admission) -> Ended {
+        let Run { control, call, home, .. } = run;
+        let watch = Watch::new(home, control, &call.allowance);
+        let mut began = control.begin();
         for _ in 0..ROOM_LOOKS_MAX {
-            run.began = run.control.begin();
-            if let Ok(ended) = run.once().await {
+            if let Ok(ended) = run.once(began, &watch).await {
                 drop(admission);
                 self.tell_room();
                 return ended;
             }
-            run.control.wait_for_room();
-            run.watch.begin();
+            control.wait_for_room();
+            watch.begin();
             self.wait_for_room().await;
-            match run.control.ending() {
+            match control.ending() {
                 None => {}
-                Some(Ending::Cancelled) => return run.ended(Outcome::Cancelled, Bill::default()),
+                Some(Ending::Cancelled) => return run::ended(began, Outcome::Cancelled, Bill::default()),
                 Some(Ending::Stopped(why, report)) => {
-                    return run.ended(Outcome::Interrupted(*why, report.clone()), Bill::default());
+                    let outcome = Outcome::Interrupted(*why, report.clone());
+                    return run::ended(began, outcome, Bill::default());
                 }
                 // A clock that ran out while nothing ran is not the attempt's fault.
                 Some(_) => break,
             }
+            began = control.begin();
         }
         let why =
             "no sandbox could be had in time: other attempts hold all memories and tables; set fewer attempts at once"
                 .to_owned();
-        run.ended(Outcome::Interrupted(Interruption::Host, why), Bill::default())
+        run::ended(began, Outcome::Interrupted(Interruption::Host, why), Bill::default())
     }
 }
 

@@ -11,8 +11,8 @@ use wharf_core::bounds;
 use crate::call::GuestJob;
 use crate::clocks;
 use crate::control::Ending;
-use crate::meter::Stopped;
 use crate::sandbox::Sandbox;
+use crate::turns::Stopped;
 
 wasmtime::component::bindgen!({
     path: "../../wit",
@@ -148,7 +148,7 @@ impl broadcasts::Host for Sandbox {
         drop(excused);
         let mut room = Room::new();
         let crossed = answered.map(|replies| replies.into_iter().map(|reply| room.cross(reply)).collect());
-        self.received(room.taken());
+        self.control.meter().receive(room.taken());
         Ok(crossed)
     }
 }

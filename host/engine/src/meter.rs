@@ -1,64 +1,49 @@
-//! Guest time, exactly: the processor's time that polls of an attempt take. What it waits for the host is not counted,
+//! Guest time, exactly: the processor's time that turns of an attempt take. What it waits for the host is not counted,
 //! nor what its thread waits for the processor: a busy machine makes no attempt look greedy.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::UpdateDeadline;
-use wharf_core::outcome::Clock;
 
-use crate::control::{Control, Ending};
-use crate::ends;
-use crate::watch::Watch;
-
-/// Raised in the guest at its next tick after it was ended, so that the report can say where it was.
-#[derive(Debug, thiserror::Error)]
-#[error("the attempt was ended by its host")]
-pub(crate) struct Stopped;
-
-/// The guest time of one attempt. Only the thread that polls it writes.
+/// What one attempt has used. Only the thread that runs it writes its time.
+#[derive(Default)]
 pub(crate) struct Meter {
     spent_ns: AtomicU64,
-    /// By the clock of the thread that polls.
-    poll_began_ns: AtomicU64,
-    /// The last poll ended since the guest's tick was over, not since it waits.
-    yielded: AtomicBool,
-    allowed: Duration,
+    /// By the clock of the thread that runs it.
+    turn_began_ns: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Meter {
-    pub(crate) fn new(allowed: Duration) -> Arc<Meter> {
-        Arc::new(Meter {
-            spent_ns: AtomicU64::new(0),
-            poll_began_ns: AtomicU64::new(0),
-            yielded: AtomicBool::new(false),
-            allowed,
-        })
+    pub(crate) fn begin_turn(&self, now: Instant) {
+        self.turn_began_ns.store(thread_ns_near(now), Relaxed);
     }
 
-    /// Between polls.
+    pub(crate) fn end_turn(&self, now: Instant) {
+        let spent = thread_ns_near(now).saturating_sub(self.turn_began_ns.load(Relaxed));
+        self.spent_ns.fetch_add(spent, Relaxed);
+    }
+
+    /// Between turns.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Relaxed))
     }
 
-    /// What happens at each tick of a guest that computes.
-    pub(crate) fn tick(&self, control: &Control) -> wasmtime::Result<UpdateDeadline> {
-        let now = thread_ns();
-        let spent =
-            Duration::from_nanos(self.spent_ns.load(Relaxed) + now.saturating_sub(self.poll_began_ns.load(Relaxed)));
-        if spent > self.allowed {
-            control.end(Ending::TimedOut(Clock::Cpu, self.allowed));
-        }
-        if control.ending().is_some() {
-            return Err(Stopped.into());
-        }
-        self.yielded.store(true, Relaxed);
-        Ok(UpdateDeadline::Yield(1))
+    /// Within a turn, on its thread.
+    pub(crate) fn spent_by_now(&self) -> Duration {
+        let turn = thread_ns().saturating_sub(self.turn_began_ns.load(Relaxed));
+        Duration::from_nanos(self.spent_ns.load(Relaxed) + turn)
+    }
+
+    /// So much came in from outside.
+    pub(crate) fn receive(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Relaxed)
     }
 }
 
@@ -69,44 +54,61 @@ fn thread_ns() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// Polls an attempt under its meter and its control. `None` if the attempt was ended while it waited.
-pub(crate) struct Metered<'a, F> {
-    pub(crate) inner: Pin<Box<F>>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) control: Control,
-    pub(crate) watch: &'a Watch,
+/// In so short a time no thread is away for longer, so that the wall's clock is as good as its own, whose reading costs
+/// a short attempt more than its bounds do.
+const NEAR: Duration = Duration::from_micros(50);
+/// After so long its own is read all the same.
+const READ_EVERY: Duration = Duration::from_millis(1);
+
+/// What is known of a thread's clock.
+#[derive(Clone, Copy)]
+struct Known {
+    thread_ns: u64,
+    at: Instant,
+    read_at: Instant,
 }
 
-impl<F: Future> Future for Metered<'_, F> {
-    type Output = Option<F::Output>;
+thread_local! {
+    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let this = &mut *self;
-        ends::tell_old();
-        this.control.wakes(cx.waker());
-        // One that computes goes on until its tick raises `Stopped`: that tells where it was.
-        if this.control.ending().is_some() && !this.meter.yielded.load(Relaxed) {
-            return Poll::Ready(None);
+fn thread_ns_near(now: Instant) -> u64 {
+    let known = KNOWN.get().filter(|known| now - known.at < NEAR && now - known.read_at < READ_EVERY);
+    let (thread_ns, read_at) = match known {
+        // Less than `NEAR`, which fits.
+        Some(known) => (known.thread_ns + (now - known.at).as_nanos() as u64, known.read_at),
+        None => (thread_ns(), now),
+    };
+    KNOWN.set(Some(Known { thread_ns, at: now, read_at }));
+    thread_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_away_from_the_processor_is_not_counted_and_time_on_it_is() {
+        let meter = Meter::default();
+        let turn = |work: &dyn Fn()| {
+            let before = meter.spent();
+            meter.begin_turn(Instant::now());
+            work();
+            meter.end_turn(Instant::now());
+            meter.spent() - before
+        };
+        assert!(turn(&|| std::thread::sleep(Duration::from_millis(30))) < Duration::from_millis(10));
+        let busy = |length: Duration| {
+            let began = thread_ns();
+            while Duration::from_nanos(thread_ns() - began) < length {}
+        };
+        assert!(turn(&|| busy(Duration::from_millis(30))) >= Duration::from_millis(30));
+        // Many short turns are as long as they are in all.
+        let (before, began) = (meter.spent(), thread_ns());
+        for _ in 0..2000 {
+            turn(&|| busy(Duration::from_micros(5)));
         }
-        this.meter.yielded.store(false, Relaxed);
-        let began = thread_ns();
-        this.meter.poll_began_ns.store(began, Relaxed);
-        let polled = this.inner.as_mut().poll(cx);
-        let spent = thread_ns().saturating_sub(began);
-        this.meter.spent_ns.fetch_add(spent, Relaxed);
-        match polled {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => {
-                this.watch.begin();
-                // Many short polls may never meet a tick.
-                if this.meter.spent() > this.meter.allowed {
-                    this.control.end(Ending::TimedOut(Clock::Cpu, this.meter.allowed));
-                }
-                if this.control.ending().is_some() && !this.meter.yielded.load(Relaxed) {
-                    return Poll::Ready(None);
-                }
-                Poll::Pending
-            }
-        }
+        let (counted, used) = (meter.spent() - before, Duration::from_nanos(thread_ns() - began));
+        assert!(counted <= used * 11 / 10 + Duration::from_millis(1) && counted >= used / 2, "{counted:?} of {used:?}");
     }
 }

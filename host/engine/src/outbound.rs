@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -47,8 +46,6 @@ pub(crate) struct Outbound {
     /// No wait of a request is longer than its attempt may be.
     pub(crate) patience: Duration,
     pub(crate) requests: u32,
-    /// Bytes of all responses.
-    pub(crate) received: Arc<AtomicU64>,
 }
 
 /// A request that was granted.
@@ -61,7 +58,7 @@ struct Errand {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
-    received: Arc<AtomicU64>,
+    control: Control,
 }
 
 impl WasiHttpHooks for Outbound {
@@ -122,7 +119,7 @@ impl Outbound {
             connect: patience(options.connect_timeout, bounds::HTTP_CONNECT_TIMEOUT),
             first_byte: patience(options.first_byte_timeout, self.patience),
             between_bytes: patience(options.between_bytes_timeout, self.patience),
-            received: Arc::clone(&self.received),
+            control: self.control.clone(),
         })
     }
 }
@@ -208,7 +205,7 @@ impl Errand {
                 incoming,
                 between_bytes: self.between_bytes,
                 silence: Box::pin(sleep(self.between_bytes)),
-                received: self.received,
+                control: self.control,
             };
             Limited::new(paced, most).map_err(body_error).boxed_unsync()
         };
@@ -248,7 +245,7 @@ struct Paced {
     between_bytes: Duration,
     /// Made on the host's runtime, so that its timer is there too.
     silence: Pin<Box<Sleep>>,
-    received: Arc<AtomicU64>,
+    control: Control,
 }
 
 impl Body for Paced {
@@ -259,7 +256,7 @@ impl Body for Paced {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
-                    self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    self.control.meter().receive(data.len() as u64);
                 }
                 let next = tokio::time::Instant::now() + self.between_bytes;
                 self.silence.as_mut().reset(next);

@@ -1,7 +1,7 @@
 //! One attempt in its sandbox, from the first instruction to the outcome.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -17,10 +17,10 @@ use crate::imports::{Failure, Job, Message};
 use crate::log::Log;
 use crate::manifest::RECEIVE;
 use crate::memory::Denied;
-use crate::meter::{Meter, Metered};
 use crate::plugin::Plugin;
 use crate::report::{self, Parts};
 use crate::sandbox::{Furnishing, Sandbox};
+use crate::turns::{self, Turns};
 use crate::watch::Watch;
 
 /// All that one attempt is run with.
@@ -30,9 +30,6 @@ pub(crate) struct Run {
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
     pub(crate) home: Handle,
-    pub(crate) watch: Watch,
-    /// When it had its room, as far as is known.
-    pub(crate) began: Instant,
 }
 
 /// What the guest itself came to; `None` if it was ended while it waited.
@@ -42,27 +39,26 @@ type Came = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
 pub(crate) struct NoRoom;
 
 impl Run {
+    /// `began` is when it had its room, as far as is known.
+    ///
     /// # Errors
     /// When the pool has no room at this moment.
-    pub(crate) async fn once(&self) -> Result<Ended, NoRoom> {
-        let making = Instant::now();
+    pub(crate) async fn once(&self, began: Instant, watch: &Watch<'_>) -> Result<Ended, NoRoom> {
         let log = Log::new(Arc::clone(&self.attending), self.control.clone());
-        let received = Arc::new(AtomicU64::new(0));
-        let mut store = match self.furnish(&log, &received) {
+        let mut store = match self.furnish(&log, began) {
             Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
-            Err(why) => return Ok(self.ended(Outcome::Interrupted(Interruption::Host, why), Bill::default())),
+            Err(why) => return Ok(ended(began, Outcome::Interrupted(Interruption::Host, why), Bill::default())),
         };
-        let meter = Meter::new(self.call.allowance.cpu);
-        self.bound(&mut store, &meter);
+        bound(&mut store);
 
         let mut made = None;
         let guest = async {
             let instance = self.plugin.linked.pre.instantiate_async(&mut store).await?;
-            made = Some(making.elapsed());
+            made = Some(began.elapsed());
             self.ask(&mut store, &instance).await
         };
-        let (meter_, control, watch) = (Arc::clone(&meter), self.control.clone(), &self.watch);
-        let came = Metered { inner: Box::pin(guest), meter: meter_, control, watch }.await;
+        let (control, cpu) = (&self.control, self.call.allowance.cpu);
+        let came = Turns { inner: pin!(guest), control, watch, cpu }.await;
         if let Some(Err(error)) = &came
             && made.is_none()
             && is_want_of_room(error)
@@ -78,20 +74,20 @@ impl Run {
         let sent = &store.data().sent;
         let bill = Bill {
             queue_wait: Duration::ZERO,
-            guest: meter.spent(),
+            guest: control.meter().spent(),
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().space.peak_bytes(),
-            in_bytes: self.call.asked.payload().len() as u64 + received.load(Ordering::Relaxed),
+            in_bytes: self.call.asked.payload().len() as u64 + control.meter().received_bytes(),
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + log_bytes,
         };
         let leaving = Instant::now();
         drop(store);
-        let mut ended = self.ended(outcome, bill);
+        let mut ended = ended(began, outcome, bill);
         ended.sandbox = made.unwrap_or_default() + leaving.elapsed();
         Ok(ended)
     }
 
-    fn furnish(&self, log: &Log, received: &Arc<AtomicU64>) -> Result<Sandbox, String> {
+    fn furnish(&self, log: &Log, began: Instant) -> Result<Sandbox, String> {
         let furnishing = Furnishing {
             plugin: Arc::clone(&self.plugin.name),
             settings: Arc::clone(&self.plugin.settings),
@@ -101,15 +97,8 @@ impl Run {
             allowance: self.call.allowance.clone(),
             log: log.clone(),
             home: self.home.clone(),
-            received: Arc::clone(received),
         };
-        Sandbox::new(furnishing, self.began)
-    }
-
-    fn bound(&self, store: &mut Store<Sandbox>, meter: &Arc<Meter>) {
-        bound(store);
-        let (meter, control) = (Arc::clone(meter), self.control.clone());
-        store.epoch_deadline_callback(move |_| meter.tick(&control));
+        Sandbox::new(furnishing, began)
     }
 
     /// Calls the handler or the subscriber.
@@ -130,18 +119,19 @@ impl Run {
             }
         }
     }
-
-    pub(crate) fn ended(&self, outcome: Outcome, bill: Bill) -> Ended {
-        Ended { outcome, bill: Bill { wall: self.began.elapsed(), ..bill }, sandbox: Duration::ZERO }
-    }
 }
 
-/// The bounds that do not depend on the attempt.
+pub(crate) fn ended(began: Instant, outcome: Outcome, bill: Bill) -> Ended {
+    Ended { outcome, bill: Bill { wall: began.elapsed(), ..bill }, sandbox: Duration::ZERO }
+}
+
+/// Bounds it by what its sandbox is allowed.
 pub(crate) fn bound(store: &mut Store<Sandbox>) {
     store.limiter(|sandbox| &mut sandbox.space);
     store.set_max_component_handles(bounds::HANDLES_MAX);
     store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
     store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| turns::tick(&store.data().control, store.data().allowance.cpu));
 }
 
 /// The pool is used up, or, where there is none, the kernel's mappings.

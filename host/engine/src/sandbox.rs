@@ -1,7 +1,6 @@
 //! What one attempt sees of the host: the data of its store. Made for one attempt, gone with it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -17,16 +16,14 @@ use crate::control::Control;
 use crate::grants::PluginSettings;
 use crate::log::Log;
 use crate::memory::Space;
-use crate::meter::Stopped;
 use crate::outbound::Outbound;
+use crate::turns::Stopped;
 
 pub(crate) struct Sandbox {
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
-    /// Where the guest's own clock begins.
-    pub(crate) made: Instant,
     pub(crate) space: Space,
     pub(crate) sent: Sent,
     pub(crate) table: ResourceTable,
@@ -61,7 +58,6 @@ pub(crate) struct Furnishing {
     pub(crate) allowance: Allowance,
     pub(crate) log: Log,
     pub(crate) home: Handle,
-    pub(crate) received: Arc<AtomicU64>,
 }
 
 impl Sandbox {
@@ -96,7 +92,6 @@ impl Sandbox {
             home: with.home,
             patience: with.allowance.timeout,
             requests: 0,
-            received: with.received,
         };
         Ok(Sandbox {
             space: Space::new(with.allowance.memory_bytes),
@@ -104,7 +99,6 @@ impl Sandbox {
             control: with.control,
             allowance: with.allowance,
             began,
-            made: Instant::now(),
             sent: Sent::default(),
             table,
             void: ResourceTable::new(),
@@ -127,11 +121,6 @@ impl Sandbox {
     /// Every host call of an attempt that was ended is refused.
     pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
         if self.control.ending().is_some() { Err(Stopped.into()) } else { Ok(()) }
-    }
-
-    /// So much came in from outside.
-    pub(crate) fn received(&self, bytes: u64) {
-        self.outbound.received.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

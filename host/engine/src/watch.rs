@@ -9,15 +9,15 @@ use crate::call::Allowance;
 use crate::control::Control;
 
 /// The clocks of one attempt. Most attempts end within their first turn: only for one that does not somebody is called.
-pub(crate) struct Watch {
-    home: Handle,
-    control: Control,
-    allowance: Allowance,
+pub(crate) struct Watch<'a> {
+    home: &'a Handle,
+    control: &'a Control,
+    allowance: &'a Allowance,
     watcher: OnceLock<AbortHandle>,
 }
 
-impl Watch {
-    pub(crate) fn new(home: Handle, control: Control, allowance: Allowance) -> Watch {
+impl<'a> Watch<'a> {
+    pub(crate) fn new(home: &'a Handle, control: &'a Control, allowance: &'a Allowance) -> Watch<'a> {
         Watch { home, control, allowance, watcher: OnceLock::new() }
     }
 
@@ -31,7 +31,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if let Some(watcher) = self.watcher.get() {
             watcher.abort();

@@ -1,23 +1,21 @@
 //! One attempt: a leased job, its plugin of this moment, its outcome. Ends in exactly one word to the loop.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::job::Leased;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 use wharf_core::planner::{AttemptId, Ended};
 use wharf_core::retry::RetryPolicy;
-use wharf_engine::{Allowance, Asked, Call, Control, Engine, Plugin, Task};
+use wharf_engine::{Allowance, Asked, Call, Control, Engine, Plugin, Share, Task};
 
 use crate::desk::Desk;
 use crate::word::{Over, Word};
-
-const FAULT: &str = "the host failed while it ran this attempt; this is a bug of the host, please report it";
 
 /// What an attempt stands on.
 pub(crate) struct Attempt {
@@ -32,8 +30,9 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Runs the attempt to its end. A panic of the host ends it like any interruption: the job is given back.
-    pub(crate) async fn run(self) {
+    /// Starts the attempt. The loop itself hands it over where there is room, and its end comes from where it ran:
+    /// a short attempt is worth no task of its own. `tasks` knows of it until its end is told.
+    pub(crate) fn start(self, tasks: &TaskTracker) {
         let Attempt { engine, leased, plugin, desk, control, trusted_until, cancel_grace, words } = self;
         let task = match &leased.batch {
             Some(_) => plugin.manifest.receive.as_ref().map(|receive| &receive.task),
@@ -43,25 +42,25 @@ impl Attempt {
             let _ = words.send(never_began(&leased, "the plugin no longer has this task".to_owned()));
             return;
         };
-        let retry = task.retry;
+        let (retry, began) = (task.retry, Instant::now());
         let call = call(&leased, task, trusted_until, cancel_grace);
-        let began = Instant::now();
-        let attending = Arc::clone(&desk);
-        let called = AssertUnwindSafe(engine.call(Arc::clone(&plugin), call, attending, control)).catch_unwind().await;
-        let (outcome, mut bill, sandbox) = match called {
-            Ok(ended) => (ended.outcome, ended.bill, ended.sandbox),
-            Err(panic) => (
-                Outcome::Interrupted(Interruption::Host, format!("{FAULT}: {}", said(&*panic))),
-                Bill::default(),
-                Duration::ZERO,
-            ),
+        let (attending, known) = (Arc::clone(&desk), tasks.token());
+        let over = move |over: wharf_engine::Ended| {
+            let wharf_engine::Ended { outcome, mut bill, sandbox } = over;
+            bill.queue_wait = leased.claimed_at.since(leased.due);
+            bill.wall = began.elapsed();
+            let (children, lines_dropped) = desk.close();
+            // With it goes the store, for which whoever waits for `tasks` waits.
+            drop(desk);
+            let attempt = AttemptId::from(&leased.lease);
+            let ended = Ended { attempt, outcome, bill, children, retry, dice: fastrand::f64() };
+            let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
+            drop(known);
         };
-        bill.queue_wait = leased.claimed_at.since(leased.due);
-        bill.wall = began.elapsed();
-        let (children, lines_dropped) = desk.close();
-        let ended =
-            Ended { attempt: AttemptId::from(&leased.lease), outcome, bill, children, retry, dice: fastrand::f64() };
-        let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
+        match engine.admit(Share::Jobs, &plugin).now_or_never() {
+            Some(admission) => engine.start(admission, plugin, call, attending, control, over),
+            None => drop(tasks.spawn(async move { over(engine.call(plugin, call, attending, control).await) })),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, JobId, PluginId};
+use wharf_core::ids::{BadId, JobId, NodeId, PluginId};
 use wharf_core::rollcall::{Answer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_engine::Plugin;
@@ -25,10 +25,13 @@ use crate::notice::Notice;
 
 mod chain;
 mod called;
+mod cluster;
 mod live;
 mod durable;
 
+use called::Calling;
 pub(crate) use chain::Chain;
+use cluster::Cluster;
 pub(crate) use durable::prepare;
 pub use durable::{Batch, BatchJob};
 
@@ -111,14 +114,16 @@ pub(crate) struct Broadcasts {
     /// Broadcasts that are open, so that a drain can wait for them.
     open: TaskTracker,
     stopping: CancellationToken,
+    cluster: Cluster,
 }
 
 impl Broadcasts {
     /// Made on the runtime that is to carry them.
-    pub(crate) fn new(inserting: Inserting, most: u32, stopping: CancellationToken) -> Arc<Broadcasts> {
+    pub(crate) fn new(inserting: Inserting, node: NodeId, most: u32, stopping: CancellationToken) -> Arc<Broadcasts> {
         let places = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(most as usize))).collect();
         let open = TaskTracker::new();
-        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping })
+        let cluster = Cluster::new(node);
+        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping, cluster })
     }
 
     /// Begins a broadcast. Nothing waits here: either there is a place, or it is refused.
@@ -132,25 +137,25 @@ impl Broadcasts {
             }
         })?;
         let catalog = self.inserting.shared.catalog.load_full();
+        let store = &self.inserting.shared.store;
         let called: Vec<Arc<Plugin>> = catalog.subscribers(&topic);
-        let ids: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
-        let id = self.inserting.shared.store.next_id();
+        let mut ids: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
+        let elsewhere = self.cluster.elsewhere(&topic, &ids, store.now());
+        ids.extend(elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned());
+        ids.sort();
+        let id = store.next_id();
         let (told, coming) = unbounded_channel();
         let gone = CancellationToken::new();
         let began = Instant::now();
-        let live = live::Live {
+        let calling = Calling {
             broadcasts: Arc::clone(self),
             id,
             topic: topic.clone(),
             payload: asked.payload,
-            timeout: asked.timeout,
-            mode: asked.mode,
-            began,
             chain: chain.clone(),
             catalog,
-            called,
-            told,
         };
+        let live = live::Live { calling, timeout: asked.timeout, mode: asked.mode, began, called, elsewhere, told };
         self.open.spawn_on(live.run(place, gone.clone()), &self.home);
         let missing = ids.iter().cloned().collect();
         Ok(Replies { id, topic, asked: ids, missing, coming, began, _end: gone.drop_guard() })

@@ -268,7 +268,7 @@ impl Dispatch {
             cancel_grace: self.cancel_grace,
             words: self.to_self.clone(),
         };
-        self.shared.tasks.spawn(attempt.run());
+        attempt.start(&self.shared.tasks);
     }
 
     fn record(&self, events: Vec<(JobId, Event)>) -> impl Future<Output = ()> + Send + 'static {

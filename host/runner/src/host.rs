@@ -185,7 +185,7 @@ impl Host {
         let (to_load, load) = watch::channel(Load::default());
         let (to_first_scan, first_scan) = watch::channel(false);
         let inserting = Inserting { shared: shared.clone(), words: words.clone() };
-        let broadcasts = Broadcasts::new(inserting.clone(), settings.broadcasts, stopping.clone());
+        let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
 
         let dispatch = Dispatch {
             planner: Planner::new(planner::Settings {
@@ -232,11 +232,14 @@ impl Host {
             load: load.clone(),
             words,
             stopping: stopping.clone(),
+            broadcasts: Arc::clone(&broadcasts),
             shared: shared.clone(),
         });
         let announcing = Arc::clone(&roster).announce();
         shared.tasks.spawn(watched("announcing this node", announcing, Arc::clone(&shared.tell)));
         shared.tasks.spawn(watched("hearing other nodes", roster.hear(), Arc::clone(&shared.tell)));
+        let reading = Arc::clone(&broadcasts).read_letters();
+        shared.tasks.spawn(watched("reading letters", reading, Arc::clone(&shared.tell)));
         let node = settings.node;
         let _end = stopping.clone().drop_guard();
         let inner = Inner { node, shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end };

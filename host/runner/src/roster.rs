@@ -10,6 +10,7 @@ use wharf_core::node::{Carried, Node};
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
 
+use crate::broadcast::Broadcasts;
 use crate::catalog::Catalog;
 use crate::dispatch::Load;
 use crate::shared::Shared;
@@ -26,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) struct Roster {
     pub(crate) shared: Shared,
+    pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) id: NodeId,
     pub(crate) name: String,
     pub(crate) version: String,
@@ -44,6 +46,9 @@ impl Roster {
             let draining = load.borrow_and_update().draining;
             // What failed was told, and is tried again in the next round.
             let _ = self.shared.ask("announcing this node", self.shared.store.announce(self.node(), SILENT)).await;
+            if let Ok(nodes) = self.shared.store.nodes().await {
+                self.broadcasts.learn(nodes);
+            }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
@@ -100,6 +105,7 @@ fn carried(catalog: &Catalog) -> Vec<Carried> {
         plugin: id.clone(),
         version: loaded.plugin.manifest.version.clone(),
         digest: loaded.plugin.digest.clone(),
+        topics: loaded.plugin.manifest.topics.clone(),
     });
     carried.collect()
 }

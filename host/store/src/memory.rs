@@ -13,6 +13,7 @@ use wharf_core::ids::{Group, JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
+use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict, Override};
 use wharf_core::node::Node;
@@ -448,6 +449,18 @@ impl Store for MemoryStore {
 
     async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
+    }
+
+    async fn post(&self, _letters: Vec<Letter>) -> Result<(), StoreError> {
+        Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
+    }
+
+    async fn collect(&self, _node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+        Ok(None)
+    }
+
+    fn letters(&self) -> Nudges {
+        self.nudges()
     }
 
     fn nudges(&self) -> Nudges {

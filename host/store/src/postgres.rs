@@ -2,6 +2,7 @@
 //!
 //! Each host has one writer that works in groups; the locks of limit groups put the writers of all hosts in order.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use wharf_core::ids::{JobId, JobIds, NodeId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::lease::Lease;
+use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
@@ -37,6 +39,7 @@ mod page;
 mod claim;
 mod lease;
 mod nodes;
+mod letters;
 mod nudge;
 mod writer;
 
@@ -298,6 +301,32 @@ impl Store for PostgresStore {
         let session = self.session().await?;
         let asked = nodes::asked_to_end(&session, node).await;
         self.answer(session, asked).map(Some)
+    }
+
+    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError> {
+        let session = self.session().await?;
+        let posted = futures_util::future::try_join_all(
+            letters.iter().map(|letter| letters::post(&session, &self.time, letter)),
+        );
+        let posted = posted.await;
+        if posted.is_ok() {
+            let receivers: BTreeSet<NodeId> = letters.iter().map(|letter| letter.to).collect();
+            for node in receivers {
+                self.nudger.ring(&session, node).await;
+            }
+        }
+        self.answer(session, posted.map(drop))
+    }
+
+    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+        self.nudger.collects(node);
+        let session = self.session().await?;
+        let letters = letters::collect(&session, &self.time, node).await;
+        self.answer(session, letters).map(Some)
+    }
+
+    fn letters(&self) -> Nudges {
+        self.nudger.letters()
     }
 
     fn nudges(&self) -> Nudges {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use wharf_core::ids::{JobId, JobIds, NodeId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::lease::Lease;
+use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
@@ -184,6 +185,18 @@ impl Store for SqliteStore {
 
     async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
+    }
+
+    async fn post(&self, _letters: Vec<Letter>) -> Result<(), StoreError> {
+        Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
+    }
+
+    async fn collect(&self, _node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+        Ok(None)
+    }
+
+    fn letters(&self) -> Nudges {
+        self.nudges()
     }
 
     fn nudges(&self) -> Nudges {

@@ -9,6 +9,7 @@ use wharf_core::job::NewJob;
 use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
 use wharf_core::key::Key;
 use wharf_core::lease::Lease;
+use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
@@ -75,6 +76,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Jobs that run on this node and were asked to end by another one; `None` where there is no other.
     async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError>;
+
+    /// Puts letters to other nodes where they find them.
+    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError>;
+
+    /// Takes out the letters to this node, each once, in the order in which they were posted; `None` where there is no other.
+    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError>;
+
+    /// Changes when there may be letters.
+    fn letters(&self) -> Nudges;
 
     /// Changes after every write that may let something start or that a follower may wait for.
     fn nudges(&self) -> Nudges;

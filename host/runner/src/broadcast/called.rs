@@ -1,33 +1,118 @@
-//! What a subscriber may ask of its host while it answers a live broadcast.
+//! One subscriber's call, on the node that makes it: what it is told, and what it may ask of its host meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
+use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, Stream};
-use wharf_core::rollcall::Reply;
+use wharf_core::outcome::Failure;
+use wharf_core::rollcall::{Answer, Reply};
 use wharf_core::topic::Topic;
-use wharf_engine::{Attending, GuestJob, Plugin};
+use wharf_engine::{Admission, Allowance, Asked, Attending, Call, Control, GuestJob, Plugin, Receive};
 
 use super::{Broadcasts, Chain};
 use crate::catalog::Catalog;
 use crate::notice::Notice;
 use crate::request::add_children;
 
-pub(super) struct Called {
+/// What all calls of one broadcast have in common here.
+pub(super) struct Calling {
     pub(super) broadcasts: Arc<Broadcasts>,
-    pub(super) catalog: Arc<Catalog>,
-    pub(super) plugin: Arc<Plugin>,
+    pub(super) id: JobId,
     pub(super) topic: Topic,
-    /// With this subscriber as its last.
+    pub(super) payload: Arc<[u8]>,
+    /// What led to this broadcast.
     pub(super) chain: Chain,
+    /// Of the moment in which it began: it is kept to the end, whatever is reloaded meanwhile.
+    pub(super) catalog: Arc<Catalog>,
+}
+
+impl Calling {
+    /// Of the calls, from 1.
+    pub(super) fn depth(&self) -> u32 {
+        self.chain.depth + 1
+    }
+
+    /// How a subscriber is to be called; the error is its answer if it is not.
+    pub(super) fn receive<'p>(&self, plugin: &'p Plugin) -> Result<&'p Receive, Answer> {
+        let Some(receive) = &plugin.manifest.receive else {
+            return Err(Answer::Skipped("it subscribes to nothing any more".to_owned()));
+        };
+        if self.chain.has(&plugin.id) && !receive.reentrant {
+            let why = "it waits itself, further up this chain of broadcasts; `reentrant = true` under [receive] in its manifest would call it again";
+            return Err(Answer::Skipped(why.to_owned()));
+        }
+        Ok(receive)
+    }
+
+    /// Calls a subscriber, for `left` at most. `heard` is told its answer.
+    pub(super) fn start(
+        &self,
+        plugin: &Arc<Plugin>,
+        receive: &Receive,
+        admission: Admission,
+        left: Duration,
+        heard: impl FnOnce(Answer) + Send + 'static,
+    ) -> Control {
+        let control = Control::new();
+        let own = Allowance::of(&receive.task);
+        let asked = Asked::Message {
+            id: self.id.to_string(),
+            topic: self.topic.to_string(),
+            payload: Arc::clone(&self.payload),
+        };
+        let call = Call { asked, allowance: Allowance { timeout: own.timeout.min(left), ..own } };
+        let called = Arc::new(Called {
+            broadcasts: Arc::clone(&self.broadcasts),
+            catalog: Arc::clone(&self.catalog),
+            plugin: Arc::clone(plugin),
+            topic: self.topic.clone(),
+            chain: self.chain.then(plugin.id.clone()),
+            children: Mutex::default(),
+        });
+        let attending = Arc::clone(&called);
+        let ended = move |ended: wharf_engine::Ended| {
+            let answer = Answer::from(ended.outcome);
+            let children = called.children();
+            if children.is_empty() || !matches!(answer, Answer::Replied(_)) {
+                return heard(answer);
+            }
+            let (broadcasts, limits) = (Arc::clone(&called.broadcasts), Arc::clone(called.catalog.limits()));
+            let home = broadcasts.home.clone();
+            let tasks = broadcasts.inserting.shared.tasks.clone();
+            let insert = async move {
+                let inserted = broadcasts.inserting.insert(children, limits).await;
+                heard(inserted.map_or_else(
+                    |error| {
+                        let why = format!("it replied, but the jobs that it enqueued could not be added: {error}");
+                        Answer::Failed(Failure::Retry(why))
+                    },
+                    |_| answer,
+                ));
+            };
+            tasks.spawn_on(insert, &home);
+        };
+        let engine = &self.broadcasts.inserting.shared.engine;
+        engine.start(admission, Arc::clone(plugin), call, attending, control.clone(), ended);
+        control
+    }
+}
+
+struct Called {
+    broadcasts: Arc<Broadcasts>,
+    catalog: Arc<Catalog>,
+    plugin: Arc<Plugin>,
+    topic: Topic,
+    /// With this subscriber as its last.
+    chain: Chain,
     /// Locked by the one guest while it enqueues, and by its end.
-    pub(super) children: Mutex<Vec<NewJob>>,
+    children: Mutex<Vec<NewJob>>,
 }
 
 impl Called {
     /// The jobs that it enqueued.
-    pub(super) fn children(&self) -> Vec<NewJob> {
+    fn children(&self) -> Vec<NewJob> {
         std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

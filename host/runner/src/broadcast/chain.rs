@@ -25,6 +25,15 @@ impl Chain {
         Chain { depth: self.depth + 1, plugins }
     }
 
+    /// What another node said of it.
+    pub(crate) fn of_letter(depth: u32, plugins: Vec<PluginId>) -> Chain {
+        Chain { depth, plugins: plugins.into() }
+    }
+
+    pub(crate) fn plugins(&self) -> &[PluginId] {
+        &self.plugins
+    }
+
     pub(crate) fn has(&self, plugin: &PluginId) -> bool {
         self.plugins.contains(plugin)
     }

@@ -4,7 +4,7 @@
 //! subscribers each has; what is called runs on the guests' threads and says there that it has ended.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,38 +14,32 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, PluginId};
-use wharf_core::outcome::{Failure, Interruption};
+use wharf_core::ids::{NodeId, PluginId};
+use wharf_core::letter::About;
+use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply, Rollcall};
-use wharf_core::topic::Topic;
-use wharf_engine::{Admission, Allowance, Asked, Call, Control, Plugin, Receive, Share};
+use wharf_engine::{Admission, Control, Plugin, Receive, Share};
 
-use super::called::Called;
-use super::{Broadcasts, Chain};
-use crate::catalog::Catalog;
+use super::called::Calling;
+use super::cluster::Heard;
 use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
+/// Whether the nodes that call for it are still there is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many answers are taken in before anything else is looked at.
 const ANSWERS_PER_TURN: usize = 256;
 
 pub(super) struct Live {
-    pub(super) broadcasts: Arc<Broadcasts>,
-    pub(super) id: JobId,
-    pub(super) topic: Topic,
-    pub(super) payload: Arc<[u8]>,
+    pub(super) calling: Calling,
     pub(super) timeout: Duration,
     pub(super) mode: Mode,
     pub(super) began: Instant,
-    /// What led to this broadcast.
-    pub(super) chain: Chain,
-    /// Of the moment in which it began: it is kept to the end, whatever is reloaded meanwhile.
-    pub(super) catalog: Arc<Catalog>,
+    /// Who is called here.
     pub(super) called: Vec<Arc<Plugin>>,
+    /// Who is called by which other node.
+    pub(super) elsewhere: Vec<(NodeId, Vec<PluginId>)>,
     pub(super) told: UnboundedSender<Reply>,
 }
-
-/// What was heard of one subscriber's call.
-type Heard = (PluginId, Answer);
 
 /// Who is called as soon as there is a sandbox.
 struct Next<'a> {
@@ -66,19 +60,21 @@ struct Calls {
 impl Live {
     /// Holds its place until nobody is waited for any more.
     pub(super) async fn run(self, place: OwnedSemaphorePermit, gone: CancellationToken) {
+        let here = self.called.iter().map(|plugin| plugin.id.clone());
+        let there = self.elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned();
         let mut calls = Calls {
-            rollcall: Rollcall::open(self.called.iter().map(|plugin| plugin.id.clone()), self.mode),
+            rollcall: Rollcall::open(here.chain(there), self.mode),
             running: HashMap::new(),
             bytes: 0,
             answers: [0; Answer::KINDS.len()],
         };
         let ending = self.call_all(&mut calls, gone).await;
-        self.end(&mut calls, ending);
+        let unheard = self.end(&mut calls, ending);
         drop(place);
+        self.tell_others(&unheard).await;
     }
 
     async fn call_all(&self, calls: &mut Calls, gone: CancellationToken) -> BroadcastEnding {
-        let depth = self.chain.depth + 1;
         let until = self.began + self.timeout;
         let (to_me, mut answers) = unbounded_channel::<Heard>();
         let mut heard = Vec::new();
@@ -86,22 +82,23 @@ impl Live {
         let mut next: Option<Next<'_>> = None;
         let mut deadline = std::pin::pin!(sleep_until(until));
         let mut gone = std::pin::pin!(gone.cancelled_owned());
-        let mut stopping = std::pin::pin!(self.broadcasts.stopping.cancelled());
+        let broadcasts = &self.calling.broadcasts;
+        let mut stopping = std::pin::pin!(broadcasts.stopping.cancelled());
+        let mut others = std::pin::pin!(self.ask_others(&to_me));
+        let mut is_asked = false;
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             while next.is_none() {
                 let Some(plugin) = waiting.next() else { break };
-                // Who subscribes says how it is called.
-                let Some(receive) = &plugin.manifest.receive else {
-                    self.take(calls, &plugin.id, Answer::Skipped("it subscribes to nothing any more".to_owned()));
-                    continue;
+                let receive = match self.calling.receive(plugin) {
+                    Ok(receive) => receive,
+                    Err(answer) => {
+                        self.take(calls, &plugin.id, answer);
+                        continue;
+                    }
                 };
-                if self.chain.has(&plugin.id) && !receive.reentrant {
-                    let why = "it waits itself, further up this chain of broadcasts; `reentrant = true` under [receive] in its manifest would call it again";
-                    self.take(calls, &plugin.id, Answer::Skipped(why.to_owned()));
-                    continue;
-                }
-                let engine = &self.broadcasts.inserting.shared.engine;
-                let admission = engine.admit(Share::Broadcasts { depth }, plugin).boxed();
+                let share = Share::Broadcasts { depth: self.calling.depth() };
+                let admission = broadcasts.inserting.shared.engine.admit(share, plugin).boxed();
                 next = Some(Next { plugin, receive, admission });
             }
             if calls.rollcall.is_over() {
@@ -123,68 +120,80 @@ impl Live {
                 }
                 (plugin, receive, admission) = admitted(&mut next) => {
                     next = None;
-                    let control = self.start(plugin, receive, admission, until, &to_me);
+                    let (to_me, id) = (to_me.clone(), plugin.id.clone());
+                    let left = until.saturating_duration_since(Instant::now());
+                    // A broadcast that is over hears no more.
+                    let heard = move |answer| drop(to_me.send((id, answer)));
+                    let control = self.calling.start(plugin, receive, admission, left, heard);
                     calls.running.insert(plugin.id.clone(), control);
                 }
+                unasked = &mut others, if !is_asked => {
+                    is_asked = true;
+                    for (plugin, why) in unasked {
+                        self.take(calls, &plugin, Answer::Skipped(why));
+                    }
+                }
+                _ = looks.tick(), if !self.elsewhere.is_empty() => self.give_up_the_gone(calls),
             }
         }
     }
 
-    fn start(
-        &self,
-        plugin: &Arc<Plugin>,
-        receive: &Receive,
-        admission: Admission,
-        until: Instant,
-        to_me: &UnboundedSender<Heard>,
-    ) -> Control {
-        let control = Control::new();
-        let left = until.saturating_duration_since(Instant::now());
-        let own = Allowance::of(&receive.task);
-        let allowance = Allowance { timeout: own.timeout.min(left), ..own };
-        let call = Call {
-            asked: Asked::Message {
-                id: self.id.to_string(),
-                topic: self.topic.to_string(),
-                payload: Arc::clone(&self.payload),
-            },
-            allowance,
+    /// Writes to the nodes that have who is not here. Answers with whom they could not be asked for, and why.
+    async fn ask_others(&self, to_me: &UnboundedSender<Heard>) -> Vec<(PluginId, String)> {
+        if self.elsewhere.is_empty() {
+            return Vec::new();
+        }
+        let calling = &self.calling;
+        let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
+        cluster.wait(calling.id, to_me.clone());
+        let call = |plugins: &[PluginId]| About::Call {
+            plugins: plugins.to_vec(),
+            topic: calling.topic.clone(),
+            payload: Arc::clone(&calling.payload),
+            until: shared.store.now() + self.timeout.saturating_sub(self.began.elapsed()),
+            depth: calling.chain.depth,
+            chain: calling.chain.plugins().to_vec(),
         };
-        let called = Arc::new(Called {
-            broadcasts: Arc::clone(&self.broadcasts),
-            catalog: Arc::clone(&self.catalog),
-            plugin: Arc::clone(plugin),
-            topic: self.topic.clone(),
-            chain: self.chain.then(plugin.id.clone()),
-            children: Mutex::default(),
-        });
-        let (attending, to_me, id) = (Arc::clone(&called), to_me.clone(), plugin.id.clone());
-        let ended = move |ended: wharf_engine::Ended| {
-            let answer = Answer::from(ended.outcome);
-            let children = called.children();
-            if children.is_empty() || !matches!(answer, Answer::Replied(_)) {
-                // A broadcast that is over hears no more.
-                let _ = to_me.send((id, answer));
-                return;
+        let letters =
+            self.elsewhere.iter().map(|(node, plugins)| cluster.letter(*node, calling.id, call(plugins))).collect();
+        match shared.ask("posting a broadcast", shared.store.post(letters)).await {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                let why = format!("only another node has it, which could not be asked: {error}");
+                self.elsewhere
+                    .iter()
+                    .flat_map(|(_, plugins)| plugins)
+                    .map(|plugin| (plugin.clone(), why.clone()))
+                    .collect()
             }
-            let (broadcasts, limits) = (Arc::clone(&called.broadcasts), Arc::clone(called.catalog.limits()));
-            let home = broadcasts.home.clone();
-            let tasks = broadcasts.inserting.shared.tasks.clone();
-            let insert = async move {
-                let answer = match broadcasts.inserting.insert(children, limits).await {
-                    Ok(_) => answer,
-                    Err(error) => {
-                        let why = format!("it replied, but the jobs that it enqueued could not be added: {error}");
-                        Answer::Failed(Failure::Retry(why))
-                    }
-                };
-                let _ = to_me.send((id, answer));
-            };
-            tasks.spawn_on(insert, &home);
-        };
-        let engine = &self.broadcasts.inserting.shared.engine;
-        engine.start(admission, Arc::clone(plugin), call, attending, control.clone(), ended);
-        control
+        }
+    }
+
+    fn give_up_the_gone(&self, calls: &mut Calls) {
+        let broadcasts = &self.calling.broadcasts;
+        let now = broadcasts.inserting.shared.store.now();
+        for (node, plugins) in self.elsewhere.iter().filter(|(node, _)| !broadcasts.cluster.is_there(*node, now)) {
+            for plugin in plugins {
+                let why = format!("node {} went away, which was to call it", broadcasts.cluster.name(*node));
+                self.take(calls, plugin, Answer::Skipped(why));
+            }
+        }
+    }
+
+    /// Who still calls somebody for this broadcast need not go on.
+    async fn tell_others(&self, unheard: &[PluginId]) {
+        if self.elsewhere.is_empty() {
+            return;
+        }
+        let calling = &self.calling;
+        let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
+        cluster.wait_no_more(calling.id);
+        let busy = self.elsewhere.iter().filter(|(_, plugins)| plugins.iter().any(|plugin| unheard.contains(plugin)));
+        let letters: Vec<_> = busy.map(|(node, _)| cluster.letter(*node, calling.id, About::Over)).collect();
+        if !letters.is_empty() {
+            // They would see by themselves that its deadline is over.
+            let _ = shared.ask("posting the end of a broadcast", shared.store.post(letters)).await;
+        }
     }
 
     fn take(&self, calls: &mut Calls, plugin: &PluginId, answer: Answer) {
@@ -201,14 +210,14 @@ impl Live {
         let _ = self.told.send(reply);
     }
 
-    /// Whoever was not heard gets an answer all the same, and is stopped.
-    fn end(&self, calls: &mut Calls, ending: BroadcastEnding) {
+    /// Whoever was not heard gets an answer all the same, and is stopped. Answers with who that was.
+    fn end(&self, calls: &mut Calls, ending: BroadcastEnding) -> Vec<PluginId> {
         let running = std::mem::take(&mut calls.running);
         for control in running.values() {
             control.stop(Interruption::Host, "the broadcast is over".to_owned());
         }
         let closed = calls.rollcall.close(self.began.elapsed(), |plugin| {
-            let began = running.contains_key(plugin);
+            let began = running.contains_key(plugin) || self.elsewhere.iter().any(|(_, there)| there.contains(plugin));
             match ending {
                 BroadcastEnding::Deadline if began => {
                     Answer::TimedOut(format!("it was stopped: the broadcast had {:?} for all", self.timeout))
@@ -227,13 +236,16 @@ impl Live {
                 }
             }
         });
+        let unheard = closed.iter().map(|reply| reply.plugin.clone()).collect();
         for reply in closed {
             self.tell(calls, reply);
         }
         let answers = Answer::KINDS.into_iter().zip(calls.answers).filter(|(_, count)| *count > 0).collect();
-        let (topic, took) = (self.topic.clone(), self.began.elapsed());
-        let ended = BroadcastEnded { topic, id: self.id, depth: self.chain.depth + 1, ending, answers, took };
-        (self.broadcasts.inserting.shared.tell)(&Notice::BroadcastEnded(Box::new(ended)));
+        let (topic, took) = (self.calling.topic.clone(), self.began.elapsed());
+        let (id, depth) = (self.calling.id, self.calling.depth());
+        let ended = BroadcastEnded { topic, id, depth, ending, answers, took };
+        (self.calling.broadcasts.inserting.shared.tell)(&Notice::BroadcastEnded(Box::new(ended)));
+        unheard
     }
 }
 

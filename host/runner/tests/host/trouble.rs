@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{NewJob, Numbered, StateName};
 use wharf_core::lease::Lease;
+use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
@@ -84,6 +85,15 @@ impl Store for Cut {
     }
     async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         self.store.asked_to_end(node).await
+    }
+    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError> {
+        self.reached()?.post(letters).await
+    }
+    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+        self.reached()?.collect(node).await
+    }
+    fn letters(&self) -> Nudges {
+        self.store.letters()
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()

@@ -121,7 +121,27 @@ CREATE TABLE wharf.nodes (
     draining boolean NOT NULL,
     plugins text[] NOT NULL,            -- one element of each for each plugin
     versions text[] NOT NULL,
-    digests text[] NOT NULL
+    digests text[] NOT NULL,
+    topics text[] NOT NULL              -- the patterns of one plugin in one element, divided by spaces
+);
+
+-- What hosts write to each other about a broadcast. Not logged: a letter that a crash of the server takes is missed by a deadline.
+CREATE UNLOGGED TABLE wharf.letters (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    at bigint NOT NULL,
+    sender bigint NOT NULL,
+    receiver bigint NOT NULL,
+    broadcast bigint NOT NULL,
+    kind text NOT NULL,                 -- call, over, or the kind of an answer
+    plugins text[] NOT NULL,
+    topic text,
+    until bigint,
+    depth bigint,
+    chain text[] NOT NULL,
+    said text,
+    after bigint,
+    body bytea,
+    PRIMARY KEY (receiver, id)
 );
 
 -- The highest id of a job that was forgotten: ids are never used twice.

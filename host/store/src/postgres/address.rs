@@ -101,7 +101,8 @@ impl Address {
             .application_name("wharf")
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(UNACKNOWLEDGED_MAX)
-            .keepalives_idle(UNACKNOWLEDGED_MAX);
+            .keepalives_idle(UNACKNOWLEDGED_MAX)
+            .keepalives_interval(UNACKNOWLEDGED_MAX / 3);
         Ok(Address { config, schema, pool, root_certificates: roots, listen, shown })
     }
 

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::node::{Carried, Node};
+use wharf_core::topic::Pattern;
 
 use super::rows::{job_id, length, micros, moment, parse, signed};
 use super::session::{Fault, Session};
@@ -16,14 +17,18 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM wharf.nodes USING moment WHERE seen < now - $2 AND id <> $3)
-         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests)
-         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM moment
+         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests, topics)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, capacity = excluded.capacity, running = excluded.running,
-             draining = excluded.draining, plugins = excluded.plugins, versions = excluded.versions, digests = excluded.digests"
+             draining = excluded.draining, plugins = excluded.plugins, versions = excluded.versions, digests = excluded.digests,
+             topics = excluded.topics"
     );
     let carried = |pick: fn(&Carried) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
     let plugins = carried(|carried| carried.plugin.as_str());
     let (versions, digests) = (carried(|carried| &carried.version), carried(|carried| &carried.digest));
+    let topics =
+        node.plugins.iter().map(|carried| carried.topics.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "));
+    let topics: Vec<String> = topics.collect();
     let (now, silent, id, started) = (time.given(), length(silent), signed(node.id.0), micros(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
     let args = [
@@ -39,6 +44,7 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
         (&plugins as _, Type::TEXT_ARRAY),
         (&versions as _, Type::TEXT_ARRAY),
         (&digests as _, Type::TEXT_ARRAY),
+        (&topics as _, Type::TEXT_ARRAY),
     ];
     session.ask(&text, &args).await.map(drop)
 }
@@ -55,9 +61,15 @@ pub(super) async fn all(session: &Session) -> Result<Vec<Node>, Fault> {
 
 fn node(row: &Row) -> Result<Node, Fault> {
     let texts = |column: &str| row.get::<_, Vec<String>>(column);
-    let plugins = texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests"));
-    let carried = |((plugin, version), digest): ((String, String), String)| {
-        Ok(Carried { plugin: parse("a plugin", &plugin)?, version, digest })
+    let plugins = texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests")).zip(texts("topics"));
+    let carried = |(((plugin, version), digest), topics): (((String, String), String), String)| {
+        let topics = topics.split_whitespace().map(|pattern| parse("a subscription", pattern));
+        Ok(Carried {
+            plugin: parse("a plugin", &plugin)?,
+            version,
+            digest,
+            topics: topics.collect::<Result<_, Fault>>()?,
+        })
     };
     Ok(Node {
         id: NodeId(row.get::<_, i64>("id") as u64),

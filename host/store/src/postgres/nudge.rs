@@ -1,6 +1,7 @@
 //! Nudges between nodes: LISTEN and NOTIFY, which may lose any of them. Whoever waits also looks by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -9,9 +10,10 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls, Socket};
 use tracing::debug;
+use wharf_core::ids::NodeId;
 
 use super::address::Address;
-use super::session::Sessions;
+use super::session::{Session, Sessions};
 use super::tls::connector;
 
 /// Nudges that come faster than this go out as one.
@@ -19,8 +21,14 @@ const APART: Duration = Duration::from_millis(5);
 /// After a connection was lost.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What stands before the node in a word that there are letters for it; no voice begins so.
+const BELL: &str = "letters ";
+
 pub(super) struct Nudger {
     here: watch::Sender<u64>,
+    letters: watch::Sender<u64>,
+    /// The node that collects its letters here; 0 before it first did.
+    node: AtomicU64,
     elsewhere: Notify,
     channel: String,
     /// Tells what this store said from what others say.
@@ -30,11 +38,42 @@ pub(super) struct Nudger {
 impl Nudger {
     pub(super) fn new(address: &Address, voice: String) -> Nudger {
         let channel = format!("wharf_{}", address.schema);
-        Nudger { here: watch::Sender::new(0), elsewhere: Notify::new(), channel, voice }
+        let (here, letters) = (watch::Sender::new(0), watch::Sender::new(0));
+        Nudger { here, letters, node: AtomicU64::new(0), elsewhere: Notify::new(), channel, voice }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.here.subscribe()
+    }
+
+    pub(super) fn letters(&self) -> watch::Receiver<u64> {
+        self.letters.subscribe()
+    }
+
+    /// From now on, letters to this node are heard of.
+    pub(super) fn collects(&self, node: NodeId) {
+        self.node.store(node.0, Ordering::Relaxed);
+    }
+
+    /// Tells a node that there are letters for it. One that does not hear it looks by itself.
+    pub(super) async fn ring(&self, session: &Session, node: NodeId) {
+        let bell = format!("{BELL}{node}");
+        if let Err(fault) =
+            session.ask("SELECT pg_notify($1, $2)", &[(&self.channel, Type::TEXT), (&bell, Type::TEXT)]).await
+        {
+            debug!("a nudge was lost: {fault}");
+        }
+    }
+
+    fn heard(&self, said: &str) {
+        match said.strip_prefix(BELL) {
+            Some(node) if node == NodeId(self.node.load(Ordering::Relaxed)).to_string() => {
+                self.letters.send_modify(|count| *count += 1);
+            }
+            Some(_) => {}
+            None if said != self.voice => self.look_here(),
+            None => {}
+        }
     }
 
     /// After a commit: whoever waits here or elsewhere may look.
@@ -75,6 +114,7 @@ pub(super) async fn hear(nudger: Arc<Nudger>, address: Address) {
         tokio::time::sleep(AGAIN).await;
         // What was said in between was missed.
         nudger.look_here();
+        nudger.letters.send_modify(|count| *count += 1);
     }
 }
 
@@ -95,7 +135,7 @@ where
                 listening = true;
             }
             message = messages.next() => match message {
-                Some(Ok(AsyncMessage::Notification(said))) if said.payload() != nudger.voice => nudger.look_here(),
+                Some(Ok(AsyncMessage::Notification(said))) => nudger.heard(said.payload()),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),

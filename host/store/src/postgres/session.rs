@@ -78,18 +78,25 @@ impl Fault {
         matches!(self, Fault::Server(error) if error.code().is_some_and(|code| codes.contains(code)))
     }
 
+    /// It is so for everybody at this moment, and will not stay so: to try each alone would be to wait once more for each.
+    pub(super) fn is_passing(&self) -> bool {
+        let Fault::Server(error) = self else { return self.is_lost_connection() };
+        // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand; then locks and read-only standbys.
+        let passing = |code: &str| {
+            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
+        };
+        self.is_lost_connection() || error.code().is_some_and(|code| passing(code.code()))
+    }
+
+    /// The server has no record of the transaction that it was asked about.
+    pub(super) fn is_unheard_of(&self) -> bool {
+        matches!(self, Fault::Server(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE))
+    }
+
     /// What it means to whoever asked; nothing was written.
     pub(super) fn refuse(&self, shown: &str) -> StoreError {
-        let code = match self {
-            Fault::Server(error) => error.code().map(|code| code.code().to_owned()),
-            _ => None,
-        };
-        // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand, locks, read-only standbys.
-        let passing = code.as_deref().is_some_and(|code| {
-            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
-        });
         let text = format!("{shown}: {self}");
-        if self.is_lost_connection() || passing { StoreError::Busy(text) } else { StoreError::Broken(text) }
+        if self.is_passing() { StoreError::Busy(text) } else { StoreError::Broken(text) }
     }
 }
 

@@ -184,7 +184,7 @@ async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool 
             }
             worth
         }
-        Err(fault) if group.len() == 1 || fault.is_lost_connection() => {
+        Err(fault) if group.len() == 1 || fault.is_passing() => {
             warn!("{}: {fault}", desk.shown);
             for asked in group {
                 _ = asked.answer.send(Err(fault.refuse(&desk.shown)));
@@ -247,10 +247,10 @@ async fn became_of(desk: &Desk, transaction: &str) -> bool {
         };
         match asked.await.as_ref().map(Option::as_deref) {
             Ok(Some("committed")) => return true,
-            Ok(Some("in progress")) => {}
-            Ok(_) => return false,
+            Ok(Some("aborted") | None) => return false,
+            Ok(Some(_)) => {}
             // A server that never heard of it has it not: it took over from one that was lost.
-            Err(fault) if !fault.is_lost_connection() => return false,
+            Err(fault) if fault.is_unheard_of() => return false,
             Err(_) => {}
         }
         tokio::time::sleep(DOUBT_EVERY).await;

@@ -1,0 +1,62 @@
+//! Nodes: who is there, and what they are told of each other's jobs.
+
+use wharf_core::ids::NodeId;
+use wharf_core::lifecycle::Event;
+use wharf_core::node::{Carried, Node};
+
+use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
+
+fn node(stage: &Stage, id: u64, name: &str) -> Node {
+    let carried =
+        Carried { plugin: "words".parse().unwrap(), version: "1.2.0".into(), digest: "ab".repeat(32), topics: vec![] };
+    Node {
+        id: NodeId(id),
+        name: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        started: stage.store.now(),
+        seen: stage.store.now(),
+        capacity: 256,
+        running: 3,
+        draining: false,
+        plugins: vec![carried],
+    }
+}
+
+#[test]
+fn nodes_are_there_until_they_leave_or_fall_silent() {
+    on_every_store(|stage| async move {
+        let (mut b, a) = (node(&stage, u64::MAX, "b:7070"), node(&stage, 1, "a:7070"));
+        stage.store.announce(b.clone(), LEASE).await.unwrap();
+        stage.store.announce(a.clone(), LEASE).await.unwrap();
+        assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()]);
+
+        stage.pass(SECOND);
+        (b.draining, b.running, b.plugins) = (true, 0, vec![]);
+        stage.store.announce(b.clone(), LEASE).await.unwrap();
+        b.seen = stage.store.now();
+        assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it was when it was last seen");
+
+        stage.pass(LEASE);
+        stage.store.announce(b.clone(), LEASE).await.unwrap();
+        b.seen = stage.store.now();
+        assert_eq!(stage.store.nodes().await.unwrap(), [b.clone()], "the other one was silent");
+        stage.store.leave(b.id).await.unwrap();
+        assert!(stage.store.nodes().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_node_hears_which_of_its_jobs_others_asked_to_end() {
+    on_every_store(|stage| async move {
+        stage.add_many(COUNT, "", 3).await;
+        let leased = stage.claim(2).await;
+        let (here, job) = (leased[0].lease.node, leased[1].lease.job);
+        let Some(none) = stage.store.asked_to_end(here).await.unwrap() else { return };
+        assert!(none.is_empty());
+        stage.record(job, Event::CancelAsked).await.unwrap();
+        assert_eq!(stage.store.asked_to_end(here).await.unwrap(), Some(vec![job]));
+        assert_eq!(stage.store.asked_to_end(NodeId(999)).await.unwrap(), Some(vec![]));
+        stage.succeed(&leased[1]).await.unwrap();
+        assert_eq!(stage.store.asked_to_end(here).await.unwrap(), Some(vec![]));
+    });
+}

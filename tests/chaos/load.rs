@@ -1,0 +1,50 @@
+//! Load: jobs of a few keys, enqueued by several at once, each again until it is acknowledged.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::Client;
+
+const KEYS: usize = 7;
+
+/// Of the hosts that live.
+pub(super) type Addresses = Arc<Mutex<Vec<String>>>;
+
+pub(super) fn keys() -> impl Iterator<Item = String> {
+    (0..KEYS).map(|number| format!("k{number}"))
+}
+
+/// Enqueues one job after another until told to stop, and keeps the ids that were acknowledged.
+pub(super) fn load(addresses: &Addresses, over: &AtomicBool, kept: &Mutex<Vec<String>>, who: usize) {
+    let mut n = who;
+    while !over.load(Ordering::Relaxed) {
+        n += 1;
+        let payload = json!({ "key": format!("k{}", n % KEYS), "do": "span", "ms": n % 13, "log": "/log/spans" });
+        let job = json!({ "task": "villain/pair", "payload": payload, "token": format!("{who}-{n}") });
+        // The same token until it is acknowledged, at whichever host: a lost answer is no second job.
+        for turn in n.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            let address = {
+                let addresses = addresses.lock().expect("no panic while it is held");
+                (!addresses.is_empty()).then(|| addresses[turn % addresses.len()].clone())
+            };
+            // 200 where the answer was lost but the job was not: it stands, by its token.
+            if let Some(address) = address
+                && let Ok(reply) = Client::new(&address).try_post("/v1/jobs", &job)
+                && [200, 202].contains(&reply.status)
+            {
+                let id = reply.json()["id"].as_str().expect("an id").to_owned();
+                kept.lock().expect("no panic while it is held").push(id);
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        // About as fast as they are done: what waits long says nothing of the fault.
+        std::thread::park_timeout(Duration::from_millis(4));
+    }
+}

@@ -1,0 +1,26 @@
+//! What is lost, done twice or over its limit when things break, and how long it takes until all works again.
+//!
+//! `cargo bench --workspace --bench chaos`
+
+#[path = "../harness/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the harness serves the tests, too")]
+mod harness;
+
+#[path = "../chaos/mod.rs"]
+#[expect(unused_imports, reason = "it serves the tests, too")]
+mod chaos;
+
+use std::time::Duration;
+
+use chaos::{Fault, Scale, Where};
+
+fn main() {
+    let scale = Scale { before: 2000, repeats: 10, lease: Duration::from_secs(6) };
+    chaos::print_head(&scale);
+    for fault in Fault::ALL {
+        chaos::run(Where::Cluster, fault, &scale).print();
+    }
+    for fault in [Fault::KillOne, Fault::KillAgain] {
+        chaos::run(Where::File, fault, &scale).print();
+    }
+}
