@@ -128,3 +128,24 @@ fn run(command: &mut Command, purpose: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_the_way_to_get_it() {
+        let told = needs("no-such-program", "Node.js 18 or later", "apt-get install nodejs npm").expect_err("missing");
+        assert_eq!(
+            told.to_string(),
+            "Node.js 18 or later is missing, for the command `no-such-program`\nTo get it on Debian: apt-get install nodejs npm"
+        );
+    }
+
+    #[test]
+    fn what_a_failed_command_said_is_told() {
+        let shell = Shell { path: Vec::new(), variables: Vec::new() };
+        let told = shell.run("echo out; echo err >&2; false", Path::new("/"), "build x").expect_err("it fails");
+        assert_eq!(told.to_string(), "could not build x:\nout\nerr");
+    }
+}

@@ -185,7 +185,7 @@ async fn manifests_and_settings_are_checked_together() {
         assert!(text.contains(says), "`{says}` is not in\n{text}");
     }
 
-    let text = told(&check(&scene, "words", component("words").await, "topics = [\"a.*\"]").await.problems);
+    let text = told(&check(&scene, "thumbnail", component("thumbnail").await, "topics = [\"a.*\"]").await.problems);
     assert!(text.starts_with("it has topics, but does not export `wharf:plugin/subscriber`"), "{text}");
     let told_of = "receive = { timeout = \"1s\", reentrant = true }\ntopics = [\"a.*\"]";
     let checked = check(&scene, "villain", component("villain").await, told_of).await;
