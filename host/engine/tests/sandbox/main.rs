@@ -8,5 +8,6 @@ mod stops;
 mod fairness;
 mod outside;
 mod broadcasts;
+mod tables;
 mod loading;
 mod explained;
