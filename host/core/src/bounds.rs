@@ -91,6 +91,8 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 pub const PLUGINS_MAX: usize = 1000;
 pub const TASKS_MAX: usize = 64;
+/// Regular expressions in all payload schemas of one plugin: each may take half a MiB of the host.
+pub const PATTERNS_MAX: usize = 64;
 /// Subscriptions of one plugin.
 pub const TOPICS_MAX: usize = 64;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;

@@ -20,10 +20,24 @@ use crate::problem::Problem;
 /// Where components are compiled.
 #[derive(Clone, Debug)]
 pub enum Compile {
-    /// In a process of its own: `program args... KIND COMPONENT COMPILED`, which calls [`compile_child_main`].
-    Child { program: PathBuf, args: Vec<OsString> },
+    /// In a process of its own: `program args... KIND COMPONENT COMPILED BYTES SECONDS`, which calls [`compile_child_main`].
+    Child { program: PathBuf, args: Vec<OsString>, most: CompileMost },
     /// In this process, without bounds of memory and time: for tests, and for components that one made oneself.
     Here,
+}
+
+/// What a compiling process may take.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileMost {
+    pub memory_bytes: u64,
+    /// By the clock, and of processor.
+    pub time: Duration,
+}
+
+impl Default for CompileMost {
+    fn default() -> CompileMost {
+        CompileMost { memory_bytes: bounds::COMPILE_MEMORY_BYTES_MAX, time: bounds::COMPILE_TIMEOUT }
+    }
 }
 
 /// Compiled code runs at the lowest priority while it is made: running attempts go first.
@@ -42,18 +56,21 @@ pub(crate) async fn compile(how: &Compile, kind: Kind, from: &Temporary, to: &Te
             done.map_err(|_| Problem::new("the compiler failed on it: a bug of the host"))?
                 .map_err(|why| not_compiled(&why))
         }
-        Compile::Child { program, args } => in_child(Command::new(program).args(args), kind, from, to).await,
+        Compile::Child { program, args, most } => {
+            let mut command = Command::new(program);
+            command.args(args).arg(kind.as_str()).args([from.path(), to.path()]);
+            command.args([most.memory_bytes.to_string(), most.time.as_secs_f64().ceil().to_string()]);
+            in_child(&mut command, *most).await
+        }
     }
 }
 
-async fn in_child(command: &mut Command, kind: Kind, from: &Temporary, to: &Temporary) -> Result<(), Problem> {
+async fn in_child(command: &mut Command, most: CompileMost) -> Result<(), Problem> {
     let broken = |error: std::io::Error| {
         Problem::new(format!("it cannot be compiled, since the compiling process cannot be run: {error}"))
     };
     let began = Instant::now();
     let mut child = command
-        .arg(kind.as_str())
-        .args([from.path(), to.path()])
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -63,7 +80,7 @@ async fn in_child(command: &mut Command, kind: Kind, from: &Temporary, to: &Temp
         .map_err(broken)?;
     let mut said = Vec::new();
     let mut stderr = child.stderr.take().map(|stderr| stderr.take(STDERR_BYTES_MAX));
-    let ended = tokio::time::timeout(bounds::COMPILE_TIMEOUT, async {
+    let ended = tokio::time::timeout(most.time, async {
         if let Some(stderr) = &mut stderr {
             let _ = stderr.read_to_end(&mut said).await;
         }
@@ -72,17 +89,17 @@ async fn in_child(command: &mut Command, kind: Kind, from: &Temporary, to: &Temp
         child.wait().await
     });
     match ended.await {
-        Ok(status) => explain(status.map_err(broken)?, &String::from_utf8_lossy(&said), began.elapsed()),
+        Ok(status) => explain(status.map_err(broken)?, &String::from_utf8_lossy(&said), began.elapsed(), most),
         // Dropping the child kills it.
-        Err(_) => Err(too_long(began.elapsed())),
+        Err(_) => Err(too_long(began.elapsed(), most)),
     }
 }
 
-fn explain(status: ExitStatus, said: &str, took: Duration) -> Result<(), Problem> {
+fn explain(status: ExitStatus, said: &str, took: Duration, most: CompileMost) -> Result<(), Problem> {
     if status.success() {
         return Ok(());
     }
-    let memory = bytesize::ByteSize(bounds::COMPILE_MEMORY_BYTES_MAX).display().iec();
+    let memory = bytesize::ByteSize(most.memory_bytes).display().iec();
     if said.contains("memory allocation of")
         || said.contains("Cannot allocate memory")
         || said.contains("out of memory")
@@ -91,7 +108,7 @@ fn explain(status: ExitStatus, said: &str, took: Duration) -> Result<(), Problem
             .hint("make it smaller: split its largest functions, or leave code out"));
     }
     match status.signal() {
-        Some(signal) if signal == Signal::XCPU.as_raw() => Err(too_long(took)),
+        Some(signal) if signal == Signal::XCPU.as_raw() => Err(too_long(took, most)),
         Some(signal) => {
             Err(Problem::new(format!("the process that compiled it was ended by signal {signal} after {took:.1?}"))
                 .hint(format!("if the machine is short of memory: compiling may take up to {memory}")))
@@ -100,9 +117,9 @@ fn explain(status: ExitStatus, said: &str, took: Duration) -> Result<(), Problem
     }
 }
 
-fn too_long(took: Duration) -> Problem {
-    Problem::new(format!("compiling it takes too long: it was ended after {} s", took.as_secs()))
-        .hint(format!("{} s is the most; make it smaller", bounds::COMPILE_TIMEOUT.as_secs()))
+fn too_long(took: Duration, most: CompileMost) -> Problem {
+    Problem::new(format!("compiling it takes too long: it was ended after {took:.1?}"))
+        .hint(format!("{:?} by the clock and of processor is the most; make it smaller", most.time))
 }
 
 fn not_compiled(why: &str) -> Problem {
@@ -114,9 +131,16 @@ fn not_compiled(why: &str) -> Problem {
 pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let done = match args.as_slice() {
-        [kind, from, to] if kind == "sync" => bounded(|| compile_file(Kind::Sync, from.as_ref(), to.as_ref())),
-        [kind, from, to] if kind == "async" => bounded(|| compile_file(Kind::Async, from.as_ref(), to.as_ref())),
-        _ => Err("expected: sync|async COMPONENT COMPILED".to_owned()),
+        [kind, from, to, bytes, seconds] => match (kind.to_str(), number(bytes), number(seconds)) {
+            (Some("sync"), Some(bytes), Some(seconds)) => {
+                bounded(bytes, seconds, || compile_file(Kind::Sync, from.as_ref(), to.as_ref()))
+            }
+            (Some("async"), Some(bytes), Some(seconds)) => {
+                bounded(bytes, seconds, || compile_file(Kind::Async, from.as_ref(), to.as_ref()))
+            }
+            _ => Err(EXPECTED.to_owned()),
+        },
+        _ => Err(EXPECTED.to_owned()),
     };
     match done {
         Ok(()) => 0,
@@ -127,12 +151,18 @@ pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn bounded(compile: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+const EXPECTED: &str = "expected: sync|async COMPONENT COMPILED BYTES SECONDS";
+
+fn number(text: &OsString) -> Option<u64> {
+    text.to_str()?.parse().ok()
+}
+
+fn bounded(bytes: u64, seconds: u64, compile: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     // Ends with the host, should the host be killed.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let limit = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
-    limit(Resource::As, bounds::COMPILE_MEMORY_BYTES_MAX)
-        .and_then(|()| limit(Resource::Cpu, bounds::COMPILE_TIMEOUT.as_secs()))
+    limit(Resource::As, bytes)
+        .and_then(|()| limit(Resource::Cpu, seconds))
         .and_then(|()| limit(Resource::Core, 0))
         .map_err(|error| format!("the compiling process cannot be bounded: {error}"))?;
     let _ = nice(NICENESS);

@@ -53,7 +53,18 @@ pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Insp
         Ok(DecodedWasm::Component(resolve, world)) => {
             let found = Found { resolve: &resolve, id, settings };
             let inspected = found.inspect(kind, &resolve.worlds[world].imports, &resolve.worlds[world].exports);
-            Inspected { core_instances: core_instances(bytes), ..inspected }
+            let count = core_instances(bytes);
+            let most = bounds::INSTANCES_MAX as u32;
+            let mut problems = inspected.problems;
+            if count > most {
+                problems.push(
+                    Problem::new(format!(
+                        "it is made of {count} core instances; {most} is the most a sandbox may have"
+                    ))
+                    .hint("link its modules into fewer before they become a component"),
+                );
+            }
+            Inspected { core_instances: count.min(most), problems, ..inspected }
         }
         Ok(DecodedWasm::WitPackage(..)) => refused(
             Problem::new("it is a WIT package, which describes components, not a component")
@@ -120,15 +131,15 @@ fn core_instances(bytes: &[u8]) -> u32 {
                 let made =
                     section.into_iter().filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
                 count = if depth > 1 && made > 0 {
-                    most
+                    count.max(most)
                 } else {
-                    count.saturating_add(u32::try_from(made).unwrap_or(most))
+                    count.saturating_add(u32::try_from(made).unwrap_or(u32::MAX))
                 };
             }
             _ => {}
         }
     }
-    count.min(most)
+    count
 }
 
 /// Which engine it needs, if any takes it.

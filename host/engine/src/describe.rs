@@ -117,6 +117,13 @@ fn failed(control: &Control, denied: Denied, log: &Log, error: Option<&wasmtime:
             let most = bytesize::ByteSize(bounds::MEMORY_BYTES_DEFAULT).display().iec();
             (format!("`describe` takes more than {most} of memory"), "let it return the manifest as a constant text")
         }
+        (_, Denied::Table, _) => (
+            format!(
+                "it has tables of more than {} elements in all before it does anything",
+                bounds::TABLE_ELEMENTS_MAX
+            ),
+            "let its tables be smaller",
+        ),
         (_, _, Some(error)) => {
             let why = trap.map_or_else(|| error.root_cause().to_string(), |trap| report::trap_words(*trap));
             (format!("`describe` failed: {why}"), "")

@@ -8,6 +8,7 @@ use wharf_core::topic::Pattern;
 
 use crate::given::{LimitGiven, ManifestGiven, ReceiveGiven, Subscription};
 use crate::grants::PluginSettings;
+use crate::payload;
 use crate::problem::Problem;
 use crate::task::{self, Place, Task};
 use crate::toml_text;
@@ -71,6 +72,24 @@ impl Manifest {
             if count > most {
                 problems.push(Problem::new(format!("manifest: {count} {what} are declared; {most} is the most")));
             }
+        }
+        let schemas = given.tasks.iter().filter_map(|(name, task)| {
+            let over = settings.tasks.get(name).and_then(|over| over.payload_schema.as_ref());
+            over.or(task.payload_schema.as_ref())
+        });
+        // Counted before any is made ready: what they take is taken then.
+        let patterns: usize = schemas.map(|schema| payload::patterns_in(schema)).sum();
+        if patterns > bounds::PATTERNS_MAX {
+            problems.push(
+                Problem::new(format!(
+                    "manifest: its payload schemas have {patterns} regular expressions in all; {} is the most",
+                    bounds::PATTERNS_MAX
+                ))
+                .hint(
+                    "check in the handler what a schema need not, or let `$ref` lead to one pattern from many places",
+                ),
+            );
+            return Err(problems);
         }
         for stranger in settings.tasks.keys().filter(|task| !given.tasks.contains_key(*task)) {
             let near = toml_text::nearest(stranger, given.tasks.keys().map(String::as_str));
@@ -213,6 +232,24 @@ mod tests {
         let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let settings: PluginSettings = toml_text::read(overlay).map_err(told)?;
         Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+    }
+
+    #[test]
+    fn regular_expressions_are_bounded_over_all_schemas() {
+        let task = |name: usize, patterns: usize| {
+            let each = |n: usize| {
+                format!(r#""p{n}": {{"pattern": "a{n}"}}, "q{n}": {{"patternProperties": {{"b{n}": true}}}}"#)
+            };
+            let properties: Vec<String> = (0..patterns / 2).map(each).collect();
+            format!("[tasks.t{name}]\npayload-schema = '{{\"properties\": {{{}}}}}'\n", properties.join(", "))
+        };
+        let half = bounds::PATTERNS_MAX / 2;
+        assert!(subscriber(&(task(1, half) + &task(2, half)), "").is_ok());
+        let told = subscriber(&(task(1, half) + &task(2, half) + &task(3, 2)), "").unwrap_err();
+        assert!(
+            told.starts_with("manifest: its payload schemas have 66 regular expressions in all; 64 is the most"),
+            "{told}"
+        );
     }
 
     #[test]

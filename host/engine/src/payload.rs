@@ -113,6 +113,28 @@ impl Schema {
     }
 }
 
+/// How many regular expressions a schema has, as text; none if it is no JSON, which is told when it is read.
+pub(crate) fn patterns_in(schema: &str) -> usize {
+    fn within(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => items.iter().map(within).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(key, value)| {
+                    let here = match (key.as_str(), value) {
+                        ("pattern", Value::String(_)) => 1,
+                        ("patternProperties", Value::Object(by_pattern)) => by_pattern.len(),
+                        _ => 0,
+                    };
+                    here + within(value)
+                })
+                .sum(),
+            _ => 0,
+        }
+    }
+    serde_json::from_str(schema).map_or(0, |value| within(&value))
+}
+
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Schema").field(&self.text).finish()

@@ -191,11 +191,16 @@ pub(crate) enum Order {
     Stdin,
     HttpGet {
         url: String,
+        #[serde(default = "one")]
+        times: u32,
     },
 }
 
 fn reason() -> String {
     "as asked".into()
+}
+fn one() -> u32 {
+    1
 }
 fn three() -> u32 {
     3
@@ -278,6 +283,6 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::ListDir { path } => outside::list_dir(&path),
         Order::Random { bytes } => outside::random(bytes),
         Order::Stdin => outside::stdin(),
-        Order::HttpGet { url } => outside::http_get(&url),
+        Order::HttpGet { url, times } => outside::http_get(&url, times),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn stdin() -> Result<Vec<u8>, Failure> {
 pub(crate) use http::get as http_get;
 
 #[cfg(not(feature = "http"))]
-pub(crate) fn http_get(_: &str) -> Result<Vec<u8>, Failure> {
+pub(crate) fn http_get(_: &str, _: u32) -> Result<Vec<u8>, Failure> {
     Err(Failure::Discard(
         "this villain has no HTTP; ask villain-http".into(),
     ))
@@ -79,9 +79,12 @@ mod http {
 
     use super::{Failure, json};
 
-    /// Returns `{"status": 200, "body": "..."}`, or fails with the host's own word for what went wrong.
-    pub(crate) fn get(url: &str) -> Result<Vec<u8>, Failure> {
-        let (status, body) = fetch(url).map_err(|e| Failure::Discard(format!("GET {url}: {e}")))?;
+    /// Returns `{"status": 200, "body": "..."}` of the last, or fails with the host's own word for what went wrong and when.
+    pub(crate) fn get(url: &str, times: u32) -> Result<Vec<u8>, Failure> {
+        let (mut status, mut body) = (0, Vec::new());
+        for time in 1..=times {
+            (status, body) = fetch(url).map_err(|e| Failure::Discard(format!("GET {url}, {time}: {e}")))?;
+        }
         json(&serde_json::json!({ "status": status, "body": String::from_utf8_lossy(&body) }))
     }
 

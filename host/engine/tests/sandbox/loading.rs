@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use wharf_engine::{Compile, Engine, Progress, Settings, compile_child_main};
+use wharf_core::bounds;
+use wharf_engine::{Compile, CompileMost, Engine, Progress, Settings, compile_child_main};
 
-use crate::scene::{child, component, settings};
+use crate::scene::{Scene, assert_returned, child, child_with, component, settings, words_call};
 
 /// Not a test when it is run among the others: the compiling process of those below.
 #[test]
@@ -115,7 +117,7 @@ async fn a_folder_that_others_may_write_is_no_cache() {
 }
 
 fn shell(script: &str) -> Compile {
-    Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] }
+    Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], most: CompileMost::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +134,7 @@ async fn a_compiling_process_that_dies_takes_nothing_with_it() {
         (shell("echo 'no such instruction' >&2; exit 1"), "it cannot be compiled: no such instruction"),
         (shell("yes | head -c 1000000 >&2; exit 1"), "it cannot be compiled: y"),
         (
-            Compile::Child { program: "/no/such/program".into(), args: Vec::new() },
+            Compile::Child { program: "/no/such/program".into(), args: Vec::new(), most: CompileMost::default() },
             "the compiling process cannot be run",
         ),
         (shell("exit 0"), "the cache folder does not take what is compiled"),
@@ -143,4 +145,47 @@ async fn a_compiling_process_that_dies_takes_nothing_with_it() {
         assert_eq!(compiled_files(&cache), Vec::<PathBuf>::new(), "nothing is left behind");
     }
     load(&engine(&cache, child())).await.unwrap();
+}
+
+/// The compiling process's own bounds, each reached by a real component, while another plugin goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
+    let scene = Scene::new(2);
+    let words = scene.load("words").await;
+    let folder = tempfile::tempdir().unwrap();
+    let most = CompileMost::default();
+    // How much it takes depends on the program that compiles: less and less, until it is too little.
+    let memory = (8..13).rev().map(|part| CompileMost { memory_bytes: part * (16 << 20), ..most });
+    // A second of processor, or by the clock where the machine has other things to do.
+    let time = [1000, 50].map(|ms| CompileMost { time: Duration::from_millis(ms), ..most });
+    let mut refused = Vec::new();
+    for (number, most) in memory.chain(time).enumerate() {
+        let is_memory = most.memory_bytes < bounds::COMPILE_MEMORY_BYTES_MAX;
+        if is_memory && !refused.is_empty() {
+            continue;
+        }
+        let cache = folder.path().join(number.to_string());
+        let engine = engine(&cache, child_with(most));
+        let bytes = component("thumbnail").await;
+        let loading = async { engine.load("thumbnail".parse().unwrap(), bytes, &settings(""), &|_| {}).await };
+        let beside = async {
+            for _ in 0..10 {
+                assert_returned(&scene.run(&words, words_call(&words)).await.0);
+            }
+        };
+        let (loaded, ()) = tokio::join!(loading, beside);
+        if loaded.is_ok() && is_memory {
+            continue;
+        }
+        let told = loaded.unwrap_err().to_string();
+        println!("{most:?}: {told}");
+        assert_eq!(compiled_files(&cache), Vec::<PathBuf>::new());
+        refused.push(told.lines().next().unwrap_or_default().split(" MiB").next().unwrap_or_default().to_owned());
+    }
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    assert!(refused[0].starts_with("compiling it takes more than 1"), "{refused:?}");
+    assert!(
+        refused[1..].iter().all(|told| told.starts_with("compiling it takes too long: it was ended after")),
+        "{refused:?}"
+    );
 }

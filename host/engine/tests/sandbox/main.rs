@@ -9,5 +9,6 @@ mod fairness;
 mod outside;
 mod broadcasts;
 mod languages;
+mod tables;
 mod loading;
 mod explained;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::{Ended, Plugin};
 
@@ -160,4 +161,22 @@ async fn responses_are_bounded_in_size_and_in_patience() {
     let (ended, _) = scene.run(&plugin, silent).await;
     assert!(!matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
     assert!(ended.bill.wall < std::time::Duration::from_secs(5), "{:?}", ended.bill);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_bounded_in_number() {
+    let scene = Scene::new(4);
+    let port = server().await;
+    let plugin = scene.load_with("villain-http", &format!(r#"http = ["http://127.0.0.1:{port}"]"#)).await;
+    let words = scene.load("words").await;
+    let times = async |times: u32| {
+        let order = format!(r#"{{"do":"http-get","url":"http://127.0.0.1:{port}/","times":{times}}}"#);
+        scene.run_beside(&words, &plugin, call(&plugin, "do", order)).await
+    };
+    assert_returned(&times(bounds::HTTP_REQUESTS_MAX).await.0);
+    let (ended, heard) = times(bounds::HTTP_REQUESTS_MAX + 1).await;
+    let told = assert_denied(&ended);
+    assert!(told.contains(", 101: ") && told.contains("ConnectionLimitReached"), "{told}");
+    let line = "wharf: an attempt may send 100 requests; this and later ones are refused";
+    assert!(heard.stderr().contains(line), "{}", heard.stderr());
 }

@@ -12,8 +12,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings,
-    toml_text,
+    Allowance, Asked, Attending, Call, Compile, CompileMost, Control, Ended, Engine, GuestJob, Plugin, PluginSettings,
+    Settings, toml_text,
 };
 
 /// What attempts said.
@@ -104,8 +104,12 @@ pub(crate) fn shared_cache() -> PathBuf {
 
 /// The compiling process is this very test program, told to run one test only: see `loading::the_compiling_process`.
 pub(crate) fn child() -> Compile {
+    child_with(CompileMost::default())
+}
+
+pub(crate) fn child_with(most: CompileMost) -> Compile {
     let args = ["--exact", "loading::the_compiling_process", "--nocapture", "--"];
-    Compile::Child { program: std::env::current_exe().unwrap(), args: args.map(OsString::from).into() }
+    Compile::Child { program: std::env::current_exe().unwrap(), args: args.map(OsString::from).into(), most }
 }
 
 pub(crate) async fn component(name: &'static str) -> Arc<[u8]> {

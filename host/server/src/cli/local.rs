@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use wharf_core::bounds;
-use wharf_engine::{Compile, Engine, PluginSettings, Progress as Step};
+use wharf_engine::{Compile, CompileMost, Engine, PluginSettings, Progress as Step};
 
 use super::ending::{Ending, Exit};
 use crate::config::Settings;
@@ -18,7 +18,7 @@ pub(crate) const COMPILE_COMMAND: &str = "compile-child";
 /// How plugins are compiled: by this program, in a process of its own.
 pub(crate) fn compile_in_child() -> anyhow::Result<Compile> {
     let program = std::env::current_exe().context("could not find the file of this program, which compiles plugins")?;
-    Ok(Compile::Child { program, args: vec![COMPILE_COMMAND.into()] })
+    Ok(Compile::Child { program, args: vec![COMPILE_COMMAND.into()], most: CompileMost::default() })
 }
 
 pub(crate) fn runtime() -> anyhow::Result<Runtime> {

@@ -65,6 +65,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("manifest-bytes-max", bytes(hard::MANIFEST_BYTES_MAX)),
         ("plugins-max", hard::PLUGINS_MAX.to_string()),
         ("tasks-max", hard::TASKS_MAX.to_string()),
+        ("patterns-max", hard::PATTERNS_MAX.to_string()),
         ("topics-max", hard::TOPICS_MAX.to_string()),
         ("compile-memory-bytes-max", bytes(hard::COMPILE_MEMORY_BYTES_MAX)),
         ("compile-timeout", length(hard::COMPILE_TIMEOUT)),

@@ -1,0 +1,106 @@
+//! Bounds on what a component is made of, reached by components that no compiler would make.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wharf_core::bounds;
+use wharf_core::outcome::Outcome;
+use wharf_engine::Problem;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::scene::{Scene, assert_returned, call, settings};
+
+const MANIFEST: &str = "name = 'tables'\nversion = '1'\n[tasks.do]\nretry = { attempts = 1 }\n";
+
+/// A plugin whose handler grows its table by as many elements as the payload has bytes, times 1000, and gives up if it
+/// cannot; `tables` are those that it has besides.
+fn plugin(tables: &str) -> Vec<u8> {
+    let (at, length, manifest) = (1024, MANIFEST.len(), MANIFEST.replace('\n', "\\n"));
+    let text = format!(
+        r#"(module
+            (table $grows 1 funcref)
+            {tables}
+            (memory (export "memory") 4)
+            (data (i32.const {at}) "{manifest}")
+            (data (i32.const 16) "{}{}")
+            (global $free (mut i32) (i32.const 4096))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (global.get $free)
+                (global.set $free (i32.and (i32.add (global.get $free) (i32.add (local.get 3) (i32.const 15))) (i32.const -8))))
+            (func (export "wharf:plugin/manifest@0.1.0#describe") (result i32) (i32.const 16))
+            (func (export "wharf:plugin/handler@0.1.0#handle")
+                (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                (if (i32.eq (i32.const -1) (table.grow $grows (ref.null func) (i32.mul (local.get 8) (i32.const 1000))))
+                    (then unreachable))
+                (i32.const 64)))"#,
+        bytes_of(at),
+        bytes_of(length),
+    );
+    let mut module = wat::parse_str(text).unwrap();
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("handler-plugin")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}
+
+/// A number as a module's data has it.
+fn bytes_of(number: usize) -> String {
+    u32::try_from(number).unwrap().to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect()
+}
+
+fn told(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_counted_over_all_and_growth_past_the_bound_is_refused() {
+    let scene = Scene::new(4);
+    let words = scene.load("words").await;
+    let bytes: Arc<[u8]> = plugin("(table 50000 funcref)").into();
+    let loaded = scene.engine.load("tables".parse().unwrap(), bytes, &settings(""), &|_| {}).await.unwrap();
+    let grow =
+        async |thousands: usize| scene.run_beside(&words, &loaded, call(&loaded, "do", "x".repeat(thousands))).await.0;
+    assert_returned(&grow(40).await);
+    let ended = grow(50).await;
+    assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
+    let report = ended.outcome.report();
+    assert!(report.starts_with("it grew its tables beyond 100000 elements in all"), "{report}");
+    assert_returned(&grow(40).await);
+
+    let bytes = plugin("(table 60000 funcref) (table 60000 funcref)");
+    let checked = scene.engine.check("tables", bytes.into(), &settings(""), &|_| {}).await;
+    let text = told(&checked.problems);
+    assert!(text.starts_with("it has tables of more than 100000 elements in all"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn core_instances_are_bounded() {
+    let scene = Scene::new(4);
+    let own = 4;
+    // An empty module, which is the last of the component's, and instances of it.
+    let with_instances = |more: usize| {
+        let mut bytes = plugin("");
+        let modules = wasmparser::Parser::new(0)
+            .parse_all(&bytes)
+            .filter(|part| matches!(part, Ok(wasmparser::Payload::ModuleSection { .. })))
+            .count();
+        bytes.extend([1, 8, 0, b'a', b's', b'm', 1, 0, 0, 0]);
+        for _ in 0..more {
+            bytes.extend([2, 4, 1, 0, u8::try_from(modules).unwrap(), 0]);
+        }
+        bytes
+    };
+    let check = async |more: usize| {
+        let bytes: Arc<[u8]> = with_instances(more).into();
+        scene.engine.check("many", bytes, &settings(""), &|_| {}).await
+    };
+    let most = bounds::INSTANCES_MAX;
+    let fits = check(most - own).await;
+    let loaded = fits.plugin.unwrap_or_else(|| panic!("{}", told(&fits.problems)));
+    let words = scene.load("words").await;
+    assert_returned(&scene.run_beside(&words, &loaded, call(&loaded, "do", "")).await.0);
+    let text = told(&check(most + 1).await.problems);
+    assert!(text.contains("core instances; 64 is the most a sandbox may have"), "{text}");
+}
