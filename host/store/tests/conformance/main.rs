@@ -15,4 +15,5 @@ mod nodes;
 mod regressions;
 mod sqlite;
 mod postgres;
+mod lost;
 mod histories;
