@@ -16,4 +16,5 @@ mod nodes;
 mod regressions;
 mod sqlite;
 mod postgres;
+mod lost;
 mod histories;
