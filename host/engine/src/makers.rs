@@ -15,7 +15,9 @@ pub(crate) fn makers(bytes: &[u8]) -> Vec<String> {
         let Payload::CustomSection(section) = payload else { continue };
         let KnownCustom::Producers(fields) = section.as_known() else { continue };
         for value in fields.into_iter().flatten().flat_map(|field| field.values).flatten() {
-            let maker = format!("{} {}", value.name, value.version);
+            // Behind a bracket stand commits and addresses.
+            let version = value.version.split(" (").next().unwrap_or_default();
+            let maker = format!("{} {version}", value.name);
             let maker: String = maker.trim().chars().filter(|c| !c.is_control()).take(MAKER_CHARS_MAX).collect();
             if !found.contains(&maker) && found.len() < MAKERS_MAX {
                 found.push(maker);
