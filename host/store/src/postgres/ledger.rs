@@ -254,12 +254,13 @@ impl<'t> Ledger<'t> {
     /// The line of a job that becomes ready: it is there now, and its top is no lower than the job's priority.
     /// A lane joins at the back of the ring; a line joins its lane as that stands.
     pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, Fault> {
+        self.load_lanes(std::iter::once(lane.clone())).await?;
         let settling = |line: &LineRow| self.writes.settle.contains(&line.id);
         if self.lanes.get(lane).is_some_and(|lines| lines.iter().any(settling)) {
             // Whether the lane still has its place depends on what is left in it.
             self.flush().await?;
+            self.load_lanes(std::iter::once(lane.clone())).await?;
         }
-        self.load_lanes(std::iter::once(lane.clone())).await?;
         let lines = self.lanes.entry(lane.clone()).or_default();
         if let Some(line) = lines.iter_mut().find(|line| line.task == task) {
             if line.top < priority {
