@@ -42,6 +42,10 @@ while read -r word; do
 done
 "#;
 
+/// A machine that was just made may not know yet which packages there are.
+const INSTALL: &str = "install() { apt-get install --yes --no-install-recommends postgresql; }; \
+                       install || { apt-get update && install; }";
+
 /// One server.
 #[derive(Debug)]
 pub(crate) struct Postgres {
@@ -147,8 +151,8 @@ fn programs() -> PathBuf {
         .get_or_init(|| {
             find().unwrap_or_else(|| {
                 println!("installing PostgreSQL from the machine's packages");
-                let installed = Command::new("apt-get")
-                    .args(["install", "--yes", "--no-install-recommends", "postgresql"])
+                let installed = Command::new("sh")
+                    .args(["-c", INSTALL])
                     .env("DEBIAN_FRONTEND", "noninteractive")
                     .stdout(Stdio::null())
                     .status();
