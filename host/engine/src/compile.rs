@@ -160,10 +160,11 @@ fn number(text: &OsString) -> Option<u64> {
 fn bounded(bytes: u64, seconds: u64, compile: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     // Ends with the host, should the host be killed.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let limit = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
-    limit(Resource::As, bytes)
-        .and_then(|()| limit(Resource::Cpu, seconds))
-        .and_then(|()| limit(Resource::Core, 0))
+    let limit = |resource, most, at_last| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(at_last) });
+    limit(Resource::As, bytes, bytes)
+        // At the first bound of processor time the kernel says why it ends a process, at the second it does not.
+        .and_then(|()| limit(Resource::Cpu, seconds, seconds + 1))
+        .and_then(|()| limit(Resource::Core, 0, 0))
         .map_err(|error| format!("the compiling process cannot be bounded: {error}"))?;
     let _ = nice(NICENESS);
     compile()
