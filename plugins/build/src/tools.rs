@@ -21,8 +21,8 @@ pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
     let mut shell = Shell { path: Vec::new(), variables: Vec::new() };
     match language {
         Language::JavaScript => {
-            needs("node", "Node.js 18 or later", "apt-get install nodejs npm")?;
-            needs("npm", "npm", "apt-get install npm")?;
+            needs("node", "Node.js 18 or later", "nodejs npm")?;
+            needs("npm", "npm", "npm")?;
             // What the lock file names is there after the first run: then npm asks nobody.
             for (name, value) in
                 [("audit", "false"), ("fund", "false"), ("update_notifier", "false"), ("prefer_offline", "true")]
@@ -90,12 +90,28 @@ pub(crate) fn script(path: &Path, line: &str) -> Result<()> {
     made.with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn needs(program: &str, what: &str, how: &str) -> Result<()> {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
+/// Installs Debian's packages where that is allowed. A machine that was just made may not know yet which there are.
+const INSTALL: &str = r#"
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 1
+install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@" >/dev/null; }
+install "$@" || { apt-get update >/dev/null && install "$@"; }
+"#;
+
+/// `packages` are Debian's, divided by spaces.
+fn needs(program: &str, what: &str, packages: &str) -> Result<()> {
+    let is_there = || {
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.is_ok_and(|status| status.success())
+    };
+    if is_there() {
         return Ok(());
     }
-    bail!("{what} is missing, for the command `{program}`\nTo get it on Debian: {how}")
+    eprintln!("plugins: {what} is missing; trying Debian's {packages}");
+    let installed = Command::new("sh").args(["-c", INSTALL, "install"]).args(packages.split_whitespace()).status();
+    if installed.is_ok_and(|status| status.success()) && is_there() {
+        return Ok(());
+    }
+    bail!("{what} is missing, for the command `{program}`\nTo get it on Debian: apt-get install {packages}")
 }
 
 /// An environment of Python's with these packages in it.
@@ -106,7 +122,7 @@ fn from_pypi(tools: &Path, requirements: &str) -> Result<PathBuf> {
     if there.exists() {
         return Ok(ready);
     }
-    needs("python3", "Python 3.10 or later", "apt-get install python3 python3-venv")?;
+    needs("python3", "Python 3.10 or later", "python3 python3-venv")?;
     eprintln!("plugins: fetching {} from PyPI, once", requirements.trim());
     // Its scripts name their own place, so that it is made where it stays, and marked when it is whole.
     let mut venv = Command::new("python3");
