@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
@@ -26,6 +26,8 @@ use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
 /// Whether the nodes that call for it are still there is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
+/// For the letters of a broadcast that was over before they were written.
+const ASKING_PATIENCE: Duration = Duration::from_secs(5);
 /// How many answers are taken in before anything else is looked at.
 const ANSWERS_PER_TURN: usize = 256;
 
@@ -40,6 +42,10 @@ pub(super) struct Live {
     pub(super) elsewhere: Vec<(NodeId, Vec<PluginId>)>,
     pub(super) told: UnboundedSender<Reply>,
 }
+
+/// Whom another node could not be asked to call, and why.
+type Unasked = (PluginId, String);
+type Asking<'a> = Fuse<BoxFuture<'a, Vec<Unasked>>>;
 
 /// Who is called as soon as there is a sandbox.
 struct Next<'a> {
@@ -68,15 +74,27 @@ impl Live {
             bytes: 0,
             answers: [0; Answer::KINDS.len()],
         };
-        let ending = self.call_all(&mut calls, gone).await;
+        let (to_me, answers) = unbounded_channel();
+        let mut asking = self.ask_others(to_me.clone()).boxed().fuse();
+        let ending = self.call_all(&mut calls, gone, to_me, answers, &mut asking).await;
         let unheard = self.end(&mut calls, ending);
         drop(place);
+        // A letter that takes a call back must not overtake the one that asks for it.
+        if !asking.is_terminated() {
+            let _ = tokio::time::timeout(ASKING_PATIENCE, asking).await;
+        }
         self.tell_others(&unheard).await;
     }
 
-    async fn call_all(&self, calls: &mut Calls, gone: CancellationToken) -> BroadcastEnding {
+    async fn call_all(
+        &self,
+        calls: &mut Calls,
+        gone: CancellationToken,
+        to_me: UnboundedSender<Heard>,
+        mut answers: UnboundedReceiver<Heard>,
+        asking: &mut Asking<'_>,
+    ) -> BroadcastEnding {
         let until = self.began + self.timeout;
-        let (to_me, mut answers) = unbounded_channel::<Heard>();
         let mut heard = Vec::new();
         let mut waiting = self.called.iter();
         let mut next: Option<Next<'_>> = None;
@@ -84,8 +102,6 @@ impl Live {
         let mut gone = std::pin::pin!(gone.cancelled_owned());
         let broadcasts = &self.calling.broadcasts;
         let mut stopping = std::pin::pin!(broadcasts.stopping.cancelled());
-        let mut others = std::pin::pin!(self.ask_others(&to_me));
-        let mut is_asked = false;
         let mut looks = tokio::time::interval(LOOK);
         loop {
             while next.is_none() {
@@ -127,8 +143,7 @@ impl Live {
                     let control = self.calling.start(plugin, receive, admission, left, heard);
                     calls.running.insert(plugin.id.clone(), control);
                 }
-                unasked = &mut others, if !is_asked => {
-                    is_asked = true;
+                unasked = &mut *asking, if !asking.is_terminated() => {
                     for (plugin, why) in unasked {
                         self.take(calls, &plugin, Answer::Skipped(why));
                     }
@@ -139,13 +154,13 @@ impl Live {
     }
 
     /// Writes to the nodes that have who is not here. Answers with whom they could not be asked for, and why.
-    async fn ask_others(&self, to_me: &UnboundedSender<Heard>) -> Vec<(PluginId, String)> {
+    async fn ask_others(&self, to_me: UnboundedSender<Heard>) -> Vec<Unasked> {
         if self.elsewhere.is_empty() {
             return Vec::new();
         }
         let calling = &self.calling;
         let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
-        cluster.wait(calling.id, to_me.clone());
+        cluster.wait(calling.id, to_me);
         let call = |plugins: &[PluginId]| About::Call {
             plugins: plugins.to_vec(),
             topic: calling.topic.clone(),
