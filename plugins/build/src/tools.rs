@@ -111,7 +111,11 @@ fn needs(program: &str, what: &str, packages: &str) -> Result<()> {
     if installed.is_ok_and(|status| status.success()) && is_there() {
         return Ok(());
     }
-    bail!("{what} is missing, for the command `{program}`\nTo get it on Debian: apt-get install {packages}")
+    bail!(missing(program, what, packages))
+}
+
+fn missing(program: &str, what: &str, packages: &str) -> String {
+    format!("{what} is missing, for the command `{program}`\nTo get it on Debian: apt-get install {packages}")
 }
 
 /// An environment of Python's with these packages in it.
@@ -151,9 +155,9 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named_with_the_way_to_get_it() {
-        let told = needs("no-such-program", "Node.js 18 or later", "apt-get install nodejs npm").expect_err("missing");
+        let told = missing("no-such-program", "Node.js 18 or later", "nodejs npm");
         assert_eq!(
-            told.to_string(),
+            told,
             "Node.js 18 or later is missing, for the command `no-such-program`\nTo get it on Debian: apt-get install nodejs npm"
         );
     }

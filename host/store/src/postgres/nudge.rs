@@ -65,11 +65,6 @@ impl Nudger {
         }
     }
 
-    fn look_at_all(&self) {
-        self.look_here();
-        self.letters.send_modify(|count| *count += 1);
-    }
-
     fn heard(&self, said: &str) {
         match said.strip_prefix(BELL) {
             Some(node) if node == NodeId(self.node.load(Ordering::Relaxed)).to_string() => {
@@ -117,6 +112,8 @@ pub(super) async fn hear(nudger: Arc<Nudger>, address: Address) {
             debug!("nudges of other nodes are not heard: {error}");
         }
         tokio::time::sleep(AGAIN).await;
+        // What was said in between was missed.
+        nudger.look_here();
     }
 }
 
@@ -135,8 +132,8 @@ where
             done = &mut asked, if !listening => {
                 done?;
                 listening = true;
-                // What was said before this was missed.
-                nudger.look_at_all();
+                // Letters that were announced before this are found now.
+                nudger.letters.send_modify(|count| *count += 1);
             }
             message = messages.next() => match message {
                 Some(Ok(AsyncMessage::Notification(said))) => nudger.heard(said.payload()),
