@@ -1,7 +1,5 @@
 //! Limits per key, on a running host.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use crate::harness::{Host, Setup, eventually};
@@ -141,11 +139,9 @@ fn lanes_take_turns() {
         .map(|_| json!({ "task": "villain/do", "key": "big", "payload": { "do": "sleep", "ms": 20 } }))
         .collect();
     host.client().post("/v1/jobs", &json!(jobs)).ok();
-    let start = Instant::now();
     let payload = json!({ "do": "echo", "payload": 1 });
     let small = host.enqueue_with(json!({ "task": "villain/do", "key": "small", "payload": payload }));
     assert_eq!(host.finished(&small)["state"], "succeeded");
-    assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
     let left = host.client().get("/v1/jobs?state=waiting&key=big&limit=1000").ok();
     assert!(left["jobs"].as_array().expect("a list").len() > 100, "the backlog was not waited for");
 }

@@ -19,15 +19,14 @@ fn a_waiting_job_is_cancelled_at_once() {
 #[test]
 fn a_running_job_is_asked_and_one_that_does_not_listen_is_stopped() {
     let host = Setup::default().plugin("villain").settings("[attempts]\ncancel-grace = \"300ms\"").start();
-    for (order, within) in [("wait-for-cancel", 5000), ("loop", 5000), ("loop-ignoring-cancel", 5000), ("stall", 5000)]
-    {
+    for order in ["wait-for-cancel", "loop", "loop-ignoring-cancel", "stall"] {
         let id = host.enqueue("villain/slow", json!({ "do": order }));
         host.in_state(&id, "running");
         let start = Instant::now();
         host.client().post(&format!("/v1/jobs/{id}/cancel"), &json!({})).ok();
         let job = host.finished(&id);
         assert_eq!(job["state"], "cancelled", "{order}: {job}");
-        assert!(start.elapsed() < Duration::from_millis(within), "{order} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{order} took {:?}", start.elapsed());
     }
 }
 
@@ -79,5 +78,5 @@ fn an_endless_loop_delays_no_other_job() {
         let job = host.run("villain/do", json!({ "do": "echo", "payload": n }));
         assert_eq!(job["state"], "succeeded", "{job}");
     }
-    assert!(start.elapsed() < Duration::from_secs(8), "20 jobs one by one took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "20 jobs one by one took {:?}", start.elapsed());
 }

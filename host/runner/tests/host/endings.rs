@@ -41,7 +41,7 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     let store = memory();
     let first = setup.start(store.clone()).await;
     let short = first.enqueue(order("slow", r#"{"do":"sleep","ms":400}"#)).await;
-    let long = first.enqueue(order("slow", r#"{"do":"sleep","ms":3000}"#)).await;
+    let long = first.enqueue(order("slow", r#"{"do":"sleep","ms":9000}"#)).await;
     first.until_running(long).await;
     first.until_running(short).await;
     let patience = Duration::from_millis(1500);
@@ -54,7 +54,7 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     let view = first.host.job(late).await.unwrap().unwrap();
     assert!(matches!(view.waiting, Some(WhyWaiting::Draining)), "{:?}", view.waiting);
     tokio::time::timeout(LONG, drain).await.expect("the drain ends").unwrap();
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 
     let state = |seen: &wharf_store::Seen| {
         (seen.job.standing.state.name(), seen.job.standing.failures, seen.job.standing.crashes)
@@ -77,6 +77,6 @@ async fn stopping_at_once_gives_everything_back_at_once() {
     running.until_running(id).await;
     let began = Instant::now();
     running.host.stop_now().await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.standing.state.name(), StateName::Waiting);
 }
