@@ -6,19 +6,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
 use wasmtime::{Store, Trap};
-use wasmtime_wasi_config::WasiConfigVariables;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::rollcall::Reply;
 
 use crate::call::{Allowance, Attending, GuestJob};
 use crate::control::{Control, Ending};
-use crate::grants::PluginSettings;
 use crate::linked::Linked;
 use crate::log::Log;
 use crate::memory::Denied;
+use crate::premises::Premises;
 use crate::problem::Problem;
 use crate::report::{self, Parts};
 use crate::run::{self, NoRoom};
@@ -50,11 +48,7 @@ impl Attending for Nobody {
 ///
 /// # Errors
 /// When the pool has no room at this moment. Within: when it does not return a text, and why.
-pub(crate) async fn describe(
-    linked: Arc<Linked>,
-    id: Arc<str>,
-    home: Handle,
-) -> Result<Result<String, Problem>, NoRoom> {
+pub(crate) async fn describe(linked: Arc<Linked>, premises: Arc<Premises>) -> Result<Result<String, Problem>, NoRoom> {
     let control = Control::new();
     let allowance = Allowance {
         timeout: bounds::DESCRIBE_TIMEOUT,
@@ -66,14 +60,11 @@ pub(crate) async fn describe(
     };
     let log = Log::new(Arc::new(Nobody), control.clone());
     let furnishing = Furnishing {
-        plugin: id,
-        settings: Arc::new(PluginSettings::default()),
-        config: Arc::new(WasiConfigVariables::new()),
+        premises: Arc::clone(&premises),
         attending: Arc::new(Nobody),
         control: control.clone(),
         allowance: allowance.clone(),
         log: log.clone(),
-        home: home.clone(),
     };
     let sandbox = match Sandbox::new(furnishing, control.begin()) {
         Ok(sandbox) => sandbox,
@@ -89,7 +80,7 @@ pub(crate) async fn describe(
         linked.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };
     let came = {
-        let watch = Watch::new(&home, &control, &allowance);
+        let watch = Watch::new(&premises.home, &control, &allowance);
         let (inner, control, watch, cpu) = (pin!(guest), &control, &watch, allowance.cpu);
         Turns { inner, control, watch, cpu }.await
     };

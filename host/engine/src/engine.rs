@@ -213,7 +213,7 @@ impl Engine {
         drop(self.guests().spawn(async move {
             let ticking = engine.ticker.running();
             let began = Instant::now();
-            let run = Run { plugin, call, attending, control, home: engine.home.clone() };
+            let run = Run { plugin, call, attending, control };
             // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
             let attempt = Box::pin(AssertUnwindSafe(engine.attempt(&run, admission)).catch_unwind());
             let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
@@ -273,8 +273,8 @@ impl Engine {
     }
 
     async fn attempt(&self, run: &Run, admission: Admission) -> Ended {
-        let Run { control, call, home, .. } = run;
-        let watch = Watch::new(home, control, &call.allowance);
+        let Run { control, call, .. } = run;
+        let watch = Watch::new(&self.home, control, &call.allowance);
         let mut began = control.begin();
         for _ in 0..ROOM_LOOKS_MAX {
             if let Ok(ended) = run.once(began, &watch).await {

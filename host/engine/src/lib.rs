@@ -18,6 +18,7 @@ mod ends;
 mod turns;
 mod ticker;
 mod memory;
+mod premises;
 mod log;
 mod outbound;
 mod sandbox;

@@ -17,6 +17,7 @@ use crate::makers;
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind};
+use crate::premises::Premises;
 use crate::problem::{LoadError, Problem};
 
 /// How far loading is.
@@ -162,8 +163,7 @@ impl Loading<'_> {
         };
         let weight = pool::weight(linked.pre.component(), self.core_instances);
         (self.progress)(Progress::Describing);
-        let name: Arc<str> = self.id.as_str().into();
-        let text = self.described(&linked, &name, weight).await.map_err(one)?;
+        let text = self.described(&linked, weight).await.map_err(one)?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Schemas are compiled on the way.
         let manifest = aside(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
@@ -171,6 +171,7 @@ impl Loading<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let premises = Arc::new(self.premises(self.settings.clone()));
         Ok(Plugin {
             id: self.id,
             digest: checked.digest.clone(),
@@ -179,9 +180,7 @@ impl Loading<'_> {
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             weight,
-            name,
-            config: Arc::new(self.settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
-            settings: Arc::new(self.settings.clone()),
+            premises,
             linked,
         })
     }
@@ -198,11 +197,17 @@ impl Loading<'_> {
         Ok(self.engine.alike.keep(digest, linked.await??))
     }
 
+    fn premises(&self, settings: PluginSettings) -> Premises {
+        Premises::new(self.id.as_str(), settings, self.engine.home.clone())
+    }
+
     /// What `describe` returns. Waits for room in the pool like any attempt.
-    async fn described(&self, linked: &Arc<Linked>, name: &Arc<str>, weight: u32) -> Result<String, Problem> {
+    async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, Problem> {
+        // Of what is granted nothing is there: a plugin says the same of itself wherever it is.
+        let premises = Arc::new(self.premises(PluginSettings::default()));
         let _permits = self.engine.describing.acquire_many(weight.min(pool::DESCRIBING_MAX)).await;
         for _ in 0..ROOM_LOOKS_MAX {
-            let asked = describe(Arc::clone(linked), Arc::clone(name), self.engine.home.clone());
+            let asked = describe(Arc::clone(linked), Arc::clone(&premises));
             let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;
             if let Ok(described) = described {
                 self.engine.tell_room();

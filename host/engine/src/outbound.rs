@@ -18,7 +18,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -29,20 +28,17 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_core::bounds;
 
 use crate::control::Control;
-use crate::grants::PluginSettings;
 use crate::log::Log;
+use crate::premises::Premises;
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
 
 /// The requests of one attempt.
 pub(crate) struct Outbound {
-    pub(crate) settings: Arc<PluginSettings>,
-    pub(crate) plugin: Arc<str>,
+    pub(crate) premises: Arc<Premises>,
     pub(crate) control: Control,
     pub(crate) log: Log,
-    /// The host's own runtime.
-    pub(crate) home: Handle,
     /// No wait of a request is longer than its attempt may be.
     pub(crate) patience: Duration,
     pub(crate) requests: u32,
@@ -50,7 +46,7 @@ pub(crate) struct Outbound {
 
 /// A request that was granted.
 struct Errand {
-    settings: Arc<PluginSettings>,
+    premises: Arc<Premises>,
     log: Log,
     tls: bool,
     host: String,
@@ -71,7 +67,7 @@ impl WasiHttpHooks for Outbound {
         match self.errand(request.uri(), options.unwrap_or_default()) {
             Err(refused) => Box::new(async move { Err(refused) }),
             Ok(errand) => {
-                let run = AbortOnDropJoinHandle::from(self.home.spawn(errand.run(request)));
+                let run = AbortOnDropJoinHandle::from(self.premises.home.spawn(errand.run(request)));
                 Box::new(run)
             }
         }
@@ -90,11 +86,11 @@ impl Outbound {
         let tls = uri.scheme() != Some(&Scheme::HTTP);
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let host = authority.host().to_owned();
-        if !self.settings.grants_request(tls, &host, port) {
+        if !self.premises.settings.grants_request(tls, &host, port) {
             let place = format!("{}://{host}:{port}", if tls { "https" } else { "http" });
             self.log.host_line(&format!(
                 "wharf: the request to {place} is refused, since it is not granted; to grant it: http = [\"{place}\"] under [plugins.{}] in wharf.toml",
-                self.plugin
+                self.premises.plugin
             ));
             return Err(Error::HttpRequestDenied);
         }
@@ -111,7 +107,7 @@ impl Outbound {
         self.requests += 1;
         let patience = |asked: Option<Duration>, most: Duration| asked.unwrap_or(most).min(most).min(self.patience);
         Ok(Errand {
-            settings: Arc::clone(&self.settings),
+            premises: Arc::clone(&self.premises),
             log: self.log.clone(),
             tls,
             host,
@@ -152,7 +148,7 @@ impl Errand {
             Err(_) => look_up(bare.to_owned(), self.port).await.map_err(dns)?,
         };
         let granted =
-            |address: &SocketAddr| self.settings.grants_address(self.tls, &self.host, self.port, address.ip());
+            |address: &SocketAddr| self.premises.settings.grants_address(self.tls, &self.host, self.port, address.ip());
         let allowed: Vec<SocketAddr> = found.iter().copied().filter(granted).collect();
         if !allowed.is_empty() {
             return Ok(allowed);

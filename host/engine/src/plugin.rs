@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wasmtime_wasi_config::WasiConfigVariables;
 use wharf_core::ids::PluginId;
 
-use crate::grants::PluginSettings;
 use crate::linked::Linked;
 use crate::manifest::Manifest;
+use crate::premises::Premises;
 
 /// Never changes; a plugin that is replaced is another one. Attempts hold it by `Arc`, and the last one frees it.
 pub struct Plugin {
@@ -24,9 +23,7 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// See [`crate::pool::weight`].
     pub(crate) weight: u32,
-    pub(crate) name: Arc<str>,
-    pub(crate) settings: Arc<PluginSettings>,
-    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) premises: Arc<Premises>,
     /// Shared by all plugins of these bytes.
     pub(crate) linked: Arc<Linked>,
 }

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use wasmtime::component::{Instance, ResourceTableError};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -29,7 +28,6 @@ pub(crate) struct Run {
     pub(crate) call: Call,
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
-    pub(crate) home: Handle,
 }
 
 /// What the guest itself came to; `None` if it was ended while it waited.
@@ -89,14 +87,11 @@ impl Run {
 
     fn furnish(&self, log: &Log, began: Instant) -> Result<Sandbox, String> {
         let furnishing = Furnishing {
-            plugin: Arc::clone(&self.plugin.name),
-            settings: Arc::clone(&self.plugin.settings),
-            config: Arc::clone(&self.plugin.config),
+            premises: Arc::clone(&self.plugin.premises),
             attending: Arc::clone(&self.attending),
             control: self.control.clone(),
             allowance: self.call.allowance.clone(),
             log: log.clone(),
-            home: self.home.clone(),
         };
         Sandbox::new(furnishing, began)
     }

@@ -13,10 +13,10 @@ use wharf_core::job::Stream;
 
 use crate::call::{Allowance, Attending};
 use crate::control::Control;
-use crate::grants::PluginSettings;
 use crate::log::Log;
 use crate::memory::Space;
 use crate::outbound::Outbound;
+use crate::premises::Premises;
 use crate::turns::Stopped;
 
 pub(crate) struct Sandbox {
@@ -32,7 +32,6 @@ pub(crate) struct Sandbox {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
-    config: Arc<WasiConfigVariables>,
 }
 
 /// What the attempt has handed out so far.
@@ -50,14 +49,11 @@ pub(crate) struct Sent {
 
 /// All that a sandbox is made from.
 pub(crate) struct Furnishing {
-    pub(crate) plugin: Arc<str>,
-    pub(crate) settings: Arc<PluginSettings>,
-    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) premises: Arc<Premises>,
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
     pub(crate) allowance: Allowance,
     pub(crate) log: Log,
-    pub(crate) home: Handle,
 }
 
 impl Sandbox {
@@ -67,16 +63,16 @@ impl Sandbox {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
         wasi.stdout(with.log.writer(Stream::Stdout)).stderr(with.log.writer(Stream::Stderr));
-        for (name, value) in &with.settings.env {
+        for (name, value) in &with.premises.settings.env {
             wasi.env(name, value);
         }
-        for dir in &with.settings.dirs {
+        for dir in &with.premises.settings.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
                 format!(
                     "the folder {} that is granted to `{}` cannot be opened: {error}",
                     dir.host.display(),
-                    with.plugin
+                    with.premises.plugin
                 )
             })?;
         }
@@ -85,11 +81,9 @@ impl Sandbox {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds::HTTP_HEADERS_BYTES_MAX);
         let outbound = Outbound {
-            settings: with.settings,
-            plugin: with.plugin,
+            premises: with.premises,
             control: with.control.clone(),
             log: with.log,
-            home: with.home,
             patience: with.allowance.timeout,
             requests: 0,
         };
@@ -105,17 +99,16 @@ impl Sandbox {
             wasi: wasi.build(),
             http,
             outbound,
-            config: with.config,
         })
     }
 
     pub(crate) fn config(&self) -> &WasiConfigVariables {
-        &self.config
+        &self.outbound.premises.config
     }
 
     /// The host's own runtime.
     pub(crate) fn home(&self) -> &Handle {
-        &self.outbound.home
+        &self.outbound.premises.home
     }
 
     /// Every host call of an attempt that was ended is refused.

@@ -44,7 +44,8 @@ impl Ticker {
     /// Ticks while the answer lives.
     pub(crate) fn running(&self) -> Running<'_> {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
-        if self.shared.asleep.swap(false, Ordering::SeqCst) {
+        // Looked at first: to write what all threads look at costs each of them.
+        if self.shared.asleep.load(Ordering::SeqCst) && self.shared.asleep.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }
         Running(&self.shared)
