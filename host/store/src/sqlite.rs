@@ -27,6 +27,7 @@ use crate::store::{
 mod file;
 mod rows;
 mod read;
+mod running;
 mod ledger;
 mod insert;
 mod record;

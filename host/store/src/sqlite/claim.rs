@@ -1,13 +1,14 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use rusqlite::{Row, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Row, params};
 use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
-use wharf_core::job::{Leased, Standing, State};
+use wharf_core::job::{Batch, Leased, Standing, State};
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
@@ -24,6 +25,8 @@ impl Ledger {
         let limits = self.limits()?;
         self.reopen_all_unless(&limits)?;
         self.promote(now)?;
+        // Before anything is leased: what is read later has it already.
+        self.running()?;
         let wake_at = self.next_due()?.map(|due| due.max(now));
 
         let mut desk = Desk {
@@ -33,6 +36,7 @@ impl Ledger {
             now,
             lanes: Vec::new(),
             places: HashMap::new(),
+            heads: HashMap::new(),
             leased: Vec::new(),
         };
         let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
@@ -72,6 +76,8 @@ struct Desk<'l> {
     /// Lane ids are places in this list.
     lanes: Vec<Seat>,
     places: HashMap<LaneRow, usize>,
+    /// Of each line that was looked into, the jobs that stand first and were not leased: never none, if there are any.
+    heads: HashMap<i64, VecDeque<Head>>,
     leased: Vec<Leased>,
 }
 
@@ -81,9 +87,23 @@ struct Seat {
     holders: u32,
     /// The numbers of its lines of the claim's tasks.
     lines: Vec<(TaskName, i64)>,
-    /// Lines that jobs were leased from, with the tops that they had: those are to be found again.
+    /// Lines that jobs were leased from, with the tops that they had.
     touched: Vec<(i64, i32)>,
 }
+
+/// A ready job, with all that its lease takes.
+struct Head {
+    ready: Ready,
+    attempt: u32,
+    failures: u32,
+    crashes: u32,
+    batch: Option<Batch>,
+    /// `None` if it is too large to be read before it is leased.
+    payload: Option<Arc<[u8]>>,
+}
+
+/// Payloads of at most this size are read with the jobs that stand first: to ask for each costs more.
+const SMALL_BYTES_MAX: i64 = 4096;
 
 impl Desk<'_> {
     fn seat(&mut self, row: LaneRow) -> rusqlite::Result<usize> {
@@ -93,7 +113,7 @@ impl Desk<'_> {
         let lane = Lane { group: self.ledger.names.group(&self.ledger.conn, row.group)?, key: key_of(&row.key)? };
         // What has no limit is not counted.
         let holders = match self.limits.per_key(&lane) {
-            Some(limit) => self.ledger.holders(&row, limit)?,
+            Some(_) => self.ledger.running()?.count(&row),
             None => 0,
         };
         self.lanes.push(Seat { row: row.clone(), lane, holders, lines: Vec::new(), touched: Vec::new() });
@@ -108,6 +128,12 @@ impl Desk<'_> {
         }
         let (lane_id, lane) = (LaneId(place as u64), seat.lane.clone());
         Line { lane_id, lane, task, top: found.top, turn: found.turn as u64, holders: seat.holders }
+    }
+
+    fn payload(&self, job: i64) -> rusqlite::Result<Arc<[u8]>> {
+        let mut read = self.ledger.conn.prepare_cached("SELECT payload FROM payloads WHERE job = ?1")?;
+        let payload = read.query_row([job], |row| Ok(bytes(row.get_ref(0)?))).optional()?;
+        Ok(payload.flatten().unwrap_or_default())
     }
 
     /// The number of a line that this claim has seen.
@@ -126,7 +152,7 @@ struct LineRow {
 
 impl LineRow {
     fn of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
-        Ok(LineRow { id: row.get("id")?, top: row.get("top")?, turn: row.get("turn")? })
+        Ok(LineRow { id: row.get(0)?, top: row.get(1)?, turn: row.get(2)? })
     }
 }
 
@@ -140,7 +166,7 @@ impl Waiting for Desk<'_> {
             "SELECT id, top, turn, grp, key FROM lines WHERE open = 1 AND task = ?1 ORDER BY top DESC, turn LIMIT ?2",
         )?;
         let found = find.query_map(params![number, most], |row| {
-            Ok((LaneRow { group: row.get("grp")?, key: row.get("key")? }, LineRow::of(row)?))
+            Ok((LaneRow { group: row.get(3)?, key: row.get(4)? }, LineRow::of(row)?))
         })?;
         let found: Vec<(LaneRow, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
         drop(find);
@@ -161,7 +187,7 @@ impl Waiting for Desk<'_> {
             .ledger
             .conn
             .prepare_cached("SELECT id, top, turn, task FROM lines WHERE grp = ?1 AND key = ?2 AND open = 1")?;
-        let found = find.query_map(params![row.group, row.key], |row| Ok((row.get("task")?, LineRow::of(row)?)))?;
+        let found = find.query_map(params![row.group, row.key], |row| Ok((row.get(3)?, LineRow::of(row)?)))?;
         let found: Vec<(i64, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
         drop(find);
         let mut lines = Vec::new();
@@ -176,15 +202,17 @@ impl Waiting for Desk<'_> {
 
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
         let line = self.number(lane, task)?;
+        // One more than asked for: whether there is one decides what becomes of the line.
         let mut find = self.ledger.conn.prepare_cached(
-            "SELECT id, priority, due, bytes FROM jobs WHERE state = 1 AND line = ?1
-             ORDER BY priority DESC, due, id LIMIT ?2",
+            "SELECT id, priority, due, bytes, attempt, failures, crashes, batch, topic,
+                    (SELECT payload FROM payloads WHERE job = jobs.id AND jobs.bytes <= ?3)
+             FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC, due, id LIMIT ?2",
         )?;
-        let heads = find.query_map(params![line, most], |row| {
-            let bytes = row.get::<_, i64>(3)? as u64;
-            Ok(Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due: moment(row, "due")?, bytes })
-        })?;
-        heads.collect()
+        let found = find.query_map(params![line, i64::from(most) + 1, SMALL_BYTES_MAX], head)?;
+        let heads: VecDeque<Head> = found.collect::<rusqlite::Result<_>>()?;
+        let first = heads.iter().take(most as usize).map(|head| head.ready).collect();
+        self.heads.insert(line, heads);
+        Ok(first)
     }
 
     fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
@@ -203,20 +231,18 @@ impl Waiting for Desk<'_> {
 
     fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
         let id = signed(ready.id.number());
-        let mut read = self.ledger.conn.prepare_cached(
-            "SELECT attempt, failures, crashes, payload, batch, topic FROM jobs LEFT JOIN payloads ON job = id WHERE id = ?1",
-        )?;
-        let (before, payload, batch) = read.query_row([id], |row| {
-            let standing = Standing {
-                state: State::Waiting { due: ready.due },
-                attempt: row.get(0)?,
-                failures: row.get(1)?,
-                crashes: row.get(2)?,
-                cancel_asked: false,
-            };
-            Ok((standing, bytes(row.get_ref(3)?).unwrap_or_default(), batch(row)?))
-        })?;
-        drop(read);
+        let number = self.number(line.lane_id, &line.task)?;
+        let heads = self.heads.entry(number).or_default();
+        let head = heads.iter().position(|head| head.ready.id == ready.id).and_then(|place| heads.remove(place));
+        let Some(Head { attempt, failures, crashes, batch, payload, .. }) = head else {
+            return Err(damaged("a job at the head of its line", &ready.id.to_string()));
+        };
+        let payload = match payload {
+            Some(payload) => payload,
+            None => self.payload(id)?,
+        };
+        let state = State::Waiting { due: ready.due };
+        let before = Standing { state, attempt, failures, crashes, cancel_asked: false };
         let until = self.now + self.claim.lease;
         let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
         let after = before
@@ -230,8 +256,8 @@ impl Waiting for Desk<'_> {
         write.execute(params![id, after.attempt, after.cancel_asked, node, micros(until), micros(self.now)])?;
         drop(write);
 
-        let number = self.number(line.lane_id, &line.task)?;
         let seat = &mut self.lanes[line.lane_id.0 as usize];
+        self.ledger.running()?.add(seat.row.clone(), id);
         if !seat.touched.contains(&(number, line.top)) {
             seat.touched.push((number, line.top));
         }
@@ -250,10 +276,32 @@ impl Waiting for Desk<'_> {
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
         let seat = &self.lanes[lane.0 as usize];
+        let mut is_gone = false;
         for (line, top) in &seat.touched {
-            self.ledger.settle_line(*line, Some(*top))?;
+            let first = self.heads.get(line).and_then(VecDeque::front).map(|head| head.ready.priority);
+            if first != Some(*top) {
+                self.ledger.set_top(*line, first)?;
+            }
+            is_gone = first.is_none() && self.ledger.is_one_line(&seat.row);
         }
         // It has a seat because one of its lines was seen.
-        seat.lines.first().map_or(Ok(()), |(_, line)| self.ledger.leave_lane(&seat.row, *line, turn, open))
+        match seat.lines.first() {
+            Some((_, line)) if !is_gone => self.ledger.leave_lane(&seat.row, *line, turn, open),
+            _ => Ok(()),
+        }
     }
+}
+
+fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
+    let size: i64 = row.get(3)?;
+    let due = Timestamp::from_micros(row.get::<_, i64>(2)? as u64);
+    let ready = Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due, bytes: size as u64 };
+    Ok(Head {
+        ready,
+        attempt: row.get(4)?,
+        failures: row.get(5)?,
+        crashes: row.get(6)?,
+        batch: if row.get_ref(7)? == ValueRef::Null { None } else { batch(row)? },
+        payload: if size > SMALL_BYTES_MAX { None } else { Some(bytes(row.get_ref(9)?).unwrap_or_default()) },
+    })
 }

@@ -62,7 +62,8 @@ impl Ledger {
         let row = params![id, state, lane.group, lane.key, task, line, priority, due, now, token, batch, topic, bytes];
         if insert.execute(row)? == 0 {
             // The line may have been made for nobody.
-            line.map_or(Ok(()), |line| self.settle_line(line, None))?;
+            drop(insert);
+            line.map_or(Ok(()), |line| self.settle_line(line))?;
             return Ok(Inserted::Known { id: new.id });
         }
         drop(insert);

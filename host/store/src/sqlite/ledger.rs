@@ -12,6 +12,7 @@ use wharf_core::time::Timestamp;
 
 use super::read;
 use super::rows::{Names, key_text, micros, signed};
+use super::running::Running;
 use crate::clock::Clock;
 
 pub(super) struct Ledger {
@@ -21,6 +22,10 @@ pub(super) struct Ledger {
     /// The tasks that ever had a line in a group since the file was opened, or had one then. Where it is one, a lane of
     /// the group is one line, and need not be looked up by its key.
     tasks_of: HashMap<i64, HashSet<i64>>,
+    /// `None` when it has to be read again.
+    running: Option<Running>,
+    /// The line that was joined last, as it stands. Who comes in a batch often joins the same.
+    joined: Option<Joined>,
     /// The last turn that was given out.
     turn: i64,
     /// What manifests and settings said at the last insert or claim.
@@ -38,6 +43,14 @@ pub(super) struct LaneRow {
     pub(super) key: String,
 }
 
+/// A line of a lane.
+struct Joined {
+    lane: LaneRow,
+    task: i64,
+    line: i64,
+    top: i32,
+}
+
 impl Ledger {
     /// Takes over the file. Its lock proves that whoever held the leases in it is gone.
     pub(super) fn open(conn: Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<Ledger> {
@@ -52,7 +65,18 @@ impl Ledger {
         }
         drop(find);
         let names = Names::default();
-        Ok(Ledger { conn, clock, names, tasks_of, turn, declared: Arc::default(), in_force: None, closed_by: None })
+        Ok(Ledger {
+            conn,
+            clock,
+            names,
+            tasks_of,
+            running: None,
+            joined: None,
+            turn,
+            declared: Arc::default(),
+            in_force: None,
+            closed_by: None,
+        })
     }
 
     /// The highest id that a job of this store has or had.
@@ -72,6 +96,8 @@ impl Ledger {
     /// What was remembered of a transaction that is undone is not true.
     pub(super) fn doubt(&mut self) {
         self.names = Names::default();
+        self.running = None;
+        self.joined = None;
         self.in_force = None;
         self.closed_by = None;
     }
@@ -123,6 +149,13 @@ impl Ledger {
     /// The line of a job that becomes ready: it is there now, and its top is no lower than the job's priority.
     /// A lane joins at the back of the ring; a line joins its lane as that stands.
     pub(super) fn join_line(&mut self, lane: &LaneRow, task: i64, priority: i32) -> rusqlite::Result<i64> {
+        if let Some(joined) = &self.joined
+            && joined.lane == *lane
+            && joined.task == task
+            && joined.top >= priority
+        {
+            return Ok(joined.line);
+        }
         let known: Option<(i64, i32)> = self
             .conn
             .prepare_cached("SELECT id, top FROM lines WHERE grp = ?1 AND key = ?2 AND task = ?3")?
@@ -135,6 +168,7 @@ impl Ledger {
                         .prepare_cached("UPDATE lines SET top = ?2 WHERE id = ?1")?
                         .execute(params![line, priority])?;
                 }
+                self.joined = Some(Joined { lane: lane.clone(), task, line, top: top.max(priority) });
                 Ok(line)
             }
             None => {
@@ -146,21 +180,27 @@ impl Ledger {
                          coalesce((SELECT open FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1), 1))",
                 )?;
                 join.execute(params![lane.group, lane.key, task, priority, turn])?;
-                Ok(self.conn.last_insert_rowid())
+                let line = self.conn.last_insert_rowid();
+                self.joined = Some(Joined { lane: lane.clone(), task, line, top: priority });
+                Ok(line)
             }
         }
     }
 
     /// Jobs of this line are ready no more: its top is that of the first one left, or it goes.
-    /// `top` is what it was, where that is known.
-    pub(super) fn settle_line(&self, line: i64, top: Option<i32>) -> rusqlite::Result<()> {
+    pub(super) fn settle_line(&mut self, line: i64) -> rusqlite::Result<()> {
         let first: Option<i32> = self
             .conn
             .prepare_cached("SELECT priority FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC LIMIT 1")?
             .query_row([line], |row| row.get(0))
             .optional()?;
-        match first {
-            Some(_) if first == top => {}
+        self.set_top(line, first)
+    }
+
+    /// The first job left of a line has this priority; where none is left, the line goes.
+    pub(super) fn set_top(&mut self, line: i64, top: Option<i32>) -> rusqlite::Result<()> {
+        self.joined = None;
+        match top {
             Some(top) => {
                 let mut lower = self.conn.prepare_cached("UPDATE lines SET top = ?2 WHERE id = ?1 AND top <> ?2")?;
                 lower.execute(params![line, top])?;
@@ -170,12 +210,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// How many jobs of the lane run; counting stops at `most`.
-    pub(super) fn holders(&self, lane: &LaneRow, most: u32) -> rusqlite::Result<u32> {
-        let mut count = self.conn.prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND grp = ?1 AND key = ?2 LIMIT ?3)",
-        )?;
-        count.query_row(params![lane.group, lane.key, most], |row| row.get(0))
+    pub(super) fn running(&mut self) -> rusqlite::Result<&mut Running> {
+        if self.running.is_none() {
+            self.running = Some(Running::read(&self.conn)?);
+        }
+        Ok(self.running.as_mut().expect("read above"))
     }
 
     /// Where lanes were closed by other limits than these, all are open again; those that are full will be closed anew.
@@ -188,7 +227,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// An attempt of this lane ended: if the lane was closed and has room now, it is open again.
+    /// An attempt of this lane ended, which may be closed: if it has room now, it is open again.
     /// Judged by the limits that closed it, since others reopen every lane at the next claim.
     /// `line` is where the job once waited: most likely a line of the lane still, and found faster than by the key.
     pub(super) fn reopen_lane(&mut self, row: &LaneRow, line: Option<i64>) -> rusqlite::Result<()> {
@@ -196,43 +235,38 @@ impl Ledger {
         let group = self.names.group(&self.conn, row.group)?;
         // Only the limit of its key closes a lane.
         let Some(limit) = limits.per_key(&Lane { group, key: super::rows::key_of(&row.key)? }) else { return Ok(()) };
-        let Some((line, open)) = self.line_of(row, line)? else { return Ok(()) };
-        if open || !has_room(self.holders(row, limit)?, Some(limit)) {
+        if !has_room(self.running()?.count(row), Some(limit)) {
             return Ok(());
         }
-        if self.is_one_line(row) {
-            self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE id = ?1")?.execute([line])?;
-        } else {
-            let mut open = self.conn.prepare_cached("UPDATE OR FAIL lines SET open = 1 WHERE grp = ?1 AND key = ?2")?;
-            open.execute(params![row.group, row.key])?;
+        self.running()?.open(row);
+        if self.is_one_line(row)
+            && let Some(line) = line
+        {
+            // The number may have passed to another lane, or the line be gone.
+            let mut open =
+                self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE id = ?1 AND grp = ?2 AND key = ?3")?;
+            if open.execute(params![line, row.group, row.key])? > 0 {
+                return Ok(());
+            }
         }
+        let mut open =
+            self.conn.prepare_cached("UPDATE OR FAIL lines SET open = 1 WHERE grp = ?1 AND key = ?2 AND open = 0")?;
+        open.execute(params![row.group, row.key])?;
         Ok(())
     }
 
-    /// A line of the lane, and whether the lane is open. The number may have passed to another lane, or its line be gone.
-    fn line_of(&self, lane: &LaneRow, perhaps: Option<i64>) -> rusqlite::Result<Option<(i64, bool)>> {
-        if let Some(line) = perhaps {
-            let mut find =
-                self.conn.prepare_cached("SELECT open FROM lines WHERE id = ?1 AND grp = ?2 AND key = ?3")?;
-            let open: Option<bool> =
-                find.query_row(params![line, lane.group, lane.key], |row| row.get(0)).optional()?;
-            if let Some(open) = open {
-                return Ok(Some((line, open)));
-            }
-        }
-        let mut find = self.conn.prepare_cached("SELECT id, open FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1")?;
-        find.query_row(params![lane.group, lane.key], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-    }
-
     /// Whether the lane cannot have more than one line.
-    fn is_one_line(&self, lane: &LaneRow) -> bool {
+    pub(super) fn is_one_line(&self, lane: &LaneRow) -> bool {
         self.tasks_of.get(&lane.group).is_some_and(|tasks| tasks.len() == 1)
     }
 
     /// How the lane is left by a claim, which knows it by one of its lines.
     /// `OR FAIL` here and above: where an error undoes the transaction anyway, SQLite need not keep a copy of each page
     /// to undo the one statement.
-    pub(super) fn leave_lane(&self, lane: &LaneRow, line: i64, turn: u64, open: bool) -> rusqlite::Result<()> {
+    pub(super) fn leave_lane(&mut self, lane: &LaneRow, line: i64, turn: u64, open: bool) -> rusqlite::Result<()> {
+        if !open {
+            self.running()?.close(lane);
+        }
         if self.is_one_line(lane) {
             let mut leave = self.conn.prepare_cached("UPDATE lines SET turn = ?2, open = ?3 WHERE id = ?1")?;
             leave.execute(params![line, signed(turn), open])?;

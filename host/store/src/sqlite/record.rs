@@ -58,10 +58,12 @@ impl Ledger {
             write.execute(params![number, state, due, after.failures, crashes, asked, finished_at, line])?;
         }
         if let Some(line) = hot.line.filter(|_| hot.state == READY) {
-            self.settle_line(line, None)?;
+            self.settle_line(line)?;
         }
         if change.attempt_ended {
-            self.reopen_lane(&hot.lane, line.or(hot.line))?;
+            if self.running()?.remove(&hot.lane, signed(id.number())) {
+                self.reopen_lane(&hot.lane, line.or(hot.line))?;
+            }
             let output = match event {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
                 _ => None,
@@ -91,12 +93,12 @@ impl Ledger {
         )?;
         read.query_row([signed(id.number())], |row| {
             Ok(Hot {
-                standing: rows::standing(id, row)?,
-                state: row.get("state")?,
-                lane: LaneRow { group: row.get("grp")?, key: row.get("key")? },
-                task: row.get("task")?,
-                line: row.get("line")?,
-                priority: row.get("priority")?,
+                standing: rows::standing(id, row, 0)?,
+                state: row.get(0)?,
+                lane: LaneRow { group: row.get(8)?, key: row.get(9)? },
+                task: row.get(10)?,
+                line: row.get(11)?,
+                priority: row.get(12)?,
             })
         })
         .optional()

@@ -139,20 +139,17 @@ fn text(conn: &Connection, number: i64) -> rusqlite::Result<String> {
     conn.prepare_cached("SELECT text FROM names WHERE id = ?1")?.query_row([number], |row| row.get(0))
 }
 
-/// The standing in a row that has the columns of `STANDING`.
+/// The standing in a row of which the columns of `STANDING` begin at `first`. By number: to find eight columns by name is
+/// a good part of what it costs to read a row.
 pub(super) const STANDING: &str = "state, due, attempt, failures, crashes, cancel_asked, node, lease_until";
 
-pub(super) fn standing(id: JobId, row: &Row<'_>) -> rusqlite::Result<Standing> {
-    let attempt = row.get("attempt")?;
-    let state = match row.get::<_, i64>("state")? {
-        DELAYED | READY => State::Waiting { due: moment(row, "due")? },
+pub(super) fn standing(id: JobId, row: &Row<'_>, first: usize) -> rusqlite::Result<Standing> {
+    let at = |column: usize| row.get::<_, i64>(first + column).map(|micros| Timestamp::from_micros(micros as u64));
+    let attempt = row.get(first + 2)?;
+    let state = match row.get::<_, i64>(first)? {
+        DELAYED | READY => State::Waiting { due: at(1)? },
         RUNNING => State::Running {
-            lease: Lease {
-                job: id,
-                attempt,
-                node: NodeId(row.get::<_, i64>("node")? as u64),
-                until: moment(row, "lease_until")?,
-            },
+            lease: Lease { job: id, attempt, node: NodeId(row.get::<_, i64>(first + 6)? as u64), until: at(7)? },
         },
         SUCCEEDED => State::Succeeded,
         FAILED => State::Failed,
@@ -162,9 +159,9 @@ pub(super) fn standing(id: JobId, row: &Row<'_>) -> rusqlite::Result<Standing> {
     Ok(Standing {
         state,
         attempt,
-        failures: row.get("failures")?,
-        crashes: row.get("crashes")?,
-        cancel_asked: row.get("cancel_asked")?,
+        failures: row.get(first + 3)?,
+        crashes: row.get(first + 4)?,
+        cancel_asked: row.get(first + 5)?,
     })
 }
 
@@ -191,7 +188,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         token: token.map(|token| parse("a token", &token)).transpose()?,
         batch: batch(row)?,
         payload: bytes(row.get_ref("payload")?).unwrap_or_default(),
-        standing: standing(id, row)?,
+        standing: standing(id, row, row.as_ref().column_index("state")?)?,
         enqueued_at: moment(row, "enqueued_at")?,
         started_at: moment_if(row, "started_at")?,
         finished_at: moment_if(row, "finished_at")?,

@@ -41,8 +41,13 @@ fn claim(free: u32) -> Claim {
 
 /// The statements of the writing side, as they stand in its files.
 fn statements() -> Vec<&'static str> {
-    let files =
-        [include_str!("ledger.rs"), include_str!("insert.rs"), include_str!("record.rs"), include_str!("claim.rs")];
+    let files = [
+        include_str!("running.rs"),
+        include_str!("ledger.rs"),
+        include_str!("insert.rs"),
+        include_str!("record.rs"),
+        include_str!("claim.rs"),
+    ];
     let texts = files.iter().flat_map(|file| file.split('"').skip(1).step_by(2));
     texts
         .filter(|text| ["SELECT ", "INSERT ", "UPDATE ", "DELETE "].iter().any(|verb| text.starts_with(verb)))
@@ -60,6 +65,7 @@ fn no_statement_of_the_writer_scans() {
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
         ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
         ("SELECT id, attempt FROM jobs INDEXED BY jobs_running", "the running jobs"),
+        ("SELECT id, grp, key FROM jobs INDEXED BY jobs_running", "the running jobs, after an undone transaction"),
         ("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1", "the first row of an index in that order"),
     ];
     let (folder, _store) = store();
