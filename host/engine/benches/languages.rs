@@ -17,7 +17,7 @@ use wharf_engine::{
 };
 
 /// The first that is measured is what the others are measured against.
-const PLUGINS: [&str; 5] = ["words", "words-c", "words-go", "words-js", "words-python"];
+const PLUGINS: [&str; 7] = ["words", "words-c", "words-js", "words-ts", "words-go", "words-web", "words-python"];
 const ROUNDS: usize = 9;
 /// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
 const ATTEMPTS: usize = 100;

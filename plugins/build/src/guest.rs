@@ -36,9 +36,11 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 17] = [
+pub(crate) const GUESTS: [Guest; 19] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
+    written_in(Language::TypeScript, guest("words-ts")),
+    written_in(Language::JavaScriptWeb, guest("words-web")),
     written_in(Language::Python, guest("words-python")),
     written_in(Language::Go, guest("words-go")),
     written_in(Language::C, guest("words-c")),
