@@ -196,6 +196,8 @@ fn every_plugin_has_its_test() {
         pub(super) use crate::broadcasts as link_check;
         pub(super) use crate::broadcasts as summary;
         pub(super) use crate::broadcasts as word_index;
+        pub(super) use crate::outside as outside_go;
+        pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
