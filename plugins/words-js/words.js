@@ -87,7 +87,7 @@ function emit(value) {
   try {
     attempt.emit(json(value));
   } catch (why) {
-    throw discard(String(why));
+    throw discard(why.message);
   }
 }
 

@@ -1,4 +1,4 @@
-//! The same plugin in five languages: one table of expectations, and nobody can tell from outside which is which.
+//! The same plugin in every language: one table of expectations, and nobody can tell from outside which is which.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,6 +15,8 @@ fn place_of_the_panic(language: Language) -> &'static str {
     match language {
         Language::Rust => "asked to panic",
         Language::JavaScript => "at fail (/words.js:",
+        Language::TypeScript => "at fail (/build/words.js:",
+        Language::JavaScriptWeb => "fail@words.js:",
         Language::Python => "RuntimeError: asked to panic",
         Language::Go => "main.fail",
         Language::C => "asked to panic",
@@ -137,6 +139,17 @@ fn javascript_does_what_the_table_says() {
 }
 
 #[test]
+fn typescript_does_what_the_table_says() {
+    all(&Setup::default().plugin("words-ts").start(), Language::TypeScript);
+}
+
+/// Its project is built for this test only: packing another engine takes half a minute, and the builder does what its author does.
+#[test]
+fn javascript_with_the_functions_of_the_web_does_what_the_table_says() {
+    all(&Setup::default().plugin("words-web").start(), Language::JavaScriptWeb);
+}
+
+#[test]
 fn python_does_what_the_table_says() {
     all(&Setup::default().plugin("words-python").start(), Language::Python);
 }
@@ -152,21 +165,21 @@ fn c_does_what_the_table_says() {
 }
 
 #[test]
-fn all_five_answer_one_broadcast() {
+fn all_languages_answer_one_broadcast() {
     let examples = Language::ALL.map(Language::example);
     let host = examples.iter().fold(Setup::default(), |setup, name| setup.plugin(name)).start();
     let asked = json!({ "payload": { "text": "to be\nor not\u{3000}to be" }, "timeout": "30s" });
     let answer = host.client().post("/v1/broadcasts/text.written", &asked).ok();
-    assert_eq!(answer["outcomes"], json!({ "replied": 5 }), "{answer}");
+    assert_eq!(answer["outcomes"], json!({ "replied": Language::ALL.len() }), "{answer}");
     let mut languages = Vec::new();
     for reply in answer["replies"].as_array().expect("a list") {
         assert_eq!(reply["reply"]["words"], 6, "{reply}");
         languages.push(reply["reply"]["language"].as_str().expect("a language"));
     }
     languages.sort_unstable();
-    assert_eq!(languages, ["c", "go", "javascript", "python", "rust"]);
+    assert_eq!(languages, ["c", "go", "javascript", "javascript-web", "python", "rust", "typescript"]);
     let wrong = host.client().post("/v1/broadcasts/text.written", &json!({ "payload": { "txet": "" } })).ok();
-    assert_eq!(wrong["outcomes"], json!({ "failed": 5 }), "one after the other says why: {wrong}");
+    assert_eq!(wrong["outcomes"], json!({ "failed": Language::ALL.len() }), "one after the other says why: {wrong}");
 }
 
 /// Which test of this file, or elsewhere, holds each component. A folder without a row here does not compile.
@@ -176,11 +189,15 @@ fn every_plugin_has_its_test() {
         pub(super) use super::c_does_what_the_table_says as words_c;
         pub(super) use super::go_does_what_the_table_says as words_go;
         pub(super) use super::javascript_does_what_the_table_says as words_js;
+        pub(super) use super::javascript_with_the_functions_of_the_web_does_what_the_table_says as words_web;
         pub(super) use super::python_does_what_the_table_says as words_python;
         pub(super) use super::rust_does_what_the_table_says as words;
+        pub(super) use super::typescript_does_what_the_table_says as words_ts;
         pub(super) use crate::broadcasts as link_check;
         pub(super) use crate::broadcasts as summary;
         pub(super) use crate::broadcasts as word_index;
+        pub(super) use crate::outside as outside_go;
+        pub(super) use crate::outside as outside_js;
         pub(super) use crate::outside as outside_python;
         pub(super) use crate::photo as thumbnail;
         pub(super) use crate::retries as villain;
@@ -260,6 +277,11 @@ fn a_new_rust_project_becomes_a_job() {
 #[test]
 fn a_new_javascript_project_becomes_a_job() {
     from_nothing_to_a_job(Language::JavaScript);
+}
+
+#[test]
+fn a_new_typescript_project_becomes_a_job() {
+    from_nothing_to_a_job(Language::TypeScript);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod jobs;
 mod languages;
 mod limits;
 mod outside;
+mod outside_http;
 mod photo;
 mod recovery;
 mod reload;

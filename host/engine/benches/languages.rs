@@ -1,7 +1,7 @@
 //! What each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one after the other,
 //! as a multiple of Rust's in the same run.
 //!
-//! `cargo bench --workspace --bench languages`
+//! `cargo bench --workspace --bench languages`, or some of them: `… --bench languages -- words words-python`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use wharf_engine::{
     Allowance, Asked, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings,
 };
 
-/// The first is what the others are measured against.
-const PLUGINS: [&str; 5] = ["words", "words-c", "words-go", "words-js", "words-python"];
+/// The first that is measured is what the others are measured against.
+const PLUGINS: [&str; 7] = ["words", "words-c", "words-js", "words-ts", "words-go", "words-web", "words-python"];
 const ROUNDS: usize = 9;
 /// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
 const ATTEMPTS: usize = 100;
@@ -80,20 +80,24 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("c");
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let plugins: Vec<&str> =
+        PLUGINS.into_iter().filter(|name| asked.is_empty() || asked.iter().any(|one| one == name)).collect();
+    assert!(!plugins.is_empty(), "there are {}", PLUGINS.join(", "));
     let components: Vec<Arc<[u8]>> =
-        PLUGINS.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
+        plugins.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
     let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
     runtime.block_on(async {
         // Whoever comes first would also pay for the engine's own start.
         let (cold, warm) = (engine(&cache), engine(&cache));
         let mut loaded = Vec::new();
-        for (name, bytes) in PLUGINS.iter().zip(&components) {
+        for (name, bytes) in plugins.iter().zip(&components) {
             let (_, compiling) = load(&cold, name, bytes).await;
             let (plugin, cached) = load(&warm, name, bytes).await;
             loaded.push((plugin, compiling, cached));
         }
-        let mut walls = vec![Vec::new(); PLUGINS.len()];
-        let mut memory = vec![0; PLUGINS.len()];
+        let mut walls = vec![Vec::new(); plugins.len()];
+        let mut memory = vec![0; plugins.len()];
         for round in 0..=ROUNDS {
             for (place, (plugin, ..)) in loaded.iter().enumerate() {
                 let mut all = Vec::new();
@@ -114,7 +118,7 @@ fn main() {
             "{:<14}{:>11}{:>12}{:>12}{:>12}{:>9}{:>13}",
             "plugin", "size KiB", "compile ms", "cached ms", "attempt µs", "ratio", "memory KiB"
         );
-        for (place, name) in PLUGINS.iter().enumerate() {
+        for (place, name) in plugins.iter().enumerate() {
             let (_, compiling, cached) = &loaded[place];
             println!(
                 "{name:<14}{:>11}{:>12.0}{:>12.1}{:>12.0}{:>8.1}x{:>13}",

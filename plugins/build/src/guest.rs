@@ -36,13 +36,17 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 17] = [
+pub(crate) const GUESTS: [Guest; 21] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
+    written_in(Language::TypeScript, guest("words-ts")),
+    written_in(Language::JavaScriptWeb, guest("words-web")),
     written_in(Language::Python, guest("words-python")),
     written_in(Language::Go, guest("words-go")),
     written_in(Language::C, guest("words-c")),
     written_in(Language::Python, guest("outside-python")),
+    written_in(Language::JavaScript, guest("outside-js")),
+    written_in(Language::Go, guest("outside-go")),
     guest("thumbnail"),
     guest("word-index"),
     guest("link-check"),

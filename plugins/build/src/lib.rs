@@ -46,7 +46,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 ///
 /// ```
 /// fn words() {}
-/// # fn outside_python() {} fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
+/// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
@@ -61,10 +61,14 @@ macro_rules! for_each_plugin {
     ($each:ident) => {
         $each!(words);
         $each!(words_js);
+        $each!(words_ts);
+        $each!(words_web);
         $each!(words_python);
         $each!(words_go);
         $each!(words_c);
         $each!(outside_python);
+        $each!(outside_js);
+        $each!(outside_go);
         $each!(thumbnail);
         $each!(word_index);
         $each!(link_check);

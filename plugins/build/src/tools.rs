@@ -20,7 +20,7 @@ pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
     fs::create_dir_all(&tools).with_context(|| format!("{} cannot be made", tools.display()))?;
     let mut shell = Shell { path: Vec::new(), variables: Vec::new() };
     match language {
-        Language::JavaScript => {
+        Language::JavaScript | Language::TypeScript | Language::JavaScriptWeb => {
             needs("node", "Node.js 18 or later", "nodejs npm")?;
             needs("npm", "npm", "npm")?;
             // What the lock file names is there after the first run: then npm asks nobody.
@@ -118,23 +118,31 @@ fn missing(program: &str, what: &str, packages: &str) -> String {
     format!("{what} is missing, for the command `{program}`\nTo get it on Debian: apt-get install {packages}")
 }
 
-/// An environment of Python's with these packages in it.
+/// The package and version that a requirements.txt pins, without its hashes.
+pub(crate) fn pinned(requirements: &str) -> &str {
+    let line = requirements.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    line.split_whitespace().next().unwrap_or_default()
+}
+
+/// An environment of Python's with the package in it that is required, held to its hashes.
 fn from_pypi(tools: &Path, requirements: &str) -> Result<PathBuf> {
-    let name: String =
-        requirements.trim().chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let pinned = pinned(requirements);
+    let name: String = pinned.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let (ready, there) = (tools.join(&name), tools.join(format!("{name}.ready")));
     if there.exists() {
         return Ok(ready);
     }
     needs("python3", "Python 3.10 or later", "python3 python3-venv")?;
-    eprintln!("plugins: fetching {} from PyPI, once", requirements.trim());
+    eprintln!("plugins: fetching {pinned} from PyPI, once");
     // Its scripts name their own place, so that it is made where it stays, and marked when it is whole.
     let mut venv = Command::new("python3");
     venv.args(["-m", "venv", "--clear"]).arg(&ready);
     run(&mut venv, "make an environment of Python's (on Debian: apt-get install python3-venv)")?;
     let mut pip = Command::new(ready.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(requirements.split_whitespace());
-    run(&mut pip, &format!("fetch {} from PyPI", requirements.trim()))?;
+    let hashes = tools.join(format!("{name}.txt"));
+    fs::write(&hashes, requirements).with_context(|| format!("{} cannot be written", hashes.display()))?;
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]).arg(&hashes);
+    run(&mut pip, &format!("fetch {pinned} from PyPI"))?;
     fs::write(&there, "").with_context(|| format!("{} cannot be written", there.display()))?;
     Ok(ready)
 }
@@ -160,6 +168,23 @@ mod tests {
             told,
             "Node.js 18 or later is missing, for the command `no-such-program`\nTo get it on Debian: apt-get install nodejs npm"
         );
+    }
+
+    #[test]
+    fn what_is_fetched_is_pinned_and_held_to_its_hashes() {
+        for language in [Language::Python, Language::Go, Language::C] {
+            let files = plugin_kit::project::files_of(language);
+            let text = files.iter().find(|(path, _)| *path == "requirements.txt").expect("it has one").1;
+            assert!(pinned(text).contains("=="), "{language}: {}", pinned(text));
+            assert!(text.contains("--hash=sha256:"), "{language}");
+        }
+        for language in [Language::JavaScript, Language::TypeScript, Language::JavaScriptWeb] {
+            let files = plugin_kit::project::files_of(language);
+            let of = |name: &str| files.iter().find(|(path, _)| *path == name).expect("it has one").1;
+            assert!(of("package-lock.json").contains("\"integrity\": \"sha512-"), "{language}");
+            let dependencies = of("package.json").split("devDependencies").nth(1).expect("it has some");
+            assert!(!dependencies.contains(['^', '~', '*']), "{language}: {dependencies}");
+        }
     }
 
     #[test]

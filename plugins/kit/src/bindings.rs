@@ -1,7 +1,8 @@
-//! A language's view of the contract, where its own tools do not make one: C and Go.
+//! A language's view of the contract, where its own tools do not make one: C, Go and TypeScript.
 
 mod c;
 mod go;
+mod typescript;
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::contract;
 pub enum Binding {
     C,
     Go,
+    TypeScript,
 }
 
 /// Writes the bindings of a world into `out`, over those of before. `wit` is a folder; without one it is the contract.
@@ -25,6 +27,7 @@ pub fn write(binding: Binding, wit: Option<&Path>, world: &str, out: &Path) -> R
     match binding {
         Binding::C => c::generate(&mut resolve, world, &mut files)?,
         Binding::Go => go::generate(&mut resolve, world, out, &mut files)?,
+        Binding::TypeScript => typescript::generate(&resolve, world, &mut files)?,
     }
     for (name, bytes) in files.iter() {
         let path = out.join(name);
@@ -34,3 +37,6 @@ pub fn write(binding: Binding, wit: Option<&Path>, world: &str, out: &Path) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

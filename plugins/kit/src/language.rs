@@ -7,19 +7,32 @@ use std::str::FromStr;
 pub enum Language {
     Rust,
     JavaScript,
+    TypeScript,
+    /// With the functions of the web, on another engine.
+    JavaScriptWeb,
     Python,
     Go,
     C,
 }
 
 impl Language {
-    pub const ALL: [Language; 5] = [Language::Rust, Language::JavaScript, Language::Python, Language::Go, Language::C];
+    pub const ALL: [Language; 7] = [
+        Language::Rust,
+        Language::JavaScript,
+        Language::TypeScript,
+        Language::JavaScriptWeb,
+        Language::Python,
+        Language::Go,
+        Language::C,
+    ];
 
     /// As it is written on a command line.
     pub fn name(self) -> &'static str {
         match self {
             Language::Rust => "rust",
             Language::JavaScript => "javascript",
+            Language::TypeScript => "typescript",
+            Language::JavaScriptWeb => "javascript-web",
             Language::Python => "python",
             Language::Go => "go",
             Language::C => "c",
@@ -31,6 +44,8 @@ impl Language {
         match self {
             Language::Rust => "words",
             Language::JavaScript => "words-js",
+            Language::TypeScript => "words-ts",
+            Language::JavaScriptWeb => "words-web",
             Language::Python => "words-python",
             Language::Go => "words-go",
             Language::C => "words-c",
@@ -41,7 +56,7 @@ impl Language {
     pub fn contract_folder(self) -> Option<&'static str> {
         match self {
             Language::Rust | Language::Python => Some("wit"),
-            Language::JavaScript => Some("wit/deps/wharf"),
+            Language::JavaScript | Language::TypeScript | Language::JavaScriptWeb => Some("wit/deps/wharf"),
             Language::Go | Language::C => None,
         }
     }
@@ -49,7 +64,7 @@ impl Language {
     /// The one command that builds a project, in its folder.
     pub fn command(self) -> &'static str {
         match self {
-            Language::JavaScript => "npm install && npm run build",
+            Language::JavaScript | Language::TypeScript | Language::JavaScriptWeb => "npm install && npm run build",
             Language::Rust | Language::Python | Language::Go | Language::C => "sh build.sh",
         }
     }
@@ -63,7 +78,7 @@ impl fmt::Display for Language {
 
 /// The text is no language's name.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("there is nothing for `{0}`; there are rust, javascript, python, go and c")]
+#[error("there is nothing for `{0}`; there are rust, javascript, typescript, javascript-web, python, go and c")]
 pub struct UnknownLanguage(String);
 
 impl FromStr for Language {

@@ -58,7 +58,7 @@ pub fn write(folder: &Path, language: Language, name: &str) -> Result<(), NotMad
     Ok(())
 }
 
-/// A plugin's name is its file's, its id on the host, and a package's in five languages.
+/// A plugin's name is its file's, its id on the host, and a package's in every language.
 fn check_name(name: &str) -> Result<(), NotMade> {
     let wrong = |why| Err(NotMade::Name(name.to_owned(), why));
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {

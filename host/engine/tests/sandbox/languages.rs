@@ -1,4 +1,4 @@
-//! Subscribers in five languages; what their jobs do is held from outside, in `tests/integration/languages.rs`.
+//! Subscribers in the languages; what their jobs do is held from outside, in `tests/integration/languages.rs`.
 
 use wharf_core::outcome::{Failure, Outcome};
 
@@ -28,6 +28,11 @@ async fn rust_answers_its_topic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn javascript_answers_its_topic() {
     answers("words-js", "javascript").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typescript_answers_its_topic() {
+    answers("words-ts", "typescript").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

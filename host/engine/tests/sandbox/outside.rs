@@ -31,6 +31,16 @@ async fn nothing_is_there_by_default() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn random_numbers_differ_from_one_attempt_to_the_next() {
+    let scene = Scene::new(4);
+    let villain = scene.load("villain").await;
+    let random = async || scene.run(&villain, call(&villain, "do", r#"{"do":"random","bytes":16}"#)).await.0.outcome;
+    let (one, other) = (random().await, random().await);
+    assert!(matches!(&one, Outcome::Returned(bytes) if bytes.len() == 16), "{one:?}");
+    assert_ne!(one, other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_granted_is_there_and_read_only_unless_said() {
     let scene = Scene::new(4);
     let folder = tempfile::tempdir().unwrap();

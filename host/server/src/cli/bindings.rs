@@ -1,4 +1,4 @@
-//! `wharf bindings`: the contract in C or Go, for projects whose own tools do not make it.
+//! `wharf bindings`: the contract in C, Go or TypeScript, for projects whose own tools do not make it.
 
 use std::path::PathBuf;
 
@@ -25,6 +25,8 @@ pub(crate) struct Bindings {
 enum Language {
     C,
     Go,
+    #[value(name = "typescript")]
+    TypeScript,
 }
 
 impl Bindings {
@@ -32,6 +34,7 @@ impl Bindings {
         let binding = match self.language {
             Language::C => bindings::Binding::C,
             Language::Go => bindings::Binding::Go,
+            Language::TypeScript => bindings::Binding::TypeScript,
         };
         bindings::write(binding, self.wit.as_deref(), &self.world, &self.folder)
             .map_err(|error| Ending::usage(format!("no bindings were made: {error:#}")))?;

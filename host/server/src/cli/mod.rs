@@ -54,7 +54,7 @@ enum Command {
     Check(check::Check),
     /// Make a folder with a first plugin in it
     New(new::New),
-    /// Write the contract in C or Go
+    /// Write the contract in C, Go or TypeScript
     Bindings(bindings::Bindings),
     /// Make a component of a core module
     Pack(pack::Pack),

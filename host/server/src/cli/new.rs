@@ -14,7 +14,7 @@ use super::output::{print_json, print_line};
 pub(crate) struct New {
     /// The plugin's name, and that of the folder that is made
     name: String,
-    /// rust, javascript, python, go or c
+    /// rust, javascript, typescript, javascript-web (with fetch, URL and the like), python, go or c
     #[arg(long, short)]
     language: Language,
 }

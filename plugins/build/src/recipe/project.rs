@@ -30,7 +30,11 @@ pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> 
     let folder = work.join("projects").join(guest.name);
     lay_out(&folder, language, guest.name)?;
     let requirements = requirements(language);
-    let identity = requirements.trim().to_owned();
+    let identity = match tools::pinned(requirements) {
+        "" => "what package-lock.json names",
+        pinned => pinned,
+    };
+    let identity = identity.to_owned();
     let mut sources = digest::folder(&folder, KEPT)?;
     if matches!(language, Language::C | Language::Go) {
         sources.push_str(&digest::text(PACKING));
@@ -43,11 +47,11 @@ pub(super) fn prepare<'a>(guest: &'a Guest, language: Language, work: &Path) -> 
     Ok(Prepared { sources, identity, compile: Box::new(compile) })
 }
 
-/// What is fetched to build it, with its version.
+/// What is fetched from PyPI to build it, with its hashes; nothing where npm fetches.
 pub(super) fn requirements(language: Language) -> &'static str {
     let files = project::files_of(language);
     let pinned = files.iter().find(|(path, _)| *path == "requirements.txt");
-    pinned.map_or("componentize-qjs, as package-lock.json has it", |(_, text)| text)
+    pinned.map_or("", |(_, text)| text)
 }
 
 fn lay_out(folder: &Path, language: Language, name: &str) -> Result<()> {
@@ -75,7 +79,10 @@ fn lay_out(folder: &Path, language: Language, name: &str) -> Result<()> {
     match language {
         Language::C => bindings::write(Binding::C, None, contract::WORLD, &folder.join("gen")),
         Language::Go => bindings::write(Binding::Go, None, contract::WORLD, &folder.join("gen")),
-        Language::Rust | Language::JavaScript | Language::Python => Ok(()),
+        Language::TypeScript => {
+            bindings::write(Binding::TypeScript, Some(&folder.join("wit")), "words", &folder.join("types"))
+        }
+        Language::Rust | Language::JavaScript | Language::JavaScriptWeb | Language::Python => Ok(()),
     }
 }
 
@@ -111,6 +118,6 @@ fn compile(shell: &Shell, language: Language, name: &str, folder: &Path) -> Resu
     match language {
         // What `wharf pack` does for an author.
         Language::C | Language::Go => pack::pack(&read("core.wasm")?, None, contract::WORLD),
-        Language::Rust | Language::JavaScript | Language::Python => read(&format!("{name}.wasm")),
+        _ => read(&format!("{name}.wasm")),
     }
 }
