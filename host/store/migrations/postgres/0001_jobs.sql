@@ -11,14 +11,15 @@ CREATE TABLE wharf.places (
     PRIMARY KEY (task, grp)
 );
 
--- Turns of lanes, and the numbers of lines. Only their order means something, and gaps mean nothing.
-CREATE SEQUENCE wharf.numbers;
+-- Turns of lanes, and the numbers of lines. Only their order means something, and gaps mean nothing: each that is drawn
+-- stands for itself and those up to the next.
+CREATE SEQUENCE wharf.numbers INCREMENT BY 4096;
 
 -- Tells the ids of hosts apart that make some in the same moment.
 CREATE SEQUENCE wharf.sources MINVALUE 0 MAXVALUE 1023 START 0 CYCLE;
 
--- One small row per job, rewritten as the job moves on; what is large lies in `payloads` and `ends`.
--- A lane is (grp, key); a job without a key has the empty one.
+-- One row per job. The server keeps what is large beside it by itself, so that rewriting a row as the job moves on does not
+-- rewrite that. A lane is (grp, key); a job without a key has the empty one.
 CREATE TABLE wharf.jobs (
     id bigint PRIMARY KEY,
     state smallint NOT NULL,            -- 0 delayed, 1 ready, 2 running, 3 succeeded, 4 failed, 5 cancelled
@@ -40,7 +41,19 @@ CREATE TABLE wharf.jobs (
     token bytea,
     batch bigint,                       -- of which durable broadcast it is, and the topic of that; null in all other jobs
     topic text,
-    bytes bigint NOT NULL               -- of the payload
+    bytes bigint NOT NULL,              -- of the payload
+    payload bytea NOT NULL,
+    -- What ended attempts left: how the last unsuccessful one ended, what the last one cost, the result.
+    -- Texts are bytes, since a guest may write what PostgreSQL does not take for text.
+    kind text,
+    report bytea,
+    queue_wait bigint,                  -- lengths are microseconds
+    guest bigint,
+    wall bigint,
+    memory_peak bigint,
+    bytes_in bigint,
+    bytes_out bigint,
+    output bytea
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 -- Each index holds only the jobs that its question is about: a job is in one or two of them at a time.
@@ -54,38 +67,18 @@ CREATE INDEX jobs_unsuccessful ON wharf.jobs (state, id) WHERE state >= 4;
 CREATE UNIQUE INDEX jobs_token ON wharf.jobs (token, task) WHERE token IS NOT NULL;
 CREATE INDEX jobs_batch ON wharf.jobs (batch) WHERE batch IS NOT NULL;
 
-CREATE TABLE wharf.payloads (
-    job bigint PRIMARY KEY,
-    payload bytea NOT NULL
-);
-
--- What ended attempts left on their job: how the last unsuccessful one ended, what the last one cost, the result.
--- Texts are bytes, since a guest may write what PostgreSQL does not take for text.
-CREATE TABLE wharf.ends (
-    job bigint PRIMARY KEY,
-    kind text,
-    report bytea,
-    queue_wait bigint,                  -- lengths are microseconds
-    guest bigint,
-    wall bigint,
-    memory_peak bigint,
-    bytes_in bigint,
-    bytes_out bigint,
-    output bytea
-);
-
 -- One row for each task of a lane that has ready jobs: what a claim looks at instead of the jobs.
 -- `turn` and `closed_by` are the lane's, the same in all its lines. A lane that had no slot when last looked at
 -- is closed by the limit that it had then; nodes may differ in what they declare.
 CREATE TABLE wharf.lines (
-    id bigint PRIMARY KEY,
+    id bigint NOT NULL,                 -- a number of its own; no index, since each costs every claim
     grp integer NOT NULL,
     key text COLLATE "C" NOT NULL,
     task integer NOT NULL,
     top integer NOT NULL,
     turn bigint NOT NULL,
     closed_by integer,
-    UNIQUE (grp, key, task)
+    PRIMARY KEY (grp, key, task)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX lines_open ON wharf.lines (task, top DESC, turn) WHERE closed_by IS NULL;
 CREATE INDEX lines_closed ON wharf.lines (grp) WHERE closed_by IS NOT NULL;

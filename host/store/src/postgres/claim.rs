@@ -1,5 +1,7 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
+use std::sync::Arc;
+
 use tokio_postgres::types::Type;
 use wharf_core::admission::admit;
 use wharf_core::bounds;
@@ -11,14 +13,13 @@ use wharf_core::limits::LimitTable;
 
 use super::ledger::{HOT, Hot, Ledger};
 use super::page::{Desk, Missing, Page};
-use super::rows::{READY, RUNNING, job_id, micros, signed};
+use super::rows::{READY, RUNNING, micros};
 use super::session::{Fault, damaged};
 use super::writer::Reopened;
 use crate::store::{Claim, Claimed};
 
 impl Ledger<'_> {
     pub(super) async fn claim(&mut self, claim: &Claim, reopened: &mut Reopened) -> Result<Claimed, Fault> {
-        self.flush().await?;
         self.declared = claim.declared.clone();
         let limits = self.limits();
         self.names.read(self.session, &self.locked).await?;
@@ -26,19 +27,16 @@ impl Ledger<'_> {
         self.stock_numbers(claim.free as usize).await?;
 
         let mut share = 1;
-        let (mut page, next_due) = {
+        let looked = self.flush_and(async |this| {
+            futures_util::try_join!(this.due(), Page::read(this, claim, &limits, share), this.next_due())
+        });
+        let (due, mut page, mut next_due) = looked.await?;
+        if !due.is_empty() {
+            self.promote(due).await?;
+            self.stock_numbers(claim.free as usize).await?;
             let this = &*self;
-            let page = Page::read(this, claim, &limits, share);
-            let (due, page, next) = futures_util::try_join!(this.due(), page, this.next_due())?;
-            if due.is_empty() {
-                (page, next)
-            } else {
-                self.promote(due).await?;
-                self.stock_numbers(claim.free as usize).await?;
-                let this = &*self;
-                futures_util::try_join!(Page::read(this, claim, &limits, share), this.next_due())?
-            }
-        };
+            (page, next_due) = futures_util::try_join!(Page::read(this, claim, &limits, share), this.next_due())?;
+        }
         let (admitted, picked) = loop {
             let mut desk = Desk::of(&page, self.numbers.iter().copied().collect());
             match admit(&mut desk, &claim.tasks, &limits, claim.free) {
@@ -54,7 +52,10 @@ impl Ledger<'_> {
         };
         self.numbers.drain(..picked.turns);
         // A line without jobs is left where a commit's answer was lost, and would be in the way of others.
-        self.writes.settle.extend(page.lines.iter().filter(|line| line.heads.is_empty()).map(|line| line.id));
+        for line in page.lines.iter().filter(|line| line.heads.is_empty()) {
+            let place = (page.seats[line.seat].row.clone(), self.names.number(line.task.as_str())?);
+            self.writes.settle.insert(line.id, place);
+        }
         self.keep_left(&page, picked.left, &limits);
         let leased = self.lease(claim, &page, &picked.heads).await?;
         let wake_at = next_due.map(|due| due.max(self.now));
@@ -64,7 +65,7 @@ impl Ledger<'_> {
     /// Delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
     async fn due(&self) -> Result<Vec<(JobId, Hot)>, Fault> {
         let text = format!(
-            "SELECT {HOT} FROM wharf.jobs WHERE state = 0 AND due <= $1 AND grp = ANY($2)
+            "SELECT {HOT} FROM wharf.jobs WHERE state = 0 AND due <= $1 AND grp + 0 = ANY($2)
              ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED"
         );
         let (now, most) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
@@ -122,14 +123,6 @@ impl Ledger<'_> {
 
     async fn lease(&mut self, claim: &Claim, page: &Page, heads: &[(usize, usize)]) -> Result<Vec<Leased>, Fault> {
         let chosen = || heads.iter().map(|(line, head)| (&page.lines[*line], &page.lines[*line].heads[*head]));
-        let full: Vec<i64> =
-            chosen().filter(|(_, head)| head.ready.bytes > 0).map(|(_, head)| signed(head.ready.id.number())).collect();
-        let text = "SELECT job, payload FROM wharf.payloads WHERE job = ANY($1)";
-        let found = self.session.ask_if(!full.is_empty(), text, &[(&full, Type::INT8_ARRAY)]).await?;
-        let mut payloads = std::collections::HashMap::with_capacity(found.len());
-        for row in &found {
-            payloads.insert(job_id(row.get(0))?, row.get::<_, &[u8]>(1).into());
-        }
         let until = self.now + claim.lease;
         let mut leased = Vec::with_capacity(heads.len());
         for (line, head) in chosen() {
@@ -142,18 +135,25 @@ impl Ledger<'_> {
             if let Some(hot) = self.jobs.get_mut(&ready.id) {
                 (hot.standing, hot.state) = (after, RUNNING);
             }
-            self.writes.claimed.push(lease);
-            self.writes.settle.insert(line.id);
+            let seat = &page.seats[line.seat];
+            self.writes.settle.insert(line.id, (seat.row.clone(), self.names.number(line.task.as_str())?));
             leased.push(Leased {
                 lease,
                 task: line.task.clone(),
-                lane: page.seats[line.seat].lane.clone(),
-                payload: payloads.remove(&ready.id).unwrap_or_default(),
+                lane: seat.lane.clone(),
+                payload: Arc::default(),
                 batch: head.batch.clone(),
                 failures: before.failures,
                 due: ready.due,
                 claimed_at: self.now,
             });
+        }
+        let leases: Vec<Lease> = leased.iter().map(|leased| leased.lease).collect();
+        let mut payloads = self.write_claimed(&leases).await?;
+        for leased in &mut leased {
+            let id = leased.lease.job;
+            leased.payload =
+                payloads.remove(&id).ok_or_else(|| damaged("a ready job", &format!("{id}: it is gone")))?;
         }
         Ok(leased)
     }

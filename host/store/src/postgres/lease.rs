@@ -70,8 +70,6 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
 pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> Result<u32, Fault> {
     let text = "WITH old AS (SELECT id FROM wharf.jobs WHERE state >= 3 AND finished_at < $1
                              ORDER BY finished_at, id LIMIT $2 FOR UPDATE SKIP LOCKED),
-                     payloads AS (DELETE FROM wharf.payloads USING old WHERE job = old.id),
-                     ends AS (DELETE FROM wharf.ends USING old WHERE job = old.id),
                      entries AS (DELETE FROM wharf.entries USING old WHERE job = old.id),
                      gone AS (DELETE FROM wharf.jobs USING old WHERE jobs.id = old.id RETURNING jobs.id),
                      last AS (INSERT INTO wharf.last_forgotten (one, id) SELECT 1, max(id) FROM old HAVING count(*) > 0

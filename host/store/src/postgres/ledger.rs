@@ -23,8 +23,16 @@ use super::time::{NOW, Time};
 use super::writes::Writes;
 
 /// Where a host stops in the middle, its locks are free again after this long. The host's own steps take milliseconds.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5s';
-                     SET LOCAL statement_timeout = '60s'";
+/// Plans go through the indexes whatever the server believes of the tables: they are fuller, or emptier, than when it last looked.
+const BEGIN: &str =
+    "BEGIN; SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '60s', true),
+    set_config('idle_in_transaction_session_timeout', '5s', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+    set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)";
+
+/// How many numbers there are from one that is drawn to the next.
+const NUMBERS_APART: i64 = 4096;
+const NUMBERS: &str = "SELECT nextval('wharf.numbers') FROM generate_series(1, $1)";
 
 const LOCK: &str = "SELECT grp, pg_advisory_xact_lock(('wharf.jobs'::regclass::oid::bigint << 32) | grp::bigint) FROM (
          SELECT DISTINCT grp FROM (
@@ -121,7 +129,7 @@ impl<'t> Ledger<'t> {
             needs.tokens.iter().map(|(token, task)| (token.as_slice(), *task)).unzip();
         let (lane_groups, lane_keys) = columns(&needs.lanes);
         // A new line has a number and perhaps its lane's turn; a claim gives out a turn for each job.
-        let numbers = (2 * (needs.lanes.len() + returning.len())) as i64 + i64::from(needs.free);
+        let numbers = blocks(2 * (needs.lanes.len() + returning.len()) + needs.free as usize);
 
         let lock_args = [
             (&jobs as _, Type::INT8_ARRAY),
@@ -131,12 +139,15 @@ impl<'t> Ledger<'t> {
             (&promoted as _, Type::INT8),
         ];
         let moment = format!("SELECT {NOW}, pg_current_xact_id()::text");
-        let hot = format!("SELECT {HOT} FROM wharf.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE");
+        // The groups' locks keep all others off these rows but renewals, and only one who ends a lease minds those.
+        let expiring: Vec<i64> = needs.expiring.iter().copied().collect();
+        let hold = "SELECT FROM wharf.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+        let hot = format!("SELECT {HOT} FROM wharf.jobs WHERE id = ANY($1)");
         let lines = "SELECT id, grp, key, task, top, turn, closed_by FROM wharf.lines JOIN (
                          SELECT * FROM unnest($1::int[], $2::text[]) AS named (grp, key)
                          UNION SELECT grp, key FROM wharf.jobs WHERE id = ANY($3)) AS lanes USING (grp, key)";
-        let known = "SELECT id, token, task FROM wharf.jobs
-                     WHERE token IS NOT NULL AND (token, task) IN (SELECT * FROM unnest($1::bytea[], $2::int[]))";
+        let known = "SELECT jobs.id, jobs.token, jobs.task FROM unnest($1::bytea[], $2::int[]) AS asked (token, task)
+                     JOIN wharf.jobs ON jobs.token IS NOT NULL AND jobs.token = asked.token AND jobs.task = asked.task";
         let last = "SELECT job, coalesce((SELECT max(number) FROM wharf.entries WHERE entries.job = asked.job), 0)
                     FROM unnest($1::bigint[]) AS asked (job)";
         let lines_args = [
@@ -146,17 +157,18 @@ impl<'t> Ledger<'t> {
         ];
         let known_args = [(&tokens as _, Type::BYTEA_ARRAY), (&token_tasks as _, Type::INT4_ARRAY)];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
-        let numbers_args = [(&numbers as _, Type::INT8)];
-        let ((), locked, moment, overrides, hot, lines, known, last, numbers) = futures_util::try_join!(
+        let (numbers_args, hold_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
+        let ((), locked, moment, overrides, _, hot, lines, known, last, numbers) = futures_util::try_join!(
             session.run(BEGIN),
             session.ask(LOCK, &lock_args),
             session.ask_one(&moment, &[]),
             session.ask("SELECT grp, key, per_key, total FROM wharf.overrides", &[]),
-            session.ask(&hot, &jobs_args),
-            session.ask(lines, &lines_args),
+            session.ask_if(!expiring.is_empty(), hold, &hold_args),
+            session.ask_if(!jobs.is_empty(), &hot, &jobs_args),
+            session.ask_if(!(needs.lanes.is_empty() && returning.is_empty()), lines, &lines_args),
             session.ask_if(!tokens.is_empty(), known, &known_args),
             session.ask_if(!wrote.is_empty(), last, &wrote_args),
-            session.ask("SELECT nextval('wharf.numbers') FROM generate_series(1, $1)", &numbers_args),
+            session.ask_if(numbers > 0, NUMBERS, &numbers_args),
         )?;
 
         let mut ledger = Ledger {
@@ -171,7 +183,7 @@ impl<'t> Ledger<'t> {
             tokens: HashMap::new(),
             last_entries: HashMap::new(),
             lanes: needs.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
-            numbers: numbers.iter().map(|row| row.get(0)).collect(),
+            numbers: drawn(&numbers),
             writes: Writes::default(),
         };
         for id in &needs.returning {
@@ -226,8 +238,8 @@ impl<'t> Ledger<'t> {
         let lanes: BTreeSet<LaneRow> = lanes.filter(|lane| !self.lanes.contains_key(lane)).collect();
         if !lanes.is_empty() {
             let (groups, keys) = columns(&lanes);
-            let text = "SELECT id, grp, key, task, top, turn, closed_by FROM wharf.lines
-                        WHERE (grp, key) IN (SELECT * FROM unnest($1::int[], $2::text[]))";
+            let text = "SELECT id, grp, key, task, top, turn, closed_by
+                        FROM unnest($1::int[], $2::text[]) AS named (grp, key) JOIN wharf.lines USING (grp, key)";
             let found = self.session.ask(text, &[(&groups, Type::INT4_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
             self.lanes.extend(lanes.into_iter().map(|lane| (lane, Vec::new())));
             self.keep_lines(&found);
@@ -238,10 +250,8 @@ impl<'t> Ledger<'t> {
     /// Has at least so many numbers at hand.
     pub(super) async fn stock_numbers(&mut self, count: usize) -> Result<(), Fault> {
         if self.numbers.len() < count {
-            let more = (count - self.numbers.len()) as i64;
-            let text = "SELECT nextval('wharf.numbers') FROM generate_series(1, $1)";
-            let drawn = self.session.ask(text, &[(&more, Type::INT8)]).await?;
-            self.numbers.extend(drawn.iter().map(|row| row.get::<_, i64>(0)));
+            let more = blocks(count - self.numbers.len());
+            self.numbers.extend(drawn(&self.session.ask(NUMBERS, &[(&more, Type::INT8)]).await?));
         }
         Ok(())
     }
@@ -255,7 +265,7 @@ impl<'t> Ledger<'t> {
     /// A lane joins at the back of the ring; a line joins its lane as that stands.
     pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, Fault> {
         self.load_lanes(std::iter::once(lane.clone())).await?;
-        let settling = |line: &LineRow| self.writes.settle.contains(&line.id);
+        let settling = |line: &LineRow| self.writes.settle.contains_key(&line.id);
         if self.lanes.get(lane).is_some_and(|lines| lines.iter().any(settling)) {
             // Whether the lane still has its place depends on what is left in it.
             self.flush().await?;
@@ -265,7 +275,7 @@ impl<'t> Ledger<'t> {
         if let Some(line) = lines.iter_mut().find(|line| line.task == task) {
             if line.top < priority {
                 line.top = priority;
-                self.writes.raised.insert(line.id, priority);
+                self.writes.raised.insert((lane.clone(), task), priority);
             }
             return Ok(line.id);
         }
@@ -279,6 +289,15 @@ impl<'t> Ledger<'t> {
         self.writes.new_lines.push((lane.clone(), line));
         Ok(line.id)
     }
+}
+
+/// How often a number is to be drawn for so many.
+fn blocks(count: usize) -> i64 {
+    (count as i64 + NUMBERS_APART - 1) / NUMBERS_APART
+}
+
+fn drawn(rows: &[Row]) -> VecDeque<i64> {
+    rows.iter().map(|row| row.get::<_, i64>(0)).flat_map(|first| first..first + NUMBERS_APART).collect()
 }
 
 /// Lanes as two columns.

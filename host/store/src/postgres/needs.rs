@@ -15,6 +15,8 @@ use super::writer::Wish;
 pub(super) struct Needs {
     /// Jobs by id, those that are to be added among them: perhaps they are there.
     pub(super) jobs: BTreeSet<i64>,
+    /// Of these those whose lease is looked at.
+    pub(super) expiring: BTreeSet<i64>,
     /// Of these the lanes: they may wait again.
     pub(super) returning: BTreeSet<i64>,
     /// Of these the number of the last entry.
@@ -111,10 +113,13 @@ impl Needs {
         self.jobs.insert(id);
         match event {
             Event::Wrote { .. } => _ = self.wrote.insert(id),
-            Event::Failed { retry_at: Some(_), .. }
-            | Event::Released { .. }
-            | Event::LeaseExpired { .. }
-            | Event::RetryAsked => _ = self.returning.insert(id),
+            Event::LeaseExpired { .. } => {
+                self.expiring.insert(id);
+                self.returning.insert(id);
+            }
+            Event::Failed { retry_at: Some(_), .. } | Event::Released { .. } | Event::RetryAsked => {
+                self.returning.insert(id);
+            }
             _ => {}
         }
     }

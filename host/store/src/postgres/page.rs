@@ -22,18 +22,21 @@ use crate::store::Claim;
 
 /// For each task the first open lines; of their lanes all open lines with tasks of the claim; of each line the first jobs.
 /// A lane's fair share of the slots is read, and `share` times as much where that was too little.
+/// A column with something added is one whose index is not meant here.
 const READ: &str = "WITH paged AS MATERIALIZED (
         SELECT line.* FROM unnest($1::int[]) AS named (task) CROSS JOIN LATERAL (
-            SELECT id, grp, key, task FROM wharf.lines
-            WHERE task = named.task AND closed_by IS NULL AND grp = ANY($2) ORDER BY top DESC, turn LIMIT $3) AS line
-    ), lanes AS MATERIALIZED (SELECT DISTINCT grp, key FROM paged)
-    SELECT lines.id AS line, lines.grp, lines.key, lines.task, top, turn, holders, heads.*,
-        EXISTS (SELECT FROM paged WHERE paged.id = lines.id) AS paged
-    FROM lanes JOIN wharf.lines ON lines.grp = lanes.grp AND lines.key = lanes.key
-        AND lines.task = ANY($1) AND lines.closed_by IS NULL
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS holders FROM (
-            SELECT FROM wharf.jobs WHERE state = 2 AND jobs.grp = lanes.grp AND jobs.key = lanes.key LIMIT $4) AS held) AS held
+            SELECT id, grp, key FROM wharf.lines
+            WHERE task = named.task AND closed_by IS NULL AND grp + 0 = ANY($2) ORDER BY top DESC, turn LIMIT $3) AS line
+    ), lanes AS MATERIALIZED (
+        SELECT grp, key, (SELECT count(*) FROM (
+            SELECT FROM wharf.jobs WHERE state = 2 AND jobs.grp = named.grp AND jobs.key = named.key LIMIT $4) AS held) AS holders
+        FROM (SELECT DISTINCT grp, key FROM paged) AS named
+    )
+    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, holders, heads.*,
+        lines.id IN (SELECT id FROM paged) AS paged
+    FROM lanes CROSS JOIN LATERAL (
+        SELECT id, task, top, turn FROM wharf.lines
+        WHERE lines.grp = lanes.grp AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by IS NULL OFFSET 0) AS lines
     LEFT JOIN LATERAL (
         SELECT id, priority, due, bytes, attempt, failures, crashes, batch, topic FROM wharf.jobs
         WHERE state = 1 AND jobs.line = lines.id ORDER BY priority DESC, due, id

@@ -23,8 +23,7 @@ const JOB: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic,
     enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
 
-const JOB_NAMES: &str = "JOIN wharf.names t ON t.id = jobs.task JOIN wharf.names g ON g.id = jobs.grp
-    LEFT JOIN wharf.ends ON ends.job = jobs.id";
+const JOB_NAMES: &str = "JOIN wharf.names t ON t.id = jobs.task JOIN wharf.names g ON g.id = jobs.grp";
 
 pub(super) fn override_of(row: &Row) -> Result<Override, Fault> {
     let number = |column: &str| row.get::<_, Option<i64>>(column).map(|number| number as u32);
@@ -42,11 +41,8 @@ pub(super) async fn job(
     now: Timestamp,
 ) -> Result<Option<Seen>, Fault> {
     let number = signed(id.number());
-    let whole = format!(
-        "SELECT {JOB}, {}, payload, output FROM wharf.jobs {JOB_NAMES}
-         LEFT JOIN wharf.payloads ON payloads.job = jobs.id WHERE jobs.id = $1",
-        rows::STANDING
-    );
+    let whole =
+        format!("SELECT {JOB}, {}, payload, output FROM wharf.jobs {JOB_NAMES} WHERE jobs.id = $1", rows::STANDING);
     let args = [(&number as _, Type::INT8)];
     let ((), job, last, overrides, lane, group, ()) = futures_util::try_join!(
         session.run(BEGIN),

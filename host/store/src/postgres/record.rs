@@ -59,7 +59,9 @@ impl Ledger<'_> {
             }
             self.writes.changed.insert(id);
         }
-        self.writes.settle.extend(hot.line.filter(|_| hot.state == READY));
+        if let (READY, Some(line)) = (hot.state, hot.line) {
+            self.writes.settle.insert(line, (hot.lane.clone(), hot.task));
+        }
         if change.attempt_ended {
             for line in self.lanes.get_mut(&hot.lane).into_iter().flatten() {
                 line.closed_by = None;

@@ -15,7 +15,7 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::planner::entry_bytes;
 
 use super::ledger::Ledger;
-use super::names::Names;
+use super::names::{LaneRow, Names};
 use super::needs::{self, Needs};
 use super::nudge::Nudger;
 use super::session::{Fault, Session, Sessions};
@@ -166,6 +166,8 @@ async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked
             }
             group.extend(queue.pop_front());
         }
+        // None of them was answered, so that any order is right; a claim comes last, and finds what the others bring.
+        group.sort_by_key(|asked: &Asked| matches!(asked.wish, Wish::Claim(_)));
         if carry_out(&desk, &mut memory, group).await {
             desk.nudger.look_again();
         }
@@ -294,6 +296,10 @@ async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) ->
     match wish {
         Wish::Insert(jobs, declared) => {
             ledger.declared = declared.clone();
+            // At once, where those that were read in the beginning are no longer known.
+            let lanes: Vec<LaneRow> =
+                jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
+            ledger.load_lanes(lanes.into_iter()).await?;
             let mut inserted = Vec::with_capacity(jobs.len());
             for job in jobs {
                 inserted.push(ledger.insert(job).await?);

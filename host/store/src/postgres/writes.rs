@@ -1,6 +1,7 @@
 //! Writes: what a transaction has decided and not yet written. Written together, a statement for each kind of row.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
@@ -10,23 +11,22 @@ use wharf_core::outcome::{Bill, Report};
 
 use super::ledger::{Hot, Ledger, LineRow, columns};
 use super::names::LaneRow;
-use super::rows::{self, micros, signed};
-use super::session::Fault;
+use super::rows::{self, job_id, micros, signed};
+use super::session::{Arg, Fault};
 
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     pub(super) new_lines: Vec<(LaneRow, LineRow)>,
-    /// Lines with a higher top.
-    pub(super) raised: BTreeMap<i64, i32>,
+    /// Lines, by lane and task, with a higher top.
+    pub(super) raised: BTreeMap<(LaneRow, i32), i32>,
     /// New jobs, in their order.
     pub(super) inserted: Vec<JobId>,
     /// Jobs that stand otherwise than their rows say.
     pub(super) changed: BTreeSet<JobId>,
-    pub(super) claimed: Vec<Lease>,
     pub(super) ends: BTreeMap<JobId, End>,
     pub(super) entries: Vec<(JobId, i64, u32, Entry)>,
     /// Lines of which jobs are ready no more: to go, or to have the top of the first job left.
-    pub(super) settle: BTreeSet<i64>,
+    pub(super) settle: BTreeMap<i64, (LaneRow, i32)>,
     /// Lanes that have a slot again.
     pub(super) reopen: BTreeSet<LaneRow>,
     /// Lanes as a claim left them: the turn, and by which limit they are closed.
@@ -41,34 +41,79 @@ pub(super) struct End {
     pub(super) attempt: Option<(Option<Bill>, Option<Vec<u8>>)>,
 }
 
+/// Where jobs stand, as columns.
+struct Standings {
+    ids: Vec<i64>,
+    states: Vec<i16>,
+    dues: Vec<Option<i64>>,
+    failures: Vec<i32>,
+    crashes: Vec<i32>,
+    asked: Vec<bool>,
+    finished: Vec<Option<i64>>,
+    lines: Vec<Option<i64>>,
+}
+
+impl Standings {
+    fn of(jobs: &[(i64, &Hot)]) -> Standings {
+        let due = |state| match state {
+            State::Waiting { due } => Some(micros(due)),
+            _ => None,
+        };
+        let standings = || jobs.iter().map(|(_, hot)| hot.standing);
+        Standings {
+            ids: jobs.iter().map(|(id, _)| *id).collect(),
+            states: jobs.iter().map(|(_, hot)| hot.state).collect(),
+            dues: standings().map(|standing| due(standing.state)).collect(),
+            failures: standings().map(|standing| standing.failures as i32).collect(),
+            crashes: standings().map(|standing| standing.crashes as i32).collect(),
+            asked: standings().map(|standing| standing.cancel_asked).collect(),
+            finished: jobs.iter().map(|(_, hot)| hot.finished_at.map(micros)).collect(),
+            lines: jobs.iter().map(|(_, hot)| hot.line).collect(),
+        }
+    }
+
+    fn args(&self) -> Vec<Arg<'_>> {
+        vec![
+            (&self.ids, Type::INT8_ARRAY),
+            (&self.states, Type::INT2_ARRAY),
+            (&self.dues, Type::INT8_ARRAY),
+            (&self.failures, Type::INT4_ARRAY),
+            (&self.crashes, Type::INT4_ARRAY),
+            (&self.asked, Type::BOOL_ARRAY),
+            (&self.finished, Type::INT8_ARRAY),
+            (&self.lines, Type::INT8_ARRAY),
+        ]
+    }
+}
+
 impl Ledger<'_> {
     /// Writes what was decided, in the order in which statements need each other.
     pub(super) async fn flush(&mut self) -> Result<(), Fault> {
-        self.write(false).await
+        self.flush_and(async |_| Ok(())).await
     }
 
     /// The same, and the end of the transaction with it.
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
-        self.write(true).await
+        self.flush_and(async |this| this.session.run("COMMIT").await).await
     }
 
-    async fn write(&mut self, commit: bool) -> Result<(), Fault> {
+    /// Writes what was decided and asks what needs it written, on one way there and back.
+    pub(super) async fn flush_and<T>(
+        &mut self,
+        then: impl AsyncFnOnce(&Ledger<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let writes = std::mem::take(&mut self.writes);
         let this = &*self;
-        let commit = async { if commit { this.session.run("COMMIT").await } else { Ok(()) } };
-        futures_util::try_join!(
+        let (.., answer) = futures_util::try_join!(
             this.write_lines(&writes),
             this.write_inserted(&writes),
-            this.write_payloads(&writes),
             this.write_changed(&writes),
-            this.write_claimed(&writes),
-            this.write_ends(&writes),
-            this.write_reports(&writes),
+            this.write_ended(&writes),
             this.write_entries(&writes),
             this.settle(&writes),
             this.reopen(&writes),
             this.leave(&writes),
-            commit,
+            then(this),
         )?;
         for id in &writes.inserted {
             self.jobs.get_mut(id).map(|hot| hot.new.take());
@@ -76,7 +121,7 @@ impl Ledger<'_> {
         if !writes.settle.is_empty() {
             self.lanes.clear();
         }
-        Ok(())
+        Ok(answer)
     }
 
     async fn write_lines(&self, writes: &Writes) -> Result<(), Fault> {
@@ -98,13 +143,22 @@ impl Ledger<'_> {
             (&turns as _, Type::INT8_ARRAY),
             (&closed as _, Type::INT4_ARRAY),
         ];
-        let (raised, to): (Vec<i64>, Vec<i32>) = writes.raised.iter().unzip();
-        let raise = "UPDATE wharf.lines SET top = raised.top FROM unnest($1::bigint[], $2::int[]) AS raised (id, top)
-                     WHERE lines.id = raised.id AND lines.top < raised.top";
-        let raise_args = [(&raised as _, Type::INT8_ARRAY), (&to as _, Type::INT4_ARRAY)];
+        let (raise_groups, raise_keys) = columns(writes.raised.keys().map(|(lane, _)| lane));
+        let raise_tasks: Vec<i32> = writes.raised.keys().map(|(_, task)| *task).collect();
+        let to: Vec<i32> = writes.raised.values().copied().collect();
+        let raise = "UPDATE wharf.lines SET top = raised.top
+                     FROM unnest($1::int[], $2::text[], $3::int[], $4::int[]) AS raised (grp, key, task, top)
+                     WHERE lines.grp = raised.grp AND lines.key = raised.key AND lines.task = raised.task
+                     AND lines.top < raised.top";
+        let raise_args = [
+            (&raise_groups as _, Type::INT4_ARRAY),
+            (&raise_keys as _, Type::TEXT_ARRAY),
+            (&raise_tasks as _, Type::INT4_ARRAY),
+            (&to as _, Type::INT4_ARRAY),
+        ];
         futures_util::try_join!(
             self.session.ask_if(!ids.is_empty(), new, &new_args),
-            self.session.ask_if(!raised.is_empty(), raise, &raise_args),
+            self.session.ask_if(!to.is_empty(), raise, &raise_args),
         )?;
         Ok(())
     }
@@ -133,11 +187,12 @@ impl Ledger<'_> {
         let batches: Vec<Option<i64>> = new().map(|job| batch(job).map(|batch| signed(batch.id.number()))).collect();
         let topics: Vec<Option<String>> =
             new().map(|job| batch(job).map(|batch| batch.topic.as_str().to_owned())).collect();
-        let bytes: Vec<i64> = new().map(|job| job.map_or(0, |job| job.payload.len() as i64)).collect();
+        let payloads: Vec<&[u8]> = new().map(|job| job.map_or(&[][..], |job| &*job.payload)).collect();
         let now = micros(self.now);
-        let text = "INSERT INTO wharf.jobs (id, state, grp, key, task, line, priority, due, finished_at, token, batch, topic, bytes, enqueued_at)
-                    SELECT *, $14::bigint FROM unnest($1::bigint[], $2::smallint[], $3::int[], $4::text[], $5::int[],
-                        $6::bigint[], $7::int[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::text[], $13::bigint[])";
+        let text = "INSERT INTO wharf.jobs (id, state, grp, key, task, line, priority, due, finished_at, token, batch, topic, payload, bytes, enqueued_at)
+                    SELECT new.*, length(new.payload), $14::bigint FROM unnest($1::bigint[], $2::smallint[], $3::int[], $4::text[],
+                        $5::int[], $6::bigint[], $7::int[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::text[],
+                        $13::bytea[]) AS new (id, state, grp, key, task, line, priority, due, finished, token, batch, topic, payload)";
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&states as _, Type::INT2_ARRAY),
@@ -151,88 +206,49 @@ impl Ledger<'_> {
             (&tokens as _, Type::BYTEA_ARRAY),
             (&batches as _, Type::INT8_ARRAY),
             (&topics as _, Type::TEXT_ARRAY),
-            (&bytes as _, Type::INT8_ARRAY),
+            (&payloads as _, Type::BYTEA_ARRAY),
             (&now as _, Type::INT8),
         ];
         self.session.ask(text, &args).await.map(drop)
     }
 
-    async fn write_payloads(&self, writes: &Writes) -> Result<(), Fault> {
-        let jobs = self.hot(writes.inserted.iter().copied());
-        let payload = |(id, hot): &(i64, &Hot)| Some((*id, hot.new.as_ref()?.payload.clone()));
-        let full: Vec<_> = jobs.iter().filter_map(payload).filter(|(_, payload)| !payload.is_empty()).collect();
-        let ids: Vec<i64> = full.iter().map(|(id, _)| *id).collect();
-        let payloads: Vec<&[u8]> = full.iter().map(|(_, payload)| &**payload).collect();
-        let text = "INSERT INTO wharf.payloads (job, payload) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
-        let args = [(&ids as _, Type::INT8_ARRAY), (&payloads as _, Type::BYTEA_ARRAY)];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
-    }
-
+    /// Jobs that stand otherwise, and what is left on those that ended while no attempt ran.
     async fn write_changed(&self, writes: &Writes) -> Result<(), Fault> {
-        let jobs = self.hot(writes.changed.iter().copied().filter(|id| !writes.inserted.contains(id)));
+        let inserted: HashSet<&JobId> = writes.inserted.iter().collect();
+        let attempted = |id: &JobId| writes.ends.get(id).is_some_and(|end| end.attempt.is_some());
+        let changed = writes.changed.iter().filter(|id| !inserted.contains(id) || writes.ends.contains_key(id));
+        let jobs = self.hot(changed.copied().filter(|id| !attempted(id)));
         if jobs.is_empty() {
             return Ok(());
         }
-        let standings = || jobs.iter().map(|(_, hot)| hot.standing);
-        let ids: Vec<i64> = jobs.iter().map(|(id, _)| *id).collect();
-        let states: Vec<i16> = jobs.iter().map(|(_, hot)| hot.state).collect();
-        let due = |state| match state {
-            State::Waiting { due } => Some(micros(due)),
-            _ => None,
-        };
-        let dues: Vec<Option<i64>> = standings().map(|standing| due(standing.state)).collect();
-        let failures: Vec<i32> = standings().map(|standing| standing.failures as i32).collect();
-        let crashes: Vec<i32> = standings().map(|standing| standing.crashes as i32).collect();
-        let asked: Vec<bool> = standings().map(|standing| standing.cancel_asked).collect();
-        let finished: Vec<Option<i64>> = jobs.iter().map(|(_, hot)| hot.finished_at.map(micros)).collect();
-        let lines: Vec<Option<i64>> = jobs.iter().map(|(_, hot)| hot.line).collect();
+        let standings = Standings::of(&jobs);
+        let report = |id: &i64| writes.ends.get(&job_id(*id).ok()?)?.report.as_ref();
+        let reports = || jobs.iter().map(|(id, _)| report(id));
+        let kinds: Vec<Option<&str>> = reports().map(|report| report.map(|report| report.kind.as_str())).collect();
+        let texts: Vec<Option<&[u8]>> = reports().map(|report| report.map(|report| report.text.as_bytes())).collect();
         let text =
             "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
-                        crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line
+                        crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line,
+                        kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report)
                     FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::int[], $5::int[], $6::boolean[],
-                        $7::bigint[], $8::bigint[]) AS new (id, state, due, failures, crashes, asked, finished, line)
+                        $7::bigint[], $8::bigint[], $9::text[], $10::bytea[])
+                        AS new (id, state, due, failures, crashes, asked, finished, line, kind, report)
                     WHERE jobs.id = new.id";
-        let args = [
-            (&ids as _, Type::INT8_ARRAY),
-            (&states as _, Type::INT2_ARRAY),
-            (&dues as _, Type::INT8_ARRAY),
-            (&failures as _, Type::INT4_ARRAY),
-            (&crashes as _, Type::INT4_ARRAY),
-            (&asked as _, Type::BOOL_ARRAY),
-            (&finished as _, Type::INT8_ARRAY),
-            (&lines as _, Type::INT8_ARRAY),
-        ];
+        let mut args = standings.args();
+        args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
         self.session.ask(text, &args).await.map(drop)
     }
 
-    async fn write_claimed(&self, writes: &Writes) -> Result<(), Fault> {
-        let ids: Vec<i64> = writes.claimed.iter().map(|lease| signed(lease.job.number())).collect();
-        let attempts: Vec<i32> = writes.claimed.iter().map(|lease| lease.attempt as i32).collect();
-        let nodes: Vec<i64> = writes.claimed.iter().map(|lease| signed(lease.node.0)).collect();
-        let until: Vec<i64> = writes.claimed.iter().map(|lease| micros(lease.until)).collect();
-        let now = micros(self.now);
-        let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = new.node,
-                        lease_until = new.until, started_at = $5
-                    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[]) AS new (id, attempt, node, until)
-                    WHERE jobs.id = new.id";
-        let args = [
-            (&ids as _, Type::INT8_ARRAY),
-            (&attempts as _, Type::INT4_ARRAY),
-            (&nodes as _, Type::INT8_ARRAY),
-            (&until as _, Type::INT8_ARRAY),
-            (&now as _, Type::INT8),
-        ];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
-    }
-
-    /// What ended attempts leave: their bill, their result, and their report if they did not return.
-    async fn write_ends(&self, writes: &Writes) -> Result<(), Fault> {
-        let ended = writes.ends.iter().filter_map(|(id, end)| Some((id, end.report.as_ref(), end.attempt.as_ref()?)));
-        let ended: Vec<_> = ended.collect();
+    /// Jobs of which an attempt ended, with what that left: its bill, its result, its report if it did not return.
+    async fn write_ended(&self, writes: &Writes) -> Result<(), Fault> {
+        let attempts =
+            writes.ends.iter().filter_map(|(id, end)| Some((*id, end.report.as_ref(), end.attempt.as_ref()?)));
+        let ended: Vec<_> = attempts.collect();
         if ended.is_empty() {
             return Ok(());
         }
-        let ids: Vec<i64> = ended.iter().map(|(id, ..)| signed(id.number())).collect();
+        let jobs = self.hot(ended.iter().map(|(id, ..)| *id));
+        let standings = Standings::of(&jobs);
         let kinds: Vec<Option<&str>> = ended.iter().map(|(_, report, _)| report.map(|r| r.kind.as_str())).collect();
         let texts: Vec<Option<&[u8]>> = ended.iter().map(|(_, report, _)| report.map(|r| r.text.as_bytes())).collect();
         let mut bills: [Vec<Option<i64>>; 6] = Default::default();
@@ -242,34 +258,44 @@ impl Ledger<'_> {
             }
         }
         let outputs: Vec<Option<&[u8]>> = ended.iter().map(|(_, _, (_, output))| output.as_deref()).collect();
-        let text = "INSERT INTO wharf.ends (job, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
-                    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[],
-                        $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[])
-                    ON CONFLICT (job) DO UPDATE SET
-                        kind = coalesce(excluded.kind, ends.kind), report = coalesce(excluded.report, ends.report),
-                        queue_wait = excluded.queue_wait, guest = excluded.guest, wall = excluded.wall,
-                        memory_peak = excluded.memory_peak, bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
-                        output = excluded.output";
-        let mut args: Vec<super::session::Arg<'_>> =
-            vec![(&ids, Type::INT8_ARRAY), (&kinds, Type::TEXT_ARRAY), (&texts, Type::BYTEA_ARRAY)];
+        let text = "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
+                        crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line,
+                        kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report),
+                        queue_wait = new.queue_wait, guest = new.guest, wall = new.wall, memory_peak = new.memory_peak,
+                        bytes_in = new.bytes_in, bytes_out = new.bytes_out, output = new.output
+                    FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::int[], $5::int[], $6::boolean[],
+                        $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[],
+                        $14::bigint[], $15::bigint[], $16::bigint[], $17::bytea[])
+                        AS new (id, state, due, failures, crashes, asked, finished, line, kind, report, queue_wait, guest,
+                        wall, memory_peak, bytes_in, bytes_out, output)
+                    WHERE jobs.id = new.id";
+        let mut args = standings.args();
+        args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
         args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
         args.push((&outputs, Type::BYTEA_ARRAY));
         self.session.ask(text, &args).await.map(drop)
     }
 
-    /// What is left on jobs that ended while no attempt ran.
-    async fn write_reports(&self, writes: &Writes) -> Result<(), Fault> {
-        let alone = writes.ends.iter().filter(|(_, end)| end.attempt.is_none());
-        let alone: Vec<(i64, &Report)> =
-            alone.filter_map(|(id, end)| Some((signed(id.number()), end.report.as_ref()?))).collect();
-        let ids: Vec<i64> = alone.iter().map(|(id, _)| *id).collect();
-        let kinds: Vec<&str> = alone.iter().map(|(_, report)| report.kind.as_str()).collect();
-        let texts: Vec<&[u8]> = alone.iter().map(|(_, report)| report.text.as_bytes()).collect();
-        let text =
-            "INSERT INTO wharf.ends (job, kind, report) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])
-                    ON CONFLICT (job) DO UPDATE SET kind = excluded.kind, report = excluded.report";
-        let args = [(&ids as _, Type::INT8_ARRAY), (&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
+    /// Writes leases down, and answers with the payloads.
+    pub(super) async fn write_claimed(&self, leases: &[Lease]) -> Result<HashMap<JobId, Arc<[u8]>>, Fault> {
+        let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
+        let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
+        let nodes: Vec<i64> = leases.iter().map(|lease| signed(lease.node.0)).collect();
+        let until: Vec<i64> = leases.iter().map(|lease| micros(lease.until)).collect();
+        let now = micros(self.now);
+        let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = new.node,
+                        lease_until = new.until, started_at = $5
+                    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[]) AS new (id, attempt, node, until)
+                    WHERE jobs.id = new.id RETURNING jobs.id, payload";
+        let args = [
+            (&ids as _, Type::INT8_ARRAY),
+            (&attempts as _, Type::INT4_ARRAY),
+            (&nodes as _, Type::INT8_ARRAY),
+            (&until as _, Type::INT8_ARRAY),
+            (&now as _, Type::INT8),
+        ];
+        let found = self.session.ask_if(!ids.is_empty(), text, &args).await?;
+        found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, &[u8]>(1).into()))).collect()
     }
 
     async fn write_entries(&self, writes: &Writes) -> Result<(), Fault> {
@@ -296,23 +322,33 @@ impl Ledger<'_> {
     }
 
     async fn settle(&self, writes: &Writes) -> Result<(), Fault> {
-        let lines: Vec<i64> = writes.settle.iter().copied().collect();
-        let some = !lines.is_empty();
-        let args = [(&lines as _, Type::INT8_ARRAY)];
-        let go = "DELETE FROM wharf.lines WHERE id = ANY($1)
-                  AND NOT EXISTS (SELECT FROM wharf.jobs WHERE state = 1 AND line = lines.id)";
-        let lower = "UPDATE wharf.lines SET top = first.priority FROM unnest($1::bigint[]) AS settled (id)
-                     CROSS JOIN LATERAL (SELECT priority FROM wharf.jobs WHERE state = 1 AND line = settled.id
-                                         ORDER BY priority DESC, due, id LIMIT 1) AS first
-                     WHERE lines.id = settled.id AND lines.top <> first.priority";
-        futures_util::try_join!(self.session.ask_if(some, go, &args), self.session.ask_if(some, lower, &args))?;
-        Ok(())
+        let ids: Vec<i64> = writes.settle.keys().copied().collect();
+        let (groups, keys) = columns(writes.settle.values().map(|(lane, _)| lane));
+        let tasks: Vec<i32> = writes.settle.values().map(|(_, task)| *task).collect();
+        let text = "WITH settled AS MATERIALIZED (
+                        SELECT line.*, (SELECT priority FROM wharf.jobs WHERE state = 1 AND jobs.line = line.id
+                                        ORDER BY priority DESC, due, id LIMIT 1) AS first
+                        FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[]) AS line (id, grp, key, task)
+                    ), gone AS (
+                        DELETE FROM wharf.lines USING settled AS old WHERE old.first IS NULL
+                        AND lines.grp = old.grp AND lines.key = old.key AND lines.task = old.task AND lines.id = old.id)
+                    UPDATE wharf.lines SET top = left_over.first FROM settled AS left_over
+                    WHERE lines.grp = left_over.grp AND lines.key = left_over.key AND lines.task = left_over.task
+                    AND lines.top <> left_over.first";
+        let args = [
+            (&ids as _, Type::INT8_ARRAY),
+            (&groups as _, Type::INT4_ARRAY),
+            (&keys as _, Type::TEXT_ARRAY),
+            (&tasks as _, Type::INT4_ARRAY),
+        ];
+        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
     }
 
     async fn reopen(&self, writes: &Writes) -> Result<(), Fault> {
         let (groups, keys) = columns(&writes.reopen);
-        let text = "UPDATE wharf.lines SET closed_by = NULL
-                    WHERE closed_by IS NOT NULL AND (grp, key) IN (SELECT * FROM unnest($1::int[], $2::text[]))";
+        // The lanes are named: the index of those that are closed is not what is meant.
+        let text = "UPDATE wharf.lines SET closed_by = NULL FROM unnest($1::int[], $2::text[]) AS freed (grp, key)
+                    WHERE lines.grp = freed.grp AND lines.key = freed.key AND closed_by + 0 IS NOT NULL";
         let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
         self.session.ask_if(!groups.is_empty(), text, &args).await.map(drop)
     }
