@@ -36,7 +36,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 17] = [
+pub(crate) const GUESTS: [Guest; 18] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::Python, guest("words-python")),
@@ -47,6 +47,7 @@ pub(crate) const GUESTS: [Guest; 17] = [
     guest("word-index"),
     guest("link-check"),
     guest("summary"),
+    guest("bench"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),
     with_memories(16, made_from("villain", "villain-memories")),
