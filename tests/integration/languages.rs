@@ -193,6 +193,7 @@ fn every_plugin_has_its_test() {
         pub(super) use super::python_does_what_the_table_says as words_python;
         pub(super) use super::rust_does_what_the_table_says as words;
         pub(super) use super::typescript_does_what_the_table_says as words_ts;
+        pub(super) use crate::bench;
         pub(super) use crate::broadcasts as link_check;
         pub(super) use crate::broadcasts as summary;
         pub(super) use crate::broadcasts as word_index;

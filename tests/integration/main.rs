@@ -7,6 +7,7 @@ mod bad_input;
 #[path = "../chaos/mod.rs"]
 mod chaos;
 
+mod bench;
 mod broadcasts;
 mod cli;
 mod cluster_broadcasts;

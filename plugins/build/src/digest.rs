@@ -16,8 +16,8 @@ pub(crate) fn sources(guest: &Guest) -> Result<String> {
     let mut files = vec![folders::plugins().join("Cargo.toml"), folders::plugins().join("Cargo.lock")];
     list(&folders::plugins().join(guest.package), &mut files)?;
     list(&folders::root().join("wit"), &mut files)?;
-    // Words for people do not change the component.
-    files.retain(|file| file.extension().is_none_or(|extension| extension != "md"));
+    // Words for people do not change the component, and the component itself is no source of it.
+    files.retain(|file| file.extension().is_none_or(|extension| extension != "md" && extension != "wasm"));
     of_files(&format!("{:?} {}\n", guest.feature, guest.more_memories), files, folders::root())
 }
 

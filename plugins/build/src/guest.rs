@@ -36,7 +36,11 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
+<<<<<<< HEAD
 pub(crate) const GUESTS: [Guest; 21] = [
+=======
+pub(crate) const GUESTS: [Guest; 18] = [
+>>>>>>> bench
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),
@@ -51,6 +55,7 @@ pub(crate) const GUESTS: [Guest; 21] = [
     guest("word-index"),
     guest("link-check"),
     guest("summary"),
+    guest("bench"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),
     with_memories(16, made_from("villain", "villain-memories")),

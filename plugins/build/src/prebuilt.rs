@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{digest, folders, guest, recipe};
 
-/// The plugins that a user meets first.
-pub const NAMES: [&str; 5] = ["words", "thumbnail", "word-index", "link-check", "summary"];
+/// The plugins that a user meets first, and the one that the binary carries.
+pub const NAMES: [&str; 6] = ["words", "thumbnail", "word-index", "link-check", "summary", CARRIED];
+
+/// Part of the binary, for `wharf bench`. It stands within its own folder: a host that is started here must not load it.
+const CARRIED: &str = "bench";
 
 const HEADER: &str = "# What the checked-in components were made of. Written by `cargo run --release -p plugins -- --prebuilt`, held true by a test.\n\n";
 
@@ -32,7 +35,13 @@ pub struct Digests {
 
 /// Where the checked-in component of this name is.
 pub fn path(name: &str) -> PathBuf {
-    folders::plugins().join(format!("{name}.wasm"))
+    let folder = if name == CARRIED { folder(name) } else { folders::plugins().to_owned() };
+    folder.join(format!("{name}.wasm"))
+}
+
+/// Where the sources of the component of this name are.
+pub fn folder(name: &str) -> PathBuf {
+    folders::plugins().join(name)
 }
 
 fn record_path() -> PathBuf {

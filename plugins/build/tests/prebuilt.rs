@@ -35,7 +35,7 @@ fn a_rebuild_makes_the_same_component() -> Test {
             face(&checked_in)?,
             "{name}: what {toolchain} makes asks for or offers something else"
         );
-        let manifest = fs::read(prebuilt::path(name).with_extension("").join("manifest.toml"))?;
+        let manifest = fs::read(prebuilt::folder(name).join("manifest.toml"))?;
         for component in [&rebuilt, &checked_in] {
             assert!(
                 component.windows(manifest.len()).any(|part| part == manifest),

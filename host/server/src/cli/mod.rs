@@ -22,6 +22,7 @@ mod pack;
 mod log;
 mod narrate;
 mod serve;
+mod bench;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -72,6 +73,9 @@ enum Command {
     /// See the hosts that share the store
     #[command(subcommand)]
     Node(nodes::Command),
+    /// Measure: jobs a second, latency, what a sandbox costs; a host of its own by default, a running one with --host
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Print the settings that hold, each with where it comes from, and every hard bound
     Config,
     /// Print a completion script: wharf completion bash > /etc/bash_completion.d/wharf
@@ -166,6 +170,7 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
+        Command::Bench(command) => command.run(&settings, line.everywhere.host.is_some(), json),
         Command::Config => settings::show(&given, json),
         // Done above.
         Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(Exit::Done),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
     })
 }
 
-async fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
+pub(crate) async fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
     let opened = wharf_store::open(address, Arc::new(SystemClock)).await;
     opened.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
@@ -157,7 +158,7 @@ fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings
     })
 }
 
-fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, Ending> {
+pub(crate) fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, Ending> {
     Engine::new(settings).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
@@ -175,21 +176,7 @@ async fn host(
         fs::create_dir_all(dir)
             .map_err(|error| cannot(format!("could not make the plugin folder {}: {error}", dir.display())))?;
     }
-    let settings = wharf_runner::Settings {
-        node: NodeId(fastrand::u64(1..)),
-        name: node_name(port),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        plugins_dir: dir.clone(),
-        attempts: settings.attempts_at_once,
-        broadcasts: settings.broadcasts_at_once,
-        lease: settings.lease,
-        lease_margin: settings.lease_margin,
-        cancel_grace: settings.cancel_grace,
-        upkeep_interval: settings.upkeep_interval,
-        keep_finished: settings.keep_finished,
-        rescan: settings.plugins_rescan,
-        plugins: settings.plugins.clone(),
-    };
+    let settings = host_settings(settings, node_name(port), dir.clone());
     let tell = move |notice: &wharf_runner::Notice| {
         metrics.hear(notice);
         narrate(notice, &progress);
@@ -200,6 +187,25 @@ async fn host(
     })
 }
 
+/// What a host needs to know of the settings.
+pub(crate) fn host_settings(settings: &Settings, name: String, plugins_dir: PathBuf) -> wharf_runner::Settings {
+    wharf_runner::Settings {
+        node: NodeId(fastrand::u64(1..)),
+        name,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        plugins_dir,
+        attempts: settings.attempts_at_once,
+        broadcasts: settings.broadcasts_at_once,
+        lease: settings.lease,
+        lease_margin: settings.lease_margin,
+        cancel_grace: settings.cancel_grace,
+        upkeep_interval: settings.upkeep_interval,
+        keep_finished: settings.keep_finished,
+        rescan: settings.plugins_rescan,
+        plugins: settings.plugins.clone(),
+    }
+}
+
 /// What people tell this host from others by: the machine and the port.
 fn node_name(port: u16) -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -208,7 +214,7 @@ fn node_name(port: u16) -> String {
 }
 
 /// Every follower, every sandbox with a folder and every request of a plugin holds a descriptor.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
