@@ -36,11 +36,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-<<<<<<< HEAD
-pub(crate) const GUESTS: [Guest; 21] = [
-=======
-pub(crate) const GUESTS: [Guest; 18] = [
->>>>>>> bench
+pub(crate) const GUESTS: [Guest; 22] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),

@@ -46,13 +46,8 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 ///
 /// ```
 /// fn words() {}
-<<<<<<< HEAD
 /// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
-/// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
-=======
-/// # fn outside_python() {} fn words_js() {} fn words_python() {} fn words_go() {} fn words_c() {}
 /// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
->>>>>>> bench
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
 ///     ($name:ident) => {
