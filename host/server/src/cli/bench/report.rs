@@ -83,7 +83,7 @@ impl Report {
         print_line("")?;
         let mut spreads = Table::new(&["LATENCY", "P50", "P90", "P99", "P99.9", "MAX", "OF"]);
         for (name, spread) in &self.spreads {
-            let [p50, p90, p99, p999, max] = spread.points().map(|(_, ms)| millis(ms));
+            let [p50, p90, p99, p999, max] = spread.points().map(|(_, ms)| shown(ms, Unit::Millis));
             spreads.row([name.replace('-', " "), p50, p90, p99, p999, max, spread.count().to_string()]);
         }
         Ok(spreads.print()?)
