@@ -23,6 +23,7 @@ fn report(args: &[&str]) -> Value {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["bench"], args[0]);
     assert!(report["with"]["cores"].as_u64().expect("a number") > 0, "{report}");
+    assert!(report["with"]["busy-cores-of-others"].as_f64().is_some(), "{report}");
     report
 }
 

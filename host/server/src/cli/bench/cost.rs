@@ -56,15 +56,58 @@ pub(super) fn processor(whose: Whose) -> anyhow::Result<Duration> {
             Ok(Duration::new(spent.tv_sec.cast_unsigned(), u32::try_from(spent.tv_nsec).unwrap_or_default()))
         }
         Whose::Other(pid) => {
-            let text = read(whose, "stat")?;
-            // The name in parentheses may have anything in it. After it: state, ten numbers, user time, system time.
-            let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-            let (Some(user), Some(system)) = (ticks(11), ticks(12)) else { bail!("/proc/{pid}/stat has no times") };
-            let a_second = rustix::param::clock_ticks_per_second().max(1) as f64;
-            Ok(Duration::from_secs_f64((user + system) as f64 / a_second))
+            let times = times(&read(whose, "stat")?);
+            let [user, system, ..] = times[..] else { bail!("/proc/{pid}/stat has no times") };
+            Ok(ticks(user + system))
         }
     }
+}
+
+/// User and system time of a process, then those of its children that have ended, in ticks.
+fn times(stat: &str) -> Vec<u64> {
+    // The name in parentheses may have anything in it. After it: state, ten numbers, the times.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect()
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_secs_f64(count as f64 / rustix::param::clock_ticks_per_second().max(1) as f64)
+}
+
+/// What else the machine does while something is measured.
+#[derive(Debug)]
+pub(super) struct Beside {
+    began: Instant,
+    all: Duration,
+    ours: Duration,
+}
+
+impl Beside {
+    pub(super) fn now() -> anyhow::Result<Beside> {
+        Ok(Beside { began: Instant::now(), all: all_processes()?, ours: this_and_ended_children()? })
+    }
+
+    /// Cores that other processes kept busy since.
+    pub(super) fn cores(&self) -> anyhow::Result<f64> {
+        let ours = this_and_ended_children()?.saturating_sub(self.ours);
+        let others = all_processes()?.saturating_sub(self.all).saturating_sub(ours);
+        Ok(others.as_secs_f64() / self.began.elapsed().as_secs_f64().max(1e-9))
+    }
+}
+
+/// Time on cores of everything that runs on the machine, and what was stolen by other machines.
+fn all_processes() -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").context("could not read /proc/stat")?;
+    let fields: Vec<u64> =
+        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let [user, nice, system, _idle, _waiting, irq, soft_irq, stolen, ..] = fields[..] else {
+        bail!("/proc/stat does not say what the processors did")
+    };
+    Ok(ticks(user + nice + system + irq + soft_irq + stolen))
+}
+
+fn this_and_ended_children() -> anyhow::Result<Duration> {
+    Ok(ticks(times(&read(Whose::This, "stat")?).iter().sum()))
 }
 
 /// Memory that is resident now, and not of files.

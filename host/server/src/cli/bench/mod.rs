@@ -28,6 +28,7 @@ use super::local::runtime;
 use super::progress::Progress;
 use super::serve::raise_file_limit;
 use crate::config::Settings;
+use cost::Beside;
 use report::Report;
 use wire::Place;
 
@@ -63,7 +64,9 @@ impl Command {
         raise_file_limit();
         let progress = Progress::new("measuring");
         let runtime = runtime()?;
-        let report = runtime.block_on(self.measured(settings, place))?;
+        let beside = Beside::now()?;
+        let mut report = runtime.block_on(self.measured(settings, place))?;
+        report.with("busy-cores-of-others", (beside.cores()? * 100.0).round() / 100.0);
         progress.done();
         report.print(json)?;
         Ok(Exit::Done)
