@@ -13,7 +13,7 @@ const KEEPER: &str = r#"
 set -eu
 dir=$1 server=$2
 user=postgres; id "$user" >/dev/null 2>&1 || user=nobody
-as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; else exec "$@"; fi; }
+as() { if [ "$(id -u)" = 0 ]; then exec setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; else exec "$@"; fi; }
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ||
     { install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends pgbouncer; }
       install || { apt-get update && install; }; } >&2
