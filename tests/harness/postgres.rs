@@ -4,10 +4,14 @@
 //! Debian's package is installed if that is allowed. It is never skipped: what is missing fails the test, and says so.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Of sockets that are files.
+const PORT: u16 = 5432;
 
 const HELP: &str = "set WHARF_TEST_POSTGRES=postgres://USER:PASSWORD@HOST/DATABASE to use a server that runs already, \
                     or install PostgreSQL 13 or newer (Debian: apt-get install postgresql)";
@@ -16,15 +20,26 @@ const HELP: &str = "set WHARF_TEST_POSTGRES=postgres://USER:PASSWORD@HOST/DATABA
 /// gone, however it went. What is written to it before is a command: `restart`, `stop`, `start`.
 const KEEPER: &str = r#"
 set -eu
-bin=$1 dir=$2 sync=$3
+bin=$1 dir=$2 sync=$3 port=$4
 as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; else "$@"; fi; }
 user=postgres; id "$user" >/dev/null 2>&1 || user=nobody
 if [ "$(id -u)" = 0 ]; then chown "$user" "$dir"; fi
 cd "$dir"
+more="-c listen_addresses=''"
+if [ "$port" != 5432 ]; then
+    # An authority, and a certificate of it for `localhost` and no other name.
+    key() { openssl "$@" -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes; }
+    key req -x509 -days 2 -subj /CN=authority -keyout authority.key -out authority.pem
+    key req -subj /CN=server -keyout server.key -out server.csr
+    echo 'subjectAltName=DNS:localhost' >names
+    openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile names -out server.pem
+    if [ "$(id -u)" = 0 ]; then chown "$user" server.key; fi
+    more="-c listen_addresses=127.0.0.1 -c port=$port -c ssl=on -c ssl_cert_file=$dir/server.pem -c ssl_key_file=$dir/server.key"
+fi >openssl.log 2>&1
 as "$bin/initdb" --pgdata="$dir/data" --username=wharf --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1
 start() {
     as "$bin/pg_ctl" --pgdata="$dir/data" --wait --timeout=60 --log="$dir/server.log" --silent start -o \
-        "-c listen_addresses='' -c unix_socket_directories='$dir' -c fsync=$sync -c max_connections=200 -c shared_buffers=256MB" </dev/null
+        "$more -c unix_socket_directories='$dir' -c fsync=$sync -c max_connections=200 -c shared_buffers=256MB" </dev/null
 }
 stop() { as "$bin/pg_ctl" --pgdata="$dir/data" --mode="$1" --silent stop >/dev/null 2>&1 || true; }
 trap 'stop immediate; rm -rf "$dir"' EXIT
@@ -58,6 +73,19 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts a server that is this caller's own. With `durable` it waits for the disk, as in real use.
     pub(crate) fn start(durable: bool) -> Postgres {
+        Postgres::start_at(durable, PORT)
+    }
+
+    /// The same with a certificate for `localhost`, on a port of this machine; the second is the file of who signed it.
+    pub(crate) fn start_encrypted() -> (u16, PathBuf, Postgres) {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let server = Postgres::start_at(false, port);
+        (port, server.dir.join("authority.pem"), server)
+    }
+
+    fn start_at(durable: bool, port: u16) -> Postgres {
         let bin = programs();
         let dir = tempfile::Builder::new().prefix("wharf-pg-").tempdir().expect("a temporary folder").keep();
         let mut keeper = Command::new("sh")
@@ -65,6 +93,7 @@ impl Postgres {
             .arg(&bin)
             .arg(&dir)
             .arg(if durable { "on" } else { "off" })
+            .arg(port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -86,6 +115,11 @@ impl Postgres {
         line.trim().to_owned()
     }
 
+    /// Where its sockets are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// `restart`, `crash` (and start again), `stop` or `start`.
     pub(crate) fn tell(&mut self, word: &str) {
         let input = self.keeper.stdin.as_mut().expect("piped");
@@ -105,11 +139,16 @@ impl Postgres {
 
     /// Runs statements, and returns what they answered, a line for each row.
     pub(crate) fn sql(&self, statements: &str) -> String {
+        self.sql_at(PORT, statements)
+    }
+
+    /// The same where sockets have another port.
+    pub(crate) fn sql_at(&self, port: u16, statements: &str) -> String {
         let output = Command::new("psql")
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=wharf", "--dbname=postgres"])
             .arg("--host")
             .arg(&self.dir)
-            .args(["--command", statements])
+            .args([&format!("--port={port}"), "--command", statements])
             .output()
             .expect("psql runs");
         assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));

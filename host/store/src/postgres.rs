@@ -23,6 +23,7 @@ use crate::store::{
 
 mod address;
 mod tls;
+mod named;
 mod session;
 mod rows;
 mod time;
@@ -47,7 +48,7 @@ pub use address::without_password;
 
 use address::Address;
 use nudge::Nudger;
-use session::{Fault, Session, Sessions};
+use session::{ANSWER_PATIENCE, Fault, Session, Sessions};
 use time::{NOW, Time};
 use writer::{Desk, Done, Wish, Writer};
 
@@ -139,9 +140,17 @@ impl PostgresStore {
         self.writer.write(wish).await
     }
 
-    /// A session for one question; `refuse` says what its failure means.
+    /// A session for what must not wait.
     async fn session(&self) -> Result<Session, StoreError> {
         self.sessions.session().await.map_err(|fault| self.refuse(&fault))
+    }
+
+    /// What must not wait and is small: where no answer comes, the caller hears that.
+    async fn soon<T>(&self, ask: impl AsyncFnOnce(&Session) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let session = self.session().await?;
+        let answer = tokio::time::timeout(ANSWER_PATIENCE, ask(&session)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Fault::silent()));
+        self.answer(session, answer)
     }
 
     async fn reader(&self) -> Result<Session, StoreError> {
@@ -218,9 +227,7 @@ impl Store for PostgresStore {
     }
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
-        let session = self.session().await?;
-        let renewed = lease::renew(&session, &self.time, &leases, length).await;
-        self.answer(session, renewed)
+        self.soon(async |session| lease::renew(session, &self.time, &leases, length).await).await
     }
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
@@ -280,15 +287,11 @@ impl Store for PostgresStore {
     }
 
     async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        let announced = nodes::announce(&session, &self.time, &node, silent).await;
-        self.answer(session, announced)
+        self.soon(async |session| nodes::announce(session, &self.time, &node, silent).await).await
     }
 
     async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
-        let session = self.session().await?;
-        let left = nodes::leave(&session, node).await;
-        self.answer(session, left)
+        self.soon(async |session| nodes::leave(session, node).await).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
@@ -298,9 +301,7 @@ impl Store for PostgresStore {
     }
 
     async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        let session = self.session().await?;
-        let asked = nodes::asked_to_end(&session, node).await;
-        self.answer(session, asked).map(Some)
+        self.soon(async |session| nodes::asked_to_end(session, node).await).await.map(Some)
     }
 
     async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError> {
@@ -320,9 +321,7 @@ impl Store for PostgresStore {
 
     async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
         self.nudger.collects(node);
-        let session = self.session().await?;
-        let letters = letters::collect(&session, &self.time, node).await;
-        self.answer(session, letters).map(Some)
+        self.soon(async |session| letters::collect(session, &self.time, node).await).await.map(Some)
     }
 
     fn letters(&self) -> Nudges {

@@ -14,21 +14,25 @@ use wharf_core::job::{NewJob, Standing};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
+use super::named::MARK;
 use super::names::{LaneRow, Names};
 use super::needs::Needs;
 use super::read::override_of;
 use super::rows::{self, job_id, micros};
+use super::schema::{OLDEST_HOST, may_use};
 use super::session::{Fault, Session};
 use super::time::{NOW, Time};
 use super::writes::Writes;
 
-/// Where a host stops in the middle, its locks are free again after this long. The host's own steps take milliseconds.
+/// Where a host stops in the middle, its locks are free again after two seconds. Its own steps take milliseconds, and if it
+/// was only slow it begins anew; meanwhile others wait, and lose nothing: leases are prolonged without these locks.
 /// Plans go through the indexes whatever the server believes of the tables: they are fuller, or emptier, than when it last looked.
 const BEGIN: &str =
     "BEGIN; SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '60s', true),
-    set_config('idle_in_transaction_session_timeout', '5s', true), set_config('enable_seqscan', 'off', true),
+    set_config('idle_in_transaction_session_timeout', '2s', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-    set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)";
+    set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true)";
 
 /// How many numbers there are from one that is drawn to the next.
 const NUMBERS_APART: i64 = 4096;
@@ -138,7 +142,7 @@ impl<'t> Ledger<'t> {
             (&due as _, Type::INT8),
             (&promoted as _, Type::INT8),
         ];
-        let moment = format!("SELECT {NOW}, pg_current_xact_id()::text");
+        let moment = format!("SELECT {NOW}, pg_current_xact_id()::text, {MARK}, {OLDEST_HOST}");
         // The groups' locks keep all others off these rows but renewals, and only one who ends a lease minds those.
         let expiring: Vec<i64> = needs.expiring.iter().copied().collect();
         let hold = "SELECT FROM wharf.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
@@ -171,6 +175,12 @@ impl<'t> Ledger<'t> {
             session.ask_if(numbers > 0, NUMBERS, &numbers_args),
         )?;
 
+        if session.named.as_ref().is_some_and(|named| !named.is_here(moment.get(2))) {
+            return Err(Fault::Unreachable("its session was given to another".to_owned()));
+        }
+        if !moment.get::<_, Option<i64>>(3).is_none_or(may_use) {
+            return Err(Fault::Damaged("a newer Wharf has changed its tables: start that one here, too".to_owned()));
+        }
         let mut ledger = Ledger {
             session,
             names,

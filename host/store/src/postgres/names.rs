@@ -34,9 +34,9 @@ impl Names {
         }
         let text = "INSERT INTO wharf.names (text) SELECT unnest($1::text[]) EXCEPT SELECT text FROM wharf.names
                     ON CONFLICT DO NOTHING";
-        session.ask(text, &[(&new, Type::TEXT_ARRAY)]).await?;
+        session.ask_outside(text, &[(&new, Type::TEXT_ARRAY)]).await?;
         let text = "SELECT id, text FROM wharf.names WHERE text = ANY($1)";
-        for row in session.ask(text, &[(&new, Type::TEXT_ARRAY)]).await? {
+        for row in session.ask_outside(text, &[(&new, Type::TEXT_ARRAY)]).await? {
             self.keep(row.get(0), row.get(1));
         }
         Ok(())
@@ -50,7 +50,7 @@ impl Names {
         if !new.is_empty() {
             let (tasks, groups): (Vec<i32>, Vec<i32>) = new.iter().copied().unzip();
             let text = "INSERT INTO wharf.places (task, grp) SELECT * FROM unnest($1::int[], $2::int[]) ON CONFLICT DO NOTHING";
-            session.ask(text, &[(&tasks, Type::INT4_ARRAY), (&groups, Type::INT4_ARRAY)]).await?;
+            session.ask_outside(text, &[(&tasks, Type::INT4_ARRAY), (&groups, Type::INT4_ARRAY)]).await?;
             self.places.extend(new);
         }
         Ok(())

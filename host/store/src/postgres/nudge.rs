@@ -17,7 +17,7 @@ use super::session::{Session, Sessions};
 use super::tls::connector;
 
 /// Nudges that come faster than this go out as one.
-const APART: Duration = Duration::from_millis(5);
+const APART: Duration = Duration::from_millis(10);
 /// After a connection was lost.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -93,7 +93,9 @@ pub(super) async fn tell(nudger: Arc<Nudger>, sessions: Sessions) {
         nudger.elsewhere.notified().await;
         if let Ok(session) = sessions.session().await {
             let args = [(&nudger.channel as _, Type::TEXT), (&nudger.voice as _, Type::TEXT)];
-            if let Err(fault) = session.ask("SELECT pg_notify($1, $2)", &args).await {
+            // Nothing that may be lost needs to wait for the disk.
+            let text = "SELECT pg_notify($1, $2), set_config('synchronous_commit', 'off', true)";
+            if let Err(fault) = session.ask(text, &args).await {
                 debug!("a nudge was lost: {fault}");
             }
         }

@@ -9,6 +9,17 @@ use crate::store::OpenError;
 /// One script per version, in order.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_jobs.sql")];
 
+/// The oldest host that can still work with these tables, by the number of scripts that it knows.
+const OLDEST: i64 = 1;
+
+/// The version of the oldest host that may use the tables.
+pub(super) const OLDEST_HOST: &str = "(SELECT oldest FROM wharf.version)";
+
+/// Whether this host may use tables that allow hosts from `oldest` on.
+pub(super) fn may_use(oldest: i64) -> bool {
+    oldest <= MIGRATIONS.len() as i64
+}
+
 /// The oldest server that is known to work, as it numbers itself.
 const SERVER_MIN: i32 = 130_000;
 
@@ -19,7 +30,7 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
     let version =
         |found| OpenError::TakeNewerHost { file: address.shown.clone(), found, known: MIGRATIONS.len() as i64 };
     match migrate(&session, &address.schema).await {
-        Ok(found) if found > MIGRATIONS.len() as i64 => {
+        Ok((found, oldest)) if !may_use(oldest) => {
             session.roll_back().await;
             Err(version(found))
         }
@@ -32,16 +43,16 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
     }
 }
 
-/// Returns the version that was found. Of hosts that start together, one does the work and the others wait for it.
-async fn migrate(session: &Session, schema: &str) -> Result<i64, Fault> {
+/// Returns the version that was found, and the oldest host that may use it. Of hosts that start together, one does the work and the others wait for it.
+async fn migrate(session: &Session, schema: &str) -> Result<(i64, i64), Fault> {
     let known = MIGRATIONS.len() as i64;
     let server = session.ask_one("SELECT current_setting('server_version_num')::int", &[]).await?;
     if server.get::<_, i32>(0) < SERVER_MIN {
         return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
     }
     let found = version(session, schema).await?;
-    if found >= Some(known) {
-        return Ok(found.unwrap_or(known));
+    if let Some(found) = found.filter(|(found, _)| *found >= known) {
+        return Ok(found);
     }
     // Whoever uses the tables must not wait long behind this; where they are too busy the start fails, and is tried again.
     session.run("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
@@ -49,32 +60,37 @@ async fn migrate(session: &Session, schema: &str) -> Result<i64, Fault> {
         .ask("SELECT pg_advisory_xact_lock(hashtextextended('wharf schema ' || $1, 0))", &[(&schema, Type::TEXT)])
         .await?;
     session.run("SET LOCAL lock_timeout = '3s'").await?;
-    let found = version(session, schema).await?.unwrap_or(0);
+    let (found, oldest) = version(session, schema).await?.unwrap_or((0, 0));
     if found < known {
         let there = session.ask("SELECT FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)]).await?;
         if there.is_empty() {
             session.run(&format!("CREATE SCHEMA {schema}")).await?;
         }
-        session.run("CREATE TABLE IF NOT EXISTS wharf.version (version bigint NOT NULL)").await?;
+        session
+            .run("CREATE TABLE IF NOT EXISTS wharf.version (version bigint NOT NULL, oldest bigint NOT NULL)")
+            .await?;
         for script in &MIGRATIONS[found as usize..] {
             session.run(script).await?;
         }
         session.run("DELETE FROM wharf.version").await?;
-        session.ask("INSERT INTO wharf.version VALUES ($1)", &[(&known, Type::INT8)]).await?;
+        let both = [(&known as _, Type::INT8), (&OLDEST as _, Type::INT8)];
+        session.ask("INSERT INTO wharf.version VALUES ($1, $2)", &both).await?;
     }
     session.run("COMMIT").await?;
-    Ok(found)
+    Ok((found, oldest))
 }
 
 /// `None` where there are no tables.
-async fn version(session: &Session, schema: &str) -> Result<Option<i64>, Fault> {
+async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, Fault> {
     let there = session
         .ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'version'", &[(&schema, Type::TEXT)])
         .await?;
     if there.is_empty() {
         return Ok(None);
     }
-    Ok(Some(session.ask_one("SELECT coalesce(max(version), 0) FROM wharf.version", &[]).await?.get(0)))
+    let text = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM wharf.version";
+    let row = session.ask_one(text, &[]).await?;
+    Ok(Some((row.get(0), row.get(1))))
 }
 
 fn advice(fault: &Fault, address: &Address) -> String {
@@ -84,6 +100,12 @@ fn advice(fault: &Fault, address: &Address) -> String {
         _ => None,
     };
     let schema = &address.schema;
+    if let Some(why) = fault.certificate() {
+        return format!(
+            "its certificate is refused ({why}); the address must name the server as the certificate does, and an authority \
+             that is not a public one is trusted with ?sslrootcert=FILE"
+        );
+    }
     match code {
         Some(S::INVALID_PASSWORD | S::INVALID_AUTHORIZATION_SPECIFICATION) => {
             format!("the server does not let this user in ({fault}); check the user and the password of the address")
@@ -96,6 +118,10 @@ fn advice(fault: &Fault, address: &Address) -> String {
         }
         Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault}); start again in a moment"),
         Some(_) => fault.to_string(),
+        None if fault.to_string().contains("does not support TLS") => {
+            "the server speaks unencrypted only; let it encrypt, or add ?sslmode=disable where nobody listens"
+                .to_owned()
+        }
         None => format!("the server cannot be reached ({fault}); check its host and port, and that it runs"),
     }
 }

@@ -1,22 +1,26 @@
 //! Sessions: connections of the pool, each used by one at a time, and what their errors mean.
 //!
 //! Statements are sent with their types and without a name, so that nothing of them stays in the session: any pooler may
-//! stand between. Those that do not need each other's answers are sent together and cost one way there and back.
+//! stand between. Only the writer gives them names, see `named`. Those that do not need each other's answers are sent together and cost one way there and back.
 
 use std::fmt;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
 use super::address::Address;
+use super::named::Named;
 use super::tls::connector;
 use crate::store::{OpenError, StoreError};
 
 /// How long somebody waits for a connection of the pool.
 const PLACE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For an answer to what is small, a new connection among it. A lease is lost to silence long before it is to a slow server.
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A value and its type.
 pub(super) type Arg<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -29,6 +33,8 @@ pub(super) enum Fault {
     Unreachable(String),
     /// The tables hold what nobody wrote.
     Damaged(String),
+    /// With statements that have names a transaction could not begin; without them it may.
+    Nameless(Box<Fault>),
 }
 
 impl From<tokio_postgres::Error> for Fault {
@@ -52,11 +58,17 @@ impl fmt::Display for Fault {
                 },
             },
             Fault::Unreachable(text) | Fault::Damaged(text) => f.write_str(text),
+            Fault::Nameless(fault) => fault.fmt(f),
         }
     }
 }
 
 impl Fault {
+    /// Nothing came back from what answers at once.
+    pub(super) fn silent() -> Fault {
+        Fault::Unreachable(format!("no answer for {ANSWER_PATIENCE:?}: the server or the way to it hangs"))
+    }
+
     /// The connection is gone, or never was: another one may work.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
@@ -69,13 +81,33 @@ impl Fault {
             },
             Fault::Unreachable(_) => true,
             Fault::Damaged(_) => false,
+            Fault::Nameless(fault) => fault.is_lost_connection(),
         }
+    }
+
+    /// What is wrong with the server's certificate, if that is what it is.
+    pub(super) fn certificate(&self) -> Option<String> {
+        let Fault::Server(error) = self else { return None };
+        let mut next = std::error::Error::source(error);
+        while let Some(error) = next {
+            let wrapped = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+            let found = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match found.or_else(|| error.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(why)) => return Some(why.to_string()),
+                _ => next = error.source(),
+            }
+        }
+        None
     }
 
     /// Two transactions were in each other's way: the same again works.
     pub(super) fn is_collision(&self) -> bool {
         let codes = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
-        matches!(self, Fault::Server(error) if error.code().is_some_and(|code| codes.contains(code)))
+        match self {
+            Fault::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
+            Fault::Nameless(_) => true,
+            Fault::Unreachable(_) | Fault::Damaged(_) => false,
+        }
     }
 
     /// It is so for everybody at this moment, and will not stay so: to try each alone would be to wait once more for each.
@@ -123,6 +155,7 @@ impl Sessions {
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(PLACE_PATIENCE))
+            .create_timeout(Some(ANSWER_PATIENCE))
             .build()
             .map_err(|error| mend(error.to_string()))?;
         let schema = (address.schema != "wharf").then(|| format!("{}.", address.schema));
@@ -131,8 +164,9 @@ impl Sessions {
 
     pub(super) async fn session(&self) -> Result<Session, Fault> {
         match self.pool.get().await {
-            Ok(client) => Ok(Session { client, schema: self.schema.clone() }),
+            Ok(client) => Ok(Session { client, schema: self.schema.clone(), named: None }),
             Err(PoolError::Backend(error)) => Err(Fault::Server(error)),
+            Err(PoolError::Timeout(TimeoutType::Create)) => Err(Fault::silent()),
             Err(PoolError::Timeout(_)) => Err(Fault::Unreachable(format!(
                 "none of its {} connections was free for {PLACE_PATIENCE:?}: the server is slow, or the pool is too small",
                 self.pool.status().max_size
@@ -145,9 +179,15 @@ impl Sessions {
 pub(super) struct Session {
     client: Object,
     schema: Option<String>,
+    /// The writer's alone.
+    pub(super) named: Option<Named>,
 }
 
 impl Session {
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     fn text(&self, statement: &str) -> String {
         match &self.schema {
             Some(schema) => statement.replace("wharf.", schema),
@@ -156,6 +196,15 @@ impl Session {
     }
 
     pub(super) async fn ask(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+        if let Some(known) = self.named.as_ref().and_then(|named| named.find(statement, args)) {
+            let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|(value, _)| *value).collect();
+            return Ok(self.client.query(known, &values).await?);
+        }
+        self.ask_outside(statement, args).await
+    }
+
+    /// Asks outside a transaction, where it is not known whose session it is: without a name.
+    pub(super) async fn ask_outside(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
         Ok(self.client.query_typed(&self.text(statement), args).await?)
     }
 
@@ -167,6 +216,26 @@ impl Session {
     pub(super) async fn ask_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, Fault> {
         let row = self.ask(statement, args).await?.into_iter().next();
         row.ok_or_else(|| Fault::Damaged("a question that always has an answer had none".to_owned()))
+    }
+
+    /// Gives names to what was asked without one. To be called between transactions.
+    pub(super) async fn name(&mut self) -> Result<(), Fault> {
+        let Some(named) = &self.named else { return Ok(()) };
+        let unnamed = named.take_unnamed();
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        self.run(&format!("BEGIN; SELECT set_config('wharf.mark', '{}', false)", named.mark())).await?;
+        let mut new = Vec::with_capacity(unnamed.len());
+        for (text, types) in unnamed {
+            let statement = self.client.prepare_typed(&self.text(&text), &types).await?;
+            new.push((text, statement));
+        }
+        self.run("COMMIT").await?;
+        if let Some(named) = &mut self.named {
+            named.keep(new);
+        }
+        Ok(())
     }
 
     /// Statements without values, one after the other.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
-use tracing::warn;
+use tracing::{debug, warn};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, NewJob};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -15,10 +15,11 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::planner::entry_bytes;
 
 use super::ledger::Ledger;
+use super::named::{Named, Shared};
 use super::names::{LaneRow, Names};
 use super::needs::{self, Needs};
 use super::nudge::Nudger;
-use super::session::{Fault, Session, Sessions};
+use super::session::{ANSWER_PATIENCE, Fault, Session, Sessions};
 use super::time::Time;
 use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
 
@@ -27,6 +28,9 @@ const WAITING_MAX: usize = 1024;
 /// Operations, and bytes of them, in one transaction. A single operation may be larger.
 const GROUP_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
+/// After a transaction that wrote so many jobs, the next one waits so long for more to come.
+const BUSY: usize = 64;
+const GATHER: Duration = Duration::from_millis(1);
 /// The same again where others were in the way, or the connection was lost before the commit.
 const TRIES: u32 = 4;
 /// How often it is asked what became of a transaction.
@@ -66,6 +70,20 @@ impl Done {
 }
 
 impl Wish {
+    fn is_claim(&self) -> bool {
+        matches!(self, Wish::Claim(_))
+    }
+
+    /// About how many jobs it writes.
+    fn size(&self) -> usize {
+        match self {
+            Wish::Insert(jobs, _) => jobs.len(),
+            Wish::Record(events) => events.len(),
+            Wish::Expire(over) => over.len(),
+            Wish::Claim(_) | Wish::SetOverride(_) => 0,
+        }
+    }
+
     fn bytes(&self) -> usize {
         let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
         let event = |event: &Event| match event {
@@ -119,7 +137,13 @@ impl Writer {
     pub(super) fn start(desk: Desk) -> Writer {
         let (asked, waiting) = mpsc::channel(WAITING_MAX);
         let shown = desk.shown.clone();
-        let memory = Memory { names: Names::default(), declared: Arc::default(), reopened: Reopened::default() };
+        let memory = Memory {
+            names: Names::default(),
+            declared: Arc::default(),
+            reopened: Reopened::default(),
+            session: None,
+            shared: Shared::default(),
+        };
         tokio::spawn(serve(desk, memory, waiting));
         Writer { asked, shown }
     }
@@ -139,6 +163,9 @@ struct Memory {
     /// What manifests and settings said at the last insert or claim.
     declared: Arc<LimitTable>,
     reopened: Reopened,
+    /// The session of the last transaction, with the names of statements in it.
+    session: Option<Session>,
+    shared: Shared,
 }
 
 /// How a transaction went that did not end well.
@@ -152,11 +179,15 @@ enum Failed {
 async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked>) {
     let mut queue: VecDeque<Asked> = VecDeque::new();
     let mut more = Vec::new();
+    let mut busy = false;
     loop {
         if queue.is_empty() && waiting.recv_many(&mut more, GROUP_MAX).await == 0 {
             return;
         }
         queue.extend(more.drain(..));
+        if busy {
+            gather(&mut queue, &mut waiting).await;
+        }
         let mut group = Vec::new();
         let mut bytes = 0;
         while let Some(next) = queue.front() {
@@ -167,9 +198,25 @@ async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked
             group.extend(queue.pop_front());
         }
         // None of them was answered, so that any order is right; a claim comes last, and finds what the others bring.
-        group.sort_by_key(|asked: &Asked| matches!(asked.wish, Wish::Claim(_)));
+        group.sort_by_key(|asked: &Asked| asked.wish.is_claim());
+        busy = group.iter().map(|asked| asked.wish.size()).sum::<usize>() >= BUSY;
         if carry_out(&desk, &mut memory, group).await {
             desk.nudger.look_again();
+        }
+    }
+}
+
+/// Waits a little for what the last answers bring forth: two small transactions take longer than one that is twice as large.
+/// A claim is the last of it.
+async fn gather(queue: &mut VecDeque<Asked>, waiting: &mut mpsc::Receiver<Asked>) {
+    let mut over = std::pin::pin!(tokio::time::sleep(GATHER));
+    while queue.len() < GROUP_MAX && !queue.iter().any(|asked| asked.wish.is_claim()) {
+        tokio::select! {
+            asked = waiting.recv() => match asked {
+                Some(asked) => queue.push_back(asked),
+                None => return,
+            },
+            () = &mut over => return,
         }
     }
 }
@@ -217,7 +264,7 @@ async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool 
 async fn until_known(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Result<Vec<Done>, Fault> {
     let mut tries = 1;
     loop {
-        let fault = match transaction(desk, memory, wishes).await {
+        let fault = match transaction(desk, memory, wishes, tries > 1).await {
             Ok(done) => return Ok(done),
             Err(Failed::InDoubt { transaction, fault, done }) => {
                 warn!("{}: the answer to a commit was lost ({fault}); asking what became of it", desk.shown);
@@ -259,11 +306,29 @@ async fn became_of(desk: &Desk, transaction: &str) -> bool {
     }
 }
 
-async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Result<Vec<Done>, Failed> {
-    let session = desk.sessions.session().await.map_err(Failed::Undone)?;
+async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], again: bool) -> Result<Vec<Done>, Failed> {
+    let mut session = match memory.session.take() {
+        Some(session) if !session.is_closed() => session,
+        _ => {
+            let mut session = desk.sessions.session().await.map_err(Failed::Undone)?;
+            // Not for a transaction that failed with them.
+            session.named = if again { None } else { Named::of(&memory.shared) };
+            session
+        }
+    };
     let result = run(desk, memory, wishes, &session).await;
     match &result {
-        Ok(_) => {}
+        Ok(_) => match tokio::time::timeout(ANSWER_PATIENCE, session.name()).await {
+            Ok(Ok(())) => {
+                session.named = session.named.or_else(|| Named::of(&memory.shared));
+                memory.session = Some(session);
+            }
+            Ok(Err(fault)) => {
+                debug!("statements go without names: {fault}");
+                session.discard();
+            }
+            Err(_) => session.discard(),
+        },
         Err(Failed::Undone(_)) => session.roll_back().await,
         Err(Failed::InDoubt { .. }) => session.discard(),
     }
@@ -277,7 +342,10 @@ async fn run(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], session: &Sessi
     memory.names.place(session, &needs::all_added(all())).await.map_err(undone)?;
     let needs = Needs::of(all(), &memory.names).map_err(undone)?;
     let declared = memory.declared.clone();
-    let mut ledger = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs).await.map_err(undone)?;
+    let began = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs).await;
+    let has_names = session.named.as_ref().is_some_and(|named| !named.is_empty());
+    let nameless = |fault| if has_names { Fault::Nameless(Box::new(fault)) } else { fault };
+    let mut ledger = began.map_err(|fault| undone(nameless(fault)))?;
     let mut done = Vec::with_capacity(wishes.len());
     for wish in wishes {
         done.push(grant(&mut ledger, &mut memory.reopened, wish).await.map_err(undone)?);

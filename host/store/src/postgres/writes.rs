@@ -11,7 +11,7 @@ use wharf_core::outcome::{Bill, Report};
 
 use super::ledger::{Hot, Ledger, LineRow, columns};
 use super::names::LaneRow;
-use super::rows::{self, job_id, micros, signed};
+use super::rows::{self, SUCCEEDED, job_id, micros, signed};
 use super::session::{Arg, Fault};
 
 #[derive(Debug, Default)]
@@ -84,6 +84,20 @@ impl Standings {
             (&self.lines, Type::INT8_ARRAY),
         ]
     }
+}
+
+/// The end of an attempt: its report, and what else it leaves.
+type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Bill>, Option<Vec<u8>>));
+
+/// Bills and results, as columns.
+fn left<'w>(ended: &[Ended<'w>]) -> ([Vec<Option<i64>>; 6], Vec<Option<&'w [u8]>>) {
+    let mut bills: [Vec<Option<i64>>; 6] = Default::default();
+    for (_, _, (bill, _)) in ended {
+        for (column, value) in bills.iter_mut().zip(rows::bill_columns(bill.as_ref())) {
+            column.push(value);
+        }
+    }
+    (bills, ended.iter().map(|(_, _, (_, output))| output.as_deref()).collect())
 }
 
 impl Ledger<'_> {
@@ -243,7 +257,35 @@ impl Ledger<'_> {
     async fn write_ended(&self, writes: &Writes) -> Result<(), Fault> {
         let attempts =
             writes.ends.iter().filter_map(|(id, end)| Some((*id, end.report.as_ref(), end.attempt.as_ref()?)));
-        let ended: Vec<_> = attempts.collect();
+        let returned = |id: &JobId| self.jobs.get(id).is_some_and(|hot| hot.state == SUCCEEDED);
+        let (returned, others): (Vec<Ended<'_>>, Vec<Ended<'_>>) = attempts.partition(|(id, ..)| returned(id));
+        futures_util::try_join!(self.write_returned(&returned), self.write_unreturned(&others))?;
+        Ok(())
+    }
+
+    /// The common case, of which little changes.
+    async fn write_returned(&self, ended: &[Ended<'_>]) -> Result<(), Fault> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = ended.iter().map(|(id, ..)| signed(id.number())).collect();
+        let (bills, outputs) = left(ended);
+        let now = micros(self.now);
+        let text =
+            "UPDATE wharf.jobs SET state = 3, cancel_asked = false, finished_at = $9, queue_wait = new.queue_wait,
+                        guest = new.guest, wall = new.wall, memory_peak = new.memory_peak, bytes_in = new.bytes_in,
+                        bytes_out = new.bytes_out, output = new.output
+                    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                        $7::bigint[], $8::bytea[])
+                        AS new (id, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
+                    WHERE jobs.id = new.id";
+        let mut args: Vec<Arg<'_>> = vec![(&ids, Type::INT8_ARRAY)];
+        args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
+        args.extend([(&outputs as _, Type::BYTEA_ARRAY), (&now as _, Type::INT8)]);
+        self.session.ask(text, &args).await.map(drop)
+    }
+
+    async fn write_unreturned(&self, ended: &[Ended<'_>]) -> Result<(), Fault> {
         if ended.is_empty() {
             return Ok(());
         }
@@ -251,13 +293,7 @@ impl Ledger<'_> {
         let standings = Standings::of(&jobs);
         let kinds: Vec<Option<&str>> = ended.iter().map(|(_, report, _)| report.map(|r| r.kind.as_str())).collect();
         let texts: Vec<Option<&[u8]>> = ended.iter().map(|(_, report, _)| report.map(|r| r.text.as_bytes())).collect();
-        let mut bills: [Vec<Option<i64>>; 6] = Default::default();
-        for (_, _, (bill, _)) in &ended {
-            for (column, value) in bills.iter_mut().zip(rows::bill_columns(bill.as_ref())) {
-                column.push(value);
-            }
-        }
-        let outputs: Vec<Option<&[u8]>> = ended.iter().map(|(_, _, (_, output))| output.as_deref()).collect();
+        let (bills, outputs) = left(ended);
         let text = "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
                         crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line,
                         kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report),
@@ -276,25 +312,24 @@ impl Ledger<'_> {
         self.session.ask(text, &args).await.map(drop)
     }
 
-    /// Writes leases down, and answers with the payloads.
+    /// Writes the leases of one claim down, and answers with the payloads.
     pub(super) async fn write_claimed(&self, leases: &[Lease]) -> Result<HashMap<JobId, Arc<[u8]>>, Fault> {
+        let Some(Lease { node, until, .. }) = leases.first() else { return Ok(HashMap::new()) };
         let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
         let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
-        let nodes: Vec<i64> = leases.iter().map(|lease| signed(lease.node.0)).collect();
-        let until: Vec<i64> = leases.iter().map(|lease| micros(lease.until)).collect();
-        let now = micros(self.now);
-        let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = new.node,
-                        lease_until = new.until, started_at = $5
-                    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[]) AS new (id, attempt, node, until)
+        let (node, until, now) = (signed(node.0), micros(*until), micros(self.now));
+        let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = $3,
+                        lease_until = $4, started_at = $5
+                    FROM unnest($1::bigint[], $2::int[]) AS new (id, attempt)
                     WHERE jobs.id = new.id RETURNING jobs.id, payload";
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&attempts as _, Type::INT4_ARRAY),
-            (&nodes as _, Type::INT8_ARRAY),
-            (&until as _, Type::INT8_ARRAY),
+            (&node as _, Type::INT8),
+            (&until as _, Type::INT8),
             (&now as _, Type::INT8),
         ];
-        let found = self.session.ask_if(!ids.is_empty(), text, &args).await?;
+        let found = self.session.ask(text, &args).await?;
         found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, &[u8]>(1).into()))).collect()
     }
 

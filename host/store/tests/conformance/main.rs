@@ -3,6 +3,10 @@
 #[path = "../../../../tests/harness/postgres.rs"]
 #[expect(dead_code, reason = "the tests from outside do more with a server")]
 mod server;
+#[path = "../../../../tests/harness/pooler.rs"]
+mod pgbouncer;
+#[path = "../../../../tests/harness/proxy.rs"]
+mod proxy;
 mod stage;
 mod insert;
 mod claim;
@@ -17,4 +21,8 @@ mod regressions;
 mod sqlite;
 mod postgres;
 mod lost;
+mod cut;
+mod pooler;
+mod tls;
+mod versions;
 mod histories;

@@ -66,7 +66,7 @@ fn what_cannot_be_opened_says_what_to_do() {
         let (client, connection) =
             tokio_postgres::connect(base.trim_end_matches(['?', '&']), tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        client.batch_execute(&format!("UPDATE {schema}.version SET version = 99")).await.unwrap();
+        client.batch_execute(&format!("UPDATE {schema}.version SET version = 99, oldest = 99")).await.unwrap();
         let newer = PostgresStore::open(&address).await.unwrap_err();
         assert!(matches!(newer, OpenError::TakeNewerHost { found: 99, .. }), "{newer}");
 

@@ -1,0 +1,68 @@
+//! The way to the database is cut, and nobody says so: connections stand, and nothing comes back on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::job::StateName;
+use wharf_store::{PostgresStore, Renewed, StoreError};
+
+use crate::proxy::Proxy;
+use crate::server::Postgres;
+use crate::stage::{COUNT, Kind, LEASE, Stage, block_on};
+
+async fn stage_at(address: &str) -> Stage {
+    let stage = Stage::new(Kind::Memory).await;
+    let store = PostgresStore::open_with_clock(address, stage.clock.clone()).await.unwrap();
+    Stage { store: Arc::new(store), ..stage }
+}
+
+#[test]
+fn a_silent_network_is_noticed_and_goes_on() {
+    let server = Postgres::start(false);
+    block_on(async {
+        let proxy = Proxy::before(server.dir(), &server.address());
+        let stage = stage_at(proxy.address()).await;
+        let id = stage.add(COUNT, "a").await;
+        let leased = stage.claim_one().await;
+        proxy.hold(true);
+        let unheard = stage.store.renew(vec![leased.lease], LEASE).await;
+        assert!(matches!(&unheard, Err(StoreError::Busy(why)) if why.contains("no answer")), "{unheard:?}");
+        let record = stage.succeed(&leased);
+        let resumed = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            proxy.hold(false);
+        };
+        let (recorded, ()) = tokio::join!(record, resumed);
+        assert_eq!(recorded.unwrap().state, StateName::Succeeded);
+        let late = stage.store.renew(vec![leased.lease], LEASE).await.unwrap();
+        assert_eq!(late, [Renewed::Lost(leased.lease)]);
+        assert_eq!(stage.seen(id).await.job.standing.attempt, 1);
+    });
+}
+
+#[test]
+fn a_host_that_falls_silent_in_a_transaction_keeps_others_waiting_for_a_moment_only() {
+    let server = Postgres::start(false);
+    block_on(async {
+        let address = server.address();
+        let proxy = Proxy::before(server.dir(), &address);
+        let silent = stage_at(proxy.address()).await;
+        let other = stage_at(&address).await;
+        proxy.hold_at_lock();
+        let slow = async {
+            let id = silent.add(COUNT, "a").await;
+            assert_eq!(silent.state(id).await, StateName::Waiting);
+        };
+        let quick = async {
+            while !proxy.is_held() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // It waits for the lock that the silent one holds, and gets it.
+            let id = other.add(COUNT, "a").await;
+            assert_eq!(other.state(id).await, StateName::Waiting);
+            proxy.hold(false);
+        };
+        tokio::join!(slow, quick);
+        assert_eq!(other.claim(10).await.len(), 2, "both jobs are there, each once");
+    });
+}

@@ -1,0 +1,46 @@
+//! Behind a pooler that hands out another session for each transaction.
+
+use std::sync::Arc;
+
+use wharf_store::{PostgresStore, Store};
+
+use crate::pgbouncer::Pooler;
+use crate::server::Postgres;
+use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on};
+
+#[test]
+fn limits_hold_and_nothing_is_lost_behind_a_pooler() {
+    let server = Postgres::start(false);
+    let pooler = Pooler::before(&server);
+    block_on(async {
+        let clock = HandClock::new();
+        let mut stages = Vec::new();
+        // One of them was told of the pooler, the others find out.
+        for listen in ["yes", "yes", "no", "no"] {
+            let address = format!("{}&listen={listen}", pooler.address());
+            let store: Arc<dyn Store> =
+                Arc::new(PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap());
+            stages.push(
+                Stage { store, clock: clock.clone(), ..Stage::new(Kind::Memory).await }
+                    .limit(COUNT, at_most(1, Some(3))),
+            );
+        }
+        let keys = ["a", "b", "c", "d", "e"];
+        let adding = stages.iter().flat_map(|stage| keys.map(|key| stage.add_many(COUNT, key, 15)));
+        futures_util::future::join_all(adding).await;
+        let mut done = 0;
+        while done < 300 {
+            let claims = stages.iter().map(|stage| stage.claim(4));
+            let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
+            let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
+            lanes.sort();
+            lanes.dedup();
+            assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
+            assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
+            done += leased.len();
+            let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
+            futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
+        }
+        assert!(stages[0].claim(4).await.is_empty(), "each ran once");
+    });
+}
