@@ -23,12 +23,8 @@ pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
         Language::JavaScript | Language::TypeScript | Language::JavaScriptWeb => {
             needs("node", "Node.js 18 or later", "nodejs npm")?;
             needs("npm", "npm", "npm")?;
-            // What the lock file names is there after the first run: then npm asks nobody.
-            for (name, value) in
-                [("audit", "false"), ("fund", "false"), ("update_notifier", "false"), ("prefer_offline", "true")]
-            {
-                shell.variables.push((format!("npm_config_{name}").into(), value.into()));
-            }
+            // What else npm would ask others for, the project's .npmrc forbids.
+            shell.variables.push(("npm_config_update_notifier".into(), "false".into()));
         }
         Language::Python => shell.path.push(from_pypi(&tools, requirements)?.join("bin")),
         Language::Go => {

@@ -68,6 +68,11 @@ impl Language {
             Language::Rust | Language::Python | Language::Go | Language::C => "sh build.sh",
         }
     }
+
+    /// Whether that command calls `wharf` in its turn, for bindings.
+    pub fn calls_wharf(self) -> bool {
+        matches!(self, Language::TypeScript | Language::Go | Language::C)
+    }
 }
 
 impl fmt::Display for Language {

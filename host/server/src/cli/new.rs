@@ -37,6 +37,9 @@ impl New {
         } else {
             print_line(&format!("{name}/ has a plugin that counts words, in {language}. Build it with"))?;
             print_line(&format!("\n    (cd {name} && {build})\n"))?;
+            if language.calls_wharf() {
+                print_line("which calls `wharf`, so that it must be on PATH,")?;
+            }
             print_line(&format!("and see what a host would make of it with `wharf check {component}`."))?;
         }
         Ok(Exit::Done)

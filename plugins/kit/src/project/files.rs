@@ -21,11 +21,11 @@ const RUST: &[File] = &[
     ("README.md", include_str!("../../../words/README.md")),
 ];
 const JAVASCRIPT: &[File] = example!("words-js":
-    ".gitignore" "README.md" "manifest.js" "package-lock.json" "package.json" "system.js" "utf8.js" "wit/world.wit" "words.js");
+    ".gitignore" ".npmrc" "README.md" "manifest.js" "package-lock.json" "package.json" "system.js" "utf8.js" "wit/world.wit" "words.js");
 const TYPESCRIPT: &[File] = example!("words-ts":
-    ".gitignore" "README.md" "manifest.ts" "package-lock.json" "package.json" "system.ts" "tsconfig.json" "utf8.ts" "wit/world.wit" "words.ts");
+    ".gitignore" ".npmrc" "README.md" "manifest.ts" "package-lock.json" "package.json" "system.ts" "tsconfig.json" "utf8.ts" "wit/world.wit" "words.ts");
 const JAVASCRIPT_WEB: &[File] = example!("words-web":
-    ".gitignore" "README.md" "manifest.js" "package-lock.json" "package.json" "wit/world.wit" "words.js");
+    ".gitignore" ".npmrc" "README.md" "manifest.js" "package-lock.json" "package.json" "wit/world.wit" "words.js");
 const PYTHON: &[File] =
     example!("words-python": ".gitignore" "README.md" "app.py" "build.sh" "manifest.toml" "requirements.txt");
 const GO: &[File] = example!("words-go":
