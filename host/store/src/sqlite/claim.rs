@@ -15,8 +15,9 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
-use super::ledger::{LaneRow, Ledger};
-use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, signed};
+use super::ledger::Ledger;
+use super::rows::{RUNNING, batch, bytes, damaged, job_id, key_of, micros, moment, signed};
+use super::running::{Hot, LaneRow};
 use crate::store::{Claim, Claimed};
 
 impl Ledger {
@@ -257,7 +258,11 @@ impl Waiting for Desk<'_> {
         drop(write);
 
         let seat = &mut self.lanes[line.lane_id.0 as usize];
-        self.ledger.running()?.add(seat.row.clone(), id);
+        let task = self.ledger.names.number(&self.ledger.conn, line.task.as_str())?;
+        let (line_number, lane, priority) = (Some(number), seat.row.clone(), ready.priority);
+        self.ledger
+            .running()?
+            .put(ready.id, Hot { standing: after, state: RUNNING, lane, task, line: line_number, priority });
         if !seat.touched.contains(&(number, line.top)) {
             seat.touched.push((number, line.top));
         }

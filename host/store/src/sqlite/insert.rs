@@ -7,8 +7,9 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
-use super::ledger::{LaneRow, Ledger};
+use super::ledger::Ledger;
 use super::rows::{READY, job_id, micros, signed, state_number};
+use super::running::LaneRow;
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::store::Inserted;
 

@@ -12,7 +12,7 @@ use wharf_core::time::Timestamp;
 
 use super::read;
 use super::rows::{Names, key_text, micros, signed};
-use super::running::Running;
+use super::running::{LaneRow, Running};
 use crate::clock::Clock;
 
 pub(super) struct Ledger {
@@ -34,13 +34,6 @@ pub(super) struct Ledger {
     in_force: Option<Arc<LimitTable>>,
     /// By which limits the last claim closed lanes; `None` when that is not known.
     closed_by: Option<Arc<LimitTable>>,
-}
-
-/// A lane as the database names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct LaneRow {
-    pub(super) group: i64,
-    pub(super) key: String,
 }
 
 /// A line of a lane.

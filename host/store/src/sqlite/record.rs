@@ -4,27 +4,17 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 use wharf_core::ids::JobId;
-use wharf_core::job::{Entry, Standing};
+use wharf_core::job::{Entry, Standing, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::{Bill, Report};
 use wharf_core::time::Timestamp;
 
-use super::ledger::{LaneRow, Ledger};
-use super::rows::{self, READY, job_id, micros, signed, state_number};
+use super::ledger::Ledger;
+use super::rows::{self, READY, RUNNING, job_id, micros, signed, state_number};
+use super::running::Hot;
 use crate::change::change;
 use crate::store::{Recorded, Renewed};
-
-/// The part of a job's row that events change.
-struct Hot {
-    standing: Standing,
-    /// As it is written: a delayed job that is due stays delayed until a claim makes it ready.
-    state: i64,
-    lane: LaneRow,
-    task: i64,
-    line: Option<i64>,
-    priority: i32,
-}
 
 impl Ledger {
     /// Applies one event by the law. A refusal leaves everything as it is.
@@ -45,7 +35,7 @@ impl Ledger {
         let line = if joins { Some(self.join_line(&hot.lane, hot.task, hot.priority)?) } else { None };
         if after != hot.standing {
             let due = match after.state {
-                wharf_core::job::State::Waiting { due } => Some(micros(due)),
+                State::Waiting { due } => Some(micros(due)),
                 _ => None,
             };
             let mut write = self.conn.prepare_cached(
@@ -57,11 +47,14 @@ impl Ledger {
             let (crashes, asked) = (after.crashes, after.cancel_asked);
             write.execute(params![number, state, due, after.failures, crashes, asked, finished_at, line])?;
         }
+        if state == RUNNING && after != hot.standing {
+            self.running()?.put(id, Hot { standing: after, ..hot.clone() });
+        }
         if let Some(line) = hot.line.filter(|_| hot.state == READY) {
             self.settle_line(line)?;
         }
         if change.attempt_ended {
-            if self.running()?.remove(&hot.lane, signed(id.number())) {
+            if self.running()?.remove(id) {
                 self.reopen_lane(&hot.lane, line.or(hot.line))?;
             }
             let output = match event {
@@ -86,22 +79,15 @@ impl Ledger {
         Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
     }
 
-    fn hot(&self, id: JobId) -> rusqlite::Result<Option<Hot>> {
+    fn hot(&mut self, id: JobId) -> rusqlite::Result<Option<Hot>> {
+        if let Some(hot) = self.running()?.get(id) {
+            return Ok(Some(hot.clone()));
+        }
         let mut read = self.conn.prepare_cached(
             "SELECT state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line, priority
              FROM jobs WHERE id = ?1",
         )?;
-        read.query_row([signed(id.number())], |row| {
-            Ok(Hot {
-                standing: rows::standing(id, row, 0)?,
-                state: row.get(0)?,
-                lane: LaneRow { group: row.get(8)?, key: row.get(9)? },
-                task: row.get(10)?,
-                line: row.get(11)?,
-                priority: row.get(12)?,
-            })
-        })
-        .optional()
+        read.query_row([signed(id.number())], |row| Hot::of(id, row, 0)).optional()
     }
 
     /// What an ended attempt leaves: its bill, its result, and its report if it did not return.
@@ -155,13 +141,17 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn renew(&self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
-        let Some(Hot { standing, .. }) = self.hot(asked.job)? else { return Ok(Renewed::Lost(*asked)) };
+    pub(super) fn renew(&mut self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
+        let Some(hot) = self.hot(asked.job)? else { return Ok(Renewed::Lost(*asked)) };
+        let standing = hot.standing;
         match standing.state {
-            wharf_core::job::State::Running { lease } if lease.attempt == asked.attempt => {
+            State::Running { lease } if lease.attempt == asked.attempt => {
                 let mut renew = self.conn.prepare_cached("UPDATE jobs SET lease_until = ?2 WHERE id = ?1")?;
                 renew.execute(params![signed(asked.job.number()), micros(until)])?;
+                drop(renew);
                 let lease = Lease { until, ..lease };
+                let standing = Standing { state: State::Running { lease }, ..standing };
+                self.running()?.put(asked.job, Hot { standing, ..hot });
                 Ok(if standing.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
             }
             _ => Ok(Renewed::Lost(*asked)),

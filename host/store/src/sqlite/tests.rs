@@ -65,7 +65,10 @@ fn no_statement_of_the_writer_scans() {
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
         ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
         ("SELECT id, attempt FROM jobs INDEXED BY jobs_running", "the running jobs"),
-        ("SELECT id, grp, key FROM jobs INDEXED BY jobs_running", "the running jobs, after an undone transaction"),
+        (
+            "SELECT id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line,",
+            "the running jobs, after an undone transaction",
+        ),
         ("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1", "the first row of an index in that order"),
     ];
     let (folder, _store) = store();
