@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::chaos::{self, Fault, Scale, Where, read_spans};
-use crate::harness::{Postgres, Setup, eventually, shared_address};
+use crate::harness::{Postgres, Proxy, Setup, eventually, shared_address};
 
 /// Short, so that what follows the end of a lease follows soon.
 const BRIEF: &str = "[lease]\nlength = \"2s\"\nmargin = \"500ms\"";
@@ -116,6 +116,43 @@ fn without_its_database_a_host_stops_what_it_runs_and_says_so() {
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(spans()[&(id.clone(), 1)].end, None, "the first attempt was stopped before another could begin");
     assert_eq!(host.pid(), pid);
+}
+
+#[test]
+fn a_host_that_is_cut_off_stops_what_it_runs_and_comes_back() {
+    let postgres = Postgres::start(false);
+    let address = postgres.address();
+    let way = Proxy::before(postgres.dir(), &address);
+    let logs = tempfile::tempdir().expect("a temporary folder");
+    let settings = format!(
+        "{BRIEF}\n[plugins.villain]\ndirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]",
+        logs.path().display()
+    );
+    let setup = || Setup::default().plugin("villain").settings(&settings);
+    let far = setup().database(way.address()).start();
+    let payload = json!({ "key": "one", "do": "span", "ms": 5000, "log": "/log/spans" });
+    let id = far.enqueue("villain/keyed", payload);
+    let spans = || read_spans(&logs.path().join("spans"));
+    eventually("the job runs", || (spans().len() == 1).then_some(()));
+    // Connections stand, and nothing comes back on them.
+    way.hold(true);
+    let near = setup().database(&address).start();
+    let why = eventually("the one that is cut off says so", || {
+        let ready = far.client().get("/ready");
+        (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
+    });
+    assert!(why.contains("no answer"), "{why}");
+    eventually("the other runs its job", || spans().contains_key(&(id.clone(), 2)).then_some(()));
+    assert_eq!(near.finished(&id)["state"], "succeeded");
+    way.hold(false);
+    eventually("it is ready again by itself", || far.is_ready().then_some(()));
+    let spans = spans();
+    assert_eq!(
+        (spans.len(), spans[&(id.clone(), 1)].end),
+        (2, None),
+        "it was stopped, and did nothing more: {spans:?}"
+    );
+    assert_eq!(far.run("villain/do", json!({ "do": "span", "ms": 1 }))["state"], "succeeded");
 }
 
 #[test]

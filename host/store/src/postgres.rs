@@ -33,6 +33,7 @@ mod needs;
 mod read;
 mod ledger;
 mod writes;
+mod steps;
 mod overrides;
 mod insert;
 mod record;
