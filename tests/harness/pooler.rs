@@ -15,9 +15,9 @@ dir=$1 server=$2
 user=postgres; id "$user" >/dev/null 2>&1 || user=nobody
 as() { if [ "$(id -u)" = 0 ]; then exec setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; else exec "$@"; fi; }
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ||
-    { install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends pgbouncer; }
-      install || { apt-get update && install; }; } >&2
-PATH=$PATH:/usr/sbin
+    { apt() { DEBIAN_FRONTEND=noninteractive flock /var/lib/dpkg apt-get -o DPkg::Lock::Timeout=600 "$@"; }
+      install() { apt install --yes --no-install-recommends pgbouncer; }
+      install || { apt update && install; }; } >&2
 echo '"wharf" ""' >"$dir/users"
 cat >"$dir/pgbouncer.ini" <<END
 [databases]

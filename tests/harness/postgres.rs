@@ -57,9 +57,12 @@ while read -r word; do
 done
 "#;
 
-/// A machine that was just made may not know yet which packages there are.
-const INSTALL: &str = "install() { apt-get install --yes --no-install-recommends postgresql; }; \
-                       install || { apt-get update && install; }";
+/// A machine that was just made may not know yet which packages there are. One after the other, where tests that run side by
+/// side miss something.
+const INSTALL: &str = "\
+apt() { flock /var/lib/dpkg apt-get -o DPkg::Lock::Timeout=600 \"$@\"; }
+install() { apt install --yes --no-install-recommends postgresql; }
+install || { apt update && install; }";
 
 /// One server.
 #[derive(Debug)]

@@ -89,8 +89,9 @@ pub(crate) fn script(path: &Path, line: &str) -> Result<()> {
 /// Installs Debian's packages where that is allowed. A machine that was just made may not know yet which there are.
 const INSTALL: &str = r#"
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 1
-install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@" >/dev/null; }
-install "$@" || { apt-get update >/dev/null && install "$@"; }
+apt() { DEBIAN_FRONTEND=noninteractive flock /var/lib/dpkg apt-get -o DPkg::Lock::Timeout=600 "$@" >/dev/null; }
+install() { apt install --yes --no-install-recommends "$@"; }
+install "$@" || { apt update && install "$@"; }
 "#;
 
 /// `packages` are Debian's, divided by spaces.

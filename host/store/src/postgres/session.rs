@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
 use super::address::Address;
-use super::named::Named;
+use super::named::{MARK, Named};
 use super::tls::connector;
 use crate::store::{OpenError, StoreError};
 
@@ -102,7 +102,13 @@ impl Fault {
 
     /// Two transactions were in each other's way: the same again works.
     pub(super) fn is_collision(&self) -> bool {
-        let codes = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
+        let codes = [
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::UNIQUE_VIOLATION,
+            // Its name was lost with the session that knew it; again goes without names.
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+        ];
         match self {
             Fault::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
             Fault::Nameless(_) => true,
@@ -225,7 +231,16 @@ impl Session {
         if unnamed.is_empty() {
             return Ok(());
         }
-        self.run(&format!("BEGIN; SELECT set_config('wharf.mark', '{}', false)", named.mark())).await?;
+        if named.is_empty() {
+            self.run(&format!("BEGIN; SELECT set_config('wharf.mark', '{}', false)", named.mark())).await?;
+        } else {
+            // Never a second mark: what has one has all names.
+            self.run("BEGIN").await?;
+            let mark: Option<String> = self.client.query_typed_one(&format!("SELECT {MARK}"), &[]).await?.get(0);
+            if !named.is_here(mark.as_deref()) {
+                return Err(Fault::Unreachable("its session was given to another".to_owned()));
+            }
+        }
         let mut new = Vec::with_capacity(unnamed.len());
         for (text, types) in unnamed {
             let statement = self.client.prepare_typed(&self.text(&text), &types).await?;
