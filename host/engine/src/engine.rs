@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,9 @@ pub struct Engine {
     shares: Shares,
     /// Sandboxes of all shares.
     sandboxes: u32,
-    /// Told whenever an attempt left its sandbox.
+    /// Told whenever an attempt left its sandbox and others wait for that.
     room: Notify,
+    want_room: AtomicUsize,
     /// Taken out when dropped, and only then.
     guests: Option<Runtime>,
 }
@@ -120,6 +122,7 @@ impl Engine {
                 "fewer attempts and broadcasts at once than wanted: this machine does not give the address space"
             );
         }
+        let rests = ticker.when_asleep();
         let guests = Builder::new_multi_thread()
             .worker_threads(settings.guest_threads.max(1))
             .max_blocking_threads(FILE_THREADS_MAX)
@@ -127,7 +130,13 @@ impl Engine {
             // A guest's turn may last a whole tick: after two of them those are looked at that were woken from elsewhere.
             // Nothing else comes: timers and sockets are at home, and a thread without them sleeps and wakes at less cost.
             .global_queue_interval(2)
-            .on_thread_park(ends::tell)
+            .on_thread_start(ticker.when_awake())
+            .on_thread_unpark(ticker.when_awake())
+            .on_thread_park(move || {
+                ends::tell();
+                rests();
+            })
+            .on_thread_stop(ticker.when_asleep())
             .build()
             .map_err(|error| EngineError(format!("threads for guests cannot be had: {error}")))?;
         Ok(Arc::new(Engine {
@@ -143,6 +152,7 @@ impl Engine {
             shares,
             sandboxes,
             room: Notify::new(),
+            want_room: AtomicUsize::new(0),
             guests: Some(guests),
         }))
     }
@@ -174,19 +184,13 @@ impl Engine {
         self.guests.as_ref().expect("taken only when dropped")
     }
 
-    /// Runs `future` where guests run, with the tick on.
-    pub(crate) fn spawn_guest<F>(self: &Arc<Self>, future: F) -> tokio::task::JoinHandle<F::Output>
+    /// Runs `future` where guests run.
+    pub(crate) fn spawn_guest<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let engine = Arc::clone(self);
-        self.guests().spawn(async move {
-            let ticking = engine.ticker.running();
-            let output = future.await;
-            drop(ticking);
-            output
-        })
+        self.guests().spawn(future)
     }
 
     /// Waits for room for one sandbox: as many permits of its share as it is ordinary ones in size.
@@ -211,14 +215,14 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         drop(self.guests().spawn(async move {
-            let ticking = engine.ticker.running();
             let began = Instant::now();
-            let run = Run { plugin, call, attending, control };
+            let Call { asked, allowance } = call;
+            let run = Run { plugin, given: asked.into(), allowance, attending, control };
             // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
             let attempt = Box::pin(AssertUnwindSafe(engine.attempt(&run, admission)).catch_unwind());
             let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
             // Whoever hears of the end finds nothing of the attempt left.
-            drop((ticking, run));
+            drop(run);
             ends::hold(move || ended(end));
         }));
     }
@@ -261,6 +265,8 @@ impl Engine {
             let _home = self.home.enter();
             tokio::time::sleep(ROOM_EVERY)
         };
+        let _counted = Wants::room(&self.want_room);
+        // Who left before this was counted did not tell; for that there is the other look.
         tokio::select! {
             () = self.room.notified() => {}
             () = look_again => {}
@@ -269,12 +275,14 @@ impl Engine {
 
     /// Someone left the pool.
     pub(crate) fn tell_room(&self) {
-        self.room.notify_waiters();
+        if self.want_room.load(Ordering::SeqCst) > 0 {
+            self.room.notify_waiters();
+        }
     }
 
     async fn attempt(&self, run: &Run, admission: Admission) -> Ended {
-        let Run { control, call, .. } = run;
-        let watch = Watch::new(&self.home, control, &call.allowance);
+        let Run { control, allowance, .. } = run;
+        let watch = Watch::new(&self.home, control, allowance);
         let mut began = control.begin();
         for _ in 0..ROOM_LOOKS_MAX {
             if let Ok(ended) = run.once(began, &watch).await {
@@ -333,6 +341,22 @@ fn never_began(control: &Control, asked: Instant) -> Ended {
         _ => Outcome::Cancelled,
     };
     Ended { outcome, bill: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
+}
+
+/// One that waits for room, while this lives.
+struct Wants<'a>(&'a AtomicUsize);
+
+impl Wants<'_> {
+    fn room(waiting: &AtomicUsize) -> Wants<'_> {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Wants(waiting)
+    }
+}
+
+impl Drop for Wants<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Ends an attempt that nobody waits for any more.

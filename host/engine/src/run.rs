@@ -10,7 +10,7 @@ use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
 use wharf_core::outcome::{self, Bill, Clock, Interruption, Outcome};
 
-use crate::call::{Asked, Attending, Call, Ended};
+use crate::call::{Allowance, Asked, Attending, Ended};
 use crate::control::{Control, Ending};
 use crate::imports::{Failure, Job, Message};
 use crate::log::Log;
@@ -25,9 +25,35 @@ use crate::watch::Watch;
 /// All that one attempt is run with.
 pub(crate) struct Run {
     pub(crate) plugin: Arc<Plugin>,
-    pub(crate) call: Call,
+    pub(crate) given: Given,
+    pub(crate) allowance: Allowance,
     pub(crate) attending: Arc<dyn Attending>,
     pub(crate) control: Control,
+}
+
+/// What is asked, as the guest takes it.
+pub(crate) enum Given {
+    Job(Job),
+    Message(Message),
+}
+
+impl From<Asked> for Given {
+    fn from(asked: Asked) -> Given {
+        match asked {
+            Asked::Job { id, task, key, payload, attempt } => {
+                Given::Job(Job { id, task, key, payload: payload.to_vec(), attempt })
+            }
+            Asked::Message { id, topic, payload } => Given::Message(Message { id, topic, payload: payload.to_vec() }),
+        }
+    }
+}
+
+impl Given {
+    fn payload(&self) -> &[u8] {
+        match self {
+            Given::Job(Job { payload, .. }) | Given::Message(Message { payload, .. }) => payload,
+        }
+    }
 }
 
 /// What the guest itself came to; `None` if it was ended while it waited.
@@ -55,7 +81,7 @@ impl Run {
             made = Some(began.elapsed());
             self.ask(&mut store, &instance).await
         };
-        let (control, cpu) = (&self.control, self.call.allowance.cpu);
+        let (control, cpu) = (&self.control, self.allowance.cpu);
         let came = Turns { inner: pin!(guest), control, watch, cpu }.await;
         if let Some(Err(error)) = &came
             && made.is_none()
@@ -75,7 +101,7 @@ impl Run {
             guest: control.meter().spent(),
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().space.peak_bytes(),
-            in_bytes: self.call.asked.payload().len() as u64 + control.meter().received_bytes(),
+            in_bytes: self.given.payload().len() as u64 + control.meter().received_bytes(),
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + log_bytes,
         };
         let leaving = Instant::now();
@@ -90,7 +116,7 @@ impl Run {
             premises: Arc::clone(&self.plugin.premises),
             attending: Arc::clone(&self.attending),
             control: self.control.clone(),
-            allowance: self.call.allowance.clone(),
+            allowance: self.allowance.clone(),
             log: log.clone(),
         };
         Sandbox::new(furnishing, began)
@@ -100,17 +126,14 @@ impl Run {
     async fn ask(&self, store: &mut Store<Sandbox>, instance: &Instance) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
         let absent = || wasmtime::Error::msg("the plugin does not export what was to be called");
         let linked = &self.plugin.linked;
-        match &self.call.asked {
-            Asked::Job { id, task, key, payload, attempt } => {
+        match &self.given {
+            Given::Job(job) => {
                 let handler = linked.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
-                let (id, task, key) = (id.clone(), task.clone(), key.clone());
-                let job = Job { id, task, key, payload: payload.to_vec(), attempt: *attempt };
-                handler.call_handle(store, &job).await
+                handler.call_handle(store, job).await
             }
-            Asked::Message { id, topic, payload } => {
+            Given::Message(message) => {
                 let subscriber = linked.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
-                let message = Message { id: id.clone(), topic: topic.clone(), payload: payload.to_vec() };
-                subscriber.call_receive(store, &message).await
+                subscriber.call_receive(store, message).await
             }
         }
     }
@@ -207,7 +230,7 @@ impl Judged<'_> {
         }
         match self.sandbox.space.blamed_for(error, self.has_begun) {
             Denied::Memory => {
-                let limit_bytes = self.run.call.allowance.memory_bytes;
+                let limit_bytes = self.run.allowance.memory_bytes;
                 let what =
                     format!("out of memory: {} is what it may have", bytesize::ByteSize(limit_bytes).display().iec());
                 let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
@@ -249,9 +272,9 @@ impl Judged<'_> {
 
     fn raise(&self, key: &str, value: &str) -> String {
         let plugin = &self.run.plugin.id;
-        let table = match &self.run.call.asked {
-            Asked::Job { task, .. } => format!("tasks.{task}"),
-            Asked::Message { .. } => RECEIVE.to_owned(),
+        let table = match &self.run.given {
+            Given::Job(job) => format!("tasks.{}", job.task),
+            Given::Message(_) => RECEIVE.to_owned(),
         };
         format!(
             "if that is too little, say {key} = {value} under [{table}] in the manifest, or under [plugins.{plugin}.{table}] in wharf.toml"

@@ -1,5 +1,5 @@
 //! The tick at which computing guests give way: one thread that advances every engine's epoch once a millisecond,
-//! and sleeps while no attempt runs.
+//! and sleeps while all threads that run guests do.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 use wasmtime::{Engine, EngineWeak};
 use wharf_core::bounds;
 
-/// Ticks without an attempt before the thread goes to sleep: waking it for each of many short attempts would cost more.
+/// Ticks without a thread at work before the thread goes to sleep: waking it for each of many short attempts would cost more.
 const IDLE_TICKS_MAX: u32 = 100;
 
 pub(crate) struct Ticker {
@@ -17,7 +17,9 @@ pub(crate) struct Ticker {
 }
 
 struct Shared {
-    running: AtomicUsize,
+    /// Threads that run guests and are not asleep. Attempts are not counted: those that wait need no tick, and a count
+    /// that every attempt changes on every thread costs each of them.
+    at_work: AtomicUsize,
     asleep: AtomicBool,
     over: AtomicBool,
     /// Locked for a moment at each tick, and when an engine is made.
@@ -27,7 +29,7 @@ struct Shared {
 impl Ticker {
     pub(crate) fn start() -> std::io::Result<Ticker> {
         let shared = Arc::new(Shared {
-            running: AtomicUsize::new(0),
+            at_work: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             over: AtomicBool::new(false),
             engines: Mutex::new(Vec::new()),
@@ -41,14 +43,21 @@ impl Ticker {
         self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine.weak());
     }
 
-    /// Ticks while the answer lives.
-    pub(crate) fn running(&self) -> Running<'_> {
-        self.shared.running.fetch_add(1, Ordering::SeqCst);
-        // Looked at first: to write what all threads look at costs each of them.
-        if self.shared.asleep.load(Ordering::SeqCst) && self.shared.asleep.swap(false, Ordering::SeqCst) {
-            self.thread.unpark();
+    /// What a thread that runs guests does when it starts, and whenever it wakes.
+    pub(crate) fn when_awake(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let (shared, thread) = (Arc::clone(&self.shared), self.thread.clone());
+        move || {
+            shared.at_work.fetch_add(1, Ordering::SeqCst);
+            if shared.asleep.load(Ordering::SeqCst) && shared.asleep.swap(false, Ordering::SeqCst) {
+                thread.unpark();
+            }
         }
-        Running(&self.shared)
+    }
+
+    /// What it does before it goes to sleep, and when it is over.
+    pub(crate) fn when_asleep(&self) -> impl Fn() + Send + Sync + 'static + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || _ = shared.at_work.fetch_sub(1, Ordering::SeqCst)
     }
 }
 
@@ -56,15 +65,6 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
         self.thread.unpark();
-    }
-}
-
-/// See [`Ticker::running`].
-pub(crate) struct Running<'a>(&'a Shared);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -78,7 +78,7 @@ impl Shared {
                     engine.increment_epoch();
                 }
             }
-            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            idle = if self.at_work.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
             if idle > IDLE_TICKS_MAX {
                 self.sleep();
                 idle = 0;
@@ -86,12 +86,12 @@ impl Shared {
         }
     }
 
-    /// Announces the sleep first and looks once more: an attempt that begins in between either sees the
-    /// announcement and wakes this thread, or is seen here.
+    /// Announces the sleep first and looks once more: a thread that wakes in between either sees the
+    /// announcement and wakes this one, or is seen here.
     fn sleep(&self) {
         self.asleep.store(true, Ordering::SeqCst);
         while self.asleep.load(Ordering::SeqCst)
-            && self.running.load(Ordering::SeqCst) == 0
+            && self.at_work.load(Ordering::SeqCst) == 0
             && !self.over.load(Ordering::SeqCst)
         {
             thread::park();
