@@ -166,8 +166,10 @@ async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
         }
         let cache = folder.path().join(number.to_string());
         let engine = engine(&cache, child_with(most));
-        let bytes = component("thumbnail").await;
-        let loading = async { engine.load("thumbnail".parse().unwrap(), bytes, &settings(""), &|_| {}).await };
+        // The first takes some memory and little time, the other several seconds on any machine.
+        let name = if is_memory { "thumbnail" } else { "words-python" };
+        let bytes = component(name).await;
+        let loading = async { engine.load(name.parse().unwrap(), bytes, &settings(""), &|_| {}).await };
         let beside = async {
             for _ in 0..10 {
                 assert_returned(&scene.run(&words, words_call(&words)).await.0);
