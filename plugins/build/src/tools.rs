@@ -14,6 +14,10 @@ use plugin_kit::language::Language;
 
 use crate::folders;
 
+/// Where the machine's is older than `NODE_MAJOR_MIN`.
+const NODE: &str = "20.20.2";
+const NODE_MAJOR_MIN: u32 = 20;
+
 /// A shell in which the command of a language's project finds what it needs.
 pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
     let tools = folders::target().join("guests/tools");
@@ -21,10 +25,11 @@ pub(crate) fn shell(language: Language, requirements: &str) -> Result<Shell> {
     let mut shell = Shell { path: Vec::new(), variables: Vec::new() };
     match language {
         Language::JavaScript | Language::TypeScript | Language::JavaScriptWeb => {
-            needs("node", "Node.js 18 or later", "nodejs npm")?;
+            needs("node", "Node.js 20 or later", "nodejs npm")?;
             needs("npm", "npm", "npm")?;
             // What else npm would ask others for, the project's .npmrc forbids.
             shell.variables.push(("npm_config_update_notifier".into(), "false".into()));
+            shell.path.extend(newer_node(&tools)?);
         }
         Language::Python => shell.path.push(from_pypi(&tools, requirements)?.join("bin")),
         Language::Go => {
@@ -111,6 +116,28 @@ fn needs(program: &str, what: &str, packages: &str) -> Result<()> {
     bail!(missing(program, what, packages))
 }
 
+/// Where the machine's Node.js is too old for the tools, as that of Debian 12 is: a newer one, which npm has, too.
+fn newer_node(tools: &Path) -> Result<Option<PathBuf>> {
+    let version = Command::new("node").arg("--version").output().context("`node --version` does not run")?.stdout;
+    if major(&String::from_utf8_lossy(&version)).is_some_and(|major| major >= NODE_MAJOR_MIN) {
+        return Ok(None);
+    }
+    let folder = tools.join(format!("node-{NODE}"));
+    let bin = folder.join("node_modules/node/bin");
+    if !bin.join("node").exists() {
+        eprintln!("plugins: fetching Node.js {NODE} from npm, once");
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(format!("node@{NODE}"));
+        run(&mut npm, &format!("fetch Node.js {NODE} from npm"))?;
+    }
+    Ok(Some(bin))
+}
+
+/// Of "v20.20.2".
+fn major(version: &str) -> Option<u32> {
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
 fn missing(program: &str, what: &str, packages: &str) -> String {
     format!("{what} is missing, for the command `{program}`\nTo get it on Debian: apt-get install {packages}")
 }
@@ -160,11 +187,17 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named_with_the_way_to_get_it() {
-        let told = missing("no-such-program", "Node.js 18 or later", "nodejs npm");
+        let told = missing("no-such-program", "Node.js 20 or later", "nodejs npm");
         assert_eq!(
             told,
-            "Node.js 18 or later is missing, for the command `no-such-program`\nTo get it on Debian: apt-get install nodejs npm"
+            "Node.js 20 or later is missing, for the command `no-such-program`\nTo get it on Debian: apt-get install nodejs npm"
         );
+    }
+
+    #[test]
+    fn an_old_node_is_told_from_a_new_one() {
+        assert_eq!(["v18.20.4\n", "v20.20.2", "24.1"].map(major), [Some(18), Some(20), None]);
+        assert_eq!(major(&format!("v{NODE}")), Some(NODE_MAJOR_MIN));
     }
 
     #[test]
