@@ -1,135 +1,27 @@
-//! Host: starts the parts, holds them, lets them finish. All that people can ask of it is a method here.
+//! Host: a handle of a few verbs. All that people can ask of a running host is a method here.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use futures_util::{FutureExt, Stream};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-use wharf_core::bounds;
+use futures_util::Stream;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Key;
-use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 use wharf_core::node::Node;
-use wharf_core::planner::{self, Input, Planner};
-use wharf_core::topic::Topic;
-use wharf_engine::{Engine, PluginSettings};
-use wharf_store::{Inserted, Page, Seen, Store, StoreError, Tally, Wanted};
+use wharf_core::planner::Input;
+use wharf_store::{Page, Seen, StoreError, Tally, Wanted};
 
-use crate::attempt::said;
-use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcasts, Chain, Replies};
+use crate::answer::{AskError, Durable, EnqueueError, Enqueued, Vitals};
+use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Chain, Replies};
 use crate::catalog::Catalog;
-use crate::dispatch::{Dispatch, Load};
-use crate::folder::Folder;
-use crate::follow::{self, Followed, Followers};
-use crate::insert::Inserting;
+use crate::follow::{self, Followed};
 use crate::limits::{self, GroupLimits, LimitError};
-use crate::notice::{Notice, Tell};
+use crate::notice::Notice;
 use crate::request::{Rejected, Request, prepare};
-use crate::roster::Roster;
-use crate::shared::Shared;
-use crate::upkeep::{self, Upkeep};
+use crate::start::{Parts, Running, Settings, StartError, start};
 use crate::waiting::{JobView, why_waiting};
-
-/// The outside worlds that a host runs on.
-pub struct Parts {
-    pub store: Arc<dyn Store>,
-    pub engine: Arc<Engine>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub node: NodeId,
-    /// How people call this node, and the version of its host.
-    pub name: String,
-    pub version: String,
-    /// Must exist.
-    pub plugins_dir: PathBuf,
-    /// At once; the engine may have room for fewer.
-    pub attempts: u32,
-    /// Live broadcasts that may be open at once; as many again of each depth within broadcasts.
-    pub broadcasts: u32,
-    pub lease: Duration,
-    /// Leases are trusted this much less than they are long.
-    pub lease_margin: Duration,
-    pub cancel_grace: Duration,
-    pub upkeep_interval: Duration,
-    pub keep_finished: Duration,
-    /// The plugin folder is looked at this often, whatever hints came.
-    pub rescan: Duration,
-    pub plugins: BTreeMap<PluginId, PluginSettings>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("settings: {0}")]
-    Settings(String),
-    #[error("the plugin folder {} cannot be used: {why}", .dir.display())]
-    Folder { dir: PathBuf, why: std::io::Error },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum EnqueueError {
-    /// Nothing was enqueued: what was asked must be mended first.
-    #[error(transparent)]
-    Rejected(Rejected),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    #[error(transparent)]
-    Refused(Refusal),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Enqueued {
-    Added(JobId),
-    /// A job with the same token stands.
-    Known(JobId),
-    /// Its lane was full, and its task says that it is then not taken: these jobs hold the slots (the first ten).
-    Discarded {
-        holders: Vec<JobId>,
-    },
-}
-
-/// What became of a durable broadcast when it was asked for.
-#[derive(Clone, Debug)]
-pub struct Durable {
-    pub id: JobId,
-    pub topic: Topic,
-    /// By plugin.
-    pub jobs: Vec<(PluginId, Enqueued)>,
-}
-
-/// How a host is, at a glance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vitals {
-    /// Attempts that run now, and may.
-    pub running: u32,
-    pub capacity: u32,
-    pub draining: bool,
-    /// Live broadcasts that are open now, at every depth.
-    pub broadcasts: usize,
-    /// Every file that was in the plugin folder at the start was loaded or refused.
-    pub first_scan_done: bool,
-    /// What the store said when it last failed, if it has not worked since.
-    pub store: Result<(), String>,
-    /// False once it has stopped, or a bug of the host has ended its loop: it runs no more jobs.
-    pub alive: bool,
-}
 
 /// Checking more than this takes long enough to be in the way of others.
 const CHECKED_IN_PLACE_BYTES: usize = 128 << 10;
@@ -140,19 +32,7 @@ const STOP_NOW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running host. Clones are handles of the same one; when the last is dropped, it ends as if its power was cut.
 #[derive(Clone)]
-pub struct Host(Arc<Inner>);
-
-struct Inner {
-    node: NodeId,
-    shared: Shared,
-    inserting: Inserting,
-    broadcasts: Arc<Broadcasts>,
-    load: watch::Receiver<Load>,
-    first_scan: watch::Receiver<bool>,
-    capacity: u32,
-    stopping: CancellationToken,
-    _end: DropGuard,
-}
+pub struct Host(Arc<Running>);
 
 impl Host {
     /// Starts a host. Plugins are loaded in the background: `ready` says when the folder was gone through once.
@@ -164,86 +44,7 @@ impl Host {
         settings: Settings,
         tell: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<Host, StartError> {
-        check(&settings)?;
-        let shared = Shared {
-            store: parts.store,
-            engine: parts.engine,
-            catalog: Arc::new(ArcSwap::from_pointee(Catalog::default())),
-            followers: Arc::new(Followers::default()),
-            trouble: Arc::default(),
-            tasks: TaskTracker::new(),
-            tell: Arc::new(tell),
-        };
-        // Before the first claim: what a host that died held is free again as soon as its leases have run out.
-        // Old jobs may be many, and can wait until the host runs.
-        if let Err(broken @ StoreError::Broken(_)) = upkeep::run_once(&shared, None).await {
-            return Err(broken.into());
-        }
-        let capacity = settings.attempts.min(shared.engine.capacity()).max(1);
-        let stopping = CancellationToken::new();
-        let (words, inbox) = mpsc::unbounded_channel();
-        let (to_load, load) = watch::channel(Load::default());
-        let (to_first_scan, first_scan) = watch::channel(false);
-        let inserting = Inserting { shared: shared.clone(), words: words.clone() };
-        let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
-
-        let dispatch = Dispatch {
-            planner: Planner::new(planner::Settings {
-                capacity,
-                lease: settings.lease,
-                lease_margin: settings.lease_margin,
-            }),
-            node: settings.node,
-            lease: settings.lease,
-            cancel_grace: settings.cancel_grace,
-            words: inbox,
-            to_self: words.clone(),
-            load: to_load,
-            attempts: HashMap::new(),
-            progress: VecDeque::new(),
-            stopping: stopping.clone(),
-            broadcasts: Arc::clone(&broadcasts),
-            shared: shared.clone(),
-        };
-        let folder = Folder {
-            dir: settings.plugins_dir.clone(),
-            rescan: settings.rescan,
-            settings: Arc::new(settings.plugins.clone()),
-            engine: Arc::clone(&shared.engine),
-            store: Arc::clone(&shared.store),
-            catalog: Arc::clone(&shared.catalog),
-            words: words.clone(),
-            first_scan: to_first_scan,
-            stopping: stopping.clone(),
-            tell: Arc::clone(&shared.tell),
-        };
-        shared.tasks.spawn(watched("dispatching jobs", dispatch.run(), Arc::clone(&shared.tell)));
-        shared.tasks.spawn(watched("watching the plugin folder", folder.run(), Arc::clone(&shared.tell)));
-        let upkeep =
-            Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
-        let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
-        shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
-        let roster = Arc::new(Roster {
-            id: settings.node,
-            name: settings.name,
-            version: settings.version,
-            capacity,
-            started: shared.store.now(),
-            load: load.clone(),
-            words,
-            stopping: stopping.clone(),
-            broadcasts: Arc::clone(&broadcasts),
-            shared: shared.clone(),
-        });
-        let announcing = Arc::clone(&roster).announce();
-        shared.tasks.spawn(watched("announcing this node", announcing, Arc::clone(&shared.tell)));
-        shared.tasks.spawn(watched("hearing other nodes", roster.hear(), Arc::clone(&shared.tell)));
-        let reading = Arc::clone(&broadcasts).read_letters();
-        shared.tasks.spawn(watched("reading letters", reading, Arc::clone(&shared.tell)));
-        let node = settings.node;
-        let _end = stopping.clone().drop_guard();
-        let inner = Inner { node, shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end };
-        Ok(Host(Arc::new(inner)))
+        start(parts, settings, Arc::new(tell)).await.map(|running| Host(Arc::new(running)))
     }
 
     /// Waits until every file that was in the plugin folder at the start was loaded or refused.
@@ -261,7 +62,7 @@ impl Host {
         let limits = Arc::clone(catalog.limits());
         let jobs = self.prepare(catalog, requests).await.map_err(EnqueueError::Rejected)?;
         let inserted = self.0.inserting.insert(jobs, limits).await?;
-        Ok(inserted.into_iter().map(enqueued).collect())
+        Ok(inserted.into_iter().map(Enqueued::from).collect())
     }
 
     /// Makes jobs of requests, away from everybody else where that takes long.
@@ -298,7 +99,7 @@ impl Host {
         let (batch, jobs) = broadcast::prepare(&catalog, topic, payload, &*self.0.shared.store)?;
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
         let inserted = self.0.inserting.insert(jobs, Arc::clone(catalog.limits())).await?;
-        let jobs = plugins.into_iter().zip(inserted.into_iter().map(enqueued)).collect();
+        let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
     }
 
@@ -501,45 +302,5 @@ impl Host {
 
     fn say(&self, input: Input) {
         self.0.inserting.say(input);
-    }
-}
-
-fn check(settings: &Settings) -> Result<(), StartError> {
-    let bad = |why: String| Err(StartError::Settings(why));
-    if settings.lease_margin >= settings.lease / bounds::LEASE_RENEWALS {
-        return bad(format!(
-            "a lease margin of {:?} is too long for a lease of {:?}: a renewal that failed once could not be made up for; less than a third is expected",
-            settings.lease_margin, settings.lease
-        ));
-    }
-    if settings.upkeep_interval.is_zero() || settings.rescan.is_zero() {
-        return bad("the upkeep interval and the rescan interval must be longer than nothing".to_owned());
-    }
-    let dir = settings.plugins_dir.clone();
-    match std::fs::read_dir(&dir) {
-        Ok(_) => Ok(()),
-        Err(why) => Err(StartError::Folder { dir, why }),
-    }
-}
-
-fn enqueued(inserted: Inserted) -> Enqueued {
-    match inserted {
-        Inserted::Added { id, .. } => Enqueued::Added(id),
-        Inserted::Known { id } => Enqueued::Known(id),
-        Inserted::Discarded { holders } => Enqueued::Discarded { holders },
-    }
-}
-
-/// Forgets what is old once at the start, then keeps to the intervals.
-async fn keeping_up(shared: Shared, upkeep: Upkeep, stopping: CancellationToken) {
-    // What failed was told, and is tried again in the next round.
-    let _ = stopping.run_until_cancelled(upkeep::run_once(&shared, Some(upkeep.keep_finished))).await;
-    upkeep::tick(shared, upkeep, stopping).await;
-}
-
-/// A loop that panics leaves a host that is no longer whole: that must be heard.
-async fn watched(doing: &'static str, running: impl Future<Output = ()> + Send, tell: Tell) {
-    if let Err(panic) = AssertUnwindSafe(running).catch_unwind().await {
-        tell(&Notice::HostFault { doing, why: format!("{}; this host must be started again", said(&*panic)) });
     }
 }

@@ -18,13 +18,17 @@ mod upkeep;
 mod roster;
 mod limits;
 mod waiting;
+mod answer;
+mod start;
 mod host;
 
+pub use answer::{AskError, Durable, EnqueueError, Enqueued, Vitals};
 pub use broadcast::{Batch, BatchJob, Broadcast, BroadcastError, Replies};
 pub use catalog::{Catalog, Loaded, Refused};
 pub use follow::Followed;
-pub use host::{AskError, Durable, EnqueueError, Enqueued, Host, Parts, Settings, StartError, Vitals};
+pub use host::Host;
 pub use limits::{GroupLimits, LimitError};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
 pub use request::{BadRequest, Rejected, Request};
+pub use start::{Parts, Settings, StartError};
 pub use waiting::{JobView, WhyWaiting};
