@@ -26,9 +26,11 @@ use crate::store::{
 
 mod file;
 mod rows;
+mod lanes;
+mod claims;
 mod read;
-mod running;
 mod ledger;
+mod takeover;
 mod insert;
 mod record;
 mod claim;
@@ -39,6 +41,7 @@ mod writer;
 mod tests;
 
 use checkpoint::Checkpoints;
+use claims::Unwritten;
 use file::DatabaseFile;
 use ledger::Ledger;
 use readers::Readers;
@@ -51,6 +54,8 @@ pub struct SqliteStore {
     ids: Mutex<JobIds>,
     nudge: watch::Sender<u64>,
     roster: Roster,
+    /// Jobs that run though their rows do not say so yet.
+    unwritten: Arc<Mutex<Unwritten>>,
     /// Declared before the writer, and so dropped first: the last one to close the file tidies up its log.
     readers: Readers,
     writer: Writer,
@@ -76,7 +81,7 @@ impl SqliteStore {
         let copier = file::copier(path).map_err(unusable)?;
         let checkpoints = Checkpoints::start(path, &mut conn, copier).map_err(unusable)?;
         let ledger = Ledger::open(conn, clock.clone()).map_err(unusable)?;
-        let last = ledger.last_id().map_err(unusable)?;
+        let (last, unwritten) = (ledger.last_id().map_err(unusable)?, ledger.unwritten());
         let nudge = watch::Sender::new(0);
         let readers = Readers::of(file.path());
         let writer = Writer::start(file, ledger, checkpoints, nudge.clone()).map_err(|error| OpenError::MendFile {
@@ -88,6 +93,7 @@ impl SqliteStore {
             ids: Mutex::new(JobIds::after(last)),
             nudge,
             roster: Roster::default(),
+            unwritten,
             readers,
             writer,
         })
@@ -141,12 +147,13 @@ impl Store for SqliteStore {
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
-        let now = self.now();
-        self.readers.read(move |conn| read::job(conn, id, &declared, now)).await
+        let (now, unwritten) = (self.now(), self.unwritten.clone());
+        self.readers.read(move |conn| read::job(conn, &unwritten, id, &declared, now)).await
     }
 
     async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
-        self.readers.read(move |conn| read::jobs(conn, &wanted)).await
+        let unwritten = self.unwritten.clone();
+        self.readers.read(move |conn| read::jobs(conn, &unwritten, &wanted)).await
     }
 
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
@@ -166,8 +173,8 @@ impl Store for SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tally, StoreError> {
-        let now = self.now();
-        self.readers.read(move |conn| read::tally(conn, now)).await
+        let (now, unwritten) = (self.now(), self.unwritten.clone());
+        self.readers.read(move |conn| read::tally(conn, &unwritten, now)).await
     }
 
     async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {

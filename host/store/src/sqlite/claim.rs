@@ -1,6 +1,6 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -15,48 +15,54 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
+use super::claims;
+use super::lanes::{self, Hot, LaneNo};
 use super::ledger::Ledger;
-use super::rows::{RUNNING, batch, bytes, damaged, job_id, key_of, micros, moment, signed};
-use super::running::{Hot, LaneRow};
+use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, rank, signed};
 use crate::store::{Claim, Claimed};
 
 impl Ledger {
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> rusqlite::Result<Claimed> {
         self.declare(&claim.declared);
         let limits = self.limits()?;
-        self.reopen_all_unless(&limits)?;
+        self.reopen_all_unless(&limits);
         self.promote(now)?;
-        // Before anything is leased: what is read later has it already.
-        self.running()?;
         let wake_at = self.next_due()?.map(|due| due.max(now));
 
-        let mut desk = Desk {
-            ledger: self,
-            claim,
-            limits: &limits,
-            now,
-            lanes: Vec::new(),
-            places: HashMap::new(),
-            heads: HashMap::new(),
-            leased: Vec::new(),
-        };
+        let number = self.last_claim + 1;
+        let mut desk =
+            Desk { ledger: self, claim, number, limits: &limits, now, heads: HashMap::new(), leased: Vec::new() };
         let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
-        Ok(Claimed { leased: desk.leased, wake_at: if admitted.cut { Some(now) } else { wake_at } })
+        let Desk { heads, leased, .. } = desk;
+        for (line, heads) in heads {
+            self.take_out(line, &heads)?;
+        }
+        if !leased.is_empty() {
+            self.last_claim = number;
+            let mut write = self.conn.prepare_cached(
+                "INSERT INTO claims (id, node, claimed_at, lease_until, jobs) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            let jobs = claims::column(leased.iter().map(|leased| &leased.lease));
+            write.execute(params![number, signed(claim.node.0), micros(now), micros(now + claim.lease), jobs])?;
+        }
+        Ok(Claimed { leased, wake_at: if admitted.cut { Some(now) } else { wake_at } })
     }
 
     /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
     fn promote(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare_cached(
-            "SELECT id, grp, key, task, priority FROM jobs WHERE state = 0 AND due <= ?1 ORDER BY due, id LIMIT ?2",
+            "SELECT id, grp, key, task, priority, due FROM jobs WHERE state = 0 AND due <= ?1 ORDER BY due, id LIMIT ?2",
         )?;
         let found = find.query_map(params![micros(now), bounds::PROMOTE_BATCH], |row| {
-            Ok((row.get(0)?, LaneRow { group: row.get(1)?, key: row.get(2)? }, row.get(3)?, row.get(4)?))
+            Ok(((row.get(0)?, row.get(5)?), (row.get(1)?, row.get::<_, String>(2)?), (row.get(3)?, row.get(4)?)))
         })?;
-        let due: Vec<(i64, LaneRow, i64, i32)> = found.collect::<rusqlite::Result<_>>()?;
+        let due: Vec<((i64, i64), (i64, String), (i64, i32))> = found.collect::<rusqlite::Result<_>>()?;
         drop(find);
-        for (id, lane, task, priority) in due {
-            let line = self.join_line(&lane, task, priority)?;
-            self.conn.prepare_cached("UPDATE jobs SET state = 1, line = ?2 WHERE id = ?1")?.execute([id, line])?;
+        for ((id, due), (group, key), (task, priority)) in due {
+            let lane = Lane { group: self.names.group(&self.conn, group)?, key: key_of(&key)? };
+            let lane = self.lanes.enter(&lane);
+            self.add_ready((lane, task, priority), due, id)?;
+            self.conn.prepare_cached("UPDATE jobs SET state = 1 WHERE id = ?1")?.execute([id])?;
         }
         Ok(())
     }
@@ -66,30 +72,51 @@ impl Ledger {
         let mut rows = next.query([])?;
         rows.next()?.map(|row| moment(row, "due")).transpose()
     }
+
+    /// The leased jobs of a line are its first ones, and ready no more.
+    fn take_out(&mut self, (lane, task): (LaneNo, i64), heads: &Heads) -> rusqlite::Result<()> {
+        let (Some(line), Some(last)) = (self.lanes.line(lane, task), heads.leased()) else { return Ok(()) };
+        let last = params![line.number, rank(last.priority), micros(last.due), signed(last.id.number())];
+        let mut take = if heads.taken == 1 {
+            self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND rank = ?2 AND due = ?3 AND id = ?4")?
+        } else {
+            self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND (rank, due, id) <= (?2, ?3, ?4)")?
+        };
+        let gone = take.execute(last)?;
+        drop(take);
+        if gone != heads.taken {
+            return Err(damaged("a line", &format!("{}: {} leased of {gone}", line.number, heads.taken)));
+        }
+        self.shorten(lane, line, gone as u64)
+    }
 }
 
 /// One claim in progress.
 struct Desk<'l> {
     ledger: &'l mut Ledger,
     claim: &'l Claim,
+    /// Of the claim's row.
+    number: i64,
     limits: &'l Arc<LimitTable>,
     now: Timestamp,
-    /// Lane ids are places in this list.
-    lanes: Vec<Seat>,
-    places: HashMap<LaneRow, usize>,
-    /// Of each line that was looked into, the jobs that stand first and were not leased: never none, if there are any.
-    heads: HashMap<i64, VecDeque<Head>>,
+    /// Of each line that was looked into.
+    heads: HashMap<(LaneNo, i64), Heads>,
     leased: Vec<Leased>,
 }
 
-struct Seat {
-    row: LaneRow,
-    lane: Lane,
-    holders: u32,
-    /// The numbers of its lines of the claim's tasks.
-    lines: Vec<(TaskName, i64)>,
-    /// Lines that jobs were leased from, with the tops that they had.
-    touched: Vec<(i64, i32)>,
+/// The jobs that stand first in a line, as far as they were read.
+#[derive(Default)]
+struct Heads {
+    jobs: Vec<Head>,
+    /// How many of them are leased: they are the first.
+    taken: usize,
+}
+
+impl Heads {
+    /// The last one that was leased.
+    fn leased(&self) -> Option<Ready> {
+        self.jobs[..self.taken].last().map(|head| head.ready)
+    }
 }
 
 /// A ready job, with all that its lease takes.
@@ -103,57 +130,46 @@ struct Head {
     payload: Option<Arc<[u8]>>,
 }
 
-/// Payloads of at most this size are read with the jobs that stand first: to ask for each costs more.
-const SMALL_BYTES_MAX: i64 = 4096;
+/// Where lanes take turns, so many jobs of each are read at once, of those that may start.
+const READ_AHEAD: u32 = 16;
 
 impl Desk<'_> {
-    fn seat(&mut self, row: LaneRow) -> rusqlite::Result<usize> {
-        if let Some(place) = self.places.get(&row) {
-            return Ok(*place);
+    fn line(&self, no: LaneNo, line: lanes::Line, task: &TaskName) -> Line {
+        let lanes = &self.ledger.lanes;
+        Line {
+            lane_id: LaneId(u64::from(no.0)),
+            lane: lanes.lane(no).clone(),
+            task: task.clone(),
+            top: line.top,
+            turn: lanes.turn(no),
+            holders: lanes.holders(no).len() as u32,
         }
-        let lane = Lane { group: self.ledger.names.group(&self.ledger.conn, row.group)?, key: key_of(&row.key)? };
-        // What has no limit is not counted.
-        let holders = match self.limits.per_key(&lane) {
-            Some(_) => self.ledger.running()?.count(&row),
-            None => 0,
-        };
-        self.lanes.push(Seat { row: row.clone(), lane, holders, lines: Vec::new(), touched: Vec::new() });
-        self.places.insert(row, self.lanes.len() - 1);
-        Ok(self.lanes.len() - 1)
     }
 
-    fn line(&mut self, place: usize, task: TaskName, found: LineRow) -> Line {
-        let seat = &mut self.lanes[place];
-        if !seat.lines.iter().any(|(known, _)| *known == task) {
-            seat.lines.push((task.clone(), found.id));
+    /// What the ledger calls a line.
+    fn name(&mut self, lane: LaneId, task: &TaskName) -> rusqlite::Result<(LaneNo, i64)> {
+        Ok((LaneNo(lane.0 as u32), self.ledger.names.number(&self.ledger.conn, task.as_str())?))
+    }
+
+    /// Reads on in a line, behind what was read of it.
+    fn read(&mut self, name: (LaneNo, i64), most: usize) -> rusqlite::Result<()> {
+        let Some(line) = self.ledger.lanes.line(name.0, name.1) else { return Ok(()) };
+        let heads = self.heads.entry(name).or_default();
+        let mut find = self.ledger.conn.prepare_cached(
+            "SELECT ready.id, -rank, ready.due, bytes, attempt, failures, crashes, batch, topic, payload
+             FROM ready CROSS JOIN jobs ON jobs.id = ready.id
+             WHERE line = ?1 ORDER BY rank, ready.due, ready.id LIMIT ?2 OFFSET ?3",
+        )?;
+        for head in find.query_map(params![line.number, most as i64, heads.jobs.len() as i64], head)? {
+            heads.jobs.push(head?);
         }
-        let (lane_id, lane) = (LaneId(place as u64), seat.lane.clone());
-        Line { lane_id, lane, task, top: found.top, turn: found.turn as u64, holders: seat.holders }
+        Ok(())
     }
 
     fn payload(&self, job: i64) -> rusqlite::Result<Arc<[u8]>> {
         let mut read = self.ledger.conn.prepare_cached("SELECT payload FROM payloads WHERE job = ?1")?;
         let payload = read.query_row([job], |row| Ok(bytes(row.get_ref(0)?))).optional()?;
         Ok(payload.flatten().unwrap_or_default())
-    }
-
-    /// The number of a line that this claim has seen.
-    fn number(&self, lane: LaneId, task: &TaskName) -> rusqlite::Result<i64> {
-        let lines = &self.lanes[lane.0 as usize].lines;
-        let found = lines.iter().find(|(known, _)| known == task);
-        found.map(|(_, id)| *id).ok_or_else(|| damaged("a line of a task", task.as_str()))
-    }
-}
-
-struct LineRow {
-    id: i64,
-    top: i32,
-    turn: i64,
-}
-
-impl LineRow {
-    fn of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
-        Ok(LineRow { id: row.get(0)?, top: row.get(1)?, turn: row.get(2)? })
     }
 }
 
@@ -163,116 +179,82 @@ impl Waiting for Desk<'_> {
     fn lines(&mut self, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Line>> {
         // A task that no job was ever enqueued for has no number.
         let Some(number) = self.ledger.names.find(&self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
-        let mut find = self.ledger.conn.prepare_cached(
-            "SELECT id, top, turn, grp, key FROM lines WHERE open = 1 AND task = ?1 ORDER BY top DESC, turn LIMIT ?2",
-        )?;
-        let found = find.query_map(params![number, most], |row| {
-            Ok((LaneRow { group: row.get(3)?, key: row.get(4)? }, LineRow::of(row)?))
-        })?;
-        let found: Vec<(LaneRow, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
-        drop(find);
-        let lines = found.into_iter().map(|(row, line)| {
-            let place = self.seat(row)?;
-            Ok(self.line(place, task.clone(), line))
-        });
-        lines.collect()
+        let lanes = self.ledger.lanes.open_lines(number, most as usize);
+        let line = |no| self.ledger.lanes.line(no, number).map(|line| self.line(no, line, task));
+        Ok(lanes.filter_map(line).collect())
     }
 
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> rusqlite::Result<Vec<Line>> {
-        if tasks.len() < 2 {
+        let no = LaneNo(lane.0 as u32);
+        let lines = self.ledger.lanes.lines(no);
+        if lines.len() < 2 {
             return Ok(Vec::new());
         }
-        let place = lane.0 as usize;
-        let row = &self.lanes[place].row;
-        let mut find = self
-            .ledger
-            .conn
-            .prepare_cached("SELECT id, top, turn, task FROM lines WHERE grp = ?1 AND key = ?2 AND open = 1")?;
-        let found = find.query_map(params![row.group, row.key], |row| Ok((row.get(3)?, LineRow::of(row)?)))?;
-        let found: Vec<(i64, LineRow)> = found.collect::<rusqlite::Result<_>>()?;
-        drop(find);
-        let mut lines = Vec::new();
-        for (number, line) in found {
-            let other = self.ledger.names.task(&self.ledger.conn, number)?;
+        let mut siblings = Vec::new();
+        for line in lines.to_vec() {
+            let other = self.ledger.names.task(&self.ledger.conn, line.task)?;
             if other != *task && tasks.contains(&other) {
-                lines.push(self.line(place, other, line));
+                siblings.push(self.line(no, line, &other));
             }
         }
-        Ok(lines)
+        Ok(siblings)
     }
 
     fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
-        let line = self.number(lane, task)?;
-        // One more than asked for: whether there is one decides what becomes of the line.
-        let mut find = self.ledger.conn.prepare_cached(
-            "SELECT id, priority, due, bytes, attempt, failures, crashes, batch, topic,
-                    (SELECT payload FROM payloads WHERE job = jobs.id AND jobs.bytes <= ?3)
-             FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC, due, id LIMIT ?2",
-        )?;
-        let found = find.query_map(params![line, i64::from(most) + 1, SMALL_BYTES_MAX], head)?;
-        let heads: VecDeque<Head> = found.collect::<rusqlite::Result<_>>()?;
-        let first = heads.iter().take(most as usize).map(|head| head.ready).collect();
-        self.heads.insert(line, heads);
-        Ok(first)
+        let name = self.name(lane, task)?;
+        let heads = self.heads.entry(name).or_default();
+        let known = heads.jobs.len() - heads.taken;
+        if known < most as usize {
+            // One at a time is asked for where lanes take turns; what a lane has room for is read at once.
+            let lanes = &self.ledger.lanes;
+            let room = self.limits.per_key(lanes.lane(name.0)).unwrap_or(u32::MAX);
+            let more = room.saturating_sub(lanes.holders(name.0).len() as u32).clamp(1, READ_AHEAD);
+            self.read(name, (most as usize - known).max(more as usize))?;
+        }
+        let heads = self.heads.entry(name).or_default();
+        Ok(heads.jobs[heads.taken..].iter().take(most as usize).map(|head| head.ready).collect())
     }
 
     fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
-        let Some(number) = self.ledger.names.find(&self.ledger.conn, group.as_str())? else { return Ok(0) };
         let most = self.limits.of(group).total.unwrap_or(u32::MAX);
-        let mut count = self
-            .ledger
-            .conn
-            .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND grp = ?1 LIMIT ?2)")?;
-        count.query_row(params![number, most], |row| row.get(0))
+        let lanes = &self.ledger.lanes;
+        let of_group = lanes.all_running().filter(|(_, hot)| lanes.lane(hot.lane).group == *group);
+        Ok(of_group.take(most as usize).count() as u32)
     }
 
     fn next_turn(&mut self) -> rusqlite::Result<u64> {
-        Ok(self.ledger.next_turn() as u64)
+        Ok(self.ledger.lanes.next_turn())
     }
 
     fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
-        let id = signed(ready.id.number());
-        let number = self.number(line.lane_id, &line.task)?;
-        let heads = self.heads.entry(number).or_default();
-        let head = heads.iter().position(|head| head.ready.id == ready.id).and_then(|place| heads.remove(place));
-        let Some(Head { attempt, failures, crashes, batch, payload, .. }) = head else {
+        let (lane, task) = self.name(line.lane_id, &line.task)?;
+        let heads = self.heads.entry((lane, task)).or_default();
+        let Some(head) = heads.jobs.get_mut(heads.taken).filter(|head| head.ready.id == ready.id) else {
             return Err(damaged("a job at the head of its line", &ready.id.to_string()));
         };
+        heads.taken += 1;
+        let Head { attempt, failures, crashes, .. } = *head;
+        let (batch, payload) = (head.batch.take(), head.payload.take());
         let payload = match payload {
             Some(payload) => payload,
-            None => self.payload(id)?,
+            None => self.payload(signed(ready.id.number()))?,
         };
         let state = State::Waiting { due: ready.due };
         let before = Standing { state, attempt, failures, crashes, cancel_asked: false };
         let until = self.now + self.claim.lease;
         let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
-        let after = before
+        let standing = before
             .after(&Event::Claimed { lease }, self.now)
             .map_err(|refusal| damaged("a ready job", &format!("{}: {refusal}", ready.id)))?;
-        let mut write = self.ledger.conn.prepare_cached(
-            "UPDATE jobs SET state = 2, attempt = ?2, cancel_asked = ?3, node = ?4, lease_until = ?5, started_at = ?6
-             WHERE id = ?1",
-        )?;
-        let node = signed(lease.node.0);
-        write.execute(params![id, after.attempt, after.cancel_asked, node, micros(until), micros(self.now)])?;
-        drop(write);
-
-        let seat = &mut self.lanes[line.lane_id.0 as usize];
-        let task = self.ledger.names.number(&self.ledger.conn, line.task.as_str())?;
-        let (line_number, lane, priority) = (Some(number), seat.row.clone(), ready.priority);
-        self.ledger
-            .running()?
-            .put(ready.id, Hot { standing: after, state: RUNNING, lane, task, line: line_number, priority });
-        if !seat.touched.contains(&(number, line.top)) {
-            seat.touched.push((number, line.top));
-        }
+        let (priority, started_at, claim) = (ready.priority, self.now, Some(self.number));
+        self.ledger.lanes.change_job(ready.id, Some(Hot { standing, lane, task, priority, started_at, claim }));
         self.leased.push(Leased {
             lease,
             task: line.task.clone(),
             lane: line.lane.clone(),
             payload,
             batch,
-            failures: before.failures,
+            failures,
             due: ready.due,
             claimed_at: self.now,
         });
@@ -280,20 +262,8 @@ impl Waiting for Desk<'_> {
     }
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
-        let seat = &self.lanes[lane.0 as usize];
-        let mut is_gone = false;
-        for (line, top) in &seat.touched {
-            let first = self.heads.get(line).and_then(VecDeque::front).map(|head| head.ready.priority);
-            if first != Some(*top) {
-                self.ledger.set_top(*line, first)?;
-            }
-            is_gone = first.is_none() && self.ledger.is_one_line(&seat.row);
-        }
-        // It has a seat because one of its lines was seen.
-        match seat.lines.first() {
-            Some((_, line)) if !is_gone => self.ledger.leave_lane(&seat.row, *line, turn, open),
-            _ => Ok(()),
-        }
+        self.ledger.lanes.leave(LaneNo(lane.0 as u32), turn, open);
+        Ok(())
     }
 }
 
@@ -301,12 +271,13 @@ fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
     let size: i64 = row.get(3)?;
     let due = Timestamp::from_micros(row.get::<_, i64>(2)? as u64);
     let ready = Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due, bytes: size as u64 };
+    let payload = bytes(row.get_ref(9)?);
     Ok(Head {
         ready,
         attempt: row.get(4)?,
         failures: row.get(5)?,
         crashes: row.get(6)?,
         batch: if row.get_ref(7)? == ValueRef::Null { None } else { batch(row)? },
-        payload: if size > SMALL_BYTES_MAX { None } else { Some(bytes(row.get_ref(9)?).unwrap_or_default()) },
+        payload: if size == 0 { payload.or_else(|| Some(Arc::default())) } else { payload },
     })
 }

@@ -7,16 +7,18 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
+use super::lanes::LaneNo;
 use super::ledger::Ledger;
-use super::rows::{READY, job_id, micros, signed, state_number};
-use super::running::LaneRow;
+use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, state_number};
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::store::Inserted;
 
 impl Ledger {
     pub(super) fn insert(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let task = self.names.number(&self.conn, new.task.as_str())?;
-        let lane = self.lane_row(&new.lane)?;
+        let group = self.names.number(&self.conn, new.lane.group.as_str())?;
+        let lane = self.lanes.enter(&new.lane);
+        let row = (group, key_text(&new.lane));
         if let Some(token) = &new.token {
             let mut find = self.conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = ?2")?;
             let known: Option<i64> = find.query_row(params![token.as_str(), task], |row| row.get(0)).optional()?;
@@ -30,12 +32,12 @@ impl Ledger {
                 return Ok(Inserted::Known { id: new.id });
             }
             let per_key = self.limits()?.per_key(&new.lane);
-            match resolve(new.on_conflict, self.crowd(&lane, per_key.unwrap_or(0))?, per_key) {
+            match resolve(new.on_conflict, self.crowd(lane, row, per_key.unwrap_or(0))?, per_key) {
                 Verdict::Take => {}
-                Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(&lane)? }),
+                Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(lane, row)? }),
                 Verdict::TakeInstead { ask } => {
-                    replaced = self.waiting(&lane)?;
-                    cancel_asked = self.staying(&lane, ask)?;
+                    replaced = self.waiting(lane, row)?;
+                    cancel_asked = self.staying(lane, ask);
                 }
             }
         }
@@ -49,10 +51,9 @@ impl Ledger {
         let due = new.due.unwrap_or(now);
         let state = state_number(&Standing::new(due).state, now);
         let id = signed(new.id.number());
-        let line = if state == READY { Some(self.join_line(&lane, task, new.priority)?) } else { None };
+        let small = new.payload.len() <= SMALL_BYTES_MAX;
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO jobs (id, state, grp, key, task, line, priority, due, enqueued_at, token, batch, topic,
-                 bytes)
+            "INSERT INTO jobs (id, state, grp, key, task, priority, due, enqueued_at, token, batch, topic, bytes, payload)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING",
         )?;
         let token = new.token.as_ref().map(|token| token.as_str());
@@ -60,15 +61,17 @@ impl Ledger {
         let topic = new.batch.as_ref().map(|batch| batch.topic.as_str());
         let (due, now) = (micros(due), micros(now));
         let (priority, bytes) = (new.priority, new.payload.len() as i64);
-        let row = params![id, state, lane.group, lane.key, task, line, priority, due, now, token, batch, topic, bytes];
+        let payload = (small && !new.payload.is_empty()).then_some(&*new.payload);
+        let key = key_text(&new.lane);
+        let row = params![id, state, group, key, task, priority, due, now, token, batch, topic, bytes, payload];
         if insert.execute(row)? == 0 {
-            // The line may have been made for nobody.
-            drop(insert);
-            line.map_or(Ok(()), |line| self.settle_line(line))?;
             return Ok(Inserted::Known { id: new.id });
         }
         drop(insert);
-        if !new.payload.is_empty() {
+        if state == READY {
+            self.add_ready((lane, task, priority), due, id)?;
+        }
+        if !small {
             let mut keep = self.conn.prepare_cached("INSERT INTO payloads (job, payload) VALUES (?1, ?2)")?;
             keep.execute(params![id, &*new.payload])?;
         }
@@ -79,54 +82,56 @@ impl Ledger {
         self.conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?.exists([signed(id.number())])
     }
 
-    fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> rusqlite::Result<Crowd> {
-        let running: (u32, u32) = self
-            .conn
-            .prepare_cached(
-                "SELECT count(*), coalesce(sum(cancel_asked), 0) FROM jobs WHERE state = 2 AND grp = ?1 AND key = ?2",
-            )?
-            .query_row(params![lane.group, lane.key], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let waiting = self
-            .conn
-            .prepare_cached(
-                "SELECT (SELECT count(*) FROM (SELECT 1 FROM lines CROSS JOIN jobs ON state = 1 AND line = lines.id
-                                              WHERE lines.grp = ?1 AND lines.key = ?2 LIMIT ?3))
-                      + (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 0 AND grp = ?1 AND key = ?2 LIMIT ?3))",
-            )?
-            .query_row(params![lane.group, lane.key, most_waiting], |row| row.get(0))?;
-        Ok(Crowd { running: running.0, leaving: running.1, waiting })
+    fn crowd(&self, lane: LaneNo, row: (i64, &str), most_waiting: u32) -> rusqlite::Result<Crowd> {
+        let holders = self.lanes.holders(lane);
+        let leaving = holders.iter().filter(|id| !self.stays(**id)).count();
+        let ready: u64 = self.lanes.lines(lane).iter().map(|line| line.count).sum();
+        let mut delayed = self.conn.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 0 AND grp = ?1 AND key = ?2 LIMIT ?3)",
+        )?;
+        let delayed: u32 = delayed.query_row(params![row.0, row.1, most_waiting], |row| row.get(0))?;
+        let waiting = u32::try_from(ready).unwrap_or(u32::MAX).saturating_add(delayed);
+        Ok(Crowd { running: holders.len() as u32, leaving: leaving as u32, waiting })
+    }
+
+    /// Whether nobody asked the running job to end yet.
+    fn stays(&self, id: JobId) -> bool {
+        self.lanes.running(id).is_some_and(|hot| !hot.standing.cancel_asked)
     }
 
     /// Running jobs that nobody asked to end yet, the oldest first.
-    fn staying(&self, lane: &LaneRow, most: u32) -> rusqlite::Result<Vec<JobId>> {
-        let mut find = self.conn.prepare_cached(
-            "SELECT id FROM jobs WHERE state = 2 AND grp = ?1 AND key = ?2 AND cancel_asked = 0 ORDER BY id LIMIT ?3",
-        )?;
-        let found = find.query_map(params![lane.group, lane.key, most], |row| job_id(row.get(0)?))?;
-        found.collect()
+    fn staying(&self, lane: LaneNo, most: u32) -> Vec<JobId> {
+        let mut staying: Vec<JobId> = self.lanes.holders(lane).iter().copied().filter(|id| self.stays(*id)).collect();
+        staying.sort_unstable();
+        staying.truncate(most as usize);
+        staying
     }
 
     /// Waiting jobs, due or not, by id.
-    fn waiting(&self, lane: &LaneRow) -> rusqlite::Result<Vec<JobId>> {
-        let mut find = self.conn.prepare_cached(
-            "SELECT jobs.id AS id FROM lines CROSS JOIN jobs ON state = 1 AND line = lines.id
-             WHERE lines.grp = ?1 AND lines.key = ?2
-             UNION ALL SELECT id FROM jobs WHERE state = 0 AND grp = ?1 AND key = ?2 ORDER BY id",
-        )?;
-        let found = find.query_map(params![lane.group, lane.key], |row| job_id(row.get(0)?))?;
-        found.collect()
+    fn waiting(&self, lane: LaneNo, row: (i64, &str)) -> rusqlite::Result<Vec<JobId>> {
+        let mut ids = Vec::new();
+        for line in self.lanes.lines(lane) {
+            let mut find = self.conn.prepare_cached("SELECT id FROM ready WHERE line = ?1")?;
+            for id in find.query_map([line.number], |row| job_id(row.get(0)?))? {
+                ids.push(id?);
+            }
+        }
+        let mut find = self.conn.prepare_cached("SELECT id FROM jobs WHERE state = 0 AND grp = ?1 AND key = ?2")?;
+        for id in find.query_map(params![row.0, row.1], |row| job_id(row.get(0)?))? {
+            ids.push(id?);
+        }
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Who keeps a new job out: the running ones, then the waiting ones.
-    fn slot_holders(&self, lane: &LaneRow) -> rusqlite::Result<Vec<JobId>> {
-        let mut find = self
-            .conn
-            .prepare_cached("SELECT id FROM jobs WHERE state = 2 AND grp = ?1 AND key = ?2 ORDER BY id LIMIT ?3")?;
-        let found = find.query_map(params![lane.group, lane.key, HOLDERS_NAMED as i64], |row| job_id(row.get(0)?))?;
-        let mut holders = found.collect::<rusqlite::Result<Vec<JobId>>>()?;
+    fn slot_holders(&self, lane: LaneNo, row: (i64, &str)) -> rusqlite::Result<Vec<JobId>> {
+        let mut holders = self.lanes.holders(lane).to_vec();
+        holders.sort_unstable();
         if holders.len() < HOLDERS_NAMED {
-            holders.extend(self.waiting(lane)?.into_iter().take(HOLDERS_NAMED - holders.len()));
+            holders.extend(self.waiting(lane, row)?);
         }
+        holders.truncate(HOLDERS_NAMED);
         Ok(holders)
     }
 }

@@ -1,33 +1,29 @@
 //! Ledger: the writing side of the database. Belongs to the writer's thread; every method runs inside its transaction.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::admission::has_room;
 use wharf_core::ids::JobId;
+use wharf_core::job::Standing;
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
+use super::claims::{self, Unwritten};
+use super::lanes::{LaneNo, Lanes, Line};
 use super::read;
-use super::rows::{Names, key_text, micros, signed};
-use super::running::{LaneRow, Running};
+use super::rows::{Names, key_of, micros, rank, signed, standing};
 use crate::clock::Clock;
 
 pub(super) struct Ledger {
     pub(super) conn: Connection,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) names: Names,
-    /// The tasks that ever had a line in a group since the file was opened, or had one then. Where it is one, a lane of
-    /// the group is one line, and need not be looked up by its key.
-    tasks_of: HashMap<i64, HashSet<i64>>,
-    /// `None` when it has to be read again.
-    running: Option<Running>,
-    /// The line that was joined last, as it stands. Who comes in a batch often joins the same.
-    joined: Option<Joined>,
-    /// The last turn that was given out.
-    turn: i64,
+    pub(super) lanes: Lanes,
+    pub(super) last_claim: i64,
+    /// For the readers: jobs that run though their rows do not say so yet.
+    unwritten: Arc<Mutex<Unwritten>>,
     /// What manifests and settings said at the last insert or claim.
     declared: Arc<LimitTable>,
     /// The same with the overrides on top; `None` when those have to be read again.
@@ -36,12 +32,16 @@ pub(super) struct Ledger {
     closed_by: Option<Arc<LimitTable>>,
 }
 
-/// A line of a lane.
-struct Joined {
-    lane: LaneRow,
-    task: i64,
-    line: i64,
-    top: i32,
+/// A job as its row says, without what is large.
+pub(super) struct Known {
+    pub(super) standing: Standing,
+    /// As it is written: a delayed job that is due stays delayed until a claim makes it ready.
+    pub(super) state: i64,
+    pub(super) lane: LaneNo,
+    pub(super) task: i64,
+    pub(super) priority: i32,
+    pub(super) due: i64,
+    pub(super) started_at: Option<i64>,
 }
 
 impl Ledger {
@@ -49,27 +49,28 @@ impl Ledger {
     pub(super) fn open(conn: Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<Ledger> {
         let now = micros(clock.now());
         conn.execute("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", [now])?;
-        let turn = conn.query_row("SELECT coalesce(max(turn), 0) FROM lines", [], |row| row.get(0))?;
-        let mut tasks_of: HashMap<i64, HashSet<i64>> = HashMap::new();
-        let mut find = conn.prepare("SELECT DISTINCT grp, task FROM lines")?;
-        for pair in find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
-            let (group, task) = pair?;
-            tasks_of.entry(group).or_default().insert(task);
-        }
-        drop(find);
-        let names = Names::default();
-        Ok(Ledger {
+        conn.execute("UPDATE claims SET lease_until = ?1 WHERE lease_until > ?1", [now])?;
+        let last_claim = conn.query_row("SELECT coalesce(max(id), 0) FROM claims", [], |row| row.get(0))?;
+        let mut ledger = Ledger {
             conn,
             clock,
-            names,
-            tasks_of,
-            running: None,
-            joined: None,
-            turn,
+            names: Names::default(),
+            lanes: Lanes::default(),
+            last_claim,
+            unwritten: Arc::default(),
             declared: Arc::default(),
             in_force: None,
             closed_by: None,
-        })
+        };
+        ledger.read_waiting()?;
+        ledger.read_running()?;
+        ledger.read_claims()?;
+        ledger.committed();
+        Ok(ledger)
+    }
+
+    pub(super) fn unwritten(&self) -> Arc<Mutex<Unwritten>> {
+        self.unwritten.clone()
     }
 
     /// The highest id that a job of this store has or had.
@@ -86,11 +87,39 @@ impl Ledger {
         self.clock.now()
     }
 
+    /// The last of each transaction.
+    pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
+        for (goes, comes) in self.lanes.turns_to_keep() {
+            if let Some(line) = goes {
+                self.conn.prepare_cached("DELETE FROM turns WHERE line = ?1")?.execute([line])?;
+            }
+            if let Some((line, turn)) = comes {
+                let mut keep = self.conn.prepare_cached("INSERT OR REPLACE INTO turns (line, turn) VALUES (?1, ?2)")?;
+                keep.execute([line, signed(turn)])?;
+            }
+        }
+        for claim in self.lanes.claims_over() {
+            self.conn.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute([claim])?;
+        }
+        Ok(())
+    }
+
+    /// The transaction is durable, and nobody was told yet.
+    pub(super) fn committed(&mut self) {
+        let changed = self.lanes.committed();
+        if changed.is_empty() {
+            return;
+        }
+        let mut unwritten = claims::look(&self.unwritten);
+        for id in changed {
+            unwritten.show(id, self.lanes.running(id).map(|hot| (hot, self.lanes.lane(hot.lane))));
+        }
+    }
+
     /// What was remembered of a transaction that is undone is not true.
     pub(super) fn doubt(&mut self) {
+        self.lanes.undone();
         self.names = Names::default();
-        self.running = None;
-        self.joined = None;
         self.in_force = None;
         self.closed_by = None;
     }
@@ -129,146 +158,84 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn next_turn(&mut self) -> i64 {
-        self.turn += 1;
-        self.turn
+    /// What the job's row says.
+    pub(super) fn known(&mut self, id: JobId) -> rusqlite::Result<Option<Known>> {
+        let mut read = self.conn.prepare_cached(
+            "SELECT state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, priority,
+                    started_at
+             FROM jobs WHERE id = ?1",
+        )?;
+        let mut rows = read.query([signed(id.number())])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let lane = Lane { group: self.names.group(&self.conn, row.get(8)?)?, key: key_of(row.get_ref(9)?.as_str()?)? };
+        Ok(Some(Known {
+            standing: standing(id, row, 0)?,
+            state: row.get(0)?,
+            lane: self.lanes.enter(&lane),
+            task: row.get(10)?,
+            priority: row.get(11)?,
+            due: row.get(1)?,
+            started_at: row.get(12)?,
+        }))
     }
 
-    pub(super) fn lane_row(&mut self, lane: &Lane) -> rusqlite::Result<LaneRow> {
-        let group = self.names.number(&self.conn, lane.group.as_str())?;
-        Ok(LaneRow { group, key: key_text(lane).to_owned() })
-    }
-
-    /// The line of a job that becomes ready: it is there now, and its top is no lower than the job's priority.
-    /// A lane joins at the back of the ring; a line joins its lane as that stands.
-    pub(super) fn join_line(&mut self, lane: &LaneRow, task: i64, priority: i32) -> rusqlite::Result<i64> {
-        if let Some(joined) = &self.joined
-            && joined.lane == *lane
-            && joined.task == task
-            && joined.top >= priority
-        {
-            return Ok(joined.line);
-        }
-        let known: Option<(i64, i32)> = self
-            .conn
-            .prepare_cached("SELECT id, top FROM lines WHERE grp = ?1 AND key = ?2 AND task = ?3")?
-            .query_row(params![lane.group, lane.key, task], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        match known {
-            Some((line, top)) => {
-                if top < priority {
-                    self.conn
-                        .prepare_cached("UPDATE lines SET top = ?2 WHERE id = ?1")?
-                        .execute(params![line, priority])?;
-                }
-                self.joined = Some(Joined { lane: lane.clone(), task, line, top: top.max(priority) });
-                Ok(line)
-            }
-            None => {
-                let turn = self.next_turn();
-                self.tasks_of.entry(lane.group).or_default().insert(task);
-                let mut join = self.conn.prepare_cached(
-                    "INSERT INTO lines (grp, key, task, top, turn, open) VALUES (?1, ?2, ?3, ?4,
-                         coalesce((SELECT turn FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1), ?5),
-                         coalesce((SELECT open FROM lines WHERE grp = ?1 AND key = ?2 LIMIT 1), 1))",
-                )?;
-                join.execute(params![lane.group, lane.key, task, priority, turn])?;
-                let line = self.conn.last_insert_rowid();
-                self.joined = Some(Joined { lane: lane.clone(), task, line, top: priority });
-                Ok(line)
-            }
-        }
-    }
-
-    /// Jobs of this line are ready no more: its top is that of the first one left, or it goes.
-    pub(super) fn settle_line(&mut self, line: i64) -> rusqlite::Result<()> {
-        let first: Option<i32> = self
-            .conn
-            .prepare_cached("SELECT priority FROM jobs WHERE state = 1 AND line = ?1 ORDER BY priority DESC LIMIT 1")?
-            .query_row([line], |row| row.get(0))
-            .optional()?;
-        self.set_top(line, first)
-    }
-
-    /// The first job left of a line has this priority; where none is left, the line goes.
-    pub(super) fn set_top(&mut self, line: i64, top: Option<i32>) -> rusqlite::Result<()> {
-        self.joined = None;
-        match top {
-            Some(top) => {
-                let mut lower = self.conn.prepare_cached("UPDATE lines SET top = ?2 WHERE id = ?1 AND top <> ?2")?;
-                lower.execute(params![line, top])?;
-            }
-            None => _ = self.conn.prepare_cached("DELETE FROM lines WHERE id = ?1")?.execute([line])?,
-        }
+    /// A job became ready.
+    pub(super) fn add_ready(
+        &mut self,
+        (lane, task, priority): (LaneNo, i64, i32),
+        due: i64,
+        id: i64,
+    ) -> rusqlite::Result<()> {
+        let line = self.lanes.add(lane, task, priority);
+        let mut add = self.conn.prepare_cached("INSERT INTO ready (line, rank, due, id) VALUES (?1, ?2, ?3, ?4)")?;
+        add.execute([line, rank(priority), due, id])?;
         Ok(())
     }
 
-    pub(super) fn running(&mut self) -> rusqlite::Result<&mut Running> {
-        if self.running.is_none() {
-            self.running = Some(Running::read(&self.conn)?);
+    /// A job that was ready ended without being claimed.
+    pub(super) fn remove_ready(
+        &mut self,
+        (lane, task, priority): (LaneNo, i64, i32),
+        due: i64,
+        id: i64,
+    ) -> rusqlite::Result<()> {
+        let Some(line) = self.lanes.line(lane, task) else { return Ok(()) };
+        let mut remove =
+            self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND rank = ?2 AND due = ?3 AND id = ?4")?;
+        let gone = remove.execute([line.number, rank(priority), due, id])?;
+        drop(remove);
+        self.shorten(lane, line, gone as u64)
+    }
+
+    /// So many jobs of a line are ready no more: its top is that of the first one left, or it goes.
+    pub(super) fn shorten(&mut self, lane: LaneNo, line: Line, by: u64) -> rusqlite::Result<()> {
+        let count = line.count.saturating_sub(by);
+        let mut top = line.top;
+        if count > 0 && line.low < line.top {
+            let mut first = self.conn.prepare_cached("SELECT rank FROM ready WHERE line = ?1 ORDER BY rank LIMIT 1")?;
+            let first: Option<i64> = first.query_row([line.number], |row| row.get(0)).optional()?;
+            top = first.map_or(top, |rank| -rank as i32);
         }
-        Ok(self.running.as_mut().expect("read above"))
+        self.lanes.change_line(lane, line.task, Some(Line { count, top, ..line }));
+        Ok(())
     }
 
     /// Where lanes were closed by other limits than these, all are open again; those that are full will be closed anew.
-    pub(super) fn reopen_all_unless(&mut self, limits: &Arc<LimitTable>) -> rusqlite::Result<()> {
-        if self.closed_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, limits) || **by == **limits) {
-            return Ok(());
+    pub(super) fn reopen_all_unless(&mut self, limits: &Arc<LimitTable>) {
+        if !self.closed_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, limits) || **by == **limits) {
+            self.lanes.open_all();
+            self.closed_by = Some(limits.clone());
         }
-        self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE open = 0")?.execute([])?;
-        self.closed_by = Some(limits.clone());
-        Ok(())
     }
 
     /// An attempt of this lane ended, which may be closed: if it has room now, it is open again.
     /// Judged by the limits that closed it, since others reopen every lane at the next claim.
-    /// `line` is where the job once waited: most likely a line of the lane still, and found faster than by the key.
-    pub(super) fn reopen_lane(&mut self, row: &LaneRow, line: Option<i64>) -> rusqlite::Result<()> {
-        let Some(limits) = self.closed_by.clone() else { return Ok(()) };
-        let group = self.names.group(&self.conn, row.group)?;
-        // Only the limit of its key closes a lane.
-        let Some(limit) = limits.per_key(&Lane { group, key: super::rows::key_of(&row.key)? }) else { return Ok(()) };
-        if !has_room(self.running()?.count(row), Some(limit)) {
-            return Ok(());
-        }
-        self.running()?.open(row);
-        if self.is_one_line(row)
-            && let Some(line) = line
+    pub(super) fn reopen_lane(&mut self, lane: LaneNo) {
+        if let Some(limits) = &self.closed_by
+            && !self.lanes.is_open(lane)
+            && has_room(self.lanes.holders(lane).len() as u32, limits.per_key(self.lanes.lane(lane)))
         {
-            // The number may have passed to another lane, or the line be gone.
-            let mut open =
-                self.conn.prepare_cached("UPDATE lines SET open = 1 WHERE id = ?1 AND grp = ?2 AND key = ?3")?;
-            if open.execute(params![line, row.group, row.key])? > 0 {
-                return Ok(());
-            }
+            self.lanes.open(lane);
         }
-        let mut open =
-            self.conn.prepare_cached("UPDATE OR FAIL lines SET open = 1 WHERE grp = ?1 AND key = ?2 AND open = 0")?;
-        open.execute(params![row.group, row.key])?;
-        Ok(())
-    }
-
-    /// Whether the lane cannot have more than one line.
-    pub(super) fn is_one_line(&self, lane: &LaneRow) -> bool {
-        self.tasks_of.get(&lane.group).is_some_and(|tasks| tasks.len() == 1)
-    }
-
-    /// How the lane is left by a claim, which knows it by one of its lines.
-    /// `OR FAIL` here and above: where an error undoes the transaction anyway, SQLite need not keep a copy of each page
-    /// to undo the one statement.
-    pub(super) fn leave_lane(&mut self, lane: &LaneRow, line: i64, turn: u64, open: bool) -> rusqlite::Result<()> {
-        if !open {
-            self.running()?.close(lane);
-        }
-        if self.is_one_line(lane) {
-            let mut leave = self.conn.prepare_cached("UPDATE lines SET turn = ?2, open = ?3 WHERE id = ?1")?;
-            leave.execute(params![line, signed(turn), open])?;
-            return Ok(());
-        }
-        let mut leave = self.conn.prepare_cached(
-            "UPDATE OR FAIL lines SET turn = ?3, open = ?4 WHERE grp = ?1 AND key = ?2 AND (turn <> ?3 OR open <> ?4)",
-        )?;
-        leave.execute(params![lane.group, lane.key, signed(turn), open])?;
-        Ok(())
     }
 }

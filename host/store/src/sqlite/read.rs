@@ -1,14 +1,19 @@
 //! The reading side: each question sees one moment of the database, and never stands in the writer's way.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::{Numbered, State, StateName};
+use wharf_core::job::{Job, Numbered, Standing, State, StateName};
+use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
-use super::rows::{self, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
+use super::claims::{self, Claimed, Unwritten};
+use super::rows::{self, Names, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
 use crate::page::one_page;
 use crate::store::{Page, Seen, Tally, Wanted};
 use crate::why::{Holders, why};
@@ -24,18 +29,22 @@ const JOB_NAMES: &str =
 
 pub(super) fn job(
     conn: &Connection,
+    unwritten: &Mutex<Unwritten>,
     id: JobId,
     declared: &LimitTable,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Seen>> {
+    // Before the moment that is read: a row that has caught up meanwhile shows it.
+    let ahead = claims::look(unwritten).get(id);
     let moment = conn.unchecked_transaction()?;
     let number = signed(id.number());
     let sql = format!(
-        "SELECT {JOB_COLUMNS}, {}, payload, output FROM jobs {JOB_NAMES}
+        "SELECT {JOB_COLUMNS}, {}, coalesce(jobs.payload, payloads.payload) AS payload, output FROM jobs {JOB_NAMES}
          LEFT JOIN payloads ON payloads.job = jobs.id WHERE jobs.id = ?1",
         rows::STANDING
     );
-    let Some(job) = moment.prepare_cached(&sql)?.query_row([number], rows::job).optional()? else { return Ok(None) };
+    let job = moment.prepare_cached(&sql)?.query_row([number], rows::job).optional()?;
+    let Some(job) = job.map(|job| overlaid(job, ahead.as_ref())) else { return Ok(None) };
     let entries: i64 = moment
         .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?
         .query_row([number], |row| row.get(0))?;
@@ -43,26 +52,71 @@ pub(super) fn job(
         State::Waiting { due } => {
             let table = declared.with_overrides(overrides(&moment)?);
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
-            let (group, key) = (job.lane.group.as_str(), Some(key_text(&job.lane)));
-            Some(why(due, now, limits, holders(&moment, group, key)?, holders(&moment, group, None)?))
+            // Without a limit nobody holds a job up.
+            let (mut of_lane, mut of_group) = Default::default();
+            if limits.per_key.is_some() || limits.total.is_some() {
+                let ahead = ahead_of_rows(&moment, claims::look(unwritten).of_group(&job.lane.group))?;
+                of_lane = holders(&moment, &ahead, &job.lane.group, Some(&job.lane))?;
+                of_group = holders(&moment, &ahead, &job.lane.group, None)?;
+            }
+            Some(why(due, now, limits, of_lane, of_group))
         }
         _ => None,
     };
     Ok(Some(Seen { job, why, entries: entries as u64 }))
 }
 
-/// The running jobs of a lane, or without a key those of the whole group.
-fn holders(conn: &Connection, group: &str, key: Option<&str>) -> rusqlite::Result<Holders> {
-    let mut find = conn.prepare_cached(
-        "SELECT id, started_at FROM jobs INDEXED BY jobs_running
-         WHERE state = 2 AND grp = (SELECT id FROM names WHERE text = ?1) AND (?2 IS NULL OR key = ?2) ORDER BY id",
-    )?;
-    let found = find.query_map(params![group, key], |row| Ok((job_id(row.get(0)?)?, moment(row, "started_at")?)))?;
-    found.collect()
+/// The job as it stands, where its row is behind.
+fn overlaid(job: Job, ahead: Option<&Claimed>) -> Job {
+    let Some(claimed) = ahead.filter(|claimed| claimed.is_ahead_of(&job.standing)) else { return job };
+    let state = State::Running { lease: claimed.lease };
+    let standing = Standing { state, attempt: claimed.lease.attempt, ..job.standing };
+    Job { standing, started_at: Some(claimed.started_at), ..job }
 }
 
-pub(super) fn jobs(conn: &Connection, wanted: &Wanted) -> rusqlite::Result<Page> {
+/// Those whose rows are behind, at the moment that is read.
+fn ahead_of_rows(conn: &Connection, mut claimed: Vec<Claimed>) -> rusqlite::Result<HashMap<JobId, Claimed>> {
+    let mut ahead = HashMap::new();
+    claimed.sort_unstable_by_key(|claimed| claimed.lease.job);
+    for claimed in claimed {
+        let id = claimed.lease.job;
+        let mut read = conn.prepare_cached(
+            "SELECT state, due, attempt, failures, crashes, cancel_asked, node, lease_until FROM jobs WHERE id = ?1",
+        )?;
+        let row = read.query_row([signed(id.number())], |row| rows::standing(id, row, 0)).optional()?;
+        if row.is_some_and(|row| claimed.is_ahead_of(&row)) {
+            ahead.insert(id, claimed);
+        }
+    }
+    Ok(ahead)
+}
+
+/// The running jobs of a lane, or of the whole group.
+fn holders(
+    conn: &Connection,
+    ahead: &HashMap<JobId, Claimed>,
+    group: &Group,
+    lane: Option<&Lane>,
+) -> rusqlite::Result<Holders> {
+    let mut find = conn.prepare_cached(
+        "SELECT id, started_at FROM jobs INDEXED BY jobs_running
+         WHERE state = 2 AND grp = (SELECT id FROM names WHERE text = ?1) AND (?2 IS NULL OR key = ?2)",
+    )?;
+    let key = lane.map(key_text);
+    let found =
+        find.query_map(params![group.as_str(), key], |row| Ok((job_id(row.get(0)?)?, moment(row, "started_at")?)))?;
+    let mut all = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    let here = ahead.values().filter(|claimed| lane.is_none_or(|lane| claimed.lane == *lane));
+    all.extend(here.map(|claimed| (claimed.lease.job, claimed.started_at)));
+    all.sort_unstable_by_key(|(id, _)| *id);
+    Ok(all.into_iter().collect())
+}
+
+pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wanted) -> rusqlite::Result<Page> {
+    let claimed = claims::look(unwritten).all();
     let moment = conn.unchecked_transaction()?;
+    let ahead = ahead_of_rows(&moment, claimed)?;
+    let ids = || Value::from(json_list(ahead.keys().map(|id| id.number())));
     let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
     let (mut table, mut tests, mut values) = ("jobs", Vec::new(), Vec::<Value>::new());
     if let Some(before) = wanted.before {
@@ -72,13 +126,18 @@ pub(super) fn jobs(conn: &Connection, wanted: &Wanted) -> rusqlite::Result<Page>
     match wanted.state {
         None => {}
         Some(StateName::Waiting) if few_wait(&moment)? => tests.push(
-            "jobs.id IN (SELECT id FROM jobs INDEXED BY jobs_ready WHERE state = 1
-                 UNION ALL SELECT id FROM jobs INDEXED BY jobs_delayed WHERE state = 0)",
+            "jobs.id IN (SELECT id FROM ready UNION ALL SELECT id FROM jobs INDEXED BY jobs_delayed WHERE state = 0)",
         ),
-        Some(StateName::Waiting) => tests.push("state IN (0, 1)"),
+        Some(StateName::Waiting) => {
+            tests.push("state IN (0, 1) AND jobs.id NOT IN (SELECT value FROM json_each(?))");
+            values.push(ids());
+        }
         Some(StateName::Running) => {
-            table = "jobs INDEXED BY jobs_running";
-            tests.push("state = 2");
+            tests.push(
+                "jobs.id IN (SELECT id FROM jobs INDEXED BY jobs_running WHERE state = 2
+                     UNION ALL SELECT value FROM json_each(?))",
+            );
+            values.push(ids());
         }
         Some(StateName::Succeeded) => tests.push("state = 3"),
         Some(StateName::Failed) => {
@@ -111,7 +170,13 @@ pub(super) fn jobs(conn: &Connection, wanted: &Wanted) -> rusqlite::Result<Page>
     );
     let mut find = moment.prepare_cached(&sql)?;
     let found = find.query_map(params_from_iter(values), rows::job)?;
-    let mut jobs = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    let jobs = found.map(|job| {
+        job.map(|job| {
+            let ahead = ahead.get(&job.id);
+            overlaid(job, ahead)
+        })
+    });
+    let mut jobs = jobs.collect::<rusqlite::Result<Vec<_>>>()?;
     let more = jobs.len() > most;
     jobs.truncate(most);
     Ok(Page { jobs, more })
@@ -119,7 +184,7 @@ pub(super) fn jobs(conn: &Connection, wanted: &Wanted) -> rusqlite::Result<Page>
 
 fn few_wait(conn: &Connection) -> rusqlite::Result<bool> {
     let mut count = conn.prepare_cached(
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 1 LIMIT ?1))
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM ready LIMIT ?1))
               + (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_delayed WHERE state = 0 LIMIT ?1))",
     )?;
     Ok(count.query_row([WAITING_SORTED_MAX], |row| row.get::<_, i64>(0))? < WAITING_SORTED_MAX)
@@ -147,36 +212,55 @@ pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {
 }
 
 /// Counts the jobs that wait and run, each from its own index; what is finished costs nothing.
-pub(super) fn tally(conn: &Connection, now: Timestamp) -> rusqlite::Result<Tally> {
+pub(super) fn tally(conn: &Connection, unwritten: &Mutex<Unwritten>, now: Timestamp) -> rusqlite::Result<Tally> {
+    let claimed = claims::look(unwritten).all();
     let moment = conn.unchecked_transaction()?;
+    let mut tasks: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, u64> = BTreeMap::new();
+    for claimed in ahead_of_rows(&moment, claimed)?.into_values() {
+        tasks.entry(claimed.task).or_default().1 += 1;
+        *groups.entry(claimed.lane.group).or_default() += 1;
+    }
     let mut by_task = moment.prepare_cached(
-        "SELECT text, sum(waiting), sum(running) FROM (
-             SELECT lines.task AS task, count(*) AS waiting, 0 AS running FROM lines
-                 CROSS JOIN jobs ON jobs.state = 1 AND jobs.line = lines.id GROUP BY lines.task
-             UNION ALL SELECT task, count(*), 0 FROM jobs INDEXED BY jobs_delayed_lane WHERE state = 0 GROUP BY task
-             UNION ALL SELECT task, 0, count(*) FROM jobs INDEXED BY jobs_running WHERE state = 2 GROUP BY task
-         ) JOIN names ON names.id = task GROUP BY text ORDER BY text",
+        "SELECT jobs.task, waiting, 0 FROM (SELECT count(*) AS waiting, max(id) AS one FROM ready GROUP BY line)
+             JOIN jobs ON jobs.id = one
+         UNION ALL SELECT task, count(*), 0 FROM jobs INDEXED BY jobs_delayed_lane WHERE state = 0 GROUP BY task
+         UNION ALL SELECT task, 0, count(*) FROM jobs INDEXED BY jobs_running WHERE state = 2 GROUP BY task",
     )?;
-    let tasks = by_task.query_map([], |row| {
-        let task: TaskName = parse("a task", &row.get::<_, String>(0)?)?;
-        Ok((task, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))
-    })?;
-    let tasks = tasks.collect::<rusqlite::Result<_>>()?;
+    let counts = by_task.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+    for count in counts {
+        let (task, waiting, running): (i64, i64, i64) = count?;
+        let of_task = tasks.entry(task).or_default();
+        of_task.0 += waiting as u64;
+        of_task.1 += running as u64;
+    }
     let mut by_group = moment.prepare_cached(
-        "SELECT text, count(*) FROM jobs INDEXED BY jobs_running JOIN names ON names.id = grp
-         WHERE state = 2 GROUP BY text ORDER BY text",
+        "SELECT text, count(*) FROM jobs INDEXED BY jobs_running JOIN names ON names.id = grp WHERE state = 2 GROUP BY text",
     )?;
-    let groups = by_group.query_map([], |row| {
-        let group: Group = parse("a group", &row.get::<_, String>(0)?)?;
-        Ok((group, row.get::<_, i64>(1)? as u64))
-    })?;
-    let groups = groups.collect::<rusqlite::Result<_>>()?;
+    for count in by_group.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))? {
+        let (group, running) = count?;
+        *groups.entry(parse("a group", &group)?).or_default() += running as u64;
+    }
     let oldest: Option<i64> = moment
         .prepare_cached(
             "SELECT min(due) FROM (
-                 SELECT min(due) AS due FROM jobs INDEXED BY jobs_ready WHERE state = 1
+                 SELECT min(due) AS due FROM ready
                  UNION ALL SELECT min(due) FROM jobs INDEXED BY jobs_delayed WHERE state = 0 AND due <= ?1)",
         )?
         .query_row([micros(now)], |row| row.get(0))?;
-    Ok(Tally { tasks, oldest_due: oldest.map(|due| Timestamp::from_micros(due as u64)), groups })
+    let mut named = Names::default();
+    let tasks = tasks.into_iter().map(|(task, (waiting, running))| Ok((named.task(&moment, task)?, waiting, running)));
+    let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;
+    tasks.sort_unstable();
+    Ok(Tally {
+        tasks,
+        oldest_due: oldest.map(|due| Timestamp::from_micros(due as u64)),
+        groups: groups.into_iter().collect(),
+    })
+}
+
+/// For `json_each`: a list of numbers, of any length, as one value.
+fn json_list(numbers: impl Iterator<Item = u64>) -> String {
+    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    format!("[{}]", numbers.join(","))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, Standing, State};
 use wharf_core::lease::Lease;
@@ -10,9 +10,9 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::{Bill, Report};
 use wharf_core::time::Timestamp;
 
-use super::ledger::Ledger;
-use super::rows::{self, READY, RUNNING, job_id, micros, signed, state_number};
-use super::running::Hot;
+use super::lanes::Hot;
+use super::ledger::{Known, Ledger};
+use super::rows::{self, READY, RUNNING, micros, signed, state_number};
 use crate::change::change;
 use crate::store::{Recorded, Renewed};
 
@@ -24,39 +24,37 @@ impl Ledger {
         event: &Event,
         now: Timestamp,
     ) -> rusqlite::Result<Result<Recorded, Refusal>> {
-        let Some(hot) = self.hot(id)? else { return Ok(Err(Refusal::Unknown)) };
-        let change = match change(&hot.standing, event, now) {
+        let running = self.lanes.running(id).cloned();
+        let known = match &running {
+            Some(hot) => Known {
+                standing: hot.standing,
+                state: RUNNING,
+                lane: hot.lane,
+                task: hot.task,
+                priority: hot.priority,
+                due: 0,
+                started_at: Some(micros(hot.started_at)),
+            },
+            None => match self.known(id)? {
+                Some(known) => known,
+                None => return Ok(Err(Refusal::Unknown)),
+            },
+        };
+        let change = match change(&known.standing, event, now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let after = change.standing;
-        let state = state_number(&after.state, now);
-        let joins = state == READY && hot.state != READY;
-        let line = if joins { Some(self.join_line(&hot.lane, hot.task, hot.priority)?) } else { None };
-        if after != hot.standing {
-            let due = match after.state {
-                State::Waiting { due } => Some(micros(due)),
-                _ => None,
-            };
-            let mut write = self.conn.prepare_cached(
-                "UPDATE jobs SET state = ?2, due = coalesce(?3, due), failures = ?4, crashes = ?5, cancel_asked = ?6,
-                     finished_at = ?7, line = ?8 WHERE id = ?1",
-            )?;
-            let finished_at = change.finished_at.map(micros);
-            let number = signed(id.number());
-            let (crashes, asked) = (after.crashes, after.cancel_asked);
-            write.execute(params![number, state, due, after.failures, crashes, asked, finished_at, line])?;
-        }
-        if state == RUNNING && after != hot.standing {
-            self.running()?.put(id, Hot { standing: after, ..hot.clone() });
-        }
-        if let Some(line) = hot.line.filter(|_| hot.state == READY) {
-            self.settle_line(line)?;
+        if let Some(hot) = running.filter(|_| !change.attempt_ended) {
+            if after != known.standing {
+                self.write_running(id, Hot { standing: after, ..hot })?;
+            }
+        } else if after != known.standing {
+            self.write_standing(id, &known, &after, change.finished_at, now)?;
         }
         if change.attempt_ended {
-            if self.running()?.remove(id) {
-                self.reopen_lane(&hot.lane, line.or(hot.line))?;
-            }
+            self.lanes.change_job(id, None);
+            self.reopen_lane(known.lane);
             let output = match event {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
                 _ => None,
@@ -79,15 +77,60 @@ impl Ledger {
         Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
     }
 
-    fn hot(&mut self, id: JobId) -> rusqlite::Result<Option<Hot>> {
-        if let Some(hot) = self.running()?.get(id) {
-            return Ok(Some(hot.clone()));
+    /// Where a job stands that runs no more, or never did; with its place among the ready ones.
+    fn write_standing(
+        &mut self,
+        id: JobId,
+        before: &Known,
+        after: &Standing,
+        finished_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let number = signed(id.number());
+        let state = state_number(&after.state, now);
+        let due = match after.state {
+            State::Waiting { due } => Some(micros(due)),
+            _ => None,
+        };
+        let place = (before.lane, before.task, before.priority);
+        match (before.state == READY, state == READY, due) {
+            (true, false, _) => self.remove_ready(place, before.due, number)?,
+            (false, true, Some(due)) => self.add_ready(place, due, number)?,
+            _ => {}
         }
-        let mut read = self.conn.prepare_cached(
-            "SELECT state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line, priority
-             FROM jobs WHERE id = ?1",
+        let mut write = self.conn.prepare_cached(
+            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6,
+                 cancel_asked = ?7, started_at = ?8, finished_at = ?9 WHERE id = ?1",
         )?;
-        read.query_row([signed(id.number())], |row| Hot::of(id, row, 0)).optional()
+        let Standing { attempt, failures, crashes, cancel_asked, .. } = *after;
+        let (started_at, finished_at) = (before.started_at, finished_at.map(micros));
+        write.execute(params![
+            number,
+            state,
+            due,
+            attempt,
+            failures,
+            crashes,
+            cancel_asked,
+            started_at,
+            finished_at
+        ])?;
+        Ok(())
+    }
+
+    /// A job that runs: from here on its own row says so.
+    fn write_running(&mut self, id: JobId, hot: Hot) -> rusqlite::Result<()> {
+        let Some(lease) = hot.lease() else { return Ok(()) };
+        let mut write = self.conn.prepare_cached(
+            "UPDATE jobs SET state = 2, attempt = ?2, cancel_asked = ?3, node = ?4, lease_until = ?5, started_at = ?6
+             WHERE id = ?1",
+        )?;
+        let (number, node) = (signed(id.number()), signed(lease.node.0));
+        let (asked, until, at) = (hot.standing.cancel_asked, micros(lease.until), micros(hot.started_at));
+        write.execute(params![number, lease.attempt, asked, node, until, at])?;
+        drop(write);
+        self.lanes.change_job(id, Some(Hot { claim: None, ..hot }));
+        Ok(())
     }
 
     /// What an ended attempt leaves: its bill, its result, and its report if it did not return.
@@ -141,17 +184,13 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn renew(&mut self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
-        let Some(hot) = self.hot(asked.job)? else { return Ok(Renewed::Lost(*asked)) };
-        let standing = hot.standing;
-        match standing.state {
+    fn renew(&mut self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
+        let Some(hot) = self.lanes.running(asked.job).cloned() else { return Ok(Renewed::Lost(*asked)) };
+        match hot.standing.state {
             State::Running { lease } if lease.attempt == asked.attempt => {
-                let mut renew = self.conn.prepare_cached("UPDATE jobs SET lease_until = ?2 WHERE id = ?1")?;
-                renew.execute(params![signed(asked.job.number()), micros(until)])?;
-                drop(renew);
                 let lease = Lease { until, ..lease };
-                let standing = Standing { state: State::Running { lease }, ..standing };
-                self.running()?.put(asked.job, Hot { standing, ..hot });
+                let standing = Standing { state: State::Running { lease }, ..hot.standing };
+                self.write_running(asked.job, Hot { standing, ..hot })?;
                 Ok(if standing.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
             }
             _ => Ok(Renewed::Lost(*asked)),
@@ -163,20 +202,17 @@ impl Ledger {
         leases.iter().map(|lease| self.renew(lease, until)).collect()
     }
 
-    /// Looks at all running jobs: they are few, and an index of ends of leases would cost every claim and renewal.
+    /// Looks at all running jobs: they are few.
     pub(super) fn reclaim(&mut self, most: u32) -> rusqlite::Result<Vec<JobId>> {
         let now = self.now();
-        let mut find = self.conn.prepare_cached(
-            "SELECT id, attempt FROM jobs INDEXED BY jobs_running WHERE state = 2 AND lease_until <= ?1
-             ORDER BY lease_until, id LIMIT ?2",
-        )?;
-        let found = find.query_map(params![micros(now), most], |row| Ok((job_id(row.get(0)?)?, row.get(1)?)))?;
-        let over: Vec<(JobId, u32)> = found.collect::<rusqlite::Result<_>>()?;
-        drop(find);
+        let leases = self.lanes.all_running().filter_map(|(_, hot)| hot.lease());
+        let mut over: Vec<Lease> = leases.filter(|lease| lease.until <= now).collect();
+        over.sort_unstable_by_key(|lease| (lease.until, lease.job));
+        over.truncate(most as usize);
         let mut freed = Vec::new();
-        for (id, attempt) in over {
-            if self.apply(id, &Event::LeaseExpired { attempt }, now)?.is_ok() {
-                freed.push(id);
+        for Lease { job, attempt, .. } in over {
+            if self.apply(job, &Event::LeaseExpired { attempt }, now)?.is_ok() {
+                freed.push(job);
             }
         }
         Ok(freed)

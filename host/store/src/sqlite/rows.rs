@@ -43,6 +43,14 @@ pub(super) fn micros(at: Timestamp) -> i64 {
     i64::try_from(at.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Payloads of at most this size lie in the job's own row; others beside it, so that a change of state does not rewrite them.
+pub(super) const SMALL_BYTES_MAX: usize = 1024;
+
+/// How `ready` sorts by priority: the highest first.
+pub(super) const fn rank(priority: i32) -> i64 {
+    -(priority as i64)
+}
+
 fn length(length: Duration) -> i64 {
     i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
 }

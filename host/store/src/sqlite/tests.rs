@@ -42,7 +42,7 @@ fn claim(free: u32) -> Claim {
 /// The statements of the writing side, as they stand in its files.
 fn statements() -> Vec<&'static str> {
     let files = [
-        include_str!("running.rs"),
+        include_str!("takeover.rs"),
         include_str!("ledger.rs"),
         include_str!("insert.rs"),
         include_str!("record.rs"),
@@ -59,15 +59,16 @@ fn statements() -> Vec<&'static str> {
 fn no_statement_of_the_writer_scans() {
     /// Each with what bounds it.
     const MAY_SCAN: &[(&str, &str)] = &[
-        ("UPDATE lines SET open = 1 WHERE open = 0", "only when limits change"),
-        ("SELECT coalesce(max(turn), 0) FROM lines", "only when the file is opened"),
-        ("SELECT DISTINCT grp, task FROM lines", "only when the file is opened"),
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
+        ("SELECT coalesce(max(id), 0) FROM claims", "only when the file is opened"),
+        ("SELECT coalesce(max(turn), 0) FROM turns", "only when the file is opened"),
+        ("SELECT line, jobs.task, waiting, first, last", "only when the file is opened"),
+        ("SELECT id, node, claimed_at, lease_until, jobs FROM claims", "only when the file is opened"),
+        ("UPDATE claims SET lease_until = ?1", "only when the file is opened"),
         ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
-        ("SELECT id, attempt FROM jobs INDEXED BY jobs_running", "the running jobs"),
         (
-            "SELECT id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line,",
-            "the running jobs, after an undone transaction",
+            "SELECT id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, priority,",
+            "the running jobs, at opening",
         ),
         ("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1", "the first row of an index in that order"),
     ];

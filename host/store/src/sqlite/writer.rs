@@ -154,10 +154,13 @@ fn commit(ledger: &mut Ledger, group: &mut [Box<dyn Operation>]) -> rusqlite::Re
         for operation in &mut *group {
             operation.run(ledger)?;
         }
+        ledger.settle()?;
         ledger.conn.execute_batch("COMMIT")
     };
     let done = run();
-    if done.is_err() {
+    if done.is_ok() {
+        ledger.committed();
+    } else {
         // After some failures SQLite has undone the transaction by itself, and there is nothing left to roll back.
         if !ledger.conn.is_autocommit() {
             _ = ledger.conn.execute_batch("ROLLBACK");
