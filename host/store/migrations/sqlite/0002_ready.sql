@@ -29,5 +29,30 @@ CREATE TABLE claims (
 DROP TABLE lines;
 DROP INDEX jobs_ready;
 ALTER TABLE jobs DROP COLUMN line;
--- Small payloads; others stand in `payloads`.
+-- Payloads and results that are small lie in the job's row; others in tables of their own, so that a change of state never
+-- rewrites them.
 ALTER TABLE jobs ADD COLUMN payload BLOB;
+-- What the last attempt cost: lengths are microseconds.
+ALTER TABLE jobs ADD COLUMN queue_wait INTEGER;
+ALTER TABLE jobs ADD COLUMN guest INTEGER;
+ALTER TABLE jobs ADD COLUMN wall INTEGER;
+ALTER TABLE jobs ADD COLUMN memory_peak INTEGER;
+ALTER TABLE jobs ADD COLUMN bytes_in INTEGER;
+ALTER TABLE jobs ADD COLUMN bytes_out INTEGER;
+ALTER TABLE jobs ADD COLUMN output BLOB;
+UPDATE jobs SET queue_wait = ends.queue_wait, guest = ends.guest, wall = ends.wall, memory_peak = ends.memory_peak,
+        bytes_in = ends.bytes_in, bytes_out = ends.bytes_out
+    FROM ends WHERE ends.job = jobs.id;
+CREATE TABLE outputs (
+    job INTEGER PRIMARY KEY,
+    output BLOB NOT NULL
+);
+INSERT INTO outputs SELECT job, output FROM ends WHERE output IS NOT NULL;
+-- How the last unsuccessful attempt ended.
+CREATE TABLE reports (
+    job INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    report TEXT NOT NULL
+);
+INSERT INTO reports SELECT job, kind, report FROM ends WHERE kind IS NOT NULL;
+DROP TABLE ends;

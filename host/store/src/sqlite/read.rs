@@ -25,7 +25,7 @@ const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_n
     batch, topic, enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
 
 const JOB_NAMES: &str =
-    "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.grp LEFT JOIN ends ON ends.job = jobs.id";
+    "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.grp LEFT JOIN reports ON reports.job = jobs.id";
 
 pub(super) fn job(
     conn: &Connection,
@@ -39,8 +39,9 @@ pub(super) fn job(
     let moment = conn.unchecked_transaction()?;
     let number = signed(id.number());
     let sql = format!(
-        "SELECT {JOB_COLUMNS}, {}, coalesce(jobs.payload, payloads.payload) AS payload, output FROM jobs {JOB_NAMES}
-         LEFT JOIN payloads ON payloads.job = jobs.id WHERE jobs.id = ?1",
+        "SELECT {JOB_COLUMNS}, {}, coalesce(jobs.payload, payloads.payload) AS payload,
+             coalesce(jobs.output, outputs.output) AS output FROM jobs {JOB_NAMES}
+         LEFT JOIN payloads ON payloads.job = jobs.id LEFT JOIN outputs ON outputs.job = jobs.id WHERE jobs.id = ?1",
         rows::STANDING
     );
     let job = moment.prepare_cached(&sql)?.query_row([number], rows::job).optional()?;

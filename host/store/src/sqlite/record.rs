@@ -7,13 +7,13 @@ use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, Standing, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
-use wharf_core::outcome::{Bill, Report};
+use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
 use super::lanes::Hot;
 use super::ledger::{Known, Ledger};
-use super::rows::{self, READY, RUNNING, micros, signed, state_number};
-use crate::change::change;
+use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_number};
+use crate::change::{Change, change};
 use crate::store::{Recorded, Renewed};
 
 impl Ledger {
@@ -45,22 +45,23 @@ impl Ledger {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let after = change.standing;
-        if let Some(hot) = running.filter(|_| !change.attempt_ended) {
-            if after != known.standing {
-                self.write_running(id, Hot { standing: after, ..hot })?;
-            }
-        } else if after != known.standing {
-            self.write_standing(id, &known, &after, change.finished_at, now)?;
-        }
         if change.attempt_ended {
-            self.lanes.change_job(id, None);
-            self.reopen_lane(known.lane);
             let output = match event {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
                 _ => None,
             };
-            self.keep_end(id, change.report.as_ref(), change.bill.as_ref(), output)?;
-        } else if let Some(report) = &change.report {
+            self.change_place(id, &known, &after, now)?;
+            self.write_end(id, &known, &change, output, now)?;
+            self.lanes.change_job(id, None);
+            self.reopen_lane(known.lane);
+        } else if after == known.standing {
+        } else if let Some(hot) = running {
+            self.write_running(id, Hot { standing: after, ..hot })?;
+        } else {
+            self.change_place(id, &known, &after, now)?;
+            self.write_standing(id, &change, now)?;
+        }
+        if let Some(report) = &change.report {
             self.keep_report(id, report)?;
         }
 
@@ -77,33 +78,36 @@ impl Ledger {
         Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
     }
 
-    /// Where a job stands that runs no more, or never did; with its place among the ready ones.
-    fn write_standing(
+    /// A job's place among the ready ones: it leaves it, or is given one.
+    fn change_place(&mut self, id: JobId, before: &Known, after: &Standing, now: Timestamp) -> rusqlite::Result<()> {
+        let (number, place) = (signed(id.number()), (before.lane, before.task, before.priority));
+        match after.state {
+            State::Waiting { due } if due <= now && before.state != READY => self.add_ready(place, micros(due), number),
+            State::Waiting { .. } => Ok(()),
+            _ if before.state == READY => self.remove_ready(place, before.due, number),
+            _ => Ok(()),
+        }
+    }
+
+    /// An attempt ended: where its job stands, what the attempt cost, its result.
+    fn write_end(
         &mut self,
         id: JobId,
         before: &Known,
-        after: &Standing,
-        finished_at: Option<Timestamp>,
+        change: &Change,
+        output: Option<&[u8]>,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let number = signed(id.number());
-        let state = state_number(&after.state, now);
-        let due = match after.state {
-            State::Waiting { due } => Some(micros(due)),
-            _ => None,
-        };
-        let place = (before.lane, before.task, before.priority);
-        match (before.state == READY, state == READY, due) {
-            (true, false, _) => self.remove_ready(place, before.due, number)?,
-            (false, true, Some(due)) => self.add_ready(place, due, number)?,
-            _ => {}
-        }
         let mut write = self.conn.prepare_cached(
-            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6,
-                 cancel_asked = ?7, started_at = ?8, finished_at = ?9 WHERE id = ?1",
+            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6, cancel_asked = ?7,
+                 started_at = ?8, finished_at = ?9, queue_wait = ?10, guest = ?11, wall = ?12, memory_peak = ?13,
+                 bytes_in = ?14, bytes_out = ?15, output = ?16 WHERE id = ?1",
         )?;
-        let Standing { attempt, failures, crashes, cancel_asked, .. } = *after;
-        let (started_at, finished_at) = (before.started_at, finished_at.map(micros));
+        let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
+        let Standing { attempt, failures, crashes, cancel_asked, .. } = change.standing;
+        let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
+        let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = rows::bill_columns(change.bill.as_ref());
+        let small = output.filter(|output| output.len() <= SMALL_BYTES_MAX);
         write.execute(params![
             number,
             state,
@@ -113,8 +117,32 @@ impl Ledger {
             crashes,
             cancel_asked,
             started_at,
-            finished_at
+            finished_at,
+            queue_wait,
+            guest,
+            wall,
+            memory,
+            bytes_in,
+            bytes_out,
+            small
         ])?;
+        drop(write);
+        if let (Some(large), None) = (output, small) {
+            let mut keep = self.conn.prepare_cached("INSERT INTO outputs (job, output) VALUES (?1, ?2)")?;
+            keep.execute(params![number, large])?;
+        }
+        Ok(())
+    }
+
+    /// Where a job stands that somebody moved while no attempt ran.
+    fn write_standing(&mut self, id: JobId, change: &Change, now: Timestamp) -> rusqlite::Result<()> {
+        let mut write = self.conn.prepare_cached(
+            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), failures = ?4, crashes = ?5, finished_at = ?6
+             WHERE id = ?1",
+        )?;
+        let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
+        let Standing { failures, crashes, .. } = change.standing;
+        write.execute(params![number, state, due, failures, crashes, change.finished_at.map(micros)])?;
         Ok(())
     }
 
@@ -133,37 +161,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// What an ended attempt leaves: its bill, its result, and its report if it did not return.
-    fn keep_end(
-        &self,
-        id: JobId,
-        report: Option<&Report>,
-        bill: Option<&Bill>,
-        output: Option<&[u8]>,
-    ) -> rusqlite::Result<()> {
-        let mut keep = self.conn.prepare_cached(
-            "INSERT INTO ends (job, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-             ON CONFLICT (job) DO UPDATE SET
-                 kind = coalesce(excluded.kind, kind), report = coalesce(excluded.report, report),
-                 queue_wait = excluded.queue_wait, guest = excluded.guest, wall = excluded.wall,
-                 memory_peak = excluded.memory_peak, bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
-                 output = excluded.output",
-        )?;
-        let kind = report.map(|report| report.kind.as_str());
-        let text = report.map(|report| report.text.as_str());
-        let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = rows::bill_columns(bill);
-        let id = signed(id.number());
-        keep.execute(params![id, kind, text, queue_wait, guest, wall, memory, bytes_in, bytes_out, output])?;
-        Ok(())
-    }
-
-    /// What is left on a job that ended while no attempt ran.
+    /// How the last unsuccessful attempt ended, or what became of the job without one.
     fn keep_report(&self, id: JobId, report: &Report) -> rusqlite::Result<()> {
-        let mut keep = self.conn.prepare_cached(
-            "INSERT INTO ends (job, kind, report) VALUES (?1, ?2, ?3)
-             ON CONFLICT (job) DO UPDATE SET kind = excluded.kind, report = excluded.report",
-        )?;
+        let mut keep =
+            self.conn.prepare_cached("INSERT OR REPLACE INTO reports (job, kind, report) VALUES (?1, ?2, ?3)")?;
         keep.execute(params![signed(id.number()), report.kind.as_str(), report.text])?;
         Ok(())
     }
@@ -232,9 +233,19 @@ impl Ledger {
         for id in &old {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
-            self.conn.prepare_cached("DELETE FROM ends WHERE job = ?1")?.execute([id])?;
+            self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
+            self.conn.prepare_cached("DELETE FROM reports WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM entries WHERE job = ?1")?.execute([id])?;
         }
         Ok(old.len() as u32)
     }
+}
+
+/// The columns `state` and `due`; a job that waits for nothing keeps when it was due.
+fn state_columns(state: &State, now: Timestamp) -> (i64, Option<i64>) {
+    let due = match state {
+        State::Waiting { due } => Some(micros(*due)),
+        _ => None,
+    };
+    (state_number(state, now), due)
 }
