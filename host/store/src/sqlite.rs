@@ -26,6 +26,7 @@ use crate::store::{
 
 mod file;
 mod rows;
+mod room;
 mod lanes;
 mod claims;
 mod read;

@@ -40,6 +40,8 @@ ALTER TABLE jobs ADD COLUMN memory_peak INTEGER;
 ALTER TABLE jobs ADD COLUMN bytes_in INTEGER;
 ALTER TABLE jobs ADD COLUMN bytes_out INTEGER;
 ALTER TABLE jobs ADD COLUMN output BLOB;
+-- Room for what the end of an attempt adds to the row: one that keeps its size is overwritten where it lies.
+ALTER TABLE jobs ADD COLUMN room BLOB;
 UPDATE jobs SET queue_wait = ends.queue_wait, guest = ends.guest, wall = ends.wall, memory_peak = ends.memory_peak,
         bytes_in = ends.bytes_in, bytes_out = ends.bytes_out
     FROM ends WHERE ends.job = jobs.id;

@@ -34,9 +34,7 @@ impl Ledger {
             Desk { ledger: self, claim, number, limits: &limits, now, heads: HashMap::new(), leased: Vec::new() };
         let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
         let Desk { heads, leased, .. } = desk;
-        for (line, heads) in heads {
-            self.take_out(line, &heads)?;
-        }
+        self.take_out(heads)?;
         if !leased.is_empty() {
             self.last_claim = number;
             let mut write = self.conn.prepare_cached(
@@ -74,20 +72,46 @@ impl Ledger {
     }
 
     /// The leased jobs of a line are its first ones, and ready no more.
-    fn take_out(&mut self, (lane, task): (LaneNo, i64), heads: &Heads) -> rusqlite::Result<()> {
-        let (Some(line), Some(last)) = (self.lanes.line(lane, task), heads.leased()) else { return Ok(()) };
-        let last = params![line.number, rank(last.priority), micros(last.due), signed(last.id.number())];
-        let mut take = if heads.taken == 1 {
-            self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND rank = ?2 AND due = ?3 AND id = ?4")?
-        } else {
-            self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND (rank, due, id) <= (?2, ?3, ?4)")?
-        };
-        let gone = take.execute(last)?;
-        drop(take);
-        if gone != heads.taken {
-            return Err(damaged("a line", &format!("{}: {} leased of {gone}", line.number, heads.taken)));
+    fn take_out(&mut self, heads: HashMap<(LaneNo, i64), Heads>) -> rusqlite::Result<()> {
+        let mut whole: Vec<(lanes::Line, LaneNo)> = Vec::new();
+        for ((lane, task), heads) in heads {
+            let (Some(line), Some(last)) = (self.lanes.line(lane, task), heads.leased()) else { continue };
+            if heads.taken as u64 == line.count {
+                whole.push((line, lane));
+                continue;
+            }
+            let mut take =
+                self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND (rank, due, id) <= (?2, ?3, ?4)")?;
+            let last = params![line.number, rank(last.priority), micros(last.due), signed(last.id.number())];
+            gone(take.execute(last)?, heads.taken)?;
+            drop(take);
+            self.shorten(lane, line, heads.taken as u64)?;
         }
-        self.shorten(lane, line, gone as u64)
+        whole.sort_unstable_by_key(|(line, _)| line.number);
+        for run in runs(&whole, |(line, _)| line.number) {
+            let mut take = self.conn.prepare_cached("DELETE FROM ready WHERE line BETWEEN ?1 AND ?2")?;
+            let all: u64 = run.iter().map(|(line, _)| line.count).sum();
+            gone(take.execute([run[0].0.number, run[run.len() - 1].0.number])?, all as usize)?;
+            drop(take);
+            for (line, lane) in run {
+                self.shorten(*lane, *line, line.count)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lines that follow each other without a gap: what is asked of such can be asked of all at once, and lanes that come to be
+/// in one transaction have such.
+fn runs<T>(sorted: &[T], number: impl Fn(&T) -> i64) -> impl Iterator<Item = &[T]> {
+    sorted.chunk_by(move |one, next| number(one) + 1 == number(next))
+}
+
+fn gone(gone: usize, leased: usize) -> rusqlite::Result<()> {
+    if gone == leased {
+        Ok(())
+    } else {
+        Err(damaged("a line", &format!("{leased} of its jobs were leased, {gone} gone")))
     }
 }
 
@@ -166,6 +190,26 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// Reads the jobs of lines that have only one.
+    fn read_singles(&mut self, lanes: &[LaneNo], task: i64) -> rusqlite::Result<()> {
+        let line = |no: &LaneNo| self.ledger.lanes.line(*no, task).map(|line| (line, *no));
+        let is_single = |(line, no): &(lanes::Line, LaneNo)| line.count == 1 && !self.heads.contains_key(&(*no, task));
+        let mut singles: Vec<(lanes::Line, LaneNo)> = lanes.iter().filter_map(line).filter(is_single).collect();
+        singles.sort_unstable_by_key(|(line, _)| line.number);
+        for run in runs(&singles, |(line, _)| line.number) {
+            let mut find = self.ledger.conn.prepare_cached(
+                "SELECT ready.id, -rank, ready.due, bytes, attempt, failures, crashes, batch, topic, payload, line
+                 FROM ready CROSS JOIN jobs ON jobs.id = ready.id WHERE line BETWEEN ?1 AND ?2 ORDER BY line",
+            )?;
+            let (first, last) = (run[0].0.number, run[run.len() - 1].0.number);
+            for head in find.query_map([first, last], |row| Ok((row.get::<_, i64>(10)?, head(row)?)))? {
+                let (line, head) = head?;
+                self.heads.insert((run[(line - first) as usize].1, task), Heads { jobs: vec![head], taken: 0 });
+            }
+        }
+        Ok(())
+    }
+
     fn payload(&self, job: i64) -> rusqlite::Result<Arc<[u8]>> {
         let mut read = self.ledger.conn.prepare_cached("SELECT payload FROM payloads WHERE job = ?1")?;
         let payload = read.query_row([job], |row| Ok(bytes(row.get_ref(0)?))).optional()?;
@@ -179,9 +223,10 @@ impl Waiting for Desk<'_> {
     fn lines(&mut self, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Line>> {
         // A task that no job was ever enqueued for has no number.
         let Some(number) = self.ledger.names.find(&self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
-        let lanes = self.ledger.lanes.open_lines(number, most as usize);
+        let lanes: Vec<LaneNo> = self.ledger.lanes.open_lines(number, most as usize).collect();
+        self.read_singles(&lanes, number)?;
         let line = |no| self.ledger.lanes.line(no, number).map(|line| self.line(no, line, task));
-        Ok(lanes.filter_map(line).collect())
+        Ok(lanes.into_iter().filter_map(line).collect())
     }
 
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> rusqlite::Result<Vec<Line>> {

@@ -9,6 +9,7 @@ use wharf_core::time::Timestamp;
 
 use super::lanes::LaneNo;
 use super::ledger::Ledger;
+use super::room;
 use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, state_number};
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::store::Inserted;
@@ -53,8 +54,8 @@ impl Ledger {
         let id = signed(new.id.number());
         let small = new.payload.len() <= SMALL_BYTES_MAX;
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO jobs (id, state, grp, key, task, priority, due, enqueued_at, token, batch, topic, bytes, payload)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO jobs (id, state, grp, key, task, priority, due, enqueued_at, token, batch, topic, bytes, payload, room)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, zeroblob(?14)) ON CONFLICT (id) DO NOTHING",
         )?;
         let token = new.token.as_ref().map(|token| token.as_str());
         let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
@@ -63,7 +64,8 @@ impl Ledger {
         let (priority, bytes) = (new.priority, new.payload.len() as i64);
         let payload = (small && !new.payload.is_empty()).then_some(&*new.payload);
         let key = key_text(&new.lane);
-        let row = params![id, state, group, key, task, priority, due, now, token, batch, topic, bytes, payload];
+        let row =
+            params![id, state, group, key, task, priority, due, now, token, batch, topic, bytes, payload, room::ALL];
         if insert.execute(row)? == 0 {
             return Ok(Inserted::Known { id: new.id });
         }

@@ -12,6 +12,7 @@ use wharf_core::time::Timestamp;
 
 use super::lanes::Hot;
 use super::ledger::{Known, Ledger};
+use super::room;
 use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_number};
 use crate::change::{Change, change};
 use crate::store::{Recorded, Renewed};
@@ -101,13 +102,18 @@ impl Ledger {
         let mut write = self.conn.prepare_cached(
             "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6, cancel_asked = ?7,
                  started_at = ?8, finished_at = ?9, queue_wait = ?10, guest = ?11, wall = ?12, memory_peak = ?13,
-                 bytes_in = ?14, bytes_out = ?15, output = ?16 WHERE id = ?1",
+                 bytes_in = ?14, bytes_out = ?15, output = ?16, node = NULL, lease_until = NULL, room = zeroblob(?17)
+             WHERE id = ?1",
         )?;
         let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
         let Standing { attempt, failures, crashes, cancel_asked, .. } = change.standing;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
-        let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = rows::bill_columns(change.bill.as_ref());
+        let bill = rows::bill_columns(change.bill.as_ref());
         let small = output.filter(|output| output.len() <= SMALL_BYTES_MAX);
+        let added =
+            [Some(state), Some(attempt.into()), Some(failures.into()), Some(crashes.into()), started_at, finished_at];
+        let room = room::left(added.into_iter().chain(bill), small.unwrap_or_default());
+        let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = bill;
         write.execute(params![
             number,
             state,
@@ -124,7 +130,8 @@ impl Ledger {
             memory,
             bytes_in,
             bytes_out,
-            small
+            small,
+            room
         ])?;
         drop(write);
         if let (Some(large), None) = (output, small) {
