@@ -411,3 +411,6 @@ impl Lanes {
         before
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use wharf_core::job::StateName;
+use wharf_core::job::{NewJob, StateName};
 use wharf_core::lifecycle::Event;
-use wharf_store::{OpenError, SqliteStore, Store, open};
+use wharf_store::{OpenError, SqliteStore, Store, Wanted, open};
 
-use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, ids};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, bill, block_on, ids, trapped};
 
 fn refused(address: &str) -> OpenError {
     match block_on(open(address, HandClock::new())) {
@@ -126,5 +126,124 @@ fn ids_of_forgotten_jobs_are_not_used_again() {
         let (_folder, file) = crash_image(&stage);
         let store = SqliteStore::open(file, HandClock::new()).unwrap();
         assert!(store.next_id() > last);
+    });
+}
+
+/// A file as the first version wrote it: jobs in every state, two lanes of which the second is served next.
+fn first_version(file: &Path) {
+    let conn = Connection::open(file).unwrap();
+    conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).unwrap();
+    conn.execute_batch(
+        "INSERT INTO names VALUES (1, 'words/count');
+         INSERT INTO lines VALUES (1, 1, 'a', 1, 5, 9, 1), (2, 1, 'b', 1, 0, 3, 0);
+         INSERT INTO jobs (id, state, grp, key, task, line, priority, due, attempt, enqueued_at, node, lease_until,
+                 started_at, finished_at, bytes)
+             VALUES (11, 1, 1, 'a', 1, 1, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
+                    (12, 1, 1, 'a', 1, 1, 5, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
+                    (13, 1, 1, 'b', 1, 2, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
+                    (14, 2, 1, 'c', 1, 7, 0, 1, 1, 1, 7, 9000000000000000, 1, NULL, 7),
+                    (15, 0, 1, 'd', 1, NULL, 0, 8000000000000000, 0, 1, NULL, NULL, NULL, NULL, 7),
+                    (16, 3, 1, 'a', 1, 1, 0, 1, 1, 1, 7, 1, 1, 2, 7),
+                    (17, 4, 1, 'a', 1, 1, 0, 1, 1, 1, 7, 1, 1, 2, 7);
+         INSERT INTO payloads SELECT id, 'payload' FROM jobs;
+         INSERT INTO ends (job, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
+             VALUES (16, 1000000, 2000000, 3000000, 4, 5, 6, 'result');
+         INSERT INTO ends (job, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out)
+             VALUES (17, 'trapped', 'unreachable was reached', 1, 2, 3, 4, 5, 6);
+         PRAGMA user_version = 1; PRAGMA application_id = 0x57687266;",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_file_of_the_first_version_goes_on_where_it_was() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("wharf.db");
+        first_version(&file);
+        let stage = Stage::new(Kind::Memory).await.limit(COUNT, at_most(2, None));
+        let store = Arc::new(SqliteStore::open(&file, stage.clock.clone()).unwrap());
+        let stage = Stage { store, ..stage };
+        let job = |number: u64| wharf_core::ids::JobId::from_number(number).unwrap();
+
+        let succeeded = stage.seen(job(16)).await.job;
+        assert_eq!((succeeded.result.as_deref(), succeeded.bill), (Some(b"result".as_slice()), Some(bill())));
+        assert_eq!(stage.seen(job(17)).await.job.report, Some(trapped()));
+        assert_eq!(stage.state(job(14)).await, StateName::Running);
+        assert_eq!(stage.state(job(15)).await, StateName::Waiting);
+        let tally = stage.store.tally().await.unwrap();
+        assert_eq!(tally.tasks.iter().map(|(_, waiting, running)| (*waiting, *running)).collect::<Vec<_>>(), [(4, 1)]);
+
+        // The highest priority first, then whose turn it is.
+        assert_eq!(ids(&stage.claim(1).await), [job(12)]);
+        let next = stage.claim(2).await;
+        assert_eq!(ids(&next), [job(13), job(11)]);
+        assert_eq!(&*next[0].payload, b"payload");
+        assert_eq!(stage.store.reclaim(9).await.unwrap(), [job(14)], "its host is gone");
+        assert_eq!(ids(&stage.claim(9).await), [job(14)]);
+        assert!(stage.add(COUNT, "b").await > job(17));
+        assert_eq!(stage.succeed(&next[0]).await.unwrap().state, StateName::Succeeded);
+    });
+}
+
+#[test]
+fn what_is_small_and_what_is_large_comes_back_as_it_was() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        for bytes in [0, 1, 57, 58, 1024, 1025, 5000] {
+            let job = NewJob { payload: vec![b'p'; bytes].into(), ..stage.new_job(COUNT, "") };
+            stage.insert(job.clone()).await;
+            let leased = stage.claim_one().await;
+            assert_eq!(leased.payload, job.payload);
+            let end = Event::Succeeded { attempt: 1, output: vec![b'r'; bytes], children: vec![], bill: bill() };
+            stage.record(job.id, end).await.unwrap();
+            let seen = stage.seen(job.id).await.job;
+            assert_eq!((seen.payload.len(), seen.result.map(|result| result.len())), (bytes, Some(bytes)));
+        }
+        assert_eq!(stage.store.forget(stage.clock_in(1), 99).await.unwrap(), 7);
+        let rows = |table: &str| -> i64 {
+            let conn = Connection::open(stage.file()).unwrap();
+            conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(["jobs", "payloads", "outputs", "reports", "ready", "claims", "turns"].map(rows), [0; 7]);
+    });
+}
+
+/// A short attempt is in one row of `claims` with others; when its host dies, each is found there.
+#[test]
+fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await.limit(COUNT, at_most(1, None));
+        for key in ["a", "b", "c", "d"] {
+            stage.add_many(COUNT, key, 2).await;
+        }
+        let running = stage.claim(9).await;
+        assert_eq!(running.len(), 4);
+        // One ends, one is renewed, one is asked to end; of the last nothing more is heard.
+        stage.succeed(&running[0]).await.unwrap();
+        stage.store.renew(vec![running[1].lease], LEASE).await.unwrap();
+        stage.record(running[2].lease.job, Event::CancelAsked).await.unwrap();
+
+        let (_folder, file) = crash_image(&stage);
+        let after = Stage { store: Arc::new(SqliteStore::open(&file, stage.clock.clone()).unwrap()), ..stage };
+        let states = [StateName::Succeeded, StateName::Running, StateName::Running, StateName::Running];
+        for (leased, state) in running.iter().zip(states) {
+            assert_eq!(after.state(leased.lease.job).await, state);
+        }
+        // None of their lanes has a second slot, but for the one whose job ended.
+        assert_eq!(after.claim(9).await.len(), 1);
+        let wanted = Wanted { state: Some(StateName::Running), most: 9, ..Wanted::default() };
+        assert_eq!(after.store.jobs(wanted).await.unwrap().jobs.len(), 4);
+        assert_eq!(after.store.reclaim(9).await.unwrap().len(), 3);
+        let crashes = |number: usize| after.seen(running[number].lease.job);
+        assert_eq!(crashes(1).await.job.standing.crashes, 1);
+        assert_eq!(after.state(running[2].lease.job).await, StateName::Cancelled);
+        assert_eq!(crashes(3).await.job.standing.crashes, 1);
+        for leased in after.claim(9).await {
+            after.succeed(&leased).await.unwrap();
+        }
+        let claims: i64 =
+            Connection::open(&file).unwrap().query_row("SELECT count(*) FROM claims", [], |row| row.get(0)).unwrap();
+        assert_eq!(claims, 1, "but for the one of the job that still runs");
     });
 }

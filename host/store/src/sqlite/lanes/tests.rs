@@ -1,0 +1,126 @@
+//! Whatever a transaction does, what is undone is as if it had never been.
+
+use wharf_core::ids::NodeId;
+
+use super::*;
+
+/// All that lanes know, in an order of its own; places and counts that only grow may differ.
+fn shown(lanes: &Lanes) -> String {
+    let mut all: Vec<String> = lanes
+        .places
+        .iter()
+        .map(|(lane, no)| {
+            let state = lanes.of(*no);
+            let (mut lines, mut holders) = (state.lines.clone(), state.holders.clone());
+            lines.sort_unstable_by_key(|line| line.number);
+            holders.sort_unstable();
+            let in_ring: Vec<_> = lanes.ring.iter().filter(|line| line.3 == *no).collect();
+            assert_eq!(in_ring.len(), if state.stand.open { lines.len() } else { 0 });
+            format!(
+                "{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}",
+                state.stand,
+                state.kept,
+                lane = lane_name(lane)
+            )
+        })
+        .collect();
+    all.sort_unstable();
+    let mut jobs: Vec<String> = lanes.jobs.iter().map(|(id, hot)| format!("{id} {hot:?}")).collect();
+    jobs.sort_unstable();
+    let mut claims: Vec<_> = lanes.claims.iter().collect();
+    claims.sort_unstable();
+    format!("{all:#?} {jobs:#?} {claims:?}")
+}
+
+fn lane_name(lane: &Lane) -> String {
+    format!("{}/{}", lane.group, lane.key.as_ref().map_or("", |key| key.as_str()))
+}
+
+fn lane(number: u64) -> Lane {
+    Lane { group: "words/count".parse().unwrap(), key: Some(format!("k{number}").parse().unwrap()) }
+}
+
+/// A few changes of any kind.
+fn change(lanes: &mut Lanes, dice: &mut fastrand::Rng) {
+    let no = lanes.enter(&lane(dice.u64(0..5)));
+    let task = dice.i64(1..3);
+    let id = JobId::from_number(dice.u64(1..9)).unwrap();
+    match dice.u8(0..8) {
+        0..=2 => drop(lanes.add(no, task, dice.i32(-1..2))),
+        3 => {
+            if let Some(line) = lanes.line(no, task) {
+                lanes.change_line(no, task, Some(Line { count: line.count - 1, top: line.low, ..line }));
+            }
+        }
+        4 => {
+            let turn = lanes.next_turn();
+            lanes.leave(no, turn, dice.bool());
+        }
+        5 => lanes.open_all(),
+        6 => {
+            let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
+            let standing = Standing {
+                state: State::Running { lease },
+                attempt: 1,
+                failures: 0,
+                crashes: 0,
+                cancel_asked: dice.bool(),
+            };
+            let lane = lanes.running(id).map_or(no, |hot| hot.lane);
+            let claim = dice.bool().then(|| dice.i64(1..4));
+            let hot = Hot { standing, lane, task, priority: 0, started_at: Timestamp::ZERO, claim };
+            lanes.change_job(id, Some(hot));
+        }
+        _ => lanes.change_job(id, None),
+    }
+}
+
+#[test]
+fn what_is_undone_never_was() {
+    for seed in 0..200 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut lanes = Lanes::default();
+        for _ in 0..60 {
+            let before = shown(&lanes);
+            for _ in 0..dice.u8(1..12) {
+                change(&mut lanes, &mut dice);
+            }
+            drop((lanes.turns_to_keep(), lanes.claims_over()));
+            if dice.bool() {
+                lanes.undone();
+                assert_eq!(shown(&lanes), before, "seed {seed}");
+            } else {
+                lanes.committed();
+                let is_used = |no: &LaneNo| !lanes.of(*no).lines.is_empty() || !lanes.of(*no).holders.is_empty();
+                assert!(lanes.places.values().all(is_used), "seed {seed}: a lane without jobs is remembered");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_claims_that_speak_for_nobody_are_named_once() {
+    let mut lanes = Lanes::default();
+    let no = lanes.enter(&lane(1));
+    let job = |number: u64, claim: Option<i64>| {
+        let id = JobId::from_number(number).unwrap();
+        let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
+        let standing =
+            Standing { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_asked: false };
+        (id, Some(Hot { standing, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
+    };
+    for number in 1..=3 {
+        let (id, hot) = job(number, Some(7));
+        lanes.change_job(id, hot);
+    }
+    assert!(lanes.claims_over().is_empty());
+    lanes.committed();
+    // One ends, one's row is written: the third still needs the claim.
+    lanes.change_job(job(1, None).0, None);
+    let (id, hot) = job(2, None);
+    lanes.change_job(id, hot);
+    assert!(lanes.claims_over().is_empty());
+    lanes.committed();
+    lanes.change_job(job(3, None).0, None);
+    assert_eq!(lanes.claims_over(), [7]);
+}
