@@ -70,8 +70,6 @@ pub struct PostgresStore {
 
 /// Connections for writing, renewing and telling others.
 const URGENT: usize = 4;
-/// For a new job: longer than any fault that mends itself, shorter than people wait.
-const INSERT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tasks that end with the store.
 struct Talk(Vec<tokio::task::JoinHandle<()>>);
@@ -200,14 +198,7 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        let known = tokio::time::timeout(INSERT_PATIENCE, self.write(Wish::Insert(jobs, declared))).await;
-        let unknown = |_| {
-            StoreError::Busy(format!(
-                "{}: no answer; ask again with the same token, lest it be enqueued twice",
-                self.shown
-            ))
-        };
-        match known.map_err(unknown)?? {
+        match self.write(Wish::Insert(jobs, declared)).await? {
             Done::Inserted(inserted) => Ok(inserted),
             other => Err(confused(&other)),
         }

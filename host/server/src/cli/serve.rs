@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
@@ -198,6 +199,7 @@ pub(crate) fn host_settings(settings: &Settings, name: String, plugins_dir: Path
         broadcasts: settings.broadcasts_at_once,
         lease: settings.lease,
         lease_margin: settings.lease_margin,
+        write_patience: bounds::WRITE_PATIENCE,
         cancel_grace: settings.cancel_grace,
         upkeep_interval: settings.upkeep_interval,
         keep_finished: settings.keep_finished,
