@@ -118,7 +118,7 @@ impl PostgresStore {
             nudger: nudger.clone(),
             shown: address.shown.clone(),
         };
-        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone()))];
+        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen))];
         if address.listen {
             talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
         }
