@@ -108,9 +108,7 @@ impl PostgresStore {
         let sessions = Sessions::of(&address, URGENT)?;
         let readers = Sessions::of(&address, address.pool)?;
         schema::prepare(&sessions, &address).await?;
-        let ids = source(&sessions, &time)
-            .await
-            .map_err(|fault| OpenError::MendDatabase { address: address.shown.clone(), reason: fault.to_string() })?;
+        let ids = source(&sessions, &time).await.map_err(|fault| schema::unopened(&fault, &address))?;
         let nudger = Arc::new(Nudger::new(&address, format!("{:016x}", fastrand::u64(..))));
         let desk = Desk {
             sessions: sessions.clone(),

@@ -213,4 +213,7 @@ pub enum OpenError {
     MendFile { file: String, reason: String },
     #[error("could not open {address}: {reason}")]
     MendDatabase { address: String, reason: String },
+    /// It answers, and will let this host in later.
+    #[error("could not open {address} yet: {reason}")]
+    AwaitDatabase { address: String, reason: String },
 }
