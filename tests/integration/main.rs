@@ -23,5 +23,6 @@ mod photo;
 mod recovery;
 mod reload;
 mod retries;
+mod slow_commits;
 mod stopping;
 mod streaming;

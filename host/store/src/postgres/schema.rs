@@ -129,7 +129,7 @@ fn advice(fault: &Fault, address: &Address) -> String {
                 "{fault}; CREATE SCHEMA {schema} AUTHORIZATION its user, or name a schema that it owns with ?schema="
             )
         }
-        Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault}); start again in a moment"),
+        Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault})"),
         Some(_) => fault.to_string(),
         None if fault.to_string().contains("does not support TLS") => {
             "the server speaks unencrypted only; let it encrypt, or add ?sslmode=disable where nobody listens"
