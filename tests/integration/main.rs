@@ -19,6 +19,7 @@ mod languages;
 mod limits;
 mod outside;
 mod outside_http;
+mod pooled;
 mod photo;
 mod recovery;
 mod reload;
