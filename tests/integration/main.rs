@@ -14,6 +14,7 @@ mod cluster_broadcasts;
 mod cluster;
 mod durable_broadcasts;
 mod faces;
+mod full_database;
 mod jobs;
 mod languages;
 mod limits;
