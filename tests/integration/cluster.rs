@@ -103,13 +103,7 @@ fn without_its_database_a_host_stops_what_it_runs_and_says_so() {
         (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
     });
     assert!(why.contains("the store fails") && why.contains("wharf"), "{why}");
-    let metric = |name: &str| {
-        let page = host.client().get("/metrics");
-        let text = String::from_utf8_lossy(&page.body).into_owned();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
-        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")
-    };
-    eventually("its sandboxes are stopped", || (metric("wharf_attempts_running") == 0.0).then_some(()));
+    eventually("its sandboxes are stopped", || (host.metric("wharf_attempts_running") == Some(0.0)).then_some(()));
     let refused = host.client().post("/v1/jobs", &json!({ "task": "villain/do", "payload": { "do": "span" } }));
     assert_eq!(refused.status, 503, "nothing is acknowledged: {refused:?}");
     postgres.tell("start");

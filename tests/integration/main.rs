@@ -10,6 +10,7 @@ mod chaos;
 mod bench;
 mod broadcasts;
 mod cli;
+mod clock_jumps;
 mod cluster_broadcasts;
 mod cluster;
 mod durable_broadcasts;
