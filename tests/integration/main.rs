@@ -29,3 +29,4 @@ mod retries;
 mod slow_commits;
 mod stopping;
 mod streaming;
+mod upgrades;
