@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::server::{PORT, Postgres, psql};
 
+/// Longer than anything takes, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const MAKE: &str = "
 CREATE SCHEMA valve;
 CREATE TABLE valve.now (held boolean NOT NULL, pause double precision NOT NULL);
@@ -75,7 +78,7 @@ impl Standby<'_> {
         });
         let began = Instant::now();
         while server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "0" {
-            assert!(began.elapsed() < Duration::from_secs(60), "commits do not wait for a standby");
+            assert!(began.elapsed() < PATIENCE, "commits do not wait for a standby");
             thread::sleep(Duration::from_millis(5));
         }
         held.store(true, Ordering::SeqCst);
@@ -104,8 +107,12 @@ fn waiting(server: &Postgres, wait: &str) -> usize {
 
 /// Takes the connections away that hang in a commit.
 pub(crate) fn cut_those_that_wait(server: &Postgres) {
-    server.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE application_name = 'wharf' AND state = 'active' AND wait_event IN ('PgSleep', 'SyncRep')",
-    );
+    let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE application_name = 'wharf' AND state = 'active' AND wait_event IN ('PgSleep', 'SyncRep')";
+    let began = Instant::now();
+    // One that sleeps is awake now and then.
+    while server.sql(text) == "0" {
+        assert!(began.elapsed() < PATIENCE, "nobody waits");
+        thread::sleep(Duration::from_millis(1));
+    }
 }

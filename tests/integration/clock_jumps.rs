@@ -20,9 +20,9 @@ fn told(log: &std::path::Path) -> Told {
     text.lines().map(line).collect()
 }
 
-fn settings(logs: &std::path::Path) -> String {
+fn settings(lease: &str, logs: &std::path::Path) -> String {
     format!(
-        "[lease]\nlength = \"2s\"\nmargin = \"500ms\"\n[plugins.villain]\n\
+        "[lease]\nlength = \"{lease}\"\nmargin = \"500ms\"\n[plugins.villain]\n\
          dirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]",
         logs.display()
     )
@@ -32,7 +32,7 @@ fn settings(logs: &std::path::Path) -> String {
 fn a_host_of_several_whose_clock_is_set_goes_on_as_if_it_was_not() {
     let (address, logs) = (shared_address(), tempfile::tempdir().expect("a temporary folder"));
     let clock = MachineClock::new();
-    let setup = || Setup::default().plugin("villain").settings(&settings(logs.path())).database(&address);
+    let setup = || Setup::default().plugin("villain").settings(&settings("9s", logs.path())).database(&address);
     let set = setup().clock(&clock).start();
     let other = setup().start();
     for jump in [HOUR, -HOUR, 0] {
@@ -69,9 +69,9 @@ fn a_host_of_several_whose_clock_is_set_goes_on_as_if_it_was_not() {
 fn a_host_alone_whose_clock_is_set_forward_never_runs_two_of_a_key() {
     let logs = tempfile::tempdir().expect("a temporary folder");
     let clock = MachineClock::new();
-    let host = Setup::default().plugin("villain").settings(&settings(logs.path())).clock(&clock).start();
+    let host = Setup::default().plugin("villain").settings(&settings("2s", logs.path())).clock(&clock).start();
     let log = logs.path().join("spans");
-    let payload = json!({ "key": "one", "do": "span", "ms": 3000, "log": "/log/spans" });
+    let payload = json!({ "key": "one", "do": "span", "ms": 6000, "log": "/log/spans" });
     let ids: Vec<String> = (0..2).map(|_| host.enqueue("villain/keyed", payload.clone())).collect();
     eventually("the first one runs", || (told(&log).len() == 1).then_some(()));
     // Every lease is long over by the store's clock, which is this one.

@@ -17,7 +17,7 @@ fn a_host_whose_commits_hang_says_so_and_loses_nothing() {
     let setup = || Setup::default().plugin("villain").settings(&settings).database(&postgres.address());
     let host = setup().start();
     let spans = || read_spans(&logs.path().join("spans"));
-    let long = host.enqueue("villain/keyed", json!({ "key": "one", "do": "span", "ms": 6000, "log": "/log/spans" }));
+    let long = host.enqueue("villain/keyed", json!({ "key": "one", "do": "span", "ms": 10_000, "log": "/log/spans" }));
     eventually("the job runs", || (spans().len() == 1).then_some(()));
 
     let standby = Standby::awaited(&postgres);
