@@ -63,7 +63,8 @@ impl Shared {
         let answer = AssertUnwindSafe(call).catch_unwind().await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::Broken(format!("it panicked while {doing}"))));
         match &answer {
-            Ok(_) if self.trouble.load().is_some() => {
+            // One that hangs is not mended by another that does not.
+            Ok(_) if self.trouble.load().is_some() && self.hangs_at().is_none() => {
                 if self.trouble.swap(None).is_some() {
                     (self.tell)(&Notice::StoreMended);
                 }
@@ -83,7 +84,11 @@ impl Shared {
     /// What is wrong with the store: what it said when it last failed, if it has not worked since; or what it hangs at.
     pub(crate) fn store_trouble(&self) -> Option<String> {
         let said = self.trouble.load().as_ref().map(|why| (**why).clone());
-        said.or_else(|| self.overdue.lock().unwrap_or_else(PoisonError::into_inner).first().map(|doing| overdue(doing)))
+        said.or_else(|| self.hangs_at().map(overdue))
+    }
+
+    fn hangs_at(&self) -> Option<&'static str> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
     }
 
     /// The same for what people ask to be written: they are not kept waiting for ever, and are told no more than is known.

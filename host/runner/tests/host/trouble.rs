@@ -1,7 +1,7 @@
 //! A store that fails for a while, and one that fails for too long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +27,7 @@ struct Cut {
     off: AtomicBool,
     /// What is to be written is, and nobody hears of it before this ends.
     silent: AtomicBool,
+    announced: AtomicU32,
 }
 
 impl Cut {
@@ -89,6 +90,7 @@ impl Store for Cut {
         self.store.tally().await
     }
     async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        self.announced.fetch_add(1, Ordering::SeqCst);
         self.store.announce(node, silent).await
     }
     async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
@@ -116,7 +118,12 @@ impl Store for Cut {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
-    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false), silent: AtomicBool::new(false) });
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
     running.until_running(id).await;
@@ -137,7 +144,12 @@ async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_out() {
-    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false), silent: AtomicBool::new(false) });
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
     let mut setup = Setup::new().with(&["villain"]);
     (setup.lease, setup.lease_margin) = (Duration::from_millis(1500), Duration::from_millis(300));
     let running = setup.start(cut.clone()).await;
@@ -169,7 +181,12 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
     let file: Arc<dyn Store> =
         Arc::new(SqliteStore::open(folder.path().join("wharf.db"), Arc::new(SystemClock)).unwrap());
     for store in [memory(), file] {
-        let cut = Arc::new(Cut { store, off: AtomicBool::new(false), silent: AtomicBool::new(false) });
+        let cut = Arc::new(Cut {
+            store,
+            off: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            announced: AtomicU32::new(0),
+        });
         let mut setup = Setup::new().with(&["villain"]);
         setup.write_patience = Duration::from_millis(100);
         let running = setup.start(cut.clone()).await;
@@ -194,7 +211,12 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_hangs_is_told_of_while_it_hangs() {
-    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false), silent: AtomicBool::new(false) });
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":200}"#)).await;
     running.until_running(id).await;
@@ -202,7 +224,13 @@ async fn a_write_that_hangs_is_told_of_while_it_hangs() {
     // Nothing fails meanwhile: this node is announced, and leases are renewed.
     let hangs = |notice: &Notice| matches!(notice, Notice::StoreTrouble { doing: "recording", why } if why.contains("has not answered"));
     running.until_told("the record hangs", hangs).await;
+    // Others that are answered do not hide it.
+    let before = cut.announced.load(Ordering::SeqCst);
+    while cut.announced.load(Ordering::SeqCst) < before + 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(running.host.vitals().store.is_err());
+    assert!(!running.told().iter().any(|notice| matches!(notice, Notice::StoreMended)));
     cut.silent.store(false, Ordering::SeqCst);
     assert_eq!(running.finished(id).await.job.standing.attempt, 1);
     let mended = async {
