@@ -9,16 +9,45 @@ use serde_json::json;
 use crate::harness::Client;
 
 const KEYS: usize = 7;
+const LOADERS: usize = 4;
 
 /// Of the hosts that live.
-pub(super) type Addresses = Arc<Mutex<Vec<String>>>;
+pub(crate) type Addresses = Arc<Mutex<Vec<String>>>;
+
+/// The ids of jobs that were acknowledged.
+pub(crate) type Kept = Mutex<Vec<String>>;
+
+pub(crate) fn count(kept: &Kept) -> usize {
+    kept.lock().expect("no panic while it is held").len()
+}
+
+/// Does something while jobs are enqueued, and returns which were acknowledged.
+pub(crate) fn under_load<T>(addresses: &Addresses, act: impl FnOnce(&Kept) -> T) -> (T, Vec<String>) {
+    /// The load ends with what is done under it, also where that panics.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (over, kept) = (AtomicBool::new(false), Kept::default());
+    let done = std::thread::scope(|scope| {
+        let _end = End(&over);
+        for who in 0..LOADERS {
+            let (over, kept) = (&over, &kept);
+            scope.spawn(move || load(addresses, over, kept, who));
+        }
+        act(&kept)
+    });
+    (done, kept.into_inner().expect("no panic while it is held"))
+}
 
 pub(super) fn keys() -> impl Iterator<Item = String> {
     (0..KEYS).map(|number| format!("k{number}"))
 }
 
 /// Enqueues one job after another until told to stop, and keeps the ids that were acknowledged.
-pub(super) fn load(addresses: &Addresses, over: &AtomicBool, kept: &Mutex<Vec<String>>, who: usize) {
+fn load(addresses: &Addresses, over: &AtomicBool, kept: &Kept, who: usize) {
     let mut n = who;
     while !over.load(Ordering::Relaxed) {
         n += 1;

@@ -3,22 +3,20 @@
 mod load;
 mod spans;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Client, Host, Postgres, Setup, eventually};
-use load::{Addresses, load};
-use spans::{most_at_once, read, unix_ns};
+use crate::harness::{Client, Host, Postgres, Setup, Standby, eventually};
+use spans::{read, unix_ns};
 
-pub(crate) use spans::read as read_spans;
+pub(crate) use load::{Addresses, count, under_load};
+pub(crate) use spans::{most_at_once, read as read_spans};
 
 const NODES: usize = 3;
 /// `villain/pair`: two of a key at once.
 const LIMIT: usize = 2;
-const LOADERS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
@@ -35,11 +33,20 @@ pub(crate) enum Fault {
     DatabaseRestart,
     BackendsKilled,
     NoConnections,
+    CommitsHang,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 5] =
-        [Fault::KillOne, Fault::KillAgain, Fault::DatabaseRestart, Fault::BackendsKilled, Fault::NoConnections];
+    pub(crate) const ALL: [Fault; 6] = [
+        Fault::KillOne,
+        Fault::KillAgain,
+        Fault::DatabaseRestart,
+        Fault::BackendsKilled,
+        Fault::NoConnections,
+        Fault::CommitsHang,
+    ];
+    /// Those of one host on a file.
+    pub(crate) const OF_A_FILE: [Fault; 2] = [Fault::KillOne, Fault::KillAgain];
 
     fn name(self) -> &'static str {
         match self {
@@ -48,6 +55,7 @@ impl Fault {
             Fault::DatabaseRestart => "PostgreSQL restarts",
             Fault::BackendsKilled => "connections killed in a stream",
             Fault::NoConnections => "no connections to be had",
+            Fault::CommitsHang => "commits hang past leases",
         }
     }
 }
@@ -113,6 +121,7 @@ struct Scene {
     addresses: Addresses,
     logs: tempfile::TempDir,
     kills: Vec<u128>,
+    lease: Duration,
 }
 
 impl Scene {
@@ -138,7 +147,7 @@ impl Scene {
             }
         };
         let addresses = hosts.iter().map(|host| host.client().address().to_owned()).collect();
-        Scene { postgres, hosts, addresses: Arc::new(Mutex::new(addresses)), logs, kills: Vec::new() }
+        Scene { postgres, hosts, addresses: Arc::new(Mutex::new(addresses)), logs, kills: Vec::new(), lease }
     }
 
     fn kill(&mut self, host: usize) {
@@ -191,6 +200,12 @@ impl Scene {
                 std::thread::park_timeout(Duration::from_secs(3));
                 self.database().sql("ALTER ROLE app CONNECTION LIMIT -1");
             }
+            Fault::CommitsHang => {
+                let past = self.lease + Duration::from_secs(1);
+                let standby = Standby::awaited(self.database());
+                std::thread::park_timeout(past);
+                drop(standby);
+            }
         }
     }
 
@@ -221,15 +236,9 @@ impl Scene {
 /// Breaks something under load, and counts.
 pub(crate) fn run(place: Where, fault: Fault, scale: &Scale) -> Row {
     let mut scene = Scene::new(place, scale.lease);
-    let (over, kept) = (AtomicBool::new(false), Mutex::new(Vec::<String>::new()));
     let shared = scene.addresses.clone();
-    let (works, caught_up) = std::thread::scope(|scope| {
-        for who in 0..LOADERS {
-            let (addresses, over, kept) = (Arc::clone(&shared), &over, &kept);
-            scope.spawn(move || load(&addresses, over, kept, who));
-        }
-        let count = || kept.lock().expect("no panic while it is held").len();
-        eventually("there is load", || (count() >= scale.before).then_some(()));
+    let ((works, caught_up), kept) = under_load(&shared, |kept| {
+        eventually("there is load", || (count(kept) >= scale.before).then_some(()));
         let before = kept.lock().expect("no panic while it is held").clone();
         scene.break_it(fault, scale.repeats);
         let end = Instant::now();
@@ -238,10 +247,8 @@ pub(crate) fn run(place: Where, fault: Fault, scale: &Scale) -> Row {
         for id in &before {
             eventually("what was acknowledged before is over", || scene.is_over(id).then_some(()));
         }
-        over.store(true, Ordering::Relaxed);
         (works, end.elapsed())
     });
-    let kept = kept.into_inner().expect("no panic while it is held");
     for id in &kept {
         eventually("what was acknowledged is over", || scene.is_over(id).then_some(()));
     }
@@ -261,6 +268,6 @@ pub(crate) fn run(place: Where, fault: Fault, scale: &Scale) -> Row {
             _ => lost += 1,
         }
     }
-    let over = load::keys().filter(|key| most_at_once(&spans, key, &scene.kills) > LIMIT).count();
+    let over = load::keys().filter(|key| most_at_once(&spans, |span| span.key == *key, &scene.kills) > LIMIT).count();
     Row { place, fault, acknowledged: kept.len(), lost, twice, over, works, caught_up }
 }

@@ -38,11 +38,11 @@ pub(crate) fn read(log: &Path) -> Spans {
     found
 }
 
-/// The most attempts of one key at one moment. One without an end lasted until a host was killed at the latest;
+/// The most of some attempts at one moment. One without an end lasted until a host was killed at the latest;
 /// where none was, its host stopped it, and all that is known of it is its start.
-pub(crate) fn most_at_once(spans: &Spans, key: &str, kills: &[u128]) -> usize {
+pub(crate) fn most_at_once(spans: &Spans, of: impl Fn(&Span) -> bool, kills: &[u128]) -> usize {
     let mut edges: Vec<(u128, i32)> = Vec::new();
-    for span in spans.values().filter(|span| span.key == key) {
+    for span in spans.values().filter(|span| of(span)) {
         let killed = kills.iter().find(|kill| **kill >= span.start).copied().unwrap_or(span.start);
         edges.push((span.start, 1));
         edges.push((span.end.unwrap_or(killed), -1));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::eventually::eventually_within;
-use super::{Client, component, eventually};
+use super::{Client, MachineClock, component, eventually};
 
 /// The binary under test, without what the caller's environment would add.
 pub(crate) fn wharf() -> Command {
@@ -29,6 +29,7 @@ pub(crate) struct Setup {
     token: Option<String>,
     store: Option<PathBuf>,
     database: Option<String>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Setup {
@@ -39,6 +40,12 @@ impl Setup {
 
     pub(crate) fn plugin_as(mut self, guest: &str, id: &str) -> Setup {
         self.plugins.push((id.to_owned(), component(guest)));
+        self
+    }
+
+    /// Puts a component of the test's own into the folder.
+    pub(crate) fn plugin_file(mut self, id: &str, file: &Path) -> Setup {
+        self.plugins.push((id.to_owned(), file.to_owned()));
         self
     }
 
@@ -67,6 +74,12 @@ impl Setup {
         self
     }
 
+    /// Takes the time of day from this clock.
+    pub(crate) fn clock(mut self, clock: &MachineClock) -> Setup {
+        self.environment.extend(clock.environment());
+        self
+    }
+
     #[track_caller]
     pub(crate) fn start(self) -> Host {
         let dir = TempDir::new().expect("a temporary folder");
@@ -86,7 +99,8 @@ impl Setup {
             cache.display(),
         );
         std::fs::write(dir.path().join("wharf.toml"), top + &self.settings).expect("settings can be written");
-        let mut host = Host { dir, token: self.token, child: None, said: Arc::default(), client: None };
+        let environment = self.environment;
+        let mut host = Host { dir, environment, token: self.token, child: None, said: Arc::default(), client: None };
         host.start();
         let expected = self.plugins.len();
         // A cold compile of a large plugin, beside other tests, on few cores.
@@ -101,6 +115,7 @@ impl Setup {
 
 pub(crate) struct Host {
     dir: TempDir,
+    environment: Vec<(&'static str, PathBuf)>,
     token: Option<String>,
     child: Option<Child>,
     said: Arc<Mutex<String>>,
@@ -116,6 +131,7 @@ impl Host {
         let mut child = wharf()
             .arg("serve")
             .current_dir(self.dir.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -164,6 +180,13 @@ impl Host {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.client().try_get("/ready").is_ok_and(|reply| reply.status == 200)
+    }
+
+    /// A gauge or a counter without labels, of the host's page of metrics; `None` where it is not there.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.client().get("/metrics");
+        let text = String::from_utf8_lossy(&page.body).into_owned();
+        text.lines().find(|line| line.starts_with(name))?.rsplit(' ').next()?.parse().ok()
     }
 
     pub(crate) fn signal(&self, signal: &str) {

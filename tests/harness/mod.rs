@@ -1,17 +1,25 @@
 //! What the tests from outside share: the real binary, real components, a client.
 
 mod client;
+mod clock;
 mod eventually;
 mod guests;
 mod host;
 #[expect(dead_code, reason = "the tests of the store break more")]
 mod proxy;
+#[path = "postgres.rs"]
 #[expect(dead_code, reason = "the tests of the store do more with a server")]
-mod postgres;
+mod server;
+mod pooler;
+#[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
+mod valve;
 
 pub(crate) use client::{Client, Event, Reply};
+pub(crate) use clock::MachineClock;
 pub(crate) use eventually::eventually;
 pub(crate) use guests::{component, photo};
 pub(crate) use host::{Host, Setup, wharf};
-pub(crate) use postgres::{Postgres, shared_address};
+pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
+pub(crate) use server::{Postgres, shared_address};
+pub(crate) use valve::Standby;

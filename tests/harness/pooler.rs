@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::server::Postgres;
+use super::server::Postgres;
 
 /// Runs as a user who is not root until its input ends.
 const KEEPER: &str = r#"

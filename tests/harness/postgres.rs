@@ -1,6 +1,6 @@
 //! A real PostgreSQL: started once per test process in a temporary folder, gone with it.
 //!
-//! `WHARF_TEST_POSTGRES` names one that is there already. Otherwise the machine's own is used, and where there is none,
+//! `WHARF_TEST_POSTGRES` names one that is there already, `WHARF_TEST_POSTGRES_BIN` where the programs of another are. Otherwise the machine's own is used, and where there is none,
 //! Debian's package is installed if that is allowed. It is never skipped: what is missing fails the test, and says so.
 
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Of sockets that are files.
-const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
+
+/// At once, of tests that share a server.
+const CONNECTIONS: u32 = 200;
 
 const HELP: &str = "set WHARF_TEST_POSTGRES=postgres://USER:PASSWORD@HOST/DATABASE to use a server that runs already, \
                     or install PostgreSQL 13 or newer (Debian: apt-get install postgresql)";
@@ -20,7 +23,7 @@ const HELP: &str = "set WHARF_TEST_POSTGRES=postgres://USER:PASSWORD@HOST/DATABA
 /// gone, however it went. What is written to it before is a command: `restart`, `stop`, `start`.
 const KEEPER: &str = r#"
 set -eu
-bin=$1 dir=$2 sync=$3 port=$4
+bin=$1 dir=$2 sync=$3 port=$4 connections=$5
 as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; else "$@"; fi; }
 user=postgres; id "$user" >/dev/null 2>&1 || user=nobody
 if [ "$(id -u)" = 0 ]; then chown "$user" "$dir"; fi
@@ -39,7 +42,7 @@ fi >openssl.log 2>&1
 as "$bin/initdb" --pgdata="$dir/data" --username=wharf --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1
 start() {
     as "$bin/pg_ctl" --pgdata="$dir/data" --wait --timeout=60 --log="$dir/server.log" --silent start -o \
-        "$more -c unix_socket_directories='$dir' -c fsync=$sync -c max_connections=200 -c shared_buffers=256MB" </dev/null
+        "$more -c unix_socket_directories='$dir' -c fsync=$sync -c max_connections=$connections -c shared_buffers=256MB" </dev/null
 }
 stop() { as "$bin/pg_ctl" --pgdata="$dir/data" --mode="$1" --silent stop >/dev/null 2>&1 || true; }
 trap 'stop immediate; rm -rf "$dir"' EXIT
@@ -76,7 +79,12 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts a server that is this caller's own. With `durable` it waits for the disk, as in real use.
     pub(crate) fn start(durable: bool) -> Postgres {
-        Postgres::start_at(durable, PORT)
+        Postgres::start_at(durable, PORT, CONNECTIONS)
+    }
+
+    /// The same with few connections to be had.
+    pub(crate) fn start_small(connections: u32) -> Postgres {
+        Postgres::start_at(false, PORT, connections)
     }
 
     /// The same with a certificate for `localhost`, on a port of this machine; the second is the file of who signed it.
@@ -84,11 +92,11 @@ impl Postgres {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
-        let server = Postgres::start_at(false, port);
+        let server = Postgres::start_at(false, port, CONNECTIONS);
         (port, server.dir.join("authority.pem"), server)
     }
 
-    fn start_at(durable: bool, port: u16) -> Postgres {
+    fn start_at(durable: bool, port: u16, connections: u32) -> Postgres {
         let bin = programs();
         let dir = tempfile::Builder::new().prefix("wharf-pg-").tempdir().expect("a temporary folder").keep();
         let mut keeper = Command::new("sh")
@@ -96,7 +104,7 @@ impl Postgres {
             .arg(&bin)
             .arg(&dir)
             .arg(if durable { "on" } else { "off" })
-            .arg(port.to_string())
+            .args([port.to_string(), connections.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -147,13 +155,7 @@ impl Postgres {
 
     /// The same where sockets have another port.
     pub(crate) fn sql_at(&self, port: u16, statements: &str) -> String {
-        let output = Command::new("psql")
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=wharf", "--dbname=postgres"])
-            .arg("--host")
-            .arg(&self.dir)
-            .args([&format!("--port={port}"), "--command", statements])
-            .output()
-            .expect("psql runs");
+        let output = psql(&self.dir, port, statements).output().expect("psql runs");
         assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -164,6 +166,16 @@ impl Drop for Postgres {
         drop(self.keeper.stdin.take());
         _ = self.keeper.wait();
     }
+}
+
+/// What runs statements at the server whose sockets are in `dir`.
+pub(crate) fn psql(dir: &Path, port: u16, statements: &str) -> Command {
+    let mut psql = Command::new("psql");
+    psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--username=wharf", "--dbname=postgres"])
+        .arg("--host")
+        .arg(dir)
+        .args([&format!("--port={port}"), "--command", statements]);
+    psql
 }
 
 /// The address of a schema of its own on the server that this process shares.
@@ -206,6 +218,9 @@ fn programs() -> PathBuf {
 }
 
 fn find() -> Option<PathBuf> {
+    if let Some(bin) = std::env::var_os("WHARF_TEST_POSTGRES_BIN") {
+        return Some(bin.into());
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok().into_iter().flatten().flatten();
     let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     debian.sort_by_key(|bin| bin.parent().and_then(Path::file_name).and_then(|v| v.to_str()?.parse::<u32>().ok()));

@@ -99,6 +99,7 @@ async fn wharf(scratch: &Path, address: &str, keys: usize) -> f64 {
         broadcasts: 8,
         lease: bounds::LEASE,
         lease_margin: bounds::LEASE_MARGIN,
+        write_patience: bounds::WRITE_PATIENCE,
         cancel_grace: bounds::CANCEL_GRACE,
         upkeep_interval: bounds::UPKEEP_INTERVAL,
         keep_finished: bounds::KEEP_FINISHED,

@@ -20,7 +20,7 @@ fn main() {
     for fault in Fault::ALL {
         chaos::run(Where::Cluster, fault, &scale).print();
     }
-    for fault in [Fault::KillOne, Fault::KillAgain] {
+    for fault in Fault::OF_A_FILE {
         chaos::run(Where::File, fault, &scale).print();
     }
 }

@@ -77,6 +77,8 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// Leases are renewed this often, and trusted this much less than they are long.
 pub const LEASE_RENEWALS: u32 = 3;
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
+/// For the store's answer to what people ask it to write: longer than a fault that mends itself, shorter than people wait.
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(20);
 pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
 pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
 pub const BACKOFF_MIN_DEFAULT: Duration = Duration::from_secs(1);

@@ -160,7 +160,8 @@ impl Host {
 
     async fn ask(&self, id: JobId, event: Event) -> Result<StateName, AskError> {
         let shared = &self.0.shared;
-        let mut recorded = shared.ask("recording what was asked", shared.store.record(vec![(id, event)])).await?;
+        let recording = shared.store.record(vec![(id, event)]);
+        let mut recorded = shared.ask_for_people("recording what was asked", recording).await?;
         shared.followers.wake(id);
         match recorded.pop() {
             Some(Ok(recorded)) => Ok(recorded.state),
@@ -215,7 +216,7 @@ impl Host {
     pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
         let notice =
             Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
-        limits::set(&self.0.shared.store, &self.catalog(), change).await?;
+        limits::set(&self.0.shared, &self.catalog(), change).await?;
         (self.0.shared.tell)(&notice);
         Ok(())
     }
@@ -226,7 +227,7 @@ impl Host {
     /// When nobody knows the group.
     pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
         let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
-        let cleared = limits::clear(&self.0.shared.store, &self.catalog(), group, key).await?;
+        let cleared = limits::clear(&self.0.shared, &self.catalog(), group, key).await?;
         if cleared {
             (self.0.shared.tell)(&notice);
         }
@@ -263,7 +264,7 @@ impl Host {
             broadcasts: self.0.broadcasts.open(),
             first_scan_done: *self.0.first_scan.borrow(),
             alive: !load.stopped && self.0.load.has_changed().is_ok(),
-            store: self.0.shared.trouble.load().as_ref().map_or(Ok(()), |why| Err((**why).clone())),
+            store: self.0.shared.store_trouble().map_or(Ok(()), Err),
         }
     }
 

@@ -22,7 +22,7 @@ impl Inserting {
     /// All or none. When this returns they are durable.
     pub(crate) async fn insert(&self, jobs: Vec<NewJob>, limits: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
         let tasks: Vec<TaskName> = jobs.iter().map(|job| job.task.clone()).collect();
-        let inserted = self.shared.ask("enqueueing", self.shared.store.insert(jobs, limits)).await?;
+        let inserted = self.shared.ask_for_people("enqueueing", self.shared.store.insert(jobs, limits)).await?;
         for (task, one) in tasks.into_iter().zip(&inserted) {
             self.shared.tell_inserted(task, one);
             if let Inserted::Added { cancel_asked, .. } = one {

@@ -9,6 +9,7 @@ use wharf_core::limits::{Limits, Override};
 use wharf_store::{Store, StoreError};
 
 use crate::catalog::Catalog;
+use crate::shared::Shared;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupLimits {
@@ -63,7 +64,7 @@ pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<
 }
 
 /// Puts an override in force.
-pub(crate) async fn set(store: &Arc<dyn Store>, catalog: &Catalog, change: Override) -> Result<(), LimitError> {
+pub(crate) async fn set(shared: &Shared, catalog: &Catalog, change: Override) -> Result<(), LimitError> {
     if change.limits == Limits::default() {
         return Err(LimitError::Nothing);
     }
@@ -74,19 +75,20 @@ pub(crate) async fn set(store: &Arc<dyn Store>, catalog: &Catalog, change: Overr
         let nearest = catalog.nearest_group(change.group.as_str());
         return Err(LimitError::UnknownGroup { group: change.group, nearest });
     }
-    Ok(store.set_override(change).await?)
+    Ok(shared.ask_for_people("setting a limit", shared.store.set_override(change)).await?)
 }
 
 /// Ends an override; false if there was none.
 pub(crate) async fn clear(
-    store: &Arc<dyn Store>,
+    shared: &Shared,
     catalog: &Catalog,
     group: Group,
     key: Option<Key>,
 ) -> Result<bool, LimitError> {
-    let overrides = store.overrides().await?;
+    let overrides = shared.store.overrides().await?;
     if overrides.iter().any(|set| set.group == group && set.key == key) {
-        store.set_override(Override { group, key, limits: Limits::default() }).await?;
+        let ended = Override { group, key, limits: Limits::default() };
+        shared.ask_for_people("clearing a limit", shared.store.set_override(ended)).await?;
         return Ok(true);
     }
     if catalog.runs().any(|task| task.group == group) {

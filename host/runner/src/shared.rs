@@ -1,7 +1,8 @@
 //! What the parts of a host have in common, and what they all do alike: hear the store, tell what became of a request.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
@@ -14,6 +15,9 @@ use crate::catalog::Catalog;
 use crate::follow::Followers;
 use crate::notice::{Notice, Tell};
 
+/// Whoever waits this long for the store's answer says so.
+const OVERDUE: Duration = Duration::from_secs(10);
+
 /// Handles only: each part has its clone.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -23,14 +27,35 @@ pub(crate) struct Shared {
     pub(crate) followers: Arc<Followers>,
     /// What the store said when it last failed, if it has not worked since.
     pub(crate) trouble: Arc<ArcSwapOption<String>>,
+    /// What the store was asked and has not answered for too long.
+    pub(crate) overdue: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) tasks: TaskTracker,
+    /// For an answer to what people ask to be written.
+    pub(crate) patience: Duration,
     pub(crate) tell: Tell,
 }
 
 impl Shared {
-    /// Awaits a call of the store. Listeners hear when it goes from working to failing, and back.
-    /// A store that panics is broken: whoever waits for its answer gets one.
+    /// Awaits a call of the store. Listeners hear when it goes from working to failing, and back; and of one that hangs.
     pub(crate) async fn ask<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let watched = async {
+            let mut call = std::pin::pin!(call);
+            if let Ok(answer) = tokio::time::timeout(OVERDUE, &mut call).await {
+                return answer;
+            }
+            let _until_it_answers = Overdue::new(self, doing);
+            call.await
+        };
+        self.ask_at_length(doing, watched).await
+    }
+
+    /// The same for what may well take a while.
+    /// A store that panics is broken: whoever waits for its answer gets one.
+    pub(crate) async fn ask_at_length<T>(
         &self,
         doing: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -38,20 +63,45 @@ impl Shared {
         let answer = AssertUnwindSafe(call).catch_unwind().await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::Broken(format!("it panicked while {doing}"))));
         match &answer {
-            Ok(_) if self.trouble.load().is_some() => {
+            // One that hangs is not mended by another that does not.
+            Ok(_) if self.trouble.load().is_some() && self.hangs_at().is_none() => {
                 if self.trouble.swap(None).is_some() {
                     (self.tell)(&Notice::StoreMended);
                 }
             }
             Ok(_) => {}
-            Err(error) => {
-                let why = error.to_string();
-                if self.trouble.swap(Some(Arc::new(why.clone()))).is_none_or(|before| *before != why) {
-                    (self.tell)(&Notice::StoreTrouble { doing, why });
-                }
-            }
+            Err(error) => self.tell_trouble(doing, error.to_string()),
         }
         answer
+    }
+
+    fn tell_trouble(&self, doing: &'static str, why: String) {
+        if self.trouble.swap(Some(Arc::new(why.clone()))).is_none_or(|before| *before != why) {
+            (self.tell)(&Notice::StoreTrouble { doing, why });
+        }
+    }
+
+    /// What is wrong with the store: what it said when it last failed, if it has not worked since; or what it hangs at.
+    pub(crate) fn store_trouble(&self) -> Option<String> {
+        let said = self.trouble.load().as_ref().map(|why| (**why).clone());
+        said.or_else(|| self.hangs_at().map(overdue))
+    }
+
+    fn hangs_at(&self) -> Option<&'static str> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
+    /// The same for what people ask to be written: they are not kept waiting for ever, and are told no more than is known.
+    pub(crate) async fn ask_for_people<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let in_time = async {
+            let silent = |_| StoreError::Unknown(format!("nothing was heard for {:?}", self.patience));
+            tokio::time::timeout(self.patience, call).await.map_err(silent)?
+        };
+        self.ask(doing, in_time).await
     }
 
     /// Tells what became of a job that was to be added, and wakes who follows the jobs that it touched.
@@ -71,6 +121,33 @@ impl Shared {
             }
             Inserted::Known { .. } => (self.tell)(&Notice::JobsKnown { task, count: 1 }),
             Inserted::Discarded { .. } => (self.tell)(&Notice::JobsDiscarded { task, count: 1 }),
+        }
+    }
+}
+
+fn overdue(doing: &str) -> String {
+    format!("it has not answered for {OVERDUE:?} while {doing}")
+}
+
+/// A call that hangs, until it does no more.
+struct Overdue<'s> {
+    shared: &'s Shared,
+    doing: &'static str,
+}
+
+impl Overdue<'_> {
+    fn new<'s>(shared: &'s Shared, doing: &'static str) -> Overdue<'s> {
+        shared.overdue.lock().unwrap_or_else(PoisonError::into_inner).push(doing);
+        shared.tell_trouble(doing, overdue(doing));
+        Overdue { shared, doing }
+    }
+}
+
+impl Drop for Overdue<'_> {
+    fn drop(&mut self) {
+        let mut all = self.shared.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = all.iter().position(|doing| *doing == self.doing) {
+            all.swap_remove(place);
         }
     }
 }

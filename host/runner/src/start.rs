@@ -50,6 +50,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Leases are trusted this much less than they are long.
     pub lease_margin: Duration,
+    /// For the store's answer to what people ask it to write.
+    pub write_patience: Duration,
     pub cancel_grace: Duration,
     pub upkeep_interval: Duration,
     pub keep_finished: Duration,
@@ -93,7 +95,9 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         catalog: Arc::new(ArcSwap::from_pointee(Catalog::default())),
         followers: Arc::new(Followers::default()),
         trouble: Arc::default(),
+        overdue: Arc::default(),
         tasks: TaskTracker::new(),
+        patience: settings.write_patience,
         tell,
     };
     // Before the first claim: what a host that died held is free again as soon as its leases have run out.

@@ -40,7 +40,7 @@ pub(crate) async fn run_once(shared: &Shared, keep: Option<Duration>) -> Result<
             None => Ok(()),
         }
     };
-    let result = shared.ask("keeping up", round).await;
+    let result = shared.ask_at_length("keeping up", round).await;
     done.reclaimed.iter().for_each(|job| shared.followers.wake(*job));
     if keep.is_some() || !done.reclaimed.is_empty() {
         let (reclaimed, forgotten) = (done.reclaimed.len() as u64, done.forgotten);

@@ -70,8 +70,6 @@ pub struct PostgresStore {
 
 /// Connections for writing, renewing and telling others.
 const URGENT: usize = 4;
-/// For a new job: longer than any fault that mends itself, shorter than people wait.
-const INSERT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tasks that end with the store.
 struct Talk(Vec<tokio::task::JoinHandle<()>>);
@@ -110,9 +108,7 @@ impl PostgresStore {
         let sessions = Sessions::of(&address, URGENT)?;
         let readers = Sessions::of(&address, address.pool)?;
         schema::prepare(&sessions, &address).await?;
-        let ids = source(&sessions, &time)
-            .await
-            .map_err(|fault| OpenError::MendDatabase { address: address.shown.clone(), reason: fault.to_string() })?;
+        let ids = source(&sessions, &time).await.map_err(|fault| schema::unopened(&fault, &address))?;
         let nudger = Arc::new(Nudger::new(&address, format!("{:016x}", fastrand::u64(..))));
         let desk = Desk {
             sessions: sessions.clone(),
@@ -120,7 +116,7 @@ impl PostgresStore {
             nudger: nudger.clone(),
             shown: address.shown.clone(),
         };
-        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone()))];
+        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen))];
         if address.listen {
             talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
         }
@@ -200,14 +196,7 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        let known = tokio::time::timeout(INSERT_PATIENCE, self.write(Wish::Insert(jobs, declared))).await;
-        let unknown = |_| {
-            StoreError::Busy(format!(
-                "{}: no answer; ask again with the same token, lest it be enqueued twice",
-                self.shown
-            ))
-        };
-        match known.map_err(unknown)?? {
+        match self.write(Wish::Insert(jobs, declared)).await? {
             Done::Inserted(inserted) => Ok(inserted),
             other => Err(confused(&other)),
         }

@@ -189,6 +189,9 @@ pub enum StoreError {
     /// Nothing was written, and it will not work until someone mends it.
     #[error("the store is broken: {0}")]
     Broken(String),
+    /// It was written, or will be, or was not: who asks again must do so with a token, or look first.
+    #[error("the store gave no answer and may have written it: {0}")]
+    Unknown(String),
 }
 
 /// Why a store could not be opened. Variants are named by what the operator does next.
@@ -210,4 +213,7 @@ pub enum OpenError {
     MendFile { file: String, reason: String },
     #[error("could not open {address}: {reason}")]
     MendDatabase { address: String, reason: String },
+    /// It answers, and will let this host in later.
+    #[error("could not open {address} yet: {reason}")]
+    AwaitDatabase { address: String, reason: String },
 }

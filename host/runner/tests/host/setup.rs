@@ -23,6 +23,7 @@ pub(crate) struct Setup {
     pub(crate) cancel_grace: Duration,
     pub(crate) lease: Duration,
     pub(crate) lease_margin: Duration,
+    pub(crate) write_patience: Duration,
 }
 
 /// A host, its folder, and all that it told.
@@ -44,6 +45,7 @@ impl Setup {
             cancel_grace: Duration::from_millis(200),
             lease: Duration::from_secs(30),
             lease_margin: Duration::from_secs(3),
+            write_patience: LONG,
         }
     }
 
@@ -84,6 +86,7 @@ impl Setup {
             broadcasts: 8,
             lease: self.lease,
             lease_margin: self.lease_margin,
+            write_patience: self.write_patience,
             cancel_grace: self.cancel_grace,
             upkeep_interval: Duration::from_secs(300),
             keep_finished: Duration::from_secs(3600),

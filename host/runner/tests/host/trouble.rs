@@ -1,7 +1,7 @@
 //! A store that fails for a while, and one that fails for too long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,20 +13,33 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
-use wharf_runner::Notice;
-use wharf_store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
+use wharf_runner::{AskError, EnqueueError, Enqueued, Notice, Request};
+use wharf_store::{
+    Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, SqliteStore, Store, StoreError, SystemClock,
+    Tally, Wanted,
+};
 
-use crate::setup::{Setup, memory, order};
+use crate::setup::{LONG, Setup, memory, order};
 
 /// A real store that can be cut off.
 struct Cut {
     store: Arc<dyn Store>,
     off: AtomicBool,
+    /// What is to be written is, and nobody hears of it before this ends.
+    silent: AtomicBool,
+    announced: AtomicU32,
 }
 
 impl Cut {
     fn reached(&self) -> Result<&Arc<dyn Store>, StoreError> {
         if self.off.load(Ordering::SeqCst) { Err(StoreError::Busy("cut off".into())) } else { Ok(&self.store) }
+    }
+
+    async fn answer<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+        while self.silent.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        written
     }
 }
 
@@ -39,13 +52,15 @@ impl Store for Cut {
         self.store.next_id()
     }
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        self.reached()?.insert(jobs, declared).await
+        let inserted = self.reached()?.insert(jobs, declared).await;
+        self.answer(inserted).await
     }
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         self.reached()?.claim(claim).await
     }
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
-        self.reached()?.record(events).await
+        let recorded = self.reached()?.record(events).await;
+        self.answer(recorded).await
     }
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.reached()?.renew(leases, length).await
@@ -75,6 +90,7 @@ impl Store for Cut {
         self.store.tally().await
     }
     async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        self.announced.fetch_add(1, Ordering::SeqCst);
         self.store.announce(node, silent).await
     }
     async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
@@ -102,7 +118,12 @@ impl Store for Cut {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
-    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false) });
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
     running.until_running(id).await;
@@ -123,7 +144,12 @@ async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_out() {
-    let cut = Arc::new(Cut { store: memory(), off: AtomicBool::new(false) });
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
     let mut setup = Setup::new().with(&["villain"]);
     (setup.lease, setup.lease_margin) = (Duration::from_millis(1500), Duration::from_millis(300));
     let running = setup.start(cut.clone()).await;
@@ -147,4 +173,70 @@ async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_ou
     cut.off.store(false, Ordering::SeqCst);
     running.until_told("it runs again", |notice| matches!(notice, Notice::AttemptStarted { number: 2, .. })).await;
     running.host.stop_now().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hears_nothing_is_told_no_more_than_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let file: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(folder.path().join("wharf.db"), Arc::new(SystemClock)).unwrap());
+    for store in [memory(), file] {
+        let cut = Arc::new(Cut {
+            store,
+            off: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            announced: AtomicU32::new(0),
+        });
+        let mut setup = Setup::new().with(&["villain"]);
+        setup.write_patience = Duration::from_millis(100);
+        let running = setup.start(cut.clone()).await;
+        let asked =
+            || Request { token: Some("one".to_owned()), delay: Some(LONG), ..order("slow", r#"{"do":"echo"}"#) };
+        cut.silent.store(true, Ordering::SeqCst);
+        let unheard = running.host.enqueue(vec![asked()]).await.unwrap_err();
+        assert!(matches!(unheard, EnqueueError::Store(StoreError::Unknown(_))), "{unheard:?}");
+        let silence = |notice: &Notice| matches!(notice, Notice::StoreTrouble { why, .. } if why.contains("no answer"));
+        running.until_told("the store gave no answer", silence).await;
+        cut.silent.store(false, Ordering::SeqCst);
+        let Enqueued::Known(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
+            panic!("it was written, and its token is known")
+        };
+        cut.silent.store(true, Ordering::SeqCst);
+        let unheard = running.host.cancel(id).await.unwrap_err();
+        assert!(matches!(unheard, AskError::Store(StoreError::Unknown(_))), "{unheard:?}");
+        cut.silent.store(false, Ordering::SeqCst);
+        assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_hangs_is_told_of_while_it_hangs() {
+    let cut = Arc::new(Cut {
+        store: memory(),
+        off: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+        announced: AtomicU32::new(0),
+    });
+    let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
+    let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":200}"#)).await;
+    running.until_running(id).await;
+    cut.silent.store(true, Ordering::SeqCst);
+    // Nothing fails meanwhile: this node is announced, and leases are renewed.
+    let hangs = |notice: &Notice| matches!(notice, Notice::StoreTrouble { doing: "recording", why } if why.contains("has not answered"));
+    running.until_told("the record hangs", hangs).await;
+    // Others that are answered do not hide it.
+    let before = cut.announced.load(Ordering::SeqCst);
+    while cut.announced.load(Ordering::SeqCst) < before + 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(running.host.vitals().store.is_err());
+    assert!(!running.told().iter().any(|notice| matches!(notice, Notice::StoreMended)));
+    cut.silent.store(false, Ordering::SeqCst);
+    assert_eq!(running.finished(id).await.job.standing.attempt, 1);
+    let mended = async {
+        while running.host.vitals().store.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, mended).await.expect("it is well again");
 }

@@ -21,6 +21,7 @@ mod bindings;
 mod pack;
 mod log;
 mod narrate;
+mod opening;
 mod serve;
 mod bench;
 

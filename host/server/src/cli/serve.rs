@@ -13,15 +13,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
-use wharf_store::{Store, SystemClock, without_password};
+use wharf_store::without_password;
 
 use super::ending::{Ending, Exit};
 use super::local::{compile_in_child, runtime};
 use super::log;
 use super::narrate::narrate;
+use super::opening::store_in_time;
 use super::progress::Progress;
 use crate::config::Settings;
 use crate::http::{Face, Guard, connections, routes};
@@ -50,9 +52,8 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
     let mut signals = Signals::new()?;
     let listener = listen(settings.listen).await?;
     let metrics = Arc::new(Metrics::new());
-    let port = listener.local_addr().map_or(0, |address| address.port());
     let host = tokio::select! {
-        host = start(settings, port, Arc::clone(&metrics), progress) => host?,
+        host = start(settings, &listener, Arc::clone(&metrics), progress) => host?,
         () = signals.next() => {
             info!("stopped before the start was complete");
             return Ok(Exit::Done);
@@ -95,8 +96,14 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
 }
 
 /// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
-async fn start(settings: &Settings, port: u16, metrics: Arc<Metrics>, progress: Arc<Progress>) -> anyhow::Result<Host> {
-    let store = store(&settings.store).await?;
+async fn start(
+    settings: &Settings,
+    listener: &TcpListener,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+) -> anyhow::Result<Host> {
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    let store = store_in_time(settings, listener).await?;
     let wanted = engine_settings(settings)?;
     let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
     Ok(host(settings, port, Parts { store, engine }, metrics, progress).await?)
@@ -141,11 +148,6 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
         };
         Ending::new(Exit::CannotStart, format!("could not listen on {address}: {error}; {advice}"))
     })
-}
-
-pub(crate) async fn store(address: &str) -> Result<Arc<dyn Store>, Ending> {
-    let opened = wharf_store::open(address, Arc::new(SystemClock)).await;
-    opened.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
 fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
@@ -198,6 +200,7 @@ pub(crate) fn host_settings(settings: &Settings, name: String, plugins_dir: Path
         broadcasts: settings.broadcasts_at_once,
         lease: settings.lease,
         lease_margin: settings.lease_margin,
+        write_patience: bounds::WRITE_PATIENCE,
         cancel_grace: settings.cancel_grace,
         upkeep_interval: settings.upkeep_interval,
         keep_finished: settings.keep_finished,

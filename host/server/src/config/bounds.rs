@@ -55,6 +55,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("lease", length(hard::LEASE)),
         ("lease-renewals", hard::LEASE_RENEWALS.to_string()),
         ("lease-margin", length(hard::LEASE_MARGIN)),
+        ("write-patience", length(hard::WRITE_PATIENCE)),
         ("retry-attempts-default", hard::RETRY_ATTEMPTS_DEFAULT.to_string()),
         ("retry-attempts-max", hard::RETRY_ATTEMPTS_MAX.to_string()),
         ("backoff-min-default", length(hard::BACKOFF_MIN_DEFAULT)),

@@ -18,6 +18,7 @@ pub(crate) mod plugins;
 mod limits;
 pub(crate) mod nodes;
 mod health;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(crate) use bytes::{inline_json, to_base64};
 pub(crate) use face::Face;
 pub(crate) use guard::Guard;
 pub(crate) use query::encode;
+pub(crate) use waiting::waiting_routes;
 
 use problem::{Kind, Problem};
 

@@ -48,6 +48,8 @@ kinds! {
     INTERNAL           "internal"           500 "The host made a mistake"
     STORE_BROKEN       "store-broken"       500 "The store is broken"
     STORE_BUSY         "store-busy"         503 "The store cannot write now"
+    // Not a 503: clients repeat those by themselves, and without a token a job would be enqueued twice.
+    OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store gave no answer"
     DRAINING           "draining"           503 "The host is stopping"
     TOO_SLOW           "too-slow"           408 "The request came too slowly"
 }
@@ -100,6 +102,13 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         match error {
             StoreError::Busy(_) => Problem::new(Kind::STORE_BUSY, format!("{error}; nothing was changed, try again")),
+            StoreError::Unknown(_) => Problem::new(
+                Kind::OUTCOME_UNKNOWN,
+                format!(
+                    "{error}; ask again: with the same token no job is enqueued twice, without one look for it with \
+                     GET /v1/jobs first"
+                ),
+            ),
             StoreError::Broken(_) => {
                 Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, the operator must look at it"))
             }

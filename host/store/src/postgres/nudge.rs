@@ -1,15 +1,15 @@
 //! Nudges between nodes: LISTEN and NOTIFY, which may lose any of them. Whoever waits also looks by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, watch};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, NoTls, Socket};
-use tracing::debug;
+use tracing::{debug, info, warn};
 use wharf_core::ids::NodeId;
 
 use super::address::Address;
@@ -18,6 +18,8 @@ use super::tls::connector;
 
 /// Nudges that come faster than this go out as one.
 const APART: Duration = Duration::from_millis(10);
+/// A nudge of one's own comes back by then, where any are heard.
+const ECHO_PATIENCE: Duration = Duration::from_secs(5);
 /// After a connection was lost.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,13 +35,54 @@ pub(super) struct Nudger {
     channel: String,
     /// Tells what this store said from what others say.
     voice: String,
+    /// Whether its own nudges come back. Locked for a few assignments, never across an await.
+    echo: Mutex<Echo>,
+}
+
+/// Behind a pooler that shares sessions nudges go out and none comes back, and nobody says so.
+#[derive(Default)]
+struct Echo {
+    /// When the first nudge went out that did not come back.
+    awaited: Option<Instant>,
+    is_deaf: bool,
+}
+
+impl Echo {
+    fn told(&mut self) {
+        self.awaited.get_or_insert_with(Instant::now);
+    }
+
+    fn heard(&mut self) {
+        self.awaited = None;
+        if std::mem::take(&mut self.is_deaf) {
+            info!("nudges of other hosts are heard");
+        }
+    }
+
+    fn look(&mut self) {
+        if !self.is_deaf && self.awaited.is_some_and(|since| since.elapsed() >= ECHO_PATIENCE) {
+            self.is_deaf = true;
+            warn!(
+                "nudges of other hosts are not heard, as behind a pooler that shares sessions: this host looks by \
+                 itself every second; with ?listen=no in its address it does not try to hear them"
+            );
+        }
+    }
 }
 
 impl Nudger {
     pub(super) fn new(address: &Address, voice: String) -> Nudger {
         let channel = format!("wharf_{}", address.schema);
         let (here, letters) = (watch::Sender::new(0), watch::Sender::new(0));
-        Nudger { here, letters, node: AtomicU64::new(0), elsewhere: Notify::new(), channel, voice }
+        Nudger {
+            here,
+            letters,
+            node: AtomicU64::new(0),
+            elsewhere: Notify::new(),
+            channel,
+            voice,
+            echo: Mutex::default(),
+        }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -72,8 +115,12 @@ impl Nudger {
             }
             Some(_) => {}
             None if said != self.voice => self.look_here(),
-            None => {}
+            None => self.echo().heard(),
         }
+    }
+
+    fn echo(&self) -> MutexGuard<'_, Echo> {
+        self.echo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After a commit: whoever waits here or elsewhere may look.
@@ -88,17 +135,27 @@ impl Nudger {
 }
 
 /// Tells the other nodes, for ever. Not in the transactions: the server lets those that notify commit one by one.
-pub(super) async fn tell(nudger: Arc<Nudger>, sessions: Sessions) {
+/// Where `listens`, their echo is waited for.
+pub(super) async fn tell(nudger: Arc<Nudger>, sessions: Sessions, listens: bool) {
     loop {
-        nudger.elsewhere.notified().await;
+        if tokio::time::timeout(ECHO_PATIENCE, nudger.elsewhere.notified()).await.is_err() {
+            nudger.echo().look();
+            continue;
+        }
         if let Ok(session) = sessions.session().await {
             let args = [(&nudger.channel as _, Type::TEXT), (&nudger.voice as _, Type::TEXT)];
             // Nothing that may be lost needs to wait for the disk.
             let text = "SELECT pg_notify($1, $2), set_config('synchronous_commit', 'off', true)";
+            if listens {
+                // Before it goes out: it may be back before its sender hears that it went.
+                nudger.echo().told();
+            }
             if let Err(fault) = session.ask(text, &args).await {
+                nudger.echo().awaited = None;
                 debug!("a nudge was lost: {fault}");
             }
         }
+        nudger.echo().look();
         tokio::time::sleep(APART).await;
     }
 }
@@ -134,6 +191,9 @@ where
             done = &mut asked, if !listening => {
                 done?;
                 listening = true;
+                // What went out before this cannot come back; one more shows whether any does.
+                nudger.echo().awaited = None;
+                nudger.elsewhere.notify_one();
                 // Letters that were announced before this are found now.
                 nudger.letters.send_modify(|count| *count += 1);
             }

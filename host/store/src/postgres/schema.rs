@@ -6,6 +6,9 @@ use super::address::Address;
 use super::session::{Fault, Session, Sessions};
 use crate::store::OpenError;
 
+#[cfg(test)]
+mod tests;
+
 /// One script per version, in order.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_jobs.sql")];
 
@@ -24,12 +27,11 @@ pub(super) fn may_use(oldest: i64) -> bool {
 const SERVER_MIN: i32 = 130_000;
 
 pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<(), OpenError> {
-    let mend =
-        |fault: Fault| OpenError::MendDatabase { address: address.shown.clone(), reason: advice(&fault, address) };
+    let mend = |fault: Fault| unopened(&fault, address);
     let session = sessions.session().await.map_err(mend)?;
     let version =
         |found| OpenError::TakeNewerHost { file: address.shown.clone(), found, known: MIGRATIONS.len() as i64 };
-    match migrate(&session, &address.schema).await {
+    match migrate(&session, &address.schema, MIGRATIONS).await {
         Ok((found, oldest)) if !may_use(oldest) => {
             session.roll_back().await;
             Err(version(found))
@@ -44,8 +46,8 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
 }
 
 /// Returns the version that was found, and the oldest host that may use it. Of hosts that start together, one does the work and the others wait for it.
-async fn migrate(session: &Session, schema: &str) -> Result<(i64, i64), Fault> {
-    let known = MIGRATIONS.len() as i64;
+async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i64, i64), Fault> {
+    let known = scripts.len() as i64;
     let server = session.ask_one("SELECT current_setting('server_version_num')::int", &[]).await?;
     if server.get::<_, i32>(0) < SERVER_MIN {
         return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
@@ -54,12 +56,12 @@ async fn migrate(session: &Session, schema: &str) -> Result<(i64, i64), Fault> {
     if let Some(found) = found.filter(|(found, _)| *found >= known) {
         return Ok(found);
     }
-    // Whoever uses the tables must not wait long behind this; where they are too busy the start fails, and is tried again.
+    // Whoever uses the tables waits behind this for a moment only; where they are too busy a host tries again later.
     session.run("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
     session
         .ask("SELECT pg_advisory_xact_lock(hashtextextended('wharf schema ' || $1, 0))", &[(&schema, Type::TEXT)])
         .await?;
-    session.run("SET LOCAL lock_timeout = '3s'").await?;
+    session.run("SET LOCAL lock_timeout = '1s'").await?;
     let (found, oldest) = version(session, schema).await?.unwrap_or((0, 0));
     if found < known {
         let there = session.ask("SELECT FROM pg_namespace WHERE nspname = $1", &[(&schema, Type::TEXT)]).await?;
@@ -69,7 +71,7 @@ async fn migrate(session: &Session, schema: &str) -> Result<(i64, i64), Fault> {
         session
             .run("CREATE TABLE IF NOT EXISTS wharf.version (version bigint NOT NULL, oldest bigint NOT NULL)")
             .await?;
-        for script in &MIGRATIONS[found as usize..] {
+        for script in &scripts[found as usize..] {
             session.run(script).await?;
         }
         session.run("DELETE FROM wharf.version").await?;
@@ -91,6 +93,17 @@ async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, 
     let text = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM wharf.version";
     let row = session.ask_one(text, &[]).await?;
     Ok(Some((row.get(0), row.get(1))))
+}
+
+/// Why the store cannot be opened, and whether that passes by itself.
+pub(super) fn unopened(fault: &Fault, address: &Address) -> OpenError {
+    let (shown, reason) = (address.shown.clone(), advice(fault, address));
+    match fault {
+        Fault::Server(error) if error.code().is_some() && fault.is_passing() => {
+            OpenError::AwaitDatabase { address: shown, reason }
+        }
+        _ => OpenError::MendDatabase { address: shown, reason },
+    }
 }
 
 fn advice(fault: &Fault, address: &Address) -> String {
@@ -116,7 +129,7 @@ fn advice(fault: &Fault, address: &Address) -> String {
                 "{fault}; CREATE SCHEMA {schema} AUTHORIZATION its user, or name a schema that it owns with ?schema="
             )
         }
-        Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault}); start again in a moment"),
+        Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({fault})"),
         Some(_) => fault.to_string(),
         None if fault.to_string().contains("does not support TLS") => {
             "the server speaks unencrypted only; let it encrypt, or add ?sslmode=disable where nobody listens"

@@ -236,7 +236,8 @@ impl Session {
         } else {
             // Never a second mark: what has one has all names.
             self.run("BEGIN").await?;
-            let mark: Option<String> = self.client.query_typed_one(&format!("SELECT {MARK}"), &[]).await?.get(0);
+            let mark = self.client.query_typed_one(&self.text(&format!("SELECT {MARK}")), &[]).await?;
+            let mark: Option<String> = mark.get(0);
             if !named.is_here(mark.as_deref()) {
                 return Err(Fault::Unreachable("its session was given to another".to_owned()));
             }

@@ -150,10 +150,10 @@ impl Writer {
 
     /// Has a wish carried out, and answers once it is durable.
     pub(super) async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
-        let gone = || StoreError::Broken(format!("the writer of {} has stopped: restart the host", self.shown));
+        let gone = || format!("the writer of {} has stopped: restart the host", self.shown);
         let (answer, answered) = oneshot::channel();
-        self.asked.send(Asked { wish, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.asked.send(Asked { wish, answer }).await.map_err(|_| StoreError::Broken(gone()))?;
+        answered.await.map_err(|_| StoreError::Unknown(gone()))?
     }
 }
 

@@ -84,12 +84,12 @@ impl Writer {
         run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
         worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
-        let gone = || StoreError::Broken(format!("the writer of {} has stopped: restart the host", self.name));
+        let gone = || format!("the writer of {} has stopped: restart the host", self.name);
         let (answer, answered) = oneshot::channel();
         let operation = Box::new(Asked { run, worth_a_nudge, result: None, answer });
-        let operations = self.operations.as_ref().ok_or_else(gone)?;
-        operations.send(operation).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        let operations = self.operations.as_ref().ok_or_else(|| StoreError::Broken(gone()))?;
+        operations.send(operation).await.map_err(|_| StoreError::Broken(gone()))?;
+        answered.await.map_err(|_| StoreError::Unknown(gone()))?
     }
 }
 

@@ -1,27 +1,20 @@
 //! The way to the database is cut, and nobody says so: connections stand, and nothing comes back on them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::job::StateName;
-use wharf_store::{PostgresStore, Renewed, StoreError};
+use wharf_store::{Renewed, StoreError};
 
 use crate::proxy::Proxy;
 use crate::server::Postgres;
-use crate::stage::{COUNT, Kind, LEASE, Stage, block_on};
-
-async fn stage_at(address: &str) -> Stage {
-    let stage = Stage::new(Kind::Memory).await;
-    let store = PostgresStore::open_with_clock(address, stage.clock.clone()).await.unwrap();
-    Stage { store: Arc::new(store), ..stage }
-}
+use crate::stage::{COUNT, LEASE, Stage, block_on};
 
 #[test]
 fn a_silent_network_is_noticed_and_goes_on() {
     let server = Postgres::start(false);
     block_on(async {
         let proxy = Proxy::before(server.dir(), &server.address());
-        let stage = stage_at(proxy.address()).await;
+        let stage = Stage::at(proxy.address()).await;
         let id = stage.add(COUNT, "a").await;
         let leased = stage.claim_one().await;
         proxy.hold(true);
@@ -46,8 +39,8 @@ fn a_host_that_falls_silent_in_a_transaction_keeps_others_waiting_for_a_moment_o
     block_on(async {
         let address = server.address();
         let proxy = Proxy::before(server.dir(), &address);
-        let silent = stage_at(proxy.address()).await;
-        let other = stage_at(&address).await;
+        let silent = Stage::at(proxy.address()).await;
+        let other = Stage::at(&address).await;
         proxy.hold_at_lock();
         let slow = async {
             let id = silent.add(COUNT, "a").await;

@@ -7,6 +7,8 @@ mod server;
 mod pgbouncer;
 #[path = "../../../../tests/harness/proxy.rs"]
 mod proxy;
+#[path = "../../../../tests/harness/valve.rs"]
+mod valve;
 mod stage;
 mod insert;
 mod claim;
@@ -22,6 +24,7 @@ mod sqlite;
 mod postgres;
 mod lost;
 mod cut;
+mod slow;
 mod pooler;
 mod tls;
 mod versions;

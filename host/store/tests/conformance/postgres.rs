@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use wharf_store::{OpenError, PostgresStore, Store};
+use wharf_core::ids::NodeId;
+use wharf_core::job::{Entry, StateName};
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::Override;
+use wharf_core::node::Node;
+use wharf_store::{OpenError, PostgresStore, Renewed, Store};
 
 use crate::server::shared_address;
-use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, group};
 
 #[test]
 fn hosts_that_start_together_make_the_tables_once() {
@@ -76,8 +81,46 @@ fn what_cannot_be_opened_says_what_to_do() {
             .await
             .unwrap();
         let plain = |schema: String| url(&schema).replacen("//wharf", &format!("//{role}"), 1);
-        PostgresStore::open(&plain(format!("own_{schema}"))).await.expect("a schema of its own is all that it needs");
+        a_whole_life(&Stage::at(&plain(format!("own_{schema}"))).await).await;
         let refused = PostgresStore::open(&plain(format!("no_{schema}"))).await.unwrap_err().to_string();
         assert!(refused.contains("AUTHORIZATION"), "{refused}");
     });
+}
+
+/// Everything that a host does with its store, on the one whose role has a schema of its own and nothing else.
+async fn a_whole_life(stage: &Stage) {
+    let id = stage.add(COUNT, "a").await;
+    let leased = stage.claim_one().await;
+    let entries = vec![Entry::Chunk(b"one".as_slice().into())];
+    stage.record(id, Event::Wrote { attempt: 1, entries }).await.unwrap();
+    let renewed = stage.store.renew(vec![leased.lease], LEASE).await.unwrap();
+    assert!(matches!(renewed[..], [Renewed::Held(_)]), "{renewed:?}");
+    stage.pass(2 * LEASE);
+    assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+    assert!(stage.succeed(&leased).await.is_err(), "it is late");
+    let again = stage.claim_one().await;
+    let change = Override { group: group(COUNT), key: None, limits: at_most(1, None) };
+    stage.store.set_override(change.clone()).await.unwrap();
+    assert_eq!(stage.store.overrides().await.unwrap(), [change]);
+    let here = stage.store.now();
+    let node = Node {
+        id: NodeId(7),
+        name: "here".to_owned(),
+        version: "0".to_owned(),
+        started: here,
+        seen: here,
+        capacity: 1,
+        running: 1,
+        draining: false,
+        plugins: vec![],
+    };
+    stage.store.announce(node, LEASE).await.unwrap();
+    assert_eq!(stage.store.nodes().await.unwrap().len(), 1);
+    assert_eq!(stage.store.collect(NodeId(7)).await.unwrap(), Some(vec![]));
+    assert_eq!(stage.succeed(&again).await.unwrap().state, StateName::Succeeded);
+    assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 1);
+    stage.pass(LEASE);
+    assert_eq!(stage.store.forget(stage.store.now(), 10).await.unwrap(), 1);
+    assert_eq!(stage.store.tally().await.unwrap().tasks, []);
+    stage.store.leave(NodeId(7)).await.unwrap();
 }

@@ -118,6 +118,13 @@ impl Stage {
         Stage { store, clock, declared: Arc::default(), tasks: tasks.into(), folder }
     }
 
+    /// On the PostgreSQL store at an address.
+    pub(crate) async fn at(address: &str) -> Stage {
+        let stage = Stage::new(Kind::Memory).await;
+        let store = PostgresStore::open_with_clock(address, stage.clock.clone()).await.unwrap();
+        Stage { store: Arc::new(store), ..stage }
+    }
+
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("wharf.db")
     }

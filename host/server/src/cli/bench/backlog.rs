@@ -17,7 +17,7 @@ use wharf_core::outcome::Bill;
 use wharf_store::{Claim, Store};
 
 use super::super::ending::Ending;
-use super::super::serve;
+use super::super::opening;
 use super::cost::{Whose, anonymous_bytes, processor};
 use super::ground::{Ground, Where};
 use super::report::{Report, Unit, median};
@@ -144,7 +144,7 @@ impl Spent {
 
 impl Closed {
     async fn open(self, address: &str) -> anyhow::Result<Bench> {
-        Ok(Bench { store: serve::store(address).await?, jobs: self })
+        Ok(Bench { store: opening::store(address).await?, jobs: self })
     }
 
     fn new_job(&mut self, id: JobId) -> anyhow::Result<NewJob> {

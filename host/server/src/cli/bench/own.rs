@@ -14,6 +14,7 @@ use wharf_runner::{Enqueued, Host, Notice, Parts, Request};
 
 use super::super::ending::{Ending, Exit};
 use super::super::local::compile_in_child;
+use super::super::opening;
 use super::super::serve;
 use super::ground::Ground;
 use crate::config::Settings;
@@ -132,7 +133,7 @@ impl Own {
         };
         let heard = Arc::new(Heard::default());
         let hearing = Arc::clone(&heard);
-        let parts = Parts { store: serve::store(store).await?, engine: Arc::clone(&engine) };
+        let parts = Parts { store: opening::store(store).await?, engine: Arc::clone(&engine) };
         let host = Host::start(parts, wanted, move |notice| hearing.hear(notice)).await;
         let host = host.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))?;
         host.ready().await;

@@ -1,0 +1,130 @@
+//! A newer host comes while others work: the tables are brought forward under them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use wharf_core::ids::{Group, NodeId, TaskName};
+use wharf_core::job::NewJob;
+use wharf_core::key::Lane;
+use wharf_core::lifecycle::Event;
+use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::outcome::Bill;
+
+use self::server::Postgres;
+use super::*;
+use crate::postgres::PostgresStore;
+use crate::store::{Claim, Store};
+
+#[path = "../../../../../tests/harness/postgres.rs"]
+#[expect(dead_code, reason = "the tests from outside do more with a server")]
+mod server;
+
+/// As a next version may have it: a column for jobs, and a table more.
+const NEXT: &str = "ALTER TABLE wharf.jobs ADD COLUMN colour text;
+                    CREATE TABLE wharf.colours (name text PRIMARY KEY);";
+
+fn scripts() -> Vec<&'static str> {
+    MIGRATIONS.iter().copied().chain([NEXT]).collect()
+}
+
+fn task() -> TaskName {
+    "words/count".parse().unwrap()
+}
+
+async fn works(store: &PostgresStore) {
+    let (task, declared) = (task(), Arc::new(LimitTable::default()));
+    let jobs = (0..10).map(|_| NewJob {
+        id: store.next_id(),
+        lane: Lane { group: Group::from(&task), key: None },
+        task: task.clone(),
+        payload: b"payload".as_slice().into(),
+        priority: 0,
+        due: None,
+        token: None,
+        on_conflict: OnConflict::Wait,
+        batch: None,
+    });
+    store.insert(jobs.collect(), declared.clone()).await.unwrap();
+    let tasks = [(task.clone(), Group::from(&task))].into();
+    let claim = Claim { node: NodeId(1), tasks, declared, free: 10, lease: Duration::from_secs(60) };
+    let claimed = store.claim(claim).await.unwrap();
+    let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
+    store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();
+    let ended = |attempt| Event::Succeeded { attempt, output: vec![1], children: vec![], bill: Bill::default() };
+    let events = leases.iter().map(|lease| (lease.job, ended(lease.attempt))).collect();
+    for recorded in store.record(events).await.unwrap() {
+        recorded.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_are_brought_forward_under_hosts_that_work() {
+    let server = Postgres::start(false);
+    let text = server.address();
+    let address = Address::parse(&text).unwrap();
+    let (over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let mut hosts = Vec::new();
+    for _ in 0..2 {
+        let (store, over, rounds) = (PostgresStore::open(&text).await.unwrap(), over.clone(), rounds.clone());
+        hosts.push(tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                works(&store).await;
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let more = async |count: u32| {
+        let until = rounds.load(Ordering::Relaxed) + count;
+        while rounds.load(Ordering::Relaxed) < until && !hosts.iter().any(|host| host.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    more(20).await;
+    // Several newer ones come together.
+    let newer = (0..4).map(|_| async {
+        let sessions = Sessions::of(&address, 2).unwrap();
+        let session = sessions.session().await.unwrap();
+        migrate(&session, &address.schema, &scripts()).await
+    });
+    let known = MIGRATIONS.len() as i64;
+    let mut found: Vec<_> = futures_util::future::join_all(newer).await.into_iter().map(|one| one.unwrap().0).collect();
+    found.sort_unstable();
+    assert_eq!(found, [known, known + 1, known + 1, known + 1], "one of them did it");
+    more(20).await;
+    over.store(true, Ordering::Relaxed);
+    for host in hosts {
+        host.await.expect("the older ones heard of nothing");
+    }
+    let version = server.sql(&format!("SELECT version || ' ' || oldest FROM {}.version", address.schema));
+    assert_eq!(version, format!("{} {OLDEST}", known + 1));
+    let older = PostgresStore::open(&text).await.expect("an older host may be started again");
+    assert_eq!(older.tally().await.unwrap().tasks, [], "all that was begun is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_somebody_holds_are_left_to_those_who_use_them() {
+    let server = Postgres::start(false);
+    let text = server.address();
+    let address = Address::parse(&text).unwrap();
+    let store = PostgresStore::open(&text).await.unwrap();
+    let sessions = Sessions::of(&address, 4).unwrap();
+    // As a backup does.
+    let backup = sessions.session().await.unwrap();
+    backup.run("BEGIN; LOCK TABLE wharf.jobs IN ACCESS SHARE MODE").await.unwrap();
+    let newer = async || {
+        let session = sessions.session().await.unwrap();
+        let done = migrate(&session, &address.schema, &scripts()).await;
+        session.roll_back().await;
+        done
+    };
+    // The newer one gives up before those who wait behind it do.
+    let (refused, ()) = tokio::join!(newer(), works(&store));
+    let refused = unopened(&refused.unwrap_err(), &address);
+    let OpenError::AwaitDatabase { reason, .. } = refused else { panic!("{refused}") };
+    assert!(reason.contains("busy"), "{reason}");
+    works(&store).await;
+    backup.run("COMMIT").await.unwrap();
+    assert_eq!(newer().await.unwrap().0, MIGRATIONS.len() as i64);
+    works(&store).await;
+}

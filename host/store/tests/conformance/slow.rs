@@ -1,0 +1,131 @@
+//! Commits that take long, or hang until somebody mends the server: whoever waits hears no more than is known, and
+//! nothing is lost or done twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::job::{NewJob, StateName};
+use wharf_core::limits::LimitTable;
+use wharf_store::{Inserted, Renewed, Store, StoreError, Wanted};
+
+use crate::server::Postgres;
+use crate::stage::{COUNT, LEASE, LIST, Stage, added, at_most, block_on};
+use crate::valve::{Standby, Valve, cut_those_that_wait};
+
+/// The name of the schema in an address.
+fn schema(address: &str) -> &str {
+    address.split_once("schema=").expect("it names one").1
+}
+
+/// Looks until so it is; the store goes on meanwhile.
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let looks = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("it never was that {what}"));
+}
+
+/// Asks on a task of its own, so that what hangs may hang.
+fn asked(stage: &Stage, job: &NewJob) -> tokio::task::JoinHandle<Result<Vec<Inserted>, StoreError>> {
+    let (store, job): (Arc<dyn Store>, _) = (Arc::clone(&stage.store), job.clone());
+    tokio::spawn(async move { store.insert(vec![job], Arc::new(LimitTable::default())).await })
+}
+
+async fn count(stage: &Stage) -> usize {
+    stage.store.jobs(Wanted { most: 100, ..Wanted::default() }).await.unwrap().jobs.len()
+}
+
+#[test]
+fn what_was_committed_and_not_answered_is_found_out() {
+    let server = Postgres::start(false);
+    block_on(async {
+        let stage = Stage::at(&server.address()).await;
+        stage.add(COUNT, "").await;
+        stage.add(LIST, "").await;
+        let leased = stage.claim(2).await;
+
+        let standby = Standby::awaited(&server);
+        let watch = async {
+            until("the record hangs", || standby.waiting() == 1).await;
+            // What another lease needs hangs as well, and its holder is told in time.
+            let unheard = stage.store.renew(vec![leased[1].lease], LEASE).await;
+            assert!(matches!(&unheard, Err(StoreError::Busy(why)) if why.contains("no answer")), "{unheard:?}");
+            cut_those_that_wait(&server);
+        };
+        let (recorded, ()) = tokio::join!(stage.succeed(&leased[0]), watch);
+        assert_eq!(recorded.unwrap().state, StateName::Succeeded, "it was committed, and the answer was lost");
+
+        let job = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(COUNT, "") };
+        let hangs = asked(&stage, &job);
+        until("the insert hangs", || standby.waiting() == 1).await;
+        hangs.abort();
+        drop(standby);
+        // Whoever gave up asks again: it stands, once.
+        assert_eq!(
+            stage.insert(NewJob { id: stage.store.next_id(), ..job.clone() }).await,
+            Inserted::Known { id: job.id }
+        );
+        assert_eq!(count(&stage).await, 3);
+        assert_eq!(stage.claim_one().await.lease.attempt, 1);
+        assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));
+        assert_eq!(stage.succeed(&leased[1]).await.unwrap().state, StateName::Succeeded);
+    });
+}
+
+#[test]
+fn what_was_undone_after_a_long_wait_is_done_again() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        let valve = Valve::before(&server, schema(&address));
+        valve.hold(true);
+        let job = stage.new_job(COUNT, "a");
+        let hangs = asked(&stage, &job);
+        until("the commit hangs", || valve.waiting() == 1).await;
+        assert_eq!(count(&stage).await, 0, "questions are answered, and nothing is there");
+        // The server undoes it, and it is asked for once more.
+        cut_those_that_wait(&server);
+        until("another commit hangs", || valve.waiting() == 1).await;
+        valve.hold(false);
+        assert_eq!(hangs.await.unwrap().unwrap(), [added(job.id)]);
+        assert_eq!(count(&stage).await, 1);
+        let leased = stage.claim_one().await;
+        assert_eq!((leased.lease.job, leased.lease.attempt), (job.id, 1));
+    });
+}
+
+#[test]
+fn limits_hold_however_long_commits_take() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    block_on(async {
+        let first = Stage::at(&address).await;
+        let mut stages = Vec::new();
+        for _ in 0..3 {
+            let clock = Arc::clone(&first.clock);
+            stages.push(Stage { clock, ..Stage::at(&address).await }.limit(COUNT, at_most(1, Some(3))));
+        }
+        Valve::before(&server, schema(&address)).pause(Duration::from_millis(20));
+        let keys = ["a", "b", "c", "d", "e"];
+        let adding = stages.iter().flat_map(|stage| keys.map(|key| stage.add_many(COUNT, key, 2)));
+        futures_util::future::join_all(adding).await;
+        let mut done = 0;
+        while done < 30 {
+            let claims = stages.iter().map(|stage| stage.claim(4));
+            let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
+            let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
+            lanes.sort();
+            lanes.dedup();
+            assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
+            assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
+            done += leased.len();
+            let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
+            futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
+        }
+        assert_eq!(count(&first).await, 30);
+        assert!(first.claim(4).await.is_empty(), "each ran once");
+    });
+}
