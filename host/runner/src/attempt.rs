@@ -53,7 +53,7 @@ impl Attempt {
             // With it goes the store, for which whoever waits for `tasks` waits.
             drop(desk);
             let attempt = AttemptId::from(&leased.lease);
-            let ended = Ended { attempt, outcome, bill, children, retry, dice: fastrand::f64() };
+            let ended = Ended { attempt, outcome, bill, children, changes: None, retry, dice: fastrand::f64() };
             let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
             drop(known);
         };
@@ -76,6 +76,7 @@ pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
         outcome: Outcome::Interrupted(Interruption::Host, why),
         bill: Bill::default(),
         children: Vec::new(),
+        changes: None,
         retry,
         dice: 0.0,
     };

@@ -7,9 +7,11 @@ use super::session::{Fault, Session, Sessions};
 use crate::store::OpenError;
 
 /// One script per version, in order.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_jobs.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/postgres/0001_jobs.sql"), include_str!("../../migrations/postgres/0002_kv.sql")];
 
-/// The oldest host that can still work with these tables, by the number of scripts that it knows.
+/// The oldest host that can still work with these tables, by the number of scripts that it knows. What plugins keep (the
+/// second script) stands beside all that the first host knows, and it loads no plugin that asks for it.
 const OLDEST: i64 = 1;
 
 /// The version of the oldest host that may use the tables.

@@ -14,6 +14,7 @@ mod limits;
 mod lease;
 mod record;
 mod read;
+mod kv;
 mod nudge;
 mod letters;
 mod nodes;
