@@ -15,6 +15,7 @@ mod cluster;
 mod durable_broadcasts;
 mod faces;
 mod jobs;
+mod kv;
 mod languages;
 mod limits;
 mod outside;

@@ -145,6 +145,17 @@ impl Changes {
         Ok(())
     }
 
+    /// Puts back what `put` changed: what `get` answered before it.
+    pub fn undo(&mut self, key: ValueKey, before: Option<Option<Arc<[u8]>>>) {
+        let weight = |value: &Option<Arc<[u8]>>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
+        let put = before.as_ref().map_or(0, weight);
+        let gone = match before {
+            Some(before) => self.values.insert(key.clone(), before),
+            None => self.values.remove(&key),
+        };
+        self.bytes = self.bytes + put - gone.as_ref().map_or(0, weight);
+    }
+
     /// How many committed keys have to be looked at for a page of so many.
     pub fn look(&self, most: u32) -> u32 {
         let gone = self.values.values().filter(|value| value.is_none()).count();
@@ -208,6 +219,9 @@ mod tests {
         assert_eq!(some.put(key("a"), Some(vec![0; most - 2].into())), Ok(()));
         assert_eq!(some.put(key("c"), None), Err(Full::Bytes));
         assert_eq!(some.bytes(), bounds::KV_WRITES_BYTES_MAX);
+        some.undo(key("a"), Some(Some(b"1".as_slice().into())));
+        some.undo(key("b"), None);
+        assert_eq!((&some, some.bytes()), (&changes(&[("a", Some("1"))]), 2));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wharf_core::ids::TaskName;
 use wharf_engine::Engine;
@@ -24,6 +26,10 @@ pub(crate) struct Shared {
     /// What the store said when it last failed, if it has not worked since.
     pub(crate) trouble: Arc<ArcSwapOption<String>>,
     pub(crate) tasks: TaskTracker,
+    /// The runtime on which all this runs, and not the guests.
+    pub(crate) home: Handle,
+    /// Places for what guests ask of the store.
+    pub(crate) reads: Arc<Semaphore>,
     pub(crate) tell: Tell,
 }
 
