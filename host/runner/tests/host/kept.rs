@@ -135,6 +135,20 @@ async fn who_keeps_too_much_can_take_some_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_keys_is_bounded_and_the_next_one_follows() {
+    let setup = granted();
+    let store = setup.sqlite();
+    let running = setup.start(Arc::clone(&store)).await;
+    for (prefix, count) in [("a", 1000), ("b", 200)] {
+        running.result(steps("do", json!([{ "many": { "prefix": prefix, "count": count, "bytes": 1 } }]))).await;
+    }
+    let page = |after: Value| json!({ "keys": { "prefix": "", "after": after, "most": 4_000_000 } });
+    let told = running.result(steps("do", json!([page(Value::Null), { "remove": "a0" }, page(json!("a999"))]))).await;
+    let keys = |place: usize| told[place].as_array().unwrap().len();
+    assert_eq!((keys(0), told[0][0].as_str(), keys(2), told[2][0].as_str()), (1000, Some("a0"), 200, Some("b0")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_ever_keeps_nobody_waiting() {
     let setup = granted().with(&["words"]);
     let store = setup.sqlite();
