@@ -17,6 +17,7 @@ mod durable_broadcasts;
 mod faces;
 mod full_database;
 mod jobs;
+mod kv;
 mod languages;
 mod limits;
 mod outside;

@@ -247,7 +247,15 @@ impl Node {
             ground.faults.note(Fault::Child);
         }
         let dice = ground.rng.f64();
-        let ended = Ended { attempt, outcome, bill: Bill::default(), children: acting.children, retry: RETRY, dice };
+        let ended = Ended {
+            attempt,
+            outcome,
+            bill: Bill::default(),
+            children: acting.children,
+            changes: None,
+            retry: RETRY,
+            dice,
+        };
         self.tell_itself(Input::Ended(Box::new(ended)), ground);
     }
 

@@ -44,6 +44,25 @@ pub const CLAIM_BYTES_MAX: u64 = 64 * MIB;
 pub const UNWRITTEN_BYTES_MAX: u64 = 2 * MIB;
 pub const UNWRITTEN_ENTRIES_MAX: usize = 1024;
 
+// What a plugin keeps from one attempt to the next.
+pub const KV_KEY_BYTES_MAX: usize = 512;
+pub const KV_VALUE_BYTES_MAX: u64 = MIB;
+/// Values that one attempt changes.
+pub const KV_WRITES_MAX: usize = 1000;
+/// Of keys and values that one attempt changes.
+pub const KV_WRITES_BYTES_MAX: u64 = 4 * MIB;
+/// Keys in one page.
+pub const KV_PAGE_MAX: u32 = 1000;
+/// Values of one plugin. Attempts that run side by side may together go past this and the next two, by what these
+/// attempts may change: what a guest is granted is judged when it asks, and its success is never undone for it.
+pub const KV_VALUES_MAX: u64 = 1_000_000;
+/// Of keys and values of one plugin, where `wharf.toml` grants it no other size.
+pub const KV_BYTES_DEFAULT: u64 = 64 * MIB;
+/// The largest size that can be granted.
+pub const KV_BYTES_MAX: u64 = 64 * 1024 * MIB;
+/// Questions of guests to the store at once, on one node.
+pub const KV_READS_AT_ONCE: usize = 4;
+
 // A sandbox.
 /// Of all memories of one attempt; a manifest may ask for less or more, up to this.
 pub const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
@@ -146,6 +165,11 @@ pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
 const _: () = {
     assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk fits what may wait");
     assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);
+    assert!(
+        KV_VALUE_BYTES_MAX + KV_KEY_BYTES_MAX as u64 <= KV_WRITES_BYTES_MAX,
+        "an attempt can change the largest value"
+    );
+    assert!(KV_WRITES_BYTES_MAX <= KV_BYTES_DEFAULT && KV_BYTES_DEFAULT <= KV_BYTES_MAX);
     assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
     assert!(OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX, "a payload can cross");
     assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);

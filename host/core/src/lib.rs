@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod retry;
 pub mod node;
 pub mod lease;
+pub mod kv;
 pub mod job;
 pub mod lifecycle;
 pub mod rollcall;

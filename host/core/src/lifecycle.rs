@@ -1,9 +1,11 @@
 //! What may happen to a job: the whole law, on one screen.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::bounds;
 use crate::job::{Entry, NewJob, Standing, State, StateName};
+use crate::kv::Changes;
 use crate::lease::Lease;
 use crate::outcome::{Bill, OutcomeKind, Report};
 use crate::time::Timestamp;
@@ -19,11 +21,13 @@ pub enum Event {
         attempt: u32,
         entries: Vec<Entry>,
     },
-    /// The attempt returned. The jobs that it enqueued come with it, in the same transaction.
+    /// The attempt returned. The jobs that it enqueued come with it, and what it changed of its plugin's values, in the
+    /// same transaction.
     Succeeded {
         attempt: u32,
         output: Vec<u8>,
         children: Vec<NewJob>,
+        changes: Option<Arc<Changes>>,
         bill: Bill,
     },
     /// The attempt failed; it is tried again at `retry_at`, or never.

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::JobId;
 use crate::job::{Entry, Leased, NewJob};
+use crate::kv::Changes;
 use crate::lease::Lease;
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Bill, Interruption, Outcome};
@@ -60,6 +62,8 @@ pub struct Ended {
     pub bill: Bill,
     /// Jobs that it enqueued; they count only if it returned.
     pub children: Vec<NewJob>,
+    /// What it changed of its plugin's values; counts as they do.
+    pub changes: Option<Arc<Changes>>,
     pub retry: RetryPolicy,
     /// In 0..1, for the jitter of a retry.
     pub dice: f64,

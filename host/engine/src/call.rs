@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
+use wharf_core::kv::{ValueKey, WantedKeys};
 use wharf_core::outcome::{Bill, Outcome};
 use wharf_core::rollcall::Reply;
 
@@ -104,6 +105,20 @@ pub trait Attending: Send + Sync + 'static {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>>;
+    /// Where the plugin keeps its values; `None` where it can keep none.
+    fn keeping(&self) -> Option<&dyn Keeping> {
+        None
+    }
+}
+
+/// What an attempt reads and changes of what its plugin keeps: the committed values with its own changes on top, which come
+/// with its success. The errors are what the guest is told. The guest waits meanwhile, at no cost of guest time; polled as
+/// `broadcast` is.
+pub trait Keeping: Send + Sync + 'static {
+    fn value(&self, key: ValueKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>>;
+    /// Puts a value under a key, or takes it away.
+    fn change(&self, key: ValueKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>>;
+    fn keys(&self, wanted: WantedKeys) -> BoxFuture<'_, Result<Vec<ValueKey>, String>>;
 }
 
 /// How an attempt ended, and what it cost.

@@ -278,6 +278,12 @@ impl Found<'_> {
                 problems.push(unknown_import(&name, &offers));
             } else if let Some(offer) = own.iter().copied().find(|id| CONTRACT.name(*id).fits(&name)) {
                 problems.extend(self.compare("imports", &text, interface, offer));
+                if offer == CONTRACT.kv && self.settings.kv_bytes_max().is_none() {
+                    problems.push(
+                        Problem::new(format!("it imports `{text}`, to keep values in the store, which is not granted"))
+                            .hint(format!("to grant it, in wharf.toml:\n[plugins.{}]\nkv = true", self.id)),
+                    );
+                }
             }
         }
         problems

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
+use wharf_core::bounds;
 
 use crate::addresses::{self, Range};
-use crate::given::{ReceiveGiven, Subscription, TaskGiven};
+use crate::given::{ReceiveGiven, Size, Subscription, TaskGiven};
 
 /// `[plugins.NAME]` of the settings file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +31,9 @@ pub struct PluginSettings {
     /// What it reads through `wasi:config`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Whether it may keep values in the store, and how many bytes of them: `true`, or a size.
+    #[serde(default)]
+    pub kv: KvGrant,
     /// In place of its manifest's; empty, and no broadcast reaches it.
     pub topics: Option<Vec<Subscription>>,
     /// On top of its manifest, as `tasks` is.
@@ -64,6 +68,10 @@ enum Host {
     Address(IpAddr),
 }
 
+/// What a plugin may keep in the store; nothing unless said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvGrant(Option<u64>);
+
 /// Addresses that are not of the public internet, granted all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressGrant(Range);
@@ -73,6 +81,11 @@ impl PluginSettings {
     pub(crate) fn grants_request(&self, tls: bool, host: &str, port: u16) -> bool {
         let host = Host::asked(host);
         self.http.iter().any(|grant| grant.tls == tls && grant.port == port && grant.host.covers(&host))
+    }
+
+    /// How many bytes of keys and values it may keep, if it may keep any.
+    pub fn kv_bytes_max(&self) -> Option<u64> {
+        self.kv.0
     }
 
     /// Whether a connection to an address is granted, for a granted request to this place.
@@ -169,6 +182,30 @@ impl<'de> Deserialize<'de> for AddressGrant {
     }
 }
 
+impl<'de> Deserialize<'de> for KvGrant {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<KvGrant, D::Error> {
+        struct TrueOrSize;
+        impl de::Visitor<'_> for TrueOrSize {
+            type Value = KvGrant;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, or how much it may keep, such as \"64MiB\"")
+            }
+            fn visit_bool<E: de::Error>(self, granted: bool) -> Result<KvGrant, E> {
+                Ok(KvGrant(granted.then_some(bounds::KV_BYTES_DEFAULT)))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<KvGrant, E> {
+                let Size(bytes) = Size::deserialize(de::value::StrDeserializer::<E>::new(text))?;
+                if bytes > bounds::KV_BYTES_MAX {
+                    let most = bounds::KV_BYTES_MAX / (1024 * bounds::MIB);
+                    return Err(E::custom(format!("`{text}` is more than a plugin can keep: {most} GiB is the most")));
+                }
+                Ok(KvGrant(Some(bytes)))
+            }
+        }
+        from.deserialize_any(TrueOrSize)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +219,18 @@ mod tests {
         let none = PluginSettings::default();
         assert!(!none.grants_request(true, "example.com", 443));
         assert!(!none.grants_address(false, "127.0.0.1", 80, "127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_may_be_kept_is_nothing_unless_said_or_a_size() {
+        assert_eq!(settings("").kv_bytes_max(), None);
+        assert_eq!(settings("kv = false").kv_bytes_max(), None);
+        assert_eq!(settings("kv = true").kv_bytes_max(), Some(bounds::KV_BYTES_DEFAULT));
+        assert_eq!(settings("kv = '1MiB'").kv_bytes_max(), Some(bounds::MIB));
+        let told = |text: &str| crate::toml_text::read::<PluginSettings>(text).unwrap_err()[0].to_string();
+        assert!(told("kv = '1TiB'").contains("64 GiB is the most"), "{}", told("kv = '1TiB'"));
+        assert!(told("kv = 3").contains("such as \"64MiB\""), "{}", told("kv = 3"));
+        assert!(told("kv = 'much'").contains("is not a size"), "{}", told("kv = 'much'"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What plugins may import of this package, and the linker that offers it with the standard WASI interfaces.
 
 mod replies;
+mod values;
 
 use std::time::Duration;
 
@@ -16,10 +17,13 @@ use crate::turns::Stopped;
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "plugin",
+    // All that the contract has; what stands in no world there needs a grant.
+    inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0; }",
+    world: "wharf:host/plugin",
     imports: {
         "wharf:plugin/attempt.emit": async | trappable,
         "wharf:plugin/broadcasts.broadcast": async | trappable,
+        "wharf:plugin/kv": async | trappable,
         default: trappable,
     },
     exports: { default: async },

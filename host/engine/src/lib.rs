@@ -42,7 +42,7 @@ mod share;
 mod engine;
 mod load;
 
-pub use call::{Allowance, Asked, Attending, Call, Ended, GuestJob};
+pub use call::{Allowance, Asked, Attending, Call, Ended, GuestJob, Keeping};
 pub use compile::{Compile, CompileMost, compile_child_main};
 pub use control::Control;
 pub use engine::{Engine, EngineError, Settings};

@@ -45,6 +45,8 @@ const WASI_CONFIG_VERSION: &str = "0.2.0-rc.1";
 pub(crate) struct Contract {
     pub(crate) resolve: Resolve,
     world: WorldId,
+    /// What a plugin keeps: in no world, since who imports it needs a grant.
+    pub(crate) kv: InterfaceId,
 }
 
 pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
@@ -57,7 +59,8 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let group = sources.parse().map_err(|(_, error)| error).expect("`wit/` is what this host was built with");
     let package = resolve.push_group(group).expect("`wit/` has no packages outside");
     let world = resolve.select_world(&[package], Some("plugin")).expect("`wit/world.wit` has it");
-    Contract { resolve, world }
+    let kv = *resolve.packages[package].interfaces.get("kv").expect("`wit/host.wit` has it");
+    Contract { resolve, world, kv }
 });
 
 impl Contract {
@@ -68,7 +71,7 @@ impl Contract {
 
     /// The interfaces of this package that it may import.
     pub(crate) fn offered(&self) -> Vec<InterfaceId> {
-        self.resolve.worlds[self.world].imports.values().filter_map(interface).collect()
+        self.resolve.worlds[self.world].imports.values().filter_map(interface).chain([self.kv]).collect()
     }
 
     pub(crate) fn name(&self, interface: InterfaceId) -> Name {

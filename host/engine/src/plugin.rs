@@ -28,6 +28,13 @@ pub struct Plugin {
     pub(crate) linked: Arc<Linked>,
 }
 
+impl Plugin {
+    /// How many bytes it may keep in the store; `None` where that is not granted.
+    pub fn kv_bytes_max(&self) -> Option<u64> {
+        self.premises.settings.kv_bytes_max()
+    }
+}
+
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plugin").field("id", &self.id).field("digest", &self.digest).finish_non_exhaustive()

@@ -102,7 +102,7 @@ impl Run {
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().space.peak_bytes(),
             in_bytes: self.given.payload().len() as u64 + control.meter().received_bytes(),
-            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + log_bytes,
+            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kept_bytes + log_bytes,
         };
         let leaving = Instant::now();
         drop(store);

@@ -45,6 +45,8 @@ pub(crate) struct Sent {
     pub(crate) jobs: usize,
     /// Of jobs enqueued and of jobs in the making.
     pub(crate) job_bytes: u64,
+    /// Of values that were put under a key.
+    pub(crate) kept_bytes: u64,
 }
 
 /// All that a sandbox is made from.

@@ -14,7 +14,7 @@ use wharf_core::planner::{AttemptId, Ended};
 use wharf_core::retry::RetryPolicy;
 use wharf_engine::{Allowance, Asked, Call, Control, Engine, Plugin, Share, Task};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Left};
 use crate::word::{Over, Word};
 
 /// What an attempt stands on.
@@ -49,11 +49,11 @@ impl Attempt {
             let wharf_engine::Ended { outcome, mut bill, sandbox } = over;
             bill.queue_wait = leased.claimed_at.since(leased.due);
             bill.wall = began.elapsed();
-            let (children, lines_dropped) = desk.close();
+            let Left { children, changes, lines_dropped } = desk.close();
             // With it goes the store, for which whoever waits for `tasks` waits.
             drop(desk);
             let attempt = AttemptId::from(&leased.lease);
-            let ended = Ended { attempt, outcome, bill, children, retry, dice: fastrand::f64() };
+            let ended = Ended { attempt, outcome, bill, children, changes, retry, dice: fastrand::f64() };
             let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
             drop(known);
         };
@@ -76,6 +76,7 @@ pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
         outcome: Outcome::Interrupted(Interruption::Host, why),
         bill: Bill::default(),
         children: Vec::new(),
+        changes: None,
         retry,
         dice: 0.0,
     };

@@ -11,11 +11,13 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use wharf_core::bounds;
 use wharf_core::job::{Entry, NewJob, Stream};
+use wharf_core::kv::Changes;
 use wharf_core::planner::{AttemptId, Input, entry_bytes};
 use wharf_core::rollcall::Reply;
-use wharf_engine::{Attending, GuestJob};
+use wharf_engine::{Attending, GuestJob, Keeping};
 
 use crate::broadcast::{Broadcasts, Chain};
+use crate::kept::Kept;
 use crate::request::add_children;
 use crate::word::Word;
 
@@ -37,6 +39,14 @@ pub(crate) struct Desk {
     children: Mutex<Vec<NewJob>>,
     broadcasts: Arc<Broadcasts>,
     chain: Chain,
+    kept: Option<Kept>,
+}
+
+/// What an attempt leaves when it is over.
+pub(crate) struct Left {
+    pub(crate) children: Vec<NewJob>,
+    pub(crate) changes: Option<Arc<Changes>>,
+    pub(crate) lines_dropped: u64,
 }
 
 #[derive(Default)]
@@ -56,6 +66,7 @@ impl Desk {
         words: UnboundedSender<Word>,
         broadcasts: Arc<Broadcasts>,
         chain: Chain,
+        kept: Option<Kept>,
     ) -> Desk {
         Desk {
             attempt,
@@ -65,6 +76,7 @@ impl Desk {
             children: Mutex::default(),
             broadcasts,
             chain,
+            kept,
         }
     }
 
@@ -81,8 +93,7 @@ impl Desk {
     }
 
     /// The attempt is over: nothing is held back any more.
-    /// Answers with the jobs that it enqueued, and how many log lines were dropped.
-    pub(crate) fn close(&self) -> (Vec<NewJob>, u64) {
+    pub(crate) fn close(&self) -> Left {
         let mut held_back = self.held_back();
         // These two may go past the bound: nobody waits for room any more.
         if let Some(progress) = held_back.progress.take() {
@@ -92,7 +103,8 @@ impl Desk {
             self.send(Entry::LogDropped { lines: held_back.lines_dropped });
         }
         let children = std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner));
-        (children, held_back.lines_dropped_in_all)
+        let changes = self.kept.as_ref().and_then(Kept::changes);
+        Left { children, changes, lines_dropped: held_back.lines_dropped_in_all }
     }
 
     fn held_back(&self) -> MutexGuard<'_, HeldBack> {
@@ -188,5 +200,9 @@ impl Attending for Desk {
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain)
+    }
+
+    fn keeping(&self) -> Option<&dyn Keeping> {
+        self.kept.as_ref().map(|kept| kept as &dyn Keeping)
     }
 }

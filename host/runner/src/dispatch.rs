@@ -25,6 +25,7 @@ use wharf_store::{Claim, Inserted, Nudges, Recorded, Renewed};
 use crate::attempt::{Attempt, never_began};
 use crate::broadcast::{Broadcasts, Chain};
 use crate::desk::{Desk, room};
+use crate::kept::Kept;
 use crate::notice::{AttemptEnded, Notice};
 use crate::shared::Shared;
 use crate::word::{Over, Said, Word, Written};
@@ -246,7 +247,8 @@ impl Dispatch {
         let task = leased.task.clone();
         let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
         let chain = Chain::of_job(task.plugin());
-        let desk = Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.broadcasts), chain);
+        let kept = plugin.as_ref().and_then(|plugin| Kept::of(plugin, &self.shared));
+        let desk = Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.broadcasts), chain, kept);
         let running = Running { task: task.clone(), control: Control::new(), desk: Arc::new(desk) };
         let (desk, control) = (Arc::clone(&running.desk), running.control.clone());
         self.attempts.insert(attempt, running);

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Key;
+use wharf_core::kv::Usage;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 use wharf_core::node::Node;
@@ -109,6 +110,15 @@ impl Host {
     /// The store's.
     pub async fn batch(&self, id: JobId) -> Result<Option<Batch>, StoreError> {
         Batch::read(&*self.0.shared.store, id, &self.catalog()).await
+    }
+
+    /// How much a plugin keeps in the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn kept(&self, plugin: &PluginId) -> Result<Usage, StoreError> {
+        let (usage, _) = self.0.shared.store.usage(plugin.clone(), Vec::new()).await?;
+        Ok(usage)
     }
 
     /// One job whole, and why it waits if it does.

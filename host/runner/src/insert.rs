@@ -1,10 +1,11 @@
-//! Adds jobs to the queue for people, and for the subscribers of a live broadcast; whoever they touch hears of it.
+//! Adds jobs to the queue for people, and what the subscribers of a live broadcast leave behind; whoever they touch hears of it.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 use wharf_core::ids::TaskName;
 use wharf_core::job::NewJob;
+use wharf_core::kv::Changes;
 use wharf_core::limits::LimitTable;
 use wharf_core::planner::Input;
 use wharf_store::{Inserted, StoreError};
@@ -21,15 +22,32 @@ pub(crate) struct Inserting {
 impl Inserting {
     /// All or none. When this returns they are durable.
     pub(crate) async fn insert(&self, jobs: Vec<NewJob>, limits: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        let tasks: Vec<TaskName> = jobs.iter().map(|job| job.task.clone()).collect();
+        let tasks = tasks(&jobs);
         let inserted = self.shared.ask_for_people("enqueueing", self.shared.store.insert(jobs, limits)).await?;
-        for (task, one) in tasks.into_iter().zip(&inserted) {
+        self.tell_inserted(tasks, &inserted);
+        Ok(inserted)
+    }
+
+    /// The same with what is changed together with them.
+    pub(crate) async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        limits: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<(), StoreError> {
+        let tasks = tasks(&jobs);
+        let left = self.shared.store.leave_behind(jobs, limits, changes);
+        self.tell_inserted(tasks, &self.shared.ask_for_people("writing what a subscriber leaves", left).await?);
+        Ok(())
+    }
+
+    fn tell_inserted(&self, tasks: Vec<TaskName>, inserted: &[Inserted]) {
+        for (task, one) in tasks.into_iter().zip(inserted) {
             self.shared.tell_inserted(task, one);
             if let Inserted::Added { cancel_asked, .. } = one {
                 cancel_asked.iter().for_each(|job| self.say(Input::CancelAsked(*job)));
             }
         }
-        Ok(inserted)
     }
 
     /// Tells the loop.
@@ -37,4 +55,8 @@ impl Inserting {
         // The loop is gone only after a drain; then there is nobody who needs to know.
         let _ = self.words.send(Word::Input(input));
     }
+}
+
+fn tasks(jobs: &[NewJob]) -> Vec<TaskName> {
+    jobs.iter().map(|job| job.task.clone()).collect()
 }

@@ -8,6 +8,7 @@ mod follow;
 mod shared;
 mod word;
 mod insert;
+mod kept;
 mod broadcast;
 mod desk;
 mod attempt;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use wharf_core::ids::TaskName;
 use wharf_engine::Engine;
@@ -32,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// For an answer to what people ask to be written.
     pub(crate) patience: Duration,
+    /// The runtime on which all this runs, and not the guests.
+    pub(crate) home: Handle,
+    /// Places for what guests ask of the store.
+    pub(crate) reads: Arc<Semaphore>,
     pub(crate) tell: Tell,
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
@@ -98,6 +99,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         overdue: Arc::default(),
         tasks: TaskTracker::new(),
         patience: settings.write_patience,
+        home: Handle::current(),
+        reads: Arc::new(Semaphore::new(bounds::KV_READS_AT_ONCE)),
         tell,
     };
     // Before the first claim: what a host that died held is free again as soon as its leases have run out.

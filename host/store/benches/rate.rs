@@ -72,6 +72,7 @@ fn ended(leased: &[Leased]) -> Vec<(JobId, Event)> {
         attempt: leased.lease.attempt,
         output: br#"{"words":9}"#.to_vec(),
         children: vec![],
+        changes: None,
         bill: Bill::default(),
     };
     leased.iter().map(|leased| (leased.lease.job, event(leased))).collect()

@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
-use wharf_core::ids::{Group, JobId, JobIds, NodeId, TaskName};
+use wharf_core::ids::{Group, JobId, JobIds, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
 use wharf_core::key::Lane;
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -28,6 +29,7 @@ use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Se
 use crate::why::{Holders, why};
 
 mod claim;
+mod kv;
 
 /// A queue in memory: for tests, and for work that may be lost with the host.
 pub struct MemoryStore {
@@ -58,6 +60,7 @@ struct Queue {
     overrides: LimitTable,
     /// What manifests and settings said at the last insert or claim.
     declared: Arc<LimitTable>,
+    values: kv::Values,
 }
 
 /// The due jobs of a lane.
@@ -84,6 +87,7 @@ impl MemoryStore {
             turn: 0,
             overrides: LimitTable::default(),
             declared: Arc::default(),
+            values: kv::Values::default(),
         };
         MemoryStore { clock, queue: Mutex::new(queue), nudge: watch::Sender::new(0), roster: Roster::default() }
     }
@@ -173,9 +177,10 @@ impl Queue {
                 let numbered = (last + 1..).zip(entries);
                 kept.entries.extend(numbered.map(|(number, entry)| Numbered { number, attempt, at: now, entry }));
             }
-            Event::Succeeded { output, children: new, .. } => {
+            Event::Succeeded { output, children: new, changes, .. } => {
                 kept.job.result = Some(output.into());
                 children = new;
+                changes.iter().for_each(|changes| self.values.change(changes));
             }
             _ => {}
         }
@@ -299,6 +304,22 @@ impl Store for MemoryStore {
         Ok(recorded)
     }
 
+    async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        queue.declared = declared;
+        queue.values.change(&changes);
+        let inserted = jobs.into_iter().map(|job| queue.insert(job, now)).collect();
+        drop(queue);
+        self.look_again();
+        Ok(inserted)
+    }
+
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         let until = self.now() + length;
         let mut queue = self.queue();
@@ -374,6 +395,18 @@ impl Store for MemoryStore {
         let queue = self.queue();
         let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
         one_page(entries.iter().filter(|entry| entry.number > after).take(most).cloned().map(Ok))
+    }
+
+    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.queue().values.value(&plugin, &key))
+    }
+
+    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+        Ok(self.queue().values.keys(&plugin, &wanted))
+    }
+
+    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+        Ok(self.queue().values.usage(&plugin, &of))
     }
 
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, JobIds, NodeId};
+use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -31,6 +32,7 @@ mod schema;
 mod names;
 mod needs;
 mod read;
+mod kv;
 mod ledger;
 mod writes;
 mod steps;
@@ -137,6 +139,13 @@ impl PostgresStore {
         self.writer.write(wish).await
     }
 
+    async fn add(&self, wish: Wish) -> Result<Vec<Inserted>, StoreError> {
+        match self.write(wish).await? {
+            Done::Inserted(inserted) => Ok(inserted),
+            other => Err(confused(&other)),
+        }
+    }
+
     /// A session for what must not wait.
     async fn session(&self) -> Result<Session, StoreError> {
         self.sessions.session().await.map_err(|fault| self.refuse(&fault))
@@ -196,10 +205,16 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        match self.write(Wish::Insert(jobs, declared)).await? {
-            Done::Inserted(inserted) => Ok(inserted),
-            other => Err(confused(&other)),
-        }
+        self.add(Wish::Insert(jobs, declared, None)).await
+    }
+
+    async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        self.add(Wish::Insert(jobs, declared, Some(changes))).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -249,6 +264,24 @@ impl Store for PostgresStore {
         let session = self.reader().await?;
         let entries = read::entries(&session, id, after, most).await;
         self.answer(session, entries)
+    }
+
+    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let session = self.reader().await?;
+        let value = kv::value(&session, &plugin, &key).await;
+        self.answer(session, value)
+    }
+
+    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+        let session = self.reader().await?;
+        let keys = kv::keys(&session, &plugin, &wanted).await;
+        self.answer(session, keys)
+    }
+
+    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+        let session = self.reader().await?;
+        let usage = kv::usage(&session, &plugin, &of).await;
+        self.answer(session, usage)
     }
 
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {

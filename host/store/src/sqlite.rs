@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use wharf_core::ids::{JobId, JobIds, NodeId};
+use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -32,6 +33,7 @@ mod claims;
 mod read;
 mod ledger;
 mod takeover;
+mod kv;
 mod insert;
 mod record;
 mod claim;
@@ -139,6 +141,21 @@ impl Store for SqliteStore {
         self.writer.write(record, |_: &Vec<_>| true).await
     }
 
+    async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        let leave = move |ledger: &mut Ledger| {
+            let now = ledger.now();
+            ledger.declare(&declared);
+            ledger.change_values(&changes)?;
+            jobs.iter().map(|job| ledger.insert(job, now)).collect()
+        };
+        self.writer.write(leave, |_: &Vec<_>| true).await
+    }
+
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.writer.write(move |ledger| ledger.renew_all(&leases, length), |_| false).await
     }
@@ -159,6 +176,18 @@ impl Store for SqliteStore {
 
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
         self.readers.read(move |conn| read::entries(conn, id, after, most)).await
+    }
+
+    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.read(move |conn| kv::value(conn, &plugin, &key)).await
+    }
+
+    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+        self.readers.read(move |conn| kv::keys(conn, &plugin, &wanted)).await
+    }
+
+    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+        self.readers.read(move |conn| kv::usage(conn, &plugin, &of)).await
     }
 
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
 use wharf_core::key::Key;
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -34,8 +35,17 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError>;
 
     /// Applies events in order, each by `Standing::after`. One that is refused changes nothing; the others stand.
-    /// The end of an attempt, its slot, its children and the job's next state are one transaction.
+    /// The end of an attempt, its slot, its children, what it changed of its plugin's values and the job's next state are
+    /// one transaction.
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
+
+    /// Adds jobs as `insert` does and changes values, in one transaction: what an attempt leaves behind that is of no job.
+    async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<Vec<Inserted>, StoreError>;
 
     /// Prolongs leases to `length` from now.
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
@@ -53,7 +63,17 @@ pub trait Store: Send + Sync + 'static {
     /// at once; at least one if there is any.
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError>;
 
+    /// The value that a plugin keeps under a key.
+    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Under which keys a plugin keeps values, in their order.
+    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError>;
+
+    /// How much a plugin keeps in all, and how many bytes the values under these keys have, in the order of `of`.
+    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError>;
+
     /// Removes jobs that finished before `before`, with all that belongs to them, at most `most`. Returns how many.
+    /// What their plugins keep stays.
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError>;
 
     /// The overrides in force.

@@ -36,7 +36,7 @@ const fn written_in(language: Language, guest: Guest) -> Guest {
     Guest { language, ..guest }
 }
 
-pub(crate) const GUESTS: [Guest; 22] = [
+pub(crate) const GUESTS: [Guest; 24] = [
     guest("words"),
     written_in(Language::JavaScript, guest("words-js")),
     written_in(Language::TypeScript, guest("words-ts")),
@@ -51,10 +51,12 @@ pub(crate) const GUESTS: [Guest; 22] = [
     guest("word-index"),
     guest("link-check"),
     guest("summary"),
+    guest("changes"),
     guest("bench"),
     guest("villain"),
     with_feature("http", made_from("villain", "villain-http")),
     with_memories(16, made_from("villain", "villain-memories")),
+    guest("villain-kv"),
     guest("villain-async"),
     with_feature("slow", made_from("villain-at-load", "villain-slow")),
     made_from("villain-at-load", "villain-bad-manifest"),

@@ -47,7 +47,7 @@ pub fn environment(language: Language) -> Result<Vec<(OsString, OsString)>> {
 /// ```
 /// fn words() {}
 /// # fn outside_python() {} fn outside_js() {} fn outside_go() {} fn words_js() {} fn words_ts() {} fn words_web() {} fn words_python() {} fn words_go() {} fn words_c() {}
-/// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_async() {}
+/// # fn thumbnail() {} fn word_index() {} fn link_check() {} fn summary() {} fn changes() {} fn bench() {} fn villain() {} fn villain_http() {} fn villain_memories() {} fn villain_kv() {} fn villain_async() {}
 /// # fn villain_slow() {} fn villain_bad_manifest() {} fn villain_trap() {}
 /// macro_rules! assert_test_exists {
 ///     ($name:ident) => {
@@ -73,10 +73,12 @@ macro_rules! for_each_plugin {
         $each!(word_index);
         $each!(link_check);
         $each!(summary);
+        $each!(changes);
         $each!(bench);
         $each!(villain);
         $each!(villain_http);
         $each!(villain_memories);
+        $each!(villain_kv);
         $each!(villain_async);
         $each!(villain_slow);
         $each!(villain_bad_manifest);

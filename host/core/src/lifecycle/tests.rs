@@ -23,7 +23,7 @@ fn events(attempt: u32) -> [(&'static str, Event); 11] {
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
         ("wrote", Event::Wrote { attempt, entries: vec![] }),
-        ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], bill }),
+        ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], changes: None, bill }),
         ("failed, again", Event::Failed { attempt, report: report(), retry_at: Some(LATER), bill }),
         ("failed, over", Event::Failed { attempt, report: report(), retry_at: None, bill }),
         ("released", Event::Released { attempt, report: report(), claimable_at: LATER }),

@@ -1,11 +1,13 @@
 //! Writing down what attempts wrote and how they ended: in order, all of it, and once.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, Answer, AttemptId, Ended, Held, Planner};
 use crate::ids::JobId;
 use crate::job::{Entry, NewJob};
+use crate::kv::Changes;
 use crate::lease::Lease;
 use crate::lifecycle::Event;
 use crate::outcome::{Bill, Interruption, Outcome, OutcomeKind, Report};
@@ -42,7 +44,8 @@ impl Planner {
             self.actions.push(Action::Dropped(ended.attempt));
             return;
         }
-        held.end = Some(end_event(held, ended.outcome, ended.bill, ended.children, (ended.retry, ended.dice), now));
+        let effects = (ended.children, ended.changes);
+        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.dice), now));
         self.queue(ended.attempt);
     }
 
@@ -128,7 +131,7 @@ fn end_event(
     held: &Held,
     outcome: Outcome,
     bill: Bill,
-    children: Vec<NewJob>,
+    (children, changes): (Vec<NewJob>, Option<Arc<Changes>>),
     retry: (RetryPolicy, f64),
     now: Timestamp,
 ) -> Event {
@@ -136,7 +139,7 @@ fn end_event(
     let verdict = retry.0.after(&outcome, held.failures, retry.1, now);
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (verdict, outcome) {
-        (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded { attempt, output, children, bill },
+        (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded { attempt, output, children, changes, bill },
         (Verdict::Cancelled, _) => Event::Cancelled { attempt, bill },
         (Verdict::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },
         (Verdict::Release, outcome) => {
@@ -160,8 +163,9 @@ fn end_event(
 fn weight(event: &Event) -> usize {
     match event {
         Event::Wrote { entries, .. } => entries.iter().map(entry_bytes).sum(),
-        Event::Succeeded { output, children, .. } => {
-            output.len() + children.iter().map(|job| job.payload.len()).sum::<usize>()
+        Event::Succeeded { output, children, changes, .. } => {
+            let changed = changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
+            output.len() + children.iter().map(|job| job.payload.len()).sum::<usize>() + changed
         }
         Event::Failed { report, .. } | Event::Released { report, .. } => report.text.len(),
         _ => 0,

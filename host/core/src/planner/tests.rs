@@ -55,7 +55,7 @@ fn claimed(jobs: impl IntoIterator<Item = u64>, now: Timestamp) -> Input {
 fn ended(job: u64, outcome: Outcome) -> Input {
     let retry = RetryPolicy { attempts: 3, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
     let (bill, children) = (Bill::default(), Vec::new());
-    Input::Ended(Box::new(Ended { attempt: attempt(job), outcome, bill, children, retry, dice: 0.0 }))
+    Input::Ended(Box::new(Ended { attempt: attempt(job), outcome, bill, children, changes: None, retry, dice: 0.0 }))
 }
 
 fn returned(job: u64) -> Input {

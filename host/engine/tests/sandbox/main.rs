@@ -8,6 +8,7 @@ mod stops;
 mod fairness;
 mod outside;
 mod broadcasts;
+mod kv;
 mod languages;
 mod tables;
 mod loading;

@@ -9,10 +9,11 @@ use wharf_core::job::{NewJob, Stream};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{Answer, Reply};
 use wharf_core::topic::Topic;
-use wharf_engine::{Admission, Allowance, Asked, Attending, Call, Control, GuestJob, Plugin, Receive};
+use wharf_engine::{Admission, Allowance, Asked, Attending, Call, Control, GuestJob, Keeping, Plugin, Receive};
 
 use super::{Broadcasts, Chain};
 use crate::catalog::Catalog;
+use crate::kept::Kept;
 use crate::notice::Notice;
 use crate::request::add_children;
 
@@ -70,25 +71,29 @@ impl Calling {
             topic: self.topic.clone(),
             chain: self.chain.then(plugin.id.clone()),
             children: Mutex::default(),
+            kept: Kept::of(plugin, &self.broadcasts.inserting.shared),
         });
         let attending = Arc::clone(&called);
         let ended = move |ended: wharf_engine::Ended| {
             let answer = Answer::from(ended.outcome);
-            let children = called.children();
-            if children.is_empty() || !matches!(answer, Answer::Replied(_)) {
+            let (children, changes) = (called.children(), called.kept.as_ref().and_then(Kept::changes));
+            if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
                 return heard(answer);
             }
             let (broadcasts, limits) = (Arc::clone(&called.broadcasts), Arc::clone(called.catalog.limits()));
             let home = broadcasts.home.clone();
             let tasks = broadcasts.inserting.shared.tasks.clone();
             let insert = async move {
-                let inserted = broadcasts.inserting.insert(children, limits).await;
-                heard(inserted.map_or_else(
+                let left = match changes {
+                    Some(changes) => broadcasts.inserting.leave_behind(children, limits, changes).await,
+                    None => broadcasts.inserting.insert(children, limits).await.map(drop),
+                };
+                heard(left.map_or_else(
                     |error| {
-                        let why = format!("it replied, but the jobs that it enqueued could not be added: {error}");
+                        let why = format!("it replied, but what it leaves behind could not be written: {error}");
                         Answer::Failed(Failure::Retry(why))
                     },
-                    |_| answer,
+                    |()| answer,
                 ));
             };
             tasks.spawn_on(insert, &home);
@@ -108,6 +113,7 @@ struct Called {
     chain: Chain,
     /// Locked by the one guest while it enqueues, and by its end.
     children: Mutex<Vec<NewJob>>,
+    kept: Option<Kept>,
 }
 
 impl Called {
@@ -152,5 +158,9 @@ impl Attending for Called {
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain)
+    }
+
+    fn keeping(&self) -> Option<&dyn Keeping> {
+        self.kept.as_ref().map(|kept| kept as &dyn Keeping)
     }
 }

@@ -2,6 +2,7 @@
 
 mod setup;
 mod jobs;
+mod kept;
 mod output;
 mod endings;
 mod folder;

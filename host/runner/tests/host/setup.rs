@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tempfile::TempDir;
-use wharf_core::ids::{JobId, NodeId};
+use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::StateName;
-use wharf_engine::{Compile, Engine};
+use wharf_engine::{Compile, Engine, PluginSettings};
 use wharf_runner::{Enqueued, Followed, Host, Notice, Parts, Request, Settings};
 use wharf_store::{MemoryStore, Seen, SqliteStore, Store, SystemClock};
 
@@ -24,6 +24,7 @@ pub(crate) struct Setup {
     pub(crate) lease: Duration,
     pub(crate) lease_margin: Duration,
     pub(crate) write_patience: Duration,
+    settings: BTreeMap<PluginId, PluginSettings>,
 }
 
 /// A host, its folder, and all that it told.
@@ -46,6 +47,7 @@ impl Setup {
             lease: Duration::from_secs(30),
             lease_margin: Duration::from_secs(3),
             write_patience: LONG,
+            settings: BTreeMap::new(),
         }
     }
 
@@ -53,6 +55,13 @@ impl Setup {
         for name in plugins {
             std::fs::copy(component(name), self.plugins().join(format!("{name}.wasm"))).unwrap();
         }
+        self
+    }
+
+    /// What stands under `[plugins.NAME]`.
+    pub(crate) fn granting(mut self, plugin: &str, toml: &str) -> Setup {
+        let settings = wharf_engine::toml_text::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"));
+        self.settings.insert(plugin.parse().unwrap(), settings);
         self
     }
 
@@ -91,7 +100,7 @@ impl Setup {
             upkeep_interval: Duration::from_secs(300),
             keep_finished: Duration::from_secs(3600),
             rescan: Duration::from_millis(500),
-            plugins: BTreeMap::new(),
+            plugins: self.settings.clone(),
         };
         let told = Arc::new(Mutex::new(Vec::new()));
         let listener = Arc::clone(&told);

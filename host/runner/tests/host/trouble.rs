@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId};
+use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered, StateName};
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -62,6 +63,14 @@ impl Store for Cut {
         let recorded = self.reached()?.record(events).await;
         self.answer(recorded).await
     }
+    async fn leave_behind(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Arc<Changes>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        self.reached()?.leave_behind(jobs, declared, changes).await
+    }
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.reached()?.renew(leases, length).await
     }
@@ -76,6 +85,15 @@ impl Store for Cut {
     }
     async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
         self.store.entries(id, after, most).await
+    }
+    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reached()?.value(plugin, key).await
+    }
+    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+        self.reached()?.value_keys(plugin, wanted).await
+    }
+    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+        self.reached()?.usage(plugin, of).await
     }
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
         self.reached()?.forget(before, most).await

@@ -15,9 +15,12 @@ use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::rollcall::Reply;
 use wharf_core::time::Timestamp;
 use wharf_engine::toml_text::nearest;
-use wharf_engine::{Allowance, Asked, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Plugin, Task};
+use wharf_engine::{
+    Allowance, Asked, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Keeping, Plugin, Task,
+};
 
 use super::ending::{Ending, Exit};
+use super::in_memory::InMemory;
 use super::input;
 use super::local::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, millis, print_bytes, print_json};
@@ -78,6 +81,7 @@ impl Call {
                 progress: Progress::new(task.name.as_str()),
                 chunks: self.chunks && !json,
                 ids: Mutex::new(JobIds::after(None)),
+                kept: InMemory::of(plugin.id.clone()),
             };
             anyhow::Ok(attempt(&engine, Arc::clone(&plugin), call, listener).await)
         })?;
@@ -166,6 +170,7 @@ struct Listener {
     chunks: bool,
     /// Locked for one assignment while a guest enqueues.
     ids: Mutex<JobIds>,
+    kept: InMemory,
 }
 
 impl Attending for Listener {
@@ -215,6 +220,10 @@ impl Attending for Listener {
     fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         let why = "broadcasts need a running host: `wharf call` runs one plugin by itself";
         std::future::ready(Err(why.to_owned())).boxed()
+    }
+
+    fn keeping(&self) -> Option<&dyn Keeping> {
+        Some(&self.kept)
     }
 }
 

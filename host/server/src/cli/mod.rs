@@ -15,6 +15,7 @@ mod nodes;
 mod settings;
 mod local;
 mod check;
+mod in_memory;
 mod call;
 mod new;
 mod bindings;

@@ -88,6 +88,13 @@ fn show(plugin: &Plugin) -> anyhow::Result<()> {
         lines.extend(loaded.topics.iter().map(|topic| ("topic", topic.clone())));
         lines.extend(loaded.receive.iter().map(|receive| ("receive", task_text(receive))));
     }
+    if let Some(kept) = &plugin.kv {
+        let size = |bytes: u64| ByteSize(bytes).display().iec().to_string();
+        let most =
+            kept.bytes_max.map_or_else(|| "not granted now".to_owned(), |most| format!("{} granted", size(most)));
+        let values = if kept.values == 1 { "value" } else { "values" };
+        lines.push(("kv", format!("{} {values} with {}; {most}", kept.values, size(kept.bytes))));
+    }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));
     }

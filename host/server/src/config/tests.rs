@@ -166,6 +166,11 @@ fn a_slip_in_a_plugins_section_is_told_like_any_other() {
     let told = World::new("[plugins.words]\nhtpp = []\n").told();
     assert!(told.starts_with("wharf.toml:2:1: unknown key `htpp`"), "{told}");
     assert!(told.contains("did you mean `http`?"), "{told}");
+    let told = World::new("[plugins.words]\nkv = 3\n").told();
+    assert!(
+        told.starts_with("wharf.toml:2:6: ") && told.contains("true, or how much it may keep, such as \"64MiB\""),
+        "{told}"
+    );
     let told = World::new("[plugins.Words]\n").told();
     assert!(told.starts_with("wharf.toml:1:10: `Words` is no name"), "{told}");
     let told = World::new("").variable("WHARF__PLUGINS__WORDS__HTTP", "x").told();

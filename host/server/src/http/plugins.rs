@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
+use wharf_core::kv::Usage;
 use wharf_core::limits::OnConflict;
 use wharf_engine::Task;
 use wharf_runner::{Catalog, Loaded, Refused};
@@ -29,6 +30,20 @@ pub(crate) struct Plugin {
     /// The file as it is now could not be loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<Refusal>,
+    /// What it keeps in the store. Only where one plugin is asked for, and keeps or may keep something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kv: Option<KvDocument>,
+}
+
+/// How much a plugin keeps. Bytes are those of keys and values.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct KvDocument {
+    pub(crate) values: u64,
+    pub(crate) bytes: u64,
+    /// Absent where it is loaded without the grant, or not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_max: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,8 +101,15 @@ pub(crate) async fn list(State(face): State<Arc<Face>>) -> Json<Vec<Plugin>> {
 
 pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) -> Result<Json<Plugin>, Problem> {
     let catalog = face.host.catalog();
-    let plugin = id.parse().ok().and_then(|id: PluginId| one(&catalog, &id));
-    plugin.map(Json).ok_or_else(|| {
+    if let Some(id) = id.parse().ok()
+        && let Some(plugin) = one(&catalog, &id)
+    {
+        let Usage { values, bytes } = face.host.kept(&id).await?;
+        let bytes_max = catalog.plugin(&id).and_then(|loaded| loaded.plugin.kv_bytes_max());
+        let kv = (values > 0 || bytes_max.is_some()).then_some(KvDocument { values, bytes, bytes_max });
+        return Ok(Json(Plugin { kv, ..plugin }));
+    }
+    Err({
         let known: Vec<&str> = catalog.plugins().keys().map(PluginId::as_str).collect();
         let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied())
             .map(|near| format!("; did you mean `{near}`?"));
@@ -137,6 +159,7 @@ fn document(id: Option<&PluginId>, file: &FilePath, loaded: Option<&Loaded>, ref
             since: Moment(refused.since),
             problems: refused.why.problems.iter().map(ToString::to_string).collect(),
         }),
+        kv: None,
     }
 }
 

@@ -14,6 +14,7 @@ use wharf_core::job::{NewJob, Standing};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
+use super::kv::Values;
 use super::named::MARK;
 use super::names::{LaneRow, Names};
 use super::needs::Needs;
@@ -111,6 +112,7 @@ pub(super) struct Ledger<'t> {
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
     pub(super) numbers: VecDeque<i64>,
     pub(super) writes: Writes,
+    pub(super) values: Values,
 }
 
 impl<'t> Ledger<'t> {
@@ -195,6 +197,7 @@ impl<'t> Ledger<'t> {
             lanes: needs.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             numbers: drawn(&numbers),
             writes: Writes::default(),
+            values: Values::default(),
         };
         for id in &needs.returning {
             if let Some(hot) = ledger.jobs.get(&job_id(*id)?) {

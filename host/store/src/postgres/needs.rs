@@ -34,7 +34,7 @@ pub(super) struct Needs {
 /// The jobs that a wish adds.
 fn added(wish: &Wish) -> Vec<&NewJob> {
     match wish {
-        Wish::Insert(jobs, _) => jobs.iter().collect(),
+        Wish::Insert(jobs, ..) => jobs.iter().collect(),
         Wish::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
         _ => Vec::new(),
     }

@@ -23,7 +23,8 @@ impl Ledger<'_> {
         let mut children = Vec::new();
         match event {
             Event::Wrote { attempt, entries } => self.append(id, *attempt, entries),
-            Event::Succeeded { children: new, .. } => {
+            Event::Succeeded { children: new, changes, .. } => {
+                changes.iter().for_each(|changes| self.values.change(changes));
                 for child in new {
                     children.push(self.insert(child).await?);
                 }

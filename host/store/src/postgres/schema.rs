@@ -10,9 +10,11 @@ use crate::store::OpenError;
 mod tests;
 
 /// One script per version, in order.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_jobs.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/postgres/0001_jobs.sql"), include_str!("../../migrations/postgres/0002_kv.sql")];
 
-/// The oldest host that can still work with these tables, by the number of scripts that it knows.
+/// The oldest host that can still work with these tables, by the number of scripts that it knows. What plugins keep (the
+/// second script) stands beside all that the first host knows, and it loads no plugin that asks for it.
 const OLDEST: i64 = 1;
 
 /// The version of the oldest host that may use the tables.

@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, NewJob};
+use wharf_core::kv::Changes;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::planner::entry_bytes;
@@ -41,7 +42,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(10);
 /// What is asked of the writer.
 #[derive(Debug)]
 pub(super) enum Wish {
-    Insert(Vec<NewJob>, Arc<LimitTable>),
+    /// With values that are changed together with them.
+    Insert(Vec<NewJob>, Arc<LimitTable>, Option<Arc<Changes>>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     /// Leases that had run out when they were looked at.
@@ -77,7 +79,7 @@ impl Wish {
     /// About how many jobs it writes.
     fn size(&self) -> usize {
         match self {
-            Wish::Insert(jobs, _) => jobs.len(),
+            Wish::Insert(jobs, ..) => jobs.len(),
             Wish::Record(events) => events.len(),
             Wish::Expire(over) => over.len(),
             Wish::Claim(_) | Wish::SetOverride(_) => 0,
@@ -86,13 +88,14 @@ impl Wish {
 
     fn bytes(&self) -> usize {
         let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
+        let changed = |changes: &Option<Arc<Changes>>| changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
         let event = |event: &Event| match event {
             Event::Wrote { entries, .. } => entries.iter().map(|entry: &Entry| entry_bytes(entry)).sum(),
-            Event::Succeeded { output, children, .. } => output.len() + payloads(children),
+            Event::Succeeded { output, children, changes, .. } => output.len() + payloads(children) + changed(changes),
             _ => 0,
         };
         match self {
-            Wish::Insert(jobs, _) => payloads(jobs),
+            Wish::Insert(jobs, _, changes) => payloads(jobs) + changed(changes),
             Wish::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
             _ => 0,
         }
@@ -362,8 +365,9 @@ async fn run(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], session: &Sessi
 
 async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) -> Result<Done, Fault> {
     match wish {
-        Wish::Insert(jobs, declared) => {
+        Wish::Insert(jobs, declared, changes) => {
             ledger.declared = declared.clone();
+            changes.iter().for_each(|changes| ledger.values.change(changes));
             // At once, where those that were read in the beginning are no longer known.
             let lanes: Vec<LaneRow> =
                 jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;

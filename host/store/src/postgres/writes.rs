@@ -46,7 +46,11 @@ impl Ledger<'_> {
 
     /// The same, and the end of the transaction with it.
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
-        self.flush_and(async |this| this.session.run("COMMIT").await).await
+        let values = std::mem::take(&mut self.values);
+        let end = async |this: &Ledger<'_>| {
+            futures_util::try_join!(values.write(this.session), this.session.run("COMMIT")).map(drop)
+        };
+        self.flush_and(end).await
     }
 
     /// Writes what was decided and asks what needs it written, on one way there and back.

@@ -11,8 +11,11 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::{OpenError, StoreError};
 
 /// One script per version, in order; a file's `user_version` says how many of them it has seen.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/sqlite/0001_jobs.sql"), include_str!("../../migrations/sqlite/0002_ready.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_jobs.sql"),
+    include_str!("../../migrations/sqlite/0002_ready.sql"),
+    include_str!("../../migrations/sqlite/0003_kv.sql"),
+];
 
 /// Marks the file as a store of Wharf: "Whrf".
 const APPLICATION_ID: i64 = 0x5768_7266;

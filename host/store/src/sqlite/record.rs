@@ -69,9 +69,12 @@ impl Ledger {
         let mut children = Vec::new();
         match event {
             Event::Wrote { attempt, entries } => self.append(id, *attempt, entries, now)?,
-            Event::Succeeded { children: new, .. } => {
+            Event::Succeeded { children: new, changes, .. } => {
                 for child in new {
                     children.push(self.insert(child, now)?);
+                }
+                if let Some(changes) = changes {
+                    self.change_values(changes)?;
                 }
             }
             _ => {}

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use wharf_core::ids::{Group, NodeId, TaskName};
-use wharf_core::job::NewJob;
+use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::outcome::Bill;
 
 use super::*;
 use crate::clock::SystemClock;
@@ -43,6 +44,7 @@ fn claim(free: u32) -> Claim {
 fn statements() -> Vec<&'static str> {
     let files = [
         include_str!("takeover.rs"),
+        include_str!("kv.rs"),
         include_str!("ledger.rs"),
         include_str!("insert.rs"),
         include_str!("record.rs"),
@@ -99,24 +101,22 @@ fn no_statement_of_the_writer_scans() {
     assert!(explained > 30, "only {explained} statements were found in the source");
 }
 
+/// The file may grow by so many pages.
+async fn most_pages(store: &SqliteStore, most: i64) {
+    let grow = move |ledger: &mut Ledger| {
+        let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        ledger.conn.query_row(&format!("PRAGMA max_page_count = {}", now + most), [], |row| row.get::<_, i64>(0))
+    };
+    store.writer.write(grow, |_| false).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_is_busy_and_loses_nothing() {
     let (_folder, store) = store();
     let declared = Arc::new(LimitTable::default());
     let kept = new_job(&store, 10);
     store.insert(vec![kept.clone()], declared.clone()).await.unwrap();
-    let pages = |most: i64| {
-        store.writer.write(
-            move |ledger: &mut Ledger| {
-                let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-                ledger
-                    .conn
-                    .query_row(&format!("PRAGMA max_page_count = {}", now + most), [], |row| row.get::<_, i64>(0))
-            },
-            |_| false,
-        )
-    };
-    pages(4).await.unwrap();
+    most_pages(&store, 4).await;
 
     let large = new_job(&store, 1_000_000);
     let small = new_job(&store, 10);
@@ -132,9 +132,35 @@ async fn a_full_disk_is_busy_and_loses_nothing() {
     assert_eq!(store.claim(claim(9)).await.unwrap().leased.len(), 2);
 
     // Room was made: work goes on by itself.
-    pages(10_000).await.unwrap();
+    most_pages(&store, 10_000).await;
     store.insert(vec![large.clone()], declared.clone()).await.unwrap();
     assert_eq!(store.claim(claim(9)).await.unwrap().leased[0].lease.job, large.id);
+}
+
+#[tokio::test]
+async fn an_end_its_children_and_its_values_find_room_together_or_not_at_all() {
+    let (_folder, store) = store();
+    let declared = Arc::new(LimitTable::default());
+    let (parent, child) = (new_job(&store, 10), new_job(&store, 10));
+    store.insert(vec![parent.clone()], declared.clone()).await.unwrap();
+    let attempt = store.claim(claim(1)).await.unwrap().leased[0].lease.attempt;
+    let (plugin, key): (PluginId, ValueKey) = ("words".parse().unwrap(), "total".parse().unwrap());
+    let mut changes = Changes::new(plugin.clone());
+    changes.put(key.clone(), Some(vec![7; 1_000_000].into())).unwrap();
+    let (children, changes, bill) = (vec![child.clone()], Some(Arc::new(changes)), Bill::default());
+    let end = vec![(parent.id, Event::Succeeded { attempt, output: vec![1], children, changes, bill })];
+    most_pages(&store, 4).await;
+    // The value is written last, and has no room: what was written before it is undone.
+    assert!(matches!(store.record(end.clone()).await, Err(StoreError::Busy(_))));
+    let state = async || store.job(parent.id, declared.clone()).await.unwrap().unwrap().job.standing.state.name();
+    assert_eq!(state().await, StateName::Running);
+    assert_eq!(store.job(child.id, declared.clone()).await.unwrap(), None);
+    assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap(), None);
+    most_pages(&store, 10_000).await;
+    store.record(end).await.unwrap()[0].as_ref().unwrap();
+    assert_eq!(state().await, StateName::Succeeded);
+    assert!(store.job(child.id, declared.clone()).await.unwrap().is_some());
+    assert_eq!(store.value(plugin, key).await.unwrap().map(|value| value.len()), Some(1_000_000));
 }
 
 #[tokio::test]

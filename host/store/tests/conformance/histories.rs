@@ -22,6 +22,10 @@ const HISTORIES_MAX: usize = 300;
 /// What has to occur: operations, conflicts, refusals, answers, reasons to wait.
 const WANTED: &[&str] = &[
     "insert",
+    "left behind",
+    "values kept",
+    "value taken away",
+    "changes refused",
     "claim",
     "record",
     "renew",

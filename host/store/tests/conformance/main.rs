@@ -16,6 +16,7 @@ mod limits;
 mod lease;
 mod record;
 mod read;
+mod kv;
 mod nudge;
 mod letters;
 mod nodes;

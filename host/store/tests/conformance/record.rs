@@ -28,7 +28,7 @@ fn an_empty_result_is_a_result() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        let event = Event::Succeeded { attempt: 1, output: vec![], children: vec![], bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: vec![], children: vec![], changes: None, bill: bill() };
         stage.record(id, event).await.unwrap();
         assert_eq!(stage.seen(id).await.job.result.as_deref(), Some(b"".as_slice()));
     });
@@ -104,7 +104,13 @@ fn children_come_with_success_or_not_at_all() {
         let twin = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
         let same = NewJob { id: stage.store.next_id(), ..twin.clone() };
         let children = vec![child.clone(), twin.clone(), same];
-        let event = |attempt| Event::Succeeded { attempt, output: vec![], children: children.clone(), bill: bill() };
+        let event = |attempt| Event::Succeeded {
+            attempt,
+            output: vec![],
+            children: children.clone(),
+            changes: None,
+            bill: bill(),
+        };
         assert_eq!(stage.record(parent, event(2)).await, Err(Refusal::Stale));
         assert!(stage.claim(5).await.is_empty());
         let recorded = stage.record(parent, event(1)).await.unwrap();
@@ -122,7 +128,7 @@ fn a_child_may_take_the_slot_that_its_parent_leaves() {
         let child = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let second = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let children = vec![child.clone(), second];
-        let event = Event::Succeeded { attempt: 1, output: vec![], children, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children, [added(child.id), Inserted::Discarded { holders: vec![child.id] }]);
     });

@@ -122,8 +122,13 @@ fn river_and_pg_boss_a_completion_of_an_earlier_attempt_is_refused() {
         let second = stage.claim_one().await;
         assert_eq!(stage.state(id).await, StateName::Running);
         let child = stage.new_job(LIST, "");
-        let late =
-            Event::Succeeded { attempt: 1, output: b"old".to_vec(), children: vec![child.clone()], bill: bill() };
+        let late = Event::Succeeded {
+            attempt: 1,
+            output: b"old".to_vec(),
+            children: vec![child.clone()],
+            changes: None,
+            bill: bill(),
+        };
         assert_eq!(stage.record(id, late).await, Err(Refusal::Stale));
         assert_eq!(stage.record(id, failed(first.lease.attempt, None)).await, Err(Refusal::Stale));
         assert_eq!(stage.state(id).await, StateName::Running);

@@ -195,7 +195,13 @@ fn what_is_small_and_what_is_large_comes_back_as_it_was() {
             stage.insert(job.clone()).await;
             let leased = stage.claim_one().await;
             assert_eq!(leased.payload, job.payload);
-            let end = Event::Succeeded { attempt: 1, output: vec![b'r'; bytes], children: vec![], bill: bill() };
+            let end = Event::Succeeded {
+                attempt: 1,
+                output: vec![b'r'; bytes],
+                children: vec![],
+                changes: None,
+                bill: bill(),
+            };
             stage.record(job.id, end).await.unwrap();
             let seen = stage.seen(job.id).await.job;
             assert_eq!((seen.payload.len(), seen.result.map(|result| result.len())), (bytes, Some(bytes)));

@@ -218,7 +218,7 @@ impl Stage {
 }
 
 pub(crate) fn succeeded(attempt: u32) -> Event {
-    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], bill: bill() }
+    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes: None, bill: bill() }
 }
 
 pub(crate) fn failed(attempt: u32, retry_at: Option<Timestamp>) -> Event {

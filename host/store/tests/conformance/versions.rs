@@ -23,11 +23,11 @@ fn an_older_host_goes_on_until_a_newer_one_says_that_it_may_not() {
         older.add(COUNT, "").await;
         open().await.expect("and it may be started again");
 
-        newer(3);
+        newer(99);
         let job = older.new_job(COUNT, "");
         let refused = older.store.insert(vec![job], older.declared.clone()).await.unwrap_err();
         assert!(matches!(&refused, StoreError::Broken(why) if why.contains("newer Wharf")), "{refused}");
         let refused = open().await.unwrap_err();
-        assert!(matches!(refused, OpenError::TakeNewerHost { found: 3, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::TakeNewerHost { .. }), "{refused}");
     });
 }

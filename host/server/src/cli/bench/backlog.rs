@@ -218,7 +218,8 @@ impl Bench {
 
 fn ended(leased: &Leased) -> (JobId, Event) {
     let attempt = leased.lease.attempt;
-    let event = Event::Succeeded { attempt, output: Vec::new(), children: Vec::new(), bill: Bill::default() };
+    let event =
+        Event::Succeeded { attempt, output: Vec::new(), children: Vec::new(), changes: None, bill: Bill::default() };
     (leased.lease.job, event)
 }
 

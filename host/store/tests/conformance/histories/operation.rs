@@ -7,6 +7,7 @@ use fastrand::Rng;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
+use wharf_core::kv::Changes;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
@@ -19,9 +20,13 @@ use crate::stage::{LEASE, SECOND, bill, group, trapped};
 /// Ids of durable broadcasts.
 pub(super) const BATCHES: [u64; 2] = [7, 8];
 
+/// Plugins that keep something.
+pub(super) const PLUGINS: [&str; 2] = ["words", "thumbnail"];
+
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Insert(Vec<NewJob>),
+    LeaveBehind(Vec<NewJob>, Arc<Changes>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     Renew(Vec<Lease>, Duration),
@@ -39,7 +44,11 @@ fn one_of<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
 impl Operation {
     pub(super) fn draw(rng: &mut Rng, world: &World) -> Operation {
         match rng.u32(..100) {
-            0..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
+            0..2 => {
+                let changes = changes(rng).unwrap_or_else(|| Arc::new(Changes::new(PLUGINS[0].parse().unwrap())));
+                Operation::LeaveBehind((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
+            }
+            2..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
             74..79 => {
@@ -125,7 +134,8 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         0 | 1 => Event::Wrote { attempt, entries },
         2..5 => {
             let children = (0..rng.usize(..3)).map(|_| new_job(rng, world)).collect();
-            Event::Succeeded { attempt, output: vec![rng.u8(..); rng.usize(..3)], children, bill: bill() }
+            let (output, changes) = (vec![rng.u8(..); rng.usize(..3)], changes(rng));
+            Event::Succeeded { attempt, output, children, changes, bill: bill() }
         }
         5 => Event::Failed { attempt, report: trapped(), retry_at: Some(later), bill: bill() },
         6 => Event::Failed { attempt, report: trapped(), retry_at: None, bill: bill() },
@@ -136,6 +146,16 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         _ => Event::CancelAsked,
     };
     (lease.job, event)
+}
+
+/// Few plugins and few keys, so that changes meet.
+fn changes(rng: &mut Rng) -> Option<Arc<Changes>> {
+    let mut changes = Changes::new(one_of(rng, &PLUGINS).parse().unwrap());
+    for _ in 0..rng.usize(..4) {
+        let value = (rng.u32(..3) > 0).then(|| vec![rng.u8(..); rng.usize(..4)].into());
+        changes.put(one_of(rng, &["a", "a/1", "a/2", "b", "\u{0}é"]).parse().unwrap(), value).unwrap();
+    }
+    (rng.u32(..3) > 0).then(|| Arc::new(changes))
 }
 
 fn override_(rng: &mut Rng) -> Override {

@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use wharf_core::ids::{Group, JobId, NodeId, TaskName};
+use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Numbered, State, StateName, Why};
+use wharf_core::kv::{Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
@@ -15,7 +16,7 @@ use wharf_store::{
     Wanted,
 };
 
-use super::operation::{BATCHES, Operation};
+use super::operation::{BATCHES, Operation, PLUGINS};
 use crate::server::shared_address;
 use crate::stage::{COUNT, HandClock, LEASE, LIST, MAKE, at_most, group, task};
 
@@ -45,6 +46,8 @@ struct Snapshot {
     pages: Vec<Page>,
     overrides: Vec<Override>,
     tally: Tally,
+    /// Of each plugin: how much, and what.
+    kept: Vec<(Usage, Vec<(ValueKey, Option<Vec<u8>>)>)>,
 }
 
 /// Both answers to the same question, which have to be one.
@@ -99,6 +102,11 @@ impl World {
             Operation::Insert(jobs) => {
                 occurred.insert("insert");
                 let answers = ask!(self, insert(jobs, self.declared[0]));
+                answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
+            }
+            Operation::LeaveBehind(jobs, changes) => {
+                occurred.insert("left behind");
+                let answers = ask!(self, leave_behind(jobs, self.declared[0], changes));
                 answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
             }
             Operation::Claim(claim) => {
@@ -256,8 +264,28 @@ impl World {
             entries.push(store.entries(job, 0, 1000).await.unwrap());
         }
         let (overrides, tally) = (store.overrides().await.unwrap(), store.tally().await.unwrap());
-        Snapshot { seen, entries, pages, overrides, tally }
+        let mut kept = Vec::new();
+        for plugin in PLUGINS {
+            kept.push(kept_by(store, plugin).await);
+        }
+        Snapshot { seen, entries, pages, overrides, tally, kept }
     }
+}
+
+async fn kept_by(store: &dyn Store, plugin: &str) -> (Usage, Vec<(ValueKey, Option<Vec<u8>>)>) {
+    let plugin: PluginId = plugin.parse().unwrap();
+    let wanted = WantedKeys { prefix: String::new(), after: None, most: 100 };
+    let keys = store.value_keys(plugin.clone(), wanted).await.unwrap();
+    let (usage, lengths) = store.usage(plugin.clone(), keys.clone()).await.unwrap();
+    let mut kept = Vec::new();
+    for (key, length) in keys.into_iter().zip(lengths) {
+        let value = store.value(plugin.clone(), key.clone()).await.unwrap();
+        assert_eq!(value.as_ref().map(|value| value.len() as u64), length, "{key:?}");
+        kept.push((key, value));
+    }
+    let bytes = kept.iter().map(|(key, value)| key.as_str().len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+    assert_eq!(usage, Usage { values: kept.len() as u64, bytes: bytes as u64 }, "{kept:?}");
+    (usage, kept)
 }
 
 fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
@@ -279,6 +307,13 @@ fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'stati
 
 fn note_recorded(event: &Event, answer: &Result<Recorded, Refusal>, occurred: &mut BTreeSet<&'static str>) {
     use wharf_core::job::StateName as S;
+    if let Event::Succeeded { changes: Some(changes), .. } = event {
+        match answer {
+            Err(_) => _ = occurred.insert("changes refused"),
+            Ok(_) if changes.iter().any(|(_, value)| value.is_none()) => _ = occurred.insert("value taken away"),
+            Ok(_) => _ = occurred.insert("values kept"),
+        }
+    }
     let recorded = match answer {
         Ok(recorded) => recorded,
         Err(refusal) => {

@@ -1,0 +1,190 @@
+//! What an attempt reads and changes of what its plugin keeps: the committed values, with its own changes on top, which
+//! go with its success.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio_util::task::AbortOnDropHandle;
+use wharf_core::bounds;
+use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_engine::{Keeping, Plugin};
+use wharf_store::{Store, StoreError};
+
+use crate::shared::Shared;
+
+pub(crate) struct Kept {
+    shared: Shared,
+    /// Of keys and values, in all that the plugin keeps.
+    bytes_max: u64,
+    /// Locked for a few assignments and never across an await, by the one guest, and by its end.
+    own: Mutex<Own>,
+}
+
+struct Own {
+    changes: Changes,
+    /// What the plugin kept when it was last asked for.
+    usage: Option<Usage>,
+    /// How long committed values are, as far as that was read; `None` where there is none.
+    lengths: HashMap<ValueKey, Option<u64>>,
+}
+
+impl Own {
+    /// What the plugin would keep; where a length is not known, the most that it can be.
+    fn after(&self, usage: Usage) -> Usage {
+        self.changes.after(usage, |key| self.lengths.get(key).copied())
+    }
+
+    fn unknown(&self) -> Vec<ValueKey> {
+        self.changes.iter().map(|(key, _)| key).filter(|key| !self.lengths.contains_key(key)).cloned().collect()
+    }
+}
+
+impl Kept {
+    /// For one attempt of a plugin; `None` where it may keep nothing.
+    pub(crate) fn of(plugin: &Plugin, shared: &Shared) -> Option<Kept> {
+        let own = Own { changes: Changes::new(plugin.id.clone()), usage: None, lengths: HashMap::new() };
+        Some(Kept { bytes_max: plugin.kv_bytes_max()?, shared: shared.clone(), own: Mutex::new(own) })
+    }
+
+    /// What the attempt changed, once it is over.
+    pub(crate) fn changes(&self) -> Option<Arc<Changes>> {
+        let changes = &mut self.own().changes;
+        let none = Changes::new(changes.plugin.clone());
+        (!changes.is_empty()).then(|| Arc::new(std::mem::replace(changes, none)))
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the store on the host's own runtime, where there are timers; few guests at once, so that people are answered, too.
+    async fn ask<T, Q, A>(&self, question: Q) -> Result<T, String>
+    where
+        T: Send + 'static,
+        Q: FnOnce(Arc<dyn Store>) -> A + Send + 'static,
+        A: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let asked = async move {
+            let _place = shared.reads.acquire().await;
+            shared.ask("reading what a plugin keeps", question(Arc::clone(&shared.store))).await
+        };
+        // Whoever is stopped waits for no answer.
+        let answer = AbortOnDropHandle::new(self.shared.tasks.spawn_on(asked, &self.shared.home)).await;
+        match answer {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("the host failed on it, which is a bug of the host".to_owned()),
+        }
+    }
+}
+
+impl Keeping for Kept {
+    fn value(&self, key: ValueKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>> {
+        async move {
+            let plugin = {
+                let own = self.own();
+                if let Some(changed) = own.changes.get(&key) {
+                    return Ok(changed.map(|value| value.to_vec()));
+                }
+                own.changes.plugin.clone()
+            };
+            let asked = key.clone();
+            let value = self.ask(async move |store: Arc<dyn Store>| store.value(plugin, asked).await).await?;
+            self.own().lengths.insert(key, value.as_ref().map(|value| value.len() as u64));
+            Ok(value)
+        }
+        .boxed()
+    }
+
+    /// Judged by what is committed when it is asked, and by this attempt's own changes: attempts that run at the same time may
+    /// together go past what is granted, each by what one attempt may change. The success of none is undone for it.
+    fn change(&self, key: ValueKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let grows = value.is_some();
+            let before = {
+                let mut own = self.own();
+                let before = own.changes.get(&key).map(Option::<&Arc<[u8]>>::cloned);
+                own.changes.put(key.clone(), value.map(Into::into)).map_err(|full| full.to_string())?;
+                before
+            };
+            if !grows || self.fits() == Some(true) {
+                return Ok(());
+            }
+            let (plugin, unknown) = {
+                let own = self.own();
+                (own.changes.plugin.clone(), own.unknown())
+            };
+            let of = unknown.clone();
+            let known = self.ask(async move |store: Arc<dyn Store>| store.usage(plugin, of).await).await;
+            let refused = match known {
+                Ok((usage, lengths)) => {
+                    let mut own = self.own();
+                    own.usage = Some(usage);
+                    own.lengths.extend(unknown.into_iter().zip(lengths));
+                    drop(own);
+                    match self.fits() {
+                        Some(true) => return Ok(()),
+                        _ => self.full(&key, before.as_ref()),
+                    }
+                }
+                Err(why) => Some(why),
+            };
+            match refused {
+                None => Ok(()),
+                Some(why) => {
+                    self.own().changes.undo(key, before);
+                    Err(why)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn keys(&self, wanted: WantedKeys) -> BoxFuture<'_, Result<Vec<ValueKey>, String>> {
+        async move {
+            let (plugin, most) = {
+                let own = self.own();
+                (own.changes.plugin.clone(), own.changes.look(wanted.most))
+            };
+            let look = WantedKeys { most, ..wanted.clone() };
+            let committed = self.ask(async move |store: Arc<dyn Store>| store.value_keys(plugin, look).await).await?;
+            Ok(self.own().changes.over(committed, &wanted))
+        }
+        .boxed()
+    }
+}
+
+impl Kept {
+    /// Whether all changes find room, as far as is known.
+    fn fits(&self) -> Option<bool> {
+        let own = self.own();
+        let after = own.after(own.usage?);
+        Some(after.bytes <= self.bytes_max && after.values <= bounds::KV_VALUES_MAX)
+    }
+
+    /// Why the last change of `key` finds no room; `None` where it only makes less of what was too much before.
+    fn full(&self, key: &ValueKey, before: Option<&Option<Arc<[u8]>>>) -> Option<String> {
+        let mut own = self.own();
+        let usage = own.usage?;
+        let now = own.changes.get(key).map(Option::<&Arc<[u8]>>::cloned);
+        let after = own.after(usage);
+        own.changes.undo(key.clone(), before.cloned());
+        let without = own.after(usage);
+        if let Some(value) = now {
+            own.changes.undo(key.clone(), Some(value));
+        }
+        if after.bytes <= without.bytes && after.values <= without.values {
+            return None;
+        }
+        let plugin = &own.changes.plugin;
+        Some(if after.values > bounds::KV_VALUES_MAX {
+            format!("`{plugin}` keeps {} values; {} is the most", without.values, bounds::KV_VALUES_MAX)
+        } else {
+            format!(
+                "`{plugin}` keeps {} bytes and would keep {}; {} is the most: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.{plugin}]",
+                without.bytes, after.bytes, self.bytes_max
+            )
+        })
+    }
+}
