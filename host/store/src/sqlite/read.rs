@@ -34,8 +34,8 @@ pub(super) fn job(
     declared: &LimitTable,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Seen>> {
-    // Before the moment that is read: a row that has caught up meanwhile shows it.
-    let ahead = claims::look(unwritten).get(id);
+    // Before the moment that is read, since what ends after it is not there any more; and after it for what begins meanwhile.
+    let before = claims::look(unwritten).get(id);
     let moment = conn.unchecked_transaction()?;
     let number = signed(id.number());
     let sql = format!(
@@ -45,7 +45,8 @@ pub(super) fn job(
         rows::STANDING
     );
     let job = moment.prepare_cached(&sql)?.query_row([number], rows::job).optional()?;
-    let Some(job) = job.map(|job| overlaid(job, ahead.as_ref())) else { return Ok(None) };
+    let looks = [before, claims::look(unwritten).get(id)];
+    let Some(job) = job.map(|job| looks.iter().flatten().fold(job, overlaid)) else { return Ok(None) };
     let entries: i64 = moment
         .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?
         .query_row([number], |row| row.get(0))?;
@@ -68,8 +69,10 @@ pub(super) fn job(
 }
 
 /// The job as it stands, where its row is behind.
-fn overlaid(job: Job, ahead: Option<&Claimed>) -> Job {
-    let Some(claimed) = ahead.filter(|claimed| claimed.is_ahead_of(&job.standing)) else { return job };
+fn overlaid(job: Job, claimed: &Claimed) -> Job {
+    if !claimed.is_ahead_of(&job.standing) {
+        return job;
+    }
     let state = State::Running { lease: claimed.lease };
     let standing = Standing { state, attempt: claimed.lease.attempt, ..job.standing };
     Job { standing, started_at: Some(claimed.started_at), ..job }
@@ -171,13 +174,11 @@ pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wan
     );
     let mut find = moment.prepare_cached(&sql)?;
     let found = find.query_map(params_from_iter(values), rows::job)?;
-    let jobs = found.map(|job| {
-        job.map(|job| {
-            let ahead = ahead.get(&job.id);
-            overlaid(job, ahead)
-        })
-    });
-    let mut jobs = jobs.collect::<rusqlite::Result<Vec<_>>>()?;
+    let shown = |job: Job| match ahead.get(&job.id) {
+        Some(claimed) => overlaid(job, claimed),
+        None => job,
+    };
+    let mut jobs = found.map(|job| job.map(shown)).collect::<rusqlite::Result<Vec<_>>>()?;
     let more = jobs.len() > most;
     jobs.truncate(most);
     Ok(Page { jobs, more })
