@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::chaos::{Addresses, count, most_at_once, read_spans, under_load};
-use crate::harness::{Host, Postgres, Setup, component, eventually, shared_address};
+use crate::harness::{Host, Postgres, Setup, component, eventually, shared_address, wharf};
 
 /// `villain` with other words in its manifest, each as long as the one in whose place it stands: another version.
 fn version(folder: &Path, name: &str, changes: &[(&str, &str)]) -> std::path::PathBuf {
@@ -167,4 +167,34 @@ fn hosts_are_exchanged_one_by_one_under_load() {
     let job = hosts[1].in_state(&long, "running");
     assert!(job["attempt"].as_u64() > Some(1), "it was given back: {job}");
     assert_eq!((job["failures"].as_u64(), job["crashes"].as_u64()), (Some(0), Some(0)), "{job}");
+}
+
+#[test]
+fn tables_of_a_newer_host_are_used_as_long_as_they_may_be() {
+    let postgres = Postgres::start(false);
+    let (address, folder) = (postgres.address(), tempfile::tempdir().expect("a temporary folder"));
+    let schema = address.split_once("schema=").expect("it names one").1.to_owned();
+    let mut host = setup(&address, folder.path()).plugin("villain").start();
+    let echoes = |host: &Host| succeeded(host, &[host.enqueue("villain/do", json!({ "do": "echo" }))]);
+    let newer = |oldest: u32| postgres.sql(&format!("UPDATE {schema}.version SET version = 99, oldest = {oldest}"));
+    newer(1);
+    echoes(&host);
+    assert_eq!(host.terminate(), Some(0));
+    host.start();
+    eventually("it is ready beside a newer one", || host.is_ready().then_some(()));
+    echoes(&host);
+
+    newer(99);
+    let why = eventually("it says that it may no more", || {
+        let ready = host.client().get("/ready");
+        let because = ready.json()["because"].to_string();
+        (ready.status == 503 && because.contains("newer")).then_some(because)
+    });
+    assert!(why.contains("Wharf"), "{why}");
+    let refused = host.client().post("/v1/jobs", &json!({ "task": "villain/do", "payload": { "do": "echo" } }));
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (500, Some("store-broken")), "{refused:?}");
+    host.terminate();
+    let output = wharf().arg("serve").current_dir(host.dir()).output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(5) && said.contains("newer Wharf"), "{said}");
 }

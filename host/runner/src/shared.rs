@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
@@ -20,6 +20,16 @@ use crate::notice::{Notice, Tell};
 /// Whoever waits this long for the store's answer says so.
 const OVERDUE: Duration = Duration::from_secs(10);
 
+/// What failed and was not tried again for this long is taken for mended, if anything else works.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// A call of the store that failed.
+pub(crate) struct Trouble {
+    doing: &'static str,
+    why: String,
+    at: Instant,
+}
+
 /// Handles only: each part has its clone.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -28,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Arc<ArcSwap<Catalog>>,
     pub(crate) followers: Arc<Followers>,
     /// What the store said when it last failed, if it has not worked since.
-    pub(crate) trouble: Arc<ArcSwapOption<String>>,
+    pub(crate) trouble: Arc<ArcSwapOption<Trouble>>,
     /// What the store was asked and has not answered for too long.
     pub(crate) overdue: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) tasks: TaskTracker,
@@ -69,8 +79,7 @@ impl Shared {
         let answer = AssertUnwindSafe(call).catch_unwind().await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::Broken(format!("it panicked while {doing}"))));
         match &answer {
-            // One that hangs is not mended by another that does not.
-            Ok(_) if self.trouble.load().is_some() && self.hangs_at().is_none() => {
+            Ok(_) if self.is_mended_by(doing) => {
                 if self.trouble.swap(None).is_some() {
                     (self.tell)(&Notice::StoreMended);
                 }
@@ -81,15 +90,23 @@ impl Shared {
         answer
     }
 
+    /// What fails or hangs again and again is not mended by other calls that are answered in between.
+    fn is_mended_by(&self, doing: &str) -> bool {
+        let trouble = self.trouble.load();
+        trouble.as_ref().is_some_and(|trouble| trouble.doing == doing || trouble.at.elapsed() >= QUIET)
+            && self.hangs_at().is_none()
+    }
+
     fn tell_trouble(&self, doing: &'static str, why: String) {
-        if self.trouble.swap(Some(Arc::new(why.clone()))).is_none_or(|before| *before != why) {
+        let trouble = Trouble { doing, why: why.clone(), at: Instant::now() };
+        if self.trouble.swap(Some(Arc::new(trouble))).is_none_or(|before| before.why != why) {
             (self.tell)(&Notice::StoreTrouble { doing, why });
         }
     }
 
     /// What is wrong with the store: what it said when it last failed, if it has not worked since; or what it hangs at.
     pub(crate) fn store_trouble(&self) -> Option<String> {
-        let said = self.trouble.load().as_ref().map(|why| (**why).clone());
+        let said = self.trouble.load().as_ref().map(|trouble| trouble.why.clone());
         said.or_else(|| self.hangs_at().map(overdue))
     }
 
