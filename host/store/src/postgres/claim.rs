@@ -1,5 +1,6 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
@@ -11,11 +12,14 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 
+use super::held::Held;
 use super::ledger::{HOT, Hot, Ledger};
-use super::page::{Desk, Missing, Page};
-use super::rows::{READY, RUNNING, micros};
+use super::page::{Desk, Left, Missing, Page};
+use super::queued::rank;
+use super::rows::{READY, RUNNING, job_id, micros, signed};
 use super::session::{Fault, damaged};
 use super::writer::Reopened;
+use super::writes::Settle;
 use crate::store::{Claim, Claimed};
 
 impl Ledger<'_> {
@@ -28,14 +32,14 @@ impl Ledger<'_> {
 
         let mut share = 1;
         let looked = self.flush_and(async |this| {
-            futures_util::try_join!(this.due(), Page::read(this, claim, &limits, share), this.next_due())
+            futures_util::try_join!(this.due(), Page::read(this, claim, share), this.next_due())
         });
         let (due, mut page, mut next_due) = looked.await?;
         if !due.is_empty() {
             self.promote(due).await?;
             self.stock_numbers(claim.free as usize).await?;
             let this = &*self;
-            (page, next_due) = futures_util::try_join!(Page::read(this, claim, &limits, share), this.next_due())?;
+            (page, next_due) = futures_util::try_join!(Page::read(this, claim, share), this.next_due())?;
         }
         let (admitted, picked) = loop {
             let mut desk = Desk::of(&page, self.numbers.iter().copied().collect());
@@ -48,13 +52,14 @@ impl Ledger<'_> {
                 }
                 Err(Missing::Heads) => share = share.saturating_mul(4),
             }
-            page = Page::read(self, claim, &limits, share).await?;
+            page = Page::read(self, claim, share).await?;
         };
         self.numbers.drain(..picked.turns);
         // A line without jobs is left where a commit's answer was lost, and would be in the way of others.
         for line in page.lines.iter().filter(|line| line.heads.is_empty()) {
-            let place = (page.seats[line.seat].row.clone(), self.names.number(line.task.as_str())?);
-            self.writes.settle.insert(line.id, place);
+            let lane = page.seats[line.seat].row.clone();
+            let settle = Settle { lane, task: self.names.number(line.task.as_str())?, is_empty: false };
+            self.writes.settle.insert(line.id, settle);
         }
         self.keep_left(&page, picked.left, &limits);
         let leased = self.lease(claim, &page, &picked.heads).await?;
@@ -65,7 +70,7 @@ impl Ledger<'_> {
     /// Delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
     async fn due(&self) -> Result<Vec<(JobId, Hot)>, Fault> {
         let text = format!(
-            "SELECT {HOT} FROM wharf.jobs WHERE state = 0 AND due <= $1 AND grp + 0 = ANY($2)
+            "SELECT {HOT} FROM wharf.jobs WHERE delayed AND due <= $1 AND grp + 0 = ANY($2)
              ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED"
         );
         let (now, most) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
@@ -79,13 +84,14 @@ impl Ledger<'_> {
             hot.line = Some(self.join_line(&hot.lane.clone(), hot.task, hot.priority).await?);
             hot.state = READY;
             self.jobs.insert(id, hot);
+            self.writes.joined.insert(id);
             self.writes.changed.insert(id);
         }
         self.flush().await
     }
 
     async fn next_due(&self) -> Result<Option<wharf_core::time::Timestamp>, Fault> {
-        let row = self.session.ask_one("SELECT min(due) FROM wharf.jobs WHERE state = 0", &[]).await?;
+        let row = self.session.ask_one("SELECT min(due) FROM wharf.jobs WHERE delayed", &[]).await?;
         Ok(row.get::<_, Option<i64>>(0).map(super::rows::stamp))
     }
 
@@ -125,6 +131,9 @@ impl Ledger<'_> {
         let chosen = || heads.iter().map(|(line, head)| (&page.lines[*line], &page.lines[*line].heads[*head]));
         let until = self.now + claim.lease;
         let mut leased = Vec::with_capacity(heads.len());
+        let mut held: BTreeMap<i32, Vec<(i64, &str)>> = BTreeMap::new();
+        let mut payloads =
+            self.large(chosen().filter(|(_, head)| head.payload.is_none()).map(|(_, head)| head.ready.id)).await?;
         for (line, head) in chosen() {
             let ready = head.ready;
             let before = Standing { state: State::Waiting { due: ready.due }, ..head.before };
@@ -136,25 +145,59 @@ impl Ledger<'_> {
                 (hot.standing, hot.state) = (after, RUNNING);
             }
             let seat = &page.seats[line.seat];
-            self.writes.settle.insert(line.id, (seat.row.clone(), self.names.number(line.task.as_str())?));
+            let id = signed(ready.id.number());
+            let place = (line.id, rank(ready.priority), micros(ready.due));
+            self.writes.taken.entry((place, head.first)).or_insert((0, head.length)).0 += 1;
+            self.writes.claimed.push(lease);
+            let hot = Hot {
+                standing: after,
+                state: RUNNING,
+                lane: seat.row.clone(),
+                task: self.names.number(line.task.as_str())?,
+                line: Some(line.id),
+                priority: ready.priority,
+                finished_at: None,
+                new: None,
+            };
+            self.began.push((ready.id, hot));
+            held.entry(seat.row.group).or_default().push((id, &seat.row.key));
+            let payload = head.payload.clone().or_else(|| payloads.remove(&ready.id));
             leased.push(Leased {
                 lease,
                 task: line.task.clone(),
                 lane: seat.lane.clone(),
-                payload: Arc::default(),
+                payload: payload.ok_or_else(|| damaged("a ready job", &format!("{}: it is gone", ready.id)))?,
                 batch: head.batch.clone(),
                 failures: before.failures,
                 due: ready.due,
                 claimed_at: self.now,
             });
         }
-        let leases: Vec<Lease> = leased.iter().map(|leased| leased.lease).collect();
-        let mut payloads = self.write_claimed(&leases).await?;
-        for leased in &mut leased {
-            let id = leased.lease.job;
-            leased.payload =
-                payloads.remove(&id).ok_or_else(|| damaged("a ready job", &format!("{id}: it is gone")))?;
+        let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+        heads.iter().for_each(|(line, _)| *taken.entry(*line).or_default() += 1);
+        for (place, taken) in taken {
+            let line = &page.lines[place];
+            let left = page.left_of(place, taken);
+            if left != Left::AsItWas {
+                let lane = page.seats[line.seat].row.clone();
+                let settle =
+                    Settle { lane, task: self.names.number(line.task.as_str())?, is_empty: left == Left::Nothing };
+                self.writes.settle.insert(line.id, settle);
+            }
+        }
+        self.stock_numbers(Held::rows_of(heads.len(), held.len())).await?;
+        for (group, jobs) in held {
+            let numbers = &mut self.numbers;
+            self.held.take(group, &jobs, || numbers.pop_front().unwrap_or_default());
         }
         Ok(leased)
+    }
+
+    /// Payloads that are not read before it is known that they are wanted.
+    async fn large(&self, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, Arc<[u8]>>, Fault> {
+        let ids: Vec<i64> = ids.map(|id| signed(id.number())).collect();
+        let text = "SELECT id, payload FROM wharf.jobs WHERE id = ANY($1)";
+        let found = self.session.ask_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;
+        found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, &[u8]>(1).into()))).collect()
     }
 }

@@ -14,9 +14,9 @@ use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, by id.
-const WAITING: &str = "SELECT jobs.id AS id FROM wharf.lines JOIN wharf.jobs ON jobs.state = 1 AND jobs.line = lines.id
+const WAITING: &str = "SELECT unnest(ids) AS id FROM wharf.lines JOIN wharf.queued ON queued.line = lines.id
                        WHERE lines.grp = $1 AND lines.key = $2
-                       UNION ALL SELECT id FROM wharf.jobs WHERE state = 0 AND grp = $1 AND key = $2 ORDER BY id";
+                       UNION ALL SELECT id FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 ORDER BY id";
 
 impl Ledger<'_> {
     pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
@@ -38,10 +38,8 @@ impl Ledger<'_> {
                 Verdict::Take => {}
                 Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? }),
                 Verdict::TakeInstead { ask } => {
-                    replaced = self.ids(WAITING, &lane, None).await?;
-                    let staying = "SELECT id FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2
-                                   AND NOT cancel_asked ORDER BY id LIMIT $3";
-                    cancel_asked = self.ids(staying, &lane, Some(i64::from(ask))).await?;
+                    replaced = self.waiting(&lane).await?;
+                    cancel_asked = self.staying(&lane, ask).await?;
                 }
             }
         }
@@ -62,38 +60,52 @@ impl Ledger<'_> {
         self.jobs.insert(new.id, hot);
         self.tokens.extend(token.map(|token| (token, new.id)));
         self.writes.inserted.push(new.id);
+        if state == READY {
+            self.writes.joined.insert(new.id);
+        }
         Ok(Inserted::Added { id: new.id, replaced, cancel_asked })
     }
 
     async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<Crowd, Fault> {
-        let text = "SELECT (SELECT count(*) FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2),
-                        (SELECT count(*) FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2 AND cancel_asked),
-                        (SELECT count(*) FROM (
-                            SELECT FROM wharf.lines JOIN wharf.jobs ON jobs.state = 1 AND jobs.line = lines.id
-                            WHERE lines.grp = $1 AND lines.key = $2 LIMIT $3) AS ready)
+        let running = self.held.of_lane(lane);
+        let text = "SELECT (SELECT count(*) FROM wharf.jobs WHERE id = ANY($4) AND state = 2 AND cancel_asked),
+                        (SELECT coalesce(sum(cardinality(ids)), 0) FROM wharf.lines JOIN wharf.queued ON queued.line = lines.id
+                         WHERE lines.grp = $1 AND lines.key = $2)
                         + (SELECT count(*) FROM (
-                            SELECT FROM wharf.jobs WHERE state = 0 AND grp = $1 AND key = $2 LIMIT $3) AS delayed)";
+                            SELECT FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 LIMIT $3) AS delayed)";
         let most = i64::from(most_waiting);
-        let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT), (&most as _, Type::INT8)];
+        let args = [
+            (&lane.group as _, Type::INT4),
+            (&lane.key as _, Type::TEXT),
+            (&most as _, Type::INT8),
+            (&running as _, Type::INT8_ARRAY),
+        ];
         let row = self.session.ask_one(text, &args).await?;
         let count = |place: usize| row.get::<_, i64>(place) as u32;
-        Ok(Crowd { running: count(0), leaving: count(1), waiting: count(2) })
+        Ok(Crowd { running: running.len() as u32, leaving: count(0), waiting: count(1) })
     }
 
-    async fn ids(&self, text: &str, lane: &LaneRow, most: Option<i64>) -> Result<Vec<JobId>, Fault> {
-        let mut args: Vec<super::session::Arg<'_>> = vec![(&lane.group, Type::INT4), (&lane.key, Type::TEXT)];
-        if let Some(most) = &most {
-            args.push((most, Type::INT8));
-        }
+    async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, Fault> {
+        let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT)];
+        self.session.ask(WAITING, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
+    }
+
+    /// The first running jobs of a lane that nobody asked to end.
+    async fn staying(&self, lane: &LaneRow, most: u32) -> Result<Vec<JobId>, Fault> {
+        let (running, most) = (self.held.of_lane(lane), i64::from(most));
+        let text =
+            "SELECT id FROM wharf.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_asked ORDER BY id LIMIT $2";
+        let args = [(&running as _, Type::INT8_ARRAY), (&most as _, Type::INT8)];
         self.session.ask(text, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
     }
 
     /// Who keeps a new job out: the running ones, then the waiting ones.
     async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, Fault> {
-        let running = "SELECT id FROM wharf.jobs WHERE state = 2 AND grp = $1 AND key = $2 ORDER BY id LIMIT $3";
-        let mut holders = self.ids(running, lane, Some(HOLDERS_NAMED as i64)).await?;
+        let running = self.held.of_lane(lane);
+        let mut holders: Vec<JobId> =
+            running.into_iter().take(HOLDERS_NAMED).map(job_id).collect::<Result<_, Fault>>()?;
         if holders.len() < HOLDERS_NAMED {
-            holders.extend(self.ids(WAITING, lane, None).await?.into_iter().take(HOLDERS_NAMED - holders.len()));
+            holders.extend(self.waiting(lane).await?.into_iter().take(HOLDERS_NAMED - holders.len()));
         }
         Ok(holders)
     }

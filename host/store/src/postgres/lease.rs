@@ -59,8 +59,9 @@ pub(super) async fn renew(
 pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<(JobId, u32)>, Fault> {
     let (now, most) = (time.given(), i64::from(most));
     let text = format!(
-        "SELECT id, attempt FROM wharf.jobs WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW})
-         ORDER BY lease_until, id LIMIT $2"
+        "SELECT jobs.id, attempt FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
+         JOIN wharf.jobs ON jobs.id = each.id WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW})
+         ORDER BY lease_until, jobs.id LIMIT $2"
     );
     let found = session.ask(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
     found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, i32>(1) as u32))).collect()
@@ -68,14 +69,36 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
 
 /// Removes old jobs with all that belongs to them. What another node is removing at this moment is left to it.
 pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> Result<u32, Fault> {
-    let text = "WITH old AS (SELECT id FROM wharf.jobs WHERE state >= 3 AND finished_at < $1
-                             ORDER BY finished_at, id LIMIT $2 FOR UPDATE SKIP LOCKED),
-                     entries AS (DELETE FROM wharf.entries USING old WHERE job = old.id),
-                     gone AS (DELETE FROM wharf.jobs USING old WHERE jobs.id = old.id RETURNING jobs.id),
-                     last AS (INSERT INTO wharf.last_forgotten (one, id) SELECT 1, max(id) FROM old HAVING count(*) > 0
-                              ON CONFLICT (one) DO UPDATE SET id = greatest(last_forgotten.id, excluded.id))
-                SELECT count(*) FROM gone";
-    let (before, most) = (micros(before), i64::from(most));
-    let row = session.ask_one(text, &[(&before, Type::INT8), (&most, Type::INT8)]).await?;
-    Ok(row.get::<_, i64>(0) as u32)
+    // Jobs stand in rows, in the order in which they ended, and are taken from the front of these.
+    let text = "WITH rows AS MATERIALIZED (
+                    SELECT ctid AS row, at, ids FROM wharf.ended WHERE at < $1 ORDER BY at, first LIMIT $2 FOR UPDATE SKIP LOCKED
+                ), over AS MATERIALIZED (
+                    SELECT row, at, id FROM rows CROSS JOIN LATERAL unnest(ids) AS each (id) ORDER BY at, id LIMIT $2
+                ), taken AS MATERIALIZED (
+                    SELECT row, count(*)::int AS count FROM over GROUP BY row
+                ), whole AS (
+                    DELETE FROM wharf.ended USING taken WHERE ended.ctid = taken.row AND cardinality(ids) = taken.count
+                ), part AS (
+                    UPDATE wharf.ended SET first = ids[taken.count + 1], ids = ids[taken.count + 1:] FROM taken
+                    WHERE ended.ctid = taken.row AND cardinality(ids) > taken.count
+                ), gone AS (
+                    DELETE FROM wharf.jobs USING over WHERE jobs.id = over.id AND jobs.finished_at = over.at RETURNING jobs.id
+                ), entries AS (
+                    DELETE FROM wharf.entries USING gone WHERE job = gone.id
+                ), last AS (
+                    INSERT INTO wharf.last_forgotten (one, id) SELECT 1, max(id) FROM gone HAVING count(*) > 0
+                    ON CONFLICT (one) DO UPDATE SET id = greatest(last_forgotten.id, excluded.id)
+                )
+                SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM over)";
+    let (before, mut forgotten) = (micros(before), 0);
+    while forgotten < most {
+        let left = i64::from(most - forgotten);
+        let row = session.ask_one(text, &[(&before, Type::INT8), (&left, Type::INT8)]).await?;
+        forgotten += row.get::<_, i64>(0) as u32;
+        // Those that were tried again since stand there, too, and are not counted.
+        if row.get::<_, i64>(1) < left {
+            break;
+        }
+    }
+    Ok(forgotten)
 }

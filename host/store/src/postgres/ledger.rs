@@ -14,6 +14,7 @@ use wharf_core::job::{NewJob, Standing};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
+use super::held::{Held, READ_HELD};
 use super::kv::Values;
 use super::named::MARK;
 use super::names::{LaneRow, Names};
@@ -39,14 +40,17 @@ const BEGIN: &str =
 const NUMBERS_APART: i64 = 4096;
 const NUMBERS: &str = "SELECT nextval('wharf.numbers') FROM generate_series(1, $1)";
 
-const LOCK: &str = "SELECT grp, pg_advisory_xact_lock(('wharf.jobs'::regclass::oid::bigint << 32) | grp::bigint) FROM (
+/// The groups are left in the transaction, for the statements that are sent together with this one.
+const LOCK: &str =
+    "SELECT coalesce(array_agg(grp), '{}'), count(lock), set_config('wharf.locked', coalesce(array_agg(grp), '{}')::text, true)
+     FROM (SELECT grp, pg_advisory_xact_lock(('wharf.jobs'::regclass::oid::bigint << 32) | grp::bigint) AS lock FROM (
          SELECT DISTINCT grp FROM (
              SELECT grp FROM wharf.jobs WHERE id = ANY($1)
              UNION ALL SELECT unnest($2::int[])
              UNION ALL SELECT grp FROM wharf.places WHERE task = ANY($3)
              UNION ALL SELECT grp FROM (
-                 SELECT grp FROM wharf.jobs WHERE state = 0 AND due <= $4 ORDER BY due, id LIMIT $5) AS delayed
-         ) AS touched ORDER BY grp OFFSET 0) AS sorted";
+                 SELECT grp FROM wharf.jobs WHERE delayed AND due <= $4 ORDER BY due, id LIMIT $5) AS delayed
+         ) AS touched ORDER BY grp OFFSET 0) AS sorted) AS taken";
 
 /// The columns of a `Hot`.
 pub(super) const HOT: &str =
@@ -106,11 +110,16 @@ pub(super) struct Ledger<'t> {
     pub(super) declared: Arc<LimitTable>,
     pub(super) overrides: Vec<Override>,
     pub(super) jobs: HashMap<JobId, Hot>,
+    /// Some of these are remembered, and were not read.
+    pub(super) relies: bool,
+    /// Jobs that were claimed, as they stand since.
+    pub(super) began: Vec<(JobId, Hot)>,
     pub(super) tokens: HashMap<(Vec<u8>, i32), JobId>,
     pub(super) last_entries: HashMap<JobId, i64>,
     /// The lines of lanes that were read.
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
     pub(super) numbers: VecDeque<i64>,
+    pub(super) held: Held,
     pub(super) writes: Writes,
     pub(super) values: Values,
 }
@@ -123,6 +132,7 @@ impl<'t> Ledger<'t> {
         time: &Time,
         declared: Arc<LimitTable>,
         needs: &Needs,
+        remembered: HashMap<JobId, Hot>,
     ) -> Result<Ledger<'t>, Fault> {
         let jobs: Vec<i64> = needs.jobs.iter().copied().collect();
         let returning: Vec<i64> = needs.returning.iter().copied().collect();
@@ -164,9 +174,9 @@ impl<'t> Ledger<'t> {
         let known_args = [(&tokens as _, Type::BYTEA_ARRAY), (&token_tasks as _, Type::INT4_ARRAY)];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
         let (numbers_args, hold_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
-        let ((), locked, moment, overrides, _, hot, lines, known, last, numbers) = futures_util::try_join!(
+        let ((), locked, moment, overrides, _, hot, lines, known, last, numbers, held) = futures_util::try_join!(
             session.run(BEGIN),
-            session.ask(LOCK, &lock_args),
+            session.ask_one(LOCK, &lock_args),
             session.ask_one(&moment, &[]),
             session.ask("SELECT grp, key, per_key, total FROM wharf.overrides", &[]),
             session.ask_if(!expiring.is_empty(), hold, &hold_args),
@@ -175,6 +185,7 @@ impl<'t> Ledger<'t> {
             session.ask_if(!tokens.is_empty(), known, &known_args),
             session.ask_if(!wrote.is_empty(), last, &wrote_args),
             session.ask_if(numbers > 0, NUMBERS, &numbers_args),
+            session.ask_if(needs.holders, READ_HELD, &[]),
         )?;
 
         if session.named.as_ref().is_some_and(|named| !named.is_here(moment.get(2))) {
@@ -188,17 +199,25 @@ impl<'t> Ledger<'t> {
             names,
             now: time.heard(rows::stamp(moment.get(0))),
             transaction: moment.get(1),
-            locked: locked.iter().map(|row| row.get(0)).collect(),
+            locked: locked.get(0),
             declared,
             overrides: overrides.iter().map(override_of).collect::<Result<_, _>>()?,
-            jobs: hot.iter().map(Hot::of).collect::<Result<_, _>>()?,
+            relies: !remembered.is_empty(),
+            began: Vec::new(),
+            jobs: remembered,
             tokens: HashMap::new(),
             last_entries: HashMap::new(),
             lanes: needs.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             numbers: drawn(&numbers),
+            held: Held::of(&held),
             writes: Writes::default(),
             values: Values::default(),
         };
+        // What was read is newer than what is remembered.
+        for row in &hot {
+            let (id, hot) = Hot::of(row)?;
+            ledger.jobs.insert(id, hot);
+        }
         for id in &needs.returning {
             if let Some(hot) = ledger.jobs.get(&job_id(*id)?) {
                 ledger.lanes.entry(hot.lane.clone()).or_default();
@@ -269,7 +288,7 @@ impl<'t> Ledger<'t> {
         Ok(())
     }
 
-    async fn number(&mut self) -> Result<i64, Fault> {
+    pub(super) async fn number(&mut self) -> Result<i64, Fault> {
         self.stock_numbers(1).await?;
         Ok(self.numbers.pop_front().unwrap_or_default())
     }

@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use wharf_core::ids::JobId;
 use wharf_core::job::NewJob;
 use wharf_core::lifecycle::Event;
+use wharf_core::limits::OnConflict;
 
 use super::names::{LaneRow, Names};
 use super::rows::signed;
+use super::running::Running;
 use super::session::Fault;
 use super::writer::Wish;
 
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// Jobs by id, those that are to be added among them: perhaps they are there.
+    /// Jobs that are not read, since it is remembered how they stand.
+    pub(super) remembered: BTreeSet<JobId>,
+    /// Jobs by id.
     pub(super) jobs: BTreeSet<i64>,
     /// Of these those whose lease is looked at.
     pub(super) expiring: BTreeSet<i64>,
@@ -26,6 +30,8 @@ pub(super) struct Needs {
     pub(super) groups: BTreeSet<i32>,
     /// Of these the groups, wherever their jobs were ever enqueued.
     pub(super) tasks: BTreeSet<i32>,
+    /// Who runs in the groups.
+    pub(super) holders: bool,
     /// Slots of claims.
     pub(super) free: u32,
     pub(super) claims: bool,
@@ -71,20 +77,37 @@ pub(super) fn names<'w>(wishes: impl Iterator<Item = &'w Wish>) -> BTreeSet<&'w 
 }
 
 impl Needs {
-    pub(super) fn of<'w>(wishes: impl Iterator<Item = &'w Wish>, names: &Names) -> Result<Needs, Fault> {
+    /// What wishes need. That a new job is there already is found out when it is written, but `again` it is looked for.
+    pub(super) fn of<'w>(
+        wishes: impl Iterator<Item = &'w Wish>,
+        names: &Names,
+        running: &Running,
+        again: bool,
+    ) -> Result<Needs, Fault> {
         let mut needs = Needs::default();
         for wish in wishes {
             for job in added(wish) {
-                needs.add(job, names)?;
+                needs.add(job, names, again)?;
             }
             match wish {
                 Wish::Insert(..) => {}
-                Wish::Record(events) => events.iter().for_each(|(id, event)| needs.event(*id, event)),
+                Wish::Record(events) => {
+                    for (id, event) in events {
+                        match running.find(*id, event) {
+                            Some(hot) => {
+                                needs.remembered.insert(*id);
+                                needs.groups.insert(hot.lane.group);
+                                needs.holders = true;
+                            }
+                            None => needs.event(*id, event),
+                        }
+                    }
+                }
                 Wish::Expire(over) => {
                     over.iter().for_each(|(id, attempt)| needs.event(*id, &Event::LeaseExpired { attempt: *attempt }));
                 }
                 Wish::Claim(claim) => {
-                    needs.claims = true;
+                    (needs.claims, needs.holders) = (true, true);
                     needs.free += claim.free;
                     for (task, group) in claim.tasks.iter() {
                         needs.tasks.insert(names.number(task.as_str())?);
@@ -97,9 +120,14 @@ impl Needs {
         Ok(needs)
     }
 
-    fn add(&mut self, job: &NewJob, names: &Names) -> Result<(), Fault> {
+    fn add(&mut self, job: &NewJob, names: &Names, again: bool) -> Result<(), Fault> {
         let lane = names.lane_row(&job.lane)?;
-        self.jobs.insert(signed(job.id.number()));
+        // Others of its lane may keep it out, itself among them.
+        let minds_others = job.on_conflict != OnConflict::Wait;
+        self.holders |= minds_others;
+        if again || minds_others {
+            self.jobs.insert(signed(job.id.number()));
+        }
         self.groups.insert(lane.group);
         self.lanes.insert(lane);
         if let Some(token) = &job.token {
@@ -111,6 +139,7 @@ impl Needs {
     fn event(&mut self, id: JobId, event: &Event) {
         let id = signed(id.number());
         self.jobs.insert(id);
+        self.holders |= !matches!(event, Event::Wrote { .. });
         match event {
             Event::Wrote { .. } => _ = self.wrote.insert(id),
             Event::LeaseExpired { .. } => {

@@ -86,6 +86,6 @@ fn node(row: &Row) -> Result<Node, Fault> {
 
 /// Running jobs of this node that somebody asked to end.
 pub(super) async fn asked_to_end(session: &Session, node: NodeId) -> Result<Vec<JobId>, Fault> {
-    let text = "SELECT id FROM wharf.jobs WHERE state = 2 AND cancel_asked AND node = $1";
+    let text = "SELECT id FROM wharf.jobs WHERE cancel_asked AND state = 2 AND node = $1";
     session.ask(text, &[(&signed(node.0), Type::INT8)]).await?.iter().map(|row| job_id(row.get(0))).collect()
 }

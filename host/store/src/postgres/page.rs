@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -12,36 +13,49 @@ use wharf_core::admission::{LaneId, Line, Ready, Waiting};
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, Standing, State};
 use wharf_core::key::Lane;
-use wharf_core::limits::LimitTable;
 
+use super::held::Counts;
 use super::ledger::Ledger;
 use super::names::LaneRow;
-use super::rows::{self, job_id, key_of, moment, parse};
+use super::queued::rank;
+use super::rows::{self, job_id, key_of, micros, moment, parse, signed};
 use super::session::Fault;
 use crate::store::Claim;
 
 /// For each task the first open lines; of their lanes all open lines with tasks of the claim; of each line the first jobs.
 /// A lane's fair share of the slots is read, and `share` times as much where that was too little.
+/// Of a line so many rows of `queued` are opened; where there are more, only what comes before the next one, the edge, counts.
+/// As many rows as jobs are wanted are always enough.
 /// A column with something added is one whose index is not meant here.
 const READ: &str = "WITH paged AS MATERIALIZED (
         SELECT line.* FROM unnest($1::int[]) AS named (task) CROSS JOIN LATERAL (
             SELECT id, grp, key FROM wharf.lines
             WHERE task = named.task AND closed_by IS NULL AND grp + 0 = ANY($2) ORDER BY top DESC, turn LIMIT $3) AS line
     ), lanes AS MATERIALIZED (
-        SELECT grp, key, (SELECT count(*) FROM (
-            SELECT FROM wharf.jobs WHERE state = 2 AND jobs.grp = named.grp AND jobs.key = named.key LIMIT $4) AS held) AS holders
-        FROM (SELECT DISTINCT grp, key FROM paged) AS named
+        SELECT DISTINCT grp, key FROM paged
+    ), shared AS MATERIALIZED (
+        SELECT least($3, $4 * (1 + 2 * $3 / greatest(count(*), 1))) AS most FROM lanes
+    ), deep AS MATERIALIZED (
+        SELECT most, CASE WHEN most <= 32 THEN most ELSE least(most, $4 * (16 + most / 100)) END AS rows FROM shared
     )
-    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, holders, heads.*,
-        lines.id IN (SELECT id FROM paged) AS paged
+    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, edge, heads.*
     FROM lanes CROSS JOIN LATERAL (
-        SELECT id, task, top, turn FROM wharf.lines
+        SELECT id, task, top, turn, CASE WHEN (SELECT rows < most FROM deep) THEN (
+                SELECT ARRAY[queued.rank, queued.due, queued.first] FROM wharf.queued WHERE queued.line = lines.id
+                ORDER BY queued.rank, queued.due, queued.first OFFSET (SELECT rows FROM deep) LIMIT 1) END AS edge
+        FROM wharf.lines
         WHERE lines.grp = lanes.grp AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by IS NULL OFFSET 0) AS lines
     LEFT JOIN LATERAL (
-        SELECT id, priority, due, bytes, attempt, failures, crashes, batch, topic FROM wharf.jobs
-        WHERE state = 1 AND jobs.line = lines.id ORDER BY priority DESC, due, id
-        LIMIT least($3, $5 * (1 + 2 * $3 / (SELECT greatest(count(*), 1) FROM lanes)))) AS heads ON true
-    ORDER BY lines.id, heads.priority DESC, heads.due, heads.id";
+        SELECT jobs.id, front.rank, front.due, front.first, front.length, attempt, failures, crashes, batch, topic, bytes,
+            CASE WHEN bytes <= 1024 THEN payload END AS payload
+        FROM (
+            SELECT nearest.rank, nearest.due, nearest.first, cardinality(nearest.ids) AS length, each.id FROM (
+                SELECT rank, due, first, ids FROM wharf.queued WHERE queued.line = lines.id
+                ORDER BY rank, due, first LIMIT (SELECT rows FROM deep)
+            ) AS nearest CROSS JOIN LATERAL unnest(nearest.ids) AS each (id)
+            ORDER BY nearest.rank, nearest.due, each.id LIMIT (SELECT most FROM deep)
+        ) AS front JOIN wharf.jobs ON jobs.id = front.id) AS heads ON true
+    ORDER BY lines.id, heads.rank, heads.due, heads.id";
 
 pub(super) struct Page {
     pub(super) seats: Vec<Seat>,
@@ -51,7 +65,7 @@ pub(super) struct Page {
     /// How many jobs of each line were looked for.
     deep: usize,
     found: HashMap<TaskName, usize>,
-    /// Running jobs of groups that have a total.
+    /// Running jobs of each group.
     groups: HashMap<Group, u32>,
 }
 
@@ -72,6 +86,8 @@ pub(super) struct Seen {
     top: i32,
     turn: i64,
     paged: bool,
+    /// Not all of its rows were opened.
+    cut: bool,
     pub(super) heads: Vec<Head>,
 }
 
@@ -80,14 +96,20 @@ pub(super) struct Head {
     pub(super) ready: Ready,
     pub(super) before: Standing,
     pub(super) batch: Option<Batch>,
+    /// Of the row of `queued` that it stands in.
+    pub(super) first: i64,
+    /// How many jobs stand in that row.
+    pub(super) length: usize,
+    /// Unless it is large.
+    pub(super) payload: Option<Arc<[u8]>>,
 }
 
 impl Head {
     fn of(row: &Row) -> Result<Option<Head>, Fault> {
         let Some(id) = row.get::<_, Option<i64>>("id") else { return Ok(None) };
         let due = moment(row, "due");
-        let ready =
-            Ready { id: job_id(id)?, priority: row.get("priority"), due, bytes: row.get::<_, i64>("bytes") as u64 };
+        let priority = !row.get::<_, i32>("rank");
+        let ready = Ready { id: job_id(id)?, priority, due, bytes: row.get::<_, i64>("bytes") as u64 };
         let before = Standing {
             state: State::Waiting { due },
             attempt: row.get::<_, i32>("attempt") as u32,
@@ -95,17 +117,28 @@ impl Head {
             crashes: row.get::<_, i32>("crashes") as u32,
             cancel_asked: false,
         };
-        Ok(Some(Head { ready, before, batch: rows::batch(row)? }))
+        let payload = row.get::<_, Option<&[u8]>>("payload").map(Arc::from);
+        Ok(Some(Head {
+            ready,
+            before,
+            batch: rows::batch(row)?,
+            first: row.get("first"),
+            length: row.get::<_, i32>("length") as usize,
+            payload,
+        }))
+    }
+}
+
+impl Head {
+    /// What lines are sorted by.
+    fn place(&self) -> Vec<i64> {
+        let ready = &self.ready;
+        vec![i64::from(rank(ready.priority)), micros(ready.due), signed(ready.id.number())]
     }
 }
 
 impl Page {
-    pub(super) async fn read(
-        ledger: &Ledger<'_>,
-        claim: &Claim,
-        limits: &LimitTable,
-        share: i64,
-    ) -> Result<Page, Fault> {
+    pub(super) async fn read(ledger: &Ledger<'_>, claim: &Claim, share: i64) -> Result<Page, Fault> {
         let mut page = Page {
             seats: Vec::new(),
             lines: Vec::new(),
@@ -120,73 +153,99 @@ impl Page {
         let tasks: Vec<i32> =
             claim.tasks.iter().map(|(task, _)| ledger.names.number(task.as_str())).collect::<Result<_, _>>()?;
         let free = i64::from(claim.free);
-        // What has no limit need not be counted, and no limit is told apart from the highest.
-        let per_key = limits.declared().map(|(_, limits)| limits).chain(limits.overrides().map(|set| set.limits));
-        let counted = i64::from(per_key.filter_map(|limits| limits.per_key).max().unwrap_or(0));
-        let mut totals = Vec::new();
-        for number in &ledger.locked {
-            if let Some(total) = limits.of(&ledger.names.group(*number)?).total {
-                totals.push((*number, i64::from(total)));
-            }
-        }
-        let (groups, most): (Vec<i32>, Vec<i64>) = totals.into_iter().unzip();
         let read_args = [
             (&tasks as _, Type::INT4_ARRAY),
             (&ledger.locked as _, Type::INT4_ARRAY),
             (&free as _, Type::INT8),
-            (&counted as _, Type::INT8),
             (&share as _, Type::INT8),
         ];
-        let count = "SELECT named.grp, (SELECT count(*) FROM (
-                         SELECT FROM wharf.jobs WHERE state = 2 AND jobs.grp = named.grp LIMIT named.most) AS held)
-                     FROM unnest($1::int[], $2::bigint[]) AS named (grp, most)";
-        let count_args = [(&groups as _, Type::INT4_ARRAY), (&most as _, Type::INT8_ARRAY)];
-        let (found, counts) = futures_util::try_join!(
-            ledger.session.ask(READ, &read_args),
-            ledger.session.ask_if(!groups.is_empty(), count, &count_args),
-        )?;
-        for row in &counts {
-            page.groups.insert(ledger.names.group(row.get(0))?, row.get::<_, i64>(1) as u32);
+        let found = ledger.session.ask(READ, &read_args).await?;
+        let counts = ledger.held.counts();
+        for number in &ledger.locked {
+            page.groups.insert(ledger.names.group(*number)?, counts.of_group(*number));
         }
         let mut places: HashMap<LaneRow, usize> = HashMap::new();
         for row in &found {
-            page.take(row, ledger, &mut places)?;
+            page.take(row, ledger, &counts, &mut places)?;
         }
+        page.mark_paged();
         page.deep = free.min(share * (1 + 2 * free / page.seats.len().max(1) as i64)) as usize;
         Ok(page)
     }
 
-    /// Whether the line has no jobs but those that were read, or more were read than there are slots.
-    fn is_whole(&self, place: usize) -> bool {
-        self.lines[place].heads.len() < self.deep || self.deep >= self.asked
+    /// Of the lines of a task the first were looked for; what else was found of it stands beside one of another task.
+    fn mark_paged(&mut self) {
+        let mut of_task: HashMap<TaskName, Vec<usize>> = HashMap::new();
+        for (place, line) in self.lines.iter().enumerate() {
+            of_task.entry(line.task.clone()).or_default().push(place);
+        }
+        for (task, mut places) in of_task {
+            places.sort_by_key(|place| (Reverse(self.lines[*place].top), self.lines[*place].turn));
+            places.truncate(self.asked);
+            places.iter().for_each(|place| self.lines[*place].paged = true);
+            self.found.insert(task, places.len());
+        }
     }
 
-    fn take(&mut self, row: &Row, ledger: &Ledger<'_>, places: &mut HashMap<LaneRow, usize>) -> Result<(), Fault> {
+    /// Whether the line has no jobs but those that were read, or more were read than there are slots.
+    fn is_whole(&self, place: usize) -> bool {
+        let line = &self.lines[place];
+        !line.cut && (line.heads.len() < self.deep || self.deep >= self.asked)
+    }
+
+    /// What is left of a line of which the first `taken` jobs were chosen.
+    pub(super) fn left_of(&self, place: usize, taken: usize) -> Left {
+        let line = &self.lines[place];
+        match line.heads.get(taken) {
+            Some(next) if next.ready.priority == line.top => Left::AsItWas,
+            None if !line.cut && line.heads.len() < self.deep => Left::Nothing,
+            _ => Left::Unknown,
+        }
+    }
+
+    fn take(
+        &mut self,
+        row: &Row,
+        ledger: &Ledger<'_>,
+        counts: &Counts<'_>,
+        places: &mut HashMap<LaneRow, usize>,
+    ) -> Result<(), Fault> {
         let id: i64 = row.get("line");
+        let edge: Option<Vec<i64>> = row.get("edge");
         if self.lines.last().is_none_or(|line| line.id != id) {
             let lane_row = LaneRow { group: row.get("grp"), key: row.get("key") };
             let seat = match places.get(&lane_row) {
                 Some(seat) => *seat,
                 None => {
                     let lane = Lane { group: ledger.names.group(lane_row.group)?, key: key_of(&lane_row.key)? };
-                    let holders = row.get::<_, i64>("holders") as u32;
+                    let holders = counts.of_lane(&lane_row);
                     places.insert(lane_row.clone(), self.seats.len());
                     self.seats.push(Seat { row: lane_row, lane, holders, lines: Vec::new() });
                     self.seats.len() - 1
                 }
             };
             let task: TaskName = parse("a task", ledger.names.text(row.get("task"))?)?;
-            let paged = row.get("paged");
-            *self.found.entry(task.clone()).or_default() += usize::from(paged);
             let (top, turn) = (row.get("top"), row.get("turn"));
             self.seats[seat].lines.push(self.lines.len());
-            self.lines.push(Seen { id, seat, task, top, turn, paged, heads: Vec::new() });
+            let cut = edge.is_some();
+            self.lines.push(Seen { id, seat, task, top, turn, paged: false, cut, heads: Vec::new() });
         }
-        if let (Some(line), Some(head)) = (self.lines.last_mut(), Head::of(row)?) {
+        if let (Some(line), Some(head)) = (self.lines.last_mut(), Head::of(row)?)
+            && edge.is_none_or(|edge| head.place() < edge)
+        {
             line.heads.push(head);
         }
         Ok(())
     }
+}
+
+/// What a claim leaves of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Its highest priority is what it was.
+    AsItWas,
+    Nothing,
+    Unknown,
 }
 
 /// What admission asked for and the page does not have.

@@ -67,11 +67,12 @@ pub(super) async fn job(
 
 /// Who holds slots in the lane of a job that waits, or in its whole group.
 async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, Fault> {
-    let of_key = if lane { "AND held.key = jobs.key" } else { "" };
+    let of_key = if lane { "AND running.key = jobs.key" } else { "" };
     let text = format!(
-        "SELECT held.id, held.started_at, count(*) OVER () FROM wharf.jobs
-         JOIN wharf.jobs AS held ON held.state = 2 AND held.grp = jobs.grp {of_key}
-         WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY held.id LIMIT 10"
+        "SELECT running.id, running.started_at, count(*) OVER () FROM wharf.jobs
+         JOIN wharf.held ON held.grp = jobs.grp CROSS JOIN LATERAL unnest(held.ids) AS each (id)
+         JOIN wharf.jobs AS running ON running.id = each.id {of_key}
+         WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY running.id LIMIT 10"
     );
     let found = session.ask(&text, &[(&job, Type::INT8)]).await?;
     let first =
@@ -103,14 +104,14 @@ pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fau
     match wanted.state {
         None => {}
         Some(StateName::Waiting) if few_wait(session).await? => tests.push(
-            "jobs.id = ANY(ARRAY(SELECT id FROM wharf.jobs WHERE state = 1 UNION ALL SELECT id FROM wharf.jobs WHERE state = 0))"
+            "jobs.id = ANY(ARRAY(SELECT unnest(ids) FROM wharf.queued UNION ALL SELECT id FROM wharf.jobs WHERE delayed))"
                 .to_owned(),
         ),
         Some(StateName::Waiting) => tests.push("state IN (0, 1)".to_owned()),
-        Some(StateName::Running) => tests.push("state = 2".to_owned()),
+        Some(StateName::Running) => tests.push("jobs.id = ANY(ARRAY(SELECT unnest(ids) FROM wharf.held))".to_owned()),
         Some(StateName::Succeeded) => tests.push("state = 3".to_owned()),
-        Some(StateName::Failed) => tests.push("state = 4 AND state >= 4".to_owned()),
-        Some(StateName::Cancelled) => tests.push("state = 5 AND state >= 4".to_owned()),
+        Some(StateName::Failed) => tests.push("unsuccessful = 4".to_owned()),
+        Some(StateName::Cancelled) => tests.push("unsuccessful = 5".to_owned()),
     }
     let tests = if tests.is_empty() { "true".to_owned() } else { tests.join(" AND ") };
     let text = format!(
@@ -126,8 +127,9 @@ pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fau
 }
 
 async fn few_wait(session: &Session) -> Result<bool, Fault> {
-    let text = "SELECT (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE state = 1 LIMIT $1) AS ready)
-                     + (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE state = 0 LIMIT $1) AS delayed)";
+    let text =
+        "SELECT (SELECT coalesce(sum(cardinality(ids)), 0) FROM (SELECT ids FROM wharf.queued LIMIT $1) AS ready)
+                     + (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE delayed LIMIT $1) AS delayed)";
     let row = session.ask_one(text, &[(&WAITING_SORTED_MAX, Type::INT8)]).await?;
     Ok(row.get::<_, i64>(0) < WAITING_SORTED_MAX)
 }
@@ -153,14 +155,15 @@ pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, Fault>
 /// Counts the jobs that wait and run, each from its own index; what is finished costs nothing.
 pub(super) async fn tally(session: &Session, now: Timestamp) -> Result<Tally, Fault> {
     let by_task = "SELECT text, sum(waiting)::bigint, sum(running)::bigint FROM (
-            SELECT task, count(*) AS waiting, 0 AS running FROM wharf.jobs WHERE state = 1 GROUP BY task
-            UNION ALL SELECT task, count(*), 0 FROM wharf.jobs WHERE state = 0 GROUP BY task
-            UNION ALL SELECT task, 0, count(*) FROM wharf.jobs WHERE state = 2 GROUP BY task
+            SELECT task, sum(cardinality(ids)) AS waiting, 0 AS running FROM wharf.queued GROUP BY task
+            UNION ALL SELECT task, count(*), 0 FROM wharf.jobs WHERE delayed GROUP BY task
+            UNION ALL SELECT task, 0, count(*) FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
+                JOIN wharf.jobs ON jobs.id = each.id GROUP BY task
         ) AS counted JOIN wharf.names ON names.id = task GROUP BY text ORDER BY text";
-    let by_group = "SELECT text, count(*) FROM wharf.jobs JOIN wharf.names ON names.id = grp
-        WHERE state = 2 GROUP BY text ORDER BY text";
-    let oldest = "SELECT least((SELECT min(due) FROM wharf.jobs WHERE state = 1),
-                               (SELECT min(due) FROM wharf.jobs WHERE state = 0 AND due <= $1))";
+    let by_group = "SELECT text, sum(cardinality(ids)) FROM wharf.held JOIN wharf.names ON names.id = grp
+        GROUP BY text ORDER BY text";
+    let oldest = "SELECT least((SELECT min(due) FROM wharf.queued),
+                               (SELECT min(due) FROM wharf.jobs WHERE delayed AND due <= $1))";
     let now = micros(now);
     let oldest_args = [(&now as _, Type::INT8)];
     let ((), tasks, groups, oldest, ()) = futures_util::try_join!(

@@ -5,8 +5,10 @@ use wharf_core::job::{Entry, Standing, State};
 use wharf_core::lifecycle::{Event, Refusal};
 
 use super::ledger::Ledger;
-use super::rows::{READY, state_number};
+use super::queued::place;
+use super::rows::{READY, signed, state_number};
 use super::session::Fault;
+use super::writes::Settle;
 use crate::change::{change, recordable};
 use crate::store::Recorded;
 
@@ -61,9 +63,20 @@ impl Ledger<'_> {
             self.writes.changed.insert(id);
         }
         if let (READY, Some(line)) = (hot.state, hot.line) {
-            self.writes.settle.insert(line, (hot.lane.clone(), hot.task));
+            let settle = Settle { lane: hot.lane.clone(), task: hot.task, is_empty: false };
+            self.writes.settle.insert(line, settle);
+            if !self.writes.joined.remove(&id) {
+                self.writes.unqueued.extend(place(&hot).map(|place| (place, signed(id.number()))));
+            }
+        }
+        if joins {
+            self.writes.joined.insert(id);
+        }
+        if change.finished_at.is_some() {
+            self.writes.finished.insert(id);
         }
         if change.attempt_ended {
+            self.writes.released.insert(signed(id.number()));
             for line in self.lanes.get_mut(&hot.lane).into_iter().flatten() {
                 line.closed_by = None;
             }

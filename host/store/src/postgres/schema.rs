@@ -55,6 +55,12 @@ async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i
         return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
     }
     let found = version(session, schema).await?;
+    if found.is_some() && !is_of_this_layout(session, schema).await? {
+        return Err(Fault::Damaged(format!(
+            "its tables are of a layout from before the first release, which no host reads any more; name another schema in the \
+             address (?schema=), or DROP SCHEMA {schema} CASCADE, which removes all of its jobs"
+        )));
+    }
     if let Some(found) = found.filter(|(found, _)| *found >= known) {
         return Ok(found);
     }
@@ -82,6 +88,12 @@ async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i
     }
     session.run("COMMIT").await?;
     Ok((found, oldest))
+}
+
+/// Before the first release the same version once meant other tables.
+async fn is_of_this_layout(session: &Session, schema: &str) -> Result<bool, Fault> {
+    let text = "SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'queued'";
+    Ok(!session.ask(text, &[(&schema, Type::TEXT)]).await?.is_empty())
 }
 
 /// `None` where there are no tables.

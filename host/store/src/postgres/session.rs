@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Unreachable(String),
     /// The tables hold what nobody wrote.
     Damaged(String),
+    /// What was remembered of jobs is no longer so.
+    Outdated,
     /// With statements that have names a transaction could not begin; without them it may.
     Nameless(Box<Fault>),
 }
@@ -58,6 +60,7 @@ impl fmt::Display for Fault {
                 },
             },
             Fault::Unreachable(text) | Fault::Damaged(text) => f.write_str(text),
+            Fault::Outdated => f.write_str("its jobs change faster than they can be read"),
             Fault::Nameless(fault) => fault.fmt(f),
         }
     }
@@ -80,7 +83,7 @@ impl Fault {
                 None => true,
             },
             Fault::Unreachable(_) => true,
-            Fault::Damaged(_) => false,
+            Fault::Damaged(_) | Fault::Outdated => false,
             Fault::Nameless(fault) => fault.is_lost_connection(),
         }
     }
@@ -108,10 +111,12 @@ impl Fault {
             SqlState::UNIQUE_VIOLATION,
             // Its name was lost with the session that knew it; again goes without names.
             SqlState::INVALID_SQL_STATEMENT_NAME,
+            // So the end of a job is refused that is not how it was remembered; again reads it first.
+            SqlState::DIVISION_BY_ZERO,
         ];
         match self {
             Fault::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
-            Fault::Nameless(_) => true,
+            Fault::Nameless(_) | Fault::Outdated => true,
             Fault::Unreachable(_) | Fault::Damaged(_) => false,
         }
     }

@@ -1,7 +1,6 @@
 //! Steps: the rows of jobs, each written once for every step that its job takes, and what attempts wrote.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
@@ -166,19 +165,25 @@ impl Ledger<'_> {
             return Ok(());
         }
         let ids: Vec<i64> = ended.iter().map(|(id, ..)| signed(id.number())).collect();
+        let attempts: Vec<i32> =
+            ended.iter().map(|(id, ..)| self.jobs.get(id).map_or(0, |hot| hot.standing.attempt as i32)).collect();
+        let count = ids.len() as i64;
         let (bills, outputs) = left(ended);
         let now = micros(self.now);
-        let text =
-            "UPDATE wharf.jobs SET state = 3, cancel_asked = false, finished_at = $9, queue_wait = new.queue_wait,
+        // A division by zero undoes the transaction: some job is not with its attempt any more.
+        let text = "WITH written AS (
+                    UPDATE wharf.jobs SET state = 3, cancel_asked = false, finished_at = $9, queue_wait = new.queue_wait,
                         guest = new.guest, wall = new.wall, memory_peak = new.memory_peak, bytes_in = new.bytes_in,
                         bytes_out = new.bytes_out, output = new.output
                     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                        $7::bigint[], $8::bytea[])
-                        AS new (id, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
-                    WHERE jobs.id = new.id";
+                        $7::bigint[], $8::bytea[], $10::int[])
+                        AS new (id, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output, attempt)
+                    WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
+                    SELECT 1 / (count(*) = $11)::int FROM written";
         let mut args: Vec<Arg<'_>> = vec![(&ids, Type::INT8_ARRAY)];
         args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
         args.extend([(&outputs as _, Type::BYTEA_ARRAY), (&now as _, Type::INT8)]);
+        args.extend([(&attempts as _, Type::INT4_ARRAY), (&count as _, Type::INT8)]);
         self.session.ask(text, &args).await.map(drop)
     }
 
@@ -209,16 +214,15 @@ impl Ledger<'_> {
         self.session.ask(text, &args).await.map(drop)
     }
 
-    /// Writes the leases of one claim down, and answers with the payloads.
-    pub(super) async fn write_claimed(&self, leases: &[Lease]) -> Result<HashMap<JobId, Arc<[u8]>>, Fault> {
-        let Some(Lease { node, until, .. }) = leases.first() else { return Ok(HashMap::new()) };
-        let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
-        let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
+    pub(super) async fn write_claimed(&self, writes: &Writes) -> Result<(), Fault> {
+        let leases = || writes.claimed.iter();
+        let Some(Lease { node, until, .. }) = leases().next() else { return Ok(()) };
+        let ids: Vec<i64> = leases().map(|lease| signed(lease.job.number())).collect();
+        let attempts: Vec<i32> = leases().map(|lease| lease.attempt as i32).collect();
         let (node, until, now) = (signed(node.0), micros(*until), micros(self.now));
         let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = $3,
                         lease_until = $4, started_at = $5
-                    FROM unnest($1::bigint[], $2::int[]) AS new (id, attempt)
-                    WHERE jobs.id = new.id RETURNING jobs.id, payload";
+                    FROM unnest($1::bigint[], $2::int[]) AS new (id, attempt) WHERE jobs.id = new.id";
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&attempts as _, Type::INT4_ARRAY),
@@ -226,8 +230,7 @@ impl Ledger<'_> {
             (&until as _, Type::INT8),
             (&now as _, Type::INT8),
         ];
-        let found = self.session.ask(text, &args).await?;
-        found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, &[u8]>(1).into()))).collect()
+        self.session.ask(text, &args).await.map(drop)
     }
 
     pub(super) async fn write_entries(&self, writes: &Writes) -> Result<(), Fault> {

@@ -20,6 +20,7 @@ use super::named::{Named, Shared};
 use super::names::{LaneRow, Names};
 use super::needs::{self, Needs};
 use super::nudge::Nudger;
+use super::running::Running;
 use super::session::{ANSWER_PATIENCE, Fault, Session, Sessions};
 use super::time::Time;
 use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
@@ -146,6 +147,7 @@ impl Writer {
             reopened: Reopened::default(),
             session: None,
             shared: Shared::default(),
+            running: Running::default(),
         };
         tokio::spawn(serve(desk, memory, waiting));
         Writer { asked, shown }
@@ -169,6 +171,7 @@ struct Memory {
     /// The session of the last transaction, with the names of statements in it.
     session: Option<Session>,
     shared: Shared,
+    running: Running,
 }
 
 /// How a transaction went that did not end well.
@@ -319,7 +322,7 @@ async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], again: 
             session
         }
     };
-    let result = run(desk, memory, wishes, &session).await;
+    let result = run(desk, memory, wishes, &session, again).await;
     match &result {
         Ok(_) => match tokio::time::timeout(ANSWER_PATIENCE, session.name()).await {
             Ok(Ok(())) => {
@@ -338,14 +341,21 @@ async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], again: 
     result
 }
 
-async fn run(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], session: &Session) -> Result<Vec<Done>, Failed> {
+async fn run(
+    desk: &Desk,
+    memory: &mut Memory,
+    wishes: &[&Wish],
+    session: &Session,
+    again: bool,
+) -> Result<Vec<Done>, Failed> {
     let undone = Failed::Undone;
     let all = || wishes.iter().copied();
     memory.names.learn(session, needs::names(all())).await.map_err(undone)?;
     memory.names.place(session, &needs::all_added(all())).await.map_err(undone)?;
-    let needs = Needs::of(all(), &memory.names).map_err(undone)?;
+    let needs = Needs::of(all(), &memory.names, &memory.running, again).map_err(undone)?;
+    let remembered = needs.remembered.iter().filter_map(|id| Some((*id, memory.running.take(*id)?))).collect();
     let declared = memory.declared.clone();
-    let began = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs).await;
+    let began = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs, remembered).await;
     let has_names = session.named.as_ref().is_some_and(|named| !named.is_empty());
     let nameless = |fault| if has_names { Fault::Nameless(Box::new(fault)) } else { fault };
     let mut ledger = began.map_err(|fault| undone(nameless(fault)))?;
@@ -356,8 +366,12 @@ async fn run(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], session: &Sessi
     let transaction = ledger.transaction.clone();
     let committed = ledger.commit().await;
     memory.declared = ledger.declared.clone();
+    let began = ledger.began;
     match committed {
-        Ok(()) => Ok(done),
+        Ok(()) => {
+            memory.running.keep(began);
+            Ok(done)
+        }
         Err(fault) if fault.is_lost_connection() => Err(Failed::InDoubt { transaction, fault, done }),
         Err(fault) => Err(Failed::Undone(fault)),
     }

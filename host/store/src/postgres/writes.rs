@@ -1,15 +1,19 @@
 //! Writes: what a transaction has decided and not yet written. Written together, a statement for each kind of row.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
 use wharf_core::job::Entry;
+use wharf_core::lease::Lease;
 use wharf_core::outcome::{Bill, Report};
 
 use super::ledger::{Ledger, LineRow, columns};
 use super::names::LaneRow;
-use super::session::Fault;
+use super::session::{Fault, damaged};
+
+/// Where a job stands in its line: the line, the rank (`~priority`) and when it was due.
+pub(super) type Place = (i64, i32, i64);
 
 #[derive(Debug, Default)]
 pub(super) struct Writes {
@@ -21,13 +25,34 @@ pub(super) struct Writes {
     /// Jobs that stand otherwise than their rows say.
     pub(super) changed: BTreeSet<JobId>,
     pub(super) ends: BTreeMap<JobId, End>,
+    /// Jobs that became ready, each with a line.
+    pub(super) joined: BTreeSet<JobId>,
+    /// Jobs that are ready no more, and were not claimed, with the places that they leave.
+    pub(super) unqueued: Vec<(Place, i64)>,
+    /// What a claim takes: how many from the front of which row of `queued`, and of how many.
+    pub(super) taken: BTreeMap<(Place, i64), (usize, usize)>,
+    /// The leases of a claim.
+    pub(super) claimed: Vec<Lease>,
+    /// Jobs that gave their slot back.
+    pub(super) released: HashSet<i64>,
+    /// Jobs that ended for good.
+    pub(super) finished: BTreeSet<JobId>,
     pub(super) entries: Vec<(JobId, i64, u32, Entry)>,
     /// Lines of which jobs are ready no more: to go, or to have the top of the first job left.
-    pub(super) settle: BTreeMap<i64, (LaneRow, i32)>,
+    pub(super) settle: BTreeMap<i64, Settle>,
     /// Lanes that have a slot again.
     pub(super) reopen: BTreeSet<LaneRow>,
     /// Lanes as a claim left them: the turn, and by which limit they are closed.
     pub(super) left: BTreeMap<LaneRow, (i64, Option<i32>)>,
+}
+
+/// A line of which jobs are ready no more.
+#[derive(Debug)]
+pub(super) struct Settle {
+    pub(super) lane: LaneRow,
+    pub(super) task: i32,
+    /// It is known that none is left.
+    pub(super) is_empty: bool,
 }
 
 /// What is left on a job when an attempt ended, or when it ended without one.
@@ -59,13 +84,26 @@ impl Ledger<'_> {
         then: impl AsyncFnOnce(&Ledger<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let writes = std::mem::take(&mut self.writes);
+        if self.held.release(&writes.released) != writes.released.len() {
+            if self.relies {
+                return Err(Fault::Outdated);
+            }
+            return Err(damaged("a running job that holds no slot", &format!("one of {:?}", writes.released)));
+        }
+        let held = self.held.take_changes();
         let this = &*self;
         let (.., answer) = futures_util::try_join!(
             this.write_lines(&writes),
             this.write_inserted(&writes),
             this.write_changed(&writes),
             this.write_ended(&writes),
+            this.write_claimed(&writes),
+            held.write(this.session),
             this.write_entries(&writes),
+            this.write_unqueued(&writes),
+            this.write_taken(&writes),
+            this.write_joined(&writes),
+            this.write_finished(&writes),
             this.settle(&writes),
             this.reopen(&writes),
             this.leave(&writes),
@@ -120,12 +158,34 @@ impl Ledger<'_> {
     }
 
     async fn settle(&self, writes: &Writes) -> Result<(), Fault> {
-        let ids: Vec<i64> = writes.settle.keys().copied().collect();
-        let (groups, keys) = columns(writes.settle.values().map(|(lane, _)| lane));
-        let tasks: Vec<i32> = writes.settle.values().map(|(_, task)| *task).collect();
+        let (empty, others): (Vec<_>, Vec<_>) = writes.settle.iter().partition(|(_, settle)| settle.is_empty);
+        futures_util::try_join!(self.settle_empty(&empty), self.settle_others(&others))?;
+        Ok(())
+    }
+
+    async fn settle_empty(&self, lines: &[(&i64, &Settle)]) -> Result<(), Fault> {
+        let ids: Vec<i64> = lines.iter().map(|(id, _)| **id).collect();
+        let (groups, keys) = columns(lines.iter().map(|(_, settle)| &settle.lane));
+        let tasks: Vec<i32> = lines.iter().map(|(_, settle)| settle.task).collect();
+        let text = "DELETE FROM wharf.lines USING unnest($1::bigint[], $2::int[], $3::text[], $4::int[])
+                        AS old (id, grp, key, task)
+                    WHERE lines.grp = old.grp AND lines.key = old.key AND lines.task = old.task AND lines.id = old.id";
+        let args = [
+            (&ids as _, Type::INT8_ARRAY),
+            (&groups as _, Type::INT4_ARRAY),
+            (&keys as _, Type::TEXT_ARRAY),
+            (&tasks as _, Type::INT4_ARRAY),
+        ];
+        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
+    }
+
+    async fn settle_others(&self, lines: &[(&i64, &Settle)]) -> Result<(), Fault> {
+        let ids: Vec<i64> = lines.iter().map(|(id, _)| **id).collect();
+        let (groups, keys) = columns(lines.iter().map(|(_, settle)| &settle.lane));
+        let tasks: Vec<i32> = lines.iter().map(|(_, settle)| settle.task).collect();
         let text = "WITH settled AS MATERIALIZED (
-                        SELECT line.*, (SELECT priority FROM wharf.jobs WHERE state = 1 AND jobs.line = line.id
-                                        ORDER BY priority DESC, due, id LIMIT 1) AS first
+                        SELECT line.*, (SELECT ~rank FROM wharf.queued WHERE queued.line = line.id
+                                        ORDER BY rank, due, first LIMIT 1) AS first
                         FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[]) AS line (id, grp, key, task)
                     ), gone AS (
                         DELETE FROM wharf.lines USING settled AS old WHERE old.first IS NULL

@@ -74,6 +74,10 @@ fn what_cannot_be_opened_says_what_to_do() {
         client.batch_execute(&format!("UPDATE {schema}.version SET version = 99, oldest = 99")).await.unwrap();
         let newer = PostgresStore::open(&address).await.unwrap_err();
         assert!(matches!(newer, OpenError::TakeNewerHost { found: 99, .. }), "{newer}");
+        let early = format!("UPDATE {schema}.version SET version = 1, oldest = 1; DROP TABLE {schema}.queued");
+        client.batch_execute(&early).await.unwrap();
+        let early = PostgresStore::open(&address).await.unwrap_err().to_string();
+        assert!(early.contains("before the first release") && early.contains("DROP SCHEMA"), "{early}");
 
         let role = format!("plain_{schema}");
         client
