@@ -25,7 +25,7 @@ struct Own {
     changes: Changes,
     /// What the plugin kept when it was last asked for.
     usage: Option<Usage>,
-    /// How long committed values are, as far as that was read; `None` where there is none.
+    /// How long the committed values are that it changes, as far as that was read; `None` where there is none.
     lengths: HashMap<ValueKey, Option<u64>>,
 }
 
@@ -89,10 +89,7 @@ impl Keeping for Kept {
                 }
                 own.changes.plugin.clone()
             };
-            let asked = key.clone();
-            let value = self.ask(async move |store: Arc<dyn Store>| store.value(plugin, asked).await).await?;
-            self.own().lengths.insert(key, value.as_ref().map(|value| value.len() as u64));
-            Ok(value)
+            self.ask(async move |store: Arc<dyn Store>| store.value(plugin, key).await).await
         }
         .boxed()
     }
@@ -133,7 +130,12 @@ impl Keeping for Kept {
             match refused {
                 None => Ok(()),
                 Some(why) => {
-                    self.own().changes.undo(key, before);
+                    let mut own = self.own();
+                    // No more is remembered than an attempt may change, however often it asks.
+                    if before.is_none() {
+                        own.lengths.remove(&key);
+                    }
+                    own.changes.undo(key, before);
                     Err(why)
                 }
             }
