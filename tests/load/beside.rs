@@ -47,6 +47,9 @@ fn main() {
         );
         server.sql("DROP SCHEMA IF EXISTS graphile_worker CASCADE");
     }
+    println!(
+        "both wait for the disk at each commit; ours keeps each job with its result and what it cost, graphile-worker deletes it"
+    );
 }
 
 /// Puts graphile-worker beside a copy of the script that runs it.

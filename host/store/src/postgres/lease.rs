@@ -71,7 +71,7 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
 pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> Result<u32, Fault> {
     // Jobs stand in rows, in the order in which they ended, and are taken from the front of these.
     let text = "WITH rows AS MATERIALIZED (
-                    SELECT ctid AS row, at, ids FROM wharf.ended WHERE at < $1 ORDER BY at, first LIMIT $2 FOR UPDATE SKIP LOCKED
+                    SELECT ctid AS row, at, ids FROM wharf.ended WHERE at < $1 ORDER BY at, first LIMIT least($2, 128) FOR UPDATE SKIP LOCKED
                 ), over AS MATERIALIZED (
                     SELECT row, at, id FROM rows CROSS JOIN LATERAL unnest(ids) AS each (id) ORDER BY at, id LIMIT $2
                 ), taken AS MATERIALIZED (
@@ -96,7 +96,7 @@ pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> R
         let row = session.ask_one(text, &[(&before, Type::INT8), (&left, Type::INT8)]).await?;
         forgotten += row.get::<_, i64>(0) as u32;
         // Those that were tried again since stand there, too, and are not counted.
-        if row.get::<_, i64>(1) < left {
+        if row.get::<_, i64>(1) == 0 {
             break;
         }
     }

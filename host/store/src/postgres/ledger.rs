@@ -30,7 +30,7 @@ use super::writes::Writes;
 /// was only slow it begins anew; meanwhile others wait, and lose nothing: leases are prolonged without these locks.
 /// Plans go through the indexes whatever the server believes of the tables: they are fuller, or emptier, than when it last looked.
 const BEGIN: &str =
-    "BEGIN; SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '60s', true),
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '60s', true),
     set_config('idle_in_transaction_session_timeout', '2s', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
     set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true),
