@@ -8,7 +8,7 @@
 # Installs what it needs from Debian, npm and crates.io where that is allowed, into target/queues.
 set -eu
 
-JOBS=${1:-50000} ROUNDS=${2:-3} BATCH=1000
+JOBS=${1:-50000} ROUNDS=${2:-3} BATCH=1000 AT_ONCE=1000
 BULLMQ=6.7.0 BULLMQ_AT_ONCE=100 IOREDIS=5.11.1 GRAPHILE=0.18.0
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -70,7 +70,7 @@ until pg_isready --quiet --host="$dir/pg" && [ -S "$dir/redis/socket" ]; do slee
 database="postgres://wharf@$(printf %s "$dir/pg" | sed 's|/|%2F|g')/postgres"
 
 figure() { node -p 'Math.round(JSON.parse(require("fs").readFileSync(0)).figures["jobs-per-second"])'; }
-bench() { "$root/target/release/wharf" bench jobs --json --jobs "$JOBS" --batch "$BATCH" --singles 1 --dir "$dir" "$@" | figure; }
+bench() { "$root/target/release/wharf" --set "attempts.at-once=$AT_ONCE" bench jobs --json --jobs "$JOBS" --batch "$BATCH" --singles 1 --dir "$dir" "$@" | figure; }
 drop() { psql --quiet --host="$dir/pg" --username=wharf postgres --command "DROP SCHEMA IF EXISTS $1 CASCADE" 2>/dev/null; }
 
 run() {
@@ -112,7 +112,7 @@ QUEUE            JOBS/S  WHARF ON SQLITE IS  VERSION AND SETTINGS
 END
 ours=$(middle wharf-sqlite)
 row() { printf '%-16s %6s  %16s x  %s\n' "$1" "$(middle "$1")" "$(node -p "($ours / $(middle "$1")).toFixed(2)")" "$2"; }
-row wharf-sqlite "$("$root/target/release/wharf" --version), synchronous=FULL, 256 at once"
+row wharf-sqlite "$("$root/target/release/wharf" --version), synchronous=FULL, $AT_ONCE at once"
 row wharf-postgres "the same on PostgreSQL $(postgres --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/'), fsync=on"
 row graphile-worker "$GRAPHILE on the same PostgreSQL, localQueue of 500, completions batched, 24 at once"
 row bullmq "$BULLMQ on Redis $(redis-server --version | sed 's/.* v=\([0-9.]*\).*/\1/'), appendfsync=always, addBulk, $BULLMQ_AT_ONCE at once"

@@ -81,6 +81,9 @@ enum Undo {
     Kept(LaneNo, Option<(i64, u64)>),
 }
 
+/// Room for so many changes stays from one transaction to the next.
+const UNDO_KEPT: usize = 4096;
+
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: Vec<LaneState>,
@@ -295,6 +298,7 @@ impl Lanes {
         let changed = changed.collect();
         self.undo = undo;
         self.undo.clear();
+        self.undo.shrink_to(UNDO_KEPT);
         self.tidy();
         changed
     }
@@ -364,7 +368,11 @@ impl Lanes {
         match (place, line) {
             (Some(place), Some(line)) => state.lines[place] = line,
             (Some(place), None) => drop(state.lines.swap_remove(place)),
-            (None, Some(line)) => state.lines.push(line),
+            (None, Some(line)) => {
+                // Mostly the only one, and there may be as many lanes as keys.
+                state.lines.reserve_exact(1);
+                state.lines.push(line);
+            }
             (None, None) => {}
         }
         if state.stand.open && before.map(|line| line.top) != line.map(|line| line.top) {
