@@ -58,10 +58,11 @@ pub(super) async fn renew(
 /// claim and renewal.
 pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<(JobId, u32)>, Fault> {
     let (now, most) = (time.given(), i64::from(most));
+    // Each by its id (`OFFSET 0` keeps it so): the server would rather read through all jobs, also those that ended.
     let text = format!(
-        "SELECT jobs.id, attempt FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
-         JOIN wharf.jobs ON jobs.id = each.id WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW})
-         ORDER BY lease_until, jobs.id LIMIT $2"
+        "SELECT job.id, attempt FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
+         CROSS JOIN LATERAL (SELECT * FROM wharf.jobs WHERE jobs.id = each.id OFFSET 0) AS job
+         WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
     );
     let found = session.ask(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
     found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, i32>(1) as u32))).collect()
