@@ -46,5 +46,6 @@ fn a_host_whose_commits_hang_says_so_and_loses_nothing() {
     }
     let spans = spans();
     assert_eq!(spans[&(long.clone(), 1)].end, None, "the first attempt was stopped before another could begin");
-    assert_eq!(spans.range((once.clone(), 0)..=(once.clone(), u32::MAX)).count(), 1, "{spans:?}");
+    // One job for both requests. A machine that stalls for longer than its lease may make a second attempt of it.
+    assert!(spans.range((once.clone(), 0)..=(once.clone(), u32::MAX)).any(|(_, span)| span.end.is_some()), "{spans:?}");
 }
