@@ -155,16 +155,17 @@ fn a_caller_that_goes_away_ends_the_broadcast() {
     let address = host.client().address().trim_start_matches("http://").to_owned();
     for (n, accept) in ["application/json", "text/event-stream"].into_iter().enumerate() {
         let body = json!({ "payload": { "do": "loop-ignoring-cancel" }, "timeout": "10m" }).to_string();
-        let mut stream = std::net::TcpStream::connect(&address).expect("the host listens");
         let request = format!(
             "POST /v1/broadcasts/villain.x HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
-        // There is room for one: as long as it is open, another is refused.
-        let refused = eventually("the place is taken", || {
+        // There is room for one: as long as it is open, another is refused. The question itself may have taken the place from it.
+        let (stream, refused) = eventually("the place is taken", || {
+            let mut stream = std::net::TcpStream::connect(&address).expect("the host listens");
+            std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+            std::thread::sleep(std::time::Duration::from_millis(500));
             let reply = host.client().post("/v1/broadcasts/nobody.listens", &json!({}));
-            (reply.status == 429).then(|| reply.json())
+            (reply.status == 429).then(|| (stream, reply.json()))
         });
         assert_eq!(refused["code"], "too-many-broadcasts");
         drop(stream);
@@ -172,7 +173,7 @@ fn a_caller_that_goes_away_ends_the_broadcast() {
             (host.client().post("/v1/broadcasts/nobody.listens", &json!({})).status == 200).then_some(())
         });
         let gone = metric(&host, "wharf_broadcasts_total{topic=\"villain.x\",ending=\"caller-gone\"}");
-        assert_eq!(gone, Some((n + 1) as f64), "{accept}");
+        assert!(gone >= Some((n + 1) as f64), "{accept}: {gone:?}");
     }
     assert!(metric(&host, "wharf_broadcasts_refused_total") >= Some(2.0));
     // The sandboxes are gone with it: the processor is not eaten by a loop that nobody waits for.
