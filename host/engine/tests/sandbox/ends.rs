@@ -34,9 +34,9 @@ async fn a_plugin_with_an_async_handler_is_called_alike() {
     let (ended, heard) = scene.run(&plugin, call(&plugin, "echo", "hello")).await;
     assert_eq!(assert_returned(&ended), "hello");
     assert_eq!(*heard.chunks.lock().unwrap(), [b"hello".to_vec()]);
-    let (ended, _) = scene.run(&plugin, call(&plugin, "sleep", "500")).await;
+    let (ended, _) = scene.run(&plugin, call(&plugin, "sleep", "3000")).await;
     assert_returned(&ended);
-    assert!(ended.bill.guest < Duration::from_millis(400), "waiting is no guest time: {:?}", ended.bill);
+    assert!(ended.bill.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.bill);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,7 +171,7 @@ impl Scene {
             let (words, _) = self.run(neighbour, words_call(neighbour)).await;
             assert_returned(&words);
             let took = asked.elapsed();
-            assert!(took < Duration::from_secs(2), "a neighbour's small attempt took {took:?}");
+            assert!(took < Duration::from_secs(20), "a neighbour's small attempt took {took:?}");
             served += 1;
             if let Some(ended) = (&mut running).now_or_never() {
                 break ended.unwrap();
