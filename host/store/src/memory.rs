@@ -1,35 +1,35 @@
 //! The law at its simplest: a store that forgets everything when it is dropped, and the oracle of the tests.
 //! It keeps no bookkeeping that it could derive, so that a store which does can be held against it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
-use wharf_core::ids::{Group, JobId, JobIds, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
-use wharf_core::key::Lane;
+use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
+use wharf_core::job::{Job, NewJob, Numbered, Standing, State};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
-use wharf_core::limits::{LimitTable, Limits, OnConflict, Override};
+use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
-use crate::change::{change, recordable};
+use crate::change::recordable;
 use crate::clock::Clock;
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::page::one_page;
 use crate::roster::Roster;
 use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
-use crate::why::{Holders, why};
+use crate::why::why;
 
-mod claim;
 mod kv;
+mod queue;
+mod claim;
+
+use queue::{Kept, Queue};
 
 /// A queue in memory: for tests, and for work that may be lost with the host.
 pub struct MemoryStore {
@@ -46,50 +46,9 @@ impl std::fmt::Debug for MemoryStore {
     }
 }
 
-struct Queue {
-    ids: JobIds,
-    jobs: BTreeMap<JobId, Kept>,
-    tokens: BTreeMap<(TaskName, Token), JobId>,
-    /// Lanes that have due jobs.
-    ready: BTreeMap<Lane, Due>,
-    delayed: BTreeSet<(Timestamp, JobId)>,
-    running: BTreeMap<Lane, BTreeSet<JobId>>,
-    /// The last turn that was given out.
-    turn: u64,
-    /// Holds the overrides only.
-    overrides: LimitTable,
-    /// What manifests and settings said at the last insert or claim.
-    declared: Arc<LimitTable>,
-    values: kv::Values,
-}
-
-/// The due jobs of a lane.
-struct Due {
-    turn: u64,
-    /// Those of each task, in the order in which they are served. No line is empty.
-    lines: BTreeMap<TaskName, BTreeSet<(Reverse<i32>, Timestamp, JobId)>>,
-}
-
-struct Kept {
-    job: Job,
-    entries: Vec<Numbered>,
-}
-
 impl MemoryStore {
     pub fn open(clock: Arc<dyn Clock>) -> MemoryStore {
-        let queue = Queue {
-            ids: JobIds::after(None),
-            jobs: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            delayed: BTreeSet::new(),
-            running: BTreeMap::new(),
-            turn: 0,
-            overrides: LimitTable::default(),
-            declared: Arc::default(),
-            values: kv::Values::default(),
-        };
-        MemoryStore { clock, queue: Mutex::new(queue), nudge: watch::Sender::new(0), roster: Roster::default() }
+        MemoryStore { clock, queue: Mutex::new(Queue::new()), nudge: watch::Sender::new(0), roster: Roster::default() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -98,169 +57,6 @@ impl MemoryStore {
 
     fn look_again(&self) {
         self.nudge.send_modify(|count| *count += 1);
-    }
-}
-
-impl Queue {
-    fn limits(&self) -> LimitTable {
-        self.declared.with_overrides(self.overrides.overrides())
-    }
-
-    /// Puts a job where its state belongs.
-    fn place(&mut self, id: JobId, now: Timestamp) {
-        let job = &self.jobs[&id].job;
-        match job.standing.state {
-            State::Waiting { due } if due <= now => self.make_ready(id),
-            State::Waiting { due } => _ = self.delayed.insert((due, id)),
-            State::Running { .. } => _ = self.running.entry(job.lane.clone()).or_default().insert(id),
-            State::Succeeded | State::Failed | State::Cancelled => {}
-        }
-    }
-
-    fn make_ready(&mut self, id: JobId) {
-        let job = &self.jobs[&id].job;
-        let State::Waiting { due } = job.standing.state else { return };
-        let lane = self.ready.entry(job.lane.clone()).or_insert_with(|| {
-            // A lane joins at the back of the ring.
-            self.turn += 1;
-            Due { turn: self.turn, lines: BTreeMap::new() }
-        });
-        lane.lines.entry(job.task.clone()).or_default().insert((Reverse(job.priority), due, id));
-    }
-
-    /// Takes a job from where its state put it.
-    fn take_away(&mut self, id: JobId) {
-        let job = &self.jobs[&id].job;
-        match job.standing.state {
-            State::Waiting { due } => {
-                self.delayed.remove(&(due, id));
-                let Some(lane) = self.ready.get_mut(&job.lane) else { return };
-                let Some(line) = lane.lines.get_mut(&job.task) else { return };
-                line.remove(&(Reverse(job.priority), due, id));
-                if line.is_empty() {
-                    lane.lines.remove(&job.task);
-                }
-                if lane.lines.is_empty() {
-                    self.ready.remove(&job.lane);
-                }
-            }
-            State::Running { .. } => {
-                if let Some(holders) = self.running.get_mut(&job.lane) {
-                    holders.remove(&id);
-                    if holders.is_empty() {
-                        self.running.remove(&job.lane);
-                    }
-                }
-            }
-            State::Succeeded | State::Failed | State::Cancelled => {}
-        }
-    }
-
-    fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
-        let kept = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
-        let change = change(&kept.job.standing, &event, now)?;
-        self.take_away(id);
-        let kept = self.jobs.get_mut(&id).expect("found above");
-        kept.job.standing = change.standing;
-        kept.job.finished_at = change.finished_at;
-        if change.report.is_some() {
-            kept.job.report = change.report;
-        }
-        if change.attempt_ended {
-            kept.job.bill = change.bill;
-        }
-        let mut children = Vec::new();
-        match event {
-            Event::Claimed { .. } => kept.job.started_at = Some(now),
-            Event::Wrote { attempt, entries } => {
-                let last = kept.entries.len() as u64;
-                let numbered = (last + 1..).zip(entries);
-                kept.entries.extend(numbered.map(|(number, entry)| Numbered { number, attempt, at: now, entry }));
-            }
-            Event::Succeeded { output, children: new, changes, .. } => {
-                kept.job.result = Some(output.into());
-                children = new;
-                changes.iter().for_each(|changes| self.values.change(changes));
-            }
-            _ => {}
-        }
-        self.place(id, now);
-        let children = children.into_iter().map(|job| self.insert(job, now)).collect();
-        Ok(Recorded { state: change.standing.state.name(), cancel_asked: change.standing.cancel_asked, children })
-    }
-
-    fn insert(&mut self, new: NewJob, now: Timestamp) -> Inserted {
-        let token = new.token.clone().map(|token| (new.task.clone(), token));
-        let known = token.as_ref().and_then(|token| self.tokens.get(token).copied());
-        if let Some(id) = known.or(self.jobs.contains_key(&new.id).then_some(new.id)) {
-            return Inserted::Known { id };
-        }
-
-        let (mut replaced, mut asked) = (Vec::new(), Vec::new());
-        if new.on_conflict != OnConflict::Wait {
-            let running: Vec<JobId> = self.running.get(&new.lane).into_iter().flatten().copied().collect();
-            let waiting = self.waiting(&new.lane);
-            let leaving = |id: &JobId| self.jobs[id].job.standing.cancel_asked;
-            let crowd = Crowd {
-                running: running.len() as u32,
-                leaving: running.iter().filter(|id| leaving(id)).count() as u32,
-                waiting: waiting.len() as u32,
-            };
-            match resolve(new.on_conflict, crowd, self.limits().per_key(&new.lane)) {
-                Verdict::Take => {}
-                Verdict::Discard => {
-                    let holders = running.into_iter().chain(waiting).take(HOLDERS_NAMED);
-                    return Inserted::Discarded { holders: holders.collect() };
-                }
-                Verdict::TakeInstead { ask } => {
-                    asked = running.into_iter().filter(|id| !leaving(id)).take(ask as usize).collect();
-                    replaced = waiting;
-                }
-            }
-        }
-        for id in &replaced {
-            self.apply(*id, Event::Replaced, now).expect("a waiting job can be replaced");
-        }
-        for id in &asked {
-            self.apply(*id, Event::CancelAsked, now).expect("a running job can be asked to end");
-        }
-
-        let id = new.id;
-        let job = Job {
-            id,
-            task: new.task,
-            lane: new.lane,
-            priority: new.priority,
-            token: new.token,
-            batch: new.batch,
-            payload: new.payload,
-            standing: Standing::new(new.due.unwrap_or(now)),
-            enqueued_at: now,
-            started_at: None,
-            finished_at: None,
-            report: None,
-            result: None,
-            bill: None,
-        };
-        self.jobs.insert(id, Kept { job, entries: Vec::new() });
-        self.tokens.extend(token.map(|token| (token, id)));
-        self.place(id, now);
-        Inserted::Added { id, replaced, cancel_asked: asked }
-    }
-
-    /// The waiting jobs of a lane, due or not, by id.
-    fn waiting(&self, lane: &Lane) -> Vec<JobId> {
-        let due = self.ready.get(lane).into_iter().flat_map(|due| due.lines.values().flatten()).map(|(_, _, id)| *id);
-        let delayed = self.delayed.iter().map(|(_, id)| *id).filter(|id| self.jobs[id].job.lane == *lane);
-        let mut waiting: Vec<JobId> = due.chain(delayed).collect();
-        waiting.sort_unstable();
-        waiting
-    }
-
-    fn holders(&self, of: impl Fn(&Lane) -> bool) -> Holders {
-        let lanes = self.running.iter().filter(|(lane, _)| of(lane));
-        let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
-        ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
     }
 }
 

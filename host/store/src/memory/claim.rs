@@ -13,7 +13,7 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::time::Timestamp;
 
-use super::Queue;
+use super::queue::Queue;
 use crate::store::{Claim, Claimed};
 
 impl Queue {
