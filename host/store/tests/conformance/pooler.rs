@@ -6,7 +6,7 @@ use wharf_store::{PostgresStore, Store};
 
 use crate::pgbouncer::Pooler;
 use crate::server::Postgres;
-use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on};
+use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on, run_side_by_side};
 
 #[test]
 fn limits_hold_and_nothing_is_lost_behind_a_pooler() {
@@ -28,19 +28,7 @@ fn limits_hold_and_nothing_is_lost_behind_a_pooler() {
         let keys = ["a", "b", "c", "d", "e"];
         let adding = stages.iter().flat_map(|stage| keys.map(|key| stage.add_many(COUNT, key, 15)));
         futures_util::future::join_all(adding).await;
-        let mut done = 0;
-        while done < 300 {
-            let claims = stages.iter().map(|stage| stage.claim(4));
-            let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
-            let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
-            lanes.sort();
-            lanes.dedup();
-            assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
-            assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
-            done += leased.len();
-            let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
-            futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
-        }
+        run_side_by_side(&stages, 300).await;
         assert!(stages[0].claim(4).await.is_empty(), "each ran once");
     });
 }

@@ -9,7 +9,7 @@ use wharf_core::limits::LimitTable;
 use wharf_store::{Inserted, Renewed, Store, StoreError, Wanted};
 
 use crate::server::Postgres;
-use crate::stage::{COUNT, LEASE, LIST, Stage, added, at_most, block_on};
+use crate::stage::{COUNT, LEASE, LIST, Stage, added, at_most, block_on, run_side_by_side};
 use crate::valve::{Standby, Valve, cut_those_that_wait};
 
 /// The name of the schema in an address.
@@ -112,19 +112,7 @@ fn limits_hold_however_long_commits_take() {
         let keys = ["a", "b", "c", "d", "e"];
         let adding = stages.iter().flat_map(|stage| keys.map(|key| stage.add_many(COUNT, key, 2)));
         futures_util::future::join_all(adding).await;
-        let mut done = 0;
-        while done < 30 {
-            let claims = stages.iter().map(|stage| stage.claim(4));
-            let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
-            let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
-            lanes.sort();
-            lanes.dedup();
-            assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
-            assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
-            done += leased.len();
-            let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
-            futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
-        }
+        run_side_by_side(&stages, 30).await;
         assert_eq!(count(&first).await, 30);
         assert!(first.claim(4).await.is_empty(), "each ran once");
     });

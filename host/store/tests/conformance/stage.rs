@@ -231,3 +231,20 @@ impl Stage {
         self.store.now() + seconds * SECOND
     }
 }
+
+/// Hosts on one store run this many jobs, each as many as it is given at once, under a limit of one for each key and three in all.
+pub(crate) async fn run_side_by_side(stages: &[Stage], jobs: usize) {
+    let mut done = 0;
+    while done < jobs {
+        let claims = stages.iter().map(|stage| stage.claim(4));
+        let leased: Vec<_> = futures_util::future::join_all(claims).await.into_iter().flatten().collect();
+        let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
+        lanes.sort();
+        lanes.dedup();
+        assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
+        assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
+        done += leased.len();
+        let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
+        futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());
+    }
+}
