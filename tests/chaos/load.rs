@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::Client;
 
@@ -21,8 +21,21 @@ pub(crate) fn count(kept: &Kept) -> usize {
     kept.lock().expect("no panic while it is held").len()
 }
 
-/// Does something while jobs are enqueued, and returns which were acknowledged.
+/// Does something while jobs of a few keys are enqueued, and returns which were acknowledged.
 pub(crate) fn under_load<T>(addresses: &Addresses, act: impl FnOnce(&Kept) -> T) -> (T, Vec<String>) {
+    let pair = |n: usize| {
+        let payload = json!({ "key": format!("k{}", n % KEYS), "do": "span", "ms": n % 13, "log": "/log/spans" });
+        json!({ "task": "villain/pair", "payload": payload })
+    };
+    under_load_of(addresses, pair, act)
+}
+
+/// The same with other jobs: `job` makes the one of a number.
+pub(crate) fn under_load_of<T>(
+    addresses: &Addresses,
+    job: impl Fn(usize) -> Value + Sync,
+    act: impl FnOnce(&Kept) -> T,
+) -> (T, Vec<String>) {
     /// The load ends with what is done under it, also where that panics.
     struct End<'a>(&'a AtomicBool);
     impl Drop for End<'_> {
@@ -34,8 +47,8 @@ pub(crate) fn under_load<T>(addresses: &Addresses, act: impl FnOnce(&Kept) -> T)
     let done = std::thread::scope(|scope| {
         let _end = End(&over);
         for who in 0..LOADERS {
-            let (over, kept) = (&over, &kept);
-            scope.spawn(move || load(addresses, over, kept, who));
+            let (over, kept, job) = (&over, &kept, &job);
+            scope.spawn(move || load(addresses, over, kept, job, who));
         }
         act(&kept)
     });
@@ -47,12 +60,12 @@ pub(super) fn keys() -> impl Iterator<Item = String> {
 }
 
 /// Enqueues one job after another until told to stop, and keeps the ids that were acknowledged.
-fn load(addresses: &Addresses, over: &AtomicBool, kept: &Kept, who: usize) {
+fn load(addresses: &Addresses, over: &AtomicBool, kept: &Kept, job: impl Fn(usize) -> Value, who: usize) {
     let mut n = who;
     while !over.load(Ordering::Relaxed) {
         n += 1;
-        let payload = json!({ "key": format!("k{}", n % KEYS), "do": "span", "ms": n % 13, "log": "/log/spans" });
-        let job = json!({ "task": "villain/pair", "payload": payload, "token": format!("{who}-{n}") });
+        let mut job = job(n);
+        job["token"] = json!(format!("{who}-{n}"));
         // The same token until it is acknowledged, at whichever host: a lost answer is no second job.
         for turn in n.. {
             if over.load(Ordering::Relaxed) {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Client, Host, Postgres, Setup, Standby, eventually};
-use spans::{read, unix_ns};
+use spans::read;
 
-pub(crate) use load::{Addresses, count, under_load};
-pub(crate) use spans::{most_at_once, read as read_spans};
+pub(crate) use load::{Addresses, count, under_load, under_load_of};
+pub(crate) use spans::{Spans, most_at_once, read as read_spans, unix_ns};
 
 const NODES: usize = 3;
 /// `villain/pair`: two of a key at once.

@@ -1,12 +1,12 @@
 //! What plugins keep, from outside: granted, shown, there after a restart, and exact over `kill -9` under load.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Host, Setup, component, eventually, shared_address, wharf};
+use crate::chaos::{Addresses, count, under_load_of};
+use crate::harness::{Host, Setup, component, eventually, shared_address, wharf};
 
 const GRANT: &str = "[plugins.changes]\nkv = true";
 const KILLS: usize = 10;
@@ -88,54 +88,33 @@ fn a_call_without_a_host_begins_with_nothing_and_keeps_nothing() {
     }
 }
 
-/// Enqueues one check after another until told to stop, and keeps the ids that were acknowledged.
-fn load(address: &Mutex<String>, over: &AtomicBool, kept: &Mutex<Vec<String>>, who: usize) {
-    let mut n = 0;
-    while !over.load(Ordering::Relaxed) {
-        n += 1;
-        let payload = json!({ "page": format!("p{}", n % PAGES), "text": format!("{}", n % 5) });
-        let job = json!({ "task": "changes/check", "payload": payload, "token": format!("{who}-{n}") });
-        // The same token until it is acknowledged: a lost answer is no second job.
-        while !over.load(Ordering::Relaxed) {
-            let client = Client::new(&address.lock().expect("no panic while it is held").clone());
-            if let Ok(reply) = client.try_post("/v1/jobs", &job)
-                && [200, 202].contains(&reply.status)
-            {
-                let id = reply.json()["id"].as_str().expect("an id").to_owned();
-                kept.lock().expect("no panic while it is held").push(id);
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-    }
+/// The check with this number.
+fn numbered(n: usize) -> Value {
+    let payload = json!({ "page": format!("p{}", n % PAGES), "text": format!("{}", n % 5) });
+    json!({ "task": "changes/check", "payload": payload })
 }
 
 /// Each check reads a number and writes the next one: were one change lost, kept twice, or kept of an attempt that did not
 /// count, the sum would be another than that of the jobs that succeeded.
 fn counts_exactly_over_kills(setup: Setup) {
     let mut host = setup.plugin("changes").settings(GRANT).start();
-    let address = Mutex::new(host.client().address().to_owned());
-    let (over, kept) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for who in 0..4 {
-            let (address, over, kept) = (&address, &over, &kept);
-            scope.spawn(move || load(address, over, kept, who));
-        }
+    let here = |host: &Host| vec![host.client().address().to_owned()];
+    let addresses: Addresses = Arc::new(Mutex::new(here(&host)));
+    let ((), kept) = under_load_of(&addresses, numbered, |kept| {
         for _ in 0..KILLS {
-            let before = kept.lock().expect("no panic while it is held").len();
-            let grows = || kept.lock().expect("no panic while it is held").len() > before + 10;
-            eventually("it is ready and work comes in", || (host.is_ready() && grows()).then_some(()));
+            let before = count(kept);
+            eventually("it is ready and work comes in", || {
+                (host.is_ready() && count(kept) > before + 10).then_some(())
+            });
             std::thread::park_timeout(Duration::from_millis(fastrand::u64(1..150)));
             host.kill();
             host.start();
-            *address.lock().expect("no panic while it is held") = host.client().address().to_owned();
+            *addresses.lock().expect("no panic while it is held") = here(&host);
         }
-        over.store(true, Ordering::Relaxed);
     });
     let open = |state: &&str| host.client().get(&format!("/v1/jobs?state={state}")).ok();
     let none = |page: Value| page["jobs"].as_array().expect("a list").is_empty();
     eventually("nothing is stuck", || ["waiting", "running"].iter().map(open).all(none).then_some(()));
-    let kept = kept.into_inner().expect("no panic while it is held");
     let (mut succeeded, mut crashed) = (0, 0);
     for id in &kept {
         let job = host.job(id);

@@ -1,50 +1,20 @@
 //! `kill -9` under load, again and again: nothing acknowledged is lost, and no key was ever over its limit.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Client, Setup, eventually};
+use crate::chaos::{Addresses, Spans, read_spans, under_load, unix_ns};
+use crate::harness::{Host, Setup, eventually};
 
 const KILLS: usize = 50;
 const KEYS: usize = 7;
 /// `villain/pair`: two of a key at once.
 const LIMIT: usize = 2;
 
-/// One attempt as the guest itself wrote it down: when it began, and when it ended if it did.
-struct Span {
-    key: String,
-    start: u128,
-    end: Option<u128>,
-}
-
-/// Reads what the guests wrote: `start|end <unix-ns> <key> <job> <attempt>`.
-fn spans(log: &Path) -> BTreeMap<(String, u32), Span> {
-    let mut found = BTreeMap::new();
-    for line in std::fs::read_to_string(log).expect("the guests' log").lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        // A host that is killed in the middle of a write may leave half a line.
-        let [what, at, key, job, attempt] = fields[..] else { continue };
-        let (Ok(at), Ok(attempt)) = (at.parse::<u128>(), attempt.parse::<u32>()) else { continue };
-        let id = (job.to_owned(), attempt);
-        match what {
-            "start" => {
-                let twice = found.insert(id, Span { key: key.to_owned(), start: at, end: None });
-                assert!(twice.is_none(), "attempt {attempt} of {job} began twice");
-            }
-            "end" => found.get_mut(&id).expect("it began").end = Some(at),
-            other => panic!("what is `{other}`?"),
-        }
-    }
-    found
-}
-
 /// The most attempts of one key at one moment. An attempt without an end lasted until its host was killed at the latest.
-fn most_at_once(spans: &BTreeMap<(String, u32), Span>, kills: &[u128]) -> usize {
+fn most_at_once(spans: &Spans, kills: &[u128]) -> usize {
     let mut most = 0;
     for key in (0..KEYS).map(|n| format!("k{n}")) {
         let mut edges: Vec<(u128, i32)> = Vec::new();
@@ -61,33 +31,6 @@ fn most_at_once(spans: &BTreeMap<(String, u32), Span>, kills: &[u128]) -> usize 
         }
     }
     most
-}
-
-/// Enqueues one job after another until told to stop, and keeps the ids that were acknowledged.
-fn load(address: &Mutex<String>, over: &AtomicBool, kept: &Mutex<Vec<String>>, who: usize) {
-    let mut n = 0;
-    while !over.load(Ordering::Relaxed) {
-        n += 1;
-        let payload = json!({ "key": format!("k{}", n % KEYS), "do": "span", "ms": n % 13, "log": "/log/spans" });
-        let job = json!({ "task": "villain/pair", "payload": payload, "token": format!("{who}-{n}") });
-        // The same token until it is acknowledged: a lost answer is no second job.
-        while !over.load(Ordering::Relaxed) {
-            let client = Client::new(&address.lock().expect("no panic while it is held").clone());
-            // 200 where the answer was lost but the job was not: it stands, by its token.
-            if let Ok(reply) = client.try_post("/v1/jobs", &job)
-                && [200, 202].contains(&reply.status)
-            {
-                let id = reply.json()["id"].as_str().expect("an id").to_owned();
-                kept.lock().expect("no panic while it is held").push(id);
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-    }
-}
-
-fn unix_ns() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos()
 }
 
 /// LeptonAI's worker took a task from its queue for good when it began: a crash lost it, and its status stayed RUNNING.
@@ -114,15 +57,11 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
         logs.path().display()
     );
     let mut host = Setup::default().plugin("villain").settings(&grant).start();
-    let address = Mutex::new(host.client().address().to_owned());
-    let (over, kept) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let here = |host: &Host| vec![host.client().address().to_owned()];
+    let addresses: Addresses = Arc::new(Mutex::new(here(&host)));
     let mut kills = Vec::new();
 
-    std::thread::scope(|scope| {
-        for who in 0..4 {
-            let (address, over, kept) = (&address, &over, &kept);
-            scope.spawn(move || load(address, over, kept, who));
-        }
+    let ((), kept) = under_load(&addresses, |_| {
         for _ in 0..KILLS {
             // Mostly in the middle of the work, now and then while it starts.
             if dice.u8(..) < 224 {
@@ -132,12 +71,9 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
             host.kill();
             kills.push(unix_ns());
             host.start();
-            *address.lock().expect("no panic while it is held") = host.client().address().to_owned();
+            *addresses.lock().expect("no panic while it is held") = here(&host);
         }
-        over.store(true, Ordering::Relaxed);
     });
-
-    let kept = kept.into_inner().expect("no panic while it is held");
     println!("{} jobs were acknowledged over {KILLS} kills", kept.len());
     assert!(kept.len() > 5 * KILLS, "there was load");
     eventually("nothing is stuck", || {
@@ -147,7 +83,7 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
             .all(|page| page["jobs"].as_array().expect("a list").is_empty());
         open.then_some(())
     });
-    let spans = spans(&logs.path().join("spans"));
+    let spans = read_spans(&logs.path().join("spans"));
     let (mut lost, mut crashed) = (0, 0);
     for id in &kept {
         let job = host.job(id);
