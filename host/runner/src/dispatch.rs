@@ -7,6 +7,9 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -52,6 +55,8 @@ pub(crate) struct Dispatch {
     pub(crate) to_self: UnboundedSender<Word>,
     pub(crate) load: watch::Sender<Load>,
     pub(crate) attempts: HashMap<AttemptId, Running>,
+    /// What the store was asked and has not answered. The loop itself waits for it: a task for each would wake a thread each time.
+    pub(crate) asked: FuturesUnordered<BoxFuture<'static, Word>>,
     /// Progress that waits for its time; each waits as long as any other.
     pub(crate) progress: VecDeque<(Instant, AttemptId)>,
     pub(crate) stopping: CancellationToken,
@@ -84,10 +89,20 @@ impl Dispatch {
         loop {
             let wake_at = self.wake_at();
             tokio::select! {
-                _ = self.words.recv_many(&mut words, WORDS_PER_TURN) => {}
-                () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.shared.store.now()),
-                () = until(wake_at) => {}
+                biased;
                 () = self.stopping.cancelled() => return self.abandon(),
+                () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.shared.store.now()),
+                Some(word) = self.asked.next() => words.push(word),
+                Some(word) = self.words.recv() => words.push(word),
+                () = until(wake_at) => {}
+            }
+            while let Some(word) = self.asked.next().now_or_never().flatten() {
+                words.push(word);
+            }
+            while words.len() < WORDS_PER_TURN
+                && let Ok(word) = self.words.try_recv()
+            {
+                words.push(word);
             }
             let now = Now { stamp: self.shared.store.now(), instant: Instant::now() };
             for word in words.drain(..) {
@@ -208,7 +223,7 @@ impl Dispatch {
             match action {
                 Action::Record(events) => record = Some(self.record(events)),
                 Action::Claim { free } => claim = Some(self.claim(free)),
-                Action::Renew(leases) => drop(self.shared.tasks.spawn(self.renew(leases))),
+                Action::Renew(leases) => self.asked.push(self.renew(leases)),
                 Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
                 Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
                 Action::AskCancel(attempt) => self.with(attempt, Control::ask_cancel),
@@ -217,15 +232,9 @@ impl Dispatch {
                 Action::Stopped => stopped = true,
             }
         }
-        // In one task, polled in this order: what was recorded makes room in the lanes that the claim then finds.
-        match (record, claim) {
-            (Some(record), Some(claim)) => {
-                drop(self.shared.tasks.spawn(async move { _ = tokio::join!(biased; record, claim) }))
-            }
-            (Some(record), None) => drop(self.shared.tasks.spawn(record)),
-            (None, Some(claim)) => drop(self.shared.tasks.spawn(claim)),
-            (None, None) => {}
-        }
+        // Asked in this order: what was recorded makes room in the lanes that the claim then finds.
+        self.asked.extend(record);
+        self.asked.extend(claim);
         stopped
     }
 
@@ -273,25 +282,24 @@ impl Dispatch {
         attempt.start(&self.shared.tasks);
     }
 
-    fn record(&self, events: Vec<(JobId, Event)>) -> impl Future<Output = ()> + Send + 'static {
-        let (shared, to_self) = (self.shared.clone(), self.to_self.clone());
-        async move {
+    fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, Word> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
             let said: Vec<Said> = events.iter().map(said).collect();
             // Kept, since the store takes them with it: what it cannot write now is written later.
             let kept = events.clone();
-            let word = match shared.ask("recording", shared.store.record(events)).await {
+            match shared.ask("recording", shared.store.record(events)).await {
                 Ok(results) => {
                     let written = said.into_iter().zip(results).map(|(said, result)| Written { said, result });
                     Word::Recorded(written.collect())
                 }
                 Err(_) => Word::Input(Input::RecordFailed(kept)),
-            };
-            let _ = to_self.send(word);
-        }
+            }
+        })
     }
 
-    fn claim(&self, free: u32) -> impl Future<Output = ()> + Send + 'static {
-        let (shared, to_self) = (self.shared.clone(), self.to_self.clone());
+    fn claim(&self, free: u32) -> BoxFuture<'static, Word> {
+        let shared = self.shared.clone();
         let catalog = shared.catalog.load_full();
         let claim = Claim {
             node: self.node,
@@ -300,24 +308,22 @@ impl Dispatch {
             free,
             lease: self.lease,
         };
-        async move {
-            let input = match shared.ask("claiming", shared.store.claim(claim)).await {
+        Box::pin(async move {
+            Word::Input(match shared.ask("claiming", shared.store.claim(claim)).await {
                 Ok(claimed) => Input::Claimed { leased: claimed.leased, wake_at: claimed.wake_at },
                 Err(_) => Input::ClaimFailed,
-            };
-            let _ = to_self.send(Word::Input(input));
-        }
+            })
+        })
     }
 
-    fn renew(&self, leases: Vec<Lease>) -> impl Future<Output = ()> + Send + 'static {
-        let (shared, to_self, length) = (self.shared.clone(), self.to_self.clone(), self.lease);
-        async move {
-            let input = match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
+    fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, Word> {
+        let (shared, length) = (self.shared.clone(), self.lease);
+        Box::pin(async move {
+            Word::Input(match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
                 Ok(renewed) => Input::Renewed(renewed.into_iter().map(confirmation).collect()),
                 Err(_) => Input::RenewFailed,
-            };
-            let _ = to_self.send(Word::Input(input));
-        }
+            })
+        })
     }
 }
 

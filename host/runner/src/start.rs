@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -129,6 +130,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         to_self: words.clone(),
         load: to_load,
         attempts: HashMap::new(),
+        asked: FuturesUnordered::new(),
         progress: VecDeque::new(),
         stopping: stopping.clone(),
         broadcasts: Arc::clone(&broadcasts),

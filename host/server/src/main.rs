@@ -9,6 +9,9 @@ mod cli;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // wasmtime makes an error value on each call of a concurrent plugin, also where nothing fails; with RUST_BACKTRACE
     // set, each would walk the stack, which doubles the cost of a small job. A process cannot change its own

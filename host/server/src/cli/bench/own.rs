@@ -49,6 +49,8 @@ pub(super) struct Own {
 pub(super) struct Heard {
     succeeded: AtomicU64,
     others: AtomicU64,
+    /// How many somebody waits for: to wake them at each one would be measured, too.
+    awaited: AtomicU64,
     changed: Notify,
     /// Locked for one assignment.
     first_report: Mutex<Option<String>>,
@@ -59,8 +61,16 @@ pub(super) struct Heard {
 impl Heard {
     fn hear(&self, notice: &Notice) {
         match notice {
-            Notice::JobEnded { state: StateName::Succeeded, .. } => self.count(&self.succeeded),
-            Notice::JobEnded { .. } => self.count(&self.others),
+            Notice::JobEnded { state: StateName::Succeeded, .. } => {
+                let succeeded = self.succeeded.fetch_add(1, Ordering::SeqCst) + 1;
+                if succeeded == self.awaited.load(Ordering::SeqCst) {
+                    self.changed.notify_waiters();
+                }
+            }
+            Notice::JobEnded { .. } => {
+                self.others.fetch_add(1, Ordering::SeqCst);
+                self.changed.notify_waiters();
+            }
             Notice::AttemptEnded(ended) if ended.kind == OutcomeKind::TimedOut => {
                 self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).push(ended.bill.wall);
             }
@@ -76,27 +86,23 @@ impl Heard {
         }
     }
 
-    fn count(&self, counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_waiters();
-    }
-
     /// Jobs that succeeded so far.
     pub(super) fn succeeded(&self) -> u64 {
-        self.succeeded.load(Ordering::Relaxed)
+        self.succeeded.load(Ordering::SeqCst)
     }
 
     pub(super) fn timed_out(&self) -> Vec<Duration> {
         self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until so many jobs have succeeded.
+    /// Waits until so many jobs have succeeded. One at a time may wait.
     pub(super) async fn until(&self, count: u64) -> anyhow::Result<()> {
+        self.awaited.store(count, Ordering::SeqCst);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.others.load(Ordering::Relaxed) > 0 {
+            if self.others.load(Ordering::SeqCst) > 0 {
                 return Err(self.went_wrong("a job did not succeed").into());
             }
             if self.succeeded() >= count {
