@@ -26,6 +26,7 @@ mod address;
 mod tls;
 mod named;
 mod session;
+mod unnested;
 mod rows;
 mod time;
 mod schema;

@@ -1,6 +1,6 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
@@ -61,8 +61,9 @@ impl Ledger<'_> {
             let settle = Settle { lane, task: self.names.number(line.task.as_str())?, is_empty: false };
             self.writes.settle.insert(line.id, settle);
         }
-        self.keep_left(&page, picked.left, &limits);
-        let leased = self.lease(claim, &page, &picked.heads).await?;
+        let (leased, emptied) = self.lease(claim, &page, &picked.heads).await?;
+        let left = picked.left.into_iter().filter(|(seat, ..)| !page.is_gone(*seat, &emptied)).collect();
+        self.keep_left(&page, left, &limits);
         let wake_at = next_due.map(|due| due.max(self.now));
         Ok(Claimed { leased, wake_at: if admitted.cut { Some(self.now) } else { wake_at } })
     }
@@ -122,12 +123,19 @@ impl Ledger<'_> {
             let closed_by =
                 || limits.per_key(&seat.lane).map_or(i32::MAX, |limit| i32::try_from(limit).unwrap_or(i32::MAX));
             let closed_by = if open { None } else { Some(closed_by()) };
+            self.some_closed |= closed_by.is_some();
             self.writes.left.insert(seat.row.clone(), (turn as i64, closed_by));
             self.lanes.remove(&seat.row);
         }
     }
 
-    async fn lease(&mut self, claim: &Claim, page: &Page, heads: &[(usize, usize)]) -> Result<Vec<Leased>, Fault> {
+    /// Leases what was chosen. Returns with it the places of the lines that have no job left.
+    async fn lease(
+        &mut self,
+        claim: &Claim,
+        page: &Page,
+        heads: &[(usize, usize)],
+    ) -> Result<(Vec<Leased>, HashSet<usize>), Fault> {
         let chosen = || heads.iter().map(|(line, head)| (&page.lines[*line], &page.lines[*line].heads[*head]));
         let until = self.now + claim.lease;
         let mut leased = Vec::with_capacity(heads.len());
@@ -175,9 +183,13 @@ impl Ledger<'_> {
         }
         let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
         heads.iter().for_each(|(line, _)| *taken.entry(*line).or_default() += 1);
+        let mut emptied = HashSet::new();
         for (place, taken) in taken {
             let line = &page.lines[place];
             let left = page.left_of(place, taken);
+            if left == Left::Nothing {
+                emptied.insert(place);
+            }
             if left != Left::AsItWas {
                 let lane = page.seats[line.seat].row.clone();
                 let settle =
@@ -190,7 +202,7 @@ impl Ledger<'_> {
             let numbers = &mut self.numbers;
             self.held.take(group, &jobs, || numbers.pop_front().unwrap_or_default());
         }
-        Ok(leased)
+        Ok((leased, emptied))
     }
 
     /// Payloads that are not read before it is known that they are wanted.

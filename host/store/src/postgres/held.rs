@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::names::LaneRow;
 use super::session::{Fault, Session};
+use super::unnested::unnested;
 
 /// Jobs in one row: as many as the server keeps in the row itself.
 const ROW_MAX: usize = 64;
@@ -194,19 +195,23 @@ pub(super) struct Changes {
 impl Changes {
     pub(super) async fn write(&self, session: &Session) -> Result<(), Fault> {
         let gone = "DELETE FROM wharf.held WHERE number = ANY($1)";
-        let left = "UPDATE wharf.held SET ids = ($7::bigint[])[start:stop], keys = ($8::text[])[key_start:key_stop]
-                    FROM unnest($1::bigint[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[])
-                        AS new (number, grp, start, stop, key_start, key_stop)
-                    WHERE held.number = new.number";
-        let new = "INSERT INTO wharf.held (number, grp, ids, keys)
+        let left = format!(
+            "UPDATE wharf.held SET ids = ($7::bigint[])[start:stop], keys = ($8::text[])[key_start:key_stop]
+                    FROM {} AS new
+                    WHERE held.number = new.number",
+            unnested("number bigint, grp int, start int, stop int, key_start int, key_stop int")
+        );
+        let new = format!(
+            "INSERT INTO wharf.held (number, grp, ids, keys)
                    SELECT number, grp, ($7::bigint[])[start:stop], ($8::text[])[key_start:key_stop]
-                   FROM unnest($1::bigint[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[])
-                        AS new (number, grp, start, stop, key_start, key_stop)";
+                   FROM {} AS new",
+            unnested("number bigint, grp int, start int, stop int, key_start int, key_stop int")
+        );
         let gone_args = [(&self.gone as _, Type::INT8_ARRAY)];
         futures_util::try_join!(
             session.ask_if(!self.gone.is_empty(), gone, &gone_args),
-            self.left.write(session, left),
-            self.new.write(session, new),
+            self.left.write(session, &left),
+            self.new.write(session, &new),
         )?;
         Ok(())
     }

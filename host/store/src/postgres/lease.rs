@@ -37,7 +37,7 @@ pub(super) async fn renew(
         (&by as _, Type::INT8),
     ];
     let mut held: HashMap<(JobId, u32), (Lease, bool)> = HashMap::new();
-    for row in session.ask(&text, &args).await? {
+    for row in session.ask_apart(&text, &args).await? {
         let lease = Lease {
             job: job_id(row.get("id"))?,
             attempt: row.get::<_, i32>("attempt") as u32,
@@ -64,7 +64,7 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
          CROSS JOIN LATERAL (SELECT * FROM wharf.jobs WHERE jobs.id = each.id OFFSET 0) AS job
          WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
     );
-    let found = session.ask(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
+    let found = session.ask_apart(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
     found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, i32>(1) as u32))).collect()
 }
 

@@ -52,6 +52,9 @@ const LOCK: &str =
                  SELECT grp FROM wharf.jobs WHERE delayed AND due <= $4 ORDER BY due, id LIMIT $5) AS delayed
          ) AS touched ORDER BY grp OFFSET 0) AS sorted) AS taken";
 
+const SOME_CLOSED: &str = "SELECT EXISTS (SELECT FROM wharf.lines
+     WHERE grp = ANY(current_setting('wharf.locked')::int[]) AND closed_by IS NOT NULL)";
+
 /// The columns of a `Hot`.
 pub(super) const HOT: &str =
     "id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line, priority";
@@ -118,6 +121,8 @@ pub(super) struct Ledger<'t> {
     pub(super) last_entries: HashMap<JobId, i64>,
     /// The lines of lanes that were read.
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
+    /// Whether any lane of the locked groups is closed: where none is, none is to be opened when attempts end.
+    pub(super) some_closed: bool,
     pub(super) numbers: VecDeque<i64>,
     pub(super) held: Held,
     pub(super) writes: Writes,
@@ -174,7 +179,7 @@ impl<'t> Ledger<'t> {
         let known_args = [(&tokens as _, Type::BYTEA_ARRAY), (&token_tasks as _, Type::INT4_ARRAY)];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
         let (numbers_args, hold_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
-        let ((), locked, moment, overrides, _, hot, lines, known, last, numbers, held) = futures_util::try_join!(
+        let ((), locked, moment, overrides, _, hot, lines, known, last, numbers, held, closed) = futures_util::try_join!(
             session.run(BEGIN),
             session.ask_one(LOCK, &lock_args),
             session.ask_one(&moment, &[]),
@@ -186,6 +191,7 @@ impl<'t> Ledger<'t> {
             session.ask_if(!wrote.is_empty(), last, &wrote_args),
             session.ask_if(numbers > 0, NUMBERS, &numbers_args),
             session.ask_if(needs.holders, READ_HELD, &[]),
+            session.ask_if(needs.holders, SOME_CLOSED, &[]),
         )?;
 
         if session.named.as_ref().is_some_and(|named| !named.is_here(moment.get(2))) {
@@ -208,6 +214,7 @@ impl<'t> Ledger<'t> {
             tokens: HashMap::new(),
             last_entries: HashMap::new(),
             lanes: needs.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
+            some_closed: closed.first().is_none_or(|row| row.get(0)),
             numbers: drawn(&numbers),
             held: Held::of(&held),
             writes: Writes::default(),

@@ -87,14 +87,7 @@ fn node(row: &Row) -> Result<Node, Fault> {
 /// Running jobs of this node that somebody asked to end.
 pub(super) async fn asked_to_end(session: &Session, node: NodeId) -> Result<Vec<JobId>, Fault> {
     let text = "SELECT id FROM wharf.jobs WHERE cancel_asked AND state = 2 AND node = $1";
-    // They are few; but where the server has not counted them yet it takes them for a third of all jobs, and starts processes
-    // to look for them.
     let node = signed(node.0);
-    let args = [(&node as _, Type::INT8)];
-    let (_, found, _) = futures_util::try_join!(
-        session.run("BEGIN; SET LOCAL max_parallel_workers_per_gather = 0"),
-        session.ask(text, &args),
-        session.run("COMMIT"),
-    )?;
+    let found = session.ask_apart(text, &[(&node, Type::INT8)]).await?;
     found.iter().map(|row| job_id(row.get(0))).collect()
 }

@@ -18,7 +18,7 @@ use super::held::Counts;
 use super::ledger::Ledger;
 use super::names::LaneRow;
 use super::queued::rank;
-use super::rows::{self, job_id, key_of, micros, moment, parse, signed};
+use super::rows::{self, job_id, key_of, micros, parse, signed};
 use super::session::Fault;
 use crate::store::Claim;
 
@@ -38,7 +38,8 @@ const READ: &str = "WITH paged AS MATERIALIZED (
     ), deep AS MATERIALIZED (
         SELECT most, CASE WHEN most <= 32 THEN most ELSE least(most, $4 * (16 + most / 100)) END AS rows FROM shared
     )
-    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, edge, heads.*
+    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, edge, heads.id, heads.rank, heads.due, heads.first,
+        heads.length, attempt, failures, crashes, batch, topic, bytes, payload
     FROM lanes CROSS JOIN LATERAL (
         SELECT id, task, top, turn, CASE WHEN (SELECT rows < most FROM deep) THEN (
                 SELECT ARRAY[queued.rank, queued.due, queued.first] FROM wharf.queued WHERE queued.line = lines.id
@@ -57,6 +58,10 @@ const READ: &str = "WITH paged AS MATERIALIZED (
         ) AS front JOIN wharf.jobs ON jobs.id = front.id) AS heads ON true
     ORDER BY lines.id, heads.rank, heads.due, heads.id";
 
+/// Groups of which no job has another task than those of the claim: of their lanes all lines are read.
+const READ_WHOLE: &str =
+    "SELECT grp FROM wharf.places WHERE grp = ANY($2) GROUP BY grp HAVING bool_and(task = ANY($1))";
+
 pub(super) struct Page {
     pub(super) seats: Vec<Seat>,
     pub(super) lines: Vec<Seen>,
@@ -67,6 +72,8 @@ pub(super) struct Page {
     found: HashMap<TaskName, usize>,
     /// Running jobs of each group.
     groups: HashMap<Group, u32>,
+    /// Groups of which all lines of a lane are read.
+    whole: HashSet<i32>,
 }
 
 /// A lane.
@@ -105,27 +112,22 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// By number: to find a dozen columns by name is a good part of what it costs to read a row.
     fn of(row: &Row) -> Result<Option<Head>, Fault> {
-        let Some(id) = row.get::<_, Option<i64>>("id") else { return Ok(None) };
-        let due = moment(row, "due");
-        let priority = !row.get::<_, i32>("rank");
-        let ready = Ready { id: job_id(id)?, priority, due, bytes: row.get::<_, i64>("bytes") as u64 };
+        let Some(id) = row.get::<_, Option<i64>>(7) else { return Ok(None) };
+        let priority = !row.get::<_, i32>(8);
+        let due = rows::stamp(row.get(9));
+        let ready = Ready { id: job_id(id)?, priority, due, bytes: row.get::<_, i64>(17) as u64 };
         let before = Standing {
             state: State::Waiting { due },
-            attempt: row.get::<_, i32>("attempt") as u32,
-            failures: row.get::<_, i32>("failures") as u32,
-            crashes: row.get::<_, i32>("crashes") as u32,
+            attempt: row.get::<_, i32>(12) as u32,
+            failures: row.get::<_, i32>(13) as u32,
+            crashes: row.get::<_, i32>(14) as u32,
             cancel_asked: false,
         };
-        let payload = row.get::<_, Option<&[u8]>>("payload").map(Arc::from);
-        Ok(Some(Head {
-            ready,
-            before,
-            batch: rows::batch(row)?,
-            first: row.get("first"),
-            length: row.get::<_, i32>("length") as usize,
-            payload,
-        }))
+        let batch = if row.get::<_, Option<i64>>(15).is_some() { rows::batch(row)? } else { None };
+        let payload = row.get::<_, Option<&[u8]>>(18).map(Arc::from);
+        Ok(Some(Head { ready, before, batch, first: row.get(10), length: row.get::<_, i32>(11) as usize, payload }))
     }
 }
 
@@ -146,6 +148,7 @@ impl Page {
             deep: 0,
             found: HashMap::new(),
             groups: HashMap::new(),
+            whole: HashSet::new(),
         };
         if claim.free == 0 {
             return Ok(page);
@@ -159,7 +162,12 @@ impl Page {
             (&free as _, Type::INT8),
             (&share as _, Type::INT8),
         ];
-        let found = ledger.session.ask(READ, &read_args).await?;
+        let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&ledger.locked as _, Type::INT4_ARRAY)];
+        let (found, whole) = futures_util::try_join!(
+            ledger.session.ask(READ, &read_args),
+            ledger.session.ask(READ_WHOLE, &whole_args),
+        )?;
+        page.whole = whole.iter().map(|row| row.get(0)).collect();
         let counts = ledger.held.counts();
         for number in &ledger.locked {
             page.groups.insert(ledger.names.group(*number)?, counts.of_group(*number));
@@ -193,6 +201,12 @@ impl Page {
         !line.cut && (line.heads.len() < self.deep || self.deep >= self.asked)
     }
 
+    /// Whether a lane is gone with the lines of which this claim took all jobs.
+    pub(super) fn is_gone(&self, seat: usize, emptied: &HashSet<usize>) -> bool {
+        let seat = &self.seats[seat];
+        self.whole.contains(&seat.row.group) && seat.lines.iter().all(|line| emptied.contains(line))
+    }
+
     /// What is left of a line of which the first `taken` jobs were chosen.
     pub(super) fn left_of(&self, place: usize, taken: usize) -> Left {
         let line = &self.lines[place];
@@ -210,10 +224,10 @@ impl Page {
         counts: &Counts<'_>,
         places: &mut HashMap<LaneRow, usize>,
     ) -> Result<(), Fault> {
-        let id: i64 = row.get("line");
-        let edge: Option<Vec<i64>> = row.get("edge");
+        let id: i64 = row.get(0);
+        let edge: Option<Vec<i64>> = row.get(6);
         if self.lines.last().is_none_or(|line| line.id != id) {
-            let lane_row = LaneRow { group: row.get("grp"), key: row.get("key") };
+            let lane_row = LaneRow { group: row.get(1), key: row.get(2) };
             let seat = match places.get(&lane_row) {
                 Some(seat) => *seat,
                 None => {
@@ -224,8 +238,8 @@ impl Page {
                     self.seats.len() - 1
                 }
             };
-            let task: TaskName = parse("a task", ledger.names.text(row.get("task"))?)?;
-            let (top, turn) = (row.get("top"), row.get("turn"));
+            let task: TaskName = parse("a task", ledger.names.text(row.get(3))?)?;
+            let (top, turn) = (row.get(4), row.get(5));
             self.seats[seat].lines.push(self.lines.len());
             let cut = edge.is_some();
             self.lines.push(Seen { id, seat, task, top, turn, paged: false, cut, heads: Vec::new() });

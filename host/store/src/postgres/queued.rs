@@ -9,6 +9,7 @@ use wharf_core::job::State;
 use super::ledger::{Hot, Ledger};
 use super::rows::{micros, signed};
 use super::session::{Fault, Session};
+use super::unnested::unnested;
 use super::writes::{Place, Writes};
 
 /// Jobs in one row: as many as the server keeps in the row itself.
@@ -97,10 +98,12 @@ impl Ledger<'_> {
                 lists.add(ids);
             }
         }
-        let text = "INSERT INTO wharf.queued (line, rank, due, first, task, ids)
+        let text = format!(
+            "INSERT INTO wharf.queued (line, rank, due, first, task, ids)
                     SELECT line, rank, due, first, task, ($8::bigint[])[start:stop]
-                    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::int[])
-                        AS new (line, rank, due, first, task, start, stop)";
+                    FROM {} AS new",
+            unnested("line bigint, rank int, due bigint, first bigint, task int, start int, stop int")
+        );
         let args = [
             (&lines as _, Type::INT8_ARRAY),
             (&ranks as _, Type::INT4_ARRAY),
@@ -111,7 +114,7 @@ impl Ledger<'_> {
             (&lists.stops as _, Type::INT4_ARRAY),
             (&lists.ids as _, Type::INT8_ARRAY),
         ];
-        self.session.ask_if(!lines.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(!lines.is_empty(), &text, &args).await.map(drop)
     }
 
     /// Jobs that are ready no more, and were not claimed.
@@ -120,16 +123,19 @@ impl Ledger<'_> {
         let ranks: Vec<i32> = writes.unqueued.iter().map(|((_, rank, _), _)| *rank).collect();
         let dues: Vec<i64> = writes.unqueued.iter().map(|((.., due), _)| *due).collect();
         let ids: Vec<i64> = writes.unqueued.iter().map(|(_, id)| *id).collect();
-        let gone = "DELETE FROM wharf.queued USING (
-                        SELECT DISTINCT line, rank, due FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS named (line, rank, due)
-                    ) AS left_by WHERE queued.line = left_by.line AND queued.rank = left_by.rank AND queued.due = left_by.due
-                    AND queued.ids <@ $4::bigint[]";
-        let left = "UPDATE wharf.queued SET (first, ids) = (
-                        SELECT min(id), array_agg(id ORDER BY id) FROM unnest(queued.ids) AS each (id) WHERE id <> ALL($4::bigint[]))
-                    FROM (
-                        SELECT DISTINCT line, rank, due FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS named (line, rank, due)
-                    ) AS left_by WHERE queued.line = left_by.line AND queued.rank = left_by.rank AND queued.due = left_by.due
-                    AND queued.ids && $4::bigint[]";
+        let left_by = unnested("line bigint, rank int, due bigint");
+        let gone = format!(
+            "DELETE FROM wharf.queued USING (SELECT DISTINCT line, rank, due FROM {left_by} AS named) AS left_by
+             WHERE queued.line = left_by.line AND queued.rank = left_by.rank AND queued.due = left_by.due
+             AND queued.ids <@ $4::bigint[]"
+        );
+        let left = format!(
+            "UPDATE wharf.queued SET (first, ids) = (
+                 SELECT min(id), array_agg(id ORDER BY id) FROM unnest(queued.ids) AS each (id) WHERE id <> ALL($4::bigint[]))
+             FROM (SELECT DISTINCT line, rank, due FROM {left_by} AS named) AS left_by
+             WHERE queued.line = left_by.line AND queued.rank = left_by.rank AND queued.due = left_by.due
+             AND queued.ids && $4::bigint[]"
+        );
         let args = [
             (&lines as _, Type::INT8_ARRAY),
             (&ranks as _, Type::INT4_ARRAY),
@@ -137,8 +143,8 @@ impl Ledger<'_> {
             (&ids as _, Type::INT8_ARRAY),
         ];
         futures_util::try_join!(
-            self.session.ask_if(!ids.is_empty(), gone, &args),
-            self.session.ask_if(!ids.is_empty(), left, &args),
+            self.session.ask_if(!ids.is_empty(), &gone, &args),
+            self.session.ask_if(!ids.is_empty(), &left, &args),
         )?;
         Ok(())
     }
@@ -149,17 +155,20 @@ impl Ledger<'_> {
         for (row, (count, length)) in &writes.taken {
             if count == length { whole.add(row, *count) } else { part.add(row, *count) }
         }
-        let gone =
-            "DELETE FROM wharf.queued USING unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::int[])
-                        AS taken (line, rank, due, first, count)
+        let gone = format!(
+            "DELETE FROM wharf.queued USING {} AS taken
                     WHERE queued.line = taken.line AND queued.rank = taken.rank AND queued.due = taken.due
-                    AND queued.first = taken.first";
-        let left = "UPDATE wharf.queued SET first = ids[taken.count + 1], ids = ids[taken.count + 1:]
-                    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::int[])
-                        AS taken (line, rank, due, first, count)
+                    AND queued.first = taken.first",
+            unnested("line bigint, rank int, due bigint, first bigint, count int")
+        );
+        let left = format!(
+            "UPDATE wharf.queued SET first = ids[taken.count + 1], ids = ids[taken.count + 1:]
+                    FROM {} AS taken
                     WHERE queued.line = taken.line AND queued.rank = taken.rank AND queued.due = taken.due
-                    AND queued.first = taken.first";
-        futures_util::try_join!(whole.write(self.session, gone), part.write(self.session, left))?;
+                    AND queued.first = taken.first",
+            unnested("line bigint, rank int, due bigint, first bigint, count int")
+        );
+        futures_util::try_join!(whole.write(self.session, &gone), part.write(self.session, &left))?;
         Ok(())
     }
 
@@ -169,8 +178,11 @@ impl Ledger<'_> {
         let mut lists = Lists::default();
         ids.chunks(ROW_MAX).for_each(|ids| lists.add(ids));
         let at = micros(self.now);
-        let text = "INSERT INTO wharf.ended (at, first, ids) SELECT $5::bigint, first, ($4::bigint[])[start:stop]
-                    FROM unnest($1::bigint[], $2::int[], $3::int[]) AS new (first, start, stop)";
+        let text = format!(
+            "INSERT INTO wharf.ended (at, first, ids) SELECT $5::bigint, first, ($4::bigint[])[start:stop]
+                    FROM {} AS new",
+            unnested("first bigint, start int, stop int")
+        );
         let args = [
             (&lists.firsts as _, Type::INT8_ARRAY),
             (&lists.starts as _, Type::INT4_ARRAY),
@@ -178,6 +190,6 @@ impl Ledger<'_> {
             (&lists.ids as _, Type::INT8_ARRAY),
             (&at as _, Type::INT8),
         ];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(!ids.is_empty(), &text, &args).await.map(drop)
     }
 }

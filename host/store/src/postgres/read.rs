@@ -14,7 +14,8 @@ use crate::page::one_page;
 use crate::store::{Page, Seen, Tally, Wanted};
 use crate::why::{Holders, why};
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'";
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL jit = off";
 
 /// Fewer waiting jobs than this are found through their own indexes; more are soon met going back through all jobs.
 const WAITING_SORTED_MAX: i64 = 10_000;
@@ -119,7 +120,7 @@ pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fau
          FROM (SELECT * FROM wharf.jobs WHERE {tests} ORDER BY jobs.id DESC LIMIT $1) AS jobs {JOB_NAMES} ORDER BY jobs.id DESC",
         rows::STANDING
     );
-    let found = session.ask(&text, &args).await?;
+    let found = session.ask_apart(&text, &args).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
     let more = jobs.len() > most;
     jobs.truncate(most);

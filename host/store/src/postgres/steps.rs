@@ -11,6 +11,7 @@ use wharf_core::outcome::{Bill, Report};
 use super::ledger::{Hot, Ledger, columns};
 use super::rows::{self, SUCCEEDED, job_id, micros, signed};
 use super::session::{Arg, Fault};
+use super::unnested::unnested;
 use super::writes::Writes;
 
 /// Where jobs stand, as columns.
@@ -99,10 +100,14 @@ impl Ledger<'_> {
             new().map(|job| batch(job).map(|batch| batch.topic.as_str().to_owned())).collect();
         let payloads: Vec<&[u8]> = new().map(|job| job.map_or(&[][..], |job| &*job.payload)).collect();
         let now = micros(self.now);
-        let text = "INSERT INTO wharf.jobs (id, state, grp, key, task, line, priority, due, finished_at, token, batch, topic, payload, bytes, enqueued_at)
-                    SELECT new.*, length(new.payload), $14::bigint FROM unnest($1::bigint[], $2::smallint[], $3::int[], $4::text[],
-                        $5::int[], $6::bigint[], $7::int[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::text[],
-                        $13::bytea[]) AS new (id, state, grp, key, task, line, priority, due, finished, token, batch, topic, payload)";
+        let text = format!(
+            "INSERT INTO wharf.jobs (id, state, grp, key, task, line, priority, due, finished_at, token, batch, topic, payload, bytes, enqueued_at)
+             SELECT new.*, length(new.payload), $14::bigint FROM {} AS new",
+            unnested(
+                "id bigint, state smallint, grp int, key text, task int, line bigint, priority int, due bigint, finished bigint,
+                 token bytea, batch bigint, topic text, payload bytea"
+            )
+        );
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&states as _, Type::INT2_ARRAY),
@@ -119,7 +124,7 @@ impl Ledger<'_> {
             (&payloads as _, Type::BYTEA_ARRAY),
             (&now as _, Type::INT8),
         ];
-        self.session.ask(text, &args).await.map(drop)
+        self.session.ask(&text, &args).await.map(drop)
     }
 
     /// Jobs that stand otherwise, and what is left on those that ended while no attempt ran.
@@ -136,17 +141,19 @@ impl Ledger<'_> {
         let reports = || jobs.iter().map(|(id, _)| report(id));
         let kinds: Vec<Option<&str>> = reports().map(|report| report.map(|report| report.kind.as_str())).collect();
         let texts: Vec<Option<&[u8]>> = reports().map(|report| report.map(|report| report.text.as_bytes())).collect();
-        let text =
+        let text = format!(
             "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
                         crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line,
                         kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report)
-                    FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::int[], $5::int[], $6::boolean[],
-                        $7::bigint[], $8::bigint[], $9::text[], $10::bytea[])
-                        AS new (id, state, due, failures, crashes, asked, finished, line, kind, report)
-                    WHERE jobs.id = new.id";
+                    FROM {} AS new
+                    WHERE jobs.id = new.id",
+            unnested(
+                "id bigint, state smallint, due bigint, failures int, crashes int, asked boolean, finished bigint, line bigint, kind text, report bytea"
+            )
+        );
         let mut args = standings.args();
         args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
-        self.session.ask(text, &args).await.map(drop)
+        self.session.ask(&text, &args).await.map(drop)
     }
 
     /// Jobs of which an attempt ended, with what that left: its bill, its result, its report if it did not return.
@@ -171,20 +178,24 @@ impl Ledger<'_> {
         let (bills, outputs) = left(ended);
         let now = micros(self.now);
         // A division by zero undoes the transaction: some job is not with its attempt any more.
-        let text = "WITH written AS (
-                    UPDATE wharf.jobs SET state = 3, cancel_asked = false, finished_at = $9, queue_wait = new.queue_wait,
-                        guest = new.guest, wall = new.wall, memory_peak = new.memory_peak, bytes_in = new.bytes_in,
-                        bytes_out = new.bytes_out, output = new.output
-                    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                        $7::bigint[], $8::bytea[], $10::int[])
-                        AS new (id, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output, attempt)
-                    WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
-                    SELECT 1 / (count(*) = $11)::int FROM written";
+        let text = format!(
+            "WITH written AS (
+                 UPDATE wharf.jobs SET state = 3, cancel_asked = false, finished_at = $10, queue_wait = new.queue_wait,
+                     guest = new.guest, wall = new.wall, memory_peak = new.memory_peak, bytes_in = new.bytes_in,
+                     bytes_out = new.bytes_out, output = new.output
+                 FROM {} AS new
+                 WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
+             SELECT 1 / (count(*) = $11)::int FROM written",
+            unnested(
+                "id bigint, queue_wait bigint, guest bigint, wall bigint, memory_peak bigint, bytes_in bigint, bytes_out bigint,
+                 output bytea, attempt int"
+            )
+        );
         let mut args: Vec<Arg<'_>> = vec![(&ids, Type::INT8_ARRAY)];
         args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
-        args.extend([(&outputs as _, Type::BYTEA_ARRAY), (&now as _, Type::INT8)]);
-        args.extend([(&attempts as _, Type::INT4_ARRAY), (&count as _, Type::INT8)]);
-        self.session.ask(text, &args).await.map(drop)
+        args.extend([(&outputs as _, Type::BYTEA_ARRAY), (&attempts as _, Type::INT4_ARRAY)]);
+        args.extend([(&now as _, Type::INT8), (&count as _, Type::INT8)]);
+        self.session.ask(&text, &args).await.map(drop)
     }
 
     async fn write_unreturned(&self, ended: &[Ended<'_>]) -> Result<(), Fault> {
@@ -196,22 +207,23 @@ impl Ledger<'_> {
         let kinds: Vec<Option<&str>> = ended.iter().map(|(_, report, _)| report.map(|r| r.kind.as_str())).collect();
         let texts: Vec<Option<&[u8]>> = ended.iter().map(|(_, report, _)| report.map(|r| r.text.as_bytes())).collect();
         let (bills, outputs) = left(ended);
-        let text = "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
+        let text = format!(
+            "UPDATE wharf.jobs SET state = new.state, due = coalesce(new.due, jobs.due), failures = new.failures,
                         crashes = new.crashes, cancel_asked = new.asked, finished_at = new.finished, line = new.line,
                         kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report),
                         queue_wait = new.queue_wait, guest = new.guest, wall = new.wall, memory_peak = new.memory_peak,
                         bytes_in = new.bytes_in, bytes_out = new.bytes_out, output = new.output
-                    FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::int[], $5::int[], $6::boolean[],
-                        $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[],
-                        $14::bigint[], $15::bigint[], $16::bigint[], $17::bytea[])
-                        AS new (id, state, due, failures, crashes, asked, finished, line, kind, report, queue_wait, guest,
-                        wall, memory_peak, bytes_in, bytes_out, output)
-                    WHERE jobs.id = new.id";
+                    FROM {} AS new
+                    WHERE jobs.id = new.id",
+            unnested(
+                "id bigint, state smallint, due bigint, failures int, crashes int, asked boolean, finished bigint, line bigint, kind text, report bytea, queue_wait bigint, guest bigint, wall bigint, memory_peak bigint, bytes_in bigint, bytes_out bigint, output bytea"
+            )
+        );
         let mut args = standings.args();
         args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
         args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
         args.push((&outputs, Type::BYTEA_ARRAY));
-        self.session.ask(text, &args).await.map(drop)
+        self.session.ask(&text, &args).await.map(drop)
     }
 
     pub(super) async fn write_claimed(&self, writes: &Writes) -> Result<(), Fault> {
@@ -220,9 +232,12 @@ impl Ledger<'_> {
         let ids: Vec<i64> = leases().map(|lease| signed(lease.job.number())).collect();
         let attempts: Vec<i32> = leases().map(|lease| lease.attempt as i32).collect();
         let (node, until, now) = (signed(node.0), micros(*until), micros(self.now));
-        let text = "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = $3,
+        let text = format!(
+            "UPDATE wharf.jobs SET state = 2, attempt = new.attempt, cancel_asked = false, node = $3,
                         lease_until = $4, started_at = $5
-                    FROM unnest($1::bigint[], $2::int[]) AS new (id, attempt) WHERE jobs.id = new.id";
+                    FROM {} AS new WHERE jobs.id = new.id",
+            unnested("id bigint, attempt int")
+        );
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&attempts as _, Type::INT4_ARRAY),
@@ -230,7 +245,7 @@ impl Ledger<'_> {
             (&until as _, Type::INT8),
             (&now as _, Type::INT8),
         ];
-        self.session.ask(text, &args).await.map(drop)
+        self.session.ask(&text, &args).await.map(drop)
     }
 
     pub(super) async fn write_entries(&self, writes: &Writes) -> Result<(), Fault> {
@@ -243,7 +258,8 @@ impl Ledger<'_> {
         let data: Vec<Option<&[u8]>> = what.iter().map(|(.., data)| *data).collect();
         let now = micros(self.now);
         let text = "INSERT INTO wharf.entries (job, number, attempt, kind, amount, data, at)
-                    SELECT *, $7::bigint FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::smallint[], $5::float8[], $6::bytea[])";
+                    SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::int[]), unnest($4::smallint[]), unnest($5::float8[]),
+                        unnest($6::bytea[]), $7::bigint";
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&numbers as _, Type::INT8_ARRAY),

@@ -11,6 +11,7 @@ use wharf_core::outcome::{Bill, Report};
 use super::ledger::{Ledger, LineRow, columns};
 use super::names::LaneRow;
 use super::session::{Fault, damaged};
+use super::unnested::unnested;
 
 /// Where a job stands in its line: the line, the rank (`~priority`) and when it was due.
 pub(super) type Place = (i64, i32, i64);
@@ -127,7 +128,8 @@ impl Ledger<'_> {
         let turns: Vec<i64> = lines().map(|line| line.turn).collect();
         let closed: Vec<Option<i32>> = lines().map(|line| line.closed_by).collect();
         let new = "INSERT INTO wharf.lines (id, grp, key, task, top, turn, closed_by)
-                   SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::int[])";
+                   SELECT unnest($1::bigint[]), unnest($2::int[]), unnest($3::text[]), unnest($4::int[]), unnest($5::int[]),
+                       unnest($6::bigint[]), unnest($7::int[])";
         let new_args = [
             (&ids as _, Type::INT8_ARRAY),
             (&groups as _, Type::INT4_ARRAY),
@@ -140,10 +142,13 @@ impl Ledger<'_> {
         let (raise_groups, raise_keys) = columns(writes.raised.keys().map(|(lane, _)| lane));
         let raise_tasks: Vec<i32> = writes.raised.keys().map(|(_, task)| *task).collect();
         let to: Vec<i32> = writes.raised.values().copied().collect();
-        let raise = "UPDATE wharf.lines SET top = raised.top
-                     FROM unnest($1::int[], $2::text[], $3::int[], $4::int[]) AS raised (grp, key, task, top)
+        let raise = format!(
+            "UPDATE wharf.lines SET top = raised.top
+                     FROM {} AS raised
                      WHERE lines.grp = raised.grp AND lines.key = raised.key AND lines.task = raised.task
-                     AND lines.top < raised.top";
+                     AND lines.top < raised.top",
+            unnested("grp int, key text, task int, top int")
+        );
         let raise_args = [
             (&raise_groups as _, Type::INT4_ARRAY),
             (&raise_keys as _, Type::TEXT_ARRAY),
@@ -152,7 +157,7 @@ impl Ledger<'_> {
         ];
         futures_util::try_join!(
             self.session.ask_if(!ids.is_empty(), new, &new_args),
-            self.session.ask_if(!to.is_empty(), raise, &raise_args),
+            self.session.ask_if(!to.is_empty(), &raise, &raise_args),
         )?;
         Ok(())
     }
@@ -167,63 +172,74 @@ impl Ledger<'_> {
         let ids: Vec<i64> = lines.iter().map(|(id, _)| **id).collect();
         let (groups, keys) = columns(lines.iter().map(|(_, settle)| &settle.lane));
         let tasks: Vec<i32> = lines.iter().map(|(_, settle)| settle.task).collect();
-        let text = "DELETE FROM wharf.lines USING unnest($1::bigint[], $2::int[], $3::text[], $4::int[])
-                        AS old (id, grp, key, task)
-                    WHERE lines.grp = old.grp AND lines.key = old.key AND lines.task = old.task AND lines.id = old.id";
+        let text = format!(
+            "DELETE FROM wharf.lines USING {} AS old
+                    WHERE lines.grp = old.grp AND lines.key = old.key AND lines.task = old.task AND lines.id = old.id",
+            unnested("id bigint, grp int, key text, task int")
+        );
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&groups as _, Type::INT4_ARRAY),
             (&keys as _, Type::TEXT_ARRAY),
             (&tasks as _, Type::INT4_ARRAY),
         ];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(!ids.is_empty(), &text, &args).await.map(drop)
     }
 
     async fn settle_others(&self, lines: &[(&i64, &Settle)]) -> Result<(), Fault> {
         let ids: Vec<i64> = lines.iter().map(|(id, _)| **id).collect();
         let (groups, keys) = columns(lines.iter().map(|(_, settle)| &settle.lane));
         let tasks: Vec<i32> = lines.iter().map(|(_, settle)| settle.task).collect();
-        let text = "WITH settled AS MATERIALIZED (
+        let text = format!(
+            "WITH settled AS MATERIALIZED (
                         SELECT line.*, (SELECT ~rank FROM wharf.queued WHERE queued.line = line.id
                                         ORDER BY rank, due, first LIMIT 1) AS first
-                        FROM unnest($1::bigint[], $2::int[], $3::text[], $4::int[]) AS line (id, grp, key, task)
+                        FROM {} AS line
                     ), gone AS (
                         DELETE FROM wharf.lines USING settled AS old WHERE old.first IS NULL
                         AND lines.grp = old.grp AND lines.key = old.key AND lines.task = old.task AND lines.id = old.id)
                     UPDATE wharf.lines SET top = left_over.first FROM settled AS left_over
                     WHERE lines.grp = left_over.grp AND lines.key = left_over.key AND lines.task = left_over.task
-                    AND lines.top <> left_over.first";
+                    AND lines.top <> left_over.first",
+            unnested("id bigint, grp int, key text, task int")
+        );
         let args = [
             (&ids as _, Type::INT8_ARRAY),
             (&groups as _, Type::INT4_ARRAY),
             (&keys as _, Type::TEXT_ARRAY),
             (&tasks as _, Type::INT4_ARRAY),
         ];
-        self.session.ask_if(!ids.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(!ids.is_empty(), &text, &args).await.map(drop)
     }
 
     async fn reopen(&self, writes: &Writes) -> Result<(), Fault> {
         let (groups, keys) = columns(&writes.reopen);
         // The lanes are named: the index of those that are closed is not what is meant.
-        let text = "UPDATE wharf.lines SET closed_by = NULL FROM unnest($1::int[], $2::text[]) AS freed (grp, key)
-                    WHERE lines.grp = freed.grp AND lines.key = freed.key AND closed_by + 0 IS NOT NULL";
+        let text = format!(
+            "UPDATE wharf.lines SET closed_by = NULL FROM {} AS freed
+                    WHERE lines.grp = freed.grp AND lines.key = freed.key AND closed_by + 0 IS NOT NULL",
+            unnested("grp int, key text")
+        );
         let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
-        self.session.ask_if(!groups.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(self.some_closed && !groups.is_empty(), &text, &args).await.map(drop)
     }
 
     async fn leave(&self, writes: &Writes) -> Result<(), Fault> {
         let (groups, keys) = columns(writes.left.keys());
         let turns: Vec<i64> = writes.left.values().map(|(turn, _)| *turn).collect();
         let closed: Vec<Option<i32>> = writes.left.values().map(|(_, closed)| *closed).collect();
-        let text = "UPDATE wharf.lines SET turn = left_as.turn, closed_by = left_as.closed_by
-                    FROM unnest($1::int[], $2::text[], $3::bigint[], $4::int[]) AS left_as (grp, key, turn, closed_by)
-                    WHERE lines.grp = left_as.grp AND lines.key = left_as.key";
+        let text = format!(
+            "UPDATE wharf.lines SET turn = left_as.turn, closed_by = left_as.closed_by
+                    FROM {} AS left_as
+                    WHERE lines.grp = left_as.grp AND lines.key = left_as.key",
+            unnested("grp int, key text, turn bigint, closed_by int")
+        );
         let args = [
             (&groups as _, Type::INT4_ARRAY),
             (&keys as _, Type::TEXT_ARRAY),
             (&turns as _, Type::INT8_ARRAY),
             (&closed as _, Type::INT4_ARRAY),
         ];
-        self.session.ask_if(!groups.is_empty(), text, &args).await.map(drop)
+        self.session.ask_if(!groups.is_empty(), &text, &args).await.map(drop)
     }
 }
