@@ -1,6 +1,6 @@
 //! SqliteStore: one host, one file. What was acknowledged is on the disk.
 //!
-//! Write-ahead log with `synchronous = FULL`; one thread writes, in groups; readers stand beside it.
+//! Write-ahead log with `synchronous = FULL`, but for claims and renewals; one thread writes, in groups; readers stand beside it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,7 +127,7 @@ impl Store for SqliteStore {
             let now = ledger.now();
             ledger.claim(&claim, now)
         };
-        self.writer.write(take, |claimed| !claimed.leased.is_empty()).await
+        self.writer.write_for_now(take, |claimed| !claimed.leased.is_empty()).await
     }
 
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
@@ -157,7 +157,7 @@ impl Store for SqliteStore {
     }
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
-        self.writer.write(move |ledger| ledger.renew_all(&leases, length), |_| false).await
+        self.writer.write_for_now(move |ledger| ledger.renew_all(&leases, length), |_| false).await
     }
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {

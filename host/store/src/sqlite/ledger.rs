@@ -30,6 +30,8 @@ pub(super) struct Ledger {
     in_force: Option<Arc<LimitTable>>,
     /// By which limits the last claim closed lanes; `None` when that is not known.
     closed_by: Option<Arc<LimitTable>>,
+    /// Whether commits wait for the disk.
+    syncs: bool,
 }
 
 /// A job as its row says, without what is large.
@@ -61,6 +63,7 @@ impl Ledger {
             declared: Arc::default(),
             in_force: None,
             closed_by: None,
+            syncs: true,
         };
         ledger.read_waiting()?;
         ledger.read_running()?;
@@ -85,6 +88,15 @@ impl Ledger {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether the next commit waits for the disk. To be said before the transaction.
+    pub(super) fn sync(&mut self, syncs: bool) -> rusqlite::Result<()> {
+        if self.syncs != syncs {
+            self.conn.execute_batch(if syncs { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
+            self.syncs = syncs;
+        }
+        Ok(())
     }
 
     /// The last of each transaction.

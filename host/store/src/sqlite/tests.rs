@@ -182,6 +182,45 @@ async fn operations_that_wait_share_a_commit() {
     assert!(commits < 200, "400 inserts took {commits} commits");
 }
 
+/// How `PRAGMA synchronous` stands in an operation: 2 waits for the disk at the commit, 1 does not.
+fn synchronous(ledger: &mut Ledger) -> rusqlite::Result<i64> {
+    ledger.conn.query_row("PRAGMA synchronous", [], |row| row.get(0))
+}
+
+#[tokio::test]
+async fn only_what_a_power_cut_makes_void_does_not_wait_for_the_disk() {
+    let (_folder, store) = store();
+    let declared = Arc::new(LimitTable::default());
+    assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2);
+    assert_eq!(store.writer.write_for_now(synchronous, |_| false).await.unwrap(), 1);
+    store.insert(vec![new_job(&store, 10)], declared).await.unwrap();
+    assert_eq!(store.claim(claim(1)).await.unwrap().leased.len(), 1);
+    assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2, "also after a claim");
+
+    // In one group: what must last makes all of it last.
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let mut began = Some(began);
+    let first = store.writer.write_for_now(
+        move |_: &mut Ledger| {
+            began.take().map(|began| began.send(()));
+            may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        },
+        |()| false,
+    );
+    let others = async {
+        has_begun.await.unwrap();
+        tokio::join!(
+            store.writer.write_for_now(synchronous, |_| false),
+            store.writer.write(synchronous, |_| false),
+            async { go_on.send(()).unwrap() },
+        )
+    };
+    let (first, (for_now, lasting, ())) = tokio::join!(first, others);
+    first.unwrap();
+    assert_eq!((for_now.unwrap(), lasting.unwrap()), (2, 2));
+}
+
 #[tokio::test]
 async fn readers_do_not_wait_for_the_writer() {
     let (_folder, store) = store();

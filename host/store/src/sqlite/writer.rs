@@ -1,5 +1,6 @@
 //! The writer: one thread, one transaction at a time. What waits when it comes by is committed together,
-//! so that the cost of making it durable is shared. Nobody is answered before the commit.
+//! so that the cost of making it durable is shared. Nobody is answered before the commit; a commit of claims and renewals
+//! alone does not wait for the disk.
 
 use std::mem;
 use std::thread::{self, JoinHandle};
@@ -21,12 +22,15 @@ const GROUP_MAX: usize = 512;
 /// An operation that waits for the writer. It may be run twice: the first time in a group that came to nothing.
 trait Operation: Send {
     fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()>;
+    /// Whether a power cut after the answer may not take it back.
+    fn must_last(&self) -> bool;
     /// Tells the caller; `Err` if its transaction was undone. True if something changed that others wait for.
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool;
 }
 
 struct Asked<T, F, N> {
     run: F,
+    must_last: bool,
     worth_a_nudge: N,
     result: Option<T>,
     answer: oneshot::Sender<Result<T, StoreError>>,
@@ -41,6 +45,10 @@ where
     fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()> {
         self.result = Some((self.run)(ledger)?);
         Ok(())
+    }
+
+    fn must_last(&self) -> bool {
+        self.must_last
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool {
@@ -84,9 +92,28 @@ impl Writer {
         run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
         worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.ask(run, worth_a_nudge, true).await
+    }
+
+    /// The same for what means nothing after a power cut, which ends every attempt and every lease: the answer does not wait
+    /// for the disk. All that is durable later comes after it, and makes it durable too.
+    pub(super) async fn write_for_now<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(run, worth_a_nudge, false).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
+        must_last: bool,
+    ) -> Result<T, StoreError> {
         let gone = || format!("the writer of {} has stopped: restart the host", self.name);
         let (answer, answered) = oneshot::channel();
-        let operation = Box::new(Asked { run, worth_a_nudge, result: None, answer });
+        let operation = Box::new(Asked { run, must_last, worth_a_nudge, result: None, answer });
         let operations = self.operations.as_ref().ok_or_else(|| StoreError::Broken(gone()))?;
         operations.send(operation).await.map_err(|_| StoreError::Broken(gone()))?;
         answered.await.map_err(|_| StoreError::Unknown(gone()))?
@@ -150,6 +177,7 @@ fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
 /// All operations of the group are durable, or none happened.
 fn commit(ledger: &mut Ledger, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
     let mut run = || {
+        ledger.sync(group.iter().any(|operation| operation.must_last()))?;
         ledger.conn.execute_batch("BEGIN IMMEDIATE")?;
         for operation in &mut *group {
             operation.run(ledger)?;
