@@ -226,9 +226,13 @@ impl Session {
 
     /// Asks for a little among much, in a transaction of its own. Of tables that the server has not counted yet it expects
     /// so much that it would first compile the statement, or start processes for it: a hundred times what the answer takes.
+    /// A host that stops in the middle keeps nobody waiting for what it locked.
     pub(super) async fn ask_apart(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
         let (_, found, _) = futures_util::try_join!(
-            self.run("BEGIN; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"),
+            self.run(
+                "BEGIN; SELECT set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
+                 set_config('idle_in_transaction_session_timeout', '2s', true)"
+            ),
             self.ask(statement, args),
             self.run("COMMIT"),
         )?;
