@@ -37,6 +37,10 @@ wasmtime::component::bindgen!({
 use exports::wharf::plugin::handler::Job;
 use wharf::plugin::{attempt, broadcasts, jobs, types};
 
+/// That of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const THREADS: usize = 2;
 const IN_FLIGHT: usize = 64;
 const ATTEMPTS: usize = 12_800;
