@@ -14,6 +14,15 @@ use super::session::{Arg, Fault};
 use super::unnested::unnested;
 use super::writes::Writes;
 
+/// The columns of `Standings`, and of the report of each.
+const STANDINGS: &str =
+    "id bigint, state smallint, due bigint, failures int, crashes int, asked boolean, finished bigint,
+    line bigint, kind text, report bytea";
+
+/// Those of a bill.
+const BILL: &str =
+    "queue_wait bigint, guest bigint, wall bigint, memory_peak bigint, bytes_in bigint, bytes_out bigint";
+
 /// Where jobs stand, as columns.
 struct Standings {
     ids: Vec<i64>,
@@ -147,9 +156,7 @@ impl Ledger<'_> {
                         kind = coalesce(new.kind, jobs.kind), report = coalesce(new.report, jobs.report)
                     FROM {} AS new
                     WHERE jobs.id = new.id",
-            unnested(
-                "id bigint, state smallint, due bigint, failures int, crashes int, asked boolean, finished bigint, line bigint, kind text, report bytea"
-            )
+            unnested(STANDINGS)
         );
         let mut args = standings.args();
         args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
@@ -186,10 +193,7 @@ impl Ledger<'_> {
                  FROM {} AS new
                  WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
              SELECT 1 / (count(*) = $11)::int FROM written",
-            unnested(
-                "id bigint, queue_wait bigint, guest bigint, wall bigint, memory_peak bigint, bytes_in bigint, bytes_out bigint,
-                 output bytea, attempt int"
-            )
+            unnested(&format!("id bigint, {BILL}, output bytea, attempt int"))
         );
         let mut args: Vec<Arg<'_>> = vec![(&ids, Type::INT8_ARRAY)];
         args.extend(bills.iter().map(|column| (column as _, Type::INT8_ARRAY)));
@@ -215,9 +219,7 @@ impl Ledger<'_> {
                         bytes_in = new.bytes_in, bytes_out = new.bytes_out, output = new.output
                     FROM {} AS new
                     WHERE jobs.id = new.id",
-            unnested(
-                "id bigint, state smallint, due bigint, failures int, crashes int, asked boolean, finished bigint, line bigint, kind text, report bytea, queue_wait bigint, guest bigint, wall bigint, memory_peak bigint, bytes_in bigint, bytes_out bigint, output bytea"
-            )
+            unnested(&format!("{STANDINGS}, {BILL}, output bytea"))
         );
         let mut args = standings.args();
         args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);

@@ -182,6 +182,20 @@ async fn operations_that_wait_share_a_commit() {
     assert!(commits < 200, "400 inserts took {commits} commits");
 }
 
+/// An operation that holds up the writer: it tells when it has begun, and waits until it may go on.
+fn held_up(
+    store: &SqliteStore,
+) -> (impl Future<Output = Result<(), StoreError>>, tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let mut began = Some(began);
+    let wait = move |_: &mut Ledger| {
+        began.take().map(|began| began.send(()));
+        may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+    };
+    (store.writer.write_for_now(wait, |()| false), has_begun, go_on)
+}
+
 /// How `PRAGMA synchronous` stands in an operation: 2 waits for the disk at the commit, 1 does not.
 fn synchronous(ledger: &mut Ledger) -> rusqlite::Result<i64> {
     ledger.conn.query_row("PRAGMA synchronous", [], |row| row.get(0))
@@ -198,16 +212,7 @@ async fn only_what_a_power_cut_makes_void_does_not_wait_for_the_disk() {
     assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2, "also after a claim");
 
     // In one group: what must last makes all of it last.
-    let (began, has_begun) = tokio::sync::oneshot::channel();
-    let (go_on, may_go_on) = std::sync::mpsc::channel();
-    let mut began = Some(began);
-    let first = store.writer.write_for_now(
-        move |_: &mut Ledger| {
-            began.take().map(|began| began.send(()));
-            may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
-        },
-        |()| false,
-    );
+    let (first, has_begun, go_on) = held_up(&store);
     let others = async {
         has_begun.await.unwrap();
         tokio::join!(
@@ -227,16 +232,7 @@ async fn readers_do_not_wait_for_the_writer() {
     let declared = Arc::new(LimitTable::default());
     let job = new_job(&store, 10);
     store.insert(vec![job.clone()], declared.clone()).await.unwrap();
-    let (began, has_begun) = tokio::sync::oneshot::channel();
-    let (go_on, may_go_on) = std::sync::mpsc::channel();
-    let (mut began, may_go_on) = (Some(began), may_go_on);
-    let stuck = store.writer.write(
-        move |_: &mut Ledger| {
-            began.take().map(|began| began.send(()));
-            may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
-        },
-        |()| false,
-    );
+    let (stuck, has_begun, go_on) = held_up(&store);
     let read = async {
         has_begun.await.unwrap();
         let seen = store.job(job.id, declared.clone()).await.unwrap();
