@@ -201,7 +201,7 @@ pub struct Tally {
 }
 
 /// Variants are named by what the caller does next.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Nothing was written: try again later.
     #[error("the store cannot write now: {0}")]

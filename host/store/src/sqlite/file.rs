@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::store::{OpenError, StoreError};
 
@@ -126,6 +126,9 @@ pub(super) fn copier(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode as Code;
     let file = path.display();
+    if is_unconfirmed(error) {
+        return StoreError::Unknown(format!("{file}: {}; look at the disk, and at the kernel's log", reason(error)));
+    }
     match error.sqlite_error_code() {
         Some(Code::DiskFull) => {
             StoreError::Busy(format!("there is no room for {file}: free some, and work goes on by itself"))
@@ -136,6 +139,12 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(Code::OutOfMemory) => StoreError::Busy(format!("the machine is out of memory while writing {file}")),
         _ => StoreError::Broken(format!("{file}: {}", reason(error))),
     }
+}
+
+/// Whether the disk was given a commit and did not confirm it: after a power cut it may be found there, or not.
+pub(super) fn is_unconfirmed(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code.is_some_and(|code| [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code))
 }
 
 fn prepare(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {

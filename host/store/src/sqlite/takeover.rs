@@ -10,37 +10,28 @@ use super::lanes::{Hot, Line};
 use super::ledger::{Known, Ledger};
 use super::rows::{READY, damaged, job_id, key_of, moment, standing};
 
-/// A line as its rows say.
-struct Found {
-    line: Line,
-    group: i64,
-    key: String,
-    turn: Option<i64>,
-}
-
 impl Ledger {
+    /// One line at a time: there may be as many as keys.
     pub(super) fn read_waiting(&mut self) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare(
-            "SELECT line, jobs.task, waiting, first, last, grp, key, turn
-             FROM (SELECT line, count(*) AS waiting, min(rank) AS first, max(rank) AS last, max(id) AS one
-                   FROM ready GROUP BY line)
-             JOIN jobs ON jobs.id = one LEFT JOIN turns USING (line) ORDER BY line",
+            "SELECT line, count(*), min(rank), max(rank), max(id), (SELECT turn FROM turns WHERE turns.line = ready.line)
+             FROM ready GROUP BY line ORDER BY line",
         )?;
-        let found = find.query_map([], |row| {
+        let mut of_job = self.conn.prepare("SELECT task, grp, key FROM jobs WHERE id = ?1")?;
+        let mut lines = find.query([])?;
+        while let Some(row) = lines.next()? {
             let priority = |column: usize| row.get::<_, i64>(column).map(|rank| -rank as i32);
-            let (number, task, count) = (row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64);
-            let line = Line { number, task, count, top: priority(3)?, low: priority(4)? };
-            Ok(Found { line, group: row.get(5)?, key: row.get(6)?, turn: row.get(7)? })
-        })?;
-        let found: Vec<Found> = found.collect::<rusqlite::Result<_>>()?;
-        drop(find);
-        let last: i64 = self.conn.query_row("SELECT coalesce(max(turn), 0) FROM turns", [], |row| row.get(0))?;
-        self.lanes.turns_up_to(last as u64);
-        for Found { line, group, key, turn } in found {
-            let lane = Lane { group: self.names.group(&self.conn, group)?, key: key_of(&key)? };
-            let no = self.lanes.enter(&lane);
+            let (number, count, turn) = (row.get(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, Option<i64>>(5)?);
+            let (top, low) = (priority(2)?, priority(3)?);
+            let mut jobs = of_job.query([row.get::<_, i64>(4)?])?;
+            let job = jobs.next()?.ok_or_else(|| damaged("a ready job", "it has no row of its own"))?;
+            let group = self.names.group(&self.conn, job.get(1)?)?;
+            let no = self.lanes.enter(&Lane { group, key: key_of(job.get_ref(2)?.as_str()?)? });
+            let line = Line { number, task: job.get(0)?, count, top, low };
             self.lanes.restore(no, line, turn.map(|turn| turn as u64));
         }
+        let last: i64 = self.conn.query_row("SELECT coalesce(max(turn), 0) FROM turns", [], |row| row.get(0))?;
+        self.lanes.turns_up_to(last as u64);
         Ok(())
     }
 
@@ -54,7 +45,7 @@ impl Ledger {
         while let Some(row) = rows.next()? {
             let id = job_id(row.get(0)?)?;
             let lane =
-                Lane { group: self.names.group(&self.conn, row.get(9)?)?, key: key_of(&row.get::<_, String>(10)?)? };
+                Lane { group: self.names.group(&self.conn, row.get(9)?)?, key: key_of(row.get_ref(10)?.as_str()?)? };
             let hot = Hot {
                 standing: standing(id, row, 1)?,
                 lane: self.lanes.enter(&lane),

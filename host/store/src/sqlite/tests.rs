@@ -1,6 +1,7 @@
 //! What only shows from inside: how statements find their rows, a full disk, how operations share a commit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -64,7 +65,7 @@ fn no_statement_of_the_writer_scans() {
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
         ("SELECT coalesce(max(id), 0) FROM claims", "only when the file is opened"),
         ("SELECT coalesce(max(turn), 0) FROM turns", "only when the file is opened"),
-        ("SELECT line, jobs.task, waiting, first, last", "only when the file is opened"),
+        ("SELECT line, count(*), min(rank), max(rank), max(id)", "only when the file is opened"),
         ("SELECT id, node, claimed_at, lease_until, jobs FROM claims", "only when the file is opened"),
         ("UPDATE claims SET lease_until = ?1", "only when the file is opened"),
         ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
@@ -211,19 +212,54 @@ async fn only_what_a_power_cut_makes_void_does_not_wait_for_the_disk() {
     assert_eq!(store.claim(claim(1)).await.unwrap().leased.len(), 1);
     assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2, "also after a claim");
 
-    // In one group: what must last makes all of it last.
+    // What was asked together: what need not last is done first, though it was asked last.
+    let (first, has_begun, go_on) = held_up(&store);
+    let done = Arc::new(AtomicU32::new(0));
+    let counted = |done: &Arc<AtomicU32>| {
+        let done = done.clone();
+        move |ledger: &mut Ledger| Ok((done.fetch_add(1, Ordering::Relaxed), synchronous(ledger)?))
+    };
+    let others = async {
+        has_begun.await.unwrap();
+        tokio::join!(
+            store.writer.write(counted(&done), |_| false),
+            store.writer.write_for_now(counted(&done), |_| false),
+            async { go_on.send(()).unwrap() },
+        )
+    };
+    let (first, (lasting, for_now, ())) = tokio::join!(first, others);
+    first.unwrap();
+    assert_eq!((for_now.unwrap(), lasting.unwrap()), ((0, 1), (1, 2)));
+}
+
+#[tokio::test]
+async fn a_commit_that_the_disk_did_not_confirm_may_have_been_written() {
+    let (_folder, store) = store();
+    let fails = Arc::new(AtomicU32::new(0));
+    let unconfirmed = |fails: &Arc<AtomicU32>| {
+        let fails = fails.clone();
+        move |_: &mut Ledger| {
+            fails.fetch_add(1, Ordering::Relaxed);
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(code, None))
+        }
+    };
     let (first, has_begun, go_on) = held_up(&store);
     let others = async {
         has_begun.await.unwrap();
         tokio::join!(
-            store.writer.write_for_now(synchronous, |_| false),
+            store.writer.write(unconfirmed(&fails), |()| false),
             store.writer.write(synchronous, |_| false),
             async { go_on.send(()).unwrap() },
         )
     };
-    let (first, (for_now, lasting, ())) = tokio::join!(first, others);
+    let (first, (failed, with_it, ())) = tokio::join!(first, others);
     first.unwrap();
-    assert_eq!((for_now.unwrap(), lasting.unwrap()), (2, 2));
+    for error in [failed.unwrap_err(), with_it.unwrap_err()] {
+        assert!(matches!(error, StoreError::Unknown(_)), "{error}");
+    }
+    assert_eq!(fails.load(Ordering::Relaxed), 1, "it was tried again");
+    assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 //! so that the cost of making it durable is shared. Nobody is answered before the commit; a commit of claims and renewals
 //! alone does not wait for the disk.
 
-use std::mem;
 use std::thread::{self, JoinHandle};
 
 use rusqlite::ErrorCode;
@@ -136,36 +135,45 @@ fn serve(
     mut waiting: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
-    let mut group: Vec<Box<dyn Operation>> = Vec::with_capacity(GROUP_MAX);
+    let mut group = Vec::with_capacity(GROUP_MAX);
     while waiting.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
-        let mut worth_a_nudge = false;
-        match commit(&mut ledger, &mut group) {
-            Ok(()) => {
-                for operation in group.drain(..) {
-                    worth_a_nudge |= operation.answer(Ok(()));
-                }
+        // What need not last goes first: who asked for it has no reason to wait for the disk with the others.
+        let (lasting, passing) = group.drain(..).partition(|operation| operation.must_last());
+        for (must_last, part) in [(false, passing), (true, lasting)] {
+            if serve_together(database, &mut ledger, must_last, part) {
+                nudge.send_modify(|count| *count += 1);
             }
-            // Locked by another program, it is so for all: to try each alone would be to wait once more for each.
-            Err(error) if group.len() == 1 || error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                for operation in group.drain(..) {
-                    operation.answer(Err(refuse(database, &error)));
-                }
-            }
-            // Somebody's failure is nobody else's: each again, alone.
-            Err(_) => {
-                for operation in mem::take(&mut group) {
-                    let mut alone = [operation];
-                    let outcome = commit(&mut ledger, &mut alone).map_err(|error| refuse(database, &error));
-                    let [operation] = alone;
-                    worth_a_nudge |= operation.answer(outcome);
-                }
-            }
-        }
-        if worth_a_nudge {
-            nudge.send_modify(|count| *count += 1);
         }
         checkpoints.after_commit(&ledger.conn);
     }
+}
+
+/// Carries out operations in one transaction and answers each. True if something changed that others wait for.
+fn serve_together(
+    database: &DatabaseFile,
+    ledger: &mut Ledger,
+    must_last: bool,
+    mut group: Vec<Box<dyn Operation>>,
+) -> bool {
+    let answer_all = |group: Vec<Box<dyn Operation>>, outcome: Result<(), StoreError>| {
+        group.into_iter().fold(false, |nudge, operation| nudge | operation.answer(outcome.clone()))
+    };
+    match commit(ledger, must_last, &mut group) {
+        Ok(()) => answer_all(group, Ok(())),
+        Err(error) if group.len() == 1 || is_everybodys(&error) => answer_all(group, Err(refuse(database, &error))),
+        // Somebody's failure is nobody else's: each again, alone.
+        Err(_) => group.into_iter().fold(false, |nudge, operation| {
+            let mut alone = vec![operation];
+            let outcome = commit(ledger, must_last, &mut alone).map_err(|error| refuse(database, &error));
+            nudge | answer_all(alone, outcome)
+        }),
+    }
+}
+
+/// Whether each alone would fail like all together: locked by another program, each would wait once more; and a disk that did
+/// not confirm what it was given may have it all the same.
+fn is_everybodys(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) || file::is_unconfirmed(error)
 }
 
 fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
@@ -174,10 +182,13 @@ fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
     refusal
 }
 
-/// All operations of the group are durable, or none happened.
-fn commit(ledger: &mut Ledger, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
+/// All operations of the group are done, durably if they must last; or none happened.
+fn commit(ledger: &mut Ledger, must_last: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
+    if group.is_empty() {
+        return Ok(());
+    }
     let mut run = || {
-        ledger.sync(group.iter().any(|operation| operation.must_last()))?;
+        ledger.sync(must_last)?;
         ledger.conn.execute_batch("BEGIN IMMEDIATE")?;
         for operation in &mut *group {
             operation.run(ledger)?;

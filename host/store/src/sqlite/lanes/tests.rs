@@ -1,6 +1,9 @@
 //! Whatever a transaction does, what is undone is as if it had never been.
 
 use wharf_core::ids::NodeId;
+use wharf_core::job::{Standing, State};
+use wharf_core::lease::Lease;
+use wharf_core::time::Timestamp;
 
 use super::*;
 
@@ -8,28 +11,22 @@ use super::*;
 fn shown(lanes: &Lanes) -> String {
     let mut all: Vec<String> = lanes
         .places
-        .iter()
-        .map(|(lane, no)| {
-            let state = lanes.of(*no);
+        .taken()
+        .map(|no| {
+            let state = &lanes.places[no];
             let (mut lines, mut holders) = (state.lines.clone(), state.holders.clone());
             lines.sort_unstable_by_key(|line| line.number);
             holders.sort_unstable();
-            let in_ring: Vec<_> = lanes.ring.iter().filter(|line| line.3 == *no).collect();
+            let in_ring = lanes.ring.of_lane(no);
             assert_eq!(in_ring.len(), if state.stand.open { lines.len() } else { 0 });
-            format!(
-                "{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}",
-                state.stand,
-                state.kept,
-                lane = lane_name(lane)
-            )
+            let lane = lane_name(&state.lane);
+            format!("{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}", state.stand, lanes.kept(no))
         })
         .collect();
     all.sort_unstable();
-    let mut jobs: Vec<String> = lanes.jobs.iter().map(|(id, hot)| format!("{id} {hot:?}")).collect();
+    let mut jobs: Vec<String> = lanes.all_running().map(|(id, hot)| format!("{id} {hot:?}")).collect();
     jobs.sort_unstable();
-    let mut claims: Vec<_> = lanes.claims.iter().collect();
-    claims.sort_unstable();
-    format!("{all:#?} {jobs:#?} {claims:?}")
+    format!("{all:#?} {jobs:#?} {:?}", lanes.running.claims())
 }
 
 fn lane_name(lane: &Lane) -> String {
@@ -85,14 +82,14 @@ fn what_is_undone_never_was() {
             for _ in 0..dice.u8(1..12) {
                 change(&mut lanes, &mut dice);
             }
-            drop((lanes.turns_to_keep(), lanes.claims_over()));
+            lanes.claims_over();
             if dice.bool() {
                 lanes.undone();
                 assert_eq!(shown(&lanes), before, "seed {seed}");
             } else {
                 lanes.committed();
-                let is_used = |no: &LaneNo| !lanes.of(*no).lines.is_empty() || !lanes.of(*no).holders.is_empty();
-                assert!(lanes.places.values().all(is_used), "seed {seed}: a lane without jobs is remembered");
+                let is_used = |no: LaneNo| !lanes.lines(no).is_empty() || !lanes.holders(no).is_empty();
+                assert!(lanes.places.taken().all(is_used), "seed {seed}: a lane without jobs is remembered");
             }
         }
     }
