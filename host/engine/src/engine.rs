@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use wasmtime::component::Linker;
 use wharf_core::bounds;
@@ -27,6 +27,7 @@ use crate::pool::{self, Kind, Pool};
 use crate::run::{self, Run};
 use crate::sandbox::Sandbox;
 use crate::share::{Admission, Share, Shares, Sizes};
+use crate::threads::{AmongOthers, Threads};
 use crate::ticker::Ticker;
 use crate::watch::Watch;
 
@@ -64,15 +65,14 @@ pub struct Engine {
     sync: Side,
     /// Made when the first plugin needs it.
     concurrent: OnceLock<Result<Side, String>>,
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
     shares: Shares,
     /// Sandboxes of all shares.
     sandboxes: u32,
     /// Told whenever an attempt left its sandbox and others wait for that.
     room: Notify,
     want_room: AtomicUsize,
-    /// Taken out when dropped, and only then.
-    guests: Option<Runtime>,
+    guests: Threads,
 }
 
 /// One of the two wasmtime engines, with what plugins may import.
@@ -85,8 +85,6 @@ pub(crate) struct Side {
 const ROOM_EVERY: Duration = Duration::from_millis(5);
 /// After so many looks something else is wrong.
 pub(crate) const ROOM_LOOKS_MAX: u32 = 6000;
-/// Files that guests read and write are read and written on threads of these.
-const FILE_THREADS_MAX: usize = 32;
 
 impl Side {
     fn make(kind: Kind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<Side> {
@@ -107,8 +105,9 @@ impl Engine {
     /// Outside of a tokio runtime.
     pub fn new(settings: Settings) -> Result<Arc<Engine>, EngineError> {
         let cache = Cache::open(&settings.cache_dir).map_err(EngineError)?;
-        let ticker =
-            Ticker::start().map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
+        let ticker = Ticker::start()
+            .map(Arc::new)
+            .map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
         let wanted = Sizes::wanted(settings.attempts, settings.broadcast_calls);
         let sync = Side::make(Kind::Sync, wanted.sum(), &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
@@ -122,22 +121,7 @@ impl Engine {
                 "fewer attempts and broadcasts at once than wanted: this machine does not give the address space"
             );
         }
-        let rests = ticker.when_asleep();
-        let guests = Builder::new_multi_thread()
-            .worker_threads(settings.guest_threads.max(1))
-            .max_blocking_threads(FILE_THREADS_MAX)
-            .thread_name("wharf-guest")
-            // A guest's turn may last a whole tick: after two of them those are looked at that were woken from elsewhere.
-            // Nothing else comes: timers and sockets are at home, and a thread without them sleeps and wakes at less cost.
-            .global_queue_interval(2)
-            .on_thread_start(ticker.when_awake())
-            .on_thread_unpark(ticker.when_awake())
-            .on_thread_park(move || {
-                ends::tell();
-                rests();
-            })
-            .on_thread_stop(ticker.when_asleep())
-            .build()
+        let guests = Threads::start(settings.guest_threads.max(1), &ticker)
             .map_err(|error| EngineError(format!("threads for guests cannot be had: {error}")))?;
         Ok(Arc::new(Engine {
             cache,
@@ -153,7 +137,7 @@ impl Engine {
             sandboxes,
             room: Notify::new(),
             want_room: AtomicUsize::new(0),
-            guests: Some(guests),
+            guests,
         }))
     }
 
@@ -180,17 +164,13 @@ impl Engine {
         }
     }
 
-    fn guests(&self) -> &Runtime {
-        self.guests.as_ref().expect("taken only when dropped")
-    }
-
     /// Runs `future` where guests run.
     pub(crate) fn spawn_guest<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.guests().spawn(future)
+        self.guests.spawn(future)
     }
 
     /// Waits for room for one sandbox: as many permits of its share as it is ordinary ones in size.
@@ -214,16 +194,20 @@ impl Engine {
             control.trust_at_first(deadline);
         }
         let engine = Arc::clone(self);
-        drop(self.guests().spawn(async move {
+        drop(self.guests.spawn(async move {
             let began = Instant::now();
             let Call { asked, allowance } = call;
-            let run = Run { plugin, given: asked.into(), allowance, attending, control };
+            let run = Run { plugin, given: asked.into(), allowance, attending, control: control.clone() };
+            let its = Arc::clone(&engine);
             // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
-            let attempt = Box::pin(AssertUnwindSafe(engine.attempt(&run, admission)).catch_unwind());
-            let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
-            // Whoever hears of the end finds nothing of the attempt left.
-            drop(run);
-            ends::hold(move || ended(end));
+            let attempt = Box::pin(async move {
+                let attempt = AssertUnwindSafe(its.attempt(&run, admission)).catch_unwind();
+                let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
+                // Whoever hears of the end finds nothing of the attempt left.
+                drop(run);
+                ends::hold(move || ended(end));
+            });
+            AmongOthers { threads: &engine.guests, attempt: Some(attempt), control }.await;
         }));
     }
 
@@ -309,14 +293,6 @@ impl Engine {
             "no sandbox could be had in time: other attempts hold all memories and tables; set fewer attempts at once"
                 .to_owned();
         run::ended(began, Outcome::Interrupted(Interruption::Host, why), Bill::default())
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(guests) = self.guests.take() {
-            guests.shutdown_background();
-        }
     }
 }
 

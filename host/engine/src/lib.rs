@@ -17,6 +17,7 @@ mod watch;
 mod ends;
 mod turns;
 mod ticker;
+mod threads;
 mod memory;
 mod premises;
 mod log;

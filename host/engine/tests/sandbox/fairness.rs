@@ -55,6 +55,27 @@ async fn small_attempts_pass_eight_that_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_computes_for_long_moves_to_threads_that_give_way() {
+    let scene = Scene::new(4);
+    let villain = scene.load("villain").await;
+    let order = |times: u32| call(&villain, "slow", format!(r#"{{"do":"flood-progress","times":{times},"bytes":1}}"#));
+    let (short, heard) = scene.run(&villain, order(3)).await;
+    assert_returned(&short);
+    let here = rustix::process::getpriority_process(None).unwrap();
+    let ordinary = ("wharf-guest".to_owned(), here);
+    assert_eq!(*heard.threads.lock().unwrap(), [ordinary.clone()]);
+
+    let (long, heard) = scene.run(&villain, order(300_000)).await;
+    assert_returned(&long);
+    assert!(long.bill.guest > Duration::from_millis(10), "{:?}", long.bill);
+    let threads = heard.threads.lock().unwrap();
+    assert!(threads.len() >= 2 && threads[0] == ordinary, "{threads:?}");
+    for (name, niceness) in &threads[1..] {
+        assert_eq!((name.as_str(), *niceness), ("wharf-computing", (here + 10).min(19)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guest_time_is_exact_also_where_guests_take_turns() {
     let scene = Scene::new(8);
     let villain = scene.load("villain").await;

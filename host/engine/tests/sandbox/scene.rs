@@ -23,6 +23,8 @@ pub(crate) struct Heard {
     pub(crate) lines: Mutex<Vec<(Stream, String)>>,
     pub(crate) dropped: Mutex<u64>,
     pub(crate) progress: Mutex<Vec<(f32, String)>>,
+    /// The threads on which it was told, and how much less than others the kernel gives to each: one entry for each change.
+    pub(crate) threads: Mutex<Vec<(String, i32)>>,
     pub(crate) jobs: Mutex<Vec<GuestJob>>,
     pub(crate) broadcasts: Mutex<Vec<Broadcast>>,
     /// What each broadcast is answered with.
@@ -58,6 +60,12 @@ impl Attending for Heard {
     }
     fn progress(&self, fraction: f32, note: String) {
         self.progress.lock().unwrap().push((fraction, note));
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let here = (name, rustix::process::getpriority_process(None).unwrap());
+        let mut threads = self.threads.lock().unwrap();
+        if threads.last() != Some(&here) {
+            threads.push(here);
+        }
     }
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
         let mut all = self.jobs.lock().unwrap();
