@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// An end waits for others at most this long, and one turn of a guest.
-const HELD_MAX: Duration = Duration::from_micros(200);
+const HELD_MAX: Duration = Duration::from_micros(500);
 const TOGETHER_MAX: usize = 32;
 
 type End = Box<dyn FnOnce()>;
