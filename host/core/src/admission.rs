@@ -5,7 +5,7 @@
 //! so that what a claim costs depends on how many jobs it takes, never on how many wait.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use crate::bounds;
 use crate::ids::{Group, JobId, TaskName};
@@ -76,8 +76,11 @@ pub fn has_room(holders: u32, per_key: Option<u32>) -> bool {
 
 /// One lane in the course of one claim.
 struct Candidate {
+    id: LaneId,
     /// Its lines of the claim's tasks, each with the heads fetched so far.
     lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
+    /// Its group's place in `Rooms`.
+    group: usize,
     room: u32,
     turn: u64,
     served: bool,
@@ -101,42 +104,44 @@ pub fn admit<W: Waiting>(
     free: u32,
 ) -> Result<Admitted, W::Error> {
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
-    let mut rooms: HashMap<Group, u32> = HashMap::new();
-    let mut lanes: HashMap<LaneId, Candidate> = HashMap::new();
-    let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>)> = BinaryHeap::new();
+    let mut rooms = Rooms::default();
+    let mut lanes: Vec<Candidate> = Vec::new();
+    let mut known: HashSet<LaneId> = HashSet::new();
+    // The last number is the place in `lanes`.
+    let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        if free == 0 || *room_of(&mut rooms, group, waiting, limits)? == 0 {
+        if free == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
             continue;
         }
         for line in open_lines(waiting, task, limits, free)? {
-            if lanes.contains_key(&line.lane_id) {
+            if !known.insert(line.lane_id) {
                 continue;
             }
             // A lane keeps the group that its jobs were enqueued under, also when the task has moved to another since.
-            room_of(&mut rooms, &line.lane.group, waiting, limits)?;
+            let (group, _) = rooms.of(&line.lane.group, waiting, limits)?;
             let room = limits.per_key(&line.lane).map_or(u32::MAX, |limit| limit.saturating_sub(line.holders));
             let siblings = waiting.siblings(line.lane_id, task, &names)?;
             let (id, turn) = (line.lane_id, line.turn);
             let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
             let lines = std::iter::once(line).chain(siblings).map(|l| (l, VecDeque::new(), Fetched::None)).collect();
-            lanes.insert(id, Candidate { lines, room, turn, served: false });
-            next.push((top, Reverse(turn), Reverse(id)));
+            next.push((top, Reverse(turn), Reverse(id), lanes.len()));
+            lanes.push(Candidate { id, lines, group, room, turn, served: false });
         }
     }
 
     let (mut taken, mut bytes, mut cut) = (0, 0, false);
     while taken < free {
-        let Some((_, _, Reverse(id))) = next.pop() else { break };
-        let lane = lanes.get_mut(&id).expect("every lane of the heap is in the map");
-        let group_room = rooms.get_mut(&lane.lines[0].0.lane.group).expect("every lane's group was counted above");
+        let Some((_, _, Reverse(id), place)) = next.pop() else { break };
+        let lane = &mut lanes[place];
+        let group_room = &mut rooms.left[lane.group];
         if *group_room == 0 {
             continue;
         }
         // Where nobody else waits for a turn, the whole of a line can be fetched at once.
         let most = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
-        let Some(place) = first_in_lane(waiting, id, lane, most)? else { continue };
-        let (line, heads, _) = &mut lane.lines[place];
+        let Some(first) = first_in_lane(waiting, lane, most)? else { continue };
+        let (line, heads, _) = &mut lane.lines[first];
         // Who comes first starts first: a smaller job does not slip past one that is too large for now.
         let job = heads.pop_front().expect("first_in_lane found one");
         cut = taken > 0 && bytes + job.bytes > bounds::CLAIM_BYTES_MAX;
@@ -154,35 +159,55 @@ pub fn admit<W: Waiting>(
         }
         if taken < free
             && lane.room > 0
-            && let Some(place) = first_in_lane(waiting, id, lane, most)?
+            && let Some(first) = first_in_lane(waiting, lane, most)?
         {
-            next.push((lane.lines[place].1[0].priority, Reverse(lane.turn), Reverse(id)));
+            next.push((lane.lines[first].1[0].priority, Reverse(lane.turn), Reverse(id), place));
         }
     }
 
-    for (id, lane) in &lanes {
-        if lane.served {
-            waiting.leave(*id, lane.turn, lane.room > 0)?;
-        }
+    for lane in lanes.iter().filter(|lane| lane.served) {
+        waiting.leave(lane.id, lane.turn, lane.room > 0)?;
     }
     Ok(Admitted { taken, cut })
 }
 
-/// How many more jobs of `group` may start, counted at the first question.
-fn room_of<'r, W: Waiting>(
-    rooms: &'r mut HashMap<Group, u32>,
-    group: &Group,
-    waiting: &mut W,
-    limits: &LimitTable,
-) -> Result<&'r mut u32, W::Error> {
-    if !rooms.contains_key(group) {
-        let room = match limits.of(group).total {
-            Some(total) => total.saturating_sub(waiting.group_holders(group)?),
-            None => u32::MAX,
+/// How many more jobs of each group may start, each counted at the first question.
+#[derive(Default)]
+struct Rooms {
+    places: HashMap<Group, usize>,
+    left: Vec<u32>,
+    /// The one that was asked for last: mostly it is asked for again.
+    last: Option<(Group, usize)>,
+}
+
+impl Rooms {
+    /// The group's place in `left`, and what stands there.
+    fn of<W: Waiting>(
+        &mut self,
+        group: &Group,
+        waiting: &mut W,
+        limits: &LimitTable,
+    ) -> Result<(usize, &mut u32), W::Error> {
+        if let Some((last, place)) = &self.last
+            && last == group
+        {
+            return Ok((*place, &mut self.left[*place]));
+        }
+        let place = match self.places.get(group) {
+            Some(place) => *place,
+            None => {
+                let left = match limits.of(group).total {
+                    Some(total) => total.saturating_sub(waiting.group_holders(group)?),
+                    None => u32::MAX,
+                };
+                self.left.push(left);
+                self.places.insert(group.clone(), self.left.len() - 1);
+                self.left.len() - 1
+            }
         };
-        rooms.insert(group.clone(), room);
+        self.last = Some((group.clone(), place));
+        Ok((place, &mut self.left[place]))
     }
-    Ok(rooms.get_mut(group).expect("inserted above"))
 }
 
 /// The first `most` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
@@ -209,15 +234,10 @@ fn open_lines<W: Waiting>(
 }
 
 /// Which of a lane's lines has the job that came first, with its head fetched.
-fn first_in_lane<W: Waiting>(
-    waiting: &mut W,
-    id: LaneId,
-    lane: &mut Candidate,
-    most: u32,
-) -> Result<Option<usize>, W::Error> {
+fn first_in_lane<W: Waiting>(waiting: &mut W, lane: &mut Candidate, most: u32) -> Result<Option<usize>, W::Error> {
     for (line, heads, fetched) in &mut lane.lines {
         if heads.is_empty() && *fetched != Fetched::All {
-            let found = waiting.heads(id, &line.task, most)?;
+            let found = waiting.heads(lane.id, &line.task, most)?;
             *fetched = if (found.len() as u32) < most { Fetched::All } else { Fetched::Some };
             heads.extend(found);
         }

@@ -57,7 +57,8 @@ pub struct Override {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitTable {
     declared: BTreeMap<Group, Limits>,
-    overrides: BTreeMap<(Group, Option<Key>), Limits>,
+    /// Of each group, and in it of each key; `None` is the whole group.
+    overrides: BTreeMap<Group, BTreeMap<Option<Key>, Limits>>,
 }
 
 impl LimitTable {
@@ -69,12 +70,17 @@ impl LimitTable {
 
     /// Puts `override_` in force in place of any earlier one for the same group and key.
     pub fn set(&mut self, override_: Override) {
-        self.overrides.insert((override_.group, override_.key), override_.limits);
+        self.overrides.entry(override_.group).or_default().insert(override_.key, override_.limits);
     }
 
     /// Ends an override; false if there was none.
     pub fn clear(&mut self, group: &Group, key: Option<&Key>) -> bool {
-        self.overrides.remove(&(group.clone(), key.cloned())).is_some()
+        let Some(of_group) = self.overrides.get_mut(group) else { return false };
+        let was_there = of_group.remove(&key.cloned()).is_some();
+        if of_group.is_empty() {
+            self.overrides.remove(group);
+        }
+        was_there
     }
 
     /// This table with `overrides` in place of its own.
@@ -85,10 +91,13 @@ impl LimitTable {
     }
 
     pub fn overrides(&self) -> impl Iterator<Item = Override> + '_ {
-        self.overrides.iter().map(|((group, key), limits)| Override {
-            group: group.clone(),
-            key: key.clone(),
-            limits: *limits,
+        self.overrides.iter().flat_map(|(group, of_group)| {
+            let named = |(key, limits): (&Option<Key>, &Limits)| Override {
+                group: group.clone(),
+                key: key.clone(),
+                limits: *limits,
+            };
+            of_group.iter().map(named)
         })
     }
 
@@ -99,7 +108,7 @@ impl LimitTable {
     /// The limits of a group, overrides included.
     pub fn of(&self, group: &Group) -> Limits {
         let declared = self.declared.get(group).copied().unwrap_or_default();
-        match self.overrides.get(&(group.clone(), None)) {
+        match self.overrides.get(group).and_then(|of_group| of_group.get(&None)) {
             Some(set) => declared.or_else(*set),
             None => declared,
         }
@@ -107,8 +116,8 @@ impl LimitTable {
 
     /// How many jobs of `lane` may run at once.
     pub fn per_key(&self, lane: &Lane) -> Option<u32> {
-        let own = lane.key.as_ref().and_then(|_| self.overrides.get(&(lane.group.clone(), lane.key.clone())));
-        own.and_then(|limits| limits.per_key).or(self.of(&lane.group).per_key)
+        let own = self.overrides.get(&lane.group).and_then(|of_group| of_group.get(&lane.key));
+        own.and_then(|limits| limits.per_key).or_else(|| self.of(&lane.group).per_key)
     }
 }
 

@@ -31,6 +31,7 @@ mod room;
 mod lanes;
 mod claims;
 mod read;
+mod statements;
 mod ledger;
 mod takeover;
 mod kv;
@@ -83,20 +84,15 @@ impl SqliteStore {
         let unusable = |error| OpenError::MendFile { file: path.display().to_string(), reason: format!("{error}") };
         let copier = file::copier(path).map_err(unusable)?;
         let checkpoints = Checkpoints::start(path, &mut conn, copier).map_err(unusable)?;
-        let ledger = Ledger::open(conn, clock.clone()).map_err(unusable)?;
-        let (last, unwritten) = (ledger.last_id().map_err(unusable)?, ledger.unwritten());
         let nudge = watch::Sender::new(0);
         let readers = Readers::of(file.path());
-        let writer = Writer::start(file, ledger, checkpoints, nudge.clone()).map_err(|error| OpenError::MendFile {
-            file: path.display().to_string(),
-            reason: format!("no thread could be started: {error}"),
-        })?;
+        let (writer, opened) = Writer::start(file, conn, checkpoints, clock.clone(), nudge.clone())?;
         Ok(SqliteStore {
             clock,
-            ids: Mutex::new(JobIds::after(last)),
+            ids: Mutex::new(JobIds::after(opened.last_id)),
             nudge,
             roster: Roster::default(),
-            unwritten,
+            unwritten: opened.unwritten,
             readers,
             writer,
         })

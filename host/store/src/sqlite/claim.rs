@@ -1,8 +1,8 @@
 //! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, params};
 use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
@@ -21,7 +21,7 @@ use super::ledger::Ledger;
 use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, rank, signed};
 use crate::store::{Claim, Claimed};
 
-impl Ledger {
+impl Ledger<'_> {
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> rusqlite::Result<Claimed> {
         self.declare(&claim.declared);
         let limits = self.limits()?;
@@ -57,7 +57,7 @@ impl Ledger {
         let due: Vec<((i64, i64), (i64, String), (i64, i32))> = found.collect::<rusqlite::Result<_>>()?;
         drop(find);
         for ((id, due), (group, key), (task, priority)) in due {
-            let lane = Lane { group: self.names.group(&self.conn, group)?, key: key_of(&key)? };
+            let lane = Lane { group: self.names.group(self.conn, group)?, key: key_of(&key)? };
             let lane = self.lanes.enter(&lane);
             self.add_ready((lane, task, priority), due, id)?;
             self.conn.prepare_cached("UPDATE jobs SET state = 1 WHERE id = ?1")?.execute([id])?;
@@ -116,8 +116,8 @@ fn gone(gone: usize, leased: usize) -> rusqlite::Result<()> {
 }
 
 /// One claim in progress.
-struct Desk<'l> {
-    ledger: &'l mut Ledger,
+struct Desk<'l, 'c> {
+    ledger: &'l mut Ledger<'c>,
     claim: &'l Claim,
     /// Of the claim's row.
     number: i64,
@@ -157,7 +157,7 @@ struct Head {
 /// Where lanes take turns, so many jobs of each are read at once, of those that may start.
 const READ_AHEAD: u32 = 16;
 
-impl Desk<'_> {
+impl Desk<'_, '_> {
     fn line(&self, no: LaneNo, line: lanes::Line, task: &TaskName) -> Line {
         let lanes = &self.ledger.lanes;
         Line {
@@ -172,7 +172,7 @@ impl Desk<'_> {
 
     /// What the ledger calls a line.
     fn name(&mut self, lane: LaneId, task: &TaskName) -> rusqlite::Result<(LaneNo, i64)> {
-        Ok((LaneNo(lane.0 as u32), self.ledger.names.number(&self.ledger.conn, task.as_str())?))
+        Ok((LaneNo(lane.0 as u32), self.ledger.names.number(self.ledger.conn, task.as_str())?))
     }
 
     /// Reads on in a line, behind what was read of it.
@@ -217,12 +217,12 @@ impl Desk<'_> {
     }
 }
 
-impl Waiting for Desk<'_> {
+impl Waiting for Desk<'_, '_> {
     type Error = rusqlite::Error;
 
     fn lines(&mut self, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Line>> {
         // A task that no job was ever enqueued for has no number.
-        let Some(number) = self.ledger.names.find(&self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
+        let Some(number) = self.ledger.names.find(self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
         let lanes: Vec<LaneNo> = self.ledger.lanes.open_lines(number, most as usize).collect();
         self.read_singles(&lanes, number)?;
         let line = |no| self.ledger.lanes.line(no, number).map(|line| self.line(no, line, task));
@@ -237,7 +237,7 @@ impl Waiting for Desk<'_> {
         }
         let mut siblings = Vec::new();
         for line in lines.to_vec() {
-            let other = self.ledger.names.task(&self.ledger.conn, line.task)?;
+            let other = self.ledger.names.task(self.ledger.conn, line.task)?;
             if other != *task && tasks.contains(&other) {
                 siblings.push(self.line(no, line, &other));
             }

@@ -3,9 +3,9 @@
 //! A short attempt ends before its job's row would have to say that it runs. A row that is behind is told by its attempt:
 //! it is ready for the very one that the claim names.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashMap;
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::{Standing, State};
 use wharf_core::key::Lane;

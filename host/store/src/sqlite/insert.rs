@@ -14,10 +14,10 @@ use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, stat
 use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
 use crate::store::Inserted;
 
-impl Ledger {
+impl Ledger<'_> {
     pub(super) fn insert(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
-        let task = self.names.number(&self.conn, new.task.as_str())?;
-        let group = self.names.number(&self.conn, new.lane.group.as_str())?;
+        let task = self.names.number(self.conn, new.task.as_str())?;
+        let group = self.names.number(self.conn, new.lane.group.as_str())?;
         let lane = self.lanes.enter(&new.lane);
         let row = (group, key_text(&new.lane));
         if let Some(token) = &new.token {
@@ -53,10 +53,6 @@ impl Ledger {
         let state = state_number(&Standing::new(due).state, now);
         let id = signed(new.id.number());
         let small = new.payload.len() <= SMALL_BYTES_MAX;
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO jobs (id, state, grp, key, task, priority, due, enqueued_at, token, batch, topic, bytes, payload, room)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, zeroblob(?14)) ON CONFLICT (id) DO NOTHING",
-        )?;
         let token = new.token.as_ref().map(|token| token.as_str());
         let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
         let topic = new.batch.as_ref().map(|batch| batch.topic.as_str());
@@ -66,10 +62,9 @@ impl Ledger {
         let key = key_text(&new.lane);
         let row =
             params![id, state, group, key, task, priority, due, now, token, batch, topic, bytes, payload, room::ALL];
-        if insert.execute(row)? == 0 {
+        if self.statements.insert_job.prepared()?.execute(row)? == 0 {
             return Ok(Inserted::Known { id: new.id });
         }
-        drop(insert);
         if state == READY {
             self.add_ready((lane, task, priority), due, id)?;
         }

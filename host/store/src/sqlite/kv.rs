@@ -7,7 +7,7 @@ use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use super::ledger::Ledger;
 use super::rows::damaged;
 
-impl Ledger {
+impl Ledger<'_> {
     /// Changes a plugin's values, and what is written of their number and bytes.
     pub(super) fn change_values(&self, changes: &Changes) -> rusqlite::Result<()> {
         let plugin = changes.plugin.as_str();

@@ -14,10 +14,12 @@ use super::claims::{self, Unwritten};
 use super::lanes::{LaneNo, Lanes, Line};
 use super::read;
 use super::rows::{Names, key_of, micros, rank, signed, standing};
+use super::statements::Statements;
 use crate::clock::Clock;
 
-pub(super) struct Ledger {
-    pub(super) conn: Connection,
+pub(super) struct Ledger<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) statements: Statements<'c>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) names: Names,
     pub(super) lanes: Lanes,
@@ -34,6 +36,14 @@ pub(super) struct Ledger {
     syncs: bool,
 }
 
+/// What others have to know of a file that was taken over.
+pub(super) struct Opened {
+    /// The highest id that a job of this store has or had.
+    pub(super) last_id: Option<JobId>,
+    /// Jobs that run though their rows do not say so yet.
+    pub(super) unwritten: Arc<Mutex<Unwritten>>,
+}
+
 /// A job as its row says, without what is large.
 pub(super) struct Known {
     pub(super) standing: Standing,
@@ -46,15 +56,16 @@ pub(super) struct Known {
     pub(super) started_at: Option<i64>,
 }
 
-impl Ledger {
+impl<'c> Ledger<'c> {
     /// Takes over the file. Its lock proves that whoever held the leases in it is gone.
-    pub(super) fn open(conn: Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<Ledger> {
+    pub(super) fn open(conn: &'c Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<Ledger<'c>> {
         let now = micros(clock.now());
         conn.execute("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", [now])?;
         conn.execute("UPDATE claims SET lease_until = ?1 WHERE lease_until > ?1", [now])?;
         let last_claim = conn.query_row("SELECT coalesce(max(id), 0) FROM claims", [], |row| row.get(0))?;
         let mut ledger = Ledger {
             conn,
+            statements: Statements::of(conn),
             clock,
             names: Names::default(),
             lanes: Lanes::default(),
@@ -72,18 +83,14 @@ impl Ledger {
         Ok(ledger)
     }
 
-    pub(super) fn unwritten(&self) -> Arc<Mutex<Unwritten>> {
-        self.unwritten.clone()
-    }
-
-    /// The highest id that a job of this store has or had.
-    pub(super) fn last_id(&self) -> rusqlite::Result<Option<JobId>> {
+    pub(super) fn opened(&self) -> rusqlite::Result<Opened> {
         let last: Option<i64> = self.conn.query_row(
             "SELECT max(id) FROM (SELECT max(id) AS id FROM jobs UNION ALL SELECT id FROM last_forgotten)",
             [],
             |row| row.get(0),
         )?;
-        Ok(last.and_then(|last| JobId::from_number(last as u64)))
+        let last_id = last.and_then(|last| JobId::from_number(last as u64));
+        Ok(Opened { last_id, unwritten: self.unwritten.clone() })
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -149,7 +156,7 @@ impl Ledger {
         if let Some(limits) = &self.in_force {
             return Ok(limits.clone());
         }
-        let limits = Arc::new(self.declared.with_overrides(read::overrides(&self.conn)?));
+        let limits = Arc::new(self.declared.with_overrides(read::overrides(self.conn)?));
         self.in_force = Some(limits.clone());
         Ok(limits)
     }
@@ -179,7 +186,7 @@ impl Ledger {
         )?;
         let mut rows = read.query([signed(id.number())])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let lane = Lane { group: self.names.group(&self.conn, row.get(8)?)?, key: key_of(row.get_ref(9)?.as_str()?)? };
+        let lane = Lane { group: self.names.group(self.conn, row.get(8)?)?, key: key_of(row.get_ref(9)?.as_str()?)? };
         Ok(Some(Known {
             standing: standing(id, row, 0)?,
             state: row.get(0)?,
@@ -199,8 +206,7 @@ impl Ledger {
         id: i64,
     ) -> rusqlite::Result<()> {
         let line = self.lanes.add(lane, task, priority);
-        let mut add = self.conn.prepare_cached("INSERT INTO ready (line, rank, due, id) VALUES (?1, ?2, ?3, ?4)")?;
-        add.execute([line, rank(priority), due, id])?;
+        self.statements.add_ready.prepared()?.execute([line, rank(priority), due, id])?;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_n
 use crate::change::{Change, change};
 use crate::store::{Recorded, Renewed};
 
-impl Ledger {
+impl Ledger<'_> {
     /// Applies one event by the law. A refusal leaves everything as it is.
     pub(super) fn apply(
         &mut self,
@@ -102,12 +102,6 @@ impl Ledger {
         output: Option<&[u8]>,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let mut write = self.conn.prepare_cached(
-            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6, cancel_asked = ?7,
-                 started_at = ?8, finished_at = ?9, queue_wait = ?10, guest = ?11, wall = ?12, memory_peak = ?13,
-                 bytes_in = ?14, bytes_out = ?15, output = ?16, node = NULL, lease_until = NULL, room = zeroblob(?17)
-             WHERE id = ?1",
-        )?;
         let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
         let Standing { attempt, failures, crashes, cancel_asked, .. } = change.standing;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
@@ -117,7 +111,7 @@ impl Ledger {
             [Some(state), Some(attempt.into()), Some(failures.into()), Some(crashes.into()), started_at, finished_at];
         let room = room::left(added.into_iter().chain(bill), small.unwrap_or_default());
         let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = bill;
-        write.execute(params![
+        self.statements.write_end.prepared()?.execute(params![
             number,
             state,
             due,
@@ -136,7 +130,6 @@ impl Ledger {
             small,
             room
         ])?;
-        drop(write);
         if let (Some(large), None) = (output, small) {
             let mut keep = self.conn.prepare_cached("INSERT INTO outputs (job, output) VALUES (?1, ?2)")?;
             keep.execute(params![number, large])?;

@@ -1,10 +1,10 @@
 //! How jobs and what belongs to them are written as rows, and read back.
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};

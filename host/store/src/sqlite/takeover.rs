@@ -10,7 +10,7 @@ use super::lanes::{Hot, Line};
 use super::ledger::{Known, Ledger};
 use super::rows::{READY, damaged, job_id, key_of, moment, standing};
 
-impl Ledger {
+impl Ledger<'_> {
     /// One line at a time: there may be as many as keys.
     pub(super) fn read_waiting(&mut self) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare(
@@ -25,7 +25,7 @@ impl Ledger {
             let (top, low) = (priority(2)?, priority(3)?);
             let mut jobs = of_job.query([row.get::<_, i64>(4)?])?;
             let job = jobs.next()?.ok_or_else(|| damaged("a ready job", "it has no row of its own"))?;
-            let group = self.names.group(&self.conn, job.get(1)?)?;
+            let group = self.names.group(self.conn, job.get(1)?)?;
             let no = self.lanes.enter(&Lane { group, key: key_of(job.get_ref(2)?.as_str()?)? });
             let line = Line { number, task: job.get(0)?, count, top, low };
             self.lanes.restore(no, line, turn.map(|turn| turn as u64));
@@ -45,7 +45,7 @@ impl Ledger {
         while let Some(row) = rows.next()? {
             let id = job_id(row.get(0)?)?;
             let lane =
-                Lane { group: self.names.group(&self.conn, row.get(9)?)?, key: key_of(row.get_ref(10)?.as_str()?)? };
+                Lane { group: self.names.group(self.conn, row.get(9)?)?, key: key_of(row.get_ref(10)?.as_str()?)? };
             let hot = Hot {
                 standing: standing(id, row, 1)?,
                 lane: self.lanes.enter(&lane),

@@ -46,6 +46,7 @@ fn statements() -> Vec<&'static str> {
     let files = [
         include_str!("takeover.rs"),
         include_str!("kv.rs"),
+        include_str!("statements.rs"),
         include_str!("ledger.rs"),
         include_str!("insert.rs"),
         include_str!("record.rs"),

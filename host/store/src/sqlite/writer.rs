@@ -2,16 +2,18 @@
 //! so that the cost of making it durable is shared. Nobody is answered before the commit; a commit of claims and renewals
 //! alone does not wait for the disk.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
-use super::ledger::Ledger;
-use crate::store::StoreError;
+use super::ledger::{Ledger, Opened};
+use crate::clock::Clock;
+use crate::store::{OpenError, StoreError};
 
 /// Operations that wait for the writer; more of them wait outside, and their callers with them.
 const WAITING_MAX: usize = 1024;
@@ -70,18 +72,46 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Takes over the file.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or there is no thread for it.
     pub(super) fn start(
         file: DatabaseFile,
-        ledger: Ledger,
+        conn: Connection,
         checkpoints: Checkpoints,
+        clock: Arc<dyn Clock>,
         nudge: watch::Sender<u64>,
-    ) -> std::io::Result<Writer> {
+    ) -> Result<(Writer, Opened), OpenError> {
         let (operations, waiting) = mpsc::channel(WAITING_MAX);
         let name = file.path().display().to_string();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let own = move || {
+            match Ledger::open(&conn, clock).and_then(|ledger| Ok((ledger.opened()?, ledger))) {
+                Ok((opened, ledger)) => {
+                    if tell.send(Ok(opened)).is_ok() {
+                        serve(&file, (ledger, checkpoints), waiting, &nudge);
+                    }
+                }
+                Err(error) => _ = tell.send(Err(error)),
+            };
+            // The lock goes last.
+            drop(conn);
+            drop(file);
+        };
+        let unusable = |reason| OpenError::MendFile { file: name.clone(), reason };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(&file, (ledger, checkpoints), waiting, &nudge))?;
-        Ok(Writer { operations: Some(operations), thread: Some(thread), name })
+            .spawn(own)
+            .map_err(|error| unusable(format!("no thread could be started: {error}")))?;
+        let why = match told.recv() {
+            Ok(Ok(opened)) => return Ok((Writer { operations: Some(operations), thread: Some(thread), name }, opened)),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its writer panicked: this is a bug of the host".to_owned(),
+        };
+        // So that whoever tries again finds the file free.
+        _ = thread.join();
+        Err(unusable(why))
     }
 
     /// Runs an operation in a transaction and answers once it is durable. `worth_a_nudge` says whether others may wait
@@ -131,7 +161,7 @@ impl Drop for Writer {
 
 fn serve(
     database: &DatabaseFile,
-    (mut ledger, mut checkpoints): (Ledger, Checkpoints),
+    (mut ledger, mut checkpoints): (Ledger<'_>, Checkpoints),
     mut waiting: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
@@ -144,7 +174,7 @@ fn serve(
                 nudge.send_modify(|count| *count += 1);
             }
         }
-        checkpoints.after_commit(&ledger.conn);
+        checkpoints.after_commit(ledger.conn);
     }
 }
 
