@@ -80,11 +80,8 @@ impl Ledger<'_> {
                 whole.push((line, lane));
                 continue;
             }
-            let mut take =
-                self.conn.prepare_cached("DELETE FROM ready WHERE line = ?1 AND (rank, due, id) <= (?2, ?3, ?4)")?;
             let last = params![line.number, rank(last.priority), micros(last.due), signed(last.id.number())];
-            gone(take.execute(last)?, heads.taken)?;
-            drop(take);
+            gone(self.statements.take_first.prepared()?.execute(last)?, heads.taken)?;
             self.shorten(lane, line, heads.taken as u64)?;
         }
         whole.sort_unstable_by_key(|(line, _)| line.number);
@@ -179,11 +176,7 @@ impl Desk<'_, '_> {
     fn read(&mut self, name: (LaneNo, i64), most: usize) -> rusqlite::Result<()> {
         let Some(line) = self.ledger.lanes.line(name.0, name.1) else { return Ok(()) };
         let heads = self.heads.entry(name).or_default();
-        let mut find = self.ledger.conn.prepare_cached(
-            "SELECT ready.id, -rank, ready.due, bytes, attempt, failures, crashes, batch, topic, payload
-             FROM ready CROSS JOIN jobs ON jobs.id = ready.id
-             WHERE line = ?1 ORDER BY rank, ready.due, ready.id LIMIT ?2 OFFSET ?3",
-        )?;
+        let find = self.ledger.statements.read_first.prepared()?;
         for head in find.query_map(params![line.number, most as i64, heads.jobs.len() as i64], head)? {
             heads.jobs.push(head?);
         }

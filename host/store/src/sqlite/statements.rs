@@ -1,4 +1,4 @@
-//! Statements that every job passes through. They stay prepared as long as the writer: to find each again by its text would
+//! Statements that every job passes through, or every lane of a claim. They stay prepared as long as the writer: to find each again by its text would
 //! be a twentieth of the writer's work.
 
 use rusqlite::{Connection, Statement};
@@ -8,6 +8,10 @@ pub(super) struct Statements<'c> {
     pub(super) insert_job: Lasting<'c>,
     /// Its place among the ready ones.
     pub(super) add_ready: Lasting<'c>,
+    /// The jobs of a line that come first, with all that their leases take.
+    pub(super) read_first: Lasting<'c>,
+    /// Those jobs are ready no more.
+    pub(super) take_first: Lasting<'c>,
     /// The end of an attempt.
     pub(super) write_end: Lasting<'c>,
 }
@@ -21,6 +25,12 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, zeroblob(?14)) ON CONFLICT (id) DO NOTHING",
             ),
             add_ready: lasting("INSERT INTO ready (line, rank, due, id) VALUES (?1, ?2, ?3, ?4)"),
+            read_first: lasting(
+                "SELECT ready.id, -rank, ready.due, bytes, attempt, failures, crashes, batch, topic, payload
+                 FROM ready CROSS JOIN jobs ON jobs.id = ready.id
+                 WHERE line = ?1 ORDER BY rank, ready.due, ready.id LIMIT ?2 OFFSET ?3",
+            ),
+            take_first: lasting("DELETE FROM ready WHERE line = ?1 AND (rank, due, id) <= (?2, ?3, ?4)"),
             write_end: lasting(
                 "UPDATE jobs SET state = ?2, due = coalesce(?3, due), attempt = ?4, failures = ?5, crashes = ?6, cancel_asked = ?7,
                      started_at = ?8, finished_at = ?9, queue_wait = ?10, guest = ?11, wall = ?12, memory_peak = ?13,
