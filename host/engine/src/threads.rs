@@ -17,8 +17,6 @@ use crate::ticker::Ticker;
 
 /// After so much guest time an attempt computes for long: many times what a short one takes in all.
 const LONG: Duration = Duration::from_millis(5);
-/// How much less the kernel gives to the threads of such attempts where others want it too: about a tenth of what it gives those.
-const NICENESS: i32 = 10;
 /// Files that guests read and write are read and written on threads of these.
 const FILE_THREADS_MAX: usize = 32;
 
@@ -92,10 +90,11 @@ fn runtime(
         .build()
 }
 
-/// For the calling thread alone. Elsewhere than on Linux this would be for the whole process.
+/// Where others want the processor too, the calling thread has about a tenth of what they have. Elsewhere than on Linux this
+/// would be so for the whole process.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    if let Err(error) = rustix::process::nice(10) {
         tracing::warn!("a thread for attempts that compute for long has the same priority as others: {error}");
     }
 }

@@ -287,7 +287,7 @@ impl Lanes {
         let before = mem::replace(&mut state.stand, stand);
         for line in &state.lines {
             if before.open {
-                self.ring.remove(line.task, line.top, before.turn);
+                self.ring.remove(line.task, line.top, before.turn, no);
             }
             if stand.open {
                 self.ring.insert(line.task, line.top, stand.turn, no);
@@ -308,7 +308,7 @@ impl Lanes {
         let (stand, top) = (state.stand, line.map(|line| line.top));
         if stand.open && before != top {
             if let Some(before) = before {
-                self.ring.remove(task, before, stand.turn);
+                self.ring.remove(task, before, stand.turn, no);
             }
             if let Some(top) = top {
                 self.ring.insert(task, top, stand.turn, no);

@@ -1,23 +1,23 @@
 //! The lines of open lanes, in the order in which they are served.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::places::LaneNo;
 
-/// Of each task and priority, who stands there by turn. No two lanes have the same turn.
+/// Of each task and priority, who stands there, by turn.
 #[derive(Debug, Default)]
-pub(super) struct Ring(BTreeMap<(i64, Reverse<i32>), BTreeMap<u64, LaneNo>>);
+pub(super) struct Ring(BTreeMap<(i64, Reverse<i32>), BTreeSet<(u64, LaneNo)>>);
 
 impl Ring {
     pub(super) fn insert(&mut self, task: i64, top: i32, turn: u64, no: LaneNo) {
-        self.0.entry((task, Reverse(top))).or_default().insert(turn, no);
+        self.0.entry((task, Reverse(top))).or_default().insert((turn, no));
     }
 
-    pub(super) fn remove(&mut self, task: i64, top: i32, turn: u64) {
+    pub(super) fn remove(&mut self, task: i64, top: i32, turn: u64, no: LaneNo) {
         let place = (task, Reverse(top));
         if let Some(turns) = self.0.get_mut(&place) {
-            turns.remove(&turn);
+            turns.remove(&(turn, no));
             if turns.is_empty() {
                 self.0.remove(&place);
             }
@@ -26,7 +26,7 @@ impl Ring {
 
     pub(super) fn of_task(&self, task: i64) -> impl Iterator<Item = LaneNo> {
         let places = (task, Reverse(i32::MAX))..=(task, Reverse(i32::MIN));
-        self.0.range(places).flat_map(|(_, turns)| turns.values().copied())
+        self.0.range(places).flat_map(|(_, turns)| turns.iter().map(|(_, no)| *no))
     }
 
     /// Where a lane stands, for tests: task, priority and turn of each of its lines.
