@@ -50,7 +50,7 @@ fn jobs_are_run_from_the_binary_alone() {
     has(&report, &["jobs-per-second", "processor-per-job-ms", "peak-memory-bytes"]);
     has_latency(&report, "enqueue-to-result", 5);
     has_latency(&report, "fsync-of-a-page", 5);
-    assert_eq!(report["with"]["durability"], "synchronous=FULL, write-ahead log");
+    assert_eq!(report["with"]["durability"], "synchronous=FULL, write-ahead log; claims do not wait for the disk");
     assert_eq!((&report["with"]["batch"], &report["with"]["task"]), (&50.into(), &"bench/noop".into()));
 }
 

@@ -232,7 +232,7 @@ impl Dispatch {
                 Action::Stopped => stopped = true,
             }
         }
-        // Asked in this order: what was recorded makes room in the lanes that the claim then finds.
+        // Asked together, and done in whatever order the store likes: the room that the record makes, the next claim finds.
         self.asked.extend(record);
         self.asked.extend(claim);
         stopped

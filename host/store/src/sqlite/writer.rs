@@ -1,6 +1,6 @@
 //! The writer: one thread, one transaction at a time. What waits when it comes by is committed together,
-//! so that the cost of making it durable is shared. Nobody is answered before the commit; a commit of claims and renewals
-//! alone does not wait for the disk.
+//! so that the cost of making it durable is shared. Claims and renewals go first, in a commit of their own that does not wait
+//! for the disk. Nobody is answered before the commit.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

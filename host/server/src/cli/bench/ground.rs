@@ -91,7 +91,7 @@ impl Ground {
             Some(("postgres" | "postgresql", _)) => {
                 ("postgres", durability("as the server is set: fsync, synchronous_commit"))
             }
-            _ => ("sqlite", durability("synchronous=FULL, write-ahead log")),
+            _ => ("sqlite", durability("synchronous=FULL, write-ahead log; claims do not wait for the disk")),
         };
         report.with("store", kind);
         report.with("durability", durability);
