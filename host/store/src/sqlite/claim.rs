@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, params};
+use smallvec::SmallVec;
 use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
@@ -159,7 +160,7 @@ impl Desk<'_, '_> {
         let lanes = &self.ledger.lanes;
         Line {
             lane_id: LaneId(u64::from(no.0)),
-            lane: lanes.lane(no).clone(),
+            lane: lanes.lane(no),
             task: task.clone(),
             top: line.top,
             turn: lanes.turn(no),
@@ -224,12 +225,12 @@ impl Waiting for Desk<'_, '_> {
 
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> rusqlite::Result<Vec<Line>> {
         let no = LaneNo(lane.0 as u32);
-        let lines = self.ledger.lanes.lines(no);
+        let lines: SmallVec<[lanes::Line; 2]> = self.ledger.lanes.lines(no).collect();
         if lines.len() < 2 {
             return Ok(Vec::new());
         }
         let mut siblings = Vec::new();
-        for line in lines.to_vec() {
+        for line in lines {
             let other = self.ledger.names.task(self.ledger.conn, line.task)?;
             if other != *task && tasks.contains(&other) {
                 siblings.push(self.line(no, line, &other));
@@ -245,7 +246,7 @@ impl Waiting for Desk<'_, '_> {
         if known < most as usize {
             // One at a time is asked for where lanes take turns; what a lane has room for is read at once.
             let lanes = &self.ledger.lanes;
-            let room = self.limits.per_key(lanes.lane(name.0)).unwrap_or(u32::MAX);
+            let room = self.limits.per_key(&lanes.lane(name.0)).unwrap_or(u32::MAX);
             let more = room.saturating_sub(lanes.holders(name.0).len() as u32).clamp(1, READ_AHEAD);
             self.read(name, (most as usize - known).max(more as usize))?;
         }
@@ -256,7 +257,7 @@ impl Waiting for Desk<'_, '_> {
     fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
         let most = self.limits.of(group).total.unwrap_or(u32::MAX);
         let lanes = &self.ledger.lanes;
-        let of_group = lanes.all_running().filter(|(_, hot)| lanes.lane(hot.lane).group == *group);
+        let of_group = lanes.all_running().filter(|(_, hot)| lanes.group(hot.lane) == group);
         Ok(of_group.take(most as usize).count() as u32)
     }
 

@@ -59,10 +59,10 @@ pub(super) struct Unwritten(HashMap<JobId, Claimed>);
 
 impl Unwritten {
     /// How the job stands now, if it runs.
-    pub(super) fn show(&mut self, id: JobId, running: Option<(&Hot, &Lane)>) {
+    pub(super) fn show(&mut self, id: JobId, running: Option<(&Hot, Lane)>) {
         match running.and_then(|(hot, lane)| Some((hot, lane, hot.claim.and(hot.lease())?))) {
             Some((hot, lane, lease)) => {
-                let claimed = Claimed { lease, started_at: hot.started_at, lane: lane.clone(), task: hot.task };
+                let claimed = Claimed { lease, started_at: hot.started_at, lane, task: hot.task };
                 self.0.insert(id, claimed);
             }
             None => _ = self.0.remove(&id),

@@ -82,7 +82,7 @@ impl Ledger<'_> {
     fn crowd(&self, lane: LaneNo, row: (i64, &str), most_waiting: u32) -> rusqlite::Result<Crowd> {
         let holders = self.lanes.holders(lane);
         let leaving = holders.iter().filter(|id| !self.stays(**id)).count();
-        let ready: u64 = self.lanes.lines(lane).iter().map(|line| line.count).sum();
+        let ready: u64 = self.lanes.lines(lane).map(|line| line.count).sum();
         let mut delayed = self.conn.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 0 AND grp = ?1 AND key = ?2 LIMIT ?3)",
         )?;

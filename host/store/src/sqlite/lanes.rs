@@ -6,10 +6,12 @@
 mod places;
 mod ring;
 mod running;
+mod state;
+mod turns;
 
 use std::mem;
 
-use wharf_core::ids::JobId;
+use wharf_core::ids::{Group, JobId};
 use wharf_core::key::Lane;
 
 pub(super) use self::places::LaneNo;
@@ -74,28 +76,33 @@ impl Lanes {
         })
     }
 
-    pub(super) fn lane(&self, no: LaneNo) -> &Lane {
-        &self.places[no].lane
+    pub(super) fn lane(&self, no: LaneNo) -> Lane {
+        self.places.name(no)
+    }
+
+    pub(super) fn group(&self, no: LaneNo) -> &Group {
+        self.places.group(no)
     }
 
     pub(super) fn turn(&self, no: LaneNo) -> u64 {
-        self.places[no].stand.turn
+        self.places[no].stand().turn
     }
 
     pub(super) fn is_open(&self, no: LaneNo) -> bool {
-        self.places[no].stand.open
+        self.places[no].stand().open
     }
 
     pub(super) fn holders(&self, no: LaneNo) -> &[JobId] {
-        &self.places[no].holders
+        self.places[no].holders()
     }
 
-    pub(super) fn lines(&self, no: LaneNo) -> &[Line] {
-        &self.places[no].lines
+    /// In no order.
+    pub(super) fn lines(&self, no: LaneNo) -> impl Iterator<Item = Line> {
+        self.places[no].lines()
     }
 
     pub(super) fn line(&self, no: LaneNo, task: i64) -> Option<Line> {
-        self.places[no].lines.iter().find(|line| line.task == task).copied()
+        self.places[no].line(task)
     }
 
     /// The first lines of a task whose lanes are open, in the order in which they are served.
@@ -124,9 +131,10 @@ impl Lanes {
     }
 
     /// A line, with the turn that is kept for it. Those of one lane come in the order of their numbers.
-    pub(super) fn restore(&mut self, no: LaneNo, line: Line, turn: Option<u64>) {
+    pub(super) fn restore(&mut self, lane: &Lane, line: Line, turn: Option<u64>) {
+        let no = self.places.find(lane).unwrap_or_else(|| self.places.add(lane));
         self.turns_up_to(line.number as u64);
-        if self.places[no].lines.is_empty() {
+        if self.lines(no).next().is_none() {
             self.set_stand(no, Stand { turn: turn.unwrap_or(line.number as u64), open: true });
         }
         self.set_line(no, line.task, Some(line));
@@ -143,7 +151,7 @@ impl Lanes {
             }
             None => {
                 let turn = self.next_turn();
-                if self.places[no].lines.is_empty() {
+                if self.lines(no).next().is_none() {
                     self.stand(no, Stand { turn, open: true });
                 }
                 Line { number: turn as i64, task, count: 1, top: priority, low: priority }
@@ -169,7 +177,7 @@ impl Lanes {
     }
 
     pub(super) fn open(&mut self, no: LaneNo) {
-        self.stand(no, Stand { open: true, ..self.places[no].stand });
+        self.stand(no, Stand { open: true, ..self.places[no].stand() });
     }
 
     pub(super) fn open_all(&mut self) {
@@ -182,12 +190,12 @@ impl Lanes {
     pub(super) fn change_job(&mut self, id: JobId, hot: Option<Hot>) {
         let Some(no) = hot.as_ref().or_else(|| self.running(id)).map(|hot| hot.lane) else { return };
         self.touch(no);
-        let before = self.running.set(id, hot, &mut self.places[no].holders);
+        let before = self.set_job(id, no, hot);
         self.undo.push(Undo::Job(id, no, before.map(Box::new)));
     }
 
     fn stand(&mut self, no: LaneNo, stand: Stand) {
-        let before = self.places[no].stand;
+        let before = self.places[no].stand();
         if before != stand {
             self.touch(no);
             self.undo.push(Undo::Stand(no, before));
@@ -210,7 +218,7 @@ impl Lanes {
     /// for that, a row is kept.
     fn kept(&self, no: LaneNo) -> Kept {
         let turn = self.turn(no);
-        let first = self.lines(no).iter().map(|line| line.number).min();
+        let first = self.lines(no).map(|line| line.number).min();
         first.filter(|first| *first != turn as i64).map(|first| (first, turn))
     }
 
@@ -251,7 +259,7 @@ impl Lanes {
             match undo {
                 Undo::Stand(no, stand) => self.set_stand(no, stand),
                 Undo::Line(no, task, line) => self.set_line(no, task, line),
-                Undo::Job(id, no, hot) => drop(self.running.set(id, hot.map(|hot| *hot), &mut self.places[no].holders)),
+                Undo::Job(id, no, hot) => drop(self.set_job(id, no, hot.map(|hot| *hot))),
             }
         }
         self.tidy();
@@ -263,11 +271,11 @@ impl Lanes {
         for (no, _) in touched.drain(..) {
             let state = &mut self.places[no];
             state.touched = false;
-            if state.lines.is_empty() && state.holders.is_empty() {
-                state.stand.open = true;
+            if state.is_empty() {
                 self.places.free(no);
             }
         }
+        self.places.trim();
         self.touched = touched;
         self.touched.shrink_to(UNDO_KEPT);
     }
@@ -284,8 +292,9 @@ impl Lanes {
 
     fn set_stand(&mut self, no: LaneNo, stand: Stand) {
         let state = &mut self.places[no];
-        let before = mem::replace(&mut state.stand, stand);
-        for line in &state.lines {
+        let before = state.stand();
+        state.set_stand(stand);
+        for line in state.lines() {
             if before.open {
                 self.ring.remove(line.task, line.top, before.turn, no);
             }
@@ -297,15 +306,8 @@ impl Lanes {
 
     fn set_line(&mut self, no: LaneNo, task: i64, line: Option<Line>) {
         let state = &mut self.places[no];
-        let place = state.lines.iter().position(|line| line.task == task);
-        let before = place.map(|place| state.lines[place].top);
-        match (place, line) {
-            (Some(place), Some(line)) => state.lines[place] = line,
-            (Some(place), None) => _ = state.lines.swap_remove(place),
-            (None, Some(line)) => state.lines.push(line),
-            (None, None) => {}
-        }
-        let (stand, top) = (state.stand, line.map(|line| line.top));
+        let before = state.set_line(task, line).map(|line| line.top);
+        let (stand, top) = (state.stand(), line.map(|line| line.top));
         if stand.open && before != top {
             if let Some(before) = before {
                 self.ring.remove(task, before, stand.turn, no);
@@ -314,6 +316,13 @@ impl Lanes {
                 self.ring.insert(task, top, stand.turn, no);
             }
         }
+    }
+
+    fn set_job(&mut self, id: JobId, no: LaneNo, hot: Option<Hot>) -> Option<Hot> {
+        let state = &mut self.places[no];
+        let before = self.running.set(id, hot, state.holders_mut());
+        state.trim();
+        before
     }
 }
 

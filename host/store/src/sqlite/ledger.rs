@@ -251,7 +251,7 @@ impl<'c> Ledger<'c> {
     pub(super) fn reopen_lane(&mut self, lane: LaneNo) {
         if let Some(limits) = &self.closed_by
             && !self.lanes.is_open(lane)
-            && has_room(self.lanes.holders(lane).len() as u32, limits.per_key(self.lanes.lane(lane)))
+            && has_room(self.lanes.holders(lane).len() as u32, limits.per_key(&self.lanes.lane(lane)))
         {
             self.lanes.open(lane);
         }

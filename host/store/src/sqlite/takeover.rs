@@ -26,9 +26,9 @@ impl Ledger<'_> {
             let mut jobs = of_job.query([row.get::<_, i64>(4)?])?;
             let job = jobs.next()?.ok_or_else(|| damaged("a ready job", "it has no row of its own"))?;
             let group = self.names.group(self.conn, job.get(1)?)?;
-            let no = self.lanes.enter(&Lane { group, key: key_of(job.get_ref(2)?.as_str()?)? });
+            let lane = Lane { group, key: key_of(job.get_ref(2)?.as_str()?)? };
             let line = Line { number, task: job.get(0)?, count, top, low };
-            self.lanes.restore(no, line, turn.map(|turn| turn as u64));
+            self.lanes.restore(&lane, line, turn.map(|turn| turn as u64));
         }
         let last: i64 = self.conn.query_row("SELECT coalesce(max(turn), 0) FROM turns", [], |row| row.get(0))?;
         self.lanes.turns_up_to(last as u64);

@@ -62,7 +62,7 @@ impl Running {
 
     /// The job runs and stands like this, or it runs no more; `holders` are the jobs that run in its lane.
     /// Answers how it stood before.
-    pub(super) fn set(&mut self, id: JobId, hot: Option<Hot>, holders: &mut SmallVec<[JobId; 1]>) -> Option<Hot> {
+    pub(super) fn set(&mut self, id: JobId, hot: Option<Hot>, holders: &mut SmallVec<[JobId; 2]>) -> Option<Hot> {
         if let Some(claim) = hot.as_ref().and_then(|hot| hot.claim) {
             *self.claims.entry(claim).or_default() += 1;
         }

@@ -14,13 +14,13 @@ fn shown(lanes: &Lanes) -> String {
         .taken()
         .map(|no| {
             let state = &lanes.places[no];
-            let (mut lines, mut holders) = (state.lines.clone(), state.holders.clone());
+            let (mut lines, mut holders) = (state.lines().collect::<Vec<_>>(), state.holders().to_vec());
             lines.sort_unstable_by_key(|line| line.number);
             holders.sort_unstable();
             let in_ring = lanes.ring.of_lane(no);
-            assert_eq!(in_ring.len(), if state.stand.open { lines.len() } else { 0 });
-            let lane = lane_name(&state.lane);
-            format!("{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}", state.stand, lanes.kept(no))
+            assert_eq!(in_ring.len(), if state.stand().open { lines.len() } else { 0 });
+            let lane = lane_name(&lanes.lane(no));
+            format!("{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}", state.stand(), lanes.kept(no))
         })
         .collect();
     all.sort_unstable();
@@ -88,7 +88,7 @@ fn what_is_undone_never_was() {
                 assert_eq!(shown(&lanes), before, "seed {seed}");
             } else {
                 lanes.committed();
-                let is_used = |no: LaneNo| !lanes.lines(no).is_empty() || !lanes.holders(no).is_empty();
+                let is_used = |no: LaneNo| lanes.lines(no).next().is_some() || !lanes.holders(no).is_empty();
                 assert!(lanes.places.taken().all(is_used), "seed {seed}: a lane without jobs is remembered");
             }
         }
