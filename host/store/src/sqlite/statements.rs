@@ -1,5 +1,5 @@
-//! Statements that every job passes through, or every lane of a claim. They stay prepared as long as the writer: to find each again by its text would
-//! be a twentieth of the writer's work.
+//! Statements that every job passes through, or every lane of a claim. They stay prepared as long as the writer: to find each
+//! again by its text would be a twentieth of the writer's work.
 
 use rusqlite::{Connection, Statement};
 

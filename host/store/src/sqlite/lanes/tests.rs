@@ -121,3 +121,45 @@ fn rows_of_claims_that_speak_for_nobody_are_named_once() {
     lanes.change_job(job(3, None).0, None);
     assert_eq!(lanes.claims_over(), [7]);
 }
+
+#[test]
+fn what_many_lanes_took_is_given_back() {
+    let mut lanes = Lanes::default();
+    let all: Vec<LaneNo> = (0..5000).map(|number| lanes.enter(&lane(number))).collect();
+    for no in &all {
+        lanes.add(*no, 1, 0);
+    }
+    lanes.committed();
+    assert_eq!(lanes.open_lines(1, usize::MAX).collect::<Vec<_>>(), all);
+    for no in &all {
+        lanes.change_line(*no, 1, None);
+    }
+    lanes.committed();
+    assert_eq!(lanes.places.all().count(), 0);
+    // And is made anew.
+    let no = lanes.enter(&lane(7));
+    lanes.add(no, 1, 0);
+    lanes.committed();
+    assert_eq!(lanes.enter(&lane(7)), no);
+}
+
+#[test]
+fn lines_with_large_numbers_are_lines_like_others() {
+    let mut lanes = Lanes::default();
+    let no = lanes.enter(&lane(1));
+    let many = u64::from(u32::MAX) + 1;
+    let lines = [(1, 3), (2, many), (i64::MAX, 5)].map(|(task, count)| {
+        let line = Line { number: task, task, count, top: 4, low: -4 };
+        lanes.change_line(no, task, Some(line));
+        line
+    });
+    lanes.committed();
+    for line in lines {
+        assert_eq!(lanes.line(no, line.task), Some(line));
+        assert_eq!(lanes.open_lines(line.task, 9).collect::<Vec<_>>(), [no]);
+    }
+    lanes.change_line(no, 2, Some(Line { count: many - 1, ..lines[1] }));
+    lanes.change_line(no, 1, None);
+    lanes.undone();
+    assert_eq!(lanes.lines(no).map(|line| line.count).sum::<u64>(), 3 + many + 5);
+}
