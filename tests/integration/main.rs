@@ -20,6 +20,7 @@ mod jobs;
 mod kv;
 mod languages;
 mod limits;
+mod openapi;
 mod outside;
 mod outside_http;
 mod pooled;

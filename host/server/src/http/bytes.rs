@@ -37,6 +37,17 @@ pub(crate) fn json_or_base64(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<Str
     }
 }
 
+/// Every media type that `media_type` knows.
+pub(crate) const MEDIA_TYPES: [&str; 7] = [
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "application/json",
+    "text/plain",
+    "application/octet-stream",
+];
+
 /// The media type of bytes that a plugin returned. Never one that a browser would run.
 pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
     match bytes {
@@ -70,6 +81,8 @@ mod tests {
         assert_eq!(media_type(b"<script>alert(1)</script>"), "text/plain; charset=utf-8");
         assert_eq!(media_type(b"\xff\x00"), "application/octet-stream");
         assert_eq!(media_type(b""), "application/octet-stream");
+        let heads: [&[u8]; 7] = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF1234WEBP", b"1", b"a", b"\xff"];
+        assert_eq!(heads.map(|head| media_type(head).split(';').next().unwrap()), MEDIA_TYPES);
     }
 
     #[test]

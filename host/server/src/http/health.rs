@@ -7,19 +7,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use wharf_runner::Host;
 use wharf_store::{Clock as _, SystemClock};
 
 use super::face::Face;
 use super::problem::{Kind, Problem};
+use super::wire::{Health, Ready};
 use crate::metrics::Gauges;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The process answers. Whether it can work is `ready`.
 pub(crate) async fn health() -> Response {
-    Json(json!({"status": "alive"})).into_response()
+    Json(Health { status: "alive".to_owned() }).into_response()
 }
 
 /// Whether the host takes and runs jobs, and why not.
@@ -41,9 +41,7 @@ pub(crate) async fn ready(State(face): State<Arc<Face>>) -> Response {
         because.push(format!("the store fails: {why}"));
     }
     let status = if because.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if because.is_empty() { "ready" } else { "not-ready" };
-    let document = json!({"status": word, "because": because, "running": vitals.running, "capacity": vitals.capacity});
-    (status, Json(document)).into_response()
+    (status, Json(Ready::new(because, vitals.running, vitals.capacity))).into_response()
 }
 
 pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, Problem> {

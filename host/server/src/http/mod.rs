@@ -19,6 +19,7 @@ mod limits;
 pub(crate) mod nodes;
 mod health;
 mod waiting;
+mod openapi;
 
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(face)

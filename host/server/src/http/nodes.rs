@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wharf_core::ids::NodeId;
 use wharf_core::node;
@@ -13,7 +14,7 @@ use super::problem::Problem;
 use super::wire::Moment;
 
 /// A node as it announced itself.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Node {
     pub(crate) id: String,
@@ -31,7 +32,8 @@ pub(crate) struct Node {
 }
 
 /// A plugin that the node has loaded.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "CarriedPlugin")]
 pub(crate) struct Carried {
     pub(crate) id: String,
     pub(crate) version: String,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
@@ -19,7 +20,7 @@ use super::problem::{Kind, Problem};
 use super::wire::Moment;
 
 /// A plugin, or a file of the plugin folder that is none.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Plugin {
     /// Absent where the file's name is no plugin's.
@@ -36,8 +37,9 @@ pub(crate) struct Plugin {
 }
 
 /// How much a plugin keeps. Bytes are those of keys and values.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Kept")]
 pub(crate) struct KvDocument {
     pub(crate) values: u64,
     pub(crate) bytes: u64,
@@ -46,7 +48,7 @@ pub(crate) struct KvDocument {
     pub(crate) bytes_max: Option<u64>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct LoadedVersion {
     pub(crate) name: String,
@@ -66,7 +68,7 @@ pub(crate) struct LoadedVersion {
     pub(crate) receive: Option<TaskDocument>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Refusal {
     pub(crate) since: Moment,
     /// What is wrong with it, each with what to do.
@@ -74,8 +76,9 @@ pub(crate) struct Refusal {
 }
 
 /// A kind of job, with everything that holds for it: the manifest, and the operator's settings on top.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Task")]
 pub(crate) struct TaskDocument {
     pub(crate) task: String,
     pub(crate) group: String,

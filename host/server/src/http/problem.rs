@@ -18,7 +18,6 @@ macro_rules! kinds {
         impl Kind {
             $(pub(crate) const $name: Kind = Kind { code: $code, status: $status, title: $title };)*
             /// Every problem that a request can end in.
-            #[cfg(test)]
             pub(crate) const ALL: &[Kind] = &[$(Kind::$name),*];
         }
     };

@@ -6,13 +6,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::guard::{self, Guard};
 use super::health::health;
 use super::problem::{Kind, Problem};
+use super::wire::Ready;
 
 type Why = watch::Receiver<String>;
 
@@ -27,8 +27,8 @@ pub(crate) fn waiting_routes(why: Why, guard: Guard) -> Router {
 }
 
 async fn ready(State(why): State<Why>) -> Response {
-    let document = json!({"status": "not-ready", "because": [*why.borrow()], "running": 0, "capacity": 0});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(document)).into_response()
+    let because = why.borrow().clone();
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Ready::new(vec![because], 0, 0))).into_response()
 }
 
 async fn not_yet(State(why): State<Why>) -> Problem {

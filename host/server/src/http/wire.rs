@@ -1,5 +1,8 @@
 //! The documents of the API: what is asked and answered in JSON. The commands read the same structs.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::time::Timestamp;
@@ -40,35 +43,59 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+impl JsonSchema for Moment {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
 /// A job as it is asked for.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct JobAsked {
+    /// As PLUGIN/TASK.
     pub(crate) task: String,
+    /// Kept as it is written; `null` where none is given.
     pub(crate) payload: Option<Box<RawValue>>,
+    /// Bytes that are no JSON, in base64 with padding.
     pub(crate) payload_base64: Option<String>,
+    /// Where the task's manifest does not find it in the payload.
     pub(crate) key: Option<String>,
+    /// The highest is first; 0 where none is given.
     pub(crate) priority: Option<i32>,
+    /// How long it is not to begin, as "90s" or "5m".
     pub(crate) delay: Option<String>,
+    /// Not before this moment.
     pub(crate) at: Option<Moment>,
+    /// Of the client's own choice: the same job asked for again is enqueued once.
     pub(crate) token: Option<String>,
 }
 
 /// The query of a request to enqueue. With `task`, the body is the payload, byte for byte.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct EnqueueQuery {
+    /// As PLUGIN/TASK: the body is then the payload as it is, and the other options stand here, too.
     pub(crate) task: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) priority: Option<i32>,
     pub(crate) delay: Option<String>,
     pub(crate) at: Option<Moment>,
     pub(crate) token: Option<String>,
+    /// How long to wait for the result of one job, as "30s"; 10 minutes at most.
     pub(crate) wait: Option<String>,
 }
 
 /// What became of one job that was asked for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Enqueued {
     /// "added"; "known" where a job with the same token stands; "discarded" where its lane is full.
@@ -83,7 +110,7 @@ pub(crate) struct Enqueued {
 }
 
 /// A job as it is read.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Job {
     pub(crate) id: String,
@@ -137,7 +164,7 @@ pub(crate) struct Job {
 }
 
 /// Why a job waits.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Waits {
     /// "not-due", "lane-full", "group-full", "paused", "plugin-absent", "task-absent", "draining" or "in-turn".
@@ -153,25 +180,25 @@ pub(crate) struct Waits {
 }
 
 /// A running job that holds a slot of a limit.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Holder {
     pub(crate) id: String,
     pub(crate) since: Moment,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Lease {
     pub(crate) node: String,
     pub(crate) until: Moment,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     pub(crate) outcome: String,
     pub(crate) text: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Bill {
     pub(crate) queue_wait_ms: f64,
@@ -183,7 +210,8 @@ pub(crate) struct Bill {
 }
 
 /// One page of a list of jobs, newest first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "JobPage")]
 pub(crate) struct Page {
     pub(crate) jobs: Vec<Job>,
     /// The query that asks for the next page; absent on the last one.
@@ -192,19 +220,23 @@ pub(crate) struct Page {
 }
 
 /// The query of a list of jobs.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ListQuery {
+    /// "waiting", "running", "succeeded", "failed" or "cancelled".
     pub(crate) state: Option<String>,
     pub(crate) task: Option<String>,
     pub(crate) key: Option<String>,
+    /// Jobs of one durable broadcast, by its id.
     pub(crate) batch: Option<String>,
+    /// Jobs older than this one, by its id.
     pub(crate) before: Option<String>,
+    /// How many, 100 where it is not given.
     pub(crate) limit: Option<u32>,
 }
 
 /// One entry of a job's log, as the data of a server-sent event.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Entry {
     pub(crate) attempt: u32,
     pub(crate) at: Option<Moment>,
@@ -229,8 +261,34 @@ pub(crate) struct Entry {
     pub(crate) note: Option<String>,
 }
 
+/// Whether the host takes and runs jobs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Ready {
+    /// "ready" or "not-ready".
+    pub(crate) status: String,
+    /// Why it is not.
+    pub(crate) because: Vec<String>,
+    /// Attempts that run on this host, and how many may at once.
+    pub(crate) running: u32,
+    pub(crate) capacity: u32,
+}
+
+impl Ready {
+    pub(crate) fn new(because: Vec<String>, running: u32, capacity: u32) -> Ready {
+        let status = if because.is_empty() { "ready" } else { "not-ready" };
+        Ready { status: status.to_owned(), because, running, capacity }
+    }
+}
+
+/// The process answers.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Health {
+    /// "alive".
+    pub(crate) status: String,
+}
+
 /// A limit group: what is in force, from whom, and how much of it is held.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Limit {
     pub(crate) group: String,
@@ -249,7 +307,7 @@ pub(crate) struct Limit {
 }
 
 /// A limit that was set for one key.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct KeyLimit {
     pub(crate) key: String,
@@ -257,7 +315,7 @@ pub(crate) struct KeyLimit {
 }
 
 /// The two numbers of a limit; `null` or absent is no limit, zero is a pause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct LimitNumbers {
     #[serde(default)]

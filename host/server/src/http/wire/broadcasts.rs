@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// A broadcast as it is asked for; its topic is in the address.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct BroadcastAsked {
+    /// Kept as it is written; `null` where none is given.
     pub(crate) payload: Option<Box<RawValue>>,
+    /// Bytes that are no JSON, in base64 with padding.
     pub(crate) payload_base64: Option<String>,
+    /// For the whole, as "500ms".
     pub(crate) timeout: Option<String>,
+    /// "all", "quorum" or "first=N": how many replies end it.
     pub(crate) mode: Option<String>,
+    /// A job for each subscriber in place of a live call.
     pub(crate) durable: Option<bool>,
 }
 
 /// The same in the address, where the body is the payload, byte for byte.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct BroadcastQuery {
     pub(crate) timeout: Option<String>,
@@ -26,7 +32,7 @@ pub(crate) struct BroadcastQuery {
 }
 
 /// Who was asked: the first event of a stream.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BroadcastBegun {
     pub(crate) id: String,
@@ -35,7 +41,7 @@ pub(crate) struct BroadcastBegun {
 }
 
 /// What one subscriber answered.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Reply {
     pub(crate) plugin: String,
@@ -60,7 +66,7 @@ pub(crate) struct Reply {
 }
 
 /// How a broadcast ended: the last event of a stream.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BroadcastEnded {
     /// How many gave each kind of answer.
@@ -69,7 +75,7 @@ pub(crate) struct BroadcastEnded {
 }
 
 /// A live broadcast whole: its replies stand in the order of the plugins.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Broadcast {
     pub(crate) id: String,
@@ -80,7 +86,7 @@ pub(crate) struct Broadcast {
 }
 
 /// A durable broadcast, by its jobs.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Batch {
     pub(crate) id: String,
@@ -95,7 +101,7 @@ pub(crate) struct Batch {
 }
 
 /// One subscriber's job.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BatchJob {
     pub(crate) plugin: String,

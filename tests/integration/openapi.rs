@@ -1,0 +1,146 @@
+//! `/openapi.json` against what the host really answers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Host, Reply, Setup};
+
+struct Described {
+    document: Value,
+    /// Operations that were seen to succeed, as METHOD PATH.
+    seen: BTreeSet<String>,
+}
+
+impl Described {
+    fn by(host: &Host) -> Described {
+        Described { document: host.client().get("/openapi.json").ok(), seen: BTreeSet::new() }
+    }
+
+    /// The answer has a status, a media type and a form that the document names for it.
+    #[track_caller]
+    fn fits(&mut self, method: &str, path: &str, reply: &Reply) -> Value {
+        let (status, kind) = (reply.status, reply.content_type.split(';').next().unwrap_or_default());
+        let answers = &self.document["paths"][path][method]["responses"];
+        let answer = &answers[status.to_string()];
+        assert!(answer.is_object(), "{method} {path} answers {status}, the document only {answers}");
+        let content = &answer["content"];
+        let body = if reply.body.is_empty() {
+            assert!(content.is_null(), "{method} {path} {status} has no body: {content}");
+            Value::Null
+        } else {
+            let of_kind = &content[kind];
+            assert!(of_kind.is_object(), "{method} {path} {status} answers {kind}: {content}");
+            let is_json = kind.ends_with("json");
+            let body = if is_json { reply.json() } else { String::from_utf8_lossy(&reply.body).into() };
+            self.valid(&of_kind["schema"], &body, path);
+            body
+        };
+        if (200..300).contains(&status) {
+            self.seen.insert(format!("{method} {path}"));
+        }
+        body
+    }
+
+    #[track_caller]
+    fn valid(&self, schema: &Value, value: &Value, path: &str) {
+        let mut whole = schema.clone();
+        whole["components"] = self.document["components"].clone();
+        let validator = jsonschema::validator_for(&whole).expect("a schema");
+        let wrong: Vec<String> =
+            validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(wrong.is_empty(), "{path}: {wrong:#?}\n{value:#}");
+    }
+
+    fn operations(&self) -> BTreeSet<String> {
+        let paths = self.document["paths"].as_object().expect("paths").iter();
+        let of_path = |(path, methods): (&String, &Value)| {
+            let methods: Vec<String> = methods.as_object().expect("methods").keys().cloned().collect();
+            methods.into_iter().map(move |method| format!("{method} {path}")).collect::<Vec<_>>()
+        };
+        paths.flat_map(of_path).collect()
+    }
+}
+
+#[test]
+fn every_operation_answers_as_it_is_described() {
+    let host = Setup::default()
+        .plugin("words")
+        .plugin("changes")
+        .plugin("villain")
+        .settings("[plugins.changes]\nkv = true\n")
+        .start();
+    let client = host.client();
+    let mut described = Described::by(&host);
+    let mut get = |path: &str, at: &str| described.fits("get", path, &client.get(at));
+    for path in ["/health", "/ready", "/openapi.json", "/v1/plugins", "/v1/nodes", "/v1/limits"] {
+        get(path, path);
+    }
+    get("/v1/plugins/{id}", "/v1/plugins/changes");
+    get("/v1/plugins/{id}", "/v1/plugins/nobody");
+
+    let mut post = |path: &str, at: &str, body: Value| described.fits("post", path, &client.post(at, &body));
+    let job = |text: &str, delay: Option<&str>| json!({ "task": "words/count", "payload": { "text": text }, "delay": delay, "token": delay });
+    let waiting = post("/v1/jobs", "/v1/jobs", job("a", Some("1h")));
+    let id = waiting["id"].as_str().expect("an id").to_owned();
+    post("/v1/jobs", "/v1/jobs", job("a", Some("1h")));
+    post("/v1/jobs", "/v1/jobs", json!([job("b", None), job("c", None)]));
+    post("/v1/jobs", "/v1/jobs", json!({ "task": "words/cuont" }));
+    post("/v1/jobs", "/v1/jobs?wait=30s", job("d e", None));
+    post("/v1/jobs", "/v1/jobs?wait=1ms", job("f", Some("2h")));
+    post("/v1/jobs/{id}/retry", &format!("/v1/jobs/{id}/retry"), Value::Null);
+    post("/v1/jobs/{id}/cancel", &format!("/v1/jobs/{id}/cancel"), Value::Null);
+    post("/v1/jobs/{id}/cancel", &format!("/v1/jobs/{id}/cancel"), Value::Null);
+    post("/v1/jobs/{id}/retry", &format!("/v1/jobs/{id}/retry"), Value::Null);
+    post("/v1/broadcasts/{topic}", "/v1/broadcasts/villain.x", json!({ "payload": { "do": "job" } }));
+    post("/v1/broadcasts/{topic}", "/v1/broadcasts/villain.x", json!({ "payload": { "do": "trap" } }));
+    post("/v1/broadcasts/{topic}", "/v1/broadcasts/villain.x", json!({ "mode": "most" }));
+    let batch = post(
+        "/v1/broadcasts/{topic}",
+        "/v1/broadcasts/villain.x",
+        json!({ "payload": { "do": "job" }, "durable": true }),
+    );
+
+    let ended = host.run("villain/do", json!({ "do": "trap" }));
+    let ended = ended["id"].as_str().expect("an id");
+    let well = host.run("words/count", json!({ "text": "g" }));
+    let well = well["id"].as_str().expect("an id");
+    let mut get = |path: &str, at: &str| described.fits("get", path, &client.get(at));
+    get("/v1/broadcasts/{topic}", batch["url"].as_str().expect("an address"));
+    get("/v1/broadcasts/{topic}", "/v1/broadcasts/0000000000001");
+    for id in [&id, ended, well, "0000000000001"] {
+        get("/v1/jobs/{id}", &format!("/v1/jobs/{id}"));
+        get("/v1/jobs/{id}/result", &format!("/v1/jobs/{id}/result"));
+    }
+    let page = get("/v1/jobs", "/v1/jobs?limit=2");
+    get("/v1/jobs", page["next"].as_str().expect("a next page"));
+    get("/v1/jobs", "/v1/jobs?state=asleep");
+    get("/metrics", "/metrics");
+
+    let events = "/v1/jobs/{id}/events";
+    let data = described.document["paths"][events]["get"]["responses"]["200"]["content"]["text/event-stream"].clone();
+    for event in client.events(ended, None) {
+        described.valid(&data["schema"], &event.data, events);
+        described.seen.insert(format!("get {events}"));
+    }
+
+    for (path, at) in [
+        ("/v1/limits/{group}", "/v1/limits/words%2Fcount"),
+        ("/v1/limits/{group}/{key}", "/v1/limits/words%2Fcount/acme"),
+        ("/v1/limits/{group}", "/v1/limits/nobody"),
+    ] {
+        described.fits("put", path, &client.put(at, &json!({ "per-key": 3 })));
+        described.fits("get", "/v1/limits", &client.get("/v1/limits"));
+        described.fits("delete", path, &client.delete(at));
+        described.fits("delete", path, &client.delete(at));
+    }
+    assert_eq!(described.seen, described.operations(), "each was seen to succeed");
+}
+
+#[test]
+fn the_description_needs_the_token_where_there_is_one() {
+    let host = Setup::default().token("a-long-enough-token").start();
+    assert_eq!(host.client().get("/openapi.json").status, 200);
+    let stranger = host.client().clone().with_token(None).get("/openapi.json");
+    assert_eq!(stranger.status, 401);
+}
