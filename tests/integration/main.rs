@@ -23,6 +23,7 @@ mod limits;
 mod openapi;
 mod outside;
 mod outside_http;
+mod paces;
 mod pooled;
 mod photo;
 mod recovery;

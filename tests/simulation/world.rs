@@ -191,6 +191,7 @@ impl World {
                     tasks: Arc::clone(&self.tasks),
                     declared: Arc::clone(&self.declared),
                     free,
+                    rooms: Vec::new(),
                     lease: LEASE,
                 };
                 let claimed = at_once(ground.store.claim(claim)).expect("memory never fails");

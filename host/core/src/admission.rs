@@ -41,12 +41,25 @@ pub struct Ready {
     pub bytes: u64,
 }
 
+/// What is to be had.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// Each with its group.
+    pub tasks: &'a [(TaskName, Group)],
+    /// How many jobs may start.
+    pub free: u32,
+    /// Tasks of which fewer may start, each with how many.
+    pub rooms: &'a [(TaskName, u32)],
+}
+
 /// What a claim came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     pub taken: u32,
     /// It ended at the bytes that one claim may take, with slots to spare: there is more to be had at once.
     pub cut: bool,
+    /// A task had no room left: there may be more of it.
+    pub held_back: bool,
 }
 
 /// What admission asks of a store, inside the claiming transaction.
@@ -93,16 +106,13 @@ enum Fetched {
     All,
 }
 
-/// Leases up to `free` jobs of `tasks`, within `limits`, and of `bounds::CLAIM_BYTES_MAX` of payload; the first may be larger.
+/// Leases what the offer allows, within `limits`, and of `bounds::CLAIM_BYTES_MAX` of payload; the first may be larger.
 ///
 /// # Errors
 /// Whatever the store answers; the claim is then to be undone as a whole.
-pub fn admit<W: Waiting>(
-    waiting: &mut W,
-    tasks: &[(TaskName, Group)],
-    limits: &LimitTable,
-    free: u32,
-) -> Result<Admitted, W::Error> {
+pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable) -> Result<Admitted, W::Error> {
+    let Offer { tasks, free, .. } = *offer;
+    let mut of_tasks = TaskRooms(offer.rooms.iter().cloned().collect());
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
     let mut rooms = Rooms::default();
     let mut lanes: Vec<Candidate> = Vec::new();
@@ -111,10 +121,11 @@ pub fn admit<W: Waiting>(
     let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        if free == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
+        let most = free.min(of_tasks.left(task));
+        if most == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
             continue;
         }
-        for line in open_lines(waiting, task, limits, free)? {
+        for line in open_lines(waiting, task, limits, most)? {
             if !known.insert(line.lane_id) {
                 continue;
             }
@@ -132,7 +143,7 @@ pub fn admit<W: Waiting>(
 
     let (mut taken, mut bytes, mut cut) = (0, 0, false);
     while taken < free {
-        let Some((_, _, Reverse(id), place)) = next.pop() else { break };
+        let Some((top, _, Reverse(id), place)) = next.pop() else { break };
         let lane = &mut lanes[place];
         let group_room = &mut rooms.left[lane.group];
         if *group_room == 0 {
@@ -140,8 +151,15 @@ pub fn admit<W: Waiting>(
         }
         // Where nobody else waits for a turn, the whole of a line can be fetched at once.
         let most = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
-        let Some(first) = first_in_lane(waiting, lane, most)? else { continue };
+        let Some(first) = first_in_lane(waiting, lane, &of_tasks, most)? else { continue };
         let (line, heads, _) = &mut lane.lines[first];
+        // What put the lane here was of a task that has no room any more: it stands again as what is left of it does.
+        if let Some(job) = heads.front()
+            && job.priority < top
+        {
+            next.push((job.priority, Reverse(lane.turn), Reverse(id), place));
+            continue;
+        }
         // Who comes first starts first: a smaller job does not slip past one that is too large for now.
         let job = heads.pop_front().expect("first_in_lane found one");
         cut = taken > 0 && bytes + job.bytes > bounds::CLAIM_BYTES_MAX;
@@ -150,6 +168,7 @@ pub fn admit<W: Waiting>(
         }
         bytes += job.bytes;
         waiting.lease(line, &job)?;
+        of_tasks.take(&line.task);
         taken += 1;
         *group_room -= u32::from(*group_room != u32::MAX);
         lane.room -= u32::from(lane.room != u32::MAX);
@@ -159,7 +178,7 @@ pub fn admit<W: Waiting>(
         }
         if taken < free
             && lane.room > 0
-            && let Some(first) = first_in_lane(waiting, lane, most)?
+            && let Some(first) = first_in_lane(waiting, lane, &of_tasks, most)?
         {
             next.push((lane.lines[first].1[0].priority, Reverse(lane.turn), Reverse(id), place));
         }
@@ -168,7 +187,28 @@ pub fn admit<W: Waiting>(
     for lane in lanes.iter().filter(|lane| lane.served) {
         waiting.leave(lane.id, lane.turn, lane.room > 0)?;
     }
-    Ok(Admitted { taken, cut })
+    Ok(Admitted { taken, cut, held_back: of_tasks.is_one_used_up() })
+}
+
+/// How many more jobs of each task may start; few tasks have a bound.
+struct TaskRooms(HashMap<TaskName, u32>);
+
+impl TaskRooms {
+    fn left(&self, task: &TaskName) -> u32 {
+        if self.0.is_empty() { u32::MAX } else { self.0.get(task).copied().unwrap_or(u32::MAX) }
+    }
+
+    fn take(&mut self, task: &TaskName) {
+        if !self.0.is_empty()
+            && let Some(left) = self.0.get_mut(task)
+        {
+            *left -= 1;
+        }
+    }
+
+    fn is_one_used_up(&self) -> bool {
+        self.0.values().any(|left| *left == 0)
+    }
 }
 
 /// How many more jobs of each group may start, each counted at the first question.
@@ -233,9 +273,16 @@ fn open_lines<W: Waiting>(
     }
 }
 
-/// Which of a lane's lines has the job that came first, with its head fetched.
-fn first_in_lane<W: Waiting>(waiting: &mut W, lane: &mut Candidate, most: u32) -> Result<Option<usize>, W::Error> {
+/// Which of a lane's lines has the job that came first, with its head fetched; of those whose task has room.
+fn first_in_lane<W: Waiting>(
+    waiting: &mut W,
+    lane: &mut Candidate,
+    rooms: &TaskRooms,
+    most: u32,
+) -> Result<Option<usize>, W::Error> {
+    lane.lines.retain(|(line, ..)| rooms.left(&line.task) > 0);
     for (line, heads, fetched) in &mut lane.lines {
+        let most = most.min(rooms.left(&line.task));
         if heads.is_empty() && *fetched != Fetched::All {
             let found = waiting.heads(lane.id, &line.task, most)?;
             *fetched = if (found.len() as u32) < most { Fetched::All } else { Fetched::Some };

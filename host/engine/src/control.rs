@@ -50,6 +50,8 @@ struct Shared {
     excused: AtomicBool,
     /// Its last turn ended since the guest's tick was over, not since it waits.
     gave_way: AtomicBool,
+    /// Its last turn ended since it waits.
+    waits: AtomicBool,
     meter: Meter,
     ending: OnceLock<Ending>,
     guest: AtomicWaker,
@@ -75,6 +77,7 @@ impl Control {
             lasting: AtomicBool::new(false),
             excused: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
             meter: Meter::default(),
             ending: OnceLock::new(),
             guest: AtomicWaker::new(),
@@ -128,6 +131,15 @@ impl Control {
 
     pub(crate) fn gives_way(&self, gives_way: bool) {
         self.0.gave_way.store(gives_way, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sets_waits(&self, waits: bool) {
+        self.0.waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether it waits for something other than a processor, as far as is known.
+    pub fn waits(&self) -> bool {
+        self.0.waits.load(Ordering::Relaxed)
     }
 
     pub(crate) fn gave_way(&self) -> bool {

@@ -141,6 +141,11 @@ impl Engine {
         }))
     }
 
+    /// Threads that run guests.
+    pub fn guest_threads(&self) -> usize {
+        self.guests.count()
+    }
+
     /// Attempts at once.
     pub fn capacity(&self) -> u32 {
         self.capacity_of(Share::Jobs)

@@ -37,6 +37,10 @@ impl Threads {
         Ok(Threads { count, ticker: Arc::clone(ticker), ordinary: Some(ordinary), yielding: OnceLock::new() })
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

@@ -50,6 +50,7 @@ impl<F: Future> Future for Turns<'_, F> {
             return Poll::Ready(None);
         }
         this.control.gives_way(false);
+        this.control.sets_waits(false);
         let meter = this.control.meter();
         meter.begin_turn(began);
         let polled = this.inner.as_mut().poll(cx);
@@ -57,6 +58,7 @@ impl<F: Future> Future for Turns<'_, F> {
         match polled {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => {
+                this.control.sets_waits(!this.control.gave_way());
                 this.watch.begin();
                 // Many short turns may never meet a tick.
                 if meter.spent() > this.cpu {

@@ -19,22 +19,26 @@ use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::Leased;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
-use wharf_core::outcome::Interruption;
+use wharf_core::outcome::{Interruption, OutcomeKind};
 use wharf_core::planner::{Action, Answer, AttemptId, Confirmation, Input, Planner};
 use wharf_core::time::Timestamp;
 use wharf_engine::Control;
-use wharf_store::{Claim, Inserted, Nudges, Recorded, Renewed};
+use wharf_store::{Claim, Claimed, Inserted, Nudges, Recorded, Renewed};
 
 use crate::attempt::{Attempt, never_began};
 use crate::broadcast::{Broadcasts, Chain};
 use crate::desk::{Desk, room};
 use crate::kept::Kept;
 use crate::notice::{AttemptEnded, Notice};
+use crate::paces::Paces;
 use crate::shared::Shared;
 use crate::word::{Over, Said, Word, Written};
 
 /// How much is taken in before the planner is asked.
 const WORDS_PER_TURN: usize = 4096;
+
+/// An attempt that begins to wait makes room without a word.
+const ROOM_EVERY: Duration = Duration::from_millis(10);
 
 /// How the loop stands, for whoever asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,11 +64,18 @@ pub(crate) struct Dispatch {
     /// Progress that waits for its time; each waits as long as any other.
     pub(crate) progress: VecDeque<(Instant, AttemptId)>,
     pub(crate) stopping: CancellationToken,
+    pub(crate) paces: Paces,
+    /// Tasks that had no room for all that was free, when the store was asked last.
+    pub(crate) bounded: Vec<TaskName>,
+    /// When to see whether those have room by now; `None` where none of their jobs can have been left.
+    pub(crate) held_back: Option<Instant>,
 }
 
 /// An attempt from its start until its end is recorded.
 pub(crate) struct Running {
     task: TaskName,
+    /// It counts among those of its task that run.
+    counts: bool,
     control: Control,
     desk: Arc<Desk>,
 }
@@ -109,6 +120,7 @@ impl Dispatch {
                 self.take_in(word, now);
             }
             self.write_progress(now);
+            self.look_for_room(now);
             let actions = self.planner.decide(now.stamp);
             let stopped = self.carry_out(actions, now);
             self.show(stopped);
@@ -128,7 +140,7 @@ impl Dispatch {
     fn wake_at(&self) -> Option<Instant> {
         let planned = self.planner.wake_at().map(|at| Instant::now() + at.since(self.shared.store.now()));
         let progress = self.progress.front().map(|(at, _)| *at);
-        [planned, progress].into_iter().flatten().min()
+        [planned, progress, self.held_back].into_iter().flatten().min()
     }
 
     fn show(&self, stopped: bool) {
@@ -145,6 +157,10 @@ impl Dispatch {
     fn take_in(&mut self, word: Word, now: Now) {
         match word {
             Word::Input(input) => self.planner.on(input, now.stamp),
+            Word::Claimed(Claimed { leased, wake_at, held_back }) => {
+                self.held_back = held_back.then(|| now.instant + ROOM_EVERY);
+                self.planner.on(Input::Claimed { leased, wake_at }, now.stamp);
+            }
             Word::ProgressLater(attempt) => self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt)),
             Word::Over(over) => self.attempt_over(*over, now),
             Word::Recorded(written) => {
@@ -159,12 +175,19 @@ impl Dispatch {
 
     fn attempt_over(&mut self, over: Over, now: Now) {
         let Over { ended, sandbox, lines_dropped } = over;
-        if let Some(running) = self.attempts.get(&ended.attempt) {
+        if let Some(running) = self.attempts.get_mut(&ended.attempt) {
+            running.counts = false;
             let (task, job, number) = (running.task.clone(), ended.attempt.job, ended.attempt.number);
             if lines_dropped > 0 {
                 self.tell(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
             }
             let (kind, report, bill) = (ended.outcome.kind(), ended.outcome.report().to_owned(), ended.bill);
+            // One that was stopped says little about what others would take.
+            let is_whole = !matches!(kind, OutcomeKind::Interrupted | OutcomeKind::Cancelled);
+            self.paces.ends(&task, is_whole.then_some(bill.guest));
+            if self.held_back.is_some() && self.bounded.contains(&task) {
+                self.held_back = Some(now.instant);
+            }
             self.tell(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, bill, sandbox })));
         }
         self.planner.on(Input::Ended(Box::new(ended)), now.stamp);
@@ -181,6 +204,26 @@ impl Dispatch {
         }
     }
 
+    /// Asks for more where jobs were left for want of room in their task, and there is some.
+    fn look_for_room(&mut self, now: Now) {
+        if self.held_back.is_none_or(|at| at > now.instant) {
+            return;
+        }
+        let has_room = |task: &TaskName| self.paces.room(task, || self.waiting(task)) > 0;
+        if self.bounded.iter().any(has_room) {
+            self.held_back = None;
+            self.planner.on(Input::Nudged, now.stamp);
+        } else {
+            self.held_back = Some(now.instant + ROOM_EVERY);
+        }
+    }
+
+    /// Attempts of a task that take no processor now.
+    fn waiting(&self, task: &TaskName) -> u32 {
+        let waiting = self.attempts.values().filter(|running| running.task == *task && running.control.waits());
+        u32::try_from(waiting.count()).unwrap_or(u32::MAX)
+    }
+
     fn written(&mut self, written: Written, now: Now) {
         let Written { said: Said { attempt, room, children }, result } = written;
         self.shared.followers.wake(attempt.job);
@@ -190,7 +233,7 @@ impl Dispatch {
             }
             return;
         }
-        let Some(Running { task, .. }) = self.attempts.remove(&attempt) else { return };
+        let Some(task) = self.forget(attempt) else { return };
         match result {
             Err(_) => self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number }),
             Ok(recorded) => {
@@ -239,9 +282,18 @@ impl Dispatch {
     }
 
     fn dropped(&mut self, attempt: AttemptId) {
-        if let Some(Running { task, .. }) = self.attempts.remove(&attempt) {
+        if let Some(task) = self.forget(attempt) {
             self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number });
         }
+    }
+
+    /// Answers the attempt's task.
+    fn forget(&mut self, attempt: AttemptId) -> Option<TaskName> {
+        let Running { task, counts, .. } = self.attempts.remove(&attempt)?;
+        if counts {
+            self.paces.ends(&task, None);
+        }
+        Some(task)
     }
 
     fn with(&self, attempt: AttemptId, act: impl FnOnce(&Control)) {
@@ -258,9 +310,10 @@ impl Dispatch {
         let chain = Chain::of_job(task.plugin());
         let kept = plugin.as_ref().and_then(|plugin| Kept::of(plugin, &self.shared));
         let desk = Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.broadcasts), chain, kept);
-        let running = Running { task: task.clone(), control: Control::new(), desk: Arc::new(desk) };
+        let running = Running { task: task.clone(), counts: true, control: Control::new(), desk: Arc::new(desk) };
         let (desk, control) = (Arc::clone(&running.desk), running.control.clone());
         self.attempts.insert(attempt, running);
+        self.paces.begins(&task);
         let Some(plugin) = plugin else {
             let word = never_began(&leased, format!("plugin `{}` was removed before the attempt began", task.plugin()));
             // To the loop itself, which cannot be gone.
@@ -298,21 +351,28 @@ impl Dispatch {
         })
     }
 
-    fn claim(&self, free: u32) -> BoxFuture<'static, Word> {
+    fn claim(&mut self, free: u32) -> BoxFuture<'static, Word> {
         let shared = self.shared.clone();
         let catalog = shared.catalog.load_full();
+        let room = |(task, _): &(TaskName, _)| {
+            let room = self.paces.room(task, || self.waiting(task));
+            (room < free).then(|| (task.clone(), room))
+        };
+        let rooms: Vec<(TaskName, u32)> = catalog.claimable().iter().filter_map(room).collect();
+        self.bounded = rooms.iter().map(|(task, _)| task.clone()).collect();
         let claim = Claim {
             node: self.node,
             tasks: Arc::clone(catalog.claimable()),
             declared: Arc::clone(catalog.limits()),
             free,
+            rooms,
             lease: self.lease,
         };
         Box::pin(async move {
-            Word::Input(match shared.ask("claiming", shared.store.claim(claim)).await {
-                Ok(claimed) => Input::Claimed { leased: claimed.leased, wake_at: claimed.wake_at },
-                Err(_) => Input::ClaimFailed,
-            })
+            match shared.ask("claiming", shared.store.claim(claim)).await {
+                Ok(claimed) => Word::Claimed(claimed),
+                Err(_) => Word::Input(Input::ClaimFailed),
+            }
         })
     }
 

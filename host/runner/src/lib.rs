@@ -12,6 +12,7 @@ mod kept;
 mod broadcast;
 mod desk;
 mod attempt;
+mod paces;
 mod dispatch;
 mod listing;
 mod folder;

@@ -27,6 +27,7 @@ use crate::folder::Folder;
 use crate::follow::Followers;
 use crate::insert::Inserting;
 use crate::notice::{Notice, Tell};
+use crate::paces::Paces;
 use crate::roster::Roster;
 use crate::shared::Shared;
 use crate::upkeep::{self, Upkeep};
@@ -132,6 +133,9 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         attempts: HashMap::new(),
         asked: FuturesUnordered::new(),
         progress: VecDeque::new(),
+        paces: Paces::new(shared.engine.guest_threads()),
+        bounded: Vec::new(),
+        held_back: None,
         stopping: stopping.clone(),
         broadcasts: Arc::clone(&broadcasts),
         shared: shared.clone(),

@@ -5,11 +5,13 @@ use std::time::Duration;
 use wharf_core::ids::TaskName;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::planner::{AttemptId, Ended, Input};
-use wharf_store::Recorded;
+use wharf_store::{Claimed, Recorded};
 
 pub(crate) enum Word {
     /// What the planner takes as it is.
     Input(Input),
+    /// The store's answer to a claim.
+    Claimed(Claimed),
     /// The attempt has progress that came too soon after the last, to be written when its time has come.
     ProgressLater(AttemptId),
     Over(Box<Over>),

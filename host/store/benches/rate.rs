@@ -62,6 +62,7 @@ impl Bench {
             tasks: [(self.task.clone(), Group::from(&self.task))].into(),
             declared: self.declared.clone(),
             free,
+            rooms: Vec::new(),
             lease: Duration::from_secs(600),
         }
     }

@@ -62,6 +62,7 @@ async fn measure(address: &str, keys: usize) -> f64 {
         tasks: [(task.clone(), Group::from(&task))].into(),
         declared: Arc::clone(&declared),
         free: bounds::ATTEMPTS_DEFAULT,
+        rooms: Vec::new(),
         lease: bounds::LEASE,
     };
     let (mut done, mut ended) = (0, Vec::new());

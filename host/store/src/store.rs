@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::admission::Offer;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
@@ -134,7 +135,15 @@ pub struct Claim {
     pub declared: Arc<LimitTable>,
     /// How many jobs may be leased.
     pub free: u32,
+    /// Tasks of which fewer may be leased, each with how many.
+    pub rooms: Vec<(TaskName, u32)>,
     pub lease: Duration,
+}
+
+impl Claim {
+    pub(crate) fn offer(&self) -> Offer<'_> {
+        Offer { tasks: &self.tasks, free: self.free, rooms: &self.rooms }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +151,8 @@ pub struct Claimed {
     pub leased: Vec<Leased>,
     /// When the next delayed job becomes due; now, if this claim left some that are due.
     pub wake_at: Option<Timestamp>,
+    /// There may be more of one of `Claim::rooms`.
+    pub held_back: bool,
 }
 
 /// What an event came to.

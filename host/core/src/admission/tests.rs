@@ -54,9 +54,18 @@ impl Queue {
     fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         self.started.clear();
-        let Ok(admitted) = admit(self, &tasks, limits, free);
-        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false });
+        let Ok(admitted) = admit(self, &Offer { tasks: &tasks, free, rooms: &[] }, limits);
+        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, held_back: false });
         self.started.clone()
+    }
+
+    /// The same where fewer jobs of some tasks may start; says whether one of those was held back.
+    fn admit_within(&mut self, rooms: &[(&str, u32)], tasks: &[(&str, &str)], free: u32) -> (Vec<u64>, bool) {
+        let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
+        let rooms: Vec<_> = rooms.iter().map(|(name, room)| (task(name), *room)).collect();
+        self.started.clear();
+        let Ok(admitted) = admit(self, &Offer { tasks: &tasks, free, rooms: &rooms }, &LimitTable::default());
+        (self.started.clone(), admitted.held_back)
     }
 }
 
@@ -195,4 +204,15 @@ fn what_is_looked_at_does_not_grow_with_what_waits() {
     };
     assert_eq!(looked_at(40), looked_at(4_000));
     assert!(looked_at(40) <= 33);
+}
+
+#[test]
+fn of_a_task_without_room_nothing_starts_and_all_others_do() {
+    let mut queue = Queue::default();
+    let a: Vec<u64> = ["x", "y", "x", "z"].map(|key| queue.add("p/a", "g", key, 5)).to_vec();
+    let b: Vec<u64> = ["x", "w"].map(|key| queue.add("p/b", "g", key, 0)).to_vec();
+    // `x` has jobs of both: what the one is denied the other is not.
+    assert_eq!(queue.admit_within(&[("p/a", 2)], TWO, 9), (vec![a[0], a[1], b[1], b[0]], true));
+    assert_eq!(queue.admit_within(&[("p/a", 0)], TWO, 9), (vec![], true));
+    assert_eq!(queue.admit_within(&[("p/a", 3)], TWO, 9), (vec![a[3], a[2]], false));
 }

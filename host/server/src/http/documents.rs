@@ -123,7 +123,10 @@ fn waits_in_queue(why: &Why) -> Waits {
         Why::LaneFull { limit, holders } => full("lane-full", "its key", *limit, holders),
         Why::GroupFull { limit, holders } => full("group-full", "its limit group", *limit, holders),
         Why::Paused => waits("paused", "its limit is set to zero: an operator's pause".to_owned()),
-        Why::InTurn => waits("in-turn", "other jobs are before it, or every sandbox is busy".to_owned()),
+        Why::InTurn => waits(
+            "in-turn",
+            "other jobs are before it, every sandbox is busy, or the processors are with jobs of its task".to_owned(),
+        ),
     }
 }
 

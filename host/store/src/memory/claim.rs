@@ -29,8 +29,9 @@ impl Queue {
         let limits = self.limits();
         let mut desk =
             Desk { queue: self, claim: &claim, now, lanes: Vec::new(), closed: BTreeSet::new(), leased: Vec::new() };
-        let Ok(admitted) = admit(&mut desk, &claim.tasks, &limits, claim.free);
-        Claimed { leased: desk.leased, wake_at: if admitted.cut { Some(now) } else { wake_at } }
+        let Ok(admitted) = admit(&mut desk, &claim.offer(), &limits);
+        let wake_at = if admitted.cut { Some(now) } else { wake_at };
+        Claimed { leased: desk.leased, wake_at, held_back: admitted.held_back }
     }
 }
 

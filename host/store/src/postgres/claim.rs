@@ -43,7 +43,7 @@ impl Ledger<'_> {
         }
         let (admitted, picked) = loop {
             let mut desk = Desk::of(&page, self.numbers.iter().copied().collect());
-            match admit(&mut desk, &claim.tasks, &limits, claim.free) {
+            match admit(&mut desk, &claim.offer(), &limits) {
                 Ok(admitted) => break (admitted, desk.picked()),
                 // What was closed is remembered, so that the next look goes past it.
                 Err(Missing::Lines) => {
@@ -65,7 +65,8 @@ impl Ledger<'_> {
         let left = picked.left.into_iter().filter(|(seat, ..)| !page.is_gone(*seat, &emptied)).collect();
         self.keep_left(&page, left, &limits);
         let wake_at = next_due.map(|due| due.max(self.now));
-        Ok(Claimed { leased, wake_at: if admitted.cut { Some(self.now) } else { wake_at } })
+        let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
+        Ok(Claimed { leased, wake_at, held_back: admitted.held_back })
     }
 
     /// Delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.

@@ -33,7 +33,7 @@ impl Ledger<'_> {
         let number = self.last_claim + 1;
         let mut desk =
             Desk { ledger: self, claim, number, limits: &limits, now, heads: HashMap::new(), leased: Vec::new() };
-        let admitted = admit(&mut desk, &claim.tasks, &limits, claim.free)?;
+        let admitted = admit(&mut desk, &claim.offer(), &limits)?;
         let Desk { heads, leased, .. } = desk;
         self.take_out(heads)?;
         if !leased.is_empty() {
@@ -44,7 +44,8 @@ impl Ledger<'_> {
             let jobs = claims::column(leased.iter().map(|leased| &leased.lease));
             write.execute(params![number, signed(claim.node.0), micros(now), micros(now + claim.lease), jobs])?;
         }
-        Ok(Claimed { leased, wake_at: if admitted.cut { Some(now) } else { wake_at } })
+        let wake_at = if admitted.cut { Some(now) } else { wake_at };
+        Ok(Claimed { leased, wake_at, held_back: admitted.held_back })
     }
 
     /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.

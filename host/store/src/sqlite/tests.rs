@@ -38,7 +38,14 @@ fn new_job(store: &SqliteStore, payload: usize) -> NewJob {
 fn claim(free: u32) -> Claim {
     let task: TaskName = "words/count".parse().unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();
-    Claim { node: NodeId(1), tasks, declared: Arc::new(LimitTable::default()), free, lease: Duration::from_secs(30) }
+    Claim {
+        node: NodeId(1),
+        tasks,
+        declared: Arc::new(LimitTable::default()),
+        free,
+        rooms: Vec::new(),
+        lease: Duration::from_secs(30),
+    }
 }
 
 /// The statements of the writing side, as they stand in its files.

@@ -6,6 +6,7 @@ use wharf_core::bounds;
 use wharf_core::ids::{Group, NodeId};
 use wharf_core::job::{NewJob, State, StateName};
 use wharf_core::lease::Lease;
+use wharf_store::Claim;
 
 use crate::stage::{COUNT, LEASE, LIST, MAKE, SECOND, at_most, ids, on_every_store, task};
 
@@ -183,5 +184,22 @@ fn one_claim_takes_no_more_bytes_than_a_node_can_hold() {
         let second = stage.claim_whole(9).await;
         assert_eq!((ids(&second.leased), second.wake_at), (jobs[2..].to_vec(), None));
         assert!(first.leased.iter().all(|leased| leased.payload == large));
+    });
+}
+
+#[test]
+fn a_task_that_has_no_room_is_held_back_alone() {
+    on_every_store(|stage| async move {
+        let counts = stage.add_many(COUNT, "a", 3).await;
+        let lists = stage.add_many(LIST, "a", 2).await;
+        let more = stage.add(COUNT, "b").await;
+        let within = |room: u32| Claim { rooms: vec![(task(COUNT), room)], ..stage.wish(9) };
+        let claim = async |room| stage.store.claim(within(room)).await.unwrap();
+        let none = claim(0).await;
+        assert_eq!((ids(&none.leased), none.held_back), (lists, true));
+        let first = claim(2).await;
+        assert_eq!((ids(&first.leased), first.held_back), (vec![counts[0], more], true));
+        let rest = claim(9).await;
+        assert_eq!((ids(&rest.leased), rest.held_back), (counts[1..].to_vec(), false));
     });
 }

@@ -69,6 +69,7 @@ const WANTED: &[&str] = &[
     "why: in turn",
     "leased",
     "leased nothing",
+    "held back",
     "wakes later",
     "reclaimed",
     "forgot",

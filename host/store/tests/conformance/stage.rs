@@ -179,7 +179,7 @@ impl Stage {
 
     pub(crate) fn wish(&self, free: u32) -> Claim {
         let (tasks, declared) = (self.tasks.clone(), self.declared.clone());
-        Claim { node: NodeId(7), tasks, declared, free, lease: LEASE }
+        Claim { node: NodeId(7), tasks, declared, free, rooms: Vec::new(), lease: LEASE }
     }
 
     pub(crate) async fn claim_whole(&self, free: u32) -> Claimed {

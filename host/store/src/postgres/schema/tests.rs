@@ -47,7 +47,7 @@ async fn works(store: &PostgresStore) {
     });
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();
-    let claim = Claim { node: NodeId(1), tasks, declared, free: 10, lease: Duration::from_secs(60) };
+    let claim = Claim { node: NodeId(1), tasks, declared, free: 10, rooms: Vec::new(), lease: Duration::from_secs(60) };
     let claimed = store.claim(claim).await.unwrap();
     let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
     store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();

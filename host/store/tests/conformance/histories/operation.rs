@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use wharf_core::ids::{JobId, NodeId};
+use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
 use wharf_core::kv::Changes;
@@ -101,11 +101,14 @@ fn job_id(rng: &mut Rng, world: &World) -> JobId {
 
 fn claim(rng: &mut Rng, world: &World) -> Claim {
     let tasks: Vec<_> = world.tasks.iter().filter(|_| rng.u32(..4) > 0).cloned().collect();
+    let few = |(task, _): &(TaskName, _)| (rng.u32(..5) == 0).then(|| (task.clone(), rng.u32(..4)));
+    let rooms = world.tasks.iter().filter_map(few).collect();
     Claim {
         node: NodeId(rng.u64(..3) << 62),
         tasks: tasks.into(),
         declared: Arc::clone(&world.declared[usize::from(rng.u32(..12) == 0)]),
         free: rng.u32(..6),
+        rooms,
         lease: one_of(rng, &[SECOND, 5 * SECOND, LEASE]),
     }
 }

@@ -174,7 +174,7 @@ impl World {
         self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
         // A host claims before its attempts can end: until then the file does not know what plugins declare.
         let declared = self.declared[0].clone();
-        let claim = Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, lease: LEASE };
+        let claim = Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, rooms: Vec::new(), lease: LEASE };
         ask!(self, claim(claim));
     }
 
@@ -192,6 +192,13 @@ impl World {
             *lanes.entry(&job.lane).or_insert(0u32) += 1;
             *groups.entry(&job.lane.group).or_insert(0u32) += 1;
         }
+        for (task, room) in &claim.rooms {
+            let of_task = claimed.leased.iter().filter(|leased| leased.task == *task).count();
+            assert!(of_task <= *room as usize, "{task} is over its room");
+        }
+        if claimed.held_back {
+            occurred.insert("held back");
+        }
         for leased in &claimed.leased {
             let lane = &leased.lane;
             assert!(limits.per_key(lane).is_none_or(|limit| lanes[lane] <= limit), "{lane:?} is over its limit");
@@ -200,7 +207,10 @@ impl World {
         }
         // Nobody is stuck: with slots to spare, whoever still waits is held by something that has a name.
         if claimed.leased.len() < claim.free as usize {
-            for seen in all.iter().filter(|seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task)) {
+            let is_bounded = |task| claim.rooms.iter().any(|(bounded, _)| bounded == task);
+            let could_run =
+                |seen: &&Seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && !is_bounded(task));
+            for seen in all.iter().filter(could_run) {
                 let why = self.oracle.job(seen.job.id, claim.declared.clone()).await.unwrap().unwrap().why;
                 assert_ne!(why, Some(Why::InTurn), "{} is stuck", seen.job.id);
             }
