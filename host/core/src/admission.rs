@@ -121,11 +121,11 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable
     let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        let most = free.min(of_tasks.left(task));
-        if most == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
+        if free == 0 || of_tasks.left(task) == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
             continue;
         }
-        for line in open_lines(waiting, task, limits, most)? {
+        // Not only as many as the task has room for: a lane may give its turn to another task.
+        for line in open_lines(waiting, task, limits, free)? {
             if !known.insert(line.lane_id) {
                 continue;
             }

@@ -3,7 +3,7 @@
 //! The first reason to end that is written here stands. From that moment every host call of the attempt is refused,
 //! and its sandbox goes away: at its next tick if it computes, at once if it waits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -50,8 +50,8 @@ struct Shared {
     excused: AtomicBool,
     /// Its last turn ended since the guest's tick was over, not since it waits.
     gave_way: AtomicBool,
-    /// Its last turn ended since it waits.
-    waits: AtomicBool,
+    /// What the attempt needs to go on: one of the three below.
+    needs: AtomicU8,
     meter: Meter,
     ending: OnceLock<Ending>,
     guest: AtomicWaker,
@@ -59,6 +59,12 @@ struct Shared {
 }
 
 const NEVER: u64 = u64::MAX;
+
+const A_PROCESSOR: u8 = 0;
+/// Its last turn ended since it waits for that.
+const SOMETHING_ELSE: u8 = 1;
+/// It has that, and has had no turn since.
+const A_TURN: u8 = 2;
 
 impl Default for Control {
     fn default() -> Control {
@@ -77,7 +83,7 @@ impl Control {
             lasting: AtomicBool::new(false),
             excused: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
-            waits: AtomicBool::new(false),
+            needs: AtomicU8::new(A_PROCESSOR),
             meter: Meter::default(),
             ending: OnceLock::new(),
             guest: AtomicWaker::new(),
@@ -133,13 +139,23 @@ impl Control {
         self.0.gave_way.store(gives_way, Ordering::Relaxed);
     }
 
-    pub(crate) fn sets_waits(&self, waits: bool) {
-        self.0.waits.store(waits, Ordering::Relaxed);
+    pub(crate) fn has_its_turn(&self) {
+        self.0.needs.store(A_PROCESSOR, Ordering::Relaxed);
     }
 
-    /// Whether it waits for something other than a processor, as far as is known.
+    /// Its turn ended since it waits, if it was not woken within it.
+    pub(crate) fn begins_to_wait(&self) {
+        let _ = self.0.needs.compare_exchange(A_PROCESSOR, SOMETHING_ELSE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_woken(&self) {
+        self.0.needs.store(A_TURN, Ordering::Relaxed);
+    }
+
+    /// Whether it waits for something other than a processor. Of one that has computed for a few milliseconds at most it is
+    /// not known at once that it has what it waited for.
     pub fn waits(&self) -> bool {
-        self.0.waits.load(Ordering::Relaxed)
+        self.0.needs.load(Ordering::Relaxed) == SOMETHING_ELSE
     }
 
     pub(crate) fn gave_way(&self) -> bool {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// After so much guest time an attempt computes for long: many times what a short one takes in all.
+const LONG: Duration = Duration::from_millis(5);
+
 /// What one attempt has used. Only the thread that runs it writes its time.
 #[derive(Default)]
 pub(crate) struct Meter {
@@ -29,6 +32,11 @@ impl Meter {
     /// Between turns.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Relaxed))
+    }
+
+    /// Between turns.
+    pub(crate) fn is_long(&self) -> bool {
+        self.spent() >= LONG
     }
 
     /// Within a turn, on its thread.

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -15,8 +14,6 @@ use crate::control::Control;
 use crate::ends;
 use crate::ticker::Ticker;
 
-/// After so much guest time an attempt computes for long: many times what a short one takes in all.
-const LONG: Duration = Duration::from_millis(5);
 /// Files that guests read and write are read and written on threads of these.
 const FILE_THREADS_MAX: usize = 32;
 
@@ -121,7 +118,7 @@ impl<F: Future<Output = ()> + Send + 'static> Future for AmongOthers<'_, F> {
             return Poll::Ready(());
         }
         if this.control.gave_way()
-            && this.control.meter().spent() >= LONG
+            && this.control.meter().is_long()
             && let Some(yielding) = this.threads.yielding()
             && let Some(attempt) = this.attempt.take()
         {

@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use wasmtime::UpdateDeadline;
@@ -29,6 +30,24 @@ pub(crate) fn tick(control: &Control, cpu: Duration) -> wasmtime::Result<UpdateD
     Ok(UpdateDeadline::Yield(1))
 }
 
+/// Wakes an attempt, and notes that from now on it waits for a processor alone. Only for one that computes for long: to
+/// others it would cost more than it says.
+struct Woken {
+    control: Control,
+    task: Waker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.control.is_woken();
+        self.task.wake_by_ref();
+    }
+}
+
 /// An attempt, turn by turn. `None` if it was ended while it waited.
 pub(crate) struct Turns<'a, F> {
     pub(crate) inner: Pin<&'a mut F>,
@@ -41,30 +60,42 @@ impl<F: Future> Future for Turns<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let this = &mut *self;
+        // Not by the waker below, which holds the control: each would keep the other for ever.
+        self.control.wakes(cx.waker());
+        if !self.control.meter().is_long() {
+            return self.turn(cx);
+        }
+        let woken = Waker::from(Arc::new(Woken { control: self.control.clone(), task: cx.waker().clone() }));
+        self.turn(&mut Context::from_waker(&woken))
+    }
+}
+
+impl<F: Future> Turns<'_, F> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let began = Instant::now();
         ends::tell_old(began);
-        this.control.wakes(cx.waker());
         // One that computes goes on until its tick raises `Stopped`: that tells where it was.
-        if this.control.ending().is_some() && !this.control.gave_way() {
+        if self.control.ending().is_some() && !self.control.gave_way() {
             return Poll::Ready(None);
         }
-        this.control.gives_way(false);
-        this.control.sets_waits(false);
-        let meter = this.control.meter();
+        self.control.gives_way(false);
+        self.control.has_its_turn();
+        let meter = self.control.meter();
         meter.begin_turn(began);
-        let polled = this.inner.as_mut().poll(cx);
+        let polled = self.inner.as_mut().poll(cx);
         meter.end_turn(Instant::now());
         match polled {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => {
-                this.control.sets_waits(!this.control.gave_way());
-                this.watch.begin();
-                // Many short turns may never meet a tick.
-                if meter.spent() > this.cpu {
-                    this.control.end(Ending::TimedOut(Clock::Cpu, this.cpu));
+                if !self.control.gave_way() {
+                    self.control.begins_to_wait();
                 }
-                if this.control.ending().is_some() && !this.control.gave_way() {
+                self.watch.begin();
+                // Many short turns may never meet a tick.
+                if meter.spent() > self.cpu {
+                    self.control.end(Ending::TimedOut(Clock::Cpu, self.cpu));
+                }
+                if self.control.ending().is_some() && !self.control.gave_way() {
                     return Poll::Ready(None);
                 }
                 Poll::Pending

@@ -65,9 +65,10 @@ pub(crate) struct Dispatch {
     pub(crate) progress: VecDeque<(Instant, AttemptId)>,
     pub(crate) stopping: CancellationToken,
     pub(crate) paces: Paces,
-    /// Tasks that had no room for all that was free, when the store was asked last.
-    pub(crate) bounded: Vec<TaskName>,
-    /// When to see whether those have room by now; `None` where none of their jobs can have been left.
+    /// Tasks that had no room for all that was free when the store was asked last, each with how much; once it has answered,
+    /// those that have none left.
+    pub(crate) bounded: Vec<(TaskName, u32)>,
+    /// When to see whether one of those has room by now; `None` where none of their jobs can have been left.
     pub(crate) held_back: Option<Instant>,
 }
 
@@ -158,7 +159,9 @@ impl Dispatch {
         match word {
             Word::Input(input) => self.planner.on(input, now.stamp),
             Word::Claimed(Claimed { leased, wake_at, held_back }) => {
-                self.held_back = held_back.then(|| now.instant + ROOM_EVERY);
+                let taken = |task: &TaskName| leased.iter().filter(|leased| leased.task == *task).count();
+                self.bounded.retain(|(task, room)| held_back && taken(task) >= *room as usize);
+                self.held_back = (!self.bounded.is_empty()).then(|| now.instant + ROOM_EVERY);
                 self.planner.on(Input::Claimed { leased, wake_at }, now.stamp);
             }
             Word::ProgressLater(attempt) => self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt)),
@@ -182,10 +185,10 @@ impl Dispatch {
                 self.tell(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
             }
             let (kind, report, bill) = (ended.outcome.kind(), ended.outcome.report().to_owned(), ended.bill);
-            // One that was stopped says little about what others would take.
-            let is_whole = !matches!(kind, OutcomeKind::Interrupted | OutcomeKind::Cancelled);
+            // One that failed at once, or was stopped, says little about what others would take.
+            let is_whole = matches!(kind, OutcomeKind::Returned | OutcomeKind::TimedOut);
             self.paces.ends(&task, is_whole.then_some(bill.guest));
-            if self.held_back.is_some() && self.bounded.contains(&task) {
+            if self.held_back.is_some() && self.bounded.iter().any(|(bounded, _)| *bounded == task) {
                 self.held_back = Some(now.instant);
             }
             self.tell(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, bill, sandbox })));
@@ -209,7 +212,7 @@ impl Dispatch {
         if self.held_back.is_none_or(|at| at > now.instant) {
             return;
         }
-        let has_room = |task: &TaskName| self.paces.room(task, || self.waiting(task)) > 0;
+        let has_room = |(task, _): &(TaskName, u32)| self.paces.room(task, || self.waiting(task)) > 0;
         if self.bounded.iter().any(has_room) {
             self.held_back = None;
             self.planner.on(Input::Nudged, now.stamp);
@@ -359,7 +362,7 @@ impl Dispatch {
             (room < free).then(|| (task.clone(), room))
         };
         let rooms: Vec<(TaskName, u32)> = catalog.claimable().iter().filter_map(room).collect();
-        self.bounded = rooms.iter().map(|(task, _)| task.clone()).collect();
+        self.bounded.clone_from(&rooms);
         let claim = Claim {
             node: self.node,
             tasks: Arc::clone(catalog.claimable()),

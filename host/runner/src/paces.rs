@@ -13,10 +13,12 @@ use wharf_core::ids::TaskName;
 const AHEAD: Duration = Duration::from_secs(2);
 /// But always so many for each thread: a task may have long attempts and short ones.
 const LEAST: u32 = 4;
-/// And so many for each thread while none has ended yet.
+/// And so many for each thread until it is known how long they compute.
 const UNKNOWN: u32 = 16;
-/// The last so many that ended say how long an attempt computes.
-const REMEMBERED: f64 = 16.0;
+/// That is known once so many have ended.
+const KNOWN: u32 = 8;
+/// And is the mean of about so many that ended last.
+const REMEMBERED: u32 = 16;
 
 pub(crate) struct Paces {
     threads: u32,
@@ -26,8 +28,10 @@ pub(crate) struct Paces {
 #[derive(Default)]
 struct Pace {
     running: u32,
-    /// Guest time of one attempt, in seconds.
-    guest: Option<f64>,
+    /// Counted up to `REMEMBERED`.
+    ended: u32,
+    /// Mean guest time of an attempt, in seconds.
+    guest: f64,
 }
 
 impl Paces {
@@ -38,7 +42,7 @@ impl Paces {
     pub(crate) fn begins(&mut self, task: &TaskName) {
         match self.tasks.get_mut(task) {
             Some(pace) => pace.running += 1,
-            None => _ = self.tasks.insert(task.clone(), Pace { running: 1, guest: None }),
+            None => _ = self.tasks.insert(task.clone(), Pace { running: 1, ..Pace::default() }),
         }
     }
 
@@ -46,9 +50,9 @@ impl Paces {
     pub(crate) fn ends(&mut self, task: &TaskName, guest: Option<Duration>) {
         let Some(pace) = self.tasks.get_mut(task) else { return };
         pace.running = pace.running.saturating_sub(1);
-        if let Some(guest) = guest.as_ref().map(Duration::as_secs_f64) {
-            let before = pace.guest.unwrap_or(guest);
-            pace.guest = Some(before + (guest - before) / REMEMBERED);
+        if let Some(guest) = guest {
+            pace.ended = REMEMBERED.min(pace.ended + 1);
+            pace.guest += (guest.as_secs_f64() - pace.guest) / f64::from(pace.ended);
         }
     }
 
@@ -56,11 +60,11 @@ impl Paces {
     /// matters.
     pub(crate) fn room(&self, task: &TaskName, waiting: impl FnOnce() -> u32) -> u32 {
         let pace = self.tasks.get(task);
-        let (running, guest) = (pace.map_or(0, |pace| pace.running), pace.and_then(|pace| pace.guest));
-        let most = match guest {
-            // Too many for the type are as many as there may be.
-            Some(guest) => {
-                let ahead = AHEAD.as_secs_f64() * f64::from(self.threads) / guest;
+        let running = pace.map_or(0, |pace| pace.running);
+        let most = match pace.filter(|pace| pace.ended >= KNOWN) {
+            Some(pace) => {
+                // Too many for the type are as many as there may be.
+                let ahead = AHEAD.as_secs_f64() * f64::from(self.threads) / pace.guest;
                 (ahead as u32).max(LEAST.saturating_mul(self.threads))
             }
             None => UNKNOWN.saturating_mul(self.threads),
@@ -101,18 +105,19 @@ mod tests {
     fn short_attempts_begin_without_bounds_and_long_ones_as_the_processors_bear_them() {
         let mut paces = Paces::new(2);
         begin(&mut paces, 32);
-        end(&mut paces, 1, Duration::from_micros(10));
+        end(&mut paces, 7, Duration::from_micros(10));
+        assert_eq!(paces.room(&task(), || 0), 7, "a few say little");
+        end(&mut paces, 25, Duration::from_micros(10));
         assert!(paces.room(&task(), || 0) > 100_000);
-        end(&mut paces, 31, Duration::from_micros(10));
         // Four seconds of two processors.
-        begin(&mut paces, 100);
-        end(&mut paces, 100, Duration::from_millis(100));
-        assert_eq!(paces.room(&task(), || 0), 40);
-        begin(&mut paces, 40);
+        begin(&mut paces, 300);
+        end(&mut paces, 300, Duration::from_millis(101));
+        assert_eq!(paces.room(&task(), || 0), 39);
+        begin(&mut paces, 39);
         assert_eq!(paces.room(&task(), || 0), 0);
-        assert_eq!(paces.room(&task(), || 40), 40, "what waits is not counted");
+        assert_eq!(paces.room(&task(), || 39), 39, "what waits is not counted");
         begin(&mut paces, 100);
-        end(&mut paces, 140, Duration::from_secs(60));
+        end(&mut paces, 139, Duration::from_secs(60));
         assert_eq!(paces.room(&task(), || 0), 8, "the least");
         begin(&mut paces, 60);
         assert_eq!(paces.room(&task(), || 0), 0);

@@ -216,3 +216,13 @@ fn of_a_task_without_room_nothing_starts_and_all_others_do() {
     assert_eq!(queue.admit_within(&[("p/a", 0)], TWO, 9), (vec![], true));
     assert_eq!(queue.admit_within(&[("p/a", 3)], TWO, 9), (vec![a[3], a[2]], false));
 }
+
+#[test]
+fn a_lane_that_serves_another_task_takes_no_room() {
+    let mut queue = Queue::default();
+    let first = queue.add("p/a", "g", "x", 0);
+    let second = queue.add("p/b", "g", "x", 0);
+    let third = queue.add("p/b", "g", "y", 0);
+    assert_eq!(queue.admit_within(&[("p/b", 1)], TWO, 3), (vec![first, third], true));
+    assert_eq!(queue.admit_within(&[("p/b", 1)], TWO, 3), (vec![second], true));
+}

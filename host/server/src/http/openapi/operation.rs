@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 use super::schemas::reference;
 use crate::http::problem::Kind;
 
-/// Whatever is asked may end in one of these.
-const EVERYWHERE: [Kind; 4] = [Kind::BAD_REQUEST, Kind::UNAUTHORIZED, Kind::CROSS_ORIGIN, Kind::INTERNAL];
+/// Whatever is asked may end in one of these; in the last while the host waits for its store at the start.
+const EVERYWHERE: [Kind; 5] =
+    [Kind::BAD_REQUEST, Kind::UNAUTHORIZED, Kind::CROSS_ORIGIN, Kind::INTERNAL, Kind::STORE_BUSY];
 /// So may what asks the store.
-const OF_STORE: [Kind; 3] = [Kind::STORE_BUSY, Kind::STORE_BROKEN, Kind::OUTCOME_UNKNOWN];
+const OF_STORE: [Kind; 2] = [Kind::STORE_BROKEN, Kind::OUTCOME_UNKNOWN];
 /// So may what reads a body.
 const OF_BODY: [Kind; 2] = [Kind::TOO_LARGE, Kind::TOO_SLOW];
 

@@ -13,6 +13,8 @@ use crate::http::wire::{
     Health, Job, JobAsked, Limit, LimitNumbers, ListQuery, Page, Ready, Reply,
 };
 
+const LIMIT: &str =
+    "The numbers to set, at least one; one that is absent or null stays as it is declared. A key has no `total`.";
 const GROUP: &str = "A limit group; a task's own is written as one segment: `plugin%2Ftask`.";
 
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
@@ -44,7 +46,7 @@ fn bytes() -> Value {
 
 fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
     let (job, enqueued, entry) = (schemas.answer::<Job>(), schemas.answer::<Enqueued>(), schemas.answer::<Entry>());
-    let asked = schemas.asked::<JobAsked>("JobAsked");
+    let asked = schemas.asked::<JobAsked>("JobAsked", "A job as it is asked for.");
     let of_job = |name, method, path, summary| {
         Operation::new("jobs", name, method, path, summary).segment("id", "The job's id.")
     };
@@ -57,7 +59,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .query(schemas.query::<EnqueueQuery>())
             .body(
                 true,
-                "A job, an array of jobs, or with `task` in the query any bytes.",
+                "A job or an array of jobs; with `task` in the query any bytes, best as `application/octet-stream`.",
                 json!({
                     "application/json": { "anyOf": [asked, list_of(asked.clone())] },
                     "application/octet-stream": { "type": "string", "format": "binary" },
@@ -73,7 +75,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 "What became of each job; where the result was waited for in vain, the job.",
                 json_of(json!({ "anyOf": [enqueued, list_of(enqueued.clone()), job] })),
             )
-            .problems(&[Kind::JOB_INVALID, Kind::LANE_FULL, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
+            .problems(&[Kind::JOB_INVALID, Kind::LANE_FULL, Kind::JOB_UNKNOWN, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
             .asks_the_store(),
         Operation::new("jobs", "listJobs", "get", "/v1/jobs", "Lists jobs, newest first")
             .query(schemas.query::<ListQuery>())
@@ -115,7 +117,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
     let events = [schemas.answer::<BroadcastBegun>(), schemas.answer::<Reply>(), schemas.answer::<BroadcastEnded>()];
-    let asked = schemas.asked::<BroadcastAsked>("BroadcastAsked");
+    let asked = schemas.asked::<BroadcastAsked>("BroadcastAsked", "A broadcast as it is asked for.");
     vec![
         Operation::new(
             "broadcasts",
@@ -186,7 +188,7 @@ fn others(schemas: &mut Schemas) -> Vec<Operation> {
 }
 
 fn limits(schemas: &mut Schemas) -> Vec<Operation> {
-    let (limit, asked) = (schemas.answer::<Limit>(), schemas.asked::<LimitNumbers>("LimitAsked"));
+    let (limit, asked) = (schemas.answer::<Limit>(), schemas.asked::<LimitNumbers>("LimitAsked", LIMIT));
     let of_group = |name, method, summary| {
         Operation::new("limits", name, method, "/v1/limits/{group}", summary).segment("group", GROUP)
     };
@@ -198,7 +200,7 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
     let set = |operation: Operation| {
         operation
             .description("While hosts run, for all that share the store. Zero is a pause.")
-            .body(true, "The numbers; one that is absent or null stays as it is declared.", json_of(asked.clone()))
+            .body(true, "The numbers.", json_of(asked.clone()))
             .answers(200, "The group as it is now.", json_of(limit.clone()))
             .problems(&[Kind::GROUP_UNKNOWN])
             .asks_the_store()

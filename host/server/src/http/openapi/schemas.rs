@@ -45,8 +45,9 @@ impl Schemas {
     }
 
     /// What a route is asked, under a name of its own.
-    pub(super) fn asked<T: JsonSchema>(&mut self, name: &str) -> Value {
-        let schema = self.asked.subschema_for::<T>();
+    pub(super) fn asked<T: JsonSchema>(&mut self, name: &str, description: &str) -> Value {
+        let mut schema = self.asked.subschema_for::<T>();
+        schema.insert("description".to_owned(), json!(description));
         self.named.insert(name.to_owned(), schema.into());
         reference(name)
     }

@@ -16,6 +16,7 @@ pub(super) struct Turns(BTreeMap<Turn, VecDeque<Turn>>);
 
 impl Turns {
     pub(super) fn insert(&mut self, turn: Turn) {
+        let is_last = self.0.last_key_value().is_none_or(|(bound, _)| *bound <= turn);
         let run = match self.0.range_mut(..=turn).next_back() {
             Some((_, run)) => run,
             None => {
@@ -28,8 +29,11 @@ impl Turns {
             return;
         }
         // A run that is full stays so where turns come in their order; elsewhere it is halved.
-        let behind_all = run.back().is_some_and(|last| *last < turn);
-        let mut next = if behind_all { VecDeque::with_capacity(RUN) } else { run.split_off(RUN / 2) };
+        let mut next = if is_last && run.back().is_some_and(|last| *last < turn) {
+            VecDeque::with_capacity(RUN)
+        } else {
+            run.split_off(RUN / 2)
+        };
         match next.front() {
             Some(first) if turn < *first => insert_into(run, turn),
             _ => insert_into(&mut next, turn),

@@ -207,9 +207,11 @@ impl World {
         }
         // Nobody is stuck: with slots to spare, whoever still waits is held by something that has a name.
         if claimed.leased.len() < claim.free as usize {
-            let is_bounded = |task| claim.rooms.iter().any(|(bounded, _)| bounded == task);
-            let could_run =
-                |seen: &&Seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && !is_bounded(task));
+            let of_task = |task: &TaskName| claimed.leased.iter().filter(|leased| leased.task == *task).count();
+            let has_room = |task: &TaskName| {
+                claim.rooms.iter().all(|(bounded, room)| bounded != task || of_task(task) < *room as usize)
+            };
+            let could_run = |seen: &&Seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && has_room(task));
             for seen in all.iter().filter(could_run) {
                 let why = self.oracle.job(seen.job.id, claim.declared.clone()).await.unwrap().unwrap().why;
                 assert_ne!(why, Some(Why::InTurn), "{} is stuck", seen.job.id);
