@@ -20,7 +20,7 @@ const GROUP: &str = "A limit group; a task's own is written as one segment: `plu
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     let mut all = jobs(schemas);
     all.extend(broadcasts(schemas));
-    all.extend(others(schemas));
+    all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
     all.extend(of_the_host(schemas));
     all
@@ -165,7 +165,7 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
-fn others(schemas: &mut Schemas) -> Vec<Operation> {
+fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
     let (plugin, node) = (schemas.answer::<Plugin>(), schemas.answer::<Node>());
     vec![
         Operation::new(
