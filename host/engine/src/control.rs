@@ -235,6 +235,13 @@ impl Control {
         self.0.lasting.store(true, Ordering::Release);
     }
 
+    /// Ends the attempt if a clock other than that of guest time says so by now.
+    pub(crate) fn look(&self, limits: &Allowance) {
+        if let Ok(ending) = self.due(limits) {
+            self.end(ending);
+        }
+    }
+
     /// Ends the attempt as soon as a clock other than that of guest time says so. Returns when it was ended by whatever.
     pub(crate) async fn watch(&self, limits: &Allowance) {
         while self.ending().is_none() {

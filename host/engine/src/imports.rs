@@ -150,6 +150,9 @@ impl broadcasts::Host for Sandbox {
         let excused = self.control.excuse();
         let answered = self.attending.broadcast(topic, payload, timeout, remaining).await;
         drop(excused);
+        // Its subscribers had what was left of its own time: where they used it up, so has it, whoever noticed first.
+        self.control.look(&self.allowance);
+        self.refuse_if_ended()?;
         let mut room = Room::new();
         let crossed = answered.map(|replies| replies.into_iter().map(|reply| room.cross(reply)).collect());
         self.control.meter().receive(room.taken());
