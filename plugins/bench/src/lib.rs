@@ -1,14 +1,25 @@
 //! What `wharf bench` runs: a task that does as little as can be, one that waits, one that never ends.
+//!
+//! Without the standard library, which imports twenty functions of WASI into every component whether they are used or
+//! not: of WASI this one imports the clock that it waits by.
 
-use std::{hint::black_box, thread, time::Duration};
+#![no_std]
+
+extern crate alloc;
+
+mod heap;
+
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
+use core::{arch::wasm32, hint::black_box, panic::PanicInfo, time::Duration};
 
 use exports::wharf::plugin::{
     handler::{self, Failure, Job},
     manifest,
     subscriber::{self, Message},
 };
+use wasi::clocks::monotonic_clock;
 
-wit_bindgen::generate!({ path: "../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: ["../../wit", "wit"], world: "wharf:bench/bench", generate_all });
 
 /// Waits as many milliseconds as the payload says, not at all where it is empty.
 fn wait(payload: &[u8]) -> Result<(), Failure> {
@@ -17,7 +28,8 @@ fn wait(payload: &[u8]) -> Result<(), Failure> {
     }
     let millis = str::from_utf8(payload).ok().and_then(|text| text.trim().parse().ok());
     let millis = millis.ok_or_else(|| Failure::Discard("the payload is no number of milliseconds".to_owned()))?;
-    thread::sleep(Duration::from_millis(millis));
+    let nanos = u64::try_from(Duration::from_millis(millis).as_nanos()).unwrap_or(u64::MAX);
+    monotonic_clock::subscribe_duration(nanos).block();
     Ok(())
 }
 
@@ -50,3 +62,8 @@ impl subscriber::Guest for Bench {
 }
 
 export!(Bench);
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    wasm32::unreachable()
+}
