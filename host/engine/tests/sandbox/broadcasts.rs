@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 use wharf_core::bounds;
@@ -115,42 +114,18 @@ async fn waiting_for_replies_is_no_guest_time_and_no_stall_and_no_longer_than_th
     assert!(ended.bill.wall < Duration::from_secs(10), "{:?}", ended.bill);
 }
 
-/// Answers a broadcast when the time for it is over, before any clock of the attempt was looked at.
-struct Punctual;
-
-impl Attending for Punctual {
-    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
-    }
-    fn log(&self, _: Stream, _: String) {}
-    fn log_dropped(&self, _: u64) {}
-    fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
-    }
-    fn broadcast(
-        &self,
-        _: String,
-        _: Vec<u8>,
-        timeout: Duration,
-        _: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        std::thread::sleep(timeout);
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_broadcast_used_up_its_time_has_timed_out_whoever_looks_first() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let order = |ms: u64| format!(r#"{{"do":"broadcast","topic":"a","timeout-ms":{ms}}}"#);
-    let run = |order: &str| {
-        scene.engine.call(Arc::clone(&villain), call(&villain, "hurried", order), Arc::new(Punctual), Control::new())
+    let heard = Arc::new(Heard { slow: true, ..Heard::default() });
+    let run = async |ms: u64| {
+        let order = format!(r#"{{"do":"broadcast","topic":"a","timeout-ms":{ms}}}"#);
+        scene.begin(&villain, call(&villain, "hurried", &order), &heard, &Control::new()).await.unwrap()
     };
-    let ended = run(&order(60_000)).await;
+    let ended = run(60_000).await;
     assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Wall, .. }), "{:?}", ended.outcome);
-    assert_eq!(assert_returned(&run(&order(1)).await), "[]", "it has time left");
+    assert_eq!(assert_returned(&run(1).await), "[]", "it has time left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

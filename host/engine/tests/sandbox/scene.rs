@@ -31,6 +31,8 @@ pub(crate) struct Heard {
     pub(crate) replies: Vec<Reply>,
     /// If there is one, each chunk and each broadcast waits for a permit of it.
     pub(crate) gate: Option<Arc<Semaphore>>,
+    /// Each broadcast takes all the time that it has, on the guest's own thread: no clock is looked at meanwhile.
+    pub(crate) slow: bool,
 }
 
 /// A broadcast that a guest started.
@@ -84,6 +86,9 @@ impl Attending for Heard {
             self.broadcasts.lock().unwrap().push(Broadcast { topic, payload, timeout, remaining });
             if let Some(gate) = &self.gate {
                 gate.acquire().await.unwrap().forget();
+            }
+            if self.slow {
+                std::thread::sleep(timeout);
             }
             Ok(self.replies.clone())
         }
