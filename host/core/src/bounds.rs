@@ -109,6 +109,32 @@ pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Plugins.
 pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
+/// Modules and components within components.
+pub const COMPONENT_DEPTH_MAX: usize = 32;
+/// Types, imports, exports, functions and all else that a component's sections list, with those of its modules. The host
+/// keeps something for each of them, so that this bounds what a loaded plugin costs besides its code.
+pub const COMPONENT_ITEMS_MAX: u64 = 500_000;
+/// Interfaces that a component imports, or whose names are shown of what it exports.
+pub const COMPONENT_NAMES_MAX: usize = 200;
+/// Of one such name.
+pub const COMPONENT_NAME_BYTES_MAX: usize = 200;
+/// Of one function's name in a trap's report.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 200;
+/// Of all names of functions that are kept of one component.
+pub const FUNCTION_NAMES_BYTES_MAX: usize = 2 * MIB as usize;
+/// Places in the sources that are kept of one component, 10 bytes each: where a new line begins.
+pub const SOURCE_LINES_MAX: usize = 64 * KIB as usize;
+/// Files of the sources, and the bytes of all their names.
+pub const SOURCE_FILES_MAX: usize = 4096;
+pub const SOURCE_FILES_BYTES_MAX: usize = 64 * KIB as usize;
+/// Of a file's refusal: problems that are told, with the bytes of all of them, and of one's two texts each.
+pub const PROBLEMS_MAX: usize = 20;
+pub const REFUSAL_BYTES_MAX: usize = 8 * KIB as usize;
+pub const PROBLEM_BYTES_MAX: usize = 2 * KIB as usize;
+/// Of a refusal where something else quotes it.
+pub const REFUSAL_LINE_BYTES_MAX: usize = 300;
+/// Of what is kept of a file that was read, besides its code.
+pub const DESCRIPTION_BYTES_MAX: u64 = 2 * MIB;
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 pub const PLUGINS_MAX: usize = 1000;
 pub const TASKS_MAX: usize = 64;
@@ -117,6 +143,8 @@ pub const PATTERNS_MAX: usize = 64;
 /// Subscriptions of one plugin.
 pub const TOPICS_MAX: usize = 64;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;
+/// Of the processor, for looking at a component before it is compiled.
+pub const INSPECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const COMPILES_AT_ONCE: usize = 1;
 

@@ -135,7 +135,7 @@ fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
         .epoch_interruption(true)
         .concurrency_support(false)
         .wasm_memory64(false)
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
     config.max_wasm_stack(bounds::WASM_STACK_BYTES).async_stack_size(bounds::ASYNC_STACK_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Wasmtime::new(&config).unwrap();

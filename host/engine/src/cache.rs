@@ -1,11 +1,10 @@
-//! Compiled plugins, kept between starts: native code, so in a folder that only the host may write.
-//! A file is named after what it was made from and what it was made for; beside it stands its digest,
-//! since what it holds is run as it is.
+//! What became of files that were read, kept between starts under their digests: a description of each, and the code that
+//! was made of it if it is a plugin. Native code, so in a folder that only the host may write. A file is named after what it
+//! was made from and what it was made for; the description has the code's own digest, since that is run as it is.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +14,8 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wharf_core::bounds;
 
+use crate::description::Description;
+use crate::offer;
 use crate::pool::Kind;
 
 pub(crate) struct Cache {
@@ -71,11 +72,28 @@ impl Cache {
         }
     }
 
+    /// Where what is known of a component with this digest belongs.
+    pub(crate) fn description_place(&self, digest: &str, engine: &Engine) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        (engine.precompile_compatibility_hash(), READERS, offer::FILES).hash(&mut hasher);
+        self.folder.join(format!("{digest}-{:016x}.description", hasher.finish()))
+    }
+
+    /// What is known of a file, if it was read before.
+    pub(crate) fn described(&self, place: &Path) -> Option<Description> {
+        let mut bytes = Vec::new();
+        File::open(place).ok()?.take(bounds::DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let described = Description::from_bytes(&bytes);
+        if described.is_none() {
+            tracing::warn!(file = %place.display(), "what is known of a plugin is damaged in the cache; the plugin is read again");
+        }
+        described
+    }
+
     /// The compiled form at `place`, if it is there and whole.
-    pub(crate) fn load(&self, place: &Path, engine: &Engine) -> Option<Component> {
-        let expected = fs::read_to_string(sum_of(place)).ok()?;
+    pub(crate) fn load(&self, place: &Path, digest: &str, engine: &Engine) -> Option<Component> {
         match digest_of_file(place) {
-            Ok(found) if found == expected.trim() => {}
+            Ok(found) if found == digest => {}
             Ok(_) => {
                 tracing::warn!(file = %place.display(), "a compiled plugin in the cache is damaged; it is compiled again");
                 return None;
@@ -92,22 +110,43 @@ impl Cache {
         component.inspect_err(|error| tracing::warn!(file = %place.display(), "a compiled plugin in the cache does not fit: {error:#}")).ok()
     }
 
-    /// Puts a compiled form in its place: first its digest, then the file itself, each by rename.
+    /// Puts what was made into its place by rename: the code first, so that what a description speaks of is there.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub(crate) fn keep(&self, compiled: &Temporary, place: &Path) -> io::Result<()> {
-        let digest = digest_of_file(&compiled.0)?;
-        let sum = self.temporary("sum");
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&sum.0)?;
-        writeln!(file, "{digest}")?;
-        file.sync_all()?;
-        File::open(&compiled.0)?.sync_all()?;
-        fs::rename(&sum.0, sum_of(place))?;
-        fs::rename(&compiled.0, place)?;
+    pub(crate) fn keep(&self, code: Option<(&Temporary, &Path)>, described: (&Temporary, &Path)) -> io::Result<()> {
+        for (made, place) in code.into_iter().chain([described]) {
+            File::open(&made.0)?.sync_all()?;
+            fs::rename(&made.0, place)?;
+        }
         File::open(&self.folder)?.sync_all()
     }
+
+    /// Keeps what is known of a file that its reader did not survive.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn remember(&self, description: &Description, place: &Path) -> io::Result<()> {
+        let made = self.temporary("description");
+        made.write(&description.to_bytes().map_err(io::Error::other)?)?;
+        self.keep(None, (&made, place))
+    }
 }
+
+/// What was said of a file holds for as long as those who said it are the same.
+const READERS: [&str; 11] = [
+    include_str!("contract.rs"),
+    include_str!("description.rs"),
+    include_str!("examine.rs"),
+    include_str!("lines.rs"),
+    include_str!("names.rs"),
+    include_str!("offer.rs"),
+    include_str!("problem.rs"),
+    include_str!("strip.rs"),
+    include_str!("survey.rs"),
+    include_str!("wit_text.rs"),
+    include_str!("../../core/src/bounds.rs"),
+];
 
 /// Takes away what hosts that died in the middle of compiling left. Nothing depends on it, so that failing is no error.
 fn sweep(folder: &Path) {
@@ -123,7 +162,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-const TEMPORARIES: [&str; 3] = [".component-", ".compiled-", ".sum-"];
+const TEMPORARIES: [&str; 3] = [".component-", ".compiled-", ".description-"];
 
 /// See [`Cache::temporary`].
 pub(crate) struct Temporary(PathBuf);
@@ -154,7 +193,7 @@ fn digest_of_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        match io::Read::read(&mut file, &mut buffer)? {
+        match file.read(&mut buffer)? {
             0 => return Ok(hex(&hasher.finalize())),
             read => hasher.update(&buffer[..read]),
         }
@@ -163,12 +202,6 @@ fn digest_of_file(path: &Path) -> io::Result<String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn sum_of(place: &Path) -> PathBuf {
-    let mut name = OsString::from(place);
-    name.push(".sha256");
-    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -187,7 +220,7 @@ mod tests {
         let next = cache.temporary("compiled").path().to_owned();
         cache.temporary.store(0, Ordering::Relaxed);
         fs::write(&next, "left").unwrap();
-        for purpose in ["component", "compiled", "sum"] {
+        for purpose in ["component", "compiled", "description"] {
             cache.temporary.store(0, Ordering::Relaxed);
             let made = cache.temporary(purpose);
             assert_ne!(made.path(), next);
@@ -203,8 +236,8 @@ mod tests {
         for (name, is_old) in [
             (".component-1", true),
             (".compiled-1", true),
-            (".sum-1", true),
-            (".sum-2", false),
+            (".description-1", true),
+            (".description-2", false),
             ("a-sync-1.cwasm", true),
         ] {
             let file = File::create(folder.path().join(name)).unwrap();
@@ -215,6 +248,6 @@ mod tests {
         cache(&folder);
         let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [".sum-2", "a-sync-1.cwasm"]);
+        assert_eq!(left, [".description-2", "a-sync-1.cwasm"]);
     }
 }

@@ -1,8 +1,9 @@
-//! Compiling a component, in a process of its own: a hostile component can make a compiler eat the machine,
-//! and then it is that process which ends, not the host.
+//! Reading and compiling a component, in a process of its own: a hostile component can make whoever reads it recurse,
+//! compute and hoard without end, and then it is that process which ends, not the host.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,60 +15,113 @@ use tokio::process::Command;
 use wharf_core::bounds;
 
 use crate::cache::Temporary;
-use crate::pool::{self, Kind};
-use crate::problem::Problem;
+use crate::description::Description;
+use crate::examine::Places;
+use crate::problem::{Problem, cut};
 
-/// Where components are compiled.
+/// Where components are read and compiled.
 #[derive(Clone, Debug)]
 pub enum Compile {
-    /// In a process of its own: `program args... KIND COMPONENT COMPILED BYTES SECONDS`, which calls [`compile_child_main`].
+    /// In a process of its own: `program args... COMPONENT CODE DESCRIPTION BYTES INSPECT-SECONDS SECONDS`, which calls
+    /// [`compile_child_main`].
     Child { program: PathBuf, args: Vec<OsString>, most: CompileMost },
     /// In this process, without bounds of memory and time: for tests, and for components that one made oneself.
     Here,
 }
 
-/// What a compiling process may take.
+/// What the process may take.
 #[derive(Clone, Copy, Debug)]
 pub struct CompileMost {
     pub memory_bytes: u64,
+    /// Of processor, until the component was looked at.
+    pub inspect_time: Duration,
     /// By the clock, and of processor.
     pub time: Duration,
 }
 
 impl Default for CompileMost {
     fn default() -> CompileMost {
-        CompileMost { memory_bytes: bounds::COMPILE_MEMORY_BYTES_MAX, time: bounds::COMPILE_TIMEOUT }
+        CompileMost {
+            memory_bytes: bounds::COMPILE_MEMORY_BYTES_MAX,
+            inspect_time: bounds::INSPECT_TIMEOUT,
+            time: bounds::COMPILE_TIMEOUT,
+        }
     }
 }
 
-/// Compiled code runs at the lowest priority while it is made: running attempts go first.
+/// The process runs at the lowest priority: running attempts go first.
 const NICENESS: i32 = 19;
 const STDERR_BYTES_MAX: u64 = 4096;
+/// Of what such a process said, in a refusal.
+const SAID_BYTES_MAX: usize = 500;
 
-/// Compiles the component in `from` into the file `to`.
+/// Where the process finds the component, and where it puts what becomes of it.
+pub(crate) struct Files {
+    pub(crate) component: Temporary,
+    pub(crate) code: Temporary,
+    pub(crate) description: Temporary,
+}
+
+impl Files {
+    fn places(&self) -> Places<'_> {
+        Places { component: self.component.path(), code: self.code.path(), description: self.description.path() }
+    }
+}
+
+/// Why there is no description.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// It says nothing of the component: the disk, or no process to be had.
+    Here(Problem),
+    /// The component ended its reader.
+    Ended(Problem),
+    /// Its reader was ended from outside, for instance as the machine ran out of memory: whose fault that was is open.
+    Interrupted(Problem),
+}
+
+/// Reads the component and compiles it. Its code is in its place where the description has no problems.
 ///
 /// # Errors
-/// Why it cannot be compiled, for its author.
-pub(crate) async fn compile(how: &Compile, kind: Kind, from: &Temporary, to: &Temporary) -> Result<(), Problem> {
+/// When nothing is known of the component after that.
+pub(crate) async fn compile(how: &Compile, files: Files) -> Result<(Description, Files), Failed> {
     match how {
         Compile::Here => {
-            let (from, to) = (from.path().to_owned(), to.path().to_owned());
-            let done = tokio::task::spawn_blocking(move || compile_file(kind, &from, &to)).await;
-            done.map_err(|_| Problem::new("the compiler failed on it: a bug of the host"))?
-                .map_err(|why| not_compiled(&why))
+            let done = tokio::task::spawn_blocking(move || {
+                files.places().examine(|| {}).map_err(|why| Failed::Here(not_compiled(&why)))?;
+                description(&files).map(|description| (description, files))
+            });
+            done.await.map_err(|_| Failed::Ended(Problem::new("the compiler failed on it: a bug of the host")))?
         }
         Compile::Child { program, args, most } => {
             let mut command = Command::new(program);
-            command.args(args).arg(kind.as_str()).args([from.path(), to.path()]);
-            command.args([most.memory_bytes.to_string(), most.time.as_secs_f64().ceil().to_string()]);
-            in_child(&mut command, *most).await
+            let Places { component, code, description: place } = files.places();
+            command.args(args).args([component, code, place]);
+            command.arg(most.memory_bytes.to_string());
+            command.args([most.inspect_time, most.time].map(|time| time.as_secs_f64().ceil().to_string()));
+            in_child(&mut command, *most, files.description.path()).await?;
+            let done =
+                tokio::task::spawn_blocking(move || description(&files).map(|description| (description, files))).await;
+            done.map_err(|_| Failed::Here(Problem::new("the host failed on it, which is a bug of the host")))?
         }
     }
 }
 
-async fn in_child(command: &mut Command, most: CompileMost) -> Result<(), Problem> {
-    let broken = |error: std::io::Error| {
-        Problem::new(format!("it cannot be compiled, since the compiling process cannot be run: {error}"))
+/// What the process wrote, which is bounded.
+fn description(files: &Files) -> Result<Description, Failed> {
+    let disk = |error: &dyn std::fmt::Display| {
+        Failed::Here(Problem::new(format!("the cache folder does not take what is compiled: {error}")))
+    };
+    let mut bytes = Vec::new();
+    fs::File::open(files.description.path())
+        .and_then(|file| file.take(bounds::DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|error| disk(&error))?;
+    Description::from_bytes(&bytes).ok_or_else(|| disk(&"what was written there is not what is read"))
+}
+
+/// `inspected` is there as soon as the component was looked at.
+async fn in_child(command: &mut Command, most: CompileMost, inspected: &Path) -> Result<(), Failed> {
+    let broken = |error: io::Error| {
+        Failed::Here(Problem::new(format!("it cannot be compiled, since the compiling process cannot be run: {error}")))
     };
     let began = Instant::now();
     let mut child = command
@@ -87,92 +141,150 @@ async fn in_child(command: &mut Command, most: CompileMost) -> Result<(), Proble
         // The pipe is closed here, so that a child which says more than is heard does not wait for ever.
         drop(stderr.take());
         child.wait().await
-    });
-    match ended.await {
-        Ok(status) => explain(status.map_err(broken)?, &String::from_utf8_lossy(&said), began.elapsed(), most),
+    })
+    .await;
+    let status = match ended {
+        Ok(status) => Some(status.map_err(broken)?),
         // Dropping the child kills it.
-        Err(_) => Err(too_long(began.elapsed(), most)),
+        Err(_) => None,
+    };
+    let end = End {
+        doing: if inspected.exists() { "compiling" } else { "reading" },
+        said: String::from_utf8_lossy(&said).into_owned(),
+        took: began.elapsed(),
+        most,
+    };
+    match status {
+        Some(status) => end.explain(status),
+        // By the clock: the machine may have had other things to do.
+        None => Err(Failed::Interrupted(end.too_long())),
     }
 }
 
-fn explain(status: ExitStatus, said: &str, took: Duration, most: CompileMost) -> Result<(), Problem> {
-    if status.success() {
-        return Ok(());
-    }
-    let memory = bytesize::ByteSize(most.memory_bytes).display().iec();
-    if said.contains("memory allocation of")
-        || said.contains("Cannot allocate memory")
-        || said.contains("out of memory")
-    {
-        return Err(Problem::new(format!("compiling it takes more than {memory} of memory"))
-            .hint("make it smaller: split its largest functions, or leave code out"));
-    }
-    match status.signal() {
-        Some(signal) if signal == Signal::XCPU.as_raw() => Err(too_long(took, most)),
-        Some(signal) => {
-            Err(Problem::new(format!("the process that compiled it was ended by signal {signal} after {took:.1?}"))
-                .hint(format!("if the machine is short of memory: compiling may take up to {memory}")))
+/// How the process ended.
+struct End {
+    doing: &'static str,
+    said: String,
+    took: Duration,
+    most: CompileMost,
+}
+
+impl End {
+    fn explain(self, status: ExitStatus) -> Result<(), Failed> {
+        if status.success() {
+            return Ok(());
         }
-        None => Err(not_compiled(said.trim())),
+        let End { doing, said, took, most } = &self;
+        let memory = bytesize::ByteSize(most.memory_bytes).display().iec();
+        if ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|text| said.contains(text)) {
+            return Err(Failed::Ended(
+                Problem::new(format!("{doing} it takes more than {memory} of memory"))
+                    .hint("make it smaller: split its largest functions, or leave code out"),
+            ));
+        }
+        if said.contains("has overflowed its stack") {
+            let what = format!("{doing} it takes more stack than there is: its types or its code nest too deep");
+            return Err(Failed::Ended(Problem::new(what).hint("build it from sources whose types nest less deep")));
+        }
+        let ended_by = |signal: i32| {
+            Problem::new(format!("the process that was {doing} it was ended by signal {signal} after {took:.1?}"))
+                .hint(format!("if the machine is short of memory: compiling may take up to {memory}"))
+        };
+        match (status.signal(), status.code()) {
+            (Some(signal), _) if signal == Signal::XCPU.as_raw() => Err(Failed::Ended(self.too_long())),
+            (Some(signal), _) if FROM_OUTSIDE.iter().any(|outside| outside.as_raw() == signal) => {
+                Err(Failed::Interrupted(ended_by(signal)))
+            }
+            (Some(signal), _) => Err(Failed::Ended(ended_by(signal))),
+            (None, Some(CANNOT)) => Err(Failed::Here(not_compiled(said.trim()))),
+            (None, _) => Err(Failed::Ended(Problem::new(format!(
+                "the process that was {doing} it failed, which is a bug of the host: {}",
+                short(said.trim())
+            )))),
+        }
+    }
+
+    fn too_long(&self) -> Problem {
+        let End { doing, took, most, .. } = self;
+        let limit = if *doing == "reading" { most.inspect_time.min(most.time) } else { most.time };
+        Problem::new(format!("{doing} it takes too long: it was ended after {took:.1?}"))
+            .hint(format!("{limit:?} by the clock and of processor is the most; make it smaller"))
     }
 }
 
-fn too_long(took: Duration, most: CompileMost) -> Problem {
-    Problem::new(format!("compiling it takes too long: it was ended after {took:.1?}"))
-        .hint(format!("{:?} by the clock and of processor is the most; make it smaller", most.time))
-}
+/// Signals that others send: the kernel where memory is short, an operator, whatever watches over the host.
+const FROM_OUTSIDE: [Signal; 4] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
 
 fn not_compiled(why: &str) -> Problem {
-    Problem::new(format!("it cannot be compiled: {why}"))
+    Problem::new(format!("it cannot be compiled: {}", short(why)))
 }
 
-/// What the compiling process does: bounds itself, compiles, says on stderr what went wrong. Returns its exit code.
+fn short(said: &str) -> String {
+    let mut said = said.to_owned();
+    cut(&mut said, SAID_BYTES_MAX);
+    said
+}
+
+/// The exit code of a process that could not do its work, whatever the component is.
+const CANNOT: i32 = 1;
+
+/// What the process does: bounds itself, reads and compiles, says on stderr what went wrong. Returns its exit code.
 /// `args` are what [`Compile::Child`] adds to the command.
 pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let done = match args.as_slice() {
-        [kind, from, to, bytes, seconds] => match (kind.to_str(), number(bytes), number(seconds)) {
-            (Some("sync"), Some(bytes), Some(seconds)) => {
-                bounded(bytes, seconds, || compile_file(Kind::Sync, from.as_ref(), to.as_ref()))
+        [component, code, description, bytes, inspect_seconds, seconds] => {
+            match (number(bytes), number(inspect_seconds), number(seconds)) {
+                (Some(bytes), Some(inspect_seconds), Some(seconds)) => {
+                    let places = Places {
+                        component: component.as_ref(),
+                        code: code.as_ref(),
+                        description: description.as_ref(),
+                    };
+                    let inspect_seconds = inspect_seconds.min(seconds);
+                    bounded(bytes, inspect_seconds, seconds).and_then(|()| {
+                        // What was spent on looking counts.
+                        places.examine(|| {
+                            let _ = limit_time(seconds, seconds);
+                        })
+                    })
+                }
+                _ => Err(EXPECTED.to_owned()),
             }
-            (Some("async"), Some(bytes), Some(seconds)) => {
-                bounded(bytes, seconds, || compile_file(Kind::Async, from.as_ref(), to.as_ref()))
-            }
-            _ => Err(EXPECTED.to_owned()),
-        },
+        }
         _ => Err(EXPECTED.to_owned()),
     };
     match done {
         Ok(()) => 0,
         Err(why) => {
             eprintln!("{why}");
-            1
+            CANNOT as u8
         }
     }
 }
 
-const EXPECTED: &str = "expected: sync|async COMPONENT COMPILED BYTES SECONDS";
+const EXPECTED: &str = "expected: COMPONENT CODE DESCRIPTION BYTES INSPECT-SECONDS SECONDS";
 
 fn number(text: &OsString) -> Option<u64> {
     text.to_str()?.parse().ok()
 }
 
-fn bounded(bytes: u64, seconds: u64, compile: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+fn limit(resource: Resource, most: u64, at_last: u64) -> rustix::io::Result<()> {
+    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(at_last) })
+}
+
+/// At the first bound of processor time the kernel says why it ends a process, at the second it does not.
+fn limit_time(seconds: u64, at_last: u64) -> rustix::io::Result<()> {
+    limit(Resource::Cpu, seconds, at_last + 1)
+}
+
+fn bounded(bytes: u64, inspect_seconds: u64, seconds: u64) -> Result<(), String> {
     // Ends with the host, should the host be killed.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let limit = |resource, most, at_last| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(at_last) });
     limit(Resource::As, bytes, bytes)
-        // At the first bound of processor time the kernel says why it ends a process, at the second it does not.
-        .and_then(|()| limit(Resource::Cpu, seconds, seconds + 1))
+        .and_then(|()| limit_time(inspect_seconds, seconds))
         .and_then(|()| limit(Resource::Core, 0, 0))
         .map_err(|error| format!("the compiling process cannot be bounded: {error}"))?;
     let _ = nice(NICENESS);
-    compile()
-}
-
-fn compile_file(kind: Kind, from: &Path, to: &Path) -> Result<(), String> {
-    let bytes = fs::read(from).map_err(|error| format!("the component cannot be read: {error}"))?;
-    let engine = pool::compiler(kind).map_err(|error| format!("{error:#}"))?;
-    let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
-    fs::write(to, compiled).map_err(|error| format!("the cache folder does not take what was compiled: {error}"))
+    Ok(())
 }

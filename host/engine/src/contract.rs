@@ -1,28 +1,19 @@
-//! What can be told of a file without running it: whether it is a component, and how it differs from what this host
-//! offers and asks. Everything at once, in the words of the contract; wasmtime would stop at the first
-//! difference and name another.
+//! What can be told of a component without running it: how it differs from what this host offers and asks. Everything at
+//! once, in the words of the contract; wasmtime would stop at the first difference and name another.
+//! All but [`is_component`] runs in the process that reads strangers' files: see [`crate::compile`].
 
-use wasmparser::{Instance, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Validator, WasmFeatures};
 use wharf_core::bounds;
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
-use crate::grants::PluginSettings;
+use crate::description::{self, Description};
 use crate::offer::{self, CONTRACT, Name};
 use crate::pool::Kind;
-use crate::problem::Problem;
+use crate::problem::{Problem, Problems, cut};
+use crate::survey::survey;
 use crate::toml_text::nearest;
 use crate::wit_text;
-
-/// What was found out of a file.
-pub(crate) struct Inspected {
-    pub(crate) kind: Kind,
-    pub(crate) core_instances: u32,
-    pub(crate) imports: Vec<String>,
-    pub(crate) exports: Vec<String>,
-    pub(crate) problems: Vec<Problem>,
-    pub(crate) notes: Vec<Problem>,
-}
 
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
@@ -31,40 +22,44 @@ const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
+/// Of a function's type, where two are shown that differ.
+const TYPE_BYTES_MAX: usize = 800;
 
-/// `id` is the plugin's, for the lines to paste.
-pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Inspected {
-    let refused = |problem| Inspected {
-        kind: Kind::Sync,
-        core_instances: 0,
-        imports: Vec::new(),
-        exports: Vec::new(),
-        problems: vec![problem],
-        notes: Vec::new(),
+/// Describes a component, without its code. What depends on the operator's settings is not in it.
+pub(crate) fn inspect(bytes: &[u8]) -> Description {
+    let refused = |problem| Description::refused(Problems::from(vec![problem]).told());
+    let surveyed = match is_component(bytes).and_then(|()| survey(bytes)) {
+        Ok(surveyed) => surveyed,
+        Err(problem) => return refused(problem),
     };
-    if let Err(problem) = is_component(bytes) {
-        return refused(problem);
-    }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
         Err(problem) => return refused(problem),
     };
     match decode(bytes) {
         Ok(DecodedWasm::Component(resolve, world)) => {
-            let found = Found { resolve: &resolve, id, settings };
-            let inspected = found.inspect(kind, &resolve.worlds[world].imports, &resolve.worlds[world].exports);
-            let count = core_instances(bytes);
+            let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
+            let mut problems = Problems::default();
+            let found = Found { resolve: &resolve };
+            found.exports(exports, &mut problems);
+            found.imports(imports, &mut problems);
             let most = bounds::INSTANCES_MAX as u32;
-            let mut problems = inspected.problems;
+            let count = surveyed.core_instances;
             if count > most {
-                problems.push(
-                    Problem::new(format!(
-                        "it is made of {count} core instances; {most} is the most a sandbox may have"
-                    ))
-                    .hint("link its modules into fewer before they become a component"),
-                );
+                problems.add(|| {
+                    Problem::new(format!("it is made of {count} core instances; {most} is the most a sandbox may have"))
+                        .hint("link its modules into fewer before they become a component")
+                });
             }
-            Inspected { core_instances: count.min(most), problems, ..inspected }
+            let names = |items: &Items| description::shown(items.keys().map(|key| resolve.name_world_key(key)));
+            Description {
+                kind,
+                core_instances: count.min(most),
+                imports: names(imports),
+                exports: names(exports),
+                makers: surveyed.makers,
+                ..Description::refused(problems.told())
+            }
         }
         Ok(DecodedWasm::WitPackage(..)) => refused(
             Problem::new("it is a WIT package, which describes components, not a component")
@@ -74,8 +69,11 @@ pub(crate) fn inspect(bytes: &[u8], id: &str, settings: &PluginSettings) -> Insp
     }
 }
 
-/// Looks at the file's first bytes.
-fn is_component(bytes: &[u8]) -> Result<(), Problem> {
+/// Looks at the file's size and at its first bytes, and reads no further.
+///
+/// # Errors
+/// What it is, if it is no component.
+pub(crate) fn is_component(bytes: &[u8]) -> Result<(), Problem> {
     let most = bounds::COMPONENT_BYTES_MAX;
     if bytes.is_empty() {
         return Err(Problem::new("the file is empty"));
@@ -88,7 +86,7 @@ fn is_component(bytes: &[u8]) -> Result<(), Problem> {
         ))
         .hint("strip its debug information, for example with `wasm-tools strip`"));
     }
-    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+    if bytes.starts_with(b"\x7fELF") {
         return Err(Problem::new("it is compiled already (a .cwasm file): native code from outside is never run")
             .hint("give the component that it was made from; the host compiles it and keeps what it made"));
     }
@@ -116,30 +114,6 @@ fn core_module() -> Problem {
     Problem::new("it is a core module, not a component").hint(
         "wrap it: `wharf pack FILE -o OUT.wasm`\nor build for a target whose output is a component, such as Rust's wasm32-wasip2",
     )
-}
-
-/// How many core instances a sandbox of it has. Components within may be instantiated more than once: with instances of
-/// their own they count as all that a sandbox may have.
-fn core_instances(bytes: &[u8]) -> u32 {
-    let most = bounds::INSTANCES_MAX as u32;
-    let (mut depth, mut count) = (0_u32, 0_u32);
-    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
-        match payload {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::InstanceSection(section) => {
-                let made =
-                    section.into_iter().filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
-                count = if depth > 1 && made > 0 {
-                    count.max(most)
-                } else {
-                    count.saturating_add(u32::try_from(made).unwrap_or(u32::MAX))
-                };
-            }
-            _ => {}
-        }
-    }
-    count
 }
 
 /// Which engine it needs, if any takes it.
@@ -196,29 +170,17 @@ type Items = wit_parser::IndexMap<WorldKey, WorldItem>;
 /// A component's own contract.
 struct Found<'a> {
     resolve: &'a Resolve,
-    id: &'a str,
-    settings: &'a PluginSettings,
 }
 
 impl Found<'_> {
-    fn inspect(&self, kind: Kind, imports: &Items, exports: &Items) -> Inspected {
-        let names = |items: &Items| items.keys().map(|key| self.resolve.name_world_key(key)).collect::<Vec<_>>();
-        let mut problems = self.exports(exports);
-        problems.extend(self.imports(imports));
-        let imports = names(imports);
-        let notes = self.notes(&imports);
-        Inspected { kind, core_instances: 0, imports, exports: names(exports), problems, notes }
-    }
-
-    fn exports(&self, exports: &Items) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    fn exports(&self, exports: &Items, problems: &mut Problems) {
         let found: Vec<(Name, InterfaceId)> = self.interfaces(exports);
         let mut missing = Vec::new();
         let called = CONTRACT.called();
         for wanted in called.iter().copied() {
             let name = CONTRACT.name(wanted);
             match found.iter().find(|(found, _)| found.fits(&name)) {
-                Some((_, id)) => problems.extend(self.compare("exports", &name.full(), *id, wanted)),
+                Some((_, id)) => self.compare("exports", &name.full(), *id, wanted, problems),
                 None => missing.push(name),
             }
         }
@@ -226,97 +188,100 @@ impl Found<'_> {
             missing.iter().partition(|name| name.path == "wharf:plugin/manifest");
         for wanted in missing.iter() {
             if let Some((other, _)) = found.iter().find(|(name, _)| name.path == wanted.path) {
-                problems.push(
+                problems.add(|| {
                     Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full()))
-                        .hint("build it with the WIT files of this version of the host"),
-                );
+                        .hint("build it with the WIT files of this version of the host")
+                });
             }
         }
         let is_absent = |wanted: &&Name| !found.iter().any(|(name, _)| name.path == wanted.path);
         for wanted in manifest.into_iter().filter(is_absent) {
-            problems.push(Problem::new(format!("it does not export `{}`", wanted.full())).hint(WORLDS));
+            problems.add(|| Problem::new(format!("it does not export `{}`", wanted.full())).hint(WORLDS));
         }
         // Of the others one is enough.
         if others.len() + 1 == called.len() && others.iter().all(is_absent) {
             let names: Vec<String> = others.iter().map(|name| format!("`{}`", name.full())).collect();
-            problems.push(Problem::new(format!("it exports neither {}", names.join(" nor "))).hint(WORLDS));
+            problems.add(|| Problem::new(format!("it exports neither {}", names.join(" nor "))).hint(WORLDS));
         }
         if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
             if other("wasi:http/incoming-handler") {
-                problems.push(Problem::new(
-                    "it answers HTTP requests (`wasi:http/incoming-handler`): an HTTP server's component, not a plugin",
-                ));
+                problems.add(|| {
+                    Problem::new(
+                        "it answers HTTP requests (`wasi:http/incoming-handler`): an HTTP server's component, not a plugin",
+                    )
+                });
             } else if other("wasi:cli/run") {
-                problems.push(
+                problems.add(|| {
                     Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
                         "build a library (Rust: crate-type = [\"cdylib\"]) that exports the world `handler-plugin`",
-                    ),
-                );
+                    )
+                });
             }
         }
-        problems
     }
 
-    fn imports(&self, imports: &Items) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    fn imports(&self, imports: &Items, problems: &mut Problems) {
+        let most = bounds::COMPONENT_NAMES_MAX;
+        if imports.len() > most {
+            let what = format!("it has {} imports; {most} is the most", imports.len());
+            problems.add(|| Problem::new(what).hint("import each interface once, in one version"));
+        }
         let offers = offer::importable();
         let own = CONTRACT.offered();
         for (key, item) in imports {
             let text = self.resolve.name_world_key(key);
             let Some(interface) = offer::interface(item) else {
                 if let WorldItem::Function(_) = item {
-                    problems.push(
+                    problems.add(|| {
                         Problem::new(format!("it imports a function `{text}`, which this host does not have"))
-                            .hint("a plugin may import interfaces of `wharf:plugin` and of WASI 0.2"),
-                    );
+                            .hint("a plugin may import interfaces of `wharf:plugin` and of WASI 0.2")
+                    });
                 }
                 continue;
             };
             let name = Name::parse(&text);
             if !offers.iter().any(|offer| offer.fits(&name)) {
-                problems.push(unknown_import(&name, &offers));
+                problems.add(|| unknown_import(&name, &offers));
             } else if let Some(offer) = own.iter().copied().find(|id| CONTRACT.name(*id).fits(&name)) {
-                problems.extend(self.compare("imports", &text, interface, offer));
-                if offer == CONTRACT.kv && self.settings.kv_bytes_max().is_none() {
-                    problems.push(
-                        Problem::new(format!("it imports `{text}`, to keep values in the store, which is not granted"))
-                            .hint(format!("to grant it, in wharf.toml:\n[plugins.{}]\nkv = true", self.id)),
-                    );
-                }
+                self.compare("imports", &text, interface, offer, problems);
             }
         }
-        problems
     }
 
     /// Compares what a component has under a name with what the contract has there.
-    fn compare(&self, verb: &str, name: &str, theirs: InterfaceId, ours: InterfaceId) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    fn compare(&self, verb: &str, name: &str, theirs: InterfaceId, ours: InterfaceId, problems: &mut Problems) {
         let (theirs, ours) = (&self.resolve.interfaces[theirs].functions, &CONTRACT.resolve.interfaces[ours].functions);
         // An import may use less than is offered; an export must have all that is asked.
         let (needed, given) = if verb == "imports" { (theirs, ours) } else { (ours, theirs) };
         for function in needed.keys() {
             let (Some(_), Some(theirs), Some(ours)) = (given.get(function), theirs.get(function), ours.get(function))
             else {
-                let what = if verb == "imports" {
-                    format!("it imports `{function}` of `{name}`, which this host does not have")
-                } else {
-                    format!("it exports `{name}` without its function `{function}`")
-                };
-                problems.push(Problem::new(what).hint("build it with the WIT files of this version of the host"));
+                problems.add(|| {
+                    let what = if verb == "imports" {
+                        format!("it imports `{function}` of `{name}`, which this host does not have")
+                    } else {
+                        format!("it exports `{name}` without its function `{function}`")
+                    };
+                    Problem::new(what).hint("build it with the WIT files of this version of the host")
+                });
                 continue;
             };
-            problems.extend(self.differs(verb, &format!("{name}#{function}"), theirs, ours));
+            if let Some(problem) = self.differs(verb, &format!("{name}#{function}"), theirs, ours) {
+                problems.add(|| problem);
+            }
         }
-        problems
     }
 
     fn differs(&self, verb: &str, name: &str, theirs: &Function, ours: &Function) -> Option<Problem> {
-        let (found, expected) = (wit_text::function(self.resolve, theirs), wit_text::function(&CONTRACT.resolve, ours));
+        let (mut found, mut expected) =
+            (wit_text::function(self.resolve, theirs), wit_text::function(&CONTRACT.resolve, ours));
         if found != expected {
             if wit_text::has_stream(self.resolve, theirs) {
                 return Some(Problem::new(format!("`{name}`: {STREAMS}")).hint(STREAMS_HINT));
             }
+            cut(&mut found, TYPE_BYTES_MAX);
+            cut(&mut expected, TYPE_BYTES_MAX);
             return Some(Problem::new(format!("it {verb} `{name}` with another type")).hint(format!(
                 "expected: {expected}\nfound:    {found}\nbuild it with the WIT files of this version of the host"
             )));
@@ -338,39 +303,6 @@ impl Found<'_> {
                 offer::interface(item).map(|id| (Name::parse(&self.resolve.name_world_key(key)), id))
             })
             .collect()
-    }
-
-    /// What it can use only with a grant, and the lines that grant it.
-    fn notes(&self, imports: &[String]) -> Vec<Problem> {
-        let uses = |path: &str| imports.iter().any(|name| Name::parse(name).path == path);
-        let table = format!("[plugins.{}]", self.id);
-        let mut notes = Vec::new();
-        if uses("wasi:http/outgoing-handler") && self.settings.http.is_empty() {
-            notes.push(
-                Problem::new("it can send HTTP requests; none is granted, so that each is refused")
-                    .hint(format!("to grant some, in wharf.toml:\n{table}\nhttp = [\"https://api.example.com\"]")),
-            );
-        }
-        if uses("wasi:config/store") && self.settings.config.is_empty() {
-            notes.push(
-                Problem::new("it reads values of `wasi:config`; none is given")
-                    .hint(format!("to give some, in wharf.toml:\n{table}\nconfig = {{ name = \"value\" }}")),
-            );
-        }
-        if uses("wasi:filesystem/preopens") && self.settings.dirs.is_empty() {
-            notes.push(Problem::new("it may read files, as most standard libraries can; no folder is granted").hint(
-                format!(
-                    "if it needs one, in wharf.toml:\n{table}\ndirs = [{{ host = \"./data\", guest = \"/data\" }}]"
-                ),
-            ));
-        }
-        if uses("wasi:sockets/tcp-create-socket") || uses("wasi:sockets/udp-create-socket") {
-            notes.push(
-                Problem::new("it can open sockets; these are always refused")
-                    .hint("use wasi:http to reach the network"),
-            );
-        }
-        notes
     }
 }
 

@@ -13,6 +13,7 @@ use wharf_core::rollcall::Reply;
 
 use crate::call::{Allowance, Attending, GuestJob};
 use crate::control::{Control, Ending};
+use crate::lines::Lines;
 use crate::linked::Linked;
 use crate::log::Log;
 use crate::memory::Denied;
@@ -92,12 +93,12 @@ pub(crate) async fn describe(linked: Arc<Linked>, premises: Arc<Premises>) -> Re
             let error = came.and_then(Result::err);
             let denied =
                 error.as_ref().map_or(Denied::Nothing, |error| store.data().space.blamed_for(error, has_begun));
-            Ok(Err(failed(&control, denied, &log, error.as_ref())))
+            Ok(Err(failed(&control, denied, &log, &linked.description.lines, error.as_ref())))
         }
     }
 }
 
-fn failed(control: &Control, denied: Denied, log: &Log, error: Option<&wasmtime::Error>) -> Problem {
+fn failed(control: &Control, denied: Denied, log: &Log, lines: &Lines, error: Option<&wasmtime::Error>) -> Problem {
     let trap = error.and_then(|error| error.downcast_ref::<Trap>());
     let (what, advice) = match (control.ending(), denied, error) {
         (Some(Ending::TimedOut(..)), ..) => (
@@ -121,7 +122,7 @@ fn failed(control: &Control, denied: Denied, log: &Log, error: Option<&wasmtime:
         }
         _ => ("`describe` was ended".to_owned(), ""),
     };
-    let text = Parts { what, error, stderr: &log.last_lines(), advice: advice.to_owned() }.text();
+    let text = Parts { what, error, lines, stderr: &log.last_lines(), advice: advice.to_owned() }.text();
     let mut lines = text.splitn(2, '\n');
     Problem::new(lines.next().unwrap_or_default()).hint(lines.next().unwrap_or_default())
 }

@@ -24,6 +24,7 @@ use crate::ends;
 use crate::imports;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind, Pool};
+use crate::problem::Problem;
 use crate::run::{self, Run};
 use crate::sandbox::Sandbox;
 use crate::share::{Admission, Share, Shares, Sizes};
@@ -167,6 +168,19 @@ impl Engine {
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
             }
         }
+    }
+
+    /// The same, for its plugin's author. Made for the first plugin that needs it, which takes a moment.
+    ///
+    /// # Errors
+    /// As [`Engine::side`].
+    pub(crate) fn side_for(&self, kind: Kind) -> Result<&Side, Problem> {
+        self.side(kind).map_err(|why| Problem::new(why).within("the engine for concurrent components cannot be had"))
+    }
+
+    /// The engine for which components are compiled: what it fits, the other fits too.
+    pub(crate) fn compiler(&self) -> &wasmtime::Engine {
+        &self.sync.pool.engine
     }
 
     /// Runs `future` where guests run.

@@ -2,11 +2,12 @@
 
 use wasmtime::component::InstancePre;
 
+use crate::description::Description;
 use crate::imports::exports::wharf::plugin::{handler, manifest, subscriber};
 use crate::sandbox::Sandbox;
 
-#[derive(Clone)]
 pub(crate) struct Linked {
+    pub(crate) description: Description,
     pub(crate) pre: InstancePre<Sandbox>,
     pub(crate) manifest: manifest::GuestIndices,
     /// A plugin has one of these two at least.
@@ -17,8 +18,9 @@ pub(crate) struct Linked {
 impl Linked {
     /// # Errors
     /// When it has no manifest. That it has what it exports as this host calls it was told before.
-    pub(crate) fn new(pre: InstancePre<Sandbox>) -> wasmtime::Result<Linked> {
+    pub(crate) fn new(description: Description, pre: InstancePre<Sandbox>) -> wasmtime::Result<Linked> {
         Ok(Linked {
+            description,
             manifest: manifest::GuestIndices::new(&pre)?,
             handler: handler::GuestIndices::new(&pre).ok(),
             subscriber: subscriber::GuestIndices::new(&pre).ok(),

@@ -6,19 +6,20 @@ use wasmtime::component::Component;
 use wharf_core::ids::PluginId;
 
 use crate::cache;
-use crate::compile;
-use crate::contract::{self, Inspected};
+use crate::compile::{self, Failed, Files};
+use crate::contract;
 use crate::declared;
 use crate::describe::describe;
+use crate::description::Description;
 use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
+use crate::granted::Granted;
 use crate::grants::PluginSettings;
 use crate::linked::Linked;
-use crate::makers;
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
 use crate::pool::{self, Kind};
 use crate::premises::Premises;
-use crate::problem::{LoadError, Problem};
+use crate::problem::{LoadError, Problem, Problems};
 
 /// How far loading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,34 +81,49 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> Checked {
         progress(Progress::Checking);
-        let (its_bytes, its_id, its_settings) = (Arc::clone(&bytes), id.to_owned(), settings.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            let found = contract::inspect(&its_bytes, &its_id, &its_settings);
-            (cache::digest_of(&its_bytes), makers::makers(&its_bytes), found)
-        })
-        .await;
-        let Ok((digest, makers, found)) = looked else {
-            let problem = Problem::new("the host failed on reading it, which is a bug of the host");
-            return Checked::refused(String::new(), bytes.len(), vec![problem]);
+        let its_bytes = Arc::clone(&bytes);
+        let looked = aside(move || (cache::digest_of(&its_bytes), contract::is_component(&its_bytes)));
+        let mut checked = Checked::refused(String::new(), bytes.len(), Vec::new());
+        let is_component = match looked.await {
+            Ok((digest, is_component)) => {
+                checked.digest = digest;
+                is_component
+            }
+            Err(problem) => Err(problem),
         };
-        let mut checked =
-            Checked { is_async: found.kind == Kind::Async, ..Checked::refused(digest, bytes.len(), Vec::new()) };
-        let Inspected { kind, core_instances, imports, exports, mut problems, notes } = found;
-        (checked.imports, checked.exports, checked.notes, checked.makers) = (imports, exports, notes, makers);
-        let parsed = id.parse::<PluginId>().map_err(|bad| {
-            problems.push(
-                Problem::new(format!("the file's name: {bad}"))
-                    .hint("rename the file: its name without .wasm is the plugin's id"),
-            )
-        });
-        if let (Ok(id), true) = (parsed, problems.is_empty()) {
-            let loading = Loading { engine: self, id, kind, core_instances, bytes, settings, progress };
-            match loading.plugin(&checked).await {
-                Ok(plugin) => {
-                    checked.notes.extend(declared::notes(&plugin.manifest, (&*plugin.linked).into()));
-                    checked.plugin = Some(Arc::new(plugin));
+        let reading = Reading { engine: self, digest: &checked.digest, bytes: &bytes, progress };
+        let found = match is_component {
+            Ok(()) => reading.known().await,
+            Err(problem) => Err(problem),
+        };
+        let mut problems = Vec::new();
+        match found {
+            Err(problem) => problems.push(problem),
+            Ok(found) => {
+                let description = found.description();
+                checked.is_async = description.kind == Kind::Async;
+                (checked.imports, checked.exports) = (description.imports.clone(), description.exports.clone());
+                checked.makers = description.makers.clone();
+                problems.extend(description.problems.iter().cloned());
+                let granted = Granted { id, imports: &checked.imports, settings };
+                problems.extend(granted.problems());
+                checked.notes = granted.notes();
+                let parsed = id.parse::<PluginId>().map_err(|bad| {
+                    problems.push(
+                        Problem::new(format!("the file's name: {bad}"))
+                            .hint("rename the file: its name without .wasm is the plugin's id"),
+                    )
+                });
+                if let (Ok(id), true) = (parsed, problems.is_empty()) {
+                    let loading = Loading { engine: self, id, settings, progress };
+                    match loading.plugin(found, &checked).await {
+                        Ok(plugin) => {
+                            checked.notes.extend(declared::notes(&plugin.manifest, (&*plugin.linked).into()));
+                            checked.plugin = Some(Arc::new(plugin));
+                        }
+                        Err(found) => problems = Problems::from(found).told(),
+                    }
                 }
-                Err(found) => problems = found,
             }
         }
         checked.problems = problems;
@@ -135,33 +151,145 @@ impl Checked {
     }
 }
 
+/// What is known of a file, and what of it is at hand.
+enum Found {
+    /// A plugin of the same bytes is loaded.
+    Linked(Arc<Linked>),
+    Compiled(Description, Component),
+    Refused(Description),
+}
+
+impl Found {
+    fn description(&self) -> &Description {
+        match self {
+            Found::Linked(linked) => &linked.description,
+            Found::Compiled(description, _) | Found::Refused(description) => description,
+        }
+    }
+}
+
+/// Finds out what a file is: from memory, from the cache, or from a process that reads it.
+struct Reading<'a> {
+    engine: &'a Arc<Engine>,
+    digest: &'a str,
+    bytes: &'a Arc<[u8]>,
+    progress: OnProgress<'a>,
+}
+
+impl Reading<'_> {
+    async fn known(&self) -> Result<Found, Problem> {
+        if let Some(linked) = self.engine.alike.find(self.digest) {
+            return Ok(Found::Linked(linked));
+        }
+        if let Some(found) = self.cached().await?.filter(|found| found.description().is_final()) {
+            if let Found::Compiled(..) = &found {
+                (self.progress)(Progress::Cached);
+            }
+            return Ok(found);
+        }
+        (self.progress)(Progress::WaitingToCompile);
+        let _permit = self.engine.compiling.acquire().await;
+        // Someone else may have compiled the same in the meantime.
+        let before = match self.cached().await? {
+            Some(found) if found.description().is_final() => return Ok(found),
+            Some(found) => found.description().interrupted,
+            None => 0,
+        };
+        (self.progress)(Progress::Compiling);
+        self.read(before).await
+    }
+
+    /// What is in the cache: a description, and the code that it speaks of.
+    async fn cached(&self) -> Result<Option<Found>, Problem> {
+        let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
+        let look = aside(move || {
+            let place = engine.cache.description_place(&digest, engine.compiler());
+            let described = engine.cache.described(&place)?;
+            let Some(code) = described.code.clone() else { return Some(Ok(Found::Refused(described))) };
+            let side = match engine.side_for(described.kind) {
+                Ok(side) => side,
+                Err(problem) => return Some(Err(problem)),
+            };
+            let place = engine.cache.place(&digest, described.kind, &side.pool.engine);
+            let component = engine.cache.load(&place, &code, &side.pool.engine)?;
+            Some(Ok(Found::Compiled(described, component)))
+        });
+        look.await?.transpose()
+    }
+
+    /// Has the file read and compiled. `before` says how often its reader was ended from outside.
+    async fn read(&self, before: u32) -> Result<Found, Problem> {
+        let disk =
+            |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
+        let cache = &self.engine.cache;
+        let files = Files {
+            component: cache.temporary("component"),
+            code: cache.temporary("compiled"),
+            description: cache.temporary("description"),
+        };
+        let bytes = Arc::clone(self.bytes);
+        let files = aside(move || files.component.write(&bytes).map(|()| files)).await?.map_err(disk)?;
+        let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
+        match compile::compile(&self.engine.compile, files).await {
+            Ok((described, files)) => {
+                let kept = aside(move || {
+                    let place = engine.cache.description_place(&digest, engine.compiler());
+                    let code = match described.code {
+                        Some(_) => {
+                            let side = engine.side_for(described.kind)?;
+                            Some(engine.cache.place(&digest, described.kind, &side.pool.engine))
+                        }
+                        None => None,
+                    };
+                    let code = code.as_deref().map(|place| (&files.code, place));
+                    engine.cache.keep(code, (&files.description, &place)).map_err(disk)
+                });
+                kept.await??;
+            }
+            Err(Failed::Here(problem)) => return Err(problem),
+            Err(Failed::Ended(problem)) => return self.refused(problem, 0).await,
+            Err(Failed::Interrupted(problem)) => return self.refused(problem, before + 1).await,
+        }
+        self.cached().await?.ok_or_else(|| {
+            Problem::new("what was compiled of it cannot be read back")
+                .hint("see the host's log; the disk of the cache folder may be failing")
+        })
+    }
+
+    /// Remembers that the file ended its reader: it is not read again until it changes.
+    async fn refused(&self, problem: Problem, interrupted: u32) -> Result<Found, Problem> {
+        let description = Description { interrupted, ..Description::refused(Problems::from(vec![problem]).told()) };
+        let (engine, digest, its) = (Arc::clone(self.engine), self.digest.to_owned(), description.clone());
+        aside(move || {
+            let place = engine.cache.description_place(&digest, engine.compiler());
+            if let Err(error) = engine.cache.remember(&its, &place) {
+                tracing::warn!(file = %place.display(), "the cache folder does not take what is known of a plugin, which is read again at the next start: {error}");
+            }
+        })
+        .await?;
+        Ok(Found::Refused(description))
+    }
+}
+
 /// A component whose contract is in order.
 struct Loading<'a> {
     engine: &'a Arc<Engine>,
     id: PluginId,
-    kind: Kind,
-    core_instances: u32,
-    bytes: Arc<[u8]>,
     settings: &'a PluginSettings,
     progress: OnProgress<'a>,
 }
 
 impl Loading<'_> {
-    async fn plugin(self, checked: &Checked) -> Result<Plugin, Vec<Problem>> {
+    async fn plugin(self, found: Found, checked: &Checked) -> Result<Plugin, Vec<Problem>> {
         let one = |problem| vec![problem];
-        let (engine, kind) = (Arc::clone(self.engine), self.kind);
-        // The second pool is made for the first plugin that needs it.
-        let side = aside(move || engine.side(kind).map(drop))
-            .await
-            .and_then(|had| had.map_err(Problem::new))
-            .and_then(|()| self.engine.side(kind).map_err(Problem::new));
-        let side =
-            side.map_err(|problem| vec![problem.within("the engine for concurrent components cannot be had")])?;
-        let linked = match self.engine.alike.find(&checked.digest) {
-            Some(linked) => linked,
-            None => self.linked(side, &checked.digest).await.map_err(one)?,
+        let linked = match found {
+            Found::Linked(linked) => linked,
+            Found::Compiled(description, component) => {
+                self.linked(description, component, &checked.digest).await.map_err(one)?
+            }
+            Found::Refused(description) => return Err(description.problems),
         };
-        let weight = pool::weight(linked.pre.component(), self.core_instances);
+        let weight = pool::weight(linked.pre.component(), linked.description.core_instances);
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, weight).await.map_err(one)?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
@@ -185,11 +313,15 @@ impl Loading<'_> {
         })
     }
 
-    async fn linked(&self, side: &Side, digest: &str) -> Result<Arc<Linked>, Problem> {
-        let component = self.component(side, digest).await?;
-        let (engine, kind) = (Arc::clone(self.engine), self.kind);
+    async fn linked(
+        &self,
+        description: Description,
+        component: Component,
+        digest: &str,
+    ) -> Result<Arc<Linked>, Problem> {
+        let engine = Arc::clone(self.engine);
         let linked = aside(move || {
-            let linked = link(engine.side(kind).map_err(Problem::new)?, &component)?;
+            let linked = link(engine.side_for(description.kind)?, description, &component)?;
             // Else the first attempt would pay for it.
             let _ = component.initialize_copy_on_write_image();
             Ok(linked)
@@ -218,40 +350,6 @@ impl Loading<'_> {
         Err(Problem::new("no sandbox could be had in time to describe it: attempts hold all memories and tables")
             .hint("load it again when the host has less to do, or set fewer attempts at once"))
     }
-
-    /// From the cache, or compiled.
-    async fn component(&self, side: &Side, digest: &str) -> Result<Component, Problem> {
-        let place = self.engine.cache.place(digest, self.kind, &side.pool.engine);
-        if let Some(component) = self.cached(side, &place).await? {
-            (self.progress)(Progress::Cached);
-            return Ok(component);
-        }
-        (self.progress)(Progress::WaitingToCompile);
-        let _permit = self.engine.compiling.acquire().await;
-        // Someone else may have compiled the same in the meantime.
-        if let Some(component) = self.cached(side, &place).await? {
-            return Ok(component);
-        }
-        (self.progress)(Progress::Compiling);
-        let (from, to) = (self.engine.cache.temporary("component"), self.engine.cache.temporary("compiled"));
-        let disk =
-            |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
-        let bytes = Arc::clone(&self.bytes);
-        let from = aside(move || from.write(&bytes).map(|()| from)).await?.map_err(disk)?;
-        compile::compile(&self.engine.compile, self.kind, &from, &to).await?;
-        let (engine, its_place) = (Arc::clone(self.engine), place.clone());
-        aside(move || engine.cache.keep(&to, &its_place)).await?.map_err(disk)?;
-        let made = self.cached(side, &place).await?;
-        made.ok_or_else(|| {
-            Problem::new("what was compiled of it cannot be read back")
-                .hint("see the host's log; the disk of the cache folder may be failing")
-        })
-    }
-
-    async fn cached(&self, side: &Side, place: &std::path::Path) -> Result<Option<Component>, Problem> {
-        let (engine, its_engine, place) = (Arc::clone(self.engine), side.pool.engine.clone(), place.to_owned());
-        aside(move || engine.cache.load(&place, &its_engine)).await
-    }
 }
 
 /// Does what takes long where it holds up nobody.
@@ -264,7 +362,7 @@ fn failed_on_it(error: &tokio::task::JoinError) -> Problem {
 }
 
 /// Everything that can be told of imports and exports was told before; what is left is for the host's developers too.
-fn link(side: &Side, component: &Component) -> Result<Linked, Problem> {
-    let linked = side.linker.instantiate_pre(component).and_then(Linked::new);
+fn link(side: &Side, description: Description, component: &Component) -> Result<Linked, Problem> {
+    let linked = side.linker.instantiate_pre(component).and_then(|pre| Linked::new(description, pre));
     linked.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
 }

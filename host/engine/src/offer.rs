@@ -41,6 +41,14 @@ const WASI: [&str; 30] = [
 /// Still a draft, so that only this very version fits.
 const WASI_CONFIG_VERSION: &str = "0.2.0-rc.1";
 
+/// The files of `wit/`, by name.
+pub(crate) const FILES: [(&str, &str); 4] = [
+    ("types.wit", include_str!("../../../wit/types.wit")),
+    ("host.wit", include_str!("../../../wit/host.wit")),
+    ("handler.wit", include_str!("../../../wit/handler.wit")),
+    ("world.wit", include_str!("../../../wit/world.wit")),
+];
+
 /// The contract as it stands in `wit/`.
 pub(crate) struct Contract {
     pub(crate) resolve: Resolve,
@@ -51,10 +59,9 @@ pub(crate) struct Contract {
 
 pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let mut sources = SourceMap::new();
-    sources.push_str("types.wit", include_str!("../../../wit/types.wit"));
-    sources.push_str("host.wit", include_str!("../../../wit/host.wit"));
-    sources.push_str("handler.wit", include_str!("../../../wit/handler.wit"));
-    sources.push_str("world.wit", include_str!("../../../wit/world.wit"));
+    for (name, text) in FILES {
+        sources.push_str(name, text);
+    }
     let mut resolve = Resolve::new();
     let group = sources.parse().map_err(|(_, error)| error).expect("`wit/` is what this host was built with");
     let package = resolve.push_group(group).expect("`wit/` has no packages outside");

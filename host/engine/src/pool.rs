@@ -1,5 +1,6 @@
 //! How wasmtime is set up: what guests may be made of, and where their memory comes from.
 
+use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wharf_core::bounds;
@@ -29,7 +30,7 @@ pub(crate) fn weight(component: &Component, core_instances: u32) -> u32 {
 
 /// Which of the two engines: component-model concurrency costs each call some microseconds and is the younger
 /// part of wasmtime, so that only components which need it get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Sync,
     Async,
@@ -82,7 +83,8 @@ fn config(kind: Kind) -> Config {
         .epoch_interruption(true)
         .concurrency_support(kind == Kind::Async)
         .wasm_memory64(false)
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        // What a component says of its own sources is read at load and never at a trap: see `strip` and `lines`.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .max_wasm_stack(bounds::WASM_STACK_BYTES)
         .async_stack_size(bounds::ASYNC_STACK_BYTES);
     config
@@ -117,14 +119,13 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
 mod tests {
     use super::*;
     use crate::contract;
-    use crate::grants::PluginSettings;
 
     #[test]
     fn an_ordinary_plugin_takes_one_share_and_one_with_many_memories_more() {
         let weight_of = |name: &str| {
             let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
             let component = Component::new(&compiler(Kind::Sync).unwrap(), &bytes).unwrap();
-            weight(&component, contract::inspect(&bytes, name, &PluginSettings::default()).core_instances)
+            weight(&component, contract::inspect(&bytes).core_instances)
         };
         assert_eq!((weight_of("words"), weight_of("thumbnail")), (1, 1));
         assert_eq!(weight_of("villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));

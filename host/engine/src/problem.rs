@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+use wharf_core::bounds;
+
 /// One thing that is wrong, where, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What is wrong: one sentence without its full stop, or a few lines.
     pub what: String,
@@ -54,11 +57,82 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a plugin is not loaded: every problem that was found, not only the first.
+/// Problems as they are found. A file can have as many as it likes: past [`bounds::PROBLEMS_MAX`] they are only counted.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    found: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    /// `problem` is only made where it will be told.
+    pub(crate) fn add(&mut self, problem: impl FnOnce() -> Problem) {
+        if self.found.len() < bounds::PROBLEMS_MAX {
+            self.found.push(problem());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The first ones, each cut to its bound and all within theirs, and how many more there are.
+    pub(crate) fn told(self) -> Vec<Problem> {
+        let Problems { found, mut more } = self;
+        let mut told: Vec<Problem> = Vec::new();
+        let mut room = bounds::REFUSAL_BYTES_MAX;
+        for Problem { mut what, at, mut hint } in found {
+            cut(&mut what, bounds::PROBLEM_BYTES_MAX);
+            cut(&mut hint, bounds::PROBLEM_BYTES_MAX);
+            let size = what.len() + hint.len();
+            if size > room {
+                more += 1;
+                continue;
+            }
+            room -= size;
+            told.push(Problem { what, at, hint });
+        }
+        if more > 0 {
+            let noun = if more == 1 { "problem is" } else { "problems are" };
+            told.push(Problem::new(format!("{more} more {noun} not shown")));
+        }
+        told
+    }
+}
+
+impl From<Vec<Problem>> for Problems {
+    fn from(all: Vec<Problem>) -> Problems {
+        let mut problems = Problems::default();
+        all.into_iter().for_each(|problem| problems.add(|| problem));
+        problems
+    }
+}
+
+/// Cuts a text of a stranger's to `most` bytes, and shows that it was cut.
+pub(crate) fn cut(text: &mut String, most: usize) {
+    const CUT: &str = " ...";
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most.saturating_sub(CUT.len())));
+        text.push_str(CUT);
+    }
+}
+
+/// Why a plugin is not loaded: the problems that were found, within [`bounds::REFUSAL_BYTES_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.problems))]
 pub struct LoadError {
     pub problems: Vec<Problem>,
+}
+
+impl LoadError {
+    /// The first problem in one line, and how many more there are: for where many answers quote the same refusal.
+    pub fn first_line(&self) -> String {
+        let Some(first) = self.problems.first() else { return "no reason is known".to_owned() };
+        let mut line = first.what.lines().next().unwrap_or_default().to_owned();
+        cut(&mut line, bounds::REFUSAL_LINE_BYTES_MAX);
+        match self.problems.len() - 1 {
+            0 => line,
+            more => format!("{line} (and {more} more)"),
+        }
+    }
 }
 
 impl From<Problem> for LoadError {

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use wasmtime::{Trap, WasmBacktrace};
 use wharf_core::bounds;
 
+use crate::lines::Lines;
+use crate::problem::cut;
+
 /// Frames beyond this are mostly those of a runaway recursion. Also as many as wasmtime collects.
 const FRAMES_MAX: usize = 20;
 
@@ -12,6 +15,8 @@ const FRAMES_MAX: usize = 20;
 pub(crate) struct Parts<'a> {
     pub(crate) what: String,
     pub(crate) error: Option<&'a wasmtime::Error>,
+    /// Of the component that ran.
+    pub(crate) lines: &'a Lines,
     pub(crate) stderr: &'a [String],
     pub(crate) advice: String,
 }
@@ -23,7 +28,7 @@ impl Parts<'_> {
         let trace = self.error.and_then(|error| error.downcast_ref::<WasmBacktrace>());
         if let Some(trace) = trace.filter(|trace| !trace.frames().is_empty()) {
             text.push_str("\nwhere:");
-            frames(&mut text, trace);
+            frames(&mut text, trace, self.lines);
         }
         if !self.stderr.is_empty() {
             text.push_str("\nlast lines of stderr:");
@@ -43,47 +48,25 @@ impl Parts<'_> {
 
 /// A text of a plugin's own, bounded.
 pub(crate) fn bounded(mut text: String) -> String {
-    let room = bounds::REPORT_BYTES_MAX as usize - 4;
-    if text.len() > room {
-        text.truncate(text.floor_char_boundary(room));
-        text.push_str(" ...");
-    }
+    cut(&mut text, bounds::REPORT_BYTES_MAX as usize);
     text
 }
 
-fn frames(text: &mut String, trace: &WasmBacktrace) {
+/// Only looks things up: names and lines were made short and readable when the component was compiled.
+fn frames(text: &mut String, trace: &WasmBacktrace, lines: &Lines) {
     let all = trace.frames();
-    for (number, frame) in all.iter().enumerate() {
-        let _ = write!(text, "\n  {number:>2}: ");
-        let symbols = frame.symbols();
-        // Of inlined functions the innermost stands first.
-        for (depth, symbol) in symbols.iter().enumerate() {
-            if depth > 0 {
-                text.push_str("\n      inlined into ");
-            }
-            // The last is the function itself, whose name in the binary says where it belongs.
-            let outermost = depth + 1 == symbols.len();
-            let name = frame.func_name().filter(|_| outermost).or(symbol.name());
-            text.push_str(&name.map_or_else(|| format!("function {}", frame.func_index()), demangled));
-            if let Some(file) = symbol.file() {
-                let _ = write!(text, " at {file}");
-                if let Some(line) = symbol.line() {
-                    let _ = write!(text, ":{line}");
-                }
-            }
-        }
-        if symbols.is_empty() {
-            text.push_str(&frame.func_name().map_or_else(|| format!("function {}", frame.func_index()), demangled));
+    for (number, frame) in all.iter().take(FRAMES_MAX).enumerate() {
+        let _ = match frame.func_name() {
+            Some(name) => write!(text, "\n  {number:>2}: {name}"),
+            None => write!(text, "\n  {number:>2}: function {}", frame.func_index()),
+        };
+        if let Some((file, line)) = frame.module_offset().and_then(|offset| lines.place(offset)) {
+            let _ = write!(text, " at {file}:{line}");
         }
     }
     if all.len() >= FRAMES_MAX {
         text.push_str("\n      and what called it");
     }
-}
-
-/// Without the hash at a Rust name's end.
-fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
 }
 
 /// A trap in plain words.

@@ -267,7 +267,8 @@ impl Judged<'_> {
     }
 
     fn report(&self, what: String, error: Option<&wasmtime::Error>, advice: String) -> String {
-        Parts { what, error, stderr: &self.stderr, advice }.text()
+        let lines = &self.run.plugin.linked.description.lines;
+        Parts { what, error, lines, stderr: &self.stderr, advice }.text()
     }
 
     fn raise(&self, key: &str, value: &str) -> String {

@@ -161,7 +161,7 @@ fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
     let refused = match catalog.plugin(&name.plugin()) {
         // It runs, in an earlier version perhaps: the name is what is wrong.
         Some(_) => None,
-        None => catalog.refusal(&name.plugin()).map(|refused| refused.why.to_string()),
+        None => catalog.refusal(&name.plugin()).map(|refused| refused.why.first_line()),
     };
     Err(BadRequest::UnknownTask { nearest: catalog.nearest_task(text), refused, task: name })
 }

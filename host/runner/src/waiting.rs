@@ -31,7 +31,7 @@ pub(crate) fn why_waiting(seen: &Seen, why: Why, catalog: &Catalog, draining: bo
     let plugin = task.plugin();
     match catalog.plugin(&plugin) {
         None => {
-            let refused = catalog.refusal(&plugin).map(|refused| refused.why.to_string());
+            let refused = catalog.refusal(&plugin).map(|refused| refused.why.first_line());
             WhyWaiting::PluginAbsent { plugin, refused }
         }
         Some(_) if !catalog.runs().any(|run| run.name == *task) => WhyWaiting::TaskAbsent { task: task.clone() },

@@ -1,6 +1,7 @@
 //! Real components in real sandboxes: each bound is hit, each mistake explained, and the neighbours go on.
 
 mod scene;
+mod made;
 
 mod ends;
 mod floods;
@@ -11,5 +12,6 @@ mod broadcasts;
 mod kv;
 mod languages;
 mod tables;
+mod hostile;
 mod loading;
 mod explained;

@@ -1,14 +1,12 @@
 //! Bounds on what a component is made of, reached by components that no compiler would make.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::Problem;
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser_newer::Resolve;
 
+use crate::made::{bytes_of, wrapped};
 use crate::scene::{Scene, assert_returned, call, settings};
 
 const MANIFEST: &str = "name = 'tables'\nversion = '1'\n[tasks.do]\nretry = { attempts = 1 }\n";
@@ -37,17 +35,7 @@ fn plugin(tables: &str) -> Vec<u8> {
         bytes_of(at),
         bytes_of(length),
     );
-    let mut module = wat::parse_str(text).unwrap();
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("handler-plugin")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
-    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
-}
-
-/// A number as a module's data has it.
-fn bytes_of(number: usize) -> String {
-    u32::try_from(number).unwrap().to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect()
+    wrapped(wat::parse_str(text).unwrap())
 }
 
 fn told(problems: &[Problem]) -> String {

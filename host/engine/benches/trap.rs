@@ -1,0 +1,117 @@
+//! What a trap costs, by what the component says of itself: names, lines of its sources, debug sections that are written
+//! against whoever reads them. As a multiple of a trap of the same component that says nothing, in the same run.
+//!
+//! `cargo bench --workspace --bench trap`
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use wharf_core::job::Stream;
+use wharf_core::outcome::Outcome;
+use wharf_core::rollcall::Reply;
+use wharf_engine::{
+    Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, PluginSettings, Settings,
+};
+
+#[path = "../tests/sandbox/made.rs"]
+mod made;
+
+use made::{Made, inlined, line_program};
+
+const ROUNDS: usize = 9;
+/// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
+const TRAPS: usize = 200;
+/// As many as a report has frames.
+const FRAMES: usize = 20;
+
+struct Deaf;
+
+impl Attending for Deaf {
+    fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
+    fn log(&self, _: Stream, _: String) {}
+    fn log_dropped(&self, _: u64) {}
+    fn progress(&self, _: f32, _: String) {}
+    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+    fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+fn sides() -> Vec<(&'static str, Made)> {
+    let named = |name: &dyn Fn(usize) -> String| (0..FRAMES).map(name).collect::<Vec<_>>();
+    let nothing = || named(&|_| String::new());
+    let unfolds = |_: usize| format!("_RINvC1a1b{}E", "TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTuuEuE".repeat(40));
+    vec![
+        ("no names", Made { names: nothing(), ..Made::default() }),
+        ("names", Made { names: named(&|n| format!("_ZN5words7split{n:02}17h0123456789abcdefE")), ..Made::default() }),
+        ("names and lines", Made { names: named(&|n| format!("split{n}")), custom: line_program(), ..Made::default() }),
+        ("names of a megabyte", Made { names: named(&|_| "n".repeat(1_000_000)), ..Made::default() }),
+        ("names that unfold", Made { names: named(&unfolds), ..Made::default() }),
+        ("10,000 inlined calls", Made { names: nothing(), custom: inlined(10_000), ..Made::default() }),
+    ]
+}
+
+async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
+    let asked = Asked::Job {
+        id: "0000000000001".to_owned(),
+        task: "do".to_owned(),
+        key: None,
+        payload: Vec::new().into(),
+        attempt: 1,
+    };
+    let call = Call { asked, allowance: Allowance::of(&plugin.manifest.tasks["do"]) };
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
+    assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
+}
+
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort();
+    all[all.len() / 2]
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.block_on(async {
+        let engine = Engine::new(Settings {
+            attempts: 16,
+            broadcast_calls: 1,
+            guest_threads: 2,
+            cache_dir: dir.path().join("c"),
+            compile: Compile::Here,
+        })
+        .unwrap();
+        let mut loaded = Vec::new();
+        for (name, made) in sides() {
+            let bytes: Arc<[u8]> = made.component().into();
+            let plugin = engine.load("evil".parse().unwrap(), bytes, &PluginSettings::default(), &|_| {}).await;
+            loaded.push((name, plugin.unwrap_or_else(|error| panic!("{name}: {error}")), Vec::new()));
+        }
+        for round in 0..=ROUNDS {
+            for (_, plugin, walls) in &mut loaded {
+                let mut all = Vec::new();
+                for _ in 0..TRAPS {
+                    let begun = Instant::now();
+                    trap(&engine, plugin).await;
+                    all.push(begun.elapsed());
+                }
+                // The first round warms the pools.
+                if round > 0 {
+                    walls.push(median(all));
+                }
+            }
+        }
+        let walls: Vec<Duration> = loaded.iter().map(|(.., walls)| median(walls.clone())).collect();
+        println!("{:<24}{:>9}{:>8}", "what it says of itself", "µs", "ratio");
+        for ((name, ..), wall) in loaded.iter().zip(&walls) {
+            let ratio = wall.as_secs_f64() / walls[0].as_secs_f64();
+            println!("{name:<24}{:>9.0}{ratio:>7.2}x", wall.as_secs_f64() * 1e6);
+        }
+    });
+}
