@@ -31,5 +31,6 @@ mod reload;
 mod retries;
 mod slow_commits;
 mod stopping;
+mod store_file;
 mod streaming;
 mod upgrades;

@@ -122,6 +122,13 @@ pub enum Notice {
     },
     /// The store works again.
     StoreMended,
+    /// Another program keeps a log of the store from being carried into its file; told again each time it has doubled.
+    StoreLogHeld {
+        log: String,
+        bytes: u64,
+    },
+    /// It is carried in.
+    StoreLogFree,
     LimitSet {
         group: String,
         key: Option<String>,

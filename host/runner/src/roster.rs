@@ -9,10 +9,12 @@ use wharf_core::ids::NodeId;
 use wharf_core::node::{Carried, Node};
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
+use wharf_store::HeldLog;
 
 use crate::broadcast::Broadcasts;
 use crate::catalog::Catalog;
 use crate::dispatch::Load;
+use crate::notice::Notice;
 use crate::shared::Shared;
 use crate::word::Word;
 
@@ -42,6 +44,7 @@ impl Roster {
     /// Announces the node until it stops, at once where it begins to drain.
     pub(crate) async fn announce(self: Arc<Roster>) {
         let mut load = self.load.clone();
+        let mut told = 0;
         loop {
             let draining = load.borrow_and_update().draining;
             // What failed was told, and is tried again in the next round.
@@ -49,10 +52,28 @@ impl Roster {
             if let Ok(nodes) = self.shared.store.nodes().await {
                 self.broadcasts.learn(nodes);
             }
+            told = self.tell_of_log(told);
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
                 Ok(_) = load.wait_for(|load| load.draining != draining) => {}
+            }
+        }
+    }
+
+    /// How long the store's log was when it was last told that it is held up: zero where it is not.
+    fn tell_of_log(&self, told: u64) -> u64 {
+        match self.shared.store.held_log() {
+            Some(HeldLog { log, bytes }) if bytes >= told * 2 => {
+                (self.shared.tell)(&Notice::StoreLogHeld { log, bytes });
+                bytes
+            }
+            Some(_) => told,
+            None => {
+                if told > 0 {
+                    (self.shared.tell)(&Notice::StoreLogFree);
+                }
+                0
             }
         }
     }

@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     log_lines_dropped: Counts,
     plugin_loads: Counts,
     store_trouble: Counts,
+    store_log_held: Gauge,
     host_faults: Counts,
     leases_reclaimed: Counter,
     jobs_forgotten: Counter,
@@ -88,6 +89,13 @@ impl Metrics {
             "Waiting jobs that were cancelled for a newer one of their key",
             jobs_replaced.clone(),
         );
+        let store_log_held = Gauge::default();
+        registry.register_with_unit(
+            "store_log_held",
+            "How long the store's log is that another program keeps from being carried into its file, when it was last told",
+            Unit::Bytes,
+            store_log_held.clone(),
+        );
         let broadcasts = Topics::new(&mut registry);
         let broadcasts_refused = Counter::default();
         registry.register(
@@ -111,6 +119,7 @@ impl Metrics {
             log_lines_dropped,
             plugin_loads,
             store_trouble,
+            store_log_held,
             host_faults,
             leases_reclaimed,
             jobs_forgotten,
@@ -137,6 +146,8 @@ impl Metrics {
             Notice::PluginLoaded { .. } => add(&self.plugin_loads, word("result", "loaded"), 1),
             Notice::PluginRefused { .. } => add(&self.plugin_loads, word("result", "refused"), 1),
             Notice::StoreTrouble { doing, .. } => add(&self.store_trouble, word("doing", doing), 1),
+            Notice::StoreLogHeld { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
+            Notice::StoreLogFree => _ = self.store_log_held.set(0),
             Notice::HostFault { doing, .. } => add(&self.host_faults, word("doing", doing), 1),
             Notice::Upkeep { reclaimed, forgotten, .. } => {
                 self.leases_reclaimed.inc_by(*reclaimed);

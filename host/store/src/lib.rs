@@ -19,5 +19,6 @@ pub use open::open;
 pub use postgres::{PostgresStore, without_password};
 pub use sqlite::SqliteStore;
 pub use store::{
-    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+    Claim, Claimed, HeldLog, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally,
+    Wanted,
 };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::watch::Sender as Nudge;
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
@@ -22,10 +22,14 @@ use crate::change::recordable;
 use crate::clock::Clock;
 use crate::roster::Roster;
 use crate::store::{
-    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+    Claim, Claimed, HeldLog, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally,
+    Wanted,
 };
 
+mod mark;
+mod lock;
 mod file;
+mod watch;
 mod rows;
 mod room;
 mod lanes;
@@ -49,6 +53,7 @@ use claims::Unwritten;
 use file::DatabaseFile;
 use ledger::Ledger;
 use readers::Readers;
+use watch::Watch;
 use writer::Writer;
 
 /// A durable queue in one SQLite file.
@@ -56,10 +61,11 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     /// Locked for one addition, never across an await.
     ids: Mutex<JobIds>,
-    nudge: watch::Sender<u64>,
+    nudge: Nudge<u64>,
     roster: Roster,
     /// Jobs that run though their rows do not say so yet.
     unwritten: Arc<Mutex<Unwritten>>,
+    watch: Arc<Watch>,
     /// Declared before the writer, and so dropped first: the last one to close the file tidies up its log.
     readers: Readers,
     writer: Writer,
@@ -81,18 +87,21 @@ impl SqliteStore {
         let path = path.as_ref();
         let file = DatabaseFile::lock(path)?;
         let mut conn = file.writer()?;
-        let unusable = |error| OpenError::MendFile { file: path.display().to_string(), reason: format!("{error}") };
-        let copier = file::copier(path).map_err(unusable)?;
-        let checkpoints = Checkpoints::start(path, &mut conn, copier).map_err(unusable)?;
-        let nudge = watch::Sender::new(0);
-        let readers = Readers::of(file.path());
-        let (writer, opened) = Writer::start(file, conn, checkpoints, clock.clone(), nudge.clone())?;
+        let watch = Arc::new(Watch::over(&file, &conn)?);
+        let unusable = |error| mark::mend(path, format!("{error}"));
+        let copier = file::copier(file.real()).map_err(unusable)?;
+        let checkpoints = Checkpoints::start(&watch, &mut conn, copier).map_err(unusable)?;
+        let nudge = Nudge::new(0);
+        let readers = Readers::of(&file, watch.clone());
+        let with = (clock.clone(), nudge.clone());
+        let (writer, opened) = Writer::start(file, conn, checkpoints, watch.clone(), with)?;
         Ok(SqliteStore {
             clock,
             ids: Mutex::new(JobIds::after(opened.last_id)),
             nudge,
             roster: Roster::default(),
             unwritten: opened.unwritten,
+            watch,
             readers,
             writer,
         })
@@ -204,6 +213,8 @@ impl Store for SqliteStore {
     }
 
     async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+        // A node that has lost its file is not there for anybody, and hears it though it has nothing else to ask.
+        self.watch.check()?;
         self.roster.announce(node, silent, self.now());
         Ok(())
     }
@@ -231,6 +242,10 @@ impl Store for SqliteStore {
 
     fn letters(&self) -> Nudges {
         self.nudges()
+    }
+
+    fn held_log(&self) -> Option<HeldLog> {
+        checkpoint::held_log(&self.watch)
     }
 
     fn nudges(&self) -> Nudges {

@@ -109,6 +109,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes after every write that may let something start or that a follower may wait for.
     fn nudges(&self) -> Nudges;
+
+    /// A log of the store's own that grows, since another program keeps it from being carried into its file.
+    fn held_log(&self) -> Option<HeldLog> {
+        None
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +187,14 @@ pub struct Seen {
     pub entries: u64,
 }
 
+/// See `Store::held_log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldLog {
+    /// The file that grows.
+    pub log: String,
+    pub bytes: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     pub state: Option<StateName>,
@@ -231,7 +244,7 @@ pub enum OpenError {
     #[error("could not open the store: `{address}` {reason}")]
     MendAddress { address: String, reason: String },
     #[error(
-        "could not open {file}: another host uses it (its lock is {file}.lock); \
+        "could not open {file}: another host uses it, by this name or by another; \
          stop that host first, or give this one a store of its own"
     )]
     StopOtherHost { file: String },

@@ -54,6 +54,12 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::FolderTrouble { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
         Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; it is tried again"),
         Notice::StoreMended => info!("the store works again"),
+        Notice::StoreLogHeld { log, bytes } => warn!(
+            "{log} has grown to {} MiB and grows on: another program reads the database and does not end, such as a backup or a \
+             shell; `fuser -v {log}` names it. The log is carried into the file when that program has ended",
+            bytes >> 20
+        ),
+        Notice::StoreLogFree => info!("the store's log is carried into its file again"),
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
         Notice::Upkeep { reclaimed, forgotten, took } if *reclaimed > 0 => {
             warn!(reclaimed, forgotten, ?took, "upkeep: leases had run out, their jobs wait again");

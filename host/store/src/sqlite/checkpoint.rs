@@ -5,18 +5,19 @@
 //! None of this makes anything durable: a commit is on the disk, in the log, before it is answered.
 
 use std::ffi::c_int;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 use tracing::warn;
 
-use super::file;
+use super::watch::Watch;
+use crate::store::HeldLog;
 
 /// The log is copied back when it has grown by this many pages (64 MiB). The longer it waits, the more often a page was
 /// rewritten in the meantime and is copied but once.
@@ -25,17 +26,22 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 const REST_PAGES: u32 = 1_000;
 /// How often the thread goes over a log to which the writer keeps adding more than that.
 const PASSES: usize = 4;
-/// Where copying cannot keep up with writing, the writer waits for it from here on (256 MiB), so that the log has an end.
+/// Where copying cannot keep up with writing, the writer waits for it once so much was added since the last copy (256 MiB), so
+/// that the log has an end.
 const LOG_PAGES_MAX: u32 = 4 * CHECKPOINT_PAGES;
+/// A log that somebody holds up is told of from here on (128 MiB).
+const HELD_PAGES_TOLD: u32 = 2 * CHECKPOINT_PAGES;
+/// How often the thread looks at the store's files, and tries again to copy a log that somebody held up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The writer's side. Dropping it lets a copy that goes on finish, and waits for that.
 pub(super) struct Checkpoints {
-    path: PathBuf,
-    /// How long the last commit has left the log, in pages.
-    log: Arc<AtomicU32>,
+    watch: Arc<Watch>,
     /// How long the log was when it was last copied; zero once it has begun anew.
     copied_at: u32,
     under_way: bool,
+    /// The last copy came to what somebody reads around. The thread finds out when it can go on.
+    was_held: bool,
     ask: Option<SyncSender<()>>,
     done: Receiver<()>,
     thread: Option<JoinHandle<()>>,
@@ -43,36 +49,46 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// `writer` says how long the log is, at each commit; `copier` is a second connection to the same file.
-    pub(super) fn start(path: &Path, writer: &mut Connection, copier: Connection) -> rusqlite::Result<Checkpoints> {
-        let log = Arc::new(AtomicU32::new(0));
-        let counted = log.clone();
+    pub(super) fn start(
+        watch: &Arc<Watch>,
+        writer: &mut Connection,
+        copier: Connection,
+    ) -> rusqlite::Result<Checkpoints> {
+        let counted = watch.clone();
         // Takes the place of SQLite's own checkpoints, which would stop the writer.
         writer.wal_hook(Some(move |_: &mut Wal, pages: c_int| {
-            counted.store(pages.unsigned_abs(), Ordering::Relaxed);
+            counted.pages.store(pages.unsigned_abs(), Ordering::Relaxed);
             Ok(())
         }))?;
         let (ask, asked) = mpsc::sync_channel(1);
         let (tell, done) = mpsc::sync_channel(1);
-        let (of, length) = (path.to_owned(), log.clone());
+        let watched = watch.clone();
         let copy_when_asked = move || {
-            while asked.recv().is_ok() {
-                copy_most(&of, &copier, &length);
-                if tell.send(()).is_err() {
-                    return;
+            loop {
+                match asked.recv_timeout(LOOK_EVERY) {
+                    Ok(()) => {
+                        copy_most(&watched, &copier);
+                        if tell.send(()).is_err() {
+                            return;
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => look(&watched, &copier),
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
         // Where no thread is to be had, nobody takes the wish, and the writer copies for itself.
         let thread = thread::Builder::new().name("store-copier".to_owned()).spawn(copy_when_asked);
         let thread = thread.inspect_err(|error| warn!("the store's log is copied by its writer: {error}")).ok();
-        Ok(Checkpoints { path: path.to_owned(), log, copied_at: 0, under_way: false, ask: Some(ask), done, thread })
+        let watch = watch.clone();
+        Ok(Checkpoints { watch, copied_at: 0, under_way: false, was_held: false, ask: Some(ask), done, thread })
     }
 
     /// Keeps the log short. Called by the writer after each transaction, with its connection.
     pub(super) fn after_commit(&mut self, writer: &Connection) {
-        let log = self.log.load(Ordering::Relaxed);
+        let log = self.watch.pages.load(Ordering::Relaxed);
         if self.under_way {
-            if log >= LOG_PAGES_MAX {
+            if log.saturating_sub(self.copied_at) >= LOG_PAGES_MAX {
                 // An error means that the thread is gone: nothing to wait for.
                 _ = self.done.recv();
             } else if self.done.try_recv() == Err(TryRecvError::Empty) {
@@ -85,7 +101,9 @@ impl Checkpoints {
         if log < self.copied_at {
             self.copied_at = 0;
         }
-        if log - self.copied_at >= CHECKPOINT_PAGES {
+        let is_free_again = self.was_held && !self.watch.held.load(Ordering::Relaxed);
+        if is_free_again || log - self.copied_at >= CHECKPOINT_PAGES {
+            self.was_held = false;
             self.under_way = true;
             if self.ask.as_ref().is_none_or(|ask| ask.try_send(()).is_err()) {
                 self.finish(writer, log);
@@ -94,7 +112,8 @@ impl Checkpoints {
     }
 
     fn finish(&mut self, writer: &Connection, log: u32) {
-        copy(&self.path, writer);
+        self.was_held = copy(&self.watch, writer).is_some_and(Copied::is_held);
+        self.watch.held.store(self.was_held, Ordering::Relaxed);
         self.under_way = false;
         self.copied_at = log;
     }
@@ -109,25 +128,62 @@ impl Drop for Checkpoints {
     }
 }
 
+/// A log that has grown long, since somebody reads the file as it was before.
+pub(super) fn held_log(watch: &Watch) -> Option<HeldLog> {
+    let pages = watch.pages.load(Ordering::Relaxed);
+    let is_told = watch.held.load(Ordering::Relaxed) && pages >= HELD_PAGES_TOLD;
+    is_told.then(|| HeldLog { log: watch.log_name(), bytes: watch.log_bytes(pages) })
+}
+
+/// What the thread does when nobody asks it: whether the files are there, and whether a log that was held up is free.
+fn look(watch: &Watch, copier: &Connection) {
+    if watch.look(copier).is_ok()
+        && watch.held.load(Ordering::Relaxed)
+        && copy(watch, copier).is_some_and(|copied| !copied.is_held())
+    {
+        watch.held.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Copies the log until little is left of it.
-fn copy_most(path: &Path, copier: &Connection, log: &AtomicU32) {
+fn copy_most(watch: &Watch, copier: &Connection) {
     for _ in 0..PASSES {
-        let Some(copied) = copy(path, copier) else { return };
-        if log.load(Ordering::Relaxed).saturating_sub(copied) <= REST_PAGES {
+        let Some(Copied { copied, .. }) = copy(watch, copier) else { return };
+        if watch.pages.load(Ordering::Relaxed).saturating_sub(copied) <= REST_PAGES {
             return;
         }
     }
 }
 
-/// Copies what the log holds now, but for what somebody still reads around. Returns how much of it is copied by now.
-fn copy(path: &Path, conn: &Connection) -> Option<u32> {
+/// How far a copy came.
+#[derive(Clone, Copy)]
+struct Copied {
+    /// How long the log was when it began.
+    log: u32,
+    copied: u32,
+}
+
+impl Copied {
+    /// Whether there is more that somebody reads around.
+    fn is_held(self) -> bool {
+        self.copied < self.log
+    }
+}
+
+/// Copies what the log holds now, but for what somebody still reads around. `None` where that fails.
+fn copy(watch: &Watch, conn: &Connection) -> Option<Copied> {
+    // From a log that was cut off it would copy what is not there.
+    watch.before(conn).ok()?;
+    let pages = |number: c_int| u32::try_from(number).unwrap_or(0);
     match conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
-        Ok((_, copied)) => u32::try_from(copied).ok(),
+        Ok((log, copied)) => Some(Copied { log: pages(log), copied: pages(copied) }),
         // Another program copies it, such as a backup.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => None,
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            Some(Copied { log: watch.pages.load(Ordering::Relaxed), copied: 0 })
+        }
         // Nothing is lost: the log keeps it, and is tried again when it has grown.
         Err(error) => {
-            warn!("the log was not copied back: {}", file::failure(path, &error));
+            warn!("the log was not copied back: {}", watch.failure(&error));
             None
         }
     }
@@ -135,33 +191,39 @@ fn copy(path: &Path, conn: &Connection) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::{DatabaseFile, copier};
     use super::*;
+
+    fn log_of(watch: &Watch) -> u32 {
+        watch.pages.load(Ordering::Relaxed)
+    }
 
     #[test]
     fn a_long_log_is_copied_beside_the_writer_and_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.db");
+        let file = DatabaseFile::lock(&path).unwrap();
         let mut writer = Connection::open(&path).unwrap();
         let setup = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB);
             INSERT INTO t VALUES (1, NULL), (2, 0);";
         writer.execute_batch(setup).unwrap();
-        let mut checkpoints = Checkpoints::start(&path, &mut writer, file::copier(&path).unwrap()).unwrap();
-        let log = checkpoints.log.clone();
+        let watch = Arc::new(Watch::over(&file, &writer).unwrap());
+        let mut checkpoints = Checkpoints::start(&watch, &mut writer, copier(&path).unwrap()).unwrap();
         let mut longest = 0;
         while longest < CHECKPOINT_PAGES {
             writer.execute("UPDATE t SET data = randomblob(4194304) WHERE id = 1", []).unwrap();
-            longest = log.load(Ordering::Relaxed);
+            longest = log_of(&watch);
             checkpoints.after_commit(&writer);
         }
         assert!(checkpoints.under_way, "nobody was asked to copy {longest} pages");
         let mut commits = 0;
-        while log.load(Ordering::Relaxed) >= longest {
+        while log_of(&watch) >= longest {
             writer.execute("UPDATE t SET data = data + 1 WHERE id = 2", []).unwrap();
             commits += 1;
             checkpoints.after_commit(&writer);
-            assert!(log.load(Ordering::Relaxed) < LOG_PAGES_MAX, "the log has no end");
+            assert!(log_of(&watch) < LOG_PAGES_MAX, "the log has no end");
         }
-        assert!(!checkpoints.under_way && log.load(Ordering::Relaxed) < REST_PAGES);
+        assert!(!checkpoints.under_way && log_of(&watch) < REST_PAGES);
 
         // What was written meanwhile is all there, in the file and what the log holds now.
         let (sizes, counted): (i64, i64) = Connection::open(&path)

@@ -1,13 +1,15 @@
-//! The database file: its lock, its connections, its version.
+//! The database file: its connections and its version, under its lock.
 
-use std::ffi::OsString;
-use std::fs::{File, TryLockError};
+use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use super::lock::{Lock, log_length, real_path};
+use super::mark::{APPLICATION_ID, Mark, mend};
 use crate::store::{OpenError, StoreError};
 
 /// One script per version, in order; a file's `user_version` says how many of them it has seen.
@@ -17,9 +19,6 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0003_kv.sql"),
 ];
 
-/// Marks the file as a store of Wharf: "Whrf".
-const APPLICATION_ID: i64 = 0x5768_7266;
-
 /// How long a statement waits for another program that has the file locked, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The writer's page cache, 16 MiB. Jobs are served in about the order that they lie in, so what it works on is small
@@ -28,72 +27,69 @@ const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// More statements than this store has: none is ever prepared twice.
 const STATEMENTS_KEPT: usize = 128;
 
-/// Where the file is, or will be, with every link followed.
-fn real_path(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let named = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(named).unwrap_or_else(|| path.to_owned())
-}
-
 /// A database file that this process alone writes to.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
+    /// As people call it.
     path: PathBuf,
-    /// The lock ends with this handle, also when the process is killed.
-    _lock: File,
+    /// With every link followed: the log lies beside this one.
+    real: PathBuf,
+    lock: Lock,
 }
 
 impl DatabaseFile {
     pub(super) fn lock(path: &Path) -> Result<DatabaseFile, OpenError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-            return Err(mend(path, format!("there is no folder {}; make it first", folder.display())));
-        }
-        if path.is_dir() {
-            return Err(mend(path, "it is a folder; name a file in it".to_owned()));
-        }
-        // The lock belongs to the file and not to a name of it: a link to it must find the same one.
-        let mut lock_path = OsString::from(real_path(path));
-        lock_path.push(".lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock
-            .map_err(|error| mend(path, format!("its lock file {} cannot be written: {error}", lock_path.display())))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(DatabaseFile { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::StopOtherHost { file: path.display().to_string() }),
-            Err(TryLockError::Error(error)) => {
-                Err(mend(path, format!("its lock file {} cannot be locked: {error}", lock_path.display())))
-            }
-        }
+        let lock = Lock::take(path)?;
+        Ok(DatabaseFile { path: path.to_owned(), real: real_path(path), lock })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
+    pub(super) fn real(&self) -> &Path {
+        &self.real
+    }
+
+    /// The file that is locked, which is the one that is open.
+    pub(super) fn locked(&self) -> io::Result<Metadata> {
+        self.lock.database().metadata()
+    }
+
     /// The one connection that writes, with the schema of this version.
+    ///
+    /// # Errors
+    /// When the file is not this version's to have, which leaves it as it was, or it cannot be used.
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
-        let open = || -> rusqlite::Result<(Connection, i64, i64)> {
-            let conn = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-            let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-            Ok((conn, version, application))
-        };
-        let broken = |error: rusqlite::Error| mend(&self.path, reason(&error));
-        let (mut conn, version, application) = open().map_err(broken)?;
         let known = MIGRATIONS.len() as i64;
-        let tables =
-            |conn: &Connection| conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-        if application != APPLICATION_ID && (application != 0 || version != 0 || tables(&conn).map_err(broken)? > 0) {
-            return Err(mend(
-                &self.path,
-                "it is a database of another program; give the host a file of its own".to_owned(),
-            ));
-        }
-        if version > known {
-            return Err(OpenError::TakeNewerHost { file: self.path.display().to_string(), found: version, known });
-        }
-        prepare(&mut conn, version as usize).map_err(broken)?;
+        let broken = |error: rusqlite::Error| mend(&self.path, reason(&error));
+        self.mark().map_err(broken)?.judge(&self.path, known)?;
+        let mut conn = connect(&self.real, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(broken)?;
+        // Until it is known to be this host's, the log stays as it is when the connection ends.
+        let keep = |conn: &Connection, keep| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+        keep(&conn, true).map_err(broken)?;
+        let mark = Mark::of_database(&conn).map_err(broken)?;
+        mark.judge(&self.path, known)?;
+        keep(&conn, false).map_err(broken)?;
+        prepare(&mut conn, mark.version as usize).map_err(broken)?;
         Ok(conn)
+    }
+
+    /// What the file says that it is, without a trace of having asked.
+    fn mark(&self) -> rusqlite::Result<Mark> {
+        let unreadable = |code, text: String| rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(text));
+        let mark = Mark::of_file(self.lock.database())
+            .map_err(|error| unreadable(ffi::SQLITE_IOERR_READ, format!("it cannot be read: {error}")))?
+            .ok_or_else(|| unreadable(ffi::SQLITE_NOTADB, String::new()))?;
+        if mark.is_wharfs() || log_length(&self.real) == 0 {
+            return Ok(mark);
+        }
+        // The log may say what the file does not say yet. SQLite shares its index of the log in a file beside them, unless the
+        // connection has the database for itself.
+        let conn = connect(&self.real, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+        Mark::of_database(&conn)
     }
 }
 
@@ -167,11 +163,8 @@ fn prepare(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn mend(path: &Path, reason: String) -> OpenError {
-    OpenError::MendFile { file: path.display().to_string(), reason }
-}
-
-fn reason(error: &rusqlite::Error) -> String {
+/// Why a file cannot be used, and what to do.
+pub(super) fn reason(error: &rusqlite::Error) -> String {
     use rusqlite::ErrorCode as Code;
     match error.sqlite_error_code() {
         Some(Code::NotADatabase) => "it is not a SQLite database; move it away or name another file".to_owned(),

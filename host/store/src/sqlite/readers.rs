@@ -1,12 +1,13 @@
 //! Readers: a few connections that only read, each used by one question at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::file;
+use super::file::{self, DatabaseFile};
+use super::watch::Watch;
 use crate::store::StoreError;
 
 /// Questions answered at once; more wait. Reading is short, and each connection has a cache of its own.
@@ -18,20 +19,32 @@ pub(super) struct Readers {
 }
 
 struct Shelf {
+    /// As people call the file.
     path: PathBuf,
+    real: PathBuf,
+    watch: Arc<Watch>,
     /// Connections that nobody uses now. Locked to take one or put one back, never across an await.
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Shelf {
+    /// A connection is opened by the file's name, which must be the file's still.
+    fn open(&self) -> Result<Connection, StoreError> {
+        self.watch.names()?;
+        let opened = file::reader(&self.real);
+        self.watch.names()?;
+        opened.map_err(|error| file::failure(&self.path, &error))
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Readers {
-    pub(super) fn of(path: &Path) -> Readers {
-        let shelf = Shelf { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
+    pub(super) fn of(file: &DatabaseFile, watch: Arc<Watch>) -> Readers {
+        let (path, real) = (file.path().to_owned(), file.real().to_owned());
+        let shelf = Shelf { path, real, watch, idle: Mutex::new(Vec::new()) };
         Readers { places: Arc::new(Semaphore::new(READERS)), shelf: Arc::new(shelf) }
     }
 
@@ -45,13 +58,13 @@ impl Readers {
         let shelf = self.shelf.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let _place = place;
+            shelf.watch.check()?;
             let idle = shelf.idle().pop();
-            let answer = idle.map_or_else(|| file::reader(&shelf.path), Ok).and_then(|conn| {
-                let answer = question(&conn);
-                shelf.idle().push(conn);
-                answer
-            });
-            answer.map_err(|error| file::failure(&shelf.path, &error))
+            let conn = idle.map_or_else(|| shelf.open(), Ok)?;
+            let answer = question(&conn);
+            shelf.idle().push(conn);
+            // What is wrong may be that the file is lost.
+            answer.map_err(|error| shelf.watch.names().err().unwrap_or_else(|| file::failure(&shelf.path, &error)))
         });
         answer.await.map_err(|_| ended("a question failed half-way: see the host's log"))?
     }

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
 use super::ledger::{Ledger, Opened};
+use super::watch::Watch;
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
@@ -80,8 +81,8 @@ impl Writer {
         file: DatabaseFile,
         conn: Connection,
         checkpoints: Checkpoints,
-        clock: Arc<dyn Clock>,
-        nudge: watch::Sender<u64>,
+        watch: Arc<Watch>,
+        (clock, nudge): (Arc<dyn Clock>, watch::Sender<u64>),
     ) -> Result<(Writer, Opened), OpenError> {
         let (operations, waiting) = mpsc::channel(WAITING_MAX);
         let name = file.path().display().to_string();
@@ -90,11 +91,15 @@ impl Writer {
             match Ledger::open(&conn, clock).and_then(|ledger| Ok((ledger.opened()?, ledger))) {
                 Ok((opened, ledger)) => {
                     if tell.send(Ok(opened)).is_ok() {
-                        serve(&file, (ledger, checkpoints), waiting, &nudge);
+                        serve((&file, &*watch), (ledger, checkpoints), waiting, &nudge);
                     }
                 }
-                Err(error) => _ = tell.send(Err(error)),
+                Err(error) => {
+                    drop(checkpoints);
+                    _ = tell.send(Err(error));
+                }
             };
+            watch.closing(&conn);
             // The lock goes last.
             drop(conn);
             drop(file);
@@ -106,7 +111,7 @@ impl Writer {
             .map_err(|error| unusable(format!("no thread could be started: {error}")))?;
         let why = match told.recv() {
             Ok(Ok(opened)) => return Ok((Writer { operations: Some(operations), thread: Some(thread), name }, opened)),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => file::reason(&error),
             Err(_) => "its writer panicked: this is a bug of the host".to_owned(),
         };
         // So that whoever tries again finds the file free.
@@ -159,18 +164,25 @@ impl Drop for Writer {
     }
 }
 
+/// The store's files, as the writer's thread knows them.
+type Files<'f> = (&'f DatabaseFile, &'f Watch);
+
 fn serve(
-    database: &DatabaseFile,
+    files: Files<'_>,
     (mut ledger, mut checkpoints): (Ledger<'_>, Checkpoints),
     mut waiting: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
     let mut group = Vec::with_capacity(GROUP_MAX);
     while waiting.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        if let Err(lost) = files.1.before(ledger.conn) {
+            answer_all(group.drain(..), &Err(lost));
+            continue;
+        }
         // What need not last goes first: who asked for it has no reason to wait for the disk with the others.
         let (lasting, passing) = group.drain(..).partition(|operation| operation.must_last());
         for (must_last, part) in [(false, passing), (true, lasting)] {
-            if serve_together(database, &mut ledger, must_last, part) {
+            if serve_together(files, &mut ledger, must_last, part) {
                 nudge.send_modify(|count| *count += 1);
             }
         }
@@ -178,26 +190,42 @@ fn serve(
     }
 }
 
+fn answer_all(group: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Result<(), StoreError>) -> bool {
+    group.into_iter().fold(false, |nudge, operation| nudge | operation.answer(outcome.clone()))
+}
+
 /// Carries out operations in one transaction and answers each. True if something changed that others wait for.
-fn serve_together(
-    database: &DatabaseFile,
-    ledger: &mut Ledger,
-    must_last: bool,
-    mut group: Vec<Box<dyn Operation>>,
-) -> bool {
-    let answer_all = |group: Vec<Box<dyn Operation>>, outcome: Result<(), StoreError>| {
-        group.into_iter().fold(false, |nudge, operation| nudge | operation.answer(outcome.clone()))
-    };
+fn serve_together(files: Files<'_>, ledger: &mut Ledger, must_last: bool, mut group: Vec<Box<dyn Operation>>) -> bool {
+    if group.is_empty() {
+        return false;
+    }
     match commit(ledger, must_last, &mut group) {
-        Ok(()) => answer_all(group, Ok(())),
-        Err(error) if group.len() == 1 || is_everybodys(&error) => answer_all(group, Err(refuse(database, &error))),
+        Ok(()) => answer_all(group, &lasted(files, ledger, must_last)),
+        Err(error) if group.len() == 1 || is_everybodys(&error) => {
+            answer_all(group, &Err(refuse(files, ledger, &error)))
+        }
         // Somebody's failure is nobody else's: each again, alone.
         Err(_) => group.into_iter().fold(false, |nudge, operation| {
             let mut alone = vec![operation];
-            let outcome = commit(ledger, must_last, &mut alone).map_err(|error| refuse(database, &error));
-            nudge | answer_all(alone, outcome)
+            let outcome = match commit(ledger, must_last, &mut alone) {
+                Ok(()) => lasted(files, ledger, must_last),
+                Err(error) => Err(refuse(files, ledger, &error)),
+            };
+            nudge | answer_all(alone, &outcome)
         }),
     }
+}
+
+/// What was committed is acknowledged if a restart would find it. Where the file was taken away meanwhile it may be put back,
+/// and then it does.
+fn lasted((_, watch): Files<'_>, ledger: &Ledger, must_last: bool) -> Result<(), StoreError> {
+    if !must_last {
+        return Ok(());
+    }
+    watch.after(ledger.conn).map_err(|lost| match lost {
+        StoreError::Broken(why) => StoreError::Unknown(why),
+        other => other,
+    })
 }
 
 /// Whether each alone would fail like all together: locked by another program, each would wait once more; and a disk that did
@@ -206,7 +234,13 @@ fn is_everybodys(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) || file::is_unconfirmed(error)
 }
 
-fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
+fn refuse((database, watch): Files<'_>, ledger: &Ledger, error: &rusqlite::Error) -> StoreError {
+    // What is wrong may be that the file is lost.
+    if !file::is_unconfirmed(error)
+        && let Err(lost) = watch.after(ledger.conn)
+    {
+        return lost;
+    }
     let refusal = file::failure(database.path(), error);
     warn!("{refusal}");
     refusal
@@ -214,9 +248,6 @@ fn refuse(database: &DatabaseFile, error: &rusqlite::Error) -> StoreError {
 
 /// All operations of the group are done, durably if they must last; or none happened.
 fn commit(ledger: &mut Ledger, must_last: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
-    if group.is_empty() {
-        return Ok(());
-    }
     let mut run = || {
         ledger.sync(must_last)?;
         ledger.conn.execute_batch("BEGIN IMMEDIATE")?;

@@ -22,6 +22,8 @@ mod letters;
 mod nodes;
 mod regressions;
 mod sqlite;
+mod marks;
+mod away;
 mod postgres;
 mod lost;
 mod cut;
