@@ -1,7 +1,7 @@
 //! A machine's clock that a test sets: a host that is started with it takes the time of day from here, and nothing else.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -15,6 +15,7 @@ const SOURCE: &str = r#"
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +35,15 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     if (!failed && clock == CLOCK_REALTIME && offset) now->tv_sec += *offset;
     return (int)failed;
 }
+
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec precise;
+    int failed = clock_gettime(CLOCK_REALTIME, &precise);
+    (void)zone;
+    now->tv_sec = precise.tv_sec;
+    now->tv_usec = precise.tv_nsec / 1000;
+    return failed;
+}
 "#;
 
 /// One clock; as long as nobody sets it, it is the machine's.
@@ -45,6 +55,8 @@ pub(crate) struct MachineClock {
 impl MachineClock {
     pub(crate) fn new() -> MachineClock {
         let folder = TempDir::new().expect("a temporary folder");
+        // A server that goes by it is another user's.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is this process's own");
         let offset = File::create(folder.path().join("offset")).expect("a file");
         offset.write_all_at(&0_i64.to_ne_bytes(), 0).expect("written");
         MachineClock { folder, offset }

@@ -79,12 +79,17 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts a server that is this caller's own. With `durable` it waits for the disk, as in real use.
     pub(crate) fn start(durable: bool) -> Postgres {
-        Postgres::start_at(durable, PORT, CONNECTIONS)
+        Postgres::start_at(durable, PORT, CONNECTIONS, &[])
     }
 
     /// The same with few connections to be had.
     pub(crate) fn start_small(connections: u32) -> Postgres {
-        Postgres::start_at(false, PORT, connections)
+        Postgres::start_at(false, PORT, connections, &[])
+    }
+
+    /// The same with more in its environment, such as a clock of its own.
+    pub(crate) fn start_with(environment: &[(&str, PathBuf)]) -> Postgres {
+        Postgres::start_at(false, PORT, CONNECTIONS, environment)
     }
 
     /// The same with a certificate for `localhost`, on a port of this machine; the second is the file of who signed it.
@@ -92,11 +97,11 @@ impl Postgres {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
-        let server = Postgres::start_at(false, port, CONNECTIONS);
+        let server = Postgres::start_at(false, port, CONNECTIONS, &[]);
         (port, server.dir.join("authority.pem"), server)
     }
 
-    fn start_at(durable: bool, port: u16, connections: u32) -> Postgres {
+    fn start_at(durable: bool, port: u16, connections: u32, environment: &[(&str, PathBuf)]) -> Postgres {
         let bin = programs();
         let dir = tempfile::Builder::new().prefix("wharf-pg-").tempdir().expect("a temporary folder").keep();
         let mut keeper = Command::new("sh")
@@ -105,6 +110,7 @@ impl Postgres {
             .arg(&dir)
             .arg(if durable { "on" } else { "off" })
             .args([port.to_string(), connections.to_string()])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

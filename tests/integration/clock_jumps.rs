@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::chaos::read_spans;
-use crate::harness::{MachineClock, Setup, eventually, shared_address};
+use crate::harness::{MachineClock, Postgres, Setup, eventually, shared_address};
 
 const HOUR: i64 = 3600;
 /// Of what a guest wrote into the log of spans: the words and the attempts, in the order in which they happened.
@@ -63,6 +63,36 @@ fn a_host_of_several_whose_clock_is_set_goes_on_as_if_it_was_not() {
     let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let ahead = Duration::from_nanos(*times.iter().max().expect("some")).saturating_sub(here);
     assert!(ahead > Duration::from_secs(1800), "some ran where the clock is an hour ahead: {ahead:?}, {spread:?}");
+}
+
+#[test]
+fn hosts_whose_database_s_clock_is_set_back_go_on_as_if_it_was_not() {
+    let (clock, logs) = (MachineClock::new(), tempfile::tempdir().expect("a temporary folder"));
+    let postgres = Postgres::start_with(&clock.environment());
+    let setup =
+        || Setup::default().plugin("villain").settings(&settings("9s", logs.path())).database(&postgres.address());
+    let host = setup().start();
+    let now = || postgres.sql("SELECT extract(epoch FROM clock_timestamp())::bigint").parse::<i64>().expect("seconds");
+    let before = now();
+    for jump in [-HOUR, -2 * HOUR] {
+        let span = json!({ "do": "span", "ms": 6000, "log": "/log/spans" });
+        let ids: Vec<String> = (0..4).map(|_| host.enqueue("villain/slow", span.clone())).collect();
+        for id in &ids {
+            host.in_state(id, "running");
+        }
+        clock.set(jump);
+        assert!(now() < before + jump / 2, "the server goes by the clock of this test");
+        // What runs is not stopped, and what comes is not late.
+        let later = json!({ "task": "villain/do", "payload": { "do": "echo" }, "delay": "1s" });
+        let later = host.enqueue_with(later);
+        let fails = host.enqueue("villain/do", json!({ "do": "fail-until", "attempt": 2 }));
+        for id in ids.iter().chain([&later]) {
+            let job = host.finished(id);
+            assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(1)), "{job}");
+        }
+        assert_eq!(host.finished(&fails)["state"], "succeeded");
+        eventually("it is well", || host.is_ready().then_some(()));
+    }
 }
 
 #[test]

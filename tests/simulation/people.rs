@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::NewJob;
+use wharf_core::job::{Due, NewJob};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
@@ -96,12 +96,12 @@ pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJo
         (ground.rng.u32(0..5) > 0).then(|| format!("k{}", ground.rng.u32(0..4)).parse().expect("a key"));
     let delay = (ground.rng.u32(0..5) == 0).then(|| ground.between(Duration::ZERO, Duration::from_secs(20)));
     NewJob {
-        id: ground.store.next_id(),
+        id: ground.store.next_id().unwrap(),
         task,
         lane: Lane { group, key },
         payload: Arc::from(*b"{}"),
         priority: ground.rng.i32(0..3),
-        due: delay.map(|delay| ground.now() + delay),
+        due: delay.map(Due::In),
         token: None,
         on_conflict: match ground.rng.u32(0..12) {
             0 => OnConflict::Discard,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bounds;
 use crate::time::Timestamp;
@@ -100,9 +101,68 @@ impl JobIds {
     }
 
     pub fn next(&mut self, now: Timestamp) -> JobId {
-        let from_clock = now.as_millis().saturating_sub(ID_EPOCH_MS) << COUNT_BITS;
-        self.last = from_clock.max(self.last + self.step);
+        self.last = self.following(now);
         JobId(self.last | self.source)
+    }
+
+    fn following(&self, now: Timestamp) -> u64 {
+        of_clock(now).max(self.last + self.step)
+    }
+}
+
+const fn of_clock(now: Timestamp) -> u64 {
+    now.as_millis().saturating_sub(ID_EPOCH_MS) << COUNT_BITS
+}
+
+/// Job ids of one source among several of one store, for as long as it holds its number.
+///
+/// Whoever holds a number has reserved its ids below a bound and makes none beyond; whoever holds it next begins at that bound.
+/// So no id is made twice, whatever clocks do, and however late a source hears that its hold is over.
+#[derive(Debug)]
+pub struct HeldIds {
+    ids: JobIds,
+    until: Timestamp,
+    below: u64,
+}
+
+impl HeldIds {
+    /// How many numbers there are, from 0 on.
+    pub const SOURCES: u64 = 1 << SOURCE_BITS;
+
+    /// What a source reserves from, whose ids begin at `now` and after `last`.
+    pub fn floor(now: Timestamp, last: Option<JobId>) -> u64 {
+        of_clock(now).max(last.map_or(0, JobId::number))
+    }
+
+    /// What a source reserves at once, to have ids for so long.
+    pub fn span(length: Duration) -> u64 {
+        u64::try_from(length.as_millis()).unwrap_or(u64::MAX >> COUNT_BITS) << COUNT_BITS
+    }
+
+    /// The source with this number, which holds it `until` a moment and has reserved the ids from `from` up to `below`.
+    pub const fn of_source(number: u64, from: Option<JobId>, until: Timestamp, below: u64) -> HeldIds {
+        HeldIds { ids: JobIds::of_source(number, from), until, below }
+    }
+
+    /// The last id that was made, or what they begin after.
+    pub const fn last(&self) -> Option<JobId> {
+        JobId::from_number(self.ids.last)
+    }
+
+    /// The number is held longer, and more ids are reserved.
+    pub fn prolong(&mut self, until: Timestamp, below: u64) {
+        (self.until, self.below) = (until, below);
+    }
+
+    /// The number is another's from now on.
+    pub fn give_up(&mut self) {
+        self.prolong(Timestamp::ZERO, 0);
+    }
+
+    /// `None` where the hold on the number is over, or what was reserved is used up.
+    pub fn next(&mut self, now: Timestamp) -> Option<JobId> {
+        let fits = now < self.until && (self.ids.following(now) | self.ids.source) < self.below;
+        fits.then(|| self.ids.next(now))
     }
 }
 
@@ -264,6 +324,35 @@ mod tests {
         drawn.dedup();
         assert_eq!(drawn.len(), 9000);
         assert!(JobIds::of_source(1023, Some(last)).next(Timestamp::ZERO) > last);
+    }
+
+    #[test]
+    fn a_source_makes_ids_only_while_it_holds_its_number() {
+        let (now, second) = (Timestamp::from_millis(1_700_000_000_000), Duration::from_secs(1));
+        let held = |from: u64, now: Timestamp| {
+            HeldIds::of_source(7, JobId::from_number(from), now + second, from + HeldIds::span(second))
+        };
+        let first_floor = HeldIds::floor(now, None);
+        let mut first = held(first_floor, now);
+        assert!(first.next(now).is_some() && first.next(now + second / 2).is_some());
+        let last = first.last();
+        assert_eq!((first.next(now + second), first.last()), (None, last), "its time is over");
+
+        // The clock goes back an hour: what is reserved may be used up, and no more of it is made.
+        let hour_ago = now - Duration::from_secs(3600);
+        let mut made: Vec<JobId> = Vec::new();
+        while let Some(id) = first.next(hour_ago) {
+            made.push(id);
+        }
+        assert!(made.len() > 1_000_000 && made.is_sorted());
+        // Who holds the number next begins at that bound, by whatever clock.
+        let mut second_holder = held(first_floor + HeldIds::span(second), hour_ago);
+        assert!(second_holder.next(hour_ago) > made.last().copied());
+
+        first.prolong(now + 2 * second, HeldIds::floor(now, first.last()) + HeldIds::span(second));
+        assert!(first.next(now + second) > made.last().copied());
+        first.give_up();
+        assert_eq!(first.next(now), None);
     }
 
     #[test]

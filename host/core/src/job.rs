@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bounds;
 use crate::ids::{BadId, JobId, TaskName};
@@ -59,11 +60,29 @@ pub struct NewJob {
     pub payload: Arc<[u8]>,
     /// Higher goes first.
     pub priority: i32,
-    /// Not before this moment; `None` is at once.
-    pub due: Option<Timestamp>,
+    /// Not before then; `None` is at once.
+    pub due: Option<Due>,
     pub token: Option<Token>,
     pub on_conflict: OnConflict,
     pub batch: Option<Batch>,
+}
+
+/// When a new job may run first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    At(Timestamp),
+    /// So long from the moment when the store takes it in, by whose clock it then waits.
+    In(Duration),
+}
+
+impl Due {
+    /// The moment, for a job that is taken in `now`.
+    pub fn from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Due::At(at) => at,
+            Due::In(delay) => now + delay,
+        }
+    }
 }
 
 /// Where a job stands. The last three are final.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bounds;
 use crate::job::{Entry, NewJob, Standing, State, StateName};
@@ -10,7 +11,8 @@ use crate::lease::Lease;
 use crate::outcome::{Bill, OutcomeKind, Report};
 use crate::time::Timestamp;
 
-/// A durable fact about a job, and the only way to change one.
+/// A durable fact about a job, and the only way to change one. A job waits for so long, never for a moment that its host
+/// read off a clock: the store's may have been set since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Claimed {
@@ -30,18 +32,18 @@ pub enum Event {
         changes: Option<Arc<Changes>>,
         bill: Bill,
     },
-    /// The attempt failed; it is tried again at `retry_at`, or never.
+    /// The attempt failed; it is tried again after `retry_in`, or never.
     Failed {
         attempt: u32,
         report: Report,
-        retry_at: Option<Timestamp>,
+        retry_in: Option<Duration>,
         bill: Bill,
     },
-    /// The host gave the job back through no fault of the job's. `claimable_at` keeps one that cannot start from spinning.
+    /// The host gave the job back through no fault of the job's. `claimable_in` keeps one that cannot start from spinning.
     Released {
         attempt: u32,
         report: Report,
-        claimable_at: Timestamp,
+        claimable_in: Duration,
     },
     /// The attempt ended because someone asked.
     Cancelled {
@@ -116,9 +118,9 @@ impl Standing {
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
             (S::Running { .. }, E::Succeeded { .. }) => Ok(to(S::Succeeded)),
             (S::Running { .. }, E::Cancelled { .. }) => Ok(to(S::Cancelled)),
-            (S::Running { .. }, E::Released { claimable_at, .. }) => Ok(to(again(*claimable_at))),
-            (S::Running { .. }, E::Failed { retry_at, .. }) => {
-                let state = retry_at.map_or(S::Failed, again);
+            (S::Running { .. }, E::Released { claimable_in, .. }) => Ok(to(again(now + *claimable_in))),
+            (S::Running { .. }, E::Failed { retry_in, .. }) => {
+                let state = retry_in.map_or(S::Failed, |delay| again(now + delay));
                 Ok(Standing { failures: self.failures.saturating_add(1), ..to(state) })
             }
             (S::Running { .. }, E::LeaseExpired { .. }) => {

@@ -179,6 +179,8 @@ struct InFlightClaim {
 
 struct Drain {
     until: Timestamp,
+    /// How long it was to be at most.
+    patience: Duration,
     done: bool,
 }
 
@@ -277,16 +279,16 @@ impl Planner {
                     self.queue(attempt);
                 }
             }
-            Input::Ended(ended) => self.ended(*ended, now),
+            Input::Ended(ended) => self.ended(*ended),
             Input::Recorded(answers) => self.recorded(&answers),
             Input::RecordFailed(events) => self.give_back(events, now),
-            Input::Renewed(confirmations) => self.renewed(&confirmations),
+            Input::Renewed(confirmations) => self.renewed(&confirmations, now),
             // The next beat tries again.
             Input::RenewFailed => self.renewal = None,
             Input::CancelAsked(job) => self.cancel_asked(job),
             Input::Drain { until } => match &mut self.drain {
                 Some(drain) => drain.until = drain.until.min(until),
-                None => self.drain = Some(Drain { until, done: false }),
+                None => self.drain = Some(Drain { until, patience: until.since(now), done: false }),
             },
             Input::Tick => {}
         }
@@ -330,6 +332,9 @@ impl Planner {
         self.look_at = self.look_at.min(now + POLL);
         for backoff in [&mut self.claim_backoff, &mut self.record_backoff] {
             backoff.until = backoff.until.min(now + BACKOFF_MAX);
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.until = drain.until.min(now + drain.patience);
         }
     }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::outcome::{Failure, Outcome};
-use crate::time::Timestamp;
 
 /// A task's retry policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +17,8 @@ pub struct RetryPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Done,
-    Again(Timestamp),
+    /// So long from the moment when the store takes this in.
+    Again(Duration),
     /// The attempts are used up, or the plugin said never again.
     Over,
     /// Cancelled on request.
@@ -30,15 +30,15 @@ pub enum Verdict {
 impl RetryPolicy {
     /// What follows `outcome`, where `failures` attempts had failed before it.
     /// `dice` in 0..1 draws the jitter, so that jobs that failed together do not come back together.
-    pub fn after(&self, outcome: &Outcome, failures: u32, dice: f64, now: Timestamp) -> Verdict {
+    pub fn after(&self, outcome: &Outcome, failures: u32, dice: f64) -> Verdict {
         match outcome {
             Outcome::Returned(_) => Verdict::Done,
             Outcome::Cancelled => Verdict::Cancelled,
             Outcome::Interrupted(..) => Verdict::Release,
             Outcome::Failed(Failure::Discard(_)) => Verdict::Over,
             _ if failures.saturating_add(1) >= self.attempts => Verdict::Over,
-            Outcome::Failed(Failure::RetryAfter(_, delay)) => Verdict::Again(now + *delay),
-            _ => Verdict::Again(now + self.delay(failures, dice)),
+            Outcome::Failed(Failure::RetryAfter(_, delay)) => Verdict::Again(*delay),
+            _ => Verdict::Again(self.delay(failures, dice)),
         }
     }
 
@@ -55,7 +55,6 @@ mod tests {
     use super::*;
     use crate::outcome::Interruption;
 
-    const NOW: Timestamp = Timestamp::from_millis(0);
     const POLICY: RetryPolicy =
         RetryPolicy { attempts: 4, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(6) };
 
@@ -65,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_outcome_has_one_verdict() {
-        let again = Verdict::Again(NOW + Duration::from_secs(1));
+        let again = Verdict::Again(Duration::from_secs(1));
         for (outcome, verdict) in [
             (Outcome::Returned(vec![]), Verdict::Done),
             (Outcome::Cancelled, Verdict::Cancelled),
@@ -76,20 +75,20 @@ mod tests {
             (Outcome::OutOfMemory { limit_bytes: 1, report: String::new() }, again),
             (Outcome::OutputBound(String::new()), again),
         ] {
-            assert_eq!(POLICY.after(&outcome, 0, 0.0, NOW), verdict, "{outcome:?}");
+            assert_eq!(POLICY.after(&outcome, 0, 0.0), verdict, "{outcome:?}");
         }
     }
 
     #[test]
     fn attempts_are_used_up() {
-        assert!(matches!(POLICY.after(&failure(), 2, 0.0, NOW), Verdict::Again(_)));
-        assert_eq!(POLICY.after(&failure(), 3, 0.0, NOW), Verdict::Over);
-        assert_eq!(POLICY.after(&failure(), u32::MAX, 0.0, NOW), Verdict::Over);
+        assert!(matches!(POLICY.after(&failure(), 2, 0.0), Verdict::Again(_)));
+        assert_eq!(POLICY.after(&failure(), 3, 0.0), Verdict::Over);
+        assert_eq!(POLICY.after(&failure(), u32::MAX, 0.0), Verdict::Over);
         let later = Outcome::Failed(Failure::RetryAfter(String::new(), Duration::from_secs(9)));
-        assert_eq!(POLICY.after(&later, 3, 0.0, NOW), Verdict::Over);
-        assert_eq!(POLICY.after(&later, 2, 0.5, NOW), Verdict::Again(NOW + Duration::from_secs(9)));
+        assert_eq!(POLICY.after(&later, 3, 0.0), Verdict::Over);
+        assert_eq!(POLICY.after(&later, 2, 0.5), Verdict::Again(Duration::from_secs(9)));
         let interrupted = Outcome::Interrupted(Interruption::LeaseLost, String::new());
-        assert_eq!(POLICY.after(&interrupted, 9, 0.0, NOW), Verdict::Release, "no fault of the job's");
+        assert_eq!(POLICY.after(&interrupted, 9, 0.0), Verdict::Release, "no fault of the job's");
     }
 
     #[test]

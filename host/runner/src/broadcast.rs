@@ -3,7 +3,7 @@
 //! A live one calls them now, in parallel, and needs no store. A durable one is a job for each.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, JobId, NodeId, PluginId};
+use wharf_core::ids::{BadId, JobId, JobIds, NodeId, PluginId};
 use wharf_core::rollcall::{Answer, Mode, Reply};
 use wharf_core::topic::Topic;
 use wharf_engine::Plugin;
@@ -115,6 +115,8 @@ pub(crate) struct Broadcasts {
     open: TaskTracker,
     stopping: CancellationToken,
     cluster: Cluster,
+    /// Of live broadcasts, which need no store: they are told apart by who carries them. Locked for one addition.
+    ids: Mutex<JobIds>,
 }
 
 impl Broadcasts {
@@ -123,7 +125,8 @@ impl Broadcasts {
         let places = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(most as usize))).collect();
         let open = TaskTracker::new();
         let cluster = Cluster::new(node);
-        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping, cluster })
+        let ids = Mutex::new(JobIds::of_source(node.0, None));
+        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping, cluster, ids })
     }
 
     /// Begins a broadcast. Nothing waits here: either there is a place, or it is refused.
@@ -143,7 +146,7 @@ impl Broadcasts {
         let elsewhere = self.cluster.elsewhere(&topic, &ids, store.now());
         ids.extend(elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned());
         ids.sort();
-        let id = store.next_id();
+        let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(store.now());
         let (told, coming) = unbounded_channel();
         let gone = CancellationToken::new();
         let began = Instant::now();

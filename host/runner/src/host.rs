@@ -20,7 +20,7 @@ use crate::catalog::Catalog;
 use crate::follow::{self, Followed};
 use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
-use crate::request::{Rejected, Request, prepare};
+use crate::request::{Request, draw_ids, prepare};
 use crate::start::{Parts, Running, Settings, StartError, start};
 use crate::waiting::{JobView, why_waiting};
 
@@ -61,16 +61,19 @@ impl Host {
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
         let catalog = self.catalog();
         let limits = Arc::clone(catalog.limits());
-        let jobs = self.prepare(catalog, requests).await.map_err(EnqueueError::Rejected)?;
+        let jobs = self.prepare(catalog, requests).await?;
         let inserted = self.0.inserting.insert(jobs, limits).await?;
         Ok(inserted.into_iter().map(Enqueued::from).collect())
     }
 
     /// Makes jobs of requests, away from everybody else where that takes long.
-    async fn prepare(&self, catalog: Arc<Catalog>, requests: Vec<Request>) -> Result<Vec<NewJob>, Rejected> {
+    async fn prepare(&self, catalog: Arc<Catalog>, requests: Vec<Request>) -> Result<Vec<NewJob>, EnqueueError> {
         let store = Arc::clone(&self.0.shared.store);
         let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
-        let work = move || prepare(&catalog, requests, store.now(), || store.next_id());
+        let work = move || {
+            let ids = draw_ids(&*store, requests.len())?;
+            prepare(&catalog, requests, store.now(), ids).map_err(EnqueueError::Rejected)
+        };
         if bytes <= CHECKED_IN_PLACE_BYTES {
             return work();
         }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use wharf_core::bounds;
 use wharf_core::ids::{BadId, JobId, TaskName};
-use wharf_core::job::{NewJob, Token};
+use wharf_core::job::{Due, NewJob, Token};
 use wharf_core::key::{Key, Lane};
 use wharf_core::time::Timestamp;
 use wharf_engine::{BadPayload, GuestJob, Task};
-use wharf_store::Store;
+use wharf_store::{Store, StoreError};
 
 use crate::catalog::Catalog;
 
@@ -21,7 +21,7 @@ pub struct Request {
     /// Instead of the key that the task finds in the payload.
     pub key: Option<String>,
     pub priority: i32,
-    /// Not before this long from now.
+    /// Not before this long from when it is in the queue.
     pub delay: Option<Duration>,
     /// Not before this moment; of `delay` and `at` the later one holds.
     pub at: Option<Timestamp>,
@@ -83,12 +83,17 @@ fn each(problems: &[(usize, BadRequest)]) -> String {
 /// How many problems are told of one batch.
 const PROBLEMS_MAX: usize = 20;
 
-/// Turns requests into jobs: all or none.
+/// An id for each of so many requests; more than one request may have are refused without.
+pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>, StoreError> {
+    (0..requests.min(bounds::BATCH_JOBS_MAX)).map(|_| store.next_id()).collect()
+}
+
+/// Turns requests into jobs, each with its own of `ids`: all or none.
 pub(crate) fn prepare(
     catalog: &Catalog,
     requests: Vec<Request>,
     now: Timestamp,
-    next_id: impl Fn() -> JobId,
+    ids: Vec<JobId>,
 ) -> Result<Vec<NewJob>, Rejected> {
     if requests.len() > bounds::BATCH_JOBS_MAX {
         return Err(Rejected::TooMany { jobs: requests.len(), most: bounds::BATCH_JOBS_MAX });
@@ -99,10 +104,10 @@ pub(crate) fn prepare(
     }
     let mut problems = Vec::new();
     let mut jobs = Vec::with_capacity(requests.len());
-    for (index, request) in requests.into_iter().enumerate() {
+    for (index, (request, id)) in requests.into_iter().zip(ids).enumerate() {
         let before = problems.len();
         let mut problem = |problem| problems.push((index, problem));
-        let made = ready(catalog, request, now, &next_id, &mut problem);
+        let made = ready(catalog, request, now, id, &mut problem);
         match made {
             Some(job) if problems.len() == before => jobs.push(job),
             _ if problems.len() >= PROBLEMS_MAX => break,
@@ -116,7 +121,7 @@ fn ready(
     catalog: &Catalog,
     request: Request,
     now: Timestamp,
-    next_id: &impl Fn() -> JobId,
+    id: JobId,
     problem: &mut impl FnMut(BadRequest),
 ) -> Option<NewJob> {
     let bytes = request.payload.len() as u64;
@@ -136,18 +141,25 @@ fn ready(
         Some(explicit) => explicit,
         None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::BadPayload(bad))).ok()?,
     };
-    let after = request.delay.map(|delay| now + delay);
     Some(NewJob {
-        id: next_id(),
+        id,
         task: task.name.clone(),
         lane: Lane { group: task.group.clone(), key },
         payload: request.payload.into(),
         priority: request.priority,
-        due: after.max(request.at).filter(|due| *due > now),
+        due: due(request.delay, request.at, now),
         token: token.flatten(),
         on_conflict: task.on_conflict,
         batch: None,
     })
+}
+
+/// Of two, the later one.
+fn due(delay: Option<Duration>, at: Option<Timestamp>, now: Timestamp) -> Option<Due> {
+    match at {
+        Some(at) if at > now + delay.unwrap_or_default() => Some(Due::At(at)),
+        _ => delay.map(Due::In),
+    }
 }
 
 fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
@@ -183,8 +195,9 @@ pub(crate) fn add_children(
         at: None,
         token: job.token,
     };
-    let requests = jobs.into_iter().map(asked).collect();
-    let new = prepare(catalog, requests, store.now(), || store.next_id()).map_err(|rejected| rejected.to_string())?;
+    let requests: Vec<Request> = jobs.into_iter().map(asked).collect();
+    let ids = draw_ids(store, requests.len()).map_err(|error| error.to_string())?;
+    let new = prepare(catalog, requests, store.now(), ids).map_err(|rejected| rejected.to_string())?;
     let (count, bytes) = (children.len() + new.len(), payload_bytes(children) + payload_bytes(&new));
     if count > bounds::BATCH_JOBS_MAX {
         return Err(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX));

@@ -40,7 +40,7 @@ impl Bench {
         self.next_key = (self.next_key + 7919) % self.keys.max(1);
         let key = (self.keys > 0).then(|| format!("tenant-{}", self.next_key).parse().expect("a key"));
         NewJob {
-            id: self.store.next_id(),
+            id: self.store.next_id().unwrap(),
             task: self.task.clone(),
             lane: Lane { group: Group::from(&self.task), key },
             payload: br#"{"text":"the quick brown fox jumps over the lazy dog"}"#.as_slice().into(),

@@ -81,7 +81,7 @@ async fn measure(address: &str, keys: usize) -> f64 {
 fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> NewJob {
     let key = (keys > 0).then(|| format!("k{}", n % keys).parse().expect("a key"));
     NewJob {
-        id: store.next_id(),
+        id: store.next_id().unwrap(),
         task: task.clone(),
         lane: Lane { group: Group::from(task), key },
         payload: br#"{"text":"the quick brown fox"}"#.as_slice().into(),

@@ -66,8 +66,8 @@ impl Store for MemoryStore {
         self.clock.now()
     }
 
-    fn next_id(&self) -> JobId {
-        self.queue().ids.next(self.clock.now())
+    fn next_id(&self) -> Result<JobId, StoreError> {
+        Ok(self.queue().ids.next(self.clock.now()))
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
@@ -161,6 +161,8 @@ impl Store for MemoryStore {
                 let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
                 let lane = queue.holders(|lane| *lane == job.lane);
                 let group = queue.holders(|lane| lane.group == job.lane.group);
+                // One that is ready stays so, however the clock is set.
+                let due = if queue.delayed.contains(&(due, id)) { due } else { due.min(now) };
                 Some(why(due, now, limits, lane, group))
             }
             _ => None,

@@ -3,11 +3,11 @@
 //! Each host has one writer that works in groups; the locks of limit groups put the writers of all hosts in order.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
+use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::Lease;
@@ -29,6 +29,7 @@ mod session;
 mod unnested;
 mod rows;
 mod time;
+mod source;
 mod schema;
 mod names;
 mod needs;
@@ -56,7 +57,8 @@ pub use address::without_password;
 use address::Address;
 use nudge::Nudger;
 use session::{ANSWER_PATIENCE, Fault, Session, Sessions};
-use time::{NOW, Time};
+use source::Source;
+use time::Time;
 use writer::{Desk, Done, Wish, Writer};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
@@ -66,8 +68,7 @@ pub struct PostgresStore {
     /// For questions: however many are asked, no lease is lost for it.
     readers: Sessions,
     time: Time,
-    /// Locked for one addition, never across an await.
-    ids: Mutex<JobIds>,
+    source: Arc<Source>,
     nudger: Arc<Nudger>,
     writer: Writer,
     shown: String,
@@ -114,29 +115,25 @@ impl PostgresStore {
         let sessions = Sessions::of(&address, URGENT)?;
         let readers = Sessions::of(&address, address.pool)?;
         schema::prepare(&sessions, &address).await?;
-        let ids = source(&sessions, &time).await.map_err(|fault| schema::unopened(&fault, &address))?;
+        let source = Source::draw(&sessions, &time).await.map_err(|fault| schema::unopened(&fault, &address))?;
+        let source = Arc::new(source);
         let nudger = Arc::new(Nudger::new(&address, format!("{:016x}", fastrand::u64(..))));
         let desk = Desk {
             sessions: sessions.clone(),
             time: time.clone(),
+            source: source.clone(),
             nudger: nudger.clone(),
             shown: address.shown.clone(),
         };
-        let mut talk = vec![tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen))];
+        let mut talk = vec![
+            tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen)),
+            tokio::spawn(source::hold_on(source.clone(), sessions.clone(), time.clone())),
+        ];
         if address.listen {
             talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
         }
         let writer = Writer::start(desk);
-        Ok(PostgresStore {
-            sessions,
-            readers,
-            time,
-            ids: Mutex::new(ids),
-            nudger,
-            writer,
-            shown: address.shown,
-            _talk: Talk(talk),
-        })
+        Ok(PostgresStore { sessions, readers, time, source, nudger, writer, shown: address.shown, _talk: Talk(talk) })
     }
 
     async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
@@ -180,19 +177,6 @@ impl PostgresStore {
     }
 }
 
-/// Where this host's job ids come from: a number of its own in their lowest bits, and past all that there are.
-async fn source(sessions: &Sessions, time: &Time) -> Result<JobIds, Fault> {
-    let session = sessions.session().await?;
-    let text = format!(
-        "SELECT {NOW}, nextval('wharf.sources'),
-             greatest((SELECT max(id) FROM wharf.jobs), (SELECT id FROM wharf.last_forgotten))"
-    );
-    let row = session.ask_one(&text, &[]).await?;
-    time.heard(rows::stamp(row.get(0)));
-    let last = row.get::<_, Option<i64>>(2).and_then(|last| JobId::from_number(last as u64));
-    Ok(JobIds::of_source(row.get::<_, i64>(1) as u64, last))
-}
-
 /// The writer answered another question than it was asked.
 fn confused(done: &Done) -> StoreError {
     StoreError::Broken(format!("its writer gave an answer that nobody asked for: {done:?}"))
@@ -204,8 +188,8 @@ impl Store for PostgresStore {
         self.time.now()
     }
 
-    fn next_id(&self) -> JobId {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.time.now())
+    fn next_id(&self) -> Result<JobId, StoreError> {
+        self.source.next(self.time.now()).map_err(|fault| self.refuse(&fault))
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
@@ -241,7 +225,11 @@ impl Store for PostgresStore {
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
         let session = self.session().await?;
-        let over = lease::over(&session, &self.time, most).await;
+        let over = async {
+            lease::end_those_of_a_gone_clock(&session, &self.time).await?;
+            lease::over(&session, &self.time, most).await
+        };
+        let over = over.await;
         let over = self.answer(session, over)?;
         if over.is_empty() {
             return Ok(Vec::new());
@@ -318,7 +306,10 @@ impl Store for PostgresStore {
     }
 
     async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
-        self.soon(async |session| nodes::leave(session, node).await).await
+        let leave = async |session: &Session| {
+            futures_util::try_join!(nodes::leave(session, node), self.source.leave(session)).map(drop)
+        };
+        self.soon(leave).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {

@@ -19,7 +19,7 @@ impl Roster {
 
     pub(crate) fn announce(&self, node: Node, silent: Duration, now: Timestamp) {
         let mut nodes = self.nodes();
-        nodes.retain(|_, node| node.seen + silent >= now);
+        nodes.retain(|_, node| node.seen + silent >= now && node.seen <= now + silent);
         nodes.insert(node.id, Node { seen: now, ..node });
     }
 

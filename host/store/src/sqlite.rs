@@ -60,7 +60,7 @@ use writer::Writer;
 pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     /// Locked for one addition, never across an await.
-    ids: Mutex<JobIds>,
+    ids: Arc<Mutex<JobIds>>,
     nudge: Nudge<u64>,
     roster: Roster,
     /// Jobs that run though their rows do not say so yet.
@@ -97,7 +97,7 @@ impl SqliteStore {
         let (writer, opened) = Writer::start(file, conn, checkpoints, watch.clone(), with)?;
         Ok(SqliteStore {
             clock,
-            ids: Mutex::new(JobIds::after(opened.last_id)),
+            ids: opened.ids,
             nudge,
             roster: Roster::default(),
             unwritten: opened.unwritten,
@@ -114,8 +114,8 @@ impl Store for SqliteStore {
         self.clock.now()
     }
 
-    fn next_id(&self) -> JobId {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now())
+    fn next_id(&self) -> Result<JobId, StoreError> {
+        Ok(self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now()))
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {

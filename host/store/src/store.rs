@@ -26,10 +26,14 @@ pub trait Store: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// An id that no job of this store has or had.
-    fn next_id(&self) -> JobId;
+    ///
+    /// # Errors
+    /// `Busy` where others make ids for the store, too, and this one cannot be sure of its own any more.
+    fn next_id(&self) -> Result<JobId, StoreError>;
 
     /// Adds jobs, in order: all or none. `declared` says how many of a lane may run, for `on_conflict`.
-    /// A job whose token is known is answered with the job that stands.
+    /// A job whose token is known is answered with the job that stands; no other job ever is. Where another job has the id of
+    /// a new one, that is added under a fresh one.
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError>;
 
     /// Leases up to `claim.free` jobs, chosen by `wharf_core::admission::admit` inside the transaction.
@@ -119,6 +123,7 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
     Added {
+        /// The new job's own, or the one that it was given in its place.
         id: JobId,
         /// Waiting jobs that it replaced: they are cancelled.
         replaced: Vec<JobId>,
@@ -166,7 +171,7 @@ pub struct Recorded {
     pub state: StateName,
     /// The running attempt was asked to end.
     pub cancel_asked: bool,
-    /// Ids of the children that were taken, each under its own or, by its token, under that of the job that stands.
+    /// What became of its children: each was taken as by `insert`.
     pub children: Vec<Inserted>,
 }
 

@@ -5,6 +5,7 @@ use crate::ids::{JobId, NodeId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const LATER: Timestamp = Timestamp::from_millis(9_000);
+const DELAY: Duration = Duration::from_secs(8);
 
 fn lease(attempt: u32) -> Lease {
     Lease { job: JobId::from_number(1).unwrap(), attempt, node: NodeId(1), until: LATER }
@@ -24,9 +25,9 @@ fn events(attempt: u32) -> [(&'static str, Event); 11] {
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
         ("wrote", Event::Wrote { attempt, entries: vec![] }),
         ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], changes: None, bill }),
-        ("failed, again", Event::Failed { attempt, report: report(), retry_at: Some(LATER), bill }),
-        ("failed, over", Event::Failed { attempt, report: report(), retry_at: None, bill }),
-        ("released", Event::Released { attempt, report: report(), claimable_at: LATER }),
+        ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), bill }),
+        ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, bill }),
+        ("released", Event::Released { attempt, report: report(), claimable_in: DELAY }),
         ("cancelled", Event::Cancelled { attempt, bill }),
         ("lease expired", Event::LeaseExpired { attempt }),
         ("cancel asked", Event::CancelAsked),

@@ -48,7 +48,7 @@ impl Planner {
     fn take(&mut self, leased: Leased, claim: &InFlightClaim, now: Timestamp) {
         let lease = leased.lease;
         let attempt = AttemptId::from(&lease);
-        let trusted_until = self.trust(&lease, claim.sent);
+        let trusted_until = self.trust(&lease, claim.sent, now);
         let refusal = if self.drain.is_some() {
             Some((Interruption::Drain, DRAINED))
         } else if trusted_until <= now {
@@ -66,7 +66,7 @@ impl Planner {
             lost: false,
             cancel_asked: false,
             unwritten: Vec::new(),
-            end: refusal.map(|(_, text)| release(&lease, text, now)),
+            end: refusal.map(|(_, text)| release(&lease, text, Duration::ZERO)),
             queued: false,
         };
         self.held.insert(attempt, held);

@@ -13,8 +13,9 @@ const STALE: &str = "the job is with another attempt by now";
 
 impl Planner {
     /// Whichever is sooner counts, what we asked for or what the store wrote down: the clock may have been set in between.
-    pub(super) fn trust(&self, lease: &Lease, sent: Timestamp) -> Timestamp {
-        (sent + self.settings.lease).min(lease.until) - self.settings.lease_margin
+    /// And never longer from now than a lease is, by a clock that was set back since.
+    pub(super) fn trust(&self, lease: &Lease, sent: Timestamp, now: Timestamp) -> Timestamp {
+        (sent.min(now) + self.settings.lease).min(lease.until) - self.settings.lease_margin
     }
 
     pub(super) fn send_renewal(&mut self, now: Timestamp) {
@@ -31,13 +32,13 @@ impl Planner {
         }
     }
 
-    pub(super) fn renewed(&mut self, confirmations: &[Confirmation]) {
+    pub(super) fn renewed(&mut self, confirmations: &[Confirmation], now: Timestamp) {
         let Some(sent) = self.renewal.take() else { return };
         for confirmation in confirmations {
             match confirmation {
                 Confirmation::Held { lease, cancel_asked } => {
                     let attempt = AttemptId::from(lease);
-                    let until = self.trust(lease, sent);
+                    let until = self.trust(lease, sent, now);
                     let Some(held) = self.held.get_mut(&attempt) else {
                         continue;
                     };

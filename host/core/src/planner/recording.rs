@@ -30,7 +30,7 @@ impl Planner {
         }
     }
 
-    pub(super) fn ended(&mut self, ended: Ended, now: Timestamp) {
+    pub(super) fn ended(&mut self, ended: Ended) {
         let Some(held) = self.held.get_mut(&ended.attempt) else {
             return;
         };
@@ -45,7 +45,7 @@ impl Planner {
             return;
         }
         let effects = (ended.children, ended.changes);
-        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.dice), now));
+        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.dice)));
         self.queue(ended.attempt);
     }
 
@@ -122,9 +122,9 @@ impl Planner {
     }
 }
 
-pub(super) fn release(lease: &Lease, text: &str, claimable_at: Timestamp) -> Event {
+pub(super) fn release(lease: &Lease, text: &str, claimable_in: Duration) -> Event {
     let report = Report { kind: OutcomeKind::Interrupted, text: text.to_owned() };
-    Event::Released { attempt: lease.attempt, report, claimable_at }
+    Event::Released { attempt: lease.attempt, report, claimable_in }
 }
 
 fn end_event(
@@ -133,10 +133,9 @@ fn end_event(
     bill: Bill,
     (children, changes): (Vec<NewJob>, Option<Arc<Changes>>),
     retry: (RetryPolicy, f64),
-    now: Timestamp,
 ) -> Event {
     let attempt = held.lease.attempt;
-    let verdict = retry.0.after(&outcome, held.failures, retry.1, now);
+    let verdict = retry.0.after(&outcome, held.failures, retry.1);
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (verdict, outcome) {
         (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded { attempt, output, children, changes, bill },
@@ -150,11 +149,13 @@ fn end_event(
                 Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << vain),
                 _ => Duration::ZERO,
             };
-            release(&held.lease, &text, now + delay)
+            release(&held.lease, &text, delay)
         }
-        (Verdict::Again(at), outcome) => Event::Failed { attempt, report: report(&outcome), retry_at: Some(at), bill },
+        (Verdict::Again(delay), outcome) => {
+            Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), bill }
+        }
         (Verdict::Over | Verdict::Done, outcome) => {
-            Event::Failed { attempt, report: report(&outcome), retry_at: None, bill }
+            Event::Failed { attempt, report: report(&outcome), retry_in: None, bill }
         }
     }
 }

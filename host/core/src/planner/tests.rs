@@ -231,14 +231,14 @@ fn failures_follow_the_policy_and_jobs_that_cannot_start_do_not_spin() {
     planner.on(ended(3, Outcome::Interrupted(Interruption::Host, "no room".into())), at(1.0));
     let actions = planner.decide(at(1.0));
     let [
-        (1, Event::Failed { retry_at: Some(retry_at), .. }),
-        (2, Event::Failed { retry_at: None, .. }),
-        (3, Event::Released { claimable_at, .. }),
+        (1, Event::Failed { retry_in: Some(retry_in), .. }),
+        (2, Event::Failed { retry_in: None, .. }),
+        (3, Event::Released { claimable_in, .. }),
     ] = events(&actions)[..]
     else {
         panic!("{actions:?}")
     };
-    assert!(*retry_at > at(1.0) && *claimable_at > at(1.0));
+    assert!(!retry_in.is_zero() && !claimable_in.is_zero());
 }
 
 #[test]
@@ -277,4 +277,29 @@ fn a_clock_that_was_set_back_leaves_nothing_waiting_for_long() {
     let early = Timestamp::from_millis(5);
     turn(&mut planner, Input::Tick, early);
     assert!(planner.wake_at().unwrap() <= early + Duration::from_secs(3));
+
+    let mut planner = running(&[1]);
+    turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0));
+    turn(&mut planner, Input::Tick, early);
+    let actions = turn(&mut planner, Input::Tick, early + Duration::from_secs(4));
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Stop { .. })),
+        "the drain has its patience: {actions:?}"
+    );
+}
+
+#[test]
+fn no_lease_is_trusted_for_longer_than_it_is_long_whatever_the_clock_does() {
+    let mut planner = running(&[1]);
+    let actions = turn(&mut planner, Input::Tick, at(12.0));
+    let [Action::Renew(leases)] = &actions[1..] else { panic!("{actions:?}") };
+    // The store gave it until then, and its clock was set back before the answer was heard.
+    let held = Confirmation::Held { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_asked: false };
+    let now = Timestamp::from_millis(5_000);
+    let actions = turn(&mut planner, Input::Renewed(vec![held]), now);
+    let until = actions.iter().find_map(|action| match action {
+        Action::Trust { until, .. } => Some(*until),
+        _ => None,
+    });
+    assert_eq!(until, Some(now + LEASE - MARGIN), "{actions:?}");
 }

@@ -130,7 +130,8 @@ impl Cluster {
 
 impl Others {
     fn is_there(&self, node: NodeId, now: Timestamp) -> bool {
-        self.names.get(&node).is_some_and(|(_, seen)| *seen + GONE >= now)
+        // One that was seen long after now was seen by a clock that was set back since.
+        self.names.get(&node).is_some_and(|(_, seen)| *seen + GONE >= now && *seen <= now + GONE)
     }
 }
 

@@ -43,20 +43,22 @@ pub(crate) fn prepare(
     if bytes > most {
         return Err(BroadcastError::TooLarge { bytes, most });
     }
-    let batch = job::Batch { id: store.next_id(), topic };
+    let batch = job::Batch { id: store.next_id()?, topic };
     let receives = called.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
-    let jobs = receives.map(|receive| NewJob {
-        id: store.next_id(),
-        task: receive.task.name.clone(),
-        lane: Lane { group: receive.task.group.clone(), key: None },
-        payload: Arc::clone(&payload),
-        priority: 0,
-        due: None,
-        token: None,
-        on_conflict: receive.task.on_conflict,
-        batch: Some(batch.clone()),
+    let jobs = receives.map(|receive| {
+        Ok(NewJob {
+            id: store.next_id()?,
+            task: receive.task.name.clone(),
+            lane: Lane { group: receive.task.group.clone(), key: None },
+            payload: Arc::clone(&payload),
+            priority: 0,
+            due: None,
+            token: None,
+            on_conflict: receive.task.on_conflict,
+            batch: Some(batch.clone()),
+        })
     });
-    let jobs = jobs.collect();
+    let jobs = jobs.collect::<Result<_, StoreError>>()?;
     Ok((batch, jobs))
 }
 

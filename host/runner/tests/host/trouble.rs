@@ -49,7 +49,7 @@ impl Store for Cut {
     fn now(&self) -> Timestamp {
         self.store.now()
     }
-    fn next_id(&self) -> JobId {
+    fn next_id(&self) -> Result<JobId, StoreError> {
         self.store.next_id()
     }
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {

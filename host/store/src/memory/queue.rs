@@ -149,11 +149,13 @@ impl Queue {
         Ok(Recorded { state: change.standing.state.name(), cancel_asked: change.standing.cancel_asked, children })
     }
 
-    pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> Inserted {
+    pub(super) fn insert(&mut self, mut new: NewJob, now: Timestamp) -> Inserted {
         let token = new.token.clone().map(|token| (new.task.clone(), token));
-        let known = token.as_ref().and_then(|token| self.tokens.get(token).copied());
-        if let Some(id) = known.or(self.jobs.contains_key(&new.id).then_some(new.id)) {
+        if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token).copied()) {
             return Inserted::Known { id };
+        }
+        while self.jobs.contains_key(&new.id) {
+            new.id = self.ids.next(now);
         }
 
         let (mut replaced, mut asked) = (Vec::new(), Vec::new());
@@ -194,7 +196,7 @@ impl Queue {
             token: new.token,
             batch: new.batch,
             payload: new.payload,
-            standing: Standing::new(new.due.unwrap_or(now)),
+            standing: Standing::new(new.due.map_or(now, |due| due.from(now))),
             enqueued_at: now,
             started_at: None,
             finished_at: None,

@@ -16,7 +16,7 @@ use super::held::Held;
 use super::ledger::{HOT, Hot, Ledger};
 use super::page::{Desk, Left, Missing, Page};
 use super::queued::rank;
-use super::rows::{READY, RUNNING, job_id, micros, signed};
+use super::rows::{READY, RUNNING, job_id, length, micros, signed};
 use super::session::{Fault, damaged};
 use super::writer::Reopened;
 use super::writes::Settle;
@@ -201,7 +201,7 @@ impl Ledger<'_> {
         self.stock_numbers(Held::rows_of(heads.len(), held.len())).await?;
         for (group, jobs) in held {
             let numbers = &mut self.numbers;
-            self.held.take(group, &jobs, || numbers.pop_front().unwrap_or_default());
+            self.held.take(group, length(claim.lease), &jobs, || numbers.pop_front().unwrap_or_default());
         }
         Ok((leased, emptied))
     }

@@ -25,6 +25,8 @@ struct HeldRow {
     ids: Vec<i64>,
     /// One for each id, or one for all.
     keys: Vec<String>,
+    /// How long their leases are, each time; not known of those that were read, and not needed.
+    lease: i64,
     stored: bool,
     changed: bool,
 }
@@ -63,6 +65,7 @@ impl Held {
             group: row.get(1),
             ids: row.get(2),
             keys: row.get(3),
+            lease: 0,
             stored: true,
             changed: false,
         };
@@ -95,14 +98,14 @@ impl Held {
         claimed / ROW_MAX + groups
     }
 
-    /// Jobs of a group begin to run.
-    pub(super) fn take(&mut self, group: i32, jobs: &[(i64, &str)], mut number: impl FnMut() -> i64) {
+    /// Jobs of a group begin to run, with leases of this length.
+    pub(super) fn take(&mut self, group: i32, lease: i64, jobs: &[(i64, &str)], mut number: impl FnMut() -> i64) {
         for jobs in jobs.chunks(ROW_MAX) {
             let first = jobs[0].1;
             let alike = jobs.iter().all(|(_, key)| *key == first);
             let keys = jobs.iter().take(if alike { 1 } else { jobs.len() }).map(|(_, key)| (*key).to_owned()).collect();
             let ids = jobs.iter().map(|(id, _)| *id).collect();
-            self.0.push(HeldRow { number: number(), group, ids, keys, stored: false, changed: true });
+            self.0.push(HeldRow { number: number(), group, ids, keys, lease, stored: false, changed: true });
         }
     }
 
@@ -144,6 +147,9 @@ impl Held {
     }
 }
 
+/// The first of `Columns`.
+const COLUMNS: &str = "number bigint, grp int, start int, stop int, key_start int, key_stop int, lease bigint";
+
 /// Rows as columns: those that are lists follow each other in one, from a start to a stop.
 #[derive(Debug, Default)]
 struct Columns {
@@ -155,12 +161,14 @@ struct Columns {
     key_stops: Vec<i32>,
     ids: Vec<i64>,
     keys: Vec<String>,
+    leases: Vec<i64>,
 }
 
 impl Columns {
     fn add(&mut self, row: &HeldRow) {
         self.numbers.push(row.number);
         self.groups.push(row.group);
+        self.leases.push(row.lease);
         self.starts.push(self.ids.len() as i32 + 1);
         self.key_starts.push(self.keys.len() as i32 + 1);
         self.ids.extend(&row.ids);
@@ -177,6 +185,7 @@ impl Columns {
             (&self.stops as _, Type::INT4_ARRAY),
             (&self.key_starts as _, Type::INT4_ARRAY),
             (&self.key_stops as _, Type::INT4_ARRAY),
+            (&self.leases as _, Type::INT8_ARRAY),
             (&self.ids as _, Type::INT8_ARRAY),
             (&self.keys as _, Type::TEXT_ARRAY),
         ];
@@ -196,16 +205,16 @@ impl Changes {
     pub(super) async fn write(&self, session: &Session) -> Result<(), Fault> {
         let gone = "DELETE FROM wharf.held WHERE number = ANY($1)";
         let left = format!(
-            "UPDATE wharf.held SET ids = ($7::bigint[])[start:stop], keys = ($8::text[])[key_start:key_stop]
+            "UPDATE wharf.held SET ids = ($8::bigint[])[start:stop], keys = ($9::text[])[key_start:key_stop]
                     FROM {} AS new
                     WHERE held.number = new.number",
-            unnested("number bigint, grp int, start int, stop int, key_start int, key_stop int")
+            unnested(COLUMNS)
         );
         let new = format!(
-            "INSERT INTO wharf.held (number, grp, ids, keys)
-                   SELECT number, grp, ($7::bigint[])[start:stop], ($8::text[])[key_start:key_stop]
+            "INSERT INTO wharf.held (number, grp, lease, ids, keys)
+                   SELECT number, grp, lease, ($8::bigint[])[start:stop], ($9::text[])[key_start:key_stop]
                    FROM {} AS new",
-            unnested("number bigint, grp int, start int, stop int, key_start int, key_stop int")
+            unnested(COLUMNS)
         );
         let gone_args = [(&self.gone as _, Type::INT8_ARRAY)];
         futures_util::try_join!(

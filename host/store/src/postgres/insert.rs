@@ -1,6 +1,7 @@
 //! New jobs, and what they do to the others of their lane.
 
 use tokio_postgres::types::Type;
+use tracing::warn;
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, Standing};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -26,8 +27,10 @@ impl Ledger<'_> {
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token)) {
             return Ok(Inserted::Known { id: *id });
         }
-        if self.jobs.contains_key(&new.id) {
-            return Ok(Inserted::Known { id: new.id });
+        let mut id = new.id;
+        while self.jobs.contains_key(&id) {
+            id = self.source.next(self.now)?;
+            warn!("a new job has id {id} in place of {}, which is another's", new.id);
         }
         let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
@@ -52,18 +55,18 @@ impl Ledger<'_> {
             self.change(*id, &Event::CancelAsked).await?.map_err(|refusal| unlawful(*id, refusal))?;
         }
 
-        let standing = Standing::new(new.due.unwrap_or(self.now));
+        let standing = Standing::new(new.due.map_or(self.now, |due| due.from(self.now)));
         let state = state_number(&standing.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
-        let new_row = Some(Box::new(new.clone()));
+        let new_row = Some(Box::new(NewJob { id, ..new.clone() }));
         let hot = Hot { standing, state, lane, task, line, priority: new.priority, finished_at: None, new: new_row };
-        self.jobs.insert(new.id, hot);
-        self.tokens.extend(token.map(|token| (token, new.id)));
-        self.writes.inserted.push(new.id);
+        self.jobs.insert(id, hot);
+        self.tokens.extend(token.map(|token| (token, id)));
+        self.writes.inserted.push(id);
         if state == READY {
-            self.writes.joined.insert(new.id);
+            self.writes.joined.insert(id);
         }
-        Ok(Inserted::Added { id: new.id, replaced, cancel_asked })
+        Ok(Inserted::Added { id, replaced, cancel_asked })
     }
 
     async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<Crowd, Fault> {

@@ -1,7 +1,7 @@
 //! What needs no group's lock: leases are prolonged row by row, old jobs are forgotten.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
@@ -13,6 +13,9 @@ use super::session::{Fault, Session};
 use super::time::{NOW, Time};
 use crate::store::Renewed;
 
+/// Less than this is no clock that was set: some renewal was just faster.
+const GONE: Duration = Duration::from_secs(1);
+
 /// Prolongs leases, each as long as it belongs to its attempt. Rows are locked in order: two renewals never wait in a circle.
 pub(super) async fn renew(
     session: &Session,
@@ -22,13 +25,13 @@ pub(super) async fn renew(
 ) -> Result<Vec<Renewed>, Fault> {
     let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
     let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
-    let (now, by) = (time.given(), length(by));
+    let (asked, now, by) = (Instant::now(), time.given(), length(by));
     let text = format!(
         "WITH asked AS (SELECT DISTINCT * FROM unnest($1::bigint[], $2::int[]) AS asked (id, attempt)),
               held AS (SELECT jobs.id FROM wharf.jobs JOIN asked ON jobs.id = asked.id AND jobs.attempt = asked.attempt
                        WHERE state = 2 ORDER BY jobs.id FOR UPDATE OF jobs)
          UPDATE wharf.jobs SET lease_until = coalesce($3::bigint, {NOW}) + $4 FROM held WHERE jobs.id = held.id
-         RETURNING jobs.id, attempt, node, lease_until, cancel_asked"
+         RETURNING jobs.id, attempt, node, lease_until, cancel_asked, {NOW} AS now"
     );
     let args = [
         (&ids as _, Type::INT8_ARRAY),
@@ -36,8 +39,13 @@ pub(super) async fn renew(
         (&now as _, Type::INT8),
         (&by as _, Type::INT8),
     ];
+    let renewed = session.ask_apart(&text, &args).await?;
+    // First of all: leases that were written by a clock that was set back would else seem to be over.
+    if let Some(row) = renewed.first() {
+        time.heard(moment(row, "now"), asked);
+    }
     let mut held: HashMap<(JobId, u32), (Lease, bool)> = HashMap::new();
-    for row in session.ask_apart(&text, &args).await? {
+    for row in renewed {
         let lease = Lease {
             job: job_id(row.get("id"))?,
             attempt: row.get::<_, i32>("attempt") as u32,
@@ -52,6 +60,23 @@ pub(super) async fn renew(
         None => Renewed::Lost(*asked),
     };
     Ok(leases.iter().map(answer).collect())
+}
+
+/// Leases that end later than any could that is given now were given by a clock that was set back since. A host that lives
+/// renews its own within a third of their length, and one that cannot has stopped what it ran after that length at most: from
+/// now on they count from now.
+pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) -> Result<(), Fault> {
+    let (now, slack) = (time.given(), length(GONE));
+    let text = format!(
+        "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
+              gone AS MATERIALIZED (
+                  SELECT job.id, held.lease FROM moment CROSS JOIN wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
+                  CROSS JOIN LATERAL (SELECT * FROM wharf.jobs WHERE jobs.id = each.id OFFSET 0) AS job
+                  WHERE state = 2 AND lease_until > now + held.lease + $2 ORDER BY job.id)
+         UPDATE wharf.jobs SET lease_until = now + gone.lease FROM gone, moment
+         WHERE jobs.id = gone.id AND state = 2 AND lease_until > now + gone.lease + $2"
+    );
+    session.ask_apart(&text, &[(&now, Type::INT8), (&slack, Type::INT8)]).await.map(drop)
 }
 
 /// Leases that have run out. Looks at all running jobs: they are few, and an index of ends of leases would cost every

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -23,6 +24,7 @@ use super::read::override_of;
 use super::rows::{self, job_id, micros};
 use super::schema::{OLDEST_HOST, may_use};
 use super::session::{Fault, Session};
+use super::source::Source;
 use super::time::{NOW, Time};
 use super::writes::Writes;
 
@@ -106,6 +108,8 @@ pub(super) struct Ledger<'t> {
     pub(super) session: &'t Session,
     pub(super) names: &'t mut Names,
     pub(super) now: Timestamp,
+    /// Where ids come from, for a job whose own is another's.
+    pub(super) source: &'t Source,
     /// The transaction's own name, by which its fate can be asked for when the answer to its commit is lost.
     pub(super) transaction: String,
     /// The groups whose lock is held.
@@ -134,7 +138,7 @@ impl<'t> Ledger<'t> {
     pub(super) async fn begin(
         session: &'t Session,
         names: &'t mut Names,
-        time: &Time,
+        (time, source): (&Time, &'t Source),
         declared: Arc<LimitTable>,
         needs: &Needs,
         remembered: HashMap<JobId, Hot>,
@@ -179,6 +183,7 @@ impl<'t> Ledger<'t> {
         let known_args = [(&tokens as _, Type::BYTEA_ARRAY), (&token_tasks as _, Type::INT4_ARRAY)];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
         let (numbers_args, hold_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
+        let asked = Instant::now();
         let ((), locked, moment, overrides, _, hot, lines, known, last, numbers, held, closed) = futures_util::try_join!(
             session.run(BEGIN),
             session.ask_one(LOCK, &lock_args),
@@ -203,7 +208,8 @@ impl<'t> Ledger<'t> {
         let mut ledger = Ledger {
             session,
             names,
-            now: time.heard(rows::stamp(moment.get(0))),
+            now: time.heard(rows::stamp(moment.get(0)), asked),
+            source,
             transaction: moment.get(1),
             locked: locked.get(0),
             declared,

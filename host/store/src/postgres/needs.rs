@@ -122,10 +122,9 @@ impl Needs {
 
     fn add(&mut self, job: &NewJob, names: &Names, again: bool) -> Result<(), Fault> {
         let lane = names.lane_row(&job.lane)?;
-        // Others of its lane may keep it out, itself among them.
-        let minds_others = job.on_conflict != OnConflict::Wait;
-        self.holders |= minds_others;
-        if again || minds_others {
+        // Others of its lane may keep it out.
+        self.holders |= job.on_conflict != OnConflict::Wait;
+        if again {
             self.jobs.insert(signed(job.id.number()));
         }
         self.groups.insert(lane.group);
@@ -146,7 +145,7 @@ impl Needs {
                 self.expiring.insert(id);
                 self.returning.insert(id);
             }
-            Event::Failed { retry_at: Some(_), .. } | Event::Released { .. } | Event::RetryAsked => {
+            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RetryAsked => {
                 self.returning.insert(id);
             }
             _ => {}

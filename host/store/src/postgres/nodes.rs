@@ -12,11 +12,11 @@ use super::rows::{job_id, length, micros, moment, parse, signed};
 use super::session::{Fault, Session};
 use super::time::{NOW, Time};
 
-/// Writes the row of a node; takes nodes off that were silent too long.
+/// Writes the row of a node; takes nodes off that were silent too long, or since the clock was set back.
 pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent: Duration) -> Result<(), Fault> {
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
-              gone AS (DELETE FROM wharf.nodes USING moment WHERE seen < now - $2 AND id <> $3)
+              gone AS (DELETE FROM wharf.nodes USING moment WHERE (seen < now - $2 OR seen > now + $2) AND id <> $3)
          INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests, topics)
          SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, capacity = excluded.capacity, running = excluded.running,

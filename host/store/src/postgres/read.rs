@@ -8,7 +8,7 @@ use wharf_core::job::{Numbered, State, StateName};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
-use super::rows::{self, job_id, key_of, micros, moment, numbered, parse, signed, stamp};
+use super::rows::{self, READY, job_id, key_of, micros, moment, numbered, parse, signed, stamp};
 use super::session::{Arg, Fault, Session};
 use crate::page::one_page;
 use crate::store::{Page, Seen, Tally, Wanted};
@@ -54,11 +54,14 @@ pub(super) async fn job(
         holders(session, number, false),
         session.run("COMMIT"),
     )?;
-    let Some(job) = job.first().map(rows::job).transpose()? else { return Ok(None) };
+    let Some(row) = job.first() else { return Ok(None) };
+    let (job, is_ready) = (rows::job(row)?, row.get::<_, i16>("state") == READY);
     let why = match job.standing.state {
         State::Waiting { due } => {
             let table = declared.with_overrides(overrides);
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
+            // One that is ready stays so, however the clock is set.
+            let due = if is_ready { due.min(now) } else { due };
             Some(why(due, now, limits, lane, group))
         }
         _ => None,

@@ -6,15 +6,22 @@ use super::address::Address;
 use super::session::{Fault, Session, Sessions};
 use crate::store::OpenError;
 
+mod contents;
 #[cfg(test)]
 mod tests;
 
+use contents::Contents;
+
 /// One script per version, in order.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/postgres/0001_jobs.sql"), include_str!("../../migrations/postgres/0002_kv.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/postgres/0001_jobs.sql"),
+    include_str!("../../migrations/postgres/0002_kv.sql"),
+    include_str!("../../migrations/postgres/0003_sources.sql"),
+];
 
 /// The oldest host that can still work with these tables, by the number of scripts that it knows. What plugins keep (the
-/// second script) stands beside all that the first host knows, and it loads no plugin that asks for it.
+/// second script) stands beside all that the first host knows, and it loads no plugin that asks for it. Of numbers for job ids
+/// (the third) the first host draws one without asking who holds it: the next after the last that was given out.
 const OLDEST: i64 = 1;
 
 /// The version of the oldest host that may use the tables.
@@ -54,14 +61,7 @@ async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i
     if server.get::<_, i32>(0) < SERVER_MIN {
         return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
     }
-    let found = version(session, schema).await?;
-    if found.is_some() && !is_of_this_layout(session, schema).await? {
-        return Err(Fault::Damaged(format!(
-            "its tables are of a layout from before the first release, which no host reads any more; name another schema in the \
-             address (?schema=), or DROP SCHEMA {schema} CASCADE, which removes all of its jobs"
-        )));
-    }
-    if let Some(found) = found.filter(|(found, _)| *found >= known) {
+    if let Some(found) = version(session, schema).await?.filter(|(found, _)| *found >= known) {
         return Ok(found);
     }
     // Whoever uses the tables waits behind this for a moment only; where they are too busy a host tries again later.
@@ -90,19 +90,12 @@ async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i
     Ok((found, oldest))
 }
 
-/// Before the first release the same version once meant other tables.
-async fn is_of_this_layout(session: &Session, schema: &str) -> Result<bool, Fault> {
-    let text = "SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'queued'";
-    Ok(!session.ask(text, &[(&schema, Type::TEXT)]).await?.is_empty())
-}
-
-/// `None` where there are no tables.
+/// `None` where there are no tables. What is not Wharf's is left as it is.
 async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, Fault> {
-    let there = session
-        .ask("SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'version'", &[(&schema, Type::TEXT)])
-        .await?;
-    if there.is_empty() {
-        return Ok(None);
+    match Contents::of(session, schema).await? {
+        Contents::Nothing => return Ok(None),
+        Contents::Refused(why) => return Err(Fault::Damaged(why)),
+        Contents::Wharf => {}
     }
     let text = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM wharf.version";
     let row = session.ask_one(text, &[]).await?;
@@ -116,6 +109,7 @@ pub(super) fn unopened(fault: &Fault, address: &Address) -> OpenError {
         Fault::Server(error) if error.code().is_some() && fault.is_passing() => {
             OpenError::AwaitDatabase { address: shown, reason }
         }
+        Fault::Passing(_) => OpenError::AwaitDatabase { address: shown, reason },
         _ => OpenError::MendDatabase { address: shown, reason },
     }
 }
@@ -124,6 +118,7 @@ fn advice(fault: &Fault, address: &Address) -> String {
     use tokio_postgres::error::SqlState as S;
     let code = match fault {
         Fault::Server(error) => error.code().cloned(),
+        Fault::Damaged(said) | Fault::Passing(said) => return said.clone(),
         _ => None,
     };
     let schema = &address.schema;

@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Unreachable(String),
     /// The tables hold what nobody wrote.
     Damaged(String),
+    /// Nothing is wrong with the server, and it passes by itself.
+    Passing(String),
     /// What was remembered of jobs is no longer so.
     Outdated,
     /// With statements that have names a transaction could not begin; without them it may.
@@ -59,7 +61,7 @@ impl fmt::Display for Fault {
                     None => write!(f, "{error}"),
                 },
             },
-            Fault::Unreachable(text) | Fault::Damaged(text) => f.write_str(text),
+            Fault::Unreachable(text) | Fault::Damaged(text) | Fault::Passing(text) => f.write_str(text),
             Fault::Outdated => f.write_str("its jobs change faster than they can be read"),
             Fault::Nameless(fault) => fault.fmt(f),
         }
@@ -83,7 +85,7 @@ impl Fault {
                 None => true,
             },
             Fault::Unreachable(_) => true,
-            Fault::Damaged(_) | Fault::Outdated => false,
+            Fault::Damaged(_) | Fault::Passing(_) | Fault::Outdated => false,
             Fault::Nameless(fault) => fault.is_lost_connection(),
         }
     }
@@ -117,13 +119,15 @@ impl Fault {
         match self {
             Fault::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
             Fault::Nameless(_) | Fault::Outdated => true,
-            Fault::Unreachable(_) | Fault::Damaged(_) => false,
+            Fault::Unreachable(_) | Fault::Damaged(_) | Fault::Passing(_) => false,
         }
     }
 
     /// It is so for everybody at this moment, and will not stay so: to try each alone would be to wait once more for each.
     pub(super) fn is_passing(&self) -> bool {
-        let Fault::Server(error) = self else { return self.is_lost_connection() };
+        let Fault::Server(error) = self else {
+            return matches!(self, Fault::Passing(_)) || self.is_lost_connection();
+        };
         // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand; then locks and read-only standbys.
         let passing = |code: &str| {
             ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"

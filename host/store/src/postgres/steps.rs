@@ -99,7 +99,8 @@ impl Ledger<'_> {
         let tasks: Vec<i32> = jobs.iter().map(|(_, hot)| hot.task).collect();
         let lines: Vec<Option<i64>> = jobs.iter().map(|(_, hot)| hot.line).collect();
         let priorities: Vec<i32> = jobs.iter().map(|(_, hot)| hot.priority).collect();
-        let dues: Vec<i64> = new().map(|job| micros(job.and_then(|job| job.due).unwrap_or(self.now))).collect();
+        let dues: Vec<i64> =
+            new().map(|job| micros(job.and_then(|job| job.due).map_or(self.now, |due| due.from(self.now)))).collect();
         let finished: Vec<Option<i64>> = jobs.iter().map(|(_, hot)| hot.finished_at.map(micros)).collect();
         let tokens: Vec<Option<&[u8]>> =
             new().map(|job| job.and_then(|job| job.token.as_ref()).map(|token| token.as_str().as_bytes())).collect();

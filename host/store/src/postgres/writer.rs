@@ -22,6 +22,7 @@ use super::needs::{self, Needs};
 use super::nudge::Nudger;
 use super::running::Running;
 use super::session::{ANSWER_PATIENCE, Fault, Session, Sessions};
+use super::source::Source;
 use super::time::Time;
 use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
 
@@ -118,6 +119,7 @@ pub(super) struct Writer {
 pub(super) struct Desk {
     pub(super) sessions: Sessions,
     pub(super) time: Time,
+    pub(super) source: Arc<Source>,
     pub(super) nudger: Arc<Nudger>,
     pub(super) shown: String,
 }
@@ -355,7 +357,8 @@ async fn run(
     let needs = Needs::of(all(), &memory.names, &memory.running, again).map_err(undone)?;
     let remembered = needs.remembered.iter().filter_map(|id| Some((*id, memory.running.take(*id)?))).collect();
     let declared = memory.declared.clone();
-    let began = Ledger::begin(session, &mut memory.names, &desk.time, declared, &needs, remembered).await;
+    let began =
+        Ledger::begin(session, &mut memory.names, (&desk.time, &desk.source), declared, &needs, remembered).await;
     let has_names = session.named.as_ref().is_some_and(|named| !named.is_empty());
     let nameless = |fault| if has_names { Fault::Nameless(Box::new(fault)) } else { fault };
     let mut ledger = began.map_err(|fault| undone(nameless(fault)))?;

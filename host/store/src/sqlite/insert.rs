@@ -29,9 +29,6 @@ impl Ledger<'_> {
         }
         let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
-            if self.exists(new.id)? {
-                return Ok(Inserted::Known { id: new.id });
-            }
             let per_key = self.limits()?.per_key(&new.lane);
             match resolve(new.on_conflict, self.crowd(lane, row, per_key.unwrap_or(0))?, per_key) {
                 Verdict::Take => {}
@@ -49,9 +46,8 @@ impl Ledger<'_> {
             self.apply(*id, &Event::CancelAsked, now)?.map_err(|refusal| unlawful(*id, refusal))?;
         }
 
-        let due = new.due.unwrap_or(now);
+        let due = new.due.map_or(now, |due| due.from(now));
         let state = state_number(&Standing::new(due).state, now);
-        let id = signed(new.id.number());
         let small = new.payload.len() <= SMALL_BYTES_MAX;
         let token = new.token.as_ref().map(|token| token.as_str());
         let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
@@ -60,11 +56,31 @@ impl Ledger<'_> {
         let (priority, bytes) = (new.priority, new.payload.len() as i64);
         let payload = (small && !new.payload.is_empty()).then_some(&*new.payload);
         let key = key_text(&new.lane);
-        let row =
-            params![id, state, group, key, task, priority, due, now, token, batch, topic, bytes, payload, room::ALL];
-        if self.statements.insert_job.prepared()?.execute(row)? == 0 {
-            return Ok(Inserted::Known { id: new.id });
-        }
+        let mut job = new.id;
+        let id = loop {
+            let id = signed(job.number());
+            let row = params![
+                id,
+                state,
+                group,
+                key,
+                task,
+                priority,
+                due,
+                now,
+                token,
+                batch,
+                topic,
+                bytes,
+                payload,
+                room::ALL
+            ];
+            if self.statements.insert_job.prepared()?.execute(row)? > 0 {
+                break id;
+            }
+            // Another job has it.
+            job = self.next_id();
+        };
         if state == READY {
             self.add_ready((lane, task, priority), due, id)?;
         }
@@ -72,11 +88,7 @@ impl Ledger<'_> {
             let mut keep = self.conn.prepare_cached("INSERT INTO payloads (job, payload) VALUES (?1, ?2)")?;
             keep.execute(params![id, &*new.payload])?;
         }
-        Ok(Inserted::Added { id: new.id, replaced, cancel_asked })
-    }
-
-    fn exists(&self, id: JobId) -> rusqlite::Result<bool> {
-        self.conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?.exists([signed(id.number())])
+        Ok(Inserted::Added { id: job, replaced, cancel_asked })
     }
 
     fn crowd(&self, lane: LaneNo, row: (i64, &str), most_waiting: u32) -> rusqlite::Result<Crowd> {

@@ -1,10 +1,10 @@
 //! Ledger: the writing side of the database. Belongs to the writer's thread; every method runs inside its transaction.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::admission::has_room;
-use wharf_core::ids::JobId;
+use wharf_core::ids::{JobId, JobIds};
 use wharf_core::job::Standing;
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
@@ -24,6 +24,8 @@ pub(super) struct Ledger<'c> {
     pub(super) names: Names,
     pub(super) lanes: Lanes,
     pub(super) last_claim: i64,
+    /// Shared with whoever makes new jobs.
+    ids: Arc<Mutex<JobIds>>,
     /// For the readers: jobs that run though their rows do not say so yet.
     unwritten: Arc<Mutex<Unwritten>>,
     /// What manifests and settings said at the last insert or claim.
@@ -38,8 +40,8 @@ pub(super) struct Ledger<'c> {
 
 /// What others have to know of a file that was taken over.
 pub(super) struct Opened {
-    /// The highest id that a job of this store has or had.
-    pub(super) last_id: Option<JobId>,
+    /// What makes ids: past the highest that a job of this store has or had.
+    pub(super) ids: Arc<Mutex<JobIds>>,
     /// Jobs that run though their rows do not say so yet.
     pub(super) unwritten: Arc<Mutex<Unwritten>>,
 }
@@ -63,6 +65,12 @@ impl<'c> Ledger<'c> {
         conn.execute("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", [now])?;
         conn.execute("UPDATE claims SET lease_until = ?1 WHERE lease_until > ?1", [now])?;
         let last_claim = conn.query_row("SELECT coalesce(max(id), 0) FROM claims", [], |row| row.get(0))?;
+        let last_id: Option<i64> = conn.query_row(
+            "SELECT max(id) FROM (SELECT max(id) AS id FROM jobs UNION ALL SELECT id FROM last_forgotten)",
+            [],
+            |row| row.get(0),
+        )?;
+        let last_id = last_id.and_then(|last| JobId::from_number(last as u64));
         let mut ledger = Ledger {
             conn,
             statements: Statements::of(conn),
@@ -70,6 +78,7 @@ impl<'c> Ledger<'c> {
             names: Names::default(),
             lanes: Lanes::default(),
             last_claim,
+            ids: Arc::new(Mutex::new(JobIds::after(last_id))),
             unwritten: Arc::default(),
             declared: Arc::default(),
             in_force: None,
@@ -83,14 +92,12 @@ impl<'c> Ledger<'c> {
         Ok(ledger)
     }
 
-    pub(super) fn opened(&self) -> rusqlite::Result<Opened> {
-        let last: Option<i64> = self.conn.query_row(
-            "SELECT max(id) FROM (SELECT max(id) AS id FROM jobs UNION ALL SELECT id FROM last_forgotten)",
-            [],
-            |row| row.get(0),
-        )?;
-        let last_id = last.and_then(|last| JobId::from_number(last as u64));
-        Ok(Opened { last_id, unwritten: self.unwritten.clone() })
+    pub(super) fn opened(&self) -> Opened {
+        Opened { ids: self.ids.clone(), unwritten: self.unwritten.clone() }
+    }
+
+    pub(super) fn next_id(&self) -> JobId {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(self.clock.now())
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Job, Numbered, Standing, State, StateName};
@@ -13,7 +13,7 @@ use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
 use super::claims::{self, Claimed, Unwritten};
-use super::rows::{self, Names, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
+use super::rows::{self, Names, READY, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
 use crate::page::one_page;
 use crate::store::{Page, Seen, Tally, Wanted};
 use crate::why::{Holders, why};
@@ -44,9 +44,11 @@ pub(super) fn job(
          LEFT JOIN payloads ON payloads.job = jobs.id LEFT JOIN outputs ON outputs.job = jobs.id WHERE jobs.id = ?1",
         rows::STANDING
     );
-    let job = moment.prepare_cached(&sql)?.query_row([number], rows::job).optional()?;
+    let read = |row: &Row<'_>| Ok((rows::job(row)?, row.get::<_, i64>("state")? == READY));
+    let job = moment.prepare_cached(&sql)?.query_row([number], read).optional()?;
     let looks = [before, claims::look(unwritten).get(id)];
-    let Some(job) = job.map(|job| looks.iter().flatten().fold(job, overlaid)) else { return Ok(None) };
+    let Some((job, is_ready)) = job else { return Ok(None) };
+    let job = looks.iter().flatten().fold(job, overlaid);
     let entries: i64 = moment
         .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?
         .query_row([number], |row| row.get(0))?;
@@ -61,6 +63,8 @@ pub(super) fn job(
                 of_lane = holders(&moment, &ahead, &job.lane.group, Some(&job.lane))?;
                 of_group = holders(&moment, &ahead, &job.lane.group, None)?;
             }
+            // One that is ready stays so, however the clock is set.
+            let due = if is_ready { due.min(now) } else { due };
             Some(why(due, now, limits, of_lane, of_group))
         }
         _ => None,

@@ -23,7 +23,7 @@ fn store() -> (TempDir, Arc<SqliteStore>) {
 fn new_job(store: &SqliteStore, payload: usize) -> NewJob {
     let task: TaskName = "words/count".parse().unwrap();
     NewJob {
-        id: store.next_id(),
+        id: store.next_id().unwrap(),
         lane: Lane { group: Group::from(&task), key: None },
         task,
         payload: vec![7; payload].into(),

@@ -88,9 +88,9 @@ impl Writer {
         let name = file.path().display().to_string();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let own = move || {
-            match Ledger::open(&conn, clock).and_then(|ledger| Ok((ledger.opened()?, ledger))) {
-                Ok((opened, ledger)) => {
-                    if tell.send(Ok(opened)).is_ok() {
+            match Ledger::open(&conn, clock) {
+                Ok(ledger) => {
+                    if tell.send(Ok(ledger.opened())).is_ok() {
                         serve((&file, &*watch), (ledger, checkpoints), waiting, &nudge);
                     }
                 }

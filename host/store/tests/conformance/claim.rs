@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, NodeId};
-use wharf_core::job::{NewJob, State, StateName};
+use wharf_core::job::{Due, NewJob, State, StateName};
 use wharf_core::lease::Lease;
 use wharf_store::Claim;
 
@@ -128,8 +128,8 @@ fn a_task_that_moved_to_another_group_still_starts() {
 fn delayed_jobs_wait_and_say_when() {
     on_every_store(|stage| async move {
         let (soon, late) = (stage.clock_in(5), stage.clock_in(9));
-        let first = NewJob { due: Some(soon), ..stage.new_job(COUNT, "") };
-        let second = NewJob { due: Some(late), ..stage.new_job(COUNT, "") };
+        let first = NewJob { due: Some(Due::At(soon)), ..stage.new_job(COUNT, "") };
+        let second = NewJob { due: Some(Due::At(late)), ..stage.new_job(COUNT, "") };
         stage.insert(second.clone()).await;
         stage.insert(first.clone()).await;
         let claimed = stage.claim_whole(5).await;
@@ -147,7 +147,7 @@ fn delayed_jobs_wait_and_say_when() {
 #[test]
 fn many_jobs_that_come_due_at_once_are_taken_in_parts() {
     on_every_store(|stage| async move {
-        let due = Some(stage.clock_in(1));
+        let due = Some(Due::At(stage.clock_in(1)));
         let count = wharf_core::bounds::PROMOTE_BATCH as usize + 10;
         let jobs: Vec<NewJob> = (0..count).map(|_| NewJob { due, ..stage.new_job(COUNT, "") }).collect();
         stage.store.insert(jobs, stage.declared.clone()).await.unwrap();

@@ -1,21 +1,22 @@
 //! Enqueueing: tokens, delays, and what happens when a lane is full.
 
-use wharf_core::job::{Batch, NewJob, StateName, Token};
+use wharf_core::job::{Batch, Due, NewJob, StateName, Token};
+use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Inserted;
 
-use crate::stage::{COUNT, LIST, SECOND, at_most, ids, on_every_store};
+use crate::stage::{COUNT, LIST, SECOND, at_most, bill, ids, on_every_store};
 
 #[test]
 fn a_job_is_kept_as_it_was_given() {
     on_every_store(|stage| async move {
         let token: Token = "order-66".parse().unwrap();
         let due = stage.clock_in(5);
-        let batch = Batch { id: stage.store.next_id(), topic: "document.saved".parse().unwrap() };
+        let batch = Batch { id: stage.id(), topic: "document.saved".parse().unwrap() };
         let new = NewJob {
             priority: -3,
-            due: Some(due),
+            due: Some(Due::At(due)),
             token: Some(token.clone()),
             batch: Some(batch.clone()),
             ..stage.new_job(COUNT, "acme")
@@ -65,12 +66,40 @@ fn the_same_token_answers_with_the_job_that_stands() {
 }
 
 #[test]
-fn a_job_inserted_twice_is_there_once() {
+fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
     on_every_store(|stage| async move {
-        let new = stage.new_job(COUNT, "");
-        stage.insert(new.clone()).await;
-        assert_eq!(stage.insert(new.clone()).await, Inserted::Known { id: new.id });
-        assert_eq!(stage.claim(10).await.len(), 1);
+        let first = stage.new_job(COUNT, "");
+        stage.insert(first.clone()).await;
+        let mut ids = vec![first.id];
+        let rules = [OnConflict::Wait, OnConflict::Discard, OnConflict::ReplaceWaiting, OnConflict::CancelRunning];
+        for on_conflict in rules {
+            let same = || NewJob { id: first.id, on_conflict, payload: b"other".as_slice().into(), ..first.clone() };
+            // Twice in one request, too.
+            for answer in stage.store.insert(vec![same(), same()], stage.declared.clone()).await.unwrap() {
+                let Inserted::Added { id, .. } = answer else { panic!("{answer:?}") };
+                assert_eq!(*stage.seen(id).await.job.payload, *b"other");
+                ids.push(id);
+            }
+        }
+        // Nor is one whose token nobody else has.
+        let token = NewJob { token: Some("new".parse().unwrap()), ..first.clone() };
+        let Inserted::Added { id, .. } = stage.insert(token.clone()).await else { panic!("its token is new") };
+        assert_eq!(stage.insert(token).await, Inserted::Known { id });
+        ids.push(id);
+        assert_eq!(*stage.seen(first.id).await.job.payload, *b"payload");
+        let leased = stage.claim(100).await;
+        assert_eq!(crate::stage::ids(&leased), ids, "each is there once");
+
+        let child = NewJob { payload: b"child".as_slice().into(), ..first.clone() };
+        let children = vec![child.clone(), child];
+        let succeeded = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let recorded = stage.record(first.id, succeeded).await.unwrap();
+        for answer in recorded.children {
+            let Inserted::Added { id, .. } = answer else { panic!("{answer:?}") };
+            assert!(!ids.contains(&id) && *stage.seen(id).await.job.payload == *b"child");
+            ids.push(id);
+        }
+        assert_eq!(stage.state(first.id).await, StateName::Succeeded);
     });
 }
 
@@ -94,7 +123,7 @@ fn a_full_lane_discards_what_wants_no_place() {
 fn discard_sees_delayed_jobs() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
-        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "acme") };
+        let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "acme") };
         stage.insert(delayed.clone()).await;
         let new = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "acme") };
         assert_eq!(stage.insert(new).await, Inserted::Discarded { holders: vec![delayed.id] });
@@ -108,7 +137,7 @@ fn a_new_job_replaces_what_waits() {
         let running = stage.add(COUNT, "acme").await;
         stage.claim_one().await;
         let waiting = stage.add(COUNT, "acme").await;
-        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "acme") };
+        let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "acme") };
         stage.insert(delayed.clone()).await;
         let new = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "acme") };
         let replaced = vec![waiting, delayed.id];
@@ -154,9 +183,9 @@ fn a_limit_of_none_is_no_conflict() {
 #[test]
 fn ids_grow_and_are_never_used_twice() {
     on_every_store(|stage| async move {
-        let first = stage.store.next_id();
+        let first = stage.id();
         stage.pass(SECOND);
-        let second = stage.store.next_id();
-        assert!(first < second && second < stage.store.next_id());
+        let second = stage.id();
+        assert!(first < second && second < stage.id());
     });
 }

@@ -101,7 +101,7 @@ fn a_lease_nobody_has_is_lost() {
         let id = stage.add(COUNT, "").await;
         let leased = stage.claim_one().await;
         stage.succeed(&leased).await.unwrap();
-        let unknown = Lease { job: stage.store.next_id(), ..leased.lease };
+        let unknown = Lease { job: stage.id(), ..leased.lease };
         let answer = stage.store.renew(vec![leased.lease, unknown], LEASE).await.unwrap();
         assert_eq!(answer, [Renewed::Lost(leased.lease), Renewed::Lost(unknown)]);
         assert_eq!(stage.state(id).await, StateName::Succeeded);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, Why};
+use wharf_core::job::{Due, NewJob, Why};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 
@@ -58,12 +58,12 @@ fn every_way_an_attempt_ends_gives_its_slot_back() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, 1));
         stage.add_many(COUNT, "a", 6).await;
-        let later = stage.clock_in(3600);
-        let endings: [fn(u32, wharf_core::time::Timestamp) -> Event; 5] = [
+        let later = 3600 * SECOND;
+        let endings: [fn(u32, std::time::Duration) -> Event; 5] = [
             |attempt, _| crate::stage::succeeded(attempt),
             |attempt, _| failed(attempt, None),
             |attempt, later| failed(attempt, Some(later)),
-            |attempt, later| Event::Released { attempt, report: crate::stage::trapped(), claimable_at: later },
+            |attempt, later| Event::Released { attempt, report: crate::stage::trapped(), claimable_in: later },
             |attempt, _| Event::Cancelled { attempt, bill: crate::stage::bill() },
         ];
         for ending in endings {
@@ -175,7 +175,7 @@ fn a_waiting_job_says_what_holds_it() {
         let holders = vec![(a, since), (b, since + SECOND)];
         assert_eq!(why(c).await, Some(Why::GroupFull { limit: 2, holders }));
         let until = stage.clock_in(60);
-        let delayed = NewJob { due: Some(until), ..stage.new_job(COUNT, "c") };
+        let delayed = NewJob { due: Some(Due::At(until)), ..stage.new_job(COUNT, "c") };
         stage.insert(delayed.clone()).await;
         assert_eq!(why(delayed.id).await, Some(Why::NotDue { until }));
     });

@@ -20,6 +20,8 @@ mod kv;
 mod nudge;
 mod letters;
 mod nodes;
+mod sources;
+mod clocks;
 mod regressions;
 mod sqlite;
 mod marks;

@@ -20,7 +20,7 @@ fn hosts_that_start_together_make_the_tables_once() {
         let (a, b, c, d) = tokio::join!(open(), open(), open(), open());
         let mut ids = Vec::new();
         for store in [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()] {
-            ids.extend((0..100).map(|_| store.next_id()));
+            ids.extend((0..100).map(|_| store.next_id().unwrap()));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -74,7 +74,8 @@ fn what_cannot_be_opened_says_what_to_do() {
         client.batch_execute(&format!("UPDATE {schema}.version SET version = 99, oldest = 99")).await.unwrap();
         let newer = PostgresStore::open(&address).await.unwrap_err();
         assert!(matches!(newer, OpenError::TakeNewerHost { found: 99, .. }), "{newer}");
-        let early = format!("UPDATE {schema}.version SET version = 1, oldest = 1; DROP TABLE {schema}.queued");
+        let early =
+            format!("UPDATE {schema}.version SET version = 1, oldest = 1; DROP TABLE {schema}.queued, {schema}.mark");
         client.batch_execute(&early).await.unwrap();
         let early = PostgresStore::open(&address).await.unwrap_err().to_string();
         assert!(early.contains("before the first release") && early.contains("DROP SCHEMA"), "{early}");

@@ -2,7 +2,7 @@
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
-use wharf_core::job::{Batch, Entry, Job, NewJob, StateName};
+use wharf_core::job::{Batch, Due, Entry, Job, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_store::{Tally, Wanted};
 
@@ -16,7 +16,7 @@ async fn page(stage: &Stage, wanted: Wanted) -> (Vec<JobId>, bool) {
 #[test]
 fn a_job_that_is_not_there_is_none() {
     on_every_store(|stage| async move {
-        let id = stage.store.next_id();
+        let id = stage.id();
         assert_eq!(stage.store.job(id, stage.declared.clone()).await.unwrap(), None);
         assert!(stage.store.entries(id, 0, 10).await.unwrap().is_empty());
     });
@@ -64,7 +64,7 @@ fn pages_go_from_the_newest_back() {
 fn pages_are_chosen_by_state_task_and_key() {
     on_every_store(|stage| async move {
         let ready = stage.add(LIST, "b").await;
-        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "a") };
+        let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "a") };
         stage.insert(delayed.clone()).await;
         let four = stage.add_many(COUNT, "a", 4).await;
         let mut wish = stage.wish(4);
@@ -92,7 +92,7 @@ fn pages_are_chosen_by_state_task_and_key() {
 #[test]
 fn the_jobs_of_a_durable_broadcast_are_found_by_its_id() {
     on_every_store(|stage| async move {
-        let id = stage.store.next_id();
+        let id = stage.id();
         let batch = Some(Batch { id, topic: "document.saved".parse().unwrap() });
         stage.add(COUNT, "a").await;
         let (mut found, mut of_other) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ fn the_jobs_of_a_durable_broadcast_are_found_by_its_id() {
             let new = NewJob { batch: batch.clone(), ..stage.new_job(task, "") };
             found.insert(0, new.id);
             stage.insert(new).await;
-            let other = batch.clone().map(|batch| Batch { id: stage.store.next_id(), ..batch });
+            let other = batch.clone().map(|batch| Batch { id: stage.id(), ..batch });
             let new = NewJob { batch: other, ..stage.new_job(task, "") };
             of_other.push(new.id);
             stage.insert(new).await;
@@ -133,7 +133,7 @@ fn the_tally_counts_what_is_not_over() {
     on_every_store(|stage| async move {
         assert_eq!(stage.store.tally().await.unwrap(), Tally::default());
         let oldest = stage.clock_in(1);
-        let delayed = NewJob { due: Some(oldest), ..stage.new_job(COUNT, "") };
+        let delayed = NewJob { due: Some(Due::At(oldest)), ..stage.new_job(COUNT, "") };
         stage.insert(delayed).await;
         assert_eq!(stage.store.tally().await.unwrap().oldest_due, None);
         stage.pass(2 * SECOND);

@@ -1,6 +1,8 @@
 //! Recording: what attempts and people say of a job.
 
-use wharf_core::job::{Entry, NewJob, StateName, Stream};
+use std::time::Duration;
+
+use wharf_core::job::{Due, Entry, NewJob, StateName, Stream};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
@@ -40,7 +42,7 @@ fn a_failure_is_tried_again_when_it_says() {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
         let retry_at = stage.clock_in(10);
-        stage.record(id, failed(1, Some(retry_at))).await.unwrap();
+        stage.record(id, failed(1, Some(10 * SECOND))).await.unwrap();
         let job = stage.seen(id).await.job;
         assert_eq!((job.standing.failures, job.report), (1, Some(trapped())));
         assert_eq!(stage.claim_whole(1).await.wake_at, Some(retry_at));
@@ -57,8 +59,7 @@ fn a_released_job_costs_no_attempt_and_does_not_spin() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        let claimable_at = stage.clock_in(1);
-        stage.record(id, Event::Released { attempt: 1, report: trapped(), claimable_at }).await.unwrap();
+        stage.record(id, Event::Released { attempt: 1, report: trapped(), claimable_in: SECOND }).await.unwrap();
         assert!(stage.claim(1).await.is_empty());
         stage.pass(SECOND);
         let again = stage.claim_one().await;
@@ -81,7 +82,7 @@ fn events_are_numbered_without_gaps_over_attempts() {
             Entry::Chunk(b"".as_slice().into()),
         ];
         stage.record(id, Event::Wrote { attempt: 1, entries: entries.clone() }).await.unwrap();
-        stage.record(id, failed(1, Some(stage.store.now()))).await.unwrap();
+        stage.record(id, failed(1, Some(Duration::ZERO))).await.unwrap();
         stage.pass(SECOND);
         stage.claim_one().await;
         stage.record(id, Event::Wrote { attempt: 2, entries: entries[..2].to_vec() }).await.unwrap();
@@ -102,7 +103,7 @@ fn children_come_with_success_or_not_at_all() {
         stage.claim_one().await;
         let child = stage.new_job(LIST, "");
         let twin = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
-        let same = NewJob { id: stage.store.next_id(), ..twin.clone() };
+        let same = NewJob { id: stage.id(), ..twin.clone() };
         let children = vec![child.clone(), twin.clone(), same];
         let event = |attempt| Event::Succeeded {
             attempt,
@@ -137,7 +138,7 @@ fn a_child_may_take_the_slot_that_its_parent_leaves() {
 #[test]
 fn a_waiting_job_is_cancelled_at_once() {
     on_every_store(|stage| async move {
-        let delayed = NewJob { due: Some(stage.clock_in(60)), ..stage.new_job(COUNT, "") };
+        let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "") };
         stage.insert(delayed.clone()).await;
         for id in [stage.add(COUNT, "").await, delayed.id] {
             assert_eq!(stage.record(id, Event::CancelAsked).await.unwrap().state, StateName::Cancelled);
@@ -154,7 +155,7 @@ fn a_cancelled_job_is_not_tried_again_after_it_failed() {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
         stage.record(id, Event::CancelAsked).await.unwrap();
-        let recorded = stage.record(id, failed(1, Some(stage.store.now()))).await.unwrap();
+        let recorded = stage.record(id, failed(1, Some(Duration::ZERO))).await.unwrap();
         assert_eq!(recorded.state, StateName::Cancelled);
     });
 }
@@ -182,7 +183,7 @@ fn one_refusal_does_not_touch_the_others() {
     on_every_store(|stage| async move {
         let (a, b) = (stage.add(COUNT, "").await, stage.add(COUNT, "").await);
         stage.claim(2).await;
-        let unknown = stage.store.next_id();
+        let unknown = stage.id();
         let events = vec![(a, succeeded(1)), (unknown, succeeded(1)), (a, succeeded(1)), (b, succeeded(1))];
         let answers = stage.store.record(events).await.unwrap();
         let states: Vec<_> = answers.into_iter().map(|answer| answer.map(|recorded| recorded.state)).collect();

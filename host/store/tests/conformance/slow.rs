@@ -63,10 +63,7 @@ fn what_was_committed_and_not_answered_is_found_out() {
         hangs.abort();
         drop(standby);
         // Whoever gave up asks again: it stands, once.
-        assert_eq!(
-            stage.insert(NewJob { id: stage.store.next_id(), ..job.clone() }).await,
-            Inserted::Known { id: job.id }
-        );
+        assert_eq!(stage.insert(NewJob { id: stage.id(), ..job.clone() }).await, Inserted::Known { id: job.id });
         assert_eq!(count(&stage).await, 3);
         assert_eq!(stage.claim_one().await.lease.attempt, 1);
         assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));

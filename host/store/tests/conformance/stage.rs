@@ -36,6 +36,10 @@ impl HandClock {
     pub(crate) fn pass(&self, length: Duration) {
         self.0.fetch_add(length.as_micros() as u64, Ordering::SeqCst);
     }
+
+    pub(crate) fn set_back(&self, length: Duration) {
+        self.0.fetch_sub(length.as_micros() as u64, Ordering::SeqCst);
+    }
 }
 
 impl Clock for HandClock {
@@ -143,10 +147,14 @@ impl Stage {
         self
     }
 
+    pub(crate) fn id(&self) -> JobId {
+        self.store.next_id().unwrap()
+    }
+
     pub(crate) fn new_job(&self, name: &str, key: &str) -> NewJob {
         let (task, group) = self.tasks.iter().find(|(task, _)| task.as_str() == name).unwrap().clone();
         NewJob {
-            id: self.store.next_id(),
+            id: self.id(),
             task,
             lane: Lane { group, key: (!key.is_empty()).then(|| key.parse().unwrap()) },
             payload: b"payload".as_slice().into(),
@@ -221,8 +229,8 @@ pub(crate) fn succeeded(attempt: u32) -> Event {
     Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes: None, bill: bill() }
 }
 
-pub(crate) fn failed(attempt: u32, retry_at: Option<Timestamp>) -> Event {
-    Event::Failed { attempt, report: trapped(), retry_at, bill: bill() }
+pub(crate) fn failed(attempt: u32, retry_in: Option<Duration>) -> Event {
+    Event::Failed { attempt, report: trapped(), retry_in, bill: bill() }
 }
 
 impl Stage {

@@ -178,7 +178,7 @@ impl Bench {
     }
 
     async fn enqueue(&mut self, count: u32) -> anyhow::Result<()> {
-        let jobs: anyhow::Result<_> = (0..count).map(|_| self.jobs.new_job(self.store.next_id())).collect();
+        let jobs: anyhow::Result<_> = (0..count).map(|_| self.jobs.new_job(self.store.next_id()?)).collect();
         self.store.insert(jobs?, Arc::clone(&self.jobs.declared)).await?;
         Ok(())
     }

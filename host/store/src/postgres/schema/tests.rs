@@ -35,7 +35,7 @@ fn task() -> TaskName {
 async fn works(store: &PostgresStore) {
     let (task, declared) = (task(), Arc::new(LimitTable::default()));
     let jobs = (0..10).map(|_| NewJob {
-        id: store.next_id(),
+        id: store.next_id().unwrap(),
         lane: Lane { group: Group::from(&task), key: None },
         task: task.clone(),
         payload: b"payload".as_slice().into(),
@@ -128,4 +128,53 @@ async fn tables_that_somebody_holds_are_left_to_those_who_use_them() {
     backup.run("COMMIT").await.unwrap();
     assert_eq!(newer().await.unwrap().0, MIGRATIONS.len() as i64);
     works(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_the_first_version_are_known_and_marked() {
+    let server = Postgres::start(false);
+    let text = server.address();
+    let address = Address::parse(&text).unwrap();
+    let session = Sessions::of(&address, 1).unwrap().session().await.unwrap();
+    migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap();
+    // A host of that version has jobs there, one of them far above what the clock says, and numbers were given out.
+    let far = 1_i64 << 62;
+    session
+        .run(&format!(
+            "INSERT INTO wharf.last_forgotten VALUES (1, {far}); SELECT nextval('wharf.sources') FROM generate_series(1, 41)"
+        ))
+        .await
+        .unwrap();
+    let store = PostgresStore::open(&text).await.unwrap();
+    let id = store.next_id().unwrap().number();
+    assert_eq!((id > far as u64, id % 1024), (true, 41), "above all that were, and the next number");
+    works(&store).await;
+    let said = |what: &str| server.sql(&what.replace("wharf.", &format!("{}.", address.schema)));
+    assert_eq!(said("SELECT application || ' ' || layout FROM wharf.mark"), "wharf 1");
+    assert_eq!(said("SELECT nextval('wharf.sources')"), "42", "hosts of the first version draw the next ones");
+    assert_eq!(migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap(), (3, OLDEST), "they may go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_holds_something_else_is_refused_and_left_as_it_is() {
+    let server = Postgres::start(false);
+    let text = server.address();
+    let schema = Address::parse(&text).unwrap().schema;
+    for tables in [
+        "orders (id int)",
+        "version (number int)",
+        "version (version int, oldest int)",
+        "mark (application text, layout int)",
+    ] {
+        server.sql(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.{tables}"));
+        let refused = PostgresStore::open(&text).await.unwrap_err();
+        let OpenError::MendDatabase { reason, .. } = &refused else { panic!("{refused}") };
+        let table = tables.split(' ').next().unwrap();
+        assert!(reason.contains(&format!("schema {schema} holds something else ({table})")), "{reason}");
+        assert_eq!(server.sql(&format!("SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'")), table);
+        server.sql(&format!("DROP SCHEMA {schema} CASCADE"));
+    }
+    // An empty one is as good as none.
+    server.sql(&format!("CREATE SCHEMA {schema}"));
+    works(&PostgresStore::open(&text).await.unwrap()).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use wharf_core::ids::{JobId, NodeId, TaskName};
-use wharf_core::job::{Batch, Entry, NewJob, Stream};
+use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
 use wharf_core::kv::Changes;
 use wharf_core::lease::Lease;
@@ -69,12 +69,15 @@ fn new_job(rng: &mut Rng, world: &World) -> NewJob {
     let key = one_of(rng, &["", "a", "a", "b", "c"]);
     let now = world.oracle.now();
     NewJob {
-        id: if rng.u32(..40) == 0 { job_id(rng, world) } else { world.oracle.next_id() },
+        id: world.oracle.next_id().unwrap(),
         task,
         lane: Lane { group, key: (!key.is_empty()).then(|| key.parse().unwrap()) },
         payload: vec![rng.u8(..); rng.usize(..3)].into(),
         priority: one_of(rng, &[0, 0, 0, 0, 5, -5]),
-        due: one_of(rng, &[None, None, None, Some(now + 3 * SECOND), Some(now - SECOND), Some(now + LEASE)]),
+        due: one_of(
+            rng,
+            &[None, None, None, Some(Due::In(3 * SECOND)), Some(Due::At(now - SECOND)), Some(Due::At(now + LEASE))],
+        ),
         token: one_of(rng, &[None, None, None, Some("one"), Some("two")]).map(|token| token.parse().unwrap()),
         on_conflict: one_of(
             rng,
@@ -96,7 +99,7 @@ fn batch(number: u64) -> Batch {
 
 /// Mostly one that is there.
 fn job_id(rng: &mut Rng, world: &World) -> JobId {
-    if world.ids.is_empty() || rng.u32(..20) == 0 { world.oracle.next_id() } else { one_of(rng, &world.ids) }
+    if world.ids.is_empty() || rng.u32(..20) == 0 { world.oracle.next_id().unwrap() } else { one_of(rng, &world.ids) }
 }
 
 fn claim(rng: &mut Rng, world: &World) -> Claim {
@@ -120,7 +123,6 @@ fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
 }
 
 fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
-    let now = world.oracle.now();
     if rng.u32(..5) == 0 {
         return (job_id(rng, world), one_of(rng, &[Event::CancelAsked, Event::Replaced, Event::RetryAsked]));
     }
@@ -132,7 +134,7 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         Entry::LogDropped { lines: rng.u64(..1000) },
         Entry::Progress { fraction: rng.f32(), note: "on the way".to_owned() },
     ];
-    let later = one_of(rng, &[now, now + 2 * SECOND]);
+    let later = one_of(rng, &[Duration::ZERO, 2 * SECOND]);
     let event = match rng.u32(..12) {
         0 | 1 => Event::Wrote { attempt, entries },
         2..5 => {
@@ -140,9 +142,9 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
             let (output, changes) = (vec![rng.u8(..); rng.usize(..3)], changes(rng));
             Event::Succeeded { attempt, output, children, changes, bill: bill() }
         }
-        5 => Event::Failed { attempt, report: trapped(), retry_at: Some(later), bill: bill() },
-        6 => Event::Failed { attempt, report: trapped(), retry_at: None, bill: bill() },
-        7 => Event::Released { attempt, report: trapped(), claimable_at: later },
+        5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), bill: bill() },
+        6 => Event::Failed { attempt, report: trapped(), retry_in: None, bill: bill() },
+        7 => Event::Released { attempt, report: trapped(), claimable_in: later },
         8 => Event::Cancelled { attempt, bill: bill() },
         9 => Event::LeaseExpired { attempt },
         10 => Event::Claimed { lease },
