@@ -52,7 +52,7 @@ pub trait Store: Send + Sync + 'static {
         changes: Arc<Changes>,
     ) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Prolongs leases to `length` from now.
+    /// Prolongs leases to `length` from now, which is no longer than they were claimed for.
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
 
     /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`. Returns the jobs that were freed.

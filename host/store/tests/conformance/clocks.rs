@@ -74,7 +74,6 @@ fn a_late_answer_is_not_taken_for_a_clock_that_was_set_back() {
         let way = Proxy::before(server.dir(), &server.address());
         let store = Arc::new(PostgresStore::open(way.address()).await.unwrap());
         let stage = Stage { store: store.clone(), ..Stage::at(&server.address()).await };
-        stage.add(COUNT, "").await;
         let (before, began) = (store.now(), Instant::now());
         way.hold_at_lock();
         let late = async {

@@ -241,7 +241,10 @@ fn a_database_of_the_version_before_gets_its_tables_and_lets_older_hosts_go_on()
     let schema = address.split_once("schema=").unwrap().1.to_owned();
     block_on(async {
         let older = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
-        server.sql(&format!("DROP TABLE {schema}.kv, {schema}.kv_usage; UPDATE {schema}.version SET version = 1"));
+        server.sql(&format!(
+            "DROP TABLE {schema}.kv, {schema}.kv_usage, {schema}.mark, {schema}.source_holds;
+             ALTER TABLE {schema}.held DROP COLUMN lease; UPDATE {schema}.version SET version = 1"
+        ));
         // What it knows of is as it was.
         older.add(COUNT, "").await;
         let newer = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
