@@ -33,4 +33,5 @@ mod slow_commits;
 mod stopping;
 mod store_file;
 mod streaming;
+mod suspects;
 mod upgrades;

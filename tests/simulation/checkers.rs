@@ -3,20 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wharf_core::ids::{Group, JobId};
+use wharf_core::ids::{Group, JobId, NodeId};
 use wharf_core::job::{Entry, Leased, StateName};
 use wharf_core::key::Lane;
+use wharf_core::lease::{Begun, NodeMark, is_suspect};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::planner::AttemptId;
 use wharf_store::{Inserted, MemoryStore, Recorded, Store, Wanted};
 
+use crate::faults::Odds;
 use crate::ground::at_once;
 use crate::node::Node;
+use crate::world::KILLS;
 
 pub(crate) struct Checkers {
     /// The clock leaps further than any lease: what acts by the machine's clock may overlap.
     wild_clock: bool,
+    /// Nothing but what kills nodes can fail.
+    only_killers: bool,
     /// Every job that the store said it has taken, and where it was seen last.
     jobs: BTreeMap<JobId, Known>,
     unfinished: BTreeSet<JobId>,
@@ -25,6 +30,8 @@ pub(crate) struct Checkers {
     /// Chunks that attempts emitted, by number.
     emitted: BTreeMap<AttemptId, Vec<u32>>,
     started: BTreeSet<AttemptId>,
+    /// What nodes wrote down of themselves.
+    marks: BTreeMap<NodeId, NodeMark>,
     /// More may act than at the last look.
     grown: bool,
 }
@@ -38,14 +45,16 @@ struct Known {
 }
 
 impl Checkers {
-    pub(crate) fn new(wild_clock: bool) -> Checkers {
+    pub(crate) fn new(odds: &Odds) -> Checkers {
         Checkers {
-            wild_clock,
+            wild_clock: odds.wild_clock,
+            only_killers: !odds.trouble && odds.attempt_fails == 0,
             jobs: BTreeMap::new(),
             unfinished: BTreeSet::new(),
             limits: BTreeMap::new(),
             emitted: BTreeMap::new(),
             started: BTreeSet::new(),
+            marks: BTreeMap::new(),
             grown: false,
         }
     }
@@ -93,10 +102,24 @@ impl Checkers {
         self.saw(leased.lease.job, StateName::Running);
     }
 
-    pub(crate) fn started(&mut self, leased: &Leased) {
+    /// `beside` it these act on its node.
+    pub(crate) fn started(&mut self, leased: &Leased, beside: &[AttemptId]) {
         let attempt = AttemptId::from(&leased.lease);
         assert!(self.started.insert(attempt), "{attempt:?} was started twice");
+        let begun = self.marks.get(&leased.lease.node).and_then(|mark| mark.suspect);
+        if is_suspect(leased.crashes) {
+            assert!(beside.is_empty(), "{attempt:?} may be what kills its node, and is not alone");
+            let alone = Begun { job: attempt.job, attempt: attempt.number, alone: true };
+            assert_eq!(begun, Some(alone), "{attempt:?} was begun before that was written down");
+        } else if let Some(begun) = begun.filter(|begun| begun.alone) {
+            let alone = AttemptId { job: begun.job, number: begun.attempt };
+            assert!(!beside.contains(&alone), "{attempt:?} was begun beside one that is to be alone, {alone:?}");
+        }
         self.grown = true;
+    }
+
+    pub(crate) fn marked(&mut self, node: NodeId, mark: NodeMark) {
+        self.marks.insert(node, mark);
     }
 
     /// An attempt may act for longer than it might before.
@@ -186,6 +209,17 @@ impl Checkers {
             let (state, known) = (job.standing.state.name(), &self.jobs[&job.id]);
             assert!(state.is_final(), "{} is {state:?}", job.id);
             assert_eq!(Some(state), known.state, "{} changed unseen", job.id);
+            let kills = job.task.as_str() == KILLS;
+            assert!(!kills || state != StateName::Succeeded);
+            if self.only_killers && !kills {
+                assert_ne!(
+                    state,
+                    StateName::Failed,
+                    "{} was failed for what another one did: {:?}",
+                    job.id,
+                    job.report
+                );
+            }
             if let Some(number) = known.succeeded_by {
                 assert_eq!(state, StateName::Succeeded);
                 self.output_is_whole(AttemptId { job: job.id, number }, store);

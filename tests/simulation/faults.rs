@@ -25,10 +25,16 @@ pub(crate) enum Fault {
     LimitChanged,
     AttemptFailed,
     Child,
+    /// An attempt killed its node.
+    Killed,
+    /// A job ran alone, since it may be what kills nodes.
+    Suspect,
+    /// That went on for so long that others joined it.
+    Joined,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 18] = [
+    pub(crate) const ALL: [Fault; 21] = [
         Fault::Crash,
         Fault::Drain,
         Fault::Pause,
@@ -47,6 +53,9 @@ impl Fault {
         Fault::LimitChanged,
         Fault::AttemptFailed,
         Fault::Child,
+        Fault::Killed,
+        Fault::Suspect,
+        Fault::Joined,
     ];
 }
 
@@ -70,6 +79,10 @@ impl Faults {
         self.steps += other.steps;
     }
 
+    pub(crate) fn seen(&self, fault: Fault) -> u64 {
+        self.counts.get(&fault).copied().unwrap_or_default()
+    }
+
     pub(crate) fn never(&self) -> Vec<Fault> {
         Fault::ALL.into_iter().filter(|fault| !self.counts.contains_key(fault)).collect()
     }
@@ -91,6 +104,10 @@ pub(crate) struct Odds {
     pub(crate) store_refuses: u32,
     pub(crate) answer_lost: u32,
     pub(crate) attempt_fails: u32,
+    /// Jobs whose attempts kill their nodes.
+    pub(crate) kills: u32,
+    /// Nodes crash, drain and pause, and the clock leaps.
+    pub(crate) trouble: bool,
     /// The clock may leap by more than the lease margin: then only the fencing holds, not the trust.
     pub(crate) wild_clock: bool,
 }
@@ -104,12 +121,28 @@ impl Odds {
             store_refuses: one(150),
             answer_lost: one(80),
             attempt_fails: one(300),
+            kills: one(60),
+            trouble: true,
             wild_clock: rng.u32(0..5) == 0,
         }
     }
 
     /// Nothing goes wrong any more.
     pub(crate) fn none() -> Odds {
-        Odds { nudge_lost: 0, nudge_doubled: 0, store_refuses: 0, answer_lost: 0, attempt_fails: 0, wild_clock: false }
+        Odds {
+            nudge_lost: 0,
+            nudge_doubled: 0,
+            store_refuses: 0,
+            answer_lost: 0,
+            attempt_fails: 0,
+            kills: 0,
+            trouble: false,
+            wild_clock: false,
+        }
+    }
+
+    /// Nothing kills a node but attempts.
+    pub(crate) fn only_killers() -> Odds {
+        Odds { kills: 100, ..Odds::none() }
     }
 }

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::Event;
+use wharf_core::planner::AttemptId;
 use wharf_core::time::Timestamp;
 use wharf_store::{Clock, MemoryStore, Store};
 
@@ -32,6 +33,7 @@ pub(crate) enum Call {
     Record(Vec<(JobId, Event)>),
     Claim { node: NodeId, free: u32 },
     Renew(Vec<Lease>),
+    Mark { node: NodeId, mark: NodeMark },
 }
 
 #[derive(Debug)]
@@ -46,6 +48,12 @@ pub(crate) enum Happening {
         node: usize,
         life: u64,
         call: Call,
+    },
+    /// The attempt kills its node, if it acts by then.
+    Kills {
+        node: usize,
+        life: u64,
+        attempt: AttemptId,
     },
     Trouble,
     People,

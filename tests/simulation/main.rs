@@ -12,7 +12,7 @@ mod people;
 mod script;
 mod world;
 
-use faults::Faults;
+use faults::{Fault, Faults, Odds};
 use world::World;
 
 /// Histories in one run of the test; `SEED=123` runs one, and tells it step by step.
@@ -42,4 +42,23 @@ fn whatever_goes_wrong_limits_hold_and_every_job_ends() {
     println!("{SEEDS} histories: {seen}");
     let never = seen.never();
     assert!(never.is_empty(), "these never happened, so that nothing was shown about them: {never:?}");
+}
+
+#[test]
+fn of_jobs_beside_those_that_kill_their_nodes_none_is_failed() {
+    let mut seen = Faults::default();
+    for seed in 0..SEEDS {
+        let played = std::panic::catch_unwind(|| World::with(seed, false, |_| Odds::only_killers()).play());
+        match played {
+            Ok(summary) => seen.add(&summary.faults),
+            Err(panic) => {
+                eprintln!("seed {seed} failed");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{SEEDS} histories: {seen}");
+    for fault in [Fault::Killed, Fault::Suspect, Fault::Joined] {
+        assert!(seen.seen(fault) > SEEDS, "{fault:?} hardly ever happened, so that little was shown: {seen}");
+    }
 }

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use wharf_core::ids::NodeId;
 use wharf_core::job::{Entry, Leased, NewJob};
+use wharf_core::lease::is_suspect;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 use wharf_core::planner::{Action, AttemptId, Ended, Input, Planner, Settings};
 use wharf_core::retry::RetryPolicy;
 
 use crate::faults::Fault;
-use crate::ground::{Call, Ground};
+use crate::ground::{Call, Ground, Happening};
 use crate::people::new_job;
 use crate::script::Script;
-use crate::world::{LEASE, MARGIN};
+use crate::world::{KILLS, LEASE, MARGIN};
 
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 const RETRY: RetryPolicy =
@@ -181,6 +182,7 @@ impl Node {
             Action::Record(events) => ground.to_store(self, Call::Record(events)),
             Action::Claim { free } => ground.to_store(self, Call::Claim { node: self.id, free }),
             Action::Renew(leases) => ground.to_store(self, Call::Renew(leases)),
+            Action::Mark(mark) => ground.to_store(self, Call::Mark { node: self.id, mark }),
             Action::Start { leased, trusted_until } => {
                 let trusted_until = ground.elapsed() + trusted_until.since(ground.now());
                 self.start_attempt(*leased, trusted_until, ground);
@@ -218,11 +220,22 @@ impl Node {
             let at = script.takes / (script.chunks + 1) * (number + 1);
             ground.to_node(self, at, ForNode::Chunk { attempt, number });
         }
-        ground.to_node(self, script.takes, ForNode::End { attempt, outcome: script.outcome.clone() });
+        if leased.task.as_str() == KILLS {
+            // Some do it late.
+            let most = if ground.rng.u32(0..8) == 0 { Duration::from_secs(100) } else { Duration::from_secs(3) };
+            let after = ground.between(Duration::from_millis(1), most);
+            ground.after(after, Happening::Kills { node: self.place, life: self.life, attempt });
+        } else {
+            ground.to_node(self, script.takes, ForNode::End { attempt, outcome: script.outcome.clone() });
+        }
         ground.to_node(self, trusted_until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
         let tasks = [(leased.task.clone(), leased.lane.group.clone())];
         let children = (0..script.children).map(|_| new_job(ground, &tasks)).collect();
-        ground.checkers.started(&leased);
+        let beside: Vec<AttemptId> = self.acting.keys().copied().collect();
+        if is_suspect(leased.crashes) {
+            ground.faults.note(Fault::Suspect);
+        }
+        ground.checkers.started(&leased, &beside);
         let acting = Acting { leased, script, trusted_until, cancel_asked: false, children };
         let before = self.acting.insert(attempt, acting);
         assert!(before.is_none(), "{attempt:?} was started twice");

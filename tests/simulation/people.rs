@@ -91,7 +91,10 @@ impl World {
 }
 
 pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJob {
-    let (task, group) = tasks[ground.rng.usize(0..tasks.len())].clone();
+    // The last of several is the one that kills.
+    let harmless = tasks.len().saturating_sub(1).max(1);
+    let kills = tasks.len() > 1 && ground.in_thousand(ground.odds.kills);
+    let (task, group) = tasks[if kills { harmless } else { ground.rng.usize(0..harmless) }].clone();
     let key: Option<Key> =
         (ground.rng.u32(0..5) > 0).then(|| format!("k{}", ground.rng.u32(0..4)).parse().expect("a key"));
     let delay = (ground.rng.u32(0..5) == 0).then(|| ground.between(Duration::ZERO, Duration::from_secs(20)));

@@ -24,6 +24,8 @@ pub(crate) const NODES: usize = 3;
 const UNREST: Duration = Duration::from_secs(150);
 /// Beyond what any lease, retry or clock that was set back can delay.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// The task whose attempts kill their nodes.
+pub(crate) const KILLS: &str = "d/kills";
 const START: Duration = Duration::from_secs(1_700_000_000);
 
 /// What a history was like.
@@ -53,8 +55,12 @@ fn task(name: &str) -> TaskName {
 
 impl World {
     pub(crate) fn new(seed: u64, loud: bool) -> World {
+        World::with(seed, loud, Odds::draw)
+    }
+
+    pub(crate) fn with(seed: u64, loud: bool, odds: impl FnOnce(&mut fastrand::Rng) -> Odds) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let odds = Odds::draw(&mut rng);
+        let odds = odds(&mut rng);
         let hands = Arc::new(Hands(AtomicU64::new(START.as_micros() as u64)));
         let store = MemoryStore::open(Arc::clone(&hands) as Arc<dyn Clock>);
         let pair: Group = "pair".parse().expect("a group");
@@ -63,12 +69,13 @@ impl World {
             (task("a/two"), pair.clone()),
             (task("b/keyed"), Group::from(&task("b/keyed"))),
             (task("c/free"), Group::from(&task("c/free"))),
+            (task(KILLS), Group::from(&task(KILLS))),
         ];
         let mut declared = LimitTable::default();
         declared.declare(pair, Limits { per_key: Some(2), total: Some(5) });
         declared.declare(Group::from(&task("b/keyed")), Limits { per_key: Some(1), total: None });
         declared.declare(Group::from(&task("c/free")), Limits::default());
-        let checkers = Checkers::new(odds.wild_clock);
+        let checkers = Checkers::new(&odds);
         let ground = Ground {
             rng,
             odds,
@@ -97,7 +104,9 @@ impl World {
             self.nodes[place].start(&mut self.ground);
         }
         self.ground.after(Duration::ZERO, Happening::People);
-        self.ground.after(Duration::from_secs(1), Happening::Trouble);
+        if self.ground.odds.trouble {
+            self.ground.after(Duration::from_secs(1), Happening::Trouble);
+        }
         self.ground.after(Duration::from_secs(5), Happening::Upkeep);
         while let Some(((at, _), happening)) = self.ground.happenings.pop_first() {
             self.advance(at);
@@ -144,6 +153,13 @@ impl World {
                 }
             }
             Happening::Call { node, life, call } => self.call(node, life, call),
+            Happening::Kills { node, life, attempt } => {
+                if self.nodes[node].life == life && self.nodes[node].acting.contains_key(&attempt) {
+                    self.ground.faults.note(Fault::Killed);
+                    self.ground.tell(|| format!("node {node} is killed by {attempt:?}"));
+                    self.replace(node);
+                }
+            }
             Happening::Trouble => self.trouble(),
             Happening::People => self.people(),
             Happening::Upkeep => self.upkeep(),
@@ -229,6 +245,15 @@ impl World {
                     Err(refusal) => Answer::Refused(*refusal),
                 };
                 Input::Recorded(results.iter().map(answer).collect())
+            }
+            Call::Mark { node, mark } => {
+                at_once(ground.store.mark(node, mark)).expect("memory never fails");
+                ground.tell(|| format!("{node} writes down {mark:?}"));
+                if mark.suspect.is_some_and(|begun| !begun.alone) {
+                    ground.faults.note(Fault::Joined);
+                }
+                ground.checkers.marked(node, mark);
+                Input::Marked
             }
             Call::Renew(leases) => {
                 let renewed = at_once(ground.store.renew(leases, LEASE)).expect("memory never fails");
@@ -359,5 +384,6 @@ fn failed(call: Call) -> Input {
         Call::Record(events) => Input::RecordFailed(events),
         Call::Claim { .. } => Input::ClaimFailed,
         Call::Renew(_) => Input::RenewFailed,
+        Call::Mark { .. } => Input::MarkFailed,
     }
 }

@@ -91,7 +91,8 @@ pub const RECEIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
 /// From the request to cancel until the sandbox is stopped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// With what the end of a host takes beside it, well below the 30 s after which Kubernetes kills what it stops.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Leases are renewed this often, and trusted this much less than they are long.
 pub const LEASE_RENEWALS: u32 = 3;
@@ -102,7 +103,9 @@ pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
 pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
 pub const BACKOFF_MIN_DEFAULT: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
-/// A job whose attempts end with their host this often is failed: it may be what kills them.
+/// A job whose attempts ended with their host this often may be what kills hosts: it runs alone from then on.
+pub const SUSPECT_CRASHES: u32 = 3;
+/// A job whose attempts end with their host this often, the last one while it ran alone, is failed.
 pub const CRASHES_MAX: u32 = 5;
 /// `describe` is called at load.
 pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -207,6 +210,10 @@ const _: () = {
     assert!(
         LEASE.as_secs() / (LEASE_RENEWALS as u64) > LEASE_MARGIN.as_secs(),
         "a renewal that failed once can be made up for"
+    );
+    assert!(
+        0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,
+        "a job is not failed for one host that died by chance"
     );
     assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
     assert!(BROADCAST_CALLS_DEFAULT <= BROADCAST_CALLS_MAX && BROADCAST_DEPTH_MAX > 0);

@@ -153,7 +153,8 @@ pub struct Standing {
     pub attempt: u32,
     /// Attempts that count against the retry policy.
     pub failures: u32,
-    /// Attempts that ended with their host. Kept apart: a host's death is not the job's fault, unless it goes on.
+    /// Attempts that ended with their host. Kept apart: a host's death is not the job's fault, unless it dies of that job
+    /// alone. See [`crate::lease::NodeMark`] for what counts.
     pub crashes: u32,
     /// Someone asked the running attempt to end.
     pub cancel_asked: bool,
@@ -192,6 +193,8 @@ pub struct Leased {
     pub batch: Option<Batch>,
     /// Attempts that failed before this one.
     pub failures: u32,
+    /// Attempts that ended with their host before this one.
+    pub crashes: u32,
     /// When the job became due.
     pub due: Timestamp,
     pub claimed_at: Timestamp,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bounds;
 use crate::job::{Entry, NewJob, Standing, State, StateName};
 use crate::kv::Changes;
-use crate::lease::Lease;
+use crate::lease::{Blame, Lease, NodeMark};
 use crate::outcome::{Bill, OutcomeKind, Report};
 use crate::time::Timestamp;
 
@@ -50,9 +50,11 @@ pub enum Event {
         attempt: u32,
         bill: Bill,
     },
-    /// The lease ran out: the node that held it is gone, or has stopped the attempt itself.
+    /// The lease ran out: the node that held it is gone, or has stopped the attempt itself. `mark` is what it had written
+    /// down about this attempt.
     LeaseExpired {
         attempt: u32,
+        mark: NodeMark,
     },
     CancelAsked,
     /// Another job took its place while it waited.
@@ -123,9 +125,11 @@ impl Standing {
                 let state = retry_in.map_or(S::Failed, |delay| again(now + delay));
                 Ok(Standing { failures: self.failures.saturating_add(1), ..to(state) })
             }
-            (S::Running { .. }, E::LeaseExpired { .. }) => {
-                let crashes = self.crashes.saturating_add(1);
-                let state = if crashes >= bounds::CRASHES_MAX { S::Failed } else { again(now) };
+            (S::Running { lease }, E::LeaseExpired { mark, .. }) => {
+                let blame = mark.blame(lease.job, lease.attempt, self.crashes);
+                let crashes = self.crashes.saturating_add(u32::from(blame != Blame::Nobody));
+                let kills = blame == Blame::ThisOne && crashes >= bounds::CRASHES_MAX;
+                let state = if kills { S::Failed } else { again(now) };
                 Ok(Standing { crashes, ..to(state) })
             }
 
@@ -149,7 +153,7 @@ impl Event {
             | Event::Failed { attempt, .. }
             | Event::Released { attempt, .. }
             | Event::Cancelled { attempt, .. }
-            | Event::LeaseExpired { attempt } => Some(*attempt),
+            | Event::LeaseExpired { attempt, .. } => Some(*attempt),
             Event::CancelAsked | Event::Replaced | Event::RetryAsked => None,
         }
     }
@@ -161,11 +165,24 @@ impl Event {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
             Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, "cancelled on request"),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
-            Event::LeaseExpired { .. } => {
-                report(OutcomeKind::Interrupted, "the host that ran this attempt died or could not confirm its lease")
-            }
+            Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
             Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
         }
+    }
+}
+
+/// Why an attempt ended with its lease, as far as its node wrote that down.
+fn expired(mark: &NodeMark) -> &'static str {
+    match mark.suspect {
+        _ if mark.draining => {
+            "the host that ran this attempt was killed while it was being stopped, before it had given the job back; that does \
+             not count against the job"
+        }
+        Some(begun) if begun.alone => {
+            "the host that ran this attempt died or could not confirm its lease; no other job ran there, since several of this \
+             job's attempts had ended with their hosts before"
+        }
+        _ => "the host that ran this attempt died or could not confirm its lease",
     }
 }
 

@@ -12,19 +12,22 @@ use std::time::Duration;
 use crate::ids::JobId;
 use crate::job::{Entry, Leased, NewJob};
 use crate::kv::Changes;
-use crate::lease::Lease;
+use crate::lease::{Lease, NodeMark};
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Bill, Interruption, Outcome};
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
 mod recording;
+mod suspects;
 mod claiming;
 mod leases;
 #[cfg(test)]
 mod tests;
 
 pub use recording::entry_bytes;
+
+use suspects::{Marks, Suspects};
 
 /// Where nothing says that there is work, the store is asked this often: nudges may be lost, polling is the truth.
 const POLL: Duration = Duration::from_secs(1);
@@ -108,6 +111,8 @@ pub enum Input {
     RecordFailed(Vec<(JobId, Event)>),
     Renewed(Vec<Confirmation>),
     RenewFailed,
+    Marked,
+    MarkFailed,
     CancelAsked(JobId),
     /// Claim no more; what still runs at `until` is stopped and given back.
     Drain {
@@ -127,6 +132,9 @@ pub enum Action {
     },
     /// Answered by `Renewed` or `RenewFailed`. Never two at once.
     Renew(Vec<Lease>),
+    /// What this node writes down of itself, in place of what it wrote before: durable once it is answered by `Marked`; else
+    /// by `MarkFailed`. Never two at once.
+    Mark(NodeMark),
     /// Answered by `Ended`, whatever happens.
     Start {
         leased: Box<Leased>,
@@ -224,6 +232,8 @@ pub struct Planner {
     claim_backoff: Backoff,
     record_backoff: Backoff,
     drain: Option<Drain>,
+    suspects: Suspects,
+    marks: Marks,
     actions: Vec<Action>,
 }
 
@@ -245,6 +255,8 @@ impl Planner {
             claim_backoff: Backoff::default(),
             record_backoff: Backoff::default(),
             drain: None,
+            suspects: Suspects::default(),
+            marks: Marks::default(),
             actions: Vec::new(),
         }
     }
@@ -285,11 +297,17 @@ impl Planner {
             Input::Renewed(confirmations) => self.renewed(&confirmations, now),
             // The next beat tries again.
             Input::RenewFailed => self.renewal = None,
+            Input::Marked => self.marked(),
+            Input::MarkFailed => self.mark_failed(now),
             Input::CancelAsked(job) => self.cancel_asked(job),
-            Input::Drain { until } => match &mut self.drain {
-                Some(drain) => drain.until = drain.until.min(until),
-                None => self.drain = Some(Drain { until, patience: until.since(now), done: false }),
-            },
+            Input::Drain { until } => {
+                // In the same turn, and once for all that is held: whoever kills this node from now on means no job.
+                self.marks.wanted.draining |= !self.held.is_empty() || self.claim.is_some();
+                match &mut self.drain {
+                    Some(drain) => drain.until = drain.until.min(until),
+                    None => self.drain = Some(Drain { until, patience: until.since(now), done: false }),
+                }
+            }
             Input::Tick => {}
         }
     }
@@ -298,6 +316,8 @@ impl Planner {
     pub fn decide(&mut self, now: Timestamp) -> Vec<Action> {
         self.keep_time(now);
         self.stop_overdue(now);
+        self.see_to_suspects(now);
+        self.send_mark(now);
         self.send_record(now);
         self.send_claim(now);
         if now >= self.next_beat {
@@ -318,7 +338,9 @@ impl Planner {
             let anything_to_stop = self.held.values().any(|held| held.running && !held.stopping);
             if anything_to_stop { d.until } else { d.until + self.settings.lease }
         });
-        [unwritten, claim, beat, drain].into_iter().flatten().min()
+        let suspects = self.suspects_wake_at();
+        let mark = self.mark_wakes_at();
+        [unwritten, claim, beat, drain, suspects, mark].into_iter().flatten().min()
     }
 
     /// Leases and trust are looked through this often: once for all, not one timer each.
@@ -330,7 +352,8 @@ impl Planner {
     fn keep_time(&mut self, now: Timestamp) {
         self.next_beat = self.next_beat.min(now + self.beat());
         self.look_at = self.look_at.min(now + POLL);
-        for backoff in [&mut self.claim_backoff, &mut self.record_backoff] {
+        self.suspects.keep_time(now);
+        for backoff in [&mut self.claim_backoff, &mut self.record_backoff, &mut self.marks.backoff] {
             backoff.until = backoff.until.min(now + BACKOFF_MAX);
         }
         if let Some(drain) = &mut self.drain {

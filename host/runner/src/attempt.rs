@@ -49,6 +49,7 @@ impl Attempt {
             let wharf_engine::Ended { outcome, mut bill, sandbox } = over;
             bill.queue_wait = leased.claimed_at.since(leased.due);
             bill.wall = began.elapsed();
+            let outcome = desk.judge(outcome);
             let Left { children, changes, lines_dropped } = desk.close();
             // With it goes the store, for which whoever waits for `tasks` waits.
             drop(desk);

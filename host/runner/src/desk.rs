@@ -3,6 +3,7 @@
 //! A chunk waits for room; a log line that finds none is dropped and counted. So a flood of log lines never delays
 //! output, and an attempt never waits for anything but room for its own chunks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use wharf_core::bounds;
 use wharf_core::job::{Entry, NewJob, Stream};
 use wharf_core::kv::Changes;
+use wharf_core::outcome::Outcome;
 use wharf_core::planner::{AttemptId, Input, entry_bytes};
 use wharf_core::rollcall::Reply;
 use wharf_engine::{Attending, GuestJob, Keeping};
@@ -19,6 +21,7 @@ use wharf_engine::{Attending, GuestJob, Keeping};
 use crate::broadcast::{Broadcasts, Chain};
 use crate::kept::Kept;
 use crate::request::add_children;
+use crate::store_wait::StoreWait;
 use crate::word::Word;
 
 /// So that the bytes that may wait bound the entries that may wait, too.
@@ -33,6 +36,9 @@ pub(crate) struct Desk {
     attempt: AttemptId,
     words: UnboundedSender<Word>,
     room: Semaphore,
+    /// A chunk waits for room.
+    is_full: AtomicBool,
+    waits: StoreWait,
     /// Locked for a few assignments and never across an await; the guest and the loop's timer both come here.
     held_back: Mutex<HeldBack>,
     /// Locked by the one guest while it enqueues, and by its end.
@@ -72,6 +78,8 @@ impl Desk {
             attempt,
             words,
             room: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
+            is_full: AtomicBool::new(false),
+            waits: StoreWait::default(),
             held_back: Mutex::default(),
             children: Mutex::default(),
             broadcasts,
@@ -105,6 +113,23 @@ impl Desk {
         let children = std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner));
         let changes = self.kept.as_ref().and_then(Kept::changes);
         Left { children, changes, lines_dropped: held_back.lines_dropped_in_all }
+    }
+
+    /// The store has failed to write what was laid down here.
+    pub(crate) fn store_failed(&self) {
+        self.waits.failed();
+    }
+
+    /// How the attempt ended, if time that it waited for the store is none of its own.
+    pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
+        if self.is_full.load(Ordering::Relaxed) && self.broadcasts.inserting.shared.store_trouble().is_some() {
+            self.waits.failed();
+        }
+        let outcome = self.waits.judge(outcome);
+        match &self.kept {
+            Some(kept) => kept.judge(outcome),
+            None => outcome,
+        }
     }
 
     fn held_back(&self) -> MutexGuard<'_, HeldBack> {
@@ -150,7 +175,10 @@ impl Attending for Desk {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let entry = Entry::Chunk(chunk.into());
-            match self.room.acquire_many(room(&entry) as u32).await {
+            self.is_full.store(true, Ordering::Relaxed);
+            let permit = self.room.acquire_many(room(&entry) as u32).await;
+            self.is_full.store(false, Ordering::Relaxed);
+            match permit {
                 Ok(permit) => permit.forget(),
                 Err(_) => return Err("the attempt is over".to_owned()),
             }

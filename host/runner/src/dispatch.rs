@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::Leased;
-use wharf_core::lease::Lease;
-use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::lease::{Lease, NodeMark, is_suspect};
+use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, OutcomeKind};
-use wharf_core::planner::{Action, Answer, AttemptId, Confirmation, Input, Planner};
+use wharf_core::planner::{Action, AttemptId, Input, Planner};
 use wharf_core::time::Timestamp;
 use wharf_engine::Control;
-use wharf_store::{Claim, Claimed, Inserted, Nudges, Recorded, Renewed};
+use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, never_began};
 use crate::broadcast::{Broadcasts, Chain};
@@ -32,7 +32,7 @@ use crate::kept::Kept;
 use crate::notice::{AttemptEnded, Notice};
 use crate::paces::Paces;
 use crate::shared::Shared;
-use crate::word::{Over, Said, Word, Written};
+use crate::word::{Over, Said, Word, Written, confirmation};
 
 /// How much is taken in before the planner is asked.
 const WORDS_PER_TURN: usize = 4096;
@@ -157,7 +157,12 @@ impl Dispatch {
 
     fn take_in(&mut self, word: Word, now: Now) {
         match word {
-            Word::Input(input) => self.planner.on(input, now.stamp),
+            Word::Input(input) => {
+                if let Input::RecordFailed(events) = &input {
+                    self.unwritten(events);
+                }
+                self.planner.on(input, now.stamp);
+            }
             Word::Claimed(Claimed { leased, wake_at, held_back }) => {
                 let taken = |task: &TaskName| leased.iter().filter(|leased| leased.task == *task).count();
                 self.bounded.retain(|(task, room)| held_back && taken(task) >= *room as usize);
@@ -167,11 +172,22 @@ impl Dispatch {
             Word::ProgressLater(attempt) => self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt)),
             Word::Over(over) => self.attempt_over(*over, now),
             Word::Recorded(written) => {
-                let answers = written.iter().map(|one| answer(&one.result)).collect();
+                let answers = written.iter().map(Written::answer).collect();
                 for one in written {
                     self.written(one, now);
                 }
                 self.planner.on(Input::Recorded(answers), now.stamp);
+            }
+        }
+    }
+
+    /// Attempts may have to wait until what they wrote is written.
+    fn unwritten(&self, events: &[(JobId, Event)]) {
+        for (job, event) in events {
+            if let Event::Wrote { attempt, .. } = event
+                && let Some(running) = self.attempts.get(&AttemptId { job: *job, number: *attempt })
+            {
+                running.desk.store_failed();
             }
         }
     }
@@ -270,6 +286,7 @@ impl Dispatch {
                 Action::Record(events) => record = Some(self.record(events)),
                 Action::Claim { free } => claim = Some(self.claim(free)),
                 Action::Renew(leases) => self.asked.push(self.renew(leases)),
+                Action::Mark(mark) => self.asked.push(self.mark(mark)),
                 Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
                 Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
                 Action::AskCancel(attempt) => self.with(attempt, Control::ask_cancel),
@@ -324,6 +341,10 @@ impl Dispatch {
             return;
         };
         let queue_wait = leased.claimed_at.since(leased.due);
+        if is_suspect(leased.crashes) {
+            let (task, job, crashes) = (task.clone(), attempt.job, leased.crashes);
+            self.tell(&Notice::SuspectStarted { task, job, crashes });
+        }
         self.tell(&Notice::AttemptStarted { task, job: attempt.job, number: attempt.number, queue_wait });
         let attempt = Attempt {
             engine: Arc::clone(&self.shared.engine),
@@ -379,6 +400,14 @@ impl Dispatch {
         })
     }
 
+    fn mark(&self, mark: NodeMark) -> BoxFuture<'static, Word> {
+        let (shared, node) = (self.shared.clone(), self.node);
+        Box::pin(async move {
+            let written = shared.ask("writing down how this node stands", shared.store.mark(node, mark)).await;
+            Word::Input(if written.is_ok() { Input::Marked } else { Input::MarkFailed })
+        })
+    }
+
     fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, Word> {
         let (shared, length) = (self.shared.clone(), self.lease);
         Box::pin(async move {
@@ -398,21 +427,6 @@ fn said((job, event): &(JobId, Event)) -> Said {
         _ => (None, Vec::new()),
     };
     Said { attempt, room, children }
-}
-
-fn answer(result: &Result<Recorded, Refusal>) -> Answer {
-    match result {
-        Ok(recorded) => Answer::Stands { cancel_asked: recorded.cancel_asked },
-        Err(refusal) => Answer::Refused(*refusal),
-    }
-}
-
-fn confirmation(renewed: Renewed) -> Confirmation {
-    match renewed {
-        Renewed::Held(lease) => Confirmation::Held { lease, cancel_asked: false },
-        Renewed::HeldCancelAsked(lease) => Confirmation::Held { lease, cancel_asked: true },
-        Renewed::Lost(lease) => Confirmation::Lost(lease),
-    }
 }
 
 async fn changed(nudges: &mut Nudges) {

@@ -2,19 +2,28 @@
 //! go with its success.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio_util::task::AbortOnDropHandle;
 use wharf_core::bounds;
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::outcome::Outcome;
 use wharf_engine::{Keeping, Plugin};
 use wharf_store::{Store, StoreError};
 
 use crate::shared::Shared;
+use crate::store_wait::StoreWait;
+
+/// Between two tries of a question that the store failed; doubled from the first to the second.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) struct Kept {
     shared: Shared,
+    waits: StoreWait,
     /// Of keys and values, in all that the plugin keeps.
     bytes_max: u64,
     /// Locked for a few assignments and never across an await, by the one guest, and by its end.
@@ -44,7 +53,8 @@ impl Kept {
     /// For one attempt of a plugin; `None` where it may keep nothing.
     pub(crate) fn of(plugin: &Plugin, shared: &Shared) -> Option<Kept> {
         let own = Own { changes: Changes::new(plugin.id.clone()), usage: None, lengths: HashMap::new() };
-        Some(Kept { bytes_max: plugin.kv_bytes_max()?, shared: shared.clone(), own: Mutex::new(own) })
+        let bytes_max = plugin.kv_bytes_max()?;
+        Some(Kept { shared: shared.clone(), waits: StoreWait::default(), bytes_max, own: Mutex::new(own) })
     }
 
     /// What the attempt changed, once it is over.
@@ -54,27 +64,44 @@ impl Kept {
         (!changes.is_empty()).then(|| Arc::new(std::mem::replace(changes, none)))
     }
 
+    /// How the attempt ended, if time that it waited for the store is none of its own.
+    pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
+        self.waits.judge(outcome)
+    }
+
     fn own(&self) -> MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the store on the host's own runtime, where there are timers; few guests at once, so that people are answered, too.
-    async fn ask<T, Q, A>(&self, question: Q) -> Result<T, String>
+    /// Where the store fails the guest waits for it, until the attempt is ended: it is not the guest's failure.
+    async fn ask<T, Q, A>(&self, question: Q) -> T
     where
         T: Send + 'static,
-        Q: FnOnce(Arc<dyn Store>) -> A + Send + 'static,
+        Q: Fn(Arc<dyn Store>) -> A + Send + 'static,
         A: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let shared = self.shared.clone();
         let asked = async move {
-            let _place = shared.reads.acquire().await;
-            shared.ask("reading what a plugin keeps", question(Arc::clone(&shared.store))).await
+            let mut pause = RETRY_MIN;
+            loop {
+                let place = shared.reads.acquire().await;
+                let asked = shared.ask("reading what a plugin keeps", question(Arc::clone(&shared.store)));
+                // What failed was told.
+                if let Ok(answer) = asked.await {
+                    return answer;
+                }
+                drop(place);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
         };
+        let _waiting = self.waits.begin();
         // Whoever is stopped waits for no answer.
-        let answer = AbortOnDropHandle::new(self.shared.tasks.spawn_on(asked, &self.shared.home)).await;
-        match answer {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err("the host failed on it, which is a bug of the host".to_owned()),
+        match AbortOnDropHandle::new(self.shared.tasks.spawn_on(asked, &self.shared.home)).await {
+            Ok(answer) => answer,
+            // The host is ending, and the attempt with it.
+            Err(_) => pending().await,
         }
     }
 }
@@ -89,7 +116,11 @@ impl Keeping for Kept {
                 }
                 own.changes.plugin.clone()
             };
-            self.ask(async move |store: Arc<dyn Store>| store.value(plugin, key).await).await
+            let question = move |store: Arc<dyn Store>| {
+                let (plugin, key) = (plugin.clone(), key.clone());
+                async move { store.value(plugin, key).await }
+            };
+            Ok(self.ask(question).await)
         }
         .boxed()
     }
@@ -113,21 +144,19 @@ impl Keeping for Kept {
                 (own.changes.plugin.clone(), own.unknown())
             };
             let of = unknown.clone();
-            let known = self.ask(async move |store: Arc<dyn Store>| store.usage(plugin, of).await).await;
-            let refused = match known {
-                Ok((usage, lengths)) => {
-                    let mut own = self.own();
-                    own.usage = Some(usage);
-                    own.lengths.extend(unknown.into_iter().zip(lengths));
-                    drop(own);
-                    match self.fits() {
-                        Some(true) => return Ok(()),
-                        _ => self.full(&key, before.as_ref()),
-                    }
-                }
-                Err(why) => Some(why),
+            let question = move |store: Arc<dyn Store>| {
+                let (plugin, of) = (plugin.clone(), of.clone());
+                async move { store.usage(plugin, of).await }
             };
-            match refused {
+            let (usage, lengths) = self.ask(question).await;
+            let mut own = self.own();
+            own.usage = Some(usage);
+            own.lengths.extend(unknown.into_iter().zip(lengths));
+            drop(own);
+            if self.fits() == Some(true) {
+                return Ok(());
+            }
+            match self.full(&key, before.as_ref()) {
                 None => Ok(()),
                 Some(why) => {
                     let mut own = self.own();
@@ -150,7 +179,11 @@ impl Keeping for Kept {
                 (own.changes.plugin.clone(), own.changes.look(wanted.most))
             };
             let look = WantedKeys { most, ..wanted.clone() };
-            let committed = self.ask(async move |store: Arc<dyn Store>| store.value_keys(plugin, look).await).await?;
+            let question = move |store: Arc<dyn Store>| {
+                let (plugin, look) = (plugin.clone(), look.clone());
+                async move { store.value_keys(plugin, look).await }
+            };
+            let committed = self.ask(question).await;
             Ok(self.own().changes.over(committed, &wanted))
         }
         .boxed()

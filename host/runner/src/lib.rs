@@ -8,6 +8,7 @@ mod follow;
 mod shared;
 mod word;
 mod insert;
+mod store_wait;
 mod kept;
 mod broadcast;
 mod desk;

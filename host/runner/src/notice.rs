@@ -36,6 +36,12 @@ pub enum Notice {
         number: u32,
         queue_wait: Duration,
     },
+    /// A job runs alone, since so many of its attempts ended with their hosts that it may be what kills them.
+    SuspectStarted {
+        task: TaskName,
+        job: JobId,
+        crashes: u32,
+    },
     AttemptEnded(Box<AttemptEnded>),
     /// The store refused the end of an attempt: the job was with another by then. Nothing of it counts.
     AttemptStale {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wharf_core::ids::TaskName;
 use wharf_core::lifecycle::Refusal;
-use wharf_core::planner::{AttemptId, Ended, Input};
-use wharf_store::{Claimed, Recorded};
+use wharf_core::planner::{Answer, AttemptId, Confirmation, Ended, Input};
+use wharf_store::{Claimed, Recorded, Renewed};
 
 pub(crate) enum Word {
     /// What the planner takes as it is.
@@ -30,6 +30,25 @@ pub(crate) struct Over {
 pub(crate) struct Written {
     pub(crate) said: Said,
     pub(crate) result: Result<Recorded, Refusal>,
+}
+
+impl Written {
+    /// What the planner hears of it.
+    pub(crate) fn answer(&self) -> Answer {
+        match &self.result {
+            Ok(recorded) => Answer::Stands { cancel_asked: recorded.cancel_asked },
+            Err(refusal) => Answer::Refused(*refusal),
+        }
+    }
+}
+
+/// What the planner hears of a renewal.
+pub(crate) fn confirmation(renewed: Renewed) -> Confirmation {
+    match renewed {
+        Renewed::Held(lease) => Confirmation::Held { lease, cancel_asked: false },
+        Renewed::HeldCancelAsked(lease) => Confirmation::Held { lease, cancel_asked: true },
+        Renewed::Lost(lease) => Confirmation::Lost(lease),
+    }
 }
 
 /// What is remembered of an event while the store has it.

@@ -161,6 +161,7 @@ impl Metrics {
                 self.broadcasts_refused.inc();
             }
             Notice::CancelAsked { .. }
+            | Notice::SuspectStarted { .. }
             | Notice::SubscriberLog { .. }
             | Notice::SubscriberLogDropped { .. }
             | Notice::RetryAsked { .. }

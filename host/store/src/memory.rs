@@ -11,7 +11,7 @@ use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, NewJob, Numbered, Standing, State};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, Override};
@@ -21,7 +21,7 @@ use wharf_core::time::Timestamp;
 use crate::change::recordable;
 use crate::clock::Clock;
 use crate::page::one_page;
-use crate::roster::Roster;
+use crate::roster::{MARKS_KEPT, Roster};
 use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
 use crate::why::why;
 
@@ -129,6 +129,14 @@ impl Store for MemoryStore {
         Ok(leases.into_iter().map(&mut renew).collect())
     }
 
+    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        queue.marks.retain(|_, (at, _)| *at >= now - MARKS_KEPT);
+        queue.marks.insert(node, (now, mark));
+        Ok(())
+    }
+
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
@@ -141,7 +149,8 @@ impl Store for MemoryStore {
         over.sort_by_key(|lease| (lease.until, lease.job));
         over.truncate(most as usize);
         for lease in &over {
-            let expired = Event::LeaseExpired { attempt: lease.attempt };
+            let mark = queue.marks.get(&lease.node).map_or_else(NodeMark::default, |(_, mark)| *mark);
+            let expired = Event::LeaseExpired { attempt: lease.attempt, mark: mark.about(lease.job, lease.attempt) };
             queue.apply(lease.job, expired, now).expect("a running job's lease can expire");
         }
         drop(queue);

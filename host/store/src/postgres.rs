@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
@@ -30,6 +30,7 @@ mod unnested;
 mod rows;
 mod time;
 mod source;
+mod marks;
 mod schema;
 mod names;
 mod needs;
@@ -221,6 +222,10 @@ impl Store for PostgresStore {
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.soon(async |session| lease::renew(session, &self.time, &leases, length).await).await
+    }
+
+    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.soon(async |session| marks::write(session, &self.time, node, mark).await).await
     }
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {

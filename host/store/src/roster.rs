@@ -8,6 +8,9 @@ use wharf_core::ids::NodeId;
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
+/// What a node wrote down of itself is kept for so long: its attempts are over by then, and so are their leases.
+pub(crate) const MARKS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Locked for one look-up, never across an await.
 #[derive(Debug, Default)]
 pub(crate) struct Roster(Mutex<BTreeMap<NodeId, Node>>);

@@ -11,7 +11,7 @@ use tokio::sync::watch::Sender as Nudge;
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
@@ -39,6 +39,7 @@ mod statements;
 mod ledger;
 mod takeover;
 mod kv;
+mod marks;
 mod insert;
 mod record;
 mod claim;
@@ -163,6 +164,11 @@ impl Store for SqliteStore {
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.writer.write_for_now(move |ledger| ledger.renew_all(&leases, length), |_| false).await
+    }
+
+    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        let write = move |ledger: &mut Ledger| ledger.write_mark(node, mark);
+        self.writer.write(write, |()| false).await
     }
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {

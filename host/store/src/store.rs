@@ -10,7 +10,7 @@ use wharf_core::job::NewJob;
 use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
 use wharf_core::key::Key;
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
@@ -55,7 +55,11 @@ pub trait Store: Send + Sync + 'static {
     /// Prolongs leases to `length` from now, which is no longer than they were claimed for.
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
 
-    /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`. Returns the jobs that were freed.
+    /// Writes down what a node says of itself, in place of what it said before.
+    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError>;
+
+    /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`, with what its node has written down. Returns
+    /// the jobs that were freed.
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError>;
 
     /// One job whole, and why it waits if it does.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{JobId, NodeId};
+use crate::lease::{Begun, is_suspect};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const LATER: Timestamp = Timestamp::from_millis(9_000);
@@ -29,7 +30,7 @@ fn events(attempt: u32) -> [(&'static str, Event); 11] {
         ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, bill }),
         ("released", Event::Released { attempt, report: report(), claimable_in: DELAY }),
         ("cancelled", Event::Cancelled { attempt, bill }),
-        ("lease expired", Event::LeaseExpired { attempt }),
+        ("lease expired", Event::LeaseExpired { attempt, mark: NodeMark::default() }),
         ("cancel asked", Event::CancelAsked),
         ("replaced", Event::Replaced),
         ("retry asked", Event::RetryAsked),
@@ -136,14 +137,63 @@ fn what_may_happen_to_a_job_that_is_over() {
     }
 }
 
+/// A job after one more attempt that ended with its host, which had written this down.
+fn crashed(job: Standing, mark: NodeMark) -> Standing {
+    let attempt = job.attempt + 1;
+    let claimed = job.after(&Event::Claimed { lease: lease(attempt) }, NOW).unwrap();
+    claimed.after(&Event::LeaseExpired { attempt, mark }, NOW).unwrap()
+}
+
+fn begun(attempt: u32, alone: bool) -> NodeMark {
+    NodeMark { draining: false, suspect: Some(Begun { job: lease(attempt).job, attempt, alone }) }
+}
+
 #[test]
-fn a_job_that_takes_its_hosts_down_fails_in_the_end() {
+fn a_job_that_takes_its_hosts_down_when_it_is_alone_fails_in_the_end() {
     let mut job = Standing::new(NOW);
     for attempt in 1..=bounds::CRASHES_MAX {
-        job = job.after(&Event::Claimed { lease: lease(attempt) }, NOW).unwrap();
-        job = job.after(&Event::LeaseExpired { attempt }, NOW).unwrap();
+        assert_eq!(job.state, State::Waiting { due: NOW });
+        let mark = if is_suspect(job.crashes) { begun(attempt, true) } else { NodeMark::default() };
+        job = crashed(job, mark);
     }
-    assert_eq!((job.state, job.failures), (State::Failed, 0));
+    assert_eq!((job.state, job.failures, job.crashes), (State::Failed, 0, bounds::CRASHES_MAX));
+}
+
+#[test]
+fn hosts_that_die_of_something_else_fail_no_job() {
+    let mut job = Standing::new(NOW);
+    for _ in 0..bounds::SUSPECT_CRASHES {
+        job = crashed(job, NodeMark::default());
+    }
+    // Held back: the host died before it was begun. What is written of another attempt or another job says nothing of it.
+    let other = NodeMark {
+        suspect: Some(Begun { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
+        ..begun(5, true)
+    };
+    for mark in [NodeMark::default(), begun(1, true), other] {
+        job = crashed(job, mark);
+        assert_eq!((job.state, job.crashes), (State::Waiting { due: NOW }, bounds::SUSPECT_CRASHES));
+    }
+    // Beside others it is one of many, however often.
+    for _ in 0..10 {
+        job = crashed(job, begun(job.attempt + 1, false));
+    }
+    assert_eq!((job.state, job.crashes), (State::Waiting { due: NOW }, bounds::SUSPECT_CRASHES + 10));
+}
+
+#[test]
+fn a_host_that_is_killed_while_it_drains_counts_against_nobody() {
+    let draining = |mark: NodeMark| NodeMark { draining: true, ..mark };
+    let mut job = Standing::new(NOW);
+    for _ in 0..20 {
+        job = crashed(job, draining(NodeMark::default()));
+    }
+    assert_eq!((job.state, job.crashes, job.failures), (State::Waiting { due: NOW }, 0, 0));
+    let mut suspect = Standing { crashes: bounds::CRASHES_MAX - 1, ..job };
+    suspect = crashed(suspect, draining(begun(suspect.attempt + 1, true)));
+    assert_eq!((suspect.state, suspect.crashes), (State::Waiting { due: NOW }, bounds::CRASHES_MAX - 1));
+    let report = Event::LeaseExpired { attempt: 1, mark: draining(NodeMark::default()) }.report().unwrap();
+    assert!(report.text.contains("being stopped"), "{report:?}");
 }
 
 #[test]

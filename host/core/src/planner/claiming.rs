@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::recording::release;
 use super::{Action, AttemptId, DRAINED, Held, InFlightClaim, LEASE_LOST, POLL, Planner};
 use crate::job::Leased;
-use crate::outcome::Interruption;
+use crate::lease::is_suspect;
 use crate::time::Timestamp;
 
 /// A claim that took nothing though jobs are due is repeated no sooner than this.
@@ -21,7 +21,11 @@ impl Planner {
     }
 
     pub(super) fn may_claim(&self) -> bool {
-        self.any_task && self.drain.is_none() && self.claim.is_none() && self.free() > 0
+        self.any_task
+            && self.drain.is_none()
+            && self.claim.is_none()
+            && !self.suspects.pause_claims()
+            && self.free() > 0
     }
 
     pub(super) fn send_claim(&mut self, now: Timestamp) {
@@ -49,36 +53,42 @@ impl Planner {
         let lease = leased.lease;
         let attempt = AttemptId::from(&lease);
         let trusted_until = self.trust(&lease, claim.sent, now);
+        let is_suspect = is_suspect(leased.crashes);
         let refusal = if self.drain.is_some() {
-            Some((Interruption::Drain, DRAINED))
+            Some((Duration::ZERO, DRAINED))
         } else if trusted_until <= now {
-            Some((Interruption::LeaseLost, LEASE_LOST))
+            Some((Duration::ZERO, LEASE_LOST))
+        } else if is_suspect {
+            self.rests(now)
         } else {
             None
         };
+        let begins = refusal.is_none() && !is_suspect;
         let held = Held {
             lease,
             failures: leased.failures,
             confirmed: claim.sent,
             trusted_until,
-            running: refusal.is_none(),
+            running: begins,
             stopping: false,
             lost: false,
             cancel_asked: false,
             unwritten: Vec::new(),
-            end: refusal.map(|(_, text)| release(&lease, text, Duration::ZERO)),
+            end: refusal.map(|(claimable_in, text)| release(&lease, text, claimable_in)),
             queued: false,
         };
         self.held.insert(attempt, held);
-        match refusal {
-            Some(_) => self.queue(attempt),
-            None => {
-                self.running += 1;
-                self.actions.push(Action::Start { leased: Box::new(leased), trusted_until });
-                if claim.cancels.contains(&attempt.job) {
-                    self.ask_cancel(attempt);
-                }
-            }
+        if refusal.is_some() {
+            return self.queue(attempt);
+        }
+        if begins {
+            self.running += 1;
+            self.actions.push(Action::Start { leased: Box::new(leased), trusted_until });
+        } else {
+            self.hold_back(leased, now);
+        }
+        if claim.cancels.contains(&attempt.job) {
+            self.ask_cancel(attempt);
         }
     }
 }

@@ -120,6 +120,7 @@ impl Planner {
     }
 
     pub(super) fn ask_cancel(&mut self, attempt: AttemptId) {
+        self.cancel_held_back(attempt);
         if let Some(held) = self.held.get_mut(&attempt)
             && held.running
             && !mem::replace(&mut held.cancel_asked, true)

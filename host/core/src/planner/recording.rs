@@ -39,6 +39,7 @@ impl Planner {
         }
         self.running -= 1;
         self.look |= self.hungry;
+        self.suspects.ended(ended.attempt);
         if held.lost {
             self.held.remove(&ended.attempt);
             self.actions.push(Action::Dropped(ended.attempt));

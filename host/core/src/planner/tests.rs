@@ -7,6 +7,8 @@ use crate::ids::{Group, NodeId};
 use crate::key::Lane;
 use crate::outcome::Failure;
 
+mod suspects;
+
 const LEASE: Duration = Duration::from_secs(30);
 const MARGIN: Duration = Duration::from_secs(3);
 
@@ -37,6 +39,7 @@ fn leased(job: u64, now: Timestamp) -> Leased {
         payload: [].into(),
         batch: None,
         failures: 0,
+        crashes: 0,
         due: now,
         claimed_at: now,
     }
@@ -245,7 +248,8 @@ fn failures_follow_the_policy_and_jobs_that_cannot_start_do_not_spin() {
 fn a_drain_waits_stops_gives_back_and_ends() {
     let mut planner = running(&[1, 2]);
     let actions = turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0));
-    assert_eq!(actions, []);
+    assert!(matches!(actions[..], [Action::Mark(NodeMark { draining: true, .. })]), "{actions:?}");
+    planner.on(Input::Marked, at(1.1));
     let actions = turn(&mut planner, returned(1), at(2.0));
     assert_eq!(events(&actions).len(), 1);
     assert_eq!(turn(&mut planner, stands(1), at(2.0)), [], "no claim");

@@ -75,7 +75,11 @@ impl Calling {
         });
         let attending = Arc::clone(&called);
         let ended = move |ended: wharf_engine::Ended| {
-            let answer = Answer::from(ended.outcome);
+            let outcome = match &called.kept {
+                Some(kept) => kept.judge(ended.outcome),
+                None => ended.outcome,
+            };
+            let answer = Answer::from(outcome);
             let (children, changes) = (called.children(), called.kept.as_ref().and_then(Kept::changes));
             if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
                 return heard(answer);

@@ -173,6 +173,16 @@ impl Running {
         seen.await.unwrap_or_else(|_| panic!("{id} does not come to be {state:?}"));
     }
 
+    /// Waits until the store was said to be mended, after the first `known` notices.
+    pub(crate) async fn until_mended(&self, known: usize) {
+        let look = async {
+            while !self.told()[known..].iter().any(|notice| matches!(notice, Notice::StoreMended)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, look).await.expect("the store is said to be mended");
+    }
+
     /// Waits until something was told that `is` looks for.
     pub(crate) async fn until_told(&self, what: &str, is: impl Fn(&Notice) -> bool) {
         let look = async {

@@ -8,13 +8,15 @@ use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, Numbered, StateName};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
+use wharf_core::outcome::OutcomeKind;
+use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
-use wharf_runner::{AskError, EnqueueError, Enqueued, Notice, Request};
+use wharf_runner::{AskError, Broadcast, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
     Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, SqliteStore, Store, StoreError, SystemClock,
     Tally, Wanted,
@@ -28,10 +30,29 @@ struct Cut {
     off: AtomicBool,
     /// What is to be written is, and nobody hears of it before this ends.
     silent: AtomicBool,
+    /// Only what plugins keep cannot be read.
+    kept_off: AtomicBool,
+    /// Only what attempts write cannot be written.
+    records_off: AtomicBool,
     announced: AtomicU32,
 }
 
 impl Cut {
+    fn before(store: Arc<dyn Store>) -> Arc<Cut> {
+        Arc::new(Cut {
+            store,
+            off: AtomicBool::default(),
+            silent: AtomicBool::default(),
+            kept_off: AtomicBool::default(),
+            records_off: AtomicBool::default(),
+            announced: AtomicU32::default(),
+        })
+    }
+
+    fn kept(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        if self.kept_off.load(Ordering::SeqCst) { Err(StoreError::Broken("cut off".into())) } else { self.reached() }
+    }
+
     fn reached(&self) -> Result<&Arc<dyn Store>, StoreError> {
         if self.off.load(Ordering::SeqCst) { Err(StoreError::Busy("cut off".into())) } else { Ok(&self.store) }
     }
@@ -60,6 +81,9 @@ impl Store for Cut {
         self.reached()?.claim(claim).await
     }
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+        if self.records_off.load(Ordering::SeqCst) {
+            return Err(StoreError::Busy("cut off".into()));
+        }
         let recorded = self.reached()?.record(events).await;
         self.answer(recorded).await
     }
@@ -74,6 +98,9 @@ impl Store for Cut {
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.reached()?.renew(leases, length).await
     }
+    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.reached()?.mark(node, mark).await
+    }
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
         self.reached()?.reclaim(most).await
     }
@@ -87,13 +114,13 @@ impl Store for Cut {
         self.store.entries(id, after, most).await
     }
     async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.reached()?.value(plugin, key).await
+        self.kept()?.value(plugin, key).await
     }
     async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
-        self.reached()?.value_keys(plugin, wanted).await
+        self.kept()?.value_keys(plugin, wanted).await
     }
     async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
-        self.reached()?.usage(plugin, of).await
+        self.kept()?.usage(plugin, of).await
     }
     async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
         self.reached()?.forget(before, most).await
@@ -136,12 +163,7 @@ impl Store for Cut {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
-    let cut = Arc::new(Cut {
-        store: memory(),
-        off: AtomicBool::new(false),
-        silent: AtomicBool::new(false),
-        announced: AtomicU32::new(0),
-    });
+    let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
     running.until_running(id).await;
@@ -162,12 +184,7 @@ async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_out() {
-    let cut = Arc::new(Cut {
-        store: memory(),
-        off: AtomicBool::new(false),
-        silent: AtomicBool::new(false),
-        announced: AtomicU32::new(0),
-    });
+    let cut = Cut::before(memory());
     let mut setup = Setup::new().with(&["villain"]);
     (setup.lease, setup.lease_margin) = (Duration::from_millis(1500), Duration::from_millis(300));
     let running = setup.start(cut.clone()).await;
@@ -199,12 +216,7 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
     let file: Arc<dyn Store> =
         Arc::new(SqliteStore::open(folder.path().join("wharf.db"), Arc::new(SystemClock)).unwrap());
     for store in [memory(), file] {
-        let cut = Arc::new(Cut {
-            store,
-            off: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
-            announced: AtomicU32::new(0),
-        });
+        let cut = Cut::before(store);
         let mut setup = Setup::new().with(&["villain"]);
         setup.write_patience = Duration::from_millis(100);
         let running = setup.start(cut.clone()).await;
@@ -229,12 +241,7 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_hangs_is_told_of_while_it_hangs() {
-    let cut = Arc::new(Cut {
-        store: memory(),
-        off: AtomicBool::new(false),
-        silent: AtomicBool::new(false),
-        announced: AtomicU32::new(0),
-    });
+    let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":200}"#)).await;
     running.until_running(id).await;
@@ -257,4 +264,86 @@ async fn a_write_that_hangs_is_told_of_while_it_hangs() {
         }
     };
     tokio::time::timeout(LONG, mended).await.expect("it is well again");
+}
+
+fn steps(steps: &str) -> Request {
+    let payload = format!(r#"{{"steps": {steps}, "key": "one"}}"#).into_bytes();
+    Request { task: "villain-kv/do".to_owned(), payload, ..Request::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_what_its_plugin_keeps_waits_until_the_store_is_back() {
+    let cut = Cut::before(memory());
+    let running = Setup::new().with(&["villain-kv"]).granting("villain-kv", "kv = true").start(cut.clone()).await;
+    for asks in [
+        r#"[{"get": "a"}]"#,
+        r#"[{"set": ["a", "1"]}]"#,
+        r#"[{"keys": {"prefix": "", "after": null, "most": 9}}]"#,
+        r#"[{"add": "n"}, {"add": "n"}]"#,
+    ] {
+        cut.kept_off.store(true, Ordering::SeqCst);
+        let before = running.told().len();
+        let id = running.enqueue(steps(asks)).await;
+        let fails = async {
+            let is_it =
+                |notice: &Notice| matches!(notice, Notice::StoreTrouble { doing, .. } if doing.contains("keeps"));
+            while !running.told()[before..].iter().any(is_it) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, fails).await.expect("the store fails");
+        cut.kept_off.store(false, Ordering::SeqCst);
+        let job = running.finished(id).await.job;
+        let standing = job.standing;
+        assert_eq!(
+            (standing.state.name(), standing.attempt, standing.failures),
+            (StateName::Succeeded, 1, 0),
+            "{asks}: {:?}",
+            job.report
+        );
+        let result = String::from_utf8_lossy(&job.result.unwrap()).into_owned();
+        assert!(!result.contains("error"), "the guest heard of nothing: {result}");
+        // Until the next one, the same trouble is none to be told again.
+        running.until_mended(before).await;
+    }
+}
+
+/// Time that goes by while the store is away is none that the job used up: not one that reads, nor one that writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_at_no_cost() {
+    let brief = "[tasks.do]\ntimeout = \"1500ms\"\nretry = { attempts = 1 }";
+    let setup = Setup::new()
+        .with(&["villain-kv", "villain"])
+        .granting("villain-kv", &format!("kv = true\n{brief}"))
+        .granting("villain", brief);
+    let reads = (steps(r#"[{"get": "a"}]"#), true);
+    let writes = (order("do", r#"{"do":"flood-chunks","chunks":80,"bytes":65536}"#), false);
+    for (request, reads) in [reads, writes] {
+        let cut = Cut::before(memory());
+        let running = setup.start(cut.clone()).await;
+        let off = if reads { &cut.kept_off } else { &cut.records_off };
+        off.store(true, Ordering::SeqCst);
+        let id = running.enqueue(request).await;
+        let given_back = |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.job == id && ended.kind == OutcomeKind::Interrupted);
+        running.until_told("it was given back", given_back).await;
+        off.store(false, Ordering::SeqCst);
+        let job = running.finished(id).await.job;
+        assert_eq!((job.standing.state.name(), job.standing.failures), (StateName::Succeeded, 0), "{:?}", job.report);
+        assert!(job.standing.attempt > 1);
+        let ended = running.told().into_iter().find(given_back).unwrap();
+        let Notice::AttemptEnded(ended) = ended else { unreachable!() };
+        assert!(ended.report.contains("waited for the store"), "{}", ended.report);
+        running.host.stop_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_whose_time_ends_while_it_waits_for_the_store_has_not_failed() {
+    let cut = Cut::before(memory());
+    let running = Setup::new().with(&["villain-kv"]).granting("villain-kv", "kv = true").start(cut.clone()).await;
+    cut.kept_off.store(true, Ordering::SeqCst);
+    let payload = br#"{"steps": [{"get": "a"}]}"#.as_slice().into();
+    let asked = Broadcast { topic: "kv.do".into(), payload, timeout: LONG, mode: Mode::All };
+    let answer = running.host.broadcast(asked).unwrap().all().await.remove(0).answer;
+    assert!(matches!(&answer, Answer::Skipped(why) if why.contains("the store")), "{answer:?}");
 }

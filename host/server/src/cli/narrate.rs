@@ -15,6 +15,9 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::JobsKnown { task, count } => debug!(%task, count, "jobs known by their token"),
         Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs not taken: their lane is full"),
         Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
+        Notice::SuspectStarted { task, job, crashes } => {
+            warn!(%task, %job, crashes, "a job runs alone: so many of its attempts ended with their hosts")
+        }
         Notice::AttemptEnded(ended) => attempt_ended(ended),
         Notice::AttemptStale { task, job, number } => {
             warn!(%task, %job, number, "the end of an attempt was refused: its job is with another")

@@ -69,6 +69,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("retry-attempts-max", hard::RETRY_ATTEMPTS_MAX.to_string()),
         ("backoff-min-default", length(hard::BACKOFF_MIN_DEFAULT)),
         ("backoff-max-default", length(hard::BACKOFF_MAX_DEFAULT)),
+        ("suspect-crashes", hard::SUSPECT_CRASHES.to_string()),
         ("crashes-max", hard::CRASHES_MAX.to_string()),
         ("describe-timeout", length(hard::DESCRIBE_TIMEOUT)),
         ("component-bytes-max", bytes(hard::COMPONENT_BYTES_MAX)),

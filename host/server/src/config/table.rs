@@ -33,7 +33,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugins' code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "from the request to cancel until the sandbox is stopped"),
-    setting("attempts.drain-patience", "30s", "how long running attempts may go on when the host is asked to stop"),
+    setting("attempts.drain-patience", "20s", "how long running attempts may go on when the host is asked to stop"),
     setting("broadcasts.at-once", "64", "live broadcasts that may be open; the next one is refused"),
     setting("broadcasts.calls", "1024", "subscribers that live broadcasts call at the same time, besides the jobs"),
     setting(

@@ -140,6 +140,7 @@ impl Waiting for Desk<'_> {
             payload: job.payload.clone(),
             batch: job.batch.clone(),
             failures: standing.failures,
+            crashes: standing.crashes,
             due: ready.due,
             claimed_at: self.now,
         });

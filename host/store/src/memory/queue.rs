@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wharf_core::ids::{JobId, JobIds, TaskName};
+use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
 use wharf_core::key::Lane;
+use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
@@ -32,6 +33,8 @@ pub(super) struct Queue {
     /// What manifests and settings said at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
     pub(super) values: Values,
+    /// What nodes have written down of themselves.
+    pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
 }
 
 /// The due jobs of a lane.
@@ -59,6 +62,7 @@ impl Queue {
             overrides: LimitTable::default(),
             declared: Arc::default(),
             values: Values::default(),
+            marks: BTreeMap::new(),
         }
     }
 

@@ -178,6 +178,7 @@ impl Ledger<'_> {
                 payload: payload.ok_or_else(|| damaged("a ready job", &format!("{}: it is gone", ready.id)))?,
                 batch: head.batch.clone(),
                 failures: before.failures,
+                crashes: before.crashes,
                 due: ready.due,
                 claimed_at: self.now,
             });

@@ -8,6 +8,7 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::Lease;
 use wharf_core::time::Timestamp;
 
+use super::marks::{self, Expired, MARK};
 use super::rows::{job_id, length, micros, moment, signed};
 use super::session::{Fault, Session};
 use super::time::{NOW, Time};
@@ -81,16 +82,21 @@ pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) ->
 
 /// Leases that have run out. Looks at all running jobs: they are few, and an index of ends of leases would cost every
 /// claim and renewal.
-pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<(JobId, u32)>, Fault> {
+pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<Expired>, Fault> {
     let (now, most) = (time.given(), i64::from(most));
     // Each by its id (`OFFSET 0` keeps it so): the server would rather read through all jobs, also those that ended.
     let text = format!(
-        "SELECT job.id, attempt FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
+        "SELECT job.id, job.attempt, {MARK} FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
          CROSS JOIN LATERAL (SELECT * FROM wharf.jobs WHERE jobs.id = each.id OFFSET 0) AS job
+         LEFT JOIN wharf.node_marks AS mark ON mark.node = job.node
          WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
     );
     let found = session.ask_apart(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
-    found.iter().map(|row| Ok((job_id(row.get(0))?, row.get::<_, i32>(1) as u32))).collect()
+    let expired = |row| {
+        let (job, attempt) = (job_id(row.get(0))?, row.get::<_, i32>(1) as u32);
+        Ok(Expired { job, attempt, mark: marks::mark(row, 2)?.about(job, attempt) })
+    };
+    found.iter().map(expired).collect()
 }
 
 /// Removes old jobs with all that belongs to them. What another node is removing at this moment is left to it.

@@ -7,6 +7,7 @@ use wharf_core::job::NewJob;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
+use super::marks::Expired;
 use super::names::{LaneRow, Names};
 use super::rows::signed;
 use super::running::Running;
@@ -104,7 +105,8 @@ impl Needs {
                     }
                 }
                 Wish::Expire(over) => {
-                    over.iter().for_each(|(id, attempt)| needs.event(*id, &Event::LeaseExpired { attempt: *attempt }));
+                    let event = |of: &Expired| Event::LeaseExpired { attempt: of.attempt, mark: of.mark };
+                    over.iter().for_each(|expired| needs.event(expired.job, &event(expired)));
                 }
                 Wish::Claim(claim) => {
                     (needs.claims, needs.holders) = (true, true);

@@ -5,6 +5,7 @@ use wharf_core::job::{Entry, Standing, State};
 use wharf_core::lifecycle::{Event, Refusal};
 
 use super::ledger::Ledger;
+use super::marks::Expired;
 use super::queued::place;
 use super::rows::{READY, signed, state_number};
 use super::session::Fault;
@@ -37,12 +38,13 @@ impl Ledger<'_> {
     }
 
     /// Ends a lease that has run out, unless it was prolonged since it was looked at.
-    pub(super) async fn expire(&mut self, id: JobId, attempt: u32) -> Result<bool, Fault> {
+    pub(super) async fn expire(&mut self, expired: Expired) -> Result<bool, Fault> {
+        let Expired { job: id, attempt, mark } = expired;
         let over = |standing: &Standing| matches!(standing.state, State::Running { lease } if lease.until <= self.now);
         if !self.jobs.get(&id).is_some_and(|hot| over(&hot.standing)) {
             return Ok(false);
         }
-        Ok(self.change(id, &Event::LeaseExpired { attempt }).await?.is_ok())
+        Ok(self.change(id, &Event::LeaseExpired { attempt, mark }).await?.is_ok())
     }
 
     /// Where the job stands after the event; what follows for its line, its lane and what is left on it.

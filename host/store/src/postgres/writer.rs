@@ -16,6 +16,7 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::planner::entry_bytes;
 
 use super::ledger::Ledger;
+use super::marks::Expired;
 use super::named::{Named, Shared};
 use super::names::{LaneRow, Names};
 use super::needs::{self, Needs};
@@ -49,7 +50,7 @@ pub(super) enum Wish {
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     /// Leases that had run out when they were looked at.
-    Expire(Vec<(JobId, u32)>),
+    Expire(Vec<Expired>),
     SetOverride(Override),
 }
 
@@ -405,9 +406,9 @@ async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) ->
         }
         Wish::Expire(over) => {
             let mut freed = Vec::new();
-            for (id, attempt) in over {
-                if ledger.expire(*id, *attempt).await? {
-                    freed.push(*id);
+            for expired in over {
+                if ledger.expire(*expired).await? {
+                    freed.push(expired.job);
                 }
             }
             Ok(Done::Expired(freed))

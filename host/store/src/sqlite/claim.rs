@@ -295,6 +295,7 @@ impl Waiting for Desk<'_, '_> {
             payload,
             batch,
             failures,
+            crashes,
             due: ready.due,
             claimed_at: self.now,
         });

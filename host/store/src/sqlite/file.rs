@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_jobs.sql"),
     include_str!("../../migrations/sqlite/0002_ready.sql"),
     include_str!("../../migrations/sqlite/0003_kv.sql"),
+    include_str!("../../migrations/sqlite/0004_marks.sql"),
 ];
 
 /// How long a statement waits for another program that has the file locked, such as a backup.

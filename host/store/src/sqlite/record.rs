@@ -214,8 +214,9 @@ impl Ledger<'_> {
         over.sort_unstable_by_key(|lease| (lease.until, lease.job));
         over.truncate(most as usize);
         let mut freed = Vec::new();
-        for Lease { job, attempt, .. } in over {
-            if self.apply(job, &Event::LeaseExpired { attempt }, now)?.is_ok() {
+        for Lease { job, attempt, node, .. } in over {
+            let mark = self.mark_of(node)?.about(job, attempt);
+            if self.apply(job, &Event::LeaseExpired { attempt, mark }, now)?.is_ok() {
                 freed.push(job);
             }
         }

@@ -29,6 +29,7 @@ const WANTED: &[&str] = &[
     "claim",
     "record",
     "renew",
+    "mark",
     "reclaim",
     "forget",
     "set override",

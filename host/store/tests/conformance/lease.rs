@@ -1,13 +1,14 @@
 //! Leases: renewed, run out, freed.
 
 use wharf_core::bounds;
-use wharf_core::job::{State, StateName};
-use wharf_core::lease::Lease;
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::job::{Leased, State, StateName};
+use wharf_core::lease::{Begun, Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Renewed;
 
-use crate::stage::{COUNT, LEASE, SECOND, at_most, ids, on_every_store, succeeded};
+use crate::stage::{COUNT, LEASE, SECOND, Stage, at_most, ids, on_every_store, succeeded};
 
 #[test]
 fn a_renewed_lease_lasts_longer() {
@@ -58,13 +59,91 @@ fn a_lease_that_ran_out_is_freed_and_tried_again() {
 fn a_job_that_takes_its_host_down_again_and_again_fails() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
-        for _ in 0..bounds::CRASHES_MAX {
-            stage.claim_one().await;
-            stage.pass(LEASE);
-            assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+        for crashes in 0..bounds::CRASHES_MAX {
+            let leased = stage.claim_one().await;
+            assert_eq!(leased.crashes, crashes);
+            if is_suspect(crashes) {
+                stage.store.mark(leased.lease.node, alone(&leased)).await.unwrap();
+            }
+            dies(&stage, id).await;
         }
         assert_eq!(stage.state(id).await, StateName::Failed);
         assert!(stage.claim(10).await.is_empty());
+    });
+}
+
+fn alone(leased: &Leased) -> NodeMark {
+    let begun = Begun { job: leased.lease.job, attempt: leased.lease.attempt, alone: true };
+    NodeMark { draining: false, suspect: Some(begun) }
+}
+
+/// The host of the only job that runs is not heard of any more.
+async fn dies(stage: &Stage, id: JobId) {
+    stage.pass(LEASE);
+    assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+}
+
+#[test]
+fn what_a_host_wrote_down_decides_whether_its_end_counts() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let crashes = async || {
+            let job = stage.seen(id).await.job;
+            assert_eq!((job.standing.state.name(), job.standing.failures), (StateName::Waiting, 0));
+            job.standing.crashes
+        };
+        let draining = NodeMark { draining: true, suspect: None };
+        // Another host drains.
+        stage.store.mark(NodeId(8), draining).await.unwrap();
+        for _ in 0..bounds::SUSPECT_CRASHES {
+            stage.claim_one().await;
+            dies(&stage, id).await;
+        }
+        assert_eq!(crashes().await, bounds::SUSPECT_CRASHES);
+        // It was held back, and the host died of something else: also where it had begun this job before.
+        let leased = stage.claim_one().await;
+        dies(&stage, id).await;
+        stage.store.mark(leased.lease.node, alone(&leased)).await.unwrap();
+        stage.claim_one().await;
+        dies(&stage, id).await;
+        assert_eq!(crashes().await, bounds::SUSPECT_CRASHES);
+        // It ran beside others, and was not the only one that may have killed it.
+        for more in 1..=bounds::CRASHES_MAX {
+            let leased = stage.claim_one().await;
+            let begun = alone(&leased).suspect.map(|begun| Begun { alone: false, ..begun });
+            stage.store.mark(leased.lease.node, NodeMark { draining: false, suspect: begun }).await.unwrap();
+            dies(&stage, id).await;
+            assert_eq!(crashes().await, bounds::SUSPECT_CRASHES + more);
+        }
+        // The host was being stopped.
+        let before = crashes().await;
+        for _ in 0..3 {
+            let leased = stage.claim_one().await;
+            stage.store.mark(leased.lease.node, NodeMark { draining: true, ..alone(&leased) }).await.unwrap();
+            dies(&stage, id).await;
+        }
+        assert_eq!(crashes().await, before);
+        let report = stage.seen(id).await.job.report.unwrap();
+        assert!(report.kind == OutcomeKind::Interrupted && report.text.contains("being stopped"), "{report:?}");
+    });
+}
+
+#[test]
+fn what_a_host_wrote_down_is_forgotten_long_after_it_can_matter() {
+    on_every_store(|stage| async move {
+        let id = stage.add(COUNT, "").await;
+        let draining = NodeMark { draining: true, suspect: None };
+        stage.store.mark(NodeId(7), draining).await.unwrap();
+        stage.claim_one().await;
+        stage.pass(3 * 24 * 3600 * SECOND);
+        stage.store.mark(NodeId(8), draining).await.unwrap();
+        assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
+        assert_eq!(stage.seen(id).await.job.standing.crashes, 0, "however long nobody looked");
+        stage.pass(5 * 24 * 3600 * SECOND);
+        stage.store.mark(NodeId(8), draining).await.unwrap();
+        stage.claim_one().await;
+        dies(&stage, id).await;
+        assert_eq!(stage.seen(id).await.job.standing.crashes, 1);
     });
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::key::Lane;
+use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::outcome::Bill;
@@ -101,6 +102,20 @@ async fn the_tables_are_brought_forward_under_hosts_that_work() {
     assert_eq!(version, format!("{} {OLDEST}", known + 1));
     let older = PostgresStore::open(&text).await.expect("an older host may be started again");
     assert_eq!(older.tally().await.unwrap().tasks, [], "all that was begun is done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_the_first_release_take_in_what_hosts_write_down_of_themselves() {
+    let server = Postgres::start(false);
+    let text = server.address();
+    let address = Address::parse(&text).unwrap();
+    let session = Sessions::of(&address, 2).unwrap().session().await.unwrap();
+    migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap();
+    let store = PostgresStore::open(&text).await.unwrap();
+    let mark = NodeMark { draining: true, suspect: None };
+    store.mark(NodeId(1), mark).await.unwrap();
+    works(&store).await;
+    assert_eq!(store.reclaim(9).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

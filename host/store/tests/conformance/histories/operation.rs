@@ -8,7 +8,7 @@ use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
 use wharf_core::kv::Changes;
-use wharf_core::lease::Lease;
+use wharf_core::lease::{Begun, Lease, NodeMark};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
 use wharf_core::time::Timestamp;
@@ -30,6 +30,7 @@ pub(super) enum Operation {
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     Renew(Vec<Lease>, Duration),
+    Mark(NodeId, NodeMark),
     Reclaim(u32),
     Forget(Timestamp, u32),
     SetOverride(Override),
@@ -58,8 +59,9 @@ impl Operation {
             }
             79..83 => Operation::Reclaim(rng.u32(1..4)),
             83..86 => Operation::Forget(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
-            86..90 => Operation::SetOverride(override_(rng)),
-            90..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
+            86..89 => Operation::SetOverride(override_(rng)),
+            89..92 => mark(rng, world),
+            92..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
             _ => Operation::Crash,
         }
     }
@@ -147,11 +149,20 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         6 => Event::Failed { attempt, report: trapped(), retry_in: None, bill: bill() },
         7 => Event::Released { attempt, report: trapped(), claimable_in: later },
         8 => Event::Cancelled { attempt, bill: bill() },
-        9 => Event::LeaseExpired { attempt },
+        9 => Event::LeaseExpired { attempt, mark: NodeMark { draining: rng.bool(), suspect: None } },
         10 => Event::Claimed { lease },
         _ => Event::CancelAsked,
     };
     (lease.job, event)
+}
+
+/// Mostly of a node that runs something.
+fn mark(rng: &mut Rng, world: &World) -> Operation {
+    let lease = lease(rng, world);
+    let node = lease.map_or(NodeId(rng.u64(..3) << 62), |lease| lease.node);
+    let begun = |lease: Lease| Begun { job: lease.job, attempt: lease.attempt, alone: rng.bool() };
+    let suspect = lease.map(begun).filter(|begun| begun.attempt % 2 == 1 || begun.alone);
+    Operation::Mark(node, NodeMark { draining: rng.u32(..3) == 0, suspect })
 }
 
 /// Few plugins and few keys, so that changes meet.

@@ -132,6 +132,10 @@ impl World {
                     });
                 }
             }
+            Operation::Mark(node, mark) => {
+                occurred.insert("mark");
+                ask!(self, mark(node, mark));
+            }
             Operation::Reclaim(most) => {
                 occurred.insert("reclaim");
                 if !ask!(self, reclaim(most)).is_empty() {
