@@ -211,6 +211,7 @@ const _: () = {
         LEASE.as_secs() / (LEASE_RENEWALS as u64) > LEASE_MARGIN.as_secs(),
         "a renewal that failed once can be made up for"
     );
+    assert!(DRAIN_PATIENCE.as_secs() + 8 < 30, "a host ends before those who stop it lose their patience");
     assert!(
         0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,
         "a job is not failed for one host that died by chance"

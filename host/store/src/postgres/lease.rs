@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::Lease;
@@ -92,7 +93,7 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
          WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
     );
     let found = session.ask_apart(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
-    let expired = |row| {
+    let expired = |row: &Row| {
         let (job, attempt) = (job_id(row.get(0))?, row.get::<_, i32>(1) as u32);
         Ok(Expired { job, attempt, mark: marks::mark(row, 2)?.about(job, attempt) })
     };

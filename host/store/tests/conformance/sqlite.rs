@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use wharf_core::job::{NewJob, StateName};
+use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::Event;
 use wharf_store::{OpenError, SqliteStore, Store, Wanted, open};
 
@@ -182,6 +183,8 @@ fn a_file_of_the_first_version_goes_on_where_it_was() {
         assert_eq!(stage.store.reclaim(9).await.unwrap(), [job(14)], "its host is gone");
         assert_eq!(ids(&stage.claim(9).await), [job(14)]);
         assert!(stage.add(COUNT, "b").await > job(17));
+        let mark = NodeMark { draining: true, suspect: None };
+        stage.store.mark(next[0].lease.node, mark).await.unwrap();
         assert_eq!(stage.succeed(&next[0]).await.unwrap().state, StateName::Succeeded);
     });
 }

@@ -40,7 +40,19 @@ fn given(leased: Vec<Leased>) -> (Planner, Vec<Action>) {
     (planner, actions)
 }
 
-/// A suspect that runs alone since a second ago.
+/// A planner that has asked for jobs, whose leases need no renewal in a test's time: see `long`.
+fn unhurried() -> Planner {
+    let mut planner = Planner::new(Settings { capacity: 4, lease: 100 * LEASE, lease_margin: MARGIN });
+    turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
+    planner
+}
+
+fn long(leased: Leased) -> Leased {
+    let lease = Lease { until: leased.lease.until + 100 * LEASE, ..leased.lease };
+    Leased { lease, ..leased }
+}
+
+/// A suspect that runs alone.
 fn alone(crashes: u32) -> Planner {
     let (mut planner, actions) = given(vec![suspect_after(1, crashes, at(0.0))]);
     assert_eq!((started(&actions), actions.contains(&mark(1, true))), (vec![], true), "not before it is written down");
@@ -66,7 +78,9 @@ fn a_suspect_waits_until_all_else_has_ended_and_others_until_it_has() {
 
 #[test]
 fn suspects_follow_each_other_and_then_others_have_as_long_a_turn() {
-    let (mut planner, _) = given((1..=3).map(|job| suspect(job, at(0.0))).collect());
+    let mut planner = unhurried();
+    let actions = turn(&mut planner, claim_of((1..=3).map(|job| long(suspect(job, at(0.0)))).collect()), at(0.0));
+    assert_eq!(actions, [mark(1, true)]);
     assert_eq!(started(&turn(&mut planner, Input::Marked, at(0.0))), [1]);
     planner.on(returned(1), at(4.0));
     assert_eq!(events(&planner.decide(at(4.0))).len(), 1);
@@ -79,27 +93,23 @@ fn suspects_follow_each_other_and_then_others_have_as_long_a_turn() {
     };
     assert!(events(&actions).iter().any(given_back) && claims(&actions), "the turn of suspects is over: {actions:?}");
     planner.on(stands(2), at(31.0));
-    let actions = turn(&mut planner, claim_of(vec![leased(4, at(31.0)), suspect(5, at(31.0))]), at(31.0));
+    let actions = turn(&mut planner, claim_of(vec![long(leased(4, at(31.0))), long(suspect(5, at(31.0)))]), at(31.0));
+    assert!(claims(&actions), "and goes on to claim others: {actions:?}");
     assert_eq!(started(&actions), [4]);
     let Event::Released { claimable_in, report, .. } = events(&actions)[0].1 else { panic!("{actions:?}") };
     assert!(*claimable_in > Duration::ZERO && report.text.contains("it runs alone"), "{report:?}");
     // As long as suspects had.
     planner.on(returned(4), at(61.0));
-    planner.decide(at(61.0));
+    turn(&mut planner, stands(1), at(61.0));
     planner.on(stands(1), at(62.0));
-    assert!(claims(&planner.decide(at(62.0))));
-    let actions = turn(&mut planner, claim_of(vec![suspect(5, at(62.0))]), at(62.0));
+    let actions = turn(&mut planner, claim_of(vec![long(suspect(5, at(62.0)))]), at(62.0));
     assert!(actions.contains(&mark(5, true)), "{actions:?}");
 }
 
 #[test]
 fn a_node_that_does_not_become_idle_gives_suspects_back_and_waits_longer_the_next_time() {
-    // No renewal comes in between.
-    let long = |job: Leased, now: Timestamp| Leased { lease: Lease { until: now + 100 * LEASE, ..job.lease }, ..job };
-    let settings = Settings { capacity: 4, lease: 100 * LEASE, lease_margin: MARGIN };
-    let mut planner = Planner::new(settings);
-    turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
-    planner.on(claim_of(vec![long(leased(1, at(0.0)), at(0.0)), long(suspect(2, at(0.0)), at(0.0))]), at(0.0));
+    let mut planner = unhurried();
+    planner.on(claim_of(vec![long(leased(1, at(0.0))), long(suspect(2, at(0.0)))]), at(0.0));
     assert_eq!(started(&planner.decide(at(0.0))), [1]);
     let mut now = 0.0;
     for patience in [10.0, 20.0, 40.0] {
@@ -113,7 +123,7 @@ fn a_node_that_does_not_become_idle_gives_suspects_back_and_waits_longer_the_nex
         planner.on(stands(1), at(now));
         // Others have had a turn as long.
         now += patience;
-        planner.on(claim_of(vec![long(suspect(2, at(now)), at(now))]), at(now));
+        planner.on(claim_of(vec![long(suspect(2, at(now)))]), at(now));
         let actions = planner.decide(at(now));
         assert_eq!((started(&actions), events(&actions)), (vec![], vec![]), "it is held back again");
     }
