@@ -17,6 +17,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: String,
+    pub(crate) retry_after: Option<String>,
 }
 
 impl Reply {
@@ -69,11 +70,11 @@ impl Client {
     fn reply(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Reply, ureq::Error> {
         let response = result?;
         let status = response.status().as_u16();
-        let content_type =
-            response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
         let mut body = Vec::new();
         response.into_body().into_reader().read_to_end(&mut body)?;
-        Ok(Reply { status, body, content_type })
+        Ok(Reply { status, body, content_type, retry_after })
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {

@@ -16,7 +16,7 @@ mod valve;
 
 pub(crate) use client::{Client, Event, Reply};
 pub(crate) use clock::MachineClock;
-pub(crate) use eventually::eventually;
+pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use guests::{component, photo};
 pub(crate) use host::{Host, Setup, wharf};
 pub(crate) use pooler::Pooler;

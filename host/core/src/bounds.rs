@@ -143,6 +143,9 @@ pub const PLUGINS_MAX: usize = 1000;
 pub const TASKS_MAX: usize = 64;
 /// Regular expressions in all payload schemas of one plugin: each may take half a MiB of the host.
 pub const PATTERNS_MAX: usize = 64;
+/// Of one payload schema that a host tells the others, so that they can take jobs for what only it has; and of all that it tells.
+pub const TOLD_SCHEMA_BYTES_MAX: usize = 16 * KIB as usize;
+pub const TOLD_SCHEMAS_BYTES_MAX: usize = 256 * KIB as usize;
 /// Subscriptions of one plugin.
 pub const TOPICS_MAX: usize = 64;
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;

@@ -1,8 +1,9 @@
 //! What the nodes of one store tell each other of themselves.
 
-use crate::ids::{NodeId, PluginId};
+use crate::ids::{Group, NodeId, PluginId, TaskName};
+use crate::limits::{Limits, OnConflict};
 use crate::time::Timestamp;
-use crate::topic::Pattern;
+use crate::topic::{Pattern, Subscriptions, Topic};
 
 /// One running host, as it announced itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,27 @@ pub struct Node {
     pub running: u32,
     pub draining: bool,
     pub plugins: Vec<Carried>,
+    /// What it makes ready, and has no version of yet.
+    pub coming: Vec<Awaited>,
+}
+
+/// A plugin that a node makes ready for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    pub plugin: PluginId,
+    /// To what it will subscribe, where that is known before it is loaded.
+    pub topics: Option<Vec<Pattern>>,
+}
+
+impl Awaited {
+    /// Whether it may subscribe to this topic.
+    pub fn may_subscribe(&self, topic: &Topic) -> bool {
+        self.topics.as_ref().is_none_or(|topics| {
+            let mut subscriptions = Subscriptions::default();
+            topics.iter().for_each(|pattern| subscriptions.add(pattern, ()));
+            !subscriptions.of(topic).is_empty()
+        })
+    }
 }
 
 /// A plugin that a node has loaded: only such a node claims its jobs.
@@ -31,4 +53,29 @@ pub struct Carried {
     pub digest: String,
     /// What it subscribes to there.
     pub topics: Vec<Pattern>,
+    /// All that its jobs may be made of; `None` where the node is of a version that does not tell.
+    pub tasks: Option<Vec<TaskTerms>>,
+}
+
+/// What has to be known of a task to take jobs for it on a node that does not have its plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskTerms {
+    pub name: TaskName,
+    pub group: Group,
+    pub limits: Limits,
+    pub on_conflict: OnConflict,
+    /// Where a job's key is found in its payload, as a JSON pointer.
+    pub key: Option<String>,
+    pub schema: SchemaTerms,
+}
+
+/// What a node tells of the schema of a task's payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaTerms {
+    /// There is none: any payload will do.
+    Absent,
+    /// The JSON Schema.
+    Text(String),
+    /// There is one, but it is too large to be told to others.
+    Untold,
 }

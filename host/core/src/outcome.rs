@@ -29,7 +29,8 @@ pub enum Interruption {
     Drain,
     /// The lease could not be confirmed in time, or belongs to another attempt by now.
     LeaseLost,
-    /// The host itself failed under the attempt: a bug of the host, or no room to start a sandbox.
+    /// The host itself failed under the attempt: a bug of the host, no room to start a sandbox, or a plugin that the attempt
+    /// needs and that is still being made ready.
     Host,
 }
 

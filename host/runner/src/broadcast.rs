@@ -15,13 +15,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::ids::{BadId, JobId, JobIds, NodeId, PluginId};
+use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply};
 use wharf_core::topic::Topic;
-use wharf_engine::Plugin;
+use wharf_engine::{Control, Plugin};
 use wharf_store::StoreError;
 
 use crate::insert::Inserting;
 use crate::notice::Notice;
+use crate::request::View;
 
 mod chain;
 mod called;
@@ -63,8 +65,34 @@ pub enum BroadcastError {
     TooDeep { most: u32 },
     #[error("this host is stopping and begins no more broadcasts")]
     Draining,
+    /// Passes: some who may subscribe would not be reached.
+    #[error("{}; nobody was asked: try again in a moment", loading(.plugins, *.open))]
+    Loading {
+        /// What is being made ready.
+        plugins: Vec<PluginId>,
+        /// The folder was gone through, and the other nodes were heard of.
+        open: bool,
+    },
+    /// Passes where the plugins come to this node as well, or their nodes are of this version; else those have to be asked.
+    #[error("{}; nobody was asked: send it there, or try again later", untold(.0))]
+    Elsewhere(
+        /// Each with the nodes that have it, by name.
+        Vec<(PluginId, Vec<String>)>,
+    ),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl BroadcastError {
+    /// What a guest is told whose broadcast is not begun. Where it would be a moment later its attempt is given back: it
+    /// is not to fail for that.
+    pub(crate) fn to_guest(&self, control: &Control) -> String {
+        let why = self.to_string();
+        if matches!(self, BroadcastError::Loading { .. }) {
+            control.stop(Interruption::Host, format!("it was stopped: it broadcasts, and {why}"));
+        }
+        why
+    }
 }
 
 /// The replies to a live broadcast, as they come. When this is dropped, the broadcast ends and who is still called is stopped.
@@ -74,6 +102,8 @@ pub struct Replies {
     pub topic: Topic,
     /// Who was asked, in the order of the final list.
     pub asked: Vec<PluginId>,
+    /// Who may subscribe, and was not asked, since it is still being made ready and no node has it.
+    pub loading: Vec<PluginId>,
     missing: BTreeSet<PluginId>,
     coming: UnboundedReceiver<Reply>,
     began: Instant,
@@ -133,17 +163,19 @@ impl Broadcasts {
     pub(crate) fn begin(self: &Arc<Self>, asked: Broadcast, chain: &Chain) -> Result<Replies, BroadcastError> {
         let topic: Topic = asked.topic.parse().map_err(BroadcastError::BadTopic)?;
         check(&asked)?;
+        let view = self.inserting.shared.view();
+        view.is_open_for_broadcasts()?;
         let depth = chain.depth + 1;
         let place = self.place(depth).inspect_err(|error| {
             if matches!(error, BroadcastError::TooMany { .. }) {
                 (self.inserting.shared.tell)(&Notice::BroadcastRefused { topic: topic.clone() });
             }
         })?;
-        let catalog = self.inserting.shared.catalog.load_full();
         let store = &self.inserting.shared.store;
-        let called: Vec<Arc<Plugin>> = catalog.subscribers(&topic);
+        let called: Vec<Arc<Plugin>> = view.catalog.subscribers(&topic);
         let mut ids: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
-        let elsewhere = self.cluster.elsewhere(&topic, &ids, store.now());
+        let elsewhere = view.others.subscribers(&topic, &ids, view.now);
+        let loading = view.new_subscribers(&topic);
         ids.extend(elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned());
         ids.sort();
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(store.now());
@@ -156,12 +188,12 @@ impl Broadcasts {
             topic: topic.clone(),
             payload: asked.payload,
             chain: chain.clone(),
-            catalog,
+            catalog: view.catalog,
         };
         let live = live::Live { calling, timeout: asked.timeout, mode: asked.mode, began, called, elsewhere, told };
         self.open.spawn_on(live.run(place, gone.clone()), &self.home);
         let missing = ids.iter().cloned().collect();
-        Ok(Replies { id, topic, asked: ids, missing, coming, began, _end: gone.drop_guard() })
+        Ok(Replies { id, topic, asked: ids, loading, missing, coming, began, _end: gone.drop_guard() })
     }
 
     fn place(&self, depth: u32) -> Result<OwnedSemaphorePermit, BroadcastError> {
@@ -178,12 +210,12 @@ impl Broadcasts {
         payload: Vec<u8>,
         timeout: Duration,
         chain: &Chain,
-    ) -> BoxFuture<'static, Result<Vec<Reply>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<Reply>, BroadcastError>> {
         let timeout = timeout.min(bounds::BROADCAST_TIMEOUT_MAX);
         let asked = Broadcast { topic, payload: payload.into(), timeout, mode: Mode::All };
         match self.begin(asked, chain) {
             Ok(replies) => Box::pin(async move { Ok(replies.all().await) }),
-            Err(error) => Box::pin(std::future::ready(Err(error.to_string()))),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
@@ -196,6 +228,55 @@ impl Broadcasts {
     pub(crate) async fn ended(&self) {
         self.open.close();
         self.open.wait().await;
+    }
+}
+
+impl View {
+    fn is_open_for_broadcasts(&self) -> Result<(), BroadcastError> {
+        if self.catalog.is_open() && self.others.are_heard() {
+            return Ok(());
+        }
+        Err(BroadcastError::Loading { plugins: self.catalog.coming().keys().cloned().collect(), open: false })
+    }
+
+    /// Who may subscribe and is still being made ready, here or elsewhere, while no node has it.
+    fn new_subscribers(&self, topic: &Topic) -> Vec<PluginId> {
+        let awaited = self.catalog.awaited().chain(self.others.awaited(self.now).map(|(_, awaited)| awaited));
+        let may = awaited.filter(|awaited| awaited.may_subscribe(topic)).map(|awaited| &awaited.plugin);
+        let mut new: Vec<PluginId> = may.cloned().collect();
+        new.sort_unstable();
+        new.dedup();
+        new.retain(|plugin| self.catalog.plugin(plugin).is_none() && !self.others.has(plugin, self.now));
+        new
+    }
+}
+
+fn loading(plugins: &[PluginId], open: bool) -> String {
+    match (open, plugins) {
+        (false, []) => "this host has just started, and does not know its plugins yet".to_owned(),
+        (false, _) => format!("this host has just started, and still makes {} ready", names(plugins)),
+        (true, _) => format!("{} may subscribe, and is still being made ready", names(plugins)),
+    }
+}
+
+fn untold(plugins: &[(PluginId, Vec<String>)]) -> String {
+    let ids: Vec<PluginId> = plugins.iter().map(|(plugin, _)| plugin.clone()).collect();
+    let nodes: BTreeSet<&str> = plugins.iter().flat_map(|(_, nodes)| nodes).map(String::as_str).collect();
+    let nodes: Vec<&str> = nodes.into_iter().collect();
+    format!(
+        "{} subscribes, and what its job needs is known only where it is loaded: on {}",
+        names(&ids),
+        nodes.join(" and ")
+    )
+}
+
+/// The first of them, and how many more there are.
+fn names(plugins: &[PluginId]) -> String {
+    const NAMED_MAX: usize = 10;
+    let named: Vec<String> = plugins.iter().take(NAMED_MAX).map(|plugin| format!("`{plugin}`")).collect();
+    match plugins.len().saturating_sub(NAMED_MAX) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 

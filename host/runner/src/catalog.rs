@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wharf_core::ids::{Group, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
+use wharf_core::node::Awaited;
 use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
@@ -30,11 +31,41 @@ pub struct Refused {
     pub since: Timestamp,
 }
 
+/// A file of the folder that is neither loaded nor refused as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coming {
+    pub file: PathBuf,
+    /// When it was first seen.
+    pub since: Timestamp,
+    pub step: Step,
+    /// Its topics are known where the operator says them; else its manifest does, which is not known before it is loaded.
+    pub awaited: Awaited,
+}
+
+/// How far a file is that is being made a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is read and checked, and taken from what was compiled before if it is there.
+    Reading,
+    /// Others are being compiled.
+    WaitingToCompile,
+    Compiling,
+}
+
+/// What is known of the plugin folder at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) plugins: BTreeMap<PluginId, Loaded>,
+    pub(crate) refused: BTreeMap<PathBuf, Refused>,
+    pub(crate) coming: BTreeMap<PluginId, Coming>,
+    /// See [`Catalog::is_open`].
+    pub(crate) open: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Catalog {
     version: u64,
-    plugins: BTreeMap<PluginId, Loaded>,
-    refused: BTreeMap<PathBuf, Refused>,
+    contents: Contents,
     claimable: Arc<[(TaskName, Group)]>,
     limits: Arc<LimitTable>,
     subscriptions: Subscriptions<PluginId>,
@@ -42,19 +73,22 @@ pub struct Catalog {
 
 impl Catalog {
     /// The catalog that follows this one.
-    pub(crate) fn next(&self, plugins: BTreeMap<PluginId, Loaded>, refused: BTreeMap<PathBuf, Refused>) -> Catalog {
+    pub(crate) fn next(&self, contents: Contents) -> Catalog {
         let mut limits = LimitTable::default();
         let mut claimable = Vec::new();
         let mut subscriptions = Subscriptions::default();
-        for (id, Loaded { plugin, .. }) in &plugins {
+        for (id, Loaded { plugin, .. }) in &contents.plugins {
             for task in runs(plugin) {
                 limits.declare(task.group.clone(), task.limits);
-                claimable.push((task.name.clone(), task.group.clone()));
+                // Before, a job might need a plugin that is loaded a moment later.
+                if contents.open {
+                    claimable.push((task.name.clone(), task.group.clone()));
+                }
             }
             plugin.manifest.topics.iter().for_each(|pattern| subscriptions.add(pattern, id.clone()));
         }
         let (version, claimable, limits) = (self.version + 1, claimable.into(), Arc::new(limits));
-        Catalog { version, plugins, refused, claimable, limits, subscriptions }
+        Catalog { version, contents, claimable, limits, subscriptions }
     }
 
     /// Grows with every change.
@@ -62,43 +96,60 @@ impl Catalog {
         self.version
     }
 
+    /// Whether every file of the folder was seen, and all are loaded that need not be compiled. Until then nothing is known
+    /// of a plugin that is not loaded, and no job is claimed. From then on it stays so.
+    pub fn is_open(&self) -> bool {
+        self.contents.open
+    }
+
     pub fn plugins(&self) -> &BTreeMap<PluginId, Loaded> {
-        &self.plugins
+        &self.contents.plugins
+    }
+
+    /// What is being made ready, also of plugins that run in an earlier version.
+    pub fn coming(&self) -> &BTreeMap<PluginId, Coming> {
+        &self.contents.coming
+    }
+
+    /// What is being made ready for the first time.
+    pub fn awaited(&self) -> impl Iterator<Item = &Awaited> {
+        let new = self.coming().iter().filter(|(id, _)| self.plugin(id).is_none());
+        new.map(|(_, coming)| &coming.awaited)
     }
 
     /// By file.
     pub fn refused(&self) -> &BTreeMap<PathBuf, Refused> {
-        &self.refused
+        &self.contents.refused
     }
 
     pub fn plugin(&self, id: &PluginId) -> Option<&Loaded> {
-        self.plugins.get(id)
+        self.contents.plugins.get(id)
     }
 
     /// Why a plugin is not there, or not as its file is now.
     pub fn refusal(&self, id: &PluginId) -> Option<&Refused> {
-        self.refused.values().find(|refused| refused.plugin.as_ref() == Some(id))
+        self.contents.refused.values().find(|refused| refused.plugin.as_ref() == Some(id))
     }
 
     pub fn task(&self, name: &TaskName) -> Option<(&Arc<Plugin>, &Task)> {
-        let plugin = &self.plugins.get(&name.plugin())?.plugin;
+        let plugin = &self.plugin(&name.plugin())?.plugin;
         Some((plugin, plugin.manifest.tasks.get(name.task())?))
     }
 
     /// What people may enqueue.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.plugins.values().flat_map(|loaded| loaded.plugin.manifest.tasks.values())
+        self.plugins().values().flat_map(|loaded| loaded.plugin.manifest.tasks.values())
     }
 
     /// All that jobs may be made of: tasks, and what durable broadcasts ask.
     pub fn runs(&self) -> impl Iterator<Item = &Task> {
-        self.plugins.values().flat_map(|loaded| runs(&loaded.plugin))
+        self.plugins().values().flat_map(|loaded| runs(&loaded.plugin))
     }
 
     /// Who subscribes to a topic, by id.
     pub fn subscribers(&self, topic: &Topic) -> Vec<Arc<Plugin>> {
         let ids = self.subscriptions.of(topic);
-        ids.iter().filter_map(|id| self.plugins.get(id)).map(|loaded| Arc::clone(&loaded.plugin)).collect()
+        ids.iter().filter_map(|id| self.plugin(id)).map(|loaded| Arc::clone(&loaded.plugin)).collect()
     }
 
     /// The task that someone who wrote `text` may have meant.
@@ -111,7 +162,7 @@ impl Catalog {
         nearest(text, self.runs().map(|task| &task.group), Group::as_str).cloned()
     }
 
-    /// What this node can run: each task with its group.
+    /// What this node claims: each task with its group.
     pub(crate) fn claimable(&self) -> &Arc<[(TaskName, Group)]> {
         &self.claimable
     }
@@ -122,7 +173,8 @@ impl Catalog {
     }
 }
 
-fn runs(plugin: &Plugin) -> impl Iterator<Item = &Task> {
+/// All that a plugin's jobs may be made of.
+pub(crate) fn runs(plugin: &Plugin) -> impl Iterator<Item = &Task> {
     let manifest = &plugin.manifest;
     manifest.tasks.values().chain(manifest.receive.as_ref().map(|receive| &receive.task))
 }

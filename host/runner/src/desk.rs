@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use wharf_core::bounds;
 use wharf_core::job::{Entry, NewJob, Stream};
 use wharf_core::kv::Changes;
-use wharf_core::outcome::Outcome;
+use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::planner::{AttemptId, Input, entry_bytes};
 use wharf_core::rollcall::Reply;
-use wharf_engine::{Attending, GuestJob, Keeping};
+use wharf_engine::{Attending, Control, GuestJob, Keeping};
 
 use crate::broadcast::{Broadcasts, Chain};
 use crate::kept::Kept;
@@ -34,6 +35,7 @@ pub(crate) fn room(entry: &Entry) -> usize {
 
 pub(crate) struct Desk {
     attempt: AttemptId,
+    control: Control,
     words: UnboundedSender<Word>,
     room: Semaphore,
     /// A chunk waits for room.
@@ -69,6 +71,7 @@ struct HeldBack {
 impl Desk {
     pub(crate) fn new(
         attempt: AttemptId,
+        control: Control,
         words: UnboundedSender<Word>,
         broadcasts: Arc<Broadcasts>,
         chain: Chain,
@@ -76,6 +79,7 @@ impl Desk {
     ) -> Desk {
         Desk {
             attempt,
+            control,
             words,
             room: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
             is_full: AtomicBool::new(false),
@@ -217,7 +221,13 @@ impl Attending for Desk {
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &self.broadcasts.inserting.shared;
-        add_children(&shared.catalog.load(), &*shared.store, jobs, &mut children)
+        add_children(&shared.view(), &*shared.store, jobs, &mut children).map_err(|not| {
+            // Given back, it costs the job no attempt.
+            if not.passes {
+                self.control.stop(Interruption::Host, format!("it was given back: it enqueues a job, and {}", not.why));
+            }
+            not.why
+        })
     }
 
     fn broadcast(
@@ -227,7 +237,8 @@ impl Attending for Desk {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain)
+        let asked = self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain);
+        Box::pin(asked.map_err(|error| error.to_guest(&self.control)))
     }
 
     fn keeping(&self) -> Option<&dyn Keeping> {

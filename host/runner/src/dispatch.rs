@@ -329,9 +329,10 @@ impl Dispatch {
         let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
         let chain = Chain::of_job(task.plugin());
         let kept = plugin.as_ref().and_then(|plugin| Kept::of(plugin, &self.shared));
-        let desk = Desk::new(attempt, self.to_self.clone(), Arc::clone(&self.broadcasts), chain, kept);
-        let running = Running { task: task.clone(), counts: true, control: Control::new(), desk: Arc::new(desk) };
-        let (desk, control) = (Arc::clone(&running.desk), running.control.clone());
+        let control = Control::new();
+        let (words, broadcasts) = (self.to_self.clone(), Arc::clone(&self.broadcasts));
+        let desk = Arc::new(Desk::new(attempt, control.clone(), words, broadcasts, chain, kept));
+        let running = Running { task: task.clone(), counts: true, control: control.clone(), desk: Arc::clone(&desk) };
         self.attempts.insert(attempt, running);
         self.paces.begins(&task);
         let Some(plugin) = plugin else {

@@ -1,7 +1,8 @@
 //! The plugin folder: what comes, changes and goes.
 //!
 //! Watching is a hint, a slow rescan is the truth. One task owns all that is known of the folder; it alone swaps the catalog.
-//! Files are read and plugins made in tasks beside it, so that a slow one delays no other.
+//! Files are read and plugins made in tasks beside it, so that a slow one delays no other: each file is first looked for among
+//! what was compiled before; those that are not there are compiled afterwards, the smallest first.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,17 +12,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
+use wharf_core::node::Awaited;
 use wharf_core::planner::Input;
-use wharf_engine::{Engine, LoadError, Plugin, PluginSettings, Problem};
+use wharf_core::time::Timestamp;
+use wharf_engine::{Engine, PluginSettings, Problem};
 use wharf_store::Store;
 
-use crate::catalog::{Catalog, Loaded, Refused};
-use crate::listing::{Found, Kind, QUIET, Stamp, list, read};
+use crate::catalog::{Catalog, Coming, Contents, Loaded, Refused, Step};
+use crate::listing::{Found, Kind, QUIET, Stamp, list};
 use crate::notice::{Notice, Tell};
 use crate::word::Word;
 
@@ -29,6 +32,12 @@ use crate::word::Word;
 const HINTS_EVERY: Duration = Duration::from_millis(50);
 /// Bytes of components that are being loaded at once.
 const LOADING_BYTES_MAX: usize = 256 << 20;
+/// A file that takes longer after the first look does not keep the others waiting: it counts as one that has to be compiled.
+const OPENING_MAX: Duration = Duration::from_secs(5);
+
+mod load;
+
+use load::{Came, Made};
 
 pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
@@ -39,6 +48,8 @@ pub(crate) struct Folder {
     pub(crate) catalog: Arc<ArcSwap<Catalog>>,
     pub(crate) words: UnboundedSender<Word>,
     pub(crate) first_scan: watch::Sender<bool>,
+    /// The catalog's version.
+    pub(crate) changed: watch::Sender<u64>,
     pub(crate) stopping: CancellationToken,
     pub(crate) tell: Tell,
 }
@@ -49,34 +60,43 @@ struct File {
     stamp: Stamp,
     /// When it was first seen as it is.
     since: Instant,
+    /// The same, for people.
+    seen: Timestamp,
     quiet: bool,
     /// It was gone at the last look; at the next it is believed.
     missing: bool,
     /// As it was when it was last loaded or refused.
     handled: Option<Stamp>,
-    /// As it was when the load began that is on its way.
-    loading: Option<Stamp>,
+    /// As it was when the load began that is on its way, and how far that is.
+    loading: Option<(Stamp, Step)>,
 }
 
-/// What came of one file.
-struct Made {
-    file: PathBuf,
-    stamp: Stamp,
-    plugin: Option<PluginId>,
-    result: Result<Arc<Plugin>, LoadError>,
-    /// It changed while it was read: what was made of it counts for nothing.
-    changed: bool,
-    took: Duration,
+impl File {
+    /// It is neither loaded nor refused as it is now.
+    fn is_coming(&self) -> bool {
+        self.handled != Some(self.stamp)
+    }
+
+    /// Others need not wait for it: it is handled, or takes long.
+    fn is_decided(&self) -> bool {
+        !self.is_coming() || self.loading.is_some_and(|(_, step)| step != Step::Reading)
+    }
 }
 
 /// All that the task owns.
 struct State {
     folder: Folder,
     files: BTreeMap<PathBuf, File>,
-    plugins: BTreeMap<PluginId, Loaded>,
-    refused: BTreeMap<PathBuf, Refused>,
+    /// What the catalog is made of.
+    contents: Contents,
+    /// It differs from what is in the catalog.
+    is_new: bool,
+    /// When the folder was first listed.
+    listed: Option<Instant>,
     loads: JoinSet<Made>,
     loading_bytes: Arc<Semaphore>,
+    /// For those that are compiled: no more than the engine compiles at once, so that they begin in this folder's order.
+    compiling: Arc<Semaphore>,
     /// What was last said of a folder that cannot be read.
     trouble: Option<String>,
 }
@@ -91,10 +111,12 @@ impl Folder {
         let mut state = State {
             folder: self,
             files: BTreeMap::new(),
-            plugins: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            contents: Contents::default(),
+            is_new: false,
+            listed: None,
             loads: JoinSet::new(),
             loading_bytes: Arc::new(Semaphore::new(LOADING_BYTES_MAX)),
+            compiling: Arc::new(Semaphore::new(bounds::COMPILES_AT_ONCE)),
             trouble: None,
         };
         tokio::select! {
@@ -109,10 +131,15 @@ impl State {
         let mut scanned = Instant::now();
         self.scan().await;
         loop {
+            self.publish();
             self.say_when_first_scan_is_done();
-            let rest = if self.is_settled() { self.folder.rescan } else { QUIET };
+            let rest = if self.is_settled() && self.contents.open { self.folder.rescan } else { QUIET };
+            // What need not be compiled comes first, and is not slowed down by what must.
+            let waits = self.contents.open && self.next_to_compile().is_some();
+            let compiling = Arc::clone(&self.compiling);
             tokio::select! {
                 Some(made) = self.loads.join_next() => self.take(made),
+                Ok(slot) = compiling.acquire_owned(), if waits => self.compile(slot),
                 () = hint.notified() => {
                     tokio::time::sleep_until((scanned + HINTS_EVERY).into()).await;
                     self.scan().await;
@@ -128,13 +155,17 @@ impl State {
 
     /// Whether nothing is on its way that a look a moment later would see.
     fn is_settled(&self) -> bool {
-        self.files.values().all(|file| !file.missing && (file.loading.is_some() || file.handled == Some(file.stamp)))
+        self.files.values().all(|file| !file.missing && (file.loading.is_some() || !file.is_coming()))
     }
 
     fn say_when_first_scan_is_done(&self) {
-        let done = self.loads.is_empty() && self.trouble.is_none() && self.is_settled();
+        let none_comes = self.files.values().all(|file| !file.missing && !file.is_coming());
+        let done = none_comes && self.listed.is_some() && self.trouble.is_none();
         if done && !*self.folder.first_scan.borrow() {
-            (self.folder.tell)(&Notice::FirstScanDone { loaded: self.plugins.len(), refused: self.refused.len() });
+            (self.folder.tell)(&Notice::FirstScanDone {
+                loaded: self.contents.plugins.len(),
+                refused: self.contents.refused.len(),
+            });
             self.folder.first_scan.send_replace(true);
         }
     }
@@ -149,6 +180,7 @@ impl State {
             Err(error) => return self.cannot_read(&error),
         };
         self.trouble = None;
+        self.listed.get_or_insert_with(Instant::now);
         self.note(found);
         self.retire_missing();
         for (path, stamp, kind) in self.ready() {
@@ -166,7 +198,7 @@ impl State {
 
     /// Holds what is there against what is known.
     fn note(&mut self, found: Vec<Found>) {
-        let now = Instant::now();
+        let (now, seen) = (Instant::now(), self.folder.store.now());
         let mut gone: Vec<PathBuf> = self.files.keys().cloned().collect();
         for Found { path, kind, stamp, old } in found {
             gone.retain(|known| *known != path);
@@ -177,11 +209,13 @@ impl State {
                 }
                 Some(file) => {
                     (file.stamp, file.kind, file.since, file.quiet, file.missing) = (stamp, kind, now, old, false);
+                    file.seen = seen;
+                    // As it was it is compiled no more.
+                    file.loading = file.loading.filter(|(_, step)| *step != Step::WaitingToCompile);
                 }
                 None => {
-                    let file =
-                        File { kind, stamp, since: now, quiet: old, missing: false, handled: None, loading: None };
-                    self.files.insert(path, file);
+                    let (since, quiet, missing, handled, loading) = (now, old, false, None, None);
+                    self.files.insert(path, File { kind, stamp, since, seen, quiet, missing, handled, loading });
                 }
             }
         }
@@ -200,25 +234,23 @@ impl State {
         let files = &self.files;
         let gone = |loaded: &Loaded| !files.contains_key(&loaded.file);
         let retired: Vec<PluginId> =
-            self.plugins.iter().filter(|(_, loaded)| gone(loaded)).map(|(id, _)| id.clone()).collect();
-        let refused = self.refused.len();
-        self.refused.retain(|path, _| files.contains_key(path));
-        if retired.is_empty() && self.refused.len() == refused {
-            return;
-        }
+            self.contents.plugins.iter().filter(|(_, loaded)| gone(loaded)).map(|(id, _)| id.clone()).collect();
+        let refused = self.contents.refused.len();
+        self.contents.refused.retain(|path, _| files.contains_key(path));
+        self.is_new |= !retired.is_empty() || self.contents.refused.len() != refused;
         for plugin in retired {
-            self.plugins.remove(&plugin);
+            self.contents.plugins.remove(&plugin);
             (self.folder.tell)(&Notice::PluginRetired { plugin });
         }
-        self.publish();
     }
 
-    /// Files that are quiet and not yet handled as they are.
+    /// Files that are quiet and not yet handled as they are, the smallest first.
     fn ready(&self) -> Vec<(PathBuf, Stamp, Kind)> {
-        let ready =
-            |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.handled != Some(file.stamp);
+        let ready = |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.is_coming();
         let files = self.files.iter().filter(|(_, file)| ready(file));
-        files.map(|(path, file)| (path.clone(), file.stamp, file.kind.clone())).collect()
+        let mut files: Vec<_> = files.map(|(path, file)| (path.clone(), file.stamp, file.kind.clone())).collect();
+        files.sort_by_key(|(_, stamp, _)| stamp.bytes);
+        files
     }
 
     fn handle(&mut self, path: PathBuf, stamp: Stamp, kind: Kind) {
@@ -226,16 +258,15 @@ impl State {
             file: path.clone(),
             stamp,
             plugin,
-            result: Err(problem.into()),
-            changed: false,
+            came: Came::Refused(problem.into()),
             took: Duration::ZERO,
         };
         match kind {
             Kind::NotForUs(problem) => self.made(refuse(None, problem)),
             Kind::Component(id) => {
-                let known = self.plugins.contains_key(&id);
+                let loaded = &self.contents.plugins;
                 let loading = self.files.values().filter(|file| file.loading.is_some()).count();
-                if !known && self.plugins.len() + loading >= bounds::PLUGINS_MAX {
+                if !loaded.contains_key(&id) && loaded.len() + loading >= bounds::PLUGINS_MAX {
                     let problem =
                         Problem::new(format!("{} plugins are loaded, which is the most", bounds::PLUGINS_MAX));
                     return self.made(refuse(Some(id), problem.hint("remove others, or give this host fewer")));
@@ -247,37 +278,29 @@ impl State {
                         .made(refuse(Some(id), problem.hint("build it optimised and without debug information")));
                 }
                 if let Some(file) = self.files.get_mut(&path) {
-                    file.loading = Some(stamp);
+                    file.loading = Some((stamp, Step::Reading));
                 }
-                self.loads.spawn(self.load(path, stamp, id));
+                self.loads.spawn(self.load(path, stamp, id, None));
             }
         }
     }
 
-    fn load(&self, file: PathBuf, stamp: Stamp, id: PluginId) -> impl Future<Output = Made> + Send + 'static {
-        let (engine, tell, settings) =
-            (Arc::clone(&self.folder.engine), Arc::clone(&self.folder.tell), Arc::clone(&self.folder.settings));
-        let room = Arc::clone(&self.loading_bytes);
-        async move {
-            let began = Instant::now();
-            // The file is within its bound, which is less than the room there is.
-            let _room = room.acquire_many(u32::try_from(stamp.bytes).unwrap_or(u32::MAX)).await;
-            let path = file.clone();
-            let content = tokio::task::spawn_blocking(move || read(&path))
-                .await
-                .map_err(std::io::Error::other)
-                .and_then(|read| read);
-            let none = PluginSettings::default();
-            let (result, changed) = match content {
-                Err(error) => (Err(Problem::new(format!("it cannot be read: {error}")).into()), false),
-                Ok((_, after)) if after != stamp => (Err(LoadError { problems: Vec::new() }), true),
-                Ok((bytes, _)) => {
-                    let progress = |step| tell(&Notice::PluginLoading { plugin: id.clone(), step });
-                    (engine.load(id.clone(), bytes.into(), settings.get(&id).unwrap_or(&none), &progress).await, false)
-                }
-            };
-            Made { file, stamp, plugin: Some(id), result, changed, took: began.elapsed() }
+    /// The smallest of those that wait.
+    fn next_to_compile(&self) -> Option<(PathBuf, Stamp, PluginId)> {
+        let waits = self.files.iter().filter_map(|(path, file)| match (&file.kind, file.loading) {
+            (Kind::Component(id), Some((stamp, Step::WaitingToCompile))) if !file.missing => Some((path, stamp, id)),
+            _ => None,
+        });
+        let next = waits.min_by_key(|(_, stamp, _)| stamp.bytes);
+        next.map(|(path, stamp, id)| (path.clone(), stamp, id.clone()))
+    }
+
+    fn compile(&mut self, slot: OwnedSemaphorePermit) {
+        let Some((path, stamp, id)) = self.next_to_compile() else { return };
+        if let Some(file) = self.files.get_mut(&path) {
+            file.loading = Some((stamp, Step::Compiling));
         }
+        self.loads.spawn(self.load(path, stamp, id, Some(slot)));
     }
 
     fn take(&mut self, made: Result<Made, tokio::task::JoinError>) {
@@ -286,33 +309,38 @@ impl State {
             Err(error) => {
                 // Which file it was is lost with the task: all that were loading are looked at again.
                 (self.folder.tell)(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
-                let unfinished = self.files.values_mut().filter(|file| file.loading.is_some());
+                let is_loading =
+                    |file: &&mut File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
+                let unfinished = self.files.values_mut().filter(is_loading);
                 unfinished.for_each(|file| (file.loading, file.handled) = (None, Some(file.stamp)));
             }
         }
     }
 
     fn made(&mut self, made: Made) {
-        let Made { file: path, stamp, plugin, result, changed, took } = made;
+        let Made { file: path, stamp, plugin, came, took } = made;
         // Removed in the meantime: nothing to load, nothing to refuse.
         let Some(file) = self.files.get_mut(&path) else { return };
         // Removed and put back in the meantime: another load speaks for the file as it is now.
-        if file.loading.is_some_and(|loading| loading != stamp) {
+        if file.loading.is_some_and(|(loading, _)| loading != stamp) {
             return;
         }
         file.loading = None;
-        if changed {
-            return;
+        match came {
+            Came::Changed => return,
+            Came::ToCompile => {
+                file.loading = (file.stamp == stamp).then_some((stamp, Step::WaitingToCompile));
+                return;
+            }
+            Came::Plugin(_) | Came::Refused(_) => file.handled = Some(stamp),
         }
-        file.handled = Some(stamp);
         let since = self.folder.store.now();
-        match result {
-            Ok(plugin) => {
-                let forgiven = self.refused.remove(&path).is_some();
-                let same = self.plugins.get(&plugin.id).is_some_and(|loaded| loaded.plugin.digest == plugin.digest);
-                if same && !forgiven {
-                    return;
-                }
+        let Contents { plugins, refused, .. } = &mut self.contents;
+        match came {
+            Came::Plugin(plugin) => {
+                let forgiven = refused.remove(&path).is_some();
+                let same = plugins.get(&plugin.id).is_some_and(|loaded| loaded.plugin.digest == plugin.digest);
+                self.is_new |= forgiven || !same;
                 if !same {
                     (self.folder.tell)(&Notice::PluginLoaded {
                         plugin: plugin.id.clone(),
@@ -322,27 +350,52 @@ impl State {
                         topics: plugin.manifest.topics.len(),
                         took,
                     });
-                    self.plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
+                    plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
                 }
             }
-            Err(why) => {
-                let kept = plugin.as_ref().is_some_and(|id| self.plugins.contains_key(id));
+            Came::Refused(why) => {
+                let kept = plugin.as_ref().is_some_and(|id| plugins.contains_key(id));
                 (self.folder.tell)(&Notice::PluginRefused {
                     file: path.display().to_string(),
                     why: why.to_string(),
                     kept,
                 });
-                self.refused.insert(path.clone(), Refused { plugin, file: path, why, since });
+                refused.insert(path.clone(), Refused { plugin, file: path, why, since });
+                self.is_new = true;
             }
+            Came::Changed | Came::ToCompile => {}
         }
-        self.publish();
     }
 
-    /// Makes what is known now the catalog.
-    fn publish(&self) {
-        let next = self.folder.catalog.load().next(self.plugins.clone(), self.refused.clone());
-        let any_task = next.runs().next().is_some();
+    fn coming(&self) -> BTreeMap<PluginId, Coming> {
+        let coming = self.files.iter().filter(|(_, file)| file.is_coming() && !file.missing);
+        let of = |(path, file): (&PathBuf, &File)| match &file.kind {
+            Kind::Component(id) => {
+                let topics = self.folder.settings.get(id).and_then(|settings| settings.topics.as_ref());
+                let topics = topics.map(|topics| topics.iter().map(|topic| topic.0.clone()).collect());
+                let awaited = Awaited { plugin: id.clone(), topics };
+                let step = file.loading.map_or(Step::Reading, |(_, step)| step);
+                Some((id.clone(), Coming { file: path.clone(), since: file.seen, step, awaited }))
+            }
+            Kind::NotForUs(_) => None,
+        };
+        coming.filter_map(of).collect()
+    }
+
+    /// Makes what is known now the catalog, if that differs.
+    fn publish(&mut self) {
+        let coming = self.coming();
+        let waited = self.listed.is_some_and(|at| at.elapsed() >= OPENING_MAX);
+        let open = self.contents.open || waited || self.listed.is_some() && self.files.values().all(File::is_decided);
+        self.is_new |= coming != self.contents.coming || open != self.contents.open;
+        (self.contents.coming, self.contents.open) = (coming, open);
+        if !std::mem::take(&mut self.is_new) {
+            return;
+        }
+        let next = self.folder.catalog.load().next(self.contents.clone());
+        let (any_task, version) = (!next.claimable().is_empty(), next.version());
         self.folder.catalog.store(Arc::new(next));
+        self.folder.changed.send_replace(version);
         // A host that has stopped does not need to know.
         let _ = self.folder.words.send(Word::Input(Input::CatalogChanged { any_task }));
     }

@@ -20,7 +20,7 @@ use crate::catalog::Catalog;
 use crate::follow::{self, Followed};
 use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
-use crate::request::{Request, draw_ids, prepare};
+use crate::request::{Absent, PROBLEMS_MAX, Prepared, Rejected, Request, View, draw_ids, prepare};
 use crate::start::{Parts, Running, Settings, StartError, start};
 use crate::waiting::{JobView, why_waiting};
 
@@ -59,20 +59,51 @@ impl Host {
     /// # Errors
     /// Every problem of every request; then nothing was added.
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
-        let catalog = self.catalog();
-        let limits = Arc::clone(catalog.limits());
-        let jobs = self.prepare(catalog, requests).await?;
-        let inserted = self.0.inserting.insert(jobs, limits).await?;
-        Ok(inserted.into_iter().map(Enqueued::from).collect())
+        let view = self.0.shared.view();
+        let prepared = self.prepare(view.clone(), requests).await?;
+        let limits = view.limits(&prepared.groups_elsewhere);
+        let known = self.known(prepared.absent).await?;
+        let (places, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
+        // Not even asked where there is nothing to add: a job that is known is answered also by a store that cannot write.
+        let inserted = if jobs.is_empty() { Vec::new() } else { self.0.inserting.insert(jobs, limits).await? };
+        let mut answers: Vec<_> = places.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
+        if !known.is_empty() {
+            answers.extend(known);
+            answers.sort_unstable_by_key(|(place, _)| *place);
+        }
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// The jobs that stand for requests whose task is not known here: a token is answered wherever its plugin is.
+    async fn known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
+        let (mut known, mut problems) = (Vec::new(), Vec::new());
+        for Absent { index, problem, known_by } in absent {
+            let found = match known_by {
+                // Who is told of one more is told enough.
+                Some((task, token)) if problems.len() < PROBLEMS_MAX => {
+                    let wanted = Wanted { task: Some(task), token: Some(token), most: 1, ..Wanted::default() };
+                    self.jobs(wanted).await?.jobs.pop()
+                }
+                _ => None,
+            };
+            match found {
+                Some(job) => {
+                    (self.0.shared.tell)(&Notice::JobsKnown { task: job.task, count: 1 });
+                    known.push((index, Enqueued::Known(job.id)));
+                }
+                None => problems.push((index, problem)),
+            }
+        }
+        if problems.is_empty() { Ok(known) } else { Err(EnqueueError::Rejected(Rejected::of(problems))) }
     }
 
     /// Makes jobs of requests, away from everybody else where that takes long.
-    async fn prepare(&self, catalog: Arc<Catalog>, requests: Vec<Request>) -> Result<Vec<NewJob>, EnqueueError> {
+    async fn prepare(&self, view: View, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
         let store = Arc::clone(&self.0.shared.store);
         let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
         let work = move || {
             let ids = draw_ids(&*store, requests.len())?;
-            prepare(&catalog, requests, store.now(), ids).map_err(EnqueueError::Rejected)
+            prepare(&view, requests, ids).map_err(EnqueueError::Rejected)
         };
         if bytes <= CHECKED_IN_PLACE_BYTES {
             return work();
@@ -97,12 +128,13 @@ impl Host {
     /// Adds a job for each subscriber of a topic, all or none. When this returns they are durable.
     ///
     /// # Errors
-    /// When the topic is none, or all payloads together are too large.
+    /// When the topic is none, all payloads together are too large, or a subscriber would be missed.
     pub async fn broadcast_durably(&self, topic: &str, payload: Arc<[u8]>) -> Result<Durable, BroadcastError> {
-        let catalog = self.catalog();
-        let (batch, jobs) = broadcast::prepare(&catalog, topic, payload, &*self.0.shared.store)?;
+        let view = self.0.shared.view();
+        let prepared = broadcast::prepare(&view, topic, payload, &*self.0.shared.store)?;
+        let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
-        let inserted = self.0.inserting.insert(jobs, Arc::clone(catalog.limits())).await?;
+        let inserted = self.0.inserting.insert(jobs, limits).await?;
         let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
     }
@@ -129,11 +161,11 @@ impl Host {
     /// # Errors
     /// The store's.
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
-        let catalog = self.catalog();
-        let seen = self.0.shared.store.job(id, Arc::clone(catalog.limits())).await?;
+        let view = self.0.shared.view();
+        let seen = self.0.shared.store.job(id, Arc::clone(view.catalog.limits())).await?;
         let draining = self.0.load.borrow().draining;
         Ok(seen.map(|seen| JobView {
-            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &catalog, draining)),
+            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
             seen,
         }))
     }
@@ -225,11 +257,11 @@ impl Host {
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.
     ///
     /// # Errors
-    /// When no loaded plugin has the group, or the override says nothing that can be set.
+    /// When no plugin of any node has the group, or the override says nothing that can be set.
     pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
         let notice =
             Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
-        limits::set(&self.0.shared, &self.catalog(), change).await?;
+        limits::set(&self.0.shared, change).await?;
         (self.0.shared.tell)(&notice);
         Ok(())
     }
@@ -240,7 +272,7 @@ impl Host {
     /// When nobody knows the group.
     pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
         let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
-        let cleared = limits::clear(&self.0.shared, &self.catalog(), group, key).await?;
+        let cleared = limits::clear(&self.0.shared, group, key).await?;
         if cleared {
             (self.0.shared.tell)(&notice);
         }

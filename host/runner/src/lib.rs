@@ -3,6 +3,7 @@
 
 mod notice;
 mod catalog;
+mod others;
 mod request;
 mod follow;
 mod shared;
@@ -27,11 +28,11 @@ mod host;
 
 pub use answer::{AskError, Durable, EnqueueError, Enqueued, Vitals};
 pub use broadcast::{Batch, BatchJob, Broadcast, BroadcastError, Replies};
-pub use catalog::{Catalog, Loaded, Refused};
+pub use catalog::{Catalog, Coming, Loaded, Refused, Step};
 pub use follow::Followed;
 pub use host::Host;
 pub use limits::{GroupLimits, LimitError};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
-pub use request::{BadRequest, Rejected, Request};
+pub use request::{BadRequest, Making, Rejected, Request};
 pub use start::{Parts, Settings, StartError};
 pub use waiting::{JobView, WhyWaiting};

@@ -9,6 +9,7 @@ use wharf_core::limits::{Limits, Override};
 use wharf_store::{Store, StoreError};
 
 use crate::catalog::Catalog;
+use crate::request::View;
 use crate::shared::Shared;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,11 @@ pub struct GroupLimits {
 pub enum LimitError {
     #[error("there is no limit group `{group}`{}", .nearest.as_ref().map(|near| format!(": did you mean `{near}`?")).unwrap_or_default())]
     UnknownGroup { group: Group, nearest: Option<Group> },
+    /// Passes: a plugin that is still being made ready may have it.
+    #[error(
+        "whether there is a limit group `{0}` is not known yet: plugins are still being made ready; try again in a moment"
+    )]
+    Loading(Group),
     #[error("a total is of a whole group: it cannot be set for one key")]
     TotalOfKey,
     #[error("neither a limit per key nor a total is given; to end an override, clear it")]
@@ -64,36 +70,37 @@ pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<
 }
 
 /// Puts an override in force.
-pub(crate) async fn set(shared: &Shared, catalog: &Catalog, change: Override) -> Result<(), LimitError> {
+pub(crate) async fn set(shared: &Shared, change: Override) -> Result<(), LimitError> {
     if change.limits == Limits::default() {
         return Err(LimitError::Nothing);
     }
     if change.key.is_some() && change.limits.total.is_some() {
         return Err(LimitError::TotalOfKey);
     }
-    if !catalog.runs().any(|task| task.group == change.group) {
-        let nearest = catalog.nearest_group(change.group.as_str());
-        return Err(LimitError::UnknownGroup { group: change.group, nearest });
-    }
+    is_known(&shared.view(), &change.group)?;
     Ok(shared.ask_for_people("setting a limit", shared.store.set_override(change)).await?)
 }
 
 /// Ends an override; false if there was none.
-pub(crate) async fn clear(
-    shared: &Shared,
-    catalog: &Catalog,
-    group: Group,
-    key: Option<Key>,
-) -> Result<bool, LimitError> {
+pub(crate) async fn clear(shared: &Shared, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
     let overrides = shared.store.overrides().await?;
     if overrides.iter().any(|set| set.group == group && set.key == key) {
         let ended = Override { group, key, limits: Limits::default() };
         shared.ask_for_people("clearing a limit", shared.store.set_override(ended)).await?;
         return Ok(true);
     }
-    if catalog.runs().any(|task| task.group == group) {
-        return Ok(false);
+    is_known(&shared.view(), &group).map(|()| false)
+}
+
+fn is_known(view: &View, group: &Group) -> Result<(), LimitError> {
+    let catalog = &view.catalog;
+    if catalog.runs().any(|task| task.group == *group) || view.others.has_group(group, view.now) {
+        return Ok(());
     }
-    let nearest = catalog.nearest_group(group.as_str());
-    Err(LimitError::UnknownGroup { group, nearest })
+    // A group may be of any plugin: the operator names them.
+    let awaited = !catalog.coming().is_empty() || view.others.awaited(view.now).next().is_some();
+    if awaited || !catalog.is_open() || !view.others.are_heard() {
+        return Err(LimitError::Loading(group.clone()));
+    }
+    Err(LimitError::UnknownGroup { group: group.clone(), nearest: catalog.nearest_group(group.as_str()) })
 }

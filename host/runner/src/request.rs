@@ -1,16 +1,19 @@
 //! What people and plugins ask to be enqueued, checked against the catalog: all problems at once, before anything is written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, JobId, TaskName};
+use wharf_core::ids::{BadId, Group, JobId, PluginId, TaskName};
 use wharf_core::job::{Due, NewJob, Token};
 use wharf_core::key::{Key, Lane};
+use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
 use wharf_engine::{BadPayload, GuestJob, Task};
 use wharf_store::{Store, StoreError};
 
 use crate::catalog::Catalog;
+use crate::others::{Others, Terms, There};
 
 /// A job as someone asks for it.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,19 @@ pub enum BadRequest {
         /// The file of the plugin is there, but is not loaded: why.
         refused: Option<String>,
     },
+    /// Passes: this node has just started, or the plugin is being made ready.
+    #[error("task: {}", loading(.task, .at))]
+    Loading { task: TaskName, at: Making },
+    /// Passes where the plugin comes to this node as well; else one of the others has to be asked.
+    #[error(
+        "task: plugin `{}` is not loaded on this host, and what a job of `{task}` needs is known only where it is: ask {}, or try again when it is loaded here",
+        .task.plugin(), .nodes.join(" or ")
+    )]
+    Elsewhere {
+        task: TaskName,
+        /// By name.
+        nodes: Vec<String>,
+    },
     #[error("task: `{0}` is what a durable broadcast asks of its subscribers; send one to a topic of theirs instead")]
     OfBroadcasts(TaskName),
     #[error("payload: {0}")]
@@ -52,6 +68,23 @@ pub enum BadRequest {
     BadToken(BadId),
 }
 
+/// Where a plugin is being made ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Making {
+    Here,
+    /// On the node of this name.
+    There(String),
+    /// Perhaps nowhere: this node has not gone through its folder yet, or not heard of the others.
+    Unknown,
+}
+
+impl BadRequest {
+    /// Whether the same request may be taken later, as it is.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, BadRequest::Loading { .. } | BadRequest::Elsewhere { .. })
+    }
+}
+
 /// Why none of the requests was taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -62,6 +95,49 @@ pub enum Rejected {
     TooMany { jobs: usize, most: usize },
     #[error("the payloads of one request have {bytes} bytes; {most} is the most: send them in parts")]
     TooLarge { bytes: u64, most: u64 },
+}
+
+impl Rejected {
+    /// Tells of the first problems; one that passes is left out rather than one that does not.
+    pub(crate) fn of(mut problems: Vec<(usize, BadRequest)>) -> Rejected {
+        problems.sort_by_key(|(index, problem)| (problem.is_passing(), *index));
+        problems.truncate(PROBLEMS_MAX);
+        // Those of one request stay in their order.
+        problems.sort_by_key(|(index, _)| *index);
+        Rejected::Requests(problems)
+    }
+
+    /// Whether the same requests may be taken later, as they are.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Rejected::Requests(problems) if problems.iter().all(|(_, problem)| problem.is_passing()))
+    }
+
+    /// The plugins that are waited for, where there is nothing else against the requests.
+    pub fn plugins_loading(&self) -> Option<Vec<PluginId>> {
+        let Rejected::Requests(problems) = self else { return None };
+        let plugin = |(_, problem): &(usize, BadRequest)| match problem {
+            BadRequest::Loading { task, .. } => Some(task.plugin()),
+            _ => None,
+        };
+        let mut plugins = problems.iter().map(plugin).collect::<Option<Vec<_>>>()?;
+        plugins.sort_unstable();
+        plugins.dedup();
+        Some(plugins)
+    }
+}
+
+fn loading(task: &TaskName, at: &Making) -> String {
+    let making =
+        |host: &str| format!("plugin `{}` is still being made ready on {host}; try again in a moment", task.plugin());
+    match at {
+        Making::Here => making("this host"),
+        Making::There(node) => making(node),
+        Making::Unknown => {
+            format!(
+                "whether there is a task `{task}` is not known yet: this host has just started; try again in a moment"
+            )
+        }
+    }
 }
 
 fn unknown(task: &TaskName, nearest: Option<&TaskName>, refused: Option<&str>) -> String {
@@ -81,7 +157,100 @@ fn each(problems: &[(usize, BadRequest)]) -> String {
 }
 
 /// How many problems are told of one batch.
-const PROBLEMS_MAX: usize = 20;
+pub(crate) const PROBLEMS_MAX: usize = 20;
+
+/// What a node knows of plugins at one moment: its own, and those of the others.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) others: Arc<Others>,
+    pub(crate) now: Timestamp,
+}
+
+impl View {
+    /// Whether a plugin may be there, or have more tasks, in a moment.
+    pub(crate) fn making(&self, plugin: &PluginId) -> Option<Making> {
+        if self.catalog.coming().contains_key(plugin) {
+            return Some(Making::Here);
+        }
+        if !self.catalog.is_open() || !self.others.are_heard() {
+            return Some(Making::Unknown);
+        }
+        let node = self.others.awaited(self.now).find(|(_, awaited)| awaited.plugin == *plugin)?.0;
+        Some(Making::There(node.to_owned()))
+    }
+
+    /// What is declared here, and of these groups elsewhere.
+    pub(crate) fn limits(&self, groups_elsewhere: &[Group]) -> Arc<LimitTable> {
+        let here = self.catalog.limits();
+        if groups_elsewhere.is_empty() {
+            return Arc::clone(here);
+        }
+        Arc::new(self.others.limits(here, &groups_elsewhere.iter().cloned().collect(), self.now))
+    }
+}
+
+/// What became of requests of which none is bad.
+pub(crate) struct Prepared {
+    /// With the number of the request.
+    pub(crate) jobs: Vec<(usize, NewJob)>,
+    /// Requests for what is not known here at this moment, if ever.
+    pub(crate) absent: Vec<Absent>,
+    /// How many of these cannot be known by a token.
+    hopeless: usize,
+    /// Limit groups of jobs for tasks that only others have.
+    pub(crate) groups_elsewhere: Vec<Group>,
+}
+
+/// A request for a task that is not known here.
+pub(crate) struct Absent {
+    pub(crate) index: usize,
+    pub(crate) problem: BadRequest,
+    /// By these the job may be known all the same, which was enqueued earlier.
+    pub(crate) known_by: Option<(TaskName, Token)>,
+}
+
+impl Prepared {
+    /// All jobs, in order.
+    ///
+    /// # Errors
+    /// When anything is absent.
+    fn whole(self) -> Result<Vec<NewJob>, Rejected> {
+        if self.absent.is_empty() {
+            return Ok(self.jobs.into_iter().map(|(_, job)| job).collect());
+        }
+        Err(Rejected::of(self.absent.into_iter().map(|absent| (absent.index, absent.problem)).collect()))
+    }
+}
+
+/// A task, wherever it is.
+enum Target<'v> {
+    Here(&'v Task),
+    There(Arc<Terms>),
+}
+
+impl Target<'_> {
+    fn check_payload(&self, payload: &[u8]) -> Result<(), BadPayload> {
+        match self {
+            Target::Here(task) => task.check_payload(payload),
+            Target::There(terms) => terms.check_payload(payload),
+        }
+    }
+
+    fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, BadPayload> {
+        match self {
+            Target::Here(task) => task.key_of(payload),
+            Target::There(terms) => terms.key_of(payload),
+        }
+    }
+
+    fn terms(&self) -> (&TaskName, &Group, OnConflict) {
+        match self {
+            Target::Here(task) => (&task.name, &task.group, task.on_conflict),
+            Target::There(terms) => (&terms.told.name, &terms.told.group, terms.told.on_conflict),
+        }
+    }
+}
 
 /// An id for each of so many requests; more than one request may have are refused without.
 pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>, StoreError> {
@@ -89,12 +258,7 @@ pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>,
 }
 
 /// Turns requests into jobs, each with its own of `ids`: all or none.
-pub(crate) fn prepare(
-    catalog: &Catalog,
-    requests: Vec<Request>,
-    now: Timestamp,
-    ids: Vec<JobId>,
-) -> Result<Vec<NewJob>, Rejected> {
+pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> Result<Prepared, Rejected> {
     if requests.len() > bounds::BATCH_JOBS_MAX {
         return Err(Rejected::TooMany { jobs: requests.len(), most: bounds::BATCH_JOBS_MAX });
     }
@@ -102,26 +266,31 @@ pub(crate) fn prepare(
     if bytes > bounds::BATCH_BYTES_MAX {
         return Err(Rejected::TooLarge { bytes, most: bounds::BATCH_BYTES_MAX });
     }
+    let jobs = Vec::with_capacity(requests.len());
+    let mut prepared = Prepared { jobs, absent: Vec::new(), hopeless: 0, groups_elsewhere: Vec::new() };
     let mut problems = Vec::new();
-    let mut jobs = Vec::with_capacity(requests.len());
     for (index, (request, id)) in requests.into_iter().zip(ids).enumerate() {
         let before = problems.len();
         let mut problem = |problem| problems.push((index, problem));
-        let made = ready(catalog, request, now, id, &mut problem);
+        let made = ready(view, (index, request, id), &mut prepared, &mut problem);
         match made {
-            Some(job) if problems.len() == before => jobs.push(job),
-            _ if problems.len() >= PROBLEMS_MAX => break,
+            Some(job) if problems.len() == before => prepared.jobs.push((index, job)),
+            // They are refused, whatever is known of the others.
+            _ if problems.len() + prepared.hopeless >= PROBLEMS_MAX => break,
             _ => {}
         }
     }
-    if problems.is_empty() { Ok(jobs) } else { Err(Rejected::Requests(problems)) }
+    if problems.is_empty() {
+        return Ok(prepared);
+    }
+    problems.extend(prepared.absent.into_iter().map(|absent| (absent.index, absent.problem)));
+    Err(Rejected::of(problems))
 }
 
 fn ready(
-    catalog: &Catalog,
-    request: Request,
-    now: Timestamp,
-    id: JobId,
+    view: &View,
+    (index, request, id): (usize, Request, JobId),
+    prepared: &mut Prepared,
     problem: &mut impl FnMut(BadRequest),
 ) -> Option<NewJob> {
     let bytes = request.payload.len() as u64;
@@ -129,8 +298,24 @@ fn ready(
         problem(BadRequest::PayloadTooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
     }
     let token = request.token.map(|text| text.parse::<Token>().map_err(|bad| problem(BadRequest::BadToken(bad))).ok());
+    let token = token.flatten();
     let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::BadKey(bad))).ok());
-    let task = known(catalog, &request.task).map_err(&mut *problem).ok()?;
+    let name: TaskName = request.task.parse().map_err(|bad| problem(BadRequest::BadTask(bad))).ok()?;
+    // Whoever asks for many that are not known is told of the first.
+    let is_told = prepared.absent.len() < PROBLEMS_MAX;
+    let task = match find(view, &name, is_told) {
+        Ok(task) => task,
+        Err(why @ BadRequest::OfBroadcasts(_)) => {
+            problem(why);
+            return None;
+        }
+        Err(why) => {
+            let known_by = token.map(|token| (name, token));
+            prepared.hopeless += usize::from(known_by.is_none());
+            prepared.absent.push(Absent { index, problem: why, known_by });
+            return None;
+        }
+    };
     if bytes <= bounds::PAYLOAD_BYTES_MAX
         && let Err(bad) = task.check_payload(&request.payload)
     {
@@ -141,15 +326,19 @@ fn ready(
         Some(explicit) => explicit,
         None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::BadPayload(bad))).ok()?,
     };
+    let (name, group, on_conflict) = task.terms();
+    if let Target::There(_) = &task {
+        prepared.groups_elsewhere.push(group.clone());
+    }
     Some(NewJob {
         id,
-        task: task.name.clone(),
-        lane: Lane { group: task.group.clone(), key },
+        task: name.clone(),
+        lane: Lane { group: group.clone(), key },
         payload: request.payload.into(),
         priority: request.priority,
-        due: due(request.delay, request.at, now),
-        token: token.flatten(),
-        on_conflict: task.on_conflict,
+        due: due(request.delay, request.at, view.now),
+        token,
+        on_conflict,
         batch: None,
     })
 }
@@ -162,30 +351,55 @@ fn due(delay: Option<Duration>, at: Option<Timestamp>, now: Timestamp) -> Option
     }
 }
 
-fn known<'a>(catalog: &'a Catalog, text: &str) -> Result<&'a Task, BadRequest> {
-    let name: TaskName = text.parse().map_err(BadRequest::BadTask)?;
-    if let Some((_, task)) = catalog.task(&name) {
-        return Ok(task);
+/// The task, or why it is not known here.
+fn find<'v>(view: &'v View, name: &TaskName, is_told: bool) -> Result<Target<'v>, BadRequest> {
+    let catalog = &view.catalog;
+    if let Some((_, task)) = catalog.task(name) {
+        return Ok(Target::Here(task));
     }
-    if catalog.runs().any(|run| run.name == name) {
-        return Err(BadRequest::OfBroadcasts(name));
+    if catalog.runs().any(|run| run.name == *name) {
+        return Err(BadRequest::OfBroadcasts(name.clone()));
     }
-    let refused = match catalog.plugin(&name.plugin()) {
+    let untold = match view.others.task(name, view.now) {
+        There::Known(terms) if terms.of_broadcasts => return Err(BadRequest::OfBroadcasts(name.clone())),
+        There::Known(terms) => return Ok(Target::There(terms)),
+        There::Untold(nodes) => Some(nodes),
+        There::Nowhere => None,
+    };
+    let plugin = name.plugin();
+    if let Some(at) = view.making(&plugin) {
+        return Err(BadRequest::Loading { task: name.clone(), at });
+    }
+    if let Some(nodes) = untold {
+        return Err(BadRequest::Elsewhere { task: name.clone(), nodes });
+    }
+    let refused = match catalog.plugin(&plugin) {
         // It runs, in an earlier version perhaps: the name is what is wrong.
         Some(_) => None,
-        None => catalog.refusal(&name.plugin()).map(|refused| refused.why.first_line()),
+        None => catalog.refusal(&plugin).map(|refused| refused.why.first_line()),
     };
-    Err(BadRequest::UnknownTask { nearest: catalog.nearest_task(text), refused, task: name })
+    let nearest = is_told.then(|| catalog.nearest_task(name.as_str())).flatten();
+    Err(BadRequest::UnknownTask { nearest, refused, task: name.clone() })
+}
+
+/// Why jobs of a guest are not taken.
+pub(crate) struct NotAdded {
+    /// What the guest is told.
+    pub(crate) why: String,
+    /// A plugin is still being made ready: the attempt is better given back than failed for that.
+    pub(crate) passes: bool,
 }
 
 /// Adds what a guest enqueues to what its attempt has enqueued before, and answers with the new ids.
-/// The error is what the guest is told; then none of these jobs was added.
+///
+/// # Errors
+/// None of these jobs was added.
 pub(crate) fn add_children(
-    catalog: &Catalog,
+    view: &View,
     store: &dyn Store,
     jobs: Vec<GuestJob>,
     children: &mut Vec<NewJob>,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, NotAdded> {
     let asked = |job: GuestJob| Request {
         task: job.task,
         payload: job.payload,
@@ -196,17 +410,20 @@ pub(crate) fn add_children(
         token: job.token,
     };
     let requests: Vec<Request> = jobs.into_iter().map(asked).collect();
-    let ids = draw_ids(store, requests.len()).map_err(|error| error.to_string())?;
-    let new = prepare(catalog, requests, store.now(), ids).map_err(|rejected| rejected.to_string())?;
+    let ids = draw_ids(store, requests.len()).map_err(|error| NotAdded { why: error.to_string(), passes: true })?;
+    let new = prepare(view, requests, ids).and_then(Prepared::whole);
+    let new =
+        new.map_err(|rejected| NotAdded { why: rejected.to_string(), passes: rejected.plugins_loading().is_some() })?;
     let (count, bytes) = (children.len() + new.len(), payload_bytes(children) + payload_bytes(&new));
+    let never = |why: String| NotAdded { why, passes: false };
     if count > bounds::BATCH_JOBS_MAX {
-        return Err(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX));
+        return Err(never(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX)));
     }
     if bytes > bounds::BATCH_BYTES_MAX {
-        return Err(format!(
+        return Err(never(format!(
             "one attempt may enqueue payloads of {} bytes; these would be {bytes}",
             bounds::BATCH_BYTES_MAX
-        ));
+        )));
     }
     let ids = new.iter().map(|job| job.id.to_string()).collect();
     children.extend(new);
@@ -215,4 +432,22 @@ pub(crate) fn add_children(
 
 fn payload_bytes(jobs: &[NewJob]) -> u64 {
     jobs.iter().map(|job| job.payload.len() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_passes_is_told_among_much_that_does() {
+        let passes = || BadRequest::Loading { task: "words/count".parse().unwrap(), at: Making::Here };
+        let never = BadRequest::PayloadTooLarge { bytes: 2, most: 1 };
+        let mut problems: Vec<_> = (0..2 * PROBLEMS_MAX).map(|index| (index, passes())).collect();
+        assert!(Rejected::of(problems.clone()).plugins_loading().is_some());
+        problems.push((2 * PROBLEMS_MAX, never.clone()));
+        let rejected = Rejected::of(problems);
+        assert!(!rejected.is_passing() && rejected.plugins_loading().is_none());
+        let Rejected::Requests(told) = rejected else { panic!("problems are told") };
+        assert_eq!((told.len(), told.last()), (PROBLEMS_MAX, Some(&(2 * PROBLEMS_MAX, never))));
+    }
 }

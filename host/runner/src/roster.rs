@@ -5,21 +5,25 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use wharf_core::bounds;
 use wharf_core::ids::NodeId;
-use wharf_core::node::{Carried, Node};
+use wharf_core::node::{Carried, Node, SchemaTerms, TaskTerms};
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
+use wharf_engine::Task;
+use wharf_engine::payload::Schema;
 use wharf_store::HeldLog;
 
-use crate::broadcast::Broadcasts;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, runs};
 use crate::dispatch::Load;
 use crate::notice::Notice;
 use crate::shared::Shared;
 use crate::word::Word;
 
-/// A node says this often that it is there.
+/// A node says this often that it is there, and hears of the others.
 const EVERY: Duration = Duration::from_secs(3);
+/// What it has is told this soon after it changed: what changes with it is told, too.
+const SOON: Duration = Duration::from_millis(200);
 /// Who said nothing for this long is no longer shown. Its jobs do not wait for that: their leases run out by themselves.
 const SILENT: Duration = Duration::from_secs(30);
 /// Between two looks for jobs that others asked to end, however many nudges come.
@@ -29,13 +33,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) struct Roster {
     pub(crate) shared: Shared,
-    pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) id: NodeId,
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) capacity: u32,
     pub(crate) started: Timestamp,
     pub(crate) load: watch::Receiver<Load>,
+    /// Changes with the catalog.
+    pub(crate) changed: watch::Receiver<u64>,
     pub(crate) words: mpsc::UnboundedSender<Word>,
     pub(crate) stopping: CancellationToken,
 }
@@ -43,19 +48,25 @@ pub(crate) struct Roster {
 impl Roster {
     /// Announces the node until it stops, at once where it begins to drain.
     pub(crate) async fn announce(self: Arc<Roster>) {
-        let mut load = self.load.clone();
+        let (mut load, mut changed) = (self.load.clone(), self.changed.clone());
         let mut told = 0;
         loop {
             let draining = load.borrow_and_update().draining;
-            // What failed was told, and is tried again in the next round.
-            let _ = self.shared.ask("announcing this node", self.shared.store.announce(self.node(), SILENT)).await;
-            if let Ok(nodes) = self.shared.store.nodes().await {
-                self.broadcasts.learn(nodes);
-            }
+            changed.mark_unchanged();
+            let hear = async {
+                if let Ok(nodes) = self.shared.store.nodes().await {
+                    let others = self.shared.others.load().next(self.id, nodes);
+                    self.shared.others.store(Arc::new(others));
+                }
+            };
+            let announce = self.shared.ask("announcing this node", self.shared.store.announce(self.node(), SILENT));
+            // Side by side, since a commit may hang. What failed was told, and is tried again in the next round.
+            let _ = tokio::join!(announce, hear);
             told = self.tell_of_log(told);
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
+                () = soon_after_a(&mut changed) => {}
                 Ok(_) = load.wait_for(|load| load.draining != draining) => {}
             }
         }
@@ -79,7 +90,7 @@ impl Roster {
     }
 
     fn node(&self) -> Node {
-        let load = *self.load.borrow();
+        let (load, catalog) = (*self.load.borrow(), self.shared.catalog.load());
         Node {
             id: self.id,
             name: self.name.clone(),
@@ -89,7 +100,8 @@ impl Roster {
             capacity: self.capacity,
             running: load.running,
             draining: load.draining,
-            plugins: carried(&self.shared.catalog.load()),
+            plugins: carried(&catalog),
+            coming: catalog.awaited().cloned().collect(),
         }
     }
 
@@ -121,12 +133,42 @@ impl Roster {
 }
 
 fn carried(catalog: &Catalog) -> Vec<Carried> {
+    let mut room = bounds::TOLD_SCHEMAS_BYTES_MAX;
     let plugins = catalog.plugins().iter();
     let carried = plugins.map(|(id, loaded)| Carried {
         plugin: id.clone(),
         version: loaded.plugin.manifest.version.clone(),
         digest: loaded.plugin.digest.clone(),
         topics: loaded.plugin.manifest.topics.clone(),
+        tasks: Some(runs(&loaded.plugin).map(|task| terms(task, &mut room)).collect()),
     });
     carried.collect()
+}
+
+async fn soon_after_a(change: &mut watch::Receiver<u64>) {
+    if change.changed().await.is_err() {
+        // The folder is followed no more: the host stops.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(SOON).await;
+}
+
+/// What is told of a task. `room` is what is left for schemas.
+fn terms(task: &Task, room: &mut usize) -> TaskTerms {
+    let schema = match task.schema.as_ref().map(Schema::text) {
+        None => SchemaTerms::Absent,
+        Some(text) if text.len() <= bounds::TOLD_SCHEMA_BYTES_MAX.min(*room) => {
+            *room -= text.len();
+            SchemaTerms::Text(text.to_owned())
+        }
+        Some(_) => SchemaTerms::Untold,
+    };
+    TaskTerms {
+        name: task.name.clone(),
+        group: task.group.clone(),
+        limits: task.limits,
+        on_conflict: task.on_conflict,
+        key: task.key.as_ref().map(|key| key.as_str().to_owned()),
+        schema,
+    }
 }

@@ -16,6 +16,8 @@ use wharf_store::{Inserted, Store, StoreError};
 use crate::catalog::Catalog;
 use crate::follow::Followers;
 use crate::notice::{Notice, Tell};
+use crate::others::Others;
+use crate::request::View;
 
 /// Whoever waits this long for the store's answer says so.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) catalog: Arc<ArcSwap<Catalog>>,
+    pub(crate) others: Arc<ArcSwap<Others>>,
     pub(crate) followers: Arc<Followers>,
     /// What the store said when it last failed, if it has not worked since.
     pub(crate) trouble: Arc<ArcSwapOption<Trouble>>,
@@ -52,6 +55,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What this node knows of plugins at this moment.
+    pub(crate) fn view(&self) -> View {
+        View { catalog: self.catalog.load_full(), others: self.others.load_full(), now: self.store.now() }
+    }
+
     /// Awaits a call of the store. Listeners hear when it goes from working to failing, and back; and of one that hangs.
     pub(crate) async fn ask<T>(
         &self,

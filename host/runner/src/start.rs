@@ -96,6 +96,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         store: parts.store,
         engine: parts.engine,
         catalog: Arc::new(ArcSwap::from_pointee(Catalog::default())),
+        others: Arc::default(),
         followers: Arc::new(Followers::default()),
         trouble: Arc::default(),
         overdue: Arc::default(),
@@ -115,6 +116,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
     let (words, inbox) = mpsc::unbounded_channel();
     let (to_load, load) = watch::channel(Load::default());
     let (to_first_scan, first_scan) = watch::channel(false);
+    let (to_changed, changed) = watch::channel(0);
     let inserting = Inserting { shared: shared.clone(), words: words.clone() };
     let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
 
@@ -149,6 +151,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         catalog: Arc::clone(&shared.catalog),
         words: words.clone(),
         first_scan: to_first_scan,
+        changed: to_changed,
         stopping: stopping.clone(),
         tell: Arc::clone(&shared.tell),
     };
@@ -165,9 +168,9 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         capacity,
         started: shared.store.now(),
         load: load.clone(),
+        changed,
         words,
         stopping: stopping.clone(),
-        broadcasts: Arc::clone(&broadcasts),
         shared: shared.clone(),
     });
     let announcing = Arc::clone(&roster).announce();

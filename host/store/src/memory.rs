@@ -188,6 +188,7 @@ impl Store for MemoryStore {
                 && wanted.state.is_none_or(|state| job.standing.state.name() == state)
                 && wanted.task.as_ref().is_none_or(|task| job.task == *task)
                 && (wanted.key.is_none() || job.lane.key == wanted.key)
+                && (wanted.token.is_none() || job.token == wanted.token)
                 && wanted.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
         let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };

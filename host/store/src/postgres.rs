@@ -48,6 +48,7 @@ mod record;
 mod page;
 mod claim;
 mod lease;
+mod terms;
 mod nodes;
 mod letters;
 mod nudge;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wharf_core::admission::Offer;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::NewJob;
 use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
+use wharf_core::job::{NewJob, Token};
 use wharf_core::key::Key;
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
@@ -209,6 +209,8 @@ pub struct Wanted {
     pub state: Option<StateName>,
     pub task: Option<TaskName>,
     pub key: Option<Key>,
+    /// Only the job with this idempotency token: at most one of each task.
+    pub token: Option<Token>,
     /// Only jobs of this durable broadcast.
     pub batch: Option<JobId>,
     /// Only jobs with a lower id: the last one of the page before.

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, ready};
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, Stream};
-use wharf_core::outcome::Failure;
+use wharf_core::outcome::{Failure, Interruption};
 use wharf_core::rollcall::{Answer, Reply};
 use wharf_core::topic::Topic;
 use wharf_engine::{Admission, Allowance, Asked, Attending, Call, Control, GuestJob, Keeping, Plugin, Receive};
@@ -65,6 +66,7 @@ impl Calling {
         };
         let call = Call { asked, allowance: Allowance { timeout: own.timeout.min(left), ..own } };
         let called = Arc::new(Called {
+            control: control.clone(),
             broadcasts: Arc::clone(&self.broadcasts),
             catalog: Arc::clone(&self.catalog),
             plugin: Arc::clone(plugin),
@@ -109,6 +111,7 @@ impl Calling {
 }
 
 struct Called {
+    control: Control,
     broadcasts: Arc<Broadcasts>,
     catalog: Arc<Catalog>,
     plugin: Arc<Plugin>,
@@ -151,7 +154,13 @@ impl Attending for Called {
 
     fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        add_children(&self.catalog, &*self.broadcasts.inserting.shared.store, jobs, &mut children)
+        let shared = &self.broadcasts.inserting.shared;
+        add_children(&shared.view(), &*shared.store, jobs, &mut children).map_err(|not| {
+            if not.passes {
+                self.control.stop(Interruption::Host, format!("it was stopped: it enqueues a job, and {}", not.why));
+            }
+            not.why
+        })
     }
 
     fn broadcast(
@@ -161,7 +170,8 @@ impl Attending for Called {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain)
+        let asked = self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain);
+        Box::pin(asked.map_err(|error| error.to_guest(&self.control)))
     }
 
     fn keeping(&self) -> Option<&dyn Keeping> {

@@ -1,12 +1,11 @@
 //! Broadcasts over several nodes: plugins that only others have are called there, and their answers come by letter.
 //!
-//! What others have is known from what they announce, some seconds old. A letter may be lost; the broadcast's deadline ends the wait.
+//! A letter may be lost; the broadcast's deadline ends the wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -14,18 +13,13 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::letter::{About, Letter};
-use wharf_core::node::Node;
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::Answer;
-use wharf_core::time::Timestamp;
-use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::Share;
 
 use super::called::Calling;
 use super::{Broadcasts, Chain};
 
-/// Who was not heard of for this long is not asked, nor waited for: it would have said something three times.
-const GONE: Duration = Duration::from_secs(10);
 /// Looks for letters that no nudge tells of: where others are, where answers are waited for, where this node is alone.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_SOON: Duration = Duration::from_millis(50);
@@ -36,7 +30,6 @@ pub(super) type Heard = (PluginId, Answer);
 
 pub(super) struct Cluster {
     node: NodeId,
-    others: ArcSwap<Others>,
     /// Who waits here for answers from elsewhere. Locked for one look, never across an await, as is the next.
     waiting: Mutex<HashMap<JobId, UnboundedSender<Heard>>>,
     /// What is called here for others.
@@ -45,64 +38,14 @@ pub(super) struct Cluster {
     places: Arc<Semaphore>,
 }
 
-/// The other nodes as they announced themselves.
-#[derive(Default)]
-struct Others {
-    names: BTreeMap<NodeId, (String, Timestamp)>,
-    subscriptions: Subscriptions<PluginId>,
-    /// Who has a plugin that subscribes, and does not stop.
-    at: BTreeMap<PluginId, Vec<NodeId>>,
-}
-
 impl Cluster {
     pub(super) fn new(node: NodeId) -> Cluster {
         Cluster {
             node,
-            others: ArcSwap::default(),
             waiting: Mutex::default(),
             errands: Mutex::default(),
             places: Arc::new(Semaphore::new(bounds::BROADCAST_CALLS_MAX as usize)),
         }
-    }
-
-    fn learn(&self, nodes: Vec<Node>) {
-        let mut others = Others::default();
-        for node in nodes.into_iter().filter(|node| node.id != self.node) {
-            if !node.draining {
-                for carried in node.plugins {
-                    carried.topics.iter().for_each(|topic| others.subscriptions.add(topic, carried.plugin.clone()));
-                    others.at.entry(carried.plugin).or_default().push(node.id);
-                }
-            }
-            others.names.insert(node.id, (node.name, node.seen));
-        }
-        self.others.store(Arc::new(others));
-    }
-
-    /// Who subscribes on other nodes and not here, each with the one node that is to call it.
-    pub(super) fn elsewhere(&self, topic: &Topic, here: &[PluginId], now: Timestamp) -> Vec<(NodeId, Vec<PluginId>)> {
-        let others = self.others.load();
-        let mut asked: BTreeMap<NodeId, Vec<PluginId>> = BTreeMap::new();
-        for plugin in others.subscriptions.of(topic) {
-            if here.binary_search(&plugin).is_ok() {
-                continue;
-            }
-            let there = others.at.get(&plugin).into_iter().flatten().filter(|node| others.is_there(**node, now));
-            // The work is shared out among those who have it.
-            let least = there.min_by_key(|node| asked.get(*node).map_or(0, Vec::len)).copied();
-            if let Some(node) = least {
-                asked.entry(node).or_default().push(plugin);
-            }
-        }
-        asked.into_iter().collect()
-    }
-
-    pub(super) fn is_there(&self, node: NodeId, now: Timestamp) -> bool {
-        self.others.load().is_there(node, now)
-    }
-
-    pub(super) fn name(&self, node: NodeId) -> String {
-        self.others.load().names.get(&node).map_or_else(|| node.to_string(), |(name, _)| name.clone())
     }
 
     pub(super) fn wait(&self, broadcast: JobId, heard: UnboundedSender<Heard>) {
@@ -117,21 +60,14 @@ impl Cluster {
         Letter { from: self.node, to, broadcast, about }
     }
 
-    fn look_every(&self) -> Duration {
+    fn look_every(&self, is_alone: bool) -> Duration {
         if !lock(&self.waiting).is_empty() {
             LOOK_SOON
-        } else if self.others.load().names.is_empty() {
+        } else if is_alone {
             LOOK_ALONE
         } else {
             LOOK
         }
-    }
-}
-
-impl Others {
-    fn is_there(&self, node: NodeId, now: Timestamp) -> bool {
-        // One that was seen long after now was seen by a clock that was set back since.
-        self.names.get(&node).is_some_and(|(_, seen)| *seen + GONE >= now && *seen <= now + GONE)
     }
 }
 
@@ -140,11 +76,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Broadcasts {
-    /// Takes in what the nodes of the store have announced.
-    pub(crate) fn learn(&self, nodes: Vec<Node>) {
-        self.cluster.learn(nodes);
-    }
-
     /// Reads the letters to this node until it stops. Ends at once where no other node can be.
     pub(crate) async fn read_letters(self: Arc<Self>) {
         let shared = &self.inserting.shared;
@@ -160,7 +91,7 @@ impl Broadcasts {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 Ok(()) = told.changed() => {}
-                () = tokio::time::sleep(self.cluster.look_every()) => {}
+                () = tokio::time::sleep(self.cluster.look_every(shared.others.load().is_alone())) => {}
             }
         }
     }

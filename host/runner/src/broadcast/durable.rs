@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, PluginId};
+use wharf_core::ids::{Group, JobId, PluginId};
 use wharf_core::job::{self, Job, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::topic::Topic;
+use wharf_engine::{Receive, Task};
 use wharf_store::{Store, StoreError, Wanted};
 
 use super::BroadcastError;
 use crate::catalog::Catalog;
+use crate::others::{Receivers, Terms};
+use crate::request::View;
 
 /// A durable broadcast as far as it is.
 #[derive(Clone, Debug)]
@@ -28,38 +31,64 @@ pub struct BatchJob {
     pub job: Job,
 }
 
-/// The jobs of a broadcast, none of them added yet.
+/// A broadcast whose jobs are not added yet.
+pub(crate) struct Prepared {
+    pub(crate) batch: job::Batch,
+    pub(crate) jobs: Vec<NewJob>,
+    /// Limit groups of subscribers that only others have.
+    pub(crate) groups_elsewhere: Vec<Group>,
+}
+
+/// A job for each subscriber, wherever it is loaded; none where one of them would be missed.
 pub(crate) fn prepare(
-    catalog: &Catalog,
+    view: &View,
     topic: &str,
     payload: Arc<[u8]>,
     store: &dyn Store,
-) -> Result<(job::Batch, Vec<NewJob>), BroadcastError> {
+) -> Result<Prepared, BroadcastError> {
     let topic: Topic = topic.parse().map_err(BroadcastError::BadTopic)?;
-    let called = catalog.subscribers(&topic);
+    view.is_open_for_broadcasts()?;
+    let plugins = view.new_subscribers(&topic);
+    if !plugins.is_empty() {
+        return Err(BroadcastError::Loading { plugins, open: true });
+    }
+    let called = view.catalog.subscribers(&topic);
+    let here: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
+    let Receivers { known: there, untold } = view.others.receivers(&topic, &here, view.now);
+    if !untold.is_empty() {
+        return Err(BroadcastError::Elsewhere(untold));
+    }
+    let of_here = |receive: &Receive| {
+        let Task { name, group, on_conflict, .. } = &receive.task;
+        (name.clone(), group.clone(), *on_conflict)
+    };
+    let of_there = |terms: &Arc<Terms>| (terms.told.name.clone(), terms.told.group.clone(), terms.told.on_conflict);
+    let receives = called.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
+    let mut subscribers: Vec<_> = receives.map(of_here).chain(there.iter().map(of_there)).collect();
+    subscribers.sort_by_key(|(name, ..)| name.plugin());
     // Each job keeps its own copy.
     let bytes = payload.len() as u64;
-    let most = (bounds::BATCH_BYTES_MAX / called.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
+    let most = (bounds::BATCH_BYTES_MAX / subscribers.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
     if bytes > most {
         return Err(BroadcastError::TooLarge { bytes, most });
     }
     let batch = job::Batch { id: store.next_id()?, topic };
-    let receives = called.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
-    let jobs = receives.map(|receive| {
+    let jobs = subscribers.into_iter().map(|(task, group, on_conflict)| {
         Ok(NewJob {
             id: store.next_id()?,
-            task: receive.task.name.clone(),
-            lane: Lane { group: receive.task.group.clone(), key: None },
+            task,
+            lane: Lane { group, key: None },
             payload: Arc::clone(&payload),
             priority: 0,
             due: None,
             token: None,
-            on_conflict: receive.task.on_conflict,
+            on_conflict,
             batch: Some(batch.clone()),
         })
     });
     let jobs = jobs.collect::<Result<_, StoreError>>()?;
-    Ok((batch, jobs))
+    let groups_elsewhere = there.iter().map(|terms| terms.told.group.clone()).collect();
+    Ok(Prepared { batch, jobs, groups_elsewhere })
 }
 
 impl Batch {

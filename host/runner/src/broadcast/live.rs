@@ -185,11 +185,11 @@ impl Live {
     }
 
     fn give_up_the_gone(&self, calls: &mut Calls) {
-        let broadcasts = &self.calling.broadcasts;
-        let now = broadcasts.inserting.shared.store.now();
-        for (node, plugins) in self.elsewhere.iter().filter(|(node, _)| !broadcasts.cluster.is_there(*node, now)) {
+        let shared = &self.calling.broadcasts.inserting.shared;
+        let (others, now) = (shared.others.load(), shared.store.now());
+        for (node, plugins) in self.elsewhere.iter().filter(|(node, _)| !others.is_there(*node, now)) {
             for plugin in plugins {
-                let why = format!("node {} went away, which was to call it", broadcasts.cluster.name(*node));
+                let why = format!("node {} went away, which was to call it", others.name(*node));
                 self.take(calls, plugin, Answer::Skipped(why));
             }
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::client::{Ask, Client, query};
+use super::client::{Ask, Client, query, when_loaded};
 use super::ending::{Ending, Exit};
 use super::input;
 use super::output::{Columns, harmless, millis, print_json, print_line};
@@ -57,7 +57,8 @@ impl Send {
             return self.durably(client, ask, json);
         }
         if json {
-            let broadcast: Broadcast = client.ask(ask)?;
+            let broadcast: Broadcast = when_loaded(|| client.ask(ask.clone()))?;
+            say_loading(&broadcast.loading);
             print_json(&broadcast)?;
             return Ok(exit_of(&broadcast.ended));
         }
@@ -65,7 +66,7 @@ impl Send {
     }
 
     fn durably(&self, client: &Client, ask: Ask<'_>, json: bool) -> anyhow::Result<Exit> {
-        let mut batch: Batch = client.ask(ask)?;
+        let mut batch: Batch = when_loaded(|| client.ask(ask.clone()))?;
         if !self.wait {
             if json {
                 print_json(&batch)?;
@@ -97,16 +98,18 @@ impl Send {
 /// Shows the replies as they come.
 fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
     let ask = Ask { accept: Some("text/event-stream"), ..ask };
+    let events = when_loaded(|| client.events(ask.clone()))?;
     let mut columns = None;
     let progress = Progress::new("broadcast");
     let mut missing = 0;
-    for event in client.events(ask)?.into_iter().flatten() {
+    for event in events.into_iter().flatten() {
         let event =
             event.map_err(|error| Ending::new(Exit::Unreachable, format!("the connection was lost: {error}")))?;
         match event.name.as_str() {
             "asked" => {
                 let begun: BroadcastBegun = read(&event.data)?;
                 missing = begun.asked.len();
+                progress.aside(|| say_loading(&begun.loading));
                 if begun.asked.is_empty() {
                     progress.done();
                     eprintln!("nobody subscribes to {}", harmless(&begun.topic));
@@ -138,6 +141,13 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
         }
     }
     Err(Ending::new(Exit::Unreachable, "the host ended the broadcast before its end: it was stopped").into())
+}
+
+/// Who may have had something to say.
+fn say_loading(plugins: &[String]) {
+    if !plugins.is_empty() {
+        eprintln!("wharf: not asked, since they are still being made ready: {}", harmless(&plugins.join(", ")));
+    }
 }
 
 fn read<T: DeserializeOwned>(data: &str) -> anyhow::Result<T> {

@@ -1,14 +1,16 @@
 //! Speaks to a running host over its HTTP API. Every answer that is no success becomes an error with an exit code.
 
 use std::io::{BufReader, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
+use wharf_core::bounds;
 
 use super::ending::{Ending, Exit};
+use super::progress::Progress;
 use super::sse::Events;
 use crate::http::encode;
 
@@ -17,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// More than any result, and than any list.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A plugin that is still being made ready is waited for as long as one may be compiled.
+const LOADING_PATIENCE: Duration = bounds::COMPILE_TIMEOUT;
+const LOADING_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running host.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ pub(crate) struct Client {
 }
 
 /// A request, without the address of the host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ask<'a> {
     pub(crate) method: &'static str,
     pub(crate) path: String,
@@ -130,6 +135,7 @@ impl Client {
                 let exit = if code == "lane-full" { Exit::NotDone } else { Exit::Refused };
                 let mut ending = Ending::new(exit, format!("{} ({code})", member("detail")));
                 ending.passing = code == "store-busy";
+                ending.loading = code == "plugin-loading";
                 ending
             }
             _ => {
@@ -137,6 +143,21 @@ impl Client {
                     format!("{} answered with status {status} and no explanation; is it a Wharf host?", self.host);
                 Ending::new(Exit::Refused, text)
             }
+        }
+    }
+}
+
+/// Asks again while the host says that a plugin is still being made ready: it has changed nothing until then.
+pub(crate) fn when_loaded<T>(ask: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let progress = Progress::new("asking the host");
+    let began = Instant::now();
+    loop {
+        match ask() {
+            Err(error) if began.elapsed() < LOADING_PATIENCE && Ending::is_loading(&error) => {
+                progress.say(&format!("{error}"));
+                std::thread::sleep(LOADING_PAUSE);
+            }
+            answer => return answer,
         }
     }
 }

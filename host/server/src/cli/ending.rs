@@ -34,12 +34,18 @@ pub(crate) struct Ending {
     pub(crate) exit: Exit,
     /// The host said that the same may succeed soon.
     pub(crate) passing: bool,
+    /// It said that a plugin is still being made ready.
+    pub(crate) loading: bool,
     text: String,
 }
 
 impl Ending {
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Ending {
-        Ending { exit, passing: false, text: text.into() }
+        Ending { exit, passing: false, loading: false, text: text.into() }
+    }
+
+    pub(crate) fn is_loading(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<Ending>().is_some_and(|ending| ending.loading)
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Ending {

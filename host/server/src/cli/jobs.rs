@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::client::{Ask, Client, query};
+use super::client::{Ask, Client, query, when_loaded};
 use super::ending::{Ending, Exit};
 use super::follow::{Show, exit_of, follow, report_text};
 use super::input;
@@ -134,7 +134,7 @@ impl Enqueue {
         ]);
         let body = Some(("application/octet-stream", payload.as_slice()));
         let ask = Ask { method: "POST", path: format!("/v1/jobs{options}"), body, ..Ask::default() };
-        let enqueued: Enqueued = client.ask(ask)?;
+        let enqueued: Enqueued = when_loaded(|| client.ask(ask.clone()))?;
         let id = enqueued
             .id
             .clone()
@@ -172,8 +172,8 @@ impl Enqueue {
         };
         let body = serde_json::to_vec(&vec![&one; count as usize])?;
         let body = Some(("application/json", body.as_slice()));
-        let taken: Vec<Enqueued> =
-            client.ask(Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() })?;
+        let ask = Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() };
+        let taken: Vec<Enqueued> = when_loaded(|| client.ask(ask.clone()))?;
         if json {
             print_json(&taken)?;
         } else {

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Ask, Client};
+use super::client::{Ask, Client, when_loaded};
 use super::ending::{Ending, Exit};
 use super::output::{Table, print_json};
 use crate::http::encode;
@@ -63,8 +63,8 @@ impl Set {
         }
         let body = serde_json::to_vec(&LimitNumbers { per_key: self.per_key, total: self.total })?;
         let body = Some(("application/json", body.as_slice()));
-        let limit: Limit =
-            client.ask(Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() })?;
+        let ask = Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() };
+        let limit: Limit = when_loaded(|| client.ask(ask.clone()))?;
         if json {
             print_json(&limit)?;
         } else {

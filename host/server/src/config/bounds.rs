@@ -77,6 +77,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("plugins-max", hard::PLUGINS_MAX.to_string()),
         ("tasks-max", hard::TASKS_MAX.to_string()),
         ("patterns-max", hard::PATTERNS_MAX.to_string()),
+        ("told-schema-bytes-max", bytes(hard::TOLD_SCHEMA_BYTES_MAX as u64)),
+        ("told-schemas-bytes-max", bytes(hard::TOLD_SCHEMAS_BYTES_MAX as u64)),
         ("topics-max", hard::TOPICS_MAX.to_string()),
         ("compile-memory-bytes-max", bytes(hard::COMPILE_MEMORY_BYTES_MAX)),
         ("compile-timeout", length(hard::COMPILE_TIMEOUT)),

@@ -13,7 +13,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
+use serde_json::json;
 use wharf_core::bounds;
+use wharf_core::ids::PluginId;
 use wharf_core::job::StateName;
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{self, Answer, Mode};
@@ -73,10 +75,11 @@ pub(crate) async fn send(
         return Ok(([(header::CACHE_CONTROL, "no-store")], events.keep_alive(keep_alive)).into_response());
     }
     let (id, topic) = (replies.id.to_string(), replies.topic.to_string());
+    let loading = ids(&replies.loading);
     let replies = replies.all().await;
     let ended = ended(replies.iter().map(|reply| reply.answer.kind()), began);
     let replies = replies.into_iter().map(reply_document).collect();
-    Ok(Json(wire::Broadcast { id, topic, ended, replies }).into_response())
+    Ok(Json(wire::Broadcast { id, topic, ended, loading, replies }).into_response())
 }
 
 /// How far a durable broadcast is, with the results that are there.
@@ -204,7 +207,8 @@ fn events(replies: Replies, began: Instant) -> impl Stream<Item = Event> {
     let begun = wire::BroadcastBegun {
         id: replies.id.to_string(),
         topic: replies.topic.to_string(),
-        asked: replies.asked.iter().map(ToString::to_string).collect(),
+        asked: ids(&replies.asked),
+        loading: ids(&replies.loading),
     };
     let rest = stream::unfold(Some((replies, Vec::new())), move |state| async move {
         let (mut replies, mut kinds) = state?;
@@ -265,11 +269,21 @@ fn reply_document(reply: rollcall::Reply) -> wire::Reply {
     wire::Reply { plugin: plain.plugin, outcome: plain.outcome, elapsed_ms: plain.elapsed_ms, ..own }
 }
 
+fn ids(plugins: &[PluginId]) -> Vec<String> {
+    plugins.iter().map(ToString::to_string).collect()
+}
+
 fn problem(error: BroadcastError) -> Problem {
-    let kind = match &error {
-        BroadcastError::Store(_) => {
-            let BroadcastError::Store(error) = error else { unreachable!("matched above") };
-            return error.into();
+    let text = error.to_string();
+    let kind = match error {
+        BroadcastError::Store(error) => return error.into(),
+        BroadcastError::Loading { plugins, .. } => {
+            return Problem::new(Kind::PLUGIN_LOADING, text).with("plugins", ids(&plugins));
+        }
+        BroadcastError::Elsewhere(plugins) => {
+            let each: Vec<_> =
+                plugins.iter().map(|(plugin, nodes)| json!({"plugin": plugin.to_string(), "nodes": nodes})).collect();
+            return Problem::new(Kind::PLUGIN_ELSEWHERE, text).with("plugins", each);
         }
         BroadcastError::BadTopic(_) | BroadcastError::TooLong { .. } | BroadcastError::FirstOfNone => {
             Kind::BROADCAST_INVALID
@@ -278,7 +292,7 @@ fn problem(error: BroadcastError) -> Problem {
         BroadcastError::TooMany { .. } | BroadcastError::TooDeep { .. } => Kind::TOO_MANY_BROADCASTS,
         BroadcastError::Draining => Kind::DRAINING,
     };
-    Problem::new(kind, error.to_string())
+    Problem::new(kind, text)
 }
 
 #[cfg(test)]

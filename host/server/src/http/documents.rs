@@ -94,12 +94,16 @@ fn waits(reason: &str, text: String) -> Waits {
 fn waits_for(why: &WhyWaiting) -> Waits {
     match why {
         WhyWaiting::Queue(why) => waits_in_queue(why),
+        WhyWaiting::PluginLoading { plugin } => {
+            waits("plugin-loading", format!("plugin `{plugin}` is still being made ready"))
+        }
         WhyWaiting::PluginAbsent { plugin, refused: Some(why) } => {
             waits("plugin-absent", format!("plugin `{plugin}` could not be loaded: {why}"))
         }
-        WhyWaiting::PluginAbsent { plugin, refused: None } => {
-            waits("plugin-absent", format!("there is no `{plugin}.wasm` in the plugin folder"))
-        }
+        WhyWaiting::PluginAbsent { plugin, refused: None } => waits(
+            "plugin-absent",
+            format!("there is no `{plugin}.wasm` in the plugin folder, and no other host has it"),
+        ),
         WhyWaiting::TaskAbsent { task } => waits(
             "task-absent",
             format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()),

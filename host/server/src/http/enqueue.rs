@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use wharf_core::bounds;
-use wharf_core::ids::JobId;
+use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::StateName;
 use wharf_runner::{EnqueueError, Enqueued, Rejected, Request};
 
@@ -138,7 +138,10 @@ fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::Rejected(rejected) => {
+            let loading = rejected.plugins_loading();
             let kind = match &rejected {
+                Rejected::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
+                Rejected::Requests(_) if rejected.is_passing() => Kind::PLUGIN_ELSEWHERE,
                 Rejected::Requests(_) => Kind::JOB_INVALID,
                 Rejected::TooMany { .. } | Rejected::TooLarge { .. } => Kind::TOO_LARGE,
             };
@@ -149,12 +152,20 @@ fn problem(error: EnqueueError) -> Problem {
                         .iter()
                         .map(|(index, bad)| json!({"index": index, "detail": bad.to_string()}))
                         .collect();
-                    problem.with("problems", each)
+                    let problem = problem.with("problems", each);
+                    match loading {
+                        Some(plugins) => problem.with("plugins", ids(&plugins)),
+                        None => problem,
+                    }
                 }
                 _ => problem,
             }
         }
     }
+}
+
+fn ids(plugins: &[PluginId]) -> Vec<String> {
+    plugins.iter().map(ToString::to_string).collect()
 }
 
 fn wait_length(text: &str) -> Result<Duration, Problem> {

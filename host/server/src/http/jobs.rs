@@ -67,6 +67,7 @@ fn wanted(asked: &ListQuery) -> Result<Wanted, Problem> {
         state: state.transpose()?,
         task: asked.task.as_deref().map(str::parse).transpose().map_err(bad("task"))?,
         key: asked.key.as_deref().map(str::parse).transpose().map_err(bad("key"))?,
+        token: None,
         batch: asked.batch.as_deref().map(str::parse).transpose().map_err(bad("batch"))?,
         before: asked.before.as_deref().map(str::parse).transpose().map_err(bad("before"))?,
         most,

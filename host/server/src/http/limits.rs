@@ -102,6 +102,7 @@ fn refused(error: LimitError, group: &Group, key: Option<&Key>) -> Problem {
     match error {
         LimitError::Store(error) => error.into(),
         LimitError::TotalOfKey | LimitError::Nothing => Problem::bad_request(text),
+        LimitError::Loading(_) => Problem::new(Kind::PLUGIN_LOADING, text),
         LimitError::UnknownGroup { .. } => Problem::new(Kind::GROUP_UNKNOWN, text).with("group", group.to_string()),
     }
 }

@@ -112,6 +112,12 @@ pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
         let kv = (values > 0 || bytes_max.is_some()).then_some(KvDocument { values, bytes, bytes_max });
         return Ok(Json(Plugin { kv, ..plugin }));
     }
+    let is_coming = catalog.coming().keys().any(|coming| coming.as_str() == id);
+    if is_coming || !catalog.is_open() {
+        let what = if is_coming { "is still being made ready" } else { "is not known yet: this host has just started" };
+        let detail = format!("plugin `{id}` {what}; try again in a moment");
+        return Err(Problem::new(Kind::PLUGIN_LOADING, detail).with("plugins", vec![id]));
+    }
     Err({
         let known: Vec<&str> = catalog.plugins().keys().map(PluginId::as_str).collect();
         let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied())

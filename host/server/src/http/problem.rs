@@ -47,6 +47,8 @@ kinds! {
     INTERNAL           "internal"           500 "The host made a mistake"
     STORE_BROKEN       "store-broken"       500 "The store is broken"
     STORE_BUSY         "store-busy"         503 "The store cannot write now"
+    PLUGIN_LOADING     "plugin-loading"     503 "A plugin is still being made ready"
+    PLUGIN_ELSEWHERE   "plugin-elsewhere"   503 "Another host has to be asked"
     // Not a 503: clients repeat those by themselves, and without a token a job would be enqueued twice.
     OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store gave no answer"
     DRAINING           "draining"           503 "The host is stopping"

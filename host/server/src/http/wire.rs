@@ -167,7 +167,7 @@ pub(crate) struct Job {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Waits {
-    /// "not-due", "lane-full", "group-full", "paused", "plugin-absent", "task-absent", "draining" or "in-turn".
+    /// "not-due", "lane-full", "group-full", "paused", "plugin-loading", "plugin-absent", "task-absent", "draining" or "in-turn".
     pub(crate) reason: String,
     /// The same for people.
     pub(crate) text: String,

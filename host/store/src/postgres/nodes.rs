@@ -10,6 +10,7 @@ use wharf_core::topic::Pattern;
 
 use super::rows::{job_id, length, micros, moment, parse, signed};
 use super::session::{Fault, Session};
+use super::terms;
 use super::time::{NOW, Time};
 
 /// Writes the row of a node; takes nodes off that were silent too long, or since the clock was set back.
@@ -17,11 +18,13 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM wharf.nodes USING moment WHERE (seen < now - $2 OR seen > now + $2) AND id <> $3)
-         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests, topics)
-         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM moment
+         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests, topics,
+             tasks, coming)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, capacity = excluded.capacity, running = excluded.running,
              draining = excluded.draining, plugins = excluded.plugins, versions = excluded.versions, digests = excluded.digests,
-             topics = excluded.topics"
+             topics = excluded.topics, coming = excluded.coming,
+             tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
     );
     let carried = |pick: fn(&Carried) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
     let plugins = carried(|carried| carried.plugin.as_str());
@@ -29,6 +32,8 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
     let topics =
         node.plugins.iter().map(|carried| carried.topics.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "));
     let topics: Vec<String> = topics.collect();
+    let tasks: Vec<String> = node.plugins.iter().map(|carried| terms::text(carried.tasks.as_deref())).collect();
+    let coming: Vec<String> = node.coming.iter().map(terms::coming_text).collect();
     let (now, silent, id, started) = (time.given(), length(silent), signed(node.id.0), micros(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
     let args = [
@@ -45,6 +50,8 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
         (&versions as _, Type::TEXT_ARRAY),
         (&digests as _, Type::TEXT_ARRAY),
         (&topics as _, Type::TEXT_ARRAY),
+        (&tasks as _, Type::TEXT_ARRAY),
+        (&coming as _, Type::TEXT_ARRAY),
     ];
     session.ask(&text, &args).await.map(drop)
 }
@@ -61,14 +68,18 @@ pub(super) async fn all(session: &Session) -> Result<Vec<Node>, Fault> {
 
 fn node(row: &Row) -> Result<Node, Fault> {
     let texts = |column: &str| row.get::<_, Vec<String>>(column);
-    let plugins = texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests")).zip(texts("topics"));
-    let carried = |(((plugin, version), digest), topics): (((String, String), String), String)| {
+    // A host from before that column tells of no task.
+    let tasks = texts("tasks").into_iter().chain(std::iter::repeat_with(String::new));
+    let plugins =
+        texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests")).zip(texts("topics")).zip(tasks);
+    let carried = |((((plugin, version), digest), topics), tasks): ((((String, String), String), String), String)| {
         let topics = topics.split_whitespace().map(|pattern| parse("a subscription", pattern));
         Ok(Carried {
             plugin: parse("a plugin", &plugin)?,
             version,
             digest,
             topics: topics.collect::<Result<_, Fault>>()?,
+            tasks: terms::read(&tasks),
         })
     };
     Ok(Node {
@@ -81,6 +92,7 @@ fn node(row: &Row) -> Result<Node, Fault> {
         running: row.get::<_, i64>("running") as u32,
         draining: row.get("draining"),
         plugins: plugins.map(carried).collect::<Result<_, Fault>>()?,
+        coming: texts("coming").iter().filter_map(|text| terms::read_coming(text)).collect(),
     })
 }
 

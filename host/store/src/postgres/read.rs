@@ -91,13 +91,15 @@ pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fau
     let batch = wanted.batch.map(|id| signed(id.number()));
     let task = wanted.task.as_ref().map(|task| task.as_str());
     let key = wanted.key.as_ref().map(|key| key.as_str());
+    let token = wanted.token.as_ref().map(|token| token.as_str().as_bytes());
     let mut args: Vec<Arg<'_>> = vec![(&limit, Type::INT8)];
     let mut tests = Vec::new();
-    let given: [(Option<Arg<'_>>, &str); 4] = [
+    let given: [(Option<Arg<'_>>, &str); 5] = [
         (before.as_ref().map(|before| (before as _, Type::INT8)), "jobs.id < ?"),
         (batch.as_ref().map(|batch| (batch as _, Type::INT8)), "batch = ?"),
         (task.as_ref().map(|task| (task as _, Type::TEXT)), "task = (SELECT id FROM wharf.names WHERE text = ?)"),
         (key.as_ref().map(|key| (key as _, Type::TEXT)), "key = ?"),
+        (token.as_ref().map(|token| (token as _, Type::BYTEA)), "token = ?"),
     ];
     for (arg, text) in given {
         if let Some(arg) = arg {

@@ -18,13 +18,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0002_kv.sql"),
     include_str!("../../migrations/postgres/0003_sources.sql"),
     include_str!("../../migrations/postgres/0004_marks.sql"),
+    include_str!("../../migrations/postgres/0005_tasks.sql"),
 ];
 
 /// The oldest host that can still work with these tables, by the number of scripts that it knows. What plugins keep (the
 /// second script) stands beside all that the first host knows, and it loads no plugin that asks for it. Of numbers for job ids
 /// (the third) the first host draws one without asking who holds it: the next after the last that was given out.
 /// What hosts write down of themselves (the fourth) an older one neither writes nor reads: of its jobs it counts each end of a
-/// host.
+/// host. What hosts tell of tasks (the fifth) is a column that it leaves empty.
 const OLDEST: i64 = 1;
 
 /// The version of the oldest host that may use the tables.

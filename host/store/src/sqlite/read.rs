@@ -165,6 +165,13 @@ pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wan
         tests.push("key = ?");
         values.push(key.as_str().to_owned().into());
     }
+    if let Some(token) = &wanted.token {
+        if wanted.state.is_none() {
+            table = "jobs INDEXED BY jobs_token";
+        }
+        tests.push("token = ? AND token IS NOT NULL");
+        values.push(token.as_str().to_owned().into());
+    }
     if let Some(batch) = wanted.batch {
         tests.push("batch = ? AND batch IS NOT NULL");
         values.push(signed(batch.number()).into());

@@ -2,13 +2,34 @@
 
 use wharf_core::ids::NodeId;
 use wharf_core::lifecycle::Event;
-use wharf_core::node::{Carried, Node};
+use wharf_core::limits::{Limits, OnConflict};
+use wharf_core::node::{Awaited, Carried, Node, SchemaTerms, TaskTerms};
 
 use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
-    let carried =
-        Carried { plugin: "words".parse().unwrap(), version: "1.2.0".into(), digest: "ab".repeat(32), topics: vec![] };
+    let task = |name: &str, schema| TaskTerms {
+        name: name.parse().unwrap(),
+        group: "hands".parse().unwrap(),
+        limits: Limits { per_key: Some(0), total: None },
+        on_conflict: OnConflict::Discard,
+        key: Some("/ä b/\0".into()),
+        schema,
+    };
+    let carried = |plugin: &str, tasks| Carried {
+        plugin: plugin.parse().unwrap(),
+        version: "1.2.0".into(),
+        digest: "ab".repeat(32),
+        topics: vec!["document.*".parse().unwrap(), ">".parse().unwrap()],
+        tasks,
+    };
+    let schema = SchemaTerms::Text("{\n\"type\": \"object\", \"title\": \"%41 ü\"}".repeat(1000));
+    let awaited = |plugin: &str, topics| Awaited { plugin: plugin.parse().unwrap(), topics };
+    let words = vec![
+        task("words/count", schema),
+        task("words/list", SchemaTerms::Absent),
+        task("words/receive", SchemaTerms::Untold),
+    ];
     Node {
         id: NodeId(id),
         name: name.to_owned(),
@@ -18,7 +39,12 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         capacity: 256,
         running: 3,
         draining: false,
-        plugins: vec![carried],
+        plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],
+        coming: vec![
+            awaited("slow", None),
+            awaited("muted", Some(vec![])),
+            awaited("some", Some(vec!["-".parse().unwrap(), "a.>".parse().unwrap()])),
+        ],
     }
 }
 
@@ -31,7 +57,7 @@ fn nodes_are_there_until_they_leave_or_fall_silent() {
         assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()]);
 
         stage.pass(SECOND);
-        (b.draining, b.running, b.plugins) = (true, 0, vec![]);
+        (b.draining, b.running, b.plugins, b.coming) = (true, 0, vec![], vec![]);
         stage.store.announce(b.clone(), LEASE).await.unwrap();
         b.seen = stage.store.now();
         assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it was when it was last seen");

@@ -118,6 +118,7 @@ async fn a_whole_life(stage: &Stage) {
         running: 1,
         draining: false,
         plugins: vec![],
+        coming: vec![],
     };
     stage.store.announce(node, LEASE).await.unwrap();
     assert_eq!(stage.store.nodes().await.unwrap().len(), 1);

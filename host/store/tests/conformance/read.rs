@@ -90,6 +90,32 @@ fn pages_are_chosen_by_state_task_and_key() {
 }
 
 #[test]
+fn a_job_is_found_by_its_token() {
+    on_every_store(|stage| async move {
+        let with_token =
+            |task: &str, token: &str| NewJob { token: Some(token.parse().unwrap()), ..stage.new_job(task, "a") };
+        stage.add(COUNT, "a").await;
+        let (count, list, other) = (with_token(COUNT, "é'%"), with_token(LIST, "é'%"), with_token(COUNT, "other"));
+        for new in [&count, &list, &other] {
+            stage.insert(new.clone()).await;
+        }
+        let of = |name: Option<&str>, token: &str| Wanted {
+            task: name.map(task),
+            token: Some(token.parse().unwrap()),
+            most: 10,
+            ..Wanted::default()
+        };
+        assert_eq!(page(&stage, of(Some(COUNT), "é'%")).await, (vec![count.id], false));
+        assert_eq!(page(&stage, of(None, "é'%")).await.0, [list.id, count.id]);
+        assert_eq!(page(&stage, of(Some(LIST), "other")).await.0, []);
+        assert_eq!(page(&stage, of(Some("no/such"), "other")).await.0, []);
+        let state = |state| Wanted { state: Some(state), ..of(Some(COUNT), "other") };
+        assert_eq!(page(&stage, state(StateName::Waiting)).await.0, [other.id]);
+        assert_eq!(page(&stage, state(StateName::Failed)).await.0, []);
+    });
+}
+
+#[test]
 fn the_jobs_of_a_durable_broadcast_are_found_by_its_id() {
     on_every_store(|stage| async move {
         let id = stage.id();

@@ -54,7 +54,10 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new("jobs", "enqueueJobs", "post", "/v1/jobs", "Enqueues one job, or an array of them")
             .description(
                 "An array is enqueued as a whole or not at all. With `task` in the query the body is the payload, byte \
-                 for byte. With `wait` the answer is the result of the one job, as from `/v1/jobs/{id}/result`.",
+                 for byte. With `wait` the answer is the result of the one job, as from `/v1/jobs/{id}/result`.\n\nA job is \
+                 also taken for a task that only another host of the store has. What others have is known some three \
+                 seconds late; a host that was silent for ten seconds does not count. While a plugin is still being made \
+                 ready its jobs are refused with `plugin-loading`, but a job with a known token is answered all the same.",
             )
             .query(schemas.query::<EnqueueQuery>())
             .body(
@@ -75,7 +78,15 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 "What became of each job; where the result was waited for in vain, the job.",
                 json_of(json!({ "anyOf": [enqueued, list_of(enqueued.clone()), job] })),
             )
-            .problems(&[Kind::JOB_INVALID, Kind::LANE_FULL, Kind::JOB_UNKNOWN, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
+            .problems(&[
+                Kind::JOB_INVALID,
+                Kind::LANE_FULL,
+                Kind::JOB_UNKNOWN,
+                Kind::JOB_FAILED,
+                Kind::JOB_CANCELLED,
+                Kind::PLUGIN_LOADING,
+                Kind::PLUGIN_ELSEWHERE,
+            ])
             .asks_the_store(),
         Operation::new("jobs", "listJobs", "get", "/v1/jobs", "Lists jobs, newest first")
             .query(schemas.query::<ListQuery>())
@@ -128,7 +139,12 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .description(
             "Exactly one reply from each. With `Accept: text/event-stream` as server-sent events: `asked`, a `reply` \
-                 for each, `end`. With `durable` each subscriber gets a job.",
+                 for each, `end`. With `durable` each subscriber gets a job.\n\nSubscribers are those of all hosts of the \
+                 store. What others have is known some three seconds late; a host that was silent for ten seconds does \
+                 not count. A host that has just started refuses both kinds with `plugin-loading` until it has loaded \
+                 what need not be compiled. After that a live one is sent, and names in `loading` who may subscribe and \
+                 is still being compiled for the first time; a durable one is refused with `plugin-loading` until that \
+                 is done, unless another host has the plugin.",
         )
         .segment("topic", "The topic.")
         .query(schemas.query::<BroadcastQuery>())
@@ -149,7 +165,13 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
             }),
         )
         .answers(202, "A durable broadcast, with its jobs.", json_of(schemas.answer::<Batch>()))
-        .problems(&[Kind::BROADCAST_INVALID, Kind::TOO_MANY_BROADCASTS, Kind::DRAINING])
+        .problems(&[
+            Kind::BROADCAST_INVALID,
+            Kind::TOO_MANY_BROADCASTS,
+            Kind::DRAINING,
+            Kind::PLUGIN_LOADING,
+            Kind::PLUGIN_ELSEWHERE,
+        ])
         .asks_the_store(),
         Operation::new(
             "broadcasts",
@@ -179,7 +201,7 @@ fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new("plugins", "getPlugin", "get", "/v1/plugins/{id}", "One plugin, and what it keeps")
             .segment("id", "The plugin's id: its file's name without `.wasm`.")
             .answers(200, "The plugin.", json_of(plugin))
-            .problems(&[Kind::PLUGIN_UNKNOWN])
+            .problems(&[Kind::PLUGIN_UNKNOWN, Kind::PLUGIN_LOADING])
             .asks_the_store(),
         Operation::new("nodes", "listNodes", "get", "/v1/nodes", "The hosts that share the store")
             .answers(200, "Each host, as it announced itself.", json_of(list_of(node)))
@@ -202,13 +224,13 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
             .description("While hosts run, for all that share the store. Zero is a pause.")
             .body(true, "The numbers.", json_of(asked.clone()))
             .answers(200, "The group as it is now.", json_of(limit.clone()))
-            .problems(&[Kind::GROUP_UNKNOWN])
+            .problems(&[Kind::GROUP_UNKNOWN, Kind::PLUGIN_LOADING])
             .asks_the_store()
     };
     let clear = |operation: Operation| {
         operation
             .answers(204, "What is declared holds again.", Value::Null)
-            .problems(&[Kind::GROUP_UNKNOWN, Kind::LIMIT_NOT_SET])
+            .problems(&[Kind::GROUP_UNKNOWN, Kind::LIMIT_NOT_SET, Kind::PLUGIN_LOADING])
             .asks_the_store()
     };
     vec![

@@ -38,6 +38,9 @@ pub(crate) struct BroadcastBegun {
     pub(crate) id: String,
     pub(crate) topic: String,
     pub(crate) asked: Vec<String>,
+    /// Plugins that may subscribe and were not asked, since they are still being made ready, and no other host has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) loading: Vec<String>,
 }
 
 /// What one subscriber answered.
@@ -82,6 +85,9 @@ pub(crate) struct Broadcast {
     pub(crate) topic: String,
     #[serde(flatten)]
     pub(crate) ended: BroadcastEnded,
+    /// Plugins that may subscribe and were not asked, since they are still being made ready, and no other host has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) loading: Vec<String>,
     pub(crate) replies: Vec<Reply>,
 }
 

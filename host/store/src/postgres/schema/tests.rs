@@ -193,3 +193,28 @@ async fn a_schema_that_holds_something_else_is_refused_and_left_as_it_is() {
     server.sql(&format!("CREATE SCHEMA {schema}"));
     works(&PostgresStore::open(&text).await.unwrap()).await;
 }
+
+/// Hosts from before they told of their tasks stand in the tables, and go on announcing themselves as they did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_tells_of_no_tasks_stands_beside_those_that_do() {
+    const ANNOUNCE: &str = "INSERT INTO wharf.nodes
+        (id, name, version, started, seen, capacity, running, draining, plugins, versions, digests, topics)
+        VALUES (7, 'old:7070', '0.1.0', 1, 1, 8, 0, false, '{words,summary}', '{1,1}', '{ab,cd}', '{\"a.* b\",\"\"}')
+        ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, plugins = excluded.plugins";
+    let server = Postgres::start(false);
+    let text = server.address();
+    let address = Address::parse(&text).unwrap();
+    let sessions = Sessions::of(&address, 2).unwrap();
+    let session = sessions.session().await.unwrap();
+    let before = MIGRATIONS.iter().position(|script| script.contains("ADD COLUMN tasks")).unwrap();
+    migrate(&session, &address.schema, &MIGRATIONS[..before]).await.unwrap();
+    session.run(ANNOUNCE).await.unwrap();
+    let store = PostgresStore::open(&text).await.unwrap();
+    for _ in 0..2 {
+        let nodes = store.nodes().await.unwrap();
+        let carried = &nodes[0].plugins;
+        assert_eq!((carried.len(), carried[0].topics.len(), carried[1].topics.len()), (2, 2, 0), "{nodes:?}");
+        assert!(carried.iter().all(|carried| carried.tasks.is_none()) && nodes[0].coming.is_empty(), "{nodes:?}");
+        session.run(ANNOUNCE).await.unwrap();
+    }
+}
