@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod as_given;
 mod bad_input;
 #[path = "../chaos/mod.rs"]
 mod chaos;

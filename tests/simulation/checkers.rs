@@ -94,6 +94,15 @@ impl Checkers {
         }
     }
 
+    /// The id of a child is given out before it is known whether it is taken: it stands there all the same.
+    fn child(&mut self, id: JobId, inserted: &Inserted) {
+        self.inserted(inserted);
+        if let Inserted::Discarded { .. } = inserted {
+            let over = Known { state: Some(StateName::Cancelled), ends: 1, succeeded_by: None };
+            assert!(self.jobs.insert(id, over).is_none(), "two jobs have the id {id}");
+        }
+    }
+
     pub(crate) fn claimed(&mut self, leased: &Leased, table: &LimitTable) {
         let attempt = AttemptId::from(&leased.lease);
         let limits = Limits { per_key: table.per_key(&leased.lane), total: table.of(&leased.lane.group).total };
@@ -142,7 +151,9 @@ impl Checkers {
             let known = self.jobs.get_mut(&job).expect("seen just now");
             assert_eq!(known.succeeded_by.replace(*attempt), None, "{job} succeeded twice");
         }
-        recorded.children.iter().for_each(|child| self.inserted(child));
+        if let Event::Succeeded { children, .. } = event {
+            children.iter().zip(&recorded.children).for_each(|(child, inserted)| self.child(child.id, inserted));
+        }
     }
 
     /// The store changed the job by itself.

@@ -160,6 +160,32 @@ pub struct Standing {
     pub cancel_asked: bool,
 }
 
+/// Why no job comes to be of one that was to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// This job has the same token.
+    Known(JobId),
+    /// Its lane has no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
+    LaneFull(Vec<JobId>),
+}
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotTaken::Known(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
+            NotTaken::LaneFull(holders) => {
+                let holders: Vec<String> = holders.iter().map(JobId::to_string).collect();
+                write!(
+                    f,
+                    "it was not taken: its key has no free slot, and its task says that it is then not taken; \
+                     the slots are held by {}",
+                    holders.join(", ")
+                )
+            }
+        }
+    }
+}
+
 /// A job as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
-use crate::job::{Entry, NewJob, Standing, State, StateName};
+use crate::job::{Entry, NewJob, NotTaken, Standing, State, StateName};
 use crate::kv::Changes;
 use crate::lease::{Blame, Lease, NodeMark};
 use crate::outcome::{Bill, OutcomeKind, Report};
@@ -59,6 +59,8 @@ pub enum Event {
     CancelAsked,
     /// Another job took its place while it waited.
     Replaced,
+    /// Its id was given out before it was known that no job comes to be under it: it stands there and says so.
+    NotTaken(NotTaken),
     /// A person wants a finished job tried again.
     RetryAsked,
 }
@@ -109,13 +111,13 @@ impl Standing {
             (S::Waiting { .. }, E::Claimed { lease }) => {
                 Ok(Standing { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
             }
-            (S::Waiting { .. }, E::CancelAsked | E::Replaced) => Ok(to(S::Cancelled)),
+            (S::Waiting { .. }, E::CancelAsked | E::Replaced | E::NotTaken(_)) => Ok(to(S::Cancelled)),
             (S::Waiting { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
             (S::Running { .. }, E::CancelAsked) => Ok(Standing { cancel_asked: true, ..*self }),
             (S::Running { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Running)),
-            (S::Running { .. }, E::Claimed { .. } | E::Replaced) => Err(Refusal::Stale),
+            (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotTaken(_)) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
             (S::Running { .. }, E::Succeeded { .. }) => Ok(to(S::Succeeded)),
@@ -154,7 +156,7 @@ impl Event {
             | Event::Released { attempt, .. }
             | Event::Cancelled { attempt, .. }
             | Event::LeaseExpired { attempt, .. } => Some(*attempt),
-            Event::CancelAsked | Event::Replaced | Event::RetryAsked => None,
+            Event::CancelAsked | Event::Replaced | Event::NotTaken(_) | Event::RetryAsked => None,
         }
     }
 
@@ -165,6 +167,7 @@ impl Event {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
             Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, "cancelled on request"),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
+            Event::NotTaken(why) => report(OutcomeKind::Cancelled, &why.to_string()),
             Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
             Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
         }

@@ -92,8 +92,9 @@ pub trait Attending: Send + Sync + 'static {
     /// Says that this many lines were dropped, since the attempt's log had reached its bound.
     fn log_dropped(&self, lines: u64);
     fn progress(&self, fraction: f32, note: String);
-    /// Takes jobs to be enqueued with the attempt's success; answers with the ids that they will have.
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String>;
+    /// Takes jobs to be enqueued with the attempt's success; answers with the ids under which they will stand. May ask which of
+    /// them stand already; the guest waits with it, at no cost of guest time. Polled as `broadcast` is.
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>>;
     /// Asks every subscriber of `topic`, no longer than `timeout`, which is within `remaining`: what the attempt has left.
     /// Answers with one reply for each, ordered by plugin; the error is what the guest is told. The guest waits meanwhile,
     /// at no cost of guest time. If the attempt is ended, the answer is dropped: nobody waits for the replies any more.

@@ -37,8 +37,8 @@ impl Attending for Nobody {
     fn log(&self, _: Stream, _: String) {}
     fn log_dropped(&self, _: u64) {}
     fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        Err(NO_JOB.to_owned())
+    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        async { Err(NO_JOB.to_owned()) }.boxed()
     }
     fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         async { Err(NO_JOB.to_owned()) }.boxed()

@@ -23,6 +23,7 @@ wasmtime::component::bindgen!({
     imports: {
         "wharf:plugin/attempt.emit": async | trappable,
         "wharf:plugin/broadcasts.broadcast": async | trappable,
+        "wharf:plugin/jobs.enqueue": async | trappable,
         "wharf:plugin/kv": async | trappable,
         default: trappable,
     },
@@ -111,7 +112,7 @@ impl attempt::Host for Sandbox {
 }
 
 impl jobs::Host for Sandbox {
-    fn enqueue(&mut self, handles: Vec<Resource<GuestJob>>) -> wasmtime::Result<Result<Vec<String>, String>> {
+    async fn enqueue(&mut self, handles: Vec<Resource<GuestJob>>) -> wasmtime::Result<Result<Vec<String>, String>> {
         self.refuse_if_ended()?;
         if self.sent.jobs + handles.len() > bounds::BATCH_JOBS_MAX {
             return Ok(Err(format!("an attempt may enqueue {} jobs", bounds::BATCH_JOBS_MAX)));
@@ -121,7 +122,9 @@ impl jobs::Host for Sandbox {
             taken.push(self.table.delete(handle)?);
         }
         let count = taken.len();
-        let answer = self.attending.enqueue(taken);
+        let excused = self.control.excuse();
+        let answer = self.attending.enqueue(taken).await;
+        drop(excused);
         if answer.is_ok() {
             self.sent.jobs += count;
         }

@@ -5,9 +5,14 @@ use std::sync::Arc;
 
 use jsonschema::PatternOptions;
 use serde_json::Value;
+use wharf_core::ids::BadId;
 use wharf_core::key::Key;
 
 use crate::schema_cost;
+
+mod pointer;
+
+use pointer::{Pointer, Unfound};
 
 /// How many errors of one payload are told.
 const ERRORS_MAX: usize = 10;
@@ -31,44 +36,51 @@ pub enum BadPayload {
     KeyKind { pointer: String, found: &'static str },
     #[error("at `{pointer}`, where this task finds the job's key: {reason}")]
     Key { pointer: String, reason: String },
+    #[error(
+        "the member `{member}` is there twice {}, on the way to `{pointer}`, where this task finds the job's key; leave one out: readers differ in which they take",
+        if .at.is_empty() { "at its top".to_owned() } else { format!("at `{at}`") }
+    )]
+    KeyTwice { pointer: String, at: String, member: String },
 }
 
 /// A JSON pointer that finds a job's key in its payload: "/tenant".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPointer(String);
+pub struct KeyPointer(Pointer);
 
 impl KeyPointer {
     /// # Errors
     /// When `text` is no JSON pointer.
     pub fn parse(text: &str) -> Result<KeyPointer, String> {
-        if text.starts_with('/') && !text.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
-            return Ok(KeyPointer(text.to_owned()));
-        }
-        Err(format!(
-            "`{text}` is no JSON pointer: it begins with `/` and names one field after the other, such as \"/tenant\" or \"/user/id\""
-        ))
+        Pointer::parse(text).map(KeyPointer)
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
-    /// The key in `payload`: a string as it is, a number or a boolean as its JSON text; none where it is missing or null.
+    /// The key in `payload`: a string as it reads, a number or a boolean as it is written; none where it is missing or null.
     ///
     /// # Errors
-    /// When the payload is not JSON, or has there what cannot be a key.
+    /// When the payload is not JSON, or has there what cannot be a key, or does not say without doubt what it has there.
     pub fn find(&self, payload: &[u8]) -> Result<Option<Key>, BadPayload> {
-        let value = json(payload, "key")?;
-        let text = match value.pointer(&self.0) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(text)) => text.clone(),
-            Some(plain @ (Value::Number(_) | Value::Bool(_))) => plain.to_string(),
-            Some(Value::Array(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an array" }),
-            Some(Value::Object(_)) => return Err(BadPayload::KeyKind { pointer: self.0.clone(), found: "an object" }),
+        let pointer = || self.as_str().to_owned();
+        let bad = |reason: String| BadPayload::Key { pointer: pointer(), reason };
+        let found = self.0.find(payload).map_err(|unfound| match unfound {
+            Unfound::NotJson(why) => BadPayload::NotJson("key", why),
+            Unfound::Twice { at, member } => BadPayload::KeyTwice { pointer: pointer(), at, member },
+        })?;
+        let key: Result<Key, BadId> = match (found, found.and_then(|text| text.bytes().next())) {
+            (None, _) | (_, None | Some(b'n')) => return Ok(None),
+            (_, Some(b'[')) => return Err(BadPayload::KeyKind { pointer: pointer(), found: "an array" }),
+            (_, Some(b'{')) => return Err(BadPayload::KeyKind { pointer: pointer(), found: "an object" }),
+            // All that can be wrong with a string of JSON is half of a surrogate pair.
+            (Some(string), Some(b'"')) => {
+                let no_text = |_| bad("its string has half of a surrogate pair, which is no text".to_owned());
+                serde_json::from_str::<String>(string).map_err(no_text)?.parse()
+            }
+            (Some(plain), _) => plain.parse(),
         };
-        text.parse()
-            .map(Some)
-            .map_err(|bad: wharf_core::ids::BadId| BadPayload::Key { pointer: self.0.clone(), reason: bad.to_string() })
+        key.map(Some).map_err(|error| bad(error.to_string()))
     }
 }
 
@@ -191,8 +203,25 @@ mod tests {
         assert!(find(r#"{"a":{"b":[]}}"#).unwrap_err().contains("at `/a/b`"));
         assert!(find(r#"{"a":{"b":""}}"#).unwrap_err().contains("it is empty"));
         assert!(find("\u{89}PNG").unwrap_err().starts_with("it is not JSON, which this task's key needs"));
-        assert!(KeyPointer::parse("tenant").is_err());
-        assert!(KeyPointer::parse("/a~2").is_err());
+    }
+
+    #[test]
+    fn different_values_are_different_keys() {
+        let pointer = KeyPointer::parse("/tenant").unwrap();
+        let key =
+            |value: &str| pointer.find(format!(r#"{{"tenant":{value}}}"#).as_bytes()).unwrap().unwrap().to_string();
+        for number in
+            ["12345678901234567890123", "18446744073709551617", "1e2", "100", "1.0", "-0", "0.1e-400", "1E400"]
+        {
+            assert_eq!(key(number), number);
+        }
+        assert_eq!(key(r#""\u00e9\ud83d\ude00""#), "\u{e9}\u{1f600}");
+        let told = |json: &str| pointer.find(json.as_bytes()).unwrap_err().to_string();
+        let half = told(r#"{"tenant":"a\ud800"}"#);
+        assert!(half.contains("at `/tenant`") && half.contains("half of a surrogate pair"), "{half}");
+        let twice = told(r#"{"tenant":"a","\u0074enant":"b"}"#);
+        assert!(twice.starts_with("the member `tenant` is there twice at its top"), "{twice}");
+        assert!(told(&format!(r#"{{"tenant":{}}}"#, "1".repeat(257))).contains("longer than 256 bytes"));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use wharf_core::rollcall::Reply;
 use wharf_engine::{Attending, Control, GuestJob, Keeping};
 
 use crate::broadcast::{Broadcasts, Chain};
+use crate::children::Children;
 use crate::kept::Kept;
-use crate::request::add_children;
 use crate::store_wait::StoreWait;
 use crate::word::Word;
 
@@ -43,8 +43,7 @@ pub(crate) struct Desk {
     waits: StoreWait,
     /// Locked for a few assignments and never across an await; the guest and the loop's timer both come here.
     held_back: Mutex<HeldBack>,
-    /// Locked by the one guest while it enqueues, and by its end.
-    children: Mutex<Vec<NewJob>>,
+    children: Children,
     broadcasts: Arc<Broadcasts>,
     chain: Chain,
     kept: Option<Kept>,
@@ -85,7 +84,7 @@ impl Desk {
             is_full: AtomicBool::new(false),
             waits: StoreWait::default(),
             held_back: Mutex::default(),
-            children: Mutex::default(),
+            children: Children::default(),
             broadcasts,
             chain,
             kept,
@@ -114,7 +113,7 @@ impl Desk {
         if held_back.lines_dropped > 0 {
             self.send(Entry::LogDropped { lines: held_back.lines_dropped });
         }
-        let children = std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner));
+        let children = self.children.take();
         let changes = self.kept.as_ref().and_then(Kept::changes);
         Left { children, changes, lines_dropped: held_back.lines_dropped_in_all }
     }
@@ -218,16 +217,16 @@ impl Attending for Desk {
         }
     }
 
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
         let shared = &self.broadcasts.inserting.shared;
-        add_children(&shared.view(), &*shared.store, jobs, &mut children).map_err(|not| {
+        let added = self.children.add(&shared.view(), shared, jobs).map_err(|not| {
             // Given back, it costs the job no attempt.
             if not.passes {
                 self.control.stop(Interruption::Host, format!("it was given back: it enqueues a job, and {}", not.why));
             }
             not.why
-        })
+        });
+        added.boxed()
     }
 
     fn broadcast(

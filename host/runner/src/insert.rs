@@ -28,12 +28,12 @@ impl Inserting {
         Ok(inserted)
     }
 
-    /// The same with what is changed together with them.
+    /// The same of jobs whose ids were given out before, with what is changed together with them.
     pub(crate) async fn leave_behind(
         &self,
         jobs: Vec<NewJob>,
         limits: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<(), StoreError> {
         let tasks = tasks(&jobs);
         let left = self.shared.store.leave_behind(jobs, limits, changes);

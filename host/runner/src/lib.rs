@@ -7,6 +7,7 @@ mod others;
 mod request;
 mod follow;
 mod shared;
+mod children;
 mod word;
 mod insert;
 mod store_wait;

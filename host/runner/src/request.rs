@@ -26,7 +26,7 @@ pub struct Request {
     pub priority: i32,
     /// Not before this long from when it is in the queue.
     pub delay: Option<Duration>,
-    /// Not before this moment; of `delay` and `at` the later one holds.
+    /// Not before this moment; in place of `delay`.
     pub at: Option<Timestamp>,
     pub token: Option<String>,
 }
@@ -66,6 +66,8 @@ pub enum BadRequest {
     BadKey(BadId),
     #[error("token: {0}")]
     BadToken(BadId),
+    #[error("delay: `at` is given, too, and only one of them can hold; leave one out")]
+    DelayAndAt,
 }
 
 /// Where a plugin is being made ready.
@@ -297,6 +299,9 @@ fn ready(
     if bytes > bounds::PAYLOAD_BYTES_MAX {
         problem(BadRequest::PayloadTooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
     }
+    if request.delay.is_some() && request.at.is_some() {
+        problem(BadRequest::DelayAndAt);
+    }
     let token = request.token.map(|text| text.parse::<Token>().map_err(|bad| problem(BadRequest::BadToken(bad))).ok());
     let token = token.flatten();
     let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::BadKey(bad))).ok());
@@ -343,12 +348,8 @@ fn ready(
     })
 }
 
-/// Of two, the later one.
 fn due(delay: Option<Duration>, at: Option<Timestamp>, now: Timestamp) -> Option<Due> {
-    match at {
-        Some(at) if at > now + delay.unwrap_or_default() => Some(Due::At(at)),
-        _ => delay.map(Due::In),
-    }
+    delay.map(Due::In).or(at.filter(|at| *at > now).map(Due::At))
 }
 
 /// The task, or why it is not known here.
@@ -390,16 +391,11 @@ pub(crate) struct NotAdded {
     pub(crate) passes: bool,
 }
 
-/// Adds what a guest enqueues to what its attempt has enqueued before, and answers with the new ids.
+/// Turns what a guest asks for into jobs, none of them added yet.
 ///
 /// # Errors
-/// None of these jobs was added.
-pub(crate) fn add_children(
-    view: &View,
-    store: &dyn Store,
-    jobs: Vec<GuestJob>,
-    children: &mut Vec<NewJob>,
-) -> Result<Vec<String>, NotAdded> {
+/// Then there is none of them.
+pub(crate) fn prepare_children(view: &View, store: &dyn Store, jobs: Vec<GuestJob>) -> Result<Vec<NewJob>, NotAdded> {
     let asked = |job: GuestJob| Request {
         task: job.task,
         payload: job.payload,
@@ -412,26 +408,7 @@ pub(crate) fn add_children(
     let requests: Vec<Request> = jobs.into_iter().map(asked).collect();
     let ids = draw_ids(store, requests.len()).map_err(|error| NotAdded { why: error.to_string(), passes: true })?;
     let new = prepare(view, requests, ids).and_then(Prepared::whole);
-    let new =
-        new.map_err(|rejected| NotAdded { why: rejected.to_string(), passes: rejected.plugins_loading().is_some() })?;
-    let (count, bytes) = (children.len() + new.len(), payload_bytes(children) + payload_bytes(&new));
-    let never = |why: String| NotAdded { why, passes: false };
-    if count > bounds::BATCH_JOBS_MAX {
-        return Err(never(format!("one attempt may enqueue {} jobs; these would be {count}", bounds::BATCH_JOBS_MAX)));
-    }
-    if bytes > bounds::BATCH_BYTES_MAX {
-        return Err(never(format!(
-            "one attempt may enqueue payloads of {} bytes; these would be {bytes}",
-            bounds::BATCH_BYTES_MAX
-        )));
-    }
-    let ids = new.iter().map(|job| job.id.to_string()).collect();
-    children.extend(new);
-    Ok(ids)
-}
-
-fn payload_bytes(jobs: &[NewJob]) -> u64 {
-    jobs.iter().map(|job| job.payload.len() as u64).sum()
+    new.map_err(|rejected| NotAdded { why: rejected.to_string(), passes: rejected.plugins_loading().is_some() })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wharf_core::ids::TaskName;
 use wharf_engine::Engine;
 use wharf_store::{Inserted, Store, StoreError};
@@ -133,6 +133,26 @@ impl Shared {
             tokio::time::timeout(self.patience, call).await.map_err(silent)?
         };
         self.ask(doing, in_time).await
+    }
+
+    /// The same for guests, on the host's own runtime, where there are timers; few at once, so that people are answered, too.
+    /// The error is what the guest is told.
+    pub(crate) async fn ask_for_guest<T, Q, A>(&self, doing: &'static str, question: Q) -> Result<T, String>
+    where
+        T: Send + 'static,
+        Q: FnOnce(Arc<dyn Store>) -> A + Send + 'static,
+        A: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let shared = self.clone();
+        let asked = async move {
+            let _place = shared.reads.acquire().await;
+            shared.ask(doing, question(Arc::clone(&shared.store))).await
+        };
+        // Whoever is stopped waits for no answer.
+        match AbortOnDropHandle::new(self.tasks.spawn_on(asked, &self.home)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("the host failed on it, which is a bug of the host".to_owned()),
+        }
     }
 
     /// Tells what became of a job that was to be added, and wakes who follows the jobs that it touched.

@@ -35,7 +35,8 @@ pub(crate) fn change(before: &Standing, event: &Event, now: Timestamp) -> Result
     })
 }
 
-/// Whether `record` takes this event. Leases are given by `claim` alone: only there limits are tested.
+/// Whether `record` takes this event. Leases are given by `claim` alone: only there limits are tested. That a job was not
+/// taken is known where it was to be added.
 pub(crate) fn recordable(event: &Event) -> bool {
-    !matches!(event, Event::Claimed { .. })
+    !matches!(event, Event::Claimed { .. } | Event::NotTaken(_))
 }

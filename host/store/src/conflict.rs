@@ -1,7 +1,14 @@
-//! What becomes of a new job whose lane has no slot left for it.
+//! What becomes of a new job whose lane has no slot left for it, or whose token is known.
+
+use std::time::Duration;
 
 use wharf_core::admission::has_room;
+use wharf_core::ids::JobId;
+use wharf_core::job::{NewJob, NotTaken};
 use wharf_core::limits::OnConflict;
+use wharf_core::time::Timestamp;
+
+use crate::store::Inserted;
 
 /// How many holders an answer names.
 pub(crate) const HOLDERS_NAMED: usize = 10;
@@ -40,4 +47,19 @@ pub(crate) fn resolve(rule: OnConflict, crowd: Crowd, per_key: Option<u32>) -> V
             Verdict::TakeInstead { ask: (staying + 1).saturating_sub(limit).min(staying) }
         }
     }
+}
+
+/// Why nothing stands under the id of a job that was to be added; `None` where something does.
+pub(crate) fn not_taken(id: JobId, inserted: &Inserted) -> Option<NotTaken> {
+    match inserted {
+        Inserted::Known { id: known } if *known != id => Some(NotTaken::Known(*known)),
+        Inserted::Discarded { holders } => Some(NotTaken::LaneFull(holders.clone())),
+        Inserted::Added { .. } | Inserted::Known { .. } => None,
+    }
+}
+
+/// What is put under the id of a job that was not taken, for the event that says so: it takes no token and no place in a line.
+pub(crate) fn in_its_place(new: &NewJob, now: Timestamp) -> NewJob {
+    let due = Some(now + Duration::from_secs(1));
+    NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }
 }

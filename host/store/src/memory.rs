@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, NewJob, Numbered, Standing, State};
+use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
@@ -104,13 +104,13 @@ impl Store for MemoryStore {
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<Vec<Inserted>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
         queue.declared = declared;
-        queue.values.change(&changes);
-        let inserted = jobs.into_iter().map(|job| queue.insert(job, now)).collect();
+        changes.iter().for_each(|changes| queue.values.change(changes));
+        let inserted = jobs.into_iter().map(|job| queue.insert_child(job, now)).collect();
         drop(queue);
         self.look_again();
         Ok(inserted)
@@ -158,6 +158,11 @@ impl Store for MemoryStore {
             self.look_again();
         }
         Ok(over.into_iter().map(|lease| lease.job).collect())
+    }
+
+    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        let queue = self.queue();
+        Ok(of.iter().map(|token| queue.tokens.get(token).copied()).collect())
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {

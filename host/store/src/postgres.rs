@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId, PluginId};
-use wharf_core::job::{NewJob, Numbered};
+use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
+use wharf_core::job::{NewJob, Numbered, Token};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
@@ -195,16 +195,16 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        self.add(Wish::Insert(jobs, declared, None)).await
+        self.add(Wish::Insert(jobs, declared)).await
     }
 
     async fn leave_behind(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        self.add(Wish::Insert(jobs, declared, Some(changes))).await
+        self.add(Wish::LeaveBehind(jobs, declared, changes)).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -244,6 +244,12 @@ impl Store for PostgresStore {
             Done::Expired(freed) => Ok(freed),
             other => Err(confused(&other)),
         }
+    }
+
+    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        let session = self.reader().await?;
+        let known = read::known(&session, &of).await;
+        self.answer(session, known)
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch::Sender as Nudge;
-use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
-use wharf_core::job::{NewJob, Numbered};
+use wharf_core::ids::{JobId, JobIds, NodeId, PluginId, TaskName};
+use wharf_core::job::{NewJob, Numbered, Token};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
@@ -151,13 +151,13 @@ impl Store for SqliteStore {
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<Vec<Inserted>, StoreError> {
         let leave = move |ledger: &mut Ledger| {
             let now = ledger.now();
             ledger.declare(&declared);
-            ledger.change_values(&changes)?;
-            jobs.iter().map(|job| ledger.insert(job, now)).collect()
+            changes.iter().try_for_each(|changes| ledger.change_values(changes))?;
+            jobs.iter().map(|job| ledger.insert_child(job, now)).collect()
         };
         self.writer.write(leave, |_: &Vec<_>| true).await
     }
@@ -173,6 +173,10 @@ impl Store for SqliteStore {
 
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
         self.writer.write(move |ledger| ledger.reclaim(most), |freed| !freed.is_empty()).await
+    }
+
+    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        self.readers.read(move |conn| of.iter().map(|(task, token)| read::known(conn, task, token)).collect()).await
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wharf_core::admission::Offer;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, Leased, Numbered, StateName, Why};
-use wharf_core::job::{NewJob, Token};
+use wharf_core::job::{Job, Leased, NewJob, Numbered, StateName, Token, Why};
 use wharf_core::key::Key;
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
@@ -41,15 +40,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Applies events in order, each by `Standing::after`. One that is refused changes nothing; the others stand.
     /// The end of an attempt, its slot, its children, what it changed of its plugin's values and the job's next state are
-    /// one transaction.
+    /// one transaction. The ids of children were given out before: one that is not taken stands under its own, cancelled,
+    /// and says why.
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
 
-    /// Adds jobs as `insert` does and changes values, in one transaction: what an attempt leaves behind that is of no job.
+    /// Adds jobs as `record` adds children and changes values, in one transaction: what an attempt leaves behind that is of no job.
     async fn leave_behind(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<Vec<Inserted>, StoreError>;
 
     /// Prolongs leases to `length` from now, which is no longer than they were claimed for.
@@ -61,6 +61,9 @@ pub trait Store: Send + Sync + 'static {
     /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`, with what its node has written down. Returns
     /// the jobs that were freed.
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError>;
+
+    /// The jobs that stand under these tokens, in the order of `of`.
+    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError>;
 
     /// One job whole, and why it waits if it does.
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError>;
@@ -175,7 +178,7 @@ pub struct Recorded {
     pub state: StateName,
     /// The running attempt was asked to end.
     pub cancel_asked: bool,
-    /// What became of its children: each was taken as by `insert`.
+    /// What became of each child: where it was not taken, it stands under its id and says so.
     pub children: Vec<Inserted>,
 }
 

@@ -20,7 +20,7 @@ fn report() -> Report {
     Report { kind: OutcomeKind::Trapped, text: String::new() }
 }
 
-fn events(attempt: u32) -> [(&'static str, Event); 11] {
+fn events(attempt: u32) -> [(&'static str, Event); 12] {
     let bill = Bill::default();
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
@@ -33,6 +33,7 @@ fn events(attempt: u32) -> [(&'static str, Event); 11] {
         ("lease expired", Event::LeaseExpired { attempt, mark: NodeMark::default() }),
         ("cancel asked", Event::CancelAsked),
         ("replaced", Event::Replaced),
+        ("not taken", Event::NotTaken(NotTaken::LaneFull(vec![]))),
         ("retry asked", Event::RetryAsked),
     ]
 }
@@ -69,6 +70,7 @@ fn what_may_happen_to_a_waiting_job() {
             "lease expired: Stale",
             "cancel asked: cancelled (2, 1, 1)",
             "replaced: cancelled (2, 1, 1)",
+            "not taken: cancelled (2, 1, 1)",
             "retry asked: NotFinished(Waiting)",
         ]
     );
@@ -89,6 +91,7 @@ fn what_may_happen_to_a_running_job() {
             "lease expired: waiting at 1000 (2, 1, 2)",
             "cancel asked: running (2, 1, 1), asked to end",
             "replaced: Stale",
+            "not taken: Stale",
             "retry asked: NotFinished(Running)",
         ]
     );
@@ -109,6 +112,7 @@ fn what_may_happen_to_a_running_job_that_was_asked_to_end() {
             "lease expired: cancelled (2, 1, 2)",
             "cancel asked: running (2, 1, 1), asked to end",
             "replaced: Stale",
+            "not taken: Stale",
             "retry asked: NotFinished(Running)",
         ]
     );
@@ -132,8 +136,8 @@ fn what_may_happen_to_a_job_that_is_over() {
         let cells = row(state, false, 2);
         assert!(cells[..8].iter().all(|cell| cell.ends_with("Stale")), "{cells:?}");
         assert_eq!(cells[8], format!("cancel asked: Finished({:?})", state.name()));
-        assert_eq!(cells[9], "replaced: Stale");
-        assert_eq!(cells[10], format!("retry asked: {retried}"));
+        assert_eq!((cells[9].as_str(), cells[10].as_str()), ("replaced: Stale", "not taken: Stale"));
+        assert_eq!(cells[11], format!("retry asked: {retried}"));
     }
 }
 

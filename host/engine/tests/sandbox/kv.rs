@@ -50,7 +50,7 @@ impl Attending for Kept {
     fn progress(&self, fraction: f32, note: String) {
         self.heard.progress(fraction, note);
     }
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
         self.heard.enqueue(jobs)
     }
     fn broadcast(

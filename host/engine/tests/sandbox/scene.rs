@@ -69,11 +69,11 @@ impl Attending for Heard {
             threads.push(here);
         }
     }
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
         let mut all = self.jobs.lock().unwrap();
         let ids = (0..jobs.len()).map(|n| format!("job-{}", all.len() + n)).collect();
         all.extend(jobs);
-        Ok(ids)
+        std::future::ready(Ok(ids)).boxed()
     }
     fn broadcast(
         &self,

@@ -1,12 +1,12 @@
 //! One subscriber's call, on the node that makes it: what it is told, and what it may ask of its host meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryFutureExt;
 use futures_util::future::{BoxFuture, ready};
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, Stream};
+use wharf_core::job::Stream;
 use wharf_core::outcome::{Failure, Interruption};
 use wharf_core::rollcall::{Answer, Reply};
 use wharf_core::topic::Topic;
@@ -14,9 +14,9 @@ use wharf_engine::{Admission, Allowance, Asked, Attending, Call, Control, GuestJ
 
 use super::{Broadcasts, Chain};
 use crate::catalog::Catalog;
+use crate::children::Children;
 use crate::kept::Kept;
 use crate::notice::Notice;
-use crate::request::add_children;
 
 /// What all calls of one broadcast have in common here.
 pub(super) struct Calling {
@@ -72,7 +72,7 @@ impl Calling {
             plugin: Arc::clone(plugin),
             topic: self.topic.clone(),
             chain: self.chain.then(plugin.id.clone()),
-            children: Mutex::default(),
+            children: Children::default(),
             kept: Kept::of(plugin, &self.broadcasts.inserting.shared),
         });
         let attending = Arc::clone(&called);
@@ -82,7 +82,7 @@ impl Calling {
                 None => ended.outcome,
             };
             let answer = Answer::from(outcome);
-            let (children, changes) = (called.children(), called.kept.as_ref().and_then(Kept::changes));
+            let (children, changes) = (called.children.take(), called.kept.as_ref().and_then(Kept::changes));
             if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
                 return heard(answer);
             }
@@ -90,10 +90,7 @@ impl Calling {
             let home = broadcasts.home.clone();
             let tasks = broadcasts.inserting.shared.tasks.clone();
             let insert = async move {
-                let left = match changes {
-                    Some(changes) => broadcasts.inserting.leave_behind(children, limits, changes).await,
-                    None => broadcasts.inserting.insert(children, limits).await.map(drop),
-                };
+                let left = broadcasts.inserting.leave_behind(children, limits, changes).await;
                 heard(left.map_or_else(
                     |error| {
                         let why = format!("it replied, but what it leaves behind could not be written: {error}");
@@ -118,17 +115,11 @@ struct Called {
     topic: Topic,
     /// With this subscriber as its last.
     chain: Chain,
-    /// Locked by the one guest while it enqueues, and by its end.
-    children: Mutex<Vec<NewJob>>,
+    children: Children,
     kept: Option<Kept>,
 }
 
 impl Called {
-    /// The jobs that it enqueued.
-    fn children(&self) -> Vec<NewJob> {
-        std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     fn tell(&self, notice: &Notice) {
         (self.broadcasts.inserting.shared.tell)(notice);
     }
@@ -152,15 +143,15 @@ impl Attending for Called {
 
     fn progress(&self, _fraction: f32, _note: String) {}
 
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
         let shared = &self.broadcasts.inserting.shared;
-        add_children(&shared.view(), &*shared.store, jobs, &mut children).map_err(|not| {
+        let added = self.children.add(&shared.view(), shared, jobs).map_err(|not| {
             if not.passes {
                 self.control.stop(Interruption::Host, format!("it was stopped: it enqueues a job, and {}", not.why));
             }
             not.why
-        })
+        });
+        added.boxed()
     }
 
     fn broadcast(

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId, PluginId};
-use wharf_core::job::{NewJob, Numbered, StateName};
+use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
+use wharf_core::job::{NewJob, Numbered, StateName, Token};
 use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::letter::Letter;
@@ -91,7 +91,7 @@ impl Store for Cut {
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Arc<Changes>,
+        changes: Option<Arc<Changes>>,
     ) -> Result<Vec<Inserted>, StoreError> {
         self.reached()?.leave_behind(jobs, declared, changes).await
     }
@@ -103,6 +103,9 @@ impl Store for Cut {
     }
     async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
         self.reached()?.reclaim(most).await
+    }
+    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        self.reached()?.known(of).await
     }
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
         self.store.job(id, declared).await

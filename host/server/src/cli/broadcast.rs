@@ -57,19 +57,19 @@ impl Send {
             return self.durably(client, ask, json);
         }
         if json {
-            let broadcast: Broadcast = when_loaded(|| client.ask(ask.clone()))?;
+            let (broadcast, whole): (Broadcast, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
             say_loading(&broadcast.loading);
-            print_json(&broadcast)?;
+            print_json(&whole)?;
             return Ok(exit_of(&broadcast.ended));
         }
         live(client, ask)
     }
 
     fn durably(&self, client: &Client, ask: Ask<'_>, json: bool) -> anyhow::Result<Exit> {
-        let mut batch: Batch = when_loaded(|| client.ask(ask.clone()))?;
+        let (mut batch, mut whole): (Batch, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
         if !self.wait {
             if json {
-                print_json(&batch)?;
+                print_json(&whole)?;
             } else {
                 print_line(&batch.id)?;
                 eprintln!("{}; see them with `wharf job list --batch {}`", counted(batch.jobs.len(), "job"), batch.id);
@@ -82,12 +82,13 @@ impl Send {
             progress.say(&format!("broadcast {}: {}", batch.id, words(&batch.states)));
             // Short ones are over soon; whoever waits long is not asked for more than a few times a second.
             std::thread::sleep(LOOK_EVERY.min(began.elapsed() / 4 + Duration::from_millis(5)));
-            batch = client.get(batch.url.clone())?;
+            let look = Ask { method: "GET", path: batch.url.clone(), ..Ask::default() };
+            (batch, whole) = client.ask_whole(look)?;
         }
         progress.done();
         let succeeded = batch.jobs.iter().all(|job| job.state == "succeeded");
         if json {
-            print_json(&batch)?;
+            print_json(&whole)?;
         } else {
             durable_table(&batch)?;
         }

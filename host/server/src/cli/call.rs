@@ -1,5 +1,6 @@
 //! `wharf call`: one job, here and now, in the same sandbox as any other, without a host and without a store.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::signal::ctrl_c;
-use wharf_core::ids::JobIds;
+use wharf_core::ids::{JobId, JobIds};
 use wharf_core::job::Stream;
 use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::rollcall::Reply;
@@ -26,7 +28,7 @@ use super::local::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, millis, print_bytes, print_json};
 use super::progress::Progress;
 use crate::config::Settings;
-use crate::http::inline_json;
+use crate::http::json_or_base64;
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
@@ -53,6 +55,10 @@ struct Target {
 
 impl Call {
     pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<Exit> {
+        if json && self.chunks {
+            let both = "--chunks and --json both say what the standard output is; leave one out";
+            return Err(Ending::usage(both).into());
+        }
         let target = target(&self.target, &settings.plugins_dir)?;
         let (bytes, payload) = (component(&target.file)?, input::payload(self.input.as_deref())?);
         let ended = runtime()?.block_on(async {
@@ -79,8 +85,8 @@ impl Call {
             };
             let listener = Listener {
                 progress: Progress::new(task.name.as_str()),
-                chunks: self.chunks && !json,
-                ids: Mutex::new(JobIds::after(None)),
+                chunks: self.chunks,
+                ids: Mutex::new((JobIds::after(None), HashMap::new())),
                 kept: InMemory::of(plugin.id.clone()),
             };
             anyhow::Ok(attempt(&engine, Arc::clone(&plugin), call, listener).await)
@@ -168,8 +174,8 @@ struct Listener {
     progress: Progress,
     /// Chunks are the output.
     chunks: bool,
-    /// Locked for one assignment while a guest enqueues.
-    ids: Mutex<JobIds>,
+    /// With those that it gave out for tokens. Locked for a few assignments while a guest enqueues.
+    ids: Mutex<(JobIds, HashMap<(String, String), JobId>)>,
     kept: InMemory,
 }
 
@@ -205,7 +211,7 @@ impl Attending for Listener {
         self.progress.say(&format!("{:.0} % {note}", fraction * 100.0));
     }
 
-    fn enqueue(&self, jobs: Vec<GuestJob>) -> Result<Vec<String>, String> {
+    fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
         for job in &jobs {
             self.progress.line(&format!(
                 "jobs | would enqueue {} with {} bytes of payload",
@@ -213,8 +219,12 @@ impl Attending for Listener {
                 job.payload.len()
             ));
         }
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(jobs.iter().map(|_| ids.next(Timestamp::ZERO).to_string()).collect())
+        let (ids, known) = &mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = |job: GuestJob| {
+            let new = ids.next(Timestamp::ZERO);
+            job.token.map_or(new, |token| *known.entry((job.task, token)).or_insert(new)).to_string()
+        };
+        std::future::ready(Ok(jobs.into_iter().map(id).collect())).boxed()
     }
 
     fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
@@ -227,6 +237,28 @@ impl Attending for Listener {
     }
 }
 
+/// What came of the job, with the result as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Document<'e> {
+    outcome: &'static str,
+    report: Option<&'e str>,
+    result: Option<Box<RawValue>>,
+    result_base64: Option<String>,
+    bill: Bill,
+    sandbox_ms: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Bill {
+    guest_ms: f64,
+    wall_ms: f64,
+    memory_peak_bytes: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+}
+
 fn shown(ended: &Ended, json: bool, chunks: bool) -> anyhow::Result<Exit> {
     let bill = &ended.bill;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
@@ -235,17 +267,21 @@ fn shown(ended: &Ended, json: bool, chunks: bool) -> anyhow::Result<Exit> {
         _ => None,
     };
     if json {
-        print_json(&json!({
-            "outcome": ended.outcome.kind().as_str(),
-            "report": result.is_none().then(|| ended.outcome.report()),
-            "result": result.and_then(|bytes| inline_json(bytes)),
-            "result-base64": result.filter(|bytes| inline_json(bytes).is_none()).map(|bytes| crate::http::to_base64(bytes)),
-            "bill": {
-                "guest-ms": ms(bill.guest), "wall-ms": ms(bill.wall), "memory-peak-bytes": bill.memory_peak_bytes,
-                "in-bytes": bill.in_bytes, "out-bytes": bill.out_bytes,
+        let (json, base64) = result.map(|bytes| json_or_base64(bytes)).unwrap_or_default();
+        print_json(&Document {
+            outcome: ended.outcome.kind().as_str(),
+            report: result.is_none().then(|| ended.outcome.report()),
+            result: json,
+            result_base64: base64,
+            bill: Bill {
+                guest_ms: ms(bill.guest),
+                wall_ms: ms(bill.wall),
+                memory_peak_bytes: bill.memory_peak_bytes,
+                in_bytes: bill.in_bytes,
+                out_bytes: bill.out_bytes,
             },
-            "sandbox-ms": ms(ended.sandbox),
-        }))?;
+            sandbox_ms: ms(ended.sandbox),
+        })?;
     } else if let Some(bytes) = result.filter(|_| !chunks) {
         print_bytes(bytes)?;
     }

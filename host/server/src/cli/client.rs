@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
 use wharf_core::bounds;
@@ -62,9 +63,15 @@ impl Client {
 
     /// Asks, and reads the answer as JSON.
     pub(crate) fn ask<T: DeserializeOwned>(&self, ask: Ask<'_>) -> anyhow::Result<T> {
+        self.ask_whole(ask).map(|(read, _)| read)
+    }
+
+    /// The same, with the answer as it is written: what this command would print otherwise, or does not know, is in there.
+    pub(crate) fn ask_whole<T: DeserializeOwned>(&self, ask: Ask<'_>) -> anyhow::Result<(T, Box<RawValue>)> {
         let what = format!("{} {}", ask.method, ask.path);
         let bytes = self.bytes(ask)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
+        let read = |bytes: &[u8]| Ok((serde_json::from_slice(bytes)?, serde_json::from_slice(bytes)?));
+        read(&bytes).map_err(|error: serde_json::Error| {
             let text = format!("{} answered {what} with something else than this command understands ({error}); is it a Wharf host of this version?", self.host);
             Ending::new(Exit::Refused, text).into()
         })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
 
 use super::client::{Ask, Client};
 use super::ending::{Ending, Exit};
@@ -32,13 +33,19 @@ pub(crate) enum Show {
     Json,
 }
 
+/// A job that is over: what this command reads of it, and all that the host says.
+pub(crate) struct Followed {
+    pub(crate) job: Job,
+    pub(crate) whole: Box<RawValue>,
+}
+
 /// Follows the job until it is over, and answers with its document.
-pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Job> {
+pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Followed> {
     let progress = Progress::new(&format!("job {id}"));
     let (mut last, mut lost_at) = (None, None::<Instant>);
     loop {
         match once(client, id, show, &progress, &mut last) {
-            Ok(Some(job)) => return Ok(job),
+            Ok(Some(followed)) => return Ok(followed),
             // The stream ended before the job: the host stops, or a proxy has had enough.
             Ok(None) => lost_at = None,
             Err(error) => {
@@ -66,18 +73,19 @@ fn once(
     show: Show,
     progress: &Progress,
     last: &mut Option<String>,
-) -> anyhow::Result<Option<Job>> {
+) -> anyhow::Result<Option<Followed>> {
     let path = format!("/v1/jobs/{id}/events");
     let ask = Ask { method: "GET", path, last_event: last.clone(), ..Ask::default() };
     let Some(events) = client.events(ask)? else {
-        return client.get(format!("/v1/jobs/{id}")).map(Some);
+        let ask = Ask { method: "GET", path: format!("/v1/jobs/{id}"), ..Ask::default() };
+        return client.ask_whole(ask).map(|(job, whole)| Some(Followed { job, whole }));
     };
     // From here on the host was there; what is lost is looked for again.
     last.get_or_insert_with(|| "0".to_owned());
     for event in events {
         let Ok(event) = event else { return Ok(None) };
-        if let Some(job) = shown(&event, show, progress)? {
-            return Ok(Some(job));
+        if let Some(followed) = shown(&event, show, progress)? {
+            return Ok(Some(followed));
         }
         if event.id.is_some() {
             last.clone_from(&event.id);
@@ -87,7 +95,7 @@ fn once(
 }
 
 /// Shows an event; answers with the job if it is over.
-fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Option<Job>> {
+fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Option<Followed>> {
     if show == Show::Json {
         let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
         let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
@@ -97,10 +105,11 @@ fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Optio
     }
     match event.name.as_str() {
         "state" => {
-            let job: Job = serde_json::from_str(&event.data)
-                .context("the host sent a job that this command does not understand")?;
+            let unread = "the host sent a job that this command does not understand";
+            let job: Job = serde_json::from_str(&event.data).context(unread)?;
+            let whole = serde_json::from_str(&event.data).context(unread)?;
             progress.say(&standing(&job));
-            Ok(job.finished_at.is_some().then_some(job))
+            Ok(job.finished_at.is_some().then_some(Followed { job, whole }))
         }
         "chunk" | "log" | "log-dropped" | "progress" if show != Show::Json => {
             let entry: Entry = serde_json::from_str(&event.data)

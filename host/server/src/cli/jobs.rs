@@ -1,7 +1,6 @@
 //! `wharf job`: enqueue, list, show, follow, cancel, retry.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
@@ -102,6 +101,9 @@ impl Command {
             Command::Enqueue(enqueue) => enqueue.run(client, json),
             Command::List(list) => list.run(client, json),
             Command::Show { id } => show(client, &id, json),
+            Command::Follow(Follow { raw: true, .. }) if json => {
+                Err(Ending::usage("--raw and --json say two things of how chunks are written; leave one out").into())
+            }
             Command::Follow(Follow { id, raw }) => {
                 let how = if json {
                     Show::Json
@@ -110,7 +112,7 @@ impl Command {
                 } else {
                     Show::Lines
                 };
-                Ok(exit_of(&follow(client, &encode(&id), how)?))
+                Ok(exit_of(&follow(client, &encode(&id), how)?.job))
             }
             Command::Cancel { ids } => each(client, &ids, "cancel", json),
             Command::Retry { ids } => each(client, &ids, "retry", json),
@@ -134,19 +136,19 @@ impl Enqueue {
         ]);
         let body = Some(("application/octet-stream", payload.as_slice()));
         let ask = Ask { method: "POST", path: format!("/v1/jobs{options}"), body, ..Ask::default() };
-        let enqueued: Enqueued = when_loaded(|| client.ask(ask.clone()))?;
+        let (enqueued, whole): (Enqueued, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
         let id = enqueued
             .id
             .clone()
             .ok_or_else(|| Ending::new(Exit::Refused, "the host did not say which id the job has"))?;
         if !self.wait && !self.follow {
-            return printed(&enqueued, &id, json);
+            return printed(&enqueued, &whole, &id, json);
         }
         let how = if self.follow { Show::Aside } else { Show::Progress };
-        let job = follow(client, &id, how)?;
-        let exit = exit_of(&job);
+        let followed = follow(client, &id, how)?;
+        let exit = exit_of(&followed.job);
         if json {
-            print_json(&job)?;
+            print_json(&followed.whole)?;
         } else if exit == Exit::Done {
             print_bytes(&client.bytes(Ask {
                 method: "GET",
@@ -159,7 +161,9 @@ impl Enqueue {
 
     fn many(&self, client: &Client, payload: &[u8], count: u32, json: bool) -> anyhow::Result<Exit> {
         let at = self.at.as_deref().map(str::parse).transpose().map_err(Ending::usage)?;
+        // What surrounds a value in JSON is not sent with it; it is part of the payload all the same.
         let as_json: Option<Box<RawValue>> = serde_json::from_slice(payload).ok();
+        let as_json = as_json.filter(|json| json.get().len() == payload.len());
         let one = JobAsked {
             task: self.task.clone(),
             payload_base64: as_json.is_none().then(|| crate::http::to_base64(payload)),
@@ -173,9 +177,9 @@ impl Enqueue {
         let body = serde_json::to_vec(&vec![&one; count as usize])?;
         let body = Some(("application/json", body.as_slice()));
         let ask = Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() };
-        let taken: Vec<Enqueued> = when_loaded(|| client.ask(ask.clone()))?;
+        let (taken, whole): (Vec<Enqueued>, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
         if json {
-            print_json(&taken)?;
+            print_json(&whole)?;
         } else {
             taken.iter().filter_map(|one| one.id.as_deref()).try_for_each(print_line)?;
         }
@@ -188,9 +192,9 @@ impl Enqueue {
     }
 }
 
-fn printed(enqueued: &Enqueued, id: &str, json: bool) -> anyhow::Result<Exit> {
+fn printed(enqueued: &Enqueued, whole: &RawValue, id: &str, json: bool) -> anyhow::Result<Exit> {
     if json {
-        print_json(enqueued)?;
+        print_json(whole)?;
     } else {
         print_line(id)?;
         if enqueued.outcome == "known" {
@@ -210,11 +214,12 @@ impl List {
             ("before", self.before),
             ("limit", Some(self.limit.to_string())),
         ]);
-        let page: Page = client.get(format!("/v1/jobs{options}"))?;
+        let path = format!("/v1/jobs{options}");
         if json {
-            print_json(&page)?;
+            print_json(&client.get::<Box<RawValue>>(path)?)?;
             return Ok(Exit::Done);
         }
+        let page: Page = client.get(path)?;
         let now = SystemClock.now();
         let mut table = Table::new(&["ID", "TASK", "KEY", "STATE", "ATTEMPT", "AGE", "REPORT"]);
         for job in &page.jobs {
@@ -248,7 +253,7 @@ impl List {
 fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<Exit> {
     let path = format!("/v1/jobs/{}", encode(id));
     if json {
-        print_json(&client.get::<Value>(path)?)?;
+        print_json(&client.get::<Box<RawValue>>(path)?)?;
         return Ok(Exit::Done);
     }
     let job: Job = client.get(path)?;
@@ -318,9 +323,9 @@ fn each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Resu
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/jobs/{}/{verb}", encode(id));
-        match client.ask::<Job>(Ask { method: "POST", path, ..Ask::default() }) {
-            Ok(job) if json => print_json(&job)?,
-            Ok(job) => {
+        match client.ask_whole::<Job>(Ask { method: "POST", path, ..Ask::default() }) {
+            Ok((_, whole)) if json => print_json(&whole)?,
+            Ok((job, _)) => {
                 let state = if job.cancel_asked { "asked to end" } else { job.state.as_str() };
                 print_line(&format!("{id} {state}"))?;
             }

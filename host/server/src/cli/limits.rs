@@ -1,7 +1,7 @@
 //! `wharf limit`: how many jobs run at once, seen and changed while hosts run.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::client::{Ask, Client, when_loaded};
 use super::ending::{Ending, Exit};
@@ -13,7 +13,7 @@ use crate::http::wire::{Limit, LimitNumbers};
 pub(crate) enum Command {
     /// List limit groups: what is declared, what is set, what runs
     List,
-    /// Set a limit over what manifests and wharf.toml say; it is kept, and holds at once
+    /// Set a limit over what manifests and wharf.toml say; it is kept, and holds at once. A number that is not given stays
     Set(Set),
     /// End a limit that was set; what is declared holds again
     Clear {
@@ -41,7 +41,7 @@ pub(crate) struct Set {
 impl Command {
     pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
         match self {
-            Command::List if json => print_json(&client.get::<Value>("/v1/limits".to_owned())?)?,
+            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/limits".to_owned())?)?,
             Command::List => list(&client.get::<Vec<Limit>>("/v1/limits".to_owned())?)?,
             Command::Set(set) => set.run(client, json)?,
             Command::Clear { group, key } => {
@@ -61,16 +61,27 @@ impl Set {
             )
             .into());
         }
-        let body = serde_json::to_vec(&LimitNumbers { per_key: self.per_key, total: self.total })?;
+        let before = if self.key.is_none() { self.set_before(client)? } else { LimitNumbers::default() };
+        let numbers = LimitNumbers { per_key: self.per_key.or(before.per_key), total: self.total.or(before.total) };
+        let body = serde_json::to_vec(&numbers)?;
         let body = Some(("application/json", body.as_slice()));
         let ask = Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() };
-        let limit: Limit = when_loaded(|| client.ask(ask.clone()))?;
+        let (limit, whole): (Limit, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
         if json {
-            print_json(&limit)?;
+            print_json(&whole)?;
         } else {
             list(&[limit])?;
         }
         Ok(())
+    }
+}
+
+impl Set {
+    /// What is set for the group. The API puts both numbers in place of both; who says one here means that one.
+    fn set_before(&self, client: &Client) -> anyhow::Result<LimitNumbers> {
+        let all: Vec<Limit> = client.get("/v1/limits".to_owned())?;
+        let own = all.into_iter().find(|limit| limit.group == self.group);
+        Ok(own.and_then(|limit| limit.set).unwrap_or_default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: every command on one page.
 
 mod ending;
+mod spread;
 mod output;
 mod input;
 mod sse;
@@ -183,11 +184,16 @@ fn command(line: CommandLine) -> anyhow::Result<Exit> {
 /// What the flags say of settings. --set comes first, so that a flag of its own name wins over it.
 fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
     let everywhere = &line.everywhere;
-    let mut values = Vec::new();
+    let mut values: Vec<(String, String, String)> = Vec::new();
     for set in &everywhere.set {
         let (key, value) = set
             .split_once('=')
             .ok_or_else(|| Ending::usage(format!("--set `{set}` has no `=`; write --set KEY=VALUE")))?;
+        if values.iter().any(|(_, set, _)| set == key) {
+            return Err(
+                Ending::usage(format!("--set {key} is given twice, and only one can hold; leave one out")).into()
+            );
+        }
         values.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
     }
     let mut named = vec![("--host", "host", &everywhere.host), ("--bearer", "token", &everywhere.bearer)];

@@ -1,7 +1,7 @@
 //! `wharf node`: the hosts that share a store.
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::ending::Exit;
@@ -17,7 +17,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
         match self {
-            Command::List if json => print_json(&client.get::<Value>("/v1/nodes".to_owned())?)?,
+            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/nodes".to_owned())?)?,
             Command::List => list(&client.get::<Vec<Node>>("/v1/nodes".to_owned())?)?,
         }
         Ok(Exit::Done)

@@ -7,6 +7,8 @@ use console::{Term, measure_text_width, truncate_str};
 use serde::Serialize;
 use wharf_core::time::Timestamp;
 
+use super::spread::spread;
+
 /// A table with aligned columns. On a terminal, rows are cut at its edge.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -85,10 +87,10 @@ impl<const N: usize> Columns<N> {
 /// JSON, spread out for people where one looks.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     // Written by ourselves: serde_json would hide that the reader has closed its end.
-    let mut bytes =
-        if io::stdout().is_terminal() { serde_json::to_vec_pretty(value)? } else { serde_json::to_vec(value)? };
-    bytes.push(b'\n');
-    Ok(print_bytes(&bytes)?)
+    let text = serde_json::to_string(value)?;
+    let mut text = if io::stdout().is_terminal() { spread(&text) } else { text };
+    text.push('\n');
+    Ok(print_bytes(text.as_bytes())?)
 }
 
 /// One line on the standard output.

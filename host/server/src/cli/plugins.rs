@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::ending::Exit;
@@ -24,12 +24,12 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
         match self {
-            Command::List if json => print_json(&client.get::<Value>("/v1/plugins".to_owned())?)?,
+            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/plugins".to_owned())?)?,
             Command::List => list(&client.get::<Vec<Plugin>>("/v1/plugins".to_owned())?)?,
             Command::Show { id } => {
                 let path = format!("/v1/plugins/{}", encode(&id));
                 if json {
-                    print_json(&client.get::<Value>(path)?)?;
+                    print_json(&client.get::<Box<RawValue>>(path)?)?;
                 } else {
                     show(&client.get(path)?)?;
                 }

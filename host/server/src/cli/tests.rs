@@ -45,4 +45,31 @@ fn flags_of_their_own_name_win_over_set() {
     assert_eq!(flags.values.last().unwrap(), &("--listen".to_owned(), "listen".to_owned(), "127.0.0.1:2".to_owned()));
     let line = CommandLine::try_parse_from(["wharf", "config", "--set", "listen"]).unwrap();
     assert!(super::flags(&line).unwrap_err().to_string().contains("has no `=`"));
+    let line = CommandLine::try_parse_from(["wharf", "config", "--set", "listen=a", "--set", "listen=b"]).unwrap();
+    assert!(super::flags(&line).unwrap_err().to_string().contains("--set listen is given twice"));
+}
+
+#[test]
+fn of_two_that_say_different_things_neither_is_dropped() {
+    let enqueue = ["wharf", "job", "enqueue", "a/b"];
+    for both in [
+        &["--delay", "1s", "--at", "2030-01-31T12:00:00Z"][..],
+        &["--input", "1", "--input", "2"],
+        &["--key", "a", "--key", "a"],
+        &["--token", "a", "--token", "b"],
+        &["--count", "2", "--wait"],
+        &["--count", "2", "--token", "a"],
+    ] {
+        assert!(CommandLine::try_parse_from(enqueue.iter().chain(both)).is_err(), "{both:?}");
+    }
+    let broadcast = ["wharf", "broadcast", "a.b"];
+    for both in [
+        &["--mode", "first=2", "--mode", "quorum"][..],
+        &["--durable", "--mode", "all"],
+        &["--durable", "--timeout", "1s"],
+        &["--wait"],
+    ] {
+        assert!(CommandLine::try_parse_from(broadcast.iter().chain(both)).is_err(), "{both:?}");
+    }
+    assert!(CommandLine::try_parse_from(["wharf", "limit", "set", "a", "key", "--total", "1"]).is_err());
 }

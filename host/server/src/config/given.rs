@@ -125,7 +125,13 @@ fn environment(
     let by_variable: BTreeMap<String, &Setting> = SETTINGS.iter().map(|s| (variable(s.key), s)).collect();
     let (mut found, mut config) = (Vec::new(), None);
     for (name, value) in &around.variables {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("WHARF__")) else { continue };
+        if !name.as_encoded_bytes().starts_with(b"WHARF__") {
+            continue;
+        }
+        let Some(name) = name.to_str() else {
+            problems.add(&Origin::Environment(name.display().to_string()), "the name is not UTF-8");
+            continue;
+        };
         // An empty variable is as good as none: many tools have no other way to take one back.
         if value.is_empty() {
             continue;

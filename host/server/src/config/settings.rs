@@ -208,10 +208,12 @@ fn derive_the_rest(given: &mut Given, around: &Surroundings) {
 
 /// Where compiled plugins are kept: out of the way, and shared by all hosts of one user. Entries are named by content.
 fn cache_dir(around: &Surroundings) -> (PathBuf, &'static str) {
-    let absolute = |name| around.variable(name).map(Path::new).filter(|path| path.is_absolute());
+    // A setting is text: of a name that is none, only another one could be made.
+    let absolute =
+        |name| around.variable(name).map(Path::new).filter(|path| path.is_absolute() && path.to_str().is_some());
     match (absolute("XDG_CACHE_HOME"), absolute("HOME")) {
         (Some(cache), _) => (cache.join("wharf"), "$XDG_CACHE_HOME"),
         (None, Some(home)) => (home.join(".cache/wharf"), "$HOME"),
-        (None, None) => (PathBuf::from(".wharf/cache"), "the working directory, as $HOME is not set"),
+        (None, None) => (PathBuf::from(".wharf/cache"), "the working directory, as $HOME names no folder"),
     }
 }

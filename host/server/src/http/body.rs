@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytesize::ByteSize;
 use futures_util::StreamExt;
 use wharf_core::bounds;
@@ -27,8 +27,39 @@ fn patience(bytes: usize) -> Duration {
 const LINGER_BYTES: u64 = 256 * bounds::MIB;
 const LINGER: Duration = Duration::from_secs(10);
 
+/// What a body says of itself: the media type without its parameters, in lower case; empty where it says nothing.
+pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(value) = given.next() else { return Ok(String::new()) };
+    if given.next().is_some() {
+        return Err(Problem::bad_request("`Content-Type` is given twice, and only one can hold; leave one out"));
+    }
+    let text = value.to_str().map_err(|_| Problem::bad_request("`Content-Type` is no text; write it in ASCII"))?;
+    Ok(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Headers that would change what a body means, and are not heeded here.
+fn heeded(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(header::CONTENT_ENCODING).iter().find(|value| !plain(value)) {
+        None => Ok(()),
+        Some(value) => Err(Problem::bad_request(format!(
+            "the body is encoded as {value:?}, which would be taken for what is in it; send it as it is, without `Content-Encoding`"
+        ))),
+    }
+}
+
+/// A client that sends this counts on being heard once, however often it asks.
+pub(crate) fn no_idempotency_key(headers: &HeaderMap, instead: &str) -> Result<(), Problem> {
+    if headers.contains_key("idempotency-key") {
+        return Err(Problem::bad_request(format!("`Idempotency-Key` is not read here; {instead}")));
+    }
+    Ok(())
+}
+
 /// The whole of a body of at most `most` bytes.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<Vec<u8>, Problem> {
+    heeded(headers)?;
     let too_large = || {
         let most = ByteSize(most).display().iec();
         Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {most} that are possible here"))
@@ -105,5 +136,26 @@ mod tests {
         assert!(told(&none, "123456", 5).await.contains("too-large"));
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
         assert!(told(&announced, "", 5).await.contains("too-large"));
+    }
+
+    #[tokio::test]
+    async fn headers_that_change_what_a_body_means_are_heeded_or_refused() {
+        let of = |pairs: &[(header::HeaderName, &str)]| -> HeaderMap {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, value.parse().unwrap());
+            }
+            headers
+        };
+        assert!(told(&of(&[(header::CONTENT_ENCODING, "gzip")]), "x", 5).await.contains("encoded as \\\"gzip\\\""));
+        assert_eq!(read(&of(&[(header::CONTENT_ENCODING, "Identity")]), Body::from("x"), 5).await.unwrap(), b"x");
+        let media = |pairs: &[&str]| {
+            media_type(&of(&pairs.iter().map(|value| (header::CONTENT_TYPE, *value)).collect::<Vec<_>>()))
+        };
+        assert_eq!(media(&["Application/JSON; charset=utf-8"]).unwrap(), "application/json");
+        assert_eq!(media(&[]).unwrap(), "");
+        let key = of(&[(header::HeaderName::from_static("idempotency-key"), "1")]);
+        assert!(no_idempotency_key(&key, "").is_err() && no_idempotency_key(&HeaderMap::new(), "").is_ok());
+        assert!(media(&["a/b", "c/d"]).is_err() && media(&["a/\u{fffd}"]).is_err());
     }
 }

@@ -21,7 +21,7 @@ use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{self, Answer, Mode};
 use wharf_runner::{Broadcast, BroadcastError, Durable, Enqueued, Replies};
 
-use super::bytes::{from_base64, inline_base64, inline_json, json_or_base64};
+use super::bytes::{Carried, from_base64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event};
 use super::documents::report;
 use super::events::KEEP_ALIVE;
 use super::face::Face;
@@ -49,6 +49,7 @@ pub(crate) async fn send(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query: BroadcastQuery = query::query(&head.uri)?;
+    body::no_idempotency_key(&head.headers, "each broadcast that is asked for is sent")?;
     let asked = read(query, &head.headers, body).await?;
     if asked.durable {
         if asked.timeout.is_some() || asked.mode.is_some() {
@@ -78,7 +79,7 @@ pub(crate) async fn send(
     let loading = ids(&replies.loading);
     let replies = replies.all().await;
     let ended = ended(replies.iter().map(|reply| reply.answer.kind()), began);
-    let replies = replies.into_iter().map(reply_document).collect();
+    let replies = replies.into_iter().map(|reply| reply_document(reply, json_or_base64)).collect();
     Ok(Json(wire::Broadcast { id, topic, ended, loading, replies }).into_response())
 }
 
@@ -138,9 +139,8 @@ fn durable_document(durable: &Durable) -> wire::Batch {
 
 /// A body is a document where it says that it is JSON, as curl does where it is not told; any other is a payload as it is.
 async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<Asked, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_document = ["", "application/json", "application/x-www-form-urlencoded"]
-        .contains(&media_type.split(';').next().unwrap_or_default().trim());
+    let media_type = body::media_type(headers)?;
+    let is_document = ["", "application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str());
     if !is_document {
         let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
         return asked(payload, query.timeout, query.mode, query.durable);
@@ -215,7 +215,7 @@ fn events(replies: Replies, began: Instant) -> impl Stream<Item = Event> {
         match replies.next().await {
             Some(reply) => {
                 kinds.push(reply.answer.kind());
-                Some((event("reply", &reply_document(reply)), Some((replies, kinds))))
+                Some((event("reply", &reply_document(reply, json_or_base64_of_event)), Some((replies, kinds))))
             }
             None => Some((event("end", &ended(kinds, began)), None)),
         }
@@ -240,7 +240,7 @@ fn millis(length: Duration) -> f64 {
     length.as_micros() as f64 / 1000.0
 }
 
-fn reply_document(reply: rollcall::Reply) -> wire::Reply {
+fn reply_document(reply: rollcall::Reply, carry: impl Fn(&[u8]) -> Carried) -> wire::Reply {
     let plain = wire::Reply {
         plugin: reply.plugin.to_string(),
         outcome: reply.answer.kind().to_owned(),
@@ -254,7 +254,7 @@ fn reply_document(reply: rollcall::Reply) -> wire::Reply {
     };
     let own = match reply.answer {
         Answer::Replied(bytes) => {
-            let (reply, reply_base64) = json_or_base64(&bytes);
+            let (reply, reply_base64) = carry(&bytes);
             wire::Reply { reply, reply_base64, ..wire::Reply::default() }
         }
         Answer::Failed(Failure::Retry(text)) => failed("retry", text),
@@ -313,7 +313,8 @@ mod tests {
     fn a_failure_carries_its_disposition() {
         let reply = |answer| {
             let plugin = "words".parse().unwrap();
-            let document = reply_document(rollcall::Reply { plugin, answer, elapsed: Duration::from_micros(1500) });
+            let reply = rollcall::Reply { plugin, answer, elapsed: Duration::from_micros(1500) };
+            let document = reply_document(reply, json_or_base64);
             serde_json::to_value(document).unwrap()
         };
         let after = Answer::Failed(Failure::RetryAfter("busy".into(), Duration::from_secs(2)));

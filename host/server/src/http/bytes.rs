@@ -8,6 +8,10 @@ use serde_json::value::RawValue;
 /// Larger values are not put into a job's document, but fetched by themselves.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
+/// JSON that is nested deeper stands in no other document: with what stands around it, it stays within the 64 levels that the
+/// strictest of the usual readers take.
+const INLINE_DEPTH_MAX: usize = 60;
+
 pub(crate) fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
@@ -16,25 +20,59 @@ pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, String> {
     STANDARD.decode(text.trim()).map_err(|error| format!("it is not base64 with padding: {error}"))
 }
 
-/// The bytes as they stand in a JSON document, where they are JSON and not too long.
+/// The bytes as they stand in a JSON document, where they are JSON that can stand there, and not too long.
+/// What surrounds the value, which is nothing but white space, is no part of it.
 pub(crate) fn inline_json(bytes: &[u8]) -> Option<Box<RawValue>> {
-    if bytes.len() > INLINE_BYTES_MAX {
-        return None;
-    }
-    serde_json::from_slice(bytes).ok()
+    if bytes.len() > INLINE_BYTES_MAX { None } else { embeddable(bytes) }
 }
 
-/// The bytes as base64, where they are no JSON and not too long.
+/// The bytes as base64, where they cannot stand in a JSON document as they are, and not too long.
 pub(crate) fn inline_base64(bytes: &[u8]) -> Option<String> {
     (bytes.len() <= INLINE_BYTES_MAX && inline_json(bytes).is_none()).then(|| to_base64(bytes))
 }
 
+/// Bytes in a document: as JSON, or as base64.
+pub(crate) type Carried = (Option<Box<RawValue>>, Option<String>);
+
 /// The bytes however long they are: as JSON where they are that, else as base64.
-pub(crate) fn json_or_base64(bytes: &[u8]) -> (Option<Box<RawValue>>, Option<String>) {
-    match serde_json::from_slice(bytes) {
-        Ok(json) => (Some(json), None),
-        Err(_) => (None, Some(to_base64(bytes))),
+pub(crate) fn json_or_base64(bytes: &[u8]) -> Carried {
+    match embeddable(bytes) {
+        Some(json) => (Some(json), None),
+        None => (None, Some(to_base64(bytes))),
     }
+}
+
+/// The same for one event of a stream, in which no carriage return can stand.
+pub(crate) fn json_or_base64_of_event(bytes: &[u8]) -> Carried {
+    match json_or_base64(bytes) {
+        (Some(json), _) if json.get().contains('\r') => (None, Some(to_base64(bytes))),
+        either => either,
+    }
+}
+
+/// JSON that any reader of the document around it reads: many give up where it is nested deep.
+fn embeddable(bytes: &[u8]) -> Option<Box<RawValue>> {
+    serde_json::from_slice(bytes).ok().filter(|_| depth(bytes) <= INLINE_DEPTH_MAX)
+}
+
+/// How deep JSON text is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut most, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                most = most.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 /// Every media type that `media_type` knows.
@@ -55,9 +93,12 @@ pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
         [0xff, 0xd8, 0xff, ..] => "image/jpeg",
         [b'G', b'I', b'F', b'8', ..] => "image/gif",
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
-        _ if !bytes.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => "application/json",
-        _ if !bytes.is_empty() && std::str::from_utf8(bytes).is_ok() => "text/plain; charset=utf-8",
-        _ => "application/octet-stream",
+        _ if bytes.is_empty() => "application/octet-stream",
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => "application/json",
+            Ok(_) => "text/plain; charset=utf-8",
+            Err(_) => "application/octet-stream",
+        },
     }
 }
 
@@ -91,5 +132,21 @@ mod tests {
         assert_eq!(inline_json(text.as_bytes()).unwrap().get(), text);
         assert_eq!(inline_base64(text.as_bytes()), None);
         assert_eq!(inline_base64(b"\xff"), Some("/w==".to_owned()));
+        assert_eq!(media_type(b"\"\xff\""), "application/octet-stream", "bytes that are no text are no JSON");
+        for odd in ["1e400", r#""\ud800""#, r#"{"a":1,"a":2}"#, "null", "[\n1 ]"] {
+            assert_eq!(inline_json(odd.as_bytes()).unwrap().get(), odd);
+        }
+    }
+
+    #[test]
+    fn what_would_make_a_document_unreadable_is_base64() {
+        let nested = |levels: usize| format!(r#"{}"[[\"[["{}"#, "[".repeat(levels), "]".repeat(levels));
+        let (at_most, deeper) = (nested(INLINE_DEPTH_MAX), nested(INLINE_DEPTH_MAX + 1));
+        assert_eq!(inline_json(at_most.as_bytes()).unwrap().get(), at_most);
+        assert!(inline_json(deeper.as_bytes()).is_none() && inline_json(nested(100_000).as_bytes()).is_none());
+        assert_eq!(json_or_base64(deeper.as_bytes()).1, Some(to_base64(deeper.as_bytes())));
+        assert_eq!(json_or_base64(b"[1,\r\n2]").1, None);
+        assert_eq!(json_or_base64_of_event(b"[1,\r\n2]").1, Some(to_base64(b"[1,\r\n2]")));
+        assert_eq!(json_or_base64_of_event(b"[1,\n2]").0.unwrap().get(), "[1,\n2]");
     }
 }

@@ -36,6 +36,7 @@ enum Asked {
 pub(crate) async fn enqueue(State(face): State<Arc<Face>>, request: HttpRequest) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query: EnqueueQuery = query::query(&head.uri)?;
+    body::no_idempotency_key(&head.headers, "give the job a `token`: the same job asked for again is enqueued once")?;
     let wait = query.wait.as_deref().map(wait_length).transpose()?;
     let asked = if query.task.is_some() {
         let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
@@ -193,8 +194,8 @@ fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<Request, Problem>
 }
 
 async fn from_json(query: &EnqueueQuery, headers: &axum::http::HeaderMap, body: Body) -> Result<Asked, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if media_type.starts_with("image/") || media_type.starts_with("application/octet-stream") {
+    let media_type = body::media_type(headers)?;
+    if media_type.starts_with("image/") || media_type == "application/octet-stream" {
         return Err(Problem::bad_request(format!(
             "a body of type {media_type} is a payload; say for which task with ?task=PLUGIN/TASK"
         )));

@@ -25,11 +25,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub(crate) use bytes::{inline_json, to_base64};
+pub(crate) use bytes::{json_or_base64, to_base64};
 pub(crate) use face::Face;
 pub(crate) use guard::Guard;
 pub(crate) use query::encode;
@@ -41,18 +41,18 @@ use problem::{Kind, Problem};
 pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
     Router::new()
         .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show))
-        .route("/v1/jobs/{id}/result", get(jobs::result))
-        .route("/v1/jobs/{id}/events", get(events::events))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/retry", post(jobs::retry))
-        .route("/v1/broadcasts/{topic}", post(broadcasts::send).get(broadcasts::show))
-        .route("/v1/plugins", get(plugins::list))
-        .route("/v1/plugins/{id}", get(plugins::show))
-        .route("/v1/nodes", get(nodes::list))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/{group}", put(limits::set_group).delete(limits::clear_group))
-        .route("/v1/limits/{group}/{key}", put(limits::set_key).delete(limits::clear_key))
+        .route("/v1/jobs/{id}", plain(get(jobs::show)))
+        .route("/v1/jobs/{id}/result", plain(get(jobs::result)))
+        .route("/v1/jobs/{id}/events", plain(get(events::events)))
+        .route("/v1/jobs/{id}/cancel", plain(post(jobs::cancel)))
+        .route("/v1/jobs/{id}/retry", plain(post(jobs::retry)))
+        .route("/v1/broadcasts/{topic}", post(broadcasts::send).merge(plain(get(broadcasts::show))))
+        .route("/v1/plugins", plain(get(plugins::list)))
+        .route("/v1/plugins/{id}", plain(get(plugins::show)))
+        .route("/v1/nodes", plain(get(nodes::list)))
+        .route("/v1/limits", plain(get(limits::list)))
+        .route("/v1/limits/{group}", plain(put(limits::set_group).delete(limits::clear_group)))
+        .route("/v1/limits/{group}/{key}", plain(put(limits::set_key).delete(limits::clear_key)))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -62,6 +62,11 @@ pub(crate) fn routes(face: Arc<Face>, guard: Guard) -> Router {
         .with_state(face)
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
         .layer(CatchPanicLayer::custom(guard::panicked))
+}
+
+/// Routes whose addresses have no query.
+fn plain(methods: MethodRouter<Arc<Face>>) -> MethodRouter<Arc<Face>> {
+    methods.route_layer(from_fn(query::none))
 }
 
 async fn no_route(request: Request) -> Problem {

@@ -64,8 +64,10 @@ pub(crate) struct JobAsked {
     /// As PLUGIN/TASK.
     pub(crate) task: String,
     /// Kept as it is written; `null` where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<Box<RawValue>>,
     /// Bytes that are no JSON, in base64 with padding.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_base64: Option<String>,
     /// Where the task's manifest does not find it in the payload.
     pub(crate) key: Option<String>,
@@ -73,10 +75,15 @@ pub(crate) struct JobAsked {
     pub(crate) priority: Option<i32>,
     /// How long it is not to begin, as "90s" or "5m".
     pub(crate) delay: Option<String>,
-    /// Not before this moment.
+    /// Not before this moment, in place of `delay`.
     pub(crate) at: Option<Moment>,
     /// Of the client's own choice: the same job asked for again is enqueued once.
     pub(crate) token: Option<String>,
+}
+
+/// A value that is there is one, `null` too.
+pub(crate) fn as_written<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(from).map(Some)
 }
 
 /// The query of a request to enqueue. With `task`, the body is the payload, byte for byte.
@@ -148,13 +155,14 @@ pub(crate) struct Job {
     // What went in and came out: not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_bytes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// As it is written; `payload-base64` where it is no JSON, or JSON that is nested deeper than 60 levels.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "as_written")]
     pub(crate) payload: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result_bytes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "as_written")]
     pub(crate) result: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result_base64: Option<String>,
@@ -341,6 +349,31 @@ mod tests {
     fn a_payload_stays_as_it_was_written() {
         let asked: JobAsked = serde_json::from_str(r#"{"task":"a/b","payload":{"b": 1e400, "a": 2}}"#).unwrap();
         assert_eq!(asked.payload.unwrap().get(), r#"{"b": 1e400, "a": 2}"#);
+    }
+
+    #[test]
+    fn a_null_that_is_read_is_there() {
+        let job = |payload: &str| {
+            let rest = r#""id":"","task":"","state":"","group":"","key":null,"priority":0,"token":null,
+                "enqueued-at":"2030-01-31T12:00:00Z","attempt":0,"failures":0,"crashes":0,"cancel-asked":false"#;
+            serde_json::from_str::<Job>(&format!("{{{rest}{payload}}}"))
+                .unwrap()
+                .payload
+                .map(|json| json.get().to_owned())
+        };
+        assert_eq!((job(r#","payload": null"#).as_deref(), job("")), (Some("null"), None));
+    }
+
+    #[test]
+    fn what_is_given_twice_is_refused() {
+        for twice in [r#"{"task":"a/b","key":"a","key":"b"}"#, r#"{"task":"a/b","payload":1,"pay\u006coad":2}"#] {
+            assert!(
+                serde_json::from_str::<JobAsked>(twice).unwrap_err().to_string().contains("duplicate field"),
+                "{twice}"
+            );
+        }
+        assert!(serde_json::from_str::<LimitNumbers>(r#"{"total":1,"total":null}"#).is_err());
+        assert!(serde_json::from_str::<BroadcastAsked>(r#"{"mode":"all","mode":"quorum"}"#).is_err());
     }
 
     #[test]

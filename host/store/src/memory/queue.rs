@@ -14,7 +14,7 @@ use wharf_core::time::Timestamp;
 
 use super::kv::Values;
 use crate::change::change;
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
 use crate::store::{Inserted, Recorded};
 use crate::why::Holders;
 
@@ -149,8 +149,20 @@ impl Queue {
             _ => {}
         }
         self.place(id, now);
-        let children = children.into_iter().map(|job| self.insert(job, now)).collect();
+        let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
         Ok(Recorded { state: change.standing.state.name(), cancel_asked: change.standing.cancel_asked, children })
+    }
+
+    /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
+    pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
+        let (id, instead) = (new.id, in_its_place(&new, now));
+        let inserted = self.insert(new, now);
+        if let Some(why) = not_taken(id, &inserted)
+            && let Inserted::Added { .. } = self.insert(instead, now)
+        {
+            self.apply(id, Event::NotTaken(why), now).expect("a waiting job can be cancelled");
+        }
+        inserted
     }
 
     pub(super) fn insert(&mut self, mut new: NewJob, now: Timestamp) -> Inserted {

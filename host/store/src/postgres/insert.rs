@@ -11,7 +11,7 @@ use super::ledger::{Hot, Ledger};
 use super::names::LaneRow;
 use super::rows::{READY, job_id, state_number};
 use super::session::{Fault, damaged};
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, by id.
@@ -20,6 +20,18 @@ const WAITING: &str = "SELECT unnest(ids) AS id FROM wharf.lines JOIN wharf.queu
                        UNION ALL SELECT id FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 ORDER BY id";
 
 impl Ledger<'_> {
+    /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
+    pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
+        let inserted = self.insert(new).await?;
+        if let Some(why) = not_taken(new.id, &inserted)
+            && let Inserted::Added { .. } = self.insert(&in_its_place(new, self.now)).await?
+        {
+            let refused = self.change(new.id, &Event::NotTaken(why)).await?;
+            refused.map_err(|refusal| unlawful(new.id, refusal))?;
+        }
+        Ok(inserted)
+    }
+
     pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
         let task = self.names.number(new.task.as_str())?;
         let lane = self.names.lane_row(&new.lane)?;

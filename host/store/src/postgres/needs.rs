@@ -41,7 +41,7 @@ pub(super) struct Needs {
 /// The jobs that a wish adds.
 fn added(wish: &Wish) -> Vec<&NewJob> {
     match wish {
-        Wish::Insert(jobs, ..) => jobs.iter().collect(),
+        Wish::Insert(jobs, ..) | Wish::LeaveBehind(jobs, ..) => jobs.iter().collect(),
         Wish::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
         _ => Vec::new(),
     }
@@ -91,7 +91,7 @@ impl Needs {
                 needs.add(job, names, again)?;
             }
             match wish {
-                Wish::Insert(..) => {}
+                Wish::Insert(..) | Wish::LeaveBehind(..) => {}
                 Wish::Record(events) => {
                     for (id, event) in events {
                         match running.find(*id, event) {

@@ -3,8 +3,8 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
-use wharf_core::ids::JobId;
-use wharf_core::job::{Numbered, State, StateName};
+use wharf_core::ids::{JobId, TaskName};
+use wharf_core::job::{Numbered, State, StateName, Token};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
@@ -33,6 +33,17 @@ pub(super) fn override_of(row: &Row) -> Result<Override, Fault> {
         key: key_of(row.get("key"))?,
         limits: Limits { per_key: number("per_key"), total: number("total") },
     })
+}
+
+/// The jobs that stand under tokens.
+pub(super) async fn known(session: &Session, of: &[(TaskName, Token)]) -> Result<Vec<Option<JobId>>, Fault> {
+    let text = "SELECT (SELECT jobs.id FROM wharf.jobs WHERE jobs.token IS NOT NULL AND jobs.token = asked.token
+                        AND jobs.task = (SELECT id FROM wharf.names WHERE text = asked.task))
+                FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS asked (task, token, place) ORDER BY place";
+    let (tasks, tokens): (Vec<&str>, Vec<&[u8]>) =
+        of.iter().map(|(task, token)| (task.as_str(), token.as_str().as_bytes())).unzip();
+    let found = session.ask(text, &[(&tasks, Type::TEXT_ARRAY), (&tokens, Type::BYTEA_ARRAY)]).await?;
+    found.iter().map(|row| row.get::<_, Option<i64>>(0).map(job_id).transpose()).collect()
 }
 
 pub(super) async fn job(

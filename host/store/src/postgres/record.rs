@@ -29,7 +29,7 @@ impl Ledger<'_> {
             Event::Succeeded { children: new, changes, .. } => {
                 changes.iter().for_each(|changes| self.values.change(changes));
                 for child in new {
-                    children.push(self.insert(child).await?);
+                    children.push(self.insert_child(child).await?);
                 }
             }
             _ => {}

@@ -45,8 +45,9 @@ const REOPEN_EVERY: Duration = Duration::from_secs(10);
 /// What is asked of the writer.
 #[derive(Debug)]
 pub(super) enum Wish {
-    /// With values that are changed together with them.
-    Insert(Vec<NewJob>, Arc<LimitTable>, Option<Arc<Changes>>),
+    Insert(Vec<NewJob>, Arc<LimitTable>),
+    /// Jobs whose ids were given out before, with values that are changed together with them.
+    LeaveBehind(Vec<NewJob>, Arc<LimitTable>, Option<Arc<Changes>>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     /// Leases that had run out when they were looked at.
@@ -82,7 +83,7 @@ impl Wish {
     /// About how many jobs it writes.
     fn size(&self) -> usize {
         match self {
-            Wish::Insert(jobs, ..) => jobs.len(),
+            Wish::Insert(jobs, ..) | Wish::LeaveBehind(jobs, ..) => jobs.len(),
             Wish::Record(events) => events.len(),
             Wish::Expire(over) => over.len(),
             Wish::Claim(_) | Wish::SetOverride(_) => 0,
@@ -98,7 +99,8 @@ impl Wish {
             _ => 0,
         };
         match self {
-            Wish::Insert(jobs, _, changes) => payloads(jobs) + changed(changes),
+            Wish::Insert(jobs, _) => payloads(jobs),
+            Wish::LeaveBehind(jobs, _, changes) => payloads(jobs) + changed(changes),
             Wish::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
             _ => 0,
         }
@@ -383,18 +385,10 @@ async fn run(
 
 async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) -> Result<Done, Fault> {
     match wish {
-        Wish::Insert(jobs, declared, changes) => {
-            ledger.declared = declared.clone();
+        Wish::Insert(jobs, declared) => add(ledger, jobs, declared, false).await,
+        Wish::LeaveBehind(jobs, declared, changes) => {
             changes.iter().for_each(|changes| ledger.values.change(changes));
-            // At once, where those that were read in the beginning are no longer known.
-            let lanes: Vec<LaneRow> =
-                jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
-            ledger.load_lanes(lanes.into_iter()).await?;
-            let mut inserted = Vec::with_capacity(jobs.len());
-            for job in jobs {
-                inserted.push(ledger.insert(job).await?);
-            }
-            Ok(Done::Inserted(inserted))
+            add(ledger, jobs, declared, true).await
         }
         Wish::Claim(claim) => Ok(Done::Claimed(ledger.claim(claim, reopened).await?)),
         Wish::Record(events) => {
@@ -415,4 +409,21 @@ async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) ->
         }
         Wish::SetOverride(change) => ledger.set_override(change).await.map(|()| Done::Set),
     }
+}
+
+async fn add(
+    ledger: &mut Ledger<'_>,
+    jobs: &[NewJob],
+    declared: &Arc<LimitTable>,
+    ids_were_given: bool,
+) -> Result<Done, Fault> {
+    ledger.declared = declared.clone();
+    // At once, where those that were read in the beginning are no longer known.
+    let lanes: Vec<LaneRow> = jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
+    ledger.load_lanes(lanes.into_iter()).await?;
+    let mut inserted = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        inserted.push(if ids_were_given { ledger.insert_child(job).await? } else { ledger.insert(job).await? });
+    }
+    Ok(Done::Inserted(inserted))
 }

@@ -11,10 +11,21 @@ use super::lanes::LaneNo;
 use super::ledger::Ledger;
 use super::room;
 use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, state_number};
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, resolve};
+use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 impl Ledger<'_> {
+    /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
+    pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
+        let inserted = self.insert(new, now)?;
+        if let Some(why) = not_taken(new.id, &inserted)
+            && let Inserted::Added { .. } = self.insert(&in_its_place(new, now), now)?
+        {
+            self.apply(new.id, &Event::NotTaken(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
+        }
+        Ok(inserted)
+    }
+
     pub(super) fn insert(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let task = self.names.number(self.conn, new.task.as_str())?;
         let group = self.names.number(self.conn, new.lane.group.as_str())?;

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::{Job, Numbered, Standing, State, StateName};
+use wharf_core::job::{Job, Numbered, Standing, State, StateName, Token};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
@@ -26,6 +26,13 @@ const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_n
 
 const JOB_NAMES: &str =
     "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.grp LEFT JOIN reports ON reports.job = jobs.id";
+
+/// The job that stands under a token.
+pub(super) fn known(conn: &Connection, task: &TaskName, token: &Token) -> rusqlite::Result<Option<JobId>> {
+    let mut find =
+        conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2)")?;
+    find.query_row(params![token.as_str(), task.as_str()], |row| job_id(row.get(0)?)).optional()
+}
 
 pub(super) fn job(
     conn: &Connection,

@@ -71,7 +71,7 @@ impl Ledger<'_> {
             Event::Wrote { attempt, entries } => self.append(id, *attempt, entries, now)?,
             Event::Succeeded { children: new, changes, .. } => {
                 for child in new {
-                    children.push(self.insert(child, now)?);
+                    children.push(self.insert_child(child, now)?);
                 }
                 if let Some(changes) = changes {
                     self.change_values(changes)?;

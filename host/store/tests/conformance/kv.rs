@@ -192,9 +192,9 @@ fn what_is_of_no_job_is_left_behind_at_once() {
     on_every_store(|stage| async move {
         let child = stage.new_job(LIST, "");
         let changes = changes(WORDS, &[("a", Some(b"1"))]);
-        let left = stage.store.leave_behind(vec![child.clone()], stage.declared.clone(), changes.clone()).await;
+        let left = stage.store.leave_behind(vec![child.clone()], stage.declared.clone(), Some(changes.clone())).await;
         assert_eq!(left.unwrap(), [added(child.id)]);
-        assert_eq!(stage.store.leave_behind(vec![], stage.declared.clone(), changes).await.unwrap(), []);
+        assert_eq!(stage.store.leave_behind(vec![], stage.declared.clone(), Some(changes)).await.unwrap(), []);
         assert_eq!((stage.state(child.id).await, stage.usage(WORDS).await), (StateName::Waiting, (1, 2)));
     });
 }
@@ -274,7 +274,7 @@ fn hosts_that_change_the_same_values_at_once_lose_nothing_and_count_right() {
             let (own, value) = (format!("own/{number}"), vec![b'x'; number % 7]);
             let shared = if number % 3 == 0 { None } else { Some(value.as_slice()) };
             let changes = changes(of, &[(&own, Some(&value)), ("shared", shared)]);
-            tokio::spawn(async move { store.leave_behind(vec![], Arc::default(), changes).await })
+            tokio::spawn(async move { store.leave_behind(vec![], Arc::default(), Some(changes)).await })
         });
         for write in writes.collect::<Vec<_>>() {
             write.await.unwrap().unwrap();

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use wharf_core::job::{Due, Entry, NewJob, StateName, Stream};
+use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, Token};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Inserted;
 
-use crate::stage::{COUNT, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded, trapped};
+use crate::stage::{
+    COUNT, LEASE, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded, task, trapped,
+};
 
 #[test]
 fn a_result_is_kept_with_its_bill() {
@@ -132,6 +134,73 @@ fn a_child_may_take_the_slot_that_its_parent_leaves() {
         let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children, [added(child.id), Inserted::Discarded { holders: vec![child.id] }]);
+    });
+}
+
+/// Its id was given out before: it leads to a job that says what became of it.
+#[test]
+fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        let known = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
+        stage.insert(known.clone()).await;
+        let parent = stage.add(COUNT, "a").await;
+        let waiting = stage.add(COUNT, "b").await;
+        assert_eq!(ids(&stage.claim(3).await), [known.id, parent, waiting]);
+        let same = NewJob { id: stage.store.next_id(), ..known.clone() };
+        let full = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "b") };
+        let twice = NewJob { token: Some("two".parse().unwrap()), ..stage.new_job(LIST, "") };
+        let again = NewJob { id: stage.store.next_id(), ..twice.clone() };
+        let replaced = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "c") };
+        let replacing = NewJob { id: stage.store.next_id(), ..replaced.clone() };
+        let children = [&same, &full, &twice, &again, &replaced, &replacing].map(Clone::clone).to_vec();
+        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let recorded = stage.record(parent, event).await.unwrap();
+        assert_eq!(recorded.children[0], Inserted::Known { id: known.id });
+        assert_eq!(recorded.children[1], Inserted::Discarded { holders: vec![waiting] });
+        assert_eq!(recorded.children[3], Inserted::Known { id: twice.id });
+
+        for (child, why) in [
+            (&same, format!("it was not taken: job {} has the same token and stands", known.id)),
+            (&full, format!("the slots are held by {waiting}")),
+            (&again, format!("it was not taken: job {} has the same token and stands", twice.id)),
+            (&replaced, "replaced by a newer job of the same key".to_owned()),
+        ] {
+            let job = stage.seen(child.id).await.job;
+            let report = job.report.expect("it says why");
+            assert_eq!((job.standing.state, report.kind), (State::Cancelled, OutcomeKind::Cancelled));
+            assert!(report.text.contains(&why), "{}", report.text);
+            assert_eq!((&job.payload, job.finished_at), (&child.payload, Some(stage.store.now())));
+            assert_eq!((job.token, job.standing.attempt, job.started_at), (None, 0, None));
+        }
+        let of_token = |token: &str| (known.task.clone(), token.parse::<Token>().unwrap());
+        let of = vec![of_token("two"), of_token("three"), of_token("one"), (task(COUNT), "one".parse().unwrap())];
+        assert_eq!(stage.store.known(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None]);
+        assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "nothing of them runs");
+
+        // A person may want it all the same. It is forgotten as any other.
+        assert_eq!(stage.record(full.id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
+        stage.pass(LEASE);
+        assert_eq!(stage.store.forget(stage.store.now(), 9).await.unwrap(), 4);
+        assert_eq!(stage.store.job(same.id, stage.declared.clone()).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn what_is_left_behind_stands_under_its_id_too_also_if_it_is_written_twice() {
+    on_every_store(|stage| async move {
+        let known = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
+        stage.insert(known.clone()).await;
+        let same = NewJob { id: stage.store.next_id(), ..known.clone() };
+        for _ in 0..2 {
+            let left = stage.store.leave_behind(vec![same.clone()], stage.declared.clone(), None).await.unwrap();
+            assert_eq!(left, [Inserted::Known { id: known.id }]);
+            assert_eq!(stage.state(same.id).await, StateName::Cancelled);
+        }
+        // Whoever was given no id is answered, and nothing is written.
+        let other = NewJob { id: stage.store.next_id(), ..known.clone() };
+        assert_eq!(stage.insert(other.clone()).await, Inserted::Known { id: known.id });
+        assert_eq!(stage.store.job(other.id, stage.declared.clone()).await.unwrap(), None);
     });
 }
 

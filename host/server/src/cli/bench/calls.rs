@@ -24,8 +24,8 @@ impl Attending for Nobody {
     fn log(&self, _: Stream, _: String) {}
     fn log_dropped(&self, _: u64) {}
     fn progress(&self, _: f32, _: String) {}
-    fn enqueue(&self, _: Vec<GuestJob>) -> Result<Vec<String>, String> {
-        Err("there is no queue here".to_owned())
+    fn enqueue(&self, _: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        std::future::ready(Err("there is no queue here".to_owned())).boxed()
     }
     fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         std::future::ready(Err("there are no other plugins here".to_owned())).boxed()

@@ -52,10 +52,10 @@ pub(crate) struct Reply {
     pub(crate) outcome: String,
     /// From the broadcast's begin to this reply.
     pub(crate) elapsed_ms: f64,
-    /// Of a reply that is JSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of a reply that is JSON, as it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
     pub(crate) reply: Option<Box<RawValue>>,
-    /// Of any other reply.
+    /// Of any other reply, and of JSON that is nested deeper than 60 levels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reply_base64: Option<String>,
     /// Of one that failed: "retry", "retry-after" or "discard".
@@ -120,7 +120,7 @@ pub(crate) struct BatchJob {
     #[serde(default)]
     pub(crate) attempt: u32,
     /// Of a job that succeeded and replied in JSON; where it is long, it is at the job's `result`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
     pub(crate) reply: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reply_base64: Option<String>,

@@ -106,6 +106,7 @@ impl World {
             }
             Operation::LeaveBehind(jobs, changes) => {
                 occurred.insert("left behind");
+                let changes = Some(changes);
                 let answers = ask!(self, leave_behind(jobs, self.declared[0], changes));
                 answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
             }
@@ -358,6 +359,7 @@ fn note_recorded(event: &Event, answer: &Result<Recorded, Refusal>, occurred: &m
         Event::LeaseExpired { .. } => "event: lease expired",
         Event::CancelAsked => "event: cancel asked",
         Event::Replaced => "event: replaced",
+        Event::NotTaken(_) => panic!("only a store says so"),
         Event::RetryAsked => "event: retry asked",
     });
 }
