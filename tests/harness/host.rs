@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,11 +14,35 @@ use super::{Client, MachineClock, component, eventually};
 
 /// The binary under test, without what the caller's environment would add.
 pub(crate) fn wharf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    wharf_under(&[])
+}
+
+/// The same, started by another program, such as `prlimit`, that puts it in its own place.
+pub(crate) fn wharf_under(starter: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_wharf");
+    let mut command = match starter {
+        [] => Command::new(program),
+        [starter, args @ ..] => {
+            let mut command = Command::new(starter);
+            command.args(args).arg(program);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF")) {
         command.env_remove(name);
     }
     command
+}
+
+/// Who reads what a host says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Hears {
+    #[default]
+    Everything,
+    /// Stops once the host listens, and leaves the pipe as it is, until the test lets it go on.
+    OnlyTheStart,
+    /// Goes away once the host listens.
+    TheStartAndIsGone,
 }
 
 /// What a host is started with.
@@ -30,6 +54,8 @@ pub(crate) struct Setup {
     store: Option<PathBuf>,
     database: Option<String>,
     environment: Vec<(&'static str, PathBuf)>,
+    starter: &'static [&'static str],
+    hears: Hears,
 }
 
 impl Setup {
@@ -80,6 +106,17 @@ impl Setup {
         self
     }
 
+    /// Lets another program start it.
+    pub(crate) fn under(mut self, starter: &'static [&'static str]) -> Setup {
+        self.starter = starter;
+        self
+    }
+
+    pub(crate) fn heard_by(mut self, hears: Hears) -> Setup {
+        self.hears = hears;
+        self
+    }
+
     #[track_caller]
     pub(crate) fn start(self) -> Host {
         let dir = TempDir::new().expect("a temporary folder");
@@ -99,8 +136,17 @@ impl Setup {
             cache.display(),
         );
         std::fs::write(dir.path().join("wharf.toml"), top + &self.settings).expect("settings can be written");
-        let environment = self.environment;
-        let mut host = Host { dir, environment, token: self.token, child: None, said: Arc::default(), client: None };
+        let mut host = Host {
+            dir,
+            environment: self.environment,
+            starter: self.starter,
+            hears: self.hears,
+            token: self.token,
+            child: None,
+            said: Arc::default(),
+            go_on: None,
+            client: None,
+        };
         host.start();
         let expected = self.plugins.len();
         // A cold compile of a large plugin, beside other tests, on few cores.
@@ -116,9 +162,13 @@ impl Setup {
 pub(crate) struct Host {
     dir: TempDir,
     environment: Vec<(&'static str, PathBuf)>,
+    starter: &'static [&'static str],
+    hears: Hears,
     token: Option<String>,
     child: Option<Child>,
     said: Arc<Mutex<String>>,
+    /// Whoever reads only the start goes on once this is dropped.
+    go_on: Option<mpsc::Sender<()>>,
     client: Option<Client>,
 }
 
@@ -128,7 +178,7 @@ impl Host {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         self.said = Arc::default();
-        let mut child = wharf()
+        let mut child = wharf_under(self.starter)
             .arg("serve")
             .current_dir(self.dir.path())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -140,12 +190,22 @@ impl Host {
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         // From here on it ends with the test, whatever becomes of the start.
         self.child = Some(child);
-        let said = self.said.clone();
+        let (said, hears) = (self.said.clone(), self.hears);
+        let (go_on, may_go_on) = mpsc::channel();
+        self.go_on = Some(go_on);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut said = said.lock().expect("no panic while it is held");
                 said.push_str(&line);
                 said.push('\n');
+                drop(said);
+                if line.contains("listens on http://") {
+                    match hears {
+                        Hears::Everything => {}
+                        Hears::TheStartAndIsGone => return,
+                        Hears::OnlyTheStart => _ = may_go_on.recv(),
+                    }
+                }
             }
         });
         let address = eventually("the host listens", || {
@@ -178,6 +238,11 @@ impl Host {
         self.said.lock().expect("no panic while it is held").clone()
     }
 
+    /// Whoever read only the start reads everything from here on.
+    pub(crate) fn hear_on(&mut self) {
+        self.go_on = None;
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.client().try_get("/ready").is_ok_and(|reply| reply.status == 200)
     }
@@ -204,6 +269,11 @@ impl Host {
     /// SIGTERM, and waits for the end. Returns the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("-TERM");
+        self.ended()
+    }
+
+    /// Waits for the end. Returns the exit code; none where a signal was the end.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         self.child.take().expect("it runs").wait().expect("it can be waited for").code()
     }
 

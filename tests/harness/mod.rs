@@ -18,7 +18,7 @@ pub(crate) use client::{Client, Event, Reply};
 pub(crate) use clock::MachineClock;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use guests::{component, photo};
-pub(crate) use host::{Host, Setup, wharf};
+pub(crate) use host::{Hears, Host, Setup, wharf, wharf_under};
 pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{Postgres, shared_address};

@@ -43,8 +43,12 @@ impl Manifest {
     /// Reads what `describe` returned, with the operator's settings on top.
     ///
     /// # Errors
-    /// Every problem of the manifest and of the settings.
+    /// The problems of the manifest and of the settings: as many as help its author.
     pub fn read(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
+        Manifest::completed(plugin, text, settings).map_err(toml_text::few)
+    }
+
+    fn completed(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
         if text.len() as u64 > bounds::MANIFEST_BYTES_MAX {
             let size = bytesize::ByteSize(text.len() as u64).display().iec();
             let max = bytesize::ByteSize(bounds::MANIFEST_BYTES_MAX).display().iec();

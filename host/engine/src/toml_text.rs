@@ -11,6 +11,8 @@ use crate::problem::Problem;
 
 /// More than this many problems in one text help nobody.
 const PROBLEMS_MAX: usize = 20;
+/// Nor does a longer text of one of them: what it quotes may be as long as the whole.
+const PROBLEM_CHARS_MAX: usize = 1000;
 
 /// Reads `text` as a `T`.
 ///
@@ -37,6 +39,27 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
     }
 }
 
+/// The first problems, each cut where it is too long to be read, and how many more there are.
+pub(crate) fn few(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let more = problems.len().saturating_sub(PROBLEMS_MAX);
+    problems.truncate(PROBLEMS_MAX);
+    for problem in &mut problems {
+        cut(&mut problem.what);
+        cut(&mut problem.hint);
+    }
+    if more > 0 {
+        problems.push(Problem::new(format!("and {more} more")));
+    }
+    problems
+}
+
+fn cut(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(PROBLEM_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
 /// Says what a TOML error means for `text`: its line and column, and for an unknown key the nearest known one.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     let at = error.span().map(|span| position(text, span.start));
@@ -56,10 +79,14 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
 
 /// The one of `known` that is so near to `word` that a slip is likely.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = |candidate: &str| 1 + candidate.len().min(word.len()) / 4;
+    let length = word.chars().count();
     known
         .into_iter()
+        // Before the two are compared, which takes time and memory in proportion to both: a word may be as long as a payload.
+        .filter(|candidate| length.abs_diff(candidate.chars().count()) <= most(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .filter(|(distance, candidate)| *distance <= most(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -135,6 +162,22 @@ mod tests {
                 "line 3, column 1: unknown key `ü`\n    the keys here are `keep-finished`, `port`",
             ]
         );
+    }
+
+    #[test]
+    fn a_key_as_long_as_a_payload_is_compared_with_nothing() {
+        let long = "x".repeat(30_000_000);
+        assert_eq!(nearest(&long, ["port", "keep-finished"]), None);
+        assert_eq!(nearest("prot", ["port", "keep-finished"]), Some("port"));
+    }
+
+    #[test]
+    fn of_many_problems_the_first_are_told_and_none_at_full_length() {
+        let problems: Vec<Problem> = (0..25).map(|n| Problem::new(format!("{n}{}", "ü".repeat(5000)))).collect();
+        let told = few(problems);
+        assert_eq!((told.len(), told[20].what.as_str()), (21, "and 5 more"));
+        assert_eq!((told[19].what.chars().count(), &told[19].what[..2]), (1001, "19"));
+        assert_eq!(few(vec![Problem::new("one")]), [Problem::new("one")]);
     }
 
     #[test]

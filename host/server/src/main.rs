@@ -1,10 +1,14 @@
 //! `wharf`: a host for WebAssembly plugins, and the commands that speak to it.
 //! Modules stand in reading order; each uses only those above it.
 
+mod stderr;
+mod signals;
 mod config;
 mod metrics;
 mod http;
 mod cli;
+#[cfg(test)]
+mod fuzz;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -21,7 +25,10 @@ fn main() -> ExitCode {
         && let Ok(program) = std::env::current_exe()
     {
         let error = Command::new(program).args(std::env::args_os().skip(1)).env(config::LIBRARY_BACKTRACES, "0").exec();
-        eprintln!("wharf: goes on with costly backtraces: {error}");
+        stderr::note(format_args!("wharf: goes on with costly backtraces: {error}"));
+    }
+    if let Err(error) = signals::survive_large_files() {
+        stderr::note(format_args!("wharf: a file that grows past its limit ends this process: {error}"));
     }
     cli::run(std::env::args_os())
 }

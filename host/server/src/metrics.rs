@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     jobs_replaced: Counter,
     broadcasts: Topics,
     broadcasts_refused: Counter,
+    /// Counted by the log itself, which has no notice of it: that would be a line more.
+    pub(crate) host_log_lines_dropped: Counter,
 }
 
 impl Metrics {
@@ -103,6 +105,12 @@ impl Metrics {
             "Live broadcasts that were not begun, as as many were open as may be",
             broadcasts_refused.clone(),
         );
+        let host_log_lines_dropped = Counter::default();
+        registry.register(
+            "host_log_lines_dropped",
+            "Lines of the host's own log that were dropped, as whoever reads it was slower than they came, or gone",
+            host_log_lines_dropped.clone(),
+        );
         Metrics {
             registry,
             jobs_enqueued,
@@ -126,6 +134,7 @@ impl Metrics {
             jobs_replaced,
             broadcasts,
             broadcasts_refused,
+            host_log_lines_dropped,
         }
     }
 

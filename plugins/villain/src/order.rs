@@ -181,6 +181,10 @@ pub(crate) enum Order {
         #[serde(default)]
         text: String,
     },
+    ResizeFile {
+        path: String,
+        bytes: u64,
+    },
     ListDir {
         path: String,
     },
@@ -280,6 +284,7 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::Args => outside::args(),
         Order::ReadFile { path } => outside::read_file(&path),
         Order::WriteFile { path, text } => outside::write_file(&path, &text),
+        Order::ResizeFile { path, bytes } => outside::resize_file(&path, bytes),
         Order::ListDir { path } => outside::list_dir(&path),
         Order::Random { bytes } => outside::random(bytes),
         Order::Stdin => outside::stdin(),

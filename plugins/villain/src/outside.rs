@@ -27,6 +27,12 @@ pub(crate) fn write_file(path: &str, text: &str) -> Result<Vec<u8>, Failure> {
     json(&text.len())
 }
 
+pub(crate) fn resize_file(path: &str, bytes: u64) -> Result<Vec<u8>, Failure> {
+    let made = fs::File::create(path).and_then(|file| file.set_len(bytes));
+    made.map_err(|e| denied("resize", path, &e))?;
+    json(&bytes)
+}
+
 pub(crate) fn list_dir(path: &str) -> Result<Vec<u8>, Failure> {
     let entries = fs::read_dir(path).map_err(|e| denied("list", path, &e))?;
     let mut names: Vec<_> = entries

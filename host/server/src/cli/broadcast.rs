@@ -16,6 +16,7 @@ use super::output::{Columns, harmless, millis, print_json, print_line};
 use super::progress::Progress;
 use crate::http::encode;
 use crate::http::wire::{Batch, BatchJob, Broadcast, BroadcastBegun, BroadcastEnded, Reply};
+use crate::stderr::note;
 
 /// Of one reply in the table.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -72,7 +73,11 @@ impl Send {
                 print_json(&whole)?;
             } else {
                 print_line(&batch.id)?;
-                eprintln!("{}; see them with `wharf job list --batch {}`", counted(batch.jobs.len(), "job"), batch.id);
+                note(format_args!(
+                    "{}; see them with `wharf job list --batch {}`",
+                    counted(batch.jobs.len(), "job"),
+                    batch.id
+                ));
             }
             return Ok(Exit::Done);
         }
@@ -113,7 +118,7 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
                 progress.aside(|| say_loading(&begun.loading));
                 if begun.asked.is_empty() {
                     progress.done();
-                    eprintln!("nobody subscribes to {}", harmless(&begun.topic));
+                    note(format_args!("nobody subscribes to {}", harmless(&begun.topic)));
                     continue;
                 }
                 let widest = begun.asked.iter().map(String::len).max().unwrap_or(0);
@@ -133,7 +138,7 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
                 progress.done();
                 let ended: BroadcastEnded = read(&event.data)?;
                 if columns.is_some() && std::io::stderr().is_terminal() {
-                    eprintln!("{} in {}", words(&ended.outcomes), millis(ended.elapsed_ms));
+                    note(format_args!("{} in {}", words(&ended.outcomes), millis(ended.elapsed_ms)));
                 }
                 return Ok(exit_of(&ended));
             }

@@ -29,6 +29,7 @@ use super::output::{harmless, millis, print_bytes, print_json};
 use super::progress::Progress;
 use crate::config::Settings;
 use crate::http::json_or_base64;
+use crate::stderr::note;
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
@@ -160,7 +161,7 @@ async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, li
                 if asked {
                     control.stop(Interruption::Drain, "stopped by a second interrupt".to_owned());
                 } else {
-                    eprintln!("wharf: asked the plugin to end; interrupt again to stop it at once");
+                    note("wharf: asked the plugin to end; interrupt again to stop it at once");
                     control.ask_cancel();
                 }
                 asked = true;
@@ -295,7 +296,11 @@ fn shown(ended: &Ended, json: bool, chunks: bool) -> anyhow::Result<Exit> {
             millis(ms(bill.wall)),
             bytesize::ByteSize(bill.memory_peak_bytes).display().iec()
         );
-        eprintln!("wharf: the job {} ({cost}): {}", ended.outcome.kind().as_str(), harmless(ended.outcome.report()));
+        note(format_args!(
+            "wharf: the job {} ({cost}): {}",
+            ended.outcome.kind().as_str(),
+            harmless(ended.outcome.report())
+        ));
     }
     Ok(Exit::NotDone)
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::stderr::note;
+
 /// What went wrong, by what a script would do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -63,15 +65,24 @@ impl std::error::Error for Ending {}
 
 /// Tells a person how the command ended, and answers with the exit code.
 pub(crate) fn tell(result: anyhow::Result<Exit>) -> Exit {
+    let (exit, text) = explained(result);
+    if let Some(text) = text {
+        note(text);
+    }
+    exit
+}
+
+/// The exit code, and what a person is to be told.
+pub(crate) fn explained(result: anyhow::Result<Exit>) -> (Exit, Option<String>) {
     let error = match result {
-        Ok(exit) => return exit,
+        Ok(exit) => return (exit, None),
         Err(error) => error,
     };
     // Whoever reads our output has seen enough: that is no error.
     let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     if error.chain().any(|cause| cause.downcast_ref().is_some_and(closed)) {
-        return Exit::Done;
+        return (Exit::Done, None);
     }
-    eprintln!("wharf: {error:#}");
-    error.downcast_ref::<Ending>().map_or(Exit::Machine, |ending| ending.exit)
+    let exit = error.downcast_ref::<Ending>().map_or(Exit::Machine, |ending| ending.exit);
+    (exit, Some(format!("wharf: {error:#}")))
 }

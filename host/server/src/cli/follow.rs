@@ -13,6 +13,7 @@ use super::output::{harmless, print_bytes};
 use super::progress::Progress;
 use super::sse::Event;
 use crate::http::wire::{Entry, Job, Report};
+use crate::stderr::note;
 
 /// A host that restarts is back within this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -195,8 +196,10 @@ pub(crate) fn exit_of(job: &Job) -> Exit {
     }
     let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };
     match &job.report {
-        Some(report) => eprintln!("wharf: job {} {}{attempts}: {}", job.id, job.state, harmless(&report_text(report))),
-        None => eprintln!("wharf: job {} {}{attempts}", job.id, job.state),
+        Some(report) => {
+            note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, harmless(&report_text(report))))
+        }
+        None => note(format_args!("wharf: job {} {}{attempts}", job.id, job.state)),
     }
     Exit::NotDone
 }

@@ -11,6 +11,7 @@ use super::input;
 use super::output::{Table, age, harmless, millis, print_bytes, print_json, print_line};
 use crate::http::encode;
 use crate::http::wire::{Enqueued, Job, JobAsked, Page};
+use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -185,7 +186,7 @@ impl Enqueue {
         }
         let discarded = taken.iter().filter(|one| one.id.is_none()).count();
         if discarded > 0 {
-            eprintln!("wharf: {discarded} of {} jobs were not taken: their lane is full", taken.len());
+            note(format_args!("wharf: {discarded} of {} jobs were not taken: their lane is full", taken.len()));
             return Ok(Exit::NotDone);
         }
         Ok(Exit::Done)
@@ -198,7 +199,7 @@ fn printed(enqueued: &Enqueued, whole: &RawValue, id: &str, json: bool) -> anyho
     } else {
         print_line(id)?;
         if enqueued.outcome == "known" {
-            eprintln!("wharf: a job with this token stands already");
+            note("wharf: a job with this token stands already");
         }
     }
     Ok(Exit::Done)
@@ -237,14 +238,14 @@ impl List {
             ]);
         }
         if table.is_empty() {
-            eprintln!("no jobs");
+            note("no jobs");
         } else {
             table.print()?;
         }
         if page.next.is_some()
             && let Some(last) = page.jobs.last()
         {
-            eprintln!("there are more: --before {}", last.id);
+            note(format_args!("there are more: --before {}", last.id));
         }
         Ok(Exit::Done)
     }
@@ -331,7 +332,7 @@ fn each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Resu
             }
             Err(error) => match error.downcast_ref::<Ending>() {
                 Some(ending) if ending.exit == Exit::Refused && ids.len() > 1 => {
-                    eprintln!("wharf: {id}: {ending}");
+                    note(format_args!("wharf: {id}: {ending}"));
                     exit = Exit::Refused;
                 }
                 _ => return Err(error),

@@ -8,6 +8,7 @@ use super::ending::{Ending, Exit};
 use super::output::{Table, print_json};
 use crate::http::encode;
 use crate::http::wire::{Limit, LimitNumbers};
+use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -130,7 +131,7 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
         }
     }
     if table.is_empty() {
-        eprintln!("no limits; no plugin is loaded");
+        note("no limits; no plugin is loaded");
         return Ok(());
     }
     Ok(table.print()?)

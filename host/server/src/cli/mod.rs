@@ -21,6 +21,7 @@ mod call;
 mod new;
 mod bindings;
 mod pack;
+mod lines;
 mod log;
 mod narrate;
 mod opening;
@@ -213,5 +214,7 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
     Ok(Flags { config: everywhere.config.clone(), values })
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@ use wharf_core::outcome::OutcomeKind;
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 use super::local::step_text;
-use super::progress::Progress;
+use super::log::Log;
 
-pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
+pub(crate) fn narrate(notice: &Notice, log: &Log) {
     match notice {
         Notice::JobsEnqueued { task, count } => debug!(%task, count, "jobs enqueued"),
         Notice::JobsKnown { task, count } => debug!(%task, count, "jobs known by their token"),
@@ -32,7 +32,7 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
         Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
         Notice::PluginLoading { plugin, step } => {
-            progress.say(&format!("{plugin}: {}", step_text(*step)));
+            log.under_way(format!("{plugin}: {}", step_text(*step)));
             debug!(%plugin, step = step_text(*step), "plugin loading");
         }
         Notice::PluginLoaded { plugin, version, digest, tasks, topics, took } => {
@@ -49,7 +49,7 @@ pub(crate) fn narrate(notice: &Notice, progress: &Progress) {
         }
         Notice::PluginRetired { plugin } => info!("retired plugin {plugin}: its file is gone"),
         Notice::FirstScanDone { loaded, refused } => {
-            progress.done();
+            log.complete();
             let refused =
                 if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));

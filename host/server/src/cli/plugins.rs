@@ -12,6 +12,7 @@ use super::output::{Table, harmless, print_json, print_line};
 use crate::config::ShownDuration;
 use crate::http::encode;
 use crate::http::plugins::{Plugin, TaskDocument};
+use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -61,7 +62,7 @@ fn list(plugins: &[Plugin]) -> anyhow::Result<()> {
         table.row([name, version, digest, size, tasks, topics, state]);
     }
     if table.is_empty() {
-        eprintln!("no plugins; put a .wasm file into the plugin folder");
+        note("no plugins; put a .wasm file into the plugin folder");
         return Ok(());
     }
     Ok(table.print()?)

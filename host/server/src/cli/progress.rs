@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::harmless;
+use crate::stderr::note;
 
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -38,7 +39,7 @@ impl Progress {
 
     /// A line that stays.
     pub(crate) fn line(&self, line: &str) {
-        self.aside(|| eprintln!("{}", harmless(line)));
+        self.aside(|| note(harmless(line)));
     }
 
     /// Does something that writes, with the progress out of the way.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,15 +18,15 @@ use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
 use wharf_store::without_password;
 
-use super::ending::{Ending, Exit};
+use super::ending::{Ending, Exit, explained};
 use super::local::{compile_in_child, runtime};
-use super::log;
+use super::log::Log;
 use super::narrate::narrate;
 use super::opening::store_in_time;
-use super::progress::Progress;
 use crate::config::Settings;
 use crate::http::{Face, Guard, connections, routes};
 use crate::metrics::Metrics;
+use crate::signals::{End, Signals};
 
 /// Connections that are still open when everything has stopped get this long.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
@@ -38,23 +37,26 @@ const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
 pub(crate) fn serve(settings: &Settings) -> anyhow::Result<Exit> {
-    let progress = Arc::new(Progress::new("starting"));
-    log::start(settings, Arc::clone(&progress));
+    let metrics = Arc::new(Metrics::new());
+    let log = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
     raise_file_limit();
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(settings, progress));
+    let ended = runtime.block_on(run(settings, metrics, &log));
     // A start that was given up may still be at work on the store or on a plugin.
     runtime.shutdown_timeout(CLOSE_PATIENCE);
-    ended
+    // Said like all the rest, without waiting for a reader that has stopped.
+    let (exit, text) = explained(ended);
+    text.iter().for_each(|text| log.say(text));
+    log.close();
+    Ok(exit)
 }
 
-async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exit> {
-    let mut signals = Signals::new()?;
+async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
-    let metrics = Arc::new(Metrics::new());
     let host = tokio::select! {
-        host = start(settings, &listener, Arc::clone(&metrics), progress) => host?,
-        () = signals.next() => {
+        host = start(settings, &listener, Arc::clone(&metrics), log) => host?,
+        _ = signals.end() => {
             info!("stopped before the start was complete");
             return Ok(Exit::Done);
         }
@@ -72,18 +74,19 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
     let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
     let serving = tokio::spawn(connections::serve(listener, routes(face, guard), connections_max(), stopping.clone()));
 
-    let died = tokio::select! {
-        () = signals.next() => false,
-        () = death(&host) => true,
-    };
-    tokio::select! {
+    let (died, end) = tokio::select! {
+        end = signals.end() => (false, end),
         // What runs has nobody any more who would write down how it ended.
-        () = host.stop_now(), if died => {}
-        () = host.drain(settings.drain_patience), if !died => {}
-        () = signals.next() => {
-            warn!("stopping at once: what runs is given back and tried again");
-            host.stop_now().await;
-        }
+        () = death(&host) => (true, End::AtOnce),
+    };
+    let drained = end == End::WithPatience
+        && tokio::select! {
+            () = host.drain(settings.drain_patience) => true,
+            () = signals.hurry() => false,
+        };
+    if !drained {
+        warn!("stopping at once: what runs is given back and tried again");
+        host.stop_now().await;
     }
     stopping.cancel();
     // A client that reads slowly does not keep the host from ending.
@@ -96,43 +99,18 @@ async fn run(settings: &Settings, progress: Arc<Progress>) -> anyhow::Result<Exi
 }
 
 /// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
-async fn start(
-    settings: &Settings,
-    listener: &TcpListener,
-    metrics: Arc<Metrics>,
-    progress: Arc<Progress>,
-) -> anyhow::Result<Host> {
+async fn start(settings: &Settings, listener: &TcpListener, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<Host> {
     let port = listener.local_addr().map_or(0, |address| address.port());
     let store = store_in_time(settings, listener).await?;
     let wanted = engine_settings(settings)?;
     let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
-    Ok(host(settings, port, Parts { store, engine }, metrics, progress).await?)
+    Ok(host(settings, port, Parts { store, engine }, metrics, log.clone()).await?)
 }
 
 /// Returns when the loop that runs jobs has ended though nobody asked it to.
 async fn death(host: &Host) {
     while host.vitals().alive {
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// The signals that ask a process to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        let heard = |kind| signal(kind).context("could not listen for signals");
-        Ok(Signals { terminate: heard(SignalKind::terminate())?, interrupt: heard(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
@@ -164,13 +142,7 @@ pub(crate) fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, En
     Engine::new(settings).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
 }
 
-async fn host(
-    settings: &Settings,
-    port: u16,
-    parts: Parts,
-    metrics: Arc<Metrics>,
-    progress: Arc<Progress>,
-) -> Result<Host, Ending> {
+async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics>, log: Log) -> Result<Host, Ending> {
     let cannot = |text: String| Ending::new(Exit::CannotStart, text);
     let dir = &settings.plugins_dir;
     // Only the default folder is made: one that was named and is not there is more likely a slip.
@@ -181,7 +153,7 @@ async fn host(
     let settings = host_settings(settings, node_name(port), dir.clone());
     let tell = move |notice: &wharf_runner::Notice| {
         metrics.hear(notice);
-        narrate(notice, &progress);
+        narrate(notice, &log);
     };
     Host::start(parts, settings, tell).await.map_err(|error| match error {
         StartError::Folder { .. } => cannot(format!("{error}; make it, or name another with --plugins-dir")),

@@ -1,5 +1,6 @@
 //! The first step: every setting as it was given, with where it stands.
 
+use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -159,6 +160,14 @@ pub(crate) const LIBRARY_BACKTRACES: &str = "RUST_LIB_BACKTRACE";
 
 /// Whether every error value walks the stack, because nobody said that it should not.
 pub(crate) fn backtraces_are_costly() -> bool {
-    let asked = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
-    asked && std::env::var_os(LIBRARY_BACKTRACES).is_none()
+    backtraces_are_asked_for() && std::env::var_os(LIBRARY_BACKTRACES).is_none()
+}
+
+/// The stack of a panic that goes on, where `RUST_BACKTRACE` asks for it.
+pub(crate) fn backtrace_of_panic() -> Option<Backtrace> {
+    backtraces_are_asked_for().then(Backtrace::force_capture)
+}
+
+fn backtraces_are_asked_for() -> bool {
+    std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0")
 }

@@ -15,7 +15,7 @@ mod settings;
 mod tests;
 
 pub(crate) use bounds::hard_bounds;
-pub(crate) use given::{Flags, Given, LIBRARY_BACKTRACES, Surroundings, backtraces_are_costly};
+pub(crate) use given::{Flags, Given, LIBRARY_BACKTRACES, Surroundings, backtrace_of_panic, backtraces_are_costly};
 pub(crate) use origin::Problems;
 pub(crate) use settings::{LogFormat, Settings};
 pub(crate) use table::SETTINGS;

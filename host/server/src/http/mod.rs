@@ -20,6 +20,8 @@ pub(crate) mod nodes;
 mod health;
 mod waiting;
 mod openapi;
+#[cfg(test)]
+mod fuzz;
 
 use std::sync::Arc;
 

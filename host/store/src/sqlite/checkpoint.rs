@@ -26,17 +26,27 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 const REST_PAGES: u32 = 1_000;
 /// How often the thread goes over a log to which the writer keeps adding more than that.
 const PASSES: usize = 4;
-/// Where copying cannot keep up with writing, the writer waits for it once so much was added since the last copy (256 MiB), so
-/// that the log has an end.
-const LOG_PAGES_MAX: u32 = 4 * CHECKPOINT_PAGES;
+/// Where copying cannot keep up with writing, the writer waits for it once so many times as many pages were added since the last
+/// copy (256 MiB), so that the log has an end.
+const LOG_TIMES_MAX: u32 = 4;
 /// A log that somebody holds up is told of from here on (128 MiB).
 const HELD_PAGES_TOLD: u32 = 2 * CHECKPOINT_PAGES;
 /// How often the thread looks at the store's files, and tries again to copy a log that somebody held up.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A page as it stands in the log.
+const PAGE_BYTES: u64 = 4096 + 24;
+
+/// How much may gather before it is copied. Where files of this process may not be large, the log stays well below that.
+fn pages_between(largest_file: Option<u64>) -> u32 {
+    let fit = largest_file.map_or(u64::MAX, |bytes| bytes / PAGE_BYTES);
+    u32::try_from(fit / u64::from(2 * LOG_TIMES_MAX)).unwrap_or(u32::MAX).clamp(1, CHECKPOINT_PAGES)
+}
 
 /// The writer's side. Dropping it lets a copy that goes on finish, and waits for that.
 pub(super) struct Checkpoints {
     watch: Arc<Watch>,
+    /// The log is copied each time that it has grown by so many pages.
+    every: u32,
     /// How long the log was when it was last copied; zero once it has begun anew.
     copied_at: u32,
     under_way: bool,
@@ -80,15 +90,15 @@ impl Checkpoints {
         // Where no thread is to be had, nobody takes the wish, and the writer copies for itself.
         let thread = thread::Builder::new().name("store-copier".to_owned()).spawn(copy_when_asked);
         let thread = thread.inspect_err(|error| warn!("the store's log is copied by its writer: {error}")).ok();
-        let watch = watch.clone();
-        Ok(Checkpoints { watch, copied_at: 0, under_way: false, was_held: false, ask: Some(ask), done, thread })
+        let (watch, every) = (watch.clone(), pages_between(file::largest_file()));
+        Ok(Checkpoints { watch, every, copied_at: 0, under_way: false, was_held: false, ask: Some(ask), done, thread })
     }
 
     /// Keeps the log short. Called by the writer after each transaction, with its connection.
     pub(super) fn after_commit(&mut self, writer: &Connection) {
         let log = self.watch.pages.load(Ordering::Relaxed);
         if self.under_way {
-            if log.saturating_sub(self.copied_at) >= LOG_PAGES_MAX {
+            if log.saturating_sub(self.copied_at) >= LOG_TIMES_MAX * self.every {
                 // An error means that the thread is gone: nothing to wait for.
                 _ = self.done.recv();
             } else if self.done.try_recv() == Err(TryRecvError::Empty) {
@@ -102,12 +112,19 @@ impl Checkpoints {
             self.copied_at = 0;
         }
         let is_free_again = self.was_held && !self.watch.held.load(Ordering::Relaxed);
-        if is_free_again || log - self.copied_at >= CHECKPOINT_PAGES {
+        if is_free_again || log - self.copied_at >= self.every {
             self.was_held = false;
             self.under_way = true;
             if self.ask.as_ref().is_none_or(|ask| ask.try_send(()).is_err()) {
                 self.finish(writer, log);
             }
+        }
+    }
+
+    /// A write found no room. What the log holds may find some in the file: then the log begins anew, and has room for what comes.
+    pub(super) fn make_room(&mut self, writer: &Connection) {
+        if !self.under_way {
+            self.finish(writer, self.watch.pages.load(Ordering::Relaxed));
         }
     }
 
@@ -221,7 +238,7 @@ mod tests {
             writer.execute("UPDATE t SET data = data + 1 WHERE id = 2", []).unwrap();
             commits += 1;
             checkpoints.after_commit(&writer);
-            assert!(log_of(&watch) < LOG_PAGES_MAX, "the log has no end");
+            assert!(log_of(&watch) < LOG_TIMES_MAX * CHECKPOINT_PAGES, "the log has no end");
         }
         assert!(!checkpoints.under_way && log_of(&watch) < REST_PAGES);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
+use rustix::process::{Resource, getrlimit};
 
 use super::lock::{Lock, log_length, real_path};
 use super::mark::{APPLICATION_ID, Mark, mend};
@@ -27,6 +28,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// More statements than this store has: none is ever prepared twice.
 const STATEMENTS_KEPT: usize = 128;
+/// More than SQLite writes at once.
+const WRITE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A database file that this process alone writes to.
 #[derive(Debug)]
@@ -130,6 +133,11 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(Code::DiskFull) => {
             StoreError::Busy(format!("there is no room for {file}: free some, and work goes on by itself"))
         }
+        Some(Code::SystemIoFailure) if is_full(path, error) => StoreError::Busy(format!(
+            "there is no room for {file}: it or its log has the largest size that this process may give a file, {} bytes \
+             (`ulimit -f`, `LimitFSIZE=` of systemd); raise that with `prlimit --fsize`, and work goes on by itself",
+            largest_file().unwrap_or_default()
+        )),
         Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
             StoreError::Busy(format!("another program has {file} locked: let it finish, and work goes on by itself"))
         }
@@ -142,6 +150,31 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
 pub(super) fn is_unconfirmed(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);
     code.is_some_and(|code| [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&code))
+}
+
+/// Whether there was no room for a write: on the disk, or below the largest size that this process may give a file. SQLite does
+/// not tell the second from a broken disk.
+pub(super) fn is_full(path: &Path, error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode as Code;
+    let near_the_largest = || {
+        let named = |end: &str| {
+            let mut name = OsString::from(real_path(path));
+            name.push(end);
+            std::fs::metadata(name).map_or(0, |file| file.len())
+        };
+        let largest = largest_file().unwrap_or(u64::MAX);
+        ["", "-wal", "-shm"].iter().any(|end| named(end).saturating_add(WRITE_BYTES_MAX) > largest)
+    };
+    match error.sqlite_error_code() {
+        Some(Code::DiskFull) => true,
+        Some(Code::SystemIoFailure) => near_the_largest(),
+        _ => false,
+    }
+}
+
+/// The size past which this process may write no file, if there is one.
+pub(super) fn largest_file() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
 }
 
 fn prepare(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {

@@ -181,12 +181,16 @@ fn serve(
         }
         // What need not last goes first: who asked for it has no reason to wait for the disk with the others.
         let (lasting, passing) = group.drain(..).partition(|operation| operation.must_last());
+        let mut full = false;
         for (must_last, part) in [(false, passing), (true, lasting)] {
-            if serve_together(files, &mut ledger, must_last, part) {
+            if serve_together(files, &mut ledger, must_last, part, &mut full) {
                 nudge.send_modify(|count| *count += 1);
             }
         }
         checkpoints.after_commit(ledger.conn);
+        if full {
+            checkpoints.make_room(ledger.conn);
+        }
     }
 }
 
@@ -194,22 +198,29 @@ fn answer_all(group: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Res
     group.into_iter().fold(false, |nudge, operation| nudge | operation.answer(outcome.clone()))
 }
 
-/// Carries out operations in one transaction and answers each. True if something changed that others wait for.
-fn serve_together(files: Files<'_>, ledger: &mut Ledger, must_last: bool, mut group: Vec<Box<dyn Operation>>) -> bool {
+/// Carries out operations in one transaction and answers each. True if something changed that others wait for; `full` if
+/// something found no room.
+fn serve_together(
+    files: Files<'_>,
+    ledger: &mut Ledger,
+    must_last: bool,
+    mut group: Vec<Box<dyn Operation>>,
+    full: &mut bool,
+) -> bool {
     if group.is_empty() {
         return false;
     }
     match commit(ledger, must_last, &mut group) {
         Ok(()) => answer_all(group, &lasted(files, ledger, must_last)),
         Err(error) if group.len() == 1 || is_everybodys(&error) => {
-            answer_all(group, &Err(refuse(files, ledger, &error)))
+            answer_all(group, &Err(refuse(files, ledger, &error, full)))
         }
         // Somebody's failure is nobody else's: each again, alone.
         Err(_) => group.into_iter().fold(false, |nudge, operation| {
             let mut alone = vec![operation];
             let outcome = match commit(ledger, must_last, &mut alone) {
                 Ok(()) => lasted(files, ledger, must_last),
-                Err(error) => Err(refuse(files, ledger, &error)),
+                Err(error) => Err(refuse(files, ledger, &error, full)),
             };
             nudge | answer_all(alone, &outcome)
         }),
@@ -234,7 +245,8 @@ fn is_everybodys(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) || file::is_unconfirmed(error)
 }
 
-fn refuse((database, watch): Files<'_>, ledger: &Ledger, error: &rusqlite::Error) -> StoreError {
+fn refuse((database, watch): Files<'_>, ledger: &Ledger, error: &rusqlite::Error, full: &mut bool) -> StoreError {
+    *full |= file::is_full(database.path(), error);
     // What is wrong may be that the file is lost.
     if !file::is_unconfirmed(error)
         && let Err(lost) = watch.after(ledger.conn)

@@ -1,0 +1,58 @@
+//! Server-sent events as a host, or something else at its address, may send them.
+
+use std::io::{BufReader, Read};
+use std::time::Duration;
+
+use super::sse::{Event, Events};
+use crate::fuzz::{Target, fuzz, shape};
+
+const TARGET: Target = Target {
+    name: "events",
+    tokens: &[
+        "event: chunk\n",
+        "event: state\n",
+        "data: {}\n",
+        "data:x\n",
+        "data\n",
+        "id: 1\n",
+        "id\n",
+        "id: 1.end\n",
+        ": keep-alive\n",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        ":",
+        "retry: 5\n",
+        " ",
+        "event",
+        "data",
+    ],
+    longest: 32 * 1024,
+    cpu: Duration::from_secs(1),
+    make: None,
+    check,
+};
+
+/// The same bytes, however they come: whole, and one by one.
+fn check(input: &[u8]) -> u64 {
+    let whole: Result<Vec<Event>, String> = all(input, 64 * 1024);
+    assert_eq!(whole, all(input, 1), "events depend on how their bytes come");
+    let events = match whole {
+        Ok(events) => events,
+        Err(why) => return shape(&why),
+    };
+    let bytes: usize = events.iter().map(|event| event.data.len() + event.name.len()).sum();
+    assert!(bytes <= input.len(), "{bytes} bytes of {}", input.len());
+    let said = events.iter().flat_map(|event| [event.name.as_str(), if event.id.is_some() { "id" } else { "" }]);
+    shape(&said.collect::<Vec<_>>().join(" "))
+}
+
+fn all(input: impl Read, at_once: usize) -> Result<Vec<Event>, String> {
+    Events::new(BufReader::with_capacity(at_once, input)).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+#[test]
+fn holds() {
+    fuzz(module_path!(), &TARGET);
+}

@@ -1,0 +1,36 @@
+//! Nothing panics because nobody hears what it says.
+
+use crate::{files_below, read, root};
+
+/// They panic where they cannot write, as when the reader of a pipe is gone.
+const PANICKING: [&str; 5] = ["println!(", "eprintln!(", "print!(", "eprint!(", "dbg!("];
+
+/// Where they are left, and why.
+const LEFT: [(&str, &str); 1] = [("host/engine/src/compile.rs", "the host reads what its compiling process says")];
+
+#[test]
+fn no_part_of_the_program_panics_where_nobody_hears_it() {
+    let mut found = Vec::new();
+    let mut looked_at = 0;
+    for folder in ["host", "plugins/kit"] {
+        for file in files_below(&root().join(folder), "rs") {
+            let name = file.strip_prefix(root()).expect("it is below").display().to_string();
+            let is_test = name.contains("/tests/") || name.ends_with("/tests.rs") || name.contains("/benches/");
+            if is_test || LEFT.iter().any(|(left, _)| *left == name) {
+                continue;
+            }
+            looked_at += 1;
+            let text = read(&file);
+            let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(&text);
+            for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+                let words = line.split(|c: char| c.is_whitespace() || "{(;".contains(c));
+                let starts = |word: &str| PANICKING.iter().any(|name| *name == format!("{word}("));
+                if words.clone().any(starts) {
+                    found.push(format!("{name}:{}: {}", number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(looked_at > 100, "the sources are found: {looked_at}");
+    assert!(found.is_empty(), "use `stderr::note` or `cli::output`:\n{}", found.join("\n"));
+}
