@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::TryFutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;

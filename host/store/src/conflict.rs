@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use wharf_core::admission::has_room;
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, NotTaken};
+use wharf_core::job::{Due, NewJob, NotTaken};
 use wharf_core::limits::OnConflict;
-use wharf_core::time::Timestamp;
 
 use crate::store::Inserted;
 
@@ -59,7 +58,7 @@ pub(crate) fn not_taken(id: JobId, inserted: &Inserted) -> Option<NotTaken> {
 }
 
 /// What is put under the id of a job that was not taken, for the event that says so: it takes no token and no place in a line.
-pub(crate) fn in_its_place(new: &NewJob, now: Timestamp) -> NewJob {
-    let due = Some(now + Duration::from_secs(1));
+pub(crate) fn in_its_place(new: &NewJob) -> NewJob {
+    let due = Some(Due::In(Duration::from_secs(1)));
     NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryFutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use futures_util::future::{BoxFuture, ready};
 use wharf_core::ids::JobId;
 use wharf_core::job::Stream;

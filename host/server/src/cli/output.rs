@@ -85,7 +85,7 @@ impl<const N: usize> Columns<N> {
 }
 
 /// JSON, spread out for people where one looks.
-pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
     // Written by ourselves: serde_json would hide that the reader has closed its end.
     let text = serde_json::to_string(value)?;
     let mut text = if io::stdout().is_terminal() { spread(&text) } else { text };

@@ -155,7 +155,7 @@ impl Queue {
 
     /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
     pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
-        let (id, instead) = (new.id, in_its_place(&new, now));
+        let (id, instead) = (new.id, in_its_place(&new));
         let inserted = self.insert(new, now);
         if let Some(why) = not_taken(id, &inserted)
             && let Inserted::Added { .. } = self.insert(instead, now)

@@ -24,7 +24,7 @@ impl Ledger<'_> {
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
         let inserted = self.insert(new).await?;
         if let Some(why) = not_taken(new.id, &inserted)
-            && let Inserted::Added { .. } = self.insert(&in_its_place(new, self.now)).await?
+            && let Inserted::Added { .. } = self.insert(&in_its_place(new)).await?
         {
             let refused = self.change(new.id, &Event::NotTaken(why)).await?;
             refused.map_err(|refusal| unlawful(new.id, refusal))?;

@@ -16,6 +16,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 use tracing::warn;
 
+use super::file::largest_file;
 use super::watch::Watch;
 use crate::store::HeldLog;
 
@@ -90,7 +91,7 @@ impl Checkpoints {
         // Where no thread is to be had, nobody takes the wish, and the writer copies for itself.
         let thread = thread::Builder::new().name("store-copier".to_owned()).spawn(copy_when_asked);
         let thread = thread.inspect_err(|error| warn!("the store's log is copied by its writer: {error}")).ok();
-        let (watch, every) = (watch.clone(), pages_between(file::largest_file()));
+        let (watch, every) = (watch.clone(), pages_between(largest_file()));
         Ok(Checkpoints { watch, every, copied_at: 0, under_way: false, was_held: false, ask: Some(ask), done, thread })
     }
 

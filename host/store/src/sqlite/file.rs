@@ -1,5 +1,6 @@
 //! The database file: its connections and its version, under its lock.
 
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};

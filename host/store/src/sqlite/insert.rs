@@ -19,7 +19,7 @@ impl Ledger<'_> {
     pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let inserted = self.insert(new, now)?;
         if let Some(why) = not_taken(new.id, &inserted)
-            && let Inserted::Added { .. } = self.insert(&in_its_place(new, now), now)?
+            && let Inserted::Added { .. } = self.insert(&in_its_place(new), now)?
         {
             self.apply(new.id, &Event::NotTaken(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
         }
