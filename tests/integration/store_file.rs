@@ -89,6 +89,7 @@ fn a_file_with_two_names_is_refused_when_nobody_has_it() {
     }
     std::fs::remove_file(host.dir().join("hard.db")).expect("removed");
     host.start();
+    eventually("it is ready", || host.is_ready().then_some(()));
     echoes(&host);
 }
 
