@@ -252,4 +252,25 @@ mod tests {
             .unwrap();
         assert_eq!((sizes, counted), (4_194_304, commits));
     }
+
+    /// What SQLite would read of it is zeros, and it would write them over the file.
+    #[test]
+    fn nothing_is_copied_from_a_log_that_was_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let file = DatabaseFile::lock(&path).unwrap();
+        let mut writer = Connection::open(&path).unwrap();
+        writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (data BLOB);").unwrap();
+        let watch = Arc::new(Watch::over(&file, &writer).unwrap());
+        let _checkpoints = Checkpoints::start(&watch, &mut writer, copier(&path).unwrap()).unwrap();
+        writer.execute("INSERT INTO t VALUES (randomblob(100000))", []).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let log = std::fs::File::options().write(true).open(watch.log_name()).unwrap();
+        let length = log.metadata().unwrap().len();
+        log.set_len(0).unwrap();
+        log.set_len(length - 1).unwrap();
+        assert!(copy(&watch, &writer).is_none());
+        assert!(watch.check().is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
 }
