@@ -106,6 +106,8 @@ pub(crate) struct Odds {
     pub(crate) attempt_fails: u32,
     /// Jobs whose attempts kill their nodes.
     pub(crate) kills: u32,
+    /// Attempts take so long that few end before their node is killed.
+    pub(crate) all_last: bool,
     /// Nodes crash, drain and pause, and the clock leaps.
     pub(crate) trouble: bool,
     /// The clock may leap by more than the lease margin: then only the fencing holds, not the trust.
@@ -122,6 +124,7 @@ impl Odds {
             answer_lost: one(80),
             attempt_fails: one(300),
             kills: one(60),
+            all_last: false,
             trouble: true,
             wild_clock: rng.u32(0..5) == 0,
         }
@@ -136,6 +139,7 @@ impl Odds {
             answer_lost: 0,
             attempt_fails: 0,
             kills: 0,
+            all_last: false,
             trouble: false,
             wild_clock: false,
         }
@@ -143,6 +147,6 @@ impl Odds {
 
     /// Nothing kills a node but attempts.
     pub(crate) fn only_killers() -> Odds {
-        Odds { kills: 100, ..Odds::none() }
+        Odds { kills: 80, all_last: true, ..Odds::none() }
     }
 }

@@ -213,8 +213,7 @@ impl Node {
 
     fn start_attempt(&mut self, leased: Leased, trusted_until: Duration, ground: &mut Ground) {
         let attempt = AttemptId::from(&leased.lease);
-        let fails = ground.odds.attempt_fails;
-        let script = Script::draw(&mut ground.rng, fails, !ground.calm);
+        let script = Script::draw(&mut ground.rng, &ground.odds, !ground.calm);
         ground.tell(|| format!("{} starts {attempt:?} in {:?}: {script:?}", self.id, leased.lane));
         for number in 0..script.chunks {
             let at = script.takes / (script.chunks + 1) * (number + 1);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wharf_core::outcome::{Clock, Failure, Outcome};
 
+use crate::faults::Odds;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) takes: Duration,
@@ -16,14 +18,16 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn draw(rng: &mut fastrand::Rng, fails: u32, may_have_children: bool) -> Script {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, odds: &Odds, may_have_children: bool) -> Script {
         // Most are short; some outlast several leases.
         let takes = match rng.u32(0..20) {
+            _ if odds.all_last => Duration::from_millis(rng.u64(1000..20_000)),
             0 => Duration::from_secs(rng.u64(20..100)),
             1..5 => Duration::from_millis(rng.u64(500..8000)),
             _ => Duration::from_micros(rng.u64(200..80_000)),
         };
-        let outcome = if rng.u32(0..1000) < fails { failure(rng) } else { Outcome::Returned(b"done".to_vec()) };
+        let outcome =
+            if rng.u32(0..1000) < odds.attempt_fails { failure(rng) } else { Outcome::Returned(b"done".to_vec()) };
         Script {
             takes,
             chunks: if rng.u32(0..3) == 0 { rng.u32(1..6) } else { 0 },
