@@ -85,7 +85,7 @@ fn hosts_whose_database_s_clock_is_set_back_go_on_as_if_it_was_not() {
         // What runs is not stopped, and what comes is not late.
         let later = json!({ "task": "villain/do", "payload": { "do": "echo" }, "delay": "1s" });
         let later = host.enqueue_with(later);
-        let fails = host.enqueue("villain/do", json!({ "do": "fail-until", "attempt": 2 }));
+        let fails = host.enqueue("villain/retrying", json!({ "do": "fail-until", "attempt": 2 }));
         for id in ids.iter().chain([&later]) {
             let job = host.finished(id);
             assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(1)), "{job}");
