@@ -24,6 +24,7 @@ fn node(stage: &Stage) -> Node {
         running: 0,
         draining: false,
         plugins: vec![],
+        coming: Vec::new(),
     }
 }
 

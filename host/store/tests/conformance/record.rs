@@ -147,12 +147,12 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         let parent = stage.add(COUNT, "a").await;
         let waiting = stage.add(COUNT, "b").await;
         assert_eq!(ids(&stage.claim(3).await), [known.id, parent, waiting]);
-        let same = NewJob { id: stage.store.next_id(), ..known.clone() };
+        let same = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
         let full = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "b") };
         let twice = NewJob { token: Some("two".parse().unwrap()), ..stage.new_job(LIST, "") };
-        let again = NewJob { id: stage.store.next_id(), ..twice.clone() };
+        let again = NewJob { id: stage.store.next_id().unwrap(), ..twice.clone() };
         let replaced = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "c") };
-        let replacing = NewJob { id: stage.store.next_id(), ..replaced.clone() };
+        let replacing = NewJob { id: stage.store.next_id().unwrap(), ..replaced.clone() };
         let children = [&same, &full, &twice, &again, &replaced, &replacing].map(Clone::clone).to_vec();
         let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
@@ -191,14 +191,14 @@ fn what_is_left_behind_stands_under_its_id_too_also_if_it_is_written_twice() {
     on_every_store(|stage| async move {
         let known = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
         stage.insert(known.clone()).await;
-        let same = NewJob { id: stage.store.next_id(), ..known.clone() };
+        let same = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
         for _ in 0..2 {
             let left = stage.store.leave_behind(vec![same.clone()], stage.declared.clone(), None).await.unwrap();
             assert_eq!(left, [Inserted::Known { id: known.id }]);
             assert_eq!(stage.state(same.id).await, StateName::Cancelled);
         }
         // Whoever was given no id is answered, and nothing is written.
-        let other = NewJob { id: stage.store.next_id(), ..known.clone() };
+        let other = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
         assert_eq!(stage.insert(other.clone()).await, Inserted::Known { id: known.id });
         assert_eq!(stage.store.job(other.id, stage.declared.clone()).await.unwrap(), None);
     });
