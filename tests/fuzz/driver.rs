@@ -30,9 +30,9 @@ pub(crate) struct Target {
     pub(crate) cpu: Duration,
     /// Makes an input from nothing, where changing the corpus does not reach far.
     pub(crate) make: Option<fn(&mut Rng) -> Vec<u8>>,
-    /// Panics where something does not hold. Answers with what the input came to: inputs that come to something new are
-    /// changed further.
-    pub(crate) check: fn(&[u8]) -> u64,
+    /// Panics where something does not hold. Answers with what the input came to, of which each line is one end: inputs that
+    /// come to a new one are changed further.
+    pub(crate) check: fn(&[u8]) -> String,
 }
 
 /// Of memory a target may take so much, over what its process had before.
@@ -45,10 +45,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const SECONDS: u64 = 10;
 const POOL_MAX: usize = 4000;
 
-/// What an input came to, from the text that says so: without what is quoted in it, and without its numbers.
-pub(crate) fn shape(text: &str) -> u64 {
+/// One end, from the line that tells of it: without what is quoted in it, and without its numbers.
+fn end(line: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for (place, part) in text.split(['`', '"', '\'']).enumerate() {
+    for (place, part) in line.split(['`', '"', '\'']).enumerate() {
         if place % 2 == 0 {
             part.chars().filter(|c| c.is_ascii_alphabetic()).take(200).for_each(|c| c.hash(&mut hasher));
         }
@@ -100,7 +100,7 @@ pub(crate) fn fuzz(module: &str, target: &Target) {
     };
     let last = Notes::read(&notes);
     if ended.is_some_and(|status| status.success()) {
-        println!("{}: {} inputs came to {} different ends; FUZZ_SEED={seed}", target.name, last.number, last.shapes);
+        println!("{}: {} inputs came to {} different ends; FUZZ_SEED={seed}", target.name, last.number, last.ends);
         assert!(last.number > 0, "the test {test} was not found in its own file");
         return;
     }
@@ -131,16 +131,16 @@ fn keep(target: &Target, input: &[u8]) -> PathBuf {
 /// What is known of a run if it ends badly: the input at hand, and how many came before.
 struct Notes {
     number: u64,
-    shapes: u64,
+    ends: u64,
     input: Vec<u8>,
 }
 
 impl Notes {
     const HEAD: usize = 24;
 
-    fn write(to: &File, number: u64, shapes: usize, input: &[u8]) {
+    fn write(to: &File, number: u64, ends: usize, input: &[u8]) {
         let mut bytes = Vec::with_capacity(Notes::HEAD + input.len());
-        for part in [number, shapes as u64, input.len() as u64] {
+        for part in [number, ends as u64, input.len() as u64] {
             bytes.extend_from_slice(&part.to_le_bytes());
         }
         bytes.extend_from_slice(input);
@@ -153,7 +153,7 @@ impl Notes {
             |at: usize| bytes.get(at..at + 8).map_or(0, |part| u64::from_le_bytes(part.try_into().expect("eight")));
         let input = bytes.get(Notes::HEAD..).unwrap_or_default();
         let length = usize::try_from(part(16)).expect("it fit a moment ago").min(input.len());
-        Notes { number: part(0), shapes: part(8), input: input[..length].to_vec() }
+        Notes { number: part(0), ends: part(8), input: input[..length].to_vec() }
     }
 }
 
@@ -167,19 +167,19 @@ fn bounded(target: &Target, notes: &File) {
     let mut rng = Rng::with_seed(variable("FUZZ_SEED").expect("a seed"));
     let until = Instant::now() + Duration::from_secs(variable("FUZZ_SECONDS").unwrap_or(SECONDS));
     let mut pool = corpus(target.name);
-    let mut shapes = HashSet::new();
+    let mut ends = HashSet::new();
     let mut number = 0;
-    let mut run = |input: &[u8], shapes: &mut HashSet<u64>| {
+    let mut run = |input: &[u8], ends: &mut HashSet<u64>| {
         number += 1;
-        Notes::write(notes, number, shapes.len(), input);
+        Notes::write(notes, number, ends.len(), input);
         let before = thread_time();
         let came_to = (target.check)(input);
         let took = thread_time() - before;
         assert!(took <= target.cpu, "it took {took:?} of a processor; {:?} is the most", target.cpu);
-        shapes.insert(came_to)
+        came_to.lines().filter(|line| ends.insert(end(line))).count() > 0
     };
     for input in pool.clone() {
-        run(&input, &mut shapes);
+        run(&input, &mut ends);
     }
     while Instant::now() < until {
         let made = target.make.filter(|_| rng.u8(..) < 64);
@@ -187,11 +187,11 @@ fn bounded(target: &Target, notes: &File) {
             Some(make) => make(&mut rng),
             None => mutated(&mut rng, &pool, target.tokens, target.longest),
         };
-        if run(&input, &mut shapes) && pool.len() < POOL_MAX {
+        if run(&input, &mut ends) && pool.len() < POOL_MAX {
             pool.push(input);
         }
     }
-    Notes::write(notes, number, shapes.len(), &[]);
+    Notes::write(notes, number, ends.len(), &[]);
 }
 
 /// The files of a target's corpus, in the order of their names.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wharf_core::bounds;
 use wharf_engine::{Manifest, PluginSettings, toml_text};
 
-use super::driver::{Target, fuzz, shape};
+use super::driver::{Target, fuzz};
 
 const TARGET: Target = Target {
     name: "manifests",
@@ -57,7 +57,7 @@ const TARGET: Target = Target {
 };
 
 /// A manifest; after a zero byte what the operator says of the plugin.
-fn check(input: &[u8]) -> u64 {
+fn check(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input);
     let (manifest, over) = text.split_once('\0').unwrap_or((&text, ""));
     let (settings, mut came_to) = match toml_text::read::<PluginSettings>(over) {
@@ -73,12 +73,12 @@ fn check(input: &[u8]) -> u64 {
                 assert!(task.timeout <= bounds::TIMEOUT_MAX && task.cpu <= bounds::TIMEOUT_MAX);
                 assert!(task.memory_bytes <= bounds::MEMORY_BYTES_MAX);
                 assert!((1..=bounds::RETRY_ATTEMPTS_MAX).contains(&task.retry.attempts));
-                came_to.push_str(if task.schema.is_some() { "schema" } else { "plain" });
+                came_to.push_str(if task.schema.is_some() { "a task with a schema\n" } else { "a task\n" });
             }
         }
         Err(problems) => came_to.push_str(&told(&problems)),
     }
-    shape(&came_to)
+    came_to
 }
 
 /// All that a person would read.

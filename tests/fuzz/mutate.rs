@@ -25,7 +25,9 @@ const LETTERS: [char; 10] =
 
 /// One of `pool`, changed a few times; at most `longest` bytes.
 pub(crate) fn mutated(rng: &mut Rng, pool: &[Vec<u8>], tokens: &[&str], longest: usize) -> Vec<u8> {
-    let mut input = one_of_ref(rng, pool).to_vec();
+    // More often the shorter ones: of these more can be tried.
+    let (one, other) = (one_of_ref(rng, pool), one_of_ref(rng, pool));
+    let mut input = if one.len() < other.len() || rng.u8(..) < 32 { one } else { other }.to_vec();
     let mut more = true;
     while more {
         change(rng, &mut input, pool, tokens, longest);

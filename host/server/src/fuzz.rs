@@ -5,4 +5,4 @@ mod driver;
 #[path = "../../../tests/fuzz/mutate.rs"]
 mod mutate;
 
-pub(crate) use driver::{Target, fuzz, shape};
+pub(crate) use driver::{Target, fuzz};

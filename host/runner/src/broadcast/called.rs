@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, TryFutureExt};
 use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, TryFutureExt};
 use wharf_core::ids::JobId;
 use wharf_core::job::Stream;
 use wharf_core::outcome::{Failure, Interruption};
