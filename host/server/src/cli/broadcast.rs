@@ -152,7 +152,10 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
 /// Who may have had something to say.
 fn say_loading(plugins: &[String]) {
     if !plugins.is_empty() {
-        eprintln!("wharf: not asked, since they are still being made ready: {}", harmless(&plugins.join(", ")));
+        note(format_args!(
+            "wharf: not asked, since they are still being made ready: {}",
+            harmless(&plugins.join(", "))
+        ));
     }
 }
 

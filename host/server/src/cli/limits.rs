@@ -14,7 +14,9 @@ use crate::stderr::note;
 pub(crate) enum Command {
     /// List limit groups: what is declared, what is set, what runs
     List,
-    /// Set a limit over what manifests and wharf.toml say; it is kept, and holds at once. A number that is not given stays
+    /// Set a limit over what manifests and wharf.toml say; it is kept, and holds at once
+    ///
+    /// Of the two numbers of a group, one that is not given here stays as it was set.
     Set(Set),
     /// End a limit that was set; what is declared holds again
     Clear {
