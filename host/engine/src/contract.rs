@@ -1,6 +1,6 @@
 //! What can be told of a component without running it: how it differs from what this host offers and asks. Everything at
 //! once, in the words of the contract; wasmtime would stop at the first difference and name another.
-//! All but [`is_component`] runs in the process that reads strangers' files: see [`crate::compile`].
+//! All but [`is_wasm`] runs in the process that reads strangers' files: see [`crate::compile`].
 
 use wasmparser::{Validator, WasmFeatures};
 use wharf_core::bounds;
@@ -28,10 +28,13 @@ const TYPE_BYTES_MAX: usize = 800;
 /// Describes a component, without its code. What depends on the operator's settings is not in it.
 pub(crate) fn inspect(bytes: &[u8]) -> Description {
     let refused = |problem| Description::refused(Problems::from(vec![problem]).told());
-    let surveyed = match is_component(bytes).and_then(|()| survey(bytes)) {
+    let surveyed = match is_wasm(bytes).and_then(|()| survey(bytes)) {
         Ok(surveyed) => surveyed,
         Err(problem) => return refused(problem),
     };
+    if bytes.get(4..8) == Some(&CORE_MODULE) {
+        return Description { makers: surveyed.makers, ..refused(core_module()) };
+    }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
         Err(problem) => return refused(problem),
@@ -72,8 +75,8 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
 /// Looks at the file's size and at its first bytes, and reads no further.
 ///
 /// # Errors
-/// What it is, if it is no component.
-pub(crate) fn is_component(bytes: &[u8]) -> Result<(), Problem> {
+/// What it is, if it is neither a component nor a core module.
+pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
     let most = bounds::COMPONENT_BYTES_MAX;
     if bytes.is_empty() {
         return Err(Problem::new("the file is empty"));
@@ -100,8 +103,7 @@ pub(crate) fn is_component(bytes: &[u8]) -> Result<(), Problem> {
             .hint("build a component, for example with `wharf new`"));
     }
     match bytes.get(4..8).and_then(|version| <[u8; 4]>::try_from(version).ok()) {
-        Some(COMPONENT) => Ok(()),
-        Some(CORE_MODULE) => Err(core_module()),
+        Some(COMPONENT | CORE_MODULE) => Ok(()),
         Some(other) => {
             Err(Problem::new(format!("it is WebAssembly of a version that this host does not know: {other:02x?}")))
         }

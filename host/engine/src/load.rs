@@ -82,17 +82,17 @@ impl Engine {
     ) -> Checked {
         progress(Progress::Checking);
         let its_bytes = Arc::clone(&bytes);
-        let looked = aside(move || (cache::digest_of(&its_bytes), contract::is_component(&its_bytes)));
+        let looked = aside(move || (cache::digest_of(&its_bytes), contract::is_wasm(&its_bytes)));
         let mut checked = Checked::refused(String::new(), bytes.len(), Vec::new());
-        let is_component = match looked.await {
-            Ok((digest, is_component)) => {
+        let is_wasm = match looked.await {
+            Ok((digest, is_wasm)) => {
                 checked.digest = digest;
-                is_component
+                is_wasm
             }
             Err(problem) => Err(problem),
         };
         let reading = Reading { engine: self, digest: &checked.digest, bytes: &bytes, progress };
-        let found = match is_component {
+        let found = match is_wasm {
             Ok(()) => reading.known().await,
             Err(problem) => Err(problem),
         };
