@@ -90,7 +90,8 @@ pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
         .hint("strip its debug information, for example with `wasm-tools strip`"));
     }
     if bytes.starts_with(b"\x7fELF") {
-        return Err(Problem::new("it is compiled already (a .cwasm file): native code from outside is never run")
+        let what = "it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly";
+        return Err(Problem::new(what)
             .hint("give the component that it was made from; the host compiles it and keeps what it made"));
     }
     if !bytes.starts_with(b"\0asm") {

@@ -167,7 +167,7 @@ const ENDS: &[Expected] = &[
         output_bound,
         &["more than 40 MiB crossed between plugin and host"],
     ),
-    expected("do", r#"{"do":"random","bytes":5000000}"#, trapped, &["random"]),
+    expected("do", r#"{"do":"random","bytes":5000000}"#, trapped, &["outside.rs"]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

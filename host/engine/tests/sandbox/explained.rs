@@ -39,7 +39,10 @@ async fn files_that_are_no_components() {
     let cases: &[(&[u8], &str)] = &[
         (b"", "the file is empty"),
         (b"hello", "it is not WebAssembly: it does not begin with the bytes 00 61 73 6d"),
-        (b"\x7fELF\x02\x01\x01\x00", "it is not WebAssembly"),
+        (
+            b"\x7fELF\x02\x01\x01\x00",
+            "it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly",
+        ),
         (
             b"(component)",
             "it is WebAssembly as text, not as binary\n    make it binary: `wasm-tools parse FILE -o OUT.wasm`",

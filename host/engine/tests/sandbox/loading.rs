@@ -96,7 +96,7 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
     let refused =
         engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
     assert!(
-        refused.starts_with("it is compiled already (a .cwasm file): native code from outside is never run"),
+        refused.starts_with("it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly"),
         "{refused}"
     );
 }

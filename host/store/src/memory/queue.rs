@@ -157,7 +157,9 @@ impl Queue {
     pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
         let (id, instead) = (new.id, in_its_place(&new));
         let inserted = self.insert(new, now);
+        // One that is written twice stands there already.
         if let Some(why) = not_taken(id, &inserted)
+            && !self.jobs.contains_key(&id)
             && let Inserted::Added { .. } = self.insert(instead, now)
         {
             self.apply(id, Event::NotTaken(why), now).expect("a waiting job can be cancelled");

@@ -23,7 +23,9 @@ impl Ledger<'_> {
     /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
         let inserted = self.insert(new).await?;
+        // One that is written twice stands there already.
         if let Some(why) = not_taken(new.id, &inserted)
+            && !self.jobs.contains_key(&new.id)
             && let Inserted::Added { .. } = self.insert(&in_its_place(new)).await?
         {
             let refused = self.change(new.id, &Event::NotTaken(why)).await?;

@@ -18,12 +18,19 @@ impl Ledger<'_> {
     /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
     pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let inserted = self.insert(new, now)?;
+        // One that is written twice stands there already.
         if let Some(why) = not_taken(new.id, &inserted)
+            && !self.stands(new.id)?
             && let Inserted::Added { .. } = self.insert(&in_its_place(new), now)?
         {
             self.apply(new.id, &Event::NotTaken(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
         }
         Ok(inserted)
+    }
+
+    fn stands(&self, id: JobId) -> rusqlite::Result<bool> {
+        let mut find = self.conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?;
+        find.exists([signed(id.number())])
     }
 
     pub(super) fn insert(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {

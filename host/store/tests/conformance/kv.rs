@@ -242,7 +242,8 @@ fn a_database_of_the_version_before_gets_its_tables_and_lets_older_hosts_go_on()
     block_on(async {
         let older = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
         server.sql(&format!(
-            "DROP TABLE {schema}.kv, {schema}.kv_usage, {schema}.mark, {schema}.source_holds;
+            "DROP TABLE {schema}.kv, {schema}.kv_usage, {schema}.mark, {schema}.source_holds, {schema}.node_marks;
+             ALTER TABLE {schema}.nodes DROP COLUMN tasks, DROP COLUMN coming;
              ALTER TABLE {schema}.held DROP COLUMN lease; UPDATE {schema}.version SET version = 1"
         ));
         // What it knows of is as it was.

@@ -167,7 +167,8 @@ async fn tables_of_the_first_version_are_known_and_marked() {
     let said = |what: &str| server.sql(&what.replace("wharf.", &format!("{}.", address.schema)));
     assert_eq!(said("SELECT application || ' ' || layout FROM wharf.mark"), "wharf 1");
     assert_eq!(said("SELECT nextval('wharf.sources')"), "42", "hosts of the first version draw the next ones");
-    assert_eq!(migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap(), (3, OLDEST), "they may go on");
+    let newest = MIGRATIONS.len() as i64;
+    assert_eq!(migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap(), (newest, OLDEST), "they may go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
