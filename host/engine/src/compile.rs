@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -257,7 +257,8 @@ pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match done {
         Ok(()) => 0,
         Err(why) => {
-            eprintln!("{why}");
+            // Whoever does not hear it knows the code.
+            let _ = writeln!(io::stderr(), "{why}");
             CANNOT as u8
         }
     }
