@@ -48,10 +48,10 @@ pub(crate) fn most_at_once(spans: &Spans, of: impl Fn(&Span) -> bool, kills: &[u
         edges.push((span.end.unwrap_or(killed), -1));
     }
     edges.sort_by_key(|(at, step)| (*at, *step));
-    let (mut now, mut most) = (0, 0);
+    let (mut now, mut max) = (0, 0);
     for (_, step) in edges {
         now += step;
-        most = most.max(usize::try_from(now).unwrap_or(0));
+        max = max.max(usize::try_from(now).unwrap_or(0));
     }
-    most
+    max
 }

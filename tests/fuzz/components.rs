@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use wharf_core::bounds;
-use wharf_engine::{Compile, CompileMost, Engine, PluginSettings, Settings, compile_child_main};
+use wharf_engine::{Compile, CompileLimits, Engine, PluginSettings, Settings, compile_child_main};
 
 use super::driver::{Target, fuzz};
 
@@ -70,8 +70,8 @@ fn settings() -> Settings {
     let _ = std::fs::remove_dir_all(&cache_dir);
     let args = ["--exact", "components::the_reading_process", "--nocapture", "--"].map(OsString::from);
     let program = std::env::current_exe().expect("the file of this test");
-    let most = CompileMost { inspect_time: Duration::from_secs(5), ..CompileMost::default() };
-    let compile = Compile::Child { program, args: args.into(), most };
+    let max = CompileLimits { inspect_time: Duration::from_secs(5), ..CompileLimits::default() };
+    let compile = Compile::Child { program, args: args.into(), max };
     Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache_dir, compile }
 }
 

@@ -160,7 +160,7 @@ impl Notes {
 /// What the child does, under bounds.
 fn bounded(target: &Target, notes: &File) {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let limit = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+    let limit = |resource, max| setrlimit(resource, Rlimit { current: Some(max), maximum: Some(max) });
     limit(Resource::Core, 0).expect("no core files");
     limit(Resource::Data, data_bytes() + MEMORY).expect("memory can be bounded");
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wharf_engine::payload::{KeyPointer, Schema};
+use wharf_engine::spec::payload::{KeyPointer, Schema};
 
 use super::driver::{Target, fuzz};
 

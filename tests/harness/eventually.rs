@@ -10,13 +10,13 @@ pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 
 /// The same, for what may take longer.
 #[track_caller]
-pub(crate) fn eventually_within<T>(most: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually_within<T>(max: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < most, "within {most:?} it did not happen that {what}");
+        assert!(start.elapsed() < max, "within {max:?} it did not happen that {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }

@@ -100,7 +100,7 @@ fn keys_that_say_two_things_or_none_are_refused() {
         refused(&client.post_bytes(&path, BYTES, b"{}"), 400, &["`key` is not UTF-8"]);
         refused(&client.get(&format!("/v1/jobs?key={bytes}")), 400, &["`key` is not UTF-8"]);
     }
-    refused(&client.put("/v1/limits/villain%2Fkeyed/%ff", &json!({ "per-key": 1 })), 400, &["UTF-8"]);
+    refused(&client.put("/v1/limits/villain%2Fkeyed/%ff", &json!({ "per_key": 1 })), 400, &["UTF-8"]);
     assert_eq!(client.get("/v1/jobs").ok()["jobs"], json!([]), "nothing was taken");
 }
 
@@ -119,7 +119,7 @@ fn of_two_that_cannot_both_hold_neither_is_dropped() {
     refused(&client.post_bytes("/v1/jobs?task=villain/do&key=a&key=b", BYTES, b"{}"), 400, &["`key` is given twice"]);
     let members = br#"{"task": "villain/do", "key": "a", "key": "b"}"#;
     refused(&client.post_bytes("/v1/jobs", "application/json", members), 400, &["duplicate field `key`"]);
-    let payloads = json!({ "task": "villain/do", "payload": 1, "payload-base64": "MQ==" });
+    let payloads = json!({ "task": "villain/do", "payload": 1, "payload_base64": "MQ==" });
     refused(&client.post("/v1/jobs", &payloads), 422, &["given twice"]);
     let modes = "/v1/broadcasts/villain.x?mode=first=2&mode=quorum";
     refused(&client.post_bytes(modes, BYTES, b"{}"), 400, &["`mode` is given twice"]);
@@ -167,14 +167,14 @@ fn payloads_are_shown_as_they_were_given() {
     let id = enqueued(&host, "task=villain/do&delay=1h", deep.as_bytes());
     for text in [output(&mut host.cli(&["job", "show", &id, "--json"])), host.job(&id).to_string()] {
         let job: Value = serde_json::from_str(&text).expect("any reader can read it");
-        assert_eq!(STANDARD.decode(job["payload-base64"].as_str().expect("base64")).expect("base64"), deep.as_bytes());
+        assert_eq!(STANDARD.decode(job["payload_base64"].as_str().expect("base64")).expect("base64"), deep.as_bytes());
     }
     let json = "{\"a\": 1e400}\n";
     std::fs::write(host.dir().join("payload"), json).expect("written");
     let many = ["job", "enqueue", "villain/do", "--input", "@payload", "--count", "2", "--delay", "1h", "--json"];
     let taken: Value = serde_json::from_str(&output(&mut host.cli(&many))).expect("JSON");
     let job = host.client().get(&format!("/v1/jobs/{}", taken[1]["id"].as_str().expect("an id")));
-    assert!(String::from_utf8(job.body).expect("text").contains(&format!("\"payload-bytes\":{}", json.len())));
+    assert!(String::from_utf8(job.body).expect("text").contains(&format!("\"payload_bytes\":{}", json.len())));
 }
 
 #[test]
@@ -202,9 +202,9 @@ fn results_and_replies_are_shown_as_they_were_given() {
     let id = host.enqueue("villain/do", reads("deep"));
     assert_eq!(result(&host, &id), nested(200).as_bytes());
     let shown: Value = serde_json::from_str(&output(&mut host.cli(&["job", "show", &id, "--json"]))).expect("JSON");
-    assert_eq!(shown["result-base64"], STANDARD.encode(nested(200)));
+    assert_eq!(shown["result_base64"], STANDARD.encode(nested(200)));
     let replies = host.client().post("/v1/broadcasts/villain.x", &json!({ "payload": reads("deep") })).ok();
-    assert_eq!(replies["replies"][0]["reply-base64"], STANDARD.encode(nested(200)));
+    assert_eq!(replies["replies"][0]["reply_base64"], STANDARD.encode(nested(200)));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn commands_drop_nothing_that_they_were_told() {
     let set = |args: &[&str]| output(&mut host.cli(&[&["limit", "set", "villain/do"], args].concat()));
     set(&["--total", "0"]);
     let shown = set(&["--per-key", "7", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON")["set"], json!({ "per-key": 7, "total": 0 }));
+    assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON")["set"], json!({ "per_key": 7, "total": 0 }));
     set(&["key", "--per-key", "3"]);
     assert!(set(&["--total", "5"]).contains("set: 7 per key, 5 in all"));
 }

@@ -119,7 +119,7 @@ fn one_deadline_holds_for_all_also_in_a_tight_loop() {
         .start();
     let answer = broadcast(&host, "villain.x", json!({ "payload": { "do": "from-env" }, "timeout": "200ms" }));
     assert_eq!((outcome(&answer, "looping"), outcome(&answer, "quick")), ("timed-out", "replied"), "{answer}");
-    let took = answer["elapsed-ms"].as_f64().expect("a number");
+    let took = answer["elapsed_ms"].as_f64().expect("a number");
     assert!((200.0..2000.0).contains(&took), "the villain's own limit is two seconds of processor: {took} ms");
 }
 
@@ -257,7 +257,7 @@ fn a_plugin_that_broadcasts_gets_replies_and_cannot_go_round_in_circles() {
     // The wait is not the guest's own time.
     let slow = json!({ "do": "broadcast", "topic": "ring.one", "payload": { "do": "sleep", "ms": 600 } });
     let job = host.run("asker/do", slow);
-    assert!(job["bill"]["guest-ms"].as_f64() < Some(300.0) && job["bill"]["wall-ms"].as_f64() > Some(600.0), "{job}");
+    assert!(job["bill"]["guest_ms"].as_f64() < Some(300.0) && job["bill"]["wall_ms"].as_f64() > Some(600.0), "{job}");
     // Its own time is what its subscribers have at most.
     let hurried = json!({ "do": "broadcast", "topic": "ring.one", "payload": { "do": "sleep", "ms": 60_000 } });
     let job = host.run("asker/hurried", hurried);

@@ -59,7 +59,7 @@ fn a_host_of_several_whose_clock_is_set_goes_on_as_if_it_was_not() {
             set.result(&id)["unix-ns"].as_u64().expect("a number")
         })
         .collect();
-    let spread = times.iter().max().zip(times.iter().min()).map(|(most, least)| Duration::from_nanos(most - least));
+    let spread = times.iter().max().zip(times.iter().min()).map(|(max, least)| Duration::from_nanos(max - least));
     let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let ahead = Duration::from_nanos(*times.iter().max().expect("some")).saturating_sub(here);
     assert!(ahead > Duration::from_secs(1800), "some ran where the clock is an hour ahead: {ahead:?}, {spread:?}");

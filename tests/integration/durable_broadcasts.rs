@@ -65,13 +65,13 @@ fn the_limits_of_a_subscriber_hold_for_its_durable_broadcasts() {
     let host =
         Setup::default().plugin("villain").settings("[plugins.villain.receive]\nlimit = { total = 1 }\n").start();
     let batches: Vec<Value> = (0..4).map(|_| send(&host, "villain.x", json!({ "do": "sleep", "ms": 100 }))).collect();
-    let mut most = 0;
+    let mut max = 0;
     while !batches.iter().all(|batch| host.client().get(batch["url"].as_str().unwrap()).ok()["finished"] == true) {
         let limits = host.client().get("/v1/limits").ok();
         let held = limits.as_array().expect("a list").iter().find(|l| l["group"] == "villain/receive").cloned();
-        most = most.max(held.expect("a durable broadcast has a group of its own")["running"].as_u64().unwrap());
+        max = max.max(held.expect("a durable broadcast has a group of its own")["running"].as_u64().unwrap());
     }
-    assert_eq!(most, 1, "one at a time");
+    assert_eq!(max, 1, "one at a time");
 }
 
 #[test]

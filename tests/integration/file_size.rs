@@ -76,9 +76,9 @@ fn a_store_that_may_not_grow_says_so_and_goes_on_once_it_may() {
 fn a_log_that_may_not_grow_begins_anew_in_time() {
     let host = Setup::default().plugin("villain").under(UNDER_8_MIB).start();
     // Each writes a few pages, always the same ones: far more than the limit in all, and hardly anything that stays.
-    for most in 1..=3000 {
-        let reply = host.client().put("/v1/limits/villain%2Fdo", &json!({ "total": most }));
-        assert_eq!(reply.status, 200, "{most}: {reply:?}");
+    for max in 1..=3000 {
+        let reply = host.client().put("/v1/limits/villain%2Fdo", &json!({ "total": max }));
+        assert_eq!(reply.status, 200, "{max}: {reply:?}");
     }
     assert!(host.is_ready());
 }
@@ -88,8 +88,8 @@ fn compiled_code_that_may_not_be_written_is_the_file_s_problem_and_no_signal_s()
     let folder = tempfile::tempdir().expect("a folder");
     // Its code is larger than the component, for which there is room.
     let plugin = component("summary");
-    let most = std::fs::metadata(&plugin).expect("it was built").len() + 1024;
-    let limit = format!("--fsize={most}");
+    let max = std::fs::metadata(&plugin).expect("it was built").len() + 1024;
+    let limit = format!("--fsize={max}");
     let mut check = wharf_under(&["prlimit", &limit]);
     check.arg("check").arg(&plugin).env("WHARF__CACHE_DIR", folder.path()).current_dir(folder.path());
     let output = check.output().expect("it runs");

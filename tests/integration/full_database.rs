@@ -70,7 +70,7 @@ fn a_host_whose_role_may_not_connect_yet_waits_and_can_be_stopped() {
     postgres.sql("CREATE ROLE app LOGIN; CREATE SCHEMA own AUTHORIZATION app; REVOKE ALL ON SCHEMA public FROM PUBLIC");
     let mut host = Setup::default().plugin("villain").database(&postgres.address_of("app", "own")).start();
     echoes(&host);
-    let limit = |most: i32| postgres.sql(&format!("ALTER ROLE app CONNECTION LIMIT {most}"));
+    let limit = |max: i32| postgres.sql(&format!("ALTER ROLE app CONNECTION LIMIT {max}"));
 
     // While it runs: what it has is taken away, and it gets one in place of many.
     limit(1);

@@ -16,8 +16,8 @@ fn a_job_runs_and_its_result_is_kept() {
     assert_eq!(job["attempt"], 1);
     assert_eq!(host.result(&id), json!({ "lines": 2, "words": 3, "characters": 14 }));
     let bill = &job["bill"];
-    assert!(bill["guest-ms"].as_f64().is_some_and(|ms| ms > 0.0), "{bill}");
-    assert!(bill["memory-peak-bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{bill}");
+    assert!(bill["guest_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{bill}");
+    assert!(bill["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{bill}");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn higher_priority_goes_first_and_equals_in_order() {
     let mut order: Vec<(String, usize)> = ids
         .iter()
         .enumerate()
-        .map(|(n, id)| (host.finished(id)["started-at"].as_str().expect("it started").to_owned(), n))
+        .map(|(n, id)| (host.finished(id)["started_at"].as_str().expect("it started").to_owned(), n))
         .collect();
     order.sort();
     assert_eq!(order.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 3, 0, 4, 2]);
@@ -98,9 +98,9 @@ fn leptonai_two_jobs_of_two_seconds_with_a_limit_of_two_end_in_under_three() {
     let time = |job: &serde_json::Value, name: &str| -> String { job[name].as_str().expect("a moment").to_owned() };
     for (one, other) in [(0, 1), (1, 0)] {
         assert_eq!(jobs[one]["state"], "succeeded");
-        assert!(time(&jobs[one], "started-at") < time(&jobs[other], "finished-at"), "side by side: {jobs:?}");
+        assert!(time(&jobs[one], "started_at") < time(&jobs[other], "finished_at"), "side by side: {jobs:?}");
     }
-    let wall: f64 = jobs.iter().filter_map(|job| job["bill"]["wall-ms"].as_f64()).fold(0.0, f64::max);
+    let wall: f64 = jobs.iter().filter_map(|job| job["bill"]["wall_ms"].as_f64()).fold(0.0, f64::max);
     assert!(wall < 3000.0, "two seconds each, and no more: {wall} ms");
 }
 

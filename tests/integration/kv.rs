@@ -47,7 +47,7 @@ fn a_plugin_remembers_and_its_operator_sees_how_much() {
     let shown = host.client().get("/v1/plugins/changes").ok();
     let bytes = shown["kv"]["bytes"].as_u64().expect("a number");
     assert_eq!(
-        (shown["kv"]["values"].as_u64(), shown["kv"]["bytes-max"].as_u64()),
+        (shown["kv"]["values"].as_u64(), shown["kv"]["bytes_max"].as_u64()),
         (Some(2), Some(64 << 20)),
         "{shown}"
     );

@@ -43,15 +43,15 @@ fn a_group_is_shared_by_its_tasks() {
 fn the_total_of_a_group_holds_over_all_keys() {
     let host = Setup::default().plugin("villain").start();
     let ids: Vec<_> = (0..12).map(|n| sleeper(&host, "villain/pair", &format!("k{n}"), 300)).collect();
-    let mut most = 0;
+    let mut max = 0;
     let ended = |host: &Host| ids.iter().all(|id| host.job(id)["state"] == "succeeded");
     eventually("all end", || {
         let page = host.client().get("/v1/jobs?state=running&limit=1000").ok();
-        most = most.max(page["jobs"].as_array().expect("a list").len());
+        max = max.max(page["jobs"].as_array().expect("a list").len());
         ended(&host).then_some(())
     });
-    assert!(most <= 5, "at most five of the group at once: {most}");
-    assert!(most >= 2, "and they do run side by side: {most}");
+    assert!(max <= 5, "at most five of the group at once: {max}");
+    assert!(max >= 2, "and they do run side by side: {max}");
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn a_limit_changes_while_jobs_run() {
     assert!(running(&host, "k") <= 1);
 
     let path = "/v1/limits/villain%2Fkeyed/k";
-    host.client().put(path, &json!({ "per-key": 4 })).ok();
+    host.client().put(path, &json!({ "per_key": 4 })).ok();
     eventually("raising acts at once", || (running(&host, "k") == 4).then_some(()));
-    host.client().put(path, &json!({ "per-key": 1 })).ok();
+    host.client().put(path, &json!({ "per_key": 1 })).ok();
     let limits = host.client().get("/v1/limits").ok().to_string();
     assert!(limits.contains("villain/keyed"), "{limits}");
     for id in &ids {
@@ -123,11 +123,11 @@ fn a_limit_of_zero_is_a_pause() {
 #[test]
 fn an_override_outlives_the_host() {
     let mut host = Setup::default().plugin("villain").start();
-    host.client().put("/v1/limits/villain%2Fkeyed/k", &json!({ "per-key": 3 })).ok();
+    host.client().put("/v1/limits/villain%2Fkeyed/k", &json!({ "per_key": 3 })).ok();
     host.kill();
     host.start();
     let limits = host.client().get("/v1/limits").ok();
-    let is_there = |l: &Value| l["group"] == "villain/keyed" && l.to_string().contains("\"per-key\":3");
+    let is_there = |l: &Value| l["group"] == "villain/keyed" && l.to_string().contains("\"per_key\":3");
     assert!(limits.as_array().expect("a list").iter().any(is_there), "{limits}");
 }
 

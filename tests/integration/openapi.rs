@@ -129,7 +129,7 @@ fn every_operation_answers_as_it_is_described() {
         ("/v1/limits/{group}/{key}", "/v1/limits/words%2Fcount/acme"),
         ("/v1/limits/{group}", "/v1/limits/nobody"),
     ] {
-        described.fits("put", path, &client.put(at, &json!({ "per-key": 3 })));
+        described.fits("put", path, &client.put(at, &json!({ "per_key": 3 })));
         described.fits("get", "/v1/limits", &client.get("/v1/limits"));
         described.fits("delete", path, &client.delete(at));
         described.fits("delete", path, &client.delete(at));

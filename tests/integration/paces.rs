@@ -24,24 +24,24 @@ fn jobs_that_compute_do_not_all_begin_at_once_and_hold_up_no_other_task() {
     for _ in 0..count {
         host.client().post_bytes("/v1/jobs?task=thumbnail/make", "image/jpeg", &picture).ok();
     }
-    let mut most = 0;
+    let mut max = 0;
     eventually("some have ended", || {
-        most = most.max(running(&host));
+        max = max.max(running(&host));
         (ended(&host, "succeeded").len() >= count / 4).then_some(())
     });
     // While many of them wait and run.
     assert_eq!(host.run("words/count", json!({ "text": "a b" }))["state"], "succeeded");
     assert!(ended(&host, "succeeded").len() < count, "it went before most of them");
     let all = eventually("all have ended", || {
-        most = most.max(running(&host));
+        max = max.max(running(&host));
         Some(ended(&host, "succeeded")).filter(|all| all.len() == count)
     });
     assert_eq!(ended(&host, "failed"), [] as [Value; 0]);
     // Sixteen for each thread at first, then what each does in two seconds; and the one of the other task.
-    let guest_ms = all.iter().map(|job| job["bill"]["guest-ms"].as_f64().expect("a length"));
+    let guest_ms = all.iter().map(|job| job["bill"]["guest_ms"].as_f64().expect("a length"));
     let ahead = (2000.0 / guest_ms.fold(f64::INFINITY, f64::min)) as u64;
     let expected = THREADS * ahead.max(16) + 1;
-    assert!(most <= expected, "{most} at once, {expected} at most");
+    assert!(max <= expected, "{max} at once, {expected} at most");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const LIMIT: usize = 2;
 
 /// The most attempts of one key at one moment. An attempt without an end lasted until its host was killed at the latest.
 fn most_at_once(spans: &Spans, kills: &[u128]) -> usize {
-    let mut most = 0;
+    let mut max = 0;
     for key in (0..KEYS).map(|n| format!("k{n}")) {
         let mut edges: Vec<(u128, i32)> = Vec::new();
         for span in spans.values().filter(|s| s.key == key) {
@@ -27,10 +27,10 @@ fn most_at_once(spans: &Spans, kills: &[u128]) -> usize {
         let mut now = 0;
         for (_, step) in edges {
             now += step;
-            most = most.max(usize::try_from(now).unwrap_or(0));
+            max = max.max(usize::try_from(now).unwrap_or(0));
         }
     }
-    most
+    max
 }
 
 /// LeptonAI's worker took a task from its queue for good when it began: a crash lost it, and its status stayed RUNNING.
@@ -50,7 +50,7 @@ fn leptonai_a_job_that_runs_when_its_host_dies_runs_again() {
 fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
-    let mut dice = fastrand::Rng::with_seed(seed);
+    let mut jitter = fastrand::Rng::with_seed(seed);
     let logs = tempfile::tempdir().expect("a temporary folder");
     let grant = format!(
         "[plugins.villain]\ndirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]",
@@ -64,10 +64,10 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
     let ((), kept) = under_load(&addresses, |_| {
         for _ in 0..KILLS {
             // Mostly in the middle of the work, now and then while it starts.
-            if dice.u8(..) < 224 {
+            if jitter.u8(..) < 224 {
                 eventually("it is ready for work", || host.is_ready().then_some(()));
             }
-            std::thread::park_timeout(Duration::from_millis(dice.u64(1..250)));
+            std::thread::park_timeout(Duration::from_millis(jitter.u64(1..250)));
             host.kill();
             kills.push(unix_ns());
             host.start();
@@ -103,7 +103,7 @@ fn fifty_kills_lose_nothing_and_no_key_is_over_its_limit() {
     assert_eq!(lost, 0, "acknowledged jobs without their one result");
     println!("{} attempts for {} jobs, {crashed} of them given up after five crashes", spans.len(), kept.len());
     assert!(crashed * 100 <= kept.len(), "a killed host is not the job's fault");
-    let most = most_at_once(&spans, &kills);
-    println!("at most {most} of a key at once");
-    assert!((1..=LIMIT).contains(&most), "{most} of one key at once");
+    let max = most_at_once(&spans, &kills);
+    println!("at most {max} of a key at once");
+    assert!((1..=LIMIT).contains(&max), "{max} of one key at once");
 }

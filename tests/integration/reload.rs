@@ -134,7 +134,7 @@ fn async_and_plain_handlers_are_called_alike() {
         assert_eq!(host.finished(&id)["state"], "succeeded", "{}", host.job(&id));
         assert_eq!(host.result(&id), "hello");
     }
-    assert_eq!(plugin(&host, "villain-async").expect("loaded")["loaded"]["is-async"], true);
+    assert_eq!(plugin(&host, "villain-async").expect("loaded")["loaded"]["is_async"], true);
 }
 
 #[test]

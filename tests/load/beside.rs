@@ -37,12 +37,12 @@ fn main() {
     {
         rounds.sort_unstable_by(|one, other| (one.0 / one.1).total_cmp(&(other.0 / other.1)));
         let (ours, theirs) = rounds[ROUNDS / 2];
-        let (least, most) = (rounds[0], rounds[ROUNDS - 1]);
+        let (least, max) = (rounds[0], rounds[ROUNDS - 1]);
         println!(
             "{what}: {ours:.0} jobs/s, graphile-worker {theirs:.0} jobs/s: {:.2} x ({:.2} to {:.2} in {ROUNDS} rounds)",
             ours / theirs,
             least.0 / least.1,
-            most.0 / most.1
+            max.0 / max.1
         );
     }
     println!(

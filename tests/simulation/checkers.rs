@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wharf_core::ids::{Group, JobId, NodeId};
-use wharf_core::job::{Entry, Leased, StateName};
+use wharf_core::job::{Entry, LeasedJob, StateName};
 use wharf_core::key::Lane;
-use wharf_core::lease::{Begun, NodeMark, is_suspect};
+use wharf_core::lease::{NodeMark, StartedSuspect, is_suspect};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::planner::AttemptId;
-use wharf_store::{Inserted, MemoryStore, Recorded, Store, Wanted};
+use wharf_store::{Inserted, JobFilter, MemoryStore, Recorded, Store};
 
 use crate::faults::Odds;
 use crate::ground::at_once;
@@ -103,7 +103,7 @@ impl Checkers {
         }
     }
 
-    pub(crate) fn claimed(&mut self, leased: &Leased, table: &LimitTable) {
+    pub(crate) fn claimed(&mut self, leased: &LeasedJob, table: &LimitTable) {
         let attempt = AttemptId::from(&leased.lease);
         let limits = Limits { per_key: table.per_key(&leased.lane), total: table.of(&leased.lane.group).total };
         let before = self.limits.insert(attempt, limits);
@@ -112,13 +112,13 @@ impl Checkers {
     }
 
     /// `beside` it these act on its node.
-    pub(crate) fn started(&mut self, leased: &Leased, beside: &[AttemptId]) {
+    pub(crate) fn started(&mut self, leased: &LeasedJob, beside: &[AttemptId]) {
         let attempt = AttemptId::from(&leased.lease);
         assert!(self.started.insert(attempt), "{attempt:?} was started twice");
         let begun = self.marks.get(&leased.lease.node).and_then(|mark| mark.suspect);
         if is_suspect(leased.crashes) {
             assert!(beside.is_empty(), "{attempt:?} may be what kills its node, and is not alone");
-            let alone = Begun { job: attempt.job, attempt: attempt.number, alone: true };
+            let alone = StartedSuspect { job: attempt.job, attempt: attempt.number, alone: true };
             assert_eq!(begun, Some(alone), "{attempt:?} was begun before that was written down");
         } else if let Some(begun) = begun.filter(|begun| begun.alone) {
             let alone = AttemptId { job: begun.job, number: begun.attempt };
@@ -211,7 +211,7 @@ impl Checkers {
     }
 
     pub(crate) fn look_at_the_end(&self, store: &MemoryStore) {
-        let page = at_once(store.jobs(Wanted { most: 1000, ..Wanted::default() })).expect("memory never fails");
+        let page = at_once(store.jobs(JobFilter { max: 1000, ..JobFilter::default() })).expect("memory never fails");
         assert!(!page.more, "more jobs than one page holds: raise the page");
         let there: BTreeSet<JobId> = page.jobs.iter().map(|job| job.id).collect();
         let known: BTreeSet<JobId> = self.jobs.keys().copied().collect();
@@ -236,8 +236,8 @@ impl Checkers {
                 self.output_is_whole(AttemptId { job: job.id, number }, store);
             }
         }
-        let tally = at_once(store.tally()).expect("memory never fails");
-        assert!(tally.groups.is_empty(), "slots are held by nobody: {:?}", tally.groups);
+        let stats = at_once(store.stats()).expect("memory never fails");
+        assert!(stats.groups.is_empty(), "slots are held by nobody: {:?}", stats.groups);
     }
 
     /// Every chunk of the attempt that succeeded is there, in order. A call whose answer was lost may have written some twice.

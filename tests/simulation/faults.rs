@@ -116,7 +116,7 @@ pub(crate) struct Odds {
 
 impl Odds {
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Odds {
-        let mut one = |most: u32| if rng.bool() { rng.u32(0..=most) } else { 0 };
+        let mut one = |max: u32| if rng.bool() { rng.u32(0..=max) } else { 0 };
         Odds {
             nudge_lost: one(900),
             nudge_doubled: one(200),

@@ -55,7 +55,7 @@ pub(crate) enum Happening {
         life: u64,
         attempt: AttemptId,
     },
-    Trouble,
+    StoreFailure,
     People,
     Upkeep,
 }
@@ -91,8 +91,8 @@ impl Ground {
         }
     }
 
-    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        Duration::from_micros(self.rng.u64(least.as_micros() as u64..=most.as_micros() as u64))
+    pub(crate) fn between(&mut self, least: Duration, max: Duration) -> Duration {
+        Duration::from_micros(self.rng.u64(least.as_micros() as u64..=max.as_micros() as u64))
     }
 
     pub(crate) fn in_thousand(&mut self, odds: u32) -> bool {
@@ -110,8 +110,8 @@ impl Ground {
 
     pub(crate) fn to_store(&mut self, node: &Node, call: Call) {
         // Now and then a store is very slow.
-        let most = if self.rng.u32(0..200) == 0 && !self.calm { 5_000_000 } else { 3000 };
-        let delay = Duration::from_micros(self.rng.u64(50..most));
+        let max = if self.rng.u32(0..200) == 0 && !self.calm { 5_000_000 } else { 3000 };
+        let delay = Duration::from_micros(self.rng.u64(50..max));
         self.after(delay, Happening::Call { node: node.place, life: node.life, call });
     }
 }

@@ -6,10 +6,10 @@ use std::mem;
 use std::time::Duration;
 
 use wharf_core::ids::NodeId;
-use wharf_core::job::{Entry, Leased, NewJob};
+use wharf_core::job::{Entry, LeasedJob, NewJob};
 use wharf_core::lease::is_suspect;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
-use wharf_core::planner::{Action, AttemptId, Ended, Input, Planner, Settings};
+use wharf_core::planner::{Action, AttemptId, Ended, Input, Planner, PlannerSettings};
 use wharf_core::retry::RetryPolicy;
 
 use crate::faults::Fault;
@@ -44,7 +44,7 @@ pub(crate) enum ForNode {
 
 /// An attempt in the engine: it may act until it ends, and not beyond its trust.
 pub(crate) struct Acting {
-    pub(crate) leased: Leased,
+    pub(crate) leased: LeasedJob,
     script: Script,
     /// By the machine's clock.
     pub(crate) trusted_until: Duration,
@@ -67,7 +67,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(place: usize, life: u64, id: NodeId, capacity: u32) -> Node {
-        let settings = Settings { capacity, lease: LEASE, lease_margin: MARGIN };
+        let settings = PlannerSettings { capacity, lease: LEASE, lease_margin: MARGIN };
         Node {
             place,
             life,
@@ -211,7 +211,7 @@ impl Node {
         }
     }
 
-    fn start_attempt(&mut self, leased: Leased, trusted_until: Duration, ground: &mut Ground) {
+    fn start_attempt(&mut self, leased: LeasedJob, trusted_until: Duration, ground: &mut Ground) {
         let attempt = AttemptId::from(&leased.lease);
         let script = Script::draw(&mut ground.rng, &ground.odds, !ground.calm);
         ground.tell(|| format!("{} starts {attempt:?} in {:?}: {script:?}", self.id, leased.lane));
@@ -221,8 +221,8 @@ impl Node {
         }
         if leased.task.as_str() == KILLS {
             // Some do it late.
-            let most = if ground.rng.u32(0..8) == 0 { Duration::from_secs(100) } else { Duration::from_secs(3) };
-            let after = ground.between(Duration::from_millis(1), most);
+            let max = if ground.rng.u32(0..8) == 0 { Duration::from_secs(100) } else { Duration::from_secs(3) };
+            let after = ground.between(Duration::from_millis(1), max);
             ground.after(after, Happening::Kills { node: self.place, life: self.life, attempt });
         } else {
             ground.to_node(self, script.takes, ForNode::End { attempt, outcome: script.outcome.clone() });
@@ -258,7 +258,7 @@ impl Node {
         if matches!(outcome, Outcome::Returned(_)) && !acting.children.is_empty() {
             ground.faults.note(Fault::Child);
         }
-        let dice = ground.rng.f64();
+        let jitter = ground.rng.f64();
         let ended = Ended {
             attempt,
             outcome,
@@ -266,7 +266,7 @@ impl Node {
             children: acting.children,
             changes: None,
             retry: RETRY,
-            dice,
+            jitter,
         };
         self.tell_itself(Input::Ended(Box::new(ended)), ground);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
-use wharf_core::planner::{Answer, Confirmation, Input};
+use wharf_core::planner::{Answer, Input, RenewResult};
 use wharf_store::{Claim, Clock, Inserted, MemoryStore, Renewed, Store};
 
 use crate::checkers::Checkers;
@@ -105,7 +105,7 @@ impl World {
         }
         self.ground.after(Duration::ZERO, Happening::People);
         if self.ground.odds.trouble {
-            self.ground.after(Duration::from_secs(1), Happening::Trouble);
+            self.ground.after(Duration::from_secs(1), Happening::StoreFailure);
         }
         self.ground.after(Duration::from_secs(5), Happening::Upkeep);
         while let Some(((at, _), happening)) = self.ground.happenings.pop_first() {
@@ -160,7 +160,7 @@ impl World {
                     self.replace(node);
                 }
             }
-            Happening::Trouble => self.trouble(),
+            Happening::StoreFailure => self.trouble(),
             Happening::People => self.people(),
             Happening::Upkeep => self.upkeep(),
         }
@@ -207,7 +207,7 @@ impl World {
                     tasks: Arc::clone(&self.tasks),
                     declared: Arc::clone(&self.declared),
                     free,
-                    rooms: Vec::new(),
+                    task_quotas: Vec::new(),
                     lease: LEASE,
                 };
                 let claimed = at_once(ground.store.claim(claim)).expect("memory never fails");
@@ -247,7 +247,7 @@ impl World {
                 Input::Recorded(results.iter().map(answer).collect())
             }
             Call::Mark { node, mark } => {
-                at_once(ground.store.mark(node, mark)).expect("memory never fails");
+                at_once(ground.store.set_node_mark(node, mark)).expect("memory never fails");
                 ground.tell(|| format!("{node} writes down {mark:?}"));
                 if mark.suspect.is_some_and(|begun| !begun.alone) {
                     ground.faults.note(Fault::Joined);
@@ -259,9 +259,9 @@ impl World {
                 let renewed = at_once(ground.store.renew(leases, LEASE)).expect("memory never fails");
                 ground.tell(|| format!("renew {renewed:?}"));
                 let confirmation = |renewed: &Renewed| match *renewed {
-                    Renewed::Held(lease) => Confirmation::Held { lease, cancel_asked: false },
-                    Renewed::HeldCancelAsked(lease) => Confirmation::Held { lease, cancel_asked: true },
-                    Renewed::Lost(lease) => Confirmation::Lost(lease),
+                    Renewed::Held(lease) => RenewResult::Held { lease, cancel_asked: false },
+                    Renewed::HeldCancelAsked(lease) => RenewResult::Held { lease, cancel_asked: true },
+                    Renewed::Lost(lease) => RenewResult::Lost(lease),
                 };
                 Input::Renewed(renewed.iter().map(confirmation).collect())
             }
@@ -328,9 +328,9 @@ impl World {
             4 => {
                 self.ground.faults.note(Fault::ClockForward);
                 // What a lease margin is for; more of it is for wild histories.
-                let most =
+                let max =
                     if self.ground.odds.wild_clock { Duration::from_secs(300) } else { Duration::from_millis(300) };
-                let by = self.ground.between(Duration::ZERO, most);
+                let by = self.ground.between(Duration::ZERO, max);
                 self.ground.tell(|| format!("the clock leaps forward by {by:?}"));
                 self.ground.hands.0.fetch_add(by.as_micros() as u64, Ordering::SeqCst);
             }
@@ -342,7 +342,7 @@ impl World {
             }
         }
         let next = self.ground.between(Duration::from_secs(1), Duration::from_secs(15));
-        self.ground.after(next, Happening::Trouble);
+        self.ground.after(next, Happening::StoreFailure);
     }
 
     /// Trouble and people rest; what they left is mended.

@@ -43,13 +43,13 @@ pub struct Ready {
 
 /// What is to be had.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
+pub struct ClaimBudget<'a> {
     /// Each with its group.
     pub tasks: &'a [(TaskName, Group)],
     /// How many jobs may start.
     pub free: u32,
     /// Tasks of which fewer may start, each with how many.
-    pub rooms: &'a [(TaskName, u32)],
+    pub task_quotas: &'a [(TaskName, u32)],
 }
 
 /// What a claim came to.
@@ -65,13 +65,13 @@ pub struct Admitted {
 /// What admission asks of a store, inside the claiming transaction.
 pub trait Waiting {
     type Error;
-    /// The first `most` open lines of `task`, by descending `top`, then ascending `turn`.
-    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Self::Error>;
+    /// The first `max` open lines of `task`, by descending `top`, then ascending `turn`.
+    fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Self::Error>;
     /// The open lines of a lane with tasks other than `task`: those of `tasks` only.
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Self::Error>;
-    /// The first `most` due jobs of a line, by descending priority, then ascending due time, then ascending id.
+    /// The first `max` due jobs of a line, by descending priority, then ascending due time, then ascending id.
     /// Jobs that this claim has leased are not among them.
-    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Self::Error>;
+    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Self::Error>;
     /// How many jobs of the group run now, counted; counting may stop at the group's limit.
     fn group_holders(&mut self, group: &Group) -> Result<u32, Self::Error>;
     /// The next number of a count that only grows.
@@ -92,7 +92,7 @@ struct Candidate {
     id: LaneId,
     /// Its lines of the claim's tasks, each with the heads fetched so far.
     lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
-    /// Its group's place in `Rooms`.
+    /// Its group's place in `GroupQuotas`.
     group: usize,
     room: u32,
     turn: u64,
@@ -110,18 +110,18 @@ enum Fetched {
 ///
 /// # Errors
 /// Whatever the store answers; the claim is then to be undone as a whole.
-pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable) -> Result<Admitted, W::Error> {
-    let Offer { tasks, free, .. } = *offer;
-    let mut of_tasks = TaskRooms(offer.rooms.iter().cloned().collect());
+pub fn admit<W: Waiting>(waiting: &mut W, offer: &ClaimBudget<'_>, limits: &LimitTable) -> Result<Admitted, W::Error> {
+    let ClaimBudget { tasks, free, .. } = *offer;
+    let mut of_tasks = TaskQuotas(offer.task_quotas.iter().cloned().collect());
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
-    let mut rooms = Rooms::default();
+    let mut task_quotas = GroupQuotas::default();
     let mut lanes: Vec<Candidate> = Vec::new();
     let mut known: HashSet<LaneId> = HashSet::new();
     // The last number is the place in `lanes`.
     let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        if free == 0 || of_tasks.left(task) == 0 || *rooms.of(group, waiting, limits)?.1 == 0 {
+        if free == 0 || of_tasks.left(task) == 0 || *task_quotas.of(group, waiting, limits)?.1 == 0 {
             continue;
         }
         // Not only as many as the task has room for: a lane may give its turn to another task.
@@ -130,7 +130,7 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable
                 continue;
             }
             // A lane keeps the group that its jobs were enqueued under, also when the task has moved to another since.
-            let (group, _) = rooms.of(&line.lane.group, waiting, limits)?;
+            let (group, _) = task_quotas.of(&line.lane.group, waiting, limits)?;
             let room = limits.per_key(&line.lane).map_or(u32::MAX, |limit| limit.saturating_sub(line.holders));
             let siblings = waiting.siblings(line.lane_id, task, &names)?;
             let (id, turn) = (line.lane_id, line.turn);
@@ -145,13 +145,13 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable
     while taken < free {
         let Some((top, _, Reverse(id), place)) = next.pop() else { break };
         let lane = &mut lanes[place];
-        let group_room = &mut rooms.left[lane.group];
+        let group_room = &mut task_quotas.left[lane.group];
         if *group_room == 0 {
             continue;
         }
         // Where nobody else waits for a turn, the whole of a line can be fetched at once.
-        let most = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
-        let Some(first) = first_in_lane(waiting, lane, &of_tasks, most)? else { continue };
+        let max = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
+        let Some(first) = first_in_lane(waiting, lane, &of_tasks, max)? else { continue };
         let (line, heads, _) = &mut lane.lines[first];
         // What put the lane here was of a task that has no room any more: it stands again as what is left of it does.
         if let Some(job) = heads.front()
@@ -178,7 +178,7 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable
         }
         if taken < free
             && lane.room > 0
-            && let Some(first) = first_in_lane(waiting, lane, &of_tasks, most)?
+            && let Some(first) = first_in_lane(waiting, lane, &of_tasks, max)?
         {
             next.push((lane.lines[first].1[0].priority, Reverse(lane.turn), Reverse(id), place));
         }
@@ -191,9 +191,9 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &Offer<'_>, limits: &LimitTable
 }
 
 /// How many more jobs of each task may start; few tasks have a bound.
-struct TaskRooms(HashMap<TaskName, u32>);
+struct TaskQuotas(HashMap<TaskName, u32>);
 
-impl TaskRooms {
+impl TaskQuotas {
     fn left(&self, task: &TaskName) -> u32 {
         if self.0.is_empty() { u32::MAX } else { self.0.get(task).copied().unwrap_or(u32::MAX) }
     }
@@ -213,14 +213,14 @@ impl TaskRooms {
 
 /// How many more jobs of each group may start, each counted at the first question.
 #[derive(Default)]
-struct Rooms {
+struct GroupQuotas {
     places: HashMap<Group, usize>,
     left: Vec<u32>,
     /// The one that was asked for last: mostly it is asked for again.
     last: Option<(Group, usize)>,
 }
 
-impl Rooms {
+impl GroupQuotas {
     /// The group's place in `left`, and what stands there.
     fn of<W: Waiting>(
         &mut self,
@@ -250,16 +250,16 @@ impl Rooms {
     }
 }
 
-/// The first `most` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
+/// The first `max` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
 /// who starts must not depend on how many full lanes stood before.
 fn open_lines<W: Waiting>(
     waiting: &mut W,
     task: &TaskName,
     limits: &LimitTable,
-    most: u32,
+    max: u32,
 ) -> Result<Vec<Line>, W::Error> {
     loop {
-        let lines = waiting.lines(task, most)?;
+        let lines = waiting.lines(task, max)?;
         let mut closed = false;
         for line in &lines {
             if !has_room(line.holders, limits.per_key(&line.lane)) {
@@ -277,15 +277,15 @@ fn open_lines<W: Waiting>(
 fn first_in_lane<W: Waiting>(
     waiting: &mut W,
     lane: &mut Candidate,
-    rooms: &TaskRooms,
-    most: u32,
+    task_quotas: &TaskQuotas,
+    max: u32,
 ) -> Result<Option<usize>, W::Error> {
-    lane.lines.retain(|(line, ..)| rooms.left(&line.task) > 0);
+    lane.lines.retain(|(line, ..)| task_quotas.left(&line.task) > 0);
     for (line, heads, fetched) in &mut lane.lines {
-        let most = most.min(rooms.left(&line.task));
+        let max = max.min(task_quotas.left(&line.task));
         if heads.is_empty() && *fetched != Fetched::All {
-            let found = waiting.heads(lane.id, &line.task, most)?;
-            *fetched = if (found.len() as u32) < most { Fetched::All } else { Fetched::Some };
+            let found = waiting.heads(lane.id, &line.task, max)?;
+            *fetched = if (found.len() as u32) < max { Fetched::All } else { Fetched::Some };
             heads.extend(found);
         }
     }

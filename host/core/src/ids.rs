@@ -10,18 +10,18 @@ use crate::time::Timestamp;
 
 /// Why a text is no id: fits "`{text}` {reason}".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadId {
+pub struct ParseIdError {
     pub text: String,
     pub reason: &'static str,
 }
 
-impl fmt::Display for BadId {
+impl fmt::Display for ParseIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}", self.text.escape_debug(), self.reason)
     }
 }
 
-impl std::error::Error for BadId {}
+impl std::error::Error for ParseIdError {}
 
 /// A job's id: 63 bits, of which the upper ones are the time of enqueueing. Ids grow in the order they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,9 +52,12 @@ impl fmt::Display for JobId {
 }
 
 impl FromStr for JobId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = || BadId { text: text.to_owned(), reason: "is no job id: 13 characters of 0-9 and a-z are expected" };
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let bad = || ParseIdError {
+            text: text.to_owned(),
+            reason: "is no job id: 13 characters of 0-9 and a-z are expected",
+        };
         if text.len() != ID_CHARS {
             return Err(bad());
         }
@@ -119,13 +122,13 @@ const fn of_clock(now: Timestamp) -> u64 {
 /// Whoever holds a number has reserved its ids below a bound and makes none beyond; whoever holds it next begins at that bound.
 /// So no id is made twice, whatever clocks do, and however late a source hears that its hold is over.
 #[derive(Debug)]
-pub struct HeldIds {
+pub struct ReservedIds {
     ids: JobIds,
     until: Timestamp,
     below: u64,
 }
 
-impl HeldIds {
+impl ReservedIds {
     /// How many numbers there are, from 0 on.
     pub const SOURCES: u64 = 1 << SOURCE_BITS;
 
@@ -140,8 +143,8 @@ impl HeldIds {
     }
 
     /// The source with this number, which holds it `until` a moment and has reserved the ids from `from` up to `below`.
-    pub const fn of_source(number: u64, from: Option<JobId>, until: Timestamp, below: u64) -> HeldIds {
-        HeldIds { ids: JobIds::of_source(number, from), until, below }
+    pub const fn of_source(number: u64, from: Option<JobId>, until: Timestamp, below: u64) -> ReservedIds {
+        ReservedIds { ids: JobIds::of_source(number, from), until, below }
     }
 
     /// The last id that was made, or what they begin after.
@@ -217,9 +220,13 @@ name! {
 }
 
 impl FromStr for PluginId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        if is_name(text) { Ok(PluginId(text.into())) } else { Err(BadId { text: text.to_owned(), reason: NAME_RULE }) }
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if is_name(text) {
+            Ok(PluginId(text.into()))
+        } else {
+            Err(ParseIdError { text: text.to_owned(), reason: NAME_RULE })
+        }
     }
 }
 
@@ -229,7 +236,7 @@ name! {
 }
 
 impl TaskName {
-    pub fn new(plugin: &PluginId, task: &str) -> Result<TaskName, BadId> {
+    pub fn new(plugin: &PluginId, task: &str) -> Result<TaskName, ParseIdError> {
         format!("{plugin}/{task}").parse()
     }
 
@@ -244,11 +251,11 @@ impl TaskName {
 }
 
 impl FromStr for TaskName {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
         match text.split_once('/') {
             Some((plugin, task)) if is_name(plugin) && is_name(task) => Ok(TaskName(text.into())),
-            _ => Err(BadId {
+            _ => Err(ParseIdError {
                 text: text.to_owned(),
                 reason: "is no task: \"plugin/task\" is expected, each part of a-z, 0-9 and -",
             }),
@@ -268,12 +275,12 @@ impl From<&TaskName> for Group {
 }
 
 impl FromStr for Group {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if is_name(text) || text.parse::<TaskName>().is_ok() {
             Ok(Group(text.into()))
         } else {
-            Err(BadId {
+            Err(ParseIdError {
                 text: text.to_owned(),
                 reason: "is no limit group: a name, or \"plugin/task\", of a-z, 0-9 and -",
             })
@@ -330,9 +337,9 @@ mod tests {
     fn a_source_makes_ids_only_while_it_holds_its_number() {
         let (now, second) = (Timestamp::from_millis(1_700_000_000_000), Duration::from_secs(1));
         let held = |from: u64, now: Timestamp| {
-            HeldIds::of_source(7, JobId::from_number(from), now + second, from + HeldIds::span(second))
+            ReservedIds::of_source(7, JobId::from_number(from), now + second, from + ReservedIds::span(second))
         };
-        let first_floor = HeldIds::floor(now, None);
+        let first_floor = ReservedIds::floor(now, None);
         let mut first = held(first_floor, now);
         assert!(first.next(now).is_some() && first.next(now + second / 2).is_some());
         let last = first.last();
@@ -346,10 +353,10 @@ mod tests {
         }
         assert!(made.len() > 1_000_000 && made.is_sorted());
         // Who holds the number next begins at that bound, by whatever clock.
-        let mut second_holder = held(first_floor + HeldIds::span(second), hour_ago);
+        let mut second_holder = held(first_floor + ReservedIds::span(second), hour_ago);
         assert!(second_holder.next(hour_ago) > made.last().copied());
 
-        first.prolong(now + 2 * second, HeldIds::floor(now, first.last()) + HeldIds::span(second));
+        first.prolong(now + 2 * second, ReservedIds::floor(now, first.last()) + ReservedIds::span(second));
         assert!(first.next(now + second) > made.last().copied());
         first.give_up();
         assert_eq!(first.next(now), None);

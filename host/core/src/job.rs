@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
-use crate::ids::{BadId, JobId, TaskName};
+use crate::ids::{JobId, ParseIdError, TaskName};
 use crate::key::Lane;
 use crate::lease::Lease;
 use crate::limits::OnConflict;
@@ -25,10 +25,10 @@ impl Token {
 }
 
 impl FromStr for Token {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if text.is_empty() || text.len() > bounds::TOKEN_BYTES_MAX {
-            return Err(BadId {
+            return Err(ParseIdError {
                 text: text.chars().take(40).collect(),
                 reason: "is no token: 1 to 256 bytes are expected",
             });
@@ -147,7 +147,7 @@ impl State {
 
 /// The part of a job that the law of `lifecycle` governs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct JobStatus {
     pub state: State,
     /// The number of the last attempt that was begun; 0 before the first.
     pub attempt: u32,
@@ -162,18 +162,18 @@ pub struct Standing {
 
 /// Why no job comes to be of one that was to be added.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum NotEnqueued {
     /// This job has the same token.
     Known(JobId),
     /// Its lane has no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
     LaneFull(Vec<JobId>),
 }
 
-impl fmt::Display for NotTaken {
+impl fmt::Display for NotEnqueued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotTaken::Known(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
-            NotTaken::LaneFull(holders) => {
+            NotEnqueued::Known(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
+            NotEnqueued::LaneFull(holders) => {
                 let holders: Vec<String> = holders.iter().map(JobId::to_string).collect();
                 write!(
                     f,
@@ -196,7 +196,7 @@ pub struct Job {
     pub token: Option<Token>,
     pub batch: Option<Batch>,
     pub payload: Arc<[u8]>,
-    pub standing: Standing,
+    pub standing: JobStatus,
     pub enqueued_at: Timestamp,
     /// When the last attempt was begun.
     pub started_at: Option<Timestamp>,
@@ -211,7 +211,7 @@ pub struct Job {
 
 /// A job that was just claimed: all that an attempt needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leased {
+pub struct LeasedJob {
     pub lease: Lease,
     pub task: TaskName,
     pub lane: Lane,
@@ -252,7 +252,7 @@ pub enum Stream {
 
 /// An entry as it stands in the job's log. Numbers of one job begin at 1 and have no gap.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Numbered {
+pub struct NumberedEntry {
     pub number: u64,
     pub attempt: u32,
     pub at: Timestamp,
@@ -261,7 +261,7 @@ pub struct Numbered {
 
 /// Why a waiting job does not run at this moment, as far as the queue itself can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum WaitReason {
     NotDue {
         until: Timestamp,
     },

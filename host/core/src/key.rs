@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::bounds;
-use crate::ids::{BadId, Group};
+use crate::ids::{Group, ParseIdError};
 
 /// On whose account a job runs: what limits count.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,15 +18,15 @@ impl Key {
 }
 
 impl FromStr for Key {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let reason = match text.len() {
             0 => "is no key: it is empty",
             n if n > bounds::KEY_BYTES_MAX => "is no key: it is longer than 256 bytes",
             _ if text.chars().any(char::is_control) => "is no key: it has control characters",
             _ => return Ok(Key(text.into())),
         };
-        Err(BadId { text: text.chars().take(40).collect(), reason })
+        Err(ParseIdError { text: text.chars().take(40).collect(), reason })
     }
 }
 

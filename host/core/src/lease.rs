@@ -20,12 +20,12 @@ pub struct NodeMark {
     /// It claims no more and gives back what it holds: whoever kills it now ends a stop that took too long.
     pub draining: bool,
     /// The suspect that it began last.
-    pub suspect: Option<Begun>,
+    pub suspect: Option<StartedSuspect>,
 }
 
 /// A suspect whose attempt was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Begun {
+pub struct StartedSuspect {
     pub job: JobId,
     pub attempt: u32,
     /// No other job runs on the node.

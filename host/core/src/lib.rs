@@ -15,6 +15,6 @@ pub mod kv;
 pub mod job;
 pub mod lifecycle;
 pub mod rollcall;
-pub mod letter;
+pub mod node_message;
 pub mod admission;
 pub mod planner;

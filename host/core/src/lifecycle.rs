@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
-use crate::job::{Entry, NewJob, NotTaken, Standing, State, StateName};
-use crate::kv::Changes;
+use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
+use crate::kv::KvChanges;
 use crate::lease::{Blame, Lease, NodeMark};
 use crate::outcome::{Bill, OutcomeKind, Report};
 use crate::time::Timestamp;
@@ -29,7 +29,7 @@ pub enum Event {
         attempt: u32,
         output: Vec<u8>,
         children: Vec<NewJob>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
         bill: Bill,
     },
     /// The attempt failed; it is tried again after `retry_in`, or never.
@@ -60,7 +60,7 @@ pub enum Event {
     /// Another job took its place while it waited.
     Replaced,
     /// Its id was given out before it was known that no job comes to be under it: it stands there and says so.
-    NotTaken(NotTaken),
+    NotEnqueued(NotEnqueued),
     /// A person wants a finished job tried again.
     RetryAsked,
 }
@@ -93,31 +93,31 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-impl Standing {
-    pub const fn new(due: Timestamp) -> Standing {
-        Standing { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_asked: false }
+impl JobStatus {
+    pub const fn new(due: Timestamp) -> JobStatus {
+        JobStatus { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_asked: false }
     }
 
     /// Where the job stands after `event` at `now`, or why the event may not happen.
-    pub fn after(&self, event: &Event, now: Timestamp) -> Result<Standing, Refusal> {
+    pub fn after(&self, event: &Event, now: Timestamp) -> Result<JobStatus, Refusal> {
         use Event as E;
         use State as S;
-        let to = |state: State| Standing { state, cancel_asked: false, ..*self };
+        let to = |state: State| JobStatus { state, cancel_asked: false, ..*self };
         let again = |due: Timestamp| {
             if self.cancel_asked { S::Cancelled } else { S::Waiting { due } }
         };
 
         match (&self.state, event) {
             (S::Waiting { .. }, E::Claimed { lease }) => {
-                Ok(Standing { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
+                Ok(JobStatus { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
             }
-            (S::Waiting { .. }, E::CancelAsked | E::Replaced | E::NotTaken(_)) => Ok(to(S::Cancelled)),
+            (S::Waiting { .. }, E::CancelAsked | E::Replaced | E::NotEnqueued(_)) => Ok(to(S::Cancelled)),
             (S::Waiting { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
-            (S::Running { .. }, E::CancelAsked) => Ok(Standing { cancel_asked: true, ..*self }),
+            (S::Running { .. }, E::CancelAsked) => Ok(JobStatus { cancel_asked: true, ..*self }),
             (S::Running { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Running)),
-            (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotTaken(_)) => Err(Refusal::Stale),
+            (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotEnqueued(_)) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
             (S::Running { .. }, E::Succeeded { .. }) => Ok(to(S::Succeeded)),
@@ -125,18 +125,18 @@ impl Standing {
             (S::Running { .. }, E::Released { claimable_in, .. }) => Ok(to(again(now + *claimable_in))),
             (S::Running { .. }, E::Failed { retry_in, .. }) => {
                 let state = retry_in.map_or(S::Failed, |delay| again(now + delay));
-                Ok(Standing { failures: self.failures.saturating_add(1), ..to(state) })
+                Ok(JobStatus { failures: self.failures.saturating_add(1), ..to(state) })
             }
             (S::Running { lease }, E::LeaseExpired { mark, .. }) => {
                 let blame = mark.blame(lease.job, lease.attempt, self.crashes);
                 let crashes = self.crashes.saturating_add(u32::from(blame != Blame::Nobody));
                 let kills = blame == Blame::ThisOne && crashes >= bounds::CRASHES_MAX;
                 let state = if kills { S::Failed } else { again(now) };
-                Ok(Standing { crashes, ..to(state) })
+                Ok(JobStatus { crashes, ..to(state) })
             }
 
             (S::Failed | S::Cancelled, E::RetryAsked) => {
-                Ok(Standing { failures: 0, crashes: 0, ..to(S::Waiting { due: now }) })
+                Ok(JobStatus { failures: 0, crashes: 0, ..to(S::Waiting { due: now }) })
             }
             (S::Succeeded, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Succeeded)),
             (S::Succeeded | S::Failed | S::Cancelled, E::CancelAsked) => Err(Refusal::Finished(self.state.name())),
@@ -156,7 +156,7 @@ impl Event {
             | Event::Released { attempt, .. }
             | Event::Cancelled { attempt, .. }
             | Event::LeaseExpired { attempt, .. } => Some(*attempt),
-            Event::CancelAsked | Event::Replaced | Event::NotTaken(_) | Event::RetryAsked => None,
+            Event::CancelAsked | Event::Replaced | Event::NotEnqueued(_) | Event::RetryAsked => None,
         }
     }
 
@@ -167,7 +167,7 @@ impl Event {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
             Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, "cancelled on request"),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
-            Event::NotTaken(why) => report(OutcomeKind::Cancelled, &why.to_string()),
+            Event::NotEnqueued(why) => report(OutcomeKind::Cancelled, &why.to_string()),
             Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
             Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
         }

@@ -20,20 +20,20 @@ pub struct Node {
     pub capacity: u32,
     pub running: u32,
     pub draining: bool,
-    pub plugins: Vec<Carried>,
+    pub plugins: Vec<LoadedPlugin>,
     /// What it makes ready, and has no version of yet.
-    pub coming: Vec<Awaited>,
+    pub pending: Vec<LoadingPlugin>,
 }
 
 /// A plugin that a node makes ready for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Awaited {
+pub struct LoadingPlugin {
     pub plugin: PluginId,
     /// To what it will subscribe, where that is known before it is loaded.
     pub topics: Option<Vec<Pattern>>,
 }
 
-impl Awaited {
+impl LoadingPlugin {
     /// Whether it may subscribe to this topic.
     pub fn may_subscribe(&self, topic: &Topic) -> bool {
         self.topics.as_ref().is_none_or(|topics| {
@@ -46,7 +46,7 @@ impl Awaited {
 
 /// A plugin that a node has loaded: only such a node claims its jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct LoadedPlugin {
     pub plugin: PluginId,
     pub version: String,
     /// Of its file: where two nodes differ here, they run different code.
@@ -54,24 +54,24 @@ pub struct Carried {
     /// What it subscribes to there.
     pub topics: Vec<Pattern>,
     /// All that its jobs may be made of; `None` where the node is of a version that does not tell.
-    pub tasks: Option<Vec<TaskTerms>>,
+    pub tasks: Option<Vec<TaskAnnouncement>>,
 }
 
 /// What has to be known of a task to take jobs for it on a node that does not have its plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskTerms {
+pub struct TaskAnnouncement {
     pub name: TaskName,
     pub group: Group,
     pub limits: Limits,
     pub on_conflict: OnConflict,
     /// Where a job's key is found in its payload, as a JSON pointer.
     pub key: Option<String>,
-    pub schema: SchemaTerms,
+    pub schema: SchemaAnnouncement,
 }
 
 /// What a node tells of the schema of a task's payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SchemaTerms {
+pub enum SchemaAnnouncement {
     /// There is none: any payload will do.
     Absent,
     /// The JSON Schema.

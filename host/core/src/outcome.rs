@@ -13,7 +13,7 @@ pub enum Failure {
 
 /// Which clock ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Clock {
+pub enum TimeoutKind {
     /// Time since the attempt began.
     Wall,
     /// Time in the guest: waiting for the host is not counted.
@@ -42,7 +42,7 @@ pub enum Outcome {
     /// The text is a report for people: what happened, the backtrace, the last lines of stderr, what to do.
     Trapped(String),
     TimedOut {
-        clock: Clock,
+        clock: TimeoutKind,
         limit: Duration,
         report: String,
     },

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::JobId;
-use crate::job::{Entry, Leased, NewJob};
-use crate::kv::Changes;
+use crate::job::{Entry, LeasedJob, NewJob};
+use crate::kv::KvChanges;
 use crate::lease::{Lease, NodeMark};
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Bill, Interruption, Outcome};
@@ -49,7 +49,7 @@ impl From<&Lease> for AttemptId {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct PlannerSettings {
     /// Attempts at once.
     pub capacity: u32,
     pub lease: Duration,
@@ -59,29 +59,29 @@ pub struct Settings {
 
 /// How an attempt ended, with all that its record needs.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct FinishedAttempt {
     pub attempt: AttemptId,
     pub outcome: Outcome,
     pub bill: Bill,
     /// Jobs that it enqueued; they count only if it returned.
     pub children: Vec<NewJob>,
     /// What it changed of its plugin's values; counts as they do.
-    pub changes: Option<Arc<Changes>>,
+    pub changes: Option<Arc<KvChanges>>,
     pub retry: RetryPolicy,
     /// In 0..1, for the jitter of a retry.
-    pub dice: f64,
+    pub jitter: f64,
 }
 
 /// What the store said to one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RecordResult {
     Stands { cancel_asked: bool },
     Refused(Refusal),
 }
 
 /// What the store said to one renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confirmation {
+pub enum RenewResult {
     Held { lease: Lease, cancel_asked: bool },
     Lost(Lease),
 }
@@ -95,7 +95,7 @@ pub enum Input {
         any_task: bool,
     },
     Claimed {
-        leased: Vec<Leased>,
+        leased: Vec<LeasedJob>,
         wake_at: Option<Timestamp>,
     },
     ClaimFailed,
@@ -104,12 +104,12 @@ pub enum Input {
         attempt: AttemptId,
         entry: Entry,
     },
-    Ended(Box<Ended>),
+    FinishedAttempt(Box<FinishedAttempt>),
     /// One answer for each event of the last `Action::Record`, in its order.
-    Recorded(Vec<Answer>),
+    Recorded(Vec<RecordResult>),
     /// The events come back as they were.
     RecordFailed(Vec<(JobId, Event)>),
-    Renewed(Vec<Confirmation>),
+    Renewed(Vec<RenewResult>),
     RenewFailed,
     Marked,
     MarkFailed,
@@ -135,9 +135,9 @@ pub enum Action {
     /// What this node writes down of itself, in place of what it wrote before: durable once it is answered by `Marked`; else
     /// by `MarkFailed`. Never two at once.
     Mark(NodeMark),
-    /// Answered by `Ended`, whatever happens.
+    /// Answered by `FinishedAttempt`, whatever happens.
     Start {
-        leased: Box<Leased>,
+        leased: Box<LeasedJob>,
         trusted_until: Timestamp,
     },
     /// The attempt may act until then, and no longer.
@@ -211,7 +211,7 @@ impl Backoff {
 }
 
 pub struct Planner {
-    settings: Settings,
+    settings: PlannerSettings,
     /// Ordered, so that the same inputs always give the same actions.
     held: BTreeMap<AttemptId, Held>,
     running: u32,
@@ -224,7 +224,7 @@ pub struct Planner {
     renewal: Option<Timestamp>,
     any_task: bool,
     /// The last claim was answered in full: there may be more.
-    hungry: bool,
+    claim_was_full: bool,
     look: bool,
     look_at: Timestamp,
     next_beat: Timestamp,
@@ -238,7 +238,7 @@ pub struct Planner {
 }
 
 impl Planner {
-    pub fn new(settings: Settings) -> Planner {
+    pub fn new(settings: PlannerSettings) -> Planner {
         Planner {
             settings,
             held: BTreeMap::new(),
@@ -248,7 +248,7 @@ impl Planner {
             record: None,
             renewal: None,
             any_task: false,
-            hungry: false,
+            claim_was_full: false,
             look: true,
             look_at: Timestamp::ZERO,
             next_beat: Timestamp::ZERO,
@@ -291,7 +291,7 @@ impl Planner {
                     self.queue(attempt);
                 }
             }
-            Input::Ended(ended) => self.ended(*ended),
+            Input::FinishedAttempt(ended) => self.ended(*ended),
             Input::Recorded(answers) => self.recorded(&answers),
             Input::RecordFailed(events) => self.give_back(events, now),
             Input::Renewed(confirmations) => self.renewed(&confirmations, now),

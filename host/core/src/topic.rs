@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::bounds;
-use crate::ids::BadId;
+use crate::ids::ParseIdError;
 
 /// What a broadcast is sent to: tokens divided by dots, "document.saved".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,8 +30,8 @@ impl Topic {
 }
 
 impl FromStr for Topic {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if fits(text) && text.split('.').all(is_token) {
             return Ok(Topic(text.to_owned()));
         }
@@ -40,7 +40,7 @@ impl FromStr for Topic {
         } else {
             "is no topic: up to 16 tokens of letters, digits, - and _, divided by dots, are expected"
         };
-        Err(BadId { text: text.chars().take(80).collect(), reason })
+        Err(ParseIdError { text: text.chars().take(80).collect(), reason })
     }
 }
 
@@ -51,9 +51,9 @@ impl Pattern {
 }
 
 impl FromStr for Pattern {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = |reason| BadId { text: text.chars().take(80).collect(), reason };
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let bad = |reason| ParseIdError { text: text.chars().take(80).collect(), reason };
         let tokens: Vec<&str> = text.split('.').collect();
         let (last, others) = tokens.split_last().expect("split gives at least one");
         if others.contains(&">") {

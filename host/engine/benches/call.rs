@@ -24,7 +24,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, PluginSettings, Settings,
+    AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin, PluginSettings,
+    Settings,
 };
 
 wasmtime::component::bindgen!({
@@ -158,7 +159,7 @@ async fn at_the_floor(pre: &HandlerPluginPre<Floor>) {
 
 struct Deaf;
 
-impl Attending for Deaf {
+impl HostCalls for Deaf {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
@@ -175,16 +176,16 @@ impl Attending for Deaf {
 
 async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) {
     let call = Call {
-        asked: Asked::Job {
+        asked: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: "count".to_owned(),
             key: None,
             payload: Arc::clone(payload),
             attempt: 1,
         },
-        allowance: Allowance::of(&plugin.manifest.tasks["count"]),
+        limits: AttemptLimits::of(&plugin.manifest.tasks["count"]),
     };
-    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
 }
 

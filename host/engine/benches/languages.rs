@@ -13,7 +13,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call, Compile, Control, Ended, Engine, GuestJob, Plugin, PluginSettings, Settings,
+    AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
+    PluginSettings, Settings,
 };
 
 /// The first that is measured is what the others are measured against.
@@ -25,7 +26,7 @@ const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
 
 struct Deaf;
 
-impl Attending for Deaf {
+impl HostCalls for Deaf {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
@@ -40,16 +41,16 @@ impl Attending for Deaf {
     }
 }
 
-async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> Ended {
-    let asked = Asked::Job {
+async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> AttemptEnd {
+    let asked = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "count".to_owned(),
         key: None,
         payload: Arc::clone(payload),
         attempt: 1,
     };
-    let call = Call { asked, allowance: Allowance::of(&plugin.manifest.tasks["count"]) };
-    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
+    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
     ended
 }

@@ -12,7 +12,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call, Compile, Control, Engine, GuestJob, Plugin, PluginSettings, Settings,
+    AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin, PluginSettings,
+    Settings,
 };
 
 #[path = "../tests/sandbox/made.rs"]
@@ -28,7 +29,7 @@ const FRAMES: usize = 20;
 
 struct Deaf;
 
-impl Attending for Deaf {
+impl HostCalls for Deaf {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
@@ -58,15 +59,15 @@ fn sides() -> Vec<(&'static str, Made)> {
 }
 
 async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
-    let asked = Asked::Job {
+    let asked = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "do".to_owned(),
         key: None,
         payload: Vec::new().into(),
         attempt: 1,
     };
-    let call = Call { asked, allowance: Allowance::of(&plugin.manifest.tasks["do"]) };
-    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), Control::new()).await;
+    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
+    let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
 }
 

@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
-use wharf_core::kv::{ValueKey, WantedKeys};
+use wharf_core::kv::{KvKey, KvKeyQuery};
 use wharf_core::outcome::{Bill, Outcome};
 use wharf_core::rollcall::Reply;
 
-use crate::task::Task;
+use crate::spec::task::Task;
 
 /// One attempt: what is asked of the plugin, and what it may use.
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub asked: Asked,
-    pub allowance: Allowance,
+    pub asked: CallInput,
+    pub limits: AttemptLimits,
 }
 
 /// What the plugin's handler or subscriber sees.
 #[derive(Clone, Debug)]
-pub enum Asked {
+pub enum CallInput {
     /// One attempt at one job, for the handler.
     Job {
         id: String,
@@ -36,31 +36,31 @@ pub enum Asked {
     Message { id: String, topic: String, payload: Arc<[u8]> },
 }
 
-impl Asked {
+impl CallInput {
     pub fn payload(&self) -> &Arc<[u8]> {
         match self {
-            Asked::Job { payload, .. } | Asked::Message { payload, .. } => payload,
+            CallInput::Job { payload, .. } | CallInput::Message { payload, .. } => payload,
         }
     }
 }
 
 /// How much of everything an attempt may use.
 #[derive(Clone, Debug)]
-pub struct Allowance {
+pub struct AttemptLimits {
     pub timeout: Duration,
     pub cpu: Duration,
     pub stall: Option<Duration>,
     pub memory_bytes: u64,
     /// From the request to cancel until the sandbox is stopped.
     pub cancel_grace: Duration,
-    /// Until when its lease is trusted, if there is one; `Control::trust_until` moves it on.
+    /// Until when its lease is trusted, if there is one; `AttemptHandle::trust_until` moves it on.
     pub deadline: Option<Instant>,
 }
 
-impl Allowance {
+impl AttemptLimits {
     /// What the task's manifest and the operator say, without a lease.
-    pub fn of(task: &Task) -> Allowance {
-        Allowance {
+    pub fn of(task: &Task) -> AttemptLimits {
+        AttemptLimits {
             timeout: task.timeout,
             cpu: task.cpu,
             stall: task.stall,
@@ -83,7 +83,7 @@ pub struct GuestJob {
 }
 
 /// What an attempt tells its host and asks of it. Called on the threads that run guests.
-pub trait Attending: Send + Sync + 'static {
+pub trait HostCalls: Send + Sync + 'static {
     /// Takes one chunk of output, in order. May wait for room; the guest waits with it, at no cost of guest time.
     /// The error is what the guest is told.
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>>;
@@ -107,7 +107,7 @@ pub trait Attending: Send + Sync + 'static {
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>>;
     /// Where the plugin keeps its values; `None` where it can keep none.
-    fn keeping(&self) -> Option<&dyn Keeping> {
+    fn keeping(&self) -> Option<&dyn KvAccess> {
         None
     }
 }
@@ -115,16 +115,16 @@ pub trait Attending: Send + Sync + 'static {
 /// What an attempt reads and changes of what its plugin keeps: the committed values with its own changes on top, which come
 /// with its success. The errors are what the guest is told. The guest waits meanwhile, at no cost of guest time; polled as
 /// `broadcast` is.
-pub trait Keeping: Send + Sync + 'static {
-    fn value(&self, key: ValueKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>>;
+pub trait KvAccess: Send + Sync + 'static {
+    fn value(&self, key: KvKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>>;
     /// Puts a value under a key, or takes it away.
-    fn change(&self, key: ValueKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>>;
-    fn keys(&self, wanted: WantedKeys) -> BoxFuture<'_, Result<Vec<ValueKey>, String>>;
+    fn change(&self, key: KvKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>>;
+    fn keys(&self, wanted: KvKeyQuery) -> BoxFuture<'_, Result<Vec<KvKey>, String>>;
 }
 
 /// How an attempt ended, and what it cost.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct AttemptEnd {
     pub outcome: Outcome,
     /// `queue_wait` is not the engine's to know: zero.
     pub bill: Bill,

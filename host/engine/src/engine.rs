@@ -15,22 +15,22 @@ use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 
-use crate::alike::Alike;
-use crate::cache::Cache;
-use crate::call::{Asked, Attending, Call, Ended};
-use crate::compile::Compile;
-use crate::control::{Control, Ending};
-use crate::ends;
-use crate::imports;
+use crate::attempt::run::{self, Run};
+use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
+use crate::compile::cache::Cache;
+use crate::compile::child::Compile;
+use crate::compile::dedup::Alike;
 use crate::plugin::Plugin;
-use crate::pool::{self, Kind, Pool};
-use crate::problem::Problem;
-use crate::run::{self, Run};
-use crate::sandbox::Sandbox;
-use crate::share::{Admission, Share, Shares, Sizes};
-use crate::threads::{AmongOthers, Threads};
-use crate::ticker::Ticker;
-use crate::watch::Watch;
+use crate::sandbox::imports;
+use crate::sandbox::state::Sandbox;
+use crate::schedule::attempt_handle::{AttemptHandle, Ending};
+use crate::schedule::completion_batch;
+use crate::schedule::epoch_ticker::Ticker;
+use crate::schedule::guest_threads::{AmongOthers, Threads};
+use crate::schedule::permits::{Permit, PermitPool, PermitPools, Sizes};
+use crate::schedule::watchdog::Watch;
+use crate::spec::problem::Problem;
+use crate::wasmtime_config::{self, Kind, Pool};
 
 /// What an engine is made with.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub struct Engine {
     /// Made when the first plugin needs it.
     concurrent: OnceLock<Result<Side, String>>,
     ticker: Arc<Ticker>,
-    shares: Shares,
+    shares: PermitPools,
     /// Sandboxes of all shares.
     sandboxes: u32,
     /// Told whenever an attempt left its sandbox and others wait for that.
@@ -89,7 +89,7 @@ pub(crate) const ROOM_LOOKS_MAX: u32 = 6000;
 
 impl Side {
     fn make(kind: Kind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<Side> {
-        let pool = pool::pool(kind, sandboxes)?;
+        let pool = wasmtime_config::pool(kind, sandboxes)?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
         Ok(Side { pool, linker })
@@ -112,12 +112,12 @@ impl Engine {
         let wanted = Sizes::wanted(settings.attempts, settings.broadcast_calls);
         let sync = Side::make(Kind::Sync, wanted.sum(), &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
-        let shares = Shares::new(&wanted.within(sandboxes));
+        let shares = PermitPools::new(&wanted.within(sandboxes));
         if sandboxes < wanted.sum() {
             tracing::warn!(
                 wanted = wanted.sum(),
                 sandboxes,
-                attempts = shares.size(Share::Jobs),
+                attempts = shares.size(PermitPool::Jobs),
                 pooled = sync.pool.pooled,
                 "fewer attempts and broadcasts at once than wanted: this machine does not give the address space"
             );
@@ -128,7 +128,7 @@ impl Engine {
             cache,
             compile: settings.compile,
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
-            describing: Semaphore::new(pool::DESCRIBING_MAX as usize),
+            describing: Semaphore::new(wasmtime_config::DESCRIBING_MAX as usize),
             home: Handle::current(),
             alike: Alike::default(),
             sync,
@@ -149,11 +149,11 @@ impl Engine {
 
     /// Attempts at once.
     pub fn capacity(&self) -> u32 {
-        self.capacity_of(Share::Jobs)
+        self.capacity_of(PermitPool::Jobs)
     }
 
     /// Ordinary sandboxes of a share at once.
-    pub fn capacity_of(&self, share: Share) -> u32 {
+    pub fn capacity_of(&self, share: PermitPool) -> u32 {
         self.shares.size(share)
     }
 
@@ -194,7 +194,7 @@ impl Engine {
 
     /// Waits for room for one sandbox: as many permits of its share as it is ordinary ones in size.
     /// Waiting is no attempt's fault and costs none: its clocks begin when it has started.
-    pub fn admit(self: &Arc<Self>, share: Share, plugin: &Plugin) -> impl Future<Output = Admission> + Send + use<> {
+    pub fn admit(self: &Arc<Self>, share: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
         self.shares.admit(share, plugin.weight)
     }
 
@@ -202,21 +202,21 @@ impl Engine {
     /// under the attempt; it must not wait. `control` is the only way to end it from outside.
     pub fn start(
         self: &Arc<Self>,
-        admission: Admission,
+        admission: Permit,
         plugin: Arc<Plugin>,
         call: Call,
-        attending: Arc<dyn Attending>,
-        control: Control,
-        ended: impl FnOnce(Ended) + Send + 'static,
+        attending: Arc<dyn HostCalls>,
+        control: AttemptHandle,
+        ended: impl FnOnce(AttemptEnd) + Send + 'static,
     ) {
-        if let Some(deadline) = call.allowance.deadline {
+        if let Some(deadline) = call.limits.deadline {
             control.trust_at_first(deadline);
         }
         let engine = Arc::clone(self);
         drop(self.guests.spawn(async move {
             let began = Instant::now();
-            let Call { asked, allowance } = call;
-            let run = Run { plugin, given: asked.into(), allowance, attending, control: control.clone() };
+            let Call { asked, limits } = call;
+            let run = Run { plugin, given: asked.into(), limits, attending, control: control.clone() };
             let its = Arc::clone(&engine);
             // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
             let attempt = Box::pin(async move {
@@ -224,7 +224,7 @@ impl Engine {
                 let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
                 // Whoever hears of the end finds nothing of the attempt left.
                 drop(run);
-                ends::hold(move || ended(end));
+                completion_batch::hold(move || ended(end));
             });
             AmongOthers { threads: &engine.guests, attempt: Some(attempt), control }.await;
         }));
@@ -235,18 +235,18 @@ impl Engine {
         self: &Arc<Self>,
         plugin: Arc<Plugin>,
         call: Call,
-        attending: Arc<dyn Attending>,
-        control: Control,
-    ) -> impl Future<Output = Ended> + Send + use<> {
+        attending: Arc<dyn HostCalls>,
+        control: AttemptHandle,
+    ) -> impl Future<Output = AttemptEnd> + Send + use<> {
         let engine = Arc::clone(self);
         async move {
-            if let Some(deadline) = call.allowance.deadline {
+            if let Some(deadline) = call.limits.deadline {
                 control.trust_at_first(deadline);
             }
             let asked = Instant::now();
             let share = match call.asked {
-                Asked::Job { .. } => Share::Jobs,
-                Asked::Message { .. } => Share::Broadcasts { depth: 1 },
+                CallInput::Job { .. } => PermitPool::Jobs,
+                CallInput::Message { .. } => PermitPool::Broadcasts { depth: 1 },
             };
             let admission = tokio::select! {
                 biased;
@@ -283,9 +283,9 @@ impl Engine {
         }
     }
 
-    async fn attempt(&self, run: &Run, admission: Admission) -> Ended {
-        let Run { control, allowance, .. } = run;
-        let watch = Watch::new(&self.home, control, allowance);
+    async fn attempt(&self, run: &Run, admission: Permit) -> AttemptEnd {
+        let Run { control, limits, .. } = run;
+        let watch = Watch::new(&self.home, control, limits);
         let mut began = control.begin();
         for _ in 0..ROOM_LOOKS_MAX {
             if let Ok(ended) = run.once(began, &watch).await {
@@ -315,9 +315,9 @@ impl Engine {
     }
 }
 
-fn failed(began: Instant, panic: &(dyn Any + Send)) -> Ended {
+fn failed(began: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
     let why = format!("the host failed under the attempt, which is a bug of the host: {}", said(panic));
-    Ended {
+    AttemptEnd {
         outcome: Outcome::Interrupted(Interruption::Host, why),
         bill: Bill { wall: began.elapsed(), ..Bill::default() },
         sandbox: Duration::ZERO,
@@ -330,12 +330,12 @@ fn said(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("it said nothing")
 }
 
-fn never_began(control: &Control, asked: Instant) -> Ended {
+fn never_began(control: &AttemptHandle, asked: Instant) -> AttemptEnd {
     let outcome = match control.ending() {
         Some(Ending::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    Ended { outcome, bill: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
+    AttemptEnd { outcome, bill: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
 }
 
 /// One that waits for room, while this lives.
@@ -355,7 +355,7 @@ impl Drop for Wants<'_> {
 }
 
 /// Ends an attempt that nobody waits for any more.
-struct EndWhenDropped(Option<Control>);
+struct EndWhenDropped(Option<AttemptHandle>);
 
 impl EndWhenDropped {
     fn not(mut self) {

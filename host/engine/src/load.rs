@@ -5,21 +5,21 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 use wharf_core::ids::PluginId;
 
-use crate::cache;
-use crate::compile::{self, Failed, Files};
-use crate::contract;
-use crate::declared;
-use crate::describe::describe;
-use crate::description::Description;
+use crate::attempt::describe::describe;
+use crate::compile::cache;
+use crate::compile::child::{self, Failed, Files};
+use crate::compile::exports_check;
+use crate::compile::linked::Linked;
 use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
-use crate::granted::Granted;
-use crate::grants::PluginSettings;
-use crate::linked::Linked;
-use crate::manifest::Manifest;
+use crate::inspect::contract;
+use crate::inspect::description::Description;
+use crate::inspect::grants_check::Granted;
 use crate::plugin::Plugin;
-use crate::pool::{self, Kind};
-use crate::premises::Premises;
-use crate::problem::{LoadError, Problem, Problems};
+use crate::sandbox::plugin_env::Premises;
+use crate::spec::grants::PluginSettings;
+use crate::spec::manifest::Manifest;
+use crate::spec::problem::{LoadError, Problem, Problems};
+use crate::wasmtime_config::{self, Kind};
 
 /// How far loading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Progress {
 
 /// What `wharf check` says of a file, and what loading it would do.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckReport {
     /// SHA-256 of the file, in hex.
     pub digest: String,
     pub bytes: u64,
@@ -79,11 +79,11 @@ impl Engine {
         bytes: Arc<[u8]>,
         settings: &PluginSettings,
         progress: OnProgress<'_>,
-    ) -> Checked {
+    ) -> CheckReport {
         progress(Progress::Checking);
         let its_bytes = Arc::clone(&bytes);
         let looked = aside(move || (cache::digest_of(&its_bytes), contract::is_wasm(&its_bytes)));
-        let mut checked = Checked::refused(String::new(), bytes.len(), Vec::new());
+        let mut checked = CheckReport::refused(String::new(), bytes.len(), Vec::new());
         let is_wasm = match looked.await {
             Ok((digest, is_wasm)) => {
                 checked.digest = digest;
@@ -118,7 +118,7 @@ impl Engine {
                     let loading = Loading { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
                         Ok(plugin) => {
-                            checked.notes.extend(declared::notes(&plugin.manifest, (&*plugin.linked).into()));
+                            checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
                         Err(found) => problems = Problems::from(found).told(),
@@ -131,9 +131,9 @@ impl Engine {
     }
 }
 
-impl Checked {
-    fn refused(digest: String, bytes: usize, problems: Vec<Problem>) -> Checked {
-        Checked {
+impl CheckReport {
+    fn refused(digest: String, bytes: usize, problems: Vec<Problem>) -> CheckReport {
+        CheckReport {
             digest,
             bytes: bytes as u64,
             is_async: false,
@@ -230,7 +230,7 @@ impl Reading<'_> {
         let bytes = Arc::clone(self.bytes);
         let files = aside(move || files.component.write(&bytes).map(|()| files)).await?.map_err(disk)?;
         let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
-        match compile::compile(&self.engine.compile, files).await {
+        match child::compile(&self.engine.compile, files).await {
             Ok((described, files)) => {
                 let kept = aside(move || {
                     let place = engine.cache.description_place(&digest, engine.compiler());
@@ -280,7 +280,7 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    async fn plugin(self, found: Found, checked: &Checked) -> Result<Plugin, Vec<Problem>> {
+    async fn plugin(self, found: Found, checked: &CheckReport) -> Result<Plugin, Vec<Problem>> {
         let one = |problem| vec![problem];
         let linked = match found {
             Found::Linked(linked) => linked,
@@ -289,13 +289,13 @@ impl Loading<'_> {
             }
             Found::Refused(description) => return Err(description.problems),
         };
-        let weight = pool::weight(linked.pre.component(), linked.description.core_instances);
+        let weight = wasmtime_config::weight(linked.pre.component(), linked.description.core_instances);
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, weight).await.map_err(one)?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Schemas are compiled on the way.
         let manifest = aside(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
-        let problems = declared::problems(&manifest, (&*linked).into());
+        let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -337,7 +337,7 @@ impl Loading<'_> {
     async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, Problem> {
         // Of what is granted nothing is there: a plugin says the same of itself wherever it is.
         let premises = Arc::new(self.premises(PluginSettings::default()));
-        let _permits = self.engine.describing.acquire_many(weight.min(pool::DESCRIBING_MAX)).await;
+        let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBING_MAX)).await;
         for _ in 0..ROOM_LOOKS_MAX {
             let asked = describe(Arc::clone(linked), Arc::clone(&premises));
             let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use wharf_core::ids::PluginId;
 
-use crate::linked::Linked;
-use crate::manifest::Manifest;
-use crate::premises::Premises;
+use crate::compile::linked::Linked;
+use crate::sandbox::plugin_env::Premises;
+use crate::spec::manifest::Manifest;
 
 /// Never changes; a plugin that is replaced is another one. Attempts hold it by `Arc`, and the last one frees it.
 pub struct Plugin {
@@ -21,7 +21,7 @@ pub struct Plugin {
     pub is_async: bool,
     /// The interfaces that it imports.
     pub imports: Vec<String>,
-    /// See [`crate::pool::weight`].
+    /// See [`crate::wasmtime_config::weight`].
     pub(crate) weight: u32,
     pub(crate) premises: Arc<Premises>,
     /// Shared by all plugins of these bytes.

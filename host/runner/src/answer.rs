@@ -5,19 +5,19 @@ use wharf_core::lifecycle::Refusal;
 use wharf_core::topic::Topic;
 use wharf_store::{Inserted, StoreError};
 
-use crate::request::Rejected;
+use crate::request::EnqueueRejection;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// Nothing was enqueued: what was asked must be mended first.
     #[error(transparent)]
-    Rejected(Rejected),
+    EnqueueRejection(EnqueueRejection),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ChangeError {
     #[error(transparent)]
     Refused(Refusal),
     #[error(transparent)]
@@ -28,7 +28,7 @@ pub enum AskError {
 pub enum Enqueued {
     Added(JobId),
     /// A job with the same token stands.
-    Known(JobId),
+    Duplicate(JobId),
     /// Its lane was full, and its task says that it is then not taken: these jobs hold the slots (the first ten).
     Discarded {
         holders: Vec<JobId>,
@@ -39,7 +39,7 @@ impl From<Inserted> for Enqueued {
     fn from(inserted: Inserted) -> Enqueued {
         match inserted {
             Inserted::Added { id, .. } => Enqueued::Added(id),
-            Inserted::Known { id } => Enqueued::Known(id),
+            Inserted::Duplicate { id } => Enqueued::Duplicate(id),
             Inserted::Discarded { holders } => Enqueued::Discarded { holders },
         }
     }
@@ -56,7 +56,7 @@ pub struct Durable {
 
 /// How a host is, at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vitals {
+pub struct HealthSnapshot {
     /// Attempts that run now, and may.
     pub running: u32,
     pub capacity: u32,

@@ -8,25 +8,25 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::job::Leased;
+use wharf_core::job::LeasedJob;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
 use wharf_core::planner::{AttemptId, Ended};
 use wharf_core::retry::RetryPolicy;
-use wharf_engine::{Allowance, Asked, Call, Control, Engine, Plugin, Share, Task};
+use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, PermitPool, Plugin, Task};
 
-use crate::desk::{Desk, Left};
-use crate::word::{Over, Word};
+use crate::attempt_host::{AttemptHost, Left};
+use crate::loop_message::{LoopMessage, Over};
 
 /// What an attempt stands on.
 pub(crate) struct Attempt {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) leased: Leased,
+    pub(crate) leased: LeasedJob,
     pub(crate) plugin: Arc<Plugin>,
-    pub(crate) desk: Arc<Desk>,
-    pub(crate) control: Control,
+    pub(crate) desk: Arc<AttemptHost>,
+    pub(crate) control: AttemptHandle,
     pub(crate) trusted_until: Instant,
     pub(crate) cancel_grace: Duration,
-    pub(crate) words: UnboundedSender<Word>,
+    pub(crate) words: UnboundedSender<LoopMessage>,
 }
 
 impl Attempt {
@@ -45,8 +45,8 @@ impl Attempt {
         let (retry, began) = (task.retry, Instant::now());
         let call = call(&leased, task, trusted_until, cancel_grace);
         let (attending, known) = (Arc::clone(&desk), tasks.token());
-        let over = move |over: wharf_engine::Ended| {
-            let wharf_engine::Ended { outcome, mut bill, sandbox } = over;
+        let over = move |over: wharf_engine::AttemptEnd| {
+            let wharf_engine::AttemptEnd { outcome, mut bill, sandbox } = over;
             bill.queue_wait = leased.claimed_at.since(leased.due);
             bill.wall = began.elapsed();
             let outcome = desk.judge(outcome);
@@ -54,11 +54,11 @@ impl Attempt {
             // With it goes the store, for which whoever waits for `tasks` waits.
             drop(desk);
             let attempt = AttemptId::from(&leased.lease);
-            let ended = Ended { attempt, outcome, bill, children, changes, retry, dice: fastrand::f64() };
-            let _ = words.send(Word::Over(Box::new(Over { ended, sandbox, lines_dropped })));
+            let ended = Ended { attempt, outcome, bill, children, changes, retry, jitter: fastrand::f64() };
+            let _ = words.send(LoopMessage::Over(Box::new(Over { ended, sandbox, lines_dropped })));
             drop(known);
         };
-        match engine.admit(Share::Jobs, &plugin).now_or_never() {
+        match engine.admit(PermitPool::Jobs, &plugin).now_or_never() {
             Some(admission) => engine.start(admission, plugin, call, attending, control, over),
             None => drop(tasks.spawn(async move { over(engine.call(plugin, call, attending, control).await) })),
         }
@@ -66,7 +66,7 @@ impl Attempt {
 }
 
 /// The end of an attempt that was claimed but could not begin.
-pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
+pub(crate) fn never_began(leased: &LeasedJob, why: String) -> LoopMessage {
     let retry = RetryPolicy {
         attempts: bounds::RETRY_ATTEMPTS_DEFAULT,
         backoff_min: bounds::BACKOFF_MIN_DEFAULT,
@@ -79,16 +79,16 @@ pub(crate) fn never_began(leased: &Leased, why: String) -> Word {
         children: Vec::new(),
         changes: None,
         retry,
-        dice: 0.0,
+        jitter: 0.0,
     };
-    Word::Over(Box::new(Over { ended, sandbox: Duration::ZERO, lines_dropped: 0 }))
+    LoopMessage::Over(Box::new(Over { ended, sandbox: Duration::ZERO, lines_dropped: 0 }))
 }
 
-fn call(leased: &Leased, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
+fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
     let payload = Arc::clone(&leased.payload);
     let asked = match &leased.batch {
-        Some(batch) => Asked::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
-        None => Asked::Job {
+        Some(batch) => CallInput::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
+        None => CallInput::Job {
             id: leased.lease.job.to_string(),
             task: leased.task.task().to_owned(),
             key: leased.lane.key.as_ref().map(ToString::to_string),
@@ -96,7 +96,7 @@ fn call(leased: &Leased, task: &Task, trusted_until: Instant, cancel_grace: Dura
             attempt: leased.lease.attempt,
         },
     };
-    Call { asked, allowance: Allowance { cancel_grace, deadline: Some(trusted_until), ..Allowance::of(task) } }
+    Call { asked, limits: AttemptLimits { cancel_grace, deadline: Some(trusted_until), ..AttemptLimits::of(task) } }
 }
 
 /// What a panic said.

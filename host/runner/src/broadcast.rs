@@ -14,28 +14,28 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, JobId, JobIds, NodeId, PluginId};
+use wharf_core::ids::{JobId, JobIds, NodeId, ParseIdError, PluginId};
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply};
 use wharf_core::topic::Topic;
-use wharf_engine::{Control, Plugin};
+use wharf_engine::{AttemptHandle, Plugin};
 use wharf_store::StoreError;
 
-use crate::insert::Inserting;
+use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
 use crate::request::View;
 
-mod chain;
-mod called;
+mod call_chain;
+mod subscriber_call;
 mod cluster;
 mod live;
 mod durable;
 
-use called::Calling;
-pub(crate) use chain::Chain;
+pub(crate) use call_chain::CallChain;
 use cluster::Cluster;
 pub(crate) use durable::prepare;
 pub use durable::{Batch, BatchJob};
+use subscriber_call::SubscriberCall;
 
 /// A broadcast as someone asks for it.
 #[derive(Clone, Debug)]
@@ -52,17 +52,17 @@ pub struct Broadcast {
 #[derive(Debug, thiserror::Error)]
 pub enum BroadcastError {
     #[error("topic: {0}")]
-    BadTopic(BadId),
-    #[error("payload: it has {bytes} bytes; {most} is the most")]
-    TooLarge { bytes: u64, most: u64 },
-    #[error("timeout: {asked:?} is too long; {most:?} is the most")]
-    TooLong { asked: Duration, most: Duration },
+    BadTopic(ParseIdError),
+    #[error("payload: it has {bytes} bytes; {max} is the most")]
+    TooLarge { bytes: u64, max: u64 },
+    #[error("timeout: {asked:?} is too long; {max:?} is the most")]
+    TooLong { asked: Duration, max: Duration },
     #[error("mode: the first 0 replies are none; 1 or more is expected")]
     FirstOfNone,
-    #[error("this host is carrying {most} broadcasts, which is all that it may; try again when some have ended")]
-    TooMany { most: u32 },
-    #[error("broadcasts within broadcasts go {most} deep, and this one would go deeper")]
-    TooDeep { most: u32 },
+    #[error("this host is carrying {max} broadcasts, which is all that it may; try again when some have ended")]
+    TooMany { max: u32 },
+    #[error("broadcasts within broadcasts go {max} deep, and this one would go deeper")]
+    TooDeep { max: u32 },
     #[error("this host is stopping and begins no more broadcasts")]
     Draining,
     /// Passes: some who may subscribe would not be reached.
@@ -86,7 +86,7 @@ pub enum BroadcastError {
 impl BroadcastError {
     /// What a guest is told whose broadcast is not begun. Where it would be a moment later its attempt is given back: it
     /// is not to fail for that.
-    pub(crate) fn to_guest(&self, control: &Control) -> String {
+    pub(crate) fn to_guest(&self, control: &AttemptHandle) -> String {
         let why = self.to_string();
         if matches!(self, BroadcastError::Loading { .. }) {
             control.stop(Interruption::Host, format!("it was stopped: it broadcasts, and {why}"));
@@ -105,7 +105,7 @@ pub struct Replies {
     /// Who may subscribe, and was not asked, since it is still being made ready and no node has it.
     pub loading: Vec<PluginId>,
     missing: BTreeSet<PluginId>,
-    coming: UnboundedReceiver<Reply>,
+    pending: UnboundedReceiver<Reply>,
     began: Instant,
     _end: DropGuard,
 }
@@ -113,7 +113,7 @@ pub struct Replies {
 impl Replies {
     /// The next reply; `None` after the last. There is exactly one for each who was asked.
     pub async fn next(&mut self) -> Option<Reply> {
-        if let Some(reply) = self.coming.recv().await {
+        if let Some(reply) = self.pending.recv().await {
             self.missing.remove(&reply.plugin);
             return Some(reply);
         }
@@ -136,10 +136,10 @@ impl Replies {
 
 /// What carries the broadcasts of one node. Shared by people and plugins.
 pub(crate) struct Broadcasts {
-    pub(crate) inserting: Inserting,
+    pub(crate) inserting: Enqueuer,
     /// How many of one depth may be open: whoever broadcasts from within a broadcast never waits for a place of its own caller.
     places: Vec<Arc<Semaphore>>,
-    most: u32,
+    max: u32,
     home: Handle,
     /// Broadcasts that are open, so that a drain can wait for them.
     open: TaskTracker,
@@ -151,16 +151,16 @@ pub(crate) struct Broadcasts {
 
 impl Broadcasts {
     /// Made on the runtime that is to carry them.
-    pub(crate) fn new(inserting: Inserting, node: NodeId, most: u32, stopping: CancellationToken) -> Arc<Broadcasts> {
-        let places = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(most as usize))).collect();
+    pub(crate) fn new(inserting: Enqueuer, node: NodeId, max: u32, stopping: CancellationToken) -> Arc<Broadcasts> {
+        let places = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(max as usize))).collect();
         let open = TaskTracker::new();
         let cluster = Cluster::new(node);
         let ids = Mutex::new(JobIds::of_source(node.0, None));
-        Arc::new(Broadcasts { inserting, places, most, home: Handle::current(), open, stopping, cluster, ids })
+        Arc::new(Broadcasts { inserting, places, max, home: Handle::current(), open, stopping, cluster, ids })
     }
 
     /// Begins a broadcast. Nothing waits here: either there is a place, or it is refused.
-    pub(crate) fn begin(self: &Arc<Self>, asked: Broadcast, chain: &Chain) -> Result<Replies, BroadcastError> {
+    pub(crate) fn begin(self: &Arc<Self>, asked: Broadcast, chain: &CallChain) -> Result<Replies, BroadcastError> {
         let topic: Topic = asked.topic.parse().map_err(BroadcastError::BadTopic)?;
         check(&asked)?;
         let view = self.inserting.shared.view();
@@ -179,10 +179,10 @@ impl Broadcasts {
         ids.extend(elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned());
         ids.sort();
         let id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(store.now());
-        let (told, coming) = unbounded_channel();
+        let (told, pending) = unbounded_channel();
         let gone = CancellationToken::new();
         let began = Instant::now();
-        let calling = Calling {
+        let calling = SubscriberCall {
             broadcasts: Arc::clone(self),
             id,
             topic: topic.clone(),
@@ -193,14 +193,14 @@ impl Broadcasts {
         let live = live::Live { calling, timeout: asked.timeout, mode: asked.mode, began, called, elsewhere, told };
         self.open.spawn_on(live.run(place, gone.clone()), &self.home);
         let missing = ids.iter().cloned().collect();
-        Ok(Replies { id, topic, asked: ids, loading, missing, coming, began, _end: gone.drop_guard() })
+        Ok(Replies { id, topic, asked: ids, loading, missing, pending, began, _end: gone.drop_guard() })
     }
 
     fn place(&self, depth: u32) -> Result<OwnedSemaphorePermit, BroadcastError> {
         let Some(places) = self.places.get(depth as usize - 1) else {
-            return Err(BroadcastError::TooDeep { most: bounds::BROADCAST_DEPTH_MAX });
+            return Err(BroadcastError::TooDeep { max: bounds::BROADCAST_DEPTH_MAX });
         };
-        Arc::clone(places).try_acquire_owned().map_err(|_| BroadcastError::TooMany { most: self.most })
+        Arc::clone(places).try_acquire_owned().map_err(|_| BroadcastError::TooMany { max: self.max })
     }
 
     /// What a guest's own call of `broadcast` does: no longer than the guest has left, and all replies at once.
@@ -209,7 +209,7 @@ impl Broadcasts {
         topic: String,
         payload: Vec<u8>,
         timeout: Duration,
-        chain: &Chain,
+        chain: &CallChain,
     ) -> BoxFuture<'static, Result<Vec<Reply>, BroadcastError>> {
         let timeout = timeout.min(bounds::BROADCAST_TIMEOUT_MAX);
         let asked = Broadcast { topic, payload: payload.into(), timeout, mode: Mode::All };
@@ -236,7 +236,7 @@ impl View {
         if self.catalog.is_open() && self.others.are_heard() {
             return Ok(());
         }
-        Err(BroadcastError::Loading { plugins: self.catalog.coming().keys().cloned().collect(), open: false })
+        Err(BroadcastError::Loading { plugins: self.catalog.pending().keys().cloned().collect(), open: false })
     }
 
     /// Who may subscribe and is still being made ready, here or elsewhere, while no node has it.
@@ -283,10 +283,10 @@ fn names(plugins: &[PluginId]) -> String {
 fn check(asked: &Broadcast) -> Result<(), BroadcastError> {
     let bytes = asked.payload.len() as u64;
     if bytes > bounds::PAYLOAD_BYTES_MAX {
-        return Err(BroadcastError::TooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
+        return Err(BroadcastError::TooLarge { bytes, max: bounds::PAYLOAD_BYTES_MAX });
     }
     if asked.timeout > bounds::BROADCAST_TIMEOUT_MAX {
-        return Err(BroadcastError::TooLong { asked: asked.timeout, most: bounds::BROADCAST_TIMEOUT_MAX });
+        return Err(BroadcastError::TooLong { asked: asked.timeout, max: bounds::BROADCAST_TIMEOUT_MAX });
     }
     if asked.mode == Mode::First(0) {
         return Err(BroadcastError::FirstOfNone);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wharf_core::ids::{Group, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
-use wharf_core::node::Awaited;
+use wharf_core::node::LoadingPlugin;
 use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
@@ -33,13 +33,13 @@ pub struct Refused {
 
 /// A file of the folder that is neither loaded nor refused as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coming {
+pub struct PendingFile {
     pub file: PathBuf,
     /// When it was first seen.
     pub since: Timestamp,
     pub step: Step,
     /// Its topics are known where the operator says them; else its manifest does, which is not known before it is loaded.
-    pub awaited: Awaited,
+    pub awaited: LoadingPlugin,
 }
 
 /// How far a file is that is being made a plugin.
@@ -57,7 +57,7 @@ pub enum Step {
 pub(crate) struct Contents {
     pub(crate) plugins: BTreeMap<PluginId, Loaded>,
     pub(crate) refused: BTreeMap<PathBuf, Refused>,
-    pub(crate) coming: BTreeMap<PluginId, Coming>,
+    pub(crate) pending: BTreeMap<PluginId, PendingFile>,
     /// See [`Catalog::is_open`].
     pub(crate) open: bool,
 }
@@ -107,14 +107,14 @@ impl Catalog {
     }
 
     /// What is being made ready, also of plugins that run in an earlier version.
-    pub fn coming(&self) -> &BTreeMap<PluginId, Coming> {
-        &self.contents.coming
+    pub fn pending(&self) -> &BTreeMap<PluginId, PendingFile> {
+        &self.contents.pending
     }
 
     /// What is being made ready for the first time.
-    pub fn awaited(&self) -> impl Iterator<Item = &Awaited> {
-        let new = self.coming().iter().filter(|(id, _)| self.plugin(id).is_none());
-        new.map(|(_, coming)| &coming.awaited)
+    pub fn awaited(&self) -> impl Iterator<Item = &LoadingPlugin> {
+        let new = self.pending().iter().filter(|(id, _)| self.plugin(id).is_none());
+        new.map(|(_, pending)| &pending.awaited)
     }
 
     /// By file.

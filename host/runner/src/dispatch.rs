@@ -16,23 +16,23 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, TaskName};
-use wharf_core::job::Leased;
+use wharf_core::job::LeasedJob;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, Input, Planner};
 use wharf_core::time::Timestamp;
-use wharf_engine::Control;
+use wharf_engine::AttemptHandle;
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, never_began};
-use crate::broadcast::{Broadcasts, Chain};
-use crate::desk::{Desk, room};
-use crate::kept::Kept;
+use crate::attempt_host::{AttemptHost, room};
+use crate::broadcast::{Broadcasts, CallChain};
+use crate::kv_view::KvView;
+use crate::loop_message::{LoopMessage, Over, Said, Written, confirmation};
 use crate::notice::{AttemptEnded, Notice};
-use crate::paces::Paces;
 use crate::shared::Shared;
-use crate::word::{Over, Said, Word, Written, confirmation};
+use crate::task_concurrency::TaskConcurrency;
 
 /// How much is taken in before the planner is asked.
 const WORDS_PER_TURN: usize = 4096;
@@ -55,16 +55,16 @@ pub(crate) struct Dispatch {
     pub(crate) node: NodeId,
     pub(crate) lease: Duration,
     pub(crate) cancel_grace: Duration,
-    pub(crate) words: UnboundedReceiver<Word>,
-    pub(crate) to_self: UnboundedSender<Word>,
+    pub(crate) words: UnboundedReceiver<LoopMessage>,
+    pub(crate) to_self: UnboundedSender<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
     pub(crate) attempts: HashMap<AttemptId, Running>,
     /// What the store was asked and has not answered. The loop itself waits for it: a task for each would wake a thread each time.
-    pub(crate) asked: FuturesUnordered<BoxFuture<'static, Word>>,
+    pub(crate) asked: FuturesUnordered<BoxFuture<'static, LoopMessage>>,
     /// Progress that waits for its time; each waits as long as any other.
     pub(crate) progress: VecDeque<(Instant, AttemptId)>,
     pub(crate) stopping: CancellationToken,
-    pub(crate) paces: Paces,
+    pub(crate) paces: TaskConcurrency,
     /// Tasks that had no room for all that was free when the store was asked last, each with how much; once it has answered,
     /// those that have none left.
     pub(crate) bounded: Vec<(TaskName, u32)>,
@@ -77,8 +77,8 @@ pub(crate) struct Running {
     task: TaskName,
     /// It counts among those of its task that run.
     counts: bool,
-    control: Control,
-    desk: Arc<Desk>,
+    control: AttemptHandle,
+    desk: Arc<AttemptHost>,
 }
 
 /// The moment of a turn, by the store's clock and by the machine's.
@@ -155,23 +155,25 @@ impl Dispatch {
 
     // What comes in.
 
-    fn take_in(&mut self, word: Word, now: Now) {
+    fn take_in(&mut self, word: LoopMessage, now: Now) {
         match word {
-            Word::Input(input) => {
+            LoopMessage::Input(input) => {
                 if let Input::RecordFailed(events) = &input {
                     self.unwritten(events);
                 }
                 self.planner.on(input, now.stamp);
             }
-            Word::Claimed(Claimed { leased, wake_at, held_back }) => {
+            LoopMessage::Claimed(Claimed { leased, wake_at, held_back }) => {
                 let taken = |task: &TaskName| leased.iter().filter(|leased| leased.task == *task).count();
                 self.bounded.retain(|(task, room)| held_back && taken(task) >= *room as usize);
                 self.held_back = (!self.bounded.is_empty()).then(|| now.instant + ROOM_EVERY);
                 self.planner.on(Input::Claimed { leased, wake_at }, now.stamp);
             }
-            Word::ProgressLater(attempt) => self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt)),
-            Word::Over(over) => self.attempt_over(*over, now),
-            Word::Recorded(written) => {
+            LoopMessage::ProgressLater(attempt) => {
+                self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
+            }
+            LoopMessage::Over(over) => self.attempt_over(*over, now),
+            LoopMessage::Recorded(written) => {
                 let answers = written.iter().map(Written::answer).collect();
                 for one in written {
                     self.written(one, now);
@@ -289,7 +291,7 @@ impl Dispatch {
                 Action::Mark(mark) => self.asked.push(self.mark(mark)),
                 Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
                 Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
-                Action::AskCancel(attempt) => self.with(attempt, Control::ask_cancel),
+                Action::AskCancel(attempt) => self.with(attempt, AttemptHandle::ask_cancel),
                 Action::Stop { attempt, why, text } => self.with(attempt, |c| c.stop(why, text.to_owned())),
                 Action::Dropped(attempt) => self.dropped(attempt),
                 Action::Stopped => stopped = true,
@@ -316,22 +318,22 @@ impl Dispatch {
         Some(task)
     }
 
-    fn with(&self, attempt: AttemptId, act: impl FnOnce(&Control)) {
+    fn with(&self, attempt: AttemptId, act: impl FnOnce(&AttemptHandle)) {
         if let Some(running) = self.attempts.get(&attempt) {
             act(&running.control);
         }
     }
 
-    fn start(&mut self, leased: Leased, trusted_until: Instant) {
+    fn start(&mut self, leased: LeasedJob, trusted_until: Instant) {
         let attempt = AttemptId::from(&leased.lease);
         self.shared.followers.wake(attempt.job);
         let task = leased.task.clone();
         let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
-        let chain = Chain::of_job(task.plugin());
-        let kept = plugin.as_ref().and_then(|plugin| Kept::of(plugin, &self.shared));
-        let control = Control::new();
+        let chain = CallChain::of_job(task.plugin());
+        let kept = plugin.as_ref().and_then(|plugin| KvView::of(plugin, &self.shared));
+        let control = AttemptHandle::new();
         let (words, broadcasts) = (self.to_self.clone(), Arc::clone(&self.broadcasts));
-        let desk = Arc::new(Desk::new(attempt, control.clone(), words, broadcasts, chain, kept));
+        let desk = Arc::new(AttemptHost::new(attempt, control.clone(), words, broadcasts, chain, kept));
         let running = Running { task: task.clone(), counts: true, control: control.clone(), desk: Arc::clone(&desk) };
         self.attempts.insert(attempt, running);
         self.paces.begins(&task);
@@ -360,7 +362,7 @@ impl Dispatch {
         attempt.start(&self.shared.tasks);
     }
 
-    fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, Word> {
+    fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, LoopMessage> {
         let shared = self.shared.clone();
         Box::pin(async move {
             let said: Vec<Said> = events.iter().map(said).collect();
@@ -369,50 +371,50 @@ impl Dispatch {
             match shared.ask("recording", shared.store.record(events)).await {
                 Ok(results) => {
                     let written = said.into_iter().zip(results).map(|(said, result)| Written { said, result });
-                    Word::Recorded(written.collect())
+                    LoopMessage::Recorded(written.collect())
                 }
-                Err(_) => Word::Input(Input::RecordFailed(kept)),
+                Err(_) => LoopMessage::Input(Input::RecordFailed(kept)),
             }
         })
     }
 
-    fn claim(&mut self, free: u32) -> BoxFuture<'static, Word> {
+    fn claim(&mut self, free: u32) -> BoxFuture<'static, LoopMessage> {
         let shared = self.shared.clone();
         let catalog = shared.catalog.load_full();
         let room = |(task, _): &(TaskName, _)| {
             let room = self.paces.room(task, || self.waiting(task));
             (room < free).then(|| (task.clone(), room))
         };
-        let rooms: Vec<(TaskName, u32)> = catalog.claimable().iter().filter_map(room).collect();
-        self.bounded.clone_from(&rooms);
+        let task_quotas: Vec<(TaskName, u32)> = catalog.claimable().iter().filter_map(room).collect();
+        self.bounded.clone_from(&task_quotas);
         let claim = Claim {
             node: self.node,
             tasks: Arc::clone(catalog.claimable()),
             declared: Arc::clone(catalog.limits()),
             free,
-            rooms,
+            task_quotas,
             lease: self.lease,
         };
         Box::pin(async move {
             match shared.ask("claiming", shared.store.claim(claim)).await {
-                Ok(claimed) => Word::Claimed(claimed),
-                Err(_) => Word::Input(Input::ClaimFailed),
+                Ok(claimed) => LoopMessage::Claimed(claimed),
+                Err(_) => LoopMessage::Input(Input::ClaimFailed),
             }
         })
     }
 
-    fn mark(&self, mark: NodeMark) -> BoxFuture<'static, Word> {
+    fn mark(&self, mark: NodeMark) -> BoxFuture<'static, LoopMessage> {
         let (shared, node) = (self.shared.clone(), self.node);
         Box::pin(async move {
-            let written = shared.ask("writing down how this node stands", shared.store.mark(node, mark)).await;
-            Word::Input(if written.is_ok() { Input::Marked } else { Input::MarkFailed })
+            let written = shared.ask("writing down how this node stands", shared.store.set_node_mark(node, mark)).await;
+            LoopMessage::Input(if written.is_ok() { Input::Marked } else { Input::MarkFailed })
         })
     }
 
-    fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, Word> {
+    fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, LoopMessage> {
         let (shared, length) = (self.shared.clone(), self.lease);
         Box::pin(async move {
-            Word::Input(match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
+            LoopMessage::Input(match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
                 Ok(renewed) => Input::Renewed(renewed.into_iter().map(confirmation).collect()),
                 Err(_) => Input::RenewFailed,
             })

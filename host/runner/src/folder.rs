@@ -17,16 +17,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
-use wharf_core::node::Awaited;
+use wharf_core::node::LoadingPlugin;
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
 use wharf_engine::{Engine, PluginSettings, Problem};
 use wharf_store::Store;
 
-use crate::catalog::{Catalog, Coming, Contents, Loaded, Refused, Step};
-use crate::listing::{Found, Kind, QUIET, Stamp, list};
-use crate::notice::{Notice, Tell};
-use crate::word::Word;
+use crate::catalog::{Catalog, Contents, Loaded, PendingFile, Refused, Step};
+use crate::dir_scan::{Found, Kind, QUIET, Stamp, list};
+use crate::loop_message::LoopMessage;
+use crate::notice::{Listener, Notice};
 
 /// A burst of hints is one scan.
 const HINTS_EVERY: Duration = Duration::from_millis(50);
@@ -46,12 +46,12 @@ pub(crate) struct Folder {
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<ArcSwap<Catalog>>,
-    pub(crate) words: UnboundedSender<Word>,
+    pub(crate) words: UnboundedSender<LoopMessage>,
     pub(crate) first_scan: watch::Sender<bool>,
     /// The catalog's version.
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) stopping: CancellationToken,
-    pub(crate) tell: Tell,
+    pub(crate) tell: Listener,
 }
 
 /// A file as it is known.
@@ -272,8 +272,8 @@ impl State {
                     return self.made(refuse(Some(id), problem.hint("remove others, or give this host fewer")));
                 }
                 if stamp.bytes > bounds::COMPONENT_BYTES_MAX {
-                    let most = bounds::COMPONENT_BYTES_MAX / bounds::MIB;
-                    let problem = Problem::new(format!("it has {} bytes; {most} MiB is the most", stamp.bytes));
+                    let max = bounds::COMPONENT_BYTES_MAX / bounds::MIB;
+                    let problem = Problem::new(format!("it has {} bytes; {max} MiB is the most", stamp.bytes));
                     return self
                         .made(refuse(Some(id), problem.hint("build it optimised and without debug information")));
                 }
@@ -367,28 +367,28 @@ impl State {
         }
     }
 
-    fn coming(&self) -> BTreeMap<PluginId, Coming> {
-        let coming = self.files.iter().filter(|(_, file)| file.is_coming() && !file.missing);
+    fn pending(&self) -> BTreeMap<PluginId, PendingFile> {
+        let pending = self.files.iter().filter(|(_, file)| file.is_coming() && !file.missing);
         let of = |(path, file): (&PathBuf, &File)| match &file.kind {
             Kind::Component(id) => {
                 let topics = self.folder.settings.get(id).and_then(|settings| settings.topics.as_ref());
                 let topics = topics.map(|topics| topics.iter().map(|topic| topic.0.clone()).collect());
-                let awaited = Awaited { plugin: id.clone(), topics };
+                let awaited = LoadingPlugin { plugin: id.clone(), topics };
                 let step = file.loading.map_or(Step::Reading, |(_, step)| step);
-                Some((id.clone(), Coming { file: path.clone(), since: file.seen, step, awaited }))
+                Some((id.clone(), PendingFile { file: path.clone(), since: file.seen, step, awaited }))
             }
             Kind::NotForUs(_) => None,
         };
-        coming.filter_map(of).collect()
+        pending.filter_map(of).collect()
     }
 
     /// Makes what is known now the catalog, if that differs.
     fn publish(&mut self) {
-        let coming = self.coming();
+        let pending = self.pending();
         let waited = self.listed.is_some_and(|at| at.elapsed() >= OPENING_MAX);
         let open = self.contents.open || waited || self.listed.is_some() && self.files.values().all(File::is_decided);
-        self.is_new |= coming != self.contents.coming || open != self.contents.open;
-        (self.contents.coming, self.contents.open) = (coming, open);
+        self.is_new |= pending != self.contents.pending || open != self.contents.open;
+        (self.contents.pending, self.contents.open) = (pending, open);
         if !std::mem::take(&mut self.is_new) {
             return;
         }
@@ -397,7 +397,7 @@ impl State {
         self.folder.catalog.store(Arc::new(next));
         self.folder.changed.send_replace(version);
         // A host that has stopped does not need to know.
-        let _ = self.folder.words.send(Word::Input(Input::CatalogChanged { any_task }));
+        let _ = self.folder.words.send(LoopMessage::Input(Input::CatalogChanged { any_task }));
     }
 }
 

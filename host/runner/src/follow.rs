@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Job, Numbered, State, StateName};
+use wharf_core::job::{Job, NumberedEntry, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
-use wharf_store::{Nudges, Seen, Store, StoreError, Wanted};
+use wharf_store::{JobFilter, JobSnapshot, Nudges, Store, StoreError};
 
 /// A look by itself, whatever wakes were lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,10 +26,10 @@ const NUDGED_LOOKS_MIN: Duration = Duration::from_millis(20);
 const NUDGED_LOOKS_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub enum Followed {
-    Entry(Numbered),
+pub enum JobUpdate {
+    Entry(NumberedEntry),
     /// At the start, and at each change.
-    State(Box<Seen>),
+    State(Box<JobSnapshot>),
 }
 
 /// Who follows which job on this node.
@@ -122,7 +122,7 @@ struct Follower {
     nudges: Nudges,
     after: u64,
     told: Option<Stand>,
-    ready: VecDeque<Followed>,
+    ready: VecDeque<JobUpdate>,
     over: bool,
     nudged_looks: Duration,
 }
@@ -135,21 +135,21 @@ pub(crate) fn follow(
     followers: &Arc<Followers>,
     job: JobId,
     after: u64,
-) -> impl Stream<Item = Result<Followed, StoreError>> + Send + use<> {
+) -> impl Stream<Item = Result<JobUpdate, StoreError>> + Send + use<> {
     let follower = Follower::new(store, limits, followers, job, after);
     stream::unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) })
 }
 
-/// The job once it is final, or as it is after `most`.
+/// The job once it is final, or as it is after `max`.
 pub(crate) async fn wait(
     store: Arc<dyn Store>,
     limits: Arc<LimitTable>,
     followers: &Arc<Followers>,
     job: JobId,
-    most: Duration,
-) -> Result<Option<Seen>, StoreError> {
+    max: Duration,
+) -> Result<Option<JobSnapshot>, StoreError> {
     let mut follower = Follower::new(store, limits, followers, job, u64::MAX);
-    let until = Instant::now() + most;
+    let until = Instant::now() + max;
     let _ = timeout_at(until, follower.until_final()).await;
     follower.store.job(job, follower.limits).await
 }
@@ -176,7 +176,7 @@ impl Follower {
         }
     }
 
-    async fn next(&mut self) -> Option<Result<Followed, StoreError>> {
+    async fn next(&mut self) -> Option<Result<JobUpdate, StoreError>> {
         loop {
             if let Some(followed) = self.ready.pop_front() {
                 return Some(Ok(followed));
@@ -255,7 +255,7 @@ impl Follower {
         {
             self.told = Some(stand);
             self.over = stand.name.is_final();
-            self.ready.push_back(Followed::State(Box::new(seen)));
+            self.ready.push_back(JobUpdate::State(Box::new(seen)));
         }
         Ok(Look::More)
     }
@@ -265,14 +265,14 @@ impl Follower {
         if let Some(last) = entries.last() {
             self.after = last.number;
         }
-        self.ready.extend(entries.into_iter().map(Followed::Entry));
+        self.ready.extend(entries.into_iter().map(JobUpdate::Entry));
         Ok(())
     }
 
     /// Where the job stands, without its payload and result, which may be large.
     async fn peek(&self) -> Result<Option<Stand>, StoreError> {
         let above = JobId::from_number(self.job.number() + 1);
-        let page = self.store.jobs(Wanted { before: above, most: 1, ..Wanted::default() }).await?;
+        let page = self.store.jobs(JobFilter { before: above, max: 1, ..JobFilter::default() }).await?;
         Ok(page.jobs.first().filter(|job| job.id == self.job).map(Stand::of))
     }
 }

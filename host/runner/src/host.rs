@@ -7,22 +7,22 @@ use futures_util::Stream;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Key;
-use wharf_core::kv::Usage;
+use wharf_core::kv::KvUsage;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
-use wharf_store::{Page, Seen, StoreError, Tally, Wanted};
+use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
-use crate::answer::{AskError, Durable, EnqueueError, Enqueued, Vitals};
-use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Chain, Replies};
+use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
+use crate::broadcast::{self, Batch, Broadcast, BroadcastError, CallChain, Replies};
 use crate::catalog::Catalog;
-use crate::follow::{self, Followed};
+use crate::follow::{self, JobUpdate};
 use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::Notice;
-use crate::request::{Absent, PROBLEMS_MAX, Prepared, Rejected, Request, View, draw_ids, prepare};
+use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, View, draw_ids, prepare};
 use crate::start::{Parts, Running, Settings, StartError, start};
-use crate::waiting::{JobView, why_waiting};
+use crate::wait_reason::{JobView, why_waiting};
 
 /// Checking more than this takes long enough to be in the way of others.
 const CHECKED_IN_PLACE_BYTES: usize = 128 << 10;
@@ -81,7 +81,7 @@ impl Host {
             let found = match known_by {
                 // Who is told of one more is told enough.
                 Some((task, token)) if problems.len() < PROBLEMS_MAX => {
-                    let wanted = Wanted { task: Some(task), token: Some(token), most: 1, ..Wanted::default() };
+                    let wanted = JobFilter { task: Some(task), token: Some(token), max: 1, ..JobFilter::default() };
                     self.jobs(wanted).await?.jobs.pop()
                 }
                 _ => None,
@@ -89,12 +89,16 @@ impl Host {
             match found {
                 Some(job) => {
                     (self.0.shared.tell)(&Notice::JobsKnown { task: job.task, count: 1 });
-                    known.push((index, Enqueued::Known(job.id)));
+                    known.push((index, Enqueued::Duplicate(job.id)));
                 }
                 None => problems.push((index, problem)),
             }
         }
-        if problems.is_empty() { Ok(known) } else { Err(EnqueueError::Rejected(Rejected::of(problems))) }
+        if problems.is_empty() {
+            Ok(known)
+        } else {
+            Err(EnqueueError::EnqueueRejection(EnqueueRejection::of(problems)))
+        }
     }
 
     /// Makes jobs of requests, away from everybody else where that takes long.
@@ -103,7 +107,7 @@ impl Host {
         let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
         let work = move || {
             let ids = draw_ids(&*store, requests.len())?;
-            prepare(&view, requests, ids).map_err(EnqueueError::Rejected)
+            prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
         };
         if bytes <= CHECKED_IN_PLACE_BYTES {
             return work();
@@ -122,7 +126,7 @@ impl Host {
         if self.0.load.borrow().draining {
             return Err(BroadcastError::Draining);
         }
-        self.0.broadcasts.begin(asked, &Chain::default())
+        self.0.broadcasts.begin(asked, &CallChain::default())
     }
 
     /// Adds a job for each subscriber of a topic, all or none. When this returns they are durable.
@@ -151,7 +155,7 @@ impl Host {
     ///
     /// # Errors
     /// The store's.
-    pub async fn kept(&self, plugin: &PluginId) -> Result<Usage, StoreError> {
+    pub async fn kept(&self, plugin: &PluginId) -> Result<KvUsage, StoreError> {
         let (usage, _) = self.0.shared.store.usage(plugin.clone(), Vec::new()).await?;
         Ok(usage)
     }
@@ -174,7 +178,7 @@ impl Host {
     ///
     /// # Errors
     /// The store's.
-    pub async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+    pub async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
         self.0.shared.store.jobs(wanted).await
     }
 
@@ -182,7 +186,7 @@ impl Host {
     ///
     /// # Errors
     /// When there is no such job, or it is over.
-    pub async fn cancel(&self, id: JobId) -> Result<StateName, AskError> {
+    pub async fn cancel(&self, id: JobId) -> Result<StateName, ChangeError> {
         let state = self.ask(id, Event::CancelAsked).await?;
         (self.0.shared.tell)(&Notice::CancelAsked { job: id });
         if state.is_final() {
@@ -197,26 +201,26 @@ impl Host {
     ///
     /// # Errors
     /// When there is no such job, or it is not over, or it succeeded.
-    pub async fn retry(&self, id: JobId) -> Result<StateName, AskError> {
+    pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
         let state = self.ask(id, Event::RetryAsked).await?;
         (self.0.shared.tell)(&Notice::RetryAsked { job: id });
         Ok(state)
     }
 
-    async fn ask(&self, id: JobId, event: Event) -> Result<StateName, AskError> {
+    async fn ask(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
         let shared = &self.0.shared;
         let recording = shared.store.record(vec![(id, event)]);
         let mut recorded = shared.ask_for_people("recording what was asked", recording).await?;
         shared.followers.wake(id);
         match recorded.pop() {
             Some(Ok(recorded)) => Ok(recorded.state),
-            Some(Err(refusal)) => Err(AskError::Refused(refusal)),
-            None => Err(AskError::Store(StoreError::Broken("it gave no answer to one event".to_owned()))),
+            Some(Err(refusal)) => Err(ChangeError::Refused(refusal)),
+            None => Err(ChangeError::Store(StoreError::Broken("it gave no answer to one event".to_owned()))),
         }
     }
 
     async fn tell_ended(&self, job: JobId, state: StateName) {
-        let wanted = Wanted { before: JobId::from_number(job.number() + 1), most: 1, ..Wanted::default() };
+        let wanted = JobFilter { before: JobId::from_number(job.number() + 1), max: 1, ..JobFilter::default() };
         // Only listeners lose by it if the store fails here.
         let Ok(page) = self.jobs(wanted).await else { return };
         if let Some(task) = page.jobs.into_iter().find(|found| found.id == job).map(|job| job.task) {
@@ -225,20 +229,20 @@ impl Host {
     }
 
     /// The job's log after entry number `after`, its state at the start and at each change; ends after the final state.
-    pub fn follow(&self, id: JobId, after: u64) -> impl Stream<Item = Result<Followed, StoreError>> + Send + use<> {
+    pub fn follow(&self, id: JobId, after: u64) -> impl Stream<Item = Result<JobUpdate, StoreError>> + Send + use<> {
         let shared = &self.0.shared;
         let limits = Arc::clone(self.catalog().limits());
         follow::follow(Arc::clone(&shared.store), limits, &shared.followers, id, after)
     }
 
-    /// The job as soon as it is over, or as it is after `most`.
+    /// The job as soon as it is over, or as it is after `max`.
     ///
     /// # Errors
     /// The store's.
-    pub async fn wait(&self, id: JobId, most: Duration) -> Result<Option<Seen>, StoreError> {
+    pub async fn wait(&self, id: JobId, max: Duration) -> Result<Option<JobSnapshot>, StoreError> {
         let shared = &self.0.shared;
         let limits = Arc::clone(self.catalog().limits());
-        follow::wait(Arc::clone(&shared.store), limits, &shared.followers, id, most).await
+        follow::wait(Arc::clone(&shared.store), limits, &shared.followers, id, max).await
     }
 
     /// The plugins of this moment.
@@ -296,13 +300,13 @@ impl Host {
     ///
     /// # Errors
     /// The store's.
-    pub async fn tally(&self) -> Result<Tally, StoreError> {
-        self.0.shared.store.tally().await
+    pub async fn stats(&self) -> Result<QueueStats, StoreError> {
+        self.0.shared.store.stats().await
     }
 
-    pub fn vitals(&self) -> Vitals {
+    pub fn vitals(&self) -> HealthSnapshot {
         let load = *self.0.load.borrow();
-        Vitals {
+        HealthSnapshot {
             running: load.running,
             capacity: self.0.capacity,
             draining: load.draining,
@@ -341,7 +345,7 @@ impl Host {
     async fn end(&self) {
         self.0.stopping.cancel();
         // The others would see by themselves that it is silent.
-        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.store.leave(self.0.node)).await;
+        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.store.deregister(self.0.node)).await;
         self.0.shared.tasks.close();
         let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.tasks.wait()).await;
     }

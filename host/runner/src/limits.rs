@@ -48,7 +48,7 @@ pub enum LimitError {
 
 pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Vec<GroupLimits>, StoreError> {
     let overrides = store.overrides().await?;
-    let running: BTreeMap<Group, u64> = store.tally().await?.groups.into_iter().collect();
+    let running: BTreeMap<Group, u64> = store.stats().await?.groups.into_iter().collect();
     let table = catalog.limits().with_overrides(overrides.iter().cloned());
     let declared: BTreeMap<&Group, Limits> = catalog.limits().declared().collect();
     let mut groups: BTreeSet<&Group> = declared.keys().copied().collect();
@@ -98,7 +98,7 @@ fn is_known(view: &View, group: &Group) -> Result<(), LimitError> {
         return Ok(());
     }
     // A group may be of any plugin: the operator names them.
-    let awaited = !catalog.coming().is_empty() || view.others.awaited(view.now).next().is_some();
+    let awaited = !catalog.pending().is_empty() || view.others.awaited(view.now).next().is_some();
     if awaited || !catalog.is_open() || !view.others.are_heard() {
         return Err(LimitError::Loading(group.clone()));
     }

@@ -11,7 +11,7 @@ use wharf_core::topic::Topic;
 use wharf_engine::Progress;
 
 /// Whoever listens.
-pub(crate) type Tell = Arc<dyn Fn(&Notice) + Send + Sync>;
+pub(crate) type Listener = Arc<dyn Fn(&Notice) + Send + Sync>;
 
 #[derive(Clone, Debug)]
 pub enum Notice {

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, Group, JobId, PluginId, TaskName};
+use wharf_core::ids::{Group, JobId, ParseIdError, PluginId, TaskName};
 use wharf_core::job::{Due, NewJob, Token};
 use wharf_core::key::{Key, Lane};
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
-use wharf_engine::{BadPayload, GuestJob, Task};
+use wharf_engine::{GuestJob, PayloadError, Task};
 use wharf_store::{Store, StoreError};
 
 use crate::catalog::Catalog;
-use crate::others::{Others, Terms, There};
+use crate::other_nodes::{Others, Terms, There};
 
 /// A job as someone asks for it.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     #[error("task: {0}")]
-    BadTask(BadId),
+    BadTask(ParseIdError),
     #[error("task: `{task}` is not known: {}", unknown(.task, .nearest.as_ref(), .refused.as_deref()))]
     UnknownTask {
         task: TaskName,
@@ -45,7 +45,7 @@ pub enum BadRequest {
     },
     /// Passes: this node has just started, or the plugin is being made ready.
     #[error("task: {}", loading(.task, .at))]
-    Loading { task: TaskName, at: Making },
+    Loading { task: TaskName, at: LoadingWhere },
     /// Passes where the plugin comes to this node as well; else one of the others has to be asked.
     #[error(
         "task: plugin `{}` is not loaded on this host, and what a job of `{task}` needs is known only where it is: ask {}, or try again when it is loaded here",
@@ -59,20 +59,20 @@ pub enum BadRequest {
     #[error("task: `{0}` is what a durable broadcast asks of its subscribers; send one to a topic of theirs instead")]
     OfBroadcasts(TaskName),
     #[error("payload: {0}")]
-    BadPayload(BadPayload),
-    #[error("payload: it has {bytes} bytes; {most} is the most")]
-    PayloadTooLarge { bytes: u64, most: u64 },
+    PayloadError(PayloadError),
+    #[error("payload: it has {bytes} bytes; {max} is the most")]
+    PayloadTooLarge { bytes: u64, max: u64 },
     #[error("key: {0}")]
-    BadKey(BadId),
+    ParseKeyError(ParseIdError),
     #[error("token: {0}")]
-    BadToken(BadId),
+    BadToken(ParseIdError),
     #[error("delay: `at` is given, too, and only one of them can hold; leave one out")]
     DelayAndAt,
 }
 
 /// Where a plugin is being made ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Making {
+pub enum LoadingWhere {
     Here,
     /// On the node of this name.
     There(String),
@@ -89,34 +89,34 @@ impl BadRequest {
 
 /// Why none of the requests was taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub enum EnqueueRejection {
     /// Each problem with the number of its request, from 0.
     #[error("{}", each(.0))]
     Requests(Vec<(usize, BadRequest)>),
-    #[error("there are {jobs} jobs in one request; {most} is the most: send them in parts")]
-    TooMany { jobs: usize, most: usize },
-    #[error("the payloads of one request have {bytes} bytes; {most} is the most: send them in parts")]
-    TooLarge { bytes: u64, most: u64 },
+    #[error("there are {jobs} jobs in one request; {max} is the most: send them in parts")]
+    TooMany { jobs: usize, max: usize },
+    #[error("the payloads of one request have {bytes} bytes; {max} is the most: send them in parts")]
+    TooLarge { bytes: u64, max: u64 },
 }
 
-impl Rejected {
+impl EnqueueRejection {
     /// Tells of the first problems; one that passes is left out rather than one that does not.
-    pub(crate) fn of(mut problems: Vec<(usize, BadRequest)>) -> Rejected {
+    pub(crate) fn of(mut problems: Vec<(usize, BadRequest)>) -> EnqueueRejection {
         problems.sort_by_key(|(index, problem)| (problem.is_passing(), *index));
         problems.truncate(PROBLEMS_MAX);
         // Those of one request stay in their order.
         problems.sort_by_key(|(index, _)| *index);
-        Rejected::Requests(problems)
+        EnqueueRejection::Requests(problems)
     }
 
     /// Whether the same requests may be taken later, as they are.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Rejected::Requests(problems) if problems.iter().all(|(_, problem)| problem.is_passing()))
+        matches!(self, EnqueueRejection::Requests(problems) if problems.iter().all(|(_, problem)| problem.is_passing()))
     }
 
     /// The plugins that are waited for, where there is nothing else against the requests.
     pub fn plugins_loading(&self) -> Option<Vec<PluginId>> {
-        let Rejected::Requests(problems) = self else { return None };
+        let EnqueueRejection::Requests(problems) = self else { return None };
         let plugin = |(_, problem): &(usize, BadRequest)| match problem {
             BadRequest::Loading { task, .. } => Some(task.plugin()),
             _ => None,
@@ -128,13 +128,13 @@ impl Rejected {
     }
 }
 
-fn loading(task: &TaskName, at: &Making) -> String {
+fn loading(task: &TaskName, at: &LoadingWhere) -> String {
     let making =
         |host: &str| format!("plugin `{}` is still being made ready on {host}; try again in a moment", task.plugin());
     match at {
-        Making::Here => making("this host"),
-        Making::There(node) => making(node),
-        Making::Unknown => {
+        LoadingWhere::Here => making("this host"),
+        LoadingWhere::There(node) => making(node),
+        LoadingWhere::Unknown => {
             format!(
                 "whether there is a task `{task}` is not known yet: this host has just started; try again in a moment"
             )
@@ -171,15 +171,15 @@ pub(crate) struct View {
 
 impl View {
     /// Whether a plugin may be there, or have more tasks, in a moment.
-    pub(crate) fn making(&self, plugin: &PluginId) -> Option<Making> {
-        if self.catalog.coming().contains_key(plugin) {
-            return Some(Making::Here);
+    pub(crate) fn making(&self, plugin: &PluginId) -> Option<LoadingWhere> {
+        if self.catalog.pending().contains_key(plugin) {
+            return Some(LoadingWhere::Here);
         }
         if !self.catalog.is_open() || !self.others.are_heard() {
-            return Some(Making::Unknown);
+            return Some(LoadingWhere::Unknown);
         }
         let node = self.others.awaited(self.now).find(|(_, awaited)| awaited.plugin == *plugin)?.0;
-        Some(Making::There(node.to_owned()))
+        Some(LoadingWhere::There(node.to_owned()))
     }
 
     /// What is declared here, and of these groups elsewhere.
@@ -217,11 +217,11 @@ impl Prepared {
     ///
     /// # Errors
     /// When anything is absent.
-    fn whole(self) -> Result<Vec<NewJob>, Rejected> {
+    fn whole(self) -> Result<Vec<NewJob>, EnqueueRejection> {
         if self.absent.is_empty() {
             return Ok(self.jobs.into_iter().map(|(_, job)| job).collect());
         }
-        Err(Rejected::of(self.absent.into_iter().map(|absent| (absent.index, absent.problem)).collect()))
+        Err(EnqueueRejection::of(self.absent.into_iter().map(|absent| (absent.index, absent.problem)).collect()))
     }
 }
 
@@ -232,14 +232,14 @@ enum Target<'v> {
 }
 
 impl Target<'_> {
-    fn check_payload(&self, payload: &[u8]) -> Result<(), BadPayload> {
+    fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
         match self {
             Target::Here(task) => task.check_payload(payload),
             Target::There(terms) => terms.check_payload(payload),
         }
     }
 
-    fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, BadPayload> {
+    fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
         match self {
             Target::Here(task) => task.key_of(payload),
             Target::There(terms) => terms.key_of(payload),
@@ -260,13 +260,13 @@ pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>,
 }
 
 /// Turns requests into jobs, each with its own of `ids`: all or none.
-pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> Result<Prepared, Rejected> {
+pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> Result<Prepared, EnqueueRejection> {
     if requests.len() > bounds::BATCH_JOBS_MAX {
-        return Err(Rejected::TooMany { jobs: requests.len(), most: bounds::BATCH_JOBS_MAX });
+        return Err(EnqueueRejection::TooMany { jobs: requests.len(), max: bounds::BATCH_JOBS_MAX });
     }
     let bytes: u64 = requests.iter().map(|request| request.payload.len() as u64).sum();
     if bytes > bounds::BATCH_BYTES_MAX {
-        return Err(Rejected::TooLarge { bytes, most: bounds::BATCH_BYTES_MAX });
+        return Err(EnqueueRejection::TooLarge { bytes, max: bounds::BATCH_BYTES_MAX });
     }
     let jobs = Vec::with_capacity(requests.len());
     let mut prepared = Prepared { jobs, absent: Vec::new(), hopeless: 0, groups_elsewhere: Vec::new() };
@@ -286,7 +286,7 @@ pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> R
         return Ok(prepared);
     }
     problems.extend(prepared.absent.into_iter().map(|absent| (absent.index, absent.problem)));
-    Err(Rejected::of(problems))
+    Err(EnqueueRejection::of(problems))
 }
 
 fn ready(
@@ -297,14 +297,14 @@ fn ready(
 ) -> Option<NewJob> {
     let bytes = request.payload.len() as u64;
     if bytes > bounds::PAYLOAD_BYTES_MAX {
-        problem(BadRequest::PayloadTooLarge { bytes, most: bounds::PAYLOAD_BYTES_MAX });
+        problem(BadRequest::PayloadTooLarge { bytes, max: bounds::PAYLOAD_BYTES_MAX });
     }
     if request.delay.is_some() && request.at.is_some() {
         problem(BadRequest::DelayAndAt);
     }
     let token = request.token.map(|text| text.parse::<Token>().map_err(|bad| problem(BadRequest::BadToken(bad))).ok());
     let token = token.flatten();
-    let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::BadKey(bad))).ok());
+    let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::ParseKeyError(bad))).ok());
     let name: TaskName = request.task.parse().map_err(|bad| problem(BadRequest::BadTask(bad))).ok()?;
     // Whoever asks for many that are not known is told of the first.
     let is_told = prepared.absent.len() < PROBLEMS_MAX;
@@ -324,12 +324,12 @@ fn ready(
     if bytes <= bounds::PAYLOAD_BYTES_MAX
         && let Err(bad) = task.check_payload(&request.payload)
     {
-        problem(BadRequest::BadPayload(bad));
+        problem(BadRequest::PayloadError(bad));
         return None;
     }
     let key = match key {
         Some(explicit) => explicit,
-        None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::BadPayload(bad))).ok()?,
+        None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?,
     };
     let (name, group, on_conflict) = task.terms();
     if let Target::There(_) = &task {
@@ -417,14 +417,14 @@ mod tests {
 
     #[test]
     fn what_never_passes_is_told_among_much_that_does() {
-        let passes = || BadRequest::Loading { task: "words/count".parse().unwrap(), at: Making::Here };
-        let never = BadRequest::PayloadTooLarge { bytes: 2, most: 1 };
+        let passes = || BadRequest::Loading { task: "words/count".parse().unwrap(), at: LoadingWhere::Here };
+        let never = BadRequest::PayloadTooLarge { bytes: 2, max: 1 };
         let mut problems: Vec<_> = (0..2 * PROBLEMS_MAX).map(|index| (index, passes())).collect();
-        assert!(Rejected::of(problems.clone()).plugins_loading().is_some());
+        assert!(EnqueueRejection::of(problems.clone()).plugins_loading().is_some());
         problems.push((2 * PROBLEMS_MAX, never.clone()));
-        let rejected = Rejected::of(problems);
+        let rejected = EnqueueRejection::of(problems);
         assert!(!rejected.is_passing() && rejected.plugins_loading().is_none());
-        let Rejected::Requests(told) = rejected else { panic!("problems are told") };
+        let EnqueueRejection::Requests(told) = rejected else { panic!("problems are told") };
         assert_eq!((told.len(), told.last()), (PROBLEMS_MAX, Some(&(2 * PROBLEMS_MAX, never))));
     }
 }

@@ -15,8 +15,8 @@ use wharf_store::{Inserted, Store, StoreError};
 
 use crate::catalog::Catalog;
 use crate::follow::Followers;
-use crate::notice::{Notice, Tell};
-use crate::others::Others;
+use crate::notice::{Listener, Notice};
+use crate::other_nodes::Others;
 use crate::request::View;
 
 /// Whoever waits this long for the store's answer says so.
@@ -26,7 +26,7 @@ const OVERDUE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(5);
 
 /// A call of the store that failed.
-pub(crate) struct Trouble {
+pub(crate) struct StoreFailure {
     doing: &'static str,
     why: String,
     at: Instant,
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) others: Arc<ArcSwap<Others>>,
     pub(crate) followers: Arc<Followers>,
     /// What the store said when it last failed, if it has not worked since.
-    pub(crate) trouble: Arc<ArcSwapOption<Trouble>>,
+    pub(crate) trouble: Arc<ArcSwapOption<StoreFailure>>,
     /// What the store was asked and has not answered for too long.
     pub(crate) overdue: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) tasks: TaskTracker,
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) home: Handle,
     /// Places for what guests ask of the store.
     pub(crate) reads: Arc<Semaphore>,
-    pub(crate) tell: Tell,
+    pub(crate) tell: Listener,
 }
 
 impl Shared {
@@ -106,7 +106,7 @@ impl Shared {
     }
 
     fn tell_trouble(&self, doing: &'static str, why: String) {
-        let trouble = Trouble { doing, why: why.clone(), at: Instant::now() };
+        let trouble = StoreFailure { doing, why: why.clone(), at: Instant::now() };
         if self.trouble.swap(Some(Arc::new(trouble))).is_none_or(|before| before.why != why) {
             (self.tell)(&Notice::StoreTrouble { doing, why });
         }
@@ -170,7 +170,7 @@ impl Shared {
                 }
                 (self.tell)(&Notice::JobsEnqueued { task, count: 1 });
             }
-            Inserted::Known { .. } => (self.tell)(&Notice::JobsKnown { task, count: 1 }),
+            Inserted::Duplicate { .. } => (self.tell)(&Notice::JobsKnown { task, count: 1 }),
             Inserted::Discarded { .. } => (self.tell)(&Notice::JobsDiscarded { task, count: 1 }),
         }
     }

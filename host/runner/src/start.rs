@@ -23,13 +23,13 @@ use crate::attempt::said;
 use crate::broadcast::Broadcasts;
 use crate::catalog::Catalog;
 use crate::dispatch::{Dispatch, Load};
+use crate::enqueuer::Enqueuer;
 use crate::folder::Folder;
 use crate::follow::Followers;
-use crate::insert::Inserting;
-use crate::notice::{Notice, Tell};
-use crate::paces::Paces;
-use crate::roster::Roster;
+use crate::heartbeat::Heartbeat;
+use crate::notice::{Listener, Notice};
 use crate::shared::Shared;
+use crate::task_concurrency::TaskConcurrency;
 use crate::upkeep::{self, Upkeep};
 
 /// The outside worlds that a host runs on.
@@ -77,7 +77,7 @@ pub enum StartError {
 pub(crate) struct Running {
     pub(crate) node: NodeId,
     pub(crate) shared: Shared,
-    pub(crate) inserting: Inserting,
+    pub(crate) inserting: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
@@ -90,7 +90,7 @@ pub(crate) struct Running {
 ///
 /// # Errors
 /// When the settings contradict each other, the plugin folder cannot be read, or the store is broken.
-pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Result<Running, StartError> {
+pub(crate) async fn start(parts: Parts, settings: Settings, tell: Listener) -> Result<Running, StartError> {
     check(&settings)?;
     let shared = Shared {
         store: parts.store,
@@ -117,7 +117,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
     let (to_load, load) = watch::channel(Load::default());
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
-    let inserting = Inserting { shared: shared.clone(), words: words.clone() };
+    let inserting = Enqueuer { shared: shared.clone(), words: words.clone() };
     let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
 
     let dispatch = Dispatch {
@@ -135,7 +135,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         attempts: HashMap::new(),
         asked: FuturesUnordered::new(),
         progress: VecDeque::new(),
-        paces: Paces::new(shared.engine.guest_threads()),
+        paces: TaskConcurrency::new(shared.engine.guest_threads()),
         bounded: Vec::new(),
         held_back: None,
         stopping: stopping.clone(),
@@ -161,7 +161,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Tell) -> Resul
         Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
     let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
     shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
-    let roster = Arc::new(Roster {
+    let roster = Arc::new(Heartbeat {
         id: settings.node,
         name: settings.name,
         version: settings.version,
@@ -209,7 +209,7 @@ async fn keeping_up(shared: Shared, upkeep: Upkeep, stopping: CancellationToken)
 }
 
 /// A loop that panics leaves a host that is no longer whole: that must be heard.
-async fn watched(doing: &'static str, running: impl Future<Output = ()> + Send, tell: Tell) {
+async fn watched(doing: &'static str, running: impl Future<Output = ()> + Send, tell: Listener) {
     if let Err(panic) = AssertUnwindSafe(running).catch_unwind().await {
         tell(&Notice::HostFault { doing, why: format!("{}; this host must be started again", said(&*panic)) });
     }

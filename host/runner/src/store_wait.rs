@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wharf_core::outcome::{Clock, Interruption, Outcome};
+use wharf_core::outcome::{Interruption, Outcome, TimeoutKind};
 
 /// A store that answers takes no longer, however busy it is.
 const USUAL: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl StoreWait {
     /// How the attempt is to be judged: time that it waited for a store that was away is none that it used up.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::TimedOut { clock: Clock::Wall | Clock::Stall, limit, .. } if self.was_away() => {
+            Outcome::TimedOut { kind: TimeoutKind::Wall | TimeoutKind::Stall, limit, .. } if self.was_away() => {
                 let why = format!(
                     "its time ({limit:?}) was over after it had waited for the store, which was away or slow; that does not \
                      count against the job"
@@ -84,23 +84,21 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    fn timed_out(clock: Clock) -> Outcome {
-        Outcome::TimedOut { clock, limit: Duration::from_secs(9), report: String::new() }
+    fn timed_out(kind: TimeoutKind) -> Outcome {
+        Outcome::TimedOut { kind, limit: Duration::from_secs(9), report: String::new() }
     }
 
     #[test]
     fn only_a_store_that_was_away_excuses_and_only_what_clocks_say_that_run_meanwhile() {
         let wait = StoreWait::default();
         drop(wait.begin());
-        assert_eq!(wait.judge(timed_out(Clock::Wall)), timed_out(Clock::Wall), "it was answered");
+        assert_eq!(wait.judge(timed_out(TimeoutKind::Wall)), timed_out(TimeoutKind::Wall), "it was answered");
         wait.failed();
-        for clock in [Clock::Wall, Clock::Stall] {
-            let Outcome::Interrupted(Interruption::Host, why) = wait.judge(timed_out(clock)) else {
-                panic!("{clock:?}")
-            };
+        for kind in [TimeoutKind::Wall, TimeoutKind::Stall] {
+            let Outcome::Interrupted(Interruption::Host, why) = wait.judge(timed_out(kind)) else { panic!("{kind:?}") };
             assert!(why.contains("9s") && why.contains("store"), "{why}");
         }
-        assert_eq!(wait.judge(timed_out(Clock::Cpu)), timed_out(Clock::Cpu));
+        assert_eq!(wait.judge(timed_out(TimeoutKind::Cpu)), timed_out(TimeoutKind::Cpu));
         assert_eq!(wait.judge(Outcome::Trapped("why".into())), Outcome::Trapped("why".into()));
     }
 }

@@ -78,7 +78,7 @@ async fn reclaim(store: &Arc<dyn Store>, done: &mut Done) -> Result<(), StoreErr
 async fn forget(store: &Arc<dyn Store>, keep: Duration, done: &mut Done) -> Result<(), StoreError> {
     let before = store.now() - keep;
     loop {
-        let removed = store.forget(before, bounds::UPKEEP_BATCH).await?;
+        let removed = store.delete_finished(before, bounds::UPKEEP_BATCH).await?;
         done.forgotten += u64::from(removed);
         if removed < bounds::UPKEEP_BATCH {
             return Ok(());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Leased, NewJob};
+use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
@@ -62,14 +62,14 @@ impl Bench {
             tasks: [(self.task.clone(), Group::from(&self.task))].into(),
             declared: self.declared.clone(),
             free,
-            rooms: Vec::new(),
+            task_quotas: Vec::new(),
             lease: Duration::from_secs(600),
         }
     }
 }
 
-fn ended(leased: &[Leased]) -> Vec<(JobId, Event)> {
-    let event = |leased: &Leased| Event::Succeeded {
+fn ended(leased: &[LeasedJob]) -> Vec<(JobId, Event)> {
+    let event = |leased: &LeasedJob| Event::Succeeded {
         attempt: leased.lease.attempt,
         output: br#"{"words":9}"#.to_vec(),
         children: vec![],

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Leased, NewJob};
+use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
@@ -62,7 +62,7 @@ async fn measure(address: &str, keys: usize) -> f64 {
         tasks: [(task.clone(), Group::from(&task))].into(),
         declared: Arc::clone(&declared),
         free: bounds::ATTEMPTS_DEFAULT,
-        rooms: Vec::new(),
+        task_quotas: Vec::new(),
         lease: bounds::LEASE,
     };
     let (mut done, mut ended) = (0, Vec::new());
@@ -93,7 +93,7 @@ fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> New
     }
 }
 
-fn end(leased: &Leased) -> (JobId, Event) {
+fn end(leased: &LeasedJob) -> (JobId, Event) {
     let output = br#"{"words":4}"#.to_vec();
     let attempt = leased.lease.attempt;
     (leased.lease.job, Event::Succeeded { attempt, output, children: Vec::new(), changes: None, bill: Bill::default() })

@@ -1,6 +1,6 @@
 //! What an event changes on a job: its standing by the law of `lifecycle`, and what the attempt leaves on it.
 
-use wharf_core::job::{Standing, State};
+use wharf_core::job::{JobStatus, State};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::{Bill, Report};
 use wharf_core::time::Timestamp;
@@ -8,7 +8,7 @@ use wharf_core::time::Timestamp;
 /// A change that the law allows; a store writes it down as it stands here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    pub(crate) standing: Standing,
+    pub(crate) standing: JobStatus,
     /// The event took the slot from a running attempt: its lane may have room now.
     pub(crate) attempt_ended: bool,
     /// Takes the place of the job's report; `None` leaves what is there.
@@ -19,9 +19,9 @@ pub(crate) struct Change {
 }
 
 /// What `event` at `now` changes on a job that stands at `before`.
-pub(crate) fn change(before: &Standing, event: &Event, now: Timestamp) -> Result<Change, Refusal> {
+pub(crate) fn change(before: &JobStatus, event: &Event, now: Timestamp) -> Result<Change, Refusal> {
     let standing = before.after(event, now)?;
-    let running = |standing: &Standing| matches!(standing.state, State::Running { .. });
+    let running = |standing: &JobStatus| matches!(standing.state, State::Running { .. });
     Ok(Change {
         standing,
         attempt_ended: running(before) && !running(&standing),
@@ -38,5 +38,5 @@ pub(crate) fn change(before: &Standing, event: &Event, now: Timestamp) -> Result
 /// Whether `record` takes this event. Leases are given by `claim` alone: only there limits are tested. That a job was not
 /// taken is known where it was to be added.
 pub(crate) fn recordable(event: &Event) -> bool {
-    !matches!(event, Event::Claimed { .. } | Event::NotTaken(_))
+    !matches!(event, Event::Claimed { .. } | Event::NotEnqueued(_))
 }

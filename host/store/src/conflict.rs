@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wharf_core::admission::has_room;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Due, NewJob, NotTaken};
+use wharf_core::job::{Due, NewJob, NotEnqueued};
 use wharf_core::limits::OnConflict;
 
 use crate::store::Inserted;
@@ -14,7 +14,7 @@ pub(crate) const HOLDERS_NAMED: usize = 10;
 
 /// The unfinished jobs of a lane, counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct LaneCounts {
     pub(crate) running: u32,
     /// Of the running ones, those that were asked to end already.
     pub(crate) leaving: u32,
@@ -23,7 +23,7 @@ pub(crate) struct Crowd {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ConflictDecision {
     Take,
     Discard,
     /// Take it; cancel what waits in the lane; ask this many running jobs, the oldest first, to end.
@@ -32,28 +32,28 @@ pub(crate) enum Verdict {
     },
 }
 
-pub(crate) fn resolve(rule: OnConflict, crowd: Crowd, per_key: Option<u32>) -> Verdict {
-    let Some(limit) = per_key else { return Verdict::Take };
+pub(crate) fn resolve(rule: OnConflict, crowd: LaneCounts, per_key: Option<u32>) -> ConflictDecision {
+    let Some(limit) = per_key else { return ConflictDecision::Take };
     if has_room(crowd.running.saturating_add(crowd.waiting), per_key) {
-        return Verdict::Take;
+        return ConflictDecision::Take;
     }
     match rule {
-        OnConflict::Wait => Verdict::Take,
-        OnConflict::Discard => Verdict::Discard,
-        OnConflict::ReplaceWaiting => Verdict::TakeInstead { ask: 0 },
+        OnConflict::Wait => ConflictDecision::Take,
+        OnConflict::Discard => ConflictDecision::Discard,
+        OnConflict::ReplaceWaiting => ConflictDecision::TakeInstead { ask: 0 },
         OnConflict::CancelRunning => {
             let staying = crowd.running.saturating_sub(crowd.leaving);
-            Verdict::TakeInstead { ask: (staying + 1).saturating_sub(limit).min(staying) }
+            ConflictDecision::TakeInstead { ask: (staying + 1).saturating_sub(limit).min(staying) }
         }
     }
 }
 
 /// Why nothing stands under the id of a job that was to be added; `None` where something does.
-pub(crate) fn not_taken(id: JobId, inserted: &Inserted) -> Option<NotTaken> {
+pub(crate) fn not_taken(id: JobId, inserted: &Inserted) -> Option<NotEnqueued> {
     match inserted {
-        Inserted::Known { id: known } if *known != id => Some(NotTaken::Known(*known)),
-        Inserted::Discarded { holders } => Some(NotTaken::LaneFull(holders.clone())),
-        Inserted::Added { .. } | Inserted::Known { .. } => None,
+        Inserted::Duplicate { id: known } if *known != id => Some(NotEnqueued::Known(*known)),
+        Inserted::Discarded { holders } => Some(NotEnqueued::LaneFull(holders.clone())),
+        Inserted::Added { .. } | Inserted::Duplicate { .. } => None,
     }
 }
 

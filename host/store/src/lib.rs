@@ -5,9 +5,9 @@ mod clock;
 mod store;
 mod change;
 mod conflict;
-mod why;
+mod wait_reason;
 mod page;
-mod roster;
+mod node_list;
 mod memory;
 mod sqlite;
 mod postgres;
@@ -19,6 +19,6 @@ pub use open::open;
 pub use postgres::{PostgresStore, without_password};
 pub use sqlite::SqliteStore;
 pub use store::{
-    Claim, Claimed, HeldLog, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally,
-    Wanted,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, PinnedLog, QueueStats, Recorded,
+    Renewed, Store, StoreError,
 };

@@ -9,21 +9,23 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
-use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::node::Node;
+use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 use crate::change::recordable;
 use crate::clock::Clock;
+use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::page::one_page;
-use crate::roster::{MARKS_KEPT, Roster};
-use crate::store::{Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted};
-use crate::why::why;
+use crate::store::{
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, QueueStats, Recorded, Renewed, Store, StoreError,
+};
+use crate::wait_reason::wait_reason;
 
 mod kv;
 mod queue;
@@ -37,7 +39,7 @@ pub struct MemoryStore {
     /// Locked within one call of this file and never across an await: no call waits for anything.
     queue: Mutex<Queue>,
     nudge: watch::Sender<u64>,
-    roster: Roster,
+    roster: NodeList,
 }
 
 impl std::fmt::Debug for MemoryStore {
@@ -48,7 +50,12 @@ impl std::fmt::Debug for MemoryStore {
 
 impl MemoryStore {
     pub fn open(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore { clock, queue: Mutex::new(Queue::new()), nudge: watch::Sender::new(0), roster: Roster::default() }
+        MemoryStore {
+            clock,
+            queue: Mutex::new(Queue::new()),
+            nudge: watch::Sender::new(0),
+            roster: NodeList::default(),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -100,11 +107,11 @@ impl Store for MemoryStore {
         Ok(recorded)
     }
 
-    async fn leave_behind(
+    async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
@@ -120,7 +127,7 @@ impl Store for MemoryStore {
         let until = self.now() + length;
         let mut queue = self.queue();
         let mut renew = |asked: Lease| match queue.jobs.get_mut(&asked.job).map(|kept| &mut kept.job.standing) {
-            Some(Standing { state: State::Running { lease }, cancel_asked, .. }) if lease.attempt == asked.attempt => {
+            Some(JobStatus { state: State::Running { lease }, cancel_asked, .. }) if lease.attempt == asked.attempt => {
                 lease.until = until;
                 if *cancel_asked { Renewed::HeldCancelAsked(*lease) } else { Renewed::Held(*lease) }
             }
@@ -129,7 +136,7 @@ impl Store for MemoryStore {
         Ok(leases.into_iter().map(&mut renew).collect())
     }
 
-    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
         let now = self.now();
         let mut queue = self.queue();
         queue.marks.retain(|_, (at, _)| *at >= now - MARKS_KEPT);
@@ -137,7 +144,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+    async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
         let running = queue.running.values().flatten();
@@ -147,7 +154,7 @@ impl Store for MemoryStore {
         });
         let mut over: Vec<Lease> = leases.collect();
         over.sort_by_key(|lease| (lease.until, lease.job));
-        over.truncate(most as usize);
+        over.truncate(max as usize);
         for lease in &over {
             let mark = queue.marks.get(&lease.node).map_or_else(NodeMark::default, |(_, mark)| *mark);
             let expired = Event::LeaseExpired { attempt: lease.attempt, mark: mark.about(lease.job, lease.attempt) };
@@ -160,12 +167,12 @@ impl Store for MemoryStore {
         Ok(over.into_iter().map(|lease| lease.job).collect())
     }
 
-    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         let queue = self.queue();
         Ok(of.iter().map(|token| queue.tokens.get(token).copied()).collect())
     }
 
-    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let now = self.now();
         let queue = self.queue();
         let Some(Kept { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
@@ -177,15 +184,15 @@ impl Store for MemoryStore {
                 let group = queue.holders(|lane| lane.group == job.lane.group);
                 // One that is ready stays so, however the clock is set.
                 let due = if queue.delayed.contains(&(due, id)) { due } else { due.min(now) };
-                Some(why(due, now, limits, lane, group))
+                Some(wait_reason(due, now, limits, lane, group))
             }
             _ => None,
         };
-        Ok(Some(Seen { job: job.clone(), why, entries: entries.len() as u64 }))
+        Ok(Some(JobSnapshot { job: job.clone(), why, entries: entries.len() as u64 }))
     }
 
-    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
-        let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
+    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
+        let max = wanted.max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
         let newest_first = queue.jobs.values().rev().map(|kept| &kept.job);
         let fits = |job: &&Job| {
@@ -197,37 +204,37 @@ impl Store for MemoryStore {
                 && wanted.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
         let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
-        let mut jobs: Vec<Job> = newest_first.filter(fits).take(most + 1).map(bare).collect();
-        let more = jobs.len() > most;
-        jobs.truncate(most);
-        Ok(Page { jobs, more })
+        let mut jobs: Vec<Job> = newest_first.filter(fits).take(max + 1).map(bare).collect();
+        let more = jobs.len() > max;
+        jobs.truncate(max);
+        Ok(JobPage { jobs, more })
     }
 
-    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
-        let most = most.clamp(1, bounds::PAGE_MAX) as usize;
+    async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
+        let max = max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
         let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
-        one_page(entries.iter().filter(|entry| entry.number > after).take(most).cloned().map(Ok))
+        one_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
     }
 
-    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.queue().values.value(&plugin, &key))
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
         Ok(self.queue().values.keys(&plugin, &wanted))
     }
 
-    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
         Ok(self.queue().values.usage(&plugin, &of))
     }
 
-    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let mut queue = self.queue();
         let finished = queue.jobs.values().filter_map(|kept| Some((kept.job.finished_at?, kept.job.id)));
         let mut old: Vec<(Timestamp, JobId)> = finished.filter(|(at, _)| *at < before).collect();
         old.sort();
-        old.truncate(most as usize);
+        old.truncate(max as usize);
         for (_, id) in &old {
             let Some(Kept { job, .. }) = queue.jobs.remove(id) else { continue };
             job.token.map(|token| queue.tokens.remove(&(job.task, token)));
@@ -251,7 +258,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn tally(&self) -> Result<Tally, StoreError> {
+    async fn stats(&self) -> Result<QueueStats, StoreError> {
         let now = self.now();
         let queue = self.queue();
         let mut tasks: BTreeMap<&TaskName, (u64, u64)> = BTreeMap::new();
@@ -272,19 +279,19 @@ impl Store for MemoryStore {
                 State::Succeeded | State::Failed | State::Cancelled => {}
             }
         }
-        Ok(Tally {
+        Ok(QueueStats {
             tasks: tasks.into_iter().map(|(task, (waiting, running))| (task.clone(), waiting, running)).collect(),
             oldest_due,
             groups: groups.into_iter().map(|(group, running)| (group.clone(), running)).collect(),
         })
     }
 
-    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.roster.announce(node, silent, self.now());
         Ok(())
     }
 
-    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
         self.roster.leave(node);
         Ok(())
     }
@@ -293,19 +300,19 @@ impl Store for MemoryStore {
         Ok(self.roster.all())
     }
 
-    async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+    async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
     }
 
-    async fn post(&self, _letters: Vec<Letter>) -> Result<(), StoreError> {
+    async fn send_messages(&self, _letters: Vec<NodeMessage>) -> Result<(), StoreError> {
         Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
     }
 
-    async fn collect(&self, _node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+    async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
         Ok(None)
     }
 
-    fn letters(&self) -> Nudges {
+    fn message_nudges(&self) -> Nudges {
         self.nudges()
     }
 

@@ -8,60 +8,61 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, Numbered, Token};
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::job::{NewJob, NumberedEntry, Token};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
-use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
+use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally, Wanted,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, QueueStats, Recorded, Renewed, Store,
+    StoreError,
 };
 
 mod address;
 mod tls;
-mod named;
+mod prepared;
 mod session;
-mod unnested;
+mod unnest;
 mod rows;
 mod time;
-mod source;
-mod marks;
+mod id_source;
+mod node_marks;
 mod schema;
-mod names;
-mod needs;
+mod lane_rows;
+mod read_set;
 mod read;
 mod kv;
-mod held;
+mod running_rows;
 mod ledger;
-mod running;
-mod writes;
-mod queued;
-mod steps;
+mod running_cache;
+mod write_set;
+mod ready_rows;
+mod job_rows;
 mod overrides;
 mod insert;
 mod record;
-mod page;
+mod claim_snapshot;
 mod claim;
 mod lease;
-mod terms;
+mod task_announcements;
 mod nodes;
-mod letters;
+mod messages;
 mod nudge;
 mod writer;
 
 pub use address::without_password;
 
 use address::Address;
+use id_source::Source;
 use nudge::Nudger;
-use session::{ANSWER_PATIENCE, Fault, Session, Sessions};
-use source::Source;
+use session::{ANSWER_PATIENCE, Session, SessionError, Sessions};
 use time::Time;
-use writer::{Desk, Done, Wish, Writer};
+use writer::{Desk, WriteRequest, WriteResult, Writer};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
 pub struct PostgresStore {
@@ -129,7 +130,7 @@ impl PostgresStore {
         };
         let mut talk = vec![
             tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen)),
-            tokio::spawn(source::hold_on(source.clone(), sessions.clone(), time.clone())),
+            tokio::spawn(id_source::hold_on(source.clone(), sessions.clone(), time.clone())),
         ];
         if address.listen {
             talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
@@ -138,13 +139,13 @@ impl PostgresStore {
         Ok(PostgresStore { sessions, readers, time, source, nudger, writer, shown: address.shown, _talk: Talk(talk) })
     }
 
-    async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
+    async fn write(&self, wish: WriteRequest) -> Result<WriteResult, StoreError> {
         self.writer.write(wish).await
     }
 
-    async fn add(&self, wish: Wish) -> Result<Vec<Inserted>, StoreError> {
+    async fn add(&self, wish: WriteRequest) -> Result<Vec<Inserted>, StoreError> {
         match self.write(wish).await? {
-            Done::Inserted(inserted) => Ok(inserted),
+            WriteResult::Inserted(inserted) => Ok(inserted),
             other => Err(confused(&other)),
         }
     }
@@ -155,10 +156,10 @@ impl PostgresStore {
     }
 
     /// What must not wait and is small: where no answer comes, the caller hears that.
-    async fn soon<T>(&self, ask: impl AsyncFnOnce(&Session) -> Result<T, Fault>) -> Result<T, StoreError> {
+    async fn soon<T>(&self, ask: impl AsyncFnOnce(&Session) -> Result<T, SessionError>) -> Result<T, StoreError> {
         let session = self.session().await?;
         let answer = tokio::time::timeout(ANSWER_PATIENCE, ask(&session)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Fault::silent()));
+        let answer = answer.unwrap_or_else(|_| Err(SessionError::silent()));
         self.answer(session, answer)
     }
 
@@ -166,12 +167,12 @@ impl PostgresStore {
         self.readers.session().await.map_err(|fault| self.refuse(&fault))
     }
 
-    fn refuse(&self, fault: &Fault) -> StoreError {
+    fn refuse(&self, fault: &SessionError) -> StoreError {
         fault.refuse(&self.shown)
     }
 
     /// Answers a question. A session in which one failed is of no use to the next.
-    fn answer<T>(&self, session: Session, answer: Result<T, Fault>) -> Result<T, StoreError> {
+    fn answer<T>(&self, session: Session, answer: Result<T, SessionError>) -> Result<T, StoreError> {
         answer.map_err(|fault| {
             session.discard();
             self.refuse(&fault)
@@ -180,7 +181,7 @@ impl PostgresStore {
 }
 
 /// The writer answered another question than it was asked.
-fn confused(done: &Done) -> StoreError {
+fn confused(done: &WriteResult) -> StoreError {
     StoreError::Broken(format!("its writer gave an answer that nobody asked for: {done:?}"))
 }
 
@@ -195,28 +196,28 @@ impl Store for PostgresStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        self.add(Wish::Insert(jobs, declared)).await
+        self.add(WriteRequest::Insert(jobs, declared)).await
     }
 
-    async fn leave_behind(
+    async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        self.add(Wish::LeaveBehind(jobs, declared, changes)).await
+        self.add(WriteRequest::LeaveBehind(jobs, declared, changes)).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        match self.write(Wish::Claim(claim)).await? {
-            Done::Claimed(claimed) => Ok(claimed),
+        match self.write(WriteRequest::Claim(claim)).await? {
+            WriteResult::Claimed(claimed) => Ok(claimed),
             other => Err(confused(&other)),
         }
     }
 
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
-        match self.write(Wish::Record(events)).await? {
-            Done::Recorded(recorded) => Ok(recorded),
+        match self.write(WriteRequest::Record(events)).await? {
+            WriteResult::Recorded(recorded) => Ok(recorded),
             other => Err(confused(&other)),
         }
     }
@@ -225,72 +226,72 @@ impl Store for PostgresStore {
         self.soon(async |session| lease::renew(session, &self.time, &leases, length).await).await
     }
 
-    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.soon(async |session| marks::write(session, &self.time, node, mark).await).await
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.soon(async |session| node_marks::write(session, &self.time, node, mark).await).await
     }
 
-    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
+    async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         let session = self.session().await?;
         let over = async {
             lease::end_those_of_a_gone_clock(&session, &self.time).await?;
-            lease::over(&session, &self.time, most).await
+            lease::over(&session, &self.time, max).await
         };
         let over = over.await;
         let over = self.answer(session, over)?;
         if over.is_empty() {
             return Ok(Vec::new());
         }
-        match self.write(Wish::Expire(over)).await? {
-            Done::Expired(freed) => Ok(freed),
+        match self.write(WriteRequest::Expire(over)).await? {
+            WriteResult::Expired(freed) => Ok(freed),
             other => Err(confused(&other)),
         }
     }
 
-    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         let session = self.reader().await?;
         let known = read::known(&session, &of).await;
         self.answer(session, known)
     }
 
-    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let session = self.reader().await?;
         let job = read::job(&session, id, &declared, self.now()).await;
         self.answer(session, job)
     }
 
-    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
         let session = self.reader().await?;
         let jobs = read::jobs(&session, &wanted).await;
         self.answer(session, jobs)
     }
 
-    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
+    async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let session = self.reader().await?;
-        let entries = read::entries(&session, id, after, most).await;
+        let entries = read::entries(&session, id, after, max).await;
         self.answer(session, entries)
     }
 
-    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         let session = self.reader().await?;
         let value = kv::value(&session, &plugin, &key).await;
         self.answer(session, value)
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
         let session = self.reader().await?;
         let keys = kv::keys(&session, &plugin, &wanted).await;
         self.answer(session, keys)
     }
 
-    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
         let session = self.reader().await?;
         let usage = kv::usage(&session, &plugin, &of).await;
         self.answer(session, usage)
     }
 
-    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
+    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let session = self.reader().await?;
-        let forgotten = lease::forget(&session, before, most).await;
+        let forgotten = lease::delete_finished(&session, before, max).await;
         self.answer(session, forgotten)
     }
 
@@ -301,23 +302,23 @@ impl Store for PostgresStore {
     }
 
     async fn set_override(&self, change: Override) -> Result<(), StoreError> {
-        match self.write(Wish::SetOverride(change)).await? {
-            Done::Set => Ok(()),
+        match self.write(WriteRequest::SetOverride(change)).await? {
+            WriteResult::Set => Ok(()),
             other => Err(confused(&other)),
         }
     }
 
-    async fn tally(&self) -> Result<Tally, StoreError> {
+    async fn stats(&self) -> Result<QueueStats, StoreError> {
         let session = self.reader().await?;
-        let tally = read::tally(&session, self.now()).await;
-        self.answer(session, tally)
+        let stats = read::stats(&session, self.now()).await;
+        self.answer(session, stats)
     }
 
-    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.soon(async |session| nodes::announce(session, &self.time, &node, silent).await).await
     }
 
-    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
         let leave = async |session: &Session| {
             futures_util::try_join!(nodes::leave(session, node), self.source.leave(session)).map(drop)
         };
@@ -330,14 +331,14 @@ impl Store for PostgresStore {
         self.answer(session, nodes)
     }
 
-    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        self.soon(async |session| nodes::asked_to_end(session, node).await).await.map(Some)
+    async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        self.soon(async |session| nodes::cancel_requests(session, node).await).await.map(Some)
     }
 
-    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError> {
+    async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError> {
         let session = self.session().await?;
         let posted = futures_util::future::try_join_all(
-            letters.iter().map(|letter| letters::post(&session, &self.time, letter)),
+            letters.iter().map(|letter| messages::send(&session, &self.time, letter)),
         );
         let posted = posted.await;
         if posted.is_ok() {
@@ -349,12 +350,12 @@ impl Store for PostgresStore {
         self.answer(session, posted.map(drop))
     }
 
-    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+    async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
         self.nudger.collects(node);
-        self.soon(async |session| letters::collect(session, &self.time, node).await).await.map(Some)
+        self.soon(async |session| messages::receive(session, &self.time, node).await).await.map(Some)
     }
 
-    fn letters(&self) -> Nudges {
+    fn message_nudges(&self) -> Nudges {
         self.nudger.letters()
     }
 

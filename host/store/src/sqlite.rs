@@ -9,37 +9,37 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch::Sender as Nudge;
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, Numbered, Token};
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::job::{NewJob, NumberedEntry, Token};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
-use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
+use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 use crate::change::recordable;
 use crate::clock::Clock;
-use crate::roster::Roster;
+use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, HeldLog, Inserted, Nudges, OpenError, Page, Recorded, Renewed, Seen, Store, StoreError, Tally,
-    Wanted,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, PinnedLog, QueueStats, Recorded,
+    Renewed, Store, StoreError,
 };
 
-mod mark;
+mod file_header;
 mod lock;
 mod file;
-mod watch;
+mod file_watch;
 mod rows;
-mod room;
+mod row_padding;
 mod lanes;
-mod claims;
+mod unsynced_claims;
 mod read;
 mod statements;
 mod ledger;
-mod takeover;
+mod recovery;
 mod kv;
-mod marks;
+mod node_marks;
 mod insert;
 mod record;
 mod claim;
@@ -50,11 +50,11 @@ mod writer;
 mod tests;
 
 use checkpoint::Checkpoints;
-use claims::Unwritten;
 use file::DatabaseFile;
+use file_watch::Watch;
 use ledger::Ledger;
 use readers::Readers;
-use watch::Watch;
+use unsynced_claims::Unwritten;
 use writer::Writer;
 
 /// A durable queue in one SQLite file.
@@ -63,7 +63,7 @@ pub struct SqliteStore {
     /// Locked for one addition, never across an await.
     ids: Arc<Mutex<JobIds>>,
     nudge: Nudge<u64>,
-    roster: Roster,
+    roster: NodeList,
     /// Jobs that run though their rows do not say so yet.
     unwritten: Arc<Mutex<Unwritten>>,
     watch: Arc<Watch>,
@@ -89,7 +89,7 @@ impl SqliteStore {
         let file = DatabaseFile::lock(path)?;
         let mut conn = file.writer()?;
         let watch = Arc::new(Watch::over(&file, &conn)?);
-        let unusable = |error| mark::mend(path, format!("{error}"));
+        let unusable = |error| file_header::mend(path, format!("{error}"));
         let copier = file::copier(file.real()).map_err(unusable)?;
         let checkpoints = Checkpoints::start(&watch, &mut conn, copier).map_err(unusable)?;
         let nudge = Nudge::new(0);
@@ -100,7 +100,7 @@ impl SqliteStore {
             clock,
             ids: opened.ids,
             nudge,
-            roster: Roster::default(),
+            roster: NodeList::default(),
             unwritten: opened.unwritten,
             watch,
             readers,
@@ -147,11 +147,11 @@ impl Store for SqliteStore {
         self.writer.write(record, |_: &Vec<_>| true).await
     }
 
-    async fn leave_behind(
+    async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
         let leave = move |ledger: &mut Ledger| {
             let now = ledger.now();
@@ -166,47 +166,47 @@ impl Store for SqliteStore {
         self.writer.write_for_now(move |ledger| ledger.renew_all(&leases, length), |_| false).await
     }
 
-    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
         let write = move |ledger: &mut Ledger| ledger.write_mark(node, mark);
         self.writer.write(write, |()| false).await
     }
 
-    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
-        self.writer.write(move |ledger| ledger.reclaim(most), |freed| !freed.is_empty()).await
+    async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
+        self.writer.write(move |ledger| ledger.reclaim(max), |freed| !freed.is_empty()).await
     }
 
-    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         self.readers.read(move |conn| of.iter().map(|(task, token)| read::known(conn, task, token)).collect()).await
     }
 
-    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let (now, unwritten) = (self.now(), self.unwritten.clone());
         self.readers.read(move |conn| read::job(conn, &unwritten, id, &declared, now)).await
     }
 
-    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
         let unwritten = self.unwritten.clone();
         self.readers.read(move |conn| read::jobs(conn, &unwritten, &wanted)).await
     }
 
-    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
-        self.readers.read(move |conn| read::entries(conn, id, after, most)).await
+    async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
+        self.readers.read(move |conn| read::entries(conn, id, after, max)).await
     }
 
-    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.readers.read(move |conn| kv::value(conn, &plugin, &key)).await
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
         self.readers.read(move |conn| kv::keys(conn, &plugin, &wanted)).await
     }
 
-    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
         self.readers.read(move |conn| kv::usage(conn, &plugin, &of)).await
     }
 
-    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
-        self.writer.write(move |ledger| ledger.forget(before, most), |_| false).await
+    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_finished(before, max), |_| false).await
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
@@ -217,19 +217,19 @@ impl Store for SqliteStore {
         self.writer.write(move |ledger| ledger.set_override(&change), |()| true).await
     }
 
-    async fn tally(&self) -> Result<Tally, StoreError> {
+    async fn stats(&self) -> Result<QueueStats, StoreError> {
         let (now, unwritten) = (self.now(), self.unwritten.clone());
-        self.readers.read(move |conn| read::tally(conn, &unwritten, now)).await
+        self.readers.read(move |conn| read::stats(conn, &unwritten, now)).await
     }
 
-    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         // A node that has lost its file is not there for anybody, and hears it though it has nothing else to ask.
         self.watch.check()?;
         self.roster.announce(node, silent, self.now());
         Ok(())
     }
 
-    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
         self.roster.leave(node);
         Ok(())
     }
@@ -238,24 +238,24 @@ impl Store for SqliteStore {
         Ok(self.roster.all())
     }
 
-    async fn asked_to_end(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+    async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
     }
 
-    async fn post(&self, _letters: Vec<Letter>) -> Result<(), StoreError> {
+    async fn send_messages(&self, _letters: Vec<NodeMessage>) -> Result<(), StoreError> {
         Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
     }
 
-    async fn collect(&self, _node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
+    async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
         Ok(None)
     }
 
-    fn letters(&self) -> Nudges {
+    fn message_nudges(&self) -> Nudges {
         self.nudges()
     }
 
-    fn held_log(&self) -> Option<HeldLog> {
-        checkpoint::held_log(&self.watch)
+    fn pinned_log(&self) -> Option<PinnedLog> {
+        checkpoint::pinned_log(&self.watch)
     }
 
     fn nudges(&self) -> Nudges {

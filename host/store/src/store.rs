@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::admission::Offer;
+use wharf_core::admission::ClaimBudget;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, Leased, NewJob, Numbered, StateName, Token, Why};
+use wharf_core::job::{Job, LeasedJob, NewJob, NumberedEntry, StateName, Token, WaitReason};
 use wharf_core::key::Key;
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
-use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
+use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 /// A wake-up that means "look again". It carries no truth: it may come late, twice or never.
@@ -38,55 +38,55 @@ pub trait Store: Send + Sync + 'static {
     /// Leases up to `claim.free` jobs, chosen by `wharf_core::admission::admit` inside the transaction.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError>;
 
-    /// Applies events in order, each by `Standing::after`. One that is refused changes nothing; the others stand.
+    /// Applies events in order, each by `JobStatus::after`. One that is refused changes nothing; the others stand.
     /// The end of an attempt, its slot, its children, what it changed of its plugin's values and the job's next state are
     /// one transaction. The ids of children were given out before: one that is not taken stands under its own, cancelled,
     /// and says why.
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
 
     /// Adds jobs as `record` adds children and changes values, in one transaction: what an attempt leaves behind that is of no job.
-    async fn leave_behind(
+    async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError>;
 
     /// Prolongs leases to `length` from now, which is no longer than they were claimed for.
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
 
     /// Writes down what a node says of itself, in place of what it said before.
-    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError>;
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError>;
 
-    /// Ends leases that have run out, at most `most`: each is a `LeaseExpired`, with what its node has written down. Returns
+    /// Ends leases that have run out, at most `max`: each is a `LeaseExpired`, with what its node has written down. Returns
     /// the jobs that were freed.
-    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError>;
+    async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError>;
 
     /// The jobs that stand under these tokens, in the order of `of`.
-    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError>;
+    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError>;
 
     /// One job whole, and why it waits if it does.
-    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError>;
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError>;
 
     /// Jobs, newest first, without payload and result.
-    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError>;
+    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError>;
 
-    /// What attempts of a job wrote after number `after`, in order, at most `most` and about `bounds::PAGE_BYTES_MAX`
+    /// What attempts of a job wrote after number `after`, in order, at most `max` and about `bounds::PAGE_BYTES_MAX`
     /// at once; at least one if there is any.
-    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError>;
+    async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;
 
     /// The value that a plugin keeps under a key.
-    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Under which keys a plugin keeps values, in their order.
-    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError>;
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError>;
 
     /// How much a plugin keeps in all, and how many bytes the values under these keys have, in the order of `of`.
-    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError>;
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError>;
 
-    /// Removes jobs that finished before `before`, with all that belongs to them, at most `most`. Returns how many.
+    /// Removes jobs that finished before `before`, with all that belongs to them, at most `max`. Returns how many.
     /// What their plugins keep stays.
-    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError>;
+    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError>;
 
     /// The overrides in force.
     async fn overrides(&self) -> Result<Vec<Override>, StoreError>;
@@ -95,34 +95,34 @@ pub trait Store: Send + Sync + 'static {
     async fn set_override(&self, change: Override) -> Result<(), StoreError>;
 
     /// Counts for people and metrics.
-    async fn tally(&self) -> Result<Tally, StoreError>;
+    async fn stats(&self) -> Result<QueueStats, StoreError>;
 
     /// Tells of this node; `seen` is the store's to say. Nodes that were silent for longer than `silent` are taken off.
-    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError>;
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError>;
 
     /// Takes this node off: it ended by itself.
-    async fn leave(&self, node: NodeId) -> Result<(), StoreError>;
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError>;
 
     /// The nodes that are there, by name.
     async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
 
     /// Jobs that run on this node and were asked to end by another one; `None` where there is no other.
-    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError>;
+    async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError>;
 
     /// Puts letters to other nodes where they find them.
-    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError>;
+    async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError>;
 
     /// Takes out the letters to this node, each once, in the order in which they were posted; `None` where there is no other.
-    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError>;
+    async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError>;
 
     /// Changes when there may be letters.
-    fn letters(&self) -> Nudges;
+    fn message_nudges(&self) -> Nudges;
 
     /// Changes after every write that may let something start or that a follower may wait for.
     fn nudges(&self) -> Nudges;
 
     /// A log of the store's own that grows, since another program keeps it from being carried into its file.
-    fn held_log(&self) -> Option<HeldLog> {
+    fn pinned_log(&self) -> Option<PinnedLog> {
         None
     }
 }
@@ -138,7 +138,7 @@ pub enum Inserted {
         cancel_asked: Vec<JobId>,
     },
     /// A job with the same token stands.
-    Known { id: JobId },
+    Duplicate { id: JobId },
     /// Its lane had no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
     Discarded { holders: Vec<JobId> },
 }
@@ -153,22 +153,22 @@ pub struct Claim {
     /// How many jobs may be leased.
     pub free: u32,
     /// Tasks of which fewer may be leased, each with how many.
-    pub rooms: Vec<(TaskName, u32)>,
+    pub task_quotas: Vec<(TaskName, u32)>,
     pub lease: Duration,
 }
 
 impl Claim {
-    pub(crate) fn offer(&self) -> Offer<'_> {
-        Offer { tasks: &self.tasks, free: self.free, rooms: &self.rooms }
+    pub(crate) fn offer(&self) -> ClaimBudget<'_> {
+        ClaimBudget { tasks: &self.tasks, free: self.free, task_quotas: &self.task_quotas }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    pub leased: Vec<Leased>,
+    pub leased: Vec<LeasedJob>,
     /// When the next delayed job becomes due; now, if this claim left some that are due.
     pub wake_at: Option<Timestamp>,
-    /// There may be more of one of `Claim::rooms`.
+    /// There may be more of one of `Claim::task_quotas`.
     pub held_back: bool,
 }
 
@@ -192,23 +192,23 @@ pub enum Renewed {
 
 /// A job as it is read, with why it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct JobSnapshot {
     pub job: Job,
-    pub why: Option<Why>,
+    pub why: Option<WaitReason>,
     /// The number of the last entry in its log.
     pub entries: u64,
 }
 
-/// See `Store::held_log`.
+/// See `Store::pinned_log`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldLog {
+pub struct PinnedLog {
     /// The file that grows.
     pub log: String,
     pub bytes: u64,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct JobFilter {
     pub state: Option<StateName>,
     pub task: Option<TaskName>,
     pub key: Option<Key>,
@@ -219,17 +219,17 @@ pub struct Wanted {
     /// Only jobs with a lower id: the last one of the page before.
     pub before: Option<JobId>,
     /// 1 to `bounds::PAGE_MAX`.
-    pub most: u32,
+    pub max: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct JobPage {
     pub jobs: Vec<Job>,
     pub more: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct QueueStats {
     /// Waiting (due or not) and running jobs of each task.
     pub tasks: Vec<(TaskName, u64, u64)>,
     /// When the job that has been due longest became due.

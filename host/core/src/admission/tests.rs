@@ -54,17 +54,18 @@ impl Queue {
     fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         self.started.clear();
-        let Ok(admitted) = admit(self, &Offer { tasks: &tasks, free, rooms: &[] }, limits);
+        let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, limits);
         assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, held_back: false });
         self.started.clone()
     }
 
     /// The same where fewer jobs of some tasks may start; says whether one of those was held back.
-    fn admit_within(&mut self, rooms: &[(&str, u32)], tasks: &[(&str, &str)], free: u32) -> (Vec<u64>, bool) {
+    fn admit_within(&mut self, task_quotas: &[(&str, u32)], tasks: &[(&str, &str)], free: u32) -> (Vec<u64>, bool) {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
-        let rooms: Vec<_> = rooms.iter().map(|(name, room)| (task(name), *room)).collect();
+        let task_quotas: Vec<_> = task_quotas.iter().map(|(name, room)| (task(name), *room)).collect();
         self.started.clear();
-        let Ok(admitted) = admit(self, &Offer { tasks: &tasks, free, rooms: &rooms }, &LimitTable::default());
+        let Ok(admitted) =
+            admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &task_quotas }, &LimitTable::default());
         (self.started.clone(), admitted.held_back)
     }
 }
@@ -72,10 +73,10 @@ impl Queue {
 impl Waiting for Queue {
     type Error = Infallible;
 
-    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Infallible> {
+    fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {
         let mut lines: Vec<Line> = (0..self.lanes.len() as u64).filter_map(|id| self.line(LaneId(id), task)).collect();
         lines.sort_by_key(|line| (Reverse(line.top), line.turn));
-        lines.truncate(most as usize);
+        lines.truncate(max as usize);
         Ok(lines)
     }
 
@@ -83,11 +84,11 @@ impl Waiting for Queue {
         Ok(tasks.iter().filter(|other| *other != task).filter_map(|other| self.line(lane, other)).collect())
     }
 
-    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Infallible> {
+    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Infallible> {
         let of_line = self.jobs.iter().filter(|(of, other, _)| *of == lane && other == task);
         let mut heads: Vec<Ready> = of_line.map(|(.., job)| *job).collect();
         heads.sort_by_key(|job| (Reverse(job.priority), job.due, job.id));
-        heads.truncate(most as usize);
+        heads.truncate(max as usize);
         self.seen += heads.len();
         Ok(heads)
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{JobId, NodeId};
-use crate::lease::{Begun, is_suspect};
+use crate::lease::{StartedSuspect, is_suspect};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const LATER: Timestamp = Timestamp::from_millis(9_000);
@@ -12,8 +12,8 @@ fn lease(attempt: u32) -> Lease {
     Lease { job: JobId::from_number(1).unwrap(), attempt, node: NodeId(1), until: LATER }
 }
 
-fn standing(state: State) -> Standing {
-    Standing { state, attempt: 2, failures: 1, crashes: 1, cancel_asked: false }
+fn standing(state: State) -> JobStatus {
+    JobStatus { state, attempt: 2, failures: 1, crashes: 1, cancel_asked: false }
 }
 
 fn report() -> Report {
@@ -33,13 +33,13 @@ fn events(attempt: u32) -> [(&'static str, Event); 12] {
         ("lease expired", Event::LeaseExpired { attempt, mark: NodeMark::default() }),
         ("cancel asked", Event::CancelAsked),
         ("replaced", Event::Replaced),
-        ("not taken", Event::NotTaken(NotTaken::LaneFull(vec![]))),
+        ("not taken", Event::NotEnqueued(NotEnqueued::LaneFull(vec![]))),
         ("retry asked", Event::RetryAsked),
     ]
 }
 
 fn row(state: State, cancel_asked: bool, attempt: u32) -> Vec<String> {
-    let before = Standing { cancel_asked, ..standing(state) };
+    let before = JobStatus { cancel_asked, ..standing(state) };
     let cell = |(name, event): &(&str, Event)| match before.after(event, NOW) {
         Ok(after) => {
             let due = match after.state {
@@ -142,19 +142,19 @@ fn what_may_happen_to_a_job_that_is_over() {
 }
 
 /// A job after one more attempt that ended with its host, which had written this down.
-fn crashed(job: Standing, mark: NodeMark) -> Standing {
+fn crashed(job: JobStatus, mark: NodeMark) -> JobStatus {
     let attempt = job.attempt + 1;
     let claimed = job.after(&Event::Claimed { lease: lease(attempt) }, NOW).unwrap();
     claimed.after(&Event::LeaseExpired { attempt, mark }, NOW).unwrap()
 }
 
 fn begun(attempt: u32, alone: bool) -> NodeMark {
-    NodeMark { draining: false, suspect: Some(Begun { job: lease(attempt).job, attempt, alone }) }
+    NodeMark { draining: false, suspect: Some(StartedSuspect { job: lease(attempt).job, attempt, alone }) }
 }
 
 #[test]
 fn a_job_that_takes_its_hosts_down_when_it_is_alone_fails_in_the_end() {
-    let mut job = Standing::new(NOW);
+    let mut job = JobStatus::new(NOW);
     for attempt in 1..=bounds::CRASHES_MAX {
         assert_eq!(job.state, State::Waiting { due: NOW });
         let mark = if is_suspect(job.crashes) { begun(attempt, true) } else { NodeMark::default() };
@@ -165,13 +165,13 @@ fn a_job_that_takes_its_hosts_down_when_it_is_alone_fails_in_the_end() {
 
 #[test]
 fn hosts_that_die_of_something_else_fail_no_job() {
-    let mut job = Standing::new(NOW);
+    let mut job = JobStatus::new(NOW);
     for _ in 0..bounds::SUSPECT_CRASHES {
         job = crashed(job, NodeMark::default());
     }
     // Held back: the host died before it was begun. What is written of another attempt or another job says nothing of it.
     let other = NodeMark {
-        suspect: Some(Begun { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
+        suspect: Some(StartedSuspect { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
         ..begun(5, true)
     };
     for mark in [NodeMark::default(), begun(1, true), other] {
@@ -188,12 +188,12 @@ fn hosts_that_die_of_something_else_fail_no_job() {
 #[test]
 fn a_host_that_is_killed_while_it_drains_counts_against_nobody() {
     let draining = |mark: NodeMark| NodeMark { draining: true, ..mark };
-    let mut job = Standing::new(NOW);
+    let mut job = JobStatus::new(NOW);
     for _ in 0..20 {
         job = crashed(job, draining(NodeMark::default()));
     }
     assert_eq!((job.state, job.crashes, job.failures), (State::Waiting { due: NOW }, 0, 0));
-    let mut suspect = Standing { crashes: bounds::CRASHES_MAX - 1, ..job };
+    let mut suspect = JobStatus { crashes: bounds::CRASHES_MAX - 1, ..job };
     suspect = crashed(suspect, draining(begun(suspect.attempt + 1, true)));
     assert_eq!((suspect.state, suspect.crashes), (State::Waiting { due: NOW }, bounds::CRASHES_MAX - 1));
     let report = Event::LeaseExpired { attempt: 1, mark: draining(NodeMark::default()) }.report().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::recording::release;
 use super::{Action, AttemptId, DRAINED, Held, InFlightClaim, LEASE_LOST, POLL, Planner};
-use crate::job::Leased;
+use crate::job::LeasedJob;
 use crate::lease::is_suspect;
 use crate::time::Timestamp;
 
@@ -37,10 +37,10 @@ impl Planner {
         }
     }
 
-    pub(super) fn claimed(&mut self, leased: Vec<Leased>, wake_at: Option<Timestamp>, now: Timestamp) {
+    pub(super) fn claimed(&mut self, leased: Vec<LeasedJob>, wake_at: Option<Timestamp>, now: Timestamp) {
         let Some(claim) = self.claim.take() else { return };
         self.claim_backoff.worked();
-        self.hungry = leased.len() >= claim.asked as usize;
+        self.claim_was_full = leased.len() >= claim.asked as usize;
         let earliest = if leased.is_empty() { now + FRUITLESS } else { now };
         self.look_at = wake_at.map_or(now + POLL, |at| at.max(earliest).min(now + POLL));
         self.next_beat = self.next_beat.min(now + self.beat());
@@ -49,7 +49,7 @@ impl Planner {
         }
     }
 
-    fn take(&mut self, leased: Leased, claim: &InFlightClaim, now: Timestamp) {
+    fn take(&mut self, leased: LeasedJob, claim: &InFlightClaim, now: Timestamp) {
         let lease = leased.lease;
         let attempt = AttemptId::from(&lease);
         let trusted_until = self.trust(&lease, claim.sent, now);

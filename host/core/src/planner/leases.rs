@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Action, AttemptId, Confirmation, DRAINED, Held, LEASE_LOST, Planner};
+use super::{Action, AttemptId, DRAINED, Held, LEASE_LOST, Planner, RenewResult};
 use crate::bounds;
 use crate::ids::JobId;
 use crate::lease::Lease;
@@ -32,11 +32,11 @@ impl Planner {
         }
     }
 
-    pub(super) fn renewed(&mut self, confirmations: &[Confirmation], now: Timestamp) {
+    pub(super) fn renewed(&mut self, confirmations: &[RenewResult], now: Timestamp) {
         let Some(sent) = self.renewal.take() else { return };
         for confirmation in confirmations {
             match confirmation {
-                Confirmation::Held { lease, cancel_asked } => {
+                RenewResult::Held { lease, cancel_asked } => {
                     let attempt = AttemptId::from(lease);
                     let until = self.trust(lease, sent, now);
                     let Some(held) = self.held.get_mut(&attempt) else {
@@ -52,7 +52,7 @@ impl Planner {
                         self.ask_cancel(attempt);
                     }
                 }
-                Confirmation::Lost(lease) => {
+                RenewResult::Lost(lease) => {
                     let attempt = AttemptId::from(lease);
                     // An end that is on its way may be the very reason; its own answer will tell.
                     let ending = self.record.iter().flatten().any(|(a, end)| *a == attempt && *end);

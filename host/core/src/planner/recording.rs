@@ -4,14 +4,14 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Action, Answer, AttemptId, Ended, Held, Planner};
+use super::{Action, AttemptId, FinishedAttempt, Held, Planner, RecordResult};
 use crate::ids::JobId;
 use crate::job::{Entry, NewJob};
-use crate::kv::Changes;
+use crate::kv::KvChanges;
 use crate::lease::Lease;
 use crate::lifecycle::Event;
 use crate::outcome::{Bill, Interruption, Outcome, OutcomeKind, Report};
-use crate::retry::{RetryPolicy, Verdict};
+use crate::retry::{RetryDecision, RetryPolicy};
 use crate::time::Timestamp;
 
 /// A job that could not be started waits this long, doubled each time that it happens to the same job.
@@ -30,7 +30,7 @@ impl Planner {
         }
     }
 
-    pub(super) fn ended(&mut self, ended: Ended) {
+    pub(super) fn ended(&mut self, ended: FinishedAttempt) {
         let Some(held) = self.held.get_mut(&ended.attempt) else {
             return;
         };
@@ -38,7 +38,7 @@ impl Planner {
             return;
         }
         self.running -= 1;
-        self.look |= self.hungry;
+        self.look |= self.claim_was_full;
         self.suspects.ended(ended.attempt);
         if held.lost {
             self.held.remove(&ended.attempt);
@@ -46,7 +46,7 @@ impl Planner {
             return;
         }
         let effects = (ended.children, ended.changes);
-        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.dice)));
+        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.jitter)));
         self.queue(ended.attempt);
     }
 
@@ -80,7 +80,7 @@ impl Planner {
         }
     }
 
-    pub(super) fn recorded(&mut self, answers: &[Answer]) {
+    pub(super) fn recorded(&mut self, answers: &[RecordResult]) {
         let Some(carried) = self.record.take() else { return };
         self.record_backoff.worked();
         for ((attempt, is_end), answer) in carried.into_iter().zip(answers) {
@@ -90,9 +90,9 @@ impl Planner {
                     self.held.remove(&attempt);
                     self.look = true;
                 }
-                Answer::Stands { cancel_asked: true } => self.ask_cancel(attempt),
-                Answer::Stands { cancel_asked: false } => {}
-                Answer::Refused(_) => self.lose(attempt),
+                RecordResult::Stands { cancel_asked: true } => self.ask_cancel(attempt),
+                RecordResult::Stands { cancel_asked: false } => {}
+                RecordResult::Refused(_) => self.lose(attempt),
             }
         }
     }
@@ -132,17 +132,19 @@ fn end_event(
     held: &Held,
     outcome: Outcome,
     bill: Bill,
-    (children, changes): (Vec<NewJob>, Option<Arc<Changes>>),
+    (children, changes): (Vec<NewJob>, Option<Arc<KvChanges>>),
     retry: (RetryPolicy, f64),
 ) -> Event {
     let attempt = held.lease.attempt;
     let verdict = retry.0.after(&outcome, held.failures, retry.1);
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (verdict, outcome) {
-        (Verdict::Done, Outcome::Returned(output)) => Event::Succeeded { attempt, output, children, changes, bill },
-        (Verdict::Cancelled, _) => Event::Cancelled { attempt, bill },
-        (Verdict::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },
-        (Verdict::Release, outcome) => {
+        (RetryDecision::Done, Outcome::Returned(output)) => {
+            Event::Succeeded { attempt, output, children, changes, bill }
+        }
+        (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, bill },
+        (RetryDecision::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },
+        (RetryDecision::Release, outcome) => {
             let text = outcome.report().to_owned();
             // Attempts that were begun beyond those that failed: given back, or ended with their host.
             let vain = attempt.saturating_sub(held.failures + 1).min(RELEASE_DOUBLINGS_MAX);
@@ -152,10 +154,10 @@ fn end_event(
             };
             release(&held.lease, &text, delay)
         }
-        (Verdict::Again(delay), outcome) => {
+        (RetryDecision::Again(delay), outcome) => {
             Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), bill }
         }
-        (Verdict::Over | Verdict::Done, outcome) => {
+        (RetryDecision::Over | RetryDecision::Done, outcome) => {
             Event::Failed { attempt, report: report(&outcome), retry_in: None, bill }
         }
     }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::recording::release;
 use super::{Action, AttemptId, Backoff, Planner};
 use crate::bounds;
-use crate::job::Leased;
-use crate::lease::{Begun, NodeMark};
+use crate::job::LeasedJob;
+use crate::lease::{NodeMark, StartedSuspect};
 use crate::lifecycle::Event;
 use crate::outcome::Bill;
 use crate::time::Timestamp;
@@ -37,7 +37,7 @@ const OTHERS: &str = "several of its attempts ended with their hosts, so that it
 #[derive(Default)]
 pub(super) struct Suspects {
     /// Held back, in the order in which they were claimed.
-    waiting: VecDeque<Box<Leased>>,
+    waiting: VecDeque<Box<LeasedJob>>,
     alone: Option<Alone>,
     /// Since when nothing is claimed for their sake.
     paused_at: Option<Timestamp>,
@@ -58,8 +58,8 @@ struct Alone {
 
 impl Alone {
     /// How it is written down before others run beside it.
-    fn joined(&self) -> Begun {
-        Begun { job: self.attempt.job, attempt: self.attempt.number, alone: false }
+    fn joined(&self) -> StartedSuspect {
+        StartedSuspect { job: self.attempt.job, attempt: self.attempt.number, alone: false }
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    fn stands(&self, begun: Begun) -> bool {
+    fn stands(&self, begun: StartedSuspect) -> bool {
         self.written.suspect == Some(begun)
     }
 }
@@ -116,7 +116,7 @@ impl Suspects {
 
 impl Planner {
     /// Holds a claimed suspect back. Its lease is renewed like any other.
-    pub(super) fn hold_back(&mut self, leased: Leased, now: Timestamp) {
+    pub(super) fn hold_back(&mut self, leased: LeasedJob, now: Timestamp) {
         self.suspects.waiting.push_back(Box::new(leased));
         self.suspects.paused_at.get_or_insert(now);
     }
@@ -152,7 +152,7 @@ impl Planner {
             None => self.end_pause(paused_at, now),
             // Ends that are not recorded yet would be taken for attempts that ended with this node.
             Some(next) if self.held.len() == self.suspects.waiting.len() => {
-                let begun = Begun { job: next.lease.job, attempt: next.lease.attempt, alone: true };
+                let begun = StartedSuspect { job: next.lease.job, attempt: next.lease.attempt, alone: true };
                 self.marks.wanted.suspect = Some(begun);
                 if self.marks.stands(begun) {
                     return self.begin_alone(now);

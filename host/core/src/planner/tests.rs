@@ -17,7 +17,7 @@ fn at(seconds: f64) -> Timestamp {
 }
 
 fn planner(capacity: u32) -> Planner {
-    let mut planner = Planner::new(Settings { capacity, lease: LEASE, lease_margin: MARGIN });
+    let mut planner = Planner::new(PlannerSettings { capacity, lease: LEASE, lease_margin: MARGIN });
     planner.on(Input::CatalogChanged { any_task: true }, at(0.0));
     planner
 }
@@ -30,9 +30,9 @@ fn attempt(job: u64) -> AttemptId {
     AttemptId { job: id(job), number: 1 }
 }
 
-fn leased(job: u64, now: Timestamp) -> Leased {
+fn leased(job: u64, now: Timestamp) -> LeasedJob {
     let task: crate::ids::TaskName = "p/t".parse().unwrap();
-    Leased {
+    LeasedJob {
         lease: Lease { job: id(job), attempt: 1, node: NodeId(1), until: now + LEASE },
         lane: Lane { group: Group::from(&task), key: None },
         task,
@@ -58,7 +58,15 @@ fn claimed(jobs: impl IntoIterator<Item = u64>, now: Timestamp) -> Input {
 fn ended(job: u64, outcome: Outcome) -> Input {
     let retry = RetryPolicy { attempts: 3, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
     let (bill, children) = (Bill::default(), Vec::new());
-    Input::Ended(Box::new(Ended { attempt: attempt(job), outcome, bill, children, changes: None, retry, dice: 0.0 }))
+    Input::FinishedAttempt(Box::new(FinishedAttempt {
+        attempt: attempt(job),
+        outcome,
+        bill,
+        children,
+        changes: None,
+        retry,
+        jitter: 0.0,
+    }))
 }
 
 fn returned(job: u64) -> Input {
@@ -66,7 +74,7 @@ fn returned(job: u64) -> Input {
 }
 
 fn stands(count: usize) -> Input {
-    Input::Recorded(vec![Answer::Stands { cancel_asked: false }; count])
+    Input::Recorded(vec![RecordResult::Stands { cancel_asked: false }; count])
 }
 
 /// A planner of four slots on which these jobs run.
@@ -88,7 +96,7 @@ fn events(actions: &[Action]) -> Vec<(u64, &Event)> {
 
 #[test]
 fn nothing_is_claimed_without_a_task_or_while_a_claim_is_on_its_way() {
-    let mut planner = Planner::new(Settings { capacity: 2, lease: LEASE, lease_margin: MARGIN });
+    let mut planner = Planner::new(PlannerSettings { capacity: 2, lease: LEASE, lease_margin: MARGIN });
     assert_eq!(turn(&mut planner, Input::Nudged, at(0.0)), []);
     assert_eq!(planner.wake_at(), None);
     let actions = turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
@@ -155,7 +163,7 @@ fn an_end_is_kept_until_it_is_recorded_or_refused() {
     }
     let actions = planner.decide(now);
     assert!(matches!(events(&actions)[0], (1, Event::Succeeded { .. })));
-    planner.on(Input::Recorded(vec![Answer::Refused(Refusal::Stale)]), now);
+    planner.on(Input::Recorded(vec![RecordResult::Refused(Refusal::Stale)]), now);
     assert_eq!(events(&planner.decide(now)), [], "refused is over");
 }
 
@@ -176,7 +184,7 @@ fn leases_are_renewed_at_a_third_and_trust_follows_what_was_confirmed() {
         assert!(now < at(11.0), "no renewal within a third of the lease");
     };
     let lease = Lease { until: renewed_at + Duration::from_secs(1) + LEASE, ..leased(1, at(0.0)).lease };
-    let held = Input::Renewed(vec![Confirmation::Held { lease, cancel_asked: true }]);
+    let held = Input::Renewed(vec![RenewResult::Held { lease, cancel_asked: true }]);
     let actions = turn(&mut planner, held, renewed_at + Duration::from_secs(2));
     let until = renewed_at + LEASE - MARGIN;
     assert_eq!(actions[..2], [Action::Trust { attempt: attempt(1), until }, Action::AskCancel(attempt(1))]);
@@ -197,7 +205,7 @@ fn an_attempt_whose_lease_is_not_confirmed_is_stopped_and_one_that_was_lost_writ
 
     let mut planner = running(&[1]);
     turn(&mut planner, Input::Tick, at(10.0));
-    let lost = Input::Renewed(vec![Confirmation::Lost(leased(1, at(0.0)).lease)]);
+    let lost = Input::Renewed(vec![RenewResult::Lost(leased(1, at(0.0)).lease)]);
     assert!(stop(&turn(&mut planner, lost, at(10.0))));
     let wrote = Input::Wrote { attempt: attempt(1), entry: Entry::LogDropped { lines: 1 } };
     assert_eq!(events(&turn(&mut planner, wrote, at(10.1))), []);
@@ -298,7 +306,7 @@ fn no_lease_is_trusted_for_longer_than_it_is_long_whatever_the_clock_does() {
     let actions = turn(&mut planner, Input::Tick, at(12.0));
     let [Action::Renew(leases)] = &actions[1..] else { panic!("{actions:?}") };
     // The store gave it until then, and its clock was set back before the answer was heard.
-    let held = Confirmation::Held { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_asked: false };
+    let held = RenewResult::Held { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_asked: false };
     let now = Timestamp::from_millis(5_000);
     let actions = turn(&mut planner, Input::Renewed(vec![held]), now);
     let until = actions.iter().find_map(|action| match action {

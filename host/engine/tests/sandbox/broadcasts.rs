@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
-use wharf_core::outcome::{Clock, Failure, Interruption, Outcome};
+use wharf_core::outcome::{Failure, Interruption, Outcome, TimeoutKind};
 use wharf_core::rollcall::{Answer, Reply};
-use wharf_engine::{Attending, Control, GuestJob, Share};
+use wharf_engine::{AttemptHandle, GuestJob, HostCalls, PermitPool};
 
 use crate::scene::{BROADCAST_CALLS, Heard, Scene, assert_returned, call, message, words_call};
 
@@ -42,7 +42,7 @@ async fn a_subscriber_gets_the_message_and_ends_like_any_attempt() {
             .contains("memory = \"...\" under [receive] in the manifest, or under [plugins.villain.receive]")
     );
     let ended = receive(r#"{"do":"loop-ignoring-cancel"}"#).await;
-    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Cpu, .. }), "{:?}", ended.outcome);
+    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Cpu, .. }), "{:?}", ended.outcome);
 }
 
 fn reply(plugin: &str, answer: Answer) -> Reply {
@@ -66,8 +66,8 @@ async fn a_guest_broadcasts_and_gets_every_kind_of_reply() {
     let heard = Arc::new(Heard { replies, ..Heard::default() });
     let order = r#"{"do":"broadcast","topic":"document.saved","payload":{"id":7},"timeout-ms":500}"#;
     let mut asked = call(&villain, "do", order);
-    asked.allowance.memory_bytes = 256 << 20;
-    let ended = scene.begin(&villain, asked, &heard, &Control::new()).await.unwrap();
+    asked.limits.memory_bytes = 256 << 20;
+    let ended = scene.begin(&villain, asked, &heard, &AttemptHandle::new()).await.unwrap();
     let told = assert_returned(&ended);
     for part in [
         r#"{"bytes":7,"kind":"replied","plugin":"a","reply":{"n":1}}"#,
@@ -99,7 +99,7 @@ async fn waiting_for_replies_is_no_guest_time_and_no_stall_and_no_longer_than_th
     let gate = Arc::new(Semaphore::new(0));
     let heard = Arc::new(Heard { gate: Some(Arc::clone(&gate)), ..Heard::default() });
     let order = r#"{"do":"broadcast","topic":"a"}"#;
-    let running = scene.begin(&villain, call(&villain, "stall", order), &heard, &Control::new());
+    let running = scene.begin(&villain, call(&villain, "stall", order), &heard, &AttemptHandle::new());
     // Longer than the task may stall.
     tokio::time::sleep(Duration::from_secs(3)).await;
     gate.add_permits(1);
@@ -109,9 +109,9 @@ async fn waiting_for_replies_is_no_guest_time_and_no_stall_and_no_longer_than_th
     assert!(ended.bill.wall > Duration::from_secs(1) && ended.bill.guest < ended.bill.wall / 2, "{:?}", ended.bill);
     assert!(heard.broadcasts.lock().unwrap()[0].timeout <= Duration::from_secs(10), "a minute was asked for");
 
-    let running = scene.begin(&villain, call(&villain, "hurried", order), &heard, &Control::new());
+    let running = scene.begin(&villain, call(&villain, "hurried", order), &heard, &AttemptHandle::new());
     let ended = running.await.unwrap();
-    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Wall, .. }), "{:?}", ended.outcome);
+    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Wall, .. }), "{:?}", ended.outcome);
     assert!(ended.bill.wall < Duration::from_secs(10), "{:?}", ended.bill);
 }
 
@@ -122,10 +122,10 @@ async fn an_attempt_whose_broadcast_used_up_its_time_has_timed_out_whoever_looks
     let heard = Arc::new(Heard { slow: true, ..Heard::default() });
     let run = async |ms: u64| {
         let order = format!(r#"{{"do":"broadcast","topic":"a","timeout-ms":{ms}}}"#);
-        scene.begin(&villain, call(&villain, "hurried", &order), &heard, &Control::new()).await.unwrap()
+        scene.begin(&villain, call(&villain, "hurried", &order), &heard, &AttemptHandle::new()).await.unwrap()
     };
     let ended = run(60_000).await;
-    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Wall, .. }), "{:?}", ended.outcome);
+    assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Wall, .. }), "{:?}", ended.outcome);
     assert_eq!(assert_returned(&run(1).await), "[]", "it has time left");
 }
 
@@ -134,7 +134,7 @@ async fn an_attempt_that_is_ended_waits_for_no_reply_and_one_that_is_cancelled_b
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let heard = Arc::new(Heard { gate: Some(Arc::new(Semaphore::new(0))), ..Heard::default() });
-    let control = Control::new();
+    let control = AttemptHandle::new();
     let order = r#"{"do":"broadcast","topic":"a"}"#;
     let running = scene.begin(&villain, message(&villain, "villain.x", order), &heard, &control);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -143,10 +143,10 @@ async fn an_attempt_that_is_ended_waits_for_no_reply_and_one_that_is_cancelled_b
     assert_eq!(running.await.unwrap().outcome, Outcome::Interrupted(Interruption::Drain, "over".into()));
     assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
 
-    let (control, heard) = (Control::new(), Arc::<Heard>::default());
+    let (control, heard) = (AttemptHandle::new(), Arc::<Heard>::default());
     control.ask_cancel();
     let (tell, told) = oneshot::channel();
-    let admission = scene.engine.admit(Share::Jobs, &villain).await;
+    let admission = scene.engine.admit(PermitPool::Jobs, &villain).await;
     let asked = call(&villain, "do", order);
     scene.engine.start(admission, villain, asked, Arc::clone(&heard) as _, control, |ended| drop(tell.send(ended)));
     assert_eq!(told.await.unwrap().outcome, Outcome::Cancelled);
@@ -160,7 +160,7 @@ async fn what_a_broadcast_carries_is_bounded() {
     let payload = "x".repeat(usize::try_from(bounds::PAYLOAD_BYTES_MAX).unwrap());
     let order = format!(r#"{{"do":"broadcast","topic":"a","payload":"{payload}"}}"#);
     let mut asked = call(&villain, "slow", order);
-    asked.allowance.memory_bytes = 512 << 20;
+    asked.limits.memory_bytes = 512 << 20;
     let (ended, heard) = scene.run(&villain, asked).await;
     let told = "the broadcast was refused: the payload has 33554434 bytes; 33554432 is the most";
     assert_eq!(ended.outcome, Outcome::Failed(Failure::Discard(told.into())));
@@ -172,11 +172,11 @@ async fn what_a_broadcast_carries_is_bounded() {
 async fn each_share_has_room_of_its_own() {
     let scene = Scene::new(2);
     let (villain, words) = (scene.load("villain").await, scene.load("words").await);
-    let shares = [(Share::Jobs, 2), (Share::Broadcasts { depth: 1 }, BROADCAST_CALLS)]
+    let shares = [(PermitPool::Jobs, 2), (PermitPool::Broadcasts { depth: 1 }, BROADCAST_CALLS)]
         .into_iter()
-        .chain((2..=bounds::BROADCAST_DEPTH_MAX).map(|depth| (Share::Broadcasts { depth }, 1)));
+        .chain((2..=bounds::BROADCAST_DEPTH_MAX).map(|depth| (PermitPool::Broadcasts { depth }, 1)));
     let mut running = Vec::new();
-    let controls: Vec<Control> = (0..16).map(|_| Control::new()).collect();
+    let controls: Vec<AttemptHandle> = (0..16).map(|_| AttemptHandle::new()).collect();
     for (share, size) in shares {
         assert_eq!(scene.engine.capacity_of(share), size);
         for _ in 0..size {
@@ -203,7 +203,7 @@ async fn each_share_has_room_of_its_own() {
 /// Fails where a bug of the host would.
 struct Broken;
 
-impl Attending for Broken {
+impl HostCalls for Broken {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         panic!("as the test wants")
     }
@@ -223,9 +223,9 @@ async fn the_end_is_told_also_if_the_host_fails_and_its_room_is_free_again() {
     let scene = Scene::new(1);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"emit"}"#, r#"{"do":"broadcast","topic":"a"}"#] {
-        let admission = scene.engine.admit(Share::Jobs, &villain).await;
+        let admission = scene.engine.admit(PermitPool::Jobs, &villain).await;
         let (tell, told) = oneshot::channel();
-        let (plugin, asked, control) = (Arc::clone(&villain), call(&villain, "do", order), Control::new());
+        let (plugin, asked, control) = (Arc::clone(&villain), call(&villain, "do", order), AttemptHandle::new());
         scene.engine.start(admission, plugin, asked, Arc::new(Broken), control, |ended| drop(tell.send(ended)));
         let outcome = told.await.unwrap().outcome;
         assert!(matches!(outcome, Outcome::Interrupted(Interruption::Host, _)), "{outcome:?}");

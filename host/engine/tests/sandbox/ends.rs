@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_core::outcome::{Clock, Failure, Outcome};
-use wharf_engine::Asked;
+use wharf_core::outcome::{Failure, Outcome, TimeoutKind};
+use wharf_engine::CallInput;
 
 use crate::scene::{Scene, assert_returned, call, words_call};
 
@@ -44,7 +44,7 @@ async fn the_job_arrives_as_it_is() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let mut asked = call(&villain, "do", r#"{"do":"job"}"#);
-    if let Asked::Job { key, attempt, .. } = &mut asked.asked {
+    if let CallInput::Job { key, attempt, .. } = &mut asked.asked {
         (*key, *attempt) = (Some("tenant 7".to_owned()), 3);
     }
     let (ended, _) = scene.run(&villain, asked).await;
@@ -105,7 +105,7 @@ fn refused(outcome: &Outcome) -> bool {
 }
 
 fn timed_out<const CLOCK: u8>(outcome: &Outcome) -> bool {
-    let clock = [Clock::Wall, Clock::Cpu, Clock::Stall][CLOCK as usize];
+    let clock = [TimeoutKind::Wall, TimeoutKind::Cpu, TimeoutKind::Stall][CLOCK as usize];
     matches!(outcome, Outcome::TimedOut { clock: found, .. } if *found == clock)
 }
 
@@ -216,7 +216,7 @@ async fn a_pool_that_is_used_up_makes_attempts_wait_and_fails_none() {
                 &many,
                 call(&many, "do", r#"{"do":"sleep","ms":100}"#),
                 &Arc::default(),
-                &wharf_engine::Control::new(),
+                &wharf_engine::AttemptHandle::new(),
             )
         })
         .collect();

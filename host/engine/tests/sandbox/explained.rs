@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use wharf_engine::{Checked, Problem};
+use wharf_engine::{CheckReport, Problem};
 
 use crate::scene::{Scene, component, settings};
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
 
-async fn check(scene: &Scene, id: &str, bytes: impl Into<Arc<[u8]>>, toml: &str) -> Checked {
+async fn check(scene: &Scene, id: &str, bytes: impl Into<Arc<[u8]>>, toml: &str) -> CheckReport {
     scene.engine.check(id, bytes.into(), &settings(toml), &|_| {}).await
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wharf_core::outcome::{Clock, Outcome};
-use wharf_engine::Control;
+use wharf_core::outcome::{Outcome, TimeoutKind};
+use wharf_engine::AttemptHandle;
 
 use crate::scene::{Scene, assert_returned, call, words_call};
 
@@ -22,7 +22,7 @@ fn percentiles(mut times: Vec<Duration>) -> String {
 async fn small_attempts_pass_eight_that_loop() {
     let scene = Scene::new(16);
     let (villain, words) = (scene.load("villain").await, scene.load("words").await);
-    let controls: Vec<Control> = (0..8).map(|_| Control::new()).collect();
+    let controls: Vec<AttemptHandle> = (0..8).map(|_| AttemptHandle::new()).collect();
     let loops: Vec<_> = controls
         .iter()
         .map(|c| scene.begin(&villain, call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#), &Arc::default(), c))
@@ -85,13 +85,13 @@ async fn guest_time_is_exact_also_where_guests_take_turns() {
                 &villain,
                 call(&villain, "frugal", r#"{"do":"loop-ignoring-cancel"}"#),
                 &Arc::default(),
-                &Control::new(),
+                &AttemptHandle::new(),
             )
         })
         .collect();
     for attempt in running {
         let ended = attempt.await.unwrap();
-        assert!(matches!(ended.outcome, Outcome::TimedOut { clock: Clock::Cpu, .. }), "{:?}", ended.outcome);
+        assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Cpu, .. }), "{:?}", ended.outcome);
         println!("allowed 200 ms: used {:?} in {:?}", ended.bill.guest, ended.bill.wall);
         assert!(
             ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(400),
@@ -111,7 +111,7 @@ async fn a_guest_s_own_sleep_is_not_delayed_by_loops() {
                 &villain,
                 call(&villain, "do", r#"{"do":"loop-ignoring-cancel"}"#),
                 &Arc::default(),
-                &Control::new(),
+                &AttemptHandle::new(),
             )
         })
         .collect();

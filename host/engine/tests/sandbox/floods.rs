@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
-use wharf_engine::Control;
+use wharf_engine::AttemptHandle;
 
 use crate::scene::{Heard, Scene, assert_returned, call};
 
@@ -93,7 +93,7 @@ async fn waiting_for_room_is_no_guest_time_and_no_stall() {
     let gate = Arc::new(Semaphore::new(0));
     let heard = Arc::new(Heard { gate: Some(Arc::clone(&gate)), ..Heard::default() });
     let asked = call(&villain, "stall", r#"{"do":"emit","chunks":3,"log-bytes":30000}"#);
-    let running = scene.begin(&villain, asked, &heard, &Control::new());
+    let running = scene.begin(&villain, asked, &heard, &AttemptHandle::new());
     // Longer than the task may stall.
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(heard.lines.lock().unwrap().len(), 2, "the lines before the first chunk are there");

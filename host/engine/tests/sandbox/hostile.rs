@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
-use wharf_engine::{Checked, Engine, Plugin, Settings};
+use wharf_engine::{CheckReport, Engine, Plugin, Settings};
 
 use crate::made::{Made, inlined, leb, line_program, section};
 use crate::scene::{Scene, assert_returned, call, child, settings, words_call};
@@ -16,7 +16,7 @@ fn engine(cache: &Path) -> Arc<Engine> {
     Engine::new(Settings { attempts: 4, broadcast_calls: 1, guest_threads: 2, cache_dir, compile: child() }).unwrap()
 }
 
-async fn check(engine: &Arc<Engine>, bytes: Vec<u8>) -> Checked {
+async fn check(engine: &Arc<Engine>, bytes: Vec<u8>) -> CheckReport {
     engine.check("evil", bytes.into(), &settings(""), &|_| {}).await
 }
 

@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
-use wharf_core::kv::{Changes, ValueKey, WantedKeys};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery};
 use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::rollcall::Reply;
-use wharf_engine::{Attending, Control, Ended, GuestJob, Keeping, Plugin};
+use wharf_engine::{AttemptEnd, AttemptHandle, GuestJob, HostCalls, KvAccess, Plugin};
 
 use crate::scene::{Heard, Scene, assert_returned, call, component, message, settings, words_call};
 
@@ -20,13 +20,13 @@ const GRANT: &str = "kv = true";
 /// Keeps what an attempt changes, and lets each question through by a permit where there is a gate.
 struct Kept {
     heard: Heard,
-    changes: Mutex<Changes>,
+    changes: Mutex<KvChanges>,
     gate: Option<Arc<Semaphore>>,
 }
 
 impl Kept {
     fn new(gate: Option<Arc<Semaphore>>) -> Arc<Kept> {
-        let changes = Mutex::new(Changes::new("villain-kv".parse().unwrap()));
+        let changes = Mutex::new(KvChanges::new("villain-kv".parse().unwrap()));
         Arc::new(Kept { heard: Heard::default(), changes, gate })
     }
 
@@ -37,7 +37,7 @@ impl Kept {
     }
 }
 
-impl Attending for Kept {
+impl HostCalls for Kept {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         self.heard.emit(chunk)
     }
@@ -62,20 +62,20 @@ impl Attending for Kept {
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         self.heard.broadcast(topic, payload, timeout, remaining)
     }
-    fn keeping(&self) -> Option<&dyn Keeping> {
+    fn keeping(&self) -> Option<&dyn KvAccess> {
         Some(self)
     }
 }
 
-impl Keeping for Kept {
-    fn value(&self, key: ValueKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>> {
+impl KvAccess for Kept {
+    fn value(&self, key: KvKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>> {
         async move {
             self.pass().await;
             Ok(self.changes.lock().unwrap().get(&key).flatten().map(|value| value.to_vec()))
         }
         .boxed()
     }
-    fn change(&self, key: ValueKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>> {
+    fn change(&self, key: KvKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>> {
         async move {
             self.pass().await;
             let mut changes = self.changes.lock().unwrap();
@@ -83,7 +83,7 @@ impl Keeping for Kept {
         }
         .boxed()
     }
-    fn keys(&self, wanted: WantedKeys) -> BoxFuture<'_, Result<Vec<ValueKey>, String>> {
+    fn keys(&self, wanted: KvKeyQuery) -> BoxFuture<'_, Result<Vec<KvKey>, String>> {
         async move {
             self.pass().await;
             Ok(self.changes.lock().unwrap().over(Vec::new(), &wanted))
@@ -92,8 +92,8 @@ impl Keeping for Kept {
     }
 }
 
-async fn run(scene: &Scene, plugin: &Arc<Plugin>, steps: &str, kept: &Arc<Kept>) -> Ended {
-    let (control, attending) = (Control::new(), Arc::clone(kept));
+async fn run(scene: &Scene, plugin: &Arc<Plugin>, steps: &str, kept: &Arc<Kept>) -> AttemptEnd {
+    let (control, attending) = (AttemptHandle::new(), Arc::clone(kept));
     let payload = format!("{{\"steps\": {steps}}}");
     scene.engine.call(Arc::clone(plugin), call(plugin, "do", payload), attending, control).await
 }
@@ -177,7 +177,7 @@ async fn waiting_for_the_store_is_no_guest_time_and_a_stop_ends_it() {
     let (ended, ()) = tokio::join!(waiting, opening);
     assert_eq!(assert_returned(&ended), "[null,null]");
 
-    let (control, payload) = (Control::new(), r#"{"steps": [{"set":["a","1"]},{"set":["b","1"]}]}"#);
+    let (control, payload) = (AttemptHandle::new(), r#"{"steps": [{"set":["a","1"]},{"set":["b","1"]}]}"#);
     let calling = call(&villain, "do", payload);
     let running =
         tokio::spawn(scene.engine.call(Arc::clone(&villain), calling, Arc::clone(&kept) as _, control.clone()));

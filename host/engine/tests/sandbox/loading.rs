@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_engine::{Compile, CompileMost, Engine, Progress, Settings, compile_child_main};
+use wharf_engine::{Compile, CompileLimits, Engine, Progress, Settings, compile_child_main};
 
 use crate::scene::{Scene, assert_returned, child, child_with, component, settings, words_call};
 
@@ -117,7 +117,7 @@ async fn a_folder_that_others_may_write_is_no_cache() {
 }
 
 fn shell(script: &str) -> Compile {
-    Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], most: CompileMost::default() }
+    Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], max: CompileLimits::default() }
 }
 
 /// How many times `script` was run as a compiling process is how many lines are in the file.
@@ -150,7 +150,7 @@ async fn a_file_that_ended_its_reader_is_not_read_again() {
         // Perhaps the machine was short of memory: once more, and then it is the file.
         ("kill -9 $$", "the process that was reading it was ended by signal 9", 2),
     ];
-    for (number, (script, says, most)) in cases.into_iter().enumerate() {
+    for (number, (script, says, max)) in cases.into_iter().enumerate() {
         let (cache, runs) =
             (folder.path().join(format!("cache-{number}")), folder.path().join(format!("{number}.runs")));
         for _ in 0..2 {
@@ -160,7 +160,7 @@ async fn a_file_that_ended_its_reader_is_not_read_again() {
                 assert!(told.contains(says), "`{says}` is not in {told}");
             }
         }
-        assert_eq!(lines_of(&runs), most, "{script}");
+        assert_eq!(lines_of(&runs), max, "{script}");
         assert_eq!(compiled_files(&cache).len(), 1, "what is known of it, and nothing temporary");
         // Another file is no concern of it.
         let (child, other) = (child(), component("summary").await);
@@ -178,7 +178,7 @@ async fn what_is_not_the_file_s_fault_is_not_held_against_it() {
         (shell("echo 'the disk is full' >&2; exit 1"), "it cannot be compiled: the disk is full"),
         (shell("yes | head -c 1000000 >&2; exit 1"), "it cannot be compiled: y"),
         (
-            Compile::Child { program: "/no/such/program".into(), args: Vec::new(), most: CompileMost::default() },
+            Compile::Child { program: "/no/such/program".into(), args: Vec::new(), max: CompileLimits::default() },
             "the compiling process cannot be run",
         ),
         (shell("exit 0"), "the cache folder does not take what is compiled"),
@@ -202,7 +202,7 @@ async fn a_refusal_is_kept_as_code_is() {
         engine(&cache, compile).check("x", bytes, &settings(settings_text), &|_| {}).await
     };
     let nobody =
-        || Compile::Child { program: "/no/such/program".into(), args: Vec::new(), most: CompileMost::default() };
+        || Compile::Child { program: "/no/such/program".into(), args: Vec::new(), max: CompileLimits::default() };
     let first = check(child(), "").await;
     assert!(first.problems[0].what.contains("it does not export `wharf:plugin/manifest@0.1.0`"), "{first:?}");
     let second = check(nobody(), "").await;
@@ -220,19 +220,19 @@ async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
     let scene = Scene::new(2);
     let words = scene.load("words").await;
     let folder = tempfile::tempdir().unwrap();
-    let most = CompileMost::default();
+    let max = CompileLimits::default();
     // How much it takes depends on the program that compiles: less and less, until it is too little.
-    let memory = (8..13).rev().map(|part| CompileMost { memory_bytes: part * (16 << 20), ..most });
+    let memory = (8..13).rev().map(|part| CompileLimits { memory_bytes: part * (16 << 20), ..max });
     // A second of processor, or by the clock where the machine has other things to do.
-    let time = [1000, 50].map(|ms| CompileMost { time: Duration::from_millis(ms), ..most });
+    let time = [1000, 50].map(|ms| CompileLimits { time: Duration::from_millis(ms), ..max });
     let mut refused = Vec::new();
-    for (number, most) in memory.chain(time).enumerate() {
-        let is_memory = most.memory_bytes < bounds::COMPILE_MEMORY_BYTES_MAX;
+    for (number, max) in memory.chain(time).enumerate() {
+        let is_memory = max.memory_bytes < bounds::COMPILE_MEMORY_BYTES_MAX;
         if is_memory && !refused.is_empty() {
             continue;
         }
         let cache = folder.path().join(number.to_string());
-        let engine = engine(&cache, child_with(most));
+        let engine = engine(&cache, child_with(max));
         // The first takes some memory and little time, the other several seconds on any machine.
         let name = if is_memory { "thumbnail" } else { "words-python" };
         let bytes = component(name).await;
@@ -247,7 +247,7 @@ async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
             continue;
         }
         let told = loaded.unwrap_err().to_string();
-        println!("{most:?}: {told}");
+        println!("{max:?}: {told}");
         assert_eq!(compiled_files(&cache).len(), 1, "what is known of it");
         refused.push(told.lines().next().unwrap_or_default().split(" MiB").next().unwrap_or_default().to_owned());
     }

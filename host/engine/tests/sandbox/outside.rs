@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
-use wharf_engine::{Ended, Plugin};
+use wharf_engine::{AttemptEnd, Plugin};
 
 use crate::scene::{Heard, Scene, assert_returned, call};
 
-fn assert_denied(ended: &Ended) -> &str {
+fn assert_denied(ended: &AttemptEnd) -> &str {
     match &ended.outcome {
         Outcome::Failed(_) => ended.outcome.report(),
         other => panic!("expected a refusal: {other:?}"),
@@ -104,7 +104,7 @@ async fn server() -> u16 {
     port
 }
 
-async fn get(scene: &Scene, plugin: &Arc<Plugin>, url: &str) -> (Ended, Arc<Heard>) {
+async fn get(scene: &Scene, plugin: &Arc<Plugin>, url: &str) -> (AttemptEnd, Arc<Heard>) {
     scene.run(plugin, call(plugin, "do", format!(r#"{{"do":"http-get","url":"{url}"}}"#))).await
 }
 

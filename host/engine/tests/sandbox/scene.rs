@@ -12,8 +12,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call, Compile, CompileMost, Control, Ended, Engine, GuestJob, Plugin, PluginSettings,
-    Settings, toml_text,
+    AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Compile, CompileLimits, Engine, GuestJob, HostCalls,
+    Plugin, PluginSettings, Settings, toml_text,
 };
 
 /// What attempts said.
@@ -43,7 +43,7 @@ pub(crate) struct Broadcast {
     pub(crate) remaining: Duration,
 }
 
-impl Attending for Heard {
+impl HostCalls for Heard {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async {
             if let Some(gate) = &self.gate {
@@ -117,12 +117,12 @@ pub(crate) fn shared_cache() -> PathBuf {
 
 /// The compiling process is this very test program, told to run one test only: see `loading::the_compiling_process`.
 pub(crate) fn child() -> Compile {
-    child_with(CompileMost::default())
+    child_with(CompileLimits::default())
 }
 
-pub(crate) fn child_with(most: CompileMost) -> Compile {
+pub(crate) fn child_with(max: CompileLimits) -> Compile {
     let args = ["--exact", "loading::the_compiling_process", "--nocapture", "--"];
-    Compile::Child { program: std::env::current_exe().unwrap(), args: args.map(OsString::from).into(), most }
+    Compile::Child { program: std::env::current_exe().unwrap(), args: args.map(OsString::from).into(), max }
 }
 
 pub(crate) async fn component(name: &'static str) -> Arc<[u8]> {
@@ -157,15 +157,15 @@ impl Scene {
         plugin: &Arc<Plugin>,
         call: Call,
         heard: &Arc<Heard>,
-        control: &Control,
-    ) -> tokio::task::JoinHandle<Ended> {
-        let attending: Arc<dyn Attending> = Arc::clone(heard) as _;
+        control: &AttemptHandle,
+    ) -> tokio::task::JoinHandle<AttemptEnd> {
+        let attending: Arc<dyn HostCalls> = Arc::clone(heard) as _;
         tokio::spawn(self.engine.call(Arc::clone(plugin), call, attending, control.clone()))
     }
 
-    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> (Ended, Arc<Heard>) {
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> (AttemptEnd, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
-        let ended = self.begin(plugin, call, &heard, &Control::new()).await.unwrap();
+        let ended = self.begin(plugin, call, &heard, &AttemptHandle::new()).await.unwrap();
         (ended, heard)
     }
 
@@ -175,9 +175,9 @@ impl Scene {
         neighbour: &Arc<Plugin>,
         plugin: &Arc<Plugin>,
         call: Call,
-    ) -> (Ended, Arc<Heard>) {
+    ) -> (AttemptEnd, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
-        let mut running = self.begin(plugin, call, &heard, &Control::new());
+        let mut running = self.begin(plugin, call, &heard, &AttemptHandle::new());
         let mut served = 0;
         let ended = loop {
             let asked = Instant::now();
@@ -197,25 +197,25 @@ impl Scene {
 
 pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: Asked::Job {
+        asked: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: task.to_owned(),
             key: None,
             payload: payload.into().into_bytes().into(),
             attempt: 1,
         },
-        allowance: Allowance::of(&plugin.manifest.tasks[task]),
+        limits: AttemptLimits::of(&plugin.manifest.tasks[task]),
     }
 }
 
 pub(crate) fn message(plugin: &Plugin, topic: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: Asked::Message {
+        asked: CallInput::Message {
             id: "0000000000002".to_owned(),
             topic: topic.to_owned(),
             payload: payload.into().into_bytes().into(),
         },
-        allowance: Allowance::of(&plugin.manifest.receive.as_ref().unwrap().task),
+        limits: AttemptLimits::of(&plugin.manifest.receive.as_ref().unwrap().task),
     }
 }
 
@@ -223,7 +223,7 @@ pub(crate) fn words_call(words: &Plugin) -> Call {
     call(words, "count", r#"{"text": "one two\nthree"}"#)
 }
 
-pub(crate) fn assert_returned(ended: &Ended) -> String {
+pub(crate) fn assert_returned(ended: &AttemptEnd) -> String {
     match &ended.outcome {
         Outcome::Returned(result) => String::from_utf8_lossy(result).into_owned(),
         other => panic!("expected a result: {other:?}"),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use wharf_core::outcome::{Interruption, Outcome};
-use wharf_engine::{Call, Control, Plugin};
+use wharf_engine::{AttemptHandle, Call, Plugin};
 
 use crate::scene::{Heard, Scene, assert_returned, call};
 
@@ -19,7 +19,7 @@ async fn at_work() {
 
 fn with_grace(plugin: &Plugin, order: &str, grace_ms: u64) -> Call {
     let mut asked = call(plugin, "slow", order);
-    asked.allowance.cancel_grace = Duration::from_millis(grace_ms);
+    asked.limits.cancel_grace = Duration::from_millis(grace_ms);
     asked
 }
 
@@ -28,7 +28,7 @@ async fn whoever_listens_is_asked_first() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"loop"}"#, r#"{"do":"wait-for-cancel"}"#] {
-        let control = Control::new();
+        let control = AttemptHandle::new();
         let running = scene.begin(&villain, with_grace(&villain, order, 60_000), &Arc::default(), &control);
         at_work().await;
         control.ask_cancel();
@@ -44,7 +44,7 @@ async fn whoever_does_not_listen_is_stopped_after_the_grace() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"loop-ignoring-cancel"}"#, r#"{"do":"sleep","ms":60000}"#] {
-        let control = Control::new();
+        let control = AttemptHandle::new();
         let running = scene.begin(&villain, with_grace(&villain, order, 150), &Arc::default(), &control);
         at_work().await;
         control.ask_cancel();
@@ -61,7 +61,7 @@ async fn whoever_does_not_listen_is_stopped_after_the_grace() {
 async fn a_result_that_came_in_time_stands() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let control = Control::new();
+    let control = AttemptHandle::new();
     let running =
         scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &control);
     at_work().await;
@@ -81,7 +81,7 @@ async fn a_stop_is_prompt_whatever_the_guest_does() {
         r#"{"do":"flood-stdout"}"#,
         r#"{"do":"flood-progress"}"#,
     ] {
-        let control = Control::new();
+        let control = AttemptHandle::new();
         let heard = Arc::new(Heard { gate: Some(Arc::clone(&closed)), ..Heard::default() });
         let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
         at_work().await;
@@ -104,7 +104,7 @@ async fn nothing_is_heard_of_an_attempt_that_was_stopped() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"flood-chunks","bytes":10}"#, r#"{"do":"flood-stdout"}"#, r#"{"do":"flood-progress"}"#] {
-        let (control, heard) = (Control::new(), Arc::new(Heard::default()));
+        let (control, heard) = (AttemptHandle::new(), Arc::new(Heard::default()));
         let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
         tokio::time::sleep(Duration::from_millis(5)).await;
         let said = |heard: &Heard| {
@@ -124,10 +124,10 @@ async fn nothing_is_heard_of_an_attempt_that_was_stopped() {
 async fn a_lease_that_is_not_renewed_ends_its_attempt_and_one_that_is_does_not() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let (lost, kept) = (Control::new(), Control::new());
+    let (lost, kept) = (AttemptHandle::new(), AttemptHandle::new());
     let began = Instant::now();
     let mut asked = call(&villain, "slow", r#"{"do":"sleep","ms":700}"#);
-    asked.allowance.deadline = Some(began + Duration::from_millis(300));
+    asked.limits.deadline = Some(began + Duration::from_millis(300));
     let first = scene.begin(&villain, asked.clone(), &Arc::default(), &lost);
     let second = scene.begin(&villain, asked, &Arc::default(), &kept);
     for _ in 0..10 {
@@ -147,7 +147,7 @@ async fn an_attempt_that_nobody_waits_for_makes_room() {
         &villain,
         call(&villain, "slow", r#"{"do":"loop-ignoring-cancel"}"#),
         &Arc::default(),
-        &Control::new(),
+        &AttemptHandle::new(),
     );
     at_work().await;
     running.abort();
@@ -159,14 +159,18 @@ async fn an_attempt_that_nobody_waits_for_makes_room() {
 async fn waiting_for_room_can_be_cancelled_and_uses_no_time_of_the_attempt() {
     let scene = Scene::new(1);
     let villain = scene.load("villain").await;
-    let first =
-        scene.begin(&villain, call(&villain, "slow", r#"{"do":"sleep","ms":800}"#), &Arc::default(), &Control::new());
+    let first = scene.begin(
+        &villain,
+        call(&villain, "slow", r#"{"do":"sleep","ms":800}"#),
+        &Arc::default(),
+        &AttemptHandle::new(),
+    );
     at_work().await;
-    let control = Control::new();
+    let control = AttemptHandle::new();
     let cancelled = scene.begin(&villain, call(&villain, "do", r#"{"do":"echo"}"#), &Arc::default(), &control);
     // Waits longer than it may run.
     let patient =
-        scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &Control::new());
+        scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &AttemptHandle::new());
     control.ask_cancel();
     assert_eq!(cancelled.await.unwrap().outcome, Outcome::Cancelled);
     assert!(!first.is_finished());

@@ -84,11 +84,11 @@ async fn core_instances_are_bounded() {
         let bytes: Arc<[u8]> = with_instances(more).into();
         scene.engine.check("many", bytes, &settings(""), &|_| {}).await
     };
-    let most = bounds::INSTANCES_MAX;
-    let fits = check(most - own).await;
+    let max = bounds::INSTANCES_MAX;
+    let fits = check(max - own).await;
     let loaded = fits.plugin.unwrap_or_else(|| panic!("{}", told(&fits.problems)));
     let words = scene.load("words").await;
     assert_returned(&scene.run_beside(&words, &loaded, call(&loaded, "do", "")).await.0);
-    let text = told(&check(most + 1).await.problems);
+    let text = told(&check(max + 1).await.problems);
     assert!(text.contains("core instances; 64 is the most a sandbox may have"), "{text}");
 }

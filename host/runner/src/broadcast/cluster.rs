@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, PluginId};
-use wharf_core::letter::{About, Letter};
+use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::Answer;
-use wharf_engine::Share;
+use wharf_engine::PermitPool;
 
-use super::called::Calling;
-use super::{Broadcasts, Chain};
+use super::subscriber_call::SubscriberCall;
+use super::{Broadcasts, CallChain};
 
 /// Looks for letters that no nudge tells of: where others are, where answers are waited for, where this node is alone.
 const LOOK: Duration = Duration::from_secs(1);
@@ -56,8 +56,8 @@ impl Cluster {
         lock(&self.waiting).remove(&broadcast);
     }
 
-    pub(super) fn letter(&self, to: NodeId, broadcast: JobId, about: About) -> Letter {
-        Letter { from: self.node, to, broadcast, about }
+    pub(super) fn letter(&self, to: NodeId, broadcast: JobId, about: MessageBody) -> NodeMessage {
+        NodeMessage { from: self.node, to, broadcast, about }
     }
 
     fn look_every(&self, is_alone: bool) -> Duration {
@@ -79,11 +79,11 @@ impl Broadcasts {
     /// Reads the letters to this node until it stops. Ends at once where no other node can be.
     pub(crate) async fn read_letters(self: Arc<Self>) {
         let shared = &self.inserting.shared;
-        let mut told = shared.store.letters();
+        let mut told = shared.store.message_nudges();
         loop {
             told.mark_unchanged();
             // What failed was told, and is tried again with the next look.
-            match shared.ask("collecting letters", shared.store.collect(self.cluster.node)).await {
+            match shared.ask("collecting letters", shared.store.receive_messages(self.cluster.node)).await {
                 Ok(None) => return,
                 Ok(Some(letters)) => letters.into_iter().for_each(|letter| self.read(letter)),
                 Err(_) => tokio::time::sleep(LOOK).await,
@@ -96,27 +96,27 @@ impl Broadcasts {
         }
     }
 
-    fn read(self: &Arc<Self>, letter: Letter) {
-        let Letter { from, broadcast, about, .. } = letter;
+    fn read(self: &Arc<Self>, letter: NodeMessage) {
+        let NodeMessage { from, broadcast, about, .. } = letter;
         match about {
-            About::Reply { plugin, answer } => {
+            MessageBody::Reply { plugin, answer } => {
                 if let Some(waiting) = lock(&self.cluster.waiting).get(&broadcast) {
                     let _ = waiting.send((plugin, answer));
                 }
             }
-            About::Over => {
+            MessageBody::Over => {
                 if let Some(errand) = lock(&self.cluster.errands).get(&(from, broadcast)) {
                     errand.cancel();
                 }
             }
-            About::Call { plugins, topic, payload, until, depth, chain } => {
+            MessageBody::Call { plugins, topic, payload, until, depth, chain } => {
                 let shared = &self.inserting.shared;
-                let calling = Arc::new(Calling {
+                let calling = Arc::new(SubscriberCall {
                     broadcasts: Arc::clone(self),
                     id: broadcast,
                     topic,
                     payload,
-                    chain: Chain::of_letter(depth, chain),
+                    chain: CallChain::of_letter(depth, chain),
                     catalog: shared.catalog.load_full(),
                 });
                 let left = until.since(shared.store.now());
@@ -134,15 +134,15 @@ impl Broadcasts {
     }
 }
 
-impl Calling {
+impl SubscriberCall {
     /// Calls one subscriber for another node, and writes it the answer.
     async fn errand(&self, from: NodeId, plugin: PluginId, until: Instant, over: &CancellationToken) {
         let Some(answer) = self.answer_of(&plugin, until, over).await else { return };
         let cluster = &self.broadcasts.cluster;
-        let letter = cluster.letter(from, self.id, About::Reply { plugin, answer });
+        let letter = cluster.letter(from, self.id, MessageBody::Reply { plugin, answer });
         let shared = &self.broadcasts.inserting.shared;
         // Whoever waits for a letter that cannot be written has a deadline.
-        let _ = shared.ask("posting a reply", shared.store.post(vec![letter])).await;
+        let _ = shared.ask("posting a reply", shared.store.send_messages(vec![letter])).await;
     }
 
     /// `None` where nobody waits for it any longer.
@@ -165,7 +165,7 @@ impl Calling {
             return skipped(format!("node {} calls as many for others as it may", name()));
         };
         let admission =
-            self.broadcasts.inserting.shared.engine.admit(Share::Broadcasts { depth: self.depth() }, &plugin);
+            self.broadcasts.inserting.shared.engine.admit(PermitPool::Broadcasts { depth: self.depth() }, &plugin);
         let admission = tokio::select! {
             biased;
             () = over.cancelled() => return None,

@@ -8,11 +8,11 @@ use wharf_core::job::{self, Job, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::topic::Topic;
 use wharf_engine::{Receive, Task};
-use wharf_store::{Store, StoreError, Wanted};
+use wharf_store::{JobFilter, Store, StoreError};
 
 use super::BroadcastError;
 use crate::catalog::Catalog;
-use crate::others::{Receivers, Terms};
+use crate::other_nodes::{Receivers, Terms};
 use crate::request::View;
 
 /// A durable broadcast as far as it is.
@@ -68,9 +68,9 @@ pub(crate) fn prepare(
     subscribers.sort_by_key(|(name, ..)| name.plugin());
     // Each job keeps its own copy.
     let bytes = payload.len() as u64;
-    let most = (bounds::BATCH_BYTES_MAX / subscribers.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
-    if bytes > most {
-        return Err(BroadcastError::TooLarge { bytes, most });
+    let max = (bounds::BATCH_BYTES_MAX / subscribers.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
+    if bytes > max {
+        return Err(BroadcastError::TooLarge { bytes, max });
     }
     let batch = job::Batch { id: store.next_id()?, topic };
     let jobs = subscribers.into_iter().map(|(task, group, on_conflict)| {
@@ -96,7 +96,7 @@ impl Batch {
     pub(crate) async fn read(store: &dyn Store, id: JobId, catalog: &Catalog) -> Result<Option<Batch>, StoreError> {
         let (mut jobs, mut before) = (Vec::new(), None);
         loop {
-            let wanted = Wanted { batch: Some(id), before, most: bounds::PAGE_MAX, ..Wanted::default() };
+            let wanted = JobFilter { batch: Some(id), before, max: bounds::PAGE_MAX, ..JobFilter::default() };
             let page = store.jobs(wanted).await?;
             before = page.jobs.last().map(|job| job.id);
             jobs.extend(page.jobs);

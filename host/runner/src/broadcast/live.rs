@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{NodeId, PluginId};
-use wharf_core::letter::About;
+use wharf_core::node_message::MessageBody;
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply, Rollcall};
-use wharf_engine::{Admission, Control, Plugin, Receive, Share};
+use wharf_engine::{AttemptHandle, Permit, PermitPool, Plugin, Receive};
 
-use super::called::Calling;
 use super::cluster::Heard;
+use super::subscriber_call::SubscriberCall;
 use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
 /// Whether the nodes that call for it are still there is looked at this often.
@@ -32,7 +32,7 @@ const ASKING_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWERS_PER_TURN: usize = 256;
 
 pub(super) struct Live {
-    pub(super) calling: Calling,
+    pub(super) calling: SubscriberCall,
     pub(super) timeout: Duration,
     pub(super) mode: Mode,
     pub(super) began: Instant,
@@ -51,13 +51,13 @@ type Asking<'a> = Fuse<BoxFuture<'a, Vec<Unasked>>>;
 struct Next<'a> {
     plugin: &'a Arc<Plugin>,
     receive: &'a Receive,
-    admission: BoxFuture<'static, Admission>,
+    admission: BoxFuture<'static, Permit>,
 }
 
 /// The calls of a broadcast so far.
 struct Calls {
     rollcall: Rollcall,
-    running: HashMap<PluginId, Control>,
+    running: HashMap<PluginId, AttemptHandle>,
     /// Of replies that were kept.
     bytes: u64,
     answers: [u64; Answer::KINDS.len()],
@@ -113,7 +113,7 @@ impl Live {
                         continue;
                     }
                 };
-                let share = Share::Broadcasts { depth: self.calling.depth() };
+                let share = PermitPool::Broadcasts { depth: self.calling.depth() };
                 let admission = broadcasts.inserting.shared.engine.admit(share, plugin).boxed();
                 next = Some(Next { plugin, receive, admission });
             }
@@ -161,7 +161,7 @@ impl Live {
         let calling = &self.calling;
         let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
         cluster.wait(calling.id, to_me);
-        let call = |plugins: &[PluginId]| About::Call {
+        let call = |plugins: &[PluginId]| MessageBody::Call {
             plugins: plugins.to_vec(),
             topic: calling.topic.clone(),
             payload: Arc::clone(&calling.payload),
@@ -171,7 +171,7 @@ impl Live {
         };
         let letters =
             self.elsewhere.iter().map(|(node, plugins)| cluster.letter(*node, calling.id, call(plugins))).collect();
-        match shared.ask("posting a broadcast", shared.store.post(letters)).await {
+        match shared.ask("posting a broadcast", shared.store.send_messages(letters)).await {
             Ok(()) => Vec::new(),
             Err(error) => {
                 let why = format!("only another node has it, which could not be asked: {error}");
@@ -204,10 +204,10 @@ impl Live {
         let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
         cluster.wait_no_more(calling.id);
         let busy = self.elsewhere.iter().filter(|(_, plugins)| plugins.iter().any(|plugin| unheard.contains(plugin)));
-        let letters: Vec<_> = busy.map(|(node, _)| cluster.letter(*node, calling.id, About::Over)).collect();
+        let letters: Vec<_> = busy.map(|(node, _)| cluster.letter(*node, calling.id, MessageBody::Over)).collect();
         if !letters.is_empty() {
             // They would see by themselves that its deadline is over.
-            let _ = shared.ask("posting the end of a broadcast", shared.store.post(letters)).await;
+            let _ = shared.ask("posting the end of a broadcast", shared.store.send_messages(letters)).await;
         }
     }
 
@@ -282,7 +282,7 @@ impl Calls {
 }
 
 /// The sandbox that is waited for, if any is.
-async fn admitted<'a>(next: &mut Option<Next<'a>>) -> (&'a Arc<Plugin>, &'a Receive, Admission) {
+async fn admitted<'a>(next: &mut Option<Next<'a>>) -> (&'a Arc<Plugin>, &'a Receive, Permit) {
     match next {
         Some(Next { plugin, receive, admission }) => (*plugin, *receive, admission.await),
         None => std::future::pending().await,

@@ -9,7 +9,7 @@ use wharf_core::ids::PluginId;
 use wharf_engine::{LoadError, Plugin, PluginSettings, Problem, Progress};
 
 use super::State;
-use crate::listing::{Stamp, read};
+use crate::dir_scan::{Stamp, read};
 use crate::notice::Notice;
 
 /// What became of one file.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wharf_core::job::StateName;
 use wharf_core::lifecycle::Refusal;
-use wharf_runner::{AskError, WhyWaiting};
+use wharf_runner::{ChangeError, JobWaitReason};
 
 use crate::setup::{LONG, Setup, memory, order};
 
@@ -19,7 +19,10 @@ async fn a_tight_loop_that_ignores_cancel_is_stopped_after_the_grace() {
     assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
     assert!(asked.elapsed() >= Duration::from_millis(200), "the grace period was not given");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert!(matches!(running.host.cancel(id).await, Err(AskError::Refused(Refusal::Finished(StateName::Cancelled)))));
+    assert!(matches!(
+        running.host.cancel(id).await,
+        Err(ChangeError::Refused(Refusal::Finished(StateName::Cancelled)))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,11 +55,11 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     // Taken, and left to the next host.
     let late = first.enqueue(late).await;
     let view = first.host.job(late).await.unwrap().unwrap();
-    assert!(matches!(view.waiting, Some(WhyWaiting::Draining)), "{:?}", view.waiting);
+    assert!(matches!(view.waiting, Some(JobWaitReason::Draining)), "{:?}", view.waiting);
     tokio::time::timeout(LONG, drain).await.expect("the drain ends").unwrap();
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 
-    let state = |seen: &wharf_store::Seen| {
+    let state = |seen: &wharf_store::JobSnapshot| {
         (seen.job.standing.state.name(), seen.job.standing.failures, seen.job.standing.crashes)
     };
     let seen = first.host.job(short).await.unwrap().unwrap().seen;

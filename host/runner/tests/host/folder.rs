@@ -6,14 +6,15 @@ use std::time::Duration;
 use serde_json::json;
 use wharf_core::ids::PluginId;
 use wharf_core::job::StateName;
-use wharf_runner::{BadRequest, EnqueueError, Notice, Rejected, WhyWaiting};
+use wharf_runner::{BadRequest, EnqueueError, EnqueueRejection, JobWaitReason, Notice};
 
 use crate::setup::{Setup, component, memory, order};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting() {
     let running = Setup::new().start(memory()).await;
-    let Err(EnqueueError::Rejected(Rejected::Requests(problems))) = running.host.enqueue(vec![order("do", "{}")]).await
+    let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) =
+        running.host.enqueue(vec![order("do", "{}")]).await
     else {
         panic!("a task of no plugin was taken")
     };
@@ -40,7 +41,7 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
     );
     let view = running.host.job(waits).await.unwrap().unwrap();
     let villain: PluginId = "villain".parse().unwrap();
-    assert_eq!(view.waiting, Some(WhyWaiting::PluginAbsent { plugin: villain, refused: None }));
+    assert_eq!(view.waiting, Some(JobWaitReason::PluginAbsent { plugin: villain, refused: None }));
 
     fs::copy(component("villain"), &file).unwrap();
     assert_eq!(running.finished(waits).await.job.standing.state.name(), StateName::Succeeded);

@@ -9,7 +9,7 @@ use wharf_core::ids::{Group, JobId};
 use wharf_core::job::StateName;
 use wharf_core::limits::{Limits, Override};
 use wharf_core::outcome::OutcomeKind;
-use wharf_runner::{BadRequest, EnqueueError, Enqueued, LimitError, Rejected, Request, WhyWaiting};
+use wharf_runner::{BadRequest, EnqueueError, EnqueueRejection, Enqueued, JobWaitReason, LimitError, Request};
 
 use crate::setup::{Setup, memory, order};
 
@@ -22,7 +22,7 @@ async fn a_request_becomes_a_result_on_either_store() {
             Request { task: "words/count".into(), payload: br#"{"text":"a b\nc"}"#.to_vec(), ..Request::default() };
         let totals = running.result(request).await;
         assert_eq!((&totals["lines"], &totals["words"]), (&json!(2), &json!(3)));
-        let page = running.host.jobs(wharf_store::Wanted { most: 10, ..Default::default() }).await.unwrap();
+        let page = running.host.jobs(wharf_store::JobFilter { max: 10, ..Default::default() }).await.unwrap();
         assert!(page.jobs[0].bill.unwrap().guest > Duration::ZERO);
         running.host.drain(Duration::ZERO).await;
     }
@@ -43,7 +43,8 @@ async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
         Request { key: Some(String::new()), token: Some("x".repeat(300)), ..words(r#"{"text":"x"}"#) },
         Request { task: "Words".into(), ..words("{}") },
     ];
-    let Err(EnqueueError::Rejected(Rejected::Requests(problems))) = running.host.enqueue(batch).await else {
+    let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) = running.host.enqueue(batch).await
+    else {
         panic!("it was taken")
     };
     let of = |index: usize| {
@@ -52,9 +53,9 @@ async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
     assert!(of(0).is_empty());
     assert!(of(1)[0].to_string().ends_with("did you mean `words/count`?"), "{}", of(1)[0]);
     assert!(of(2)[0].to_string().contains("\"text\" is a required property"), "{}", of(2)[0]);
-    assert!(matches!(of(3)[..], [BadRequest::BadToken(_), BadRequest::BadKey(_)]), "{:?}", of(3));
+    assert!(matches!(of(3)[..], [BadRequest::BadToken(_), BadRequest::ParseKeyError(_)]), "{:?}", of(3));
     assert!(matches!(of(4)[..], [BadRequest::BadTask(_)]));
-    assert!(running.host.tally().await.unwrap().tasks.is_empty());
+    assert!(running.host.stats().await.unwrap().tasks.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +78,7 @@ async fn a_lane_runs_one_after_the_other_and_lanes_run_side_by_side() {
     let ids = [running.enqueue(nap("a")).await, running.enqueue(nap("a")).await, running.enqueue(nap("b")).await];
     running.until_running(ids[0]).await;
     let second = running.host.job(ids[1]).await.unwrap().unwrap();
-    let holder_named = matches!(&second.waiting, Some(WhyWaiting::Queue(wharf_core::job::Why::LaneFull { limit: 1, holders })) if holders[0].0 == ids[0]);
+    let holder_named = matches!(&second.waiting, Some(JobWaitReason::Queue(wharf_core::job::WaitReason::LaneFull { limit: 1, holders })) if holders[0].0 == ids[0]);
     assert!(holder_named, "{:?}", second.waiting);
     let ended = join_all(ids.map(|id| running.finished(id))).await;
     let took = began.elapsed();
@@ -95,7 +96,7 @@ async fn a_limit_that_is_raised_acts_at_once() {
     running.host.set_limit(set(0)).await.unwrap();
     let id = running.enqueue(order("keyed", r#"{"do":"echo","key":"a"}"#)).await;
     let view = running.host.job(id).await.unwrap().unwrap();
-    assert_eq!(view.waiting, Some(WhyWaiting::Queue(wharf_core::job::Why::Paused)));
+    assert_eq!(view.waiting, Some(JobWaitReason::Queue(wharf_core::job::WaitReason::Paused)));
     let shown = running.host.limits().await.unwrap().into_iter().find(|limits| limits.group == group).unwrap();
     assert_eq!((shown.declared.per_key, shown.in_force.per_key), (Some(1), Some(0)));
     running.host.set_limit(set(1)).await.unwrap();
@@ -114,7 +115,7 @@ async fn a_token_known_is_the_job_that_stands() {
     let running = Setup::new().with(&["villain"]).start(memory()).await;
     let request = || Request { token: Some("t".into()), ..order("do", r#"{"do":"echo"}"#) };
     let id = running.enqueue(request()).await;
-    assert_eq!(running.host.enqueue(vec![request()]).await.unwrap(), [Enqueued::Known(id)]);
+    assert_eq!(running.host.enqueue(vec![request()]).await.unwrap(), [Enqueued::Duplicate(id)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +135,10 @@ async fn children_come_with_success_or_not_at_all() {
 
     let failed = running.enqueue(parent("discard")).await;
     running.finished(failed).await;
-    assert_eq!(running.host.jobs(wharf_store::Wanted { most: 10, ..Default::default() }).await.unwrap().jobs.len(), 3);
+    assert_eq!(
+        running.host.jobs(wharf_store::JobFilter { max: 10, ..Default::default() }).await.unwrap().jobs.len(),
+        3
+    );
 
     let stranger = order("do", r#"{"do":"enqueue","children":[{"task":"villain/dont"}]}"#);
     let id = running.enqueue(stranger).await;

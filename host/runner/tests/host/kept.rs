@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::StateName;
-use wharf_core::kv::{Usage, ValueKey};
+use wharf_core::kv::{KvKey, KvUsage};
 use wharf_core::rollcall::{Answer, Mode};
 use wharf_runner::{Broadcast, Enqueued, Request};
 use wharf_store::Store;
@@ -30,7 +30,7 @@ fn villain() -> PluginId {
 }
 
 async fn value(store: &Arc<dyn Store>, key: &str) -> Option<String> {
-    let key: ValueKey = key.parse().unwrap();
+    let key: KvKey = key.parse().unwrap();
     let found = store.value(villain(), key).await.unwrap();
     found.map(|bytes| String::from_utf8(bytes).unwrap())
 }
@@ -60,7 +60,7 @@ async fn what_an_attempt_changes_comes_with_its_success_or_not_at_all() {
         let read = json!([{ "get": "a" }, { "remove": "a" }, { "get": "a" }, { "set": ["c", "3"] },
             { "keys": { "prefix": "", "after": null, "most": 9 } }]);
         assert_eq!(running.result(steps("do", read)).await, json!(["1", null, null, null, ["c"]]));
-        assert_eq!(running.host.kept(&villain()).await.unwrap(), Usage { values: 1, bytes: 2 });
+        assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 1, bytes: 2 });
     }
 }
 
@@ -107,7 +107,7 @@ async fn past_what_is_granted_a_plugin_is_told_and_others_go_on() {
     );
     assert_eq!((told[1].clone(), told[3].clone()), (Value::Null, Value::Null), "{told}");
     assert!(told[2]["error"].as_str().unwrap().contains("keeps 90002 bytes"), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), Usage { values: 2, bytes: 90_002 });
+    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 2, bytes: 90_002 });
     // What makes less of it is taken, and gives room.
     let shrunk = running.result(steps("do", json!([fill("a", 10), fill("c", 60_000)]))).await;
     assert_eq!(shrunk, json!([null, null]));
@@ -131,7 +131,7 @@ async fn who_keeps_too_much_can_take_some_away() {
         .await;
     assert!(told[0]["error"].as_str().unwrap().contains("5120 is the most"), "{told}");
     assert_eq!((told[1].clone(), told[2].clone()), (Value::Null, Value::Null), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), Usage { values: 9, bytes: 10_020 - 1 - 1002 });
+    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 9, bytes: 10_020 - 1 - 1002 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,6 +187,6 @@ async fn what_a_subscriber_changes_is_there_before_its_reply() {
     assert!(matches!(broadcast(json!([{ "set": ["n", "9"] }, "trap"])).await, Answer::Trapped(_)));
     assert!(matches!(broadcast(json!([{ "set": ["n", "9"] }, { "fail": "retry" }])).await, Answer::Failed(_)));
     assert_eq!(value(&store, "n").await.as_deref(), Some("2"));
-    let jobs = store.jobs(wharf_store::Wanted { most: 10, ..Default::default() }).await.unwrap().jobs;
+    let jobs = store.jobs(wharf_store::JobFilter { max: 10, ..Default::default() }).await.unwrap().jobs;
     assert_eq!(jobs.len(), 1, "one of them enqueued a job: {jobs:?}");
 }

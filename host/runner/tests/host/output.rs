@@ -1,19 +1,19 @@
 //! Chunks, log lines and progress: in order, at once, resumable, and no flood is in anybody's way.
 
 use futures_util::StreamExt;
-use wharf_core::job::{Entry, Numbered, StateName};
-use wharf_runner::{Followed, Notice, Request};
+use wharf_core::job::{Entry, NumberedEntry, StateName};
+use wharf_runner::{JobUpdate, Notice, Request};
 
 use crate::setup::{Running, Setup, memory, order};
 
 /// All that a follower hears of a job to its end: entries, and the states between them.
-async fn life(running: &Running, id: wharf_core::ids::JobId, after: u64) -> (Vec<Numbered>, Vec<StateName>) {
+async fn life(running: &Running, id: wharf_core::ids::JobId, after: u64) -> (Vec<NumberedEntry>, Vec<StateName>) {
     let mut life = Box::pin(running.host.follow(id, after));
     let (mut entries, mut states) = (Vec::new(), Vec::new());
     while let Some(followed) = life.next().await {
         match followed.unwrap() {
-            Followed::Entry(entry) => entries.push(entry),
-            Followed::State(seen) => states.push(seen.job.standing.state.name()),
+            JobUpdate::Entry(entry) => entries.push(entry),
+            JobUpdate::State(seen) => states.push(seen.job.standing.state.name()),
         }
     }
     (entries, states)

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::StateName;
 use wharf_engine::{Compile, Engine, PluginSettings};
-use wharf_runner::{Enqueued, Followed, Host, Notice, Parts, Request, Settings};
-use wharf_store::{MemoryStore, Seen, SqliteStore, Store, SystemClock};
+use wharf_runner::{Enqueued, Host, JobUpdate, Notice, Parts, Request, Settings};
+use wharf_store::{JobSnapshot, MemoryStore, SqliteStore, Store, SystemClock};
 
 /// Longer than anything takes, however slow the machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -60,7 +60,8 @@ impl Setup {
 
     /// What stands under `[plugins.NAME]`.
     pub(crate) fn granting(mut self, plugin: &str, toml: &str) -> Setup {
-        let settings = wharf_engine::toml_text::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let settings =
+            wharf_engine::spec::toml_diagnostics::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"));
         self.settings.insert(plugin.parse().unwrap(), settings);
         self
     }
@@ -140,7 +141,7 @@ impl Running {
         }
     }
 
-    pub(crate) async fn finished(&self, id: JobId) -> Seen {
+    pub(crate) async fn finished(&self, id: JobId) -> JobSnapshot {
         let seen = self.host.wait(id, LONG).await.unwrap().unwrap();
         assert!(seen.job.standing.state.name().is_final(), "{id} does not end: {seen:?}");
         seen
@@ -162,7 +163,7 @@ impl Running {
         let mut life = Box::pin(self.host.follow(id, u64::MAX));
         let seen = tokio::time::timeout(LONG, async {
             while let Some(followed) = life.next().await {
-                if let Followed::State(seen) = followed.unwrap()
+                if let JobUpdate::State(seen) = followed.unwrap()
                     && seen.job.standing.state.name() == state
                 {
                     return;

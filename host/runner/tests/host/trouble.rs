@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, Numbered, StateName, Token};
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::job::{NewJob, NumberedEntry, StateName, Token};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
-use wharf_core::letter::Letter;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
+use wharf_core::node_message::NodeMessage;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
-use wharf_runner::{AskError, Broadcast, EnqueueError, Enqueued, Notice, Request};
+use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, Inserted, Nudges, Page, Recorded, Renewed, Seen, SqliteStore, Store, StoreError, SystemClock,
-    Tally, Wanted,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, QueueStats, Recorded, Renewed, SqliteStore,
+    Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -87,46 +87,46 @@ impl Store for Cut {
         let recorded = self.reached()?.record(events).await;
         self.answer(recorded).await
     }
-    async fn leave_behind(
+    async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
         declared: Arc<LimitTable>,
-        changes: Option<Arc<Changes>>,
+        changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        self.reached()?.leave_behind(jobs, declared, changes).await
+        self.reached()?.insert_with_changes(jobs, declared, changes).await
     }
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.reached()?.renew(leases, length).await
     }
-    async fn mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.reached()?.mark(node, mark).await
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.reached()?.set_node_mark(node, mark).await
     }
-    async fn reclaim(&self, most: u32) -> Result<Vec<JobId>, StoreError> {
-        self.reached()?.reclaim(most).await
+    async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
+        self.reached()?.reclaim(max).await
     }
-    async fn known(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
-        self.reached()?.known(of).await
+    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        self.reached()?.find_by_tokens(of).await
     }
-    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<Seen>, StoreError> {
+    async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         self.store.job(id, declared).await
     }
-    async fn jobs(&self, wanted: Wanted) -> Result<Page, StoreError> {
+    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
         self.store.jobs(wanted).await
     }
-    async fn entries(&self, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, StoreError> {
-        self.store.entries(id, after, most).await
+    async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
+        self.store.entries(id, after, max).await
     }
-    async fn value(&self, plugin: PluginId, key: ValueKey) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.kept()?.value(plugin, key).await
     }
-    async fn value_keys(&self, plugin: PluginId, wanted: WantedKeys) -> Result<Vec<ValueKey>, StoreError> {
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
         self.kept()?.value_keys(plugin, wanted).await
     }
-    async fn usage(&self, plugin: PluginId, of: Vec<ValueKey>) -> Result<(Usage, Vec<Option<u64>>), StoreError> {
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
         self.kept()?.usage(plugin, of).await
     }
-    async fn forget(&self, before: Timestamp, most: u32) -> Result<u32, StoreError> {
-        self.reached()?.forget(before, most).await
+    async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_finished(before, max).await
     }
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         self.store.overrides().await
@@ -134,30 +134,30 @@ impl Store for Cut {
     async fn set_override(&self, change: Override) -> Result<(), StoreError> {
         self.reached()?.set_override(change).await
     }
-    async fn tally(&self) -> Result<Tally, StoreError> {
-        self.store.tally().await
+    async fn stats(&self) -> Result<QueueStats, StoreError> {
+        self.store.stats().await
     }
-    async fn announce(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
+    async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.announced.fetch_add(1, Ordering::SeqCst);
-        self.store.announce(node, silent).await
+        self.store.register(node, silent).await
     }
-    async fn leave(&self, node: NodeId) -> Result<(), StoreError> {
-        self.store.leave(node).await
+    async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
+        self.store.deregister(node).await
     }
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         self.store.nodes().await
     }
-    async fn asked_to_end(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        self.store.asked_to_end(node).await
+    async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
+        self.store.cancel_requests(node).await
     }
-    async fn post(&self, letters: Vec<Letter>) -> Result<(), StoreError> {
-        self.reached()?.post(letters).await
+    async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError> {
+        self.reached()?.send_messages(letters).await
     }
-    async fn collect(&self, node: NodeId) -> Result<Option<Vec<Letter>>, StoreError> {
-        self.reached()?.collect(node).await
+    async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
+        self.reached()?.receive_messages(node).await
     }
-    fn letters(&self) -> Nudges {
-        self.store.letters()
+    fn message_nudges(&self) -> Nudges {
+        self.store.message_nudges()
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()
@@ -231,12 +231,12 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
         let silence = |notice: &Notice| matches!(notice, Notice::StoreTrouble { why, .. } if why.contains("no answer"));
         running.until_told("the store gave no answer", silence).await;
         cut.silent.store(false, Ordering::SeqCst);
-        let Enqueued::Known(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
+        let Enqueued::Duplicate(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
             panic!("it was written, and its token is known")
         };
         cut.silent.store(true, Ordering::SeqCst);
         let unheard = running.host.cancel(id).await.unwrap_err();
-        assert!(matches!(unheard, AskError::Store(StoreError::Unknown(_))), "{unheard:?}");
+        assert!(matches!(unheard, ChangeError::Store(StoreError::Unknown(_))), "{unheard:?}");
         cut.silent.store(false, Ordering::SeqCst);
         assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use plugin_kit::{bindings, contract};
 
-use super::ending::{Ending, Exit};
+use super::cli_error::{Ending, Exit};
 
 #[derive(Debug, Args)]
 pub(crate) struct Bindings {

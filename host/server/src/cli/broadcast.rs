@@ -9,8 +9,8 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::cli_error::{Ending, Exit};
 use super::client::{Ask, Client, query, when_loaded};
-use super::ending::{Ending, Exit};
 use super::input;
 use super::output::{Columns, harmless, millis, print_json, print_line};
 use super::progress::Progress;
@@ -230,14 +230,14 @@ mod tests {
     #[test]
     fn a_reply_is_one_line() {
         let of = |json: &str| said(&serde_json::from_str::<Reply>(json).unwrap());
-        let plain = r#""plugin": "a", "elapsed-ms": 1.0"#;
+        let plain = r#""plugin": "a", "elapsed_ms": 1.0"#;
         assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply": {{"n": 1}}}}"#)), r#"{"n": 1}"#);
-        assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply-base64": "/wA="}}"#)), "2 bytes");
+        assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply_base64": "/wA="}}"#)), "2 bytes");
         assert_eq!(
             of(&format!(r#"{{{plain}, "outcome": "trapped", "report": "out of memory\nwhere"}}"#)),
             "out of memory"
         );
-        let later = r#""outcome": "failed", "disposition": "retry-after", "retry-after-ms": 1500, "report": "busy""#;
+        let later = r#""outcome": "failed", "disposition": "retry-after", "retry_after_ms": 1500, "report": "busy""#;
         assert_eq!(of(&format!("{{{plain}, {later}}}")), "busy (retry after 1.50 s)");
     }
 

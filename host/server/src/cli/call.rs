@@ -16,15 +16,16 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::rollcall::Reply;
 use wharf_core::time::Timestamp;
-use wharf_engine::toml_text::nearest;
+use wharf_engine::spec::toml_diagnostics::nearest;
 use wharf_engine::{
-    Allowance, Asked, Attending, Call as EngineCall, Control, Ended, Engine, GuestJob, Keeping, Plugin, Task,
+    AttemptEnd, AttemptHandle, AttemptLimits, Call as EngineCall, CallInput, Engine, GuestJob, HostCalls, KvAccess,
+    Plugin, Task,
 };
 
-use super::ending::{Ending, Exit};
-use super::in_memory::InMemory;
+use super::cli_error::{Ending, Exit};
+use super::ephemeral_kv::InMemory;
+use super::in_process::{component, engine, runtime, settings_of, stem, step_text};
 use super::input;
-use super::local::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, millis, print_bytes, print_json};
 use super::progress::Progress;
 use crate::config::Settings;
@@ -66,7 +67,7 @@ impl Call {
             let engine = engine(settings)?;
             let plugin = load(&engine, &target, bytes, settings).await?;
             let task = chosen(&plugin, target.task.as_deref())?;
-            let payload_fits = |error: wharf_engine::BadPayload| {
+            let payload_fits = |error: wharf_engine::PayloadError| {
                 Ending::usage(format!("the payload of `{}` is refused: {error}", task.name))
             };
             task.check_payload(&payload).map_err(payload_fits)?;
@@ -75,14 +76,14 @@ impl Call {
                 None => task.key_of(&payload).map_err(payload_fits)?.map(|key| key.to_string()),
             };
             let call = EngineCall {
-                asked: Asked::Job {
+                asked: CallInput::Job {
                     id: JobIds::after(None).next(Timestamp::ZERO).to_string(),
                     task: task.name.task().to_owned(),
                     key,
                     payload: payload.into(),
                     attempt: 1,
                 },
-                allowance: Allowance::of(task),
+                limits: AttemptLimits::of(task),
             };
             let listener = Listener {
                 progress: Progress::new(task.name.as_str()),
@@ -149,8 +150,8 @@ fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Tas
     }
 }
 
-async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, listener: Listener) -> Ended {
-    let control = Control::new();
+async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, listener: Listener) -> AttemptEnd {
+    let control = AttemptHandle::new();
     let running = engine.call(plugin, call, Arc::new(listener), control.clone());
     tokio::pin!(running);
     let mut asked = false;
@@ -180,7 +181,7 @@ struct Listener {
     kept: InMemory,
 }
 
-impl Attending for Listener {
+impl HostCalls for Listener {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         let sent = if self.chunks {
             self.progress
@@ -233,14 +234,13 @@ impl Attending for Listener {
         std::future::ready(Err(why.to_owned())).boxed()
     }
 
-    fn keeping(&self) -> Option<&dyn Keeping> {
+    fn keeping(&self) -> Option<&dyn KvAccess> {
         Some(&self.kept)
     }
 }
 
 /// What came of the job, with the result as it is written.
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Document<'e> {
     outcome: &'static str,
     report: Option<&'e str>,
@@ -251,7 +251,6 @@ struct Document<'e> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Bill {
     guest_ms: f64,
     wall_ms: f64,
@@ -260,7 +259,7 @@ struct Bill {
     out_bytes: u64,
 }
 
-fn shown(ended: &Ended, json: bool, chunks: bool) -> anyhow::Result<Exit> {
+fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
     let bill = &ended.bill;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
     let result = match &ended.outcome {

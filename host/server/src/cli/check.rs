@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value, json};
-use wharf_engine::{Checked, Engine};
+use wharf_engine::{CheckReport, Engine};
 
-use super::ending::{Ending, Exit};
-use super::local::{component, engine, runtime, settings_of, stem, step_text};
+use super::cli_error::{Ending, Exit};
+use super::in_process::{component, engine, runtime, settings_of, stem, step_text};
 use super::output::{harmless, print_json, print_line};
 use super::plugins::task_text;
 use super::progress::Progress;
@@ -70,7 +70,7 @@ fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<Checked> {
+async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
     let (id, bytes) = (stem(file), component(file)?);
     let progress = Progress::new(&format!("{}", file.display()));
     let say = |step| progress.say(&format!("{}: {}", file.display(), step_text(step)));
@@ -78,7 +78,7 @@ async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::
 }
 
 /// What people read of one file.
-fn text(file: &Path, checked: &Checked) -> String {
+fn text(file: &Path, checked: &CheckReport) -> String {
     let mut lines = Vec::new();
     let size = ByteSize(checked.bytes).display().iec();
     match &checked.plugin {
@@ -123,23 +123,23 @@ fn text(file: &Path, checked: &Checked) -> String {
     lines.join("\n")
 }
 
-fn document(file: &Path, checked: &Checked) -> Value {
+fn document(file: &Path, checked: &CheckReport) -> Value {
     let told = |problems: &[wharf_engine::Problem]| -> Vec<Value> {
         let one = |p: &wharf_engine::Problem| json!({"what": p.what, "hint": p.hint, "line": p.at.map(|at| at.0), "column": p.at.map(|at| at.1)});
         problems.iter().map(one).collect()
     };
     json!({
         "file": file.display().to_string(),
-        "would-load": checked.problems.is_empty(),
+        "would_load": checked.problems.is_empty(),
         "id": checked.plugin.as_ref().map(|plugin| plugin.id.to_string()),
         "name": checked.manifest().map(|manifest| &manifest.name),
         "version": checked.manifest().map(|manifest| &manifest.version),
         "digest": checked.digest,
         "bytes": checked.bytes,
-        "is-async": checked.is_async,
+        "is_async": checked.is_async,
         "imports": checked.imports,
         "exports": checked.exports,
-        "made-by": checked.makers,
+        "made_by": checked.makers,
         "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| task_document(&receive.task)),

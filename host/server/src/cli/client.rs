@@ -10,7 +10,7 @@ use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
 use wharf_core::bounds;
 
-use super::ending::{Ending, Exit};
+use super::cli_error::{Ending, Exit};
 use super::progress::Progress;
 use super::sse::Events;
 use crate::http::encode;

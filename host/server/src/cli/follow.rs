@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
+use super::cli_error::{Ending, Exit};
 use super::client::{Ask, Client};
-use super::ending::{Ending, Exit};
 use super::output::{harmless, print_bytes};
 use super::progress::Progress;
 use super::sse::Event;

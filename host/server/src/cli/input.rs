@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use wharf_core::bounds;
 
-use super::ending::Ending;
+use super::cli_error::Ending;
 
 /// Reads the payload that `given` names. JSON on the command line is checked here, where its mistakes are made;
 /// files and the standard input are taken byte for byte.
@@ -45,8 +45,8 @@ fn bounded(from: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .with_context(|| format!("could not read {name} for --input"))?;
     if bytes.len() as u64 > bounds::PAYLOAD_BYTES_MAX {
-        let most = ByteSize(bounds::PAYLOAD_BYTES_MAX).display().iec();
-        return Err(Ending::usage(format!("{name} is larger than a payload may be ({most})")).into());
+        let max = ByteSize(bounds::PAYLOAD_BYTES_MAX).display().iec();
+        return Err(Ending::usage(format!("{name} is larger than a payload may be ({max})")).into());
     }
     Ok(bytes)
 }

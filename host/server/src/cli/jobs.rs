@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
+use super::cli_error::{Ending, Exit};
 use super::client::{Ask, Client, query, when_loaded};
-use super::ending::{Ending, Exit};
 use super::follow::{Show, exit_of, follow, report_text};
 use super::input;
 use super::output::{Table, age, harmless, millis, print_bytes, print_json, print_line};

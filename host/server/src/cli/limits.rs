@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 
+use super::cli_error::{Ending, Exit};
 use super::client::{Ask, Client, when_loaded};
-use super::ending::{Ending, Exit};
 use super::output::{Table, print_json};
 use crate::http::encode;
 use crate::http::wire::{Limit, LimitNumbers};

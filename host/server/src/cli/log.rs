@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lines::{Lines, Sink};
+use super::log_thread::{Lines, Sink};
 use super::progress::Progress;
 use crate::config::{LogFormat, Settings, backtrace_of_panic};
 

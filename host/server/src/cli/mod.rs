@@ -1,6 +1,6 @@
 //! The command line: every command on one page.
 
-mod ending;
+mod cli_error;
 mod spread;
 mod output;
 mod input;
@@ -14,17 +14,17 @@ mod plugins;
 mod limits;
 mod nodes;
 mod settings;
-mod local;
+mod in_process;
 mod check;
-mod in_memory;
+mod ephemeral_kv;
 mod call;
 mod new;
 mod bindings;
 mod pack;
-mod lines;
+mod log_thread;
 mod log;
-mod narrate;
-mod opening;
+mod log_notices;
+mod open_store;
 mod serve;
 mod bench;
 
@@ -36,8 +36,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{Flags, Given, Settings, Surroundings};
+use cli_error::{EXIT_CODES, Ending, Exit};
 use client::Client;
-use ending::{EXIT_CODES, Ending, Exit};
 
 /// Runs WebAssembly plugins as durable jobs, many at once, under limits that hold per key
 #[derive(Debug, Parser)]
@@ -85,7 +85,7 @@ enum Command {
     /// Print a completion script: wharf completion bash > /etc/bash_completion.d/wharf
     Completion { shell: Shell },
     /// Compile one component, in a process of its own
-    #[command(name = local::COMPILE_COMMAND, hide = true)]
+    #[command(name = in_process::COMPILE_COMMAND, hide = true)]
     CompileChild {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -141,7 +141,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Command::CompileChild { args } = line.command {
         return ExitCode::from(wharf_engine::compile_child_main(args));
     }
-    ExitCode::from(ending::tell(command(line)) as u8)
+    ExitCode::from(cli_error::tell(command(line)) as u8)
 }
 
 fn command(line: CommandLine) -> anyhow::Result<Exit> {

@@ -7,7 +7,7 @@ use plugin_kit::language::Language;
 use plugin_kit::project::{self, NotMade};
 use serde_json::json;
 
-use super::ending::{Ending, Exit};
+use super::cli_error::{Ending, Exit};
 use super::output::{print_json, print_line};
 
 #[derive(Debug, Args)]

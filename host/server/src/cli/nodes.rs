@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::value::RawValue;
 
+use super::cli_error::Exit;
 use super::client::Client;
-use super::ending::Exit;
 use super::output::{Table, print_json};
-use crate::http::nodes::{Carried, Node};
+use crate::http::nodes::{LoadedPlugin, Node};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -32,7 +32,7 @@ fn list(nodes: &[Node]) -> anyhow::Result<()> {
             (false, true) => "here",
             (false, false) => "up",
         };
-        let plugin = |carried: &Carried| {
+        let plugin = |carried: &LoadedPlugin| {
             format!("{} {} ({})", carried.id, carried.version, carried.digest.chars().take(8).collect::<String>())
         };
         let plugins: Vec<String> = node.plugins.iter().map(plugin).collect();

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 use plugin_kit::{contract, pack};
 
-use super::ending::{Ending, Exit};
-use super::local::component;
+use super::cli_error::{Ending, Exit};
+use super::in_process::component;
 
 #[derive(Debug, Args)]
 pub(crate) struct Pack {

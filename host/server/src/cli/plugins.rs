@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 use clap::Subcommand;
 use serde_json::value::RawValue;
 
+use super::cli_error::Exit;
 use super::client::Client;
-use super::ending::Exit;
 use super::output::{Table, harmless, print_json, print_line};
 use crate::config::ShownDuration;
 use crate::http::encode;
@@ -91,10 +91,9 @@ fn show(plugin: &Plugin) -> anyhow::Result<()> {
     }
     if let Some(kept) = &plugin.kv {
         let size = |bytes: u64| ByteSize(bytes).display().iec().to_string();
-        let most =
-            kept.bytes_max.map_or_else(|| "not granted now".to_owned(), |most| format!("{} granted", size(most)));
+        let max = kept.bytes_max.map_or_else(|| "not granted now".to_owned(), |max| format!("{} granted", size(max)));
         let values = if kept.values == 1 { "value" } else { "values" };
-        lines.push(("kv", format!("{} {values} with {}; {most}", kept.values, size(kept.bytes))));
+        lines.push(("kv", format!("{} {values} with {}; {max}", kept.values, size(kept.bytes))));
     }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));

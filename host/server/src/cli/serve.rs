@@ -18,11 +18,11 @@ use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
 use wharf_store::without_password;
 
-use super::ending::{Ending, Exit, explained};
-use super::local::{compile_in_child, runtime};
+use super::cli_error::{Ending, Exit, explained};
+use super::in_process::{compile_in_child, runtime};
 use super::log::Log;
-use super::narrate::narrate;
-use super::opening::store_in_time;
+use super::log_notices::narrate;
+use super::open_store::store_in_time;
 use crate::config::Settings;
 use crate::http::{Face, Guard, connections, routes};
 use crate::metrics::Metrics;

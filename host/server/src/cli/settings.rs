@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wharf_store::without_password;
 
-use super::ending::Exit;
+use super::cli_error::Exit;
 use super::output::{Table, print_json, print_line};
 use crate::config::{Given, SETTINGS, hard_bounds};
 

@@ -8,15 +8,15 @@ mod values;
 mod table;
 mod bounds;
 mod file;
-mod given;
+mod raw;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use bounds::hard_bounds;
-pub(crate) use given::{Flags, Given, LIBRARY_BACKTRACES, Surroundings, backtrace_of_panic, backtraces_are_costly};
 pub(crate) use origin::Problems;
+pub(crate) use raw::{Flags, Given, LIBRARY_BACKTRACES, Surroundings, backtrace_of_panic, backtraces_are_costly};
 pub(crate) use settings::{LogFormat, Settings};
 pub(crate) use table::SETTINGS;
 pub(crate) use values::{ShownDuration, duration};

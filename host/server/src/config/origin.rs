@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use wharf_engine::toml_text;
+use wharf_engine::spec::toml_diagnostics;
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,5 +70,5 @@ impl std::error::Error for Problems {}
 
 /// "; did you mean `x`?" for the known name nearest to `given`, or nothing where none is near.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    toml_text::nearest(given, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    toml_diagnostics::nearest(given, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }

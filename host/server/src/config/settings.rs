@@ -10,8 +10,8 @@ use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_engine::PluginSettings;
 
-use super::given::{Given, Surroundings};
 use super::origin::{Origin, Problems, nearest};
+use super::raw::{Given, Surroundings};
 use super::values::{duration_within, host_address, listen_address, number_within};
 
 /// How the host's own log is written.

@@ -57,17 +57,17 @@ pub(crate) fn no_idempotency_key(headers: &HeaderMap, instead: &str) -> Result<(
     Ok(())
 }
 
-/// The whole of a body of at most `most` bytes.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<Vec<u8>, Problem> {
+/// The whole of a body of at most `max` bytes.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Vec<u8>, Problem> {
     heeded(headers)?;
     let too_large = || {
-        let most = ByteSize(most).display().iec();
-        Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {most} that are possible here"))
+        let max = ByteSize(max).display().iec();
+        Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {max} that are possible here"))
     };
     let declared: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut stream = body.into_data_stream();
-    if declared.is_some_and(|length| length > most) {
+    if declared.is_some_and(|length| length > max) {
         linger(stream).await;
         return Err(too_large());
     }
@@ -78,7 +78,7 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: u64) -> Result<V
         let left = patience(bytes.len()).saturating_sub(began.elapsed());
         match tokio::time::timeout(SILENCE_MAX.min(left), stream.next()).await {
             Ok(None) => return Ok(bytes),
-            Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > most => {
+            Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > max => {
                 drop(bytes);
                 linger(stream).await;
                 return Err(too_large());
@@ -120,8 +120,8 @@ async fn linger(mut stream: BodyDataStream) {
 mod tests {
     use super::*;
 
-    async fn told(headers: &HeaderMap, body: &'static str, most: u64) -> String {
-        format!("{:?}", read(headers, Body::from(body), most).await)
+    async fn told(headers: &HeaderMap, body: &'static str, max: u64) -> String {
+        format!("{:?}", read(headers, Body::from(body), max).await)
     }
 
     #[test]

@@ -21,10 +21,10 @@ use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{self, Answer, Mode};
 use wharf_runner::{Broadcast, BroadcastError, Durable, Enqueued, Replies};
 
+use super::app_state::Face;
 use super::bytes::{Carried, from_base64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event};
 use super::documents::report;
 use super::events::KEEP_ALIVE;
-use super::face::Face;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::{self, BroadcastAsked, BroadcastQuery};
@@ -126,7 +126,7 @@ fn durable_document(durable: &Durable) -> wire::Batch {
     let jobs = durable.jobs.iter().map(|(plugin, enqueued)| {
         let plugin = plugin.to_string();
         let (state, id) = match enqueued {
-            Enqueued::Added(id) | Enqueued::Known(id) => (StateName::Waiting.as_str(), Some(id.to_string())),
+            Enqueued::Added(id) | Enqueued::Duplicate(id) => (StateName::Waiting.as_str(), Some(id.to_string())),
             Enqueued::Discarded { .. } => ("discarded", None),
         };
         let url = id.as_ref().map(|id| format!("/v1/jobs/{id}"));
@@ -159,12 +159,12 @@ async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<
     let payload = match (document.payload, document.payload_base64) {
         (Some(_), Some(_)) => {
             return Err(Problem::bad_request(
-                "payload: it is given twice; use `payload` for JSON or `payload-base64` for bytes",
+                "payload: it is given twice; use `payload` for JSON or `payload_base64` for bytes",
             ));
         }
         (Some(json), None) => json.get().as_bytes().to_vec(),
         (None, Some(text)) => {
-            from_base64(&text).map_err(|error| Problem::bad_request(format!("payload-base64: {error}")))?
+            from_base64(&text).map_err(|error| Problem::bad_request(format!("payload_base64: {error}")))?
         }
         (None, None) => b"null".to_vec(),
     };
@@ -320,10 +320,10 @@ mod tests {
         let after = Answer::Failed(Failure::RetryAfter("busy".into(), Duration::from_secs(2)));
         assert_eq!(
             reply(after),
-            serde_json::json!({"plugin": "words", "outcome": "failed", "elapsed-ms": 1.5,
-                "disposition": "retry-after", "retry-after-ms": 2000, "report": "busy"})
+            serde_json::json!({"plugin": "words", "outcome": "failed", "elapsed_ms": 1.5,
+                "disposition": "retry-after", "retry_after_ms": 2000, "report": "busy"})
         );
         assert_eq!(reply(Answer::Replied(b"{\"a\": 1}".to_vec()))["reply"], serde_json::json!({"a": 1}));
-        assert_eq!(reply(Answer::Replied(vec![0xff]))["reply-base64"], "/w==");
+        assert_eq!(reply(Answer::Replied(vec![0xff]))["reply_base64"], "/w==");
     }
 }

@@ -57,7 +57,7 @@ fn embeddable(bytes: &[u8]) -> Option<Box<RawValue>> {
 
 /// How deep JSON text is nested.
 fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut most, mut in_string, mut escaped) = (0usize, 0, false, false);
+    let (mut depth, mut max, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in json {
         match byte {
             _ if escaped => escaped = false,
@@ -66,13 +66,13 @@ fn depth(json: &[u8]) -> usize {
             _ if in_string => {}
             b'[' | b'{' => {
                 depth += 1;
-                most = most.max(depth);
+                max = max.max(depth);
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    most
+    max
 }
 
 /// Every media type that `media_type` knows.

@@ -20,9 +20,9 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves until `stopping`; then no connection is accepted any more, and each ends with the answer it is at.
-/// More than `most` connections wait in the backlog of the listener.
-pub(crate) async fn serve(listener: TcpListener, routes: Router, most: usize, stopping: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(most));
+/// More than `max` connections wait in the backlog of the listener.
+pub(crate) async fn serve(listener: TcpListener, routes: Router, max: usize, stopping: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(max));
     let open = TaskTracker::new();
     let next = async || {
         let slot = Arc::clone(&slots).acquire_owned().await;

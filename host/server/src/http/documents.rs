@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use wharf_core::ids::JobId;
-use wharf_core::job::{self, Numbered, State, Stream, Why};
+use wharf_core::job::{self, NumberedEntry, State, Stream, WaitReason};
 use wharf_core::outcome;
 use wharf_core::time::Timestamp;
-use wharf_runner::{JobView, WhyWaiting};
+use wharf_runner::{JobView, JobWaitReason};
 
 use super::bytes::{inline_base64, inline_json, to_base64};
 use super::wire::{Bill, Entry, Holder, Job, Lease, Moment, Report, Waits};
@@ -91,28 +91,28 @@ fn waits(reason: &str, text: String) -> Waits {
     Waits { reason: reason.to_owned(), text, until: None, limit: None, holders: Vec::new() }
 }
 
-fn waits_for(why: &WhyWaiting) -> Waits {
+fn waits_for(why: &JobWaitReason) -> Waits {
     match why {
-        WhyWaiting::Queue(why) => waits_in_queue(why),
-        WhyWaiting::PluginLoading { plugin } => {
+        JobWaitReason::Queue(why) => waits_in_queue(why),
+        JobWaitReason::PluginLoading { plugin } => {
             waits("plugin-loading", format!("plugin `{plugin}` is still being made ready"))
         }
-        WhyWaiting::PluginAbsent { plugin, refused: Some(why) } => {
+        JobWaitReason::PluginAbsent { plugin, refused: Some(why) } => {
             waits("plugin-absent", format!("plugin `{plugin}` could not be loaded: {why}"))
         }
-        WhyWaiting::PluginAbsent { plugin, refused: None } => waits(
+        JobWaitReason::PluginAbsent { plugin, refused: None } => waits(
             "plugin-absent",
             format!("there is no `{plugin}.wasm` in the plugin folder, and no other host has it"),
         ),
-        WhyWaiting::TaskAbsent { task } => waits(
+        JobWaitReason::TaskAbsent { task } => waits(
             "task-absent",
             format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()),
         ),
-        WhyWaiting::Draining => waits("draining", "this host is stopping; the next one runs it".to_owned()),
+        JobWaitReason::Draining => waits("draining", "this host is stopping; the next one runs it".to_owned()),
     }
 }
 
-fn waits_in_queue(why: &Why) -> Waits {
+fn waits_in_queue(why: &WaitReason) -> Waits {
     let full = |reason, what: &str, limit: u32, holders: &[(JobId, Timestamp)]| {
         let first: Vec<String> = holders.iter().map(|(id, _)| id.to_string()).collect();
         let text = format!("{what} has its limit of {limit} running: {}", first.join(", "));
@@ -120,14 +120,14 @@ fn waits_in_queue(why: &Why) -> Waits {
         Waits { limit: Some(limit), holders, ..waits(reason, text) }
     };
     match why {
-        Why::NotDue { until } => {
+        WaitReason::NotDue { until } => {
             let until = Moment(*until);
             Waits { until: Some(until), ..waits("not-due", format!("it is not due before {:.0}", until.date())) }
         }
-        Why::LaneFull { limit, holders } => full("lane-full", "its key", *limit, holders),
-        Why::GroupFull { limit, holders } => full("group-full", "its limit group", *limit, holders),
-        Why::Paused => waits("paused", "its limit is set to zero: an operator's pause".to_owned()),
-        Why::InTurn => waits(
+        WaitReason::LaneFull { limit, holders } => full("lane-full", "its key", *limit, holders),
+        WaitReason::GroupFull { limit, holders } => full("group-full", "its limit group", *limit, holders),
+        WaitReason::Paused => waits("paused", "its limit is set to zero: an operator's pause".to_owned()),
+        WaitReason::InTurn => waits(
             "in-turn",
             "other jobs are before it, every sandbox is busy, or the processors are with jobs of its task".to_owned(),
         ),
@@ -135,7 +135,7 @@ fn waits_in_queue(why: &Why) -> Waits {
 }
 
 /// One entry of a job's log: the name of its event, and the data.
-pub(crate) fn entry_document(numbered: &Numbered) -> (&'static str, Entry) {
+pub(crate) fn entry_document(numbered: &NumberedEntry) -> (&'static str, Entry) {
     let plain = Entry { attempt: numbered.attempt, at: Some(Moment(numbered.at)), ..Entry::default() };
     match &numbered.entry {
         job::Entry::Chunk(bytes) => match std::str::from_utf8(bytes) {
@@ -160,8 +160,8 @@ pub(crate) fn entry_document(numbered: &Numbered) -> (&'static str, Entry) {
 mod tests {
     use super::*;
 
-    fn numbered(entry: job::Entry) -> Numbered {
-        Numbered { number: 7, attempt: 2, at: Timestamp::from_millis(1_900_000_000_000), entry }
+    fn numbered(entry: job::Entry) -> NumberedEntry {
+        NumberedEntry { number: 7, attempt: 2, at: Timestamp::from_millis(1_900_000_000_000), entry }
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_full_lane_names_who_fills_it() {
         let id: JobId = "0000000000001".parse().unwrap();
-        let told = waits_in_queue(&Why::LaneFull { limit: 1, holders: vec![(id, Timestamp::ZERO)] });
+        let told = waits_in_queue(&WaitReason::LaneFull { limit: 1, holders: vec![(id, Timestamp::ZERO)] });
         assert_eq!((told.reason.as_str(), told.limit), ("lane-full", Some(1)));
         assert_eq!(told.text, "its key has its limit of 1 running: 0000000000001");
     }

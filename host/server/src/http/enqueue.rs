@@ -12,11 +12,11 @@ use serde_json::json;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::StateName;
-use wharf_runner::{EnqueueError, Enqueued, Rejected, Request};
+use wharf_runner::{EnqueueError, EnqueueRejection, Enqueued, Request};
 
+use super::app_state::Face;
 use super::bytes::{from_base64, harmless_headers};
 use super::documents::job_document;
-use super::face::Face;
 use super::problem::{Kind, Problem};
 use super::wire::{self, EnqueueQuery, JobAsked};
 use super::{body, query};
@@ -67,7 +67,7 @@ async fn one(face: &Face, request: Request, wait: Option<Duration>) -> Result<Re
     };
     let (status, id) = match answer {
         Enqueued::Added(id) => (StatusCode::ACCEPTED, *id),
-        Enqueued::Known(id) => (StatusCode::OK, *id),
+        Enqueued::Duplicate(id) => (StatusCode::OK, *id),
         Enqueued::Discarded { holders } => {
             let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
             let detail = format!(
@@ -125,7 +125,7 @@ fn document(answer: &Enqueued) -> wire::Enqueued {
     };
     match answer {
         Enqueued::Added(id) => taken("added", id),
-        Enqueued::Known(id) => taken("known", id),
+        Enqueued::Duplicate(id) => taken("known", id),
         Enqueued::Discarded { holders } => wire::Enqueued {
             outcome: "discarded".to_owned(),
             id: None,
@@ -138,17 +138,17 @@ fn document(answer: &Enqueued) -> wire::Enqueued {
 fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
-        EnqueueError::Rejected(rejected) => {
+        EnqueueError::EnqueueRejection(rejected) => {
             let loading = rejected.plugins_loading();
             let kind = match &rejected {
-                Rejected::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
-                Rejected::Requests(_) if rejected.is_passing() => Kind::PLUGIN_ELSEWHERE,
-                Rejected::Requests(_) => Kind::JOB_INVALID,
-                Rejected::TooMany { .. } | Rejected::TooLarge { .. } => Kind::TOO_LARGE,
+                EnqueueRejection::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
+                EnqueueRejection::Requests(_) if rejected.is_passing() => Kind::PLUGIN_ELSEWHERE,
+                EnqueueRejection::Requests(_) => Kind::JOB_INVALID,
+                EnqueueRejection::TooMany { .. } | EnqueueRejection::TooLarge { .. } => Kind::TOO_LARGE,
             };
             let problem = Problem::new(kind, rejected.to_string());
             match &rejected {
-                Rejected::Requests(problems) => {
+                EnqueueRejection::Requests(problems) => {
                     let each: Vec<_> = problems
                         .iter()
                         .map(|(index, bad)| json!({"index": index, "detail": bad.to_string()}))
@@ -224,10 +224,10 @@ async fn from_json(query: &EnqueueQuery, headers: &axum::http::HeaderMap, body: 
 fn from_document(asked: JobAsked) -> Result<Request, String> {
     let payload = match (asked.payload, asked.payload_base64) {
         (Some(_), Some(_)) => {
-            return Err("payload: it is given twice; use `payload` for JSON or `payload-base64` for bytes".to_owned());
+            return Err("payload: it is given twice; use `payload` for JSON or `payload_base64` for bytes".to_owned());
         }
         (Some(json), None) => json.get().as_bytes().to_vec(),
-        (None, Some(text)) => from_base64(&text).map_err(|error| format!("payload-base64: {error}"))?,
+        (None, Some(text)) => from_base64(&text).map_err(|error| format!("payload_base64: {error}"))?,
         (None, None) => b"null".to_vec(),
     };
     Ok(Request {

@@ -14,11 +14,11 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use wharf_core::ids::JobId;
-use wharf_runner::{Followed, JobView};
-use wharf_store::{Seen, StoreError};
+use wharf_runner::{JobUpdate, JobView};
+use wharf_store::{JobSnapshot, StoreError};
 
+use super::app_state::Face;
 use super::documents::{entry_document, job_standing};
-use super::face::Face;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::Job;
@@ -49,13 +49,13 @@ fn follow(face: Arc<Face>, id: JobId, after: u64) -> impl Stream<Item = Result<E
     followed.then(move |followed| told(Arc::clone(&face), followed)).take_until(stopping).map(Ok)
 }
 
-async fn told(face: Arc<Face>, followed: Result<Followed, StoreError>) -> Event {
+async fn told(face: Arc<Face>, followed: Result<JobUpdate, StoreError>) -> Event {
     let (name, event_id, data) = match followed {
-        Ok(Followed::Entry(numbered)) => {
+        Ok(JobUpdate::Entry(numbered)) => {
             let (name, data) = entry_document(&numbered);
             (name, Some(numbered.number.to_string()), serde_json::to_string(&data))
         }
-        Ok(Followed::State(seen)) => {
+        Ok(JobUpdate::State(seen)) => {
             let end = seen.job.standing.state.name().is_final().then(|| format!("{}.end", seen.entries));
             ("state", end, serde_json::to_string(&standing(&face, *seen).await))
         }
@@ -70,7 +70,7 @@ async fn told(face: Arc<Face>, followed: Result<Followed, StoreError>) -> Event 
 }
 
 /// Where the job stands. Why one waits may lie outside of the queue, which the host knows.
-async fn standing(face: &Face, seen: Seen) -> Job {
+async fn standing(face: &Face, seen: JobSnapshot) -> Job {
     if seen.why.is_some()
         && let Ok(Some(view)) = face.host.job(seen.job.id).await
         && view.seen.job.standing == seen.job.standing

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use wharf_runner::Host;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::face::Face;
+use super::app_state::Face;
 use super::problem::{Kind, Problem};
 use super::wire::{Health, Ready};
 use crate::metrics::Gauges;
@@ -64,15 +64,15 @@ async fn gauges(host: &Host) -> Gauges {
     now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
     now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);
     now.plain("plugins_refused", "Files of the plugin folder that could not be loaded", catalog.refused().len() as u64);
-    let (tally, limits) = (host.tally().await, host.limits().await);
-    now.plain("store_up", "Whether the store answers", u64::from(tally.is_ok() && vitals.store.is_ok()));
-    if let Ok(tally) = tally {
+    let (stats, limits) = (host.stats().await, host.limits().await);
+    now.plain("store_up", "Whether the store answers", u64::from(stats.is_ok() && vitals.store.is_ok()));
+    if let Ok(stats) = stats {
         let counted = |pick: fn(u64, u64) -> u64| {
-            tally.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))
+            stats.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))
         };
         now.labelled("jobs_waiting", "Jobs that wait, due or not", "task", counted(|waiting, _| waiting));
         now.labelled("jobs_running", "Jobs that run, on all hosts of the store", "task", counted(|_, running| running));
-        let oldest = tally.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
+        let oldest = stats.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
         now.seconds("oldest_due_age", "How long the job has been due that has been due longest", oldest);
     }
     if let Ok(limits) = limits {

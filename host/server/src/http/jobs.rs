@@ -7,16 +7,16 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use wharf_core::bounds;
-use wharf_core::ids::{BadId, JobId};
+use wharf_core::ids::{JobId, ParseIdError};
 use wharf_core::job::StateName;
 use wharf_core::lifecycle::Refusal;
-use wharf_runner::{AskError, JobView};
-use wharf_store::Wanted;
+use wharf_runner::{ChangeError, JobView};
+use wharf_store::JobFilter;
 
+use super::app_state::Face;
 use super::bytes::harmless_headers;
 use super::documents::{job_document, job_line};
 use super::enqueue::finished;
-use super::face::Face;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::query;
@@ -49,28 +49,28 @@ pub(crate) async fn list(State(face): State<Arc<Face>>, uri: Uri) -> Result<Json
     Ok(Json(Page { jobs: page.jobs.iter().map(job_line).collect(), next }))
 }
 
-fn wanted(asked: &ListQuery) -> Result<Wanted, Problem> {
-    let bad = |name: &'static str| move |error: BadId| Problem::bad_request(format!("`{name}`: {error}"));
+fn wanted(asked: &ListQuery) -> Result<JobFilter, Problem> {
+    let bad = |name: &'static str| move |error: ParseIdError| Problem::bad_request(format!("`{name}`: {error}"));
     let states = StateName::ALL.map(StateName::as_str).join(", ");
     let state = asked.state.as_deref().map(|name| {
         StateName::from_name(name)
             .ok_or_else(|| Problem::bad_request(format!("`state`: `{name}` is no state; {states} are")))
     });
-    let most = asked.limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&most) {
+    let max = asked.limit.unwrap_or(PAGE_DEFAULT);
+    if !(1..=bounds::PAGE_MAX).contains(&max) {
         return Err(Problem::bad_request(format!(
-            "`limit`: {most} is out of bounds; 1 to {} is possible",
+            "`limit`: {max} is out of bounds; 1 to {} is possible",
             bounds::PAGE_MAX
         )));
     }
-    Ok(Wanted {
+    Ok(JobFilter {
         state: state.transpose()?,
         task: asked.task.as_deref().map(str::parse).transpose().map_err(bad("task"))?,
         key: asked.key.as_deref().map(str::parse).transpose().map_err(bad("key"))?,
         token: None,
         batch: asked.batch.as_deref().map(str::parse).transpose().map_err(bad("batch"))?,
         before: asked.before.as_deref().map(str::parse).transpose().map_err(bad("before"))?,
-        most,
+        max,
     })
 }
 
@@ -103,10 +103,10 @@ pub(crate) async fn retry(State(face): State<Arc<Face>>, Path(id): Path<String>)
     Ok(Json(job_document(&face.job(id).await?)))
 }
 
-fn refused(face: &Face, id: JobId, error: AskError) -> Problem {
+fn refused(face: &Face, id: JobId, error: ChangeError) -> Problem {
     let refusal = match error {
-        AskError::Store(error) => return error.into(),
-        AskError::Refused(refusal) => refusal,
+        ChangeError::Store(error) => return error.into(),
+        ChangeError::Refused(refusal) => refusal,
     };
     let kind = match refusal {
         Refusal::Unknown => return face.no_such_job(id),

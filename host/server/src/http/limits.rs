@@ -8,12 +8,12 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use wharf_core::ids::{BadId, Group};
+use wharf_core::ids::{Group, ParseIdError};
 use wharf_core::key::Key;
 use wharf_core::limits::{Limits, Override};
 use wharf_runner::{GroupLimits, LimitError};
 
-use super::face::Face;
+use super::app_state::Face;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::{KeyLimit, Limit, LimitNumbers};
@@ -86,7 +86,7 @@ async fn clear(face: &Face, group: Group, key: Option<Key>) -> Result<StatusCode
 }
 
 fn place(group: &str, key: Option<&str>) -> Result<(Group, Option<Key>), Problem> {
-    let bad = |error: BadId| Problem::bad_request(error.to_string());
+    let bad = |error: ParseIdError| Problem::bad_request(error.to_string());
     Ok((group.parse().map_err(bad)?, key.map(str::parse).transpose().map_err(bad)?))
 }
 

@@ -8,7 +8,7 @@ mod query;
 mod body;
 pub(crate) mod connections;
 mod documents;
-mod face;
+mod app_state;
 mod guard;
 mod enqueue;
 mod jobs;
@@ -18,7 +18,7 @@ pub(crate) mod plugins;
 mod limits;
 pub(crate) mod nodes;
 mod health;
-mod waiting;
+mod startup_routes;
 mod openapi;
 #[cfg(test)]
 mod fuzz;
@@ -31,11 +31,11 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub(crate) use app_state::Face;
 pub(crate) use bytes::{json_or_base64, to_base64};
-pub(crate) use face::Face;
 pub(crate) use guard::Guard;
 pub(crate) use query::encode;
-pub(crate) use waiting::waiting_routes;
+pub(crate) use startup_routes::waiting_routes;
 
 use problem::{Kind, Problem};
 

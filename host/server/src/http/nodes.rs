@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use wharf_core::ids::NodeId;
 use wharf_core::node;
 
-use super::face::Face;
+use super::app_state::Face;
 use super::problem::Problem;
 use super::wire::Moment;
 
 /// A node as it announced itself.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) name: String,
@@ -28,13 +27,13 @@ pub(crate) struct Node {
     pub(crate) running: u32,
     pub(crate) capacity: u32,
     pub(crate) draining: bool,
-    pub(crate) plugins: Vec<Carried>,
+    pub(crate) plugins: Vec<LoadedPlugin>,
 }
 
 /// A plugin that the node has loaded.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "CarriedPlugin")]
-pub(crate) struct Carried {
+pub(crate) struct LoadedPlugin {
     pub(crate) id: String,
     pub(crate) version: String,
     pub(crate) digest: String,
@@ -46,7 +45,7 @@ pub(crate) async fn list(State(face): State<Arc<Face>>) -> Result<Json<Vec<Node>
 }
 
 fn document(node: node::Node, here: NodeId) -> Node {
-    let carried = |carried: node::Carried| Carried {
+    let carried = |carried: node::LoadedPlugin| LoadedPlugin {
         id: carried.plugin.to_string(),
         version: carried.version,
         digest: carried.digest,

@@ -9,19 +9,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wharf_core::ids::PluginId;
-use wharf_core::kv::Usage;
+use wharf_core::kv::KvUsage;
 use wharf_core::limits::OnConflict;
 use wharf_engine::Task;
 use wharf_runner::{Catalog, Loaded, Refused};
 
-use super::face::Face;
+use super::app_state::Face;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::wire::Moment;
 
 /// A plugin, or a file of the plugin folder that is none.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Plugin {
     /// Absent where the file's name is no plugin's.
     pub(crate) id: Option<String>,
@@ -38,7 +37,6 @@ pub(crate) struct Plugin {
 
 /// How much a plugin keeps. Bytes are those of keys and values.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Kept")]
 pub(crate) struct KvDocument {
     pub(crate) values: u64,
@@ -49,7 +47,6 @@ pub(crate) struct KvDocument {
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct LoadedVersion {
     pub(crate) name: String,
     pub(crate) version: String,
@@ -77,7 +74,6 @@ pub(crate) struct Refusal {
 
 /// A kind of job, with everything that holds for it: the manifest, and the operator's settings on top.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Task")]
 pub(crate) struct TaskDocument {
     pub(crate) task: String,
@@ -107,12 +103,12 @@ pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
     if let Some(id) = id.parse().ok()
         && let Some(plugin) = one(&catalog, &id)
     {
-        let Usage { values, bytes } = face.host.kept(&id).await?;
+        let KvUsage { values, bytes } = face.host.kept(&id).await?;
         let bytes_max = catalog.plugin(&id).and_then(|loaded| loaded.plugin.kv_bytes_max());
         let kv = (values > 0 || bytes_max.is_some()).then_some(KvDocument { values, bytes, bytes_max });
         return Ok(Json(Plugin { kv, ..plugin }));
     }
-    let is_coming = catalog.coming().keys().any(|coming| coming.as_str() == id);
+    let is_coming = catalog.pending().keys().any(|pending| pending.as_str() == id);
     if is_coming || !catalog.is_open() {
         let what = if is_coming { "is still being made ready" } else { "is not known yet: this host has just started" };
         let detail = format!("plugin `{id}` {what}; try again in a moment");
@@ -120,7 +116,7 @@ pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
     }
     Err({
         let known: Vec<&str> = catalog.plugins().keys().map(PluginId::as_str).collect();
-        let hint = wharf_engine::toml_text::nearest(&id, known.iter().copied())
+        let hint = wharf_engine::spec::toml_diagnostics::nearest(&id, known.iter().copied())
             .map(|near| format!("; did you mean `{near}`?"));
         let detail =
             format!("there is no plugin `{id}`{}", hint.unwrap_or_else(|| "; GET /v1/plugins has all".to_owned()));

@@ -7,7 +7,7 @@ use axum::http::Uri;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use wharf_engine::toml_text::nearest;
+use wharf_engine::spec::toml_diagnostics::nearest;
 
 use super::problem::Problem;
 

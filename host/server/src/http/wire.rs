@@ -59,7 +59,7 @@ impl JsonSchema for Moment {
 
 /// A job as it is asked for.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct JobAsked {
     /// As PLUGIN/TASK.
     pub(crate) task: String,
@@ -88,7 +88,7 @@ pub(crate) fn as_written<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Op
 
 /// The query of a request to enqueue. With `task`, the body is the payload, byte for byte.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct EnqueueQuery {
     /// As PLUGIN/TASK: the body is then the payload as it is, and the other options stand here, too.
     pub(crate) task: Option<String>,
@@ -103,7 +103,6 @@ pub(crate) struct EnqueueQuery {
 
 /// What became of one job that was asked for.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Enqueued {
     /// "added"; "known" where a job with the same token stands; "discarded" where its lane is full.
     pub(crate) outcome: String,
@@ -118,7 +117,6 @@ pub(crate) struct Enqueued {
 
 /// A job as it is read.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) task: String,
@@ -155,7 +153,7 @@ pub(crate) struct Job {
     // What went in and came out: not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_bytes: Option<usize>,
-    /// As it is written; `payload-base64` where it is no JSON, or JSON that is nested deeper than 60 levels.
+    /// As it is written; `payload_base64` where it is no JSON, or JSON that is nested deeper than 60 levels.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "as_written")]
     pub(crate) payload: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,7 +171,6 @@ pub(crate) struct Job {
 
 /// Why a job waits.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Waits {
     /// "not-due", "lane-full", "group-full", "paused", "plugin-loading", "plugin-absent", "task-absent", "draining" or "in-turn".
     pub(crate) reason: String,
@@ -207,7 +204,6 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Bill {
     pub(crate) queue_wait_ms: f64,
     pub(crate) guest_ms: f64,
@@ -229,7 +225,7 @@ pub(crate) struct Page {
 
 /// The query of a list of jobs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     /// "waiting", "running", "succeeded", "failed" or "cancelled".
     pub(crate) state: Option<String>,
@@ -297,7 +293,6 @@ pub(crate) struct Health {
 
 /// A limit group: what is in force, from whom, and how much of it is held.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Limit {
     pub(crate) group: String,
     /// Tasks of loaded plugins that share it.
@@ -316,7 +311,6 @@ pub(crate) struct Limit {
 
 /// A limit that was set for one key.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct KeyLimit {
     pub(crate) key: String,
     pub(crate) per_key: Option<u32>,
@@ -324,7 +318,7 @@ pub(crate) struct KeyLimit {
 
 /// The two numbers of a limit; `null` or absent is no limit, zero is a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LimitNumbers {
     #[serde(default)]
     pub(crate) per_key: Option<u32>,
@@ -355,7 +349,7 @@ mod tests {
     fn a_null_that_is_read_is_there() {
         let job = |payload: &str| {
             let rest = r#""id":"","task":"","state":"","group":"","key":null,"priority":0,"token":null,
-                "enqueued-at":"2030-01-31T12:00:00Z","attempt":0,"failures":0,"crashes":0,"cancel-asked":false"#;
+                "enqueued_at":"2030-01-31T12:00:00Z","attempt":0,"failures":0,"crashes":0,"cancel_asked":false"#;
             serde_json::from_str::<Job>(&format!("{{{rest}{payload}}}"))
                 .unwrap()
                 .payload

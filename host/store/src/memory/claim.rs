@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::Leased;
+use wharf_core::job::LeasedJob;
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
@@ -44,7 +44,7 @@ struct Desk<'q> {
     lanes: Vec<Lane>,
     /// Lanes closed by this claim. The next one looks at them again: closing saves work and decides nothing.
     closed: BTreeSet<Lane>,
-    leased: Vec<Leased>,
+    leased: Vec<LeasedJob>,
 }
 
 impl Desk<'_> {
@@ -80,13 +80,13 @@ fn top(line: &BTreeSet<(Reverse<i32>, Timestamp, JobId)>) -> i32 {
 impl Waiting for Desk<'_> {
     type Error = Infallible;
 
-    fn lines(&mut self, task: &TaskName, most: u32) -> Result<Vec<Line>, Infallible> {
+    fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {
         let open = self.queue.ready.iter().filter(|(lane, _)| !self.closed.contains(*lane));
         let tops: Vec<(Lane, i32)> =
             open.filter_map(|(lane, due)| Some((lane.clone(), top(due.lines.get(task)?)))).collect();
         let mut lines: Vec<Line> = tops.iter().map(|(lane, top)| self.line(lane, task, *top)).collect();
         lines.sort_by_key(|line| (Reverse(line.top), line.turn));
-        lines.truncate(most as usize);
+        lines.truncate(max as usize);
         Ok(lines)
     }
 
@@ -100,7 +100,7 @@ impl Waiting for Desk<'_> {
         Ok(tops.iter().map(|(other, top)| self.line(&lane, other, *top)).collect())
     }
 
-    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> Result<Vec<Ready>, Infallible> {
+    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Infallible> {
         let line = self.queue.ready.get(&self.lanes[lane.0 as usize]).and_then(|due| due.lines.get(task));
         let heads = line.into_iter().flatten();
         let bytes = |id| self.queue.jobs[id].job.payload.len() as u64;
@@ -110,7 +110,7 @@ impl Waiting for Desk<'_> {
             due: *due,
             bytes: bytes(id),
         });
-        Ok(heads.take(most as usize).collect())
+        Ok(heads.take(max as usize).collect())
     }
 
     fn group_holders(&mut self, group: &Group) -> Result<u32, Infallible> {
@@ -133,7 +133,7 @@ impl Waiting for Desk<'_> {
         };
         self.queue.apply(ready.id, Event::Claimed { lease }, self.now).expect("a due job can be claimed");
         let job = &self.queue.jobs[&ready.id].job;
-        self.leased.push(Leased {
+        self.leased.push(LeasedJob {
             lease,
             task: job.task.clone(),
             lane: job.lane.clone(),

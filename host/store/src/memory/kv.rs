@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wharf_core::ids::PluginId;
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 
 #[derive(Default)]
-pub(super) struct Values(BTreeMap<PluginId, BTreeMap<ValueKey, Arc<[u8]>>>);
+pub(super) struct Values(BTreeMap<PluginId, BTreeMap<KvKey, Arc<[u8]>>>);
 
 impl Values {
-    pub(super) fn change(&mut self, changes: &Changes) {
+    pub(super) fn change(&mut self, changes: &KvChanges) {
         let values = self.0.entry(changes.plugin.clone()).or_default();
         for (key, value) in changes.iter() {
             match value {
@@ -20,21 +20,21 @@ impl Values {
         }
     }
 
-    fn of(&self, plugin: &PluginId) -> impl Iterator<Item = (&ValueKey, &Arc<[u8]>)> {
+    fn of(&self, plugin: &PluginId) -> impl Iterator<Item = (&KvKey, &Arc<[u8]>)> {
         self.0.get(plugin).into_iter().flatten()
     }
 
-    pub(super) fn value(&self, plugin: &PluginId, key: &ValueKey) -> Option<Vec<u8>> {
+    pub(super) fn value(&self, plugin: &PluginId, key: &KvKey) -> Option<Vec<u8>> {
         self.0.get(plugin)?.get(key).map(|value| value.to_vec())
     }
 
-    pub(super) fn keys(&self, plugin: &PluginId, wanted: &WantedKeys) -> Vec<ValueKey> {
+    pub(super) fn keys(&self, plugin: &PluginId, wanted: &KvKeyQuery) -> Vec<KvKey> {
         let keys = self.of(plugin).map(|(key, _)| key).filter(|key| wanted.has(key));
-        keys.take(wanted.most as usize).cloned().collect()
+        keys.take(wanted.max as usize).cloned().collect()
     }
 
-    pub(super) fn usage(&self, plugin: &PluginId, of: &[ValueKey]) -> (Usage, Vec<Option<u64>>) {
-        let mut usage = Usage::default();
+    pub(super) fn usage(&self, plugin: &PluginId, of: &[KvKey]) -> (KvUsage, Vec<Option<u64>>) {
+        let mut usage = KvUsage::default();
         for (key, value) in self.of(plugin) {
             usage.values += 1;
             usage.bytes += (key.as_str().len() + value.len()) as u64;

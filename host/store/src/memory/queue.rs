@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
-use wharf_core::job::{Job, NewJob, Numbered, Standing, State, Token};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
 use wharf_core::key::Lane;
 use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -14,9 +14,9 @@ use wharf_core::time::Timestamp;
 
 use super::kv::Values;
 use crate::change::change;
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
+use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::{Inserted, Recorded};
-use crate::why::Holders;
+use crate::wait_reason::Holders;
 
 pub(super) struct Queue {
     pub(super) ids: JobIds,
@@ -46,7 +46,7 @@ pub(super) struct Due {
 
 pub(super) struct Kept {
     pub(super) job: Job,
-    pub(super) entries: Vec<Numbered>,
+    pub(super) entries: Vec<NumberedEntry>,
 }
 
 impl Queue {
@@ -139,7 +139,7 @@ impl Queue {
             Event::Wrote { attempt, entries } => {
                 let last = kept.entries.len() as u64;
                 let numbered = (last + 1..).zip(entries);
-                kept.entries.extend(numbered.map(|(number, entry)| Numbered { number, attempt, at: now, entry }));
+                kept.entries.extend(numbered.map(|(number, entry)| NumberedEntry { number, attempt, at: now, entry }));
             }
             Event::Succeeded { output, children: new, changes, .. } => {
                 kept.job.result = Some(output.into());
@@ -162,7 +162,7 @@ impl Queue {
             && !self.jobs.contains_key(&id)
             && let Inserted::Added { .. } = self.insert(instead, now)
         {
-            self.apply(id, Event::NotTaken(why), now).expect("a waiting job can be cancelled");
+            self.apply(id, Event::NotEnqueued(why), now).expect("a waiting job can be cancelled");
         }
         inserted
     }
@@ -170,7 +170,7 @@ impl Queue {
     pub(super) fn insert(&mut self, mut new: NewJob, now: Timestamp) -> Inserted {
         let token = new.token.clone().map(|token| (new.task.clone(), token));
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token).copied()) {
-            return Inserted::Known { id };
+            return Inserted::Duplicate { id };
         }
         while self.jobs.contains_key(&new.id) {
             new.id = self.ids.next(now);
@@ -181,18 +181,18 @@ impl Queue {
             let running: Vec<JobId> = self.running.get(&new.lane).into_iter().flatten().copied().collect();
             let waiting = self.waiting(&new.lane);
             let leaving = |id: &JobId| self.jobs[id].job.standing.cancel_asked;
-            let crowd = Crowd {
+            let crowd = LaneCounts {
                 running: running.len() as u32,
                 leaving: running.iter().filter(|id| leaving(id)).count() as u32,
                 waiting: waiting.len() as u32,
             };
             match resolve(new.on_conflict, crowd, self.limits().per_key(&new.lane)) {
-                Verdict::Take => {}
-                Verdict::Discard => {
+                ConflictDecision::Take => {}
+                ConflictDecision::Discard => {
                     let holders = running.into_iter().chain(waiting).take(HOLDERS_NAMED);
                     return Inserted::Discarded { holders: holders.collect() };
                 }
-                Verdict::TakeInstead { ask } => {
+                ConflictDecision::TakeInstead { ask } => {
                     asked = running.into_iter().filter(|id| !leaving(id)).take(ask as usize).collect();
                     replaced = waiting;
                 }
@@ -214,7 +214,7 @@ impl Queue {
             token: new.token,
             batch: new.batch,
             payload: new.payload,
-            standing: Standing::new(new.due.map_or(now, |due| due.from(now))),
+            standing: JobStatus::new(new.due.map_or(now, |due| due.from(now))),
             enqueued_at: now,
             started_at: None,
             finished_at: None,

@@ -7,23 +7,23 @@ use tokio_postgres::types::Type;
 use wharf_core::admission::admit;
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Leased, Standing, State};
+use wharf_core::job::{JobStatus, LeasedJob, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 
-use super::held::Held;
-use super::ledger::{HOT, Hot, Ledger};
-use super::page::{Desk, Left, Missing, Page};
-use super::queued::rank;
+use super::claim_snapshot::{Desk, Left, Missing, Page};
+use super::ledger::{HOT, JobRow, Ledger};
+use super::ready_rows::rank;
 use super::rows::{READY, RUNNING, job_id, length, micros, signed};
-use super::session::{Fault, damaged};
+use super::running_rows::Held;
+use super::session::{SessionError, damaged};
+use super::write_set::Settle;
 use super::writer::Reopened;
-use super::writes::Settle;
 use crate::store::{Claim, Claimed};
 
 impl Ledger<'_> {
-    pub(super) async fn claim(&mut self, claim: &Claim, reopened: &mut Reopened) -> Result<Claimed, Fault> {
+    pub(super) async fn claim(&mut self, claim: &Claim, reopened: &mut Reopened) -> Result<Claimed, SessionError> {
         self.declared = claim.declared.clone();
         let limits = self.limits();
         self.names.read(self.session, &self.locked).await?;
@@ -70,17 +70,17 @@ impl Ledger<'_> {
     }
 
     /// Delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
-    async fn due(&self) -> Result<Vec<(JobId, Hot)>, Fault> {
+    async fn due(&self) -> Result<Vec<(JobId, JobRow)>, SessionError> {
         let text = format!(
             "SELECT {HOT} FROM wharf.jobs WHERE delayed AND due <= $1 AND grp + 0 = ANY($2)
              ORDER BY due, id LIMIT $3 FOR UPDATE SKIP LOCKED"
         );
-        let (now, most) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
-        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY), (&most as _, Type::INT8)];
-        self.session.ask(&text, &args).await?.iter().map(Hot::of).collect()
+        let (now, max) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
+        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY), (&max as _, Type::INT8)];
+        self.session.ask(&text, &args).await?.iter().map(JobRow::of).collect()
     }
 
-    async fn promote(&mut self, due: Vec<(JobId, Hot)>) -> Result<(), Fault> {
+    async fn promote(&mut self, due: Vec<(JobId, JobRow)>) -> Result<(), SessionError> {
         self.load_lanes(due.iter().map(|(_, hot)| hot.lane.clone())).await?;
         for (id, mut hot) in due {
             hot.line = Some(self.join_line(&hot.lane.clone(), hot.task, hot.priority).await?);
@@ -92,20 +92,20 @@ impl Ledger<'_> {
         self.flush().await
     }
 
-    async fn next_due(&self) -> Result<Option<wharf_core::time::Timestamp>, Fault> {
+    async fn next_due(&self) -> Result<Option<wharf_core::time::Timestamp>, SessionError> {
         let row = self.session.ask_one("SELECT min(due) FROM wharf.jobs WHERE delayed", &[]).await?;
         Ok(row.get::<_, Option<i64>>(0).map(super::rows::stamp))
     }
 
     /// Opens lanes that another version of the plugins, or an earlier one, closed at a lower limit than holds here.
     /// Keys with a limit of their own are opened when that is set.
-    async fn reopen_by(&mut self, limits: &LimitTable, reopened: &mut Reopened) -> Result<(), Fault> {
-        let (mut groups, mut most) = (Vec::new(), Vec::new());
+    async fn reopen_by(&mut self, limits: &LimitTable, reopened: &mut Reopened) -> Result<(), SessionError> {
+        let (mut groups, mut max) = (Vec::new(), Vec::new());
         for group in &self.locked {
             let per_key = limits.of(&self.names.group(*group)?).per_key;
             if reopened.is_due(*group, per_key) {
                 groups.push(*group);
-                most.push(per_key.map_or(i64::MAX, i64::from));
+                max.push(per_key.map_or(i64::MAX, i64::from));
             }
         }
         let text = "UPDATE wharf.lines SET closed_by = NULL
@@ -114,7 +114,7 @@ impl Ledger<'_> {
                     AND NOT EXISTS (SELECT FROM wharf.overrides
                                     WHERE overrides.grp = names.text AND overrides.key = lines.key AND per_key IS NOT NULL
                                     AND overrides.key <> '')";
-        let args = [(&groups as _, Type::INT4_ARRAY), (&most as _, Type::INT8_ARRAY)];
+        let args = [(&groups as _, Type::INT4_ARRAY), (&max as _, Type::INT8_ARRAY)];
         self.session.ask_if(!groups.is_empty(), text, &args).await.map(drop)
     }
 
@@ -136,7 +136,7 @@ impl Ledger<'_> {
         claim: &Claim,
         page: &Page,
         heads: &[(usize, usize)],
-    ) -> Result<(Vec<Leased>, HashSet<usize>), Fault> {
+    ) -> Result<(Vec<LeasedJob>, HashSet<usize>), SessionError> {
         let chosen = || heads.iter().map(|(line, head)| (&page.lines[*line], &page.lines[*line].heads[*head]));
         let until = self.now + claim.lease;
         let mut leased = Vec::with_capacity(heads.len());
@@ -145,7 +145,7 @@ impl Ledger<'_> {
             self.large(chosen().filter(|(_, head)| head.payload.is_none()).map(|(_, head)| head.ready.id)).await?;
         for (line, head) in chosen() {
             let ready = head.ready;
-            let before = Standing { state: State::Waiting { due: ready.due }, ..head.before };
+            let before = JobStatus { state: State::Waiting { due: ready.due }, ..head.before };
             let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: claim.node, until };
             let after = before
                 .after(&Event::Claimed { lease }, self.now)
@@ -158,7 +158,7 @@ impl Ledger<'_> {
             let place = (line.id, rank(ready.priority), micros(ready.due));
             self.writes.taken.entry((place, head.first)).or_insert((0, head.length)).0 += 1;
             self.writes.claimed.push(lease);
-            let hot = Hot {
+            let hot = JobRow {
                 standing: after,
                 state: RUNNING,
                 lane: seat.row.clone(),
@@ -171,7 +171,7 @@ impl Ledger<'_> {
             self.began.push((ready.id, hot));
             held.entry(seat.row.group).or_default().push((id, &seat.row.key));
             let payload = head.payload.clone().or_else(|| payloads.remove(&ready.id));
-            leased.push(Leased {
+            leased.push(LeasedJob {
                 lease,
                 task: line.task.clone(),
                 lane: seat.lane.clone(),
@@ -208,7 +208,7 @@ impl Ledger<'_> {
     }
 
     /// Payloads that are not read before it is known that they are wanted.
-    async fn large(&self, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, Arc<[u8]>>, Fault> {
+    async fn large(&self, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, Arc<[u8]>>, SessionError> {
         let ids: Vec<i64> = ids.map(|id| signed(id.number())).collect();
         let text = "SELECT id, payload FROM wharf.jobs WHERE id = ANY($1)";
         let found = self.session.ask_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;

@@ -3,15 +3,15 @@
 use tokio_postgres::types::Type;
 use tracing::warn;
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, Standing};
+use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 
-use super::ledger::{Hot, Ledger};
-use super::names::LaneRow;
+use super::lane_rows::LaneRow;
+use super::ledger::{JobRow, Ledger};
 use super::rows::{READY, job_id, state_number};
-use super::session::{Fault, damaged};
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
+use super::session::{SessionError, damaged};
+use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, by id.
@@ -21,25 +21,25 @@ const WAITING: &str = "SELECT unnest(ids) AS id FROM wharf.lines JOIN wharf.queu
 
 impl Ledger<'_> {
     /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
-    pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
+    pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let inserted = self.insert(new).await?;
         // One that is written twice stands there already.
         if let Some(why) = not_taken(new.id, &inserted)
             && !self.jobs.contains_key(&new.id)
             && let Inserted::Added { .. } = self.insert(&in_its_place(new)).await?
         {
-            let refused = self.change(new.id, &Event::NotTaken(why)).await?;
+            let refused = self.change(new.id, &Event::NotEnqueued(why)).await?;
             refused.map_err(|refusal| unlawful(new.id, refusal))?;
         }
         Ok(inserted)
     }
 
-    pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, Fault> {
+    pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let task = self.names.number(new.task.as_str())?;
         let lane = self.names.lane_row(&new.lane)?;
         let token = new.token.as_ref().map(|token| (token.as_str().as_bytes().to_vec(), task));
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token)) {
-            return Ok(Inserted::Known { id: *id });
+            return Ok(Inserted::Duplicate { id: *id });
         }
         let mut id = new.id;
         while self.jobs.contains_key(&id) {
@@ -52,9 +52,11 @@ impl Ledger<'_> {
             self.flush().await?;
             let per_key = self.limits().per_key(&new.lane);
             match resolve(new.on_conflict, self.crowd(&lane, per_key.unwrap_or(0)).await?, per_key) {
-                Verdict::Take => {}
-                Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? }),
-                Verdict::TakeInstead { ask } => {
+                ConflictDecision::Take => {}
+                ConflictDecision::Discard => {
+                    return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? });
+                }
+                ConflictDecision::TakeInstead { ask } => {
                     replaced = self.waiting(&lane).await?;
                     cancel_asked = self.staying(&lane, ask).await?;
                 }
@@ -69,11 +71,11 @@ impl Ledger<'_> {
             self.change(*id, &Event::CancelAsked).await?.map_err(|refusal| unlawful(*id, refusal))?;
         }
 
-        let standing = Standing::new(new.due.map_or(self.now, |due| due.from(self.now)));
+        let standing = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
         let state = state_number(&standing.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
         let new_row = Some(Box::new(NewJob { id, ..new.clone() }));
-        let hot = Hot { standing, state, lane, task, line, priority: new.priority, finished_at: None, new: new_row };
+        let hot = JobRow { standing, state, lane, task, line, priority: new.priority, finished_at: None, new: new_row };
         self.jobs.insert(id, hot);
         self.tokens.extend(token.map(|token| (token, id)));
         self.writes.inserted.push(id);
@@ -83,44 +85,44 @@ impl Ledger<'_> {
         Ok(Inserted::Added { id, replaced, cancel_asked })
     }
 
-    async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<Crowd, Fault> {
+    async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<LaneCounts, SessionError> {
         let running = self.held.of_lane(lane);
         let text = "SELECT (SELECT count(*) FROM wharf.jobs WHERE id = ANY($4) AND state = 2 AND cancel_asked),
                         (SELECT coalesce(sum(cardinality(ids)), 0) FROM wharf.lines JOIN wharf.queued ON queued.line = lines.id
                          WHERE lines.grp = $1 AND lines.key = $2)
                         + (SELECT count(*) FROM (
                             SELECT FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 LIMIT $3) AS delayed)";
-        let most = i64::from(most_waiting);
+        let max = i64::from(most_waiting);
         let args = [
             (&lane.group as _, Type::INT4),
             (&lane.key as _, Type::TEXT),
-            (&most as _, Type::INT8),
+            (&max as _, Type::INT8),
             (&running as _, Type::INT8_ARRAY),
         ];
         let row = self.session.ask_one(text, &args).await?;
         let count = |place: usize| row.get::<_, i64>(place) as u32;
-        Ok(Crowd { running: running.len() as u32, leaving: count(0), waiting: count(1) })
+        Ok(LaneCounts { running: running.len() as u32, leaving: count(0), waiting: count(1) })
     }
 
-    async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, Fault> {
+    async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT)];
         self.session.ask(WAITING, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
     }
 
     /// The first running jobs of a lane that nobody asked to end.
-    async fn staying(&self, lane: &LaneRow, most: u32) -> Result<Vec<JobId>, Fault> {
-        let (running, most) = (self.held.of_lane(lane), i64::from(most));
+    async fn staying(&self, lane: &LaneRow, max: u32) -> Result<Vec<JobId>, SessionError> {
+        let (running, max) = (self.held.of_lane(lane), i64::from(max));
         let text =
             "SELECT id FROM wharf.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_asked ORDER BY id LIMIT $2";
-        let args = [(&running as _, Type::INT8_ARRAY), (&most as _, Type::INT8)];
+        let args = [(&running as _, Type::INT8_ARRAY), (&max as _, Type::INT8)];
         self.session.ask(text, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
     }
 
     /// Who keeps a new job out: the running ones, then the waiting ones.
-    async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, Fault> {
+    async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let running = self.held.of_lane(lane);
         let mut holders: Vec<JobId> =
-            running.into_iter().take(HOLDERS_NAMED).map(job_id).collect::<Result<_, Fault>>()?;
+            running.into_iter().take(HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
         if holders.len() < HOLDERS_NAMED {
             holders.extend(self.waiting(lane).await?.into_iter().take(HOLDERS_NAMED - holders.len()));
         }
@@ -129,6 +131,6 @@ impl Ledger<'_> {
 }
 
 /// The queue's own wish was refused: the row is not what the question said it was.
-fn unlawful(id: JobId, refusal: Refusal) -> Fault {
+fn unlawful(id: JobId, refusal: Refusal) -> SessionError {
     damaged("a job in two states", &format!("{id}: {refusal}"))
 }

@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::PluginId;
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 
 use super::rows::parse;
-use super::session::{Fault, Session};
+use super::session::{Session, SessionError};
 
 /// What a transaction has decided of values and not yet written.
 #[derive(Debug, Default)]
-pub(super) struct Values(BTreeMap<(PluginId, ValueKey), Option<Arc<[u8]>>>);
+pub(super) struct Values(BTreeMap<(PluginId, KvKey), Option<Arc<[u8]>>>);
 
 impl Values {
     /// Of two changes of one value the later one stands.
-    pub(super) fn change(&mut self, changes: &Changes) {
-        let of = |key: &ValueKey| (changes.plugin.clone(), key.clone());
+    pub(super) fn change(&mut self, changes: &KvChanges) {
+        let of = |key: &KvKey| (changes.plugin.clone(), key.clone());
         self.0.extend(changes.iter().map(|(key, value)| (of(key), value.cloned())));
     }
 
     /// To be written last: who changes a plugin's values holds their row of `kv_usage` until the end of the transaction, taken
     /// in the order of plugins, and waits for nothing else then.
-    pub(super) async fn write(&self, session: &Session) -> Result<(), Fault> {
+    pub(super) async fn write(&self, session: &Session) -> Result<(), SessionError> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -60,26 +60,30 @@ impl Values {
     }
 }
 
-pub(super) async fn value(session: &Session, plugin: &PluginId, key: &ValueKey) -> Result<Option<Vec<u8>>, Fault> {
+pub(super) async fn value(session: &Session, plugin: &PluginId, key: &KvKey) -> Result<Option<Vec<u8>>, SessionError> {
     let text = "SELECT value FROM wharf.kv WHERE plugin = $1 AND key = $2";
     let (plugin, key) = (plugin.as_str(), key.as_str().as_bytes());
     let found = session.ask(text, &[(&plugin, Type::TEXT), (&key, Type::BYTEA)]).await?;
     Ok(found.first().map(|row| row.get(0)))
 }
 
-pub(super) async fn keys(session: &Session, plugin: &PluginId, wanted: &WantedKeys) -> Result<Vec<ValueKey>, Fault> {
+pub(super) async fn keys(
+    session: &Session,
+    plugin: &PluginId,
+    wanted: &KvKeyQuery,
+) -> Result<Vec<KvKey>, SessionError> {
     let text =
         "SELECT key FROM wharf.kv WHERE plugin = $1 AND key > $2 AND key >= $3 AND key < $4 ORDER BY key LIMIT $5";
     let (from, until) = wanted.range();
     let (plugin, after) = (plugin.as_str(), wanted.after.as_deref().unwrap_or_default().as_bytes());
     // Without an end all that begins with a byte comes before this.
-    let (until, most) = (until.unwrap_or_else(|| vec![0xff]), i64::from(wanted.most));
+    let (until, max) = (until.unwrap_or_else(|| vec![0xff]), i64::from(wanted.max));
     let args = [
         (&plugin as _, Type::TEXT),
         (&after as _, Type::BYTEA),
         (&from as _, Type::BYTEA),
         (&until as _, Type::BYTEA),
-        (&most as _, Type::INT8),
+        (&max as _, Type::INT8),
     ];
     let found = session.ask(text, &args).await?;
     found.iter().map(|row| parse("a key of a value", &String::from_utf8_lossy(row.get(0)))).collect()
@@ -88,8 +92,8 @@ pub(super) async fn keys(session: &Session, plugin: &PluginId, wanted: &WantedKe
 pub(super) async fn usage(
     session: &Session,
     plugin: &PluginId,
-    of: &[ValueKey],
-) -> Result<(Usage, Vec<Option<u64>>), Fault> {
+    of: &[KvKey],
+) -> Result<(KvUsage, Vec<Option<u64>>), SessionError> {
     let text = "SELECT coalesce(count, 0), coalesce(bytes, 0), ARRAY(
                     SELECT octet_length(value)::bigint FROM unnest($2::bytea[]) WITH ORDINALITY AS asked (key, place)
                     LEFT JOIN wharf.kv ON kv.plugin = $1 AND kv.key = asked.key ORDER BY place)
@@ -98,5 +102,5 @@ pub(super) async fn usage(
     let row = session.ask_one(text, &[(&plugin, Type::TEXT), (&keys, Type::BYTEA_ARRAY)]).await?;
     let number = |place: usize| row.get::<_, i64>(place) as u64;
     let lengths = row.get::<_, Vec<Option<i64>>>(2).into_iter().map(|length| length.map(|length| length as u64));
-    Ok((Usage { values: number(0), bytes: number(1) }, lengths.collect()))
+    Ok((KvUsage { values: number(0), bytes: number(1) }, lengths.collect()))
 }

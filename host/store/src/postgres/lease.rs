@@ -9,9 +9,9 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::Lease;
 use wharf_core::time::Timestamp;
 
-use super::marks::{self, Expired, MARK};
+use super::node_marks::{self, Expired, MARK};
 use super::rows::{job_id, length, micros, moment, signed};
-use super::session::{Fault, Session};
+use super::session::{Session, SessionError};
 use super::time::{NOW, Time};
 use crate::store::Renewed;
 
@@ -24,7 +24,7 @@ pub(super) async fn renew(
     time: &Time,
     leases: &[Lease],
     by: Duration,
-) -> Result<Vec<Renewed>, Fault> {
+) -> Result<Vec<Renewed>, SessionError> {
     let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
     let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
     let (asked, now, by) = (Instant::now(), time.given(), length(by));
@@ -67,7 +67,7 @@ pub(super) async fn renew(
 /// Leases that end later than any could that is given now were given by a clock that was set back since. A host that lives
 /// renews its own within a third of their length, and one that cannot has stopped what it ran after that length at most: from
 /// now on they count from now.
-pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) -> Result<(), Fault> {
+pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) -> Result<(), SessionError> {
     let (now, slack) = (time.given(), length(GONE));
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
@@ -83,8 +83,8 @@ pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) ->
 
 /// Leases that have run out. Looks at all running jobs: they are few, and an index of ends of leases would cost every
 /// claim and renewal.
-pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Vec<Expired>, Fault> {
-    let (now, most) = (time.given(), i64::from(most));
+pub(super) async fn over(session: &Session, time: &Time, max: u32) -> Result<Vec<Expired>, SessionError> {
+    let (now, max) = (time.given(), i64::from(max));
     // Each by its id (`OFFSET 0` keeps it so): the server would rather read through all jobs, also those that ended.
     let text = format!(
         "SELECT job.id, job.attempt, {MARK} FROM wharf.held CROSS JOIN LATERAL unnest(ids) AS each (id)
@@ -92,16 +92,16 @@ pub(super) async fn over(session: &Session, time: &Time, most: u32) -> Result<Ve
          LEFT JOIN wharf.node_marks AS mark ON mark.node = job.node
          WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
     );
-    let found = session.ask_apart(&text, &[(&now, Type::INT8), (&most, Type::INT8)]).await?;
+    let found = session.ask_apart(&text, &[(&now, Type::INT8), (&max, Type::INT8)]).await?;
     let expired = |row: &Row| {
         let (job, attempt) = (job_id(row.get(0))?, row.get::<_, i32>(1) as u32);
-        Ok(Expired { job, attempt, mark: marks::mark(row, 2)?.about(job, attempt) })
+        Ok(Expired { job, attempt, mark: node_marks::mark(row, 2)?.about(job, attempt) })
     };
     found.iter().map(expired).collect()
 }
 
 /// Removes old jobs with all that belongs to them. What another node is removing at this moment is left to it.
-pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> Result<u32, Fault> {
+pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u32) -> Result<u32, SessionError> {
     // Jobs stand in rows, in the order in which they ended, and are taken from the front of these.
     let text = "WITH rows AS MATERIALIZED (
                     SELECT ctid AS row, at, ids FROM wharf.ended WHERE at < $1 ORDER BY at, first LIMIT least($2, 128) FOR UPDATE SKIP LOCKED
@@ -124,8 +124,8 @@ pub(super) async fn forget(session: &Session, before: Timestamp, most: u32) -> R
                 )
                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM over)";
     let (before, mut forgotten) = (micros(before), 0);
-    while forgotten < most {
-        let left = i64::from(most - forgotten);
+    while forgotten < max {
+        let left = i64::from(max - forgotten);
         let row = session.ask_one(text, &[(&before, Type::INT8), (&left, Type::INT8)]).await?;
         forgotten += row.get::<_, i64>(0) as u32;
         // Those that were tried again since stand there, too, and are not counted.

@@ -11,22 +11,22 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, Standing};
+use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
-use super::held::{Held, READ_HELD};
+use super::id_source::Source;
 use super::kv::Values;
-use super::named::MARK;
-use super::names::{LaneRow, Names};
-use super::needs::Needs;
+use super::lane_rows::{LaneRow, Names};
+use super::prepared::MARK;
 use super::read::override_of;
+use super::read_set::Needs;
 use super::rows::{self, job_id, micros};
+use super::running_rows::{Held, READ_HELD};
 use super::schema::{OLDEST_HOST, may_use};
-use super::session::{Fault, Session};
-use super::source::Source;
+use super::session::{Session, SessionError};
 use super::time::{NOW, Time};
-use super::writes::Writes;
+use super::write_set::Writes;
 
 /// Where a host stops in the middle, its locks are free again after two seconds. Its own steps take milliseconds, and if it
 /// was only slow it begins anew; meanwhile others wait, and lose nothing: leases are prolonged without these locks.
@@ -57,14 +57,14 @@ const LOCK: &str =
 const SOME_CLOSED: &str = "SELECT EXISTS (SELECT FROM wharf.lines
      WHERE grp = ANY(current_setting('wharf.locked')::int[]) AND closed_by IS NOT NULL)";
 
-/// The columns of a `Hot`.
+/// The columns of a `JobRow`.
 pub(super) const HOT: &str =
     "id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, line, priority";
 
 /// The part of a job's row that events change.
 #[derive(Clone, Debug)]
-pub(super) struct Hot {
-    pub(super) standing: Standing,
+pub(super) struct JobRow {
+    pub(super) standing: JobStatus,
     /// As it is written: a delayed job that is due stays delayed until a claim makes it ready.
     pub(super) state: i16,
     pub(super) lane: LaneRow,
@@ -76,11 +76,11 @@ pub(super) struct Hot {
     pub(super) new: Option<Box<NewJob>>,
 }
 
-impl Hot {
-    pub(super) fn of(row: &Row) -> Result<(JobId, Hot), Fault> {
+impl JobRow {
+    pub(super) fn of(row: &Row) -> Result<(JobId, JobRow), SessionError> {
         let id = job_id(row.get("id"))?;
         let lane = LaneRow { group: row.get("grp"), key: row.get("key") };
-        let hot = Hot {
+        let hot = JobRow {
             standing: rows::standing(id, row)?,
             state: row.get("state"),
             lane,
@@ -116,11 +116,11 @@ pub(super) struct Ledger<'t> {
     pub(super) locked: Vec<i32>,
     pub(super) declared: Arc<LimitTable>,
     pub(super) overrides: Vec<Override>,
-    pub(super) jobs: HashMap<JobId, Hot>,
+    pub(super) jobs: HashMap<JobId, JobRow>,
     /// Some of these are remembered, and were not read.
     pub(super) relies: bool,
     /// Jobs that were claimed, as they stand since.
-    pub(super) began: Vec<(JobId, Hot)>,
+    pub(super) began: Vec<(JobId, JobRow)>,
     pub(super) tokens: HashMap<(Vec<u8>, i32), JobId>,
     pub(super) last_entries: HashMap<JobId, i64>,
     /// The lines of lanes that were read.
@@ -141,8 +141,8 @@ impl<'t> Ledger<'t> {
         (time, source): (&Time, &'t Source),
         declared: Arc<LimitTable>,
         needs: &Needs,
-        remembered: HashMap<JobId, Hot>,
-    ) -> Result<Ledger<'t>, Fault> {
+        remembered: HashMap<JobId, JobRow>,
+    ) -> Result<Ledger<'t>, SessionError> {
         let jobs: Vec<i64> = needs.jobs.iter().copied().collect();
         let returning: Vec<i64> = needs.returning.iter().copied().collect();
         let wrote: Vec<i64> = needs.wrote.iter().copied().collect();
@@ -200,10 +200,12 @@ impl<'t> Ledger<'t> {
         )?;
 
         if session.named.as_ref().is_some_and(|named| !named.is_here(moment.get(2))) {
-            return Err(Fault::Unreachable("its session was given to another".to_owned()));
+            return Err(SessionError::Unreachable("its session was given to another".to_owned()));
         }
         if !moment.get::<_, Option<i64>>(3).is_none_or(may_use) {
-            return Err(Fault::Damaged("a newer Wharf has changed its tables: start that one here, too".to_owned()));
+            return Err(SessionError::Damaged(
+                "a newer Wharf has changed its tables: start that one here, too".to_owned(),
+            ));
         }
         let mut ledger = Ledger {
             session,
@@ -228,7 +230,7 @@ impl<'t> Ledger<'t> {
         };
         // What was read is newer than what is remembered.
         for row in &hot {
-            let (id, hot) = Hot::of(row)?;
+            let (id, hot) = JobRow::of(row)?;
             ledger.jobs.insert(id, hot);
         }
         for id in &needs.returning {
@@ -265,13 +267,13 @@ impl<'t> Ledger<'t> {
     }
 
     /// Reads jobs that are not in memory yet.
-    pub(super) async fn load(&mut self, ids: &[JobId]) -> Result<(), Fault> {
+    pub(super) async fn load(&mut self, ids: &[JobId]) -> Result<(), SessionError> {
         let ids: Vec<i64> =
             ids.iter().filter(|id| !self.jobs.contains_key(id)).map(|id| rows::signed(id.number())).collect();
         if !ids.is_empty() {
             let text = format!("SELECT {HOT} FROM wharf.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE");
             for row in self.session.ask(&text, &[(&ids, Type::INT8_ARRAY)]).await? {
-                let (id, hot) = Hot::of(&row)?;
+                let (id, hot) = JobRow::of(&row)?;
                 self.jobs.insert(id, hot);
             }
         }
@@ -279,7 +281,7 @@ impl<'t> Ledger<'t> {
     }
 
     /// Reads the lines of lanes that are not in memory yet.
-    pub(super) async fn load_lanes(&mut self, lanes: impl Iterator<Item = LaneRow>) -> Result<(), Fault> {
+    pub(super) async fn load_lanes(&mut self, lanes: impl Iterator<Item = LaneRow>) -> Result<(), SessionError> {
         let lanes: BTreeSet<LaneRow> = lanes.filter(|lane| !self.lanes.contains_key(lane)).collect();
         if !lanes.is_empty() {
             let (groups, keys) = columns(&lanes);
@@ -293,7 +295,7 @@ impl<'t> Ledger<'t> {
     }
 
     /// Has at least so many numbers at hand.
-    pub(super) async fn stock_numbers(&mut self, count: usize) -> Result<(), Fault> {
+    pub(super) async fn stock_numbers(&mut self, count: usize) -> Result<(), SessionError> {
         if self.numbers.len() < count {
             let more = blocks(count - self.numbers.len());
             self.numbers.extend(drawn(&self.session.ask(NUMBERS, &[(&more, Type::INT8)]).await?));
@@ -301,14 +303,14 @@ impl<'t> Ledger<'t> {
         Ok(())
     }
 
-    pub(super) async fn number(&mut self) -> Result<i64, Fault> {
+    pub(super) async fn number(&mut self) -> Result<i64, SessionError> {
         self.stock_numbers(1).await?;
         Ok(self.numbers.pop_front().unwrap_or_default())
     }
 
     /// The line of a job that becomes ready: it is there now, and its top is no lower than the job's priority.
     /// A lane joins at the back of the ring; a line joins its lane as that stands.
-    pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, Fault> {
+    pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, SessionError> {
         self.load_lanes(std::iter::once(lane.clone())).await?;
         let settling = |line: &LineRow| self.writes.settle.contains_key(&line.id);
         if self.lanes.get(lane).is_some_and(|lines| lines.iter().any(settling)) {

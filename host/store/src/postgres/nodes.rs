@@ -5,16 +5,21 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::node::{Carried, Node};
+use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::topic::Pattern;
 
 use super::rows::{job_id, length, micros, moment, parse, signed};
-use super::session::{Fault, Session};
-use super::terms;
+use super::session::{Session, SessionError};
+use super::task_announcements;
 use super::time::{NOW, Time};
 
 /// Writes the row of a node; takes nodes off that were silent too long, or since the clock was set back.
-pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent: Duration) -> Result<(), Fault> {
+pub(super) async fn announce(
+    session: &Session,
+    time: &Time,
+    node: &Node,
+    silent: Duration,
+) -> Result<(), SessionError> {
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM wharf.nodes USING moment WHERE (seen < now - $2 OR seen > now + $2) AND id <> $3)
@@ -26,14 +31,15 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
              topics = excluded.topics, coming = excluded.coming,
              tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
     );
-    let carried = |pick: fn(&Carried) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
+    let carried = |pick: fn(&LoadedPlugin) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
     let plugins = carried(|carried| carried.plugin.as_str());
     let (versions, digests) = (carried(|carried| &carried.version), carried(|carried| &carried.digest));
     let topics =
         node.plugins.iter().map(|carried| carried.topics.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "));
     let topics: Vec<String> = topics.collect();
-    let tasks: Vec<String> = node.plugins.iter().map(|carried| terms::text(carried.tasks.as_deref())).collect();
-    let coming: Vec<String> = node.coming.iter().map(terms::coming_text).collect();
+    let tasks: Vec<String> =
+        node.plugins.iter().map(|carried| task_announcements::text(carried.tasks.as_deref())).collect();
+    let pending: Vec<String> = node.pending.iter().map(task_announcements::coming_text).collect();
     let (now, silent, id, started) = (time.given(), length(silent), signed(node.id.0), micros(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
     let args = [
@@ -51,22 +57,22 @@ pub(super) async fn announce(session: &Session, time: &Time, node: &Node, silent
         (&digests as _, Type::TEXT_ARRAY),
         (&topics as _, Type::TEXT_ARRAY),
         (&tasks as _, Type::TEXT_ARRAY),
-        (&coming as _, Type::TEXT_ARRAY),
+        (&pending as _, Type::TEXT_ARRAY),
     ];
     session.ask(&text, &args).await.map(drop)
 }
 
-pub(super) async fn leave(session: &Session, node: NodeId) -> Result<(), Fault> {
+pub(super) async fn leave(session: &Session, node: NodeId) -> Result<(), SessionError> {
     session.ask("DELETE FROM wharf.nodes WHERE id = $1", &[(&signed(node.0), Type::INT8)]).await.map(drop)
 }
 
-pub(super) async fn all(session: &Session) -> Result<Vec<Node>, Fault> {
+pub(super) async fn all(session: &Session) -> Result<Vec<Node>, SessionError> {
     // By the bytes of their names, as everywhere, and not by what the database's language says.
     let found = session.ask("SELECT * FROM wharf.nodes ORDER BY name, id", &[]).await?;
     found.iter().map(node).collect()
 }
 
-fn node(row: &Row) -> Result<Node, Fault> {
+fn node(row: &Row) -> Result<Node, SessionError> {
     let texts = |column: &str| row.get::<_, Vec<String>>(column);
     // A host from before that column tells of no task.
     let tasks = texts("tasks").into_iter().chain(std::iter::repeat_with(String::new));
@@ -74,12 +80,12 @@ fn node(row: &Row) -> Result<Node, Fault> {
         texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests")).zip(texts("topics")).zip(tasks);
     let carried = |((((plugin, version), digest), topics), tasks): ((((String, String), String), String), String)| {
         let topics = topics.split_whitespace().map(|pattern| parse("a subscription", pattern));
-        Ok(Carried {
+        Ok(LoadedPlugin {
             plugin: parse("a plugin", &plugin)?,
             version,
             digest,
-            topics: topics.collect::<Result<_, Fault>>()?,
-            tasks: terms::read(&tasks),
+            topics: topics.collect::<Result<_, SessionError>>()?,
+            tasks: task_announcements::read(&tasks),
         })
     };
     Ok(Node {
@@ -91,13 +97,13 @@ fn node(row: &Row) -> Result<Node, Fault> {
         capacity: row.get::<_, i64>("capacity") as u32,
         running: row.get::<_, i64>("running") as u32,
         draining: row.get("draining"),
-        plugins: plugins.map(carried).collect::<Result<_, Fault>>()?,
-        coming: texts("coming").iter().filter_map(|text| terms::read_coming(text)).collect(),
+        plugins: plugins.map(carried).collect::<Result<_, SessionError>>()?,
+        pending: texts("coming").iter().filter_map(|text| task_announcements::read_coming(text)).collect(),
     })
 }
 
 /// Running jobs of this node that somebody asked to end.
-pub(super) async fn asked_to_end(session: &Session, node: NodeId) -> Result<Vec<JobId>, Fault> {
+pub(super) async fn cancel_requests(session: &Session, node: NodeId) -> Result<Vec<JobId>, SessionError> {
     let text = "SELECT id FROM wharf.jobs WHERE cancel_asked AND state = 2 AND node = $1";
     let node = signed(node.0);
     let found = session.ask_apart(text, &[(&node, Type::INT8)]).await?;

@@ -4,12 +4,12 @@ use tokio_postgres::types::Type;
 use wharf_core::limits::{Limits, Override};
 
 use super::ledger::Ledger;
-use super::session::Fault;
+use super::session::SessionError;
 
 impl Ledger<'_> {
     /// Puts an override in force or ends it. Lanes of its group that are closed are open again; those that are full will be
     /// closed anew.
-    pub(super) async fn set_override(&mut self, change: &Override) -> Result<(), Fault> {
+    pub(super) async fn set_override(&mut self, change: &Override) -> Result<(), SessionError> {
         let (group, key) = (change.group.as_str(), change.key.as_ref().map_or("", |key| key.as_str()));
         let number = self.names.number(group)?;
         let which = [(&group as _, Type::TEXT), (&key as _, Type::TEXT)];

@@ -4,15 +4,15 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{Numbered, State, StateName, Token};
+use wharf_core::job::{NumberedEntry, State, StateName, Token};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
 use super::rows::{self, READY, job_id, key_of, micros, moment, numbered, parse, signed, stamp};
-use super::session::{Arg, Fault, Session};
+use super::session::{Arg, Session, SessionError};
 use crate::page::one_page;
-use crate::store::{Page, Seen, Tally, Wanted};
-use crate::why::{Holders, why};
+use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
+use crate::wait_reason::{Holders, wait_reason};
 
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL jit = off";
@@ -26,7 +26,7 @@ const JOB: &str =
 
 const JOB_NAMES: &str = "JOIN wharf.names t ON t.id = jobs.task JOIN wharf.names g ON g.id = jobs.grp";
 
-pub(super) fn override_of(row: &Row) -> Result<Override, Fault> {
+pub(super) fn override_of(row: &Row) -> Result<Override, SessionError> {
     let number = |column: &str| row.get::<_, Option<i64>>(column).map(|number| number as u32);
     Ok(Override {
         group: parse("a group", row.get("grp"))?,
@@ -36,7 +36,7 @@ pub(super) fn override_of(row: &Row) -> Result<Override, Fault> {
 }
 
 /// The jobs that stand under tokens.
-pub(super) async fn known(session: &Session, of: &[(TaskName, Token)]) -> Result<Vec<Option<JobId>>, Fault> {
+pub(super) async fn known(session: &Session, of: &[(TaskName, Token)]) -> Result<Vec<Option<JobId>>, SessionError> {
     let text = "SELECT (SELECT jobs.id FROM wharf.jobs WHERE jobs.token IS NOT NULL AND jobs.token = asked.token
                         AND jobs.task = (SELECT id FROM wharf.names WHERE text = asked.task))
                 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS asked (task, token, place) ORDER BY place";
@@ -51,7 +51,7 @@ pub(super) async fn job(
     id: JobId,
     declared: &LimitTable,
     now: Timestamp,
-) -> Result<Option<Seen>, Fault> {
+) -> Result<Option<JobSnapshot>, SessionError> {
     let number = signed(id.number());
     let whole =
         format!("SELECT {JOB}, {}, payload, output FROM wharf.jobs {JOB_NAMES} WHERE jobs.id = $1", rows::STANDING);
@@ -73,15 +73,15 @@ pub(super) async fn job(
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
             // One that is ready stays so, however the clock is set.
             let due = if is_ready { due.min(now) } else { due };
-            Some(why(due, now, limits, lane, group))
+            Some(wait_reason(due, now, limits, lane, group))
         }
         _ => None,
     };
-    Ok(Some(Seen { job, why, entries: last.get::<_, i64>(0) as u64 }))
+    Ok(Some(JobSnapshot { job, why, entries: last.get::<_, i64>(0) as u64 }))
 }
 
 /// Who holds slots in the lane of a job that waits, or in its whole group.
-async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, Fault> {
+async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, SessionError> {
     let of_key = if lane { "AND running.key = jobs.key" } else { "" };
     let text = format!(
         "SELECT running.id, running.started_at, count(*) OVER () FROM wharf.jobs
@@ -90,14 +90,16 @@ async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, Fau
          WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY running.id LIMIT 10"
     );
     let found = session.ask(&text, &[(&job, Type::INT8)]).await?;
-    let first =
-        found.iter().map(|row| Ok((job_id(row.get(0))?, moment(row, "started_at")))).collect::<Result<_, Fault>>()?;
+    let first = found
+        .iter()
+        .map(|row| Ok((job_id(row.get(0))?, moment(row, "started_at"))))
+        .collect::<Result<_, SessionError>>()?;
     Ok(Holders { count: found.first().map_or(0, |row| row.get::<_, i64>(2) as u32), first })
 }
 
-pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fault> {
-    let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
-    let limit = most as i64 + 1;
+pub(super) async fn jobs(session: &Session, wanted: &JobFilter) -> Result<JobPage, SessionError> {
+    let max = wanted.max.clamp(1, bounds::PAGE_MAX) as usize;
+    let limit = max as i64 + 1;
     let before = wanted.before.map(|id| signed(id.number()));
     let batch = wanted.batch.map(|id| signed(id.number()));
     let task = wanted.task.as_ref().map(|task| task.as_str());
@@ -138,12 +140,12 @@ pub(super) async fn jobs(session: &Session, wanted: &Wanted) -> Result<Page, Fau
     );
     let found = session.ask_apart(&text, &args).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
-    let more = jobs.len() > most;
-    jobs.truncate(most);
-    Ok(Page { jobs, more })
+    let more = jobs.len() > max;
+    jobs.truncate(max);
+    Ok(JobPage { jobs, more })
 }
 
-async fn few_wait(session: &Session) -> Result<bool, Fault> {
+async fn few_wait(session: &Session) -> Result<bool, SessionError> {
     let text =
         "SELECT (SELECT coalesce(sum(cardinality(ids)), 0) FROM (SELECT ids FROM wharf.queued LIMIT $1) AS ready)
                      + (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE delayed LIMIT $1) AS delayed)";
@@ -151,7 +153,12 @@ async fn few_wait(session: &Session) -> Result<bool, Fault> {
     Ok(row.get::<_, i64>(0) < WAITING_SORTED_MAX)
 }
 
-pub(super) async fn entries(session: &Session, id: JobId, after: u64, most: u32) -> Result<Vec<Numbered>, Fault> {
+pub(super) async fn entries(
+    session: &Session,
+    id: JobId,
+    after: u64,
+    max: u32,
+) -> Result<Vec<NumberedEntry>, SessionError> {
     // Cut by the server where a page has its bytes: what would not be shown is not sent.
     let text = "SELECT * FROM (
                     SELECT number, attempt, at, kind, amount, data,
@@ -159,18 +166,18 @@ pub(super) async fn entries(session: &Session, id: JobId, after: u64, most: u32)
                     FROM (SELECT * FROM wharf.entries WHERE job = $1 AND number > $2 ORDER BY number LIMIT $3) AS first
                 ) AS measured WHERE before_it < $4 ORDER BY number";
     let (id, after) = (signed(id.number()), i64::try_from(after).unwrap_or(i64::MAX));
-    let (most, bytes) = (i64::from(most.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
-    let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&most as _, Type::INT8), (&bytes as _, Type::INT8)];
+    let (max, bytes) = (i64::from(max.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
+    let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&max as _, Type::INT8), (&bytes as _, Type::INT8)];
     one_page(session.ask(text, &args).await?.iter().map(numbered))
 }
 
-pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, Fault> {
+pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, SessionError> {
     let found = session.ask("SELECT grp, key, per_key, total FROM wharf.overrides ORDER BY grp, key", &[]).await?;
     found.iter().map(override_of).collect()
 }
 
 /// Counts the jobs that wait and run, each from its own index; what is finished costs nothing.
-pub(super) async fn tally(session: &Session, now: Timestamp) -> Result<Tally, Fault> {
+pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStats, SessionError> {
     let by_task = "SELECT text, sum(waiting)::bigint, sum(running)::bigint FROM (
             SELECT task, sum(cardinality(ids)) AS waiting, 0 AS running FROM wharf.queued GROUP BY task
             UNION ALL SELECT task, count(*), 0 FROM wharf.jobs WHERE delayed GROUP BY task
@@ -191,15 +198,15 @@ pub(super) async fn tally(session: &Session, now: Timestamp) -> Result<Tally, Fa
         session.run("COMMIT"),
     )?;
     let number = |row: &Row, place: usize| row.get::<_, i64>(place) as u64;
-    Ok(Tally {
+    Ok(QueueStats {
         tasks: tasks
             .iter()
             .map(|row| Ok((parse("a task", row.get(0))?, number(row, 1), number(row, 2))))
-            .collect::<Result<_, Fault>>()?,
+            .collect::<Result<_, SessionError>>()?,
         oldest_due: oldest.get::<_, Option<i64>>(0).map(stamp),
         groups: groups
             .iter()
             .map(|row| Ok((parse("a group", row.get(0))?, number(row, 1))))
-            .collect::<Result<_, Fault>>()?,
+            .collect::<Result<_, SessionError>>()?,
     })
 }

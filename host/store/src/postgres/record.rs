@@ -1,21 +1,21 @@
 //! What happens to jobs that are there: each event by the law, in memory; `writes` carries it to the tables.
 
 use wharf_core::ids::JobId;
-use wharf_core::job::{Entry, Standing, State};
+use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lifecycle::{Event, Refusal};
 
 use super::ledger::Ledger;
-use super::marks::Expired;
-use super::queued::place;
+use super::node_marks::Expired;
+use super::ready_rows::place;
 use super::rows::{READY, signed, state_number};
-use super::session::Fault;
-use super::writes::Settle;
+use super::session::SessionError;
+use super::write_set::Settle;
 use crate::change::{change, recordable};
 use crate::store::Recorded;
 
 impl Ledger<'_> {
     /// Applies one event of whoever runs or asks. A refusal leaves everything as it is.
-    pub(super) async fn record(&mut self, id: JobId, event: &Event) -> Result<Result<Recorded, Refusal>, Fault> {
+    pub(super) async fn record(&mut self, id: JobId, event: &Event) -> Result<Result<Recorded, Refusal>, SessionError> {
         if !recordable(event) {
             return Ok(Err(Refusal::Stale));
         }
@@ -38,9 +38,9 @@ impl Ledger<'_> {
     }
 
     /// Ends a lease that has run out, unless it was prolonged since it was looked at.
-    pub(super) async fn expire(&mut self, expired: Expired) -> Result<bool, Fault> {
+    pub(super) async fn expire(&mut self, expired: Expired) -> Result<bool, SessionError> {
         let Expired { job: id, attempt, mark } = expired;
-        let over = |standing: &Standing| matches!(standing.state, State::Running { lease } if lease.until <= self.now);
+        let over = |standing: &JobStatus| matches!(standing.state, State::Running { lease } if lease.until <= self.now);
         if !self.jobs.get(&id).is_some_and(|hot| over(&hot.standing)) {
             return Ok(false);
         }
@@ -48,7 +48,11 @@ impl Ledger<'_> {
     }
 
     /// Where the job stands after the event; what follows for its line, its lane and what is left on it.
-    pub(super) async fn change(&mut self, id: JobId, event: &Event) -> Result<Result<Standing, Refusal>, Fault> {
+    pub(super) async fn change(
+        &mut self,
+        id: JobId,
+        event: &Event,
+    ) -> Result<Result<JobStatus, Refusal>, SessionError> {
         let Some(hot) = self.jobs.get(&id).cloned() else { return Ok(Err(Refusal::Unknown)) };
         let change = match change(&hot.standing, event, self.now) {
             Ok(change) => change,

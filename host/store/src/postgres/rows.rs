@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Batch, Entry, Job, Numbered, Standing, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, NumberedEntry, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
 use wharf_core::time::Timestamp;
 
-use super::session::{Fault, damaged};
+use super::session::{SessionError, damaged};
 
 /// The column `state`. Statements name these numbers, since a partial index is only used where its condition stands.
 pub(super) const DELAYED: i16 = 0;
@@ -59,11 +59,11 @@ fn moment_if(row: &Row, column: &str) -> Option<Timestamp> {
     row.get::<_, Option<i64>>(column).map(stamp)
 }
 
-pub(super) fn job_id(number: i64) -> Result<JobId, Fault> {
+pub(super) fn job_id(number: i64) -> Result<JobId, SessionError> {
     JobId::from_number(number as u64).ok_or_else(|| damaged("a job id", &number.to_string()))
 }
 
-pub(super) fn parse<T: FromStr>(what: &str, text: &str) -> Result<T, Fault> {
+pub(super) fn parse<T: FromStr>(what: &str, text: &str) -> Result<T, SessionError> {
     text.parse().map_err(|_| damaged(what, text))
 }
 
@@ -71,7 +71,7 @@ pub(super) fn key_text(lane: &Lane) -> &str {
     lane.key.as_ref().map_or("", Key::as_str)
 }
 
-pub(super) fn key_of(text: &str) -> Result<Option<Key>, Fault> {
+pub(super) fn key_of(text: &str) -> Result<Option<Key>, SessionError> {
     if text.is_empty() { Ok(None) } else { parse("a key", text).map(Some) }
 }
 
@@ -86,7 +86,7 @@ fn text(row: &Row, column: &str) -> String {
 /// The columns of a standing.
 pub(super) const STANDING: &str = "state, due, attempt, failures, crashes, cancel_asked, node, lease_until";
 
-pub(super) fn standing(id: JobId, row: &Row) -> Result<Standing, Fault> {
+pub(super) fn standing(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
     let attempt = row.get::<_, i32>("attempt") as u32;
     let state = match row.get::<_, i16>("state") {
         DELAYED | READY => State::Waiting { due: moment(row, "due") },
@@ -103,7 +103,7 @@ pub(super) fn standing(id: JobId, row: &Row) -> Result<Standing, Fault> {
         CANCELLED => State::Cancelled,
         other => return Err(damaged("a state", &other.to_string())),
     };
-    Ok(Standing {
+    Ok(JobStatus {
         state,
         attempt,
         failures: row.get::<_, i32>("failures") as u32,
@@ -113,13 +113,13 @@ pub(super) fn standing(id: JobId, row: &Row) -> Result<Standing, Fault> {
 }
 
 /// The columns `batch` and `topic`.
-pub(super) fn batch(row: &Row) -> Result<Option<Batch>, Fault> {
+pub(super) fn batch(row: &Row) -> Result<Option<Batch>, SessionError> {
     let Some(id) = row.get::<_, Option<i64>>("batch") else { return Ok(None) };
     Ok(Some(Batch { id: job_id(id)?, topic: parse("a topic", row.get("topic"))? }))
 }
 
 /// A row of the statements of `read`.
-pub(super) fn job(row: &Row) -> Result<Job, Fault> {
+pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
     let id = job_id(row.get("id"))?;
     let report = match row.get::<_, Option<&str>>("kind") {
         Some(kind) => {
@@ -186,7 +186,7 @@ pub(super) fn entry_columns(entry: &Entry) -> (i16, Option<f64>, Option<&[u8]>) 
     }
 }
 
-pub(super) fn numbered(row: &Row) -> Result<Numbered, Fault> {
+pub(super) fn numbered(row: &Row) -> Result<NumberedEntry, SessionError> {
     let amount = || row.get::<_, Option<f64>>("amount").unwrap_or_default();
     let entry = match row.get::<_, i16>("kind") {
         0 => Entry::Chunk(bytes(row, "data").unwrap_or_default()),
@@ -196,7 +196,7 @@ pub(super) fn numbered(row: &Row) -> Result<Numbered, Fault> {
         4 => Entry::Progress { fraction: amount() as f32, note: text(row, "data") },
         other => return Err(damaged("a kind of entry", &other.to_string())),
     };
-    Ok(Numbered {
+    Ok(NumberedEntry {
         number: row.get::<_, i64>("number") as u64,
         attempt: row.get::<_, i32>("attempt") as u32,
         at: moment(row, "at"),

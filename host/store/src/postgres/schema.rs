@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::address::Address;
-use super::session::{Fault, Session, Sessions};
+use super::session::{Session, SessionError, Sessions};
 use crate::store::OpenError;
 
 mod contents;
@@ -40,7 +40,7 @@ pub(super) fn may_use(oldest: i64) -> bool {
 const SERVER_MIN: i32 = 130_000;
 
 pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<(), OpenError> {
-    let mend = |fault: Fault| unopened(&fault, address);
+    let mend = |fault: SessionError| unopened(&fault, address);
     let session = sessions.session().await.map_err(mend)?;
     let version =
         |found| OpenError::TakeNewerHost { file: address.shown.clone(), found, known: MIGRATIONS.len() as i64 };
@@ -59,11 +59,14 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
 }
 
 /// Returns the version that was found, and the oldest host that may use it. Of hosts that start together, one does the work and the others wait for it.
-async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i64, i64), Fault> {
+async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i64, i64), SessionError> {
     let known = scripts.len() as i64;
     let server = session.ask_one("SELECT current_setting('server_version_num')::int", &[]).await?;
     if server.get::<_, i32>(0) < SERVER_MIN {
-        return Err(Fault::Damaged(format!("its server is older than PostgreSQL 13 ({})", server.get::<_, i32>(0))));
+        return Err(SessionError::Damaged(format!(
+            "its server is older than PostgreSQL 13 ({})",
+            server.get::<_, i32>(0)
+        )));
     }
     if let Some(found) = version(session, schema).await?.filter(|(found, _)| *found >= known) {
         return Ok(found);
@@ -95,10 +98,10 @@ async fn migrate(session: &Session, schema: &str, scripts: &[&str]) -> Result<(i
 }
 
 /// `None` where there are no tables. What is not Wharf's is left as it is.
-async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, Fault> {
+async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, SessionError> {
     match Contents::of(session, schema).await? {
         Contents::Nothing => return Ok(None),
-        Contents::Refused(why) => return Err(Fault::Damaged(why)),
+        Contents::Refused(why) => return Err(SessionError::Damaged(why)),
         Contents::Wharf => {}
     }
     let text = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM wharf.version";
@@ -107,22 +110,22 @@ async fn version(session: &Session, schema: &str) -> Result<Option<(i64, i64)>, 
 }
 
 /// Why the store cannot be opened, and whether that passes by itself.
-pub(super) fn unopened(fault: &Fault, address: &Address) -> OpenError {
+pub(super) fn unopened(fault: &SessionError, address: &Address) -> OpenError {
     let (shown, reason) = (address.shown.clone(), advice(fault, address));
     match fault {
-        Fault::Server(error) if error.code().is_some() && fault.is_passing() => {
+        SessionError::Server(error) if error.code().is_some() && fault.is_passing() => {
             OpenError::AwaitDatabase { address: shown, reason }
         }
-        Fault::Passing(_) => OpenError::AwaitDatabase { address: shown, reason },
+        SessionError::Passing(_) => OpenError::AwaitDatabase { address: shown, reason },
         _ => OpenError::MendDatabase { address: shown, reason },
     }
 }
 
-fn advice(fault: &Fault, address: &Address) -> String {
+fn advice(fault: &SessionError, address: &Address) -> String {
     use tokio_postgres::error::SqlState as S;
     let code = match fault {
-        Fault::Server(error) => error.code().cloned(),
-        Fault::Damaged(said) | Fault::Passing(said) => return said.clone(),
+        SessionError::Server(error) => error.code().cloned(),
+        SessionError::Damaged(said) | SessionError::Passing(said) => return said.clone(),
         _ => None,
     };
     let schema = &address.schema;

@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
 use super::address::Address;
-use super::named::{MARK, Named};
+use super::prepared::{MARK, Named};
 use super::tls::connector;
 use crate::store::{OpenError, StoreError};
 
@@ -27,7 +27,7 @@ pub(super) type Arg<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Why something did not work.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SessionError {
     Server(tokio_postgres::Error),
     /// No connection could be had.
     Unreachable(String),
@@ -38,61 +38,63 @@ pub(super) enum Fault {
     /// What was remembered of jobs is no longer so.
     Outdated,
     /// With statements that have names a transaction could not begin; without them it may.
-    Nameless(Box<Fault>),
+    Nameless(Box<SessionError>),
 }
 
-impl From<tokio_postgres::Error> for Fault {
-    fn from(error: tokio_postgres::Error) -> Fault {
-        Fault::Server(error)
+impl From<tokio_postgres::Error> for SessionError {
+    fn from(error: tokio_postgres::Error) -> SessionError {
+        SessionError::Server(error)
     }
 }
 
-pub(super) fn damaged(what: &str, found: &str) -> Fault {
-    Fault::Damaged(format!("the database holds {what} that is none: `{}`", found.escape_debug()))
+pub(super) fn damaged(what: &str, found: &str) -> SessionError {
+    SessionError::Damaged(format!("the database holds {what} that is none: `{}`", found.escape_debug()))
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Server(error) => match error.as_db_error() {
+            SessionError::Server(error) => match error.as_db_error() {
                 Some(said) => write!(f, "{}", said.message()),
                 None => match std::error::Error::source(error) {
                     Some(source) => write!(f, "{error}: {source}"),
                     None => write!(f, "{error}"),
                 },
             },
-            Fault::Unreachable(text) | Fault::Damaged(text) | Fault::Passing(text) => f.write_str(text),
-            Fault::Outdated => f.write_str("its jobs change faster than they can be read"),
-            Fault::Nameless(fault) => fault.fmt(f),
+            SessionError::Unreachable(text) | SessionError::Damaged(text) | SessionError::Passing(text) => {
+                f.write_str(text)
+            }
+            SessionError::Outdated => f.write_str("its jobs change faster than they can be read"),
+            SessionError::Nameless(fault) => fault.fmt(f),
         }
     }
 }
 
-impl Fault {
+impl SessionError {
     /// Nothing came back from what answers at once.
-    pub(super) fn silent() -> Fault {
-        Fault::Unreachable(format!("no answer for {ANSWER_PATIENCE:?}: the server or the way to it hangs"))
+    pub(super) fn silent() -> SessionError {
+        SessionError::Unreachable(format!("no answer for {ANSWER_PATIENCE:?}: the server or the way to it hangs"))
     }
 
     /// The connection is gone, or never was: another one may work.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Fault::Server(error) => match error.code() {
+            SessionError::Server(error) => match error.code() {
                 Some(code) => {
                     [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(code)
                         || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
                 }
                 None => true,
             },
-            Fault::Unreachable(_) => true,
-            Fault::Damaged(_) | Fault::Passing(_) | Fault::Outdated => false,
-            Fault::Nameless(fault) => fault.is_lost_connection(),
+            SessionError::Unreachable(_) => true,
+            SessionError::Damaged(_) | SessionError::Passing(_) | SessionError::Outdated => false,
+            SessionError::Nameless(fault) => fault.is_lost_connection(),
         }
     }
 
     /// What is wrong with the server's certificate, if that is what it is.
     pub(super) fn certificate(&self) -> Option<String> {
-        let Fault::Server(error) = self else { return None };
+        let SessionError::Server(error) = self else { return None };
         let mut next = std::error::Error::source(error);
         while let Some(error) = next {
             let wrapped = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
@@ -117,16 +119,16 @@ impl Fault {
             SqlState::DIVISION_BY_ZERO,
         ];
         match self {
-            Fault::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
-            Fault::Nameless(_) | Fault::Outdated => true,
-            Fault::Unreachable(_) | Fault::Damaged(_) | Fault::Passing(_) => false,
+            SessionError::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
+            SessionError::Nameless(_) | SessionError::Outdated => true,
+            SessionError::Unreachable(_) | SessionError::Damaged(_) | SessionError::Passing(_) => false,
         }
     }
 
     /// It is so for everybody at this moment, and will not stay so: to try each alone would be to wait once more for each.
     pub(super) fn is_passing(&self) -> bool {
-        let Fault::Server(error) = self else {
-            return matches!(self, Fault::Passing(_)) || self.is_lost_connection();
+        let SessionError::Server(error) = self else {
+            return matches!(self, SessionError::Passing(_)) || self.is_lost_connection();
         };
         // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand; then locks and read-only standbys.
         let passing = |code: &str| {
@@ -137,7 +139,7 @@ impl Fault {
 
     /// The server has no record of the transaction that it was asked about.
     pub(super) fn is_unheard_of(&self) -> bool {
-        matches!(self, Fault::Server(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE))
+        matches!(self, SessionError::Server(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE))
     }
 
     /// What it means to whoever asked; nothing was written.
@@ -177,16 +179,16 @@ impl Sessions {
         Ok(Sessions { pool, schema })
     }
 
-    pub(super) async fn session(&self) -> Result<Session, Fault> {
+    pub(super) async fn session(&self) -> Result<Session, SessionError> {
         match self.pool.get().await {
             Ok(client) => Ok(Session { client, schema: self.schema.clone(), named: None }),
-            Err(PoolError::Backend(error)) => Err(Fault::Server(error)),
-            Err(PoolError::Timeout(TimeoutType::Create)) => Err(Fault::silent()),
-            Err(PoolError::Timeout(_)) => Err(Fault::Unreachable(format!(
+            Err(PoolError::Backend(error)) => Err(SessionError::Server(error)),
+            Err(PoolError::Timeout(TimeoutType::Create)) => Err(SessionError::silent()),
+            Err(PoolError::Timeout(_)) => Err(SessionError::Unreachable(format!(
                 "none of its {} connections was free for {PLACE_PATIENCE:?}: the server is slow, or the pool is too small",
                 self.pool.status().max_size
             ))),
-            Err(error) => Err(Fault::Unreachable(error.to_string())),
+            Err(error) => Err(SessionError::Unreachable(error.to_string())),
         }
     }
 }
@@ -210,7 +212,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn ask(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn ask(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
         if let Some(known) = self.named.as_ref().and_then(|named| named.find(statement, args)) {
             let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|(value, _)| *value).collect();
             return Ok(self.client.query(known, &values).await?);
@@ -219,19 +221,24 @@ impl Session {
     }
 
     /// Asks outside a transaction, where it is not known whose session it is: without a name.
-    pub(super) async fn ask_outside(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn ask_outside(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
         Ok(self.client.query_typed(&self.text(statement), args).await?)
     }
 
     /// Asks only where there is something to ask for.
-    pub(super) async fn ask_if(&self, wanted: bool, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn ask_if(
+        &self,
+        wanted: bool,
+        statement: &str,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<Row>, SessionError> {
         if wanted { self.ask(statement, args).await } else { Ok(Vec::new()) }
     }
 
     /// Asks for a little among much, in a transaction of its own. Of tables that the server has not counted yet it expects
     /// so much that it would first compile the statement, or start processes for it: a hundred times what the answer takes.
     /// A host that stops in the middle keeps nobody waiting for what it locked.
-    pub(super) async fn ask_apart(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn ask_apart(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
         let (_, found, _) = futures_util::try_join!(
             self.run(
                 "BEGIN; SELECT set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
@@ -243,13 +250,13 @@ impl Session {
         Ok(found)
     }
 
-    pub(super) async fn ask_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, Fault> {
+    pub(super) async fn ask_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, SessionError> {
         let row = self.ask(statement, args).await?.into_iter().next();
-        row.ok_or_else(|| Fault::Damaged("a question that always has an answer had none".to_owned()))
+        row.ok_or_else(|| SessionError::Damaged("a question that always has an answer had none".to_owned()))
     }
 
     /// Gives names to what was asked without one. To be called between transactions.
-    pub(super) async fn name(&mut self) -> Result<(), Fault> {
+    pub(super) async fn name(&mut self) -> Result<(), SessionError> {
         let Some(named) = &self.named else { return Ok(()) };
         let unnamed = named.take_unnamed();
         if unnamed.is_empty() {
@@ -263,7 +270,7 @@ impl Session {
             let mark = self.client.query_typed_one(&self.text(&format!("SELECT {MARK}")), &[]).await?;
             let mark: Option<String> = mark.get(0);
             if !named.is_here(mark.as_deref()) {
-                return Err(Fault::Unreachable("its session was given to another".to_owned()));
+                return Err(SessionError::Unreachable("its session was given to another".to_owned()));
             }
         }
         let mut new = Vec::with_capacity(unnamed.len());
@@ -279,7 +286,7 @@ impl Session {
     }
 
     /// Statements without values, one after the other.
-    pub(super) async fn run(&self, statements: &str) -> Result<(), Fault> {
+    pub(super) async fn run(&self, statements: &str) -> Result<(), SessionError> {
         Ok(self.client.batch_execute(&self.text(statements)).await?)
     }
 

@@ -10,20 +10,20 @@ use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, NewJob};
-use wharf_core::kv::Changes;
+use wharf_core::kv::KvChanges;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::planner::entry_bytes;
 
+use super::id_source::Source;
+use super::lane_rows::{LaneRow, Names};
 use super::ledger::Ledger;
-use super::marks::Expired;
-use super::named::{Named, Shared};
-use super::names::{LaneRow, Names};
-use super::needs::{self, Needs};
+use super::node_marks::Expired;
 use super::nudge::Nudger;
-use super::running::Running;
-use super::session::{ANSWER_PATIENCE, Fault, Session, Sessions};
-use super::source::Source;
+use super::prepared::{Named, Shared};
+use super::read_set::{self, Needs};
+use super::running_cache::Running;
+use super::session::{ANSWER_PATIENCE, Session, SessionError, Sessions};
 use super::time::Time;
 use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
 
@@ -44,10 +44,10 @@ const REOPEN_EVERY: Duration = Duration::from_secs(10);
 
 /// What is asked of the writer.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum WriteRequest {
     Insert(Vec<NewJob>, Arc<LimitTable>),
     /// Jobs whose ids were given out before, with values that are changed together with them.
-    LeaveBehind(Vec<NewJob>, Arc<LimitTable>, Option<Arc<Changes>>),
+    LeaveBehind(Vec<NewJob>, Arc<LimitTable>, Option<Arc<KvChanges>>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     /// Leases that had run out when they were looked at.
@@ -56,7 +56,7 @@ pub(super) enum Wish {
 }
 
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum WriteResult {
     Inserted(Vec<Inserted>),
     Claimed(Claimed),
     Recorded(Vec<Result<Recorded, Refusal>>),
@@ -64,52 +64,52 @@ pub(super) enum Done {
     Set,
 }
 
-impl Done {
+impl WriteResult {
     /// Whether others may wait for it.
     fn is_worth_a_nudge(&self) -> bool {
         match self {
-            Done::Claimed(claimed) => !claimed.leased.is_empty(),
-            Done::Expired(freed) => !freed.is_empty(),
-            Done::Inserted(_) | Done::Recorded(_) | Done::Set => true,
+            WriteResult::Claimed(claimed) => !claimed.leased.is_empty(),
+            WriteResult::Expired(freed) => !freed.is_empty(),
+            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Set => true,
         }
     }
 }
 
-impl Wish {
+impl WriteRequest {
     fn is_claim(&self) -> bool {
-        matches!(self, Wish::Claim(_))
+        matches!(self, WriteRequest::Claim(_))
     }
 
     /// About how many jobs it writes.
     fn size(&self) -> usize {
         match self {
-            Wish::Insert(jobs, ..) | Wish::LeaveBehind(jobs, ..) => jobs.len(),
-            Wish::Record(events) => events.len(),
-            Wish::Expire(over) => over.len(),
-            Wish::Claim(_) | Wish::SetOverride(_) => 0,
+            WriteRequest::Insert(jobs, ..) | WriteRequest::LeaveBehind(jobs, ..) => jobs.len(),
+            WriteRequest::Record(events) => events.len(),
+            WriteRequest::Expire(over) => over.len(),
+            WriteRequest::Claim(_) | WriteRequest::SetOverride(_) => 0,
         }
     }
 
     fn bytes(&self) -> usize {
         let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
-        let changed = |changes: &Option<Arc<Changes>>| changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
+        let changed = |changes: &Option<Arc<KvChanges>>| changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
         let event = |event: &Event| match event {
             Event::Wrote { entries, .. } => entries.iter().map(|entry: &Entry| entry_bytes(entry)).sum(),
             Event::Succeeded { output, children, changes, .. } => output.len() + payloads(children) + changed(changes),
             _ => 0,
         };
         match self {
-            Wish::Insert(jobs, _) => payloads(jobs),
-            Wish::LeaveBehind(jobs, _, changes) => payloads(jobs) + changed(changes),
-            Wish::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
+            WriteRequest::Insert(jobs, _) => payloads(jobs),
+            WriteRequest::LeaveBehind(jobs, _, changes) => payloads(jobs) + changed(changes),
+            WriteRequest::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
             _ => 0,
         }
     }
 }
 
 struct Asked {
-    wish: Wish,
-    answer: oneshot::Sender<Result<Done, StoreError>>,
+    wish: WriteRequest,
+    answer: oneshot::Sender<Result<WriteResult, StoreError>>,
 }
 
 /// The way to the writer.
@@ -159,7 +159,7 @@ impl Writer {
     }
 
     /// Has a wish carried out, and answers once it is durable.
-    pub(super) async fn write(&self, wish: Wish) -> Result<Done, StoreError> {
+    pub(super) async fn write(&self, wish: WriteRequest) -> Result<WriteResult, StoreError> {
         let gone = || format!("the writer of {} has stopped: restart the host", self.shown);
         let (answer, answered) = oneshot::channel();
         self.asked.send(Asked { wish, answer }).await.map_err(|_| StoreError::Broken(gone()))?;
@@ -182,9 +182,9 @@ struct Memory {
 /// How a transaction went that did not end well.
 enum Failed {
     /// Nothing was written.
-    Undone(Fault),
+    Undone(SessionError),
     /// Its commit was sent and no answer came.
-    InDoubt { transaction: String, fault: Fault, done: Vec<Done> },
+    InDoubt { transaction: String, fault: SessionError, done: Vec<WriteResult> },
 }
 
 async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked>) {
@@ -234,10 +234,10 @@ async fn gather(queue: &mut VecDeque<Asked>, waiting: &mut mpsc::Receiver<Asked>
 
 /// Answers everybody of a group; true if it is worth a nudge.
 async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool {
-    let wishes: Vec<&Wish> = group.iter().map(|asked| &asked.wish).collect();
+    let wishes: Vec<&WriteRequest> = group.iter().map(|asked| &asked.wish).collect();
     match until_known(desk, memory, &wishes).await {
         Ok(done) => {
-            let worth = done.iter().any(Done::is_worth_a_nudge);
+            let worth = done.iter().any(WriteResult::is_worth_a_nudge);
             for (asked, done) in group.into_iter().zip(done) {
                 // A caller that no longer waits has lost the answer, not the work.
                 _ = asked.answer.send(Ok(done));
@@ -263,7 +263,7 @@ async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool 
                         Err(fault.refuse(&desk.shown))
                     }
                 };
-                worth |= answer.as_ref().is_ok_and(Done::is_worth_a_nudge);
+                worth |= answer.as_ref().is_ok_and(WriteResult::is_worth_a_nudge);
                 _ = alone.answer.send(answer);
             }
             worth
@@ -272,7 +272,11 @@ async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool 
 }
 
 /// Carries out wishes in one transaction, again where that helps, until it is known what became of it.
-async fn until_known(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Result<Vec<Done>, Fault> {
+async fn until_known(
+    desk: &Desk,
+    memory: &mut Memory,
+    wishes: &[&WriteRequest],
+) -> Result<Vec<WriteResult>, SessionError> {
     let mut tries = 1;
     loop {
         let fault = match transaction(desk, memory, wishes, tries > 1).await {
@@ -288,7 +292,7 @@ async fn until_known(desk: &Desk, memory: &mut Memory, wishes: &[&Wish]) -> Resu
         };
         if tries == TRIES
             || !(fault.is_collision() || fault.is_lost_connection())
-            || matches!(fault, Fault::Unreachable(_))
+            || matches!(fault, SessionError::Unreachable(_))
         {
             return Err(fault);
         }
@@ -303,7 +307,7 @@ async fn became_of(desk: &Desk, transaction: &str) -> bool {
             let session = desk.sessions.session().await?;
             let text = "SELECT pg_xact_status($1::text::xid8)";
             let row = session.ask_one(text, &[(&transaction, Type::TEXT)]).await?;
-            Ok::<_, Fault>(row.get::<_, Option<String>>(0))
+            Ok::<_, SessionError>(row.get::<_, Option<String>>(0))
         };
         match asked.await.as_ref().map(Option::as_deref) {
             Ok(Some("committed")) => return true,
@@ -317,7 +321,12 @@ async fn became_of(desk: &Desk, transaction: &str) -> bool {
     }
 }
 
-async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], again: bool) -> Result<Vec<Done>, Failed> {
+async fn transaction(
+    desk: &Desk,
+    memory: &mut Memory,
+    wishes: &[&WriteRequest],
+    again: bool,
+) -> Result<Vec<WriteResult>, Failed> {
     let mut session = match memory.session.take() {
         Some(session) if !session.is_closed() => session,
         _ => {
@@ -349,21 +358,21 @@ async fn transaction(desk: &Desk, memory: &mut Memory, wishes: &[&Wish], again: 
 async fn run(
     desk: &Desk,
     memory: &mut Memory,
-    wishes: &[&Wish],
+    wishes: &[&WriteRequest],
     session: &Session,
     again: bool,
-) -> Result<Vec<Done>, Failed> {
+) -> Result<Vec<WriteResult>, Failed> {
     let undone = Failed::Undone;
     let all = || wishes.iter().copied();
-    memory.names.learn(session, needs::names(all())).await.map_err(undone)?;
-    memory.names.place(session, &needs::all_added(all())).await.map_err(undone)?;
+    memory.names.learn(session, read_set::names(all())).await.map_err(undone)?;
+    memory.names.place(session, &read_set::all_added(all())).await.map_err(undone)?;
     let needs = Needs::of(all(), &memory.names, &memory.running, again).map_err(undone)?;
     let remembered = needs.remembered.iter().filter_map(|id| Some((*id, memory.running.take(*id)?))).collect();
     let declared = memory.declared.clone();
     let began =
         Ledger::begin(session, &mut memory.names, (&desk.time, &desk.source), declared, &needs, remembered).await;
     let has_names = session.named.as_ref().is_some_and(|named| !named.is_empty());
-    let nameless = |fault| if has_names { Fault::Nameless(Box::new(fault)) } else { fault };
+    let nameless = |fault| if has_names { SessionError::Nameless(Box::new(fault)) } else { fault };
     let mut ledger = began.map_err(|fault| undone(nameless(fault)))?;
     let mut done = Vec::with_capacity(wishes.len());
     for wish in wishes {
@@ -383,31 +392,35 @@ async fn run(
     }
 }
 
-async fn grant(ledger: &mut Ledger<'_>, reopened: &mut Reopened, wish: &Wish) -> Result<Done, Fault> {
+async fn grant(
+    ledger: &mut Ledger<'_>,
+    reopened: &mut Reopened,
+    wish: &WriteRequest,
+) -> Result<WriteResult, SessionError> {
     match wish {
-        Wish::Insert(jobs, declared) => add(ledger, jobs, declared, false).await,
-        Wish::LeaveBehind(jobs, declared, changes) => {
+        WriteRequest::Insert(jobs, declared) => add(ledger, jobs, declared, false).await,
+        WriteRequest::LeaveBehind(jobs, declared, changes) => {
             changes.iter().for_each(|changes| ledger.values.change(changes));
             add(ledger, jobs, declared, true).await
         }
-        Wish::Claim(claim) => Ok(Done::Claimed(ledger.claim(claim, reopened).await?)),
-        Wish::Record(events) => {
+        WriteRequest::Claim(claim) => Ok(WriteResult::Claimed(ledger.claim(claim, reopened).await?)),
+        WriteRequest::Record(events) => {
             let mut recorded = Vec::with_capacity(events.len());
             for (id, event) in events {
                 recorded.push(ledger.record(*id, event).await?);
             }
-            Ok(Done::Recorded(recorded))
+            Ok(WriteResult::Recorded(recorded))
         }
-        Wish::Expire(over) => {
+        WriteRequest::Expire(over) => {
             let mut freed = Vec::new();
             for expired in over {
                 if ledger.expire(*expired).await? {
                     freed.push(expired.job);
                 }
             }
-            Ok(Done::Expired(freed))
+            Ok(WriteResult::Expired(freed))
         }
-        Wish::SetOverride(change) => ledger.set_override(change).await.map(|()| Done::Set),
+        WriteRequest::SetOverride(change) => ledger.set_override(change).await.map(|()| WriteResult::Set),
     }
 }
 
@@ -416,7 +429,7 @@ async fn add(
     jobs: &[NewJob],
     declared: &Arc<LimitTable>,
     ids_were_given: bool,
-) -> Result<Done, Fault> {
+) -> Result<WriteResult, SessionError> {
     ledger.declared = declared.clone();
     // At once, where those that were read in the beginning are no longer known.
     let lanes: Vec<LaneRow> = jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
@@ -425,5 +438,5 @@ async fn add(
     for job in jobs {
         inserted.push(if ids_were_given { ledger.insert_child(job).await? } else { ledger.insert(job).await? });
     }
-    Ok(Done::Inserted(inserted))
+    Ok(WriteResult::Inserted(inserted))
 }

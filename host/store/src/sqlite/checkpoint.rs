@@ -17,8 +17,8 @@ use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 use tracing::warn;
 
 use super::file::largest_file;
-use super::watch::Watch;
-use crate::store::HeldLog;
+use super::file_watch::Watch;
+use crate::store::PinnedLog;
 
 /// The log is copied back when it has grown by this many pages (64 MiB). The longer it waits, the more often a page was
 /// rewritten in the meantime and is copied but once.
@@ -147,10 +147,10 @@ impl Drop for Checkpoints {
 }
 
 /// A log that has grown long, since somebody reads the file as it was before.
-pub(super) fn held_log(watch: &Watch) -> Option<HeldLog> {
+pub(super) fn pinned_log(watch: &Watch) -> Option<PinnedLog> {
     let pages = watch.pages.load(Ordering::Relaxed);
     let is_told = watch.held.load(Ordering::Relaxed) && pages >= HELD_PAGES_TOLD;
-    is_told.then(|| HeldLog { log: watch.log_name(), bytes: watch.log_bytes(pages) })
+    is_told.then(|| PinnedLog { log: watch.log_name(), bytes: watch.log_bytes(pages) })
 }
 
 /// What the thread does when nobody asks it: whether the files are there, and whether a log that was held up is free.

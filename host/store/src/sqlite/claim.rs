@@ -9,17 +9,17 @@ use smallvec::SmallVec;
 use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
-use wharf_core::job::{Batch, Leased, Standing, State};
+use wharf_core::job::{Batch, JobStatus, LeasedJob, State};
 use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
-use super::claims;
 use super::lanes::{self, Hot, LaneNo};
 use super::ledger::Ledger;
 use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, rank, signed};
+use super::unsynced_claims;
 use crate::store::{Claim, Claimed};
 
 impl Ledger<'_> {
@@ -41,7 +41,7 @@ impl Ledger<'_> {
             let mut write = self.conn.prepare_cached(
                 "INSERT INTO claims (id, node, claimed_at, lease_until, jobs) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
-            let jobs = claims::column(leased.iter().map(|leased| &leased.lease));
+            let jobs = unsynced_claims::column(leased.iter().map(|leased| &leased.lease));
             write.execute(params![number, signed(claim.node.0), micros(now), micros(now + claim.lease), jobs])?;
         }
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
@@ -124,7 +124,7 @@ struct Desk<'l, 'c> {
     now: Timestamp,
     /// Of each line that was looked into.
     heads: HashMap<(LaneNo, i64), Heads>,
-    leased: Vec<Leased>,
+    leased: Vec<LeasedJob>,
 }
 
 /// The jobs that stand first in a line, as far as they were read.
@@ -175,11 +175,11 @@ impl Desk<'_, '_> {
     }
 
     /// Reads on in a line, behind what was read of it.
-    fn read(&mut self, name: (LaneNo, i64), most: usize) -> rusqlite::Result<()> {
+    fn read(&mut self, name: (LaneNo, i64), max: usize) -> rusqlite::Result<()> {
         let Some(line) = self.ledger.lanes.line(name.0, name.1) else { return Ok(()) };
         let heads = self.heads.entry(name).or_default();
         let find = self.ledger.statements.read_first.prepared()?;
-        for head in find.query_map(params![line.number, most as i64, heads.jobs.len() as i64], head)? {
+        for head in find.query_map(params![line.number, max as i64, heads.jobs.len() as i64], head)? {
             heads.jobs.push(head?);
         }
         Ok(())
@@ -215,10 +215,10 @@ impl Desk<'_, '_> {
 impl Waiting for Desk<'_, '_> {
     type Error = rusqlite::Error;
 
-    fn lines(&mut self, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Line>> {
+    fn lines(&mut self, task: &TaskName, max: u32) -> rusqlite::Result<Vec<Line>> {
         // A task that no job was ever enqueued for has no number.
         let Some(number) = self.ledger.names.find(self.ledger.conn, task.as_str())? else { return Ok(Vec::new()) };
-        let lanes: Vec<LaneNo> = self.ledger.lanes.open_lines(number, most as usize).collect();
+        let lanes: Vec<LaneNo> = self.ledger.lanes.open_lines(number, max as usize).collect();
         self.read_singles(&lanes, number)?;
         let line = |no| self.ledger.lanes.line(no, number).map(|line| self.line(no, line, task));
         Ok(lanes.into_iter().filter_map(line).collect())
@@ -240,26 +240,26 @@ impl Waiting for Desk<'_, '_> {
         Ok(siblings)
     }
 
-    fn heads(&mut self, lane: LaneId, task: &TaskName, most: u32) -> rusqlite::Result<Vec<Ready>> {
+    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> rusqlite::Result<Vec<Ready>> {
         let name = self.name(lane, task)?;
         let heads = self.heads.entry(name).or_default();
         let known = heads.jobs.len() - heads.taken;
-        if known < most as usize {
+        if known < max as usize {
             // One at a time is asked for where lanes take turns; what a lane has room for is read at once.
             let lanes = &self.ledger.lanes;
             let room = self.limits.per_key(&lanes.lane(name.0)).unwrap_or(u32::MAX);
             let more = room.saturating_sub(lanes.holders(name.0).len() as u32).clamp(1, READ_AHEAD);
-            self.read(name, (most as usize - known).max(more as usize))?;
+            self.read(name, (max as usize - known).max(more as usize))?;
         }
         let heads = self.heads.entry(name).or_default();
-        Ok(heads.jobs[heads.taken..].iter().take(most as usize).map(|head| head.ready).collect())
+        Ok(heads.jobs[heads.taken..].iter().take(max as usize).map(|head| head.ready).collect())
     }
 
     fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
-        let most = self.limits.of(group).total.unwrap_or(u32::MAX);
+        let max = self.limits.of(group).total.unwrap_or(u32::MAX);
         let lanes = &self.ledger.lanes;
         let of_group = lanes.all_running().filter(|(_, hot)| lanes.group(hot.lane) == group);
-        Ok(of_group.take(most as usize).count() as u32)
+        Ok(of_group.take(max as usize).count() as u32)
     }
 
     fn next_turn(&mut self) -> rusqlite::Result<u64> {
@@ -280,7 +280,7 @@ impl Waiting for Desk<'_, '_> {
             None => self.payload(signed(ready.id.number()))?,
         };
         let state = State::Waiting { due: ready.due };
-        let before = Standing { state, attempt, failures, crashes, cancel_asked: false };
+        let before = JobStatus { state, attempt, failures, crashes, cancel_asked: false };
         let until = self.now + self.claim.lease;
         let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
         let standing = before
@@ -288,7 +288,7 @@ impl Waiting for Desk<'_, '_> {
             .map_err(|refusal| damaged("a ready job", &format!("{}: {refusal}", ready.id)))?;
         let (priority, started_at, claim) = (ready.priority, self.now, Some(self.number));
         self.ledger.lanes.change_job(ready.id, Some(Hot { standing, lane, task, priority, started_at, claim }));
-        self.leased.push(Leased {
+        self.leased.push(LeasedJob {
             lease,
             task: line.task.clone(),
             lane: line.lane.clone(),

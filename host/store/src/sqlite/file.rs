@@ -10,8 +10,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use rustix::process::{Resource, getrlimit};
 
+use super::file_header::{APPLICATION_ID, Mark, mend};
 use super::lock::{Lock, log_length, real_path};
-use super::mark::{APPLICATION_ID, Mark, mend};
 use crate::store::{OpenError, StoreError};
 
 /// One script per version, in order; a file's `user_version` says how many of them it has seen.

@@ -2,16 +2,16 @@
 
 use rusqlite::{OptionalExtension, params};
 use wharf_core::ids::JobId;
-use wharf_core::job::{NewJob, Standing};
+use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
 use super::lanes::LaneNo;
 use super::ledger::Ledger;
-use super::room;
+use super::row_padding;
 use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, state_number};
-use crate::conflict::{Crowd, HOLDERS_NAMED, Verdict, in_its_place, not_taken, resolve};
+use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 impl Ledger<'_> {
@@ -23,7 +23,7 @@ impl Ledger<'_> {
             && !self.stands(new.id)?
             && let Inserted::Added { .. } = self.insert(&in_its_place(new), now)?
         {
-            self.apply(new.id, &Event::NotTaken(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
+            self.apply(new.id, &Event::NotEnqueued(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
         }
         Ok(inserted)
     }
@@ -42,16 +42,16 @@ impl Ledger<'_> {
             let mut find = self.conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = ?2")?;
             let known: Option<i64> = find.query_row(params![token.as_str(), task], |row| row.get(0)).optional()?;
             if let Some(known) = known {
-                return Ok(Inserted::Known { id: job_id(known)? });
+                return Ok(Inserted::Duplicate { id: job_id(known)? });
             }
         }
         let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
             let per_key = self.limits()?.per_key(&new.lane);
             match resolve(new.on_conflict, self.crowd(lane, row, per_key.unwrap_or(0))?, per_key) {
-                Verdict::Take => {}
-                Verdict::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(lane, row)? }),
-                Verdict::TakeInstead { ask } => {
+                ConflictDecision::Take => {}
+                ConflictDecision::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(lane, row)? }),
+                ConflictDecision::TakeInstead { ask } => {
                     replaced = self.waiting(lane, row)?;
                     cancel_asked = self.staying(lane, ask);
                 }
@@ -65,7 +65,7 @@ impl Ledger<'_> {
         }
 
         let due = new.due.map_or(now, |due| due.from(now));
-        let state = state_number(&Standing::new(due).state, now);
+        let state = state_number(&JobStatus::new(due).state, now);
         let small = new.payload.len() <= SMALL_BYTES_MAX;
         let token = new.token.as_ref().map(|token| token.as_str());
         let batch = new.batch.as_ref().map(|batch| signed(batch.id.number()));
@@ -91,7 +91,7 @@ impl Ledger<'_> {
                 topic,
                 bytes,
                 payload,
-                room::ALL
+                row_padding::ALL
             ];
             if self.statements.insert_job.prepared()?.execute(row)? > 0 {
                 break id;
@@ -109,7 +109,7 @@ impl Ledger<'_> {
         Ok(Inserted::Added { id: job, replaced, cancel_asked })
     }
 
-    fn crowd(&self, lane: LaneNo, row: (i64, &str), most_waiting: u32) -> rusqlite::Result<Crowd> {
+    fn crowd(&self, lane: LaneNo, row: (i64, &str), most_waiting: u32) -> rusqlite::Result<LaneCounts> {
         let holders = self.lanes.holders(lane);
         let leaving = holders.iter().filter(|id| !self.stays(**id)).count();
         let ready: u64 = self.lanes.lines(lane).map(|line| line.count).sum();
@@ -118,7 +118,7 @@ impl Ledger<'_> {
         )?;
         let delayed: u32 = delayed.query_row(params![row.0, row.1, most_waiting], |row| row.get(0))?;
         let waiting = u32::try_from(ready).unwrap_or(u32::MAX).saturating_add(delayed);
-        Ok(Crowd { running: holders.len() as u32, leaving: leaving as u32, waiting })
+        Ok(LaneCounts { running: holders.len() as u32, leaving: leaving as u32, waiting })
     }
 
     /// Whether nobody asked the running job to end yet.
@@ -127,10 +127,10 @@ impl Ledger<'_> {
     }
 
     /// Running jobs that nobody asked to end yet, the oldest first.
-    fn staying(&self, lane: LaneNo, most: u32) -> Vec<JobId> {
+    fn staying(&self, lane: LaneNo, max: u32) -> Vec<JobId> {
         let mut staying: Vec<JobId> = self.lanes.holders(lane).iter().copied().filter(|id| self.stays(*id)).collect();
         staying.sort_unstable();
-        staying.truncate(most as usize);
+        staying.truncate(max as usize);
         staying
     }
 

@@ -3,22 +3,22 @@
 //! All of it stands in the tables too, and is read from them when the file is opened (`Ledger::open`). What a transaction
 //! changes here is taken back if it is undone.
 
-mod places;
-mod ring;
+mod slab;
+mod ready_order;
 mod running;
-mod state;
-mod turns;
+mod lane_state;
+mod chunked_list;
 
 use std::mem;
 
 use wharf_core::ids::{Group, JobId};
 use wharf_core::key::Lane;
 
-pub(super) use self::places::LaneNo;
-use self::places::Places;
-use self::ring::Ring;
+use self::ready_order::Ring;
 pub(super) use self::running::Hot;
 use self::running::Running;
+pub(super) use self::slab::LaneNo;
+use self::slab::Places;
 
 /// How a lane stands among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +106,8 @@ impl Lanes {
     }
 
     /// The first lines of a task whose lanes are open, in the order in which they are served.
-    pub(super) fn open_lines(&self, task: i64, most: usize) -> impl Iterator<Item = LaneNo> {
-        self.ring.of_task(task).take(most)
+    pub(super) fn open_lines(&self, task: i64, max: usize) -> impl Iterator<Item = LaneNo> {
+        self.ring.of_task(task).take(max)
     }
 
     pub(super) fn running(&self, id: JobId) -> Option<&Hot> {

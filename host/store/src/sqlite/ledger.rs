@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::admission::has_room;
 use wharf_core::ids::{JobId, JobIds};
-use wharf_core::job::Standing;
+use wharf_core::job::JobStatus;
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
-use super::claims::{self, Unwritten};
 use super::lanes::{LaneNo, Lanes, Line};
 use super::read;
 use super::rows::{Names, key_of, micros, rank, signed, standing};
 use super::statements::Statements;
+use super::unsynced_claims::{self, Unwritten};
 use crate::clock::Clock;
 
 pub(super) struct Ledger<'c> {
@@ -48,7 +48,7 @@ pub(super) struct Opened {
 
 /// A job as its row says, without what is large.
 pub(super) struct Known {
-    pub(super) standing: Standing,
+    pub(super) standing: JobStatus,
     /// As it is written: a delayed job that is due stays delayed until a claim makes it ready.
     pub(super) state: i64,
     pub(super) lane: LaneNo,
@@ -136,7 +136,7 @@ impl<'c> Ledger<'c> {
         if changed.is_empty() {
             return;
         }
-        let mut unwritten = claims::look(&self.unwritten);
+        let mut unwritten = unsynced_claims::look(&self.unwritten);
         for id in changed {
             unwritten.show(id, self.lanes.running(id).map(|hot| (hot, self.lanes.lane(hot.lane))));
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::fstatfs;
 
-use super::mark::mend;
+use super::file_header::mend;
 use crate::store::OpenError;
 
 /// The rights that SQLite gives a file which it makes, before the umask.

@@ -7,16 +7,16 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::{Job, Numbered, Standing, State, StateName, Token};
+use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, Token};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::time::Timestamp;
 
-use super::claims::{self, Claimed, Unwritten};
 use super::rows::{self, Names, READY, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
+use super::unsynced_claims::{self, Claimed, Unwritten};
 use crate::page::one_page;
-use crate::store::{Page, Seen, Tally, Wanted};
-use crate::why::{Holders, why};
+use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
+use crate::wait_reason::{Holders, wait_reason};
 
 /// Fewer waiting jobs than this are found through their own indexes; more are soon met going back through all jobs.
 const WAITING_SORTED_MAX: i64 = 10_000;
@@ -40,9 +40,9 @@ pub(super) fn job(
     id: JobId,
     declared: &LimitTable,
     now: Timestamp,
-) -> rusqlite::Result<Option<Seen>> {
+) -> rusqlite::Result<Option<JobSnapshot>> {
     // Before the moment that is read, since what ends after it is not there any more; and after it for what begins meanwhile.
-    let before = claims::look(unwritten).get(id);
+    let before = unsynced_claims::look(unwritten).get(id);
     let moment = conn.unchecked_transaction()?;
     let number = signed(id.number());
     let sql = format!(
@@ -53,7 +53,7 @@ pub(super) fn job(
     );
     let read = |row: &Row<'_>| Ok((rows::job(row)?, row.get::<_, i64>("state")? == READY));
     let job = moment.prepare_cached(&sql)?.query_row([number], read).optional()?;
-    let looks = [before, claims::look(unwritten).get(id)];
+    let looks = [before, unsynced_claims::look(unwritten).get(id)];
     let Some((job, is_ready)) = job else { return Ok(None) };
     let job = looks.iter().flatten().fold(job, overlaid);
     let entries: i64 = moment
@@ -66,17 +66,17 @@ pub(super) fn job(
             // Without a limit nobody holds a job up.
             let (mut of_lane, mut of_group) = Default::default();
             if limits.per_key.is_some() || limits.total.is_some() {
-                let ahead = ahead_of_rows(&moment, claims::look(unwritten).of_group(&job.lane.group))?;
+                let ahead = ahead_of_rows(&moment, unsynced_claims::look(unwritten).of_group(&job.lane.group))?;
                 of_lane = holders(&moment, &ahead, &job.lane.group, Some(&job.lane))?;
                 of_group = holders(&moment, &ahead, &job.lane.group, None)?;
             }
             // One that is ready stays so, however the clock is set.
             let due = if is_ready { due.min(now) } else { due };
-            Some(why(due, now, limits, of_lane, of_group))
+            Some(wait_reason(due, now, limits, of_lane, of_group))
         }
         _ => None,
     };
-    Ok(Some(Seen { job, why, entries: entries as u64 }))
+    Ok(Some(JobSnapshot { job, why, entries: entries as u64 }))
 }
 
 /// The job as it stands, where its row is behind.
@@ -85,7 +85,7 @@ fn overlaid(job: Job, claimed: &Claimed) -> Job {
         return job;
     }
     let state = State::Running { lease: claimed.lease };
-    let standing = Standing { state, attempt: claimed.lease.attempt, ..job.standing };
+    let standing = JobStatus { state, attempt: claimed.lease.attempt, ..job.standing };
     Job { standing, started_at: Some(claimed.started_at), ..job }
 }
 
@@ -127,12 +127,12 @@ fn holders(
     Ok(all.into_iter().collect())
 }
 
-pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wanted) -> rusqlite::Result<Page> {
-    let claimed = claims::look(unwritten).all();
+pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &JobFilter) -> rusqlite::Result<JobPage> {
+    let claimed = unsynced_claims::look(unwritten).all();
     let moment = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&moment, claimed)?;
     let ids = || Value::from(json_list(ahead.keys().map(|id| id.number())));
-    let most = wanted.most.clamp(1, bounds::PAGE_MAX) as usize;
+    let max = wanted.max.clamp(1, bounds::PAGE_MAX) as usize;
     let (mut table, mut tests, mut values) = ("jobs", Vec::new(), Vec::<Value>::new());
     if let Some(before) = wanted.before {
         tests.push("jobs.id < ?");
@@ -184,7 +184,7 @@ pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wan
         values.push(signed(batch.number()).into());
     }
     let tests = if tests.is_empty() { "1".to_owned() } else { tests.join(" AND ") };
-    values.push(((most + 1) as i64).into());
+    values.push(((max + 1) as i64).into());
     let sql = format!(
         "SELECT {JOB_COLUMNS}, {}, NULL AS payload, NULL AS output
          FROM (SELECT * FROM {table} WHERE {tests} ORDER BY jobs.id DESC LIMIT ?) AS jobs {JOB_NAMES} ORDER BY jobs.id DESC",
@@ -197,9 +197,9 @@ pub(super) fn jobs(conn: &Connection, unwritten: &Mutex<Unwritten>, wanted: &Wan
         None => job,
     };
     let mut jobs = found.map(|job| job.map(shown)).collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = jobs.len() > most;
-    jobs.truncate(most);
-    Ok(Page { jobs, more })
+    let more = jobs.len() > max;
+    jobs.truncate(max);
+    Ok(JobPage { jobs, more })
 }
 
 fn few_wait(conn: &Connection) -> rusqlite::Result<bool> {
@@ -210,12 +210,12 @@ fn few_wait(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(count.query_row([WAITING_SORTED_MAX], |row| row.get::<_, i64>(0))? < WAITING_SORTED_MAX)
 }
 
-pub(super) fn entries(conn: &Connection, id: JobId, after: u64, most: u32) -> rusqlite::Result<Vec<Numbered>> {
+pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rusqlite::Result<Vec<NumberedEntry>> {
     let mut find = conn.prepare_cached(
         "SELECT number, attempt, at, kind, amount, data FROM entries WHERE job = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
     )?;
     let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let found = find.query_map(params![signed(id.number()), after, most.clamp(1, bounds::PAGE_MAX)], numbered)?;
+    let found = find.query_map(params![signed(id.number()), after, max.clamp(1, bounds::PAGE_MAX)], numbered)?;
     one_page(found)
 }
 
@@ -232,8 +232,8 @@ pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {
 }
 
 /// Counts the jobs that wait and run, each from its own index; what is finished costs nothing.
-pub(super) fn tally(conn: &Connection, unwritten: &Mutex<Unwritten>, now: Timestamp) -> rusqlite::Result<Tally> {
-    let claimed = claims::look(unwritten).all();
+pub(super) fn stats(conn: &Connection, unwritten: &Mutex<Unwritten>, now: Timestamp) -> rusqlite::Result<QueueStats> {
+    let claimed = unsynced_claims::look(unwritten).all();
     let moment = conn.unchecked_transaction()?;
     let mut tasks: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
     let mut groups: BTreeMap<Group, u64> = BTreeMap::new();
@@ -272,7 +272,7 @@ pub(super) fn tally(conn: &Connection, unwritten: &Mutex<Unwritten>, now: Timest
     let tasks = tasks.into_iter().map(|(task, (waiting, running))| Ok((named.task(&moment, task)?, waiting, running)));
     let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;
     tasks.sort_unstable();
-    Ok(Tally {
+    Ok(QueueStats {
         tasks,
         oldest_due: oldest.map(|due| Timestamp::from_micros(due as u64)),
         groups: groups.into_iter().collect(),

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::file::{self, DatabaseFile};
-use super::watch::Watch;
+use super::file_watch::Watch;
 use crate::store::StoreError;
 
 /// Questions answered at once; more wait. Reading is short, and each connection has a cache of its own.

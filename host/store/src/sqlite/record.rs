@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::params;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Entry, Standing, State};
+use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::Report;
@@ -12,7 +12,7 @@ use wharf_core::time::Timestamp;
 
 use super::lanes::Hot;
 use super::ledger::{Known, Ledger};
-use super::room;
+use super::row_padding;
 use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_number};
 use crate::change::{Change, change};
 use crate::store::{Recorded, Renewed};
@@ -83,7 +83,7 @@ impl Ledger<'_> {
     }
 
     /// A job's place among the ready ones: it leaves it, or is given one.
-    fn change_place(&mut self, id: JobId, before: &Known, after: &Standing, now: Timestamp) -> rusqlite::Result<()> {
+    fn change_place(&mut self, id: JobId, before: &Known, after: &JobStatus, now: Timestamp) -> rusqlite::Result<()> {
         let (number, place) = (signed(id.number()), (before.lane, before.task, before.priority));
         match after.state {
             State::Waiting { due } if due <= now && before.state != READY => self.add_ready(place, micros(due), number),
@@ -103,13 +103,13 @@ impl Ledger<'_> {
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
-        let Standing { attempt, failures, crashes, cancel_asked, .. } = change.standing;
+        let JobStatus { attempt, failures, crashes, cancel_asked, .. } = change.standing;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
         let bill = rows::bill_columns(change.bill.as_ref());
         let small = output.filter(|output| output.len() <= SMALL_BYTES_MAX);
         let added =
             [Some(state), Some(attempt.into()), Some(failures.into()), Some(crashes.into()), started_at, finished_at];
-        let room = room::left(added.into_iter().chain(bill), small.unwrap_or_default());
+        let room = row_padding::left(added.into_iter().chain(bill), small.unwrap_or_default());
         let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = bill;
         self.statements.write_end.prepared()?.execute(params![
             number,
@@ -144,7 +144,7 @@ impl Ledger<'_> {
              WHERE id = ?1",
         )?;
         let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
-        let Standing { failures, crashes, .. } = change.standing;
+        let JobStatus { failures, crashes, .. } = change.standing;
         write.execute(params![number, state, due, failures, crashes, change.finished_at.map(micros)])?;
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Ledger<'_> {
         match hot.standing.state {
             State::Running { lease } if lease.attempt == asked.attempt => {
                 let lease = Lease { until, ..lease };
-                let standing = Standing { state: State::Running { lease }, ..hot.standing };
+                let standing = JobStatus { state: State::Running { lease }, ..hot.standing };
                 self.write_running(asked.job, Hot { standing, ..hot })?;
                 Ok(if standing.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
             }
@@ -207,12 +207,12 @@ impl Ledger<'_> {
     }
 
     /// Looks at all running jobs: they are few.
-    pub(super) fn reclaim(&mut self, most: u32) -> rusqlite::Result<Vec<JobId>> {
+    pub(super) fn reclaim(&mut self, max: u32) -> rusqlite::Result<Vec<JobId>> {
         let now = self.now();
         let leases = self.lanes.all_running().filter_map(|(_, hot)| hot.lease());
         let mut over: Vec<Lease> = leases.filter(|lease| lease.until <= now).collect();
         over.sort_unstable_by_key(|lease| (lease.until, lease.job));
-        over.truncate(most as usize);
+        over.truncate(max as usize);
         let mut freed = Vec::new();
         for Lease { job, attempt, node, .. } in over {
             let mark = self.mark_of(node)?.about(job, attempt);
@@ -223,11 +223,11 @@ impl Ledger<'_> {
         Ok(freed)
     }
 
-    pub(super) fn forget(&self, before: Timestamp, most: u32) -> rusqlite::Result<u32> {
+    pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
         let mut find = self.conn.prepare_cached(
             "SELECT id FROM jobs WHERE state >= 3 AND finished_at < ?1 ORDER BY finished_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![micros(before), most], |row| row.get(0))?;
+        let found = find.query_map(params![micros(before), max], |row| row.get(0))?;
         let old: Vec<i64> = found.collect::<rusqlite::Result<_>>()?;
         let Some(last) = old.iter().max() else { return Ok(0) };
         let mut remember = self.conn.prepare_cached(

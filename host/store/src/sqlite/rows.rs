@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Batch, Entry, Job, Numbered, Standing, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, NumberedEntry, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
@@ -151,7 +151,7 @@ fn text(conn: &Connection, number: i64) -> rusqlite::Result<String> {
 /// a good part of what it costs to read a row.
 pub(super) const STANDING: &str = "state, due, attempt, failures, crashes, cancel_asked, node, lease_until";
 
-pub(super) fn standing(id: JobId, row: &Row<'_>, first: usize) -> rusqlite::Result<Standing> {
+pub(super) fn standing(id: JobId, row: &Row<'_>, first: usize) -> rusqlite::Result<JobStatus> {
     let at = |column: usize| row.get::<_, i64>(first + column).map(|micros| Timestamp::from_micros(micros as u64));
     let attempt = row.get(first + 2)?;
     let state = match row.get::<_, i64>(first)? {
@@ -164,7 +164,7 @@ pub(super) fn standing(id: JobId, row: &Row<'_>, first: usize) -> rusqlite::Resu
         CANCELLED => State::Cancelled,
         other => return Err(damaged("a state", &other.to_string())),
     };
-    Ok(Standing {
+    Ok(JobStatus {
         state,
         attempt,
         failures: row.get(first + 3)?,
@@ -251,7 +251,7 @@ pub(super) fn entry_columns(entry: &Entry) -> (i64, Option<f64>, Option<&[u8]>) 
     }
 }
 
-pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<Numbered> {
+pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<NumberedEntry> {
     let data = || row.get_ref("data").map(|data| bytes(data).unwrap_or_default());
     let text = || data().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let amount = || row.get::<_, Option<f64>>("amount").map(Option::unwrap_or_default);
@@ -263,7 +263,7 @@ pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<Numbered> {
         4 => Entry::Progress { fraction: amount()? as f32, note: text()? },
         other => return Err(damaged("a kind of entry", &other.to_string())),
     };
-    Ok(Numbered {
+    Ok(NumberedEntry {
         number: row.get::<_, i64>("number")? as u64,
         attempt: row.get("attempt")?,
         at: moment(row, "at")?,

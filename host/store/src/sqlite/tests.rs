@@ -43,7 +43,7 @@ fn claim(free: u32) -> Claim {
         tasks,
         declared: Arc::new(LimitTable::default()),
         free,
-        rooms: Vec::new(),
+        task_quotas: Vec::new(),
         lease: Duration::from_secs(30),
     }
 }
@@ -51,7 +51,7 @@ fn claim(free: u32) -> Claim {
 /// The statements of the writing side, as they stand in its files.
 fn statements() -> Vec<&'static str> {
     let files = [
-        include_str!("takeover.rs"),
+        include_str!("recovery.rs"),
         include_str!("kv.rs"),
         include_str!("statements.rs"),
         include_str!("ledger.rs"),
@@ -111,10 +111,10 @@ fn no_statement_of_the_writer_scans() {
 }
 
 /// The file may grow by so many pages.
-async fn most_pages(store: &SqliteStore, most: i64) {
+async fn most_pages(store: &SqliteStore, max: i64) {
     let grow = move |ledger: &mut Ledger| {
         let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-        ledger.conn.query_row(&format!("PRAGMA max_page_count = {}", now + most), [], |row| row.get::<_, i64>(0))
+        ledger.conn.query_row(&format!("PRAGMA max_page_count = {}", now + max), [], |row| row.get::<_, i64>(0))
     };
     store.writer.write(grow, |_| false).await.unwrap();
 }
@@ -153,8 +153,8 @@ async fn an_end_its_children_and_its_values_find_room_together_or_not_at_all() {
     let (parent, child) = (new_job(&store, 10), new_job(&store, 10));
     store.insert(vec![parent.clone()], declared.clone()).await.unwrap();
     let attempt = store.claim(claim(1)).await.unwrap().leased[0].lease.attempt;
-    let (plugin, key): (PluginId, ValueKey) = ("words".parse().unwrap(), "total".parse().unwrap());
-    let mut changes = Changes::new(plugin.clone());
+    let (plugin, key): (PluginId, KvKey) = ("words".parse().unwrap(), "total".parse().unwrap());
+    let mut changes = KvChanges::new(plugin.clone());
     changes.put(key.clone(), Some(vec![7; 1_000_000].into())).unwrap();
     let (children, changes, bill) = (vec![child.clone()], Some(Arc::new(changes)), Bill::default());
     let end = vec![(parent.id, Event::Succeeded { attempt, output: vec![1], children, changes, bill })];

@@ -11,8 +11,8 @@ use tracing::warn;
 
 use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
+use super::file_watch::Watch;
 use super::ledger::{Ledger, Opened};
-use super::watch::Watch;
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 

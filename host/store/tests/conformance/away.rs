@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::NewJob;
 use wharf_core::node::Node;
-use wharf_store::{SqliteStore, Store, StoreError, Wanted};
+use wharf_store::{JobFilter, SqliteStore, Store, StoreError};
 
 use crate::stage::{COUNT, Kind, LEASE, Stage, block_on, succeeded};
 
@@ -24,7 +24,7 @@ fn node(stage: &Stage) -> Node {
         running: 0,
         draining: false,
         plugins: vec![],
-        coming: Vec::new(),
+        pending: Vec::new(),
     }
 }
 
@@ -41,7 +41,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 
 /// What the store says once it has seen by itself, without being asked for anything, that something is wrong.
 async fn found_out(stage: &Stage) -> String {
-    eventually("it is seen", async || match stage.store.announce(node(stage), LEASE).await {
+    eventually("it is seen", async || match stage.store.register(node(stage), LEASE).await {
         Ok(()) => None,
         Err(StoreError::Broken(why)) => Some(why),
         Err(other) => panic!("{other}"),
@@ -61,9 +61,9 @@ async fn is_broken(stage: &Stage, leased: JobId) -> String {
         stage.store.renew(vec![], LEASE).await.map(drop),
         stage.store.reclaim(1).await.map(drop),
         stage.store.job(leased, stage.declared.clone()).await.map(drop),
-        stage.store.jobs(Wanted { most: 1, ..Wanted::default() }).await.map(drop),
-        stage.store.tally().await.map(drop),
-        stage.store.announce(node(stage), LEASE).await,
+        stage.store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await.map(drop),
+        stage.store.stats().await.map(drop),
+        stage.store.register(node(stage), LEASE).await,
     ];
     for answer in answers {
         assert_eq!(answer.unwrap_err().to_string(), format!("the store is broken: {why}"));
@@ -288,13 +288,13 @@ fn what_another_program_vacuums_or_carries_in_is_not_lost() {
         let length = || std::fs::metadata(stage.file()).unwrap().len();
         let before = length();
         stage.pass(LEASE);
-        assert_eq!(stage.store.forget(stage.clock_in(1), 9).await.unwrap(), 1);
+        assert_eq!(stage.store.delete_finished(stage.clock_in(1), 9).await.unwrap(), 1);
         outside.execute_batch("VACUUM").unwrap();
         do_outside("PRAGMA wal_checkpoint(TRUNCATE)");
         assert!(length() < before, "it is smaller than it was");
         stage.add(COUNT, "").await;
         assert_eq!(stage.claim(9).await.len(), 2);
-        stage.store.announce(node(&stage), LEASE).await.unwrap();
+        stage.store.register(node(&stage), LEASE).await.unwrap();
     });
 }
 
@@ -304,18 +304,18 @@ fn a_log_that_another_program_holds_up_is_told_and_carried_in_when_that_ends() {
         let stage = Stage::new(Kind::Sqlite).await;
         let outside = Connection::open(stage.file()).unwrap();
         stage.add(COUNT, "").await;
-        assert_eq!(stage.store.held_log(), None);
+        assert_eq!(stage.store.pinned_log(), None);
         outside.execute_batch("BEGIN; SELECT count(*) FROM jobs;").unwrap();
         let length = || std::fs::metadata(log(&stage.file())).unwrap().len();
         let large = || NewJob { payload: vec![7; 8 << 20].into(), ..stage.new_job(COUNT, "") };
         while length() < 160 << 20 {
             stage.insert(large()).await;
         }
-        let held = eventually("it is told", async || stage.store.held_log()).await;
+        let held = eventually("it is told", async || stage.store.pinned_log()).await;
         assert!(held.log.ends_with("wharf.db-wal") && held.bytes >= 128 << 20, "{held:?}");
         outside.execute_batch("COMMIT").unwrap();
         // Nobody writes meanwhile.
-        eventually("it is carried in", async || stage.store.held_log().is_none().then_some(())).await;
+        eventually("it is carried in", async || stage.store.pinned_log().is_none().then_some(())).await;
         let least = 160 << 20;
         assert!(std::fs::metadata(stage.file()).unwrap().len() >= least, "all of it is in the file");
         // With the next writes it begins anew.

@@ -193,7 +193,7 @@ fn a_task_that_has_no_room_is_held_back_alone() {
         let counts = stage.add_many(COUNT, "a", 3).await;
         let lists = stage.add_many(LIST, "a", 2).await;
         let more = stage.add(COUNT, "b").await;
-        let within = |room: u32| Claim { rooms: vec![(task(COUNT), room)], ..stage.wish(9) };
+        let within = |room: u32| Claim { task_quotas: vec![(task(COUNT), room)], ..stage.wish(9) };
         let claim = async |room| stage.store.claim(within(room)).await.unwrap();
         let none = claim(0).await;
         assert_eq!((ids(&none.leased), none.held_back), (lists, true));

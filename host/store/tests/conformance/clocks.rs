@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wharf_core::job::{Due, NewJob, Why};
+use wharf_core::job::{Due, NewJob, WaitReason};
 use wharf_core::lifecycle::Event;
 use wharf_store::{PostgresStore, Renewed, Store};
 
@@ -42,8 +42,8 @@ fn what_is_ready_stays_so_when_the_clock_is_set_back() {
         let delayed = NewJob { due: Some(Due::At(stage.clock_in(1))), ..stage.new_job(LIST, "") };
         stage.insert(delayed.clone()).await;
         stage.clock.set_back(HOUR);
-        assert_eq!(stage.seen(ready).await.why, Some(Why::InTurn));
-        assert!(matches!(stage.seen(delayed.id).await.why, Some(Why::NotDue { .. })));
+        assert_eq!(stage.seen(ready).await.why, Some(WaitReason::InTurn));
+        assert!(matches!(stage.seen(delayed.id).await.why, Some(WaitReason::NotDue { .. })));
         assert_eq!(ids(&stage.claim(3).await), [ready]);
     });
 }

@@ -53,14 +53,14 @@ fn the_same_token_answers_with_the_job_that_stands() {
         let id = first.id;
         let answers =
             stage.store.insert(vec![first, second, other_task.clone()], stage.declared.clone()).await.unwrap();
-        assert_eq!(answers[1], Inserted::Known { id });
+        assert_eq!(answers[1], Inserted::Duplicate { id });
         assert_eq!(answers[2], crate::stage::added(other_task.id));
         // Also when the job is over, as long as it is kept.
         let leased = stage.claim_one().await;
         stage.succeed(&leased).await.unwrap();
-        assert_eq!(stage.insert(with_token(COUNT)).await, Inserted::Known { id });
+        assert_eq!(stage.insert(with_token(COUNT)).await, Inserted::Duplicate { id });
         stage.pass(SECOND);
-        stage.store.forget(stage.store.now(), 10).await.unwrap();
+        stage.store.delete_finished(stage.store.now(), 10).await.unwrap();
         assert!(matches!(stage.insert(with_token(COUNT)).await, Inserted::Added { .. }));
     });
 }
@@ -84,7 +84,7 @@ fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
         // Nor is one whose token nobody else has.
         let token = NewJob { token: Some("new".parse().unwrap()), ..first.clone() };
         let Inserted::Added { id, .. } = stage.insert(token.clone()).await else { panic!("its token is new") };
-        assert_eq!(stage.insert(token).await, Inserted::Known { id });
+        assert_eq!(stage.insert(token).await, Inserted::Duplicate { id });
         ids.push(id);
         assert_eq!(*stage.seen(first.id).await.job.payload, *b"payload");
         let leased = stage.claim(100).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
-use wharf_core::job::{Leased, StateName};
-use wharf_core::kv::{Changes, Usage, ValueKey, WantedKeys};
+use wharf_core::job::{LeasedJob, StateName};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_store::{PostgresStore, SqliteStore, Store};
 
@@ -21,19 +21,19 @@ fn plugin(name: &str) -> PluginId {
     name.parse().unwrap()
 }
 
-fn key(name: &str) -> ValueKey {
+fn key(name: &str) -> KvKey {
     name.parse().unwrap()
 }
 
-fn changes(of: &str, what: &[(&str, Option<&[u8]>)]) -> Arc<Changes> {
-    let mut changes = Changes::new(plugin(of));
+fn changes(of: &str, what: &[(&str, Option<&[u8]>)]) -> Arc<KvChanges> {
+    let mut changes = KvChanges::new(plugin(of));
     for (name, value) in what {
         changes.put(key(name), value.map(Into::into)).unwrap();
     }
     Arc::new(changes)
 }
 
-fn keeping(attempt: u32, changes: &Arc<Changes>) -> Event {
+fn keeping(attempt: u32, changes: &Arc<KvChanges>) -> Event {
     let changes = Some(Arc::clone(changes));
     Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes, bill: bill() }
 }
@@ -43,25 +43,25 @@ impl Stage {
         self.store.value(plugin(of), key(name)).await.unwrap()
     }
 
-    async fn keys(&self, of: &str, prefix: &str, after: Option<&str>, most: u32) -> Vec<String> {
-        let wanted = WantedKeys { prefix: prefix.to_owned(), after: after.map(str::to_owned), most };
+    async fn keys(&self, of: &str, prefix: &str, after: Option<&str>, max: u32) -> Vec<String> {
+        let wanted = KvKeyQuery { prefix: prefix.to_owned(), after: after.map(str::to_owned), max };
         let keys = self.store.value_keys(plugin(of), wanted).await.unwrap();
         keys.iter().map(|key| key.as_str().to_owned()).collect()
     }
 
     async fn usage(&self, of: &str) -> (u64, u64) {
-        let Usage { values, bytes } = self.store.usage(plugin(of), vec![]).await.unwrap().0;
+        let KvUsage { values, bytes } = self.store.usage(plugin(of), vec![]).await.unwrap().0;
         (values, bytes)
     }
 
     /// A job that runs, and succeeds with these changes.
-    async fn keep(&self, changes: &Arc<Changes>) {
+    async fn keep(&self, changes: &Arc<KvChanges>) {
         self.add(COUNT, "").await;
         let leased = self.claim_one().await;
         self.record(leased.lease.job, keeping(leased.lease.attempt, changes)).await.unwrap();
     }
 
-    async fn running(&self) -> Leased {
+    async fn running(&self) -> LeasedJob {
         self.add(COUNT, "").await;
         self.claim_one().await
     }
@@ -182,7 +182,7 @@ fn what_a_plugin_keeps_outlives_its_jobs() {
     on_every_store(|stage| async move {
         stage.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
         stage.pass(LEASE);
-        assert_eq!(stage.store.forget(stage.store.now(), 10).await.unwrap(), 1);
+        assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
         assert_eq!(stage.value(WORDS, "a").await.unwrap(), b"1");
     });
 }
@@ -192,9 +192,10 @@ fn what_is_of_no_job_is_left_behind_at_once() {
     on_every_store(|stage| async move {
         let child = stage.new_job(LIST, "");
         let changes = changes(WORDS, &[("a", Some(b"1"))]);
-        let left = stage.store.leave_behind(vec![child.clone()], stage.declared.clone(), Some(changes.clone())).await;
+        let left =
+            stage.store.insert_with_changes(vec![child.clone()], stage.declared.clone(), Some(changes.clone())).await;
         assert_eq!(left.unwrap(), [added(child.id)]);
-        assert_eq!(stage.store.leave_behind(vec![], stage.declared.clone(), Some(changes)).await.unwrap(), []);
+        assert_eq!(stage.store.insert_with_changes(vec![], stage.declared.clone(), Some(changes)).await.unwrap(), []);
         assert_eq!((stage.state(child.id).await, stage.usage(WORDS).await), (StateName::Waiting, (1, 2)));
     });
 }
@@ -275,7 +276,7 @@ fn hosts_that_change_the_same_values_at_once_lose_nothing_and_count_right() {
             let (own, value) = (format!("own/{number}"), vec![b'x'; number % 7]);
             let shared = if number % 3 == 0 { None } else { Some(value.as_slice()) };
             let changes = changes(of, &[(&own, Some(&value)), ("shared", shared)]);
-            tokio::spawn(async move { store.leave_behind(vec![], Arc::default(), Some(changes)).await })
+            tokio::spawn(async move { store.insert_with_changes(vec![], Arc::default(), Some(changes)).await })
         });
         for write in writes.collect::<Vec<_>>() {
             write.await.unwrap().unwrap();

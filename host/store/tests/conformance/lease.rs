@@ -2,8 +2,8 @@
 
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Leased, State, StateName};
-use wharf_core::lease::{Begun, Lease, NodeMark, is_suspect};
+use wharf_core::job::{LeasedJob, State, StateName};
+use wharf_core::lease::{Lease, NodeMark, StartedSuspect, is_suspect};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Renewed;
@@ -63,7 +63,7 @@ fn a_job_that_takes_its_host_down_again_and_again_fails() {
             let leased = stage.claim_one().await;
             assert_eq!(leased.crashes, crashes);
             if is_suspect(crashes) {
-                stage.store.mark(leased.lease.node, alone(&leased)).await.unwrap();
+                stage.store.set_node_mark(leased.lease.node, alone(&leased)).await.unwrap();
             }
             dies(&stage, id).await;
         }
@@ -72,8 +72,8 @@ fn a_job_that_takes_its_host_down_again_and_again_fails() {
     });
 }
 
-fn alone(leased: &Leased) -> NodeMark {
-    let begun = Begun { job: leased.lease.job, attempt: leased.lease.attempt, alone: true };
+fn alone(leased: &LeasedJob) -> NodeMark {
+    let begun = StartedSuspect { job: leased.lease.job, attempt: leased.lease.attempt, alone: true };
     NodeMark { draining: false, suspect: Some(begun) }
 }
 
@@ -94,7 +94,7 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
         };
         let draining = NodeMark { draining: true, suspect: None };
         // Another host drains.
-        stage.store.mark(NodeId(8), draining).await.unwrap();
+        stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         for _ in 0..bounds::SUSPECT_CRASHES {
             stage.claim_one().await;
             dies(&stage, id).await;
@@ -103,15 +103,15 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
         // It was held back, and the host died of something else: also where it had begun this job before.
         let leased = stage.claim_one().await;
         dies(&stage, id).await;
-        stage.store.mark(leased.lease.node, alone(&leased)).await.unwrap();
+        stage.store.set_node_mark(leased.lease.node, alone(&leased)).await.unwrap();
         stage.claim_one().await;
         dies(&stage, id).await;
         assert_eq!(crashes().await, bounds::SUSPECT_CRASHES);
         // It ran beside others, and was not the only one that may have killed it.
         for more in 1..=bounds::CRASHES_MAX {
             let leased = stage.claim_one().await;
-            let begun = alone(&leased).suspect.map(|begun| Begun { alone: false, ..begun });
-            stage.store.mark(leased.lease.node, NodeMark { draining: false, suspect: begun }).await.unwrap();
+            let begun = alone(&leased).suspect.map(|begun| StartedSuspect { alone: false, ..begun });
+            stage.store.set_node_mark(leased.lease.node, NodeMark { draining: false, suspect: begun }).await.unwrap();
             dies(&stage, id).await;
             assert_eq!(crashes().await, bounds::SUSPECT_CRASHES + more);
         }
@@ -119,7 +119,7 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
         let before = crashes().await;
         for _ in 0..3 {
             let leased = stage.claim_one().await;
-            stage.store.mark(leased.lease.node, NodeMark { draining: true, ..alone(&leased) }).await.unwrap();
+            stage.store.set_node_mark(leased.lease.node, NodeMark { draining: true, ..alone(&leased) }).await.unwrap();
             dies(&stage, id).await;
         }
         assert_eq!(crashes().await, before);
@@ -133,14 +133,14 @@ fn what_a_host_wrote_down_is_forgotten_long_after_it_can_matter() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let draining = NodeMark { draining: true, suspect: None };
-        stage.store.mark(NodeId(7), draining).await.unwrap();
+        stage.store.set_node_mark(NodeId(7), draining).await.unwrap();
         stage.claim_one().await;
         stage.pass(3 * 24 * 3600 * SECOND);
-        stage.store.mark(NodeId(8), draining).await.unwrap();
+        stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
         assert_eq!(stage.seen(id).await.job.standing.crashes, 0, "however long nobody looked");
         stage.pass(5 * 24 * 3600 * SECOND);
-        stage.store.mark(NodeId(8), draining).await.unwrap();
+        stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         stage.claim_one().await;
         dies(&stage, id).await;
         assert_eq!(stage.seen(id).await.job.standing.crashes, 1);

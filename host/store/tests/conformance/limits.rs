@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wharf_core::ids::JobId;
-use wharf_core::job::{Due, NewJob, Why};
+use wharf_core::job::{Due, NewJob, WaitReason};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 
@@ -117,11 +117,11 @@ fn a_limit_of_zero_is_a_pause() {
         let id = stage.add(COUNT, "a").await;
         set(&stage, COUNT, Some("a"), at_most(0, None)).await;
         assert!(stage.claim(9).await.is_empty());
-        assert_eq!(stage.seen(id).await.why, Some(Why::Paused));
+        assert_eq!(stage.seen(id).await.why, Some(WaitReason::Paused));
         set(&stage, COUNT, Some("a"), Limits::default()).await;
         set(&stage, COUNT, None, at_most(None, 0)).await;
         assert!(stage.claim(9).await.is_empty());
-        assert_eq!(stage.seen(id).await.why, Some(Why::Paused));
+        assert_eq!(stage.seen(id).await.why, Some(WaitReason::Paused));
         set(&stage, COUNT, None, Limits::default()).await;
         assert_eq!(ids(&stage.claim(9).await), [id]);
     });
@@ -163,21 +163,21 @@ fn a_waiting_job_says_what_holds_it() {
             async move { stage.seen(id).await.why }
         };
         let a = stage.add(COUNT, "a").await;
-        assert_eq!(why(a).await, Some(Why::InTurn));
+        assert_eq!(why(a).await, Some(WaitReason::InTurn));
         stage.claim_one().await;
         assert_eq!(why(a).await, None);
         stage.pass(SECOND);
         let second_of_a = stage.add(COUNT, "a").await;
-        assert_eq!(why(second_of_a).await, Some(Why::LaneFull { limit: 1, holders: vec![(a, since)] }));
+        assert_eq!(why(second_of_a).await, Some(WaitReason::LaneFull { limit: 1, holders: vec![(a, since)] }));
         let b = stage.add(LIST, "b").await;
         stage.claim_one().await;
         let c = stage.add(COUNT, "c").await;
         let holders = vec![(a, since), (b, since + SECOND)];
-        assert_eq!(why(c).await, Some(Why::GroupFull { limit: 2, holders }));
+        assert_eq!(why(c).await, Some(WaitReason::GroupFull { limit: 2, holders }));
         let until = stage.clock_in(60);
         let delayed = NewJob { due: Some(Due::At(until)), ..stage.new_job(COUNT, "c") };
         stage.insert(delayed.clone()).await;
-        assert_eq!(why(delayed.id).await, Some(Why::NotDue { until }));
+        assert_eq!(why(delayed.id).await, Some(WaitReason::NotDue { until }));
     });
 }
 

@@ -18,7 +18,7 @@ mod record;
 mod read;
 mod kv;
 mod nudge;
-mod letters;
+mod messages;
 mod nodes;
 mod sources;
 mod clocks;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use wharf_core::ids::JobId;
 use wharf_core::job::StateName;
-use wharf_core::kv::Usage;
+use wharf_core::kv::KvUsage;
 use wharf_store::{OpenError, SqliteStore};
 
 use crate::stage::{COUNT, HandClock, Kind, Stage, at_most, block_on, ids};
@@ -86,7 +86,7 @@ fn a_file_of_version_0_1_is_known_for_what_it_is() {
         }
         assert_eq!(stage.seen(job(14)).await.job.result.as_deref(), Some(b"result".as_slice()));
         let (usage, _) = stage.store.usage("words".parse().unwrap(), vec![]).await.unwrap();
-        assert_eq!(usage, Usage { values: 1, bytes: 6 });
+        assert_eq!(usage, KvUsage { values: 1, bytes: 6 });
         assert_eq!(stage.store.reclaim(9).await.unwrap(), [job(11)], "its host is gone");
         assert_eq!(ids(&stage.claim(9).await), [job(11), job(12)]);
         drop(stage);

@@ -3,12 +3,12 @@
 use wharf_core::ids::NodeId;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict};
-use wharf_core::node::{Awaited, Carried, Node, SchemaTerms, TaskTerms};
+use wharf_core::node::{LoadedPlugin, LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
 
 use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
-    let task = |name: &str, schema| TaskTerms {
+    let task = |name: &str, schema| TaskAnnouncement {
         name: name.parse().unwrap(),
         group: "hands".parse().unwrap(),
         limits: Limits { per_key: Some(0), total: None },
@@ -16,19 +16,19 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         key: Some("/ä b/\0".into()),
         schema,
     };
-    let carried = |plugin: &str, tasks| Carried {
+    let carried = |plugin: &str, tasks| LoadedPlugin {
         plugin: plugin.parse().unwrap(),
         version: "1.2.0".into(),
         digest: "ab".repeat(32),
         topics: vec!["document.*".parse().unwrap(), ">".parse().unwrap()],
         tasks,
     };
-    let schema = SchemaTerms::Text("{\n\"type\": \"object\", \"title\": \"%41 ü\"}".repeat(1000));
-    let awaited = |plugin: &str, topics| Awaited { plugin: plugin.parse().unwrap(), topics };
+    let schema = SchemaAnnouncement::Text("{\n\"type\": \"object\", \"title\": \"%41 ü\"}".repeat(1000));
+    let awaited = |plugin: &str, topics| LoadingPlugin { plugin: plugin.parse().unwrap(), topics };
     let words = vec![
         task("words/count", schema),
-        task("words/list", SchemaTerms::Absent),
-        task("words/receive", SchemaTerms::Untold),
+        task("words/list", SchemaAnnouncement::Absent),
+        task("words/receive", SchemaAnnouncement::Untold),
     ];
     Node {
         id: NodeId(id),
@@ -40,7 +40,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         running: 3,
         draining: false,
         plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],
-        coming: vec![
+        pending: vec![
             awaited("slow", None),
             awaited("muted", Some(vec![])),
             awaited("some", Some(vec!["-".parse().unwrap(), "a.>".parse().unwrap()])),
@@ -52,21 +52,21 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
 fn nodes_are_there_until_they_leave_or_fall_silent() {
     on_every_store(|stage| async move {
         let (mut b, a) = (node(&stage, u64::MAX, "b:7070"), node(&stage, 1, "a:7070"));
-        stage.store.announce(b.clone(), LEASE).await.unwrap();
-        stage.store.announce(a.clone(), LEASE).await.unwrap();
+        stage.store.register(b.clone(), LEASE).await.unwrap();
+        stage.store.register(a.clone(), LEASE).await.unwrap();
         assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()]);
 
         stage.pass(SECOND);
-        (b.draining, b.running, b.plugins, b.coming) = (true, 0, vec![], vec![]);
-        stage.store.announce(b.clone(), LEASE).await.unwrap();
+        (b.draining, b.running, b.plugins, b.pending) = (true, 0, vec![], vec![]);
+        stage.store.register(b.clone(), LEASE).await.unwrap();
         b.seen = stage.store.now();
         assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it was when it was last seen");
 
         stage.pass(LEASE);
-        stage.store.announce(b.clone(), LEASE).await.unwrap();
+        stage.store.register(b.clone(), LEASE).await.unwrap();
         b.seen = stage.store.now();
         assert_eq!(stage.store.nodes().await.unwrap(), [b.clone()], "the other one was silent");
-        stage.store.leave(b.id).await.unwrap();
+        stage.store.deregister(b.id).await.unwrap();
         assert!(stage.store.nodes().await.unwrap().is_empty());
     });
 }
@@ -77,12 +77,12 @@ fn a_node_hears_which_of_its_jobs_others_asked_to_end() {
         stage.add_many(COUNT, "", 3).await;
         let leased = stage.claim(2).await;
         let (here, job) = (leased[0].lease.node, leased[1].lease.job);
-        let Some(none) = stage.store.asked_to_end(here).await.unwrap() else { return };
+        let Some(none) = stage.store.cancel_requests(here).await.unwrap() else { return };
         assert!(none.is_empty());
         stage.record(job, Event::CancelAsked).await.unwrap();
-        assert_eq!(stage.store.asked_to_end(here).await.unwrap(), Some(vec![job]));
-        assert_eq!(stage.store.asked_to_end(NodeId(999)).await.unwrap(), Some(vec![]));
+        assert_eq!(stage.store.cancel_requests(here).await.unwrap(), Some(vec![job]));
+        assert_eq!(stage.store.cancel_requests(NodeId(999)).await.unwrap(), Some(vec![]));
         stage.succeed(&leased[1]).await.unwrap();
-        assert_eq!(stage.store.asked_to_end(here).await.unwrap(), Some(vec![]));
+        assert_eq!(stage.store.cancel_requests(here).await.unwrap(), Some(vec![]));
     });
 }

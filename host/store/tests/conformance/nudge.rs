@@ -32,7 +32,7 @@ fn a_claim_that_found_nothing_wakes_nobody() {
         stage.claim(5).await;
         stage.store.reclaim(5).await.unwrap();
         stage.store.renew(vec![], LEASE).await.unwrap();
-        stage.store.forget(stage.store.now(), 5).await.unwrap();
+        stage.store.delete_finished(stage.store.now(), 5).await.unwrap();
         assert!(!nudges.has_changed().unwrap(), "a dispatcher that heard itself would never rest");
     });
 }

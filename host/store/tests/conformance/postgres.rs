@@ -118,15 +118,15 @@ async fn a_whole_life(stage: &Stage) {
         running: 1,
         draining: false,
         plugins: vec![],
-        coming: vec![],
+        pending: vec![],
     };
-    stage.store.announce(node, LEASE).await.unwrap();
+    stage.store.register(node, LEASE).await.unwrap();
     assert_eq!(stage.store.nodes().await.unwrap().len(), 1);
-    assert_eq!(stage.store.collect(NodeId(7)).await.unwrap(), Some(vec![]));
+    assert_eq!(stage.store.receive_messages(NodeId(7)).await.unwrap(), Some(vec![]));
     assert_eq!(stage.succeed(&again).await.unwrap().state, StateName::Succeeded);
     assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 1);
     stage.pass(LEASE);
-    assert_eq!(stage.store.forget(stage.store.now(), 10).await.unwrap(), 1);
-    assert_eq!(stage.store.tally().await.unwrap().tasks, []);
-    stage.store.leave(NodeId(7)).await.unwrap();
+    assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
+    assert_eq!(stage.store.stats().await.unwrap().tasks, []);
+    stage.store.deregister(NodeId(7)).await.unwrap();
 }

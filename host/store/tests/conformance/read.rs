@@ -4,11 +4,11 @@ use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::{Batch, Due, Entry, Job, NewJob, StateName};
 use wharf_core::lifecycle::Event;
-use wharf_store::{Tally, Wanted};
+use wharf_store::{JobFilter, QueueStats};
 
 use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, failed, group, on_every_store, succeeded, task};
 
-async fn page(stage: &Stage, wanted: Wanted) -> (Vec<JobId>, bool) {
+async fn page(stage: &Stage, wanted: JobFilter) -> (Vec<JobId>, bool) {
     let page = stage.store.jobs(wanted).await.unwrap();
     (page.jobs.iter().map(|job| job.id).collect(), page.more)
 }
@@ -48,14 +48,14 @@ fn pages_go_from_the_newest_back() {
     on_every_store(|stage| async move {
         let mut all = stage.add_many(COUNT, "", 5).await;
         all.reverse();
-        let (first, more) = page(&stage, Wanted { most: 2, ..Wanted::default() }).await;
+        let (first, more) = page(&stage, JobFilter { max: 2, ..JobFilter::default() }).await;
         assert_eq!((first.as_slice(), more), (&all[..2], true));
-        let (rest, more) = page(&stage, Wanted { most: 3, before: Some(first[1]), ..Wanted::default() }).await;
+        let (rest, more) = page(&stage, JobFilter { max: 3, before: Some(first[1]), ..JobFilter::default() }).await;
         assert_eq!((rest.as_slice(), more), (&all[2..], false));
         // No page is empty where there are jobs, and none is larger than the bound.
-        assert_eq!(page(&stage, Wanted::default()).await.0.len(), 1);
+        assert_eq!(page(&stage, JobFilter::default()).await.0.len(), 1);
         stage.add_many(COUNT, "", bounds::PAGE_MAX as usize).await;
-        let (largest, more) = page(&stage, Wanted { most: u32::MAX, ..Wanted::default() }).await;
+        let (largest, more) = page(&stage, JobFilter { max: u32::MAX, ..JobFilter::default() }).await;
         assert_eq!((largest.len(), more), (bounds::PAGE_MAX as usize, true));
     });
 }
@@ -74,17 +74,18 @@ fn pages_are_chosen_by_state_task_and_key() {
         stage.record(four[1], failed(1, None)).await.unwrap();
         stage.record(four[2], Event::Cancelled { attempt: 1, bill: Default::default() }).await.unwrap();
 
-        let of = |state| Wanted { state: Some(state), most: 10, ..Wanted::default() };
+        let of = |state| JobFilter { state: Some(state), max: 10, ..JobFilter::default() };
         assert_eq!(page(&stage, of(StateName::Waiting)).await.0, [delayed.id, ready]);
         assert_eq!(page(&stage, of(StateName::Running)).await.0, [four[3]]);
         assert_eq!(page(&stage, of(StateName::Succeeded)).await.0, [four[0]]);
         assert_eq!(page(&stage, of(StateName::Failed)).await.0, [four[1]]);
         assert_eq!(page(&stage, of(StateName::Cancelled)).await.0, [four[2]]);
-        let key = Wanted { key: Some("b".parse().unwrap()), most: 10, ..Wanted::default() };
+        let key = JobFilter { key: Some("b".parse().unwrap()), max: 10, ..JobFilter::default() };
         assert_eq!(page(&stage, key).await.0, [ready]);
-        let both = Wanted { task: Some(task(COUNT)), key: Some("b".parse().unwrap()), most: 10, ..Wanted::default() };
+        let both =
+            JobFilter { task: Some(task(COUNT)), key: Some("b".parse().unwrap()), max: 10, ..JobFilter::default() };
         assert!(page(&stage, both).await.0.is_empty());
-        let unknown = Wanted { task: Some(task("no/such")), most: 10, ..Wanted::default() };
+        let unknown = JobFilter { task: Some(task("no/such")), max: 10, ..JobFilter::default() };
         assert!(page(&stage, unknown).await.0.is_empty());
     });
 }
@@ -99,17 +100,17 @@ fn a_job_is_found_by_its_token() {
         for new in [&count, &list, &other] {
             stage.insert(new.clone()).await;
         }
-        let of = |name: Option<&str>, token: &str| Wanted {
+        let of = |name: Option<&str>, token: &str| JobFilter {
             task: name.map(task),
             token: Some(token.parse().unwrap()),
-            most: 10,
-            ..Wanted::default()
+            max: 10,
+            ..JobFilter::default()
         };
         assert_eq!(page(&stage, of(Some(COUNT), "é'%")).await, (vec![count.id], false));
         assert_eq!(page(&stage, of(None, "é'%")).await.0, [list.id, count.id]);
         assert_eq!(page(&stage, of(Some(LIST), "other")).await.0, []);
         assert_eq!(page(&stage, of(Some("no/such"), "other")).await.0, []);
-        let state = |state| Wanted { state: Some(state), ..of(Some(COUNT), "other") };
+        let state = |state| JobFilter { state: Some(state), ..of(Some(COUNT), "other") };
         assert_eq!(page(&stage, state(StateName::Waiting)).await.0, [other.id]);
         assert_eq!(page(&stage, state(StateName::Failed)).await.0, []);
     });
@@ -131,13 +132,13 @@ fn the_jobs_of_a_durable_broadcast_are_found_by_its_id() {
             of_other.push(new.id);
             stage.insert(new).await;
         }
-        let wanted = |most, before| Wanted { batch: Some(id), most, before, ..Wanted::default() };
+        let wanted = |max, before| JobFilter { batch: Some(id), max, before, ..JobFilter::default() };
         assert_eq!(page(&stage, wanted(10, None)).await, (found.clone(), false));
         assert_eq!(page(&stage, wanted(2, None)).await, (found[..2].to_vec(), true));
         assert_eq!(page(&stage, wanted(2, Some(found[1]))).await, (found[2..].to_vec(), false));
-        let waiting = Wanted { state: Some(StateName::Waiting), ..wanted(10, None) };
+        let waiting = JobFilter { state: Some(StateName::Waiting), ..wanted(10, None) };
         assert_eq!(page(&stage, waiting).await.0, found);
-        let running = Wanted { state: Some(StateName::Running), ..wanted(10, None) };
+        let running = JobFilter { state: Some(StateName::Running), ..wanted(10, None) };
         assert_eq!(page(&stage, running).await.0, []);
     });
 }
@@ -148,7 +149,7 @@ fn a_page_has_all_of_a_job_but_payload_and_result() {
         stage.add(COUNT, "a").await;
         let leased = stage.claim_one().await;
         stage.succeed(&leased).await.unwrap();
-        let listed = stage.store.jobs(Wanted { most: 1, ..Wanted::default() }).await.unwrap().jobs.remove(0);
+        let listed = stage.store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await.unwrap().jobs.remove(0);
         let whole = stage.seen(listed.id).await.job;
         assert_eq!(listed, Job { payload: [].into(), result: None, ..whole });
     });
@@ -157,21 +158,21 @@ fn a_page_has_all_of_a_job_but_payload_and_result() {
 #[test]
 fn the_tally_counts_what_is_not_over() {
     on_every_store(|stage| async move {
-        assert_eq!(stage.store.tally().await.unwrap(), Tally::default());
+        assert_eq!(stage.store.stats().await.unwrap(), QueueStats::default());
         let oldest = stage.clock_in(1);
         let delayed = NewJob { due: Some(Due::At(oldest)), ..stage.new_job(COUNT, "") };
         stage.insert(delayed).await;
-        assert_eq!(stage.store.tally().await.unwrap().oldest_due, None);
+        assert_eq!(stage.store.stats().await.unwrap().oldest_due, None);
         stage.pass(2 * SECOND);
         stage.add_many(LIST, "a", 3).await;
-        assert_eq!(stage.store.tally().await.unwrap().oldest_due, Some(oldest));
+        assert_eq!(stage.store.stats().await.unwrap().oldest_due, Some(oldest));
         let mut wish = stage.wish(2);
         wish.tasks = [(task(LIST), group(LIST))].into();
         let running = stage.store.claim(wish).await.unwrap().leased;
         stage.succeed(&running[0]).await.unwrap();
-        let tally = stage.store.tally().await.unwrap();
-        assert_eq!(tally.tasks, [(task(COUNT), 1, 0), (task(LIST), 1, 1)]);
-        assert_eq!(tally.groups, [(group(LIST), 1)]);
+        let stats = stage.store.stats().await.unwrap();
+        assert_eq!(stats.tasks, [(task(COUNT), 1, 0), (task(LIST), 1, 1)]);
+        assert_eq!(stats.groups, [(group(LIST), 1)]);
     });
 }
 
@@ -188,9 +189,9 @@ fn what_finished_long_ago_is_forgotten_the_oldest_first() {
         }
         let waiting = stage.add(COUNT, "").await;
         let before = stage.seen(finished[3]).await.job.finished_at.unwrap();
-        assert_eq!(stage.store.forget(before, 2).await.unwrap(), 2);
-        assert_eq!(stage.store.forget(before, 9).await.unwrap(), 1);
-        assert_eq!(page(&stage, Wanted { most: 9, ..Wanted::default() }).await.0, [waiting, finished[3]]);
+        assert_eq!(stage.store.delete_finished(before, 2).await.unwrap(), 2);
+        assert_eq!(stage.store.delete_finished(before, 9).await.unwrap(), 1);
+        assert_eq!(page(&stage, JobFilter { max: 9, ..JobFilter::default() }).await.0, [waiting, finished[3]]);
         assert_eq!(stage.store.job(finished[0], stage.declared.clone()).await.unwrap(), None);
     });
 }

@@ -117,7 +117,7 @@ fn children_come_with_success_or_not_at_all() {
         assert_eq!(stage.record(parent, event(2)).await, Err(Refusal::Stale));
         assert!(stage.claim(5).await.is_empty());
         let recorded = stage.record(parent, event(1)).await.unwrap();
-        assert_eq!(recorded.children, [added(child.id), added(twin.id), Inserted::Known { id: twin.id }]);
+        assert_eq!(recorded.children, [added(child.id), added(twin.id), Inserted::Duplicate { id: twin.id }]);
         assert_eq!(ids(&stage.claim(5).await), [child.id, twin.id]);
     });
 }
@@ -156,9 +156,9 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         let children = [&same, &full, &twice, &again, &replaced, &replacing].map(Clone::clone).to_vec();
         let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
-        assert_eq!(recorded.children[0], Inserted::Known { id: known.id });
+        assert_eq!(recorded.children[0], Inserted::Duplicate { id: known.id });
         assert_eq!(recorded.children[1], Inserted::Discarded { holders: vec![waiting] });
-        assert_eq!(recorded.children[3], Inserted::Known { id: twice.id });
+        assert_eq!(recorded.children[3], Inserted::Duplicate { id: twice.id });
 
         for (child, why) in [
             (&same, format!("it was not taken: job {} has the same token and stands", known.id)),
@@ -175,13 +175,13 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         }
         let of_token = |token: &str| (known.task.clone(), token.parse::<Token>().unwrap());
         let of = vec![of_token("two"), of_token("three"), of_token("one"), (task(COUNT), "one".parse().unwrap())];
-        assert_eq!(stage.store.known(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None]);
+        assert_eq!(stage.store.find_by_tokens(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None]);
         assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "nothing of them runs");
 
         // A person may want it all the same. It is forgotten as any other.
         assert_eq!(stage.record(full.id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
         stage.pass(LEASE);
-        assert_eq!(stage.store.forget(stage.store.now(), 9).await.unwrap(), 4);
+        assert_eq!(stage.store.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
         assert_eq!(stage.store.job(same.id, stage.declared.clone()).await.unwrap(), None);
     });
 }
@@ -193,13 +193,13 @@ fn what_is_left_behind_stands_under_its_id_too_also_if_it_is_written_twice() {
         stage.insert(known.clone()).await;
         let same = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
         for _ in 0..2 {
-            let left = stage.store.leave_behind(vec![same.clone()], stage.declared.clone(), None).await.unwrap();
-            assert_eq!(left, [Inserted::Known { id: known.id }]);
+            let left = stage.store.insert_with_changes(vec![same.clone()], stage.declared.clone(), None).await.unwrap();
+            assert_eq!(left, [Inserted::Duplicate { id: known.id }]);
             assert_eq!(stage.state(same.id).await, StateName::Cancelled);
         }
         // Whoever was given no id is answered, and nothing is written.
         let other = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
-        assert_eq!(stage.insert(other.clone()).await, Inserted::Known { id: known.id });
+        assert_eq!(stage.insert(other.clone()).await, Inserted::Duplicate { id: known.id });
         assert_eq!(stage.store.job(other.id, stage.declared.clone()).await.unwrap(), None);
     });
 }

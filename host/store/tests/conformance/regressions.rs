@@ -1,6 +1,6 @@
 //! Defects that other queues shipped, each as a test that would have caught it.
 
-use wharf_core::job::{NewJob, StateName, Why};
+use wharf_core::job::{NewJob, StateName, WaitReason};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 use wharf_store::{Inserted, Renewed};
@@ -223,11 +223,11 @@ fn dbos_and_bullmq_nothing_counts_but_the_holders() {
                 stage.record(id, event.clone()).await.unwrap();
                 assert_eq!(stage.record(id, event).await, Err(Refusal::Stale));
             }
-            assert!(stage.store.tally().await.unwrap().groups.is_empty());
+            assert!(stage.store.stats().await.unwrap().groups.is_empty());
         }
         // What is forgotten while others wait takes no slot with it.
         stage.pass(SECOND);
-        stage.store.forget(stage.store.now(), 500).await.unwrap();
+        stage.store.delete_finished(stage.store.now(), 500).await.unwrap();
         for key in ["a", "b", "c"] {
             stage.add_many(COUNT, key, 3).await;
         }
@@ -244,7 +244,7 @@ fn solid_queue_476_a_blocked_job_names_who_blocks_it() {
         assert_eq!(stage.insert(holder.clone()).await, added(holder.id));
         assert_eq!(stage.insert(blocked.clone()).await, added(blocked.id));
         let since = stage.claim_one().await.claimed_at;
-        let why = Why::LaneFull { limit: 1, holders: vec![(holder.id, since)] };
+        let why = WaitReason::LaneFull { limit: 1, holders: vec![(holder.id, since)] };
         assert_eq!(stage.seen(blocked.id).await.why, Some(why));
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::limits::LimitTable;
-use wharf_store::{Inserted, Renewed, Store, StoreError, Wanted};
+use wharf_store::{Inserted, JobFilter, Renewed, Store, StoreError};
 
 use crate::server::Postgres;
 use crate::stage::{COUNT, LEASE, LIST, Stage, added, at_most, block_on, run_side_by_side};
@@ -34,7 +34,7 @@ fn asked(stage: &Stage, job: &NewJob) -> tokio::task::JoinHandle<Result<Vec<Inse
 }
 
 async fn count(stage: &Stage) -> usize {
-    stage.store.jobs(Wanted { most: 100, ..Wanted::default() }).await.unwrap().jobs.len()
+    stage.store.jobs(JobFilter { max: 100, ..JobFilter::default() }).await.unwrap().jobs.len()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn what_was_committed_and_not_answered_is_found_out() {
         hangs.abort();
         drop(standby);
         // Whoever gave up asks again: it stands, once.
-        assert_eq!(stage.insert(NewJob { id: stage.id(), ..job.clone() }).await, Inserted::Known { id: job.id });
+        assert_eq!(stage.insert(NewJob { id: stage.id(), ..job.clone() }).await, Inserted::Duplicate { id: job.id });
         assert_eq!(count(&stage).await, 3);
         assert_eq!(stage.claim_one().await.lease.attempt, 1);
         assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));

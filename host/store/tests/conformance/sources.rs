@@ -127,7 +127,7 @@ fn a_number_that_is_given_back_repeats_no_id_also_when_the_clock_is_set_back() {
             let ids = draw(&host, 10_000);
             assert!(ids.is_sorted_by(|a, b| a < b) && last.is_none_or(|last| last < ids[0]));
             last = ids.last().copied();
-            host.leave(NodeId(7)).await.unwrap();
+            host.deregister(NodeId(7)).await.unwrap();
             host.next_id().expect_err("it has left");
             shared.turn_to(number(ids[0]));
             shared.clock.set_back(HOUR);

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::Event;
-use wharf_store::{OpenError, SqliteStore, Store, Wanted, open};
+use wharf_store::{JobFilter, OpenError, SqliteStore, Store, open};
 
 use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, bill, block_on, ids, trapped};
 
@@ -123,7 +123,7 @@ fn ids_of_forgotten_jobs_are_not_used_again() {
         let last = stage.add(COUNT, "").await;
         stage.record(last, Event::CancelAsked).await.unwrap();
         stage.pass(LEASE);
-        assert_eq!(stage.store.forget(stage.store.now(), 1).await.unwrap(), 1);
+        assert_eq!(stage.store.delete_finished(stage.store.now(), 1).await.unwrap(), 1);
         let (_folder, file) = crash_image(&stage);
         let store = SqliteStore::open(file, HandClock::new()).unwrap();
         assert!(store.next_id().unwrap() > last);
@@ -172,8 +172,8 @@ fn a_file_of_the_first_version_goes_on_where_it_was() {
         assert_eq!(stage.seen(job(17)).await.job.report, Some(trapped()));
         assert_eq!(stage.state(job(14)).await, StateName::Running);
         assert_eq!(stage.state(job(15)).await, StateName::Waiting);
-        let tally = stage.store.tally().await.unwrap();
-        assert_eq!(tally.tasks.iter().map(|(_, waiting, running)| (*waiting, *running)).collect::<Vec<_>>(), [(4, 1)]);
+        let stats = stage.store.stats().await.unwrap();
+        assert_eq!(stats.tasks.iter().map(|(_, waiting, running)| (*waiting, *running)).collect::<Vec<_>>(), [(4, 1)]);
 
         // The highest priority first, then whose turn it is.
         assert_eq!(ids(&stage.claim(1).await), [job(12)]);
@@ -184,7 +184,7 @@ fn a_file_of_the_first_version_goes_on_where_it_was() {
         assert_eq!(ids(&stage.claim(9).await), [job(14)]);
         assert!(stage.add(COUNT, "b").await > job(17));
         let mark = NodeMark { draining: true, suspect: None };
-        stage.store.mark(next[0].lease.node, mark).await.unwrap();
+        stage.store.set_node_mark(next[0].lease.node, mark).await.unwrap();
         assert_eq!(stage.succeed(&next[0]).await.unwrap().state, StateName::Succeeded);
     });
 }
@@ -209,7 +209,7 @@ fn what_is_small_and_what_is_large_comes_back_as_it_was() {
             let seen = stage.seen(job.id).await.job;
             assert_eq!((seen.payload.len(), seen.result.map(|result| result.len())), (bytes, Some(bytes)));
         }
-        assert_eq!(stage.store.forget(stage.clock_in(1), 99).await.unwrap(), 7);
+        assert_eq!(stage.store.delete_finished(stage.clock_in(1), 99).await.unwrap(), 7);
         let rows = |table: &str| -> i64 {
             let conn = Connection::open(stage.file()).unwrap();
             conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
@@ -241,7 +241,7 @@ fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
         }
         // None of their lanes has a second slot, but for the one whose job ended.
         assert_eq!(after.claim(9).await.len(), 1);
-        let wanted = Wanted { state: Some(StateName::Running), most: 9, ..Wanted::default() };
+        let wanted = JobFilter { state: Some(StateName::Running), max: 9, ..JobFilter::default() };
         assert_eq!(after.store.jobs(wanted).await.unwrap().jobs.len(), 4);
         assert_eq!(after.store.reclaim(9).await.unwrap().len(), 3);
         let crashes = |number: usize| after.seen(running[number].lease.job);

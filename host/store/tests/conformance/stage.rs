@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Leased, NewJob, StateName};
+use wharf_core::job::{LeasedJob, NewJob, StateName};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
 use wharf_core::time::Timestamp;
-use wharf_store::{Claim, Claimed, Clock, Inserted, MemoryStore, PostgresStore, Recorded, Seen, SqliteStore, Store};
+use wharf_store::{
+    Claim, Claimed, Clock, Inserted, JobSnapshot, MemoryStore, PostgresStore, Recorded, SqliteStore, Store,
+};
 
 use crate::server::shared_address;
 
@@ -97,7 +99,7 @@ pub(crate) fn added(id: JobId) -> Inserted {
     Inserted::Added { id, replaced: vec![], cancel_asked: vec![] }
 }
 
-pub(crate) fn ids(leased: &[Leased]) -> Vec<JobId> {
+pub(crate) fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
     leased.iter().map(|leased| leased.lease.job).collect()
 }
 
@@ -187,18 +189,18 @@ impl Stage {
 
     pub(crate) fn wish(&self, free: u32) -> Claim {
         let (tasks, declared) = (self.tasks.clone(), self.declared.clone());
-        Claim { node: NodeId(7), tasks, declared, free, rooms: Vec::new(), lease: LEASE }
+        Claim { node: NodeId(7), tasks, declared, free, task_quotas: Vec::new(), lease: LEASE }
     }
 
     pub(crate) async fn claim_whole(&self, free: u32) -> Claimed {
         self.store.claim(self.wish(free)).await.unwrap()
     }
 
-    pub(crate) async fn claim(&self, free: u32) -> Vec<Leased> {
+    pub(crate) async fn claim(&self, free: u32) -> Vec<LeasedJob> {
         self.claim_whole(free).await.leased
     }
 
-    pub(crate) async fn claim_one(&self) -> Leased {
+    pub(crate) async fn claim_one(&self) -> LeasedJob {
         let mut leased = self.claim(1).await;
         assert_eq!(leased.len(), 1, "a job was expected to start");
         leased.remove(0)
@@ -208,11 +210,11 @@ impl Stage {
         self.store.record(vec![(id, event)]).await.unwrap().remove(0)
     }
 
-    pub(crate) async fn succeed(&self, leased: &Leased) -> Result<Recorded, Refusal> {
+    pub(crate) async fn succeed(&self, leased: &LeasedJob) -> Result<Recorded, Refusal> {
         self.record(leased.lease.job, succeeded(leased.lease.attempt)).await
     }
 
-    pub(crate) async fn seen(&self, id: JobId) -> Seen {
+    pub(crate) async fn seen(&self, id: JobId) -> JobSnapshot {
         self.store.job(id, self.declared.clone()).await.unwrap().expect("the job is there")
     }
 

@@ -2,17 +2,17 @@
 
 use super::*;
 use crate::bounds;
-use crate::lease::Begun;
+use crate::lease::StartedSuspect;
 
-fn suspect_after(job: u64, crashes: u32, now: Timestamp) -> Leased {
-    Leased { crashes, ..leased(job, now) }
+fn suspect_after(job: u64, crashes: u32, now: Timestamp) -> LeasedJob {
+    LeasedJob { crashes, ..leased(job, now) }
 }
 
-fn suspect(job: u64, now: Timestamp) -> Leased {
+fn suspect(job: u64, now: Timestamp) -> LeasedJob {
     suspect_after(job, bounds::SUSPECT_CRASHES, now)
 }
 
-fn claim_of(leased: Vec<Leased>) -> Input {
+fn claim_of(leased: Vec<LeasedJob>) -> Input {
     Input::Claimed { leased, wake_at: None }
 }
 
@@ -29,11 +29,11 @@ fn claims(actions: &[Action]) -> bool {
 }
 
 fn mark(job: u64, alone: bool) -> Action {
-    Action::Mark(NodeMark { draining: false, suspect: Some(Begun { job: id(job), attempt: 1, alone }) })
+    Action::Mark(NodeMark { draining: false, suspect: Some(StartedSuspect { job: id(job), attempt: 1, alone }) })
 }
 
 /// A planner that has just been given these.
-fn given(leased: Vec<Leased>) -> (Planner, Vec<Action>) {
+fn given(leased: Vec<LeasedJob>) -> (Planner, Vec<Action>) {
     let mut planner = planner(4);
     planner.decide(at(0.0));
     let actions = turn(&mut planner, claim_of(leased), at(0.0));
@@ -42,14 +42,14 @@ fn given(leased: Vec<Leased>) -> (Planner, Vec<Action>) {
 
 /// A planner that has asked for jobs, whose leases need no renewal in a test's time: see `long`.
 fn unhurried() -> Planner {
-    let mut planner = Planner::new(Settings { capacity: 4, lease: 100 * LEASE, lease_margin: MARGIN });
+    let mut planner = Planner::new(PlannerSettings { capacity: 4, lease: 100 * LEASE, lease_margin: MARGIN });
     turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
     planner
 }
 
-fn long(leased: Leased) -> Leased {
+fn long(leased: LeasedJob) -> LeasedJob {
     let lease = Lease { until: leased.lease.until + 100 * LEASE, ..leased.lease };
-    Leased { lease, ..leased }
+    LeasedJob { lease, ..leased }
 }
 
 /// A suspect that runs alone.
@@ -137,7 +137,7 @@ fn one_that_does_no_harm_is_joined_once_that_is_written_and_is_alone_longer_afte
         assert!(planner.wake_at().unwrap() <= at(length));
         let lease = Lease { until: at(length) + LEASE, ..leased(1, at(0.0)).lease };
         turn(&mut planner, Input::Tick, at(length - 1.0));
-        planner.on(Input::Renewed(vec![Confirmation::Held { lease, cancel_asked: false }]), at(length - 1.0));
+        planner.on(Input::Renewed(vec![RenewResult::Held { lease, cancel_asked: false }]), at(length - 1.0));
         let actions = turn(&mut planner, Input::Tick, at(length));
         assert_eq!((actions.contains(&mark(1, false)), claims(&actions)), (true, false), "{actions:?}");
         let actions = turn(&mut planner, Input::MarkFailed, at(length));
@@ -161,7 +161,7 @@ fn a_suspect_that_is_held_back_can_be_cancelled_lost_and_given_back_by_a_drain()
 
     let mut planner = held_back();
     turn(&mut planner, Input::Tick, at(10.0 - 0.001));
-    let lost = Input::Renewed(vec![Confirmation::Lost(leased(2, at(0.0)).lease)]);
+    let lost = Input::Renewed(vec![RenewResult::Lost(leased(2, at(0.0)).lease)]);
     let actions = turn(&mut planner, lost, at(10.0 - 0.001));
     assert!(actions.contains(&Action::Dropped(attempt(2))) && claims(&actions), "{actions:?}");
 

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
-use wharf_core::job::{Leased, NewJob};
+use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Bill;
 use wharf_store::{Claim, Store};
 
-use super::super::ending::Ending;
-use super::super::opening;
+use super::super::cli_error::Ending;
+use super::super::open_store;
 use super::cost::{Whose, anonymous_bytes, processor};
 use super::ground::{Ground, Where};
 use super::report::{Report, Unit, median};
@@ -48,7 +48,7 @@ impl Backlog {
         let ground = self.place.ground()?;
         let mut report = Report::new("backlog");
         ground.tell(&mut report);
-        report.with("payload-bytes", PAYLOAD.len());
+        report.with("payload_bytes", PAYLOAD.len());
         report.with("batch", HANDFUL);
         report.with("rounds", self.rounds);
         report.with("waiting", self.waiting.clone());
@@ -144,7 +144,7 @@ impl Spent {
 
 impl Closed {
     async fn open(self, address: &str) -> anyhow::Result<Bench> {
-        Ok(Bench { store: opening::store(address).await?, jobs: self })
+        Ok(Bench { store: open_store::store(address).await?, jobs: self })
     }
 
     fn new_job(&mut self, id: JobId) -> anyhow::Result<NewJob> {
@@ -217,7 +217,7 @@ impl Bench {
     }
 }
 
-fn ended(leased: &Leased) -> (JobId, Event) {
+fn ended(leased: &LeasedJob) -> (JobId, Event) {
     let attempt = leased.lease.attempt;
     let event =
         Event::Succeeded { attempt, output: Vec::new(), children: Vec::new(), changes: None, bill: Bill::default() };

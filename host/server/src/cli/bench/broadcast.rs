@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use clap::Args;
 use futures_util::future::{join_all, try_join_all};
 use wharf_core::rollcall::{Answer, Mode};
-use wharf_engine::{Allowance, Asked};
+use wharf_engine::{AttemptLimits, CallInput};
 use wharf_runner::Broadcast as Message;
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 use super::calls::Called;
 use super::cost::{Whose, anonymous_bytes};
 use super::ground::{COMPONENT, Folder, Ground};
@@ -172,9 +172,9 @@ fn called(own: &Own, payload: &[u8]) -> anyhow::Result<Vec<Called>> {
     let catalog = own.host.catalog();
     let each = catalog.plugins().values().map(|loaded| {
         let receive = loaded.plugin.manifest.receive.as_ref().context("the plugin of the bench has no topic")?;
-        let asked = Asked::Message { id: "1".to_owned(), topic: TOPIC.to_owned(), payload: payload.into() };
+        let asked = CallInput::Message { id: "1".to_owned(), topic: TOPIC.to_owned(), payload: payload.into() };
         let (engine, plugin) = (Arc::clone(&own.engine), Arc::clone(&loaded.plugin));
-        Ok(Called { engine, plugin, asked, allowance: Allowance::of(&receive.task) })
+        Ok(Called { engine, plugin, asked, limits: AttemptLimits::of(&receive.task) })
     });
     each.collect()
 }

@@ -9,15 +9,15 @@ use futures_util::future::{BoxFuture, join_all};
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
-use wharf_engine::{Allowance, Asked, Attending, Call, Control, Engine, GuestJob, Plugin, Task};
+use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, GuestJob, HostCalls, Plugin, Task};
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 use super::report::Spread;
 
 /// Whom a call without a host has to talk to.
 struct Nobody;
 
-impl Attending for Nobody {
+impl HostCalls for Nobody {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         std::future::ready(Ok(())).boxed()
     }
@@ -37,13 +37,13 @@ impl Attending for Nobody {
 pub(super) struct Called {
     pub(super) engine: Arc<Engine>,
     pub(super) plugin: Arc<Plugin>,
-    pub(super) asked: Asked,
-    pub(super) allowance: Allowance,
+    pub(super) asked: CallInput,
+    pub(super) limits: AttemptLimits,
 }
 
 impl Called {
     pub(super) fn job(engine: &Arc<Engine>, plugin: &Arc<Plugin>, task: &Task, payload: &[u8]) -> Called {
-        let asked = Asked::Job {
+        let asked = CallInput::Job {
             id: "0000000000001".to_owned(),
             task: task.name.task().to_owned(),
             key: None,
@@ -51,13 +51,13 @@ impl Called {
             attempt: 1,
         };
         let (engine, plugin) = (Arc::clone(engine), Arc::clone(plugin));
-        Called { engine, plugin, asked, allowance: Allowance::of(task) }
+        Called { engine, plugin, asked, limits: AttemptLimits::of(task) }
     }
 
     /// One call in a fresh sandbox.
     pub(super) async fn once(&self) -> anyhow::Result<()> {
-        let call = Call { asked: self.asked.clone(), allowance: self.allowance.clone() };
-        let ended = self.engine.call(Arc::clone(&self.plugin), call, Arc::new(Nobody), Control::new()).await;
+        let call = Call { asked: self.asked.clone(), limits: self.limits.clone() };
+        let ended = self.engine.call(Arc::clone(&self.plugin), call, Arc::new(Nobody), AttemptHandle::new()).await;
         match ended.outcome {
             Outcome::Returned(_) => Ok(()),
             other => Err(Ending::new(Exit::NotDone, format!("a call did not return: {}", other.report())).into()),

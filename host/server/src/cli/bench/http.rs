@@ -10,7 +10,7 @@ use axum::http::Method;
 use clap::Args;
 use futures_util::future::join_all;
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 use super::cost::{Since, Whose};
 use super::ground::Where;
 use super::load::{Load, Ready};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use wharf_runner::Request;
 
-use super::super::ending::Ending;
+use super::super::cli_error::Ending;
+use super::super::in_process;
 use super::super::input;
-use super::super::local;
 use super::ground::{COMPONENT, Ground};
 use super::report::Report;
 
@@ -41,7 +41,7 @@ pub(super) struct Ready {
 impl Load {
     pub(super) fn ready(&self) -> anyhow::Result<Ready> {
         let plugin = match &self.plugin {
-            Some(file) => (local::stem(file).replace('_', "-"), local::component(file)?.to_vec()),
+            Some(file) => (in_process::stem(file).replace('_', "-"), in_process::component(file)?.to_vec()),
             None => ("bench".to_owned(), COMPONENT.to_vec()),
         };
         let task = match self.task.as_deref() {
@@ -83,6 +83,6 @@ impl Ready {
 
     pub(super) fn tell(&self, report: &mut Report) {
         report.with("task", self.task.as_str());
-        report.with("payload-bytes", self.payload.len());
+        report.with("payload_bytes", self.payload.len());
     }
 }

@@ -23,8 +23,8 @@ mod plugin;
 
 use clap::Subcommand;
 
-use super::ending::{Ending, Exit};
-use super::local::runtime;
+use super::cli_error::{Ending, Exit};
+use super::in_process::runtime;
 use super::progress::Progress;
 use super::serve::raise_file_limit;
 use crate::config::Settings;

@@ -12,9 +12,9 @@ use wharf_core::outcome::OutcomeKind;
 use wharf_engine::Engine;
 use wharf_runner::{Enqueued, Host, Notice, Parts, Request};
 
-use super::super::ending::{Ending, Exit};
-use super::super::local::compile_in_child;
-use super::super::opening;
+use super::super::cli_error::{Ending, Exit};
+use super::super::in_process::compile_in_child;
+use super::super::open_store;
 use super::super::serve;
 use super::ground::Ground;
 use crate::config::Settings;
@@ -139,7 +139,7 @@ impl Own {
         };
         let heard = Arc::new(Heard::default());
         let hearing = Arc::clone(&heard);
-        let parts = Parts { store: opening::store(store).await?, engine: Arc::clone(&engine) };
+        let parts = Parts { store: open_store::store(store).await?, engine: Arc::clone(&engine) };
         let host = Host::start(parts, wanted, move |notice| hearing.hear(notice)).await;
         let host = host.map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))?;
         host.ready().await;
@@ -155,23 +155,23 @@ impl Own {
     }
 
     /// From the request until the result is there.
-    pub(super) async fn single(&self, request: Request, most: Duration) -> anyhow::Result<()> {
+    pub(super) async fn single(&self, request: Request, max: Duration) -> anyhow::Result<()> {
         let ids = self.enqueue(vec![request]).await?;
         let id = *ids.first().context("the host did not say what became of the job")?;
-        let seen = self.host.wait(id, most).await?;
+        let seen = self.host.wait(id, max).await?;
         match seen.map(|seen| seen.job.standing.state.name()) {
             Some(StateName::Succeeded) => Ok(()),
             Some(StateName::Failed | StateName::Cancelled) => {
                 Err(self.heard.went_wrong("a job did not succeed").into())
             }
-            _ => bail!("the job {id} was not over after {most:?}"),
+            _ => bail!("the job {id} was not over after {max:?}"),
         }
     }
 }
 
 fn added(enqueued: Enqueued) -> anyhow::Result<JobId> {
     match enqueued {
-        Enqueued::Added(id) | Enqueued::Known(id) => Ok(id),
+        Enqueued::Added(id) | Enqueued::Duplicate(id) => Ok(id),
         Enqueued::Discarded { .. } => {
             let text =
                 "a job was not taken, since its key has no free slot and its task says `on-conflict = \"discard\"`";

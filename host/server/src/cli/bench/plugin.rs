@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::super::ending::Exit;
+use super::super::cli_error::Exit;
 use super::ground::COMPONENT;
 
 #[derive(Debug, Args)]

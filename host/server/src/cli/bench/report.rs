@@ -90,17 +90,26 @@ impl Report {
     }
 
     fn document(&self) -> Value {
-        let figures: Map<String, Value> =
-            self.figures.iter().map(|(name, value, unit)| (format!("{name}{}", ending(*unit)), json!(value))).collect();
+        let figures: Map<String, Value> = self
+            .figures
+            .iter()
+            .map(|(name, value, unit)| (member(&format!("{name}{}", ending(*unit))), json!(value)))
+            .collect();
         let spread = |spread: &Spread| {
             let mut points: Map<String, Value> =
                 spread.points().into_iter().map(|(name, ms)| (name.to_owned(), json!(ms))).collect();
             points.insert("count".to_owned(), json!(spread.count()));
             Value::Object(points)
         };
-        let spreads: Map<String, Value> = self.spreads.iter().map(|(name, one)| (name.clone(), spread(one))).collect();
-        json!({ "bench": self.bench, "with": self.with, "figures": figures, "latency-ms": spreads })
+        let spreads: Map<String, Value> = self.spreads.iter().map(|(name, one)| (member(name), spread(one))).collect();
+        let with: Map<String, Value> = self.with.iter().map(|(name, value)| (member(name), value.clone())).collect();
+        json!({ "bench": self.bench, "with": with, "figures": figures, "latency_ms": spreads })
     }
+}
+
+/// A name as a member of JSON.
+fn member(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 fn ending(unit: Unit) -> &'static str {
@@ -185,8 +194,8 @@ mod tests {
         let document = report.document();
         assert_eq!(document["with"]["batch"], 7);
         assert_eq!(document["figures"], json!({"jobs-per-second": 1234.5, "fsync-ms": 1.5}));
-        assert_eq!(document["latency-ms"]["single"]["count"], 100);
-        let p99 = document["latency-ms"]["single"]["p99"].as_f64().unwrap();
+        assert_eq!(document["latency_ms"]["single"]["count"], 100);
+        let p99 = document["latency_ms"]["single"]["p99"].as_f64().unwrap();
         assert!((99.0..99.2).contains(&p99), "{p99}");
     }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use wharf_runner::Request;
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 use super::wire::{Connection, Place};
 use crate::http::plugins::Plugin;
 use crate::http::{encode, to_base64};
@@ -49,8 +49,8 @@ impl Running {
     }
 
     /// From the request until the result is there.
-    pub(super) async fn single(&self, request: Request, most: Duration) -> anyhow::Result<()> {
-        let path = format!("/v1/jobs?task={}&wait={}s", encode(&request.task), most.as_secs());
+    pub(super) async fn single(&self, request: Request, max: Duration) -> anyhow::Result<()> {
+        let path = format!("/v1/jobs?task={}&wait={}s", encode(&request.task), max.as_secs());
         let mut connection = self.connection.lock().await;
         connection.must(Method::POST, &path, "application/octet-stream", request.payload.into()).await?;
         Ok(())
@@ -84,7 +84,7 @@ fn document(request: Request) -> serde_json::Value {
     let mut document = json!({ "task": request.task });
     match text.and_then(|text| serde_json::from_str::<Box<RawValue>>(text).ok()) {
         Some(payload) => document["payload"] = json!(payload),
-        None => document["payload-base64"] = json!(to_base64(&request.payload)),
+        None => document["payload_base64"] = json!(to_base64(&request.payload)),
     }
     if let Some(key) = request.key {
         document["key"] = json!(key);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_core::bounds;
 
-use super::super::ending::Ending;
+use super::super::cli_error::Ending;
 use super::calls::Called;
 use super::cost::{Since, Whose, anonymous_bytes, processor, resident_bytes};
 use super::ground::{Folder, Ground};

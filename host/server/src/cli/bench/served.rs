@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use axum::http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 use super::cost::Whose;
 use super::ground::Ground;
 use super::wire::Place;

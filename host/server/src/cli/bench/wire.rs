@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::ending::{Ending, Exit};
+use super::super::cli_error::{Ending, Exit};
 
 /// More than any answer to a bench.
 const ANSWER_BYTES_MAX: usize = 64 << 20;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// A broadcast as it is asked for; its topic is in the address.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BroadcastAsked {
     /// Kept as it is written; `null` where none is given.
     pub(crate) payload: Option<Box<RawValue>>,
@@ -24,7 +24,7 @@ pub(crate) struct BroadcastAsked {
 
 /// The same in the address, where the body is the payload, byte for byte.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BroadcastQuery {
     pub(crate) timeout: Option<String>,
     pub(crate) mode: Option<String>,
@@ -33,7 +33,6 @@ pub(crate) struct BroadcastQuery {
 
 /// Who was asked: the first event of a stream.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct BroadcastBegun {
     pub(crate) id: String,
     pub(crate) topic: String,
@@ -45,7 +44,6 @@ pub(crate) struct BroadcastBegun {
 
 /// What one subscriber answered.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Reply {
     pub(crate) plugin: String,
     /// "replied", "failed", "trapped", "timed-out" or "skipped".
@@ -70,7 +68,6 @@ pub(crate) struct Reply {
 
 /// How a broadcast ended: the last event of a stream.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct BroadcastEnded {
     /// How many gave each kind of answer.
     pub(crate) outcomes: BTreeMap<String, u64>,
@@ -79,7 +76,6 @@ pub(crate) struct BroadcastEnded {
 
 /// A live broadcast whole: its replies stand in the order of the plugins.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Broadcast {
     pub(crate) id: String,
     pub(crate) topic: String,
@@ -93,7 +89,6 @@ pub(crate) struct Broadcast {
 
 /// A durable broadcast, by its jobs.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Batch {
     pub(crate) id: String,
     pub(crate) topic: String,
@@ -108,7 +103,6 @@ pub(crate) struct Batch {
 
 /// One subscriber's job.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct BatchJob {
     pub(crate) plugin: String,
     /// A job's state, or "discarded" where the subscriber's lane was full and it takes no more then.

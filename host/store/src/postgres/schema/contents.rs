@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-use super::super::session::{Fault, Session};
+use super::super::session::{Session, SessionError};
 
 /// What Wharf's mark says, and the tables by which it is known.
 const APPLICATION: &str = "wharf";
@@ -51,7 +51,7 @@ const FIND: &str = "SELECT relname::text, coalesce(array_agg(attname::text ORDER
 
 impl Contents {
     /// Reads and changes nothing.
-    pub(super) async fn of(session: &Session, schema: &str) -> Result<Contents, Fault> {
+    pub(super) async fn of(session: &Session, schema: &str) -> Result<Contents, SessionError> {
         let rows = session.ask(FIND, &[(&schema, Type::TEXT)]).await?;
         let found: Found = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let mut marks = Vec::new();

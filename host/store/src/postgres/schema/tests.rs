@@ -48,7 +48,8 @@ async fn works(store: &PostgresStore) {
     });
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();
-    let claim = Claim { node: NodeId(1), tasks, declared, free: 10, rooms: Vec::new(), lease: Duration::from_secs(60) };
+    let claim =
+        Claim { node: NodeId(1), tasks, declared, free: 10, task_quotas: Vec::new(), lease: Duration::from_secs(60) };
     let claimed = store.claim(claim).await.unwrap();
     let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
     store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();
@@ -101,7 +102,7 @@ async fn the_tables_are_brought_forward_under_hosts_that_work() {
     let version = server.sql(&format!("SELECT version || ' ' || oldest FROM {}.version", address.schema));
     assert_eq!(version, format!("{} {OLDEST}", known + 1));
     let older = PostgresStore::open(&text).await.expect("an older host may be started again");
-    assert_eq!(older.tally().await.unwrap().tasks, [], "all that was begun is done");
+    assert_eq!(older.stats().await.unwrap().tasks, [], "all that was begun is done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +114,7 @@ async fn tables_of_the_first_release_take_in_what_hosts_write_down_of_themselves
     migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap();
     let store = PostgresStore::open(&text).await.unwrap();
     let mark = NodeMark { draining: true, suspect: None };
-    store.mark(NodeId(1), mark).await.unwrap();
+    store.set_node_mark(NodeId(1), mark).await.unwrap();
     works(&store).await;
     assert_eq!(store.reclaim(9).await.unwrap(), []);
 }
@@ -215,7 +216,7 @@ async fn a_host_that_tells_of_no_tasks_stands_beside_those_that_do() {
         let nodes = store.nodes().await.unwrap();
         let carried = &nodes[0].plugins;
         assert_eq!((carried.len(), carried[0].topics.len(), carried[1].topics.len()), (2, 2, 0), "{nodes:?}");
-        assert!(carried.iter().all(|carried| carried.tasks.is_none()) && nodes[0].coming.is_empty(), "{nodes:?}");
+        assert!(carried.iter().all(|carried| carried.tasks.is_none()) && nodes[0].pending.is_empty(), "{nodes:?}");
         session.run(ANNOUNCE).await.unwrap();
     }
 }

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use smallvec::SmallVec;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Standing, State};
+use wharf_core::job::{JobStatus, State};
 use wharf_core::lease::Lease;
 use wharf_core::time::Timestamp;
 
@@ -15,7 +15,7 @@ use super::LaneNo;
 /// A job that runs.
 #[derive(Clone, Debug)]
 pub(in crate::sqlite) struct Hot {
-    pub(in crate::sqlite) standing: Standing,
+    pub(in crate::sqlite) standing: JobStatus,
     pub(in crate::sqlite) lane: LaneNo,
     pub(in crate::sqlite) task: i64,
     pub(in crate::sqlite) priority: i32,

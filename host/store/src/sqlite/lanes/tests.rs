@@ -1,7 +1,7 @@
 //! Whatever a transaction does, what is undone is as if it had never been.
 
 use wharf_core::ids::NodeId;
-use wharf_core::job::{Standing, State};
+use wharf_core::job::{JobStatus, State};
 use wharf_core::lease::Lease;
 use wharf_core::time::Timestamp;
 
@@ -38,12 +38,12 @@ fn lane(number: u64) -> Lane {
 }
 
 /// A few changes of any kind.
-fn change(lanes: &mut Lanes, dice: &mut fastrand::Rng) {
-    let no = lanes.enter(&lane(dice.u64(0..5)));
-    let task = dice.i64(1..3);
-    let id = JobId::from_number(dice.u64(1..9)).unwrap();
-    match dice.u8(0..8) {
-        0..=2 => drop(lanes.add(no, task, dice.i32(-1..2))),
+fn change(lanes: &mut Lanes, jitter: &mut fastrand::Rng) {
+    let no = lanes.enter(&lane(jitter.u64(0..5)));
+    let task = jitter.i64(1..3);
+    let id = JobId::from_number(jitter.u64(1..9)).unwrap();
+    match jitter.u8(0..8) {
+        0..=2 => drop(lanes.add(no, task, jitter.i32(-1..2))),
         3 => {
             if let Some(line) = lanes.line(no, task) {
                 lanes.change_line(no, task, Some(Line { count: line.count - 1, top: line.low, ..line }));
@@ -51,20 +51,20 @@ fn change(lanes: &mut Lanes, dice: &mut fastrand::Rng) {
         }
         4 => {
             let turn = lanes.next_turn();
-            lanes.leave(no, turn, dice.bool());
+            lanes.leave(no, turn, jitter.bool());
         }
         5 => lanes.open_all(),
         6 => {
             let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
-            let standing = Standing {
+            let standing = JobStatus {
                 state: State::Running { lease },
                 attempt: 1,
                 failures: 0,
                 crashes: 0,
-                cancel_asked: dice.bool(),
+                cancel_asked: jitter.bool(),
             };
             let lane = lanes.running(id).map_or(no, |hot| hot.lane);
-            let claim = dice.bool().then(|| dice.i64(1..4));
+            let claim = jitter.bool().then(|| jitter.i64(1..4));
             let hot = Hot { standing, lane, task, priority: 0, started_at: Timestamp::ZERO, claim };
             lanes.change_job(id, Some(hot));
         }
@@ -75,15 +75,15 @@ fn change(lanes: &mut Lanes, dice: &mut fastrand::Rng) {
 #[test]
 fn what_is_undone_never_was() {
     for seed in 0..200 {
-        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut jitter = fastrand::Rng::with_seed(seed);
         let mut lanes = Lanes::default();
         for _ in 0..60 {
             let before = shown(&lanes);
-            for _ in 0..dice.u8(1..12) {
-                change(&mut lanes, &mut dice);
+            for _ in 0..jitter.u8(1..12) {
+                change(&mut lanes, &mut jitter);
             }
             lanes.claims_over();
-            if dice.bool() {
+            if jitter.bool() {
                 lanes.undone();
                 assert_eq!(shown(&lanes), before, "seed {seed}");
             } else {
@@ -103,7 +103,7 @@ fn rows_of_claims_that_speak_for_nobody_are_named_once() {
         let id = JobId::from_number(number).unwrap();
         let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
         let standing =
-            Standing { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_asked: false };
+            JobStatus { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_asked: false };
         (id, Some(Hot { standing, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
     };
     for number in 1..=3 {

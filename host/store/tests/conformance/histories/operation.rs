@@ -7,8 +7,8 @@ use fastrand::Rng;
 use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
-use wharf_core::kv::Changes;
-use wharf_core::lease::{Begun, Lease, NodeMark};
+use wharf_core::kv::KvChanges;
+use wharf_core::lease::{Lease, NodeMark, StartedSuspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
 use wharf_core::time::Timestamp;
@@ -26,7 +26,7 @@ pub(super) const PLUGINS: [&str; 2] = ["words", "thumbnail"];
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Insert(Vec<NewJob>),
-    LeaveBehind(Vec<NewJob>, Arc<Changes>),
+    LeaveBehind(Vec<NewJob>, Arc<KvChanges>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     Renew(Vec<Lease>, Duration),
@@ -46,7 +46,7 @@ impl Operation {
     pub(super) fn draw(rng: &mut Rng, world: &World) -> Operation {
         match rng.u32(..100) {
             0..2 => {
-                let changes = changes(rng).unwrap_or_else(|| Arc::new(Changes::new(PLUGINS[0].parse().unwrap())));
+                let changes = changes(rng).unwrap_or_else(|| Arc::new(KvChanges::new(PLUGINS[0].parse().unwrap())));
                 Operation::LeaveBehind((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
             }
             2..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
@@ -108,13 +108,13 @@ fn job_id(rng: &mut Rng, world: &World) -> JobId {
 fn claim(rng: &mut Rng, world: &World) -> Claim {
     let tasks: Vec<_> = world.tasks.iter().filter(|_| rng.u32(..4) > 0).cloned().collect();
     let few = |(task, _): &(TaskName, _)| (rng.u32(..5) == 0).then(|| (task.clone(), rng.u32(..4)));
-    let rooms = world.tasks.iter().filter_map(few).collect();
+    let task_quotas = world.tasks.iter().filter_map(few).collect();
     Claim {
         node: NodeId(rng.u64(..3) << 62),
         tasks: tasks.into(),
         declared: Arc::clone(&world.declared[usize::from(rng.u32(..12) == 0)]),
         free: rng.u32(..6),
-        rooms,
+        task_quotas,
         lease: one_of(rng, &[SECOND, 5 * SECOND, LEASE]),
     }
 }
@@ -160,14 +160,14 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
 fn mark(rng: &mut Rng, world: &World) -> Operation {
     let lease = lease(rng, world);
     let node = lease.map_or(NodeId(rng.u64(..3) << 62), |lease| lease.node);
-    let begun = |lease: Lease| Begun { job: lease.job, attempt: lease.attempt, alone: rng.bool() };
+    let begun = |lease: Lease| StartedSuspect { job: lease.job, attempt: lease.attempt, alone: rng.bool() };
     let suspect = lease.map(begun).filter(|begun| begun.attempt % 2 == 1 || begun.alone);
     Operation::Mark(node, NodeMark { draining: rng.u32(..3) == 0, suspect })
 }
 
 /// Few plugins and few keys, so that changes meet.
-fn changes(rng: &mut Rng) -> Option<Arc<Changes>> {
-    let mut changes = Changes::new(one_of(rng, &PLUGINS).parse().unwrap());
+fn changes(rng: &mut Rng) -> Option<Arc<KvChanges>> {
+    let mut changes = KvChanges::new(one_of(rng, &PLUGINS).parse().unwrap());
     for _ in 0..rng.usize(..4) {
         let value = (rng.u32(..3) > 0).then(|| vec![rng.u8(..); rng.usize(..4)].into());
         changes.put(one_of(rng, &["a", "a/1", "a/2", "b", "\u{0}é"]).parse().unwrap(), value).unwrap();

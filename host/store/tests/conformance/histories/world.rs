@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Numbered, State, StateName, Why};
-use wharf_core::kv::{Usage, ValueKey, WantedKeys};
+use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
+use wharf_core::kv::{KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_store::{
-    Claim, Claimed, Inserted, MemoryStore, Page, PostgresStore, Recorded, Renewed, Seen, SqliteStore, Store, Tally,
-    Wanted,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, PostgresStore, QueueStats, Recorded,
+    Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -41,13 +41,13 @@ pub(super) struct World {
 /// All that can be read of a store.
 #[derive(Debug, PartialEq)]
 struct Snapshot {
-    seen: Vec<Seen>,
-    entries: Vec<Vec<Numbered>>,
-    pages: Vec<Page>,
+    seen: Vec<JobSnapshot>,
+    entries: Vec<Vec<NumberedEntry>>,
+    pages: Vec<JobPage>,
     overrides: Vec<Override>,
-    tally: Tally,
+    stats: QueueStats,
     /// Of each plugin: how much, and what.
-    kept: Vec<(Usage, Vec<(ValueKey, Option<Vec<u8>>)>)>,
+    kept: Vec<(KvUsage, Vec<(KvKey, Option<Vec<u8>>)>)>,
 }
 
 /// Both answers to the same question, which have to be one.
@@ -107,7 +107,7 @@ impl World {
             Operation::LeaveBehind(jobs, changes) => {
                 occurred.insert("left behind");
                 let changes = Some(changes);
-                let answers = ask!(self, leave_behind(jobs, self.declared[0], changes));
+                let answers = ask!(self, insert_with_changes(jobs, self.declared[0], changes));
                 answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
             }
             Operation::Claim(claim) => {
@@ -135,17 +135,17 @@ impl World {
             }
             Operation::Mark(node, mark) => {
                 occurred.insert("mark");
-                ask!(self, mark(node, mark));
+                ask!(self, set_node_mark(node, mark));
             }
-            Operation::Reclaim(most) => {
+            Operation::Reclaim(max) => {
                 occurred.insert("reclaim");
-                if !ask!(self, reclaim(most)).is_empty() {
+                if !ask!(self, reclaim(max)).is_empty() {
                     occurred.insert("reclaimed");
                 }
             }
-            Operation::Forget(before, most) => {
+            Operation::Forget(before, max) => {
                 occurred.insert("forget");
-                if ask!(self, forget(before, most)) > 0 {
+                if ask!(self, delete_finished(before, max)) > 0 {
                     occurred.insert("forgot");
                 }
             }
@@ -179,7 +179,8 @@ impl World {
         self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
         // A host claims before its attempts can end: until then the file does not know what plugins declare.
         let declared = self.declared[0].clone();
-        let claim = Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, rooms: Vec::new(), lease: LEASE };
+        let claim =
+            Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, task_quotas: Vec::new(), lease: LEASE };
         ask!(self, claim(claim));
     }
 
@@ -193,11 +194,13 @@ impl World {
         let limits = claim.declared.with_overrides(self.oracle.overrides().await.unwrap());
         let all = self.snapshot(&self.oracle).await.seen;
         let (mut lanes, mut groups) = (BTreeMap::new(), BTreeMap::new());
-        for Seen { job, .. } in all.iter().filter(|seen| matches!(seen.job.standing.state, State::Running { .. })) {
+        for JobSnapshot { job, .. } in
+            all.iter().filter(|seen| matches!(seen.job.standing.state, State::Running { .. }))
+        {
             *lanes.entry(&job.lane).or_insert(0u32) += 1;
             *groups.entry(&job.lane.group).or_insert(0u32) += 1;
         }
-        for (task, room) in &claim.rooms {
+        for (task, room) in &claim.task_quotas {
             let of_task = claimed.leased.iter().filter(|leased| leased.task == *task).count();
             assert!(of_task <= *room as usize, "{task} is over its room");
         }
@@ -214,12 +217,13 @@ impl World {
         if claimed.leased.len() < claim.free as usize {
             let of_task = |task: &TaskName| claimed.leased.iter().filter(|leased| leased.task == *task).count();
             let has_room = |task: &TaskName| {
-                claim.rooms.iter().all(|(bounded, room)| bounded != task || of_task(task) < *room as usize)
+                claim.task_quotas.iter().all(|(bounded, room)| bounded != task || of_task(task) < *room as usize)
             };
-            let could_run = |seen: &&Seen| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && has_room(task));
+            let could_run =
+                |seen: &&JobSnapshot| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && has_room(task));
             for seen in all.iter().filter(could_run) {
                 let why = self.oracle.job(seen.job.id, claim.declared.clone()).await.unwrap().unwrap().why;
-                assert_ne!(why, Some(Why::InTurn), "{} is stuck", seen.job.id);
+                assert_ne!(why, Some(WaitReason::InTurn), "{} is stuck", seen.job.id);
             }
         }
     }
@@ -231,7 +235,7 @@ impl World {
         }
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
-        for Seen { job, why, entries } in &snapshot.seen {
+        for JobSnapshot { job, why, entries } in &snapshot.seen {
             if let State::Running { lease } = job.standing.state {
                 assert_eq!((lease.job, lease.attempt), (job.id, job.standing.attempt));
                 self.running.push(lease);
@@ -240,24 +244,24 @@ impl World {
             assert_eq!(why.is_some(), matches!(job.standing.state, State::Waiting { .. }));
             if let Some(why) = why {
                 occurred.insert(match why {
-                    Why::NotDue { .. } => "why: not due",
-                    Why::LaneFull { .. } => "why: lane full",
-                    Why::GroupFull { .. } => "why: group full",
-                    Why::Paused => "why: paused",
-                    Why::InTurn => "why: in turn",
+                    WaitReason::NotDue { .. } => "why: not due",
+                    WaitReason::LaneFull { .. } => "why: lane full",
+                    WaitReason::GroupFull { .. } => "why: group full",
+                    WaitReason::Paused => "why: paused",
+                    WaitReason::InTurn => "why: in turn",
                 });
             }
             assert!(*entries <= 1000, "the snapshot has them all");
         }
         let running = self.running.len() as u64;
-        assert_eq!(snapshot.tally.groups.iter().map(|(_, running)| running).sum::<u64>(), running);
-        assert_eq!(snapshot.tally.tasks.iter().map(|(_, _, running)| running).sum::<u64>(), running);
+        assert_eq!(snapshot.stats.groups.iter().map(|(_, running)| running).sum::<u64>(), running);
+        assert_eq!(snapshot.stats.tasks.iter().map(|(_, _, running)| running).sum::<u64>(), running);
     }
 
     async fn snapshot(&self, store: &dyn Store) -> Snapshot {
         let (mut pages, mut before) = (Vec::new(), None);
         loop {
-            let page = store.jobs(Wanted { before, most: 20, ..Wanted::default() }).await.unwrap();
+            let page = store.jobs(JobFilter { before, max: 20, ..JobFilter::default() }).await.unwrap();
             before = page.jobs.last().map(|job| job.id);
             let more = page.more;
             pages.push(page);
@@ -268,30 +272,30 @@ impl World {
         let jobs: Vec<JobId> = pages.iter().flat_map(|page| &page.jobs).map(|job| job.id).collect();
         for state in StateName::ALL {
             let (task, key) = (Some(self.tasks[0].0.clone()), Some("a".parse().unwrap()));
-            let of_state = Wanted { state: Some(state), most: 1000, ..Wanted::default() };
-            pages.push(store.jobs(Wanted { task, key, ..of_state.clone() }).await.unwrap());
+            let of_state = JobFilter { state: Some(state), max: 1000, ..JobFilter::default() };
+            pages.push(store.jobs(JobFilter { task, key, ..of_state.clone() }).await.unwrap());
             pages.push(store.jobs(of_state).await.unwrap());
         }
         for batch in BATCHES.map(JobId::from_number) {
-            pages.push(store.jobs(Wanted { batch, most: 1000, ..Wanted::default() }).await.unwrap());
+            pages.push(store.jobs(JobFilter { batch, max: 1000, ..JobFilter::default() }).await.unwrap());
         }
         let (mut seen, mut entries) = (Vec::new(), Vec::new());
         for job in jobs {
             seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
             entries.push(store.entries(job, 0, 1000).await.unwrap());
         }
-        let (overrides, tally) = (store.overrides().await.unwrap(), store.tally().await.unwrap());
+        let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
         let mut kept = Vec::new();
         for plugin in PLUGINS {
             kept.push(kept_by(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, tally, kept }
+        Snapshot { seen, entries, pages, overrides, stats, kept }
     }
 }
 
-async fn kept_by(store: &dyn Store, plugin: &str) -> (Usage, Vec<(ValueKey, Option<Vec<u8>>)>) {
+async fn kept_by(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Option<Vec<u8>>)>) {
     let plugin: PluginId = plugin.parse().unwrap();
-    let wanted = WantedKeys { prefix: String::new(), after: None, most: 100 };
+    let wanted = KvKeyQuery { prefix: String::new(), after: None, max: 100 };
     let keys = store.value_keys(plugin.clone(), wanted).await.unwrap();
     let (usage, lengths) = store.usage(plugin.clone(), keys.clone()).await.unwrap();
     let mut kept = Vec::new();
@@ -301,7 +305,7 @@ async fn kept_by(store: &dyn Store, plugin: &str) -> (Usage, Vec<(ValueKey, Opti
         kept.push((key, value));
     }
     let bytes = kept.iter().map(|(key, value)| key.as_str().len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
-    assert_eq!(usage, Usage { values: kept.len() as u64, bytes: bytes as u64 }, "{kept:?}");
+    assert_eq!(usage, KvUsage { values: kept.len() as u64, bytes: bytes as u64 }, "{kept:?}");
     (usage, kept)
 }
 
@@ -317,7 +321,7 @@ fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'stati
                 occurred.insert("asked running to end");
             }
         }
-        Inserted::Known { .. } => _ = occurred.insert(kinds[1]),
+        Inserted::Duplicate { .. } => _ = occurred.insert(kinds[1]),
         Inserted::Discarded { .. } => _ = occurred.insert(kinds[2]),
     }
 }
@@ -359,7 +363,7 @@ fn note_recorded(event: &Event, answer: &Result<Recorded, Refusal>, occurred: &m
         Event::LeaseExpired { .. } => "event: lease expired",
         Event::CancelAsked => "event: cancel asked",
         Event::Replaced => "event: replaced",
-        Event::NotTaken(_) => panic!("only a store says so"),
+        Event::NotEnqueued(_) => panic!("only a store says so"),
         Event::RetryAsked => "event: retry asked",
     });
 }

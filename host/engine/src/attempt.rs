@@ -1,0 +1,6 @@
+//! Runs one call in a sandbox, from input to outcome.
+//! Modules stand in reading order; each uses only those above it.
+
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod describe;

@@ -1,0 +1,82 @@
+//! What a manifest declares, against what its component exports.
+
+use crate::compile::linked::Linked;
+use crate::spec::manifest::Manifest;
+use crate::spec::problem::Problem;
+
+/// What of a component can be called.
+#[derive(Clone, Copy)]
+pub(crate) struct Callable {
+    handler: bool,
+    subscriber: bool,
+}
+
+impl From<&Linked> for Callable {
+    fn from(linked: &Linked) -> Callable {
+        Callable { handler: linked.handler.is_some(), subscriber: linked.subscriber.is_some() }
+    }
+}
+
+/// What is declared and can never be called.
+pub(crate) fn problems(manifest: &Manifest, has: Callable) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !manifest.tasks.is_empty() && !has.handler {
+        problems.push(
+            Problem::new("it declares tasks, but does not export `wharf:plugin/handler`, which handles them")
+                .hint("export the world `handler-plugin`, or `plugin` where it has topics too, or declare no task"),
+        );
+    }
+    if !manifest.topics.is_empty() && !has.subscriber {
+        problems.push(
+            Problem::new("it has topics, but does not export `wharf:plugin/subscriber`, which answers their broadcasts")
+                .hint("export the world `subscriber-plugin`, or `plugin` where it has tasks too, or remove `topics` from its manifest and from wharf.toml"),
+        );
+    }
+    problems
+}
+
+/// What nobody calls, though it is there.
+pub(crate) fn notes(manifest: &Manifest, has: Callable) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    if manifest.tasks.is_empty() && has.handler {
+        notes.push(
+            Problem::new("it exports `wharf:plugin/handler`, which is never called: no task is declared")
+                .hint("to handle jobs, declare a task in its manifest: [tasks.NAME]"),
+        );
+    }
+    if manifest.topics.is_empty() && has.subscriber {
+        notes.push(
+            Problem::new("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
+                .hint("to answer broadcasts, say topics = [\"...\"] at the top of its manifest"),
+        );
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::grants::PluginSettings;
+
+    #[test]
+    fn what_is_declared_must_be_callable_and_what_is_callable_should_be_declared() {
+        let told = |manifest: &str, handler, subscriber| {
+            let text = format!("name = 'a'\nversion = '1'\n{manifest}");
+            let manifest = Manifest::read(&"a".parse().unwrap(), &text, &PluginSettings::default()).unwrap();
+            let has = Callable { handler, subscriber };
+            [problems(&manifest, has), notes(&manifest, has)]
+                .map(|told| told.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
+        };
+        let (tasks, topics, both) = ("[tasks.t]", "topics = ['x']", "topics = ['x']\n[tasks.t]");
+        for (manifest, handler, subscriber) in [(tasks, true, false), (topics, false, true), (both, true, true)] {
+            assert_eq!(told(manifest, handler, subscriber), ["", ""]);
+        }
+        let [problems, notes] = told(tasks, false, true);
+        assert!(problems.contains("declares tasks, but does not export `wharf:plugin/handler`"), "{problems}");
+        assert!(notes.contains("`wharf:plugin/subscriber`, which is never called"), "{notes}");
+        let [problems, notes] = told(topics, true, false);
+        assert!(problems.contains("has topics, but does not export `wharf:plugin/subscriber`"), "{problems}");
+        assert!(notes.contains("`wharf:plugin/handler`, which is never called"), "{notes}");
+        assert_eq!(told(both, true, false)[1], "");
+    }
+}

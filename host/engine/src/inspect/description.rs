@@ -1,0 +1,102 @@
+//! What the host knows of a file that was read: bounded, whatever the file says of itself. Made in the process that read
+//! it, kept under the file's digest, and all that the host ever sees besides the code.
+
+use serde::{Deserialize, Serialize};
+use wharf_core::bounds;
+
+use crate::inspect::line_table::Lines;
+use crate::spec::problem::Problem;
+use crate::wasmtime_config::Kind;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Description {
+    pub(crate) kind: Kind,
+    pub(crate) core_instances: u32,
+    /// The names of interfaces, with their versions.
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+    /// Languages, SDKs and tools that say they made it.
+    pub(crate) makers: Vec<String>,
+    /// Why it is no plugin; empty where it is one.
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) lines: Lines,
+    /// SHA-256 of the code that was made of it. There is none exactly where there are problems.
+    pub(crate) code: Option<String>,
+    /// How often its reader was ended from outside, as a machine short of memory does; then `problems` says how.
+    pub(crate) interrupted: u32,
+}
+
+/// An end of its reader that need not be the file's fault is taken for it when it has happened so often.
+pub(crate) const INTERRUPTED_MAX: u32 = 2;
+
+impl Description {
+    pub(crate) fn refused(problems: Vec<Problem>) -> Description {
+        Description {
+            kind: Kind::Sync,
+            core_instances: 0,
+            imports: Vec::new(),
+            exports: Vec::new(),
+            makers: Vec::new(),
+            problems,
+            lines: Lines::default(),
+            code: None,
+            interrupted: 0,
+        }
+    }
+
+    /// Whether nothing more would be learnt by reading the file again.
+    pub(crate) fn is_final(&self) -> bool {
+        self.interrupted == 0 || self.interrupted >= INTERRUPTED_MAX
+    }
+
+    /// A line of JSON, and behind it the rows of `lines` as they are.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        bytes.push(b'\n');
+        bytes.extend_from_slice(self.lines.rows());
+        Ok(bytes)
+    }
+
+    /// `None` if it is damaged.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Description> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (json, rows) = (bytes.get(..end)?, bytes.get(end + 1..)?);
+        let description: Description = serde_json::from_slice(json).ok()?;
+        Some(Description { lines: description.lines.clone().with_rows(rows.to_vec()), ..description })
+    }
+}
+
+/// Names as they are shown: each cut, and no more than [`bounds::COMPONENT_NAMES_MAX`].
+pub(crate) fn shown(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names = names;
+    let mut shown: Vec<String> = names.by_ref().take(bounds::COMPONENT_NAMES_MAX).collect();
+    for name in &mut shown {
+        crate::spec::problem::cut(name, bounds::COMPONENT_NAME_BYTES_MAX);
+    }
+    let more = names.count();
+    if more > 0 {
+        shown.push(format!("... and {more} more"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_description_is_read_back_and_within_its_bound() {
+        // Six bytes of JSON for each of its own.
+        let long = |bytes: usize| "\u{1}".repeat(bytes);
+        let problem = Problem::new(long(bounds::REFUSAL_BYTES_MAX));
+        let names = || shown((0..100_000).map(|_| long(1000)));
+        let lines = Lines::default().with_rows(b"\n\0\xff\n".to_vec());
+        let max = Description { imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
+        let bytes = max.to_bytes().unwrap();
+        assert!((bytes.len() as u64) < bounds::DESCRIPTION_BYTES_MAX);
+        assert_eq!(Description::from_bytes(&bytes), Some(max));
+        for damaged in [&bytes[1..], &bytes[..100], &[]] {
+            assert_eq!(Description::from_bytes(damaged), None);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What this host offers to plugins and asks of them, as data: the contract of `wit/`, and the standard interfaces of WASI.
+
+use std::sync::LazyLock;
+
+use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
+
+/// The version of WASI whose interfaces are offered. Versions of one track fit each other.
+const WASI_VERSION: &str = "0.2.12";
+const WASI: [&str; 30] = [
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+    "wasi:config/store",
+];
+/// Still a draft, so that only this very version fits.
+const WASI_CONFIG_VERSION: &str = "0.2.0-rc.1";
+
+/// The files of `wit/`, by name.
+pub(crate) const FILES: [(&str, &str); 4] = [
+    ("types.wit", include_str!("../../../../wit/types.wit")),
+    ("host.wit", include_str!("../../../../wit/host.wit")),
+    ("handler.wit", include_str!("../../../../wit/handler.wit")),
+    ("world.wit", include_str!("../../../../wit/world.wit")),
+];
+
+/// The contract as it stands in `wit/`.
+pub(crate) struct Contract {
+    pub(crate) resolve: Resolve,
+    world: WorldId,
+    /// What a plugin keeps: in no world, since who imports it needs a grant.
+    pub(crate) kv: InterfaceId,
+}
+
+pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
+    let mut sources = SourceMap::new();
+    for (name, text) in FILES {
+        sources.push_str(name, text);
+    }
+    let mut resolve = Resolve::new();
+    let group = sources.parse().map_err(|(_, error)| error).expect("`wit/` is what this host was built with");
+    let package = resolve.push_group(group).expect("`wit/` has no packages outside");
+    let world = resolve.select_world(&[package], Some("plugin")).expect("`wit/world.wit` has it");
+    let kv = *resolve.packages[package].interfaces.get("kv").expect("`wit/host.wit` has it");
+    Contract { resolve, world, kv }
+});
+
+impl Contract {
+    /// The interfaces that this host calls: the manifest, and what a plugin has at least one of.
+    pub(crate) fn called(&self) -> Vec<InterfaceId> {
+        self.resolve.worlds[self.world].exports.values().filter_map(interface).collect()
+    }
+
+    /// The interfaces of this package that it may import.
+    pub(crate) fn offered(&self) -> Vec<InterfaceId> {
+        self.resolve.worlds[self.world].imports.values().filter_map(interface).chain([self.kv]).collect()
+    }
+
+    pub(crate) fn name(&self, interface: InterfaceId) -> Name {
+        Name::parse(&self.resolve.id_of(interface).unwrap_or_default())
+    }
+}
+
+/// The names of everything that a plugin may import.
+pub(crate) fn importable() -> Vec<Name> {
+    let own = CONTRACT.offered().into_iter().map(|id| CONTRACT.name(id));
+    let wasi = WASI.iter().map(|name| {
+        let version = if name.starts_with("wasi:config/") { WASI_CONFIG_VERSION } else { WASI_VERSION };
+        Name { path: (*name).to_owned(), version: version.to_owned() }
+    });
+    own.chain(wasi).collect()
+}
+
+pub(crate) fn interface(item: &WorldItem) -> Option<InterfaceId> {
+    if let WorldItem::Interface { id, .. } = item { Some(*id) } else { None }
+}
+
+/// An interface's name and its version: "wasi:io/poll" and "0.2.6".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) path: String,
+    /// Empty if it has none.
+    pub(crate) version: String,
+}
+
+impl Name {
+    pub(crate) fn parse(text: &str) -> Name {
+        let (path, version) = text.split_once('@').unwrap_or((text, ""));
+        Name { path: path.to_owned(), version: version.to_owned() }
+    }
+
+    /// Versions fit each other within one major version, of 0.x within one minor version; drafts fit only themselves.
+    pub(crate) fn fits(&self, other: &Name) -> bool {
+        self.path == other.path
+            && (self.version == other.version
+                || track(&self.version).is_some_and(|own| track(&other.version) == Some(own)))
+    }
+
+    pub(crate) fn full(&self) -> String {
+        if self.version.is_empty() { self.path.clone() } else { format!("{}@{}", self.path, self.version) }
+    }
+}
+
+fn track(version: &str) -> Option<String> {
+    if version.contains(['-', '+']) {
+        return None;
+    }
+    let mut numbers = version.split('.');
+    match (numbers.next()?, numbers.next()?) {
+        ("0", "0") => None,
+        ("0", minor) => Some(format!("0.{minor}")),
+        (major, _) => Some(major.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_fit_within_their_track() {
+        let fits = |a: &str, b: &str| Name::parse(&format!("a:b/c@{a}")).fits(&Name::parse(&format!("a:b/c@{b}")));
+        assert!(fits("0.2.0", "0.2.12"));
+        assert!(fits("1.2.0", "1.9.9"));
+        assert!(!fits("0.2.0", "0.3.0"));
+        assert!(!fits("0.0.1", "0.0.2"));
+        assert!(fits("0.2.0-rc.1", "0.2.0-rc.1"));
+        assert!(!fits("0.2.0-rc.1", "0.2.0"));
+    }
+}

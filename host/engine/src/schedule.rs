@@ -1,0 +1,11 @@
+//! When guests run: threads, processor time, timeouts, cancellation, and the permits for sandboxes.
+//! Modules stand in reading order; each uses only those above it.
+
+pub(crate) mod cpu_meter;
+pub(crate) mod attempt_handle;
+pub(crate) mod watchdog;
+pub(crate) mod completion_batch;
+pub(crate) mod metered;
+pub(crate) mod epoch_ticker;
+pub(crate) mod guest_threads;
+pub(crate) mod permits;

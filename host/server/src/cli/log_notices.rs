@@ -1,0 +1,110 @@
+//! Writes what the host tells into its log: each notice one line, at the level at which an operator wants it.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+use wharf_core::outcome::OutcomeKind;
+use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
+
+use super::in_process::step_text;
+use super::log::Log;
+
+pub(crate) fn narrate(notice: &Notice, log: &Log) {
+    match notice {
+        Notice::JobsEnqueued { task, count } => debug!(%task, count, "jobs enqueued"),
+        Notice::JobsKnown { task, count } => debug!(%task, count, "jobs known by their token"),
+        Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs not taken: their lane is full"),
+        Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
+        Notice::SuspectStarted { task, job, crashes } => {
+            warn!(%task, %job, crashes, "a job runs alone: so many of its attempts ended with their hosts")
+        }
+        Notice::AttemptEnded(ended) => attempt_ended(ended),
+        Notice::AttemptStale { task, job, number } => {
+            warn!(%task, %job, number, "the end of an attempt was refused: its job is with another")
+        }
+        Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
+        Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
+        Notice::CancelAsked { job } => debug!(%job, "asked to end"),
+        Notice::RetryAsked { job } => debug!(%job, "asked to be tried again"),
+        Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
+        Notice::BroadcastEnded(ended) => broadcast_ended(ended),
+        Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: as many are open as may be"),
+        Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
+        Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
+        Notice::PluginLoading { plugin, step } => {
+            log.under_way(format!("{plugin}: {}", step_text(*step)));
+            debug!(%plugin, step = step_text(*step), "plugin loading");
+        }
+        Notice::PluginLoaded { plugin, version, digest, tasks, topics, took } => {
+            let digest = digest.get(..12).unwrap_or(digest);
+            let offers =
+                [(*tasks, "task"), (*topics, "topic")].map(|(count, what)| (counted(count as u64, what), count));
+            let offers: Vec<String> =
+                offers.into_iter().filter(|(_, count)| *count > 0).map(|(text, _)| text).collect();
+            info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", offers.join(", "));
+        }
+        Notice::PluginRefused { file, why, kept } => {
+            let kept = if *kept { "; the version loaded before goes on" } else { "" };
+            warn!("refused {file}{kept}: {why}");
+        }
+        Notice::PluginRetired { plugin } => info!("retired plugin {plugin}: its file is gone"),
+        Notice::FirstScanDone { loaded, refused } => {
+            log.complete();
+            let refused =
+                if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
+            info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
+        }
+        Notice::FolderTrouble { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
+        Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; it is tried again"),
+        Notice::StoreMended => info!("the store works again"),
+        Notice::StoreLogHeld { log, bytes } => warn!(
+            "{log} has grown to {} MiB and grows on: another program reads the database and does not end, such as a backup or a \
+             shell; `fuser -v {log}` names it. The log is carried into the file when that program has ended",
+            bytes >> 20
+        ),
+        Notice::StoreLogFree => info!("the store's log is carried into its file again"),
+        Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
+        Notice::Upkeep { reclaimed, forgotten, took } if *reclaimed > 0 => {
+            warn!(reclaimed, forgotten, ?took, "upkeep: leases had run out, their jobs wait again");
+        }
+        Notice::Upkeep { reclaimed, forgotten, took } => debug!(reclaimed, forgotten, ?took, "upkeep"),
+        Notice::DrainBegan { patience, running } => drain_began(*patience, *running),
+        Notice::DrainEnded => info!("stopped"),
+        Notice::HostFault { doing, why } => error!(doing, why, "a bug of the host: please report it"),
+    }
+}
+
+fn drain_began(patience: Duration, running: u32) {
+    match running {
+        _ if patience.is_zero() => {}
+        0 => info!("stopping: nothing runs"),
+        _ => info!(
+            "stopping: {} may go on for {patience:?}; interrupt again to stop at once",
+            counted(u64::from(running), "attempt")
+        ),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn attempt_ended(ended: &AttemptEnded) {
+    let AttemptEnded { task, job, number, kind, report, bill, .. } = ended;
+    let first = report.lines().next().unwrap_or_default();
+    match kind {
+        OutcomeKind::Returned => {
+            debug!(%task, %job, number, wall = ?bill.wall, guest = ?bill.guest, "attempt returned")
+        }
+        OutcomeKind::Cancelled | OutcomeKind::Interrupted => {
+            debug!(%task, %job, number, outcome = kind.as_str(), first, "attempt ended")
+        }
+        _ => info!(%task, %job, number, outcome = kind.as_str(), "attempt failed: {first}"),
+    }
+}
+
+fn broadcast_ended(ended: &BroadcastEnded) {
+    let BroadcastEnded { id, topic, depth, ending, answers, took } = ended;
+    let answers: Vec<String> = answers.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    debug!(%topic, %id, depth, ending = ending.as_str(), ?took, "broadcast ended: {}", answers.join(", "));
+}

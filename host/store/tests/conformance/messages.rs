@@ -1,0 +1,85 @@
+//! Letters between nodes: each is collected once, by whom it is for, as it was written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::node_message::{MessageBody, NodeMessage};
+use wharf_core::outcome::Failure;
+use wharf_core::rollcall::Answer;
+use wharf_core::time::Timestamp;
+use wharf_store::{PostgresStore, Store};
+
+use crate::server::shared_address;
+use crate::stage::{HandClock, Kind, Stage, block_on};
+
+const ANN: NodeId = NodeId(u64::MAX - 1);
+const BEN: NodeId = NodeId(7);
+
+fn of_every_kind() -> Vec<MessageBody> {
+    let reply = |answer| MessageBody::Reply { plugin: "words".parse().unwrap(), answer };
+    vec![
+        MessageBody::Call {
+            plugins: vec!["words".parse().unwrap(), "summary".parse().unwrap()],
+            topic: "document.saved".parse().unwrap(),
+            payload: Arc::from(*b"\x00\xff{}"),
+            until: Timestamp::from_millis(1_900_000_000_123),
+            depth: 2,
+            chain: vec!["asker".parse().unwrap()],
+        },
+        reply(Answer::Replied(vec![0, 1, 255])),
+        reply(Answer::Replied(Vec::new())),
+        reply(Answer::Failed(Failure::Retry("later".into()))),
+        reply(Answer::Failed(Failure::RetryAfter("busy".into(), Duration::from_millis(1500)))),
+        reply(Answer::Failed(Failure::Discard("never".into()))),
+        reply(Answer::Trapped("line\nline".into())),
+        reply(Answer::TimedOut("late".into())),
+        reply(Answer::Skipped("full".into())),
+        MessageBody::Over,
+    ]
+}
+
+#[test]
+fn letters_reach_whom_they_are_for_once_and_in_order() {
+    block_on(async {
+        let address = shared_address();
+        let clock = HandClock::new();
+        let (sender, receiver) = (
+            PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap(),
+            PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap(),
+        );
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()));
+        let letters: Vec<NodeMessage> = of_every_kind()
+            .into_iter()
+            .zip(1..)
+            .map(|(about, n)| NodeMessage { from: BEN, to: ANN, broadcast: JobId::from_number(n).unwrap(), about })
+            .collect();
+        let mut told = receiver.message_nudges();
+        told.mark_unchanged();
+        sender.send_messages(letters.clone()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), told.changed()).await.expect("it is told of them").unwrap();
+        assert_eq!(
+            sender.receive_messages(BEN).await.unwrap(),
+            Some(Vec::new()),
+            "they are not for the one who wrote them"
+        );
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(letters.clone()));
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()), "each is collected once");
+
+        // What a node that died left behind is thrown away by whoever looks next.
+        sender.send_messages(letters).await.unwrap();
+        clock.pass(Duration::from_secs(3600));
+        sender.receive_messages(BEN).await.unwrap();
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()));
+    });
+}
+
+#[test]
+fn a_store_of_one_node_has_no_letters() {
+    block_on(async {
+        for kind in [Kind::Memory, Kind::Sqlite] {
+            let stage = Stage::new(kind).await;
+            assert_eq!(stage.store.receive_messages(ANN).await.unwrap(), None, "there is no other node");
+        }
+    });
+}
