@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_engine::{Manifest, PluginSettings, toml_text};
+use wharf_engine::spec::toml_diagnostics;
+use wharf_engine::{Manifest, PluginSettings};
 
 use super::driver::{Target, fuzz};
 
@@ -60,7 +61,7 @@ const TARGET: Target = Target {
 fn check(input: &[u8]) -> String {
     let text = String::from_utf8_lossy(input);
     let (manifest, over) = text.split_once('\0').unwrap_or((&text, ""));
-    let (settings, mut came_to) = match toml_text::read::<PluginSettings>(over) {
+    let (settings, mut came_to) = match toml_diagnostics::read::<PluginSettings>(over) {
         Ok(settings) => (settings, String::new()),
         Err(problems) => (PluginSettings::default(), told(&problems)),
     };

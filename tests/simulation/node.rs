@@ -9,7 +9,7 @@ use wharf_core::ids::NodeId;
 use wharf_core::job::{Entry, LeasedJob, NewJob};
 use wharf_core::lease::is_suspect;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
-use wharf_core::planner::{Action, AttemptId, Ended, Input, Planner, PlannerSettings};
+use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner, PlannerSettings};
 use wharf_core::retry::RetryPolicy;
 
 use crate::faults::Fault;
@@ -259,7 +259,7 @@ impl Node {
             ground.faults.note(Fault::Child);
         }
         let jitter = ground.rng.f64();
-        let ended = Ended {
+        let ended = FinishedAttempt {
             attempt,
             outcome,
             bill: Bill::default(),
@@ -268,7 +268,7 @@ impl Node {
             retry: RETRY,
             jitter,
         };
-        self.tell_itself(Input::Ended(Box::new(ended)), ground);
+        self.tell_itself(Input::FinishedAttempt(Box::new(ended)), ground);
     }
 
     fn tell_itself(&mut self, input: Input, ground: &mut Ground) {

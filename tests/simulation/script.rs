@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wharf_core::outcome::{Clock, Failure, Outcome};
+use wharf_core::outcome::{Failure, Outcome, TimeoutKind};
 
 use crate::faults::Odds;
 
@@ -43,7 +43,7 @@ fn failure(rng: &mut fastrand::Rng) -> Outcome {
         0 => Outcome::Failed(Failure::RetryAfter("busy".into(), Duration::from_secs(rng.u64(0..20)))),
         1 => Outcome::Failed(Failure::Discard("nonsense".into())),
         2 => Outcome::Trapped("unreachable".into()),
-        3 => Outcome::TimedOut { clock: Clock::Wall, limit: Duration::from_secs(1), report: "late".into() },
+        3 => Outcome::TimedOut { clock: TimeoutKind::Wall, limit: Duration::from_secs(1), report: "late".into() },
         4 => Outcome::OutOfMemory { limit_bytes: 1, report: "hoard".into() },
         _ => Outcome::Failed(Failure::Retry("not now".into())),
     }

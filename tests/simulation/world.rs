@@ -9,7 +9,7 @@ use std::time::Duration;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
-use wharf_core::planner::{Answer, Input, RenewResult};
+use wharf_core::planner::{Input, RecordResult, RenewResult};
 use wharf_store::{Claim, Clock, Inserted, MemoryStore, Renewed, Store};
 
 use crate::checkers::Checkers;
@@ -241,8 +241,8 @@ impl World {
                 }
                 self.nudge();
                 let answer = |result: &Result<wharf_store::Recorded, _>| match result {
-                    Ok(recorded) => Answer::Stands { cancel_asked: recorded.cancel_asked },
-                    Err(refusal) => Answer::Refused(*refusal),
+                    Ok(recorded) => RecordResult::Stands { cancel_asked: recorded.cancel_asked },
+                    Err(refusal) => RecordResult::Refused(*refusal),
                 };
                 Input::Recorded(results.iter().map(answer).collect())
             }

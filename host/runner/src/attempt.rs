@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::job::LeasedJob;
 use wharf_core::outcome::{Bill, Interruption, Outcome};
-use wharf_core::planner::{AttemptId, Ended};
+use wharf_core::planner::{AttemptId, FinishedAttempt};
 use wharf_core::retry::RetryPolicy;
 use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, PermitPool, Plugin, Task};
 
@@ -54,7 +54,7 @@ impl Attempt {
             // With it goes the store, for which whoever waits for `tasks` waits.
             drop(desk);
             let attempt = AttemptId::from(&leased.lease);
-            let ended = Ended { attempt, outcome, bill, children, changes, retry, jitter: fastrand::f64() };
+            let ended = FinishedAttempt { attempt, outcome, bill, children, changes, retry, jitter: fastrand::f64() };
             let _ = words.send(LoopMessage::Over(Box::new(Over { ended, sandbox, lines_dropped })));
             drop(known);
         };
@@ -72,7 +72,7 @@ pub(crate) fn never_began(leased: &LeasedJob, why: String) -> LoopMessage {
         backoff_min: bounds::BACKOFF_MIN_DEFAULT,
         backoff_max: bounds::BACKOFF_MAX_DEFAULT,
     };
-    let ended = Ended {
+    let ended = FinishedAttempt {
         attempt: AttemptId::from(&leased.lease),
         outcome: Outcome::Interrupted(Interruption::Host, why),
         bill: Bill::default(),

@@ -211,7 +211,7 @@ impl Dispatch {
             }
             self.tell(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, bill, sandbox })));
         }
-        self.planner.on(Input::Ended(Box::new(ended)), now.stamp);
+        self.planner.on(Input::FinishedAttempt(Box::new(ended)), now.stamp);
     }
 
     fn write_progress(&mut self, now: Now) {

@@ -121,7 +121,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Listener) -> R
     let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
 
     let dispatch = Dispatch {
-        planner: Planner::new(planner::Settings {
+        planner: Planner::new(planner::PlannerSettings {
             capacity,
             lease: settings.lease,
             lease_margin: settings.lease_margin,

@@ -55,7 +55,7 @@ impl StoreWait {
     /// How the attempt is to be judged: time that it waited for a store that was away is none that it used up.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::TimedOut { kind: TimeoutKind::Wall | TimeoutKind::Stall, limit, .. } if self.was_away() => {
+            Outcome::TimedOut { clock: TimeoutKind::Wall | TimeoutKind::Stall, limit, .. } if self.was_away() => {
                 let why = format!(
                     "its time ({limit:?}) was over after it had waited for the store, which was away or slow; that does not \
                      count against the job"
@@ -84,8 +84,8 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    fn timed_out(kind: TimeoutKind) -> Outcome {
-        Outcome::TimedOut { kind, limit: Duration::from_secs(9), report: String::new() }
+    fn timed_out(clock: TimeoutKind) -> Outcome {
+        Outcome::TimedOut { clock, limit: Duration::from_secs(9), report: String::new() }
     }
 
     #[test]
@@ -94,8 +94,10 @@ mod tests {
         drop(wait.begin());
         assert_eq!(wait.judge(timed_out(TimeoutKind::Wall)), timed_out(TimeoutKind::Wall), "it was answered");
         wait.failed();
-        for kind in [TimeoutKind::Wall, TimeoutKind::Stall] {
-            let Outcome::Interrupted(Interruption::Host, why) = wait.judge(timed_out(kind)) else { panic!("{kind:?}") };
+        for clock in [TimeoutKind::Wall, TimeoutKind::Stall] {
+            let Outcome::Interrupted(Interruption::Host, why) = wait.judge(timed_out(clock)) else {
+                panic!("{clock:?}")
+            };
             assert!(why.contains("9s") && why.contains("store"), "{why}");
         }
         assert_eq!(wait.judge(timed_out(TimeoutKind::Cpu)), timed_out(TimeoutKind::Cpu));

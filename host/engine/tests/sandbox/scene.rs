@@ -13,7 +13,7 @@ use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
     AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Compile, CompileLimits, Engine, GuestJob, HostCalls,
-    Plugin, PluginSettings, Settings, toml_text,
+    Plugin, PluginSettings, Settings, spec::toml_diagnostics,
 };
 
 /// What attempts said.
@@ -131,7 +131,7 @@ pub(crate) async fn component(name: &'static str) -> Arc<[u8]> {
 }
 
 pub(crate) fn settings(toml: &str) -> PluginSettings {
-    toml_text::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"))
+    toml_diagnostics::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 impl Scene {

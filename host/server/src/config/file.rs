@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use wharf_core::ids::PluginId;
-use wharf_engine::{PluginSettings, toml_text};
+use wharf_engine::PluginSettings;
+use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
 use super::table::{SETTINGS, Setting, find};
@@ -61,13 +62,13 @@ struct Places<'t> {
 
 impl Places<'_> {
     fn of(&self, offset: usize) -> Origin {
-        let (line, column) = toml_text::position(self.text, offset);
+        let (line, column) = toml_diagnostics::position(self.text, offset);
         Origin::File { path: self.path.clone(), line, column }
     }
 
     fn complain(&self, error: &toml::de::Error, otherwise_at: usize, problems: &mut Problems) {
         let origin = self.of(error.span().map_or(otherwise_at, |span| span.start));
-        let mut problem = toml_text::toml_problem(self.text, error);
+        let mut problem = toml_diagnostics::toml_problem(self.text, error);
         problem.at = None;
         problems.add(&origin, problem);
     }

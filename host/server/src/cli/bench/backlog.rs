@@ -197,7 +197,7 @@ impl Bench {
             tasks: [(self.jobs.task.clone(), Group::from(&self.jobs.task))].into(),
             declared: Arc::clone(&self.jobs.declared),
             free: HANDFUL,
-            rooms: Vec::new(),
+            task_quotas: Vec::new(),
             lease: Duration::from_secs(600),
         };
         let began = Moment::now()?;
