@@ -150,7 +150,7 @@ impl Setup {
         host.start();
         let expected = self.plugins.len();
         // A cold compile of a large plugin, beside other tests, on few cores.
-        eventually_within(Duration::from_secs(240), "all plugins are loaded", || {
+        eventually_within(Duration::from_secs(600), "all plugins are loaded", || {
             let plugins = host.client().get("/v1/plugins").ok();
             let known = plugins.as_array().map_or(0, Vec::len);
             (known >= expected && host.is_ready()).then_some(())

@@ -2,6 +2,7 @@
 
 mod docs;
 mod layers;
+mod licences;
 mod streams;
 
 use std::path::{Path, PathBuf};
