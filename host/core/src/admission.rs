@@ -83,7 +83,7 @@ pub trait Waiting {
 }
 
 /// Whether a lane with this many holders has a slot.
-pub fn has_room(holders: u32, per_key: Option<u32>) -> bool {
+pub fn has_free_slot(holders: u32, per_key: Option<u32>) -> bool {
     per_key.is_none_or(|limit| holders < limit)
 }
 
@@ -262,7 +262,7 @@ fn open_lines<W: Waiting>(
         let lines = waiting.lines(task, max)?;
         let mut closed = false;
         for line in &lines {
-            if !has_room(line.holders, limits.per_key(&line.lane)) {
+            if !has_free_slot(line.holders, limits.per_key(&line.lane)) {
                 waiting.leave(line.lane_id, line.turn, false)?;
                 closed = true;
             }

@@ -193,6 +193,11 @@ pub const UPKEEP_BATCH: u32 = 500;
 pub const PROMOTE_BATCH: u32 = 1000;
 /// Jobs, or entries of a job's log, in one page.
 pub const PAGE_MAX: u32 = 1000;
+/// Slot holders that a wait reason or a refused job lists.
+pub const HOLDERS_NAMED: usize = 10;
+/// Fewer waiting jobs than this are listed through their own indexes; if there are more, a listing soon meets them by reading
+/// all jobs in reverse order of their ids.
+pub const WAITING_SORTED_MAX: u32 = 10_000;
 /// Of the entries in one page; a page has at least one, which may be larger.
 pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
 
@@ -210,10 +215,6 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX, "any job can be claimed");
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
-    assert!(
-        LEASE.as_secs() / (LEASE_RENEWALS as u64) > LEASE_MARGIN.as_secs(),
-        "a renewal that failed once can be made up for"
-    );
     assert!(DRAIN_PATIENCE.as_secs() + 8 < 30, "a host ends before those who stop it lose their patience");
     assert!(
         0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,

@@ -164,7 +164,7 @@ pub struct JobStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotEnqueued {
     /// This job has the same token.
-    Known(JobId),
+    Duplicate(JobId),
     /// Its lane has no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
     LaneFull(Vec<JobId>),
 }
@@ -172,7 +172,7 @@ pub enum NotEnqueued {
 impl fmt::Display for NotEnqueued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotEnqueued::Known(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
+            NotEnqueued::Duplicate(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
             NotEnqueued::LaneFull(holders) => {
                 let holders: Vec<String> = holders.iter().map(JobId::to_string).collect();
                 write!(
@@ -242,6 +242,18 @@ pub enum Entry {
         fraction: f32,
         note: String,
     },
+}
+
+impl Entry {
+    /// Returns the size in bytes of what the attempt wrote.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Entry::Chunk(bytes) => bytes.len(),
+            Entry::Log { line, .. } => line.len(),
+            Entry::LogDropped { .. } => 0,
+            Entry::Progress { note, .. } => note.len(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

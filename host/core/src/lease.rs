@@ -1,5 +1,7 @@
 //! The right of one node to run one attempt of one job until a moment.
 
+use std::time::Duration;
+
 use crate::bounds;
 use crate::ids::{JobId, NodeId};
 use crate::time::Timestamp;
@@ -13,6 +15,30 @@ pub struct Lease {
     pub node: NodeId,
     pub until: Timestamp,
 }
+
+/// The report of an attempt that its own node stopped because the lease was not confirmed in time.
+pub const LEASE_LOST: &str =
+    "the host could not renew its lease in time, so it stopped the attempt before another host could start the job";
+
+impl Lease {
+    /// Returns true if the lease has run out: any node may end it from now on.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.until <= now
+    }
+
+    /// Returns this lease extended to `until`, or `None` if it belongs to another attempt than `attempt`.
+    pub fn renewed(&self, attempt: u32, until: Timestamp) -> Option<Lease> {
+        (self.attempt == attempt).then_some(Lease { until, ..*self })
+    }
+}
+
+/// Returns true if a lease of this length leaves time for another renewal after one failed, when attempts are stopped `margin`
+/// before the lease ends.
+pub const fn is_margin_valid(lease: Duration, margin: Duration) -> bool {
+    margin.as_nanos() * (bounds::LEASE_RENEWALS as u128) < lease.as_nanos()
+}
+
+const _: () = assert!(is_margin_valid(bounds::LEASE, bounds::LEASE_MARGIN), "a failed renewal can be repeated in time");
 
 /// What a node has written down of itself, by which those of its leases are judged that run out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

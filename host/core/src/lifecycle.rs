@@ -160,6 +160,27 @@ impl Event {
         }
     }
 
+    /// Returns true if `record` of a store accepts this event.
+    ///
+    /// A store rejects two events there. Only a claim may grant leases, because only a claim checks limits. Only an insert
+    /// finds out that a job is not enqueued.
+    pub const fn is_recordable(&self) -> bool {
+        !matches!(self, Event::Claimed { .. } | Event::NotEnqueued(_))
+    }
+
+    /// Returns about how many bytes a store writes for this event.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Event::Wrote { entries, .. } => entries.iter().map(Entry::bytes).sum(),
+            Event::Succeeded { output, children, changes, .. } => {
+                let changed = changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
+                output.len() + children.iter().map(|job| job.payload.len()).sum::<usize>() + changed
+            }
+            Event::Failed { report, .. } | Event::Released { report, .. } => report.text.len(),
+            _ => 0,
+        }
+    }
+
     /// What the event leaves on the job for people; `None` leaves what was there.
     pub fn report(&self) -> Option<Report> {
         let report = |kind, text: &str| Some(Report { kind, text: text.to_owned() });

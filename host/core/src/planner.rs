@@ -25,8 +25,6 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-pub use recording::entry_bytes;
-
 use suspects::{Marks, Suspects};
 
 /// Where nothing says that there is work, the store is asked this often: nudges may be lost, polling is the truth.
@@ -158,8 +156,6 @@ pub enum Action {
 }
 
 const DRAINED: &str = "the host is stopping; the job was given back";
-const LEASE_LOST: &str =
-    "the host could not confirm its lease in time, so the attempt was stopped before another may begin";
 
 /// An attempt from its claim until its end is recorded.
 struct Held {

@@ -15,7 +15,7 @@ use wharf_core::bounds;
 use wharf_core::job::{Entry, NewJob, Stream};
 use wharf_core::kv::KvChanges;
 use wharf_core::outcome::{Interruption, Outcome};
-use wharf_core::planner::{AttemptId, Input, entry_bytes};
+use wharf_core::planner::{AttemptId, Input};
 use wharf_core::rollcall::Reply;
 use wharf_engine::{AttemptHandle, GuestJob, HostCalls, KvAccess};
 
@@ -30,7 +30,7 @@ const ENTRY_BYTES_MIN: usize = bounds::UNWRITTEN_BYTES_MAX as usize / bounds::UN
 
 /// What an entry takes of the room on a desk.
 pub(crate) fn room(entry: &Entry) -> usize {
-    entry_bytes(entry).max(ENTRY_BYTES_MIN)
+    entry.bytes().max(ENTRY_BYTES_MIN)
 }
 
 pub(crate) struct AttemptHost {

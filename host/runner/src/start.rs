@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::ids::{NodeId, PluginId};
+use wharf_core::lease;
 use wharf_core::planner::{self, Planner};
 use wharf_engine::{Engine, PluginSettings};
 use wharf_store::{Store, StoreError};
@@ -185,7 +186,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, tell: Listener) -> R
 
 fn check(settings: &Settings) -> Result<(), StartError> {
     let bad = |why: String| Err(StartError::Settings(why));
-    if settings.lease_margin >= settings.lease / bounds::LEASE_RENEWALS {
+    if !lease::is_margin_valid(settings.lease, settings.lease_margin) {
         return bad(format!(
             "a lease margin of {:?} is too long for a lease of {:?}: a renewal that failed once could not be made up for; less than a third is expected",
             settings.lease_margin, settings.lease

@@ -3,10 +3,6 @@
 
 mod clock;
 mod store;
-mod change;
-mod conflict;
-mod wait_reason;
-mod page;
 mod node_list;
 mod memory;
 mod sqlite;

@@ -14,18 +14,17 @@ use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, Override};
+use wharf_core::log_page::log_page;
 use wharf_core::node::Node;
 use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
+use wharf_core::wait_reason::wait_reason;
 
-use crate::change::recordable;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
-use crate::page::one_page;
 use crate::store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, QueueStats, Recorded, Renewed, Store, StoreError,
 };
-use crate::wait_reason::wait_reason;
 
 mod kv;
 mod queue;
@@ -98,8 +97,8 @@ impl Store for MemoryStore {
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
-        let apply = |(id, event)| {
-            if recordable(&event) { queue.apply(id, event, now) } else { Err(Refusal::Stale) }
+        let apply = |(id, event): (JobId, Event)| {
+            if event.is_recordable() { queue.apply(id, event, now) } else { Err(Refusal::Stale) }
         };
         let recorded = events.into_iter().map(apply).collect();
         drop(queue);
@@ -126,12 +125,14 @@ impl Store for MemoryStore {
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         let until = self.now() + length;
         let mut queue = self.queue();
-        let mut renew = |asked: Lease| match queue.jobs.get_mut(&asked.job).map(|kept| &mut kept.job.standing) {
-            Some(JobStatus { state: State::Running { lease }, cancel_asked, .. }) if lease.attempt == asked.attempt => {
-                lease.until = until;
-                if *cancel_asked { Renewed::HeldCancelAsked(*lease) } else { Renewed::Held(*lease) }
-            }
-            _ => Renewed::Lost(asked),
+        let mut renew = |asked: Lease| {
+            let status = queue.jobs.get_mut(&asked.job).map(|kept| &mut kept.job.standing);
+            let Some(JobStatus { state: State::Running { lease }, cancel_asked, .. }) = status else {
+                return Renewed::Lost(asked);
+            };
+            let Some(renewed) = lease.renewed(asked.attempt, until) else { return Renewed::Lost(asked) };
+            *lease = renewed;
+            if *cancel_asked { Renewed::HeldCancelAsked(renewed) } else { Renewed::Held(renewed) }
         };
         Ok(leases.into_iter().map(&mut renew).collect())
     }
@@ -149,7 +150,7 @@ impl Store for MemoryStore {
         let mut queue = self.queue();
         let running = queue.running.values().flatten();
         let leases = running.filter_map(|id| match queue.jobs[id].job.standing.state {
-            State::Running { lease } if lease.until <= now => Some(lease),
+            State::Running { lease } if lease.is_expired(now) => Some(lease),
             _ => None,
         });
         let mut over: Vec<Lease> = leases.collect();
@@ -214,7 +215,7 @@ impl Store for MemoryStore {
         let max = max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
         let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
-        one_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
+        log_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
     }
 
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {

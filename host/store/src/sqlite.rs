@@ -18,7 +18,6 @@ use wharf_core::node::Node;
 use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
-use crate::change::recordable;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
@@ -140,7 +139,7 @@ impl Store for SqliteStore {
         let record = move |ledger: &mut Ledger| {
             let now = ledger.now();
             let apply = |(id, event): &(JobId, Event)| {
-                if recordable(event) { ledger.apply(*id, event, now) } else { Ok(Err(Refusal::Stale)) }
+                if event.is_recordable() { ledger.apply(*id, event, now) } else { Ok(Err(Refusal::Stale)) }
             };
             events.iter().map(apply).collect()
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wharf_core::admission::ClaimBudget;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, LeasedJob, NewJob, NumberedEntry, StateName, Token, WaitReason};
+use wharf_core::job::{Job, LeasedJob, NewJob, NotEnqueued, NumberedEntry, StateName, Token, WaitReason};
 use wharf_core::key::Key;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
@@ -141,6 +141,17 @@ pub enum Inserted {
     Duplicate { id: JobId },
     /// Its lane had no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
     Discarded { holders: Vec<JobId> },
+}
+
+impl Inserted {
+    /// Returns why no job is stored under `id`, the id of the job to add; `None` if one is.
+    pub(crate) fn not_enqueued(&self, id: JobId) -> Option<NotEnqueued> {
+        match self {
+            Inserted::Duplicate { id: known } if *known != id => Some(NotEnqueued::Duplicate(*known)),
+            Inserted::Discarded { holders } => Some(NotEnqueued::LaneFull(holders.clone())),
+            Inserted::Added { .. } | Inserted::Duplicate { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::recording::release;
-use super::{Action, AttemptId, DRAINED, Held, InFlightClaim, LEASE_LOST, POLL, Planner};
+use super::{Action, AttemptId, DRAINED, Held, InFlightClaim, POLL, Planner};
 use crate::job::LeasedJob;
-use crate::lease::is_suspect;
+use crate::lease::{LEASE_LOST, is_suspect};
 use crate::time::Timestamp;
 
 /// A claim that took nothing though jobs are due is repeated no sooner than this.

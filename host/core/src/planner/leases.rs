@@ -2,10 +2,10 @@
 
 use std::mem;
 
-use super::{Action, AttemptId, DRAINED, Held, LEASE_LOST, Planner, RenewResult};
+use super::{Action, AttemptId, DRAINED, Held, Planner, RenewResult};
 use crate::bounds;
 use crate::ids::JobId;
-use crate::lease::Lease;
+use crate::lease::{LEASE_LOST, Lease};
 use crate::outcome::Interruption;
 use crate::time::Timestamp;
 

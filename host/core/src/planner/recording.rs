@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Action, AttemptId, FinishedAttempt, Held, Planner, RecordResult};
 use crate::ids::JobId;
-use crate::job::{Entry, NewJob};
+use crate::job::NewJob;
 use crate::kv::KvChanges;
 use crate::lease::Lease;
 use crate::lifecycle::Event;
@@ -69,7 +69,7 @@ impl Planner {
             let wrote = (!entries.is_empty()).then_some(Event::Wrote { attempt: attempt.number, entries });
             let end = held.end.take();
             for (event, is_end) in wrote.map(|e| (e, false)).into_iter().chain(end.map(|e| (e, true))) {
-                bytes += weight(&event);
+                bytes += event.bytes();
                 events.push((attempt.job, event));
                 carried.push((attempt, is_end));
             }
@@ -160,28 +160,5 @@ fn end_event(
         (RetryDecision::Over | RetryDecision::Done, outcome) => {
             Event::Failed { attempt, report: report(&outcome), retry_in: None, bill }
         }
-    }
-}
-
-/// About how many bytes an event writes.
-fn weight(event: &Event) -> usize {
-    match event {
-        Event::Wrote { entries, .. } => entries.iter().map(entry_bytes).sum(),
-        Event::Succeeded { output, children, changes, .. } => {
-            let changed = changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
-            output.len() + children.iter().map(|job| job.payload.len()).sum::<usize>() + changed
-        }
-        Event::Failed { report, .. } | Event::Released { report, .. } => report.text.len(),
-        _ => 0,
-    }
-}
-
-/// What an entry weighs while it waits to be written.
-pub fn entry_bytes(entry: &Entry) -> usize {
-    match entry {
-        Entry::Chunk(bytes) => bytes.len(),
-        Entry::Log { line, .. } => line.len(),
-        Entry::LogDropped { .. } => 0,
-        Entry::Progress { note, .. } => note.len(),
     }
 }

@@ -14,7 +14,7 @@ use super::recording::release;
 use super::{Action, AttemptId, Backoff, Planner};
 use crate::bounds;
 use crate::job::LeasedJob;
-use crate::lease::{NodeMark, StartedSuspect};
+use crate::lease::{LEASE_LOST, NodeMark, StartedSuspect};
 use crate::lifecycle::Event;
 use crate::outcome::Bill;
 use crate::time::Timestamp;
@@ -198,9 +198,7 @@ impl Planner {
             let attempt = AttemptId::from(&leased.lease);
             match self.held.get(&attempt) {
                 Some(held) if held.end.is_some() => {}
-                Some(held) if held.trusted_until <= now => {
-                    self.give_back_one(attempt, super::LEASE_LOST, Duration::ZERO)
-                }
+                Some(held) if held.trusted_until <= now => self.give_back_one(attempt, LEASE_LOST, Duration::ZERO),
                 Some(_) => self.suspects.waiting.push_back(leased),
                 None => {}
             }

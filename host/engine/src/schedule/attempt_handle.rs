@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
+use wharf_core::lease::LEASE_LOST;
 use wharf_core::outcome::{Interruption, TimeoutKind};
 
 use crate::call::AttemptLimits;
@@ -301,8 +302,7 @@ impl AttemptHandle {
 }
 
 fn lease_lost() -> Ending {
-    let report = "the lease could not be renewed in time, so that another host may run this job by now";
-    Ending::Stopped(Interruption::LeaseLost, report.to_owned())
+    Ending::Stopped(Interruption::LeaseLost, LEASE_LOST.to_owned())
 }
 
 /// See [`AttemptHandle::excuse`].

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
+use wharf_core::lease;
 use wharf_engine::PluginSettings;
 
 use super::origin::{Origin, Problems, nearest};
@@ -126,7 +127,7 @@ impl Reader<'_> {
             self.complain("listen", text);
         }
         // A renewal that failed once must be possible again before attempts are stopped.
-        if settings.lease_margin * bounds::LEASE_RENEWALS >= settings.lease {
+        if !lease::is_margin_valid(settings.lease, settings.lease_margin) {
             let text = "it must be less than a third of `lease.length`, so that a renewal which failed once can be made up for";
             self.complain("lease.margin", text);
         }

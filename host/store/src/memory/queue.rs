@@ -4,6 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wharf_core::bounds;
+use wharf_core::change::Change;
+use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
 use wharf_core::key::Lane;
@@ -11,12 +14,10 @@ use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
+use wharf_core::wait_reason::Holders;
 
 use super::kv::Values;
-use crate::change::change;
-use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::{Inserted, Recorded};
-use crate::wait_reason::Holders;
 
 pub(super) struct Queue {
     pub(super) ids: JobIds,
@@ -122,10 +123,10 @@ impl Queue {
 
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let kept = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
-        let change = change(&kept.job.standing, &event, now)?;
+        let change = Change::of(&kept.job.standing, &event, now)?;
         self.take_away(id);
         let kept = self.jobs.get_mut(&id).expect("found above");
-        kept.job.standing = change.standing;
+        kept.job.standing = change.status;
         kept.job.finished_at = change.finished_at;
         if change.report.is_some() {
             kept.job.report = change.report;
@@ -150,15 +151,15 @@ impl Queue {
         }
         self.place(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
-        Ok(Recorded { state: change.standing.state.name(), cancel_asked: change.standing.cancel_asked, children })
+        Ok(Recorded { state: change.status.state.name(), cancel_asked: change.status.cancel_asked, children })
     }
 
     /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
     pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
-        let (id, instead) = (new.id, in_its_place(&new));
+        let (id, instead) = (new.id, placeholder(&new));
         let inserted = self.insert(new, now);
         // One that is written twice stands there already.
-        if let Some(why) = not_taken(id, &inserted)
+        if let Some(why) = inserted.not_enqueued(id)
             && !self.jobs.contains_key(&id)
             && let Inserted::Added { .. } = self.insert(instead, now)
         {
@@ -187,13 +188,13 @@ impl Queue {
                 waiting: waiting.len() as u32,
             };
             match resolve(new.on_conflict, crowd, self.limits().per_key(&new.lane)) {
-                ConflictDecision::Take => {}
+                ConflictDecision::Enqueue => {}
                 ConflictDecision::Discard => {
-                    let holders = running.into_iter().chain(waiting).take(HOLDERS_NAMED);
+                    let holders = running.into_iter().chain(waiting).take(bounds::HOLDERS_NAMED);
                     return Inserted::Discarded { holders: holders.collect() };
                 }
-                ConflictDecision::TakeInstead { ask } => {
-                    asked = running.into_iter().filter(|id| !leaving(id)).take(ask as usize).collect();
+                ConflictDecision::Replace { cancel_running } => {
+                    asked = running.into_iter().filter(|id| !leaving(id)).take(cancel_running as usize).collect();
                     replaced = waiting;
                 }
             }

@@ -2,6 +2,8 @@
 
 use tokio_postgres::types::Type;
 use tracing::warn;
+use wharf_core::bounds;
+use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -11,7 +13,6 @@ use super::lane_rows::LaneRow;
 use super::ledger::{JobRow, Ledger};
 use super::rows::{READY, job_id, state_number};
 use super::session::{SessionError, damaged};
-use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, by id.
@@ -24,9 +25,9 @@ impl Ledger<'_> {
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let inserted = self.insert(new).await?;
         // One that is written twice stands there already.
-        if let Some(why) = not_taken(new.id, &inserted)
+        if let Some(why) = inserted.not_enqueued(new.id)
             && !self.jobs.contains_key(&new.id)
-            && let Inserted::Added { .. } = self.insert(&in_its_place(new)).await?
+            && let Inserted::Added { .. } = self.insert(&placeholder(new)).await?
         {
             let refused = self.change(new.id, &Event::NotEnqueued(why)).await?;
             refused.map_err(|refusal| unlawful(new.id, refusal))?;
@@ -52,13 +53,13 @@ impl Ledger<'_> {
             self.flush().await?;
             let per_key = self.limits().per_key(&new.lane);
             match resolve(new.on_conflict, self.crowd(&lane, per_key.unwrap_or(0)).await?, per_key) {
-                ConflictDecision::Take => {}
+                ConflictDecision::Enqueue => {}
                 ConflictDecision::Discard => {
                     return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? });
                 }
-                ConflictDecision::TakeInstead { ask } => {
+                ConflictDecision::Replace { cancel_running } => {
                     replaced = self.waiting(&lane).await?;
-                    cancel_asked = self.staying(&lane, ask).await?;
+                    cancel_asked = self.staying(&lane, cancel_running).await?;
                 }
             }
         }
@@ -122,9 +123,9 @@ impl Ledger<'_> {
     async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let running = self.held.of_lane(lane);
         let mut holders: Vec<JobId> =
-            running.into_iter().take(HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
-        if holders.len() < HOLDERS_NAMED {
-            holders.extend(self.waiting(lane).await?.into_iter().take(HOLDERS_NAMED - holders.len()));
+            running.into_iter().take(bounds::HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
+        if holders.len() < bounds::HOLDERS_NAMED {
+            holders.extend(self.waiting(lane).await?.into_iter().take(bounds::HOLDERS_NAMED - holders.len()));
         }
         Ok(holders)
     }

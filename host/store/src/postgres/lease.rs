@@ -18,7 +18,7 @@ use crate::store::Renewed;
 /// Less than this is no clock that was set: some renewal was just faster.
 const GONE: Duration = Duration::from_secs(1);
 
-/// Prolongs leases, each as long as it belongs to its attempt. Rows are locked in order: two renewals never wait in a circle.
+/// Prolongs leases, each as long as it belongs to its attempt: `Lease::renewed`, in SQL. Rows are locked in order: two renewals never wait in a circle.
 pub(super) async fn renew(
     session: &Session,
     time: &Time,
@@ -81,7 +81,7 @@ pub(super) async fn end_those_of_a_gone_clock(session: &Session, time: &Time) ->
     session.ask_apart(&text, &[(&now, Type::INT8), (&slack, Type::INT8)]).await.map(drop)
 }
 
-/// Leases that have run out. Looks at all running jobs: they are few, and an index of ends of leases would cost every
+/// Leases that have run out: `Lease::is_expired`, in SQL. Looks at all running jobs: they are few, and an index of ends of leases would cost every
 /// claim and renewal.
 pub(super) async fn over(session: &Session, time: &Time, max: u32) -> Result<Vec<Expired>, SessionError> {
     let (now, max) = (time.given(), i64::from(max));

@@ -6,19 +6,16 @@ use wharf_core::bounds;
 use wharf_core::ids::{JobId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, Token};
 use wharf_core::limits::{LimitTable, Limits, Override};
+use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
+use wharf_core::wait_reason::{Holders, wait_reason};
 
 use super::rows::{self, READY, job_id, key_of, micros, moment, numbered, parse, signed, stamp};
 use super::session::{Arg, Session, SessionError};
-use crate::page::one_page;
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
-use crate::wait_reason::{Holders, wait_reason};
 
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL jit = off";
-
-/// Fewer waiting jobs than this are found through their own indexes; more are soon met going back through all jobs.
-const WAITING_SORTED_MAX: i64 = 10_000;
 
 const JOB: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic,
@@ -82,14 +79,15 @@ pub(super) async fn job(
 
 /// Who holds slots in the lane of a job that waits, or in its whole group.
 async fn holders(session: &Session, job: i64, lane: bool) -> Result<Holders, SessionError> {
+    let named = bounds::HOLDERS_NAMED as i64;
     let of_key = if lane { "AND running.key = jobs.key" } else { "" };
     let text = format!(
         "SELECT running.id, running.started_at, count(*) OVER () FROM wharf.jobs
          JOIN wharf.held ON held.grp = jobs.grp CROSS JOIN LATERAL unnest(held.ids) AS each (id)
          JOIN wharf.jobs AS running ON running.id = each.id {of_key}
-         WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY running.id LIMIT 10"
+         WHERE jobs.id = $1 AND jobs.state < 2 ORDER BY running.id LIMIT $2"
     );
-    let found = session.ask(&text, &[(&job, Type::INT8)]).await?;
+    let found = session.ask(&text, &[(&job, Type::INT8), (&named, Type::INT8)]).await?;
     let first = found
         .iter()
         .map(|row| Ok((job_id(row.get(0))?, moment(row, "started_at"))))
@@ -149,8 +147,9 @@ async fn few_wait(session: &Session) -> Result<bool, SessionError> {
     let text =
         "SELECT (SELECT coalesce(sum(cardinality(ids)), 0) FROM (SELECT ids FROM wharf.queued LIMIT $1) AS ready)
                      + (SELECT count(*) FROM (SELECT FROM wharf.jobs WHERE delayed LIMIT $1) AS delayed)";
-    let row = session.ask_one(text, &[(&WAITING_SORTED_MAX, Type::INT8)]).await?;
-    Ok(row.get::<_, i64>(0) < WAITING_SORTED_MAX)
+    let max = i64::from(bounds::WAITING_SORTED_MAX);
+    let row = session.ask_one(text, &[(&max, Type::INT8)]).await?;
+    Ok(row.get::<_, i64>(0) < max)
 }
 
 pub(super) async fn entries(
@@ -168,7 +167,7 @@ pub(super) async fn entries(
     let (id, after) = (signed(id.number()), i64::try_from(after).unwrap_or(i64::MAX));
     let (max, bytes) = (i64::from(max.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
     let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&max as _, Type::INT8), (&bytes as _, Type::INT8)];
-    one_page(session.ask(text, &args).await?.iter().map(numbered))
+    log_page(session.ask(text, &args).await?.iter().map(numbered))
 }
 
 pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, SessionError> {

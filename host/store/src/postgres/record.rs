@@ -1,5 +1,6 @@
 //! What happens to jobs that are there: each event by the law, in memory; `writes` carries it to the tables.
 
+use wharf_core::change::Change;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -10,13 +11,12 @@ use super::ready_rows::place;
 use super::rows::{READY, signed, state_number};
 use super::session::SessionError;
 use super::write_set::Settle;
-use crate::change::{change, recordable};
 use crate::store::Recorded;
 
 impl Ledger<'_> {
     /// Applies one event of whoever runs or asks. A refusal leaves everything as it is.
     pub(super) async fn record(&mut self, id: JobId, event: &Event) -> Result<Result<Recorded, Refusal>, SessionError> {
-        if !recordable(event) {
+        if !event.is_recordable() {
             return Ok(Err(Refusal::Stale));
         }
         let after = match self.change(id, event).await? {
@@ -40,7 +40,8 @@ impl Ledger<'_> {
     /// Ends a lease that has run out, unless it was prolonged since it was looked at.
     pub(super) async fn expire(&mut self, expired: Expired) -> Result<bool, SessionError> {
         let Expired { job: id, attempt, mark } = expired;
-        let over = |standing: &JobStatus| matches!(standing.state, State::Running { lease } if lease.until <= self.now);
+        let over =
+            |standing: &JobStatus| matches!(standing.state, State::Running { lease } if lease.is_expired(self.now));
         if !self.jobs.get(&id).is_some_and(|hot| over(&hot.standing)) {
             return Ok(false);
         }
@@ -54,11 +55,11 @@ impl Ledger<'_> {
         event: &Event,
     ) -> Result<Result<JobStatus, Refusal>, SessionError> {
         let Some(hot) = self.jobs.get(&id).cloned() else { return Ok(Err(Refusal::Unknown)) };
-        let change = match change(&hot.standing, event, self.now) {
+        let change = match Change::of(&hot.standing, event, self.now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let after = change.standing;
+        let after = change.status;
         let state = state_number(&after.state, self.now);
         let joins = state == READY && hot.state != READY;
         let line = if joins { Some(self.join_line(&hot.lane, hot.task, hot.priority).await?) } else { None };

@@ -9,11 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 use wharf_core::ids::JobId;
-use wharf_core::job::{Entry, NewJob};
+use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
-use wharf_core::planner::entry_bytes;
 
 use super::id_source::Source;
 use super::lane_rows::{LaneRow, Names};
@@ -93,15 +92,10 @@ impl WriteRequest {
     fn bytes(&self) -> usize {
         let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
         let changed = |changes: &Option<Arc<KvChanges>>| changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
-        let event = |event: &Event| match event {
-            Event::Wrote { entries, .. } => entries.iter().map(|entry: &Entry| entry_bytes(entry)).sum(),
-            Event::Succeeded { output, children, changes, .. } => output.len() + payloads(children) + changed(changes),
-            _ => 0,
-        };
         match self {
             WriteRequest::Insert(jobs, _) => payloads(jobs),
             WriteRequest::LeaveBehind(jobs, _, changes) => payloads(jobs) + changed(changes),
-            WriteRequest::Record(events) => events.iter().map(|(_, of)| event(of)).sum(),
+            WriteRequest::Record(events) => events.iter().map(|(_, event)| event.bytes()).sum(),
             _ => 0,
         }
     }

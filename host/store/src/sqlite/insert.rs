@@ -1,6 +1,8 @@
 //! New jobs, and what they do to the others of their lane.
 
 use rusqlite::{OptionalExtension, params};
+use wharf_core::bounds;
+use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::Event;
@@ -11,7 +13,6 @@ use super::lanes::LaneNo;
 use super::ledger::Ledger;
 use super::row_padding;
 use super::rows::{READY, SMALL_BYTES_MAX, job_id, key_text, micros, signed, state_number};
-use crate::conflict::{ConflictDecision, HOLDERS_NAMED, LaneCounts, in_its_place, not_taken, resolve};
 use crate::store::Inserted;
 
 impl Ledger<'_> {
@@ -19,9 +20,9 @@ impl Ledger<'_> {
     pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let inserted = self.insert(new, now)?;
         // One that is written twice stands there already.
-        if let Some(why) = not_taken(new.id, &inserted)
+        if let Some(why) = inserted.not_enqueued(new.id)
             && !self.stands(new.id)?
-            && let Inserted::Added { .. } = self.insert(&in_its_place(new), now)?
+            && let Inserted::Added { .. } = self.insert(&placeholder(new), now)?
         {
             self.apply(new.id, &Event::NotEnqueued(why), now)?.map_err(|refusal| unlawful(new.id, refusal))?;
         }
@@ -49,11 +50,11 @@ impl Ledger<'_> {
         if new.on_conflict != OnConflict::Wait {
             let per_key = self.limits()?.per_key(&new.lane);
             match resolve(new.on_conflict, self.crowd(lane, row, per_key.unwrap_or(0))?, per_key) {
-                ConflictDecision::Take => {}
+                ConflictDecision::Enqueue => {}
                 ConflictDecision::Discard => return Ok(Inserted::Discarded { holders: self.slot_holders(lane, row)? }),
-                ConflictDecision::TakeInstead { ask } => {
+                ConflictDecision::Replace { cancel_running } => {
                     replaced = self.waiting(lane, row)?;
-                    cancel_asked = self.staying(lane, ask);
+                    cancel_asked = self.staying(lane, cancel_running);
                 }
             }
         }
@@ -155,10 +156,10 @@ impl Ledger<'_> {
     fn slot_holders(&self, lane: LaneNo, row: (i64, &str)) -> rusqlite::Result<Vec<JobId>> {
         let mut holders = self.lanes.holders(lane).to_vec();
         holders.sort_unstable();
-        if holders.len() < HOLDERS_NAMED {
+        if holders.len() < bounds::HOLDERS_NAMED {
             holders.extend(self.waiting(lane, row)?);
         }
-        holders.truncate(HOLDERS_NAMED);
+        holders.truncate(bounds::HOLDERS_NAMED);
         Ok(holders)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use wharf_core::admission::has_room;
+use wharf_core::admission::has_free_slot;
 use wharf_core::ids::{JobId, JobIds};
 use wharf_core::job::JobStatus;
 use wharf_core::key::Lane;
@@ -258,7 +258,7 @@ impl<'c> Ledger<'c> {
     pub(super) fn reopen_lane(&mut self, lane: LaneNo) {
         if let Some(limits) = &self.closed_by
             && !self.lanes.is_open(lane)
-            && has_room(self.lanes.holders(lane).len() as u32, limits.per_key(&self.lanes.lane(lane)))
+            && has_free_slot(self.lanes.holders(lane).len() as u32, limits.per_key(&self.lanes.lane(lane)))
         {
             self.lanes.open(lane);
         }

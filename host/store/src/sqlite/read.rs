@@ -10,16 +10,13 @@ use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, Token};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
+use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
+use wharf_core::wait_reason::{Holders, wait_reason};
 
 use super::rows::{self, Names, READY, job_id, key_of, key_text, micros, moment, numbered, parse, signed};
 use super::unsynced_claims::{self, Claimed, Unwritten};
-use crate::page::one_page;
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
-use crate::wait_reason::{Holders, wait_reason};
-
-/// Fewer waiting jobs than this are found through their own indexes; more are soon met going back through all jobs.
-const WAITING_SORTED_MAX: i64 = 10_000;
 
 const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token,
     batch, topic, enqueued_at, started_at, finished_at, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out";
@@ -207,7 +204,8 @@ fn few_wait(conn: &Connection) -> rusqlite::Result<bool> {
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM ready LIMIT ?1))
               + (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_delayed WHERE state = 0 LIMIT ?1))",
     )?;
-    Ok(count.query_row([WAITING_SORTED_MAX], |row| row.get::<_, i64>(0))? < WAITING_SORTED_MAX)
+    let max = bounds::WAITING_SORTED_MAX;
+    Ok(count.query_row([max], |row| row.get::<_, i64>(0))? < i64::from(max))
 }
 
 pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rusqlite::Result<Vec<NumberedEntry>> {
@@ -216,7 +214,7 @@ pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rus
     )?;
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let found = find.query_map(params![signed(id.number()), after, max.clamp(1, bounds::PAGE_MAX)], numbered)?;
-    one_page(found)
+    log_page(found)
 }
 
 pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::params;
+use wharf_core::change::Change;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lease::Lease;
@@ -14,7 +15,6 @@ use super::lanes::Hot;
 use super::ledger::{Known, Ledger};
 use super::row_padding;
 use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_number};
-use crate::change::{Change, change};
 use crate::store::{Recorded, Renewed};
 
 impl Ledger<'_> {
@@ -41,11 +41,11 @@ impl Ledger<'_> {
                 None => return Ok(Err(Refusal::Unknown)),
             },
         };
-        let change = match change(&known.standing, event, now) {
+        let change = match Change::of(&known.standing, event, now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let after = change.standing;
+        let after = change.status;
         if change.attempt_ended {
             let output = match event {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
@@ -102,8 +102,8 @@ impl Ledger<'_> {
         output: Option<&[u8]>,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
-        let JobStatus { attempt, failures, crashes, cancel_asked, .. } = change.standing;
+        let (number, (state, due)) = (signed(id.number()), state_columns(&change.status.state, now));
+        let JobStatus { attempt, failures, crashes, cancel_asked, .. } = change.status;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
         let bill = rows::bill_columns(change.bill.as_ref());
         let small = output.filter(|output| output.len() <= SMALL_BYTES_MAX);
@@ -143,8 +143,8 @@ impl Ledger<'_> {
             "UPDATE jobs SET state = ?2, due = coalesce(?3, due), failures = ?4, crashes = ?5, finished_at = ?6
              WHERE id = ?1",
         )?;
-        let (number, (state, due)) = (signed(id.number()), state_columns(&change.standing.state, now));
-        let JobStatus { failures, crashes, .. } = change.standing;
+        let (number, (state, due)) = (signed(id.number()), state_columns(&change.status.state, now));
+        let JobStatus { failures, crashes, .. } = change.status;
         write.execute(params![number, state, due, failures, crashes, change.finished_at.map(micros)])?;
         Ok(())
     }
@@ -190,14 +190,13 @@ impl Ledger<'_> {
 
     fn renew(&mut self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
         let Some(hot) = self.lanes.running(asked.job).cloned() else { return Ok(Renewed::Lost(*asked)) };
-        match hot.standing.state {
-            State::Running { lease } if lease.attempt == asked.attempt => {
-                let lease = Lease { until, ..lease };
+        match hot.lease().and_then(|lease| lease.renewed(asked.attempt, until)) {
+            Some(lease) => {
                 let standing = JobStatus { state: State::Running { lease }, ..hot.standing };
                 self.write_running(asked.job, Hot { standing, ..hot })?;
                 Ok(if standing.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
             }
-            _ => Ok(Renewed::Lost(*asked)),
+            None => Ok(Renewed::Lost(*asked)),
         }
     }
 
@@ -210,7 +209,7 @@ impl Ledger<'_> {
     pub(super) fn reclaim(&mut self, max: u32) -> rusqlite::Result<Vec<JobId>> {
         let now = self.now();
         let leases = self.lanes.all_running().filter_map(|(_, hot)| hot.lease());
-        let mut over: Vec<Lease> = leases.filter(|lease| lease.until <= now).collect();
+        let mut over: Vec<Lease> = leases.filter(|lease| lease.is_expired(now)).collect();
         over.sort_unstable_by_key(|lease| (lease.until, lease.job));
         over.truncate(max as usize);
         let mut freed = Vec::new();
