@@ -33,7 +33,7 @@ fn check(input: &[u8]) -> String {
             Err(bad) => {
                 let told = bad.to_string();
                 assert!(told.len() < 1000, "a reason for people: {} bytes", told.len());
-                came_to.push_str(bad.reason);
+                came_to.push_str(&bad.reason);
                 came_to.push('\n');
             }
         }
@@ -52,7 +52,7 @@ fn check(input: &[u8]) -> String {
         }
         Err(bad) => {
             assert!(bad.to_string().len() < 1000);
-            came_to.push_str(bad.reason);
+            came_to.push_str(&bad.reason);
         }
     }
     came_to

@@ -260,9 +260,9 @@ fn every_id_that_a_guest_is_given_leads_to_a_job() {
     let discarded = host.job(&ids[1]);
     assert_eq!((&discarded["state"], &discarded["report"]["outcome"]), (&json!("cancelled"), &json!("cancelled")));
     let why = discarded["report"]["text"].as_str().expect("a text");
-    assert!(why.starts_with("it was not taken") && why.contains(&ids[0]), "{why}");
+    assert!(why.starts_with("the job was not enqueued") && why.contains(&ids[0]), "{why}");
     let reply = host.client().get(&format!("/v1/jobs/{}/result", ids[1]));
-    refused(&reply, 409, &["job-cancelled", "it was not taken"]);
+    refused(&reply, 409, &["job-cancelled", "the job was not enqueued"]);
 
     let ids = enqueue(json!([child("villain/replacing", Value::Null), child("villain/replacing", Value::Null)]));
     let replaced = host.job(&ids[0]);

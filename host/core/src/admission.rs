@@ -1,8 +1,10 @@
-//! Which waiting jobs may start now, and in which order.
+//! Admission: decides which waiting jobs a claim starts, and in which order.
 //!
-//! Higher priority first; among equals, lanes take turns; inside a lane, first come, first served.
-//! A lane whose slots are all held is closed by its store and is not looked at again until a slot is free,
-//! so that what a claim costs depends on how many jobs it takes, never on how many wait.
+//! Jobs of a higher priority come first. Among equal priorities, lanes take turns. Within a lane, the job that became
+//! due first comes first. A lane without a free slot is closed in its store and not read again until a slot is free. So
+//! the cost of a claim depends on how many jobs it starts, never on how many are waiting.
+//!
+//! [`admit`] decides, and a store carries it out through [`QueueView`].
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -17,88 +19,113 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u64);
 
-/// The jobs of one task in one lane that are due, seen from outside. Most lanes have one line.
+/// The due jobs of one task in one lane. Most lanes have one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
+    /// The store's number for the lane.
     pub lane_id: LaneId,
+    /// The lane.
     pub lane: Lane,
+    /// The task.
     pub task: TaskName,
-    /// The highest priority of its jobs.
+    /// The highest priority of the line's jobs.
     pub top: i32,
-    /// When the lane was last served, or first had a due job since: the lowest is next. All lines of a lane have the same.
+    /// When the lane was last served, or got its first due job after that. The lane with the lowest turn is next.
+    /// All lines of a lane have the same turn.
     pub turn: u64,
-    /// How many jobs of the lane run now, counted; counting may stop at the lane's limit.
+    /// How many jobs of the lane are running. A store may stop counting at the lane's limit.
     pub holders: u32,
 }
 
 /// A job at the head of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
+    /// The job's ID.
     pub id: JobId,
+    /// The job's priority.
     pub priority: i32,
+    /// When the job became due.
     pub due: Timestamp,
-    /// Of its payload.
+    /// Size of the payload in bytes.
     pub bytes: u64,
 }
 
-/// What is to be had.
+/// What a node offers to run in one claim.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimBudget<'a> {
-    /// Each with its group.
+    /// The tasks that the node can run, each with its group.
     pub tasks: &'a [(TaskName, Group)],
     /// How many jobs may start.
     pub free: u32,
-    /// Tasks of which fewer may start, each with how many.
+    /// Caps below `free` for single tasks.
     pub task_quotas: &'a [(TaskName, u32)],
 }
 
-/// What a claim came to.
+/// The result of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
+    /// How many jobs were leased.
     pub taken: u32,
-    /// It ended at the bytes that one claim may take, with slots to spare: there is more to be had at once.
+    /// True if the claim reached `bounds::CLAIM_BYTES_MAX` before it used `free`: another claim can start more jobs at
+    /// once.
     pub cut: bool,
-    /// A task had no room left: there may be more of it.
+    /// True if a quota of `task_quotas` is used up: there may be more jobs of that task.
     pub held_back: bool,
 }
 
-/// What admission asks of a store, inside the claiming transaction.
-pub trait Waiting {
+/// A store's queue, as [`admit`] reads and changes it inside the claiming transaction.
+///
+/// The calls of one claim come in this order:
+///
+/// 1. For each task of the budget: [`group_holders`](Self::group_holders) for its group (only if the group has a total,
+///    and once for each group), then [`lines`](Self::lines). A line whose lane has no free slot is closed by
+///    [`leave`](Self::leave), and `lines` is called again. For each new lane: `group_holders` for the lane's own group,
+///    then [`siblings`](Self::siblings).
+/// 2. For each job that starts: [`heads`](Self::heads) for those lines of the next lane of which no fetched job is
+///    left, then [`lease`](Self::lease), then [`next_turn`](Self::next_turn) for the lane, unless it already has a turn
+///    from this claim and no other lane is waiting.
+/// 3. For each lane from which a job was leased: `leave`, with its new turn.
+pub trait QueueView {
+    /// The store's error.
     type Error;
-    /// The first `max` open lines of `task`, by descending `top`, then ascending `turn`.
+    /// Returns the first `max` lines of `task` whose lanes are open, by descending `top`, then ascending `turn`.
     fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Self::Error>;
-    /// The open lines of a lane with tasks other than `task`: those of `tasks` only.
+    /// Returns the lines of an open lane whose task is one of `tasks`, except the line of `task`.
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Self::Error>;
-    /// The first `max` due jobs of a line, by descending priority, then ascending due time, then ascending id.
+    /// Returns the first `max` due jobs of a line, by descending priority, then ascending due time, then ascending ID.
     /// Jobs that this claim has leased are not among them.
     fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Self::Error>;
-    /// How many jobs of the group run now, counted; counting may stop at the group's limit.
+    /// Returns how many jobs of the group are running. A store may stop counting at the group's limit.
     fn group_holders(&mut self, group: &Group) -> Result<u32, Self::Error>;
-    /// The next number of a count that only grows.
+    /// Returns the next number of a counter that only grows.
     fn next_turn(&mut self) -> Result<u64, Self::Error>;
     /// Leases the job.
     fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Self::Error>;
-    /// Writes down how a lane was left: its turn, and whether it is open. Tops are the store's to keep.
+    /// Stores a lane's turn, and whether the lane is open. The store itself maintains `top` of its lines.
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Self::Error>;
 }
 
-/// Whether a lane with this many holders has a slot.
+/// Returns true if a lane with this many running jobs has a free slot. `per_key` is the lane's limit; `None` is no
+/// limit.
 pub fn has_free_slot(holders: u32, per_key: Option<u32>) -> bool {
     per_key.is_none_or(|limit| holders < limit)
 }
 
-/// One lane in the course of one claim.
+/// The state of one lane during a claim.
 struct Candidate {
     id: LaneId,
-    /// Its lines of the claim's tasks, each with the heads fetched so far.
+    /// The lane's lines of the claim's tasks, each with the heads fetched so far.
     lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
-    /// Its group's place in `GroupQuotas`.
+    /// The index of the lane's group in `GroupQuotas::left`.
     group: usize,
-    room: u32,
+    /// How many more jobs of the lane may start.
+    free_slots: u32,
     turn: u64,
+    /// True if a job of the lane was leased.
     served: bool,
 }
 
+/// How much of a line was fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fetched {
     None,
@@ -106,38 +133,40 @@ enum Fetched {
     All,
 }
 
-/// Leases what the offer allows, within `limits`, and of `bounds::CLAIM_BYTES_MAX` of payload; the first may be larger.
+/// Leases the jobs that fit `budget`, `limits` and `bounds::CLAIM_BYTES_MAX` of payload; the first job may be larger
+/// than that.
 ///
 /// # Errors
-/// Whatever the store answers; the claim is then to be undone as a whole.
-pub fn admit<W: Waiting>(waiting: &mut W, offer: &ClaimBudget<'_>, limits: &LimitTable) -> Result<Admitted, W::Error> {
-    let ClaimBudget { tasks, free, .. } = *offer;
-    let mut of_tasks = TaskQuotas(offer.task_quotas.iter().cloned().collect());
+/// The first error of the store; the whole claim must then be rolled back.
+pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &LimitTable) -> Result<Admitted, Q::Error> {
+    let ClaimBudget { tasks, free, .. } = *budget;
+    let mut task_quotas = TaskQuotas(budget.task_quotas.iter().cloned().collect());
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
-    let mut task_quotas = GroupQuotas::default();
+    let mut group_quotas = GroupQuotas::default();
     let mut lanes: Vec<Candidate> = Vec::new();
     let mut known: HashSet<LaneId> = HashSet::new();
-    // The last number is the place in `lanes`.
+    // The last number is the index in `lanes`.
     let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        if free == 0 || of_tasks.left(task) == 0 || *task_quotas.of(group, waiting, limits)?.1 == 0 {
+        if free == 0 || task_quotas.left(task) == 0 || *group_quotas.of(group, queue, limits)?.1 == 0 {
             continue;
         }
-        // Not only as many as the task has room for: a lane may give its turn to another task.
-        for line in open_lines(waiting, task, limits, free)? {
+        // `free` lines and not just the task's quota: a lane may give its turn to another task.
+        for line in open_lines(queue, task, limits, free)? {
             if !known.insert(line.lane_id) {
                 continue;
             }
-            // A lane keeps the group that its jobs were enqueued under, also when the task has moved to another since.
-            let (group, _) = task_quotas.of(&line.lane.group, waiting, limits)?;
-            let room = limits.per_key(&line.lane).map_or(u32::MAX, |limit| limit.saturating_sub(line.holders));
-            let siblings = waiting.siblings(line.lane_id, task, &names)?;
+            // A lane keeps the group under which its jobs were enqueued, even if the task has moved to another group
+            // since.
+            let (group, _) = group_quotas.of(&line.lane.group, queue, limits)?;
+            let free_slots = limits.per_key(&line.lane).map_or(u32::MAX, |limit| limit.saturating_sub(line.holders));
+            let siblings = queue.siblings(line.lane_id, task, &names)?;
             let (id, turn) = (line.lane_id, line.turn);
             let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
             let lines = std::iter::once(line).chain(siblings).map(|l| (l, VecDeque::new(), Fetched::None)).collect();
             next.push((top, Reverse(turn), Reverse(id), lanes.len()));
-            lanes.push(Candidate { id, lines, group, room, turn, served: false });
+            lanes.push(Candidate { id, lines, group, free_slots, turn, served: false });
         }
     }
 
@@ -145,52 +174,53 @@ pub fn admit<W: Waiting>(waiting: &mut W, offer: &ClaimBudget<'_>, limits: &Limi
     while taken < free {
         let Some((top, _, Reverse(id), place)) = next.pop() else { break };
         let lane = &mut lanes[place];
-        let group_room = &mut task_quotas.left[lane.group];
-        if *group_room == 0 {
+        let group_left = &mut group_quotas.left[lane.group];
+        if *group_left == 0 {
             continue;
         }
-        // Where nobody else waits for a turn, the whole of a line can be fetched at once.
-        let max = if next.is_empty() { (free - taken).min(lane.room).min(*group_room) } else { 1 };
-        let Some(first) = first_in_lane(waiting, lane, &of_tasks, max)? else { continue };
+        // If no other lane is waiting for a turn, a whole line can be fetched at once.
+        let max = if next.is_empty() { (free - taken).min(lane.free_slots).min(*group_left) } else { 1 };
+        let Some(first) = first_in_lane(queue, lane, &task_quotas, max)? else { continue };
         let (line, heads, _) = &mut lane.lines[first];
-        // What put the lane here was of a task that has no room any more: it stands again as what is left of it does.
+        // The lane got its place by a job of a task whose quota is used up now: it goes back to the place of its other
+        // jobs.
         if let Some(job) = heads.front()
             && job.priority < top
         {
             next.push((job.priority, Reverse(lane.turn), Reverse(id), place));
             continue;
         }
-        // Who comes first starts first: a smaller job does not slip past one that is too large for now.
+        // The first job starts first: a smaller one does not overtake one that is too large for this claim.
         let job = heads.pop_front().expect("first_in_lane found one");
         cut = taken > 0 && bytes + job.bytes > bounds::CLAIM_BYTES_MAX;
         if cut {
             break;
         }
         bytes += job.bytes;
-        waiting.lease(line, &job)?;
-        of_tasks.take(&line.task);
+        queue.lease(line, &job)?;
+        task_quotas.take(&line.task);
         taken += 1;
-        *group_room -= u32::from(*group_room != u32::MAX);
-        lane.room -= u32::from(lane.room != u32::MAX);
+        *group_left -= u32::from(*group_left != u32::MAX);
+        lane.free_slots -= u32::from(lane.free_slots != u32::MAX);
         if !lane.served || !next.is_empty() {
-            lane.turn = waiting.next_turn()?;
+            lane.turn = queue.next_turn()?;
             lane.served = true;
         }
         if taken < free
-            && lane.room > 0
-            && let Some(first) = first_in_lane(waiting, lane, &of_tasks, max)?
+            && lane.free_slots > 0
+            && let Some(first) = first_in_lane(queue, lane, &task_quotas, max)?
         {
             next.push((lane.lines[first].1[0].priority, Reverse(lane.turn), Reverse(id), place));
         }
     }
 
     for lane in lanes.iter().filter(|lane| lane.served) {
-        waiting.leave(lane.id, lane.turn, lane.room > 0)?;
+        queue.leave(lane.id, lane.turn, lane.free_slots > 0)?;
     }
-    Ok(Admitted { taken, cut, held_back: of_tasks.is_one_used_up() })
+    Ok(Admitted { taken, cut, held_back: task_quotas.is_one_used_up() })
 }
 
-/// How many more jobs of each task may start; few tasks have a bound.
+/// How many more jobs of each task may start. Few tasks have a quota.
 struct TaskQuotas(HashMap<TaskName, u32>);
 
 impl TaskQuotas {
@@ -211,23 +241,23 @@ impl TaskQuotas {
     }
 }
 
-/// How many more jobs of each group may start, each counted at the first question.
+/// How many more jobs of each group may start. A group's running jobs are counted when the group is first needed.
 #[derive(Default)]
 struct GroupQuotas {
     places: HashMap<Group, usize>,
     left: Vec<u32>,
-    /// The one that was asked for last: mostly it is asked for again.
+    /// The group that was looked up last: most lookups repeat it.
     last: Option<(Group, usize)>,
 }
 
 impl GroupQuotas {
-    /// The group's place in `left`, and what stands there.
-    fn of<W: Waiting>(
+    /// Returns the group's index in `left`, and the number there.
+    fn of<Q: QueueView>(
         &mut self,
         group: &Group,
-        waiting: &mut W,
+        queue: &mut Q,
         limits: &LimitTable,
-    ) -> Result<(usize, &mut u32), W::Error> {
+    ) -> Result<(usize, &mut u32), Q::Error> {
         if let Some((last, place)) = &self.last
             && last == group
         {
@@ -237,7 +267,7 @@ impl GroupQuotas {
             Some(place) => *place,
             None => {
                 let left = match limits.of(group).total {
-                    Some(total) => total.saturating_sub(waiting.group_holders(group)?),
+                    Some(total) => total.saturating_sub(queue.group_holders(group)?),
                     None => u32::MAX,
                 };
                 self.left.push(left);
@@ -250,20 +280,20 @@ impl GroupQuotas {
     }
 }
 
-/// The first `max` lines of `task` whose lanes have room. Lanes found full are closed, and the look is repeated:
-/// who starts must not depend on how many full lanes stood before.
-fn open_lines<W: Waiting>(
-    waiting: &mut W,
+/// Returns the first `max` lines of `task` whose lanes have a free slot. Lanes without one are closed, and the query is
+/// repeated: which jobs start must not depend on how many full lanes were ahead of them.
+fn open_lines<Q: QueueView>(
+    queue: &mut Q,
     task: &TaskName,
     limits: &LimitTable,
     max: u32,
-) -> Result<Vec<Line>, W::Error> {
+) -> Result<Vec<Line>, Q::Error> {
     loop {
-        let lines = waiting.lines(task, max)?;
+        let lines = queue.lines(task, max)?;
         let mut closed = false;
         for line in &lines {
             if !has_free_slot(line.holders, limits.per_key(&line.lane)) {
-                waiting.leave(line.lane_id, line.turn, false)?;
+                queue.leave(line.lane_id, line.turn, false)?;
                 closed = true;
             }
         }
@@ -273,18 +303,19 @@ fn open_lines<W: Waiting>(
     }
 }
 
-/// Which of a lane's lines has the job that came first, with its head fetched; of those whose task has room.
-fn first_in_lane<W: Waiting>(
-    waiting: &mut W,
+/// Returns the index of the lane's line whose first job comes first, with that job fetched. Lines whose task has no
+/// quota left are removed.
+fn first_in_lane<Q: QueueView>(
+    queue: &mut Q,
     lane: &mut Candidate,
     task_quotas: &TaskQuotas,
     max: u32,
-) -> Result<Option<usize>, W::Error> {
+) -> Result<Option<usize>, Q::Error> {
     lane.lines.retain(|(line, ..)| task_quotas.left(&line.task) > 0);
     for (line, heads, fetched) in &mut lane.lines {
         let max = max.min(task_quotas.left(&line.task));
         if heads.is_empty() && *fetched != Fetched::All {
-            let found = waiting.heads(lane.id, &line.task, max)?;
+            let found = queue.heads(lane.id, &line.task, max)?;
             *fetched = if (found.len() as u32) < max { Fetched::All } else { Fetched::Some };
             heads.extend(found);
         }

@@ -1,208 +1,268 @@
-//! Every hard limit of the host on one page, and how they relate.
-//! Settings may choose values inside these; nothing may go beyond them.
+//! Every hard limit of the host, every default of a setting, and the relations between them.
+//! Settings choose values within these limits; nothing exceeds them.
 
 use std::time::Duration;
 
+/// One kibibyte, in bytes.
 pub const KIB: u64 = 1024;
+/// One mebibyte, in bytes.
 pub const MIB: u64 = 1024 * KIB;
 
 // Names and keys.
+/// Maximum length in bytes of a plugin's ID, a task's name within its plugin, and a group's name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Maximum length in bytes of a job's key.
 pub const KEY_BYTES_MAX: usize = 256;
+/// Maximum length in bytes of an idempotency token.
 pub const TOKEN_BYTES_MAX: usize = 256;
+/// Maximum length in bytes of a topic or a subscription.
 pub const TOPIC_BYTES_MAX: usize = 256;
+/// Maximum number of tokens in a topic or a subscription.
 pub const TOPIC_TOKENS_MAX: usize = 16;
 
-// What goes in and comes out of a job.
+// Input and output of a job.
+/// Maximum size in bytes of a job's payload.
 pub const PAYLOAD_BYTES_MAX: u64 = 32 * MIB;
-/// Of one attempt's result.
+/// Maximum size in bytes of an attempt's result.
 pub const OUTPUT_BYTES_MAX: u64 = 32 * MIB;
-/// Of one chunk.
+/// Maximum size in bytes of one chunk.
 pub const CHUNK_BYTES_MAX: u64 = MIB;
-/// Of all chunks of one attempt.
+/// Maximum size in bytes of all chunks of one attempt.
 pub const CHUNKS_BYTES_MAX: u64 = 64 * MIB;
+/// Maximum number of chunks of one attempt.
 pub const CHUNKS_MAX: u64 = 100_000;
-/// A longer line is cut, and says so.
+/// Maximum length in bytes of a log line. A longer line is cut and marked as cut.
 pub const LOG_LINE_BYTES_MAX: u64 = 64 * KIB;
-/// Of one attempt's log; what comes after is dropped and counted.
+/// Maximum size in bytes of one attempt's log. Later lines are dropped and counted.
 pub const LOG_BYTES_MAX: u64 = 4 * MIB;
-/// Of one attempt's log: each line costs a row, however short it is.
+/// Maximum number of lines in one attempt's log: each line costs a row, however short it is.
 pub const LOG_LINES_MAX: u64 = 50_000;
+/// Maximum length in bytes of a progress note.
 pub const PROGRESS_NOTE_BYTES_MAX: u64 = KIB;
-/// Progress is kept at most this often.
+/// Minimum time between two stored progress entries of an attempt.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Of a report: the backtrace, the last lines of stderr.
+/// Maximum size in bytes of a report, with its backtrace and the last lines of stderr.
 pub const REPORT_BYTES_MAX: u64 = 16 * KIB;
-/// Jobs in one request, and jobs that one attempt enqueues.
+/// Maximum number of jobs in one request, and of jobs that one attempt enqueues.
 pub const BATCH_JOBS_MAX: usize = 10_000;
-/// Bytes of payload in one request, and in what one attempt enqueues.
+/// Maximum size in bytes of all payloads in one request, and of those that one attempt enqueues.
 pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
-/// Bytes of payload in one claim; its first job may be larger.
+/// Maximum size in bytes of all payloads in one claim. The first job of a claim may be larger.
 pub const CLAIM_BYTES_MAX: u64 = 64 * MIB;
 
-// What waits between an attempt and the store; a chunk waits for room, a log line is dropped.
+// Entries between an attempt and the store.
+/// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
+/// is dropped.
 pub const UNWRITTEN_BYTES_MAX: u64 = 2 * MIB;
+/// Maximum number of entries of one attempt that wait to be stored.
 pub const UNWRITTEN_ENTRIES_MAX: usize = 1024;
 
-// What a plugin keeps from one attempt to the next.
+// The kv values of a plugin.
+/// Maximum length in bytes of a kv key.
 pub const KV_KEY_BYTES_MAX: usize = 512;
+/// Maximum size in bytes of a kv value.
 pub const KV_VALUE_BYTES_MAX: u64 = MIB;
-/// Values that one attempt changes.
+/// Maximum number of kv values that one attempt changes.
 pub const KV_WRITES_MAX: usize = 1000;
-/// Of keys and values that one attempt changes.
+/// Maximum size in bytes of the kv keys and values that one attempt changes.
 pub const KV_WRITES_BYTES_MAX: u64 = 4 * MIB;
-/// Keys in one page.
+/// Maximum number of kv keys in one page.
 pub const KV_PAGE_MAX: u32 = 1000;
-/// Values of one plugin. Attempts that run side by side may together go past this and the next two, by what these
-/// attempts may change: what a guest is granted is judged when it asks, and its success is never undone for it.
+/// Maximum number of kv values of one plugin. Attempts that run at the same time may together exceed this number and
+/// the granted size, by what these attempts may change: the quota is checked when a guest writes, and a success is
+/// never undone for it.
 pub const KV_VALUES_MAX: u64 = 1_000_000;
-/// Of keys and values of one plugin, where `wharf.toml` grants it no other size.
+/// Maximum size in bytes of a plugin's kv keys and values, unless `wharf.toml` grants another size.
 pub const KV_BYTES_DEFAULT: u64 = 64 * MIB;
-/// The largest size that can be granted.
+/// The largest kv size in bytes that can be granted to a plugin.
 pub const KV_BYTES_MAX: u64 = 64 * 1024 * MIB;
-/// Questions of guests to the store at once, on one node.
+/// Maximum number of kv reads of guests in the store at once, on one node.
 pub const KV_READS_AT_ONCE: usize = 4;
 
 // A sandbox.
-/// Of all memories of one attempt; a manifest may ask for less or more, up to this.
+/// Maximum size in bytes of all memories of one attempt. A manifest may request up to this.
 pub const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
+/// Size in bytes of all memories of one attempt, unless its manifest requests another.
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 * MIB;
+/// Maximum number of elements in all tables of one sandbox.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Maximum number of core instances in one sandbox.
 pub const INSTANCES_MAX: usize = 64;
+/// Maximum number of memories in one sandbox.
 pub const MEMORIES_MAX: usize = 32;
+/// Maximum number of tables in one sandbox.
 pub const TABLES_MAX: usize = 32;
-/// Resource handles that a guest may hold.
+/// Maximum number of resource handles that a guest may own.
 pub const HANDLES_MAX: usize = 4096;
-/// What a guest may hold open of the host: streams, pollables, files, requests.
+/// Maximum number of host resources that a guest may keep open: streams, pollables, files, requests.
 pub const HOST_RESOURCES_MAX: usize = 256;
-/// What crosses between guest and host in one call, in bytes.
+/// Maximum size in bytes of the data between guest and host in one call.
 pub const HOSTCALL_BYTES_MAX: u64 = 40 * MIB;
+/// Size in bytes of a guest's WebAssembly stack.
 pub const WASM_STACK_BYTES: usize = 512 * KIB as usize;
+/// Size in bytes of the stack on which a guest and its host calls run.
 pub const ASYNC_STACK_BYTES: usize = 2 * MIB as usize;
-/// Random bytes in one request.
+/// Maximum number of random bytes in one request of a guest.
 pub const RANDOM_BYTES_MAX: u64 = MIB;
 
 // Time.
+/// The interval at which running guests are interrupted, to check limits and to let others run.
 pub const TICK: Duration = Duration::from_millis(1);
+/// An attempt's timeout, unless its manifest sets another.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest timeout of an attempt.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Of one subscriber's answer to a broadcast.
+/// A subscriber's timeout for replying to a broadcast, unless its manifest sets another.
 pub const RECEIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// An attempt's limit of CPU time, unless its manifest sets another.
 pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
-/// From the request to cancel until the sandbox is stopped.
+/// Time from the request to cancel an attempt until its sandbox is stopped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// With what the end of a host takes beside it, well below the 30 s after which Kubernetes kills what it stops.
+/// How long a host that shuts down waits for running attempts. Together with the other work of a shutdown it is well
+/// below the 30 s after which Kubernetes kills a container.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// Length of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// Leases are renewed this often, and trusted this much less than they are long.
+/// How many times a lease is renewed during its length.
 pub const LEASE_RENEWALS: u32 = 3;
+/// How long before the end of its lease an attempt is stopped.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
-/// For the store's answer to what people ask it to write: longer than a fault that mends itself, shorter than people wait.
+/// Timeout for a write to the store that a client waits for: longer than a fault that the store recovers from by
+/// itself, shorter than clients wait.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+/// How many attempts of a job may fail, unless its manifest sets another number.
 pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
+/// Maximum number of attempts that a manifest may set.
 pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
+/// Delay before the first retry, unless its manifest sets another.
 pub const BACKOFF_MIN_DEFAULT: Duration = Duration::from_secs(1);
+/// Longest delay before a retry, unless its manifest sets another.
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
-/// A job whose attempts ended with their host this often may be what kills hosts: it runs alone from then on.
+/// A job of which this many attempts ended with their host is a suspect: it may be what kills hosts, and runs alone
+/// from then on.
 pub const SUSPECT_CRASHES: u32 = 3;
-/// A job whose attempts end with their host this often, the last one while it ran alone, is failed.
+/// A job of which this many attempts ended with their host, the last one while it ran alone, is failed.
 pub const CRASHES_MAX: u32 = 5;
-/// `describe` is called at load.
+/// Timeout of a plugin's `describe`, which is called when the plugin is loaded.
 pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Plugins.
+/// Maximum size in bytes of a plugin's file.
 pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
-/// Modules and components within components.
+/// Maximum nesting depth of modules and components in a component.
 pub const COMPONENT_DEPTH_MAX: usize = 32;
-/// Types, imports, exports, functions and all else that a component's sections list, with those of its modules. The host
-/// keeps something for each of them, so that this bounds what a loaded plugin costs besides its code.
+/// Maximum number of items in the sections of a component and its modules: types, imports, exports, functions and
+/// others. The host keeps some data for each of them, so this bounds what a loaded plugin costs besides its code.
 pub const COMPONENT_ITEMS_MAX: u64 = 500_000;
-/// Interfaces that a component imports, or whose names are shown of what it exports.
+/// Maximum number of interfaces that a component imports, and of exported interfaces that are shown by name.
 pub const COMPONENT_NAMES_MAX: usize = 200;
-/// Of one such name.
+/// Maximum length in bytes of the name of an interface that a component imports or exports.
 pub const COMPONENT_NAME_BYTES_MAX: usize = 200;
-/// Of one function's name in a trap's report.
+/// Maximum length in bytes of a function's name in the report of a trap.
 pub const FUNCTION_NAME_BYTES_MAX: usize = 200;
-/// Of all names of functions that are kept of one component.
+/// Maximum size in bytes of all function names that are kept of one component.
 pub const FUNCTION_NAMES_BYTES_MAX: usize = 2 * MIB as usize;
-/// Places in the sources that are kept of one component, 10 bytes each: where a new line begins.
+/// Maximum number of source positions that are kept of one component, 10 bytes each: the places where a new source line
+/// starts.
 pub const SOURCE_LINES_MAX: usize = 64 * KIB as usize;
-/// Files of the sources, and the bytes of all their names.
+/// Maximum number of source files that are kept of one component.
 pub const SOURCE_FILES_MAX: usize = 4096;
+/// Maximum size in bytes of the names of all source files that are kept of one component.
 pub const SOURCE_FILES_BYTES_MAX: usize = 64 * KIB as usize;
-/// Of a file's refusal: problems that are told, with the bytes of all of them, and of one's two texts each.
+/// Maximum number of problems that are reported for a rejected file.
 pub const PROBLEMS_MAX: usize = 20;
+/// Maximum size in bytes of all problems that are reported for a rejected file.
 pub const REFUSAL_BYTES_MAX: usize = 8 * KIB as usize;
+/// Maximum size in bytes of each of the two texts of a reported problem.
 pub const PROBLEM_BYTES_MAX: usize = 2 * KIB as usize;
-/// Of a refusal where something else quotes it.
+/// Maximum length in bytes of the problems of a rejected file where another text quotes them.
 pub const REFUSAL_LINE_BYTES_MAX: usize = 300;
-/// Of what is kept of a file that was read, besides its code.
+/// Maximum size in bytes of the data that is kept of a plugin file besides its code.
 pub const DESCRIPTION_BYTES_MAX: u64 = 2 * MIB;
+/// Maximum size in bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
+/// Maximum number of plugins on one node.
 pub const PLUGINS_MAX: usize = 1000;
+/// Maximum number of tasks of one plugin.
 pub const TASKS_MAX: usize = 64;
-/// Regular expressions in all payload schemas of one plugin: each may take half a MiB of the host.
+/// Maximum number of regular expressions in all payload schemas of one plugin: each may use half a MiB of the host's
+/// memory.
 pub const PATTERNS_MAX: usize = 64;
-/// Of one payload schema that a host tells the others, so that they can take jobs for what only it has; and of all that it tells.
+/// Maximum size in bytes of one payload schema that a node publishes, so that nodes without the plugin can enqueue jobs
+/// for it.
 pub const TOLD_SCHEMA_BYTES_MAX: usize = 16 * KIB as usize;
+/// Maximum size in bytes of all payload schemas that a node publishes.
 pub const TOLD_SCHEMAS_BYTES_MAX: usize = 256 * KIB as usize;
-/// Subscriptions of one plugin.
+/// Maximum number of subscriptions of one plugin.
 pub const TOPICS_MAX: usize = 64;
+/// Maximum size in bytes of the memory that compiling a component may use.
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4096 * MIB;
-/// Of the processor, for looking at a component before it is compiled.
+/// Limit of CPU time for inspecting a component before it is compiled.
 pub const INSPECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout for compiling a component.
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Maximum number of components that are compiled at once.
 pub const COMPILES_AT_ONCE: usize = 1;
 
 // Attempts at once on one node.
+/// How many attempts run at once on one node, unless the settings say otherwise.
 pub const ATTEMPTS_DEFAULT: u32 = 256;
-/// Six memory mappings each; the kernel's default map count ends near 10,900.
+/// Maximum number of attempts at once on one node: each has six memory mappings, and the kernel's default map count is
+/// used up at 10,900.
 pub const ATTEMPTS_MAX: u32 = 8000;
 
 // Broadcasts.
-/// For the whole, where nobody says how long.
+/// Timeout of a whole broadcast, unless the caller sets another.
 pub const BROADCAST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest timeout of a broadcast.
 pub const BROADCAST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Of one depth, open at the same time; the next one is refused.
+/// How many broadcasts of one depth may be open at once, unless the settings say otherwise; another one is rejected.
 pub const BROADCASTS_DEFAULT: u32 = 64;
+/// Maximum number of open broadcasts of one depth that can be set.
 pub const BROADCASTS_MAX: u32 = 1024;
-/// Subscribers called at once by broadcasts from outside; broadcasts within broadcasts have a share of their own at each
-/// depth, half as large as the one before.
+/// How many subscribers broadcasts from outside call at once, unless the settings say otherwise. Nested broadcasts have
+/// their own share at each depth, half as large as that of the depth before.
 pub const BROADCAST_CALLS_DEFAULT: u32 = 1024;
+/// Maximum number of subscribers called at once that can be set.
 pub const BROADCAST_CALLS_MAX: u32 = 1400;
-/// Broadcasts within broadcasts, the first one counted.
+/// Maximum depth of nested broadcasts, including the first.
 pub const BROADCAST_DEPTH_MAX: u32 = 4;
-/// Of all replies to one broadcast; one that does not fit any more is not kept.
+/// Maximum size in bytes of all replies to one broadcast. A reply that does not fit is dropped.
 pub const REPLIES_BYTES_MAX: u64 = 32 * MIB;
 
 // Outbound HTTP of plugins.
+/// Timeout for connecting to a server.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Names looked up at once, by all attempts of the process.
+/// Maximum number of host names that are resolved at once, by all attempts of the process.
 pub const HTTP_LOOKUPS_MAX: usize = 16;
-/// Of all headers of a request or a response.
+/// Maximum size in bytes of all headers of a request or a response.
 pub const HTTP_HEADERS_BYTES_MAX: usize = 16 * KIB as usize;
+/// Maximum size in bytes of the body of a request or a response.
 pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
+/// Maximum number of HTTP requests of one attempt.
 pub const HTTP_REQUESTS_MAX: u32 = 100;
 
 // Upkeep.
+/// Interval of the store's upkeep.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// How long finished jobs are kept.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Rows in one transaction of reclaiming and forgetting.
+/// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
-/// Delayed jobs that one claim makes ready.
+/// Maximum number of delayed jobs that one claim makes ready.
 pub const PROMOTE_BATCH: u32 = 1000;
-/// Jobs, or entries of a job's log, in one page.
+/// Maximum number of jobs, or of entries of a job's log, in one page.
 pub const PAGE_MAX: u32 = 1000;
-/// Slot holders that a wait reason or a refused job lists.
+/// How many slot holders a wait reason, and the report of a discarded job, lists.
 pub const HOLDERS_NAMED: usize = 10;
-/// Fewer waiting jobs than this are listed through their own indexes; if there are more, a listing soon meets them by reading
-/// all jobs in reverse order of their ids.
+/// Below this number of waiting jobs, a store lists them through their own indexes. Above it, reading all jobs in
+/// reverse order of their IDs soon finds enough of them.
 pub const WAITING_SORTED_MAX: u32 = 10_000;
-/// Of the entries in one page; a page has at least one, which may be larger.
+/// Maximum size in bytes of the entries in one page. A page has at least one entry, which may be larger.
 pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
 
 const _: () = {
-    assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk fits what may wait");
+    assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk may wait to be stored");
     assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);
     assert!(
         KV_VALUE_BYTES_MAX + KV_KEY_BYTES_MAX as u64 <= KV_WRITES_BYTES_MAX,
@@ -210,15 +270,18 @@ const _: () = {
     );
     assert!(KV_WRITES_BYTES_MAX <= KV_BYTES_DEFAULT && KV_BYTES_DEFAULT <= KV_BYTES_MAX);
     assert!(LOG_LINE_BYTES_MAX <= UNWRITTEN_BYTES_MAX);
-    assert!(OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX, "a payload can cross");
+    assert!(
+        OUTPUT_BYTES_MAX < HOSTCALL_BYTES_MAX && PAYLOAD_BYTES_MAX < HOSTCALL_BYTES_MAX,
+        "a payload fits one host call"
+    );
     assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX, "any job can be claimed");
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
-    assert!(DRAIN_PATIENCE.as_secs() + 8 < 30, "a host ends before those who stop it lose their patience");
+    assert!(DRAIN_PATIENCE.as_secs() + 8 < 30, "a host exits before Kubernetes kills it");
     assert!(
         0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,
-        "a job is not failed for one host that died by chance"
+        "a job is not failed because one host died by chance"
     );
     assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
     assert!(BROADCAST_CALLS_DEFAULT <= BROADCAST_CALLS_MAX && BROADCAST_DEPTH_MAX > 0);

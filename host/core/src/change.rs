@@ -14,7 +14,8 @@ pub struct Change {
     pub attempt_ended: bool,
     /// The new report, which replaces the job's report; `None` keeps the old one.
     pub report: Option<Report>,
-    /// Resource usage of the attempt that ended. If an attempt ended, this replaces the job's usage, even if it is `None`.
+    /// Resource usage of the attempt that ended. If an attempt ended, this replaces the job's usage, even if it is
+    /// `None`.
     pub bill: Option<Bill>,
     /// When the job finished, if its new state is final.
     pub finished_at: Option<Timestamp>,

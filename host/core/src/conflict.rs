@@ -26,12 +26,14 @@ pub enum ConflictDecision {
     Discard,
     /// Cancel all waiting jobs of the lane, then enqueue it.
     Replace {
-        /// How many running jobs of the lane to ask to cancel as well, oldest first; skip those that were already asked.
+        /// How many running jobs of the lane to ask to cancel as well, oldest first; skip those that were already
+        /// asked.
         cancel_running: u32,
     },
 }
 
-/// Applies the rule `on_conflict` to a new job of a lane with these `counts`. `per_key` is the lane's limit, `None` is no limit.
+/// Applies the rule `on_conflict` to a new job of a lane with these `counts`. `per_key` is the lane's limit, `None` is
+/// no limit.
 ///
 /// There is a conflict if the lane's running and waiting jobs together reach the limit.
 pub fn resolve(on_conflict: OnConflict, counts: LaneCounts, per_key: Option<u32>) -> ConflictDecision {
@@ -50,8 +52,8 @@ pub fn resolve(on_conflict: OnConflict, counts: LaneCounts, per_key: Option<u32>
     }
 }
 
-/// Returns the job to write under the id of `new` if that one is not enqueued, so that a reader of the id finds a cancelled job
-/// with the reason. The placeholder has no token and occupies no place in a line.
+/// Returns the job to write under the id of `new` if that one is not enqueued, so that a reader of the id finds a
+/// cancelled job with the reason. The placeholder has no token and occupies no place in a line.
 pub fn placeholder(new: &NewJob) -> NewJob {
     let due = Some(Due::In(Duration::from_secs(1)));
     NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }

@@ -1,4 +1,4 @@
-//! What jobs, plugins, tasks and nodes are called. Parsed once, valid ever after.
+//! IDs and names of jobs, plugins, tasks, groups and nodes. A value of these types has been parsed and is valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,34 +8,51 @@ use std::time::Duration;
 use crate::bounds;
 use crate::time::Timestamp;
 
-/// Why a text is no id: fits "`{text}` {reason}".
+/// How many characters of a rejected text an error quotes.
+const QUOTED_CHARS_MAX: usize = 80;
+
+/// A text that is not a valid ID, name, key, token, topic or subscription.
+/// Displays as "invalid job ID `x`: expected 13 characters from 0-9 and a-z".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseIdError {
+    /// What the text was parsed as, such as "job ID".
+    pub kind: &'static str,
+    /// The beginning of the rejected text.
     pub text: String,
-    pub reason: &'static str,
+    /// Why it was rejected: the part of the message after the colon.
+    pub reason: String,
+}
+
+impl ParseIdError {
+    pub(crate) fn new(kind: &'static str, text: &str, reason: impl Into<String>) -> ParseIdError {
+        ParseIdError { kind, text: text.chars().take(QUOTED_CHARS_MAX).collect(), reason: reason.into() }
+    }
 }
 
 impl fmt::Display for ParseIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.text.escape_debug(), self.reason)
+        write!(f, "invalid {} `{}`: {}", self.kind, self.text.escape_debug(), self.reason)
     }
 }
 
 impl std::error::Error for ParseIdError {}
 
-/// A job's id: 63 bits, of which the upper ones are the time of enqueueing. Ids grow in the order they are made.
+/// A job's ID: a number of 63 bits. Its upper bits are the time at which the ID was made, so IDs sort in the order of
+/// creation. Written as 13 characters of Crockford's base 32 in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(u64);
 
-/// Crockford's base 32 in lower case: no i, l, o, u, so that an id read aloud is not misheard.
+/// Crockford's base 32 in lower case. It has no i, l, o and u, so that an ID that is read aloud is not misheard.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const ID_CHARS: usize = 13;
 
 impl JobId {
+    /// Returns the ID with this number, or `None` if the number is 0 or has more than 63 bits.
     pub const fn from_number(number: u64) -> Option<JobId> {
         if number == 0 || number > i64::MAX as u64 { None } else { Some(JobId(number)) }
     }
 
+    /// Returns the ID as a number; it fits an `i64`.
     pub const fn number(self) -> u64 {
         self.0
     }
@@ -54,10 +71,7 @@ impl fmt::Display for JobId {
 impl FromStr for JobId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let bad = || ParseIdError {
-            text: text.to_owned(),
-            reason: "is no job id: 13 characters of 0-9 and a-z are expected",
-        };
+        let bad = || ParseIdError::new("job ID", text, format!("expected {ID_CHARS} characters from 0-9 and a-z"));
         if text.len() != ID_CHARS {
             return Err(bad());
         }
@@ -70,16 +84,16 @@ impl FromStr for JobId {
     }
 }
 
-/// Makes job ids that grow, also when the clock steps back.
+/// An ID source: makes job IDs that grow, even if the clock steps back.
 ///
-/// Milliseconds since 2020 in the upper 41 bits, a count in the lower 22: no two of one source are alike,
-/// and a source that is given the last id of its store goes on from there.
+/// The upper 41 bits are milliseconds since 2020, the lower 22 bits are a count. One source never makes an ID twice,
+/// and a source that starts after the last ID of its store continues from there.
 ///
-/// Where several sources make ids for one store, each has a number of its own in the lowest bits.
+/// If several sources make IDs for one store, each needs its own number, which is kept in the lowest bits.
 #[derive(Debug)]
 pub struct JobIds {
     last: u64,
-    /// What one id is higher than the last; below it is the source's number.
+    /// The smallest difference between two IDs. The bits below it hold the source's number.
     step: u64,
     source: u64,
 }
@@ -89,6 +103,7 @@ const COUNT_BITS: u32 = 22;
 const SOURCE_BITS: u32 = 10;
 
 impl JobIds {
+    /// Creates the only source of a store. Its IDs are greater than `last`.
     pub const fn after(last: Option<JobId>) -> JobIds {
         let last = match last {
             Some(id) => id.0,
@@ -97,30 +112,34 @@ impl JobIds {
         JobIds { last, step: 1, source: 0 }
     }
 
-    /// One source of up to 1024, told apart by `source`: no two of them make the same id, also in the same moment.
+    /// Creates one of up to 1024 sources. Sources with different numbers never make the same ID, even in the same
+    /// millisecond.
     pub const fn of_source(source: u64, last: Option<JobId>) -> JobIds {
         let (step, ids) = (1 << SOURCE_BITS, JobIds::after(last));
         JobIds { last: ids.last - ids.last % step, step, source: source % step }
     }
 
+    /// Makes the next ID.
     pub fn next(&mut self, now: Timestamp) -> JobId {
         self.last = self.following(now);
         JobId(self.last | self.source)
     }
 
     fn following(&self, now: Timestamp) -> u64 {
-        of_clock(now).max(self.last + self.step)
+        first_of(now).max(self.last + self.step)
     }
 }
 
-const fn of_clock(now: Timestamp) -> u64 {
+/// Returns the lowest ID of the millisecond of `now`.
+const fn first_of(now: Timestamp) -> u64 {
     now.as_millis().saturating_sub(ID_EPOCH_MS) << COUNT_BITS
 }
 
-/// Job ids of one source among several of one store, for as long as it holds its number.
+/// A range of job IDs that one of several sources has reserved in its store, valid while the source owns its number.
 ///
-/// Whoever holds a number has reserved its ids below a bound and makes none beyond; whoever holds it next begins at that bound.
-/// So no id is made twice, whatever clocks do, and however late a source hears that its hold is over.
+/// The owner of a number reserves IDs up to a bound and makes none beyond it. The next owner of the number starts at
+/// that bound. So no ID is made twice, whatever the clocks do and however late a source learns that it no longer owns
+/// its number.
 #[derive(Debug)]
 pub struct ReservedIds {
     ids: JobIds,
@@ -129,47 +148,48 @@ pub struct ReservedIds {
 }
 
 impl ReservedIds {
-    /// How many numbers there are, from 0 on.
+    /// The count of source numbers; they start at 0.
     pub const SOURCES: u64 = 1 << SOURCE_BITS;
 
-    /// What a source reserves from, whose ids begin at `now` and after `last`.
+    /// Returns the lower bound of a reservation for IDs made from `now` on and after `last`.
     pub fn floor(now: Timestamp, last: Option<JobId>) -> u64 {
-        of_clock(now).max(last.map_or(0, JobId::number))
+        first_of(now).max(last.map_or(0, JobId::number))
     }
 
-    /// What a source reserves at once, to have ids for so long.
+    /// Returns the size of a reservation that lasts for `length`.
     pub fn span(length: Duration) -> u64 {
         u64::try_from(length.as_millis()).unwrap_or(u64::MAX >> COUNT_BITS) << COUNT_BITS
     }
 
-    /// The source with this number, which holds it `until` a moment and has reserved the ids from `from` up to `below`.
+    /// Creates the source with this number. It owns the number `until` that time, and has reserved the IDs from `from`
+    /// to `below`.
     pub const fn of_source(number: u64, from: Option<JobId>, until: Timestamp, below: u64) -> ReservedIds {
         ReservedIds { ids: JobIds::of_source(number, from), until, below }
     }
 
-    /// The last id that was made, or what they begin after.
+    /// Returns the last ID made, or the lower bound if none was made.
     pub const fn last(&self) -> Option<JobId> {
         JobId::from_number(self.ids.last)
     }
 
-    /// The number is held longer, and more ids are reserved.
+    /// Extends the ownership of the number and the reservation.
     pub fn prolong(&mut self, until: Timestamp, below: u64) {
         (self.until, self.below) = (until, below);
     }
 
-    /// The number is another's from now on.
+    /// Ends the ownership of the number: no more IDs are made.
     pub fn give_up(&mut self) {
         self.prolong(Timestamp::ZERO, 0);
     }
 
-    /// `None` where the hold on the number is over, or what was reserved is used up.
+    /// Makes the next ID; `None` if the number is no longer owned or the reservation is used up.
     pub fn next(&mut self, now: Timestamp) -> Option<JobId> {
         let fits = now < self.until && (self.ids.following(now) | self.ids.source) < self.below;
         fits.then(|| self.ids.next(now))
     }
 }
 
-/// One running host. Drawn at start; a restarted host is another node.
+/// The ID of one running host, drawn at random when it starts. A restarted host is another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
@@ -186,8 +206,6 @@ fn is_name(text: &str) -> bool {
         && text.len() <= bounds::NAME_BYTES_MAX
 }
 
-const NAME_RULE: &str = "is no name: a-z, 0-9 and -, not beginning with -, at most 64 characters";
-
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -195,6 +213,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
+            /// Returns the name's text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -215,7 +234,7 @@ macro_rules! name {
 }
 
 name! {
-    /// A plugin's id: the stem of its file.
+    /// A plugin's ID: the name of its file without ".wasm".
     PluginId
 }
 
@@ -223,10 +242,11 @@ impl FromStr for PluginId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if is_name(text) {
-            Ok(PluginId(text.into()))
-        } else {
-            Err(ParseIdError { text: text.to_owned(), reason: NAME_RULE })
+            return Ok(PluginId(text.into()));
         }
+        let reason =
+            format!("expected a-z, 0-9 and `-`, not starting with `-`, at most {} characters", bounds::NAME_BYTES_MAX);
+        Err(ParseIdError::new("name", text, reason))
     }
 }
 
@@ -236,15 +256,20 @@ name! {
 }
 
 impl TaskName {
+    /// Joins a plugin's ID and the task's name within the plugin.
+    ///
+    /// # Errors
+    /// If `task` is not a valid name.
     pub fn new(plugin: &PluginId, task: &str) -> Result<TaskName, ParseIdError> {
         format!("{plugin}/{task}").parse()
     }
 
+    /// Returns the ID of the task's plugin.
     pub fn plugin(&self) -> PluginId {
         PluginId(self.0.split_once('/').expect("parsed").0.into())
     }
 
-    /// The task without its plugin: "count".
+    /// Returns the task's name within its plugin, such as "count".
     pub fn task(&self) -> &str {
         self.0.split_once('/').expect("parsed").1
     }
@@ -255,16 +280,13 @@ impl FromStr for TaskName {
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         match text.split_once('/') {
             Some((plugin, task)) if is_name(plugin) && is_name(task) => Ok(TaskName(text.into())),
-            _ => Err(ParseIdError {
-                text: text.to_owned(),
-                reason: "is no task: \"plugin/task\" is expected, each part of a-z, 0-9 and -",
-            }),
+            _ => Err(ParseIdError::new("task", text, "expected \"plugin/task\", each part from a-z, 0-9 and `-`")),
         }
     }
 }
 
 name! {
-    /// A group of tasks that share limits. By default each task is a group of its own, named "plugin/task".
+    /// A group of tasks that share limits. By default each task is in a group of its own, named "plugin/task".
     Group
 }
 
@@ -278,13 +300,9 @@ impl FromStr for Group {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if is_name(text) || text.parse::<TaskName>().is_ok() {
-            Ok(Group(text.into()))
-        } else {
-            Err(ParseIdError {
-                text: text.to_owned(),
-                reason: "is no limit group: a name, or \"plugin/task\", of a-z, 0-9 and -",
-            })
+            return Ok(Group(text.into()));
         }
+        Err(ParseIdError::new("limit group", text, "expected a name or \"plugin/task\", from a-z, 0-9 and `-`"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A job: what was asked, how far it is, what came of it.
+//! A job: its input, its status, and what its attempts left.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,11 +14,13 @@ use crate::outcome::{Bill, Report};
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
-/// An idempotency token: of two jobs of one task with the same token, the first stands.
+/// An idempotency token of 1 to `bounds::TOKEN_BYTES_MAX` bytes. A task accepts one job for each token; later ones are
+/// duplicates.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(Arc<str>);
 
 impl Token {
+    /// Returns the token's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -28,10 +30,8 @@ impl FromStr for Token {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         if text.is_empty() || text.len() > bounds::TOKEN_BYTES_MAX {
-            return Err(ParseIdError {
-                text: text.chars().take(40).collect(),
-                reason: "is no token: 1 to 256 bytes are expected",
-            });
+            let reason = format!("expected 1 to {} bytes, got {}", bounds::TOKEN_BYTES_MAX, text.len());
+            return Err(ParseIdError::new("token", text, reason));
         }
         Ok(Token(text.into()))
     }
@@ -43,40 +43,49 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Of which durable broadcast a job is: one of its jobs for each subscriber.
+/// The durable broadcast that a job is part of. A durable broadcast is one job for each subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The broadcast's id. Drawn like a job's, and never one.
+    /// The broadcast's ID. It is made like a job's ID and is never the ID of a job.
     pub id: JobId,
+    /// The broadcast's topic.
     pub topic: Topic,
 }
 
-/// A job to be enqueued.
+/// A job to enqueue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewJob {
+    /// The job's ID, made beforehand.
     pub id: JobId,
+    /// The task to run.
     pub task: TaskName,
+    /// The lane in which the job waits.
     pub lane: Lane,
+    /// The input of the task.
     pub payload: Arc<[u8]>,
-    /// Higher goes first.
+    /// Jobs of a higher priority run first.
     pub priority: i32,
-    /// Not before then; `None` is at once.
+    /// The earliest time to run the job; `None` is now.
     pub due: Option<Due>,
+    /// The idempotency token.
     pub token: Option<Token>,
+    /// What to do if the lane has no free slot.
     pub on_conflict: OnConflict,
+    /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
 }
 
-/// When a new job may run first.
+/// The earliest time at which a new job may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
+    /// A fixed time.
     At(Timestamp),
-    /// So long from the moment when the store takes it in, by whose clock it then waits.
+    /// A delay from when the store inserts the job, measured by the store's clock.
     In(Duration),
 }
 
 impl Due {
-    /// The moment, for a job that is taken in `now`.
+    /// Returns the time at which a job inserted at `now` becomes due.
     pub fn from(self, now: Timestamp) -> Timestamp {
         match self {
             Due::At(at) => at,
@@ -85,35 +94,48 @@ impl Due {
     }
 }
 
-/// Where a job stands. The last three are final.
+/// A job's state. The last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not before `due`.
+    /// The job waits for a slot.
     Waiting {
+        /// The earliest time at which the job may run.
         due: Timestamp,
     },
+    /// An attempt is running.
     Running {
+        /// The attempt's lease.
         lease: Lease,
     },
+    /// An attempt returned a result.
     Succeeded,
+    /// The attempts are used up, or a retry was ruled out.
     Failed,
+    /// The job was cancelled, replaced or not enqueued.
     Cancelled,
 }
 
-/// The name of a state, without what belongs to it.
+/// The name of a [`State`], without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
+    /// The name of [`State::Waiting`].
     Waiting,
+    /// The name of [`State::Running`].
     Running,
+    /// The name of [`State::Succeeded`].
     Succeeded,
+    /// The name of [`State::Failed`].
     Failed,
+    /// The name of [`State::Cancelled`].
     Cancelled,
 }
 
 impl StateName {
+    /// All names.
     pub const ALL: [StateName; 5] =
         [StateName::Waiting, StateName::Running, StateName::Succeeded, StateName::Failed, StateName::Cancelled];
 
+    /// Returns the name used in JSON, metrics and filters.
     pub const fn as_str(self) -> &'static str {
         match self {
             StateName::Waiting => "waiting",
@@ -124,16 +146,19 @@ impl StateName {
         }
     }
 
+    /// Returns the state with this name.
     pub fn from_name(name: &str) -> Option<StateName> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
+    /// Returns true if the job has finished. Only an operator's retry makes a finished job wait again.
     pub const fn is_final(self) -> bool {
         matches!(self, StateName::Succeeded | StateName::Failed | StateName::Cancelled)
     }
 }
 
 impl State {
+    /// Returns the state's name.
     pub const fn name(&self) -> StateName {
         match self {
             State::Waiting { .. } => StateName::Waiting,
@@ -145,40 +170,42 @@ impl State {
     }
 }
 
-/// The part of a job that the law of `lifecycle` governs.
+/// The part of a job that [`crate::lifecycle`] governs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobStatus {
+    /// The job's state.
     pub state: State,
-    /// The number of the last attempt that was begun; 0 before the first.
+    /// The number of the attempt that started last; 0 before the first.
     pub attempt: u32,
-    /// Attempts that count against the retry policy.
+    /// How many attempts failed and count against the retry policy.
     pub failures: u32,
-    /// Attempts that ended with their host. Kept apart: a host's death is not the job's fault, unless it dies of that job
-    /// alone. See [`crate::lease::NodeMark`] for what counts.
+    /// How many attempts ended with their host. They are counted apart from failures: a host's death is not the job's
+    /// fault, unless the host dies while only that job runs. [`crate::lease::NodeMark::blame`] defines what counts.
     pub crashes: u32,
-    /// Someone asked the running attempt to end.
+    /// True if the running attempt was asked to cancel.
     pub cancel_asked: bool,
 }
 
-/// Why no job comes to be of one that was to be added.
+/// Why a job was not enqueued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotEnqueued {
     /// This job has the same token.
     Duplicate(JobId),
-    /// Its lane has no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
+    /// The lane has no free slot, and the task discards jobs in that case. These jobs use the slots
+    /// (the first `bounds::HOLDERS_NAMED`).
     LaneFull(Vec<JobId>),
 }
 
 impl fmt::Display for NotEnqueued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotEnqueued::Duplicate(id) => write!(f, "it was not taken: job {id} has the same token and stands"),
+            NotEnqueued::Duplicate(id) => write!(f, "the job was not enqueued: job {id} has the same token"),
             NotEnqueued::LaneFull(holders) => {
                 let holders: Vec<String> = holders.iter().map(JobId::to_string).collect();
                 write!(
                     f,
-                    "it was not taken: its key has no free slot, and its task says that it is then not taken; \
-                     the slots are held by {}",
+                    "the job was not enqueued: its key has no free slot, and its task discards jobs in that case; \
+                     the slots are used by {}",
                     holders.join(", ")
                 )
             }
@@ -186,60 +213,84 @@ impl fmt::Display for NotEnqueued {
     }
 }
 
-/// A job as it is read back.
+/// A job as it is read from a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
+    /// The job's ID.
     pub id: JobId,
+    /// The task that the job runs.
     pub task: TaskName,
+    /// The lane of the job.
     pub lane: Lane,
+    /// Jobs of a higher priority run first.
     pub priority: i32,
+    /// The idempotency token.
     pub token: Option<Token>,
+    /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
+    /// The input of the task.
     pub payload: Arc<[u8]>,
+    /// The job's status.
     pub standing: JobStatus,
+    /// When the store inserted the job.
     pub enqueued_at: Timestamp,
-    /// When the last attempt was begun.
+    /// When the last attempt started.
     pub started_at: Option<Timestamp>,
+    /// When the job reached a final state.
     pub finished_at: Option<Timestamp>,
-    /// How the last ended attempt that did not return ended.
+    /// How the last attempt that did not return a result ended.
     pub report: Option<Report>,
-    /// Only of a job that succeeded.
+    /// The result, if the job succeeded.
     pub result: Option<Arc<[u8]>>,
-    /// Of the last ended attempt.
+    /// Resource usage of the last ended attempt.
     pub bill: Option<Bill>,
 }
 
-/// A job that was just claimed: all that an attempt needs.
+/// A job that was just claimed, with everything that an attempt needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasedJob {
+    /// The attempt's lease.
     pub lease: Lease,
+    /// The task to run.
     pub task: TaskName,
+    /// The lane of the job.
     pub lane: Lane,
+    /// The input of the task.
     pub payload: Arc<[u8]>,
+    /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
-    /// Attempts that failed before this one.
+    /// How many attempts failed before this one.
     pub failures: u32,
-    /// Attempts that ended with their host before this one.
+    /// How many attempts ended with their host before this one.
     pub crashes: u32,
     /// When the job became due.
     pub due: Timestamp,
+    /// When the job was claimed, by the store's clock.
     pub claimed_at: Timestamp,
 }
 
-/// What an attempt tells its followers.
+/// Something that a running attempt writes to its job's log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
+    /// A part of a streamed result.
     Chunk(Arc<[u8]>),
+    /// A log line.
     Log {
+        /// The stream it was written to.
         stream: Stream,
+        /// The text of the line.
         line: String,
     },
-    /// This many log lines were dropped here, since they came faster than they could be kept or past the bound.
+    /// Log lines were dropped at this place, because they came faster than they could be stored or exceeded a bound.
     LogDropped {
+        /// How many lines were dropped.
         lines: u64,
     },
+    /// The attempt's progress.
     Progress {
+        /// The completed part of the work, from 0 to 1.
         fraction: f32,
+        /// A message for users.
         note: String,
     },
 }
@@ -256,38 +307,52 @@ impl Entry {
     }
 }
 
+/// The output stream of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
-/// An entry as it stands in the job's log. Numbers of one job begin at 1 and have no gap.
+/// An entry of a job's log, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NumberedEntry {
+    /// The entry's number. A job's entries are numbered from 1 without gaps.
     pub number: u64,
+    /// The number of the attempt that wrote it.
     pub attempt: u32,
+    /// When it was stored.
     pub at: Timestamp,
+    /// The entry.
     pub entry: Entry,
 }
 
-/// Why a waiting job does not run at this moment, as far as the queue itself can tell.
+/// Why a waiting job does not run now, as far as the queue itself can know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
+    /// The job is not due.
     NotDue {
+        /// When it becomes due.
         until: Timestamp,
     },
-    /// Its lane is full: these jobs hold its slots, each since its moment (the first ten).
+    /// The lane's slots are all taken.
     LaneFull {
+        /// How many jobs of the lane may run at once.
         limit: u32,
+        /// The jobs in the slots (the first `bounds::HOLDERS_NAMED`), each with the time when it started.
         holders: Vec<(JobId, Timestamp)>,
     },
+    /// The group's slots are all taken.
     GroupFull {
+        /// How many jobs of the group may run at once.
         limit: u32,
+        /// The jobs in the slots (the first `bounds::HOLDERS_NAMED`), each with the time when it started.
         holders: Vec<(JobId, Timestamp)>,
     },
-    /// A limit of zero: the operator's pause.
+    /// The lane or the group has a limit of zero, by which an operator pauses it.
     Paused,
-    /// Nothing of its own holds it: other jobs are before it, or every node is busy.
+    /// No limit blocks the job: other jobs are ahead of it, or every node is busy.
     InTurn,
 }

@@ -1,4 +1,4 @@
-//! On whose account a job runs, and the lane it stands in.
+//! Keys, and the lanes in which jobs wait.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::bounds;
 use crate::ids::{Group, ParseIdError};
 
-/// On whose account a job runs: what limits count.
+/// The party on whose account a job runs, such as a tenant or a user. Per-key limits count running jobs by it.
+/// Any text of 1 to `bounds::KEY_BYTES_MAX` bytes without control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
+    /// Returns the key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -21,12 +23,13 @@ impl FromStr for Key {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let reason = match text.len() {
-            0 => "is no key: it is empty",
-            n if n > bounds::KEY_BYTES_MAX => "is no key: it is longer than 256 bytes",
-            _ if text.chars().any(char::is_control) => "is no key: it has control characters",
+            n if n == 0 || n > bounds::KEY_BYTES_MAX => {
+                format!("expected 1 to {} bytes, got {n}", bounds::KEY_BYTES_MAX)
+            }
+            _ if text.chars().any(char::is_control) => "control characters are not allowed".to_owned(),
             _ => return Ok(Key(text.into())),
         };
-        Err(ParseIdError { text: text.chars().take(40).collect(), reason })
+        Err(ParseIdError::new("key", text, reason))
     }
 }
 
@@ -42,10 +45,12 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Where a job waits: jobs of one lane come first, come first served; lanes take turns.
-/// The jobs of a group that have no key share one lane, with the same limit as any other.
+/// A limit group and a key. Within a lane, jobs run in the order in which they became due; lanes take turns.
+/// The jobs of a group that have no key share one lane, with the same limit as any other lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
+    /// The limit group.
     pub group: Group,
+    /// The key; `None` is the lane of all jobs without a key.
     pub key: Option<Key>,
 }

@@ -1,4 +1,4 @@
-//! What a plugin keeps from one attempt to the next: values under keys, its own and no other's.
+//! The kv values of a plugin: they outlast its attempts, and no other plugin can read or change them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,12 @@ use std::sync::Arc;
 use crate::bounds;
 use crate::ids::{ParseIdError, PluginId};
 
-/// Under which a value stands: 1 to `bounds::KV_KEY_BYTES_MAX` bytes, any text. Ordered by its bytes.
+/// The key of a kv value: any text of 1 to `bounds::KV_KEY_BYTES_MAX` bytes. Keys sort by their bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KvKey(Arc<str>);
 
 impl KvKey {
+    /// Returns the key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -21,12 +22,11 @@ impl KvKey {
 impl FromStr for KvKey {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let reason = match text.len() {
-            0 => "is no key of a value: it is empty",
-            n if n > bounds::KV_KEY_BYTES_MAX => "is no key of a value: it is longer than 512 bytes",
-            _ => return Ok(KvKey(text.into())),
-        };
-        Err(ParseIdError { text: text.chars().take(40).collect(), reason })
+        if text.is_empty() || text.len() > bounds::KV_KEY_BYTES_MAX {
+            let reason = format!("expected 1 to {} bytes, got {}", bounds::KV_KEY_BYTES_MAX, text.len());
+            return Err(ParseIdError::new("kv key", text, reason));
+        }
+        Ok(KvKey(text.into()))
     }
 }
 
@@ -42,25 +42,28 @@ impl fmt::Debug for KvKey {
     }
 }
 
-/// Which keys are asked for: those that begin with `prefix` and come after `after`, in their order, at most so many.
+/// A query for kv keys: in ascending order, those that start with `prefix` and sort after `after`, at most `max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvKeyQuery {
-    /// May be empty: then all keys.
+    /// The start of the keys; an empty prefix matches all keys.
     pub prefix: String,
+    /// The last key of the previous page; `None` for the first page.
     pub after: Option<String>,
+    /// The maximum number of keys.
     pub max: u32,
 }
 
 impl KvKeyQuery {
-    /// Whether a key is one of them, were there no bound on their number.
+    /// Returns true if the query matches this key, regardless of `max`.
     pub fn has(&self, key: &KvKey) -> bool {
         key.0.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key.as_str() > after)
     }
 
-    /// The bytes before which no key of the prefix stands, and from which on none does; without the latter there is no end.
+    /// Returns the range of keys with the prefix: its inclusive start and exclusive end, in bytes.
+    /// The end is `None` if the prefix is empty.
     pub fn range(&self) -> (&[u8], Option<Vec<u8>>) {
         let mut end = self.prefix.as_bytes().to_vec();
-        // No byte of a text is the highest one.
+        // No byte of UTF-8 is 0xff, so this does not overflow.
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
@@ -68,68 +71,80 @@ impl KvKeyQuery {
     }
 }
 
-/// How much a plugin keeps. The bytes are those of keys and values.
+/// How much a plugin stores in kv.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvUsage {
+    /// The number of values.
     pub values: u64,
+    /// The size of all keys and values in bytes.
     pub bytes: u64,
 }
 
-/// What one attempt changes of its plugin's values: all of it with the attempt's success, or nothing.
+/// The changes that one attempt makes to its plugin's kv values. They are committed together when the attempt succeeds,
+/// or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvChanges {
+    /// The plugin that owns the values.
     pub plugin: PluginId,
-    /// `None` takes the value away.
+    /// `None` deletes the value.
     values: BTreeMap<KvKey, Option<Arc<[u8]>>>,
     bytes: u64,
 }
 
-/// Why a change is not taken: fits "{what}".
+/// The quota that one more change of an attempt would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaExceeded {
+    /// The number of changed values, `bounds::KV_WRITES_MAX`.
     Writes,
+    /// The size of the changed keys and values, `bounds::KV_WRITES_BYTES_MAX`.
     Bytes,
 }
 
 impl fmt::Display for QuotaExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            QuotaExceeded::Writes => write!(f, "an attempt may change {} values", bounds::KV_WRITES_MAX),
+            QuotaExceeded::Writes => write!(f, "an attempt may change at most {} values", bounds::KV_WRITES_MAX),
             QuotaExceeded::Bytes => {
-                write!(f, "what an attempt changes may have {} MiB in all", bounds::KV_WRITES_BYTES_MAX / bounds::MIB)
+                write!(
+                    f,
+                    "the values that an attempt changes may have at most {} MiB in all",
+                    bounds::KV_WRITES_BYTES_MAX / bounds::MIB
+                )
             }
         }
     }
 }
 
 impl KvChanges {
+    /// Returns an empty set of changes.
     pub fn new(plugin: PluginId) -> KvChanges {
         KvChanges { plugin, values: BTreeMap::new(), bytes: 0 }
     }
 
+    /// Returns true if nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Of keys and values.
+    /// Returns the size of the changed keys and values in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// In the order of their keys.
+    /// Returns the changes in the order of their keys; `None` deletes the value.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&KvKey, Option<&Arc<[u8]>>)> {
         self.values.iter().map(|(key, value)| (key, value.as_ref()))
     }
 
-    /// What stands under a key after these changes; `None` where they say nothing of it.
+    /// Returns the change of this key: a new value, `Some(None)` if it is deleted, or `None` if the key is not changed.
     pub fn get(&self, key: &KvKey) -> Option<Option<&Arc<[u8]>>> {
         self.values.get(key).map(Option::as_ref)
     }
 
-    /// Takes one more change; of two that name the same key the later one stands.
+    /// Adds a change. It replaces an earlier change of the same key.
     ///
     /// # Errors
-    /// When there would be more than an attempt may change; then nothing is different.
+    /// If the change exceeds a quota of the attempt; it is then not added.
     pub fn put(&mut self, key: KvKey, value: Option<Arc<[u8]>>) -> Result<(), QuotaExceeded> {
         let weight = |value: &Option<Arc<[u8]>>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
         let before = self.values.get(&key);
@@ -145,7 +160,7 @@ impl KvChanges {
         Ok(())
     }
 
-    /// Puts back what `put` changed: what `get` answered before it.
+    /// Undoes a `put`. `before` is what `get` returned for the key before it.
     pub fn undo(&mut self, key: KvKey, before: Option<Option<Arc<[u8]>>>) {
         let weight = |value: &Option<Arc<[u8]>>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
         let put = before.as_ref().map_or(0, weight);
@@ -156,13 +171,14 @@ impl KvChanges {
         self.bytes = self.bytes + put - gone.as_ref().map_or(0, weight);
     }
 
-    /// How many committed keys have to be looked at for a page of so many.
-    pub fn look(&self, max: u32) -> u32 {
+    /// Returns how many committed keys to read for a page of `max` keys: some of those may be deleted by these changes.
+    pub fn keys_to_read(&self, max: u32) -> u32 {
         let gone = self.values.values().filter(|value| value.is_none()).count();
         max.saturating_add(u32::try_from(gone).unwrap_or(u32::MAX))
     }
 
-    /// A page of keys: the committed ones, of which `look` were asked for, with these changes on top.
+    /// Returns a page of keys as the attempt sees it: the committed keys with these changes applied.
+    /// `committed` must have been read with the `max` of `keys_to_read`.
     pub fn over(&self, committed: Vec<KvKey>, wanted: &KvKeyQuery) -> Vec<KvKey> {
         let kept = committed.into_iter().filter(|key| !self.values.contains_key(key));
         let own =
@@ -173,8 +189,8 @@ impl KvChanges {
         keys
     }
 
-    /// What the plugin would keep after these changes, where `usage` is what it keeps now. `length` says how long the value
-    /// is that now stands under a key: `Some(None)` for none, `None` where that is not known, and then as if it were none.
+    /// Returns the plugin's usage after these changes, given its present `usage`. `length` returns the length in bytes
+    /// of a key's present value: `Some(None)` if there is none, and `None` if it is not known, which counts as none.
     pub fn after(&self, usage: KvUsage, length: impl Fn(&KvKey) -> Option<Option<u64>>) -> KvUsage {
         let mut after = usage;
         for (key, value) in &self.values {
@@ -242,7 +258,7 @@ mod tests {
         assert_eq!(some.over(committed.clone(), &wanted(None, 9)), ["a/1", "a/3", "a/4", "a/9"].map(key));
         assert_eq!(some.over(committed.clone(), &wanted(None, 2)), ["a/1", "a/3"].map(key));
         assert_eq!(some.over(committed[2..].to_vec(), &wanted(Some("a/3"), 9)), ["a/4", "a/9"].map(key));
-        assert_eq!(some.look(2), 3);
+        assert_eq!(some.keys_to_read(2), 3);
     }
 
     #[test]

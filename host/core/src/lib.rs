@@ -1,5 +1,31 @@
-//! The rules of Wharf, and nothing else: no clock, no task, no lock, no disk, no network.
-//! Modules stand in reading order; each uses only those above it.
+//! The rules of Wharf's job queue, without I/O: no clock, no task, no lock, no disk, no network.
+//!
+//! The crate decides, and its callers carry it out. Three parts are driven from outside:
+//!
+//! - [`lifecycle`] defines what each [`lifecycle::Event`] does to a [`job::JobStatus`]. A store applies it to every
+//!   change of a job.
+//! - [`admission`] chooses the waiting jobs that a claim starts. A store calls [`admission::admit`] inside its claiming
+//!   transaction and implements [`admission::QueueView`] for it.
+//! - [`planner::Planner`] decides what one node does next. The host's loop feeds it inputs and carries out its actions.
+//!
+//! Time is always an argument:
+//!
+//! ```
+//! use wharf_core::job::{JobStatus, StateName};
+//! use wharf_core::lifecycle::{Event, Refusal};
+//! use wharf_core::time::Timestamp;
+//!
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let waiting = JobStatus::new(now);
+//! let cancelled = waiting.after(&Event::CancelAsked, now)?;
+//! assert_eq!(cancelled.state.name(), StateName::Cancelled);
+//! assert_eq!(cancelled.after(&Event::CancelAsked, now), Err(Refusal::Finished(StateName::Cancelled)));
+//! # Ok::<(), Refusal>(())
+//! ```
+//!
+//! The modules are declared in reading order. Each uses only those above it.
+
+#![warn(missing_docs)]
 
 pub mod bounds;
 pub mod time;

@@ -1,4 +1,4 @@
-//! What may happen to a job: the whole law, on one screen.
+//! The lifecycle of a job: every event, and what it does to a job of each status.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,84 +8,104 @@ use crate::bounds;
 use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
 use crate::kv::KvChanges;
 use crate::lease::{Blame, Lease, NodeMark};
-use crate::outcome::{Bill, OutcomeKind, Report};
+use crate::outcome::{Bill, CANCELLED, OutcomeKind, Report};
 use crate::time::Timestamp;
 
-/// A durable fact about a job, and the only way to change one. A job waits for so long, never for a moment that its host
-/// read off a clock: the store's may have been set since.
+/// A durable fact about a job, and the only way to change one. Events carry delays, never absolute times that a host
+/// read from its clock: the store's clock may have been set since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// A node leased the waiting job and starts an attempt.
     Claimed {
+        /// The attempt's lease.
         lease: Lease,
     },
     /// The attempt emitted chunks, log lines or progress.
     Wrote {
+        /// The number of the attempt.
         attempt: u32,
+        /// What it emitted, in order.
         entries: Vec<Entry>,
     },
-    /// The attempt returned. The jobs that it enqueued come with it, and what it changed of its plugin's values, in the
-    /// same transaction.
+    /// The attempt returned a result. The store writes all of this in one transaction.
     Succeeded {
+        /// The number of the attempt.
         attempt: u32,
+        /// The result.
         output: Vec<u8>,
+        /// The jobs that the attempt enqueued.
         children: Vec<NewJob>,
+        /// The changes to its plugin's kv values.
         changes: Option<Arc<KvChanges>>,
+        /// Resource usage of the attempt.
         bill: Bill,
     },
-    /// The attempt failed; it is tried again after `retry_in`, or never.
+    /// The attempt failed.
     Failed {
+        /// The number of the attempt.
         attempt: u32,
+        /// How it failed.
         report: Report,
+        /// The delay before the next attempt; `None` fails the job.
         retry_in: Option<Duration>,
+        /// Resource usage of the attempt.
         bill: Bill,
     },
-    /// The host gave the job back through no fault of the job's. `claimable_in` keeps one that cannot start from spinning.
+    /// The host returned the job to the queue, through no fault of the job.
     Released {
+        /// The number of the attempt.
         attempt: u32,
+        /// Why the job was released.
         report: Report,
+        /// The delay before the job may be claimed again, which keeps a job that cannot start from being claimed in a
+        /// loop.
         claimable_in: Duration,
     },
-    /// The attempt ended because someone asked.
+    /// The attempt ended because its cancellation was requested.
     Cancelled {
+        /// The number of the attempt.
         attempt: u32,
+        /// Resource usage of the attempt.
         bill: Bill,
     },
-    /// The lease ran out: the node that held it is gone, or has stopped the attempt itself. `mark` is what it had written
-    /// down about this attempt.
+    /// The lease expired: its node is gone, or has stopped the attempt itself.
     LeaseExpired {
+        /// The number of the attempt.
         attempt: u32,
+        /// What the node had recorded about this attempt.
         mark: NodeMark,
     },
+    /// A user, or a newer job of the same lane, requests that the job is cancelled.
     CancelAsked,
-    /// Another job took its place while it waited.
+    /// Another job replaced this one while it waited.
     Replaced,
-    /// Its id was given out before it was known that no job comes to be under it: it stands there and says so.
+    /// The job was not enqueued, but its ID had been given out before. A cancelled job under that ID tells why.
     NotEnqueued(NotEnqueued),
-    /// A person wants a finished job tried again.
+    /// An operator requests that a finished job is retried.
     RetryAsked,
 }
 
 /// Why an event may not happen to a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Forgotten, or never there.
+    /// There is no such job: it was deleted, or never existed.
     Unknown,
-    /// The job is with another attempt by now, or with none: whoever says this must stop.
+    /// The job belongs to another attempt by now, or to none. The attempt that sent the event must stop.
     Stale,
-    /// The job is already over.
+    /// The job has already finished.
     Finished(StateName),
-    /// Only a job that failed or was cancelled can be tried again.
+    /// Only a job that failed or was cancelled can be retried.
     NotFinished(StateName),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Unknown => f.write_str("there is no such job"),
-            Refusal::Stale => f.write_str("the job is no longer with this attempt"),
-            Refusal::Finished(state) => write!(f, "the job is over already ({})", state.as_str()),
+            Refusal::Unknown => f.write_str("no such job"),
+            Refusal::Stale => f.write_str("the job no longer belongs to this attempt"),
+            Refusal::Finished(state) => write!(f, "the job has already finished ({})", state.as_str()),
             Refusal::NotFinished(state) => {
-                write!(f, "only a failed or cancelled job can be tried again; this one is {}", state.as_str())
+                write!(f, "only a failed or cancelled job can be retried; this one is {}", state.as_str())
             }
         }
     }
@@ -94,11 +114,15 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl JobStatus {
+    /// Returns the status of a new job that becomes due at `due`.
     pub const fn new(due: Timestamp) -> JobStatus {
         JobStatus { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_asked: false }
     }
 
-    /// Where the job stands after `event` at `now`, or why the event may not happen.
+    /// Returns the job's status after `event` at `now`. This match is the complete job lifecycle.
+    ///
+    /// # Errors
+    /// Why the event may not happen to a job of this status; the job then stays as it is.
     pub fn after(&self, event: &Event, now: Timestamp) -> Result<JobStatus, Refusal> {
         use Event as E;
         use State as S;
@@ -146,7 +170,7 @@ impl JobStatus {
 }
 
 impl Event {
-    /// The attempt that says this; `None` where a person or the queue itself does.
+    /// Returns the number of the attempt that the event is about; `None` if a user or the queue itself caused it.
     pub const fn attempt(&self) -> Option<u32> {
         match self {
             Event::Claimed { lease } => Some(lease.attempt),
@@ -162,8 +186,8 @@ impl Event {
 
     /// Returns true if `record` of a store accepts this event.
     ///
-    /// A store rejects two events there. Only a claim may grant leases, because only a claim checks limits. Only an insert
-    /// finds out that a job is not enqueued.
+    /// A store rejects two events there. Only a claim may grant leases, because only a claim checks limits. Only an
+    /// insert finds out that a job is not enqueued.
     pub const fn is_recordable(&self) -> bool {
         !matches!(self, Event::Claimed { .. } | Event::NotEnqueued(_))
     }
@@ -181,12 +205,12 @@ impl Event {
         }
     }
 
-    /// What the event leaves on the job for people; `None` leaves what was there.
+    /// Returns the report that the event leaves on the job for users; `None` keeps the old one.
     pub fn report(&self) -> Option<Report> {
         let report = |kind, text: &str| Some(Report { kind, text: text.to_owned() });
         match self {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
-            Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, "cancelled on request"),
+            Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, CANCELLED),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
             Event::NotEnqueued(why) => report(OutcomeKind::Cancelled, &why.to_string()),
             Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
@@ -195,18 +219,18 @@ impl Event {
     }
 }
 
-/// Why an attempt ended with its lease, as far as its node wrote that down.
+/// Returns why an attempt ended with its lease, as far as its node recorded it.
 fn expired(mark: &NodeMark) -> &'static str {
     match mark.suspect {
         _ if mark.draining => {
-            "the host that ran this attempt was killed while it was being stopped, before it had given the job back; that does \
-             not count against the job"
+            "the host that ran this attempt was killed during its shutdown, before it could release the job; \
+             this does not count against the job"
         }
-        Some(begun) if begun.alone => {
-            "the host that ran this attempt died or could not confirm its lease; no other job ran there, since several of this \
-             job's attempts had ended with their hosts before"
+        Some(started) if started.alone => {
+            "the host that ran this attempt died or could not renew its lease; no other job was running there, because \
+             several earlier attempts of this job had ended with their hosts"
         }
-        _ => "the host that ran this attempt died or could not confirm its lease",
+        _ => "the host that ran this attempt died or could not renew its lease",
     }
 }
 

@@ -1,19 +1,21 @@
-//! How many jobs of one key, and of one group, may run at once.
+//! Limits on how many jobs of one key, and of one group, may run at once.
 
 use std::collections::BTreeMap;
 
 use crate::ids::Group;
 use crate::key::{Key, Lane};
 
-/// The two numbers of a group; `None` is no limit, zero is a pause.
+/// The limits of a group. `None` is no limit; zero pauses the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Limits {
+    /// How many jobs of one key may run at once.
     pub per_key: Option<u32>,
+    /// How many jobs of the group may run at once.
     pub total: Option<u32>,
 }
 
 impl Limits {
-    /// Both hold: of two numbers the lower one.
+    /// Returns limits that satisfy both: the lower of each two numbers.
     pub fn and(self, other: Limits) -> Limits {
         fn lower(a: Option<u32>, b: Option<u32>) -> Option<u32> {
             match (a, b) {
@@ -24,88 +26,93 @@ impl Limits {
         Limits { per_key: lower(self.per_key, other.per_key), total: lower(self.total, other.total) }
     }
 
-    /// `other` where it has a number, else this.
+    /// Returns the numbers of `other`, and those of `self` where `other` has none.
     pub fn or_else(self, other: Limits) -> Limits {
         Limits { per_key: other.per_key.or(self.per_key), total: other.total.or(self.total) }
     }
 }
 
-/// What happens to a new job whose lane has no slot left for it.
+/// A task's rule for a new job whose lane has no free slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnConflict {
-    /// It waits.
+    /// The new job waits.
     #[default]
     Wait,
-    /// It is not taken.
+    /// The new job is not enqueued.
     Discard,
-    /// Jobs of the lane that still wait are cancelled; it waits in their place.
+    /// Waiting jobs of the lane are cancelled; the new job waits in their place.
     ReplaceWaiting,
-    /// Jobs of the lane that wait are cancelled, and as many running ones are asked to end as it takes to make room.
+    /// Waiting jobs of the lane are cancelled, and as many running jobs as necessary are asked to cancel to free a
+    /// slot.
     CancelRunning,
 }
 
-/// A limit that an operator set while hosts run. Kept in the store, the same for all nodes.
+/// A limit that an operator sets while hosts are running. It is kept in the store and applies to all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
+    /// The group whose limits are overridden.
     pub group: Group,
-    /// Only for this key; a group's total cannot be set for one key.
+    /// If present, the override applies only to this key. The total of a group cannot be overridden for one key.
     pub key: Option<Key>,
+    /// The limits; `None` in one of them does not override that one.
     pub limits: Limits,
 }
 
-/// Every limit that is in force: what manifests and settings say, and on top the overrides.
+/// All limits in force: those declared in manifests and settings, and the overrides on top of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitTable {
     declared: BTreeMap<Group, Limits>,
-    /// Of each group, and in it of each key; `None` is the whole group.
+    /// By group, then by key; key `None` is the whole group.
     overrides: BTreeMap<Group, BTreeMap<Option<Key>, Limits>>,
 }
 
 impl LimitTable {
-    /// Declares a group's limits. Tasks that share a group share the lower numbers.
+    /// Declares a group's limits. If tasks that share a group declare different numbers, the lower ones apply.
     pub fn declare(&mut self, group: Group, limits: Limits) {
         let entry = self.declared.entry(group).or_default();
         *entry = entry.and(limits);
     }
 
-    /// Puts `override_` in force in place of any earlier one for the same group and key.
+    /// Sets an override. It replaces an earlier one for the same group and key.
     pub fn set(&mut self, override_: Override) {
         self.overrides.entry(override_.group).or_default().insert(override_.key, override_.limits);
     }
 
-    /// Ends an override; false if there was none.
+    /// Removes an override. Returns false if there was none.
     pub fn clear(&mut self, group: &Group, key: Option<&Key>) -> bool {
         let Some(of_group) = self.overrides.get_mut(group) else { return false };
-        let was_there = of_group.remove(&key.cloned()).is_some();
+        let removed = of_group.remove(&key.cloned()).is_some();
         if of_group.is_empty() {
             self.overrides.remove(group);
         }
-        was_there
+        removed
     }
 
-    /// This table with `overrides` in place of its own.
+    /// Returns this table with `overrides` in place of its own.
     pub fn with_overrides(&self, overrides: impl IntoIterator<Item = Override>) -> LimitTable {
         let mut table = LimitTable { declared: self.declared.clone(), overrides: BTreeMap::new() };
         overrides.into_iter().for_each(|o| table.set(o));
         table
     }
 
+    /// Returns the overrides, by group and key.
     pub fn overrides(&self) -> impl Iterator<Item = Override> + '_ {
         self.overrides.iter().flat_map(|(group, of_group)| {
-            let named = |(key, limits): (&Option<Key>, &Limits)| Override {
+            let override_of = |(key, limits): (&Option<Key>, &Limits)| Override {
                 group: group.clone(),
                 key: key.clone(),
                 limits: *limits,
             };
-            of_group.iter().map(named)
+            of_group.iter().map(override_of)
         })
     }
 
+    /// Returns the declared limits by group, without overrides.
     pub fn declared(&self) -> impl Iterator<Item = (&Group, Limits)> + '_ {
         self.declared.iter().map(|(group, limits)| (group, *limits))
     }
 
-    /// The limits of a group, overrides included.
+    /// Returns the limits of a group, with the override for the whole group.
     pub fn of(&self, group: &Group) -> Limits {
         let declared = self.declared.get(group).copied().unwrap_or_default();
         match self.overrides.get(group).and_then(|of_group| of_group.get(&None)) {
@@ -114,7 +121,7 @@ impl LimitTable {
         }
     }
 
-    /// How many jobs of `lane` may run at once.
+    /// Returns how many jobs of `lane` may run at once.
     pub fn per_key(&self, lane: &Lane) -> Option<u32> {
         let own = self.overrides.get(&lane.group).and_then(|of_group| of_group.get(&lane.key));
         own.and_then(|limits| limits.per_key).or_else(|| self.of(&lane.group).per_key)

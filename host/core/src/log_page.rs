@@ -3,8 +3,8 @@
 use crate::bounds;
 use crate::job::NumberedEntry;
 
-/// Collects entries until they reach `bounds::PAGE_BYTES_MAX`, so that a follower that is far behind keeps one page in memory and
-/// not a whole log. A page has at least one entry, if there is any.
+/// Collects entries until they reach `bounds::PAGE_BYTES_MAX`, so that a follower that is far behind keeps one page in
+/// memory and not a whole log. A page has at least one entry, if there is any.
 ///
 /// # Errors
 /// The first error of `entries`.

@@ -1,40 +1,46 @@
-//! What the nodes of one store tell each other of themselves.
+//! What the nodes of one store publish about themselves.
 
 use crate::ids::{Group, NodeId, PluginId, TaskName};
 use crate::limits::{Limits, OnConflict};
 use crate::time::Timestamp;
 use crate::topic::{Pattern, Subscriptions, Topic};
 
-/// One running host, as it announced itself.
+/// A running host, as it registered itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// The node's ID.
     pub id: NodeId,
-    /// For people: the machine and the port.
+    /// A name for operators: the machine and the port.
     pub name: String,
-    /// Of the host.
+    /// The host's version.
     pub version: String,
+    /// When the host started.
     pub started: Timestamp,
-    /// When it last said something, by the store's clock.
+    /// When the node registered last, by the store's clock.
     pub seen: Timestamp,
-    /// Attempts that may run at once, and that do.
+    /// How many attempts may run at once.
     pub capacity: u32,
+    /// How many attempts are running.
     pub running: u32,
+    /// True if the node is shutting down.
     pub draining: bool,
+    /// The plugins that are loaded.
     pub plugins: Vec<LoadedPlugin>,
-    /// What it makes ready, and has no version of yet.
+    /// The plugins that are loading and have no earlier version loaded.
     pub pending: Vec<LoadingPlugin>,
 }
 
-/// A plugin that a node makes ready for the first time.
+/// A plugin that a node is loading for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadingPlugin {
+    /// The plugin's ID.
     pub plugin: PluginId,
-    /// To what it will subscribe, where that is known before it is loaded.
+    /// The topics to which it will subscribe; `None` if they are not known before it is loaded.
     pub topics: Option<Vec<Pattern>>,
 }
 
 impl LoadingPlugin {
-    /// Whether it may subscribe to this topic.
+    /// Returns true if the plugin subscribes to this topic, or may do so.
     pub fn may_subscribe(&self, topic: &Topic) -> bool {
         self.topics.as_ref().is_none_or(|topics| {
             let mut subscriptions = Subscriptions::default();
@@ -44,38 +50,45 @@ impl LoadingPlugin {
     }
 }
 
-/// A plugin that a node has loaded: only such a node claims its jobs.
+/// A plugin that a node has loaded. Only such a node claims the plugin's jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedPlugin {
+    /// The plugin's ID.
     pub plugin: PluginId,
+    /// The plugin's version.
     pub version: String,
-    /// Of its file: where two nodes differ here, they run different code.
+    /// The digest of the plugin's file. Nodes with different digests run different code.
     pub digest: String,
-    /// What it subscribes to there.
+    /// The topics to which the plugin subscribes on this node.
     pub topics: Vec<Pattern>,
-    /// All that its jobs may be made of; `None` where the node is of a version that does not tell.
+    /// The plugin's tasks; `None` if the node's version does not publish them.
     pub tasks: Option<Vec<TaskAnnouncement>>,
 }
 
-/// What has to be known of a task to take jobs for it on a node that does not have its plugin.
+/// A task as a node publishes it: what another node, without the plugin, needs to enqueue jobs for the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskAnnouncement {
+    /// The task's name.
     pub name: TaskName,
+    /// The limit group of its jobs.
     pub group: Group,
+    /// The limits that the task declares for its group.
     pub limits: Limits,
+    /// The rule for jobs whose lane has no free slot.
     pub on_conflict: OnConflict,
-    /// Where a job's key is found in its payload, as a JSON pointer.
+    /// The JSON pointer to a job's key in its payload, if jobs have one.
     pub key: Option<String>,
+    /// The schema of payloads.
     pub schema: SchemaAnnouncement,
 }
 
-/// What a node tells of the schema of a task's payloads.
+/// A task's payload schema as a node publishes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaAnnouncement {
-    /// There is none: any payload will do.
+    /// The task has no schema: any payload is valid.
     Absent,
     /// The JSON Schema.
     Text(String),
-    /// There is one, but it is too large to be told to others.
+    /// The task has a schema that is too large to be published.
     Untold,
 }

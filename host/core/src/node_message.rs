@@ -1,6 +1,6 @@
-//! What nodes of one store write to each other about a broadcast that reaches plugins of several of them.
+//! Messages between nodes of one store about a live broadcast whose subscribers are on several nodes.
 //!
-//! Letters carry no truth that must survive: who waits for one has a deadline.
+//! Messages carry nothing that must survive: every node that waits for one has a deadline.
 
 use std::sync::Arc;
 
@@ -9,29 +9,44 @@ use crate::rollcall::Answer;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
+/// A message from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeMessage {
+    /// The sender.
     pub from: NodeId,
+    /// The receiver.
     pub to: NodeId,
+    /// The ID of the broadcast.
     pub broadcast: JobId,
+    /// The content.
     pub about: MessageBody,
 }
 
+/// The content of a [`NodeMessage`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageBody {
-    /// Calls these subscribers, which only the other node has.
+    /// Asks the receiver to call subscribers that only it has loaded.
     Call {
+        /// The subscribers to call.
         plugins: Vec<PluginId>,
+        /// The topic of the broadcast.
         topic: Topic,
+        /// The payload of the broadcast.
         payload: Arc<[u8]>,
-        /// By the store's clock: who has not replied by then is not waited for.
+        /// The deadline by the store's clock; later replies are ignored.
         until: Timestamp,
-        /// Broadcasts above this one, and plugins whose attempts wait for it.
+        /// How many broadcasts this one is nested in.
         depth: u32,
+        /// The plugins whose attempts wait for this broadcast.
         chain: Vec<PluginId>,
     },
-    /// What one of them answered.
-    Reply { plugin: PluginId, answer: Answer },
-    /// Nobody waits for the rest any longer.
+    /// The answer of one called subscriber.
+    Reply {
+        /// The subscriber.
+        plugin: PluginId,
+        /// Its answer.
+        answer: Answer,
+    },
+    /// The broadcast has ended: the remaining replies are not needed.
     Over,
 }

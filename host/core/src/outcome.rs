@@ -1,75 +1,98 @@
-//! How one attempt ended, and what it cost.
+//! How an attempt ended, and which resources it used.
 
 use std::time::Duration;
 
-/// What a plugin's own code says went wrong, and what to do about it.
+/// A failure that the plugin's own code reported, with what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
+    /// Retry by the task's policy. The text is the plugin's message.
     Retry(String),
-    /// Not before this long from now.
+    /// Retry, but not before this delay has passed.
     RetryAfter(String, Duration),
+    /// Do not retry.
     Discard(String),
 }
 
-/// Which clock ran out.
+/// The limit of time that an attempt exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimeoutKind {
-    /// Time since the attempt began.
+    /// Time since the attempt started.
     Wall,
-    /// Time in the guest: waiting for the host is not counted.
+    /// Time in the guest's code, without waiting for the host.
     Cpu,
     /// Time since the last chunk or progress.
     Stall,
 }
 
-/// Why an attempt was ended by the host through no fault of its own. None of these costs the job an attempt.
+/// The host's reason to end an attempt that did nothing wrong. None of these counts as a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interruption {
-    /// The host is stopping.
+    /// The host is shutting down.
     Drain,
-    /// The lease could not be confirmed in time, or belongs to another attempt by now.
+    /// The lease was not confirmed in time, or belongs to another attempt by now.
     LeaseLost,
-    /// The host itself failed under the attempt: a bug of the host, no room to start a sandbox, or a plugin that the attempt
-    /// needs and that is still being made ready.
+    /// The host could not run the attempt: because of a bug of the host, for lack of memory to start a sandbox, or
+    /// because the attempt needs a plugin that is still loading.
     Host,
 }
 
-/// How one attempt ended. Exactly one per attempt.
+/// The end of one attempt. Each attempt has exactly one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// The handler returned this result.
     Returned(Vec<u8>),
+    /// The handler returned an error.
     Failed(Failure),
-    /// The text is a report for people: what happened, the backtrace, the last lines of stderr, what to do.
+    /// The guest trapped. The text is a report for users: what happened, the backtrace, the last lines of stderr, what
+    /// to do.
     Trapped(String),
+    /// The attempt exceeded a limit of time.
     TimedOut {
+        /// The limit that was exceeded.
         clock: TimeoutKind,
+        /// The length of the limit.
         limit: Duration,
+        /// A report for users.
         report: String,
     },
+    /// The guest exceeded its memory limit.
     OutOfMemory {
+        /// The limit in bytes.
         limit_bytes: u64,
+        /// A report for users.
         report: String,
     },
-    /// The result, the chunks or what crossed between guest and host grew past its bound.
+    /// The result, the chunks, or the data between guest and host exceeded a bound. The text is a report for users.
     OutputBound(String),
+    /// The attempt was cancelled on request.
     Cancelled,
+    /// The host ended the attempt. The text is a report for users.
     Interrupted(Interruption, String),
 }
 
-/// The kind of an outcome, as it is stored, counted and shown.
+/// The kind of an [`Outcome`], as it is stored, counted and displayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OutcomeKind {
+    /// The kind of [`Outcome::Returned`].
     Returned,
+    /// The kind of [`Outcome::Failed`].
     Failed,
+    /// The kind of [`Outcome::Trapped`].
     Trapped,
+    /// The kind of [`Outcome::TimedOut`].
     TimedOut,
+    /// The kind of [`Outcome::OutOfMemory`].
     OutOfMemory,
+    /// The kind of [`Outcome::OutputBound`].
     OutputBound,
+    /// The kind of [`Outcome::Cancelled`].
     Cancelled,
+    /// The kind of [`Outcome::Interrupted`].
     Interrupted,
 }
 
 impl OutcomeKind {
+    /// All kinds.
     pub const ALL: [OutcomeKind; 8] = [
         OutcomeKind::Returned,
         OutcomeKind::Failed,
@@ -81,7 +104,7 @@ impl OutcomeKind {
         OutcomeKind::Interrupted,
     ];
 
-    /// The name that rows, metrics and JSON carry. Never changed once released.
+    /// Returns the name used in rows, metrics and JSON. A name never changes once it is released.
     pub const fn as_str(self) -> &'static str {
         match self {
             OutcomeKind::Returned => "returned",
@@ -95,12 +118,14 @@ impl OutcomeKind {
         }
     }
 
+    /// Returns the kind with this name.
     pub fn from_name(name: &str) -> Option<OutcomeKind> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
 impl Outcome {
+    /// Returns the outcome's kind.
     pub const fn kind(&self) -> OutcomeKind {
         match self {
             Outcome::Returned(_) => OutcomeKind::Returned,
@@ -114,7 +139,7 @@ impl Outcome {
         }
     }
 
-    /// What people read of an attempt that did not return; empty for one that did.
+    /// Returns the report for users of an attempt that did not return a result; empty for one that did.
     pub fn report(&self) -> &str {
         match self {
             Outcome::Returned(_) => "",
@@ -124,30 +149,36 @@ impl Outcome {
             | Outcome::OutOfMemory { report, .. }
             | Outcome::OutputBound(report)
             | Outcome::Interrupted(_, report) => report,
-            Outcome::Cancelled => "cancelled on request",
+            Outcome::Cancelled => CANCELLED,
         }
     }
 }
 
-/// What an ended attempt leaves on its job: the kind, and the text for people.
+/// The report of an attempt or a job that was cancelled on request.
+pub const CANCELLED: &str = "cancelled on request";
+
+/// What an ended attempt leaves on its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// How the attempt ended.
     pub kind: OutcomeKind,
+    /// An explanation for users.
     pub text: String,
 }
 
-/// What one attempt cost.
+/// Resource usage of one attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bill {
-    /// From when the job was due until it was claimed.
+    /// Time from when the job was due until it was claimed.
     pub queue_wait: Duration,
-    /// In the guest's code.
+    /// Time in the guest's code.
     pub guest: Duration,
-    /// From the claim until the end.
+    /// Time from the claim to the end of the attempt.
     pub wall: Duration,
+    /// The largest size of the sandbox's memories together, in bytes.
     pub memory_peak_bytes: u64,
-    /// Payload, and what host functions answered.
+    /// Bytes that the guest received: the payload, and what host functions returned.
     pub in_bytes: u64,
-    /// Result, chunks and log.
+    /// Bytes that the guest sent: result, chunks and log.
     pub out_bytes: u64,
 }

@@ -1,8 +1,17 @@
-//! What one node does next: inputs in, actions out. Does nothing itself, and reads no clock.
+//! The planner: decides what one node does next. Inputs go in, actions come out; it does no I/O and reads no clock.
 //!
-//! A turn is any number of inputs and then one `decide`, so that what came together is carried out together:
-//! one record call for all attempts that ended, one claim for all slots that are free.
-//! Time is always the store's, since leases are judged by it and by nothing else.
+//! Its caller runs a loop and drives it in turns:
+//!
+//! 1. Wait until something happens, but not longer than until [`Planner::wake_at`].
+//! 2. Call [`Planner::on`] for everything that happened: results of earlier actions, messages of attempts, requests, or
+//!    [`Input::Tick`] if nothing did.
+//! 3. Call [`Planner::decide`] and carry out the returned actions, in their order.
+//! 4. Feed the result of each action back as the input that its documentation names, in a later turn.
+//! 5. Stop after [`Action::Stopped`], which follows [`Input::Drain`].
+//!
+//! A turn takes any number of inputs and then one `decide`, so that what happened together is handled together: one
+//! record call for all attempts that ended, one claim for all free slots. All times are the store's, because leases are
+//! judged by its clock alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -27,16 +36,18 @@ mod tests;
 
 use suspects::{Marks, Suspects};
 
-/// Where nothing says that there is work, the store is asked this often: nudges may be lost, polling is the truth.
+/// The longest time between two claims of an idle node. Nudges may be lost; polling finds all work.
 const POLL: Duration = Duration::from_secs(1);
-/// After an error of the store, doubled for each further one.
+/// Delay before a call that the store failed is repeated; doubled after each further error.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// One attempt of one job.
+/// The ID of one attempt of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {
+    /// The job.
     pub job: JobId,
+    /// The number of the attempt.
     pub number: u32,
 }
 
@@ -46,149 +57,198 @@ impl From<&Lease> for AttemptId {
     }
 }
 
+/// Settings of a [`Planner`].
 #[derive(Clone, Copy, Debug)]
 pub struct PlannerSettings {
-    /// Attempts at once.
+    /// How many attempts may run at once.
     pub capacity: u32,
+    /// Length of a lease.
     pub lease: Duration,
-    /// A lease is trusted this much less than it is long.
+    /// How long before the end of its lease an attempt must stop.
     pub lease_margin: Duration,
 }
 
-/// How an attempt ended, with all that its record needs.
+/// An attempt that ended, with everything needed to record it.
 #[derive(Clone, Debug)]
 pub struct FinishedAttempt {
+    /// The attempt's ID.
     pub attempt: AttemptId,
+    /// How it ended.
     pub outcome: Outcome,
+    /// Its resource usage.
     pub bill: Bill,
-    /// Jobs that it enqueued; they count only if it returned.
+    /// The jobs that it enqueued; they are inserted only if it returned a result.
     pub children: Vec<NewJob>,
-    /// What it changed of its plugin's values; counts as they do.
+    /// The changes to its plugin's kv values; they are committed only if it returned a result.
     pub changes: Option<Arc<KvChanges>>,
+    /// The retry policy of its task.
     pub retry: RetryPolicy,
-    /// In 0..1, for the jitter of a retry.
+    /// A random number from 0 to 1, for the jitter of a retry's delay.
     pub jitter: f64,
 }
 
-/// What the store said to one event.
+/// The store's result for one recorded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordResult {
-    Stands { cancel_asked: bool },
+    /// The event was applied.
+    Stands {
+        /// True if the attempt was asked to cancel.
+        cancel_asked: bool,
+    },
+    /// The event was refused and changed nothing.
     Refused(Refusal),
 }
 
-/// What the store said to one renewal.
+/// The store's result for one renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewResult {
-    Held { lease: Lease, cancel_asked: bool },
+    /// The lease was extended.
+    Held {
+        /// The extended lease.
+        lease: Lease,
+        /// True if the attempt was asked to cancel.
+        cancel_asked: bool,
+    },
+    /// The job belongs to another attempt, or to none.
     Lost(Lease),
 }
 
+/// Something that happened to the node.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Something in the store may have changed.
+    /// The store may have new work.
     Nudged,
-    /// The plugins changed; whether there is a task that this node can run at all.
+    /// The loaded plugins changed.
     CatalogChanged {
+        /// True if this node can run at least one task.
         any_task: bool,
     },
+    /// A claim succeeded.
     Claimed {
+        /// The jobs that were leased.
         leased: Vec<LeasedJob>,
+        /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
         wake_at: Option<Timestamp>,
     },
+    /// A claim failed.
     ClaimFailed,
     /// A running attempt emitted a chunk, a log line or progress.
     Wrote {
+        /// The attempt.
         attempt: AttemptId,
+        /// What it emitted.
         entry: Entry,
     },
+    /// An attempt ended.
     FinishedAttempt(Box<FinishedAttempt>),
-    /// One answer for each event of the last `Action::Record`, in its order.
+    /// A record call succeeded: one result for each event of the last `Action::Record`, in the same order.
     Recorded(Vec<RecordResult>),
-    /// The events come back as they were.
+    /// A record call failed: the events of the last `Action::Record`, unchanged.
     RecordFailed(Vec<(JobId, Event)>),
+    /// A renewal succeeded: one result for each lease.
     Renewed(Vec<RenewResult>),
+    /// A renewal failed.
     RenewFailed,
+    /// The node mark was stored.
     Marked,
+    /// The node mark could not be stored.
     MarkFailed,
+    /// The cancellation of a job was requested.
     CancelAsked(JobId),
-    /// Claim no more; what still runs at `until` is stopped and given back.
+    /// The node shuts down: it claims no more jobs, and stops and releases what is still running at `until`.
     Drain {
+        /// When the remaining attempts are stopped.
         until: Timestamp,
     },
     /// Time has passed.
     Tick,
 }
 
+/// Something for the node to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Answered by `Recorded` or `RecordFailed`. Never two at once, so that what an attempt wrote keeps its order.
+    /// Record these events in the store. The next input for it is `Recorded` or `RecordFailed`. There is never more
+    /// than one record call in flight, so that the entries of an attempt stay in order.
     Record(Vec<(JobId, Event)>),
-    /// Answered by `Claimed` or `ClaimFailed`. Never two at once.
+    /// Claim jobs. The next input for it is `Claimed` or `ClaimFailed`. There is never more than one claim in flight.
     Claim {
+        /// How many jobs to lease at most.
         free: u32,
     },
-    /// Answered by `Renewed` or `RenewFailed`. Never two at once.
+    /// Renew these leases. The next input for it is `Renewed` or `RenewFailed`. There is never more than one renewal in
+    /// flight.
     Renew(Vec<Lease>),
-    /// What this node writes down of itself, in place of what it wrote before: durable once it is answered by `Marked`; else
-    /// by `MarkFailed`. Never two at once.
+    /// Store this node mark in place of the last one. The next input for it is `Marked`, once the mark is durable, or
+    /// `MarkFailed`. There is never more than one mark in flight.
     Mark(NodeMark),
-    /// Answered by `FinishedAttempt`, whatever happens.
+    /// Start an attempt. The input for its end is `FinishedAttempt`, whatever happens.
     Start {
+        /// The job to run.
         leased: Box<LeasedJob>,
+        /// When the attempt must stop, unless `Trust` extends this.
         trusted_until: Timestamp,
     },
-    /// The attempt may act until then, and no longer.
+    /// Let a running attempt continue until a new time.
     Trust {
+        /// The attempt.
         attempt: AttemptId,
+        /// When it must stop.
         until: Timestamp,
     },
+    /// Ask a running attempt to cancel.
     AskCancel(AttemptId),
+    /// Stop a running attempt.
     Stop {
+        /// The attempt.
         attempt: AttemptId,
+        /// The reason.
         why: Interruption,
+        /// The reason as a report for users.
         text: &'static str,
     },
-    /// The store has refused the attempt: nothing more comes of it.
+    /// Forget an attempt: the store has refused it, so nothing of it is recorded any more.
     Dropped(AttemptId),
-    /// A drain is over: nothing runs, all is recorded (or can't be any more).
+    /// The drain has finished: nothing is running, and everything is recorded that still can be.
     Stopped,
 }
 
-const DRAINED: &str = "the host is stopping; the job was given back";
+/// The report of an attempt that ends because its host shuts down.
+const DRAINED: &str = "the host is shutting down; the job was released";
 
 /// An attempt from its claim until its end is recorded.
-struct Held {
+struct AttemptState {
     lease: Lease,
     failures: u32,
-    /// When the claim or renewal that the store confirmed last was sent.
+    /// When the last claim or renewal that the store confirmed was sent.
     confirmed: Timestamp,
     trusted_until: Timestamp,
     running: bool,
     stopping: bool,
-    /// The store refused this attempt: nothing of it is written any more.
+    /// True if the store refused this attempt: nothing of it is written any more.
     lost: bool,
     cancel_asked: bool,
     unwritten: Vec<Entry>,
     end: Option<Event>,
+    /// True if the attempt is in `Planner::unwritten`.
     queued: bool,
 }
 
 struct InFlightClaim {
     sent: Timestamp,
-    asked: u32,
-    /// Requests to cancel jobs that are not here yet: this claim may bring them.
+    /// How many jobs were requested.
+    requested: u32,
+    /// Jobs whose cancellation was requested and that are not here: this claim may bring them.
     cancels: BTreeSet<JobId>,
 }
 
 struct Drain {
     until: Timestamp,
-    /// How long it was to be at most.
-    patience: Duration,
+    /// The longest time that the drain may take from its start.
+    length: Duration,
     done: bool,
 }
 
-/// How long a kind of call is not repeated after the store failed it.
+/// The delay of a kind of call after the store failed it.
 #[derive(Default)]
 struct Backoff {
     errors: u32,
@@ -201,30 +261,35 @@ impl Backoff {
         self.errors = self.errors.saturating_add(1);
     }
 
-    fn worked(&mut self) {
+    fn succeeded(&mut self) {
         *self = Backoff::default();
     }
 }
 
+/// The planner of one node: knows its attempts, and decides what the node does next. The [module](self) describes how
+/// to drive it.
+///
+/// The claims, leases, records and suspects of a node have each their own file below this module.
 pub struct Planner {
     settings: PlannerSettings,
-    /// Ordered, so that the same inputs always give the same actions.
-    held: BTreeMap<AttemptId, Held>,
+    /// Ordered, so that the same inputs always lead to the same actions.
+    attempts: BTreeMap<AttemptId, AttemptState>,
+    /// How many attempts are running.
     running: u32,
-    /// Attempts with something to write, in the order in which it came.
+    /// Attempts with something to record, in the order in which it came.
     unwritten: VecDeque<AttemptId>,
     claim: Option<InFlightClaim>,
-    /// What the record call in flight carries: of which attempt, and whether it is the end.
+    /// The attempts of the events in the record call in flight, each with true if the event is its end.
     record: Option<Vec<(AttemptId, bool)>>,
     /// When the renewal in flight was sent.
     renewal: Option<Timestamp>,
     any_task: bool,
-    /// The last claim was answered in full: there may be more.
+    /// True if the last claim returned as many jobs as were requested: there may be more.
     claim_was_full: bool,
-    look: bool,
-    look_at: Timestamp,
-    next_beat: Timestamp,
-    /// Apart from each other: that claims work does not mean that records do.
+    poll_now: bool,
+    next_poll_at: Timestamp,
+    next_lease_check: Timestamp,
+    // Two of them: a claim that succeeds does not show that records do.
     claim_backoff: Backoff,
     record_backoff: Backoff,
     drain: Option<Drain>,
@@ -234,10 +299,11 @@ pub struct Planner {
 }
 
 impl Planner {
+    /// Creates the planner of a node without attempts.
     pub fn new(settings: PlannerSettings) -> Planner {
         Planner {
             settings,
-            held: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             running: 0,
             unwritten: VecDeque::new(),
             claim: None,
@@ -245,9 +311,9 @@ impl Planner {
             renewal: None,
             any_task: false,
             claim_was_full: false,
-            look: true,
-            look_at: Timestamp::ZERO,
-            next_beat: Timestamp::ZERO,
+            poll_now: true,
+            next_poll_at: Timestamp::ZERO,
+            next_lease_check: Timestamp::ZERO,
             claim_backoff: Backoff::default(),
             record_backoff: Backoff::default(),
             drain: None,
@@ -257,110 +323,112 @@ impl Planner {
         }
     }
 
+    /// Returns how many attempts are running.
     pub fn running(&self) -> u32 {
         self.running
     }
 
+    /// Returns true after `Input::Drain`.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
 
-    /// Takes in what happened. What follows from it comes with the next `decide`.
+    /// Handles an input. The actions that follow from it are returned by the next `decide`.
     pub fn on(&mut self, input: Input, now: Timestamp) {
         match input {
-            Input::Nudged => self.look = true,
+            Input::Nudged => self.poll_now = true,
             Input::CatalogChanged { any_task } => {
                 self.any_task = any_task;
-                self.look = true;
+                self.poll_now = true;
             }
             Input::Claimed { leased, wake_at } => self.claimed(leased, wake_at, now),
             Input::ClaimFailed => {
                 self.claim = None;
-                self.look = true;
+                self.poll_now = true;
                 self.claim_backoff.failed(now);
             }
             Input::Wrote { attempt, entry } => {
-                if let Some(held) = self.held.get_mut(&attempt)
-                    && !held.lost
+                if let Some(state) = self.attempts.get_mut(&attempt)
+                    && !state.lost
                 {
-                    held.unwritten.push(entry);
-                    self.queue(attempt);
+                    state.unwritten.push(entry);
+                    self.queue_write(attempt);
                 }
             }
-            Input::FinishedAttempt(ended) => self.ended(*ended),
-            Input::Recorded(answers) => self.recorded(&answers),
-            Input::RecordFailed(events) => self.give_back(events, now),
-            Input::Renewed(confirmations) => self.renewed(&confirmations, now),
-            // The next beat tries again.
+            Input::FinishedAttempt(finished) => self.attempt_finished(*finished),
+            Input::Recorded(results) => self.recorded(&results),
+            Input::RecordFailed(events) => self.record_failed(events, now),
+            Input::Renewed(results) => self.renewed(&results, now),
+            // The next lease check tries again.
             Input::RenewFailed => self.renewal = None,
             Input::Marked => self.marked(),
             Input::MarkFailed => self.mark_failed(now),
             Input::CancelAsked(job) => self.cancel_asked(job),
             Input::Drain { until } => {
-                // In the same turn, and once for all that is held: whoever kills this node from now on means no job.
-                self.marks.wanted.draining |= !self.held.is_empty() || self.claim.is_some();
+                // In the same turn, and once for all attempts: if this node is killed from now on, no job is to blame.
+                self.marks.wanted.draining |= !self.attempts.is_empty() || self.claim.is_some();
                 match &mut self.drain {
                     Some(drain) => drain.until = drain.until.min(until),
-                    None => self.drain = Some(Drain { until, patience: until.since(now), done: false }),
+                    None => self.drain = Some(Drain { until, length: until.since(now), done: false }),
                 }
             }
             Input::Tick => {}
         }
     }
 
-    /// What is to be done after this turn's inputs, in this order.
+    /// Ends a turn: returns the actions that follow from its inputs, in the order in which to carry them out.
     pub fn decide(&mut self, now: Timestamp) -> Vec<Action> {
-        self.keep_time(now);
+        self.clamp_times(now);
         self.stop_overdue(now);
-        self.see_to_suspects(now);
+        self.drive_suspects(now);
         self.send_mark(now);
         self.send_record(now);
         self.send_claim(now);
-        if now >= self.next_beat {
+        if now >= self.next_lease_check {
             self.send_renewal(now);
-            self.next_beat = now + self.beat();
+            self.next_lease_check = now + self.lease_check_interval();
         }
         self.finish_drain(now);
         mem::take(&mut self.actions)
     }
 
-    /// When to come back if nothing happens before; `None` is never.
+    /// Returns when to start the next turn if no input comes before; `None` is never.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let unwritten = (self.record.is_none() && !self.unwritten.is_empty()).then_some(self.record_backoff.until);
-        let look_at = if self.look { Timestamp::ZERO } else { self.look_at };
-        let claim = self.may_claim().then_some(look_at.max(self.claim_backoff.until));
-        let beat = (!self.held.is_empty()).then_some(self.next_beat);
+        let poll_at = if self.poll_now { Timestamp::ZERO } else { self.next_poll_at };
+        let claim = self.may_claim().then_some(poll_at.max(self.claim_backoff.until));
+        let lease_check = (!self.attempts.is_empty()).then_some(self.next_lease_check);
         let drain = self.drain.as_ref().filter(|d| !d.done).map(|d| {
-            let anything_to_stop = self.held.values().any(|held| held.running && !held.stopping);
+            let anything_to_stop = self.attempts.values().any(|state| state.running && !state.stopping);
             if anything_to_stop { d.until } else { d.until + self.settings.lease }
         });
         let suspects = self.suspects_wake_at();
         let mark = self.mark_wakes_at();
-        [unwritten, claim, beat, drain, suspects, mark].into_iter().flatten().min()
+        [unwritten, claim, lease_check, drain, suspects, mark].into_iter().flatten().min()
     }
 
-    /// Leases and trust are looked through this often: once for all, not one timer each.
-    fn beat(&self) -> Duration {
+    /// Returns the interval at which all leases are checked: one timer for all of them, not one each.
+    fn lease_check_interval(&self) -> Duration {
         self.settings.lease / 12
     }
 
-    /// A clock that was set back must not leave us waiting for moments that are far away by now.
-    fn keep_time(&mut self, now: Timestamp) {
-        self.next_beat = self.next_beat.min(now + self.beat());
-        self.look_at = self.look_at.min(now + POLL);
-        self.suspects.keep_time(now);
+    /// Limits all wake-up times after the clock was set back; they would be far in the future.
+    fn clamp_times(&mut self, now: Timestamp) {
+        self.next_lease_check = self.next_lease_check.min(now + self.lease_check_interval());
+        self.next_poll_at = self.next_poll_at.min(now + POLL);
+        self.suspects.clamp_times(now);
         for backoff in [&mut self.claim_backoff, &mut self.record_backoff, &mut self.marks.backoff] {
             backoff.until = backoff.until.min(now + BACKOFF_MAX);
         }
         if let Some(drain) = &mut self.drain {
-            drain.until = drain.until.min(now + drain.patience);
+            drain.until = drain.until.min(now + drain.length);
         }
     }
 
     fn finish_drain(&mut self, now: Timestamp) {
-        let idle = self.held.is_empty() && self.claim.is_none() && self.record.is_none();
+        let idle = self.attempts.is_empty() && self.claim.is_none() && self.record.is_none();
         if let Some(drain) = &mut self.drain {
-            // Past the last lease there is nothing left to give back: the leases have run out by themselves.
+            // After the end of the last lease nothing is left to release: all leases have expired.
             let hopeless = now >= drain.until + self.settings.lease;
             if !drain.done && (idle || hopeless) {
                 drain.done = true;

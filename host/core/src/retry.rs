@@ -1,4 +1,4 @@
-//! Whether a job is tried again after an attempt failed, and when.
+//! Decides whether a job is retried after an attempt ended, and when.
 
 use std::time::Duration;
 
@@ -7,42 +7,48 @@ use crate::outcome::{Failure, Outcome};
 /// A task's retry policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How many attempts may fail in all, the first one counted.
+    /// How many attempts may fail in all, including the first.
     pub attempts: u32,
+    /// The delay before the first retry; later delays double.
     pub backoff_min: Duration,
+    /// The upper limit of a delay.
     pub backoff_max: Duration,
 }
 
-/// What becomes of the job.
+/// The consequence of an attempt's outcome for its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
+    /// The job succeeded.
     Done,
-    /// So long from the moment when the store takes this in.
-    Again(Duration),
-    /// The attempts are used up, or the plugin said never again.
-    Over,
-    /// Cancelled on request.
+    /// Retry after this delay, counted from when the store records the failure.
+    RetryIn(Duration),
+    /// Fail the job: its attempts are used up, or the plugin asked for no retry.
+    GiveUp,
+    /// The job was cancelled on request.
     Cancelled,
-    /// Through no fault of its own: at once, at no cost.
+    /// Return the job to the queue at once. The attempt was interrupted through no fault of the job and does not count.
     Release,
 }
 
 impl RetryPolicy {
-    /// What follows `outcome`, where `failures` attempts had failed before it.
-    /// `jitter` in 0..1 draws the jitter, so that jobs that failed together do not come back together.
+    /// Returns what follows from `outcome` for a job with `failures` earlier failed attempts.
+    ///
+    /// `jitter` is a random number from 0 to 1. It spreads the delay, so that jobs that failed together are not retried
+    /// together.
     pub fn after(&self, outcome: &Outcome, failures: u32, jitter: f64) -> RetryDecision {
         match outcome {
             Outcome::Returned(_) => RetryDecision::Done,
             Outcome::Cancelled => RetryDecision::Cancelled,
             Outcome::Interrupted(..) => RetryDecision::Release,
-            Outcome::Failed(Failure::Discard(_)) => RetryDecision::Over,
-            _ if failures.saturating_add(1) >= self.attempts => RetryDecision::Over,
-            Outcome::Failed(Failure::RetryAfter(_, delay)) => RetryDecision::Again(*delay),
-            _ => RetryDecision::Again(self.delay(failures, jitter)),
+            Outcome::Failed(Failure::Discard(_)) => RetryDecision::GiveUp,
+            _ if failures.saturating_add(1) >= self.attempts => RetryDecision::GiveUp,
+            Outcome::Failed(Failure::RetryAfter(_, delay)) => RetryDecision::RetryIn(*delay),
+            _ => RetryDecision::RetryIn(self.delay(failures, jitter)),
         }
     }
 
-    /// Doubles from the lower bound to the upper; drawn from the upper half of that, never below the lower bound.
+    /// Returns the delay before the next attempt. Its upper end doubles from `backoff_min` to `backoff_max`; the delay
+    /// is chosen from the upper half below that end, and is never shorter than `backoff_min`.
     fn delay(&self, failures: u32, jitter: f64) -> Duration {
         let doubled = self.backoff_min.saturating_mul(1u32.checked_shl(failures.min(31)).unwrap_or(u32::MAX));
         let top = doubled.min(self.backoff_max);
@@ -64,12 +70,12 @@ mod tests {
 
     #[test]
     fn every_outcome_has_one_verdict() {
-        let again = RetryDecision::Again(Duration::from_secs(1));
+        let again = RetryDecision::RetryIn(Duration::from_secs(1));
         for (outcome, verdict) in [
             (Outcome::Returned(vec![]), RetryDecision::Done),
             (Outcome::Cancelled, RetryDecision::Cancelled),
             (Outcome::Interrupted(Interruption::Drain, String::new()), RetryDecision::Release),
-            (Outcome::Failed(Failure::Discard(String::new())), RetryDecision::Over),
+            (Outcome::Failed(Failure::Discard(String::new())), RetryDecision::GiveUp),
             (failure(), again),
             (Outcome::Trapped(String::new()), again),
             (Outcome::OutOfMemory { limit_bytes: 1, report: String::new() }, again),
@@ -81,12 +87,12 @@ mod tests {
 
     #[test]
     fn attempts_are_used_up() {
-        assert!(matches!(POLICY.after(&failure(), 2, 0.0), RetryDecision::Again(_)));
-        assert_eq!(POLICY.after(&failure(), 3, 0.0), RetryDecision::Over);
-        assert_eq!(POLICY.after(&failure(), u32::MAX, 0.0), RetryDecision::Over);
+        assert!(matches!(POLICY.after(&failure(), 2, 0.0), RetryDecision::RetryIn(_)));
+        assert_eq!(POLICY.after(&failure(), 3, 0.0), RetryDecision::GiveUp);
+        assert_eq!(POLICY.after(&failure(), u32::MAX, 0.0), RetryDecision::GiveUp);
         let later = Outcome::Failed(Failure::RetryAfter(String::new(), Duration::from_secs(9)));
-        assert_eq!(POLICY.after(&later, 3, 0.0), RetryDecision::Over);
-        assert_eq!(POLICY.after(&later, 2, 0.5), RetryDecision::Again(Duration::from_secs(9)));
+        assert_eq!(POLICY.after(&later, 3, 0.0), RetryDecision::GiveUp);
+        assert_eq!(POLICY.after(&later, 2, 0.5), RetryDecision::RetryIn(Duration::from_secs(9)));
         let interrupted = Outcome::Interrupted(Interruption::LeaseLost, String::new());
         assert_eq!(POLICY.after(&interrupted, 9, 0.0), RetryDecision::Release, "no fault of the job's");
     }

@@ -1,4 +1,4 @@
-//! A broadcast from its call to its end: who was asked, who answered, when it is over.
+//! The replies to a live broadcast, from its call to its end: which subscribers are missing, and when it is complete.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,33 +6,37 @@ use std::time::Duration;
 use crate::ids::PluginId;
 use crate::outcome::{Failure, Outcome};
 
-/// When a broadcast has heard enough.
+/// The rule by which a broadcast has enough replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// Wait for every subscriber.
     All,
-    /// As soon as this many have replied.
+    /// Wait until this many have replied.
     First(u32),
-    /// As soon as more than half of the subscribers have replied.
+    /// Wait until more than half of the subscribers have replied.
     Quorum,
 }
 
-/// What came of one subscriber.
+/// The result of calling one subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// It returned this reply.
     Replied(Vec<u8>),
+    /// It returned an error.
     Failed(Failure),
-    /// The sandbox ended it: a trap, memory, output. The text is a report for people.
+    /// The sandbox ended it: by a trap, or because of its memory or output. The text is a report for users.
     Trapped(String),
+    /// It did not reply in time. The text is a report for users.
     TimedOut(String),
-    /// It was not called, or was stopped before it could answer; the text says why.
+    /// It was not called, or was stopped before it could reply. The text says why.
     Skipped(String),
 }
 
 impl Answer {
-    /// The names that JSON and metrics carry. Never changed once released.
+    /// The names used in JSON and metrics. A name never changes once it is released.
     pub const KINDS: [&'static str; 5] = ["replied", "failed", "trapped", "timed-out", "skipped"];
 
-    /// Which of `KINDS` it is.
+    /// Returns the index of the answer's name in `KINDS`.
     pub const fn kind_index(&self) -> usize {
         match self {
             Answer::Replied(_) => 0,
@@ -43,6 +47,7 @@ impl Answer {
         }
     }
 
+    /// Returns the answer's name.
     pub const fn kind(&self) -> &'static str {
         Self::KINDS[self.kind_index()]
     }
@@ -57,21 +62,24 @@ impl From<Outcome> for Answer {
             Outcome::Trapped(report) | Outcome::OutOfMemory { report, .. } | Outcome::OutputBound(report) => {
                 Answer::Trapped(report)
             }
-            Outcome::Cancelled => Answer::Skipped("stopped: it was not waited for any longer".to_owned()),
+            Outcome::Cancelled => Answer::Skipped("stopped: the broadcast ended before it replied".to_owned()),
             Outcome::Interrupted(_, report) => Answer::Skipped(report),
         }
     }
 }
 
-/// One subscriber's answer, and how long it took.
+/// One subscriber's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
+    /// The subscriber.
     pub plugin: PluginId,
+    /// Its answer.
     pub answer: Answer,
+    /// Time from the call to the answer.
     pub elapsed: Duration,
 }
 
-/// Who was asked and has not answered. Each subscriber has exactly one reply in the end: the first one counts.
+/// The subscribers that were called and have not answered. In the end each subscriber has exactly one reply: its first.
 #[derive(Debug)]
 pub struct Rollcall {
     missing: BTreeSet<PluginId>,
@@ -80,8 +88,9 @@ pub struct Rollcall {
 }
 
 impl Rollcall {
-    pub fn open(asked: impl IntoIterator<Item = PluginId>, mode: Mode) -> Rollcall {
-        let missing: BTreeSet<_> = asked.into_iter().collect();
+    /// Starts a rollcall of these subscribers.
+    pub fn open(subscribers: impl IntoIterator<Item = PluginId>, mode: Mode) -> Rollcall {
+        let missing: BTreeSet<_> = subscribers.into_iter().collect();
         let enough = match mode {
             Mode::All => usize::MAX,
             Mode::First(n) => n as usize,
@@ -90,24 +99,26 @@ impl Rollcall {
         Rollcall { missing, replied: 0, enough }
     }
 
-    /// Takes one reply; false if this subscriber was not asked or has answered already.
+    /// Counts one reply. Returns false if this subscriber was not called or has answered before; the reply is then
+    /// ignored.
     pub fn take(&mut self, reply: &Reply) -> bool {
         let first = self.missing.remove(&reply.plugin);
         self.replied += usize::from(first && matches!(reply.answer, Answer::Replied(_)));
         first
     }
 
-    /// Whether as many have replied as were wanted.
+    /// Returns true if as many subscribers have replied as the mode requires. Answers other than replies do not count.
     pub fn has_enough(&self) -> bool {
         self.replied >= self.enough
     }
 
-    /// Whether nobody is waited for any longer.
+    /// Returns true if there is nothing left to wait for.
     pub fn is_over(&self) -> bool {
         self.missing.is_empty() || self.has_enough()
     }
 
-    /// Ends it: everyone who has not answered gets the answer that `why` makes. Returns those replies, by plugin.
+    /// Ends the rollcall. Each missing subscriber gets the answer that `why` makes for it. Returns these replies, by
+    /// plugin.
     pub fn close(&mut self, elapsed: Duration, why: impl Fn(&PluginId) -> Answer) -> Vec<Reply> {
         let missing = std::mem::take(&mut self.missing);
         missing.into_iter().map(|plugin| Reply { answer: why(&plugin), plugin, elapsed }).collect()

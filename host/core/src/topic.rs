@@ -1,4 +1,4 @@
-//! Topics and the patterns that subscribe to them.
+//! Topics of broadcasts, and the patterns with which plugins subscribe to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,11 +7,11 @@ use std::str::FromStr;
 use crate::bounds;
 use crate::ids::ParseIdError;
 
-/// What a broadcast is sent to: tokens divided by dots, "document.saved".
+/// The topic that a broadcast is sent to: tokens separated by dots, such as "document.saved".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(String);
 
-/// What a plugin subscribes to: a topic in which `*` stands for one token and a last `>` for one or more.
+/// The pattern of a subscription: a topic in which `*` matches exactly one token and a last `>` matches one or more.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(String);
 
@@ -23,7 +23,17 @@ fn fits(text: &str) -> bool {
     text.len() <= bounds::TOPIC_BYTES_MAX && text.split('.').count() <= bounds::TOPIC_TOKENS_MAX
 }
 
+/// The rule that topics and patterns share, for error texts.
+fn token_rule() -> String {
+    format!(
+        "expected up to {} tokens of letters, digits, `-` and `_`, separated by dots, {} bytes in all",
+        bounds::TOPIC_TOKENS_MAX,
+        bounds::TOPIC_BYTES_MAX
+    )
+}
+
 impl Topic {
+    /// Returns the topic's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,15 +46,16 @@ impl FromStr for Topic {
             return Ok(Topic(text.to_owned()));
         }
         let reason = if text.contains(['*', '>']) {
-            "is no topic: `*` and `>` belong into subscriptions, a broadcast goes to one topic"
+            "`*` and `>` are for subscriptions; a broadcast goes to exactly one topic".to_owned()
         } else {
-            "is no topic: up to 16 tokens of letters, digits, - and _, divided by dots, are expected"
+            token_rule()
         };
-        Err(ParseIdError { text: text.chars().take(80).collect(), reason })
+        Err(ParseIdError::new("topic", text, reason))
     }
 }
 
 impl Pattern {
+    /// Returns the pattern's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -53,19 +64,17 @@ impl Pattern {
 impl FromStr for Pattern {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let bad = |reason| ParseIdError { text: text.chars().take(80).collect(), reason };
+        let bad = |reason: String| ParseIdError::new("subscription", text, reason);
         let tokens: Vec<&str> = text.split('.').collect();
         let (last, others) = tokens.split_last().expect("split gives at least one");
         if others.contains(&">") {
-            return Err(bad("is no subscription: `>` stands for the rest of a topic, so it must be last"));
+            return Err(bad("`>` matches the rest of a topic, so it must be the last token".to_owned()));
         }
         let is_good = |token: &&str| *token == "*" || is_token(token);
         if fits(text) && others.iter().all(|t| is_good(t)) && (*last == ">" || is_good(last)) {
             return Ok(Pattern(text.to_owned()));
         }
-        Err(bad(
-            "is no subscription: tokens of letters, digits, - and _, divided by dots, are expected; `*` stands for one whole token, a last `>` for the rest",
-        ))
+        Err(bad(format!("{}; `*` matches one whole token, a last `>` the rest", token_rule())))
     }
 }
 
@@ -81,8 +90,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Who subscribes to what, as a tree of tokens: finding the subscribers of a topic costs what the topic is long
-/// and what is found, however many others there are.
+/// An index from topics to subscribers: a tree of tokens. The cost of a lookup depends on the length of the topic and
+/// on the subscribers found, not on how many others there are.
 #[derive(Clone, Debug)]
 pub struct Subscriptions<T> {
     root: Branch<T>,
@@ -90,10 +99,11 @@ pub struct Subscriptions<T> {
 
 #[derive(Clone, Debug)]
 struct Branch<T> {
-    /// Whose pattern ends here.
+    /// Subscribers whose pattern ends at this branch.
     here: BTreeSet<T>,
-    /// Whose pattern ends here with `>`.
+    /// Subscribers whose pattern ends at this branch with `>`.
     rest: BTreeSet<T>,
+    /// The branch for `*`.
     any: Option<Box<Branch<T>>>,
     tokens: BTreeMap<String, Branch<T>>,
 }
@@ -111,6 +121,7 @@ impl<T> Default for Subscriptions<T> {
 }
 
 impl<T: Clone + Ord> Subscriptions<T> {
+    /// Subscribes `subscriber` to the topics that match `pattern`.
     pub fn add(&mut self, pattern: &Pattern, subscriber: T) {
         let mut branch = &mut self.root;
         for token in pattern.0.split('.') {
@@ -126,7 +137,7 @@ impl<T: Clone + Ord> Subscriptions<T> {
         branch.here.insert(subscriber);
     }
 
-    /// Each subscriber of `topic` once, in order.
+    /// Returns the subscribers of `topic`, each once, in ascending order.
     pub fn of(&self, topic: &Topic) -> Vec<T> {
         let mut found = BTreeSet::new();
         let mut open = vec![&self.root];

@@ -176,7 +176,7 @@ impl KvAccess for KvView {
         async move {
             let (plugin, max) = {
                 let own = self.own();
-                (own.changes.plugin.clone(), own.changes.look(wanted.max))
+                (own.changes.plugin.clone(), own.changes.keys_to_read(wanted.max))
             };
             let look = KvKeyQuery { max, ..wanted.clone() };
             let question = move |store: Arc<dyn Store>| {

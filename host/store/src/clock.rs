@@ -1,15 +1,16 @@
-//! The one place where a store reads the time.
+//! The clock of a store. A store reads the time nowhere else.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use wharf_core::time::Timestamp;
 
-/// Where a store takes "now" from. Tests hand in one that they move by hand.
+/// The source of a store's time. Tests pass in a clock that they set themselves.
 pub trait Clock: Send + Sync + 'static {
+    /// Returns the present time.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -1,5 +1,6 @@
-//! The durable queue: jobs, leases and what attempts wrote. Knows nothing of Wasm, HTTP or plugins.
-//! The SQL reads rows, asks `wharf_core`, writes rows: each rule exists once.
+//! The durable queue: stores jobs, leases and the logs of attempts, and knows nothing of WebAssembly, HTTP or plugins.
+//!
+//! A backend reads rows, lets `wharf_core` decide, and writes rows, so that each rule exists once.
 
 mod clock;
 mod store;

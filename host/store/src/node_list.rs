@@ -1,4 +1,4 @@
-//! The nodes of a store that one process has for itself: there is one, and who else was announced is gone with it.
+//! The registered nodes of a store that only one process can use. Registrations are kept in memory and end with the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use wharf_core::ids::NodeId;
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
-/// What a node wrote down of itself is kept for so long: its attempts are over by then, and so are their leases.
+/// How long a node mark is kept. By then all attempts of the node have ended, and so have their leases.
 pub(crate) const MARKS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Locked for one look-up, never across an await.
+/// The registered nodes by ID. The lock is held for one lookup, never across an await.
 #[derive(Debug, Default)]
 pub(crate) struct NodeList(Mutex<BTreeMap<NodeId, Node>>);
 
@@ -20,16 +20,20 @@ impl NodeList {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Registers a node at `now`, and removes those that have not registered for longer than `silent`. Nodes whose time
+    /// lies in the future are removed as well: the clock was set back.
     pub(crate) fn announce(&self, node: Node, silent: Duration, now: Timestamp) {
         let mut nodes = self.nodes();
         nodes.retain(|_, node| node.seen + silent >= now && node.seen <= now + silent);
         nodes.insert(node.id, Node { seen: now, ..node });
     }
 
+    /// Removes a node.
     pub(crate) fn leave(&self, node: NodeId) {
         self.nodes().remove(&node);
     }
 
+    /// Returns all nodes, by name.
     pub(crate) fn all(&self) -> Vec<Node> {
         let mut nodes: Vec<Node> = self.nodes().values().cloned().collect();
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));

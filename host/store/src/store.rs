@@ -1,4 +1,4 @@
-//! What the host asks of its queue. Every write is one transaction, and durable when it returns.
+//! The interface of the durable queue. Every write is one transaction, and is durable when the call returns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +16,42 @@ use wharf_core::node::Node;
 use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
-/// A wake-up that means "look again". It carries no truth: it may come late, twice or never.
+/// A receiver of wake-ups that mean "check again". They carry no data, because one may come late, twice or never.
 pub type Nudges = tokio::sync::watch::Receiver<u64>;
 
+/// A durable queue of jobs: SQLite, PostgreSQL or memory. All calls of one store judge time by the store's own clock.
+///
+/// Each call returns a [`StoreError`] if the store fails; its variants say whether something was written.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The store's clock: the only one by which leases are judged.
+    /// Returns the time by the store's clock, the only clock that decides whether a lease has expired.
     fn now(&self) -> Timestamp;
 
-    /// An id that no job of this store has or had.
+    /// Makes an ID that no job of this store has or had.
     ///
     /// # Errors
-    /// `Busy` where others make ids for the store, too, and this one cannot be sure of its own any more.
+    /// `Busy` if other hosts make IDs for the store as well, and this one can no longer be sure that it owns its ID
+    /// source.
     fn next_id(&self) -> Result<JobId, StoreError>;
 
-    /// Adds jobs, in order: all or none. `declared` says how many of a lane may run, for `on_conflict`.
-    /// A job whose token is known is answered with the job that stands; no other job ever is. Where another job has the id of
-    /// a new one, that is added under a fresh one.
+    /// Adds jobs in order: all of them or none. `declared` has the limits that apply to `on_conflict`.
+    ///
+    /// The result for a job whose token is known is the earlier job; no other duplicate is reported. If another job has
+    /// the ID of a new one, the new job is added under a fresh ID.
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Leases up to `claim.free` jobs, chosen by `wharf_core::admission::admit` inside the transaction.
+    /// Leases up to `claim.free` jobs. `wharf_core::admission::admit` chooses them inside the transaction.
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError>;
 
-    /// Applies events in order, each by `JobStatus::after`. One that is refused changes nothing; the others stand.
-    /// The end of an attempt, its slot, its children, what it changed of its plugin's values and the job's next state are
-    /// one transaction. The ids of children were given out before: one that is not taken stands under its own, cancelled,
-    /// and says why.
+    /// Applies events in order, each by `JobStatus::after`. A refused event changes nothing; the others are applied.
+    ///
+    /// The end of an attempt is one transaction: its slot, its children, the changes to its plugin's kv values and the
+    /// job's next status. The IDs of children were given out before. A child that is not enqueued is stored under its
+    /// ID as a cancelled job whose report says why.
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
 
-    /// Adds jobs as `record` adds children and changes values, in one transaction: what an attempt leaves behind that is of no job.
+    /// Adds jobs as `record` adds children and changes kv values, in one transaction. A subscriber of a live broadcast
+    /// leaves these behind; it has no job.
     async fn insert_with_changes(
         &self,
         jobs: Vec<NewJob>,
@@ -52,99 +59,113 @@ pub trait Store: Send + Sync + 'static {
         changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Prolongs leases to `length` from now, which is no longer than they were claimed for.
+    /// Extends leases to `length` from now. `length` is at most the length for which they were claimed.
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError>;
 
-    /// Writes down what a node says of itself, in place of what it said before.
+    /// Stores what a node records about itself, in place of its last mark.
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError>;
 
-    /// Ends leases that have run out, at most `max`: each is a `LeaseExpired`, with what its node has written down. Returns
-    /// the jobs that were freed.
+    /// Ends at most `max` leases that have expired. Each is a `LeaseExpired` event with the mark of the lease's node.
+    /// Returns the jobs whose leases ended.
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError>;
 
-    /// The jobs that stand under these tokens, in the order of `of`.
+    /// Returns the jobs with these tokens, in the order of `of`.
     async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError>;
 
-    /// One job whole, and why it waits if it does.
+    /// Returns one job with payload and result, and the reason if it waits.
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError>;
 
-    /// Jobs, newest first, without payload and result.
+    /// Returns a page of jobs, newest first, without payload and result.
     async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError>;
 
-    /// What attempts of a job wrote after number `after`, in order, at most `max` and about `bounds::PAGE_BYTES_MAX`
-    /// at once; at least one if there is any.
+    /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` and about
+    /// `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;
 
-    /// The value that a plugin keeps under a key.
+    /// Returns a plugin's kv value.
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Under which keys a plugin keeps values, in their order.
+    /// Returns the keys of a plugin's kv values that match the query, in ascending order.
     async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError>;
 
-    /// How much a plugin keeps in all, and how many bytes the values under these keys have, in the order of `of`.
+    /// Returns how much a plugin stores in kv, and the sizes in bytes of the values of these keys, in the order of
+    /// `of`.
     async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError>;
 
-    /// Removes jobs that finished before `before`, with all that belongs to them, at most `max`. Returns how many.
-    /// What their plugins keep stays.
+    /// Deletes at most `max` jobs that finished before `before`, with their logs and results. Returns how many. The kv
+    /// values of their plugins stay.
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError>;
 
-    /// The overrides in force.
+    /// Returns the limit overrides in force.
     async fn overrides(&self) -> Result<Vec<Override>, StoreError>;
 
-    /// Puts an override in force, or with `limits` of two `None` ends it. Raising acts on the next claim; lowering drains.
+    /// Sets an override, or removes it if both of its limits are `None`. A raised limit takes effect with the next
+    /// claim. Under a lowered limit, running jobs continue and no new one starts until few enough are running.
     async fn set_override(&self, change: Override) -> Result<(), StoreError>;
 
-    /// Counts for people and metrics.
+    /// Returns counts for operators and metrics.
     async fn stats(&self) -> Result<QueueStats, StoreError>;
 
-    /// Tells of this node; `seen` is the store's to say. Nodes that were silent for longer than `silent` are taken off.
+    /// Registers this node, or renews its registration. The store sets `seen`. Nodes that have not registered for
+    /// longer than `silent` are removed.
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError>;
 
-    /// Takes this node off: it ended by itself.
+    /// Removes this node's registration, when it shuts down.
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError>;
 
-    /// The nodes that are there, by name.
+    /// Returns the registered nodes, by name.
     async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
 
-    /// Jobs that run on this node and were asked to end by another one; `None` where there is no other.
+    /// Returns jobs that run on this node and whose cancellation another node requested; `None` if no other node can
+    /// use the store.
     async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError>;
 
-    /// Puts letters to other nodes where they find them.
+    /// Stores messages for other nodes.
     async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError>;
 
-    /// Takes out the letters to this node, each once, in the order in which they were posted; `None` where there is no other.
+    /// Removes and returns the messages to this node, each once, in the order in which they were sent; `None` if no
+    /// other node can use the store.
     async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError>;
 
-    /// Changes when there may be letters.
+    /// Returns a receiver that changes when there may be messages to this node.
     fn message_nudges(&self) -> Nudges;
 
-    /// Changes after every write that may let something start or that a follower may wait for.
+    /// Returns a receiver that changes after every write that may let a job start, or that a follower may wait for.
     fn nudges(&self) -> Nudges;
 
-    /// A log of the store's own that grows, since another program keeps it from being carried into its file.
+    /// Returns the store's write-ahead log if it grows because another program prevents it from being copied into the
+    /// database file.
     fn pinned_log(&self) -> Option<PinnedLog> {
         None
     }
 }
 
+/// The result of inserting a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
+    /// The job was added.
     Added {
-        /// The new job's own, or the one that it was given in its place.
+        /// The job's ID: its own, or a fresh one if another job had that.
         id: JobId,
         /// Waiting jobs that it replaced: they are cancelled.
         replaced: Vec<JobId>,
-        /// Running jobs that were asked to end for it.
+        /// Running jobs that were asked to cancel for it.
         cancel_asked: Vec<JobId>,
     },
-    /// A job with the same token stands.
-    Duplicate { id: JobId },
-    /// Its lane had no slot left, and its task says that it is then not taken. These jobs hold the slots (the first ten).
-    Discarded { holders: Vec<JobId> },
+    /// An earlier job has the same token.
+    Duplicate {
+        /// The earlier job.
+        id: JobId,
+    },
+    /// The job was not added: its lane has no free slot, and its task discards jobs in that case.
+    Discarded {
+        /// The jobs in the way: those that use the slots, then those that wait (the first `bounds::HOLDERS_NAMED`).
+        holders: Vec<JobId>,
+    },
 }
 
 impl Inserted {
-    /// Returns why no job is stored under `id`, the id of the job to add; `None` if one is.
+    /// Returns why no job is stored under `id`, the ID of the job to insert; `None` if one is.
     pub(crate) fn not_enqueued(&self, id: JobId) -> Option<NotEnqueued> {
         match self {
             Inserted::Duplicate { id: known } if *known != id => Some(NotEnqueued::Duplicate(*known)),
@@ -154,17 +175,20 @@ impl Inserted {
     }
 }
 
+/// A claim: a node's request for jobs.
 #[derive(Clone, Debug)]
 pub struct Claim {
+    /// The node that claims.
     pub node: NodeId,
-    /// The tasks that this node can run, each with its group.
+    /// The tasks that the node can run, each with its group.
     pub tasks: Arc<[(TaskName, Group)]>,
-    /// What manifests and settings declare; the store lays its overrides on top.
+    /// The limits declared in manifests and settings. The store applies its overrides to them.
     pub declared: Arc<LimitTable>,
-    /// How many jobs may be leased.
+    /// How many jobs to lease at most.
     pub free: u32,
-    /// Tasks of which fewer may be leased, each with how many.
+    /// Caps below `free` for single tasks.
     pub task_quotas: Vec<(TaskName, u32)>,
+    /// Length of the leases.
     pub lease: Duration,
 }
 
@@ -174,115 +198,168 @@ impl Claim {
     }
 }
 
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
+    /// The jobs that were leased.
     pub leased: Vec<LeasedJob>,
-    /// When the next delayed job becomes due; now, if this claim left some that are due.
+    /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
     pub wake_at: Option<Timestamp>,
-    /// There may be more of one of `Claim::task_quotas`.
+    /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
     pub held_back: bool,
 }
 
-/// What an event came to.
+/// The result of an event that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
+    /// The job's state after the event.
     pub state: StateName,
-    /// The running attempt was asked to end.
+    /// True if the running attempt was asked to cancel.
     pub cancel_asked: bool,
-    /// What became of each child: where it was not taken, it stands under its id and says so.
+    /// The result of inserting each child. A child that was not enqueued is stored under its ID as a cancelled job.
     pub children: Vec<Inserted>,
 }
 
+/// The result of renewing a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
+    /// The lease was extended.
     Held(Lease),
+    /// The lease was extended, and the attempt was asked to cancel.
     HeldCancelAsked(Lease),
-    /// It belongs to another attempt, or to none: stop.
+    /// The job belongs to another attempt, or to none: the attempt must stop.
     Lost(Lease),
 }
 
-/// A job as it is read, with why it waits.
+/// A job with the data that is derived when it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSnapshot {
+    /// The job.
     pub job: Job,
+    /// Why it does not run, if it waits.
     pub why: Option<WaitReason>,
     /// The number of the last entry in its log.
     pub entries: u64,
 }
 
-/// See `Store::pinned_log`.
+/// A write-ahead log that grows, as [`Store::pinned_log`] reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedLog {
-    /// The file that grows.
+    /// The path of the log file.
     pub log: String,
+    /// The size of the log file in bytes.
     pub bytes: u64,
 }
 
+/// A filter for a list of jobs. A job must match all filters that are present.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {
+    /// Only jobs in this state.
     pub state: Option<StateName>,
+    /// Only jobs of this task.
     pub task: Option<TaskName>,
+    /// Only jobs with this key.
     pub key: Option<Key>,
-    /// Only the job with this idempotency token: at most one of each task.
+    /// Only jobs with this idempotency token: at most one of each task.
     pub token: Option<Token>,
     /// Only jobs of this durable broadcast.
     pub batch: Option<JobId>,
-    /// Only jobs with a lower id: the last one of the page before.
+    /// Only jobs with a lower ID, such as the last one of the previous page.
     pub before: Option<JobId>,
-    /// 1 to `bounds::PAGE_MAX`.
+    /// The length of the page, from 1 to `bounds::PAGE_MAX`.
     pub max: u32,
 }
 
+/// A page of a list of jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobPage {
+    /// The jobs, newest first.
     pub jobs: Vec<Job>,
+    /// True if older jobs match, too.
     pub more: bool,
 }
 
+/// Counts of the jobs in the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueStats {
-    /// Waiting (due or not) and running jobs of each task.
+    /// Each task with its number of waiting jobs (due or not) and its number of running jobs.
     pub tasks: Vec<(TaskName, u64, u64)>,
-    /// When the job that has been due longest became due.
+    /// When the waiting job that has been due longest became due.
     pub oldest_due: Option<Timestamp>,
-    /// Running jobs of each group, counted.
+    /// Each group with its number of running jobs.
     pub groups: Vec<(Group, u64)>,
 }
 
-/// Variants are named by what the caller does next.
+/// A failed call of a store. The variants are named by what the caller does next.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing was written: try again later.
+    /// Nothing was written. The caller may try again later.
     #[error("the store cannot write now: {0}")]
     Busy(String),
-    /// Nothing was written, and it will not work until someone mends it.
+    /// Nothing was written, and the call will fail until an operator fixes the store.
     #[error("the store is broken: {0}")]
     Broken(String),
-    /// It was written, or will be, or was not: who asks again must do so with a token, or look first.
-    #[error("the store gave no answer and may have written it: {0}")]
+    /// The write happened, or will happen, or did not. A caller that repeats it must use a token, or read the result
+    /// first.
+    #[error("the store did not respond, so it is unknown whether it wrote: {0}")]
     Unknown(String),
 }
 
-/// Why a store could not be opened. Variants are named by what the operator does next.
+/// A store that could not be opened. The variants are named by what the operator does next.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// Fix the address of the store.
     #[error("could not open the store: `{address}` {reason}")]
-    MendAddress { address: String, reason: String },
+    MendAddress {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Stop the other host that uses the file, or use another file.
     #[error(
-        "could not open {file}: another host uses it, by this name or by another; \
-         stop that host first, or give this one a store of its own"
+        "could not open {file}: another host is using it, possibly under another name; \
+         stop that host first, or give this one its own store"
     )]
-    StopOtherHost { file: String },
+    StopOtherHost {
+        /// The path of the file.
+        file: String,
+    },
+    /// Run a newer Wharf, or use another file.
     #[error(
-        "could not open {file}: it was written by a newer Wharf (its version is {found}, this one knows up to {known}); \
-         run that Wharf, or give this one a store of its own"
+        "could not open {file}: it was written by a newer Wharf (its version is {found}, this one supports up to {known}); \
+         run that Wharf, or give this one its own store"
     )]
-    TakeNewerHost { file: String, found: i64, known: i64 },
+    TakeNewerHost {
+        /// The path of the file.
+        file: String,
+        /// The version of the file's schema.
+        found: i64,
+        /// The newest version that this host supports.
+        known: i64,
+    },
+    /// Fix the file.
     #[error("could not open {file}: {reason}")]
-    MendFile { file: String, reason: String },
+    MendFile {
+        /// The path of the file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Fix the database.
     #[error("could not open {address}: {reason}")]
-    MendDatabase { address: String, reason: String },
-    /// It answers, and will let this host in later.
+    MendDatabase {
+        /// The database's address.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Wait: the database responds, and will accept this host later.
     #[error("could not open {address} yet: {reason}")]
-    AwaitDatabase { address: String, reason: String },
+    AwaitDatabase {
+        /// The database's address.
+        address: String,
+        /// Why it does not accept this host now.
+        reason: String,
+    },
 }

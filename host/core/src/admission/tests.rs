@@ -70,7 +70,7 @@ impl Queue {
     }
 }
 
-impl Waiting for Queue {
+impl QueueView for Queue {
     type Error = Infallible;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {

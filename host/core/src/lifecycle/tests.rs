@@ -169,7 +169,7 @@ fn hosts_that_die_of_something_else_fail_no_job() {
     for _ in 0..bounds::SUSPECT_CRASHES {
         job = crashed(job, NodeMark::default());
     }
-    // Held back: the host died before it was begun. What is written of another attempt or another job says nothing of it.
+    // Parked: the host died before the job was started. A mark about another attempt or another job says nothing about it.
     let other = NodeMark {
         suspect: Some(StartedSuspect { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
         ..begun(5, true)
@@ -197,7 +197,7 @@ fn a_host_that_is_killed_while_it_drains_counts_against_nobody() {
     suspect = crashed(suspect, draining(begun(suspect.attempt + 1, true)));
     assert_eq!((suspect.state, suspect.crashes), (State::Waiting { due: NOW }, bounds::CRASHES_MAX - 1));
     let report = Event::LeaseExpired { attempt: 1, mark: draining(NodeMark::default()) }.report().unwrap();
-    assert!(report.text.contains("being stopped"), "{report:?}");
+    assert!(report.text.contains("during its shutdown"), "{report:?}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Writing down what attempts wrote and how they ended: in order, all of it, and once.
+//! Records what attempts emit and how they end: in order, completely, and once.
 
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Action, AttemptId, FinishedAttempt, Held, Planner, RecordResult};
+use super::{Action, AttemptId, AttemptState, FinishedAttempt, Planner, RecordResult};
 use crate::ids::JobId;
 use crate::job::NewJob;
 use crate::kv::KvChanges;
@@ -14,42 +14,45 @@ use crate::outcome::{Bill, Interruption, Outcome, OutcomeKind, Report};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::time::Timestamp;
 
-/// A job that could not be started waits this long, doubled each time that it happens to the same job.
+/// Delay before a job that could not be started is claimable again; doubled each time that happens to the same job.
 const RELEASE_MIN: Duration = Duration::from_millis(500);
 const RELEASE_DOUBLINGS_MAX: u32 = 7;
-/// One record call takes no more than this, so that its transaction stays short. A single event may be larger.
+/// Limits of one record call, which keep its transaction short. A single event may be larger.
 const RECORD_EVENTS_MAX: usize = 2000;
 const RECORD_BYTES_MAX: usize = 8 << 20;
 
 impl Planner {
-    pub(super) fn queue(&mut self, attempt: AttemptId) {
-        if let Some(held) = self.held.get_mut(&attempt)
-            && !mem::replace(&mut held.queued, true)
+    /// Puts an attempt into the queue of those with something to record, unless it is there.
+    pub(super) fn queue_write(&mut self, attempt: AttemptId) {
+        if let Some(state) = self.attempts.get_mut(&attempt)
+            && !mem::replace(&mut state.queued, true)
         {
             self.unwritten.push_back(attempt);
         }
     }
 
-    pub(super) fn ended(&mut self, ended: FinishedAttempt) {
-        let Some(held) = self.held.get_mut(&ended.attempt) else {
+    /// Handles the end of an attempt.
+    pub(super) fn attempt_finished(&mut self, finished: FinishedAttempt) {
+        let Some(state) = self.attempts.get_mut(&finished.attempt) else {
             return;
         };
-        if !mem::replace(&mut held.running, false) {
+        if !mem::replace(&mut state.running, false) {
             return;
         }
         self.running -= 1;
-        self.look |= self.claim_was_full;
-        self.suspects.ended(ended.attempt);
-        if held.lost {
-            self.held.remove(&ended.attempt);
-            self.actions.push(Action::Dropped(ended.attempt));
+        self.poll_now |= self.claim_was_full;
+        self.suspects.finished(finished.attempt);
+        if state.lost {
+            self.attempts.remove(&finished.attempt);
+            self.actions.push(Action::Dropped(finished.attempt));
             return;
         }
-        let effects = (ended.children, ended.changes);
-        held.end = Some(end_event(held, ended.outcome, ended.bill, effects, (ended.retry, ended.jitter)));
-        self.queue(ended.attempt);
+        let effects = (finished.children, finished.changes);
+        state.end = Some(end_event(state, finished.outcome, finished.bill, effects, (finished.retry, finished.jitter)));
+        self.queue_write(finished.attempt);
     }
 
+    /// Records what the queued attempts have, unless a record call is in flight.
     pub(super) fn send_record(&mut self, now: Timestamp) {
         if self.record.is_some() || now < self.record_backoff.until {
             return;
@@ -61,13 +64,13 @@ impl Planner {
             let Some(attempt) = self.unwritten.pop_front() else {
                 break;
             };
-            let Some(held) = self.held.get_mut(&attempt) else {
+            let Some(state) = self.attempts.get_mut(&attempt) else {
                 continue;
             };
-            held.queued = false;
-            let entries = mem::take(&mut held.unwritten);
+            state.queued = false;
+            let entries = mem::take(&mut state.unwritten);
             let wrote = (!entries.is_empty()).then_some(Event::Wrote { attempt: attempt.number, entries });
-            let end = held.end.take();
+            let end = state.end.take();
             for (event, is_end) in wrote.map(|e| (e, false)).into_iter().chain(end.map(|e| (e, true))) {
                 bytes += event.bytes();
                 events.push((attempt.job, event));
@@ -80,15 +83,17 @@ impl Planner {
         }
     }
 
-    pub(super) fn recorded(&mut self, answers: &[RecordResult]) {
+    /// Handles the results of a record call.
+    pub(super) fn recorded(&mut self, results: &[RecordResult]) {
         let Some(carried) = self.record.take() else { return };
-        self.record_backoff.worked();
-        for ((attempt, is_end), answer) in carried.into_iter().zip(answers) {
-            match answer {
-                // An end that is refused was recorded before by a call whose answer was lost, or came too late. Both are over.
+        self.record_backoff.succeeded();
+        for ((attempt, is_end), result) in carried.into_iter().zip(results) {
+            match result {
+                // An end that is refused came too late, or an earlier call had recorded it and its result was lost. The
+                // attempt has ended either way.
                 _ if is_end => {
-                    self.held.remove(&attempt);
-                    self.look = true;
+                    self.attempts.remove(&attempt);
+                    self.poll_now = true;
                 }
                 RecordResult::Stands { cancel_asked: true } => self.ask_cancel(attempt),
                 RecordResult::Stands { cancel_asked: false } => {}
@@ -97,67 +102,69 @@ impl Planner {
         }
     }
 
-    /// Puts back what could not be written, before what came since.
-    pub(super) fn give_back(&mut self, events: Vec<(JobId, Event)>, now: Timestamp) {
+    /// Puts events that could not be recorded back, ahead of what came since.
+    pub(super) fn record_failed(&mut self, events: Vec<(JobId, Event)>, now: Timestamp) {
         let Some(carried) = self.record.take() else { return };
         self.record_backoff.failed(now);
         for ((attempt, is_end), (_, event)) in carried.into_iter().zip(events).rev() {
-            let Some(held) = self.held.get_mut(&attempt) else {
+            let Some(state) = self.attempts.get_mut(&attempt) else {
                 continue;
             };
-            if held.lost {
+            if state.lost {
                 continue;
             }
             match event {
                 Event::Wrote { mut entries, .. } => {
-                    entries.append(&mut held.unwritten);
-                    held.unwritten = entries;
+                    entries.append(&mut state.unwritten);
+                    state.unwritten = entries;
                 }
-                end if is_end => held.end = Some(end),
+                end if is_end => state.end = Some(end),
                 _ => {}
             }
-            if !mem::replace(&mut held.queued, true) {
+            if !mem::replace(&mut state.queued, true) {
                 self.unwritten.push_front(attempt);
             }
         }
     }
 }
 
+/// Returns the event that returns a leased job to the queue.
 pub(super) fn release(lease: &Lease, text: &str, claimable_in: Duration) -> Event {
     let report = Report { kind: OutcomeKind::Interrupted, text: text.to_owned() };
     Event::Released { attempt: lease.attempt, report, claimable_in }
 }
 
+/// Returns the event that records the end of an attempt.
 fn end_event(
-    held: &Held,
+    state: &AttemptState,
     outcome: Outcome,
     bill: Bill,
     (children, changes): (Vec<NewJob>, Option<Arc<KvChanges>>),
     retry: (RetryPolicy, f64),
 ) -> Event {
-    let attempt = held.lease.attempt;
-    let verdict = retry.0.after(&outcome, held.failures, retry.1);
+    let attempt = state.lease.attempt;
+    let decision = retry.0.after(&outcome, state.failures, retry.1);
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
-    match (verdict, outcome) {
+    match (decision, outcome) {
         (RetryDecision::Done, Outcome::Returned(output)) => {
             Event::Succeeded { attempt, output, children, changes, bill }
         }
         (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, bill },
-        (RetryDecision::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },
+        (RetryDecision::Release, _) if state.cancel_asked => Event::Cancelled { attempt, bill },
         (RetryDecision::Release, outcome) => {
             let text = outcome.report().to_owned();
-            // Attempts that were begun beyond those that failed: given back, or ended with their host.
-            let vain = attempt.saturating_sub(held.failures + 1).min(RELEASE_DOUBLINGS_MAX);
+            // Attempts besides the failed ones: they were released, or ended with their host.
+            let fruitless = attempt.saturating_sub(state.failures + 1).min(RELEASE_DOUBLINGS_MAX);
             let delay = match outcome {
-                Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << vain),
+                Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << fruitless),
                 _ => Duration::ZERO,
             };
-            release(&held.lease, &text, delay)
+            release(&state.lease, &text, delay)
         }
-        (RetryDecision::Again(delay), outcome) => {
+        (RetryDecision::RetryIn(delay), outcome) => {
             Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), bill }
         }
-        (RetryDecision::Over | RetryDecision::Done, outcome) => {
+        (RetryDecision::GiveUp | RetryDecision::Done, outcome) => {
             Event::Failed { attempt, report: report(&outcome), retry_in: None, bill }
         }
     }

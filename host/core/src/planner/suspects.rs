@@ -1,10 +1,13 @@
-//! What may be what kills hosts runs alone, so that only what does is failed, and nothing beside it.
+//! Runs suspects alone: a job that may be what kills hosts runs without other jobs, so that only a job that does kill
+//! hosts is failed.
 //!
-//! A job whose attempts ended with their hosts too often is claimed like any other, and held back. Its node claims no more, lets
-//! what runs end, writes down that this job runs alone, and begins it; other jobs are claimed again once it has ended, or has
-//! run alone for a while without harm. A node that does not become idle in time gives the job back.
+//! A job of which too many attempts ended with their hosts is claimed like any other, and then parked. Its node stops
+//! claiming, waits until its running attempts have ended, stores a node mark that says that this job runs alone, and
+//! starts it. The node claims other jobs again once the suspect has ended, or has run alone for a while without killing
+//! the host. A node that does not become idle in time releases the job.
 //!
-//! What the node spends on suspects it then spends on others: no more than half of its time goes to them.
+//! After the time it spends on suspects, a node spends as much time on other jobs: suspects get at most half of its
+//! time.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -19,37 +22,40 @@ use crate::lifecycle::Event;
 use crate::outcome::Bill;
 use crate::time::Timestamp;
 
-/// A node waits so long for what runs to end, and doubles it each time that this was in vain.
-const IDLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node waits to become idle; doubled each time that it did not.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_DOUBLINGS_MAX: u32 = 8;
-/// A suspect runs alone for so long at first, and four times as long for each host that has ended with it since.
+/// How long a suspect runs alone: this long at first, and four times as long for each further host that ended with it.
 const ALONE: Duration = Duration::from_secs(30);
-/// Suspects follow each other for so long; then others have their turn.
+/// How long suspects may run one after the other before other jobs have their turn.
 const TURN: Duration = Duration::from_secs(30);
-/// A suspect that was given back is not claimed sooner, here or by another node.
-const GIVEN_BACK: Duration = Duration::from_secs(10);
+/// Delay before a released suspect is claimable again, by this node or another.
+const RELEASE_DELAY: Duration = Duration::from_secs(10);
 
-const NOT_IDLE: &str = "several of its attempts ended with their hosts, so that it runs alone; other jobs ran too long on this \
-                        host, which gave it back";
-const OTHERS: &str = "several of its attempts ended with their hosts, so that it runs alone; on this host it is the turn of \
-                      other jobs, so that it was given back";
+/// The report of a suspect that is released because the node did not become idle.
+const NOT_IDLE: &str = "several attempts of this job ended with their hosts, so it must run alone; \
+                        other jobs ran too long on this host, so it was released";
+/// The report of a suspect that is released because other jobs have their turn.
+const OTHERS: &str = "several attempts of this job ended with their hosts, so it must run alone; \
+                      on this host it is the turn of other jobs, so it was released";
 
+/// The suspects of a node.
 #[derive(Default)]
 pub(super) struct Suspects {
-    /// Held back, in the order in which they were claimed.
-    waiting: VecDeque<Box<LeasedJob>>,
+    /// Suspects that were claimed and have not started, in the order of their claims.
+    parked: VecDeque<Box<LeasedJob>>,
     alone: Option<Alone>,
-    /// Since when nothing is claimed for their sake.
+    /// Since when the node does not claim, because of suspects.
     paused_at: Option<Timestamp>,
-    /// Others have their turn from that moment on, for so long.
+    /// The last turn of other jobs: its start and its length.
     rest: Option<(Timestamp, Duration)>,
-    /// How often in a row the node did not become idle in time.
-    in_vain: u32,
-    /// One was begun since nothing is claimed.
-    begun: bool,
+    /// How many times in a row the node did not become idle in time.
+    fruitless_waits: u32,
+    /// True if a suspect was started in this pause.
+    started: bool,
 }
 
-/// A suspect that runs, and no other job with it.
+/// A suspect that is running alone.
 struct Alone {
     attempt: AttemptId,
     since: Timestamp,
@@ -57,197 +63,205 @@ struct Alone {
 }
 
 impl Alone {
-    /// How it is written down before others run beside it.
+    /// Returns the record for the node mark before other jobs run beside the suspect.
     fn joined(&self) -> StartedSuspect {
         StartedSuspect { job: self.attempt.job, attempt: self.attempt.number, alone: false }
     }
 }
 
-/// What this node writes down of itself.
+/// The node mark: what this node records about itself.
 #[derive(Default)]
 pub(super) struct Marks {
     pub(super) wanted: NodeMark,
-    /// What stands there, as far as is known.
+    /// The mark that is stored, as far as is known.
     written: NodeMark,
-    /// On its way.
+    /// The mark that is being stored.
     writing: Option<NodeMark>,
     pub(super) backoff: Backoff,
 }
 
 impl Marks {
-    fn stands(&self, begun: StartedSuspect) -> bool {
-        self.written.suspect == Some(begun)
+    /// Returns true if the stored mark names this suspect.
+    fn is_written(&self, started: StartedSuspect) -> bool {
+        self.written.suspect == Some(started)
     }
 }
 
 impl Suspects {
-    /// Nothing is claimed for their sake.
+    /// Returns true if the node does not claim, because of suspects.
     pub(super) fn pause_claims(&self) -> bool {
         self.paused_at.is_some()
     }
 
-    /// When others have had their turn.
+    /// Returns when the turn of other jobs ends, if it has not ended.
     fn rest_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.rest.map(|(from, length)| from + length).filter(|until| now < *until)
     }
 
-    fn patience(&self) -> Duration {
-        IDLE_PATIENCE * (1 << self.in_vain.min(IDLE_DOUBLINGS_MAX))
+    /// Returns how long to wait for the node to become idle.
+    fn idle_timeout(&self) -> Duration {
+        IDLE_TIMEOUT * (1 << self.fruitless_waits.min(IDLE_DOUBLINGS_MAX))
     }
 
-    /// A clock that was set back must not leave us waiting for moments that are far away by now.
-    pub(super) fn keep_time(&mut self, now: Timestamp) {
-        let moments = [
+    /// Limits all times after the clock was set back; they would be far in the future.
+    pub(super) fn clamp_times(&mut self, now: Timestamp) {
+        let times = [
             self.paused_at.as_mut(),
             self.alone.as_mut().map(|alone| &mut alone.since),
             self.rest.as_mut().map(|(from, _)| from),
         ];
-        moments.into_iter().flatten().for_each(|moment| *moment = (*moment).min(now));
+        times.into_iter().flatten().for_each(|time| *time = (*time).min(now));
     }
 
-    pub(super) fn ended(&mut self, attempt: AttemptId) {
+    /// Notes the end of an attempt, if it is the suspect that runs alone.
+    pub(super) fn finished(&mut self, attempt: AttemptId) {
         self.alone.take_if(|alone| alone.attempt == attempt);
     }
 
-    fn is_waiting(&self, attempt: AttemptId) -> bool {
-        self.waiting.iter().any(|leased| AttemptId::from(&leased.lease) == attempt)
+    fn is_parked(&self, attempt: AttemptId) -> bool {
+        self.parked.iter().any(|leased| AttemptId::from(&leased.lease) == attempt)
     }
 }
 
 impl Planner {
-    /// Holds a claimed suspect back. Its lease is renewed like any other.
-    pub(super) fn hold_back(&mut self, leased: LeasedJob, now: Timestamp) {
-        self.suspects.waiting.push_back(Box::new(leased));
+    /// Parks a claimed suspect until it can run alone. Its lease is renewed like any other.
+    pub(super) fn park(&mut self, leased: LeasedJob, now: Timestamp) {
+        self.suspects.parked.push_back(Box::new(leased));
         self.suspects.paused_at.get_or_insert(now);
     }
 
-    /// In how long a suspect that is not begun now may be claimed again, and why it is not.
-    pub(super) fn rests(&self, now: Timestamp) -> Option<(Duration, &'static str)> {
-        self.suspects.rest_until(now).map(|until| (until.since(now).min(GIVEN_BACK), OTHERS))
+    /// During the turn of other jobs, returns the delay before a suspect may be claimed again, and the report for it.
+    pub(super) fn rest_after_suspects(&self, now: Timestamp) -> Option<(Duration, &'static str)> {
+        self.suspects.rest_until(now).map(|until| (until.since(now).min(RELEASE_DELAY), OTHERS))
     }
 
-    pub(super) fn see_to_suspects(&mut self, now: Timestamp) {
+    /// Starts or releases parked suspects, and ends the pause of claims.
+    pub(super) fn drive_suspects(&mut self, now: Timestamp) {
         let Some(paused_at) = self.suspects.paused_at else { return };
-        self.forget_the_lost(now);
+        self.drop_lost_suspects(now);
         if self.drain.is_some() {
-            self.give_back_suspects(super::DRAINED, Duration::ZERO);
+            self.release_suspects(super::DRAINED, Duration::ZERO);
         }
         if let Some(alone) = &self.suspects.alone {
             if now < alone.since + alone.length {
                 return;
             }
-            // Before others come: what they do is not this one's doing.
+            // Before other jobs start: from then on this suspect is not to blame for all that happens.
             let joined = alone.joined();
             self.marks.wanted.suspect = Some(joined);
-            if !self.marks.stands(joined) {
+            if !self.marks.is_written(joined) {
                 return;
             }
             self.suspects.alone = None;
-            self.give_back_suspects(OTHERS, GIVEN_BACK);
+            self.release_suspects(OTHERS, RELEASE_DELAY);
         }
-        if self.suspects.begun && now >= paused_at + TURN {
-            self.give_back_suspects(OTHERS, GIVEN_BACK);
+        if self.suspects.started && now >= paused_at + TURN {
+            self.release_suspects(OTHERS, RELEASE_DELAY);
         }
-        match self.suspects.waiting.front() {
+        match self.suspects.parked.front() {
             None => self.end_pause(paused_at, now),
-            // Ends that are not recorded yet would be taken for attempts that ended with this node.
-            Some(next) if self.held.len() == self.suspects.waiting.len() => {
-                let begun = StartedSuspect { job: next.lease.job, attempt: next.lease.attempt, alone: true };
-                self.marks.wanted.suspect = Some(begun);
-                if self.marks.stands(begun) {
-                    return self.begin_alone(now);
+            // All other attempts are recorded: unrecorded ends would look like attempts that ended with this node.
+            Some(next) if self.attempts.len() == self.suspects.parked.len() => {
+                let started = StartedSuspect { job: next.lease.job, attempt: next.lease.attempt, alone: true };
+                self.marks.wanted.suspect = Some(started);
+                if self.marks.is_written(started) {
+                    return self.start_alone(now);
                 }
-                self.mind_patience(paused_at, now);
+                self.check_idle_timeout(paused_at, now);
             }
-            Some(_) => self.mind_patience(paused_at, now),
+            Some(_) => self.check_idle_timeout(paused_at, now),
         }
     }
 
-    fn begin_alone(&mut self, now: Timestamp) {
-        let Some(leased) = self.suspects.waiting.pop_front() else { return };
+    fn start_alone(&mut self, now: Timestamp) {
+        let Some(leased) = self.suspects.parked.pop_front() else { return };
         let attempt = AttemptId::from(&leased.lease);
-        let Some(held) = self.held.get_mut(&attempt) else { return };
-        held.running = true;
+        let Some(state) = self.attempts.get_mut(&attempt) else { return };
+        state.running = true;
         self.running += 1;
         let more = leased.crashes.saturating_sub(bounds::SUSPECT_CRASHES);
         let length = ALONE.saturating_mul(4_u32.saturating_pow(more)).min(bounds::TIMEOUT_MAX);
         self.suspects.alone = Some(Alone { attempt, since: now, length });
-        (self.suspects.begun, self.suspects.in_vain) = (true, 0);
-        self.actions.push(Action::Start { leased, trusted_until: held.trusted_until });
+        (self.suspects.started, self.suspects.fruitless_waits) = (true, 0);
+        self.actions.push(Action::Start { leased, trusted_until: state.trusted_until });
     }
 
-    fn mind_patience(&mut self, paused_at: Timestamp, now: Timestamp) {
-        if now >= paused_at + self.suspects.patience() {
-            self.suspects.in_vain = self.suspects.in_vain.saturating_add(1);
-            self.give_back_suspects(NOT_IDLE, GIVEN_BACK);
+    fn check_idle_timeout(&mut self, paused_at: Timestamp, now: Timestamp) {
+        if now >= paused_at + self.suspects.idle_timeout() {
+            self.suspects.fruitless_waits = self.suspects.fruitless_waits.saturating_add(1);
+            self.release_suspects(NOT_IDLE, RELEASE_DELAY);
             self.end_pause(paused_at, now);
         }
     }
 
     fn end_pause(&mut self, paused_at: Timestamp, now: Timestamp) {
         self.suspects.paused_at = None;
-        self.suspects.begun = false;
+        self.suspects.started = false;
         self.suspects.rest = Some((now, now.since(paused_at)));
-        self.look = true;
+        self.poll_now = true;
     }
 
-    /// Those whose leases are not held any more are nobody's to begin.
-    fn forget_the_lost(&mut self, now: Timestamp) {
-        let waiting = mem::take(&mut self.suspects.waiting);
+    /// Drops parked suspects whose lease is lost, and releases those whose lease is no longer trusted: this node must
+    /// not start them.
+    fn drop_lost_suspects(&mut self, now: Timestamp) {
+        let waiting = mem::take(&mut self.suspects.parked);
         for leased in waiting {
             let attempt = AttemptId::from(&leased.lease);
-            match self.held.get(&attempt) {
-                Some(held) if held.end.is_some() => {}
-                Some(held) if held.trusted_until <= now => self.give_back_one(attempt, LEASE_LOST, Duration::ZERO),
-                Some(_) => self.suspects.waiting.push_back(leased),
+            match self.attempts.get(&attempt) {
+                Some(state) if state.end.is_some() => {}
+                Some(state) if state.trusted_until <= now => self.release_one(attempt, LEASE_LOST, Duration::ZERO),
+                Some(_) => self.suspects.parked.push_back(leased),
                 None => {}
             }
         }
     }
 
-    fn give_back_suspects(&mut self, why: &'static str, claimable_in: Duration) {
-        for leased in mem::take(&mut self.suspects.waiting) {
-            self.give_back_one(AttemptId::from(&leased.lease), why, claimable_in);
+    fn release_suspects(&mut self, why: &'static str, claimable_in: Duration) {
+        for leased in mem::take(&mut self.suspects.parked) {
+            self.release_one(AttemptId::from(&leased.lease), why, claimable_in);
         }
     }
 
-    /// At no cost to the job.
-    fn give_back_one(&mut self, attempt: AttemptId, why: &'static str, claimable_in: Duration) {
-        if let Some(held) = self.held.get_mut(&attempt) {
-            held.end = Some(release(&held.lease, why, claimable_in));
-            self.queue(attempt);
+    /// Returns a job to the queue at no cost to it.
+    fn release_one(&mut self, attempt: AttemptId, why: &'static str, claimable_in: Duration) {
+        if let Some(state) = self.attempts.get_mut(&attempt) {
+            state.end = Some(release(&state.lease, why, claimable_in));
+            self.queue_write(attempt);
         }
     }
 
-    /// A suspect that is held back needs no grace to end: it has not begun.
-    pub(super) fn cancel_held_back(&mut self, attempt: AttemptId) {
-        if self.suspects.is_waiting(attempt)
-            && let Some(held) = self.held.get_mut(&attempt)
+    /// Cancels a parked suspect at once: it has not started, so it needs no grace period.
+    pub(super) fn cancel_parked(&mut self, attempt: AttemptId) {
+        if self.suspects.is_parked(attempt)
+            && let Some(state) = self.attempts.get_mut(&attempt)
         {
-            held.end = Some(Event::Cancelled { attempt: attempt.number, bill: Bill::default() });
-            self.queue(attempt);
+            state.end = Some(Event::Cancelled { attempt: attempt.number, bill: Bill::default() });
+            self.queue_write(attempt);
         }
     }
 
-    /// When something is to be done for suspects, if nothing happens before.
+    /// Returns when to handle suspects next, if no input comes before.
     pub(super) fn suspects_wake_at(&self) -> Option<Timestamp> {
         let paused_at = self.suspects.paused_at?;
         if let Some(alone) = &self.suspects.alone {
-            // Past its time alone, what wakes is that it stands written, or can be written again.
+            // After its time alone, the result of storing the mark starts the next turn, or the end of the backoff
+            // does.
             return (self.marks.wanted.suspect != Some(alone.joined())).then_some(alone.since + alone.length);
         }
-        let patience = paused_at + self.suspects.patience();
-        let turn = self.suspects.begun.then_some(paused_at + TURN);
-        Some(turn.map_or(patience, |turn| turn.min(patience)))
+        let idle = paused_at + self.suspects.idle_timeout();
+        let turn = self.suspects.started.then_some(paused_at + TURN);
+        Some(turn.map_or(idle, |turn| turn.min(idle)))
     }
 
-    // What the node writes down.
+    // The node mark.
 
+    /// Returns when to store the node mark next, if it differs from the stored one and none is being stored.
     pub(super) fn mark_wakes_at(&self) -> Option<Timestamp> {
         let marks = &self.marks;
         (marks.writing.is_none() && marks.wanted != marks.written).then_some(marks.backoff.until)
     }
 
+    /// Stores the node mark if it has changed, unless one is being stored.
     pub(super) fn send_mark(&mut self, now: Timestamp) {
         let marks = &mut self.marks;
         if marks.writing.is_none() && marks.wanted != marks.written && now >= marks.backoff.until {
@@ -256,13 +270,15 @@ impl Planner {
         }
     }
 
+    /// Handles a node mark that was stored.
     pub(super) fn marked(&mut self) {
         if let Some(mark) = self.marks.writing.take() {
             self.marks.written = mark;
-            self.marks.backoff.worked();
+            self.marks.backoff.succeeded();
         }
     }
 
+    /// Handles a node mark that could not be stored.
     pub(super) fn mark_failed(&mut self, now: Timestamp) {
         if self.marks.writing.take().is_some() {
             self.marks.backoff.failed(now);

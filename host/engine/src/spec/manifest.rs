@@ -285,8 +285,8 @@ mod tests {
         assert_eq!(told("", "").lines().next().unwrap(), "manifest: neither a task nor a topic is declared");
         let text = told("topics = ['a..b', 'ok', '>.c', 3]", "");
         for says in [
-            "manifest, line 3, column 11: `a..b` is no subscription",
-            "line 3, column 25: `>.c` is no subscription: `>` stands",
+            "manifest, line 3, column 11: invalid subscription `a..b`",
+            "line 3, column 25: invalid subscription `>.c`: `>` matches",
             "line 3, column 32: invalid type",
         ] {
             assert!(text.contains(says), "`{says}` is not in\n{text}");
@@ -311,6 +311,6 @@ mod tests {
         );
         let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
         assert_eq!(told(&many, ""), "manifest: 65 topics are declared; 64 is the most");
-        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("is no subscription"));
+        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("invalid subscription"));
     }
 }

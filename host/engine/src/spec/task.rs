@@ -60,8 +60,7 @@ pub(crate) fn ready(at: &Place<'_>, given: RawTask, problems: &mut Vec<Problem>)
     let (task, table) = (at.task, at.table);
     let mut bad = |key: &str, what: String| problems.push(Problem::new(format!("{table}.{key}: {what}")));
 
-    let name =
-        TaskName::new(at.plugin, task).map_err(|e| bad("name", format!("`{task}` is no name: {}", e.reason))).ok();
+    let name = TaskName::new(at.plugin, task).map_err(|error| bad("name", error.to_string())).ok();
     let limit = given.limit.unwrap_or_default();
     let group = match limit.group.as_deref().map(str::parse::<Group>) {
         Some(Ok(group)) => Some(group),

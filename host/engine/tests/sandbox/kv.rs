@@ -155,11 +155,18 @@ async fn an_attempt_changes_so_much_and_no_more() {
     let told = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
     assert_eq!(
         told,
-        r#"[1000,null,null,"again",null]"#.replacen("null", r#"{"error":"an attempt may change 1000 values"}"#, 1)
+        r#"[1000,null,null,"again",null]"#.replacen(
+            "null",
+            r#"{"error":"an attempt may change at most 1000 values"}"#,
+            1
+        )
     );
     let steps = r#"[{"many":{"prefix":"a","count":5,"bytes":1048576}},{"keys":{"prefix":"","after":null,"most":9}}]"#;
     let told = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
-    assert_eq!(told, r#"[{"error":"what an attempt changes may have 4 MiB in all"},["a0","a1","a2"]]"#);
+    assert_eq!(
+        told,
+        r#"[{"error":"the values that an attempt changes may have at most 4 MiB in all"},["a0","a1","a2"]]"#
+    );
     assert_returned(&scene.run(&words, words_call(&words)).await.0);
 }
 

@@ -172,7 +172,7 @@ fn a_slip_in_a_plugins_section_is_told_like_any_other() {
         "{told}"
     );
     let told = World::new("[plugins.Words]\n").told();
-    assert!(told.starts_with("wharf.toml:1:10: `Words` is no name"), "{told}");
+    assert!(told.starts_with("wharf.toml:1:10: invalid name `Words`"), "{told}");
     let told = World::new("").variable("WHARF__PLUGINS__WORDS__HTTP", "x").told();
     assert_eq!(told, "WHARF__PLUGINS__WORDS__HTTP: settings of a plugin are read from wharf.toml only");
 }

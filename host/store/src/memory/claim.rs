@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
-use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
+use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::LeasedJob;
@@ -77,7 +77,7 @@ fn top(line: &BTreeSet<(Reverse<i32>, Timestamp, JobId)>) -> i32 {
     line.first().map_or(i32::MIN, |(Reverse(priority), ..)| *priority)
 }
 
-impl Waiting for Desk<'_> {
+impl QueueView for Desk<'_> {
     type Error = Infallible;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use wharf_core::admission::{LaneId, Line, Ready, Waiting};
+use wharf_core::admission::{LaneId, Line, QueueView, Ready};
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
@@ -317,7 +317,7 @@ impl<'p> Desk<'p> {
     }
 }
 
-impl Waiting for Desk<'_> {
+impl QueueView for Desk<'_> {
     type Error = Missing;
 
     fn lines(&mut self, task: &TaskName, _most: u32) -> Result<Vec<Line>, Missing> {

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, params};
 use smallvec::SmallVec;
-use wharf_core::admission::{LaneId, Line, Ready, Waiting, admit};
+use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, LeasedJob, State};
@@ -212,7 +212,7 @@ impl Desk<'_, '_> {
     }
 }
 
-impl Waiting for Desk<'_, '_> {
+impl QueueView for Desk<'_, '_> {
     type Error = rusqlite::Error;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> rusqlite::Result<Vec<Line>> {

@@ -124,7 +124,7 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
         }
         assert_eq!(crashes().await, before);
         let report = stage.seen(id).await.job.report.unwrap();
-        assert!(report.kind == OutcomeKind::Interrupted && report.text.contains("being stopped"), "{report:?}");
+        assert!(report.kind == OutcomeKind::Interrupted && report.text.contains("during its shutdown"), "{report:?}");
     });
 }
 

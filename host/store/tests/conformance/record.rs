@@ -161,9 +161,9 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         assert_eq!(recorded.children[3], Inserted::Duplicate { id: twice.id });
 
         for (child, why) in [
-            (&same, format!("it was not taken: job {} has the same token and stands", known.id)),
-            (&full, format!("the slots are held by {waiting}")),
-            (&again, format!("it was not taken: job {} has the same token and stands", twice.id)),
+            (&same, format!("the job was not enqueued: job {} has the same token", known.id)),
+            (&full, format!("the slots are used by {waiting}")),
+            (&again, format!("the job was not enqueued: job {} has the same token", twice.id)),
             (&replaced, "replaced by a newer job of the same key".to_owned()),
         ] {
             let job = stage.seen(child.id).await.job;

@@ -97,7 +97,7 @@ fn suspects_follow_each_other_and_then_others_have_as_long_a_turn() {
     assert!(claims(&actions), "and goes on to claim others: {actions:?}");
     assert_eq!(started(&actions), [4]);
     let Event::Released { claimable_in, report, .. } = events(&actions)[0].1 else { panic!("{actions:?}") };
-    assert!(*claimable_in > Duration::ZERO && report.text.contains("it runs alone"), "{report:?}");
+    assert!(*claimable_in > Duration::ZERO && report.text.contains("it must run alone"), "{report:?}");
     // As long as suspects had.
     planner.on(returned(4), at(61.0));
     turn(&mut planner, stands(1), at(61.0));
