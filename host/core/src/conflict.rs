@@ -11,7 +11,7 @@ use crate::limits::OnConflict;
 pub struct LaneCounts {
     /// Running jobs, including those of `leaving`.
     pub running: u32,
-    /// Running jobs that were already asked to cancel.
+    /// Running jobs that are being cancelled already.
     pub leaving: u32,
     /// Waiting jobs, due or not. A store may stop counting at the lane's limit.
     pub waiting: u32,
@@ -26,8 +26,8 @@ pub enum ConflictDecision {
     Discard,
     /// Cancel all waiting jobs of the lane, then enqueue it.
     Replace {
-        /// How many running jobs of the lane to ask to cancel as well, oldest first; skip those that were already
-        /// asked.
+        /// How many running jobs of the lane to cancel as well, oldest first. Those that are already being cancelled
+        /// are skipped.
         cancel_running: u32,
     },
 }

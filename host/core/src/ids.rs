@@ -354,24 +354,24 @@ mod tests {
     #[test]
     fn a_source_makes_ids_only_while_it_holds_its_number() {
         let (now, second) = (Timestamp::from_millis(1_700_000_000_000), Duration::from_secs(1));
-        let held = |from: u64, now: Timestamp| {
+        let reserved = |from: u64, now: Timestamp| {
             ReservedIds::of_source(7, JobId::from_number(from), now + second, from + ReservedIds::span(second))
         };
         let first_floor = ReservedIds::floor(now, None);
-        let mut first = held(first_floor, now);
+        let mut first = reserved(first_floor, now);
         assert!(first.next(now).is_some() && first.next(now + second / 2).is_some());
         let last = first.last();
-        assert_eq!((first.next(now + second), first.last()), (None, last), "its time is over");
+        assert_eq!((first.next(now + second), first.last()), (None, last), "it no longer owns the number");
 
-        // The clock goes back an hour: what is reserved may be used up, and no more of it is made.
+        // The clock goes back an hour: the reserved IDs may be used up, and no more are made.
         let hour_ago = now - Duration::from_secs(3600);
         let mut made: Vec<JobId> = Vec::new();
         while let Some(id) = first.next(hour_ago) {
             made.push(id);
         }
         assert!(made.len() > 1_000_000 && made.is_sorted());
-        // Who holds the number next begins at that bound, by whatever clock.
-        let mut second_holder = held(first_floor + ReservedIds::span(second), hour_ago);
+        // The next owner of the number starts at that bound, whatever its clock says.
+        let mut second_holder = reserved(first_floor + ReservedIds::span(second), hour_ago);
         assert!(second_holder.next(hour_ago) > made.last().copied());
 
         first.prolong(now + 2 * second, ReservedIds::floor(now, first.last()) + ReservedIds::span(second));

@@ -1,10 +1,10 @@
-//! Admission against a queue that is a list: what is asked of it is as much a part of the tests as who starts.
+//! Tests admission against a queue that is a list. They check which jobs start, and how much of the queue is read for it.
 
 use std::convert::Infallible;
 
 use super::*;
 
-/// Jobs in the order in which they came.
+/// Jobs in the order in which they were added.
 #[derive(Default)]
 struct Queue {
     jobs: Vec<(LaneId, TaskName, Ready)>,
@@ -12,7 +12,7 @@ struct Queue {
     running: Vec<LaneId>,
     turn: u64,
     started: Vec<u64>,
-    /// How many jobs were looked at.
+    /// How many jobs were read.
     seen: usize,
 }
 
@@ -59,7 +59,7 @@ impl Queue {
         self.started.clone()
     }
 
-    /// The same where fewer jobs of some tasks may start; says whether one of those was held back.
+    /// Admits with quotas for some tasks. Returns the started jobs, and true if a quota was used up.
     fn admit_within(&mut self, task_quotas: &[(&str, u32)], tasks: &[(&str, &str)], free: u32) -> (Vec<u64>, bool) {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         let task_quotas: Vec<_> = task_quotas.iter().map(|(name, room)| (task(name), *room)).collect();
@@ -183,7 +183,7 @@ fn a_lane_of_a_group_that_no_task_has_any_more_is_served() {
     let new = queue.add("p/a", "g", "x", 0);
     assert_eq!(queue.admit(ONE, &limits("g", Some(1), Some(1)), 9), [old, new]);
     queue.add("p/a", "old", "x", 0);
-    assert!(queue.admit(ONE, &limits("old", None, Some(1)), 9).is_empty(), "its own limits still hold");
+    assert!(queue.admit(ONE, &limits("old", None, Some(1)), 9).is_empty(), "the limits of its own group still apply");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn of_a_task_without_room_nothing_starts_and_all_others_do() {
     let mut queue = Queue::default();
     let a: Vec<u64> = ["x", "y", "x", "z"].map(|key| queue.add("p/a", "g", key, 5)).to_vec();
     let b: Vec<u64> = ["x", "w"].map(|key| queue.add("p/b", "g", key, 0)).to_vec();
-    // `x` has jobs of both: what the one is denied the other is not.
+    // Lane `x` has jobs of both tasks: the quota of one does not hold up the other.
     assert_eq!(queue.admit_within(&[("p/a", 2)], TWO, 9), (vec![a[0], a[1], b[1], b[0]], true));
     assert_eq!(queue.admit_within(&[("p/a", 0)], TWO, 9), (vec![], true));
     assert_eq!(queue.admit_within(&[("p/a", 3)], TWO, 9), (vec![a[3], a[2]], false));

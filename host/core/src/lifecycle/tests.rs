@@ -1,4 +1,4 @@
-//! The law as a table: every state against every event.
+//! Tests the lifecycle as a table: every state with every event.
 
 use super::*;
 use crate::ids::{JobId, NodeId};
@@ -98,7 +98,7 @@ fn what_may_happen_to_a_running_job() {
 }
 
 #[test]
-fn what_may_happen_to_a_running_job_that_was_asked_to_end() {
+fn what_may_happen_to_a_running_job_that_was_asked_to_cancel() {
     assert_eq!(
         row(State::Running { lease: lease(2) }, true, 2),
         [
@@ -127,7 +127,7 @@ fn another_attempt_changes_nothing() {
 }
 
 #[test]
-fn what_may_happen_to_a_job_that_is_over() {
+fn what_may_happen_to_a_finished_job() {
     for (state, retried) in [
         (State::Succeeded, "NotFinished(Succeeded)"),
         (State::Failed, "waiting at 1000 (2, 0, 0)"),
@@ -141,23 +141,23 @@ fn what_may_happen_to_a_job_that_is_over() {
     }
 }
 
-/// A job after one more attempt that ended with its host, which had written this down.
+/// Returns the status of a job after one more attempt that ended with its host, whose mark is `mark`.
 fn crashed(job: JobStatus, mark: NodeMark) -> JobStatus {
     let attempt = job.attempt + 1;
     let claimed = job.after(&Event::Claimed { lease: lease(attempt) }, NOW).unwrap();
     claimed.after(&Event::LeaseExpired { attempt, mark }, NOW).unwrap()
 }
 
-fn begun(attempt: u32, alone: bool) -> NodeMark {
+fn started(attempt: u32, alone: bool) -> NodeMark {
     NodeMark { draining: false, suspect: Some(StartedSuspect { job: lease(attempt).job, attempt, alone }) }
 }
 
 #[test]
-fn a_job_that_takes_its_hosts_down_when_it_is_alone_fails_in_the_end() {
+fn a_job_that_kills_hosts_while_it_runs_alone_is_failed() {
     let mut job = JobStatus::new(NOW);
     for attempt in 1..=bounds::CRASHES_MAX {
         assert_eq!(job.state, State::Waiting { due: NOW });
-        let mark = if is_suspect(job.crashes) { begun(attempt, true) } else { NodeMark::default() };
+        let mark = if is_suspect(job.crashes) { started(attempt, true) } else { NodeMark::default() };
         job = crashed(job, mark);
     }
     assert_eq!((job.state, job.failures, job.crashes), (State::Failed, 0, bounds::CRASHES_MAX));
@@ -172,21 +172,21 @@ fn hosts_that_die_of_something_else_fail_no_job() {
     // Parked: the host died before the job was started. A mark about another attempt or another job says nothing about it.
     let other = NodeMark {
         suspect: Some(StartedSuspect { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
-        ..begun(5, true)
+        ..started(5, true)
     };
-    for mark in [NodeMark::default(), begun(1, true), other] {
+    for mark in [NodeMark::default(), started(1, true), other] {
         job = crashed(job, mark);
         assert_eq!((job.state, job.crashes), (State::Waiting { due: NOW }, bounds::SUSPECT_CRASHES));
     }
-    // Beside others it is one of many, however often.
+    // Beside other jobs it is one of many, however often it crashes.
     for _ in 0..10 {
-        job = crashed(job, begun(job.attempt + 1, false));
+        job = crashed(job, started(job.attempt + 1, false));
     }
     assert_eq!((job.state, job.crashes), (State::Waiting { due: NOW }, bounds::SUSPECT_CRASHES + 10));
 }
 
 #[test]
-fn a_host_that_is_killed_while_it_drains_counts_against_nobody() {
+fn a_host_that_is_killed_during_a_drain_blames_no_job() {
     let draining = |mark: NodeMark| NodeMark { draining: true, ..mark };
     let mut job = JobStatus::new(NOW);
     for _ in 0..20 {
@@ -194,7 +194,7 @@ fn a_host_that_is_killed_while_it_drains_counts_against_nobody() {
     }
     assert_eq!((job.state, job.crashes, job.failures), (State::Waiting { due: NOW }, 0, 0));
     let mut suspect = JobStatus { crashes: bounds::CRASHES_MAX - 1, ..job };
-    suspect = crashed(suspect, draining(begun(suspect.attempt + 1, true)));
+    suspect = crashed(suspect, draining(started(suspect.attempt + 1, true)));
     assert_eq!((suspect.state, suspect.crashes), (State::Waiting { due: NOW }, bounds::CRASHES_MAX - 1));
     let report = Event::LeaseExpired { attempt: 1, mark: draining(NodeMark::default()) }.report().unwrap();
     assert!(report.text.contains("during its shutdown"), "{report:?}");

@@ -146,7 +146,7 @@ impl Planner {
             if now < alone.since + alone.length {
                 return;
             }
-            // Before other jobs start: from then on this suspect is not to blame for all that happens.
+            // This must be stored before other jobs start: after that, a crash may be theirs.
             let joined = alone.joined();
             self.marks.wanted.suspect = Some(joined);
             if !self.marks.is_written(joined) {
@@ -244,8 +244,7 @@ impl Planner {
     pub(super) fn suspects_wake_at(&self) -> Option<Timestamp> {
         let paused_at = self.suspects.paused_at?;
         if let Some(alone) = &self.suspects.alone {
-            // After its time alone, the result of storing the mark starts the next turn, or the end of the backoff
-            // does.
+            // After its time alone, the next turn starts when the mark is stored, or when it can be stored again.
             return (self.marks.wanted.suspect != Some(alone.joined())).then_some(alone.since + alone.length);
         }
         let idle = paused_at + self.suspects.idle_timeout();

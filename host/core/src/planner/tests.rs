@@ -1,4 +1,4 @@
-//! Scripts: what goes in, what comes out. What goes wrong in every combination is the simulation's part.
+//! Tests the planner by scripts of inputs and expected actions. The simulation covers combinations of faults.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn leased(job: u64, now: Timestamp) -> LeasedJob {
     }
 }
 
-/// One turn with one input.
+/// Runs one turn with one input.
 fn turn(planner: &mut Planner, input: Input, now: Timestamp) -> Vec<Action> {
     planner.on(input, now);
     planner.decide(now)
@@ -77,7 +77,7 @@ fn stands(count: usize) -> Input {
     Input::Recorded(vec![RecordResult::Stands { cancel_asked: false }; count])
 }
 
-/// A planner of four slots on which these jobs run.
+/// Returns a planner with four slots that runs these jobs.
 fn running(jobs: &[u64]) -> Planner {
     let mut planner = planner(4);
     assert_eq!(planner.decide(at(0.0)), [Action::Claim { free: 4 }]);
@@ -95,14 +95,14 @@ fn events(actions: &[Action]) -> Vec<(u64, &Event)> {
 }
 
 #[test]
-fn nothing_is_claimed_without_a_task_or_while_a_claim_is_on_its_way() {
+fn nothing_is_claimed_without_a_task_or_while_a_claim_is_in_flight() {
     let mut planner = Planner::new(PlannerSettings { capacity: 2, lease: LEASE, lease_margin: MARGIN });
     assert_eq!(turn(&mut planner, Input::Nudged, at(0.0)), []);
     assert_eq!(planner.wake_at(), None);
     let actions = turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
     assert_eq!(actions, [Action::Claim { free: 2 }]);
     assert_eq!(turn(&mut planner, Input::Nudged, at(0.1)), []);
-    // What the nudge meant may have come after the claim: it is made again.
+    // The nudge may be about work that came after the claim, so the node claims again.
     assert_eq!(turn(&mut planner, claimed([], at(0.1)), at(0.1)), [Action::Claim { free: 2 }]);
     assert_eq!(turn(&mut planner, claimed([], at(0.2)), at(0.2)), []);
     assert_eq!(planner.wake_at(), Some(at(1.2)), "polling is the truth");
@@ -110,7 +110,7 @@ fn nothing_is_claimed_without_a_task_or_while_a_claim_is_on_its_way() {
 }
 
 #[test]
-fn a_delayed_job_is_come_back_for_when_it_is_due() {
+fn a_delayed_job_is_claimed_when_it_is_due() {
     let mut planner = planner(1);
     planner.decide(at(0.0));
     turn(&mut planner, Input::Claimed { leased: Vec::new(), wake_at: Some(at(0.3)) }, at(0.0));
@@ -118,7 +118,7 @@ fn a_delayed_job_is_come_back_for_when_it_is_due() {
 }
 
 #[test]
-fn what_ends_together_is_recorded_together_and_slots_are_claimed_in_the_same_turn() {
+fn attempts_that_end_together_are_recorded_together_and_slots_are_claimed_in_the_same_turn() {
     let mut planner = running(&[1, 2, 3, 4]);
     for job in [1, 2, 3] {
         planner.on(returned(job), at(1.0));
@@ -133,7 +133,7 @@ fn what_ends_together_is_recorded_together_and_slots_are_claimed_in_the_same_tur
 }
 
 #[test]
-fn what_an_attempt_wrote_is_recorded_before_its_end_also_when_the_store_fails() {
+fn entries_are_recorded_before_the_end_of_their_attempt_even_if_the_store_fails() {
     let mut planner = running(&[1]);
     let chunk = |text: &str| Entry::Chunk(text.as_bytes().into());
     let wrote = |text: &str| Input::Wrote { attempt: attempt(1), entry: chunk(text) };
@@ -191,7 +191,7 @@ fn leases_are_renewed_at_a_third_and_trust_follows_what_was_confirmed() {
 }
 
 #[test]
-fn an_attempt_whose_lease_is_not_confirmed_is_stopped_and_one_that_was_lost_writes_nothing() {
+fn an_attempt_whose_lease_is_not_confirmed_is_stopped_and_a_lost_one_records_nothing() {
     let mut planner = running(&[1, 2]);
     planner.on(returned(2), at(1.0));
     planner.decide(at(1.0));
@@ -214,7 +214,7 @@ fn an_attempt_whose_lease_is_not_confirmed_is_stopped_and_one_that_was_lost_writ
 }
 
 #[test]
-fn a_claim_that_was_answered_too_late_is_given_back() {
+fn a_job_whose_claim_returned_too_late_is_released() {
     let mut planner = planner(4);
     planner.decide(at(0.0));
     let actions = turn(&mut planner, claimed([1], at(0.0)), at(27.5));
@@ -223,7 +223,7 @@ fn a_claim_that_was_answered_too_late_is_given_back() {
 }
 
 #[test]
-fn a_request_to_cancel_is_not_lost_on_the_way_from_the_store() {
+fn a_request_to_cancel_is_not_lost_while_a_claim_is_in_flight() {
     let mut planner = planner(4);
     planner.decide(at(0.0));
     planner.on(Input::CancelAsked(id(1)), at(0.1));
@@ -253,7 +253,7 @@ fn failures_follow_the_policy_and_jobs_that_cannot_start_do_not_spin() {
 }
 
 #[test]
-fn a_drain_waits_stops_gives_back_and_ends() {
+fn a_drain_waits_stops_releases_and_ends() {
     let mut planner = running(&[1, 2]);
     let actions = turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0));
     assert!(matches!(actions[..], [Action::Mark(NodeMark { draining: true, .. })]), "{actions:?}");
@@ -272,7 +272,7 @@ fn a_drain_waits_stops_gives_back_and_ends() {
 }
 
 #[test]
-fn a_drain_on_a_store_that_is_away_ends_when_no_lease_can_be_left() {
+fn a_drain_without_a_store_ends_when_all_leases_have_expired() {
     let mut planner = running(&[1]);
     turn(&mut planner, Input::Drain { until: at(1.0) }, at(0.5));
     turn(&mut planner, Input::Tick, at(1.0));
@@ -284,7 +284,7 @@ fn a_drain_on_a_store_that_is_away_ends_when_no_lease_can_be_left() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_leaves_nothing_waiting_for_long() {
+fn a_clock_that_is_set_back_delays_nothing_for_long() {
     let mut planner = running(&[1]);
     let early = Timestamp::from_millis(5);
     turn(&mut planner, Input::Tick, early);
@@ -301,11 +301,11 @@ fn a_clock_that_was_set_back_leaves_nothing_waiting_for_long() {
 }
 
 #[test]
-fn no_lease_is_trusted_for_longer_than_it_is_long_whatever_the_clock_does() {
+fn no_lease_is_trusted_longer_than_its_length_whatever_the_clock_does() {
     let mut planner = running(&[1]);
     let actions = turn(&mut planner, Input::Tick, at(12.0));
     let [Action::Renew(leases)] = &actions[1..] else { panic!("{actions:?}") };
-    // The store gave it until then, and its clock was set back before the answer was heard.
+    // The store granted it until then, and its clock was set back before the result arrived.
     let held = RenewResult::Held { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_asked: false };
     let now = Timestamp::from_millis(5_000);
     let actions = turn(&mut planner, Input::Renewed(vec![held]), now);

@@ -1,4 +1,4 @@
-//! Suspects run alone, in turn with others; and what the node writes down of itself.
+//! Tests suspects, which run alone and take turns with other jobs, and the node mark.
 
 use super::*;
 use crate::bounds;
@@ -32,7 +32,7 @@ fn mark(job: u64, alone: bool) -> Action {
     Action::Mark(NodeMark { draining: false, suspect: Some(StartedSuspect { job: id(job), attempt: 1, alone }) })
 }
 
-/// A planner that has just been given these.
+/// Returns a planner that has just claimed these jobs.
 fn given(leased: Vec<LeasedJob>) -> (Planner, Vec<Action>) {
     let mut planner = planner(4);
     planner.decide(at(0.0));
@@ -40,7 +40,7 @@ fn given(leased: Vec<LeasedJob>) -> (Planner, Vec<Action>) {
     (planner, actions)
 }
 
-/// A planner that has asked for jobs, whose leases need no renewal in a test's time: see `long`.
+/// Returns a planner with a claim in flight, whose leases (made by `long`) need no renewal during a test.
 fn unhurried() -> Planner {
     let mut planner = Planner::new(PlannerSettings { capacity: 4, lease: 100 * LEASE, lease_margin: MARGIN });
     turn(&mut planner, Input::CatalogChanged { any_task: true }, at(0.0));
@@ -52,7 +52,7 @@ fn long(leased: LeasedJob) -> LeasedJob {
     LeasedJob { lease, ..leased }
 }
 
-/// A suspect that runs alone.
+/// Returns a planner with a suspect that runs alone.
 fn alone(crashes: u32) -> Planner {
     let (mut planner, actions) = given(vec![suspect_after(1, crashes, at(0.0))]);
     assert_eq!((started(&actions), actions.contains(&mark(1, true))), (vec![], true), "not before it is written down");
@@ -61,7 +61,7 @@ fn alone(crashes: u32) -> Planner {
 }
 
 #[test]
-fn a_suspect_waits_until_all_else_has_ended_and_others_until_it_has() {
+fn a_suspect_waits_until_other_jobs_have_ended_and_they_wait_until_it_has() {
     let (mut planner, actions) = given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]);
     assert_eq!((started(&actions), planner.running()), (vec![1], 1));
     assert!(!claims(&turn(&mut planner, Input::Nudged, at(0.1))));
@@ -98,7 +98,7 @@ fn suspects_follow_each_other_and_then_others_have_as_long_a_turn() {
     assert_eq!(started(&actions), [4]);
     let Event::Released { claimable_in, report, .. } = events(&actions)[0].1 else { panic!("{actions:?}") };
     assert!(*claimable_in > Duration::ZERO && report.text.contains("it must run alone"), "{report:?}");
-    // As long as suspects had.
+    // Other jobs have had as long a turn as the suspects.
     planner.on(returned(4), at(61.0));
     turn(&mut planner, stands(1), at(61.0));
     planner.on(stands(1), at(62.0));
@@ -107,7 +107,7 @@ fn suspects_follow_each_other_and_then_others_have_as_long_a_turn() {
 }
 
 #[test]
-fn a_node_that_does_not_become_idle_gives_suspects_back_and_waits_longer_the_next_time() {
+fn a_node_that_does_not_become_idle_releases_suspects_and_waits_longer_the_next_time() {
     let mut planner = unhurried();
     planner.on(claim_of(vec![long(leased(1, at(0.0))), long(suspect(2, at(0.0)))]), at(0.0));
     assert_eq!(started(&planner.decide(at(0.0))), [1]);
@@ -121,7 +121,7 @@ fn a_node_that_does_not_become_idle_gives_suspects_back_and_waits_longer_the_nex
         assert!(*claimable_in > Duration::ZERO && report.text.contains("too long"), "{report:?}");
         assert!(claims(&actions) && planner.running() == 1, "others are claimed again: {actions:?}");
         planner.on(stands(1), at(now));
-        // Others have had a turn as long.
+        // Other jobs have had as long a turn.
         now += patience;
         planner.on(claim_of(vec![long(suspect(2, at(now)))]), at(now));
         let actions = planner.decide(at(now));
@@ -152,7 +152,7 @@ fn one_that_does_no_harm_is_joined_once_that_is_written_and_is_alone_longer_afte
 }
 
 #[test]
-fn a_suspect_that_is_held_back_can_be_cancelled_lost_and_given_back_by_a_drain() {
+fn a_parked_suspect_can_be_cancelled_lost_and_released_by_a_drain() {
     let held_back = || given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]).0;
     let mut planner = held_back();
     let actions = turn(&mut planner, Input::CancelAsked(id(2)), at(1.0));
@@ -173,7 +173,7 @@ fn a_suspect_that_is_held_back_can_be_cancelled_lost_and_given_back_by_a_drain()
     planner.decide(at(2.0));
     assert!(turn(&mut planner, stands(1), at(2.1)).contains(&Action::Stopped));
 
-    // Asked to end while its claim was on the way.
+    // Its cancellation was requested while its claim was in flight.
     let mut planner = super::planner(4);
     planner.decide(at(0.0));
     planner.on(Input::CancelAsked(id(2)), at(0.1));
@@ -182,7 +182,7 @@ fn a_suspect_that_is_held_back_can_be_cancelled_lost_and_given_back_by_a_drain()
 }
 
 #[test]
-fn that_it_drains_is_written_down_at_once_in_one_word_for_all_that_it_holds() {
+fn a_drain_is_marked_at_once_and_in_one_mark_for_all_jobs() {
     let mut planner = running(&[1, 2]);
     let draining = Action::Mark(NodeMark { draining: true, suspect: None });
     assert_eq!(turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0)), [draining.clone()]);
@@ -205,7 +205,7 @@ fn planner_without_jobs() -> Planner {
 }
 
 #[test]
-fn a_clock_that_was_set_back_leaves_no_suspect_waiting_for_long() {
+fn a_clock_that_is_set_back_delays_no_suspect_for_long() {
     let (mut planner, _) = given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]);
     let early = Timestamp::from_millis(5);
     turn(&mut planner, Input::Tick, early);
