@@ -8,6 +8,7 @@ mod conflict;
 mod wait_reason;
 mod page;
 mod node_list;
+mod columns;
 mod memory;
 mod sqlite;
 mod postgres;

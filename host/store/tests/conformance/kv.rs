@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_core::job::{LeasedJob, StateName};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lifecycle::{Event, Refusal};
-use wharf_store::{PostgresStore, SqliteStore, Store};
+use wharf_store::{PostgresStore, Store};
 
 use crate::server::Postgres;
 use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, bill, block_on, failed, on_every_store};
@@ -216,22 +215,6 @@ fn the_largest_changes_are_taken_and_read_back() {
         stage.keep(&changes(WORDS, &none)).await;
         let large = bounds::KV_VALUE_BYTES_MAX;
         assert_eq!(stage.usage(WORDS).await, (2, 2 * large + 1 + bounds::KV_KEY_BYTES_MAX as u64));
-    });
-}
-
-#[test]
-fn a_file_of_the_version_before_gets_its_tables() {
-    let stage = block_on(Stage::new(Kind::Memory));
-    let conn = Connection::open(stage.file()).unwrap();
-    conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).unwrap();
-    conn.execute_batch(include_str!("../../migrations/sqlite/0002_ready.sql")).unwrap();
-    conn.execute_batch("PRAGMA user_version = 2; PRAGMA application_id = 0x57687266").unwrap();
-    drop(conn);
-    let store = SqliteStore::open(stage.file(), stage.clock.clone()).unwrap();
-    let stage = Stage { store: Arc::new(store), ..stage };
-    block_on(async {
-        stage.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
-        assert_eq!(stage.usage(WORDS).await, (1, 2));
     });
 }
 
