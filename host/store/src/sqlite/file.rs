@@ -133,7 +133,7 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     }
     match error.sqlite_error_code() {
         Some(Code::DiskFull) => {
-            StoreError::Busy(format!("the disk is full for {file}: free some space, and work resumes by itself"))
+            StoreError::Busy(format!("the disk of {file} is full: free some space, and work resumes by itself"))
         }
         Some(Code::SystemIoFailure) if is_full(path, error) => StoreError::Busy(format!(
             "{file} or its log has reached the largest size that this process may give a file, {} bytes (`ulimit -f`, \
