@@ -18,10 +18,10 @@ const SCRIPTS_0_1: [&str; 4] = [
     include_str!("data/sqlite-0.1/0003_kv.sql"),
     include_str!("data/sqlite-0.1/0004_marks.sql"),
 ];
-/// What Wharf 0.1 has written to a store with a few jobs.
+/// The rows of a few jobs, as Wharf 0.1 wrote them.
 const JOBS_0_1: &str = include_str!("data/sqlite-0.1/jobs.sql");
 
-/// Returns the statements that make a store of Wharf 0.1 as that version made it, with a job in each state.
+/// Returns the statements that make a store of Wharf 0.1 as that version made it, with a few jobs.
 fn wharf_0_1() -> String {
     let scripts = SCRIPTS_0_1.join(";");
     format!("BEGIN; {scripts}; PRAGMA user_version = 4; PRAGMA application_id = 0x57687266; COMMIT; {JOBS_0_1}")

@@ -7,7 +7,8 @@ use wharf_core::time::Timestamp;
 
 use super::*;
 
-/// Everything that lanes know, sorted, without numbers of lanes and turns: these may differ after a roll-back.
+/// Returns everything that lanes know as sorted text, without the numbers of lanes and the last turn: these may differ after a
+/// roll-back.
 fn state_of(lanes: &Lanes) -> String {
     let mut all: Vec<String> = lanes
         .slab
