@@ -146,7 +146,7 @@ fn a_full_disk_refuses_new_jobs_loses_none_and_recovers() {
         assert!(taken.len() < 200, "6 MiB are full by now");
     };
     assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
-    names(&String::from_utf8_lossy(&refused.body), &["no room", "wharf.db"]);
+    names(&String::from_utf8_lossy(&refused.body), &["the disk of", "wharf.db", "is full"]);
     for id in &taken {
         assert_eq!(host.job(id)["state"], "waiting", "what was acknowledged is there");
     }

@@ -159,7 +159,7 @@ fn flags_that_cannot_be_are_explained() {
     for (args, expected) in [
         (&["jobs", "--jobs", "0"][..], "--jobs"),
         (&["jobs", "--plugin", "x.wasm"], "--task"),
-        (&["jobs", "--store", "redis://here"], "of a kind that this host does not have"),
+        (&["jobs", "--store", "redis://here"], "of an unknown kind"),
         (&["jobs", "--dir", "/no/such/folder"], "--dir"),
         (&["broadcast", "--wait", "5"], "has no unit"),
         (&["sandbox", "--suspended", "9000"], "8000"),

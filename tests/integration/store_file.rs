@@ -136,12 +136,12 @@ fn a_host_whose_file_is_removed_says_so_takes_no_more_and_loses_nothing() {
         until_refused(&host, || files.iter().for_each(|file| std::fs::remove_file(file).expect("removed")));
     assert_eq!(kept.len(), 20, "what was acknowledged afterwards stands in a file that is gone");
     let text = failures[9]["detail"].as_str().expect("a text");
-    assert!(text.contains("wharf.db is gone") && text.contains(&format!("/proc/{}/fd", host.pid())), "{text}");
+    assert!(text.contains("wharf.db is missing") && text.contains(&format!("/proc/{}/fd", host.pid())), "{text}");
     let why = eventually("it is not ready", || {
         let ready = host.client().get("/ready");
         (ready.status == 503).then(|| ready.json()["because"].to_string())
     });
-    assert!(why.contains("wharf.db is gone"), "{why}");
+    assert!(why.contains("wharf.db is missing"), "{why}");
     eventually("what ran is stopped", || (host.metric("wharf_attempts_running") == Some(0.0)).then_some(()));
     assert_eq!(host.client().get("/health").status, 200);
     let told = host.said().lines().filter(|line| line.contains("the store is broken")).count();
@@ -171,9 +171,9 @@ fn a_host_that_has_nothing_to_do_notices_that_its_file_was_replaced() {
     eventually("it is not ready", || (!host.is_ready()).then_some(()));
     let said = eventually("it says so", || {
         let said = host.said();
-        said.contains("wharf.db is another file now").then_some(said)
+        said.contains("wharf.db was replaced by another file").then_some(said)
     });
-    assert_eq!(said.matches("wharf.db is another file now").count(), 1, "{said}");
+    assert_eq!(said.matches("wharf.db was replaced by another file").count(), 1, "{said}");
     let refused = host.client().post("/v1/jobs", &json!({ "task": "villain/do", "payload": { "do": "echo" } }));
     assert_eq!((refused.status, refused.json()["code"].as_str()), (500, Some("store-broken")), "{refused:?}");
     assert_eq!(host.terminate(), Some(0), "it can be stopped: {}", host.said());

@@ -5,6 +5,7 @@
 mod clock;
 mod store;
 mod node_list;
+mod columns;
 mod memory;
 mod sqlite;
 mod postgres;

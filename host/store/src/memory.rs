@@ -1,5 +1,6 @@
-//! The law at its simplest: a store that forgets everything when it is dropped, and the oracle of the tests.
-//! It keeps no bookkeeping that it could derive, so that a store which does can be held against it.
+//! The memory store: the rules in their simplest form. It loses everything when it is dropped.
+//!
+//! It is the oracle of the tests: it keeps no derived state, so that stores that do are compared with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,15 +31,15 @@ mod kv;
 mod queue;
 mod claim;
 
-use queue::{Kept, Queue};
+use queue::{JobRecord, Queue};
 
 /// A queue in memory: for tests, and for work that may be lost with the host.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    /// Locked within one call of this file and never across an await: no call waits for anything.
+    /// Locked within one call of this file, never across an await: no call waits for anything.
     queue: Mutex<Queue>,
     nudge: watch::Sender<u64>,
-    roster: NodeList,
+    nodes: NodeList,
 }
 
 impl std::fmt::Debug for MemoryStore {
@@ -48,20 +49,16 @@ impl std::fmt::Debug for MemoryStore {
 }
 
 impl MemoryStore {
+    /// Creates an empty store.
     pub fn open(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore {
-            clock,
-            queue: Mutex::new(Queue::new()),
-            nudge: watch::Sender::new(0),
-            roster: NodeList::default(),
-        }
+        MemoryStore { clock, queue: Mutex::new(Queue::new()), nudge: watch::Sender::new(0), nodes: NodeList::default() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_again(&self) {
+    fn nudge(&self) {
         self.nudge.send_modify(|count| *count += 1);
     }
 }
@@ -82,14 +79,14 @@ impl Store for MemoryStore {
         queue.declared = declared;
         let inserted = jobs.into_iter().map(|job| queue.insert(job, now)).collect();
         drop(queue);
-        self.look_again();
+        self.nudge();
         Ok(inserted)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let claimed = self.queue().claim(claim, self.now());
         if !claimed.leased.is_empty() {
-            self.look_again();
+            self.nudge();
         }
         Ok(claimed)
     }
@@ -102,7 +99,7 @@ impl Store for MemoryStore {
         };
         let recorded = events.into_iter().map(apply).collect();
         drop(queue);
-        self.look_again();
+        self.nudge();
         Ok(recorded)
     }
 
@@ -118,19 +115,19 @@ impl Store for MemoryStore {
         changes.iter().for_each(|changes| queue.values.change(changes));
         let inserted = jobs.into_iter().map(|job| queue.insert_child(job, now)).collect();
         drop(queue);
-        self.look_again();
+        self.nudge();
         Ok(inserted)
     }
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         let until = self.now() + length;
         let mut queue = self.queue();
-        let mut renew = |asked: Lease| {
-            let status = queue.jobs.get_mut(&asked.job).map(|kept| &mut kept.job.standing);
+        let mut renew = |requested: Lease| {
+            let status = queue.jobs.get_mut(&requested.job).map(|record| &mut record.job.standing);
             let Some(JobStatus { state: State::Running { lease }, cancel_asked, .. }) = status else {
-                return Renewed::Lost(asked);
+                return Renewed::Lost(requested);
             };
-            let Some(renewed) = lease.renewed(asked.attempt, until) else { return Renewed::Lost(asked) };
+            let Some(renewed) = lease.renewed(requested.attempt, until) else { return Renewed::Lost(requested) };
             *lease = renewed;
             if *cancel_asked { Renewed::HeldCancelAsked(renewed) } else { Renewed::Held(renewed) }
         };
@@ -153,37 +150,37 @@ impl Store for MemoryStore {
             State::Running { lease } if lease.is_expired(now) => Some(lease),
             _ => None,
         });
-        let mut over: Vec<Lease> = leases.collect();
-        over.sort_by_key(|lease| (lease.until, lease.job));
-        over.truncate(max as usize);
-        for lease in &over {
+        let mut expired: Vec<Lease> = leases.collect();
+        expired.sort_by_key(|lease| (lease.until, lease.job));
+        expired.truncate(max as usize);
+        for lease in &expired {
             let mark = queue.marks.get(&lease.node).map_or_else(NodeMark::default, |(_, mark)| *mark);
-            let expired = Event::LeaseExpired { attempt: lease.attempt, mark: mark.about(lease.job, lease.attempt) };
-            queue.apply(lease.job, expired, now).expect("a running job's lease can expire");
+            let event = Event::LeaseExpired { attempt: lease.attempt, mark: mark.about(lease.job, lease.attempt) };
+            queue.apply(lease.job, event, now).expect("a running job's lease can expire");
         }
         drop(queue);
-        if !over.is_empty() {
-            self.look_again();
+        if !expired.is_empty() {
+            self.nudge();
         }
-        Ok(over.into_iter().map(|lease| lease.job).collect())
+        Ok(expired.into_iter().map(|lease| lease.job).collect())
     }
 
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         let queue = self.queue();
-        Ok(of.iter().map(|token| queue.tokens.get(token).copied()).collect())
+        Ok(tokens.iter().map(|token| queue.tokens.get(token).copied()).collect())
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let now = self.now();
         let queue = self.queue();
-        let Some(Kept { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
+        let Some(JobRecord { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
         let table = declared.with_overrides(queue.overrides.overrides());
         let why = match job.standing.state {
             State::Waiting { due } => {
                 let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
                 let lane = queue.holders(|lane| *lane == job.lane);
                 let group = queue.holders(|lane| lane.group == job.lane.group);
-                // One that is ready stays so, however the clock is set.
+                // A ready job stays ready, even if the clock is set back.
                 let due = if queue.delayed.contains(&(due, id)) { due } else { due.min(now) };
                 Some(wait_reason(due, now, limits, lane, group))
             }
@@ -192,20 +189,20 @@ impl Store for MemoryStore {
         Ok(Some(JobSnapshot { job: job.clone(), why, entries: entries.len() as u64 }))
     }
 
-    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
-        let max = wanted.max.clamp(1, bounds::PAGE_MAX) as usize;
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
+        let max = filter.max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
-        let newest_first = queue.jobs.values().rev().map(|kept| &kept.job);
-        let fits = |job: &&Job| {
-            wanted.before.is_none_or(|before| job.id < before)
-                && wanted.state.is_none_or(|state| job.standing.state.name() == state)
-                && wanted.task.as_ref().is_none_or(|task| job.task == *task)
-                && (wanted.key.is_none() || job.lane.key == wanted.key)
-                && (wanted.token.is_none() || job.token == wanted.token)
-                && wanted.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
+        let newest_first = queue.jobs.values().rev().map(|record| &record.job);
+        let matches = |job: &&Job| {
+            filter.before.is_none_or(|before| job.id < before)
+                && filter.state.is_none_or(|state| job.standing.state.name() == state)
+                && filter.task.as_ref().is_none_or(|task| job.task == *task)
+                && (filter.key.is_none() || job.lane.key == filter.key)
+                && (filter.token.is_none() || job.token == filter.token)
+                && filter.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
-        let bare = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
-        let mut jobs: Vec<Job> = newest_first.filter(fits).take(max + 1).map(bare).collect();
+        let summary = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
+        let mut jobs: Vec<Job> = newest_first.filter(matches).take(max + 1).map(summary).collect();
         let more = jobs.len() > max;
         jobs.truncate(max);
         Ok(JobPage { jobs, more })
@@ -214,7 +211,7 @@ impl Store for MemoryStore {
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let max = max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
-        let entries = queue.jobs.get(&id).map(|kept| kept.entries.as_slice()).unwrap_or_default();
+        let entries = queue.jobs.get(&id).map(|record| record.entries.as_slice()).unwrap_or_default();
         log_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
     }
 
@@ -222,22 +219,22 @@ impl Store for MemoryStore {
         Ok(self.queue().values.value(&plugin, &key))
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        Ok(self.queue().values.keys(&plugin, &wanted))
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        Ok(self.queue().values.keys(&plugin, &query))
     }
 
-    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        Ok(self.queue().values.usage(&plugin, &of))
+    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        Ok(self.queue().values.usage(&plugin, &keys))
     }
 
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let mut queue = self.queue();
-        let finished = queue.jobs.values().filter_map(|kept| Some((kept.job.finished_at?, kept.job.id)));
+        let finished = queue.jobs.values().filter_map(|record| Some((record.job.finished_at?, record.job.id)));
         let mut old: Vec<(Timestamp, JobId)> = finished.filter(|(at, _)| *at < before).collect();
         old.sort();
         old.truncate(max as usize);
         for (_, id) in &old {
-            let Some(Kept { job, .. }) = queue.jobs.remove(id) else { continue };
+            let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
             job.token.map(|token| queue.tokens.remove(&(job.task, token)));
         }
         Ok(old.len() as u32)
@@ -255,7 +252,7 @@ impl Store for MemoryStore {
             queue.overrides.set(change);
         }
         drop(queue);
-        self.look_again();
+        self.nudge();
         Ok(())
     }
 
@@ -265,7 +262,7 @@ impl Store for MemoryStore {
         let mut tasks: BTreeMap<&TaskName, (u64, u64)> = BTreeMap::new();
         let mut groups: BTreeMap<&Group, u64> = BTreeMap::new();
         let mut oldest_due: Option<Timestamp> = None;
-        for Kept { job, .. } in queue.jobs.values() {
+        for JobRecord { job, .. } in queue.jobs.values() {
             match job.standing.state {
                 State::Waiting { due } => {
                     tasks.entry(&job.task).or_default().0 += 1;
@@ -288,25 +285,27 @@ impl Store for MemoryStore {
     }
 
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.roster.announce(node, silent, self.now());
+        self.nodes.announce(node, silent, self.now());
         Ok(())
     }
 
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
-        self.roster.leave(node);
+        self.nodes.leave(node);
         Ok(())
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
-        Ok(self.roster.all())
+        Ok(self.nodes.all())
     }
 
     async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
     }
 
-    async fn send_messages(&self, _letters: Vec<NodeMessage>) -> Result<(), StoreError> {
-        Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
+    async fn send_messages(&self, _messages: Vec<NodeMessage>) -> Result<(), StoreError> {
+        Err(StoreError::Broken(
+            "a message to another node was sent, but no other node can use this store: a bug".to_owned(),
+        ))
     }
 
     async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {

@@ -1,12 +1,14 @@
-//! SqliteStore: one host, one file. What was acknowledged is on the disk.
+//! The SQLite store: one host, one file. What was acknowledged is on the disk.
 //!
-//! Write-ahead log with `synchronous = FULL`, but for claims and renewals; one thread writes, in groups; readers stand beside it.
+//! It uses a write-ahead log with `synchronous = FULL`, except for claims and renewals. One thread writes, in groups; readers
+//! never wait for it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId, TaskName};
 use wharf_core::job::{NewJob, NumberedEntry, Token};
@@ -50,23 +52,22 @@ mod tests;
 
 use checkpoint::Checkpoints;
 use file::DatabaseFile;
-use file_watch::Watch;
+use file_watch::FileWatch;
 use ledger::Ledger;
 use readers::Readers;
-use unsynced_claims::Unwritten;
+use unsynced_claims::UnsyncedClaims;
 use writer::Writer;
 
 /// A durable queue in one SQLite file.
 pub struct SqliteStore {
     clock: Arc<dyn Clock>,
-    /// Locked for one addition, never across an await.
+    /// Locked to make one ID, never across an await.
     ids: Arc<Mutex<JobIds>>,
     nudge: Nudge<u64>,
-    roster: NodeList,
-    /// Jobs that run though their rows do not say so yet.
-    unwritten: Arc<Mutex<Unwritten>>,
-    watch: Arc<Watch>,
-    /// Declared before the writer, and so dropped first: the last one to close the file tidies up its log.
+    nodes: NodeList,
+    unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
+    watch: Arc<FileWatch>,
+    /// Declared before the writer, and so dropped first: the last connection that closes the file removes its log.
     readers: Readers,
     writer: Writer,
 }
@@ -78,29 +79,28 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it. Leases in it belong to hosts that are gone: they have run out,
-    /// and `reclaim` frees them.
+    /// Opens the file, or creates it. Leases in it belong to hosts that are gone: they are ended, and `reclaim` frees their
+    /// jobs.
     ///
     /// # Errors
-    /// When another host uses the file, a newer one wrote it, or it cannot be read and written.
+    /// If another host uses the file, Wharf 0.1, a newer Wharf or another program wrote it, or it can't be read and written.
     pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<SqliteStore, OpenError> {
         let path = path.as_ref();
         let file = DatabaseFile::lock(path)?;
-        let mut conn = file.writer()?;
-        let watch = Arc::new(Watch::over(&file, &conn)?);
-        let unusable = |error| file_header::mend(path, format!("{error}"));
-        let copier = file::copier(file.real()).map_err(unusable)?;
-        let checkpoints = Checkpoints::start(&watch, &mut conn, copier).map_err(unusable)?;
+        let mut conn = file.open_writer()?;
+        let watch = Arc::new(FileWatch::new(&file, &conn)?);
+        let unusable = |error| file_header::unusable(path, format!("{error}"));
+        let checkpointer = file::open_checkpointer(file.real()).map_err(unusable)?;
+        let checkpoints = Checkpoints::start(&watch, &mut conn, checkpointer).map_err(unusable)?;
         let nudge = Nudge::new(0);
-        let readers = Readers::of(&file, watch.clone());
-        let with = (clock.clone(), nudge.clone());
-        let (writer, opened) = Writer::start(file, conn, checkpoints, watch.clone(), with)?;
+        let readers = Readers::new(&file, watch.clone());
+        let (writer, shared) = Writer::start(file, conn, checkpoints, watch.clone(), (clock.clone(), nudge.clone()))?;
         Ok(SqliteStore {
             clock,
-            ids: opened.ids,
+            ids: shared.ids,
             nudge,
-            roster: NodeList::default(),
-            unwritten: opened.unwritten,
+            nodes: NodeList::default(),
+            unsynced_claims: shared.unsynced_claims,
             watch,
             readers,
             writer,
@@ -128,11 +128,11 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let take = move |ledger: &mut Ledger| {
+        let lease = move |ledger: &mut Ledger| {
             let now = ledger.now();
             ledger.claim(&claim, now)
         };
-        self.writer.write_for_now(take, |claimed| !claimed.leased.is_empty()).await
+        self.writer.write_unsynced(lease, |claimed| !claimed.leased.is_empty()).await
     }
 
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
@@ -152,17 +152,17 @@ impl Store for SqliteStore {
         declared: Arc<LimitTable>,
         changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        let leave = move |ledger: &mut Ledger| {
+        let insert = move |ledger: &mut Ledger| {
             let now = ledger.now();
             ledger.declare(&declared);
             changes.iter().try_for_each(|changes| ledger.change_values(changes))?;
             jobs.iter().map(|job| ledger.insert_child(job, now)).collect()
         };
-        self.writer.write(leave, |_: &Vec<_>| true).await
+        self.writer.write(insert, |_: &Vec<_>| true).await
     }
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
-        self.writer.write_for_now(move |ledger| ledger.renew_all(&leases, length), |_| false).await
+        self.writer.write_unsynced(move |ledger| ledger.renew_all(&leases, length), |_| false).await
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
@@ -174,18 +174,21 @@ impl Store for SqliteStore {
         self.writer.write(move |ledger| ledger.reclaim(max), |freed| !freed.is_empty()).await
     }
 
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
-        self.readers.read(move |conn| of.iter().map(|(task, token)| read::known(conn, task, token)).collect()).await
+    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+        let find = move |conn: &Connection| {
+            tokens.iter().map(|(task, token)| read::find_by_token(conn, task, token)).collect()
+        };
+        self.readers.read(find).await
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
-        let (now, unwritten) = (self.now(), self.unwritten.clone());
-        self.readers.read(move |conn| read::job(conn, &unwritten, id, &declared, now)).await
+        let (now, claims) = (self.now(), self.unsynced_claims.clone());
+        self.readers.read(move |conn| read::job(conn, &claims, id, &declared, now)).await
     }
 
-    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
-        let unwritten = self.unwritten.clone();
-        self.readers.read(move |conn| read::jobs(conn, &unwritten, &wanted)).await
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
+        let claims = self.unsynced_claims.clone();
+        self.readers.read(move |conn| read::jobs(conn, &claims, &filter)).await
     }
 
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
@@ -196,12 +199,12 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| kv::value(conn, &plugin, &key)).await
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        self.readers.read(move |conn| kv::keys(conn, &plugin, &wanted)).await
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        self.readers.read(move |conn| kv::keys(conn, &plugin, &query)).await
     }
 
-    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        self.readers.read(move |conn| kv::usage(conn, &plugin, &of)).await
+    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        self.readers.read(move |conn| kv::usage(conn, &plugin, &keys)).await
     }
 
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
@@ -217,32 +220,34 @@ impl Store for SqliteStore {
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
-        let (now, unwritten) = (self.now(), self.unwritten.clone());
-        self.readers.read(move |conn| read::stats(conn, &unwritten, now)).await
+        let (now, claims) = (self.now(), self.unsynced_claims.clone());
+        self.readers.read(move |conn| read::stats(conn, &claims, now)).await
     }
 
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        // A node that has lost its file is not there for anybody, and hears it though it has nothing else to ask.
+        // A node that has lost its file must not be listed, and gets the error here even if it calls nothing else.
         self.watch.check()?;
-        self.roster.announce(node, silent, self.now());
+        self.nodes.announce(node, silent, self.now());
         Ok(())
     }
 
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
-        self.roster.leave(node);
+        self.nodes.leave(node);
         Ok(())
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
-        Ok(self.roster.all())
+        Ok(self.nodes.all())
     }
 
     async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         Ok(None)
     }
 
-    async fn send_messages(&self, _letters: Vec<NodeMessage>) -> Result<(), StoreError> {
-        Err(StoreError::Broken("letters to other nodes, though no other node can use this store".to_owned()))
+    async fn send_messages(&self, _messages: Vec<NodeMessage>) -> Result<(), StoreError> {
+        Err(StoreError::Broken(
+            "a message to another node was sent, but no other node can use this store: a bug".to_owned(),
+        ))
     }
 
     async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {

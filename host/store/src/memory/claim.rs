@@ -1,4 +1,4 @@
-//! What admission asks of the memory store: lines are derived anew from the jobs that are due.
+//! Claims: lines are derived from the due jobs each time that admission reads them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ use super::queue::Queue;
 use crate::store::{Claim, Claimed};
 
 impl Queue {
+    /// Leases jobs that may start now.
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Claimed {
         self.declared = claim.declared.clone();
         for _ in 0..bounds::PROMOTE_BATCH {
@@ -27,33 +28,39 @@ impl Queue {
         let wake_at = self.delayed.first().map(|(due, _)| (*due).max(now));
 
         let limits = self.limits();
-        let mut desk =
-            Desk { queue: self, claim: &claim, now, lanes: Vec::new(), closed: BTreeSet::new(), leased: Vec::new() };
-        let Ok(admitted) = admit(&mut desk, &claim.offer(), &limits);
+        let mut context = ClaimContext {
+            queue: self,
+            claim: &claim,
+            now,
+            lanes: Vec::new(),
+            closed: BTreeSet::new(),
+            leased: Vec::new(),
+        };
+        let Ok(admitted) = admit(&mut context, &claim.offer(), &limits);
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Claimed { leased: desk.leased, wake_at, held_back: admitted.held_back }
+        Claimed { leased: context.leased, wake_at, held_back: admitted.held_back }
     }
 }
 
-/// One claim in progress.
-struct Desk<'q> {
+/// A claim in progress.
+struct ClaimContext<'q> {
     queue: &'q mut Queue,
     claim: &'q Claim,
     now: Timestamp,
-    /// Lane ids are places in this list.
+    /// The lanes that were read; a lane's id is its index.
     lanes: Vec<Lane>,
-    /// Lanes closed by this claim. The next one looks at them again: closing saves work and decides nothing.
+    /// Lanes that this claim has closed. The next claim reads them again: closing saves work and changes no decision.
     closed: BTreeSet<Lane>,
     leased: Vec<LeasedJob>,
 }
 
-impl Desk<'_> {
+impl ClaimContext<'_> {
     fn lane_id(&mut self, lane: &Lane) -> LaneId {
-        let place = self.lanes.iter().position(|known| known == lane).unwrap_or_else(|| {
+        let index = self.lanes.iter().position(|known| known == lane).unwrap_or_else(|| {
             self.lanes.push(lane.clone());
             self.lanes.len() - 1
         });
-        LaneId(place as u64)
+        LaneId(index as u64)
     }
 
     fn lane(&self, id: LaneId) -> Lane {
@@ -72,18 +79,18 @@ impl Desk<'_> {
     }
 }
 
-/// The highest priority of a line's jobs.
+/// Returns the highest priority of a line's jobs.
 fn top(line: &BTreeSet<(Reverse<i32>, Timestamp, JobId)>) -> i32 {
     line.first().map_or(i32::MIN, |(Reverse(priority), ..)| *priority)
 }
 
-impl QueueView for Desk<'_> {
+impl QueueView for ClaimContext<'_> {
     type Error = Infallible;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {
         let open = self.queue.ready.iter().filter(|(lane, _)| !self.closed.contains(*lane));
         let tops: Vec<(Lane, i32)> =
-            open.filter_map(|(lane, due)| Some((lane.clone(), top(due.lines.get(task)?)))).collect();
+            open.filter_map(|(lane, ready)| Some((lane.clone(), top(ready.lines.get(task)?)))).collect();
         let mut lines: Vec<Line> = tops.iter().map(|(lane, top)| self.line(lane, task, *top)).collect();
         lines.sort_by_key(|line| (Reverse(line.top), line.turn));
         lines.truncate(max as usize);
@@ -92,23 +99,23 @@ impl QueueView for Desk<'_> {
 
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Infallible> {
         let lane = self.lane(lane);
-        let Some(due) = self.queue.ready.get(&lane).filter(|_| !self.closed.contains(&lane)) else {
+        let Some(ready) = self.queue.ready.get(&lane).filter(|_| !self.closed.contains(&lane)) else {
             return Ok(Vec::new());
         };
-        let others = due.lines.iter().filter(|(other, _)| *other != task && tasks.contains(other));
+        let others = ready.lines.iter().filter(|(other, _)| *other != task && tasks.contains(other));
         let tops: Vec<(TaskName, i32)> = others.map(|(other, line)| (other.clone(), top(line))).collect();
         Ok(tops.iter().map(|(other, top)| self.line(&lane, other, *top)).collect())
     }
 
     fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Infallible> {
-        let line = self.queue.ready.get(&self.lanes[lane.0 as usize]).and_then(|due| due.lines.get(task));
+        let line = self.queue.ready.get(&self.lanes[lane.0 as usize]).and_then(|ready| ready.lines.get(task));
         let heads = line.into_iter().flatten();
-        let bytes = |id| self.queue.jobs[id].job.payload.len() as u64;
+        let payload_bytes = |id| self.queue.jobs[id].job.payload.len() as u64;
         let heads = heads.map(|(Reverse(priority), due, id)| Ready {
             id: *id,
             priority: *priority,
             due: *due,
-            bytes: bytes(id),
+            bytes: payload_bytes(id),
         });
         Ok(heads.take(max as usize).collect())
     }
@@ -124,10 +131,10 @@ impl QueueView for Desk<'_> {
     }
 
     fn lease(&mut self, _line: &Line, ready: &Ready) -> Result<(), Infallible> {
-        let standing = self.queue.jobs[&ready.id].job.standing;
+        let status = self.queue.jobs[&ready.id].job.standing;
         let lease = Lease {
             job: ready.id,
-            attempt: standing.attempt + 1,
+            attempt: status.attempt + 1,
             node: self.claim.node,
             until: self.now + self.claim.lease,
         };
@@ -139,8 +146,8 @@ impl QueueView for Desk<'_> {
             lane: job.lane.clone(),
             payload: job.payload.clone(),
             batch: job.batch.clone(),
-            failures: standing.failures,
-            crashes: standing.crashes,
+            failures: status.failures,
+            crashes: status.crashes,
             due: ready.due,
             claimed_at: self.now,
         });
@@ -149,8 +156,8 @@ impl QueueView for Desk<'_> {
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Infallible> {
         let lane = self.lane(lane);
-        if let Some(due) = self.queue.ready.get_mut(&lane) {
-            due.turn = turn;
+        if let Some(ready) = self.queue.ready.get_mut(&lane) {
+            ready.turn = turn;
         }
         if !open {
             self.closed.insert(lane);

@@ -1,4 +1,4 @@
-//! What plugins keep: a map, and no count of it.
+//! The values of plugins: a map. Their usage is counted on request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 
 #[derive(Default)]
-pub(super) struct Values(BTreeMap<PluginId, BTreeMap<KvKey, Arc<[u8]>>>);
+pub(super) struct KvMap(BTreeMap<PluginId, BTreeMap<KvKey, Arc<[u8]>>>);
 
-impl Values {
+impl KvMap {
+    /// Applies changes to a plugin's values.
     pub(super) fn change(&mut self, changes: &KvChanges) {
         let values = self.0.entry(changes.plugin.clone()).or_default();
         for (key, value) in changes.iter() {
@@ -20,7 +21,7 @@ impl Values {
         }
     }
 
-    fn of(&self, plugin: &PluginId) -> impl Iterator<Item = (&KvKey, &Arc<[u8]>)> {
+    fn values_of(&self, plugin: &PluginId) -> impl Iterator<Item = (&KvKey, &Arc<[u8]>)> {
         self.0.get(plugin).into_iter().flatten()
     }
 
@@ -28,17 +29,18 @@ impl Values {
         self.0.get(plugin)?.get(key).map(|value| value.to_vec())
     }
 
-    pub(super) fn keys(&self, plugin: &PluginId, wanted: &KvKeyQuery) -> Vec<KvKey> {
-        let keys = self.of(plugin).map(|(key, _)| key).filter(|key| wanted.has(key));
-        keys.take(wanted.max as usize).cloned().collect()
+    pub(super) fn keys(&self, plugin: &PluginId, query: &KvKeyQuery) -> Vec<KvKey> {
+        let keys = self.values_of(plugin).map(|(key, _)| key).filter(|key| query.has(key));
+        keys.take(query.max as usize).cloned().collect()
     }
 
-    pub(super) fn usage(&self, plugin: &PluginId, of: &[KvKey]) -> (KvUsage, Vec<Option<u64>>) {
+    /// Returns how much a plugin has in all, and the size in bytes of the value under each of `keys`.
+    pub(super) fn usage(&self, plugin: &PluginId, keys: &[KvKey]) -> (KvUsage, Vec<Option<u64>>) {
         let mut usage = KvUsage::default();
-        for (key, value) in self.of(plugin) {
+        for (key, value) in self.values_of(plugin) {
             usage.values += 1;
             usage.bytes += (key.as_str().len() + value.len()) as u64;
         }
-        (usage, of.iter().map(|key| self.value(plugin, key).map(|value| value.len() as u64)).collect())
+        (usage, keys.iter().map(|key| self.value(plugin, key).map(|value| value.len() as u64)).collect())
     }
 }

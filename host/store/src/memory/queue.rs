@@ -1,4 +1,4 @@
-//! The queue in memory: its jobs, where each stands among the others, and what an event changes.
+//! The queue in memory: its jobs, its indexes by state, and what events change.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,36 +16,37 @@ use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::Holders;
 
-use super::kv::Values;
+use super::kv::KvMap;
 use crate::store::{Inserted, Recorded};
 
 pub(super) struct Queue {
     pub(super) ids: JobIds,
-    pub(super) jobs: BTreeMap<JobId, Kept>,
+    pub(super) jobs: BTreeMap<JobId, JobRecord>,
     pub(super) tokens: BTreeMap<(TaskName, Token), JobId>,
-    /// Lanes that have due jobs.
-    pub(super) ready: BTreeMap<Lane, Due>,
+    /// The lanes that have due jobs.
+    pub(super) ready: BTreeMap<Lane, ReadyLane>,
     pub(super) delayed: BTreeSet<(Timestamp, JobId)>,
     pub(super) running: BTreeMap<Lane, BTreeSet<JobId>>,
-    /// The last turn that was given out.
+    /// The last turn that was used.
     pub(super) turn: u64,
-    /// Holds the overrides only.
+    /// The overrides alone, without the declared limits.
     pub(super) overrides: LimitTable,
-    /// What manifests and settings said at the last insert or claim.
+    /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
-    pub(super) values: Values,
-    /// What nodes have written down of themselves.
+    pub(super) values: KvMap,
+    /// What nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
 }
 
 /// The due jobs of a lane.
-pub(super) struct Due {
+pub(super) struct ReadyLane {
     pub(super) turn: u64,
-    /// Those of each task, in the order in which they are served. No line is empty.
+    /// The due jobs of each task, in the order in which they are served. No line is empty.
     pub(super) lines: BTreeMap<TaskName, BTreeSet<(Reverse<i32>, Timestamp, JobId)>>,
 }
 
-pub(super) struct Kept {
+/// A job with its entries.
+pub(super) struct JobRecord {
     pub(super) job: Job,
     pub(super) entries: Vec<NumberedEntry>,
 }
@@ -62,17 +63,18 @@ impl Queue {
             turn: 0,
             overrides: LimitTable::default(),
             declared: Arc::default(),
-            values: Values::default(),
+            values: KvMap::default(),
             marks: BTreeMap::new(),
         }
     }
 
+    /// Returns the declared limits with the overrides applied.
     pub(super) fn limits(&self) -> LimitTable {
         self.declared.with_overrides(self.overrides.overrides())
     }
 
-    /// Puts a job where its state belongs.
-    pub(super) fn place(&mut self, id: JobId, now: Timestamp) {
+    /// Adds a job to the index of its state.
+    pub(super) fn index(&mut self, id: JobId, now: Timestamp) {
         let job = &self.jobs[&id].job;
         match job.standing.state {
             State::Waiting { due } if due <= now => self.make_ready(id),
@@ -82,19 +84,20 @@ impl Queue {
         }
     }
 
+    /// Adds a waiting job to the due ones of its lane.
     pub(super) fn make_ready(&mut self, id: JobId) {
         let job = &self.jobs[&id].job;
         let State::Waiting { due } = job.standing.state else { return };
         let lane = self.ready.entry(job.lane.clone()).or_insert_with(|| {
-            // A lane joins at the back of the ring.
+            // A lane joins at the end of the order.
             self.turn += 1;
-            Due { turn: self.turn, lines: BTreeMap::new() }
+            ReadyLane { turn: self.turn, lines: BTreeMap::new() }
         });
         lane.lines.entry(job.task.clone()).or_default().insert((Reverse(job.priority), due, id));
     }
 
-    /// Takes a job from where its state put it.
-    pub(super) fn take_away(&mut self, id: JobId) {
+    /// Removes a job from the index of its state.
+    pub(super) fn unindex(&mut self, id: JobId) {
         let job = &self.jobs[&id].job;
         match job.standing.state {
             State::Waiting { due } => {
@@ -121,44 +124,51 @@ impl Queue {
         }
     }
 
+    /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
-        let kept = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
-        let change = Change::of(&kept.job.standing, &event, now)?;
-        self.take_away(id);
-        let kept = self.jobs.get_mut(&id).expect("found above");
-        kept.job.standing = change.status;
-        kept.job.finished_at = change.finished_at;
+        let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
+        let change = Change::of(&record.job.standing, &event, now)?;
+        self.unindex(id);
+        let record = self.jobs.get_mut(&id).expect("found above");
+        record.job.standing = change.status;
+        record.job.finished_at = change.finished_at;
         if change.report.is_some() {
-            kept.job.report = change.report;
+            record.job.report = change.report;
         }
         if change.attempt_ended {
-            kept.job.bill = change.bill;
+            record.job.bill = change.bill;
         }
         let mut children = Vec::new();
         match event {
-            Event::Claimed { .. } => kept.job.started_at = Some(now),
+            Event::Claimed { .. } => record.job.started_at = Some(now),
             Event::Wrote { attempt, entries } => {
-                let last = kept.entries.len() as u64;
+                let last = record.entries.len() as u64;
                 let numbered = (last + 1..).zip(entries);
-                kept.entries.extend(numbered.map(|(number, entry)| NumberedEntry { number, attempt, at: now, entry }));
+                record.entries.extend(numbered.map(|(number, entry)| NumberedEntry {
+                    number,
+                    attempt,
+                    at: now,
+                    entry,
+                }));
             }
             Event::Succeeded { output, children: new, changes, .. } => {
-                kept.job.result = Some(output.into());
+                record.job.result = Some(output.into());
                 children = new;
                 changes.iter().for_each(|changes| self.values.change(changes));
             }
             _ => {}
         }
-        self.place(id, now);
+        self.index(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
         Ok(Recorded { state: change.status.state.name(), cancel_asked: change.status.cancel_asked, children })
     }
 
-    /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
+    /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
+    /// this ID.
     pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
         let (id, instead) = (new.id, placeholder(&new));
         let inserted = self.insert(new, now);
-        // One that is written twice stands there already.
+        // A child that is written twice exists already.
         if let Some(why) = inserted.not_enqueued(id)
             && !self.jobs.contains_key(&id)
             && let Inserted::Added { .. } = self.insert(instead, now)
@@ -168,6 +178,8 @@ impl Queue {
         inserted
     }
 
+    /// Inserts a job, unless one with its token exists or its lane is full and its task discards it then. Jobs that it replaces
+    /// are cancelled.
     pub(super) fn insert(&mut self, mut new: NewJob, now: Timestamp) -> Inserted {
         let token = new.token.clone().map(|token| (new.task.clone(), token));
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token).copied()) {
@@ -177,24 +189,25 @@ impl Queue {
             new.id = self.ids.next(now);
         }
 
-        let (mut replaced, mut asked) = (Vec::new(), Vec::new());
+        let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
             let running: Vec<JobId> = self.running.get(&new.lane).into_iter().flatten().copied().collect();
             let waiting = self.waiting(&new.lane);
             let leaving = |id: &JobId| self.jobs[id].job.standing.cancel_asked;
-            let crowd = LaneCounts {
+            let counts = LaneCounts {
                 running: running.len() as u32,
                 leaving: running.iter().filter(|id| leaving(id)).count() as u32,
                 waiting: waiting.len() as u32,
             };
-            match resolve(new.on_conflict, crowd, self.limits().per_key(&new.lane)) {
+            match resolve(new.on_conflict, counts, self.limits().per_key(&new.lane)) {
                 ConflictDecision::Enqueue => {}
                 ConflictDecision::Discard => {
                     let holders = running.into_iter().chain(waiting).take(bounds::HOLDERS_NAMED);
                     return Inserted::Discarded { holders: holders.collect() };
                 }
                 ConflictDecision::Replace { cancel_running } => {
-                    asked = running.into_iter().filter(|id| !leaving(id)).take(cancel_running as usize).collect();
+                    cancel_asked =
+                        running.into_iter().filter(|id| !leaving(id)).take(cancel_running as usize).collect();
                     replaced = waiting;
                 }
             }
@@ -202,8 +215,8 @@ impl Queue {
         for id in &replaced {
             self.apply(*id, Event::Replaced, now).expect("a waiting job can be replaced");
         }
-        for id in &asked {
-            self.apply(*id, Event::CancelAsked, now).expect("a running job can be asked to end");
+        for id in &cancel_asked {
+            self.apply(*id, Event::CancelAsked, now).expect("a running job can be asked to cancel");
         }
 
         let id = new.id;
@@ -223,13 +236,13 @@ impl Queue {
             result: None,
             bill: None,
         };
-        self.jobs.insert(id, Kept { job, entries: Vec::new() });
+        self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
-        self.place(id, now);
-        Inserted::Added { id, replaced, cancel_asked: asked }
+        self.index(id, now);
+        Inserted::Added { id, replaced, cancel_asked }
     }
 
-    /// The waiting jobs of a lane, due or not, by id.
+    /// Returns the waiting jobs of a lane, due or not, by ID.
     fn waiting(&self, lane: &Lane) -> Vec<JobId> {
         let due = self.ready.get(lane).into_iter().flat_map(|due| due.lines.values().flatten()).map(|(_, _, id)| *id);
         let delayed = self.delayed.iter().map(|(_, id)| *id).filter(|id| self.jobs[id].job.lane == *lane);
@@ -238,8 +251,9 @@ impl Queue {
         waiting
     }
 
-    pub(super) fn holders(&self, of: impl Fn(&Lane) -> bool) -> Holders {
-        let lanes = self.running.iter().filter(|(lane, _)| of(lane));
+    /// Returns the running jobs of the lanes for which `is_counted` returns true, by ID.
+    pub(super) fn holders(&self, is_counted: impl Fn(&Lane) -> bool) -> Holders {
+        let lanes = self.running.iter().filter(|(lane, _)| is_counted(lane));
         let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
     }

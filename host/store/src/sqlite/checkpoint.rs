@@ -1,8 +1,8 @@
-//! Checkpoints: what has gathered in the log goes back into the file, so that the log can begin anew.
+//! Checkpoints: the log is copied into the file, so that it can restart at its beginning.
 //!
-//! Most of it is copied by a thread of its own, while the writer goes on. What the writer has added meanwhile is little,
-//! and it copies that itself between two transactions: only a log that is copied to its end can begin anew.
-//! None of this makes anything durable: a commit is on the disk, in the log, before it is answered.
+//! A thread of its own copies most of it while the writer goes on. What the writer has added in the meantime is little, and the
+//! writer copies that itself between two transactions: only a log that is copied to its end can restart. Checkpoints make
+//! nothing durable: a commit is in the log, on the disk, before it is acknowledged.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -16,91 +16,101 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 use tracing::warn;
 
-use super::file::largest_file;
-use super::file_watch::Watch;
+use super::file::file_bytes_max;
+use super::file_watch::FileWatch;
 use crate::store::PinnedLog;
 
-/// The log is copied back when it has grown by this many pages (64 MiB). The longer it waits, the more often a page was
-/// rewritten in the meantime and is copied but once.
+/// The log is copied after it has grown by this many pages (64 MiB). The longer it waits, the more often a page was rewritten
+/// in the meantime and is copied only once.
 const CHECKPOINT_PAGES: u32 = 16_000;
-/// So much may be left to the writer (4 MiB): a moment's work.
+/// Pages that may be left to the writer (4 MiB): it copies them in a moment.
 const REST_PAGES: u32 = 1_000;
-/// How often the thread goes over a log to which the writer keeps adding more than that.
+/// How often the thread copies a log to which the writer adds more than `REST_PAGES` each time.
 const PASSES: usize = 4;
-/// Where copying cannot keep up with writing, the writer waits for it once so many times as many pages were added since the last
-/// copy (256 MiB), so that the log has an end.
+/// If copying is slower than writing, the writer waits for it once this many times `CHECKPOINT_PAGES` were added since the last
+/// copy (256 MiB), so that the log is bounded.
 const LOG_TIMES_MAX: u32 = 4;
-/// A log that somebody holds up is told of from here on (128 MiB).
-const HELD_PAGES_TOLD: u32 = 2 * CHECKPOINT_PAGES;
-/// How often the thread looks at the store's files, and tries again to copy a log that somebody held up.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A page as it stands in the log.
-const PAGE_BYTES: u64 = 4096 + 24;
+/// A pinned log is reported from this length on (128 MiB).
+const PINNED_PAGES_REPORTED: u32 = 2 * CHECKPOINT_PAGES;
+/// How often the thread checks the store's files, and tries again to copy a pinned log.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a page in the log.
+const FRAME_BYTES: u64 = 4096 + 24;
 
-/// How much may gather before it is copied. Where files of this process may not be large, the log stays well below that.
-fn pages_between(largest_file: Option<u64>) -> u32 {
-    let fit = largest_file.map_or(u64::MAX, |bytes| bytes / PAGE_BYTES);
-    u32::try_from(fit / u64::from(2 * LOG_TIMES_MAX)).unwrap_or(u32::MAX).clamp(1, CHECKPOINT_PAGES)
+/// Returns by how many pages the log grows before it is copied. If this process may not write large files, the log stays well
+/// below that limit.
+fn checkpoint_interval(file_bytes_max: Option<u64>) -> u32 {
+    let pages = file_bytes_max.map_or(u64::MAX, |bytes| bytes / FRAME_BYTES);
+    u32::try_from(pages / u64::from(2 * LOG_TIMES_MAX)).unwrap_or(u32::MAX).clamp(1, CHECKPOINT_PAGES)
 }
 
-/// The writer's side. Dropping it lets a copy that goes on finish, and waits for that.
+/// The writer's handle to the checkpoint thread. Dropping it waits until a copy in progress has finished.
 pub(super) struct Checkpoints {
-    watch: Arc<Watch>,
-    /// The log is copied each time that it has grown by so many pages.
-    every: u32,
-    /// How long the log was when it was last copied; zero once it has begun anew.
-    copied_at: u32,
-    under_way: bool,
-    /// The last copy came to what somebody reads around. The thread finds out when it can go on.
-    was_held: bool,
-    ask: Option<SyncSender<()>>,
+    watch: Arc<FileWatch>,
+    /// The log is copied each time that it has grown by this many pages.
+    interval_pages: u32,
+    /// The log's length in pages at the last copy; zero after it has restarted.
+    copied_at_pages: u32,
+    in_progress: bool,
+    /// True if the last copy ended at pages that a reader's snapshot needs. The thread notices when it can continue.
+    was_pinned: bool,
+    requests: Option<SyncSender<()>>,
     done: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpoints {
-    /// `writer` says how long the log is, at each commit; `copier` is a second connection to the same file.
+    /// Starts the thread. `writer` reports the log's length at each commit; `checkpointer` is a second connection to the same
+    /// file.
     pub(super) fn start(
-        watch: &Arc<Watch>,
+        watch: &Arc<FileWatch>,
         writer: &mut Connection,
-        copier: Connection,
+        checkpointer: Connection,
     ) -> rusqlite::Result<Checkpoints> {
         let counted = watch.clone();
-        // Takes the place of SQLite's own checkpoints, which would stop the writer.
+        // This replaces SQLite's own checkpoints, which would stop the writer.
         writer.wal_hook(Some(move |_: &mut Wal, pages: c_int| {
-            counted.pages.store(pages.unsigned_abs(), Ordering::Relaxed);
+            counted.log_pages.store(pages.unsigned_abs(), Ordering::Relaxed);
             Ok(())
         }))?;
-        let (ask, asked) = mpsc::sync_channel(1);
-        let (tell, done) = mpsc::sync_channel(1);
+        let (requests, requested) = mpsc::sync_channel(1);
+        let (report_done, done) = mpsc::sync_channel(1);
         let watched = watch.clone();
-        let copy_when_asked = move || {
+        let copy_on_request = move || {
             loop {
-                match asked.recv_timeout(LOOK_EVERY) {
+                match requested.recv_timeout(CHECK_INTERVAL) {
                     Ok(()) => {
-                        copy_most(&watched, &copier);
-                        if tell.send(()).is_err() {
+                        copy_most(&watched, &checkpointer);
+                        if report_done.send(()).is_err() {
                             return;
                         }
                     }
-                    Err(RecvTimeoutError::Timeout) => look(&watched, &copier),
+                    Err(RecvTimeoutError::Timeout) => check(&watched, &checkpointer),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
-        // Where no thread is to be had, nobody takes the wish, and the writer copies for itself.
-        let thread = thread::Builder::new().name("store-copier".to_owned()).spawn(copy_when_asked);
-        let thread = thread.inspect_err(|error| warn!("the store's log is copied by its writer: {error}")).ok();
-        let (watch, every) = (watch.clone(), pages_between(largest_file()));
-        Ok(Checkpoints { watch, every, copied_at: 0, under_way: false, was_held: false, ask: Some(ask), done, thread })
+        // If no thread can be started, nothing receives the requests, and the writer copies the log itself.
+        let thread = thread::Builder::new().name("store-copier".to_owned()).spawn(copy_on_request);
+        let thread = thread.inspect_err(|error| warn!("could not start a thread for checkpoints: {error}")).ok();
+        Ok(Checkpoints {
+            watch: watch.clone(),
+            interval_pages: checkpoint_interval(file_bytes_max()),
+            copied_at_pages: 0,
+            in_progress: false,
+            was_pinned: false,
+            requests: Some(requests),
+            done,
+            thread,
+        })
     }
 
-    /// Keeps the log short. Called by the writer after each transaction, with its connection.
+    /// Keeps the log short. The writer calls this after each transaction, with its connection.
     pub(super) fn after_commit(&mut self, writer: &Connection) {
-        let log = self.watch.pages.load(Ordering::Relaxed);
-        if self.under_way {
-            if log.saturating_sub(self.copied_at) >= LOG_TIMES_MAX * self.every {
-                // An error means that the thread is gone: nothing to wait for.
+        let log = self.watch.log_pages.load(Ordering::Relaxed);
+        if self.in_progress {
+            if log.saturating_sub(self.copied_at_pages) >= LOG_TIMES_MAX * self.interval_pages {
+                // An error means that the thread has ended: there is nothing to wait for.
                 _ = self.done.recv();
             } else if self.done.try_recv() == Err(TryRecvError::Empty) {
                 return;
@@ -108,100 +118,101 @@ impl Checkpoints {
             self.finish(writer, log);
             return;
         }
-        // It began anew since, which takes a transaction that nobody reads around.
-        if log < self.copied_at {
-            self.copied_at = 0;
+        // The log has restarted since, which takes a transaction during which no reader needs the old pages.
+        if log < self.copied_at_pages {
+            self.copied_at_pages = 0;
         }
-        let is_free_again = self.was_held && !self.watch.held.load(Ordering::Relaxed);
-        if is_free_again || log - self.copied_at >= self.every {
-            self.was_held = false;
-            self.under_way = true;
-            if self.ask.as_ref().is_none_or(|ask| ask.try_send(()).is_err()) {
+        let is_unpinned = self.was_pinned && !self.watch.log_is_pinned.load(Ordering::Relaxed);
+        if is_unpinned || log - self.copied_at_pages >= self.interval_pages {
+            self.was_pinned = false;
+            self.in_progress = true;
+            if self.requests.as_ref().is_none_or(|requests| requests.try_send(()).is_err()) {
                 self.finish(writer, log);
             }
         }
     }
 
-    /// A write found no room. What the log holds may find some in the file: then the log begins anew, and has room for what comes.
-    pub(super) fn make_room(&mut self, writer: &Connection) {
-        if !self.under_way {
-            self.finish(writer, self.watch.pages.load(Ordering::Relaxed));
+    /// Copies the log after a write failed for lack of space. The file may have space for the contents of the log, which then
+    /// restarts and has space for what comes next.
+    pub(super) fn free_space(&mut self, writer: &Connection) {
+        if !self.in_progress {
+            self.finish(writer, self.watch.log_pages.load(Ordering::Relaxed));
         }
     }
 
-    fn finish(&mut self, writer: &Connection, log: u32) {
-        self.was_held = copy(&self.watch, writer).is_some_and(Copied::is_held);
-        self.watch.held.store(self.was_held, Ordering::Relaxed);
-        self.under_way = false;
-        self.copied_at = log;
+    fn finish(&mut self, writer: &Connection, log_pages: u32) {
+        self.was_pinned = copy(&self.watch, writer).is_some_and(Copied::is_pinned);
+        self.watch.log_is_pinned.store(self.was_pinned, Ordering::Relaxed);
+        self.in_progress = false;
+        self.copied_at_pages = log_pages;
     }
 }
 
 impl Drop for Checkpoints {
     fn drop(&mut self) {
-        drop(self.ask.take());
+        drop(self.requests.take());
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
     }
 }
 
-/// A log that has grown long, since somebody reads the file as it was before.
-pub(super) fn pinned_log(watch: &Watch) -> Option<PinnedLog> {
-    let pages = watch.pages.load(Ordering::Relaxed);
-    let is_told = watch.held.load(Ordering::Relaxed) && pages >= HELD_PAGES_TOLD;
-    is_told.then(|| PinnedLog { log: watch.log_name(), bytes: watch.log_bytes(pages) })
+/// Returns the log if it has grown long because a reader's snapshot pins it.
+pub(super) fn pinned_log(watch: &FileWatch) -> Option<PinnedLog> {
+    let pages = watch.log_pages.load(Ordering::Relaxed);
+    let is_reported = watch.log_is_pinned.load(Ordering::Relaxed) && pages >= PINNED_PAGES_REPORTED;
+    is_reported.then(|| PinnedLog { log: watch.log_path(), bytes: watch.log_bytes(pages) })
 }
 
-/// What the thread does when nobody asks it: whether the files are there, and whether a log that was held up is free.
-fn look(watch: &Watch, copier: &Connection) {
-    if watch.look(copier).is_ok()
-        && watch.held.load(Ordering::Relaxed)
-        && copy(watch, copier).is_some_and(|copied| !copied.is_held())
+/// Checks the store's files, and if a pinned log can be copied now. The thread does this while it has no requests.
+fn check(watch: &FileWatch, checkpointer: &Connection) {
+    if watch.check_all(checkpointer).is_ok()
+        && watch.log_is_pinned.load(Ordering::Relaxed)
+        && copy(watch, checkpointer).is_some_and(|copied| !copied.is_pinned())
     {
-        watch.held.store(false, Ordering::Relaxed);
+        watch.log_is_pinned.store(false, Ordering::Relaxed);
     }
 }
 
-/// Copies the log until little is left of it.
-fn copy_most(watch: &Watch, copier: &Connection) {
+/// Copies the log until at most `REST_PAGES` of it are left, or `PASSES` times.
+fn copy_most(watch: &FileWatch, checkpointer: &Connection) {
     for _ in 0..PASSES {
-        let Some(Copied { copied, .. }) = copy(watch, copier) else { return };
-        if watch.pages.load(Ordering::Relaxed).saturating_sub(copied) <= REST_PAGES {
+        let Some(Copied { copied, .. }) = copy(watch, checkpointer) else { return };
+        if watch.log_pages.load(Ordering::Relaxed).saturating_sub(copied) <= REST_PAGES {
             return;
         }
     }
 }
 
-/// How far a copy came.
+/// How far a copy got, in pages.
 #[derive(Clone, Copy)]
 struct Copied {
-    /// How long the log was when it began.
+    /// The log's length when the copy started.
     log: u32,
     copied: u32,
 }
 
 impl Copied {
-    /// Whether there is more that somebody reads around.
-    fn is_held(self) -> bool {
+    /// Returns true if there are pages left that a reader's snapshot needs.
+    fn is_pinned(self) -> bool {
         self.copied < self.log
     }
 }
 
-/// Copies what the log holds now, but for what somebody still reads around. `None` where that fails.
-fn copy(watch: &Watch, conn: &Connection) -> Option<Copied> {
-    // From a log that was cut off it would copy what is not there.
-    watch.before(conn).ok()?;
+/// Copies the log's contents into the file, up to the pages that a reader's snapshot needs. Returns `None` if that fails.
+fn copy(watch: &FileWatch, conn: &Connection) -> Option<Copied> {
+    // From a truncated log, SQLite would copy what is not there.
+    watch.check_before_write(conn).ok()?;
     let pages = |number: c_int| u32::try_from(number).unwrap_or(0);
     match conn.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
         Ok((log, copied)) => Some(Copied { log: pages(log), copied: pages(copied) }),
         // Another program copies it, such as a backup.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-            Some(Copied { log: watch.pages.load(Ordering::Relaxed), copied: 0 })
+            Some(Copied { log: watch.log_pages.load(Ordering::Relaxed), copied: 0 })
         }
-        // Nothing is lost: the log keeps it, and is tried again when it has grown.
+        // Nothing is lost: the pages stay in the log, and are copied when it has grown.
         Err(error) => {
-            warn!("the log was not copied back: {}", watch.failure(&error));
+            warn!("could not copy the log into the file: {}", watch.store_error(&error));
             None
         }
     }
@@ -209,15 +220,15 @@ fn copy(watch: &Watch, conn: &Connection) -> Option<Copied> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::{DatabaseFile, copier};
+    use super::super::file::{DatabaseFile, open_checkpointer};
     use super::*;
 
-    fn log_of(watch: &Watch) -> u32 {
-        watch.pages.load(Ordering::Relaxed)
+    fn log_pages(watch: &FileWatch) -> u32 {
+        watch.log_pages.load(Ordering::Relaxed)
     }
 
     #[test]
-    fn a_long_log_is_copied_beside_the_writer_and_begins_anew() {
+    fn a_long_log_is_copied_beside_the_writer_and_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.db");
         let file = DatabaseFile::lock(&path).unwrap();
@@ -225,25 +236,25 @@ mod tests {
         let setup = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB);
             INSERT INTO t VALUES (1, NULL), (2, 0);";
         writer.execute_batch(setup).unwrap();
-        let watch = Arc::new(Watch::over(&file, &writer).unwrap());
-        let mut checkpoints = Checkpoints::start(&watch, &mut writer, copier(&path).unwrap()).unwrap();
+        let watch = Arc::new(FileWatch::new(&file, &writer).unwrap());
+        let mut checkpoints = Checkpoints::start(&watch, &mut writer, open_checkpointer(&path).unwrap()).unwrap();
         let mut longest = 0;
         while longest < CHECKPOINT_PAGES {
             writer.execute("UPDATE t SET data = randomblob(4194304) WHERE id = 1", []).unwrap();
-            longest = log_of(&watch);
+            longest = log_pages(&watch);
             checkpoints.after_commit(&writer);
         }
-        assert!(checkpoints.under_way, "nobody was asked to copy {longest} pages");
+        assert!(checkpoints.in_progress, "no copy of {longest} pages was requested");
         let mut commits = 0;
-        while log_of(&watch) >= longest {
+        while log_pages(&watch) >= longest {
             writer.execute("UPDATE t SET data = data + 1 WHERE id = 2", []).unwrap();
             commits += 1;
             checkpoints.after_commit(&writer);
-            assert!(log_of(&watch) < LOG_TIMES_MAX * CHECKPOINT_PAGES, "the log has no end");
+            assert!(log_pages(&watch) < LOG_TIMES_MAX * CHECKPOINT_PAGES, "the log is not bounded");
         }
-        assert!(!checkpoints.under_way && log_of(&watch) < REST_PAGES);
+        assert!(!checkpoints.in_progress && log_pages(&watch) < REST_PAGES);
 
-        // What was written meanwhile is all there, in the file and what the log holds now.
+        // All that was written in the meantime is there, in the file and in the log.
         let (sizes, counted): (i64, i64) = Connection::open(&path)
             .unwrap()
             .query_row("SELECT length(a.data), b.data FROM t a, t b WHERE a.id = 1 AND b.id = 2", [], |row| {
@@ -253,19 +264,19 @@ mod tests {
         assert_eq!((sizes, counted), (4_194_304, commits));
     }
 
-    /// What SQLite would read of it is zeros, and it would write them over the file.
+    /// SQLite would read zeros from it, and write them over the file.
     #[test]
-    fn nothing_is_copied_from_a_log_that_was_cut_off() {
+    fn nothing_is_copied_from_a_truncated_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.db");
         let file = DatabaseFile::lock(&path).unwrap();
         let mut writer = Connection::open(&path).unwrap();
         writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (data BLOB);").unwrap();
-        let watch = Arc::new(Watch::over(&file, &writer).unwrap());
-        let _checkpoints = Checkpoints::start(&watch, &mut writer, copier(&path).unwrap()).unwrap();
+        let watch = Arc::new(FileWatch::new(&file, &writer).unwrap());
+        let _checkpoints = Checkpoints::start(&watch, &mut writer, open_checkpointer(&path).unwrap()).unwrap();
         writer.execute("INSERT INTO t VALUES (randomblob(100000))", []).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let log = std::fs::File::options().write(true).open(watch.log_name()).unwrap();
+        let log = std::fs::File::options().write(true).open(watch.log_path()).unwrap();
         let length = log.metadata().unwrap().len();
         log.set_len(0).unwrap();
         log.set_len(length - 1).unwrap();

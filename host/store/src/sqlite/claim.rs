@@ -1,9 +1,8 @@
-//! A claim: delayed jobs that are due become ready, then `admission` chooses among the lines.
+//! Claims: delayed jobs that are due become ready, then `wharf_core::admission` chooses among the lines.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, params};
 use smallvec::SmallVec;
 use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
@@ -16,147 +15,151 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
-use super::lanes::{self, Hot, LaneNo};
+use super::lanes::{self, LaneNo, RunningJob};
 use super::ledger::Ledger;
-use super::rows::{batch, bytes, damaged, job_id, key_of, micros, moment, rank, signed};
+use super::rows::{batch, bytes, priority, rank, timestamp};
 use super::unsynced_claims;
+use crate::columns::{self, DamagedData, job_id, key, signed, timestamp_us, unsigned};
 use crate::store::{Claim, Claimed};
 
 impl Ledger<'_> {
+    /// Leases jobs that may start now.
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> rusqlite::Result<Claimed> {
         self.declare(&claim.declared);
         let limits = self.limits()?;
-        self.reopen_all_unless(&limits);
+        self.reopen_all_if_changed(&limits);
         self.promote(now)?;
         let wake_at = self.next_due()?.map(|due| due.max(now));
 
-        let number = self.last_claim + 1;
-        let mut desk =
-            Desk { ledger: self, claim, number, limits: &limits, now, heads: HashMap::new(), leased: Vec::new() };
-        let admitted = admit(&mut desk, &claim.offer(), &limits)?;
-        let Desk { heads, leased, .. } = desk;
-        self.take_out(heads)?;
+        let id = self.last_claim + 1;
+        let mut context =
+            ClaimContext { ledger: self, claim, id, limits: &limits, now, heads: HashMap::new(), leased: Vec::new() };
+        let admitted = admit(&mut context, &claim.offer(), &limits)?;
+        let ClaimContext { heads, leased, .. } = context;
+        self.remove_leased(heads)?;
         if !leased.is_empty() {
-            self.last_claim = number;
-            let mut write = self.conn.prepare_cached(
-                "INSERT INTO claims (id, node, claimed_at, lease_until, jobs) VALUES (?1, ?2, ?3, ?4, ?5)",
+            self.last_claim = id;
+            let mut insert = self.conn.prepare_cached(
+                "INSERT INTO claims (id, node, claimed_at, lease_expires_at, jobs) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
-            let jobs = unsynced_claims::column(leased.iter().map(|leased| &leased.lease));
-            write.execute(params![number, signed(claim.node.0), micros(now), micros(now + claim.lease), jobs])?;
+            let jobs = unsynced_claims::encode_jobs(leased.iter().map(|leased| &leased.lease));
+            let (claimed_at, expires_at) = (timestamp_us(now), timestamp_us(now + claim.lease));
+            insert.execute(params![id, signed(claim.node.0), claimed_at, expires_at, jobs])?;
         }
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
         Ok(Claimed { leased, wake_at, held_back: admitted.held_back })
     }
 
-    /// Makes ready what is due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
+    /// Makes at most `PROMOTE_BATCH` delayed jobs ready that are due: one claim must not pay for all that became due at once.
     fn promote(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare_cached(
-            "SELECT id, grp, key, task, priority, due FROM jobs WHERE state = 0 AND due <= ?1 ORDER BY due, id LIMIT ?2",
+            "SELECT id, limit_group, key, task, priority, due_at FROM jobs WHERE state = 0 AND due_at <= ?1
+             ORDER BY due_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![micros(now), bounds::PROMOTE_BATCH], |row| {
+        let found = find.query_map(params![timestamp_us(now), bounds::PROMOTE_BATCH], |row| {
             Ok(((row.get(0)?, row.get(5)?), (row.get(1)?, row.get::<_, String>(2)?), (row.get(3)?, row.get(4)?)))
         })?;
         let due: Vec<((i64, i64), (i64, String), (i64, i32))> = found.collect::<rusqlite::Result<_>>()?;
         drop(find);
-        for ((id, due), (group, key), (task, priority)) in due {
-            let lane = Lane { group: self.names.group(self.conn, group)?, key: key_of(&key)? };
-            let lane = self.lanes.enter(&lane);
-            self.add_ready((lane, task, priority), due, id)?;
+        for ((id, due_at), (group, key_text), (task, priority)) in due {
+            let lane = Lane { group: self.names.group(self.conn, group)?, key: key(&key_text)? };
+            let lane = self.lanes.find_or_add(&lane);
+            self.add_ready((lane, task, priority), due_at, id)?;
             self.conn.prepare_cached("UPDATE jobs SET state = 1 WHERE id = ?1")?.execute([id])?;
         }
         Ok(())
     }
 
+    /// Returns when the next delayed job is due.
     fn next_due(&self) -> rusqlite::Result<Option<Timestamp>> {
-        let mut next = self.conn.prepare_cached("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1")?;
+        let mut next = self.conn.prepare_cached("SELECT due_at FROM jobs WHERE state = 0 ORDER BY due_at LIMIT 1")?;
         let mut rows = next.query([])?;
-        rows.next()?.map(|row| moment(row, "due")).transpose()
+        rows.next()?.map(|row| timestamp(row, "due_at")).transpose()
     }
 
-    /// The leased jobs of a line are its first ones, and ready no more.
-    fn take_out(&mut self, heads: HashMap<(LaneNo, i64), Heads>) -> rusqlite::Result<()> {
+    /// Removes the leased jobs from the ready ones: in each line they are the first.
+    fn remove_leased(&mut self, heads: HashMap<(LaneNo, i64), LineHead>) -> rusqlite::Result<()> {
         let mut whole: Vec<(lanes::Line, LaneNo)> = Vec::new();
-        for ((lane, task), heads) in heads {
-            let (Some(line), Some(last)) = (self.lanes.line(lane, task), heads.leased()) else { continue };
-            if heads.taken as u64 == line.count {
+        for ((lane, task), head) in heads {
+            let (Some(line), Some(last)) = (self.lanes.line(lane, task), head.last_leased()) else { continue };
+            if head.leased as u64 == line.count {
                 whole.push((line, lane));
                 continue;
             }
-            let last = params![line.number, rank(last.priority), micros(last.due), signed(last.id.number())];
-            gone(self.statements.take_first.prepared()?.execute(last)?, heads.taken)?;
-            self.shorten(lane, line, heads.taken as u64)?;
+            let last = params![line.number, rank(last.priority), timestamp_us(last.due), signed(last.id.number())];
+            check_removed(self.statements.delete_first.prepared()?.execute(last)?, head.leased)?;
+            self.shrink_line(lane, line, head.leased as u64)?;
         }
         whole.sort_unstable_by_key(|(line, _)| line.number);
-        for run in runs(&whole, |(line, _)| line.number) {
-            let mut take = self.conn.prepare_cached("DELETE FROM ready WHERE line BETWEEN ?1 AND ?2")?;
-            let all: u64 = run.iter().map(|(line, _)| line.count).sum();
-            gone(take.execute([run[0].0.number, run[run.len() - 1].0.number])?, all as usize)?;
-            drop(take);
+        for run in consecutive(&whole, |(line, _)| line.number) {
+            let mut delete = self.conn.prepare_cached("DELETE FROM ready WHERE line BETWEEN ?1 AND ?2")?;
+            let jobs: u64 = run.iter().map(|(line, _)| line.count).sum();
+            check_removed(delete.execute([run[0].0.number, run[run.len() - 1].0.number])?, jobs as usize)?;
+            drop(delete);
             for (line, lane) in run {
-                self.shorten(*lane, *line, line.count)?;
+                self.shrink_line(*lane, *line, line.count)?;
             }
         }
         Ok(())
     }
 }
 
-/// Lines that follow each other without a gap: what is asked of such can be asked of all at once, and lanes that come to be
-/// in one transaction have such.
-fn runs<T>(sorted: &[T], number: impl Fn(&T) -> i64) -> impl Iterator<Item = &[T]> {
+/// Splits sorted lines into runs of consecutive numbers. One statement serves a whole run, and lanes that are added in one
+/// transaction have consecutive lines.
+fn consecutive<T>(sorted: &[T], number: impl Fn(&T) -> i64) -> impl Iterator<Item = &[T]> {
     sorted.chunk_by(move |one, next| number(one) + 1 == number(next))
 }
 
-fn gone(gone: usize, leased: usize) -> rusqlite::Result<()> {
-    if gone == leased {
-        Ok(())
-    } else {
-        Err(damaged("a line", &format!("{leased} of its jobs were leased, {gone} gone")))
+fn check_removed(removed: usize, leased: usize) -> rusqlite::Result<()> {
+    if removed == leased {
+        return Ok(());
     }
+    let text = format_args!("{leased} jobs of a line were leased, but it had {removed} of them");
+    Err(DamagedData::inconsistent(text).into())
 }
 
-/// One claim in progress.
-struct Desk<'l, 'c> {
+/// A claim in progress.
+struct ClaimContext<'l, 'c> {
     ledger: &'l mut Ledger<'c>,
     claim: &'l Claim,
-    /// Of the claim's row.
-    number: i64,
+    /// The id of the row in `claims` that this claim writes.
+    id: i64,
     limits: &'l Arc<LimitTable>,
     now: Timestamp,
-    /// Of each line that was looked into.
-    heads: HashMap<(LaneNo, i64), Heads>,
+    /// The heads of the lines that were read, by lane and task.
+    heads: HashMap<(LaneNo, i64), LineHead>,
     leased: Vec<LeasedJob>,
 }
 
-/// The jobs that stand first in a line, as far as they were read.
+/// The first jobs of a line, as far as they were read.
 #[derive(Default)]
-struct Heads {
-    jobs: Vec<Head>,
-    /// How many of them are leased: they are the first.
-    taken: usize,
+struct LineHead {
+    jobs: Vec<ReadyJob>,
+    /// The number of leased jobs; they are the first of `jobs`.
+    leased: usize,
 }
 
-impl Heads {
-    /// The last one that was leased.
-    fn leased(&self) -> Option<Ready> {
-        self.jobs[..self.taken].last().map(|head| head.ready)
+impl LineHead {
+    fn last_leased(&self) -> Option<Ready> {
+        self.jobs[..self.leased].last().map(|job| job.ready)
     }
 }
 
-/// A ready job, with all that its lease takes.
-struct Head {
+/// A ready job, with all that its lease needs.
+struct ReadyJob {
     ready: Ready,
     attempt: u32,
     failures: u32,
     crashes: u32,
     batch: Option<Batch>,
-    /// `None` if it is too large to be read before it is leased.
+    /// `None` if it is too large to be read before the job is leased.
     payload: Option<Arc<[u8]>>,
 }
 
-/// Where lanes take turns, so many jobs of each are read at once, of those that may start.
+/// Jobs that are read of a line at once, if that many may start, where lanes take turns.
 const READ_AHEAD: u32 = 16;
 
-impl Desk<'_, '_> {
+impl ClaimContext<'_, '_> {
     fn line(&self, no: LaneNo, line: lanes::Line, task: &TaskName) -> Line {
         let lanes = &self.ledger.lanes;
         Line {
@@ -169,42 +172,44 @@ impl Desk<'_, '_> {
         }
     }
 
-    /// What the ledger calls a line.
-    fn name(&mut self, lane: LaneId, task: &TaskName) -> rusqlite::Result<(LaneNo, i64)> {
+    /// Returns the ledger's numbers of a line: its lane and its task.
+    fn numbers(&mut self, lane: LaneId, task: &TaskName) -> rusqlite::Result<(LaneNo, i64)> {
         Ok((LaneNo(lane.0 as u32), self.ledger.names.number(self.ledger.conn, task.as_str())?))
     }
 
-    /// Reads on in a line, behind what was read of it.
-    fn read(&mut self, name: (LaneNo, i64), max: usize) -> rusqlite::Result<()> {
-        let Some(line) = self.ledger.lanes.line(name.0, name.1) else { return Ok(()) };
-        let heads = self.heads.entry(name).or_default();
-        let find = self.ledger.statements.read_first.prepared()?;
-        for head in find.query_map(params![line.number, max as i64, heads.jobs.len() as i64], head)? {
-            heads.jobs.push(head?);
+    /// Reads up to `max` more jobs of a line, after those that were read of it.
+    fn read(&mut self, (lane, task): (LaneNo, i64), max: usize) -> rusqlite::Result<()> {
+        let Some(line) = self.ledger.lanes.line(lane, task) else { return Ok(()) };
+        let head = self.heads.entry((lane, task)).or_default();
+        let find = self.ledger.statements.select_first.prepared()?;
+        for job in find.query_map(params![line.number, max as i64, head.jobs.len() as i64], ready_job)? {
+            head.jobs.push(job?);
         }
         Ok(())
     }
 
-    /// Reads the jobs of lines that have only one.
+    /// Reads the jobs of the lines that have only one.
     fn read_singles(&mut self, lanes: &[LaneNo], task: i64) -> rusqlite::Result<()> {
         let line = |no: &LaneNo| self.ledger.lanes.line(*no, task).map(|line| (line, *no));
         let is_single = |(line, no): &(lanes::Line, LaneNo)| line.count == 1 && !self.heads.contains_key(&(*no, task));
         let mut singles: Vec<(lanes::Line, LaneNo)> = lanes.iter().filter_map(line).filter(is_single).collect();
         singles.sort_unstable_by_key(|(line, _)| line.number);
-        for run in runs(&singles, |(line, _)| line.number) {
+        for run in consecutive(&singles, |(line, _)| line.number) {
             let mut find = self.ledger.conn.prepare_cached(
-                "SELECT ready.id, -rank, ready.due, bytes, attempt, failures, crashes, batch, topic, payload, line
+                "SELECT ready.id, rank, ready.due_at, payload_bytes, attempt, failures, crashes, batch, topic, payload, line
                  FROM ready CROSS JOIN jobs ON jobs.id = ready.id WHERE line BETWEEN ?1 AND ?2 ORDER BY line",
             )?;
             let (first, last) = (run[0].0.number, run[run.len() - 1].0.number);
-            for head in find.query_map([first, last], |row| Ok((row.get::<_, i64>(10)?, head(row)?)))? {
-                let (line, head) = head?;
-                self.heads.insert((run[(line - first) as usize].1, task), Heads { jobs: vec![head], taken: 0 });
+            for job in find.query_map([first, last], |row| Ok((row.get::<_, i64>(10)?, ready_job(row)?)))? {
+                let (line, job) = job?;
+                let head = LineHead { jobs: vec![job], leased: 0 };
+                self.heads.insert((run[(line - first) as usize].1, task), head);
             }
         }
         Ok(())
     }
 
+    /// Reads a payload that is not in the job's own row.
     fn payload(&self, job: i64) -> rusqlite::Result<Arc<[u8]>> {
         let mut read = self.ledger.conn.prepare_cached("SELECT payload FROM payloads WHERE job = ?1")?;
         let payload = read.query_row([job], |row| Ok(bytes(row.get_ref(0)?))).optional()?;
@@ -212,7 +217,7 @@ impl Desk<'_, '_> {
     }
 }
 
-impl QueueView for Desk<'_, '_> {
+impl QueueView for ClaimContext<'_, '_> {
     type Error = rusqlite::Error;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> rusqlite::Result<Vec<Line>> {
@@ -241,24 +246,24 @@ impl QueueView for Desk<'_, '_> {
     }
 
     fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> rusqlite::Result<Vec<Ready>> {
-        let name = self.name(lane, task)?;
-        let heads = self.heads.entry(name).or_default();
-        let known = heads.jobs.len() - heads.taken;
+        let (lane, task) = self.numbers(lane, task)?;
+        let head = self.heads.entry((lane, task)).or_default();
+        let known = head.jobs.len() - head.leased;
         if known < max as usize {
-            // One at a time is asked for where lanes take turns; what a lane has room for is read at once.
+            // Where lanes take turns, admission requests one job at a time; as many as the lane has free slots are read at once.
             let lanes = &self.ledger.lanes;
-            let room = self.limits.per_key(&lanes.lane(name.0)).unwrap_or(u32::MAX);
-            let more = room.saturating_sub(lanes.holders(name.0).len() as u32).clamp(1, READ_AHEAD);
-            self.read(name, (max as usize - known).max(more as usize))?;
+            let slots = self.limits.per_key(&lanes.lane(lane)).unwrap_or(u32::MAX);
+            let free = slots.saturating_sub(lanes.holders(lane).len() as u32).clamp(1, READ_AHEAD);
+            self.read((lane, task), (max as usize - known).max(free as usize))?;
         }
-        let heads = self.heads.entry(name).or_default();
-        Ok(heads.jobs[heads.taken..].iter().take(max as usize).map(|head| head.ready).collect())
+        let head = self.heads.entry((lane, task)).or_default();
+        Ok(head.jobs[head.leased..].iter().take(max as usize).map(|job| job.ready).collect())
     }
 
     fn group_holders(&mut self, group: &Group) -> rusqlite::Result<u32> {
         let max = self.limits.of(group).total.unwrap_or(u32::MAX);
         let lanes = &self.ledger.lanes;
-        let of_group = lanes.all_running().filter(|(_, hot)| lanes.group(hot.lane) == group);
+        let of_group = lanes.all_running().filter(|(_, job)| lanes.group(job.lane) == group);
         Ok(of_group.take(max as usize).count() as u32)
     }
 
@@ -267,14 +272,14 @@ impl QueueView for Desk<'_, '_> {
     }
 
     fn lease(&mut self, line: &Line, ready: &Ready) -> rusqlite::Result<()> {
-        let (lane, task) = self.name(line.lane_id, &line.task)?;
-        let heads = self.heads.entry((lane, task)).or_default();
-        let Some(head) = heads.jobs.get_mut(heads.taken).filter(|head| head.ready.id == ready.id) else {
-            return Err(damaged("a job at the head of its line", &ready.id.to_string()));
+        let (lane, task) = self.numbers(line.lane_id, &line.task)?;
+        let head = self.heads.entry((lane, task)).or_default();
+        let Some(job) = head.jobs.get_mut(head.leased).filter(|job| job.ready.id == ready.id) else {
+            return Err(DamagedData::inconsistent(format_args!("job {} is not the first of its line", ready.id)).into());
         };
-        heads.taken += 1;
-        let Head { attempt, failures, crashes, .. } = *head;
-        let (batch, payload) = (head.batch.take(), head.payload.take());
+        head.leased += 1;
+        let ReadyJob { attempt, failures, crashes, .. } = *job;
+        let (batch, payload) = (job.batch.take(), job.payload.take());
         let payload = match payload {
             Some(payload) => payload,
             None => self.payload(signed(ready.id.number()))?,
@@ -283,11 +288,12 @@ impl QueueView for Desk<'_, '_> {
         let before = JobStatus { state, attempt, failures, crashes, cancel_asked: false };
         let until = self.now + self.claim.lease;
         let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
-        let standing = before
-            .after(&Event::Claimed { lease }, self.now)
-            .map_err(|refusal| damaged("a ready job", &format!("{}: {refusal}", ready.id)))?;
-        let (priority, started_at, claim) = (ready.priority, self.now, Some(self.number));
-        self.ledger.lanes.change_job(ready.id, Some(Hot { standing, lane, task, priority, started_at, claim }));
+        let status = before.after(&Event::Claimed { lease }, self.now).map_err(|refusal| {
+            DamagedData::inconsistent(format_args!("the ready job {} could not be claimed: {refusal}", ready.id))
+        })?;
+        let (priority, started_at, claim) = (ready.priority, self.now, Some(self.id));
+        let running = RunningJob { status, lane, task, priority, started_at, claim };
+        self.ledger.lanes.set_running(ready.id, Some(running));
         self.leased.push(LeasedJob {
             lease,
             task: line.task.clone(),
@@ -303,22 +309,27 @@ impl QueueView for Desk<'_, '_> {
     }
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
-        self.ledger.lanes.leave(LaneNo(lane.0 as u32), turn, open);
+        self.ledger.lanes.set_turn(LaneNo(lane.0 as u32), turn, open);
         Ok(())
     }
 }
 
-fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
-    let size: i64 = row.get(3)?;
-    let due = Timestamp::from_micros(row.get::<_, i64>(2)? as u64);
-    let ready = Ready { id: job_id(row.get(0)?)?, priority: row.get(1)?, due, bytes: size as u64 };
+/// Reads a row of `Statements::select_first`, or of a statement whose first columns are the same.
+fn ready_job(row: &Row<'_>) -> rusqlite::Result<ReadyJob> {
+    let payload_bytes = row.get(3).map(unsigned)?;
+    let ready = Ready {
+        id: job_id(row.get(0)?)?,
+        priority: priority(row.get(1)?),
+        due: columns::timestamp(row.get(2)?),
+        bytes: payload_bytes,
+    };
     let payload = bytes(row.get_ref(9)?);
-    Ok(Head {
+    Ok(ReadyJob {
         ready,
         attempt: row.get(4)?,
         failures: row.get(5)?,
         crashes: row.get(6)?,
-        batch: if row.get_ref(7)? == ValueRef::Null { None } else { batch(row)? },
-        payload: if size == 0 { payload.or_else(|| Some(Arc::default())) } else { payload },
+        batch: batch(row, 7)?,
+        payload: if payload_bytes == 0 { payload.or_else(|| Some(Arc::default())) } else { payload },
     })
 }

@@ -1,150 +1,142 @@
-//! The lanes, as the one writer of this file knows them without asking again: of each, who waits in it and who runs.
+//! The lanes in memory: the ready lines and the running jobs of each. The file has one writer, so that it need not query them.
 //!
-//! All of it stands in the tables too, and is read from them when the file is opened (`Ledger::open`). What a transaction
-//! changes here is taken back if it is undone.
+//! Everything here follows from the tables, and is read from them when the file is opened (`Ledger::open`). Changes are
+//! rolled back with their transaction.
 
-mod slab;
-mod ready_order;
-mod running;
-mod lane_state;
+mod numbers;
 mod chunked_list;
+mod ready_order;
+mod lane_state;
+mod slab;
+mod running;
 
 use std::mem;
 
 use wharf_core::ids::{Group, JobId};
 use wharf_core::key::Lane;
 
-use self::ready_order::Ring;
-pub(super) use self::running::Hot;
-use self::running::Running;
-pub(super) use self::slab::LaneNo;
-use self::slab::Places;
+pub(super) use self::lane_state::Line;
+use self::lane_state::Position;
+pub(super) use self::numbers::LaneNo;
+use self::ready_order::ReadyOrder;
+pub(super) use self::running::RunningJob;
+use self::running::RunningJobs;
+use self::slab::LaneSlab;
 
-/// How a lane stands among others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stand {
-    turn: u64,
-    /// A closed lane had no slot when last looked at.
-    open: bool,
-}
-
-/// The ready jobs of one task in a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    /// How `ready` calls it; also the turn at which it came to be.
-    pub(super) number: i64,
-    pub(super) task: i64,
-    pub(super) count: u64,
-    /// The highest priority of its jobs.
-    pub(super) top: i32,
-    /// None of its jobs has a lower priority.
-    pub(super) low: i32,
-}
-
-/// How it was before.
+/// A change, as what was there before it.
 #[derive(Debug)]
 enum Undo {
-    Stand(LaneNo, Stand),
+    Position(LaneNo, Position),
     Line(LaneNo, i64, Option<Line>),
-    Job(JobId, LaneNo, Option<Box<Hot>>),
+    Job(JobId, LaneNo, Option<Box<RunningJob>>),
 }
 
-/// Room for so many changes stays from one transaction to the next.
-const UNDO_KEPT: usize = 4096;
+/// Capacity, in changes, that is kept from one transaction to the next.
+const UNDO_CAPACITY_KEPT: usize = 4096;
 
-/// A row of `turns`: a line, and the turn of its lane.
-type Kept = Option<(i64, u64)>;
+/// A row of the table `turns`: a line, and the turn of its lane. `None` if the lane needs no row.
+type TurnRow = Option<(i64, u64)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    places: Places,
-    ring: Ring,
-    running: Running,
-    turn: u64,
+    slab: LaneSlab,
+    ready: ReadyOrder,
+    running: RunningJobs,
+    last_turn: u64,
     undo: Vec<Undo>,
-    /// Lanes that this transaction has touched, each with the row that was kept for it before.
-    touched: Vec<(LaneNo, Kept)>,
+    /// Lanes that this transaction has changed, each with the row of `turns` that it had before.
+    touched: Vec<(LaneNo, TurnRow)>,
 }
 
 impl Lanes {
-    /// The lane's place; it is given one if it has none.
-    pub(super) fn enter(&mut self, lane: &Lane) -> LaneNo {
-        self.places.find(lane).unwrap_or_else(|| {
-            let no = self.places.add(lane);
+    /// Returns the number of a lane, and adds the lane if it is not there.
+    pub(super) fn find_or_add(&mut self, lane: &Lane) -> LaneNo {
+        self.slab.find(lane).unwrap_or_else(|| {
+            let no = self.slab.add(lane);
             self.touch(no);
             no
         })
     }
 
+    /// Returns a lane's name.
     pub(super) fn lane(&self, no: LaneNo) -> Lane {
-        self.places.name(no)
+        self.slab.name(no)
     }
 
+    /// Returns the name of a lane's group.
     pub(super) fn group(&self, no: LaneNo) -> &Group {
-        self.places.group(no)
+        self.slab.group(no)
     }
 
+    /// Returns the turn at which a lane was last served or joined.
     pub(super) fn turn(&self, no: LaneNo) -> u64 {
-        self.places[no].stand().turn
+        self.slab[no].position().turn
     }
 
+    /// Returns false if a lane had no free slot when it was last checked.
     pub(super) fn is_open(&self, no: LaneNo) -> bool {
-        self.places[no].stand().open
+        self.slab[no].position().open
     }
 
+    /// Returns a lane's running jobs in no particular order.
     pub(super) fn holders(&self, no: LaneNo) -> &[JobId] {
-        self.places[no].holders()
+        self.slab[no].holders()
     }
 
-    /// In no order.
+    /// Returns a lane's lines in no particular order.
     pub(super) fn lines(&self, no: LaneNo) -> impl Iterator<Item = Line> {
-        self.places[no].lines()
+        self.slab[no].lines()
     }
 
+    /// Returns the line of a task in a lane.
     pub(super) fn line(&self, no: LaneNo, task: i64) -> Option<Line> {
-        self.places[no].line(task)
+        self.slab[no].line(task)
     }
 
-    /// The first lines of a task whose lanes are open, in the order in which they are served.
+    /// Returns the lanes of the first `max` lines of a task whose lanes are open, in the order in which they are served.
     pub(super) fn open_lines(&self, task: i64, max: usize) -> impl Iterator<Item = LaneNo> {
-        self.ring.of_task(task).take(max)
+        self.ready.of_task(task).take(max)
     }
 
-    pub(super) fn running(&self, id: JobId) -> Option<&Hot> {
+    /// Returns a job, if it runs.
+    pub(super) fn running(&self, id: JobId) -> Option<&RunningJob> {
         self.running.get(id)
     }
 
-    pub(super) fn all_running(&self) -> impl Iterator<Item = (JobId, &Hot)> {
-        self.running.all()
+    /// Returns all running jobs in no particular order.
+    pub(super) fn all_running(&self) -> impl Iterator<Item = (JobId, &RunningJob)> {
+        self.running.iter()
     }
 
+    /// Returns a turn that is higher than all before.
     pub(super) fn next_turn(&mut self) -> u64 {
-        self.turn += 1;
-        self.turn
+        self.last_turn += 1;
+        self.last_turn
     }
 
-    // What stands in the file when it is opened.
+    // Loading, when the file is opened.
 
-    /// Turns that were given out before: all that follow are higher.
-    pub(super) fn turns_up_to(&mut self, turn: u64) {
-        self.turn = self.turn.max(turn);
+    /// Records that turns up to `turn` are in use: all that follow are higher.
+    pub(super) fn load_turn(&mut self, turn: u64) {
+        self.last_turn = self.last_turn.max(turn);
     }
 
-    /// A line, with the turn that is kept for it. Those of one lane come in the order of their numbers.
-    pub(super) fn restore(&mut self, lane: &Lane, line: Line, turn: Option<u64>) {
-        let no = self.places.find(lane).unwrap_or_else(|| self.places.add(lane));
-        self.turns_up_to(line.number as u64);
+    /// Loads a line, with its lane's turn if the table `turns` has a row for the line. The lines of one lane must be loaded in
+    /// the order of their numbers.
+    pub(super) fn load_line(&mut self, lane: &Lane, line: Line, turn: Option<u64>) {
+        let no = self.slab.find(lane).unwrap_or_else(|| self.slab.add(lane));
+        self.load_turn(line.number as u64);
         if self.lines(no).next().is_none() {
-            self.set_stand(no, Stand { turn: turn.unwrap_or(line.number as u64), open: true });
+            self.apply_position(no, Position { turn: turn.unwrap_or(line.number as u64), open: true });
         }
-        self.set_line(no, line.task, Some(line));
+        self.apply_line(no, line.task, Some(line));
     }
 
-    // Changes. Each notes how it was.
+    // Changes. Each is added to the undo list.
 
-    /// A job became ready. Answers the number of its line. A lane joins at the back of the ring; a line joins its lane as
-    /// that stands.
-    pub(super) fn add(&mut self, no: LaneNo, task: i64, priority: i32) -> i64 {
+    /// Adds a ready job to a lane and returns the number of its line. A lane joins at the end of the order; a line joins its
+    /// lane at the lane's position.
+    pub(super) fn add_ready(&mut self, no: LaneNo, task: i64, priority: i32) -> i64 {
         let line = match self.line(no, task) {
             Some(line) => {
                 Line { count: line.count + 1, top: line.top.max(priority), low: line.low.min(priority), ..line }
@@ -152,94 +144,95 @@ impl Lanes {
             None => {
                 let turn = self.next_turn();
                 if self.lines(no).next().is_none() {
-                    self.stand(no, Stand { turn, open: true });
+                    self.set_position(no, Position { turn, open: true });
                 }
                 Line { number: turn as i64, task, count: 1, top: priority, low: priority }
             }
         };
-        self.change_line(no, task, Some(line));
+        self.set_line(no, task, Some(line));
         line.number
     }
 
-    /// Puts a line where it is found to be; where none of its jobs is left, it goes.
-    pub(super) fn change_line(&mut self, no: LaneNo, task: i64, line: Option<Line>) {
+    /// Replaces the line of a task; a line without jobs is removed.
+    pub(super) fn set_line(&mut self, no: LaneNo, task: i64, line: Option<Line>) {
         let line = line.filter(|line| line.count > 0);
         let before = self.line(no, task);
         if before != line {
             self.touch(no);
             self.undo.push(Undo::Line(no, task, before));
-            self.set_line(no, task, line);
+            self.apply_line(no, task, line);
         }
     }
 
-    pub(super) fn leave(&mut self, no: LaneNo, turn: u64, open: bool) {
-        self.stand(no, Stand { turn, open });
+    /// Gives a lane the turn at which it was last served, and opens or closes it.
+    pub(super) fn set_turn(&mut self, no: LaneNo, turn: u64, open: bool) {
+        self.set_position(no, Position { turn, open });
     }
 
     pub(super) fn open(&mut self, no: LaneNo) {
-        self.stand(no, Stand { open: true, ..self.places[no].stand() });
+        self.set_position(no, Position { open: true, ..self.slab[no].position() });
     }
 
     pub(super) fn open_all(&mut self) {
-        for no in self.places.all() {
+        for no in self.slab.numbers() {
             self.open(no);
         }
     }
 
-    /// The job runs and stands like this, or it runs no more.
-    pub(super) fn change_job(&mut self, id: JobId, hot: Option<Hot>) {
-        let Some(no) = hot.as_ref().or_else(|| self.running(id)).map(|hot| hot.lane) else { return };
+    /// Adds or replaces a running job; `None` removes it.
+    pub(super) fn set_running(&mut self, id: JobId, job: Option<RunningJob>) {
+        let Some(no) = job.as_ref().or_else(|| self.running(id)).map(|job| job.lane) else { return };
         self.touch(no);
-        let before = self.set_job(id, no, hot);
+        let before = self.apply_job(id, no, job);
         self.undo.push(Undo::Job(id, no, before.map(Box::new)));
     }
 
-    fn stand(&mut self, no: LaneNo, stand: Stand) {
-        let before = self.places[no].stand();
-        if before != stand {
+    fn set_position(&mut self, no: LaneNo, position: Position) {
+        let before = self.slab[no].position();
+        if before != position {
             self.touch(no);
-            self.undo.push(Undo::Stand(no, before));
-            self.set_stand(no, stand);
+            self.undo.push(Undo::Position(no, before));
+            self.apply_position(no, position);
         }
     }
 
     // The end of a transaction.
 
-    /// Rows of `turns` that have to change: of each, the line of the one that goes, and the one that comes.
-    pub(super) fn turns_to_keep(&self) -> impl Iterator<Item = (Option<i64>, Kept)> {
-        self.touched.iter().filter_map(|(no, kept)| {
-            let keep = self.kept(*no);
-            let goes = kept.map(|(line, _)| line).filter(|line| keep.is_none_or(|(first, _)| first != *line));
-            (*kept != keep).then_some((goes, keep))
+    /// Returns the changes to the table `turns`: for each, the line whose row is deleted, and the row that is written.
+    pub(super) fn turn_changes(&self) -> impl Iterator<Item = (Option<i64>, TurnRow)> {
+        self.touched.iter().filter_map(|(no, before)| {
+            let after = self.turn_row(*no);
+            let deleted = before.map(|(line, _)| line).filter(|line| after.is_none_or(|(first, _)| first != *line));
+            (*before != after).then_some((deleted, after))
         })
     }
 
-    /// A lane has its turn from the first of its lines that came to be, but for one that was served or lost that line since:
-    /// for that, a row is kept.
-    fn kept(&self, no: LaneNo) -> Kept {
+    /// Returns the row of `turns` that a lane needs. The number of a lane's first line is its turn, unless the lane was served
+    /// or lost that line since: only then is there a row.
+    fn turn_row(&self, no: LaneNo) -> TurnRow {
         let turn = self.turn(no);
         let first = self.lines(no).map(|line| line.number).min();
         first.filter(|first| *first != turn as i64).map(|first| (first, turn))
     }
 
-    /// Rows of `claims` that speak for nobody any more.
-    pub(super) fn claims_over(&mut self) -> Vec<i64> {
-        let mut over = Vec::new();
+    /// Returns the rows of `claims` that record no running job any more.
+    pub(super) fn obsolete_claims(&mut self) -> Vec<i64> {
+        let mut obsolete = Vec::new();
         for undo in &self.undo {
             if let Undo::Job(_, _, Some(before)) = undo
                 && let Some(claim) = before.claim
-                && !self.running.speaks_for_somebody(claim)
+                && !self.running.needs_claim(claim)
             {
-                over.push(claim);
+                obsolete.push(claim);
             }
         }
-        over.sort_unstable();
-        over.dedup();
-        over
+        obsolete.sort_unstable();
+        obsolete.dedup();
+        obsolete
     }
 
-    /// What was changed stands. Answers the jobs that changed.
-    pub(super) fn committed(&mut self) -> Vec<JobId> {
+    /// Keeps the changes of the transaction. Returns the jobs that started, ended or changed while running.
+    pub(super) fn commit(&mut self) -> Vec<JobId> {
         let undo = mem::take(&mut self.undo);
         let changed = undo.iter().filter_map(|undo| match undo {
             Undo::Job(id, ..) => Some(*id),
@@ -248,79 +241,79 @@ impl Lanes {
         let changed = changed.collect();
         self.undo = undo;
         self.undo.clear();
-        self.undo.shrink_to(UNDO_KEPT);
-        self.tidy();
+        self.undo.shrink_to(UNDO_CAPACITY_KEPT);
+        self.remove_empty();
         changed
     }
 
-    /// What was changed is as it was.
-    pub(super) fn undone(&mut self) {
+    /// Undoes the changes of the transaction.
+    pub(super) fn roll_back(&mut self) {
         while let Some(undo) = self.undo.pop() {
             match undo {
-                Undo::Stand(no, stand) => self.set_stand(no, stand),
-                Undo::Line(no, task, line) => self.set_line(no, task, line),
-                Undo::Job(id, no, hot) => drop(self.set_job(id, no, hot.map(|hot| *hot))),
+                Undo::Position(no, position) => self.apply_position(no, position),
+                Undo::Line(no, task, line) => self.apply_line(no, task, line),
+                Undo::Job(id, no, job) => drop(self.apply_job(id, no, job.map(|job| *job))),
             }
         }
-        self.tidy();
+        self.remove_empty();
     }
 
-    /// Lanes in which nobody waits or runs are forgotten.
-    fn tidy(&mut self) {
+    /// Removes the lanes in which no job waits or runs any more.
+    fn remove_empty(&mut self) {
         let mut touched = mem::take(&mut self.touched);
         for (no, _) in touched.drain(..) {
-            let state = &mut self.places[no];
+            let state = &mut self.slab[no];
             state.touched = false;
             if state.is_empty() {
-                self.places.free(no);
+                self.slab.remove(no);
             }
         }
-        self.places.trim();
+        self.slab.trim();
         self.touched = touched;
-        self.touched.shrink_to(UNDO_KEPT);
+        self.touched.shrink_to(UNDO_CAPACITY_KEPT);
     }
 
-    /// To be called before a lane is changed.
+    /// Records that a lane changes. Must be called before the change.
     fn touch(&mut self, no: LaneNo) {
-        if !self.places[no].touched {
-            self.touched.push((no, self.kept(no)));
-            self.places[no].touched = true;
+        if !self.slab[no].touched {
+            self.touched.push((no, self.turn_row(no)));
+            self.slab[no].touched = true;
         }
     }
 
-    // What keeps the parts in step, on the way there and back.
+    // The same changes without the undo list, for rolling back. They keep the slab, the order and the running jobs consistent.
 
-    fn set_stand(&mut self, no: LaneNo, stand: Stand) {
-        let state = &mut self.places[no];
-        let before = state.stand();
-        state.set_stand(stand);
+    fn apply_position(&mut self, no: LaneNo, position: Position) {
+        let state = &mut self.slab[no];
+        let before = state.position();
+        state.set_position(position);
         for line in state.lines() {
             if before.open {
-                self.ring.remove(line.task, line.top, before.turn, no);
+                self.ready.remove(line.task, line.top, before.turn, no);
             }
-            if stand.open {
-                self.ring.insert(line.task, line.top, stand.turn, no);
+            if position.open {
+                self.ready.insert(line.task, line.top, position.turn, no);
             }
         }
     }
 
-    fn set_line(&mut self, no: LaneNo, task: i64, line: Option<Line>) {
-        let state = &mut self.places[no];
+    fn apply_line(&mut self, no: LaneNo, task: i64, line: Option<Line>) {
+        let state = &mut self.slab[no];
         let before = state.set_line(task, line).map(|line| line.top);
-        let (stand, top) = (state.stand(), line.map(|line| line.top));
-        if stand.open && before != top {
+        let (position, top) = (state.position(), line.map(|line| line.top));
+        if position.open && before != top {
             if let Some(before) = before {
-                self.ring.remove(task, before, stand.turn, no);
+                self.ready.remove(task, before, position.turn, no);
             }
             if let Some(top) = top {
-                self.ring.insert(task, top, stand.turn, no);
+                self.ready.insert(task, top, position.turn, no);
             }
         }
     }
 
-    fn set_job(&mut self, id: JobId, no: LaneNo, hot: Option<Hot>) -> Option<Hot> {
-        let state = &mut self.places[no];
-        let before = self.running.set(id, hot, state.holders_mut());
+    fn apply_job(&mut self, id: JobId, no: LaneNo, job: Option<RunningJob>) -> Option<RunningJob> {
+        let state = &mut self.slab[no];
+        let before = self.running.set(id, job, state.holders_mut());
         state.trim();
         before
     }

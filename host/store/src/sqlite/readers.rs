@@ -1,71 +1,73 @@
-//! Readers: a few connections that only read, each used by one question at a time.
+//! A few connections that only read, each used by one query at a time.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::file::{self, DatabaseFile};
-use super::file_watch::Watch;
+use super::file_watch::FileWatch;
 use crate::store::StoreError;
 
-/// Questions answered at once; more wait. Reading is short, and each connection has a cache of its own.
+/// Queries that run at once; more wait. Reading is short, and each connection has a cache of its own.
 const READERS: usize = 4;
 
 pub(super) struct Readers {
-    places: Arc<Semaphore>,
-    shelf: Arc<Shelf>,
+    permits: Arc<Semaphore>,
+    pool: Arc<ConnectionPool>,
 }
 
-struct Shelf {
-    /// As people call the file.
+struct ConnectionPool {
+    /// The path that the operator gave, for errors.
     path: PathBuf,
     real: PathBuf,
-    watch: Arc<Watch>,
-    /// Connections that nobody uses now. Locked to take one or put one back, never across an await.
+    watch: Arc<FileWatch>,
+    /// Connections that no query uses. Locked to take one or return one, never across an await.
     idle: Mutex<Vec<Connection>>,
 }
 
-impl Shelf {
-    /// A connection is opened by the file's name, which must be the file's still.
+impl ConnectionPool {
+    /// Opens a connection. The file's path must refer to the file before and after that, since it is opened by its path.
     fn open(&self) -> Result<Connection, StoreError> {
-        self.watch.names()?;
-        let opened = file::reader(&self.real);
-        self.watch.names()?;
-        opened.map_err(|error| file::failure(&self.path, &error))
+        self.watch.check_path()?;
+        let opened = file::open_reader(&self.real);
+        self.watch.check_path()?;
+        opened.map_err(|error| file::store_error(&self.path, &error))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Readers {
-    pub(super) fn of(file: &DatabaseFile, watch: Arc<Watch>) -> Readers {
+    pub(super) fn new(file: &DatabaseFile, watch: Arc<FileWatch>) -> Readers {
         let (path, real) = (file.path().to_owned(), file.real().to_owned());
-        let shelf = Shelf { path, real, watch, idle: Mutex::new(Vec::new()) };
-        Readers { places: Arc::new(Semaphore::new(READERS)), shelf: Arc::new(shelf) }
+        let pool = ConnectionPool { path, real, watch, idle: Mutex::new(Vec::new()) };
+        Readers { permits: Arc::new(Semaphore::new(READERS)), pool: Arc::new(pool) }
     }
 
-    /// Answers a question on a thread that may block.
+    /// Runs a query on a thread that may block.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let ended = |what: &str| StoreError::Broken(format!("{}: {what}", self.shelf.path.display()));
-        let place = self.places.clone().acquire_owned().await.map_err(|_| ended("its readers have stopped"))?;
-        let shelf = self.shelf.clone();
-        let answer = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            shelf.watch.check()?;
-            let idle = shelf.idle().pop();
-            let conn = idle.map_or_else(|| shelf.open(), Ok)?;
-            let answer = question(&conn);
-            shelf.idle().push(conn);
-            // What is wrong may be that the file is lost.
-            answer.map_err(|error| shelf.watch.names().err().unwrap_or_else(|| file::failure(&shelf.path, &error)))
+        let broken = |what: &str| StoreError::Broken(format!("{}: {what}", self.pool.path.display()));
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| broken("its readers have stopped"))?;
+        let pool = self.pool.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            pool.watch.check()?;
+            let idle = pool.idle().pop();
+            let conn = idle.map_or_else(|| pool.open(), Ok)?;
+            let result = query(&conn);
+            pool.idle().push(conn);
+            // The query may have failed because the file is lost.
+            let store_error =
+                |error| pool.watch.check_path().err().unwrap_or_else(|| file::store_error(&pool.path, &error));
+            result.map_err(store_error)
         });
-        answer.await.map_err(|_| ended("a question failed half-way: see the host's log"))?
+        result.await.map_err(|_| broken("a query panicked: see the host's log"))?
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to jobs that are there: events, renewals, leases that run out, and forgetting.
+//! What happens to existing jobs: events, renewed and expired leases, and deletion.
 
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
-use super::lanes::Hot;
-use super::ledger::{Known, Ledger};
+use super::lanes::RunningJob;
+use super::ledger::{Ledger, StoredJob};
 use super::row_padding;
-use super::rows::{self, READY, RUNNING, SMALL_BYTES_MAX, micros, signed, state_number};
+use super::rows::INLINE_BYTES_MAX;
+use crate::columns::{entry_columns, signed, state_number, timestamp_us, usage_columns};
 use crate::store::{Recorded, Renewed};
 
 impl Ledger<'_> {
-    /// Applies one event by the law. A refusal leaves everything as it is.
+    /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(
         &mut self,
         id: JobId,
@@ -26,22 +27,21 @@ impl Ledger<'_> {
         now: Timestamp,
     ) -> rusqlite::Result<Result<Recorded, Refusal>> {
         let running = self.lanes.running(id).cloned();
-        let known = match &running {
-            Some(hot) => Known {
-                standing: hot.standing,
-                state: RUNNING,
-                lane: hot.lane,
-                task: hot.task,
-                priority: hot.priority,
-                due: 0,
-                started_at: Some(micros(hot.started_at)),
+        let stored = match &running {
+            Some(job) => StoredJob {
+                status: job.status,
+                ready_due_at: None,
+                lane: job.lane,
+                task: job.task,
+                priority: job.priority,
+                started_at: Some(timestamp_us(job.started_at)),
             },
-            None => match self.known(id)? {
-                Some(known) => known,
+            None => match self.stored_job(id)? {
+                Some(stored) => stored,
                 None => return Ok(Err(Refusal::Unknown)),
             },
         };
-        let change = match Change::of(&known.standing, event, now) {
+        let change = match Change::of(&stored.status, event, now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -51,19 +51,21 @@ impl Ledger<'_> {
                 Event::Succeeded { output, .. } => Some(output.as_slice()),
                 _ => None,
             };
-            self.change_place(id, &known, &after, now)?;
-            self.write_end(id, &known, &change, output, now)?;
-            self.lanes.change_job(id, None);
-            self.reopen_lane(known.lane);
-        } else if after == known.standing {
-        } else if let Some(hot) = running {
-            self.write_running(id, Hot { standing: after, ..hot })?;
-        } else {
-            self.change_place(id, &known, &after, now)?;
-            self.write_standing(id, &change, now)?;
+            self.update_ready(id, &stored, &after, now)?;
+            self.write_ended(id, &stored, &change, output, now)?;
+            self.lanes.set_running(id, None);
+            self.reopen_lane(stored.lane);
+        } else if after != stored.status {
+            match running {
+                Some(job) => self.write_running(id, RunningJob { status: after, ..job })?,
+                None => {
+                    self.update_ready(id, &stored, &after, now)?;
+                    self.write_status(id, &change, now)?;
+                }
+            }
         }
         if let Some(report) = &change.report {
-            self.keep_report(id, report)?;
+            self.write_report(id, report)?;
         }
 
         let mut children = Vec::new();
@@ -82,93 +84,99 @@ impl Ledger<'_> {
         Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
     }
 
-    /// A job's place among the ready ones: it leaves it, or is given one.
-    fn change_place(&mut self, id: JobId, before: &Known, after: &JobStatus, now: Timestamp) -> rusqlite::Result<()> {
-        let (number, place) = (signed(id.number()), (before.lane, before.task, before.priority));
-        match after.state {
-            State::Waiting { due } if due <= now && before.state != READY => self.add_ready(place, micros(due), number),
-            State::Waiting { .. } => Ok(()),
-            _ if before.state == READY => self.remove_ready(place, before.due, number),
-            _ => Ok(()),
+    /// Adds a job to the ready ones or removes it from them, as its new status requires.
+    fn update_ready(
+        &mut self,
+        id: JobId,
+        before: &StoredJob,
+        after: &JobStatus,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let (id, line) = (signed(id.number()), (before.lane, before.task, before.priority));
+        match (after.state, before.ready_due_at) {
+            (State::Waiting { due }, None) if due <= now => self.add_ready(line, timestamp_us(due), id),
+            (State::Waiting { .. }, _) | (_, None) => Ok(()),
+            (_, Some(due_at)) => self.remove_ready(line, due_at, id),
         }
     }
 
-    /// An attempt ended: where its job stands, what the attempt cost, its result.
-    fn write_end(
+    /// Writes the end of an attempt: the job's new status, what the attempt used, and its result.
+    fn write_ended(
         &mut self,
         id: JobId,
-        before: &Known,
+        before: &StoredJob,
         change: &Change,
         output: Option<&[u8]>,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let (number, (state, due)) = (signed(id.number()), state_columns(&change.status.state, now));
+        let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
         let JobStatus { attempt, failures, crashes, cancel_asked, .. } = change.status;
-        let (started_at, finished_at) = (before.started_at, change.finished_at.map(micros));
-        let bill = rows::bill_columns(change.bill.as_ref());
-        let small = output.filter(|output| output.len() <= SMALL_BYTES_MAX);
-        let added =
-            [Some(state), Some(attempt.into()), Some(failures.into()), Some(crashes.into()), started_at, finished_at];
-        let room = row_padding::left(added.into_iter().chain(bill), small.unwrap_or_default());
-        let [queue_wait, guest, wall, memory, bytes_in, bytes_out] = bill;
-        self.statements.write_end.prepared()?.execute(params![
-            number,
+        let (started_at, finished_at) = (before.started_at, change.finished_at.map(timestamp_us));
+        let usage = usage_columns(change.bill.as_ref());
+        let inline = output.filter(|output| output.len() <= INLINE_BYTES_MAX);
+        let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
+        let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
+        let padding = row_padding::remaining(numbers, inline.unwrap_or_default());
+        let [queue_wait_us, guest_us, wall_us, memory_peak_bytes, in_bytes, out_bytes] = usage;
+        self.statements.update_ended.prepared()?.execute(params![
+            id,
             state,
-            due,
+            due_at,
             attempt,
             failures,
             crashes,
             cancel_asked,
             started_at,
             finished_at,
-            queue_wait,
-            guest,
-            wall,
-            memory,
-            bytes_in,
-            bytes_out,
-            small,
-            room
+            queue_wait_us,
+            guest_us,
+            wall_us,
+            memory_peak_bytes,
+            in_bytes,
+            out_bytes,
+            inline,
+            padding
         ])?;
-        if let (Some(large), None) = (output, small) {
-            let mut keep = self.conn.prepare_cached("INSERT INTO outputs (job, output) VALUES (?1, ?2)")?;
-            keep.execute(params![number, large])?;
+        if let (Some(large), None) = (output, inline) {
+            let mut insert = self.conn.prepare_cached("INSERT INTO outputs (job, output) VALUES (?1, ?2)")?;
+            insert.execute(params![id, large])?;
         }
         Ok(())
     }
 
-    /// Where a job stands that somebody moved while no attempt ran.
-    fn write_standing(&mut self, id: JobId, change: &Change, now: Timestamp) -> rusqlite::Result<()> {
+    /// Writes the new status of a job that changed while no attempt ran.
+    fn write_status(&mut self, id: JobId, change: &Change, now: Timestamp) -> rusqlite::Result<()> {
         let mut write = self.conn.prepare_cached(
-            "UPDATE jobs SET state = ?2, due = coalesce(?3, due), failures = ?4, crashes = ?5, finished_at = ?6
+            "UPDATE jobs SET state = ?2, due_at = coalesce(?3, due_at), failures = ?4, crashes = ?5, finished_at = ?6
              WHERE id = ?1",
         )?;
-        let (number, (state, due)) = (signed(id.number()), state_columns(&change.status.state, now));
+        let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
         let JobStatus { failures, crashes, .. } = change.status;
-        write.execute(params![number, state, due, failures, crashes, change.finished_at.map(micros)])?;
+        write.execute(params![id, state, due_at, failures, crashes, change.finished_at.map(timestamp_us)])?;
         Ok(())
     }
 
-    /// A job that runs: from here on its own row says so.
-    fn write_running(&mut self, id: JobId, hot: Hot) -> rusqlite::Result<()> {
-        let Some(lease) = hot.lease() else { return Ok(()) };
+    /// Writes to a running job's own row that it runs; from here on it needs no claim.
+    fn write_running(&mut self, id: JobId, job: RunningJob) -> rusqlite::Result<()> {
+        let Some(lease) = job.lease() else { return Ok(()) };
         let mut write = self.conn.prepare_cached(
-            "UPDATE jobs SET state = 2, attempt = ?2, cancel_asked = ?3, node = ?4, lease_until = ?5, started_at = ?6
+            "UPDATE jobs SET state = 2, attempt = ?2, cancel_requested = ?3, node = ?4, lease_expires_at = ?5,
+                 started_at = ?6
              WHERE id = ?1",
         )?;
-        let (number, node) = (signed(id.number()), signed(lease.node.0));
-        let (asked, until, at) = (hot.standing.cancel_asked, micros(lease.until), micros(hot.started_at));
-        write.execute(params![number, lease.attempt, asked, node, until, at])?;
+        let (expires_at, started_at) = (timestamp_us(lease.until), timestamp_us(job.started_at));
+        let (number, node, cancel_requested) = (signed(id.number()), signed(lease.node.0), job.status.cancel_asked);
+        write.execute(params![number, lease.attempt, cancel_requested, node, expires_at, started_at])?;
         drop(write);
-        self.lanes.change_job(id, Some(Hot { claim: None, ..hot }));
+        self.lanes.set_running(id, Some(RunningJob { claim: None, ..job }));
         Ok(())
     }
 
-    /// How the last unsuccessful attempt ended, or what became of the job without one.
-    fn keep_report(&self, id: JobId, report: &Report) -> rusqlite::Result<()> {
-        let mut keep =
-            self.conn.prepare_cached("INSERT OR REPLACE INTO reports (job, kind, report) VALUES (?1, ?2, ?3)")?;
-        keep.execute(params![signed(id.number()), report.kind.as_str(), report.text])?;
+    /// Writes how the last unsuccessful attempt ended, or why the job ended without one.
+    fn write_report(&self, id: JobId, report: &Report) -> rusqlite::Result<()> {
+        let mut write =
+            self.conn.prepare_cached("INSERT OR REPLACE INTO reports (job, outcome, text) VALUES (?1, ?2, ?3)")?;
+        write.execute(params![signed(id.number()), report.kind.as_str(), report.text])?;
         Ok(())
     }
 
@@ -179,41 +187,43 @@ impl Ledger<'_> {
             .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?
             .query_row([id], |row| row.get(0))?;
         let mut append = self.conn.prepare_cached(
-            "INSERT INTO entries (job, number, attempt, at, kind, amount, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO entries (job, number, attempt, written_at, kind, amount, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         for (number, entry) in (last + 1..).zip(entries) {
-            let (kind, amount, data) = rows::entry_columns(entry);
-            append.execute(params![id, number, attempt, micros(now), kind, amount, data])?;
+            let (kind, amount, data) = entry_columns(entry);
+            append.execute(params![id, number, attempt, timestamp_us(now), kind, amount, data])?;
         }
         Ok(())
     }
 
-    fn renew(&mut self, asked: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
-        let Some(hot) = self.lanes.running(asked.job).cloned() else { return Ok(Renewed::Lost(*asked)) };
-        match hot.lease().and_then(|lease| lease.renewed(asked.attempt, until)) {
+    fn renew(&mut self, requested: &Lease, until: Timestamp) -> rusqlite::Result<Renewed> {
+        let Some(job) = self.lanes.running(requested.job).cloned() else { return Ok(Renewed::Lost(*requested)) };
+        match job.lease().and_then(|lease| lease.renewed(requested.attempt, until)) {
             Some(lease) => {
-                let standing = JobStatus { state: State::Running { lease }, ..hot.standing };
-                self.write_running(asked.job, Hot { standing, ..hot })?;
-                Ok(if standing.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
+                let status = JobStatus { state: State::Running { lease }, ..job.status };
+                self.write_running(requested.job, RunningJob { status, ..job })?;
+                Ok(if status.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
             }
-            None => Ok(Renewed::Lost(*asked)),
+            None => Ok(Renewed::Lost(*requested)),
         }
     }
 
+    /// Extends leases to `length` from now.
     pub(super) fn renew_all(&mut self, leases: &[Lease], length: Duration) -> rusqlite::Result<Vec<Renewed>> {
         let until = self.now() + length;
         leases.iter().map(|lease| self.renew(lease, until)).collect()
     }
 
-    /// Looks at all running jobs: they are few.
+    /// Ends at most `max` expired leases, the oldest first, and returns their jobs. It checks all running jobs: they are few.
     pub(super) fn reclaim(&mut self, max: u32) -> rusqlite::Result<Vec<JobId>> {
         let now = self.now();
-        let leases = self.lanes.all_running().filter_map(|(_, hot)| hot.lease());
-        let mut over: Vec<Lease> = leases.filter(|lease| lease.is_expired(now)).collect();
-        over.sort_unstable_by_key(|lease| (lease.until, lease.job));
-        over.truncate(max as usize);
+        let leases = self.lanes.all_running().filter_map(|(_, job)| job.lease());
+        let mut expired: Vec<Lease> = leases.filter(|lease| lease.is_expired(now)).collect();
+        expired.sort_unstable_by_key(|lease| (lease.until, lease.job));
+        expired.truncate(max as usize);
         let mut freed = Vec::new();
-        for Lease { job, attempt, node, .. } in over {
+        for Lease { job, attempt, node, .. } in expired {
             let mark = self.mark_of(node)?.about(job, attempt);
             if self.apply(job, &Event::LeaseExpired { attempt, mark }, now)?.is_ok() {
                 freed.push(job);
@@ -222,17 +232,18 @@ impl Ledger<'_> {
         Ok(freed)
     }
 
+    /// Deletes at most `max` jobs that finished before `before`, the oldest first, and returns how many.
     pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
         let mut find = self.conn.prepare_cached(
             "SELECT id FROM jobs WHERE state >= 3 AND finished_at < ?1 ORDER BY finished_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![micros(before), max], |row| row.get(0))?;
+        let found = find.query_map(params![timestamp_us(before), max], |row| row.get(0))?;
         let old: Vec<i64> = found.collect::<rusqlite::Result<_>>()?;
         let Some(last) = old.iter().max() else { return Ok(0) };
-        let mut remember = self.conn.prepare_cached(
-            "INSERT INTO last_forgotten (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
+        let mut write = self.conn.prepare_cached(
+            "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
-        remember.execute([last])?;
+        write.execute([last])?;
         for id in &old {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
@@ -244,11 +255,11 @@ impl Ledger<'_> {
     }
 }
 
-/// The columns `state` and `due`; a job that waits for nothing keeps when it was due.
-fn state_columns(state: &State, now: Timestamp) -> (i64, Option<i64>) {
-    let due = match state {
-        State::Waiting { due } => Some(micros(*due)),
+/// Returns the columns `state` and `due_at`; `due_at` is `None`, which keeps it, for a job that doesn't wait.
+fn state_columns(state: &State, now: Timestamp) -> (i16, Option<i64>) {
+    let due_at = match state {
+        State::Waiting { due } => Some(timestamp_us(*due)),
         _ => None,
     };
-    (state_number(state, now), due)
+    (state_number(state, now), due_at)
 }

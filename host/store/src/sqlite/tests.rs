@@ -1,4 +1,4 @@
-//! What only shows from inside: how statements find their rows, a full disk, how operations share a commit.
+//! Tests that need the inside of the store: query plans, a full disk, how operations share a commit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,13 +20,13 @@ fn store() -> (TempDir, Arc<SqliteStore>) {
     (folder, Arc::new(store))
 }
 
-fn new_job(store: &SqliteStore, payload: usize) -> NewJob {
+fn new_job(store: &SqliteStore, payload_bytes: usize) -> NewJob {
     let task: TaskName = "words/count".parse().unwrap();
     NewJob {
         id: store.next_id().unwrap(),
         lane: Lane { group: Group::from(&task), key: None },
         task,
-        payload: vec![7; payload].into(),
+        payload: vec![7; payload_bytes].into(),
         priority: 0,
         due: None,
         token: None,
@@ -48,7 +48,7 @@ fn claim(free: u32) -> Claim {
     }
 }
 
-/// The statements of the writing side, as they stand in its files.
+/// Returns the SQL statements of the writing side, from its source files.
 fn statements() -> Vec<&'static str> {
     let files = [
         include_str!("recovery.rs"),
@@ -65,23 +65,23 @@ fn statements() -> Vec<&'static str> {
         .collect()
 }
 
-/// Whatever a hot statement has to look through must not grow with the jobs that wait or are over.
+/// The rows that a frequent statement reads must not grow with the number of waiting or finished jobs.
 #[test]
 fn no_statement_of_the_writer_scans() {
-    /// Each with what bounds it.
+    /// The beginning of each statement that may scan, with what bounds the scan.
     const MAY_SCAN: &[(&str, &str)] = &[
         ("SELECT max(id) FROM (SELECT max(id)", "only when the file is opened"),
         ("SELECT coalesce(max(id), 0) FROM claims", "only when the file is opened"),
         ("SELECT coalesce(max(turn), 0) FROM turns", "only when the file is opened"),
         ("SELECT line, count(*), min(rank), max(rank), max(id)", "only when the file is opened"),
-        ("SELECT id, node, claimed_at, lease_until, jobs FROM claims", "only when the file is opened"),
-        ("UPDATE claims SET lease_until = ?1", "only when the file is opened"),
-        ("UPDATE jobs SET lease_until = ?1 WHERE state = 2 AND lease_until > ?1", "the running jobs, at opening"),
+        ("SELECT id, node, claimed_at, lease_expires_at, jobs FROM claims", "only when the file is opened"),
+        ("UPDATE claims SET lease_expires_at = ?1", "only when the file is opened"),
+        ("UPDATE jobs SET lease_expires_at = ?1 WHERE state = 2 AND", "the running jobs, when the file is opened"),
         (
-            "SELECT id, state, due, attempt, failures, crashes, cancel_asked, node, lease_until, grp, key, task, priority,",
-            "the running jobs, at opening",
+            "SELECT id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at, limit_group,",
+            "the running jobs, when the file is opened",
         ),
-        ("SELECT due FROM jobs WHERE state = 0 ORDER BY due LIMIT 1", "the first row of an index in that order"),
+        ("SELECT due_at FROM jobs WHERE state = 0 ORDER BY due_at LIMIT 1", "the first row of an index in that order"),
     ];
     let (folder, _store) = store();
     let conn = Connection::open(folder.path().join("wharf.db")).unwrap();
@@ -101,17 +101,17 @@ fn no_statement_of_the_writer_scans() {
             // A subquery that was found by an index is "scanned" row by row, as far as its LIMIT goes.
             let scans =
                 detail.starts_with("SCAN ") && !detail.starts_with("SCAN (subquery") && detail != "SCAN CONSTANT ROW";
-            assert!(!scans, "{sql}\nis answered by {plan:#?}");
-            // Sorting is for what one lane's answer needs; the hot questions come sorted from their index.
+            assert!(!scans, "{sql}\nhas the plan {plan:#?}");
+            // Only the jobs of one lane may be sorted; frequent queries get their rows in order from an index.
             let sorts = detail.contains("TEMP B-TREE") && !sql.contains("ORDER BY id");
-            assert!(!sorts, "{sql}\nis answered by {plan:#?}");
+            assert!(!sorts, "{sql}\nhas the plan {plan:#?}");
         }
     }
     assert!(explained > 30, "only {explained} statements were found in the source");
 }
 
-/// The file may grow by so many pages.
-async fn most_pages(store: &SqliteStore, max: i64) {
+/// Limits the file to `max` more pages.
+async fn limit_growth(store: &SqliteStore, max: i64) {
     let grow = move |ledger: &mut Ledger| {
         let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         ledger.conn.query_row(&format!("PRAGMA max_page_count = {}", now + max), [], |row| row.get::<_, i64>(0))
@@ -125,11 +125,11 @@ async fn a_full_disk_is_busy_and_loses_nothing() {
     let declared = Arc::new(LimitTable::default());
     let kept = new_job(&store, 10);
     store.insert(vec![kept.clone()], declared.clone()).await.unwrap();
-    most_pages(&store, 4).await;
+    limit_growth(&store, 4).await;
 
     let large = new_job(&store, 1_000_000);
     let small = new_job(&store, 10);
-    // In one group: the large one finds no room, and takes nobody with it.
+    // In one group: the large one fails for lack of space, and the small one is inserted.
     let (refused, taken) = tokio::join!(
         store.insert(vec![large.clone()], declared.clone()),
         store.insert(vec![small.clone()], declared.clone())
@@ -140,14 +140,14 @@ async fn a_full_disk_is_busy_and_loses_nothing() {
     assert_eq!(store.job(large.id, declared.clone()).await.unwrap(), None);
     assert_eq!(store.claim(claim(9)).await.unwrap().leased.len(), 2);
 
-    // Room was made: work goes on by itself.
-    most_pages(&store, 10_000).await;
+    // Space was freed: work resumes by itself.
+    limit_growth(&store, 10_000).await;
     store.insert(vec![large.clone()], declared.clone()).await.unwrap();
     assert_eq!(store.claim(claim(9)).await.unwrap().leased[0].lease.job, large.id);
 }
 
 #[tokio::test]
-async fn an_end_its_children_and_its_values_find_room_together_or_not_at_all() {
+async fn an_end_its_children_and_its_values_are_written_together_or_not_at_all() {
     let (_folder, store) = store();
     let declared = Arc::new(LimitTable::default());
     let (parent, child) = (new_job(&store, 10), new_job(&store, 10));
@@ -158,14 +158,14 @@ async fn an_end_its_children_and_its_values_find_room_together_or_not_at_all() {
     changes.put(key.clone(), Some(vec![7; 1_000_000].into())).unwrap();
     let (children, changes, bill) = (vec![child.clone()], Some(Arc::new(changes)), Bill::default());
     let end = vec![(parent.id, Event::Succeeded { attempt, output: vec![1], children, changes, bill })];
-    most_pages(&store, 4).await;
-    // The value is written last, and has no room: what was written before it is undone.
+    limit_growth(&store, 4).await;
+    // The value is written last, and fails for lack of space: what was written before it is rolled back.
     assert!(matches!(store.record(end.clone()).await, Err(StoreError::Busy(_))));
     let state = async || store.job(parent.id, declared.clone()).await.unwrap().unwrap().job.standing.state.name();
     assert_eq!(state().await, StateName::Running);
     assert_eq!(store.job(child.id, declared.clone()).await.unwrap(), None);
     assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap(), None);
-    most_pages(&store, 10_000).await;
+    limit_growth(&store, 10_000).await;
     store.record(end).await.unwrap()[0].as_ref().unwrap();
     assert_eq!(state().await, StateName::Succeeded);
     assert!(store.job(child.id, declared.clone()).await.unwrap().is_some());
@@ -191,53 +191,53 @@ async fn operations_that_wait_share_a_commit() {
     assert!(commits < 200, "400 inserts took {commits} commits");
 }
 
-/// An operation that holds up the writer: it tells when it has begun, and waits until it may go on.
-fn held_up(
+/// Starts an operation that blocks the writer: it reports that it has started, and waits for permission to continue.
+fn blocked_writer(
     store: &SqliteStore,
 ) -> (impl Future<Output = Result<(), StoreError>>, tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
-    let (began, has_begun) = tokio::sync::oneshot::channel();
-    let (go_on, may_go_on) = std::sync::mpsc::channel();
-    let mut began = Some(began);
+    let (report_started, started) = tokio::sync::oneshot::channel();
+    let (resume, may_resume) = std::sync::mpsc::channel();
+    let mut report_started = Some(report_started);
     let wait = move |_: &mut Ledger| {
-        began.take().map(|began| began.send(()));
-        may_go_on.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        report_started.take().map(|started| started.send(()));
+        may_resume.recv().map_err(|_| rusqlite::Error::InvalidQuery)
     };
-    (store.writer.write_for_now(wait, |()| false), has_begun, go_on)
+    (store.writer.write_unsynced(wait, |()| false), started, resume)
 }
 
-/// How `PRAGMA synchronous` stands in an operation: 2 waits for the disk at the commit, 1 does not.
+/// Returns the value of `PRAGMA synchronous` in an operation: with 2 the commit waits for the disk, with 1 it does not.
 fn synchronous(ledger: &mut Ledger) -> rusqlite::Result<i64> {
     ledger.conn.query_row("PRAGMA synchronous", [], |row| row.get(0))
 }
 
 #[tokio::test]
-async fn only_what_a_power_cut_makes_void_does_not_wait_for_the_disk() {
+async fn only_claims_and_renewals_do_not_wait_for_the_disk() {
     let (_folder, store) = store();
     let declared = Arc::new(LimitTable::default());
     assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2);
-    assert_eq!(store.writer.write_for_now(synchronous, |_| false).await.unwrap(), 1);
+    assert_eq!(store.writer.write_unsynced(synchronous, |_| false).await.unwrap(), 1);
     store.insert(vec![new_job(&store, 10)], declared).await.unwrap();
     assert_eq!(store.claim(claim(1)).await.unwrap().leased.len(), 1);
     assert_eq!(store.writer.write(synchronous, |_| false).await.unwrap(), 2, "also after a claim");
 
-    // What was asked together: what need not last is done first, though it was asked last.
-    let (first, has_begun, go_on) = held_up(&store);
+    // Of operations that wait together, those that need not be durable run first, even if they came last.
+    let (first, started, resume) = blocked_writer(&store);
     let done = Arc::new(AtomicU32::new(0));
     let counted = |done: &Arc<AtomicU32>| {
         let done = done.clone();
         move |ledger: &mut Ledger| Ok((done.fetch_add(1, Ordering::Relaxed), synchronous(ledger)?))
     };
     let others = async {
-        has_begun.await.unwrap();
+        started.await.unwrap();
         tokio::join!(
             store.writer.write(counted(&done), |_| false),
-            store.writer.write_for_now(counted(&done), |_| false),
-            async { go_on.send(()).unwrap() },
+            store.writer.write_unsynced(counted(&done), |_| false),
+            async { resume.send(()).unwrap() },
         )
     };
-    let (first, (lasting, for_now, ())) = tokio::join!(first, others);
+    let (first, (durable, unsynced, ())) = tokio::join!(first, others);
     first.unwrap();
-    assert_eq!((for_now.unwrap(), lasting.unwrap()), ((0, 1), (1, 2)));
+    assert_eq!((unsynced.unwrap(), durable.unwrap()), ((0, 1), (1, 2)));
 }
 
 #[tokio::test]
@@ -252,13 +252,13 @@ async fn a_commit_that_the_disk_did_not_confirm_may_have_been_written() {
             Err::<(), _>(rusqlite::Error::SqliteFailure(code, None))
         }
     };
-    let (first, has_begun, go_on) = held_up(&store);
+    let (first, started, resume) = blocked_writer(&store);
     let others = async {
-        has_begun.await.unwrap();
+        started.await.unwrap();
         tokio::join!(
             store.writer.write(unconfirmed(&fails), |()| false),
             store.writer.write(synchronous, |_| false),
-            async { go_on.send(()).unwrap() },
+            async { resume.send(()).unwrap() },
         )
     };
     let (first, (failed, with_it, ())) = tokio::join!(first, others);
@@ -276,14 +276,14 @@ async fn readers_do_not_wait_for_the_writer() {
     let declared = Arc::new(LimitTable::default());
     let job = new_job(&store, 10);
     store.insert(vec![job.clone()], declared.clone()).await.unwrap();
-    let (stuck, has_begun, go_on) = held_up(&store);
+    let (blocked, started, resume) = blocked_writer(&store);
     let read = async {
-        has_begun.await.unwrap();
+        started.await.unwrap();
         let seen = store.job(job.id, declared.clone()).await.unwrap();
-        go_on.send(()).unwrap();
+        resume.send(()).unwrap();
         seen
     };
-    let (stuck, seen) = tokio::join!(stuck, read);
-    stuck.unwrap();
+    let (blocked, seen) = tokio::join!(blocked, read);
+    blocked.unwrap();
     assert_eq!(seen.unwrap().job.id, job.id);
 }

@@ -1,6 +1,7 @@
-//! The writer: one thread, one transaction at a time. What waits when it comes by is committed together,
-//! so that the cost of making it durable is shared. Claims and renewals go first, in a commit of their own that does not wait
-//! for the disk. Nobody is answered before the commit.
+//! The writer: one thread, one transaction at a time.
+//!
+//! All operations that wait when it is free are committed together, which shares the cost of making them durable. Claims and
+//! renewals go first, in a commit of their own that does not wait for the disk. No caller gets its result before the commit.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -11,34 +12,35 @@ use tracing::warn;
 
 use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
-use super::file_watch::Watch;
-use super::ledger::{Ledger, Opened};
+use super::file_watch::FileWatch;
+use super::ledger::{Ledger, SharedState};
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
-/// Operations that wait for the writer; more of them wait outside, and their callers with them.
-const WAITING_MAX: usize = 1024;
-/// Operations in one transaction: enough that the disk's pace no longer counts, few enough that all are answered soon.
+/// Operations in the writer's queue; callers with more of them wait until there is a place.
+const QUEUE_MAX: usize = 1024;
+/// Operations in one transaction: enough that the disk's latency no longer matters, few enough that each gets its result soon.
 const GROUP_MAX: usize = 512;
 
-/// An operation that waits for the writer. It may be run twice: the first time in a group that came to nothing.
+/// An operation in the writer's queue. It may run twice: once in a group that is rolled back, and then alone.
 trait Operation: Send {
     fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()>;
-    /// Whether a power cut after the answer may not take it back.
-    fn must_last(&self) -> bool;
-    /// Tells the caller; `Err` if its transaction was undone. True if something changed that others wait for.
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool;
+    /// Returns true if a power cut after the result was sent must not undo the operation.
+    fn is_durable(&self) -> bool;
+    /// Sends the result to the caller; `Err` if the transaction was rolled back. Returns true if others may wait for what
+    /// changed.
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) -> bool;
 }
 
-struct Asked<T, F, N> {
+struct PendingOperation<T, F, N> {
     run: F,
-    must_last: bool,
-    worth_a_nudge: N,
+    durable: bool,
+    needs_nudge: N,
     result: Option<T>,
-    answer: oneshot::Sender<Result<T, StoreError>>,
+    caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T, F, N> Operation for Asked<T, F, N>
+impl<T, F, N> Operation for PendingOperation<T, F, N>
 where
     T: Send,
     F: FnMut(&mut Ledger) -> rusqlite::Result<T> + Send,
@@ -49,235 +51,241 @@ where
         Ok(())
     }
 
-    fn must_last(&self) -> bool {
-        self.must_last
+    fn is_durable(&self) -> bool {
+        self.durable
     }
 
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) -> bool {
-        let Asked { worth_a_nudge, result, answer: caller, .. } = *self;
-        let never_ran = || StoreError::Broken("an operation was committed that never ran".to_owned());
-        let answer = outcome.and_then(|()| result.ok_or_else(never_ran));
-        let nudge = answer.as_ref().is_ok_and(worth_a_nudge);
-        // A caller that no longer waits has lost the answer, not the work.
-        _ = caller.send(answer);
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) -> bool {
+        let PendingOperation { needs_nudge, result, caller, .. } = *self;
+        let never_ran = || StoreError::Broken("an operation was committed without having run: a bug".to_owned());
+        let result = outcome.and_then(|()| result.ok_or_else(never_ran));
+        let nudge = result.as_ref().is_ok_and(needs_nudge);
+        // A caller that no longer waits loses the result, not the work.
+        _ = caller.send(result);
         nudge
     }
 }
 
-/// The way to the writer's thread. Dropping it lets the thread finish what waits, and waits for that.
+/// The handle to the writer's thread. Dropping it waits until the thread has run all operations in its queue.
 pub(super) struct Writer {
     operations: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
-    /// How the store is called in errors.
+    /// The store's path, for errors.
     name: String,
 }
 
 impl Writer {
-    /// Takes over the file.
+    /// Starts the thread, which owns the file from then on.
     ///
     /// # Errors
-    /// When the file cannot be used, or there is no thread for it.
+    /// If the file can't be used, or no thread can be started.
     pub(super) fn start(
         file: DatabaseFile,
         conn: Connection,
         checkpoints: Checkpoints,
-        watch: Arc<Watch>,
+        watch: Arc<FileWatch>,
         (clock, nudge): (Arc<dyn Clock>, watch::Sender<u64>),
-    ) -> Result<(Writer, Opened), OpenError> {
-        let (operations, waiting) = mpsc::channel(WAITING_MAX);
+    ) -> Result<(Writer, SharedState), OpenError> {
+        let (operations, queue) = mpsc::channel(QUEUE_MAX);
         let name = file.path().display().to_string();
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let own = move || {
+        let (report_opened, opened) = std::sync::mpsc::sync_channel(1);
+        let run = move || {
             match Ledger::open(&conn, clock) {
                 Ok(ledger) => {
-                    if tell.send(Ok(ledger.opened())).is_ok() {
-                        serve((&file, &*watch), (ledger, checkpoints), waiting, &nudge);
+                    if report_opened.send(Ok(ledger.shared())).is_ok() {
+                        run_queue((&file, &*watch), (ledger, checkpoints), queue, &nudge);
                     }
                 }
                 Err(error) => {
                     drop(checkpoints);
-                    _ = tell.send(Err(error));
+                    _ = report_opened.send(Err(error));
                 }
             };
-            watch.closing(&conn);
-            // The lock goes last.
+            watch.before_close(&conn);
+            // The lock is released last.
             drop(conn);
             drop(file);
         };
         let unusable = |reason| OpenError::MendFile { file: name.clone(), reason };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(own)
-            .map_err(|error| unusable(format!("no thread could be started: {error}")))?;
-        let why = match told.recv() {
-            Ok(Ok(opened)) => return Ok((Writer { operations: Some(operations), thread: Some(thread), name }, opened)),
+            .spawn(run)
+            .map_err(|error| unusable(format!("could not start a thread for it: {error}")))?;
+        let reason = match opened.recv() {
+            Ok(Ok(shared)) => return Ok((Writer { operations: Some(operations), thread: Some(thread), name }, shared)),
             Ok(Err(error)) => file::reason(&error),
             Err(_) => "its writer panicked: this is a bug of the host".to_owned(),
         };
-        // So that whoever tries again finds the file free.
+        // The next attempt to open the file must find it unlocked.
         _ = thread.join();
-        Err(unusable(why))
+        Err(unusable(reason))
     }
 
-    /// Runs an operation in a transaction and answers once it is durable. `worth_a_nudge` says whether others may wait
-    /// for what it did.
+    /// Runs an operation in a transaction, and returns once it is durable. `needs_nudge` returns true if others may wait for
+    /// what it did.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
-        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
+        needs_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.ask(run, worth_a_nudge, true).await
+        self.submit(run, needs_nudge, true).await
     }
 
-    /// The same for what means nothing after a power cut, which ends every attempt and every lease: the answer does not wait
-    /// for the disk. All that is durable later comes after it, and makes it durable too.
-    pub(super) async fn write_for_now<T: Send + 'static>(
+    /// Runs an operation in a transaction, and returns without waiting for the disk. It is for what means nothing after a power
+    /// cut, which ends every attempt and every lease. Everything that is durable later comes after it, and makes it durable too.
+    pub(super) async fn write_unsynced<T: Send + 'static>(
         &self,
         run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
-        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
+        needs_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.ask(run, worth_a_nudge, false).await
+        self.submit(run, needs_nudge, false).await
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn submit<T: Send + 'static>(
         &self,
         run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
-        worth_a_nudge: impl Fn(&T) -> bool + Send + 'static,
-        must_last: bool,
+        needs_nudge: impl Fn(&T) -> bool + Send + 'static,
+        durable: bool,
     ) -> Result<T, StoreError> {
-        let gone = || format!("the writer of {} has stopped: restart the host", self.name);
-        let (answer, answered) = oneshot::channel();
-        let operation = Box::new(Asked { run, must_last, worth_a_nudge, result: None, answer });
-        let operations = self.operations.as_ref().ok_or_else(|| StoreError::Broken(gone()))?;
-        operations.send(operation).await.map_err(|_| StoreError::Broken(gone()))?;
-        answered.await.map_err(|_| StoreError::Unknown(gone()))?
+        let stopped = || format!("the writer of {} has stopped: restart the host", self.name);
+        let (caller, result) = oneshot::channel();
+        let operation = Box::new(PendingOperation { run, durable, needs_nudge, result: None, caller });
+        let operations = self.operations.as_ref().ok_or_else(|| StoreError::Broken(stopped()))?;
+        operations.send(operation).await.map_err(|_| StoreError::Broken(stopped()))?;
+        result.await.map_err(|_| StoreError::Unknown(stopped()))?
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.operations.take());
-        // The file stays locked until the thread has closed it: whoever opens it next must find it free.
+        // The file stays locked until the thread has closed it, and must be unlocked when this returns.
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
     }
 }
 
-/// The store's files, as the writer's thread knows them.
-type Files<'f> = (&'f DatabaseFile, &'f Watch);
+/// The store's files, as the writer's thread uses them.
+type Files<'f> = (&'f DatabaseFile, &'f FileWatch);
 
-fn serve(
+/// Runs operations until all senders are dropped and the queue is empty.
+fn run_queue(
     files: Files<'_>,
     (mut ledger, mut checkpoints): (Ledger<'_>, Checkpoints),
-    mut waiting: mpsc::Receiver<Box<dyn Operation>>,
+    mut queue: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
     let mut group = Vec::with_capacity(GROUP_MAX);
-    while waiting.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
-        if let Err(lost) = files.1.before(ledger.conn) {
-            answer_all(group.drain(..), &Err(lost));
+    while queue.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        if let Err(lost) = files.1.check_before_write(ledger.conn) {
+            finish_all(group.drain(..), &Err(lost));
             continue;
         }
-        // What need not last goes first: who asked for it has no reason to wait for the disk with the others.
-        let (lasting, passing) = group.drain(..).partition(|operation| operation.must_last());
-        let mut full = false;
-        for (must_last, part) in [(false, passing), (true, lasting)] {
-            if serve_together(files, &mut ledger, must_last, part, &mut full) {
+        // Operations that need not be durable go first: their callers need not wait for the disk with the others.
+        let (durable, unsynced) = group.drain(..).partition(|operation| operation.is_durable());
+        let mut is_full = false;
+        for (syncs, part) in [(false, unsynced), (true, durable)] {
+            if run_group(files, &mut ledger, syncs, part, &mut is_full) {
                 nudge.send_modify(|count| *count += 1);
             }
         }
         checkpoints.after_commit(ledger.conn);
-        if full {
-            checkpoints.make_room(ledger.conn);
+        if is_full {
+            checkpoints.free_space(ledger.conn);
         }
     }
 }
 
-fn answer_all(group: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Result<(), StoreError>) -> bool {
-    group.into_iter().fold(false, |nudge, operation| nudge | operation.answer(outcome.clone()))
+fn finish_all(group: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Result<(), StoreError>) -> bool {
+    group.into_iter().fold(false, |nudge, operation| nudge | operation.finish(outcome.clone()))
 }
 
-/// Carries out operations in one transaction and answers each. True if something changed that others wait for; `full` if
-/// something found no room.
-fn serve_together(
+/// Runs operations in one transaction, or each alone if that fails, and sends their results. Returns true if others may wait
+/// for what changed; sets `is_full` if an operation failed for lack of space.
+fn run_group(
     files: Files<'_>,
     ledger: &mut Ledger,
-    must_last: bool,
+    syncs: bool,
     mut group: Vec<Box<dyn Operation>>,
-    full: &mut bool,
+    is_full: &mut bool,
 ) -> bool {
     if group.is_empty() {
         return false;
     }
-    match commit(ledger, must_last, &mut group) {
-        Ok(()) => answer_all(group, &lasted(files, ledger, must_last)),
-        Err(error) if group.len() == 1 || is_everybodys(&error) => {
-            answer_all(group, &Err(refuse(files, ledger, &error, full)))
+    match commit(ledger, syncs, &mut group) {
+        Ok(()) => finish_all(group, &check_committed(files, ledger, syncs)),
+        Err(error) if group.len() == 1 || affects_all(&error) => {
+            finish_all(group, &Err(store_error(files, ledger, &error, is_full)))
         }
-        // Somebody's failure is nobody else's: each again, alone.
+        // One operation's failure must not affect the others: each runs again, alone.
         Err(_) => group.into_iter().fold(false, |nudge, operation| {
             let mut alone = vec![operation];
-            let outcome = match commit(ledger, must_last, &mut alone) {
-                Ok(()) => lasted(files, ledger, must_last),
-                Err(error) => Err(refuse(files, ledger, &error, full)),
+            let outcome = match commit(ledger, syncs, &mut alone) {
+                Ok(()) => check_committed(files, ledger, syncs),
+                Err(error) => Err(store_error(files, ledger, &error, is_full)),
             };
-            nudge | answer_all(alone, &outcome)
+            nudge | finish_all(alone, &outcome)
         }),
     }
 }
 
-/// What was committed is acknowledged if a restart would find it. Where the file was taken away meanwhile it may be put back,
-/// and then it does.
-fn lasted((_, watch): Files<'_>, ledger: &Ledger, must_last: bool) -> Result<(), StoreError> {
-    if !must_last {
+/// Checks that a restart would find what was committed: only then it is acknowledged. If the file was moved away in the
+/// meantime it may be moved back, with the commit: so the outcome is unknown.
+fn check_committed((_, watch): Files<'_>, ledger: &Ledger, syncs: bool) -> Result<(), StoreError> {
+    if !syncs {
         return Ok(());
     }
-    watch.after(ledger.conn).map_err(|lost| match lost {
+    watch.check_after_commit(ledger.conn).map_err(|lost| match lost {
         StoreError::Broken(why) => StoreError::Unknown(why),
         other => other,
     })
 }
 
-/// Whether each alone would fail like all together: locked by another program, each would wait once more; and a disk that did
-/// not confirm what it was given may have it all the same.
-fn is_everybodys(error: &rusqlite::Error) -> bool {
+/// Returns true if each operation alone would fail like all together: if another program has locked the file, each would wait
+/// once more; and a disk that did not confirm a commit may have written it all the same.
+fn affects_all(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) || file::is_unconfirmed(error)
 }
 
-fn refuse((database, watch): Files<'_>, ledger: &Ledger, error: &rusqlite::Error, full: &mut bool) -> StoreError {
-    *full |= file::is_full(database.path(), error);
-    // What is wrong may be that the file is lost.
+fn store_error(
+    (database, watch): Files<'_>,
+    ledger: &Ledger,
+    error: &rusqlite::Error,
+    is_full: &mut bool,
+) -> StoreError {
+    *is_full |= file::is_full(database.path(), error);
+    // The operation may have failed because the file is lost.
     if !file::is_unconfirmed(error)
-        && let Err(lost) = watch.after(ledger.conn)
+        && let Err(lost) = watch.check_after_commit(ledger.conn)
     {
         return lost;
     }
-    let refusal = file::failure(database.path(), error);
-    warn!("{refusal}");
-    refusal
+    let error = file::store_error(database.path(), error);
+    warn!("{error}");
+    error
 }
 
-/// All operations of the group are done, durably if they must last; or none happened.
-fn commit(ledger: &mut Ledger, must_last: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
+/// Runs all operations of the group and commits them, durably if `syncs`; if one fails, none has happened.
+fn commit(ledger: &mut Ledger, syncs: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
     let mut run = || {
-        ledger.sync(must_last)?;
+        ledger.set_sync(syncs)?;
         ledger.conn.execute_batch("BEGIN IMMEDIATE")?;
         for operation in &mut *group {
             operation.run(ledger)?;
         }
-        ledger.settle()?;
+        ledger.flush()?;
         ledger.conn.execute_batch("COMMIT")
     };
-    let done = run();
-    if done.is_ok() {
-        ledger.committed();
+    let committed = run();
+    if committed.is_ok() {
+        ledger.after_commit();
     } else {
-        // After some failures SQLite has undone the transaction by itself, and there is nothing left to roll back.
+        // After some failures SQLite has rolled back by itself, and there is no transaction any more.
         if !ledger.conn.is_autocommit() {
             _ = ledger.conn.execute_batch("ROLLBACK");
         }
-        ledger.doubt();
+        ledger.after_rollback();
     }
-    done
+    committed
 }

@@ -1,4 +1,4 @@
-//! Claiming: who comes first, and what a claim says.
+//! Claims: the order of jobs, and what a claim returns.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use wharf_store::Claim;
 use crate::stage::{COUNT, LEASE, LIST, MAKE, SECOND, at_most, ids, on_every_store, task};
 
 #[test]
-fn a_claim_hands_over_all_that_an_attempt_needs() {
+fn a_claim_returns_all_that_an_attempt_needs() {
     on_every_store(|stage| async move {
         let new = stage.new_job(COUNT, "acme");
         stage.insert(new.clone()).await;
@@ -63,7 +63,7 @@ fn lanes_take_turns() {
 }
 
 #[test]
-fn a_lane_with_many_jobs_delays_nobody_else() {
+fn a_lane_with_many_jobs_does_not_delay_others() {
     on_every_store(|stage| async move {
         stage.add_many(COUNT, "crowd", 2000).await;
         stage.claim(1).await;
@@ -73,7 +73,7 @@ fn a_lane_with_many_jobs_delays_nobody_else() {
 }
 
 #[test]
-fn full_lanes_in_front_do_not_change_whose_turn_it_is() {
+fn full_lanes_in_front_do_not_change_the_order() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(2, None));
         for lane in ["f1", "f2", "f3"] {
@@ -125,7 +125,7 @@ fn a_task_that_moved_to_another_group_still_starts() {
 }
 
 #[test]
-fn delayed_jobs_wait_and_say_when() {
+fn delayed_jobs_wait_until_they_are_due() {
     on_every_store(|stage| async move {
         let (soon, late) = (stage.clock_in(5), stage.clock_in(9));
         let first = NewJob { due: Some(Due::At(soon)), ..stage.new_job(COUNT, "") };
@@ -145,7 +145,7 @@ fn delayed_jobs_wait_and_say_when() {
 }
 
 #[test]
-fn many_jobs_that_come_due_at_once_are_taken_in_parts() {
+fn many_jobs_that_become_due_at_once_are_claimed_in_parts() {
     on_every_store(|stage| async move {
         let due = Some(Due::At(stage.clock_in(1)));
         let count = wharf_core::bounds::PROMOTE_BATCH as usize + 10;
@@ -154,13 +154,13 @@ fn many_jobs_that_come_due_at_once_are_taken_in_parts() {
         stage.pass(SECOND);
         let claimed = stage.claim_whole(count as u32).await;
         assert_eq!(claimed.leased.len(), wharf_core::bounds::PROMOTE_BATCH as usize);
-        assert_eq!(claimed.wake_at, Some(stage.store.now()), "more of them are due: look again at once");
+        assert_eq!(claimed.wake_at, Some(stage.store.now()), "more of them are due: claim again at once");
         assert_eq!(stage.claim(count as u32).await.len(), 10);
     });
 }
 
 #[test]
-fn nothing_is_claimed_without_room() {
+fn nothing_is_claimed_without_free_slots() {
     on_every_store(|stage| async move {
         stage.add(COUNT, "").await;
         assert!(stage.claim(0).await.is_empty());
@@ -169,7 +169,7 @@ fn nothing_is_claimed_without_room() {
 }
 
 #[test]
-fn one_claim_takes_no_more_bytes_than_a_node_can_hold() {
+fn one_claim_leases_a_bounded_number_of_bytes() {
     on_every_store(|stage| async move {
         let large: Arc<[u8]> = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
         let mut jobs = Vec::new();
@@ -179,8 +179,8 @@ fn one_claim_takes_no_more_bytes_than_a_node_can_hold() {
             stage.insert(job).await;
         }
         let first = stage.claim_whole(9).await;
-        assert_eq!(ids(&first.leased), jobs[..2], "the small one does not slip past");
-        assert_eq!(first.wake_at, Some(stage.store.now()), "there is more to be had at once");
+        assert_eq!(ids(&first.leased), jobs[..2], "the small one does not overtake the large one");
+        assert_eq!(first.wake_at, Some(stage.store.now()), "more can be claimed at once");
         let second = stage.claim_whole(9).await;
         assert_eq!((ids(&second.leased), second.wake_at), (jobs[2..].to_vec(), None));
         assert!(first.leased.iter().all(|leased| leased.payload == large));
@@ -188,7 +188,7 @@ fn one_claim_takes_no_more_bytes_than_a_node_can_hold() {
 }
 
 #[test]
-fn a_task_that_has_no_room_is_held_back_alone() {
+fn a_task_without_quota_does_not_delay_others() {
     on_every_store(|stage| async move {
         let counts = stage.add_many(COUNT, "a", 3).await;
         let lists = stage.add_many(LIST, "a", 2).await;

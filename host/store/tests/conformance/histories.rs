@@ -1,7 +1,7 @@
-//! Random histories: the same operations on the oracle, on a file and in a database, compared step by step, answers and all that
-//! can be read, until every operation and every way it can come out has occurred.
+//! Random histories: the same operations on the memory store, a SQLite store and a PostgreSQL store. Results and all that can be
+//! read are compared after each step, until every operation and every possible result has occurred.
 //!
-//! A failure prints its seed; `SEED=... cargo test -p wharf-store histories` repeats that history and tells each step.
+//! A failure prints its seed; `SEED=... cargo test -p wharf-store histories` repeats that history and prints each step.
 
 mod operation;
 mod world;
@@ -16,13 +16,13 @@ use world::World;
 
 const STEPS: usize = 120;
 const HISTORIES_MIN: usize = 8;
-/// Enough by far: what has not occurred by then cannot.
+/// Many more histories than needed: what has not occurred by then can't occur.
 const HISTORIES_MAX: usize = 300;
 
-/// What has to occur: operations, conflicts, refusals, answers, reasons to wait.
+/// What has to occur: operations, conflicts, refusals, results, wait reasons.
 const WANTED: &[&str] = &[
     "insert",
-    "left behind",
+    "inserted with changes",
     "values kept",
     "value taken away",
     "changes refused",
@@ -31,7 +31,7 @@ const WANTED: &[&str] = &[
     "renew",
     "mark",
     "reclaim",
-    "forget",
+    "delete finished",
     "set override",
     "time passes",
     "crash",
@@ -76,7 +76,7 @@ const WANTED: &[&str] = &[
     "forgot",
 ];
 
-/// Says how to repeat a history that failed.
+/// Prints how to repeat a history that failed.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -88,10 +88,10 @@ impl Drop for Seed {
 }
 
 #[test]
-fn every_store_does_what_the_oracle_does() {
+fn every_store_does_what_the_memory_store_does() {
     let mut occurred = BTreeSet::new();
     if let Some(seed) = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number")) {
-        live(seed, true, &mut occurred);
+        run_history(seed, true, &mut occurred);
         return;
     }
     let missing = |occurred: &BTreeSet<_>| WANTED.iter().copied().filter(|w| !occurred.contains(w)).collect::<Vec<_>>();
@@ -99,19 +99,19 @@ fn every_store_does_what_the_oracle_does() {
         if lived >= HISTORIES_MIN && missing(&occurred).is_empty() {
             return;
         }
-        live(fastrand::u64(..), false, &mut occurred);
+        run_history(fastrand::u64(..), false, &mut occurred);
     }
     panic!("these never occurred in {HISTORIES_MAX} histories: {:?}", missing(&occurred));
 }
 
-fn live(seed: u64, tell: bool, occurred: &mut BTreeSet<&'static str>) {
+fn run_history(seed: u64, prints: bool, occurred: &mut BTreeSet<&'static str>) {
     let _seed = Seed(seed);
     block_on(async {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::new().await;
         for step in 0..STEPS {
             let operation = Operation::draw(&mut rng, &world);
-            if tell {
+            if prints {
                 eprintln!("{step}: {operation:?}");
             }
             world.perform(operation, occurred).await;

@@ -9,7 +9,7 @@ use wharf_store::Inserted;
 use crate::stage::{COUNT, LIST, SECOND, at_most, bill, ids, on_every_store};
 
 #[test]
-fn a_job_is_kept_as_it_was_given() {
+fn a_job_is_stored_unchanged() {
     on_every_store(|stage| async move {
         let token: Token = "order-66".parse().unwrap();
         let due = stage.clock_in(5);
@@ -46,7 +46,7 @@ fn a_payload_may_be_empty_or_large() {
 }
 
 #[test]
-fn the_same_token_answers_with_the_job_that_stands() {
+fn a_known_token_returns_the_existing_job() {
     on_every_store(|stage| async move {
         let with_token = |task: &str| NewJob { token: Some("t".parse().unwrap()), ..stage.new_job(task, "") };
         let (first, second, other_task) = (with_token(COUNT), with_token(COUNT), with_token(LIST));
@@ -55,7 +55,7 @@ fn the_same_token_answers_with_the_job_that_stands() {
             stage.store.insert(vec![first, second, other_task.clone()], stage.declared.clone()).await.unwrap();
         assert_eq!(answers[1], Inserted::Duplicate { id });
         assert_eq!(answers[2], crate::stage::added(other_task.id));
-        // Also when the job is over, as long as it is kept.
+        // Also after the job has finished, until it is deleted.
         let leased = stage.claim_one().await;
         stage.succeed(&leased).await.unwrap();
         assert_eq!(stage.insert(with_token(COUNT)).await, Inserted::Duplicate { id });
@@ -66,7 +66,7 @@ fn the_same_token_answers_with_the_job_that_stands() {
 }
 
 #[test]
-fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
+fn a_job_without_a_token_is_never_a_duplicate_whatever_its_id() {
     on_every_store(|stage| async move {
         let first = stage.new_job(COUNT, "");
         stage.insert(first.clone()).await;
@@ -74,21 +74,21 @@ fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
         let rules = [OnConflict::Wait, OnConflict::Discard, OnConflict::ReplaceWaiting, OnConflict::CancelRunning];
         for on_conflict in rules {
             let same = || NewJob { id: first.id, on_conflict, payload: b"other".as_slice().into(), ..first.clone() };
-            // Twice in one request, too.
+            // Also twice in one request.
             for answer in stage.store.insert(vec![same(), same()], stage.declared.clone()).await.unwrap() {
                 let Inserted::Added { id, .. } = answer else { panic!("{answer:?}") };
                 assert_eq!(*stage.seen(id).await.job.payload, *b"other");
                 ids.push(id);
             }
         }
-        // Nor is one whose token nobody else has.
+        // A job with a token that no other job has is no duplicate either.
         let token = NewJob { token: Some("new".parse().unwrap()), ..first.clone() };
         let Inserted::Added { id, .. } = stage.insert(token.clone()).await else { panic!("its token is new") };
         assert_eq!(stage.insert(token).await, Inserted::Duplicate { id });
         ids.push(id);
         assert_eq!(*stage.seen(first.id).await.job.payload, *b"payload");
         let leased = stage.claim(100).await;
-        assert_eq!(crate::stage::ids(&leased), ids, "each is there once");
+        assert_eq!(crate::stage::ids(&leased), ids, "each exists once");
 
         let child = NewJob { payload: b"child".as_slice().into(), ..first.clone() };
         let children = vec![child.clone(), child];
@@ -104,13 +104,13 @@ fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
 }
 
 #[test]
-fn a_full_lane_discards_what_wants_no_place() {
+fn a_full_lane_discards_jobs_of_tasks_that_discard() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(2, None));
         let discarding = || NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "acme") };
         let running = stage.add(COUNT, "acme").await;
         stage.claim_one().await;
-        // One slot is held by a running job; the next job takes the other, though it only waits.
+        // A running job has one slot; the next job takes the other one, although it only waits.
         let Inserted::Added { id: waiting, .. } = stage.insert(discarding()).await else { panic!("a slot was free") };
         assert_eq!(stage.insert(discarding()).await, Inserted::Discarded { holders: vec![running, waiting] });
         // Another key is another lane.
@@ -120,7 +120,7 @@ fn a_full_lane_discards_what_wants_no_place() {
 }
 
 #[test]
-fn discard_sees_delayed_jobs() {
+fn discarding_counts_delayed_jobs() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "acme") };
@@ -131,7 +131,7 @@ fn discard_sees_delayed_jobs() {
 }
 
 #[test]
-fn a_new_job_replaces_what_waits() {
+fn a_new_job_replaces_the_waiting_ones() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         let running = stage.add(COUNT, "acme").await;
@@ -151,7 +151,7 @@ fn a_new_job_replaces_what_waits() {
 }
 
 #[test]
-fn a_new_job_asks_as_many_running_ones_to_end_as_it_takes() {
+fn a_new_job_cancels_as_many_running_ones_as_it_needs() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(2, None));
         let running = stage.add_many(COUNT, "acme", 2).await;
@@ -163,7 +163,7 @@ fn a_new_job_asks_as_many_running_ones_to_end_as_it_takes() {
         assert_eq!(answer, Inserted::Added { id: first.id, replaced: vec![], cancel_asked: asked });
         assert!(stage.seen(running[0]).await.job.standing.cancel_asked);
         assert_eq!(stage.seen(running[0]).await.job.report, None, "it has not ended yet");
-        // The next one takes the place of the one that waits, and needs nobody else to end.
+        // The next job replaces the waiting one, and needs no other job to end.
         let second = pushing();
         let answer = stage.insert(second.clone()).await;
         assert_eq!(answer, Inserted::Added { id: second.id, replaced: vec![first.id], cancel_asked: vec![] });
@@ -171,7 +171,7 @@ fn a_new_job_asks_as_many_running_ones_to_end_as_it_takes() {
 }
 
 #[test]
-fn a_limit_of_none_is_no_conflict() {
+fn there_is_no_conflict_without_a_limit() {
     on_every_store(|stage| async move {
         for rule in [OnConflict::Discard, OnConflict::ReplaceWaiting, OnConflict::CancelRunning] {
             let new = NewJob { on_conflict: rule, ..stage.new_job(COUNT, "acme") };

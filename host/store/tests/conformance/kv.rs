@@ -1,15 +1,14 @@
-//! What plugins keep: with the success of an attempt or not at all, each its own, counted as it changes.
+//! The values of plugins: written with the success of an attempt or not at all, separate for each plugin, and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_core::job::{LeasedJob, StateName};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lifecycle::{Event, Refusal};
-use wharf_store::{PostgresStore, SqliteStore, Store};
+use wharf_store::{PostgresStore, Store};
 
 use crate::server::Postgres;
 use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, bill, block_on, failed, on_every_store};
@@ -54,7 +53,7 @@ impl Stage {
         (values, bytes)
     }
 
-    /// A job that runs, and succeeds with these changes.
+    /// Runs a job that succeeds with these changes.
     async fn keep(&self, changes: &Arc<KvChanges>) {
         self.add(COUNT, "").await;
         let leased = self.claim_one().await;
@@ -68,7 +67,7 @@ impl Stage {
 }
 
 #[test]
-fn values_come_with_success_and_each_plugin_has_its_own() {
+fn values_are_written_with_success_and_each_plugin_has_its_own() {
     on_every_store(|stage| async move {
         assert_eq!((stage.value(WORDS, "a").await, stage.usage(WORDS).await), (None, (0, 0)));
         stage.keep(&changes(WORDS, &[("a", Some(b"1")), ("b", Some(b""))])).await;
@@ -84,13 +83,13 @@ fn values_come_with_success_and_each_plugin_has_its_own() {
 }
 
 #[test]
-fn changes_replace_and_take_away_and_what_is_kept_is_counted() {
+fn changes_replace_and_delete_values_and_usage_is_counted() {
     on_every_store(|stage| async move {
         stage.keep(&changes(WORDS, &[("a", Some(b"12345")), ("bb", Some(b"1")), ("c", Some(b"x"))])).await;
         stage.keep(&changes(WORDS, &[("a", Some(b"1")), ("bb", None), ("absent", None)])).await;
         assert_eq!(stage.keys(WORDS, "", None, 9).await, ["a", "c"]);
         assert_eq!(stage.usage(WORDS).await, (2, 4));
-        // One after the other in one call: the later one stands.
+        // Two changes of one key in one call: the later one applies.
         let (first, second) = (stage.running().await, stage.running().await);
         let one = keeping(1, &changes(WORDS, &[("a", Some(b"first")), ("d", Some(b"first"))]));
         let two = keeping(1, &changes(WORDS, &[("a", Some(b"second, and longer")), ("d", None)]));
@@ -104,7 +103,7 @@ fn changes_replace_and_take_away_and_what_is_kept_is_counted() {
 }
 
 #[test]
-fn keys_come_in_pages_in_the_order_of_their_bytes() {
+fn keys_are_listed_in_pages_in_the_order_of_their_bytes() {
     on_every_store(|stage| async move {
         let names = ["a", "a/", "a/1", "a/10", "a/2", "a/é", "a/\u{10ffff}", "a0", "b", "\0", "É"];
         let all: Vec<(&str, Option<&[u8]>)> = names.iter().map(|name| (*name, Some(b"x".as_slice()))).collect();
@@ -123,7 +122,7 @@ fn keys_come_in_pages_in_the_order_of_their_bytes() {
 
 /// River and pg-boss: the completion of an earlier attempt, here with something to write.
 #[test]
-fn who_no_longer_holds_the_job_changes_no_value() {
+fn an_attempt_that_lost_its_job_changes_no_value() {
     on_every_store(|stage| async move {
         let late = changes(WORDS, &[("a", Some(b"late"))]);
         let first = stage.running().await;
@@ -137,13 +136,17 @@ fn who_no_longer_holds_the_job_changes_no_value() {
         let now = changes(WORDS, &[("a", Some(b"now"))]);
         stage.record(job, keeping(second.lease.attempt, &now)).await.unwrap();
         assert_eq!(stage.record(job, keeping(1, &late)).await, Err(Refusal::Stale), "after its end");
-        assert_eq!(stage.record(job, keeping(2, &late)).await, Err(Refusal::Stale), "nor the same one twice");
+        assert_eq!(
+            stage.record(job, keeping(2, &late)).await,
+            Err(Refusal::Stale),
+            "and not twice by the same attempt"
+        );
         assert_eq!(stage.value(WORDS, "a").await.unwrap(), b"now");
     });
 }
 
 #[test]
-fn children_and_values_come_together() {
+fn children_and_values_are_written_together() {
     on_every_store(|stage| async move {
         let (child, values) = (stage.new_job(LIST, ""), changes(WORDS, &[("a", Some(b"1"))]));
         let leased = stage.running().await;
@@ -164,7 +167,7 @@ fn children_and_values_come_together() {
 }
 
 #[test]
-fn an_attempt_that_failed_leaves_nothing_and_the_next_one_begins_from_what_was_there() {
+fn a_failed_attempt_changes_no_value() {
     on_every_store(|stage| async move {
         stage.keep(&changes(WORDS, &[("a", Some(b"before"))])).await;
         let job = stage.running().await.lease.job;
@@ -178,7 +181,7 @@ fn an_attempt_that_failed_leaves_nothing_and_the_next_one_begins_from_what_was_t
 }
 
 #[test]
-fn what_a_plugin_keeps_outlives_its_jobs() {
+fn values_outlive_the_jobs_that_wrote_them() {
     on_every_store(|stage| async move {
         stage.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
         stage.pass(LEASE);
@@ -188,7 +191,7 @@ fn what_a_plugin_keeps_outlives_its_jobs() {
 }
 
 #[test]
-fn what_is_of_no_job_is_left_behind_at_once() {
+fn jobs_and_values_without_a_parent_are_written_at_once() {
     on_every_store(|stage| async move {
         let child = stage.new_job(LIST, "");
         let changes = changes(WORDS, &[("a", Some(b"1"))]);
@@ -201,7 +204,7 @@ fn what_is_of_no_job_is_left_behind_at_once() {
 }
 
 #[test]
-fn the_largest_changes_are_taken_and_read_back() {
+fn the_largest_changes_are_written_and_read_back() {
     on_every_store(|stage| async move {
         let large: Vec<u8> = (0..bounds::KV_VALUE_BYTES_MAX).map(|n| (n % 251) as u8).collect();
         let long = "k".repeat(bounds::KV_KEY_BYTES_MAX);
@@ -216,22 +219,6 @@ fn the_largest_changes_are_taken_and_read_back() {
         stage.keep(&changes(WORDS, &none)).await;
         let large = bounds::KV_VALUE_BYTES_MAX;
         assert_eq!(stage.usage(WORDS).await, (2, 2 * large + 1 + bounds::KV_KEY_BYTES_MAX as u64));
-    });
-}
-
-#[test]
-fn a_file_of_the_version_before_gets_its_tables() {
-    let stage = block_on(Stage::new(Kind::Memory));
-    let conn = Connection::open(stage.file()).unwrap();
-    conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).unwrap();
-    conn.execute_batch(include_str!("../../migrations/sqlite/0002_ready.sql")).unwrap();
-    conn.execute_batch("PRAGMA user_version = 2; PRAGMA application_id = 0x57687266").unwrap();
-    drop(conn);
-    let store = SqliteStore::open(stage.file(), stage.clock.clone()).unwrap();
-    let stage = Stage { store: Arc::new(store), ..stage };
-    block_on(async {
-        stage.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
-        assert_eq!(stage.usage(WORDS).await, (1, 2));
     });
 }
 

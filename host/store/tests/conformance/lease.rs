@@ -1,4 +1,4 @@
-//! Leases: renewed, run out, freed.
+//! Leases: renewed, expired, reclaimed.
 
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId};
@@ -25,7 +25,7 @@ fn a_renewed_lease_lasts_longer() {
 }
 
 #[test]
-fn a_renewal_brings_the_request_to_cancel() {
+fn a_renewal_reports_the_request_to_cancel() {
     on_every_store(|stage| async move {
         stage.add(COUNT, "").await;
         let lease = stage.claim_one().await.lease;
@@ -37,7 +37,7 @@ fn a_renewal_brings_the_request_to_cancel() {
 }
 
 #[test]
-fn a_lease_that_ran_out_is_freed_and_tried_again() {
+fn an_expired_lease_is_reclaimed_and_its_job_retried() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let first = stage.claim_one().await;
@@ -56,7 +56,7 @@ fn a_lease_that_ran_out_is_freed_and_tried_again() {
 }
 
 #[test]
-fn a_job_that_takes_its_host_down_again_and_again_fails() {
+fn a_job_that_crashes_its_host_repeatedly_fails() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         for crashes in 0..bounds::CRASHES_MAX {
@@ -73,18 +73,18 @@ fn a_job_that_takes_its_host_down_again_and_again_fails() {
 }
 
 fn alone(leased: &LeasedJob) -> NodeMark {
-    let begun = StartedSuspect { job: leased.lease.job, attempt: leased.lease.attempt, alone: true };
-    NodeMark { draining: false, suspect: Some(begun) }
+    let suspect = StartedSuspect { job: leased.lease.job, attempt: leased.lease.attempt, alone: true };
+    NodeMark { draining: false, suspect: Some(suspect) }
 }
 
-/// The host of the only job that runs is not heard of any more.
+/// Lets the lease of the only running job expire, as if its host had died.
 async fn dies(stage: &Stage, id: JobId) {
     stage.pass(LEASE);
     assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
 }
 
 #[test]
-fn what_a_host_wrote_down_decides_whether_its_end_counts() {
+fn the_mark_of_a_node_decides_if_its_end_counts_as_a_crash() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let crashes = async || {
@@ -100,22 +100,22 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
             dies(&stage, id).await;
         }
         assert_eq!(crashes().await, bounds::SUSPECT_CRASHES);
-        // It was held back, and the host died of something else: also where it had begun this job before.
+        // The job was not started as a suspect, and the host died of something else; also if it had started this job before.
         let leased = stage.claim_one().await;
         dies(&stage, id).await;
         stage.store.set_node_mark(leased.lease.node, alone(&leased)).await.unwrap();
         stage.claim_one().await;
         dies(&stage, id).await;
         assert_eq!(crashes().await, bounds::SUSPECT_CRASHES);
-        // It ran beside others, and was not the only one that may have killed it.
+        // The job ran beside others, and was not the only one that may have killed the host.
         for more in 1..=bounds::CRASHES_MAX {
             let leased = stage.claim_one().await;
-            let begun = alone(&leased).suspect.map(|begun| StartedSuspect { alone: false, ..begun });
-            stage.store.set_node_mark(leased.lease.node, NodeMark { draining: false, suspect: begun }).await.unwrap();
+            let suspect = alone(&leased).suspect.map(|suspect| StartedSuspect { alone: false, ..suspect });
+            stage.store.set_node_mark(leased.lease.node, NodeMark { draining: false, suspect }).await.unwrap();
             dies(&stage, id).await;
             assert_eq!(crashes().await, bounds::SUSPECT_CRASHES + more);
         }
-        // The host was being stopped.
+        // The host was draining.
         let before = crashes().await;
         for _ in 0..3 {
             let leased = stage.claim_one().await;
@@ -129,7 +129,7 @@ fn what_a_host_wrote_down_decides_whether_its_end_counts() {
 }
 
 #[test]
-fn what_a_host_wrote_down_is_forgotten_long_after_it_can_matter() {
+fn the_mark_of_a_node_is_deleted_long_after_it_can_matter() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let draining = NodeMark { draining: true, suspect: None };
@@ -138,7 +138,7 @@ fn what_a_host_wrote_down_is_forgotten_long_after_it_can_matter() {
         stage.pass(3 * 24 * 3600 * SECOND);
         stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
-        assert_eq!(stage.seen(id).await.job.standing.crashes, 0, "however long nobody looked");
+        assert_eq!(stage.seen(id).await.job.standing.crashes, 0, "however late the lease is reclaimed");
         stage.pass(5 * 24 * 3600 * SECOND);
         stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         stage.claim_one().await;
@@ -148,7 +148,7 @@ fn what_a_host_wrote_down_is_forgotten_long_after_it_can_matter() {
 }
 
 #[test]
-fn reclaiming_goes_in_batches_the_longest_dead_first() {
+fn leases_are_reclaimed_in_batches_the_oldest_first() {
     on_every_store(|stage| async move {
         let mut order = Vec::new();
         for _ in 0..5 {
@@ -163,7 +163,7 @@ fn reclaiming_goes_in_batches_the_longest_dead_first() {
 }
 
 #[test]
-fn freed_slots_are_all_free_at_once() {
+fn reclaimed_slots_are_all_free_at_once() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(3, 3));
         let jobs = stage.add_many(COUNT, "a", 9).await;
@@ -175,7 +175,7 @@ fn freed_slots_are_all_free_at_once() {
 }
 
 #[test]
-fn a_lease_nobody_has_is_lost() {
+fn a_lease_that_does_not_exist_is_lost() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let leased = stage.claim_one().await;

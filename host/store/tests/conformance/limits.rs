@@ -1,4 +1,4 @@
-//! Limits: how many run at once, per key and in all, and how they change while jobs run.
+//! Limits: the number of jobs that run at once, per key and in total, and limits that change while jobs run.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ async fn set(stage: &Stage, name: &str, key: Option<&str>, limits: Limits) {
 }
 
 #[test]
-fn at_most_so_many_of_a_lane_run() {
+fn a_lane_runs_no_more_jobs_than_its_limit() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(2, None));
         stage.add_many(COUNT, "a", 5).await;
@@ -39,7 +39,7 @@ fn jobs_without_a_key_share_one_lane() {
 }
 
 #[test]
-fn at_most_so_many_of_a_group_run() {
+fn a_group_runs_no_more_jobs_than_its_limit() {
     on_every_store(|stage| async move {
         let stage = stage.sharing("shared").limit("shared", at_most(2, 3));
         for key in ["a", "b", "c"] {
@@ -54,7 +54,7 @@ fn at_most_so_many_of_a_group_run() {
 }
 
 #[test]
-fn every_way_an_attempt_ends_gives_its_slot_back() {
+fn every_end_of_an_attempt_frees_its_slot() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, 1));
         stage.add_many(COUNT, "a", 6).await;
@@ -82,7 +82,7 @@ fn raising_a_limit_acts_on_the_next_claim() {
         stage.add_many(COUNT, "a", 9).await;
         assert_eq!(stage.claim(9).await.len(), 1);
         set(&stage, COUNT, None, at_most(5, None)).await;
-        assert_eq!(stage.claim(9).await.len(), 1, "the group's total still holds");
+        assert_eq!(stage.claim(9).await.len(), 1, "the group's total still applies");
         set(&stage, COUNT, None, at_most(5, 9)).await;
         assert_eq!(stage.claim(9).await.len(), 3);
         set(&stage, COUNT, Some("a"), at_most(6, None)).await;
@@ -92,7 +92,7 @@ fn raising_a_limit_acts_on_the_next_claim() {
 }
 
 #[test]
-fn lowering_a_limit_kills_nobody_and_drains() {
+fn lowering_a_limit_lets_running_jobs_finish() {
     on_every_store(|stage| async move {
         stage.add_many(COUNT, "a", 9).await;
         let running = stage.claim(4).await;
@@ -104,7 +104,7 @@ fn lowering_a_limit_kills_nobody_and_drains() {
         }
         stage.succeed(&running[2]).await.unwrap();
         assert_eq!(stage.claim(9).await.len(), 1);
-        // Ending the override ends the limit.
+        // Removing the override removes the limit.
         set(&stage, COUNT, None, Limits::default()).await;
         assert!(stage.store.overrides().await.unwrap().is_empty());
         assert_eq!(stage.claim(9).await.len(), 4);
@@ -128,7 +128,7 @@ fn a_limit_of_zero_is_a_pause() {
 }
 
 #[test]
-fn limits_that_a_manifest_changes_act_without_an_override() {
+fn limits_that_a_manifest_changes_apply_without_an_override() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         stage.add_many(COUNT, "a", 3).await;
@@ -154,7 +154,7 @@ fn an_insert_with_other_limits_does_not_leave_a_lane_closed() {
 }
 
 #[test]
-fn a_waiting_job_says_what_holds_it() {
+fn a_waiting_job_has_its_wait_reason() {
     on_every_store(|stage| async move {
         let stage = stage.sharing("shared").limit("shared", at_most(1, 2));
         let since = stage.store.now();

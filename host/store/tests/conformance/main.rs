@@ -1,4 +1,4 @@
-//! What every store must do, whatever it is made of. Time is moved by hand; nothing sleeps.
+//! The conformance tests of all stores. Tests move the time by hand.
 
 #[path = "../../../../tests/harness/postgres.rs"]
 #[expect(dead_code, reason = "the tests from outside do more with a server")]
@@ -24,8 +24,8 @@ mod sources;
 mod clocks;
 mod regressions;
 mod sqlite;
-mod marks;
-mod away;
+mod file_header;
+mod file_watch;
 mod postgres;
 mod lost;
 mod cut;

@@ -1,4 +1,4 @@
-//! Letters between nodes: each is collected once, by whom it is for, as it was written.
+//! Messages between nodes: each is received once, unchanged, by the node that it is for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn of_every_kind() -> Vec<MessageBody> {
 }
 
 #[test]
-fn letters_reach_whom_they_are_for_once_and_in_order() {
+fn messages_are_received_once_and_in_order_by_their_node() {
     block_on(async {
         let address = shared_address();
         let clock = HandClock::new();
@@ -49,25 +49,21 @@ fn letters_reach_whom_they_are_for_once_and_in_order() {
             PostgresStore::open_with_clock(&address, clock.clone()).await.unwrap(),
         );
         assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()));
-        let letters: Vec<NodeMessage> = of_every_kind()
+        let messages: Vec<NodeMessage> = of_every_kind()
             .into_iter()
             .zip(1..)
             .map(|(about, n)| NodeMessage { from: BEN, to: ANN, broadcast: JobId::from_number(n).unwrap(), about })
             .collect();
-        let mut told = receiver.message_nudges();
-        told.mark_unchanged();
-        sender.send_messages(letters.clone()).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), told.changed()).await.expect("it is told of them").unwrap();
-        assert_eq!(
-            sender.receive_messages(BEN).await.unwrap(),
-            Some(Vec::new()),
-            "they are not for the one who wrote them"
-        );
-        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(letters.clone()));
-        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()), "each is collected once");
+        let mut nudges = receiver.message_nudges();
+        nudges.mark_unchanged();
+        sender.send_messages(messages.clone()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), nudges.changed()).await.expect("the receiver is nudged").unwrap();
+        assert_eq!(sender.receive_messages(BEN).await.unwrap(), Some(Vec::new()), "they are not for their sender");
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(messages.clone()));
+        assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()), "each is received once");
 
-        // What a node that died left behind is thrown away by whoever looks next.
-        sender.send_messages(letters).await.unwrap();
+        // The messages to a node that died are deleted by the next node that receives its own.
+        sender.send_messages(messages).await.unwrap();
         clock.pass(Duration::from_secs(3600));
         sender.receive_messages(BEN).await.unwrap();
         assert_eq!(receiver.receive_messages(ANN).await.unwrap(), Some(Vec::new()));
@@ -75,7 +71,7 @@ fn letters_reach_whom_they_are_for_once_and_in_order() {
 }
 
 #[test]
-fn a_store_of_one_node_has_no_letters() {
+fn a_store_of_one_node_has_no_messages() {
     block_on(async {
         for kind in [Kind::Memory, Kind::Sqlite] {
             let stage = Stage::new(kind).await;

@@ -1,4 +1,4 @@
-//! Nodes: who is there, and what they are told of each other's jobs.
+//! Nodes: which are live, and which cancellations of their jobs they learn of.
 
 use wharf_core::ids::NodeId;
 use wharf_core::lifecycle::Event;
@@ -49,7 +49,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
 }
 
 #[test]
-fn nodes_are_there_until_they_leave_or_fall_silent() {
+fn nodes_are_listed_until_they_deregister_or_fall_silent() {
     on_every_store(|stage| async move {
         let (mut b, a) = (node(&stage, u64::MAX, "b:7070"), node(&stage, 1, "a:7070"));
         stage.store.register(b.clone(), LEASE).await.unwrap();
@@ -60,7 +60,7 @@ fn nodes_are_there_until_they_leave_or_fall_silent() {
         (b.draining, b.running, b.plugins, b.pending) = (true, 0, vec![], vec![]);
         stage.store.register(b.clone(), LEASE).await.unwrap();
         b.seen = stage.store.now();
-        assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it was when it was last seen");
+        assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it last registered");
 
         stage.pass(LEASE);
         stage.store.register(b.clone(), LEASE).await.unwrap();
@@ -72,7 +72,7 @@ fn nodes_are_there_until_they_leave_or_fall_silent() {
 }
 
 #[test]
-fn a_node_hears_which_of_its_jobs_others_asked_to_end() {
+fn a_node_learns_which_of_its_jobs_others_cancelled() {
     on_every_store(|stage| async move {
         stage.add_many(COUNT, "", 3).await;
         let leased = stage.claim(2).await;

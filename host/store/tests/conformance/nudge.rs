@@ -1,4 +1,4 @@
-//! Nudges: whoever waits is told to look again.
+//! Nudges: waiting callers are told to poll again.
 
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
@@ -6,7 +6,7 @@ use wharf_core::limits::Override;
 use crate::stage::{COUNT, LEASE, at_most, group, on_every_store};
 
 #[test]
-fn every_change_that_somebody_may_wait_for_nudges() {
+fn every_change_that_a_caller_may_wait_for_nudges() {
     on_every_store(|stage| async move {
         let mut nudges = stage.store.nudges();
         assert!(!nudges.has_changed().unwrap());
@@ -26,13 +26,13 @@ fn every_change_that_somebody_may_wait_for_nudges() {
 }
 
 #[test]
-fn a_claim_that_found_nothing_wakes_nobody() {
+fn a_claim_that_found_nothing_does_not_nudge() {
     on_every_store(|stage| async move {
         let nudges = stage.store.nudges();
         stage.claim(5).await;
         stage.store.reclaim(5).await.unwrap();
         stage.store.renew(vec![], LEASE).await.unwrap();
         stage.store.delete_finished(stage.store.now(), 5).await.unwrap();
-        assert!(!nudges.has_changed().unwrap(), "a dispatcher that heard itself would never rest");
+        assert!(!nudges.has_changed().unwrap(), "a dispatcher that its own claims nudge would never rest");
     });
 }

@@ -1,4 +1,4 @@
-//! Reading: pages, filters, counts, and forgetting.
+//! Reading: pages, filters and counts; and deletion.
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
@@ -8,13 +8,13 @@ use wharf_store::{JobFilter, QueueStats};
 
 use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, failed, group, on_every_store, succeeded, task};
 
-async fn page(stage: &Stage, wanted: JobFilter) -> (Vec<JobId>, bool) {
-    let page = stage.store.jobs(wanted).await.unwrap();
+async fn page(stage: &Stage, filter: JobFilter) -> (Vec<JobId>, bool) {
+    let page = stage.store.jobs(filter).await.unwrap();
     (page.jobs.iter().map(|job| job.id).collect(), page.more)
 }
 
 #[test]
-fn a_job_that_is_not_there_is_none() {
+fn a_job_that_does_not_exist_is_none() {
     on_every_store(|stage| async move {
         let id = stage.id();
         assert_eq!(stage.store.job(id, stage.declared.clone()).await.unwrap(), None);
@@ -22,7 +22,7 @@ fn a_job_that_is_not_there_is_none() {
     });
 }
 
-/// A follower of a job that wrote much holds one page of it, not all.
+/// A follower of a job with a long log must not have to hold all of it in memory.
 #[test]
 fn a_page_of_a_log_is_bounded_in_bytes() {
     on_every_store(|stage| async move {
@@ -52,7 +52,7 @@ fn pages_go_from_the_newest_back() {
         assert_eq!((first.as_slice(), more), (&all[..2], true));
         let (rest, more) = page(&stage, JobFilter { max: 3, before: Some(first[1]), ..JobFilter::default() }).await;
         assert_eq!((rest.as_slice(), more), (&all[2..], false));
-        // No page is empty where there are jobs, and none is larger than the bound.
+        // A page is never empty if there are jobs, and never larger than the bound.
         assert_eq!(page(&stage, JobFilter::default()).await.0.len(), 1);
         stage.add_many(COUNT, "", bounds::PAGE_MAX as usize).await;
         let (largest, more) = page(&stage, JobFilter { max: u32::MAX, ..JobFilter::default() }).await;
@@ -61,7 +61,7 @@ fn pages_go_from_the_newest_back() {
 }
 
 #[test]
-fn pages_are_chosen_by_state_task_and_key() {
+fn pages_are_filtered_by_state_task_and_key() {
     on_every_store(|stage| async move {
         let ready = stage.add(LIST, "b").await;
         let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "a") };
@@ -156,7 +156,7 @@ fn a_page_has_all_of_a_job_but_payload_and_result() {
 }
 
 #[test]
-fn the_tally_counts_what_is_not_over() {
+fn stats_count_unfinished_jobs() {
     on_every_store(|stage| async move {
         assert_eq!(stage.store.stats().await.unwrap(), QueueStats::default());
         let oldest = stage.clock_in(1);
@@ -177,7 +177,7 @@ fn the_tally_counts_what_is_not_over() {
 }
 
 #[test]
-fn what_finished_long_ago_is_forgotten_the_oldest_first() {
+fn jobs_that_finished_long_ago_are_deleted_the_oldest_first() {
     on_every_store(|stage| async move {
         let mut finished = Vec::new();
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! Recording: what attempts and people say of a job.
+//! Recording: the events of jobs, from attempts and from operators.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::stage::{
 };
 
 #[test]
-fn a_result_is_kept_with_its_bill() {
+fn a_result_is_stored_with_its_usage() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let leased = stage.claim_one().await;
@@ -39,7 +39,7 @@ fn an_empty_result_is_a_result() {
 }
 
 #[test]
-fn a_failure_is_tried_again_when_it_says() {
+fn a_failure_is_retried_after_its_delay() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
@@ -66,7 +66,7 @@ fn a_released_job_costs_no_attempt_and_does_not_spin() {
         stage.pass(SECOND);
         let again = stage.claim_one().await;
         assert_eq!((again.lease.attempt, again.failures), (2, 0));
-        assert_eq!(stage.seen(id).await.job.bill, None, "of the last ended attempt nothing is known");
+        assert_eq!(stage.seen(id).await.job.bill, None, "nothing is known of the last attempt that ended");
     });
 }
 
@@ -99,7 +99,7 @@ fn events_are_numbered_without_gaps_over_attempts() {
 }
 
 #[test]
-fn children_come_with_success_or_not_at_all() {
+fn children_are_enqueued_with_success_or_not_at_all() {
     on_every_store(|stage| async move {
         let parent = stage.add(COUNT, "").await;
         stage.claim_one().await;
@@ -123,7 +123,7 @@ fn children_come_with_success_or_not_at_all() {
 }
 
 #[test]
-fn a_child_may_take_the_slot_that_its_parent_leaves() {
+fn a_child_may_take_the_slot_of_its_parent() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         let parent = stage.add(COUNT, "a").await;
@@ -137,9 +137,9 @@ fn a_child_may_take_the_slot_that_its_parent_leaves() {
     });
 }
 
-/// Its id was given out before: it leads to a job that says what became of it.
+/// The ID of a child was handed out before: it must lead to a job that says why the child was not enqueued.
 #[test]
-fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
+fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         let known = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
@@ -176,9 +176,9 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         let of_token = |token: &str| (known.task.clone(), token.parse::<Token>().unwrap());
         let of = vec![of_token("two"), of_token("three"), of_token("one"), (task(COUNT), "one".parse().unwrap())];
         assert_eq!(stage.store.find_by_tokens(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None]);
-        assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "nothing of them runs");
+        assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "none of the others runs");
 
-        // A person may want it all the same. It is forgotten as any other.
+        // An operator may retry it all the same. It is deleted like any other.
         assert_eq!(stage.record(full.id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
         stage.pass(LEASE);
         assert_eq!(stage.store.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
@@ -187,7 +187,7 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
 }
 
 #[test]
-fn what_is_left_behind_stands_under_its_id_too_also_if_it_is_written_twice() {
+fn jobs_inserted_with_changes_exist_under_their_ids_even_if_written_twice() {
     on_every_store(|stage| async move {
         let known = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(LIST, "") };
         stage.insert(known.clone()).await;
@@ -197,7 +197,7 @@ fn what_is_left_behind_stands_under_its_id_too_also_if_it_is_written_twice() {
             assert_eq!(left, [Inserted::Duplicate { id: known.id }]);
             assert_eq!(stage.state(same.id).await, StateName::Cancelled);
         }
-        // Whoever was given no id is answered, and nothing is written.
+        // A plain insert returns the duplicate, and writes nothing under the new ID.
         let other = NewJob { id: stage.store.next_id().unwrap(), ..known.clone() };
         assert_eq!(stage.insert(other.clone()).await, Inserted::Duplicate { id: known.id });
         assert_eq!(stage.store.job(other.id, stage.declared.clone()).await.unwrap(), None);
@@ -219,7 +219,7 @@ fn a_waiting_job_is_cancelled_at_once() {
 }
 
 #[test]
-fn a_cancelled_job_is_not_tried_again_after_it_failed() {
+fn a_cancelled_job_is_not_retried_after_it_failed() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
@@ -230,7 +230,7 @@ fn a_cancelled_job_is_not_tried_again_after_it_failed() {
 }
 
 #[test]
-fn a_finished_job_is_tried_again_when_a_person_says_so() {
+fn a_finished_job_is_retried_on_request() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
@@ -248,7 +248,7 @@ fn a_finished_job_is_tried_again_when_a_person_says_so() {
 }
 
 #[test]
-fn one_refusal_does_not_touch_the_others() {
+fn a_refused_event_does_not_affect_the_others() {
     on_every_store(|stage| async move {
         let (a, b) = (stage.add(COUNT, "").await, stage.add(COUNT, "").await);
         stage.claim(2).await;
@@ -262,7 +262,7 @@ fn one_refusal_does_not_touch_the_others() {
 }
 
 #[test]
-fn nobody_leases_a_job_past_the_limits() {
+fn no_event_leases_a_job_past_the_limits() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         let node = wharf_core::ids::NodeId(1);

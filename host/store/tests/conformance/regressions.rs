@@ -7,22 +7,22 @@ use wharf_store::{Inserted, Renewed};
 
 use crate::stage::{COUNT, LEASE, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded};
 
-/// Solid Queue S1: a job that outlived its term gave its permit to a second one, and on its end to a third,
-/// so that a limit of one stayed two until the backlog was empty.
+/// Solid Queue S1: a job that outlived its lease gave its permit to a second one, and on its end to a third. From then on, a
+/// limit of one was a limit of two until the backlog was empty.
 #[test]
 fn solid_queue_s1_an_overlong_holder_does_not_raise_the_limit() {
     on_every_store(|stage| async move {
         let stage = stage.limit(COUNT, at_most(1, None));
         stage.add_many(COUNT, "a", 4).await;
         let overlong = stage.claim_one().await;
-        // However long it takes: while it renews, it holds the only slot.
+        // However long the job takes, it has the only slot while it renews.
         for _ in 0..100 {
             stage.pass(LEASE / 3);
             assert!(matches!(stage.store.renew(vec![overlong.lease], LEASE).await.unwrap()[0], Renewed::Held(_)));
             assert!(stage.store.reclaim(10).await.unwrap().is_empty());
             assert!(stage.claim(10).await.is_empty());
         }
-        // When it vanishes, the next one starts; its own late end frees nothing more.
+        // When it vanishes, the next one starts; its own late end frees no other slot.
         stage.pass(LEASE);
         assert_eq!(stage.store.reclaim(10).await.unwrap().len(), 1);
         let second = stage.claim_one().await;
@@ -33,7 +33,7 @@ fn solid_queue_s1_an_overlong_holder_does_not_raise_the_limit() {
     });
 }
 
-/// Solid Queue S2 (and its issue 456): the end of a job whose permit had been swept away woke nobody.
+/// Solid Queue S2 (and its issue 456): the end of a job whose permit had been swept away woke no other job.
 #[test]
 fn solid_queue_s2_the_end_of_an_expired_holder_still_wakes_the_next() {
     on_every_store(|stage| async move {
@@ -41,7 +41,7 @@ fn solid_queue_s2_the_end_of_an_expired_holder_still_wakes_the_next() {
         stage.add_many(COUNT, "a", 2).await;
         let holder = stage.claim_one().await;
         assert!(stage.claim(5).await.is_empty());
-        // The lease is over, but nobody swept: the holder ends in time to say so itself.
+        // The lease has expired but was not reclaimed: the holder ends in time to report it itself.
         stage.pass(2 * LEASE);
         let mut nudges = stage.store.nudges();
         stage.succeed(&holder).await.unwrap();
@@ -50,7 +50,7 @@ fn solid_queue_s2_the_end_of_an_expired_holder_still_wakes_the_next() {
     });
 }
 
-/// Solid Queue S3: a permit lost between the end of a job and the signal never came back while the key was busy.
+/// Solid Queue S3: a permit that was lost between the end of a job and the signal was never freed while the key was busy.
 #[test]
 fn solid_queue_s3_no_permit_is_lost_to_a_host_that_dies() {
     on_every_store(|stage| async move {
@@ -146,7 +146,7 @@ fn graphile_and_oban_a_completion_needs_the_attempt() {
         stage.claim_one().await;
         stage.pass(LEASE);
         stage.store.reclaim(1).await.unwrap();
-        // Nobody runs it: the late writer neither completes nor deletes it.
+        // No attempt runs: the late writer neither completes nor deletes the job.
         assert_eq!(stage.record(id, succeeded(1)).await, Err(Refusal::Stale));
         assert_eq!(stage.state(id).await, StateName::Waiting);
         assert_eq!(stage.claim_one().await.lease.attempt, 2);
@@ -163,13 +163,13 @@ fn inngest_4766_a_lease_over_before_its_renewal_lets_nobody_overlap() {
         wish.lease = SECOND;
         let first = stage.store.claim(wish).await.unwrap().leased.remove(0);
         stage.pass(10 * SECOND);
-        // Over, but not swept: it is still counted, and whoever renews first has it.
+        // The lease has expired but was not reclaimed: it still counts, and a renewal in time keeps it.
         assert!(stage.claim(5).await.is_empty());
         assert!(matches!(stage.store.renew(vec![first.lease], LEASE).await.unwrap()[0], Renewed::Held(_)));
         stage.pass(10 * SECOND);
         assert!(stage.store.reclaim(5).await.unwrap().is_empty());
         assert!(stage.claim(5).await.is_empty());
-        // Swept first: the renewal is told so, and nothing overlaps in the store's eyes.
+        // The lease was reclaimed first: the renewal reports it as lost, and attempts never overlap in the store.
         stage.pass(LEASE);
         stage.store.reclaim(5).await.unwrap();
         assert_eq!(stage.store.renew(vec![first.lease], LEASE).await.unwrap(), [Renewed::Lost(first.lease)]);
@@ -177,7 +177,7 @@ fn inngest_4766_a_lease_over_before_its_renewal_lets_nobody_overlap() {
     });
 }
 
-/// Hatchet 4778: slots were given by position in insert order, while rows became visible in commit order.
+/// Hatchet 4778: slots were assigned in the order of inserts, while rows became visible in the order of commits.
 #[test]
 fn hatchet_4778_ids_that_arrive_out_of_order_break_no_limit() {
     on_every_store(|stage| async move {
@@ -188,22 +188,22 @@ fn hatchet_4778_ids_that_arrive_out_of_order_break_no_limit() {
             stage.new_job(COUNT, "k"),
             stage.new_job(COUNT, "k"),
         );
-        // The later ids are there first, and take the slots.
+        // The later IDs are inserted first, and take the slots.
         stage.insert(c.clone()).await;
         stage.insert(d.clone()).await;
         assert_eq!(ids(&stage.claim(9).await), [c.id, d.id]);
         stage.insert(a.clone()).await;
         stage.insert(b.clone()).await;
-        assert!(stage.claim(9).await.is_empty(), "an earlier id is no right to a slot that is held");
+        assert!(stage.claim(9).await.is_empty(), "an earlier ID gives no right to a taken slot");
         stage.record(d.id, succeeded(1)).await.unwrap();
         assert_eq!(ids(&stage.claim(9).await), [a.id]);
         assert!(stage.claim(9).await.is_empty());
     });
 }
 
-/// DBOS 1272 and BullMQ 3929: a counter of holders went astray and blocked, or leaked, its key for ever.
+/// DBOS 1272 and BullMQ 3929: a counter of holders became wrong and blocked or leaked its key forever.
 #[test]
-fn dbos_and_bullmq_nothing_counts_but_the_holders() {
+fn dbos_and_bullmq_only_the_holders_count() {
     on_every_store(|stage| async move {
         let stage = stage.sharing("shared").limit("shared", at_most(2, 3));
         for round in 0..30u32 {
@@ -211,7 +211,7 @@ fn dbos_and_bullmq_nothing_counts_but_the_holders() {
             stage.add(LIST, "a").await;
             let running = stage.claim(9).await;
             assert_eq!(running.len(), 2, "in round {round}");
-            // Ends in every way, twice each: the second time is refused and must not free a second slot.
+            // Each ends twice, in every way: the second end is refused and must not free a second slot.
             for leased in &running {
                 let attempt = leased.lease.attempt;
                 let id = leased.lease.job;
@@ -225,7 +225,7 @@ fn dbos_and_bullmq_nothing_counts_but_the_holders() {
             }
             assert!(stage.store.stats().await.unwrap().groups.is_empty());
         }
-        // What is forgotten while others wait takes no slot with it.
+        // Deleting finished jobs while others wait takes no slot.
         stage.pass(SECOND);
         stage.store.delete_finished(stage.store.now(), 500).await.unwrap();
         for key in ["a", "b", "c"] {
@@ -235,7 +235,7 @@ fn dbos_and_bullmq_nothing_counts_but_the_holders() {
     });
 }
 
-/// Solid Queue 476: jobs blocked, hosts idle. Whoever waits can say on whom.
+/// Solid Queue 476: jobs were blocked while hosts were idle. A waiting job must say which jobs it waits for.
 #[test]
 fn solid_queue_476_a_blocked_job_names_who_blocks_it() {
     on_every_store(|stage| async move {

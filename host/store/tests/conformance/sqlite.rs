@@ -1,15 +1,14 @@
-//! What only a file can get wrong: its lock, its version, a sudden end.
+//! Tests of the SQLite store alone: its lock, its version, a sudden end.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use wharf_core::job::{NewJob, StateName};
-use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::Event;
 use wharf_store::{JobFilter, OpenError, SqliteStore, Store, open};
 
-use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, bill, block_on, ids, trapped};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, bill, block_on, ids};
 
 fn refused(address: &str) -> OpenError {
     match block_on(open(address, HandClock::new())) {
@@ -22,7 +21,7 @@ fn refused_file(path: &Path) -> String {
     refused(path.to_str().unwrap()).to_string()
 }
 
-/// A file as it was at this moment, in a folder of its own: what a crash would have left.
+/// Copies the file and its log to a folder of their own, as a crash would have left them at this moment.
 fn crash_image(stage: &Stage) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     for name in ["wharf.db", "wharf.db-wal"] {
@@ -40,14 +39,14 @@ fn a_second_host_is_refused() {
     assert!(text.contains("wharf.db: another host uses it"), "{text}");
     let link = stage.folder.path().join("link.db");
     std::os::unix::fs::symlink(stage.file(), &link).unwrap();
-    assert!(matches!(refused(link.to_str().unwrap()), OpenError::StopOtherHost { .. }), "nor by another name");
+    assert!(matches!(refused(link.to_str().unwrap()), OpenError::StopOtherHost { .. }), "also under another name");
     let Stage { store, folder, clock, .. } = stage;
     drop(store);
     SqliteStore::open(folder.path().join("wharf.db"), clock).expect("the first host is gone");
 }
 
 #[test]
-fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+fn a_store_of_a_newer_version_is_refused_and_left_unchanged() {
     let stage = block_on(Stage::new(Kind::Sqlite));
     let file = stage.file();
     drop(stage.store);
@@ -60,18 +59,18 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[test]
-fn what_is_no_store_is_refused_by_name() {
+fn files_that_are_not_stores_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "not a database at all, but long enough to look like one from afar").unwrap();
     assert!(refused_file(&text).contains("not a SQLite database"), "{}", refused_file(&text));
-    assert_eq!(std::fs::read(&text).unwrap()[..3], *b"not", "it is left as it was");
+    assert_eq!(std::fs::read(&text).unwrap()[..3], *b"not", "it is left unchanged");
 
     let other = folder.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE recipes (title TEXT)").unwrap();
     assert!(refused_file(&other).contains("another program"), "{}", refused_file(&other));
     assert!(refused_file(folder.path()).contains("it is a folder"));
-    assert!(refused_file(&folder.path().join("no/such/wharf.db")).contains("there is no folder"));
+    assert!(refused_file(&folder.path().join("no/such/wharf.db")).contains("no/such does not exist; create it first"));
 }
 
 #[test]
@@ -104,7 +103,7 @@ fn what_was_acknowledged_survives_a_crash() {
         let after = Stage { store: Arc::new(SqliteStore::open(file, clock).unwrap()), ..stage };
         assert_eq!(after.state(jobs[0]).await, StateName::Succeeded);
         assert_eq!(after.seen(jobs[0]).await.job.result.as_deref(), Some(b"result".as_slice()));
-        // The dead host's leases are over at once; until they are reclaimed they still count.
+        // The leases of the killed host end at once; until they are reclaimed they still count.
         assert!(after.claim(9).await.is_empty());
         assert_eq!(after.store.reclaim(9).await.unwrap(), [running[1].lease.job, third.lease.job]);
         let again = after.claim(9).await;
@@ -115,7 +114,7 @@ fn what_was_acknowledged_survives_a_crash() {
 }
 
 #[test]
-fn ids_of_forgotten_jobs_are_not_used_again() {
+fn ids_of_deleted_jobs_are_not_used_again() {
     block_on(async {
         let stage = Stage::new(Kind::Sqlite).await;
         // Enqueued by a clock that was ahead.
@@ -130,67 +129,8 @@ fn ids_of_forgotten_jobs_are_not_used_again() {
     });
 }
 
-/// A file as the first version wrote it: jobs in every state, two lanes of which the second is served next.
-fn first_version(file: &Path) {
-    let conn = Connection::open(file).unwrap();
-    conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).unwrap();
-    conn.execute_batch(
-        "INSERT INTO names VALUES (1, 'words/count');
-         INSERT INTO lines VALUES (1, 1, 'a', 1, 5, 9, 1), (2, 1, 'b', 1, 0, 3, 0);
-         INSERT INTO jobs (id, state, grp, key, task, line, priority, due, attempt, enqueued_at, node, lease_until,
-                 started_at, finished_at, bytes)
-             VALUES (11, 1, 1, 'a', 1, 1, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
-                    (12, 1, 1, 'a', 1, 1, 5, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
-                    (13, 1, 1, 'b', 1, 2, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 7),
-                    (14, 2, 1, 'c', 1, 7, 0, 1, 1, 1, 7, 9000000000000000, 1, NULL, 7),
-                    (15, 0, 1, 'd', 1, NULL, 0, 8000000000000000, 0, 1, NULL, NULL, NULL, NULL, 7),
-                    (16, 3, 1, 'a', 1, 1, 0, 1, 1, 1, 7, 1, 1, 2, 7),
-                    (17, 4, 1, 'a', 1, 1, 0, 1, 1, 1, 7, 1, 1, 2, 7);
-         INSERT INTO payloads SELECT id, 'payload' FROM jobs;
-         INSERT INTO ends (job, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out, output)
-             VALUES (16, 1000000, 2000000, 3000000, 4, 5, 6, 'result');
-         INSERT INTO ends (job, kind, report, queue_wait, guest, wall, memory_peak, bytes_in, bytes_out)
-             VALUES (17, 'trapped', 'unreachable was reached', 1, 2, 3, 4, 5, 6);
-         PRAGMA user_version = 1; PRAGMA application_id = 0x57687266;",
-    )
-    .unwrap();
-}
-
 #[test]
-fn a_file_of_the_first_version_goes_on_where_it_was() {
-    block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("wharf.db");
-        first_version(&file);
-        let stage = Stage::new(Kind::Memory).await.limit(COUNT, at_most(2, None));
-        let store = Arc::new(SqliteStore::open(&file, stage.clock.clone()).unwrap());
-        let stage = Stage { store, ..stage };
-        let job = |number: u64| wharf_core::ids::JobId::from_number(number).unwrap();
-
-        let succeeded = stage.seen(job(16)).await.job;
-        assert_eq!((succeeded.result.as_deref(), succeeded.bill), (Some(b"result".as_slice()), Some(bill())));
-        assert_eq!(stage.seen(job(17)).await.job.report, Some(trapped()));
-        assert_eq!(stage.state(job(14)).await, StateName::Running);
-        assert_eq!(stage.state(job(15)).await, StateName::Waiting);
-        let stats = stage.store.stats().await.unwrap();
-        assert_eq!(stats.tasks.iter().map(|(_, waiting, running)| (*waiting, *running)).collect::<Vec<_>>(), [(4, 1)]);
-
-        // The highest priority first, then whose turn it is.
-        assert_eq!(ids(&stage.claim(1).await), [job(12)]);
-        let next = stage.claim(2).await;
-        assert_eq!(ids(&next), [job(13), job(11)]);
-        assert_eq!(&*next[0].payload, b"payload");
-        assert_eq!(stage.store.reclaim(9).await.unwrap(), [job(14)], "its host is gone");
-        assert_eq!(ids(&stage.claim(9).await), [job(14)]);
-        assert!(stage.add(COUNT, "b").await > job(17));
-        let mark = NodeMark { draining: true, suspect: None };
-        stage.store.set_node_mark(next[0].lease.node, mark).await.unwrap();
-        assert_eq!(stage.succeed(&next[0]).await.unwrap().state, StateName::Succeeded);
-    });
-}
-
-#[test]
-fn what_is_small_and_what_is_large_comes_back_as_it_was() {
+fn payloads_and_results_of_any_size_are_read_back_unchanged() {
     block_on(async {
         let stage = Stage::new(Kind::Sqlite).await;
         for bytes in [0, 1, 57, 58, 1024, 1025, 5000] {
@@ -218,9 +158,9 @@ fn what_is_small_and_what_is_large_comes_back_as_it_was() {
     });
 }
 
-/// A short attempt is in one row of `claims` with others; when its host dies, each is found there.
+/// Short attempts share one row of `claims`; after a crash each is found there.
 #[test]
-fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
+fn attempts_that_only_a_claim_records_are_found_after_a_crash() {
     block_on(async {
         let stage = Stage::new(Kind::Sqlite).await.limit(COUNT, at_most(1, None));
         for key in ["a", "b", "c", "d"] {
@@ -228,7 +168,7 @@ fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
         }
         let running = stage.claim(9).await;
         assert_eq!(running.len(), 4);
-        // One ends, one is renewed, one is asked to end; of the last nothing more is heard.
+        // One ends, one is renewed, one is cancelled; nothing more happens to the last.
         stage.succeed(&running[0]).await.unwrap();
         stage.store.renew(vec![running[1].lease], LEASE).await.unwrap();
         stage.record(running[2].lease.job, Event::CancelAsked).await.unwrap();
@@ -239,7 +179,7 @@ fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
         for (leased, state) in running.iter().zip(states) {
             assert_eq!(after.state(leased.lease.job).await, state);
         }
-        // None of their lanes has a second slot, but for the one whose job ended.
+        // Each lane has one slot: only the one whose job ended has it free.
         assert_eq!(after.claim(9).await.len(), 1);
         let wanted = JobFilter { state: Some(StateName::Running), max: 9, ..JobFilter::default() };
         assert_eq!(after.store.jobs(wanted).await.unwrap().jobs.len(), 4);
@@ -253,6 +193,6 @@ fn attempts_that_were_never_written_one_by_one_are_found_after_a_crash() {
         }
         let claims: i64 =
             Connection::open(&file).unwrap().query_row("SELECT count(*) FROM claims", [], |row| row.get(0)).unwrap();
-        assert_eq!(claims, 1, "but for the one of the job that still runs");
+        assert_eq!(claims, 1, "only that of the job that still runs");
     });
 }

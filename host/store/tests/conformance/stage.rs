@@ -1,4 +1,4 @@
-//! Stage: a fresh store with a clock that is moved by hand, and short names for what tests do with it.
+//! A fresh store with a clock that tests move by hand, and short names for what tests do with it.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub(crate) const MAKE: &str = "thumbnail/make";
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// Begins on the 14th of July 2017.
+/// A clock that starts on 14 July 2017 and only moves when a test moves it.
 #[derive(Debug)]
 pub(crate) struct HandClock(AtomicU64);
 
@@ -50,7 +50,7 @@ impl Clock for HandClock {
     }
 }
 
-/// Which store, for those who have to make one.
+/// The kinds of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Memory,
@@ -72,7 +72,7 @@ pub(crate) fn on_every_store<T: Future<Output = ()>>(test: impl Fn(Stage) -> T) 
         eprintln!("on the {kind:?} store");
         block_on(async {
             let stage = Stage::new(kind).await;
-            // A test takes with it only what it names of the stage; the folder has to outlive it all the same.
+            // A test may move the store out of the stage; the folder has to outlive it all the same.
             let _folder = stage.folder.clone();
             test(stage).await;
         });
@@ -124,7 +124,7 @@ impl Stage {
         Stage { store, clock, declared: Arc::default(), tasks: tasks.into(), folder }
     }
 
-    /// On the PostgreSQL store at an address.
+    /// Opens the PostgreSQL store at an address.
     pub(crate) async fn at(address: &str) -> Stage {
         let stage = Stage::new(Kind::Memory).await;
         let store = PostgresStore::open_with_clock(address, stage.clock.clone()).await.unwrap();
@@ -135,7 +135,7 @@ impl Stage {
         self.folder.path().join("wharf.db")
     }
 
-    /// From now on this group has these limits.
+    /// Declares limits for a group.
     pub(crate) fn limit(mut self, name: &str, limits: Limits) -> Stage {
         let mut table = (*self.declared).clone();
         table.declare(group(name), limits);
@@ -143,7 +143,7 @@ impl Stage {
         self
     }
 
-    /// Tasks of one group, in place of each having its own.
+    /// Puts all tasks into one group, in place of one group for each.
     pub(crate) fn sharing(mut self, name: &str) -> Stage {
         self.tasks = self.tasks.iter().map(|(task, _)| (task.clone(), group(name))).collect();
         self
@@ -168,7 +168,7 @@ impl Stage {
         }
     }
 
-    /// Enqueues one job and answers with what became of it.
+    /// Inserts one job and returns the result.
     pub(crate) async fn insert(&self, job: NewJob) -> Inserted {
         self.store.insert(vec![job], self.declared.clone()).await.unwrap().remove(0)
     }
@@ -202,7 +202,7 @@ impl Stage {
 
     pub(crate) async fn claim_one(&self) -> LeasedJob {
         let mut leased = self.claim(1).await;
-        assert_eq!(leased.len(), 1, "a job was expected to start");
+        assert_eq!(leased.len(), 1, "expected one job to start");
         leased.remove(0)
     }
 
@@ -215,7 +215,7 @@ impl Stage {
     }
 
     pub(crate) async fn seen(&self, id: JobId) -> JobSnapshot {
-        self.store.job(id, self.declared.clone()).await.unwrap().expect("the job is there")
+        self.store.job(id, self.declared.clone()).await.unwrap().expect("the job exists")
     }
 
     pub(crate) async fn state(&self, id: JobId) -> StateName {
@@ -236,13 +236,14 @@ pub(crate) fn failed(attempt: u32, retry_in: Option<Duration>) -> Event {
 }
 
 impl Stage {
-    /// So many seconds from now.
+    /// Returns the moment in `seconds` from now.
     pub(crate) fn clock_in(&self, seconds: u32) -> Timestamp {
         self.store.now() + seconds * SECOND
     }
 }
 
-/// Hosts on one store run this many jobs, each as many as it is given at once, under a limit of one for each key and three in all.
+/// Runs this many jobs on hosts that share a store, as many at once as each claims, under a limit of one per key and three in
+/// total.
 pub(crate) async fn run_side_by_side(stages: &[Stage], jobs: usize) {
     let mut done = 0;
     while done < jobs {
@@ -251,8 +252,8 @@ pub(crate) async fn run_side_by_side(stages: &[Stage], jobs: usize) {
         let mut lanes: Vec<_> = leased.iter().map(|leased| &leased.lane).collect();
         lanes.sort();
         lanes.dedup();
-        assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits hold");
-        assert!(!leased.is_empty(), "{done} jobs are done, and no more are to be had");
+        assert!(leased.len() <= 3 && lanes.len() == leased.len(), "limits are respected");
+        assert!(!leased.is_empty(), "{done} jobs are done, and no more can be claimed");
         done += leased.len();
         let ends = leased.iter().zip(stages.iter().cycle()).map(|(leased, stage)| stage.succeed(leased));
         futures_util::future::join_all(ends).await.into_iter().for_each(|end| _ = end.unwrap());

@@ -1,4 +1,4 @@
-//! What is known of one lane: 64 bytes where jobs of one task wait and none runs, as it is in most of many lanes.
+//! What is known of one lane: 64 bytes if jobs of one task wait in it and none runs, which is so for most of many lanes.
 
 use std::num::NonZeroU32;
 
@@ -6,27 +6,48 @@ use smallvec::SmallVec;
 use wharf_core::ids::JobId;
 use wharf_core::key::Key;
 
-use super::slab::GroupNo;
-use super::{Line, Stand};
+use super::numbers::GroupNo;
+
+/// A lane's position among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) turn: u64,
+    /// False if the lane had no free slot when it was last checked.
+    pub(super) open: bool,
+}
+
+/// The ready jobs of one task in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sqlite) struct Line {
+    /// The line's number in the table `ready`, which is also the turn at which it was created.
+    pub(in crate::sqlite) number: i64,
+    pub(in crate::sqlite) task: i64,
+    /// The number of its jobs.
+    pub(in crate::sqlite) count: u64,
+    /// The highest priority of its jobs.
+    pub(in crate::sqlite) top: i32,
+    /// A lower bound of its jobs' priorities.
+    pub(in crate::sqlite) low: i32,
+}
 
 #[derive(Debug)]
 pub(super) struct LaneState {
     pub(super) key: Option<Key>,
     turn: u64,
-    line: Option<SmallLine>,
-    /// What few lanes have.
-    more: Option<Box<More>>,
+    line: Option<CompactLine>,
+    /// State that only a few lanes have.
+    extra: Option<Box<Extra>>,
     pub(super) group: GroupNo,
     open: bool,
-    /// Whether the transaction under way has changed it.
+    /// True if the current transaction has changed the lane.
     pub(super) touched: bool,
 }
 
 const _: () = assert!(size_of::<LaneState>() == 64);
 
-/// A line with numbers as small as they are but for wonders; others stand among `More::lines`.
+/// A line whose task and count fit into 32 bits, as in practice they always do; others are in `Extra::lines`.
 #[derive(Clone, Copy, Debug)]
-struct SmallLine {
+struct CompactLine {
     number: i64,
     task: u32,
     count: NonZeroU32,
@@ -35,48 +56,50 @@ struct SmallLine {
 }
 
 #[derive(Debug, Default)]
-struct More {
-    /// One for each further task that has ready jobs here.
+struct Extra {
+    /// The lines of further tasks that have ready jobs in the lane.
     lines: Vec<Line>,
-    /// The jobs that run.
+    /// The running jobs.
     holders: SmallVec<[JobId; 2]>,
 }
 
 impl LaneState {
     pub(super) fn new(group: GroupNo, key: Option<Key>) -> LaneState {
-        LaneState { key, turn: 0, line: None, more: None, group, open: true, touched: false }
+        LaneState { key, turn: 0, line: None, extra: None, group, open: true, touched: false }
     }
 
-    pub(super) fn is_called(&self, group: GroupNo, key: &Option<Key>) -> bool {
+    /// Returns true if this is the lane of `group` and `key`.
+    pub(super) fn is_named(&self, group: GroupNo, key: &Option<Key>) -> bool {
         self.group == group && self.key == *key
     }
 
-    pub(super) fn stand(&self) -> Stand {
-        Stand { turn: self.turn, open: self.open }
+    pub(super) fn position(&self) -> Position {
+        Position { turn: self.turn, open: self.open }
     }
 
-    pub(super) fn set_stand(&mut self, stand: Stand) {
-        self.turn = stand.turn;
-        self.open = stand.open;
+    pub(super) fn set_position(&mut self, position: Position) {
+        self.turn = position.turn;
+        self.open = position.open;
     }
 
-    /// In no order.
+    /// Returns the lane's lines in no particular order.
     pub(super) fn lines(&self) -> impl Iterator<Item = Line> {
-        let others = self.more.iter().flat_map(|more| &more.lines).copied();
+        let others = self.extra.iter().flat_map(|extra| &extra.lines).copied();
         self.line.map(Line::from).into_iter().chain(others)
     }
 
+    /// Returns the line of a task.
     pub(super) fn line(&self, task: i64) -> Option<Line> {
         self.lines().find(|line| line.task == task)
     }
 
-    /// Answers how the line was before.
+    /// Replaces the line of a task, or removes it; returns the previous one.
     pub(super) fn set_line(&mut self, task: i64, line: Option<Line>) -> Option<Line> {
         let before = self.take_line(task);
         if let Some(line) = line {
-            match SmallLine::try_from(line) {
-                Ok(small) if self.line.is_none() => self.line = Some(small),
-                _ => self.more().lines.push(line),
+            match CompactLine::try_from(line) {
+                Ok(compact) if self.line.is_none() => self.line = Some(compact),
+                _ => self.extra().lines.push(line),
             }
         }
         self.trim();
@@ -88,46 +111,49 @@ impl LaneState {
             self.line = None;
             return Some(line);
         }
-        let lines = &mut self.more.as_mut()?.lines;
-        let place = lines.iter().position(|line| line.task == task)?;
-        Some(lines.swap_remove(place))
+        let lines = &mut self.extra.as_mut()?.lines;
+        let index = lines.iter().position(|line| line.task == task)?;
+        Some(lines.swap_remove(index))
     }
 
+    /// Returns the running jobs, which hold the lane's slots, in no particular order.
     pub(super) fn holders(&self) -> &[JobId] {
-        self.more.as_ref().map_or(&[], |more| &more.holders)
+        self.extra.as_ref().map_or(&[], |extra| &extra.holders)
     }
 
-    /// `trim` is to be called when they have changed.
+    /// Returns the running jobs for a change. [`LaneState::trim`] must be called after it.
     pub(super) fn holders_mut(&mut self) -> &mut SmallVec<[JobId; 2]> {
-        &mut self.more().holders
+        &mut self.extra().holders
     }
 
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 
+    /// Frees the extra state if it is empty.
     pub(super) fn trim(&mut self) {
-        if self.more.as_ref().is_some_and(|more| more.lines.is_empty() && more.holders.is_empty()) {
-            self.more = None;
+        if self.extra.as_ref().is_some_and(|extra| extra.lines.is_empty() && extra.holders.is_empty()) {
+            self.extra = None;
         }
     }
 
+    /// Returns true if the lane has neither ready nor running jobs.
     pub(super) fn is_empty(&self) -> bool {
-        self.line.is_none() && self.more.is_none()
+        self.line.is_none() && self.extra.is_none()
     }
 }
 
-impl From<SmallLine> for Line {
-    fn from(line: SmallLine) -> Line {
-        let SmallLine { number, task, count, top, low } = line;
+impl From<CompactLine> for Line {
+    fn from(line: CompactLine) -> Line {
+        let CompactLine { number, task, count, top, low } = line;
         Line { number, task: task.into(), count: u32::from(count).into(), top, low }
     }
 }
 
-impl TryFrom<Line> for SmallLine {
+impl TryFrom<Line> for CompactLine {
     type Error = std::num::TryFromIntError;
-    fn try_from(line: Line) -> Result<SmallLine, Self::Error> {
+    fn try_from(line: Line) -> Result<CompactLine, Self::Error> {
         let count = NonZeroU32::try_from(u32::try_from(line.count)?)?;
-        Ok(SmallLine { number: line.number, task: line.task.try_into()?, count, top: line.top, low: line.low })
+        Ok(CompactLine { number: line.number, task: line.task.try_into()?, count, top: line.top, low: line.low })
     }
 }

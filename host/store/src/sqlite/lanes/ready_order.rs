@@ -3,34 +3,35 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::chunked_list::Turns;
-use super::slab::LaneNo;
+use super::chunked_list::ChunkedList;
+use super::numbers::LaneNo;
 
-/// Of each task and priority, who stands there, by turn.
+/// For each task and top priority, the lanes of the lines that have them, by turn.
 #[derive(Debug, Default)]
-pub(super) struct Ring(BTreeMap<(i64, Reverse<i32>), Turns>);
+pub(super) struct ReadyOrder(BTreeMap<(i64, Reverse<i32>), ChunkedList>);
 
-impl Ring {
+impl ReadyOrder {
     pub(super) fn insert(&mut self, task: i64, top: i32, turn: u64, no: LaneNo) {
         self.0.entry((task, Reverse(top))).or_default().insert((turn, no));
     }
 
     pub(super) fn remove(&mut self, task: i64, top: i32, turn: u64, no: LaneNo) {
-        let place = (task, Reverse(top));
-        if let Some(turns) = self.0.get_mut(&place) {
+        let list = (task, Reverse(top));
+        if let Some(turns) = self.0.get_mut(&list) {
             turns.remove((turn, no));
             if turns.is_empty() {
-                self.0.remove(&place);
+                self.0.remove(&list);
             }
         }
     }
 
+    /// Returns the lanes of a task's lines in the order in which they are served.
     pub(super) fn of_task(&self, task: i64) -> impl Iterator<Item = LaneNo> {
-        let places = (task, Reverse(i32::MAX))..=(task, Reverse(i32::MIN));
-        self.0.range(places).flat_map(|(_, turns)| turns.iter().map(|(_, no)| no))
+        let priorities = (task, Reverse(i32::MAX))..=(task, Reverse(i32::MIN));
+        self.0.range(priorities).flat_map(|(_, turns)| turns.iter().map(|(_, no)| no))
     }
 
-    /// Where a lane stands, for tests: task, priority and turn of each of its lines.
+    /// Returns the task, the top priority and the turn of each of a lane's lines.
     #[cfg(test)]
     pub(super) fn of_lane(&self, no: LaneNo) -> Vec<(i64, i32, u64)> {
         let all =

@@ -1,6 +1,5 @@
-//! Where each lane is kept. There may be as many as keys, so that a byte for each counts.
+//! The slab in which lanes are stored, by number. There may be as many lanes as keys, so that every byte per lane counts.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Index, IndexMut};
 
@@ -9,151 +8,122 @@ use wharf_core::ids::Group;
 use wharf_core::key::{Key, Lane};
 
 use super::lane_state::LaneState;
+use super::numbers::{GroupNo, Groups, LaneNo};
 
-/// A lane's place in memory. Good until the transaction ends, and longer for a lane in which jobs wait or run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::sqlite) struct LaneNo(pub(in crate::sqlite) u32);
-
-/// A group's number among `Groups`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GroupNo(u32);
-
-/// Lanes are kept in pieces of this many: to grow is not to copy.
-const PIECE: usize = 1024;
+/// Lanes per chunk: the slab grows by chunks, so that growing copies nothing.
+const CHUNK_LEN: usize = 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    pieces: Vec<Vec<LaneState>>,
-    /// Places that nobody has.
+pub(super) struct LaneSlab {
+    chunks: Vec<Vec<LaneState>>,
+    /// The numbers that no lane has.
     free: Vec<LaneNo>,
-    /// Finds a lane's place without a second copy of its name. Keys are made by others: the hasher is one that they cannot
-    /// make collide.
-    by_lane: HashTable<LaneNo>,
+    /// Finds a lane's number without a second copy of its name. Clients choose the keys: the hasher is one for which they
+    /// can't produce collisions.
+    by_name: HashTable<LaneNo>,
     hasher: RandomState,
     groups: Groups,
 }
 
-impl Places {
+impl LaneSlab {
+    /// Returns the number of a lane, if it has one.
     pub(super) fn find(&self, lane: &Lane) -> Option<LaneNo> {
         let group = self.groups.find(&lane.group)?;
-        let is_it = |no: &LaneNo| self[*no].is_called(group, &lane.key);
-        self.by_lane.find(self.hash(group, &lane.key), is_it).copied()
+        let is_named = |no: &LaneNo| self[*no].is_named(group, &lane.key);
+        self.by_name.find(self.hash(group, &lane.key), is_named).copied()
     }
 
-    /// Gives a place to a lane that has none.
+    /// Gives a number to a lane that has none.
     pub(super) fn add(&mut self, lane: &Lane) -> LaneNo {
-        let group = self.groups.number(&lane.group);
+        let group = self.groups.find_or_add(&lane.group);
         let hash = self.hash(group, &lane.key);
-        let fresh = LaneState::new(group, lane.key.clone());
+        let state = LaneState::new(group, lane.key.clone());
         let no = match self.free.pop() {
             Some(no) => {
-                self[no] = fresh;
+                self[no] = state;
                 no
             }
-            None => self.push(fresh),
+            None => self.push(state),
         };
-        let Places { pieces, by_lane, hasher, .. } = self;
-        by_lane.insert_unique(hash, no, |no| {
-            let lane = at(pieces, *no);
+        let LaneSlab { chunks, by_name, hasher, .. } = self;
+        by_name.insert_unique(hash, no, |no| {
+            let lane = state_at(chunks, *no);
             hasher.hash_one((lane.group.0, &lane.key))
         });
         no
     }
 
-    fn push(&mut self, fresh: LaneState) -> LaneNo {
-        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
-            self.pieces.push(Vec::with_capacity(PIECE));
+    fn push(&mut self, state: LaneState) -> LaneNo {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_LEN) {
+            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
         }
-        let before = (self.pieces.len() - 1) * PIECE;
-        let piece = self.pieces.last_mut().expect("one was made above");
-        piece.push(fresh);
-        LaneNo((before + piece.len() - 1) as u32)
+        let before = (self.chunks.len() - 1) * CHUNK_LEN;
+        let chunk = self.chunks.last_mut().expect("a chunk was added above");
+        chunk.push(state);
+        LaneNo((before + chunk.len() - 1) as u32)
     }
 
     fn hash(&self, group: GroupNo, key: &Option<Key>) -> u64 {
         self.hasher.hash_one((group.0, key))
     }
 
+    /// Returns a lane's name.
     pub(super) fn name(&self, no: LaneNo) -> Lane {
         let state = &self[no];
         Lane { group: self.groups.name(state.group).clone(), key: state.key.clone() }
     }
 
+    /// Returns the name of a lane's group.
     pub(super) fn group(&self, no: LaneNo) -> &Group {
         self.groups.name(self[no].group)
     }
 
-    pub(super) fn free(&mut self, no: LaneNo) {
+    /// Removes a lane: another one may get its number.
+    pub(super) fn remove(&mut self, no: LaneNo) {
         let state = &self[no];
         let hash = self.hash(state.group, &state.key);
-        if let Ok(found) = self.by_lane.find_entry(hash, |other| *other == no) {
+        if let Ok(found) = self.by_name.find_entry(hash, |other| *other == no) {
             found.remove();
             self.free.push(no);
             self[no].key = None;
         }
     }
 
-    /// Where nobody is left, what many took is given back.
+    /// Frees the memory of many lanes once none is left.
     pub(super) fn trim(&mut self) {
-        if self.by_lane.is_empty() && self.pieces.len() > 1 {
-            self.pieces = Vec::new();
+        if self.by_name.is_empty() && self.chunks.len() > 1 {
+            self.chunks = Vec::new();
             self.free = Vec::new();
-            self.by_lane = HashTable::new();
+            self.by_name = HashTable::new();
         }
     }
 
-    /// Every place, also those that nobody has.
-    pub(super) fn all(&self) -> impl Iterator<Item = LaneNo> + use<> {
-        let last = self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * PIECE + last.len());
-        (0..last as u32).map(LaneNo)
+    /// Returns every number, including those that no lane has.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = LaneNo> + use<> {
+        let len = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK_LEN + last.len());
+        (0..len as u32).map(LaneNo)
     }
 
+    /// Returns the numbers of all lanes.
     #[cfg(test)]
-    pub(super) fn taken(&self) -> impl Iterator<Item = LaneNo> {
-        self.by_lane.iter().copied()
+    pub(super) fn lanes(&self) -> impl Iterator<Item = LaneNo> {
+        self.by_name.iter().copied()
     }
 }
 
-fn at(pieces: &[Vec<LaneState>], no: LaneNo) -> &LaneState {
-    &pieces[no.0 as usize / PIECE][no.0 as usize % PIECE]
+fn state_at(chunks: &[Vec<LaneState>], no: LaneNo) -> &LaneState {
+    &chunks[no.0 as usize / CHUNK_LEN][no.0 as usize % CHUNK_LEN]
 }
 
-impl Index<LaneNo> for Places {
+impl Index<LaneNo> for LaneSlab {
     type Output = LaneState;
     fn index(&self, no: LaneNo) -> &LaneState {
-        at(&self.pieces, no)
+        state_at(&self.chunks, no)
     }
 }
 
-impl IndexMut<LaneNo> for Places {
+impl IndexMut<LaneNo> for LaneSlab {
     fn index_mut(&mut self, no: LaneNo) -> &mut LaneState {
-        &mut self.pieces[no.0 as usize / PIECE][no.0 as usize % PIECE]
-    }
-}
-
-/// The names of groups: few, and never removed.
-#[derive(Debug, Default)]
-struct Groups {
-    names: Vec<Group>,
-    numbers: HashMap<Group, GroupNo>,
-}
-
-impl Groups {
-    fn find(&self, name: &Group) -> Option<GroupNo> {
-        self.numbers.get(name).copied()
-    }
-
-    fn number(&mut self, name: &Group) -> GroupNo {
-        if let Some(known) = self.find(name) {
-            return known;
-        }
-        let no = GroupNo(self.names.len() as u32);
-        self.names.push(name.clone());
-        self.numbers.insert(name.clone(), no);
-        no
-    }
-
-    fn name(&self, no: GroupNo) -> &Group {
-        &self.names[no.0 as usize]
+        &mut self.chunks[no.0 as usize / CHUNK_LEN][no.0 as usize % CHUNK_LEN]
     }
 }

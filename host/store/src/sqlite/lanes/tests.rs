@@ -1,4 +1,4 @@
-//! Whatever a transaction does, what is undone is as if it had never been.
+//! Rolling back a transaction restores what was there before it, whatever the transaction did.
 
 use wharf_core::ids::NodeId;
 use wharf_core::job::{JobStatus, State};
@@ -7,24 +7,25 @@ use wharf_core::time::Timestamp;
 
 use super::*;
 
-/// All that lanes know, in an order of its own; places and counts that only grow may differ.
-fn shown(lanes: &Lanes) -> String {
+/// Returns everything that lanes know as sorted text, without the numbers of lanes and the last turn: these may differ after a
+/// roll-back.
+fn state_of(lanes: &Lanes) -> String {
     let mut all: Vec<String> = lanes
-        .places
-        .taken()
+        .slab
+        .lanes()
         .map(|no| {
-            let state = &lanes.places[no];
+            let state = &lanes.slab[no];
             let (mut lines, mut holders) = (state.lines().collect::<Vec<_>>(), state.holders().to_vec());
             lines.sort_unstable_by_key(|line| line.number);
             holders.sort_unstable();
-            let in_ring = lanes.ring.of_lane(no);
-            assert_eq!(in_ring.len(), if state.stand().open { lines.len() } else { 0 });
+            let in_order = lanes.ready.of_lane(no);
+            assert_eq!(in_order.len(), if state.position().open { lines.len() } else { 0 });
             let lane = lane_name(&lanes.lane(no));
-            format!("{lane} {:?} {lines:?} {holders:?} {:?} {in_ring:?}", state.stand(), lanes.kept(no))
+            format!("{lane} {:?} {lines:?} {holders:?} {:?} {in_order:?}", state.position(), lanes.turn_row(no))
         })
         .collect();
     all.sort_unstable();
-    let mut jobs: Vec<String> = lanes.all_running().map(|(id, hot)| format!("{id} {hot:?}")).collect();
+    let mut jobs: Vec<String> = lanes.all_running().map(|(id, job)| format!("{id} {job:?}")).collect();
     jobs.sort_unstable();
     format!("{all:#?} {jobs:#?} {:?}", lanes.running.claims())
 }
@@ -37,129 +38,129 @@ fn lane(number: u64) -> Lane {
     Lane { group: "words/count".parse().unwrap(), key: Some(format!("k{number}").parse().unwrap()) }
 }
 
-/// A few changes of any kind.
+/// Makes one change of any kind.
 fn change(lanes: &mut Lanes, jitter: &mut fastrand::Rng) {
-    let no = lanes.enter(&lane(jitter.u64(0..5)));
+    let no = lanes.find_or_add(&lane(jitter.u64(0..5)));
     let task = jitter.i64(1..3);
     let id = JobId::from_number(jitter.u64(1..9)).unwrap();
     match jitter.u8(0..8) {
-        0..=2 => drop(lanes.add(no, task, jitter.i32(-1..2))),
+        0..=2 => drop(lanes.add_ready(no, task, jitter.i32(-1..2))),
         3 => {
             if let Some(line) = lanes.line(no, task) {
-                lanes.change_line(no, task, Some(Line { count: line.count - 1, top: line.low, ..line }));
+                lanes.set_line(no, task, Some(Line { count: line.count - 1, top: line.low, ..line }));
             }
         }
         4 => {
             let turn = lanes.next_turn();
-            lanes.leave(no, turn, jitter.bool());
+            lanes.set_turn(no, turn, jitter.bool());
         }
         5 => lanes.open_all(),
         6 => {
             let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
-            let standing = JobStatus {
+            let status = JobStatus {
                 state: State::Running { lease },
                 attempt: 1,
                 failures: 0,
                 crashes: 0,
                 cancel_asked: jitter.bool(),
             };
-            let lane = lanes.running(id).map_or(no, |hot| hot.lane);
+            let lane = lanes.running(id).map_or(no, |job| job.lane);
             let claim = jitter.bool().then(|| jitter.i64(1..4));
-            let hot = Hot { standing, lane, task, priority: 0, started_at: Timestamp::ZERO, claim };
-            lanes.change_job(id, Some(hot));
+            let job = RunningJob { status, lane, task, priority: 0, started_at: Timestamp::ZERO, claim };
+            lanes.set_running(id, Some(job));
         }
-        _ => lanes.change_job(id, None),
+        _ => lanes.set_running(id, None),
     }
 }
 
 #[test]
-fn what_is_undone_never_was() {
+fn rolling_back_restores_the_state() {
     for seed in 0..200 {
         let mut jitter = fastrand::Rng::with_seed(seed);
         let mut lanes = Lanes::default();
         for _ in 0..60 {
-            let before = shown(&lanes);
+            let before = state_of(&lanes);
             for _ in 0..jitter.u8(1..12) {
                 change(&mut lanes, &mut jitter);
             }
-            lanes.claims_over();
+            lanes.obsolete_claims();
             if jitter.bool() {
-                lanes.undone();
-                assert_eq!(shown(&lanes), before, "seed {seed}");
+                lanes.roll_back();
+                assert_eq!(state_of(&lanes), before, "seed {seed}");
             } else {
-                lanes.committed();
+                lanes.commit();
                 let is_used = |no: LaneNo| lanes.lines(no).next().is_some() || !lanes.holders(no).is_empty();
-                assert!(lanes.places.taken().all(is_used), "seed {seed}: a lane without jobs is remembered");
+                assert!(lanes.slab.lanes().all(is_used), "seed {seed}: a lane without jobs is kept");
             }
         }
     }
 }
 
 #[test]
-fn rows_of_claims_that_speak_for_nobody_are_named_once() {
+fn claims_without_running_jobs_are_reported_once() {
     let mut lanes = Lanes::default();
-    let no = lanes.enter(&lane(1));
+    let no = lanes.find_or_add(&lane(1));
     let job = |number: u64, claim: Option<i64>| {
         let id = JobId::from_number(number).unwrap();
         let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
-        let standing =
+        let status =
             JobStatus { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_asked: false };
-        (id, Some(Hot { standing, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
+        (id, Some(RunningJob { status, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
     };
     for number in 1..=3 {
-        let (id, hot) = job(number, Some(7));
-        lanes.change_job(id, hot);
+        let (id, running) = job(number, Some(7));
+        lanes.set_running(id, running);
     }
-    assert!(lanes.claims_over().is_empty());
-    lanes.committed();
-    // One ends, one's row is written: the third still needs the claim.
-    lanes.change_job(job(1, None).0, None);
-    let (id, hot) = job(2, None);
-    lanes.change_job(id, hot);
-    assert!(lanes.claims_over().is_empty());
-    lanes.committed();
-    lanes.change_job(job(3, None).0, None);
-    assert_eq!(lanes.claims_over(), [7]);
+    assert!(lanes.obsolete_claims().is_empty());
+    lanes.commit();
+    // The first ends, and the row of the second is written: the third still needs the claim.
+    lanes.set_running(job(1, None).0, None);
+    let (id, running) = job(2, None);
+    lanes.set_running(id, running);
+    assert!(lanes.obsolete_claims().is_empty());
+    lanes.commit();
+    lanes.set_running(job(3, None).0, None);
+    assert_eq!(lanes.obsolete_claims(), [7]);
 }
 
 #[test]
-fn what_many_lanes_took_is_given_back() {
+fn the_memory_of_many_lanes_is_freed() {
     let mut lanes = Lanes::default();
-    let all: Vec<LaneNo> = (0..5000).map(|number| lanes.enter(&lane(number))).collect();
+    let all: Vec<LaneNo> = (0..5000).map(|number| lanes.find_or_add(&lane(number))).collect();
     for no in &all {
-        lanes.add(*no, 1, 0);
+        lanes.add_ready(*no, 1, 0);
     }
-    lanes.committed();
+    lanes.commit();
     assert_eq!(lanes.open_lines(1, usize::MAX).collect::<Vec<_>>(), all);
     for no in &all {
-        lanes.change_line(*no, 1, None);
+        lanes.set_line(*no, 1, None);
     }
-    lanes.committed();
-    assert_eq!(lanes.places.all().count(), 0);
-    // And is made anew.
-    let no = lanes.enter(&lane(7));
-    lanes.add(no, 1, 0);
-    lanes.committed();
-    assert_eq!(lanes.enter(&lane(7)), no);
+    lanes.commit();
+    assert_eq!(lanes.slab.numbers().count(), 0);
+    // It is allocated again when needed.
+    let no = lanes.find_or_add(&lane(7));
+    lanes.add_ready(no, 1, 0);
+    lanes.commit();
+    assert_eq!(lanes.find_or_add(&lane(7)), no);
 }
 
 #[test]
-fn lines_with_large_numbers_are_lines_like_others() {
+fn lines_whose_numbers_need_64_bits_work_as_others() {
     let mut lanes = Lanes::default();
-    let no = lanes.enter(&lane(1));
+    let no = lanes.find_or_add(&lane(1));
     let many = u64::from(u32::MAX) + 1;
     let lines = [(1, 3), (2, many), (i64::MAX, 5)].map(|(task, count)| {
         let line = Line { number: task, task, count, top: 4, low: -4 };
-        lanes.change_line(no, task, Some(line));
+        lanes.set_line(no, task, Some(line));
         line
     });
-    lanes.committed();
+    lanes.commit();
     for line in lines {
         assert_eq!(lanes.line(no, line.task), Some(line));
         assert_eq!(lanes.open_lines(line.task, 9).collect::<Vec<_>>(), [no]);
     }
-    lanes.change_line(no, 2, Some(Line { count: many - 1, ..lines[1] }));
-    lanes.change_line(no, 1, None);
-    lanes.undone();
+    lanes.set_line(no, 2, Some(Line { count: many - 1, ..lines[1] }));
+    lanes.set_line(no, 1, None);
+    lanes.roll_back();
     assert_eq!(lanes.lines(no).map(|line| line.count).sum::<u64>(), 3 + many + 5);
 }

@@ -1,4 +1,4 @@
-//! One step of a history, drawn so that jobs meet: few tasks, few keys, few tokens.
+//! One random step of a history. There are few tasks, keys and tokens, so that jobs conflict often.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use wharf_store::{Claim, Store};
 use super::world::World;
 use crate::stage::{LEASE, SECOND, bill, group, trapped};
 
-/// Ids of durable broadcasts.
+/// The IDs of durable broadcasts.
 pub(super) const BATCHES: [u64; 2] = [7, 8];
 
-/// Plugins that keep something.
+/// The plugins that have values.
 pub(super) const PLUGINS: [&str; 2] = ["words", "thumbnail"];
 
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Insert(Vec<NewJob>),
-    LeaveBehind(Vec<NewJob>, Arc<KvChanges>),
+    InsertWithChanges(Vec<NewJob>, Arc<KvChanges>),
     Claim(Claim),
     Record(Vec<(JobId, Event)>),
     Renew(Vec<Lease>, Duration),
     Mark(NodeId, NodeMark),
     Reclaim(u32),
-    Forget(Timestamp, u32),
+    DeleteFinished(Timestamp, u32),
     SetOverride(Override),
     Pass(Duration),
     Crash,
@@ -47,18 +47,18 @@ impl Operation {
         match rng.u32(..100) {
             0..2 => {
                 let changes = changes(rng).unwrap_or_else(|| Arc::new(KvChanges::new(PLUGINS[0].parse().unwrap())));
-                Operation::LeaveBehind((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
+                Operation::InsertWithChanges((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
             }
             2..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
             74..79 => {
                 let leases = (0..rng.usize(1..4)).filter_map(|_| lease(rng, world)).collect();
-                // For no longer than any of them was claimed.
+                // Not longer than the shortest length that a claim uses.
                 Operation::Renew(leases, SECOND)
             }
             79..83 => Operation::Reclaim(rng.u32(1..4)),
-            83..86 => Operation::Forget(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
+            83..86 => Operation::DeleteFinished(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
             86..89 => Operation::SetOverride(override_(rng)),
             89..92 => mark(rng, world),
             92..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
@@ -100,7 +100,7 @@ fn batch(number: u64) -> Batch {
     Batch { id: JobId::from_number(number).unwrap(), topic: format!("batch.{number}").parse().unwrap() }
 }
 
-/// Mostly one that is there.
+/// Returns a job ID; mostly one that exists.
 fn job_id(rng: &mut Rng, world: &World) -> JobId {
     if world.ids.is_empty() || rng.u32(..20) == 0 { world.oracle.next_id().unwrap() } else { one_of(rng, &world.ids) }
 }
@@ -119,7 +119,7 @@ fn claim(rng: &mut Rng, world: &World) -> Claim {
     }
 }
 
-/// Mostly one that holds.
+/// Returns a lease; mostly one that is current.
 fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
     let from = if rng.u32(..3) > 0 && !world.running.is_empty() { &world.running } else { &world.leases };
     (!from.is_empty()).then(|| one_of(rng, from))
@@ -156,7 +156,7 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     (lease.job, event)
 }
 
-/// Mostly of a node that runs something.
+/// Returns a step that marks a node; mostly one that runs a job.
 fn mark(rng: &mut Rng, world: &World) -> Operation {
     let lease = lease(rng, world);
     let node = lease.map_or(NodeId(rng.u64(..3) << 62), |lease| lease.node);
@@ -165,7 +165,7 @@ fn mark(rng: &mut Rng, world: &World) -> Operation {
     Operation::Mark(node, NodeMark { draining: rng.u32(..3) == 0, suspect })
 }
 
-/// Few plugins and few keys, so that changes meet.
+/// Returns changes of values. There are few plugins and keys, so that changes conflict often.
 fn changes(rng: &mut Rng) -> Option<Arc<KvChanges>> {
     let mut changes = KvChanges::new(one_of(rng, &PLUGINS).parse().unwrap());
     for _ in 0..rng.usize(..4) {

@@ -1,4 +1,4 @@
-//! World: the oracle, a file and a database beside it, and one clock for all.
+//! The stores of a history: the memory store as oracle, a SQLite store and a PostgreSQL store, with one clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -28,17 +28,17 @@ pub(super) struct World {
     database: Option<PostgresStore>,
     address: String,
     pub(super) tasks: Vec<(TaskName, Group)>,
-    /// What two versions of the plugins declare; mostly the first.
+    /// The limits that two versions of the plugins declare; mostly the first is used.
     pub(super) declared: [Arc<LimitTable>; 2],
-    /// Jobs that are there.
+    /// The jobs that exist.
     pub(super) ids: Vec<JobId>,
-    /// Every lease that was ever given.
+    /// Every lease that was ever claimed.
     pub(super) leases: Vec<Lease>,
-    /// Those that hold now.
+    /// The current leases.
     pub(super) running: Vec<Lease>,
 }
 
-/// All that can be read of a store.
+/// Everything that can be read from a store.
 #[derive(Debug, PartialEq)]
 struct Snapshot {
     seen: Vec<JobSnapshot>,
@@ -46,24 +46,24 @@ struct Snapshot {
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
     stats: QueueStats,
-    /// Of each plugin: how much, and what.
+    /// The usage and the values of each plugin.
     kept: Vec<(KvUsage, Vec<(KvKey, Option<Vec<u8>>)>)>,
 }
 
-/// Both answers to the same question, which have to be one.
+/// The results of the same operation on two stores, which must be equal.
 fn same<T: PartialEq + Debug>(oracle: T, other: T, about: &str) -> T {
     assert!(oracle == other, "{about}:\n the oracle says {oracle:#?}\n the other one says {other:#?}");
     oracle
 }
 
-macro_rules! ask {
+macro_rules! call {
     ($world:expr, $method:ident ( $($argument:expr),* )) => {{
-        let mut answer = $world.oracle.$method($($argument.clone()),*).await.unwrap();
+        let mut result = $world.oracle.$method($($argument.clone()),*).await.unwrap();
         for (name, other) in $world.others() {
             let about = format!("{} on {name}", stringify!($method));
-            answer = same(answer, other.$method($($argument.clone()),*).await.unwrap(), &about);
+            result = same(result, other.$method($($argument.clone()),*).await.unwrap(), &about);
         }
-        answer
+        result
     }};
 }
 
@@ -101,32 +101,32 @@ impl World {
         match operation {
             Operation::Insert(jobs) => {
                 occurred.insert("insert");
-                let answers = ask!(self, insert(jobs, self.declared[0]));
-                answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
+                let results = call!(self, insert(jobs, self.declared[0]));
+                results.iter().for_each(|result| note_inserted(result, false, occurred));
             }
-            Operation::LeaveBehind(jobs, changes) => {
-                occurred.insert("left behind");
+            Operation::InsertWithChanges(jobs, changes) => {
+                occurred.insert("inserted with changes");
                 let changes = Some(changes);
-                let answers = ask!(self, insert_with_changes(jobs, self.declared[0], changes));
-                answers.iter().for_each(|answer| note_inserted(answer, false, occurred));
+                let results = call!(self, insert_with_changes(jobs, self.declared[0], changes));
+                results.iter().for_each(|result| note_inserted(result, false, occurred));
             }
             Operation::Claim(claim) => {
                 occurred.insert("claim");
-                let claimed = ask!(self, claim(claim));
+                let claimed = call!(self, claim(claim));
                 self.check_claim(&claim, &claimed, occurred).await;
                 self.leases.extend(claimed.leased.iter().map(|leased| leased.lease));
             }
             Operation::Record(events) => {
                 occurred.insert("record");
-                let answers = ask!(self, record(events));
-                for ((_, event), answer) in events.iter().zip(&answers) {
-                    note_recorded(event, answer, occurred);
+                let results = call!(self, record(events));
+                for ((_, event), result) in events.iter().zip(&results) {
+                    note_recorded(event, result, occurred);
                 }
             }
             Operation::Renew(leases, length) => {
                 occurred.insert("renew");
-                for answer in ask!(self, renew(leases, length)) {
-                    occurred.insert(match answer {
+                for result in call!(self, renew(leases, length)) {
+                    occurred.insert(match result {
                         Renewed::Held(_) => "held",
                         Renewed::HeldCancelAsked(_) => "held and asked to end",
                         Renewed::Lost(_) => "lost",
@@ -135,23 +135,23 @@ impl World {
             }
             Operation::Mark(node, mark) => {
                 occurred.insert("mark");
-                ask!(self, set_node_mark(node, mark));
+                call!(self, set_node_mark(node, mark));
             }
             Operation::Reclaim(max) => {
                 occurred.insert("reclaim");
-                if !ask!(self, reclaim(max)).is_empty() {
+                if !call!(self, reclaim(max)).is_empty() {
                     occurred.insert("reclaimed");
                 }
             }
-            Operation::Forget(before, max) => {
-                occurred.insert("forget");
-                if ask!(self, delete_finished(before, max)) > 0 {
+            Operation::DeleteFinished(before, max) => {
+                occurred.insert("delete finished");
+                if call!(self, delete_finished(before, max)) > 0 {
                     occurred.insert("forgot");
                 }
             }
             Operation::SetOverride(change) => {
                 occurred.insert("set override");
-                ask!(self, set_override(change));
+                call!(self, set_override(change));
             }
             Operation::Pass(length) => {
                 occurred.insert("time passes");
@@ -164,8 +164,8 @@ impl World {
         }
     }
 
-    /// The host dies: what is in the file and its log is all that is left. The oracle never dies, but in its eyes
-    /// too all leases are over by the time the next host comes.
+    /// Lets the host crash: only the file and its log are left. The memory store never crashes, but all its leases have expired,
+    /// too, by the time that the next host starts.
     async fn crash(&mut self) {
         let next = tempfile::tempdir().unwrap();
         for name in ["wharf.db", "wharf.db-wal"] {
@@ -177,11 +177,11 @@ impl World {
         self.folder = next;
         drop(self.database.take());
         self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
-        // A host claims before its attempts can end: until then the file does not know what plugins declare.
+        // A host claims before its attempts can end: until then the SQLite store does not know what plugins declare.
         let declared = self.declared[0].clone();
         let claim =
             Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, task_quotas: Vec::new(), lease: LEASE };
-        ask!(self, claim(claim));
+        call!(self, claim(claim));
     }
 
     async fn check_claim(&self, claim: &Claim, claimed: &Claimed, occurred: &mut BTreeSet<&'static str>) {
@@ -200,9 +200,9 @@ impl World {
             *lanes.entry(&job.lane).or_insert(0u32) += 1;
             *groups.entry(&job.lane.group).or_insert(0u32) += 1;
         }
-        for (task, room) in &claim.task_quotas {
+        for (task, quota) in &claim.task_quotas {
             let of_task = claimed.leased.iter().filter(|leased| leased.task == *task).count();
-            assert!(of_task <= *room as usize, "{task} is over its room");
+            assert!(of_task <= *quota as usize, "{task} exceeds its quota");
         }
         if claimed.held_back {
             occurred.insert("held back");
@@ -213,14 +213,15 @@ impl World {
             let total = limits.of(&lane.group).total;
             assert!(total.is_none_or(|limit| groups[&lane.group] <= limit), "{:?} is over its limit", lane.group);
         }
-        // Nobody is stuck: with slots to spare, whoever still waits is held by something that has a name.
+        // No job is stuck: while slots are free, a job that still waits has another reason than its turn.
         if claimed.leased.len() < claim.free as usize {
             let of_task = |task: &TaskName| claimed.leased.iter().filter(|leased| leased.task == *task).count();
-            let has_room = |task: &TaskName| {
-                claim.task_quotas.iter().all(|(bounded, room)| bounded != task || of_task(task) < *room as usize)
+            let has_quota = |task: &TaskName| {
+                claim.task_quotas.iter().all(|(bounded, quota)| bounded != task || of_task(task) < *quota as usize)
             };
-            let could_run =
-                |seen: &&JobSnapshot| claim.tasks.iter().any(|(task, _)| *task == seen.job.task && has_room(task));
+            let could_run = |snapshot: &&JobSnapshot| {
+                claim.tasks.iter().any(|(task, _)| *task == snapshot.job.task && has_quota(task))
+            };
             for seen in all.iter().filter(could_run) {
                 let why = self.oracle.job(seen.job.id, claim.declared.clone()).await.unwrap().unwrap().why;
                 assert_ne!(why, Some(WaitReason::InTurn), "{} is stuck", seen.job.id);
@@ -251,7 +252,7 @@ impl World {
                     WaitReason::InTurn => "why: in turn",
                 });
             }
-            assert!(*entries <= 1000, "the snapshot has them all");
+            assert!(*entries <= 1000, "the snapshot has all entries");
         }
         let running = self.running.len() as u64;
         assert_eq!(snapshot.stats.groups.iter().map(|(_, running)| running).sum::<u64>(), running);
@@ -287,13 +288,13 @@ impl World {
         let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
         let mut kept = Vec::new();
         for plugin in PLUGINS {
-            kept.push(kept_by(store, plugin).await);
+            kept.push(values_of(store, plugin).await);
         }
         Snapshot { seen, entries, pages, overrides, stats, kept }
     }
 }
 
-async fn kept_by(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Option<Vec<u8>>)>) {
+async fn values_of(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Option<Vec<u8>>)>) {
     let plugin: PluginId = plugin.parse().unwrap();
     let wanted = KvKeyQuery { prefix: String::new(), after: None, max: 100 };
     let keys = store.value_keys(plugin.clone(), wanted).await.unwrap();
@@ -309,9 +310,9 @@ async fn kept_by(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Optio
     (usage, kept)
 }
 
-fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
+fn note_inserted(result: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
     let kinds = if child { ["child added", "child known", "child discarded"] } else { ["added", "known", "discarded"] };
-    match answer {
+    match result {
         Inserted::Added { replaced, cancel_asked, .. } => {
             occurred.insert(kinds[0]);
             if !replaced.is_empty() {
@@ -326,16 +327,16 @@ fn note_inserted(answer: &Inserted, child: bool, occurred: &mut BTreeSet<&'stati
     }
 }
 
-fn note_recorded(event: &Event, answer: &Result<Recorded, Refusal>, occurred: &mut BTreeSet<&'static str>) {
+fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &mut BTreeSet<&'static str>) {
     use wharf_core::job::StateName as S;
     if let Event::Succeeded { changes: Some(changes), .. } = event {
-        match answer {
+        match result {
             Err(_) => _ = occurred.insert("changes refused"),
             Ok(_) if changes.iter().any(|(_, value)| value.is_none()) => _ = occurred.insert("value taken away"),
             Ok(_) => _ = occurred.insert("values kept"),
         }
     }
-    let recorded = match answer {
+    let recorded = match result {
         Ok(recorded) => recorded,
         Err(refusal) => {
             occurred.insert(match refusal {

@@ -1,4 +1,4 @@
-//! Files that are taken away from under a store that has them open, and a log that somebody holds up.
+//! Files that are moved or truncated while a store has them open, and a log that a reader pins.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,20 +28,20 @@ fn node(stage: &Stage) -> Node {
     }
 }
 
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "it did not happen that {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// What the store says once it has seen by itself, without being asked for anything, that something is wrong.
+/// Waits until the store has noticed by itself that a file is lost, and returns its error.
 async fn found_out(stage: &Stage) -> String {
-    eventually("it is seen", async || match stage.store.register(node(stage), LEASE).await {
+    eventually("the loss is noticed", async || match stage.store.register(node(stage), LEASE).await {
         Ok(()) => None,
         Err(StoreError::Broken(why)) => Some(why),
         Err(other) => panic!("{other}"),
@@ -49,7 +49,7 @@ async fn found_out(stage: &Stage) -> String {
     .await
 }
 
-/// Whatever is asked, the answer is the same.
+/// Asserts that every call fails with the same error, and returns it.
 async fn is_broken(stage: &Stage, leased: JobId) -> String {
     let Err(StoreError::Broken(why)) = stage.store.insert(vec![stage.new_job(COUNT, "")], stage.declared.clone()).await
     else {
@@ -71,7 +71,7 @@ async fn is_broken(stage: &Stage, leased: JobId) -> String {
     why
 }
 
-/// A store of two jobs, of which the first runs; and what is done to its files.
+/// Makes a store of two jobs, of which the first runs, and changes its files.
 async fn broken_by(act: impl FnOnce(&Path)) -> (Stage, [JobId; 2]) {
     let stage = Stage::new(Kind::Sqlite).await;
     let jobs = [stage.add(COUNT, "").await, stage.add(COUNT, "").await];
@@ -88,11 +88,11 @@ fn index(file: &Path) -> PathBuf {
     file.with_extension("db-shm")
 }
 
-fn cut(file: &Path, length: u64) {
+fn truncate(file: &Path, length: u64) {
     File::options().write(true).open(file).unwrap().set_len(length).unwrap();
 }
 
-/// The file alone, as a `kill -9` of the host would leave it after its log is gone.
+/// Opens a copy of the file alone, as a `kill -9` of the host would leave it after its log is gone.
 fn reopened_alone(stage: &Stage) -> (tempfile::TempDir, SqliteStore) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wharf.db");
@@ -102,24 +102,24 @@ fn reopened_alone(stage: &Stage) -> (tempfile::TempDir, SqliteStore) {
 }
 
 #[test]
-fn nothing_is_acknowledged_once_the_file_is_not_where_it_was() {
+fn nothing_is_acknowledged_once_the_file_is_not_at_its_path() {
     type Act = fn(&Path);
     let ways: &[(Act, &str)] = &[
-        (|file| std::fs::remove_file(file).unwrap(), "is gone"),
-        (|file| std::fs::rename(file, file.with_extension("old")).unwrap(), "is gone"),
+        (|file| std::fs::remove_file(file).unwrap(), "is missing"),
+        (|file| std::fs::rename(file, file.with_extension("old")).unwrap(), "is missing"),
         (
             |file| {
                 let other = file.with_extension("other");
                 std::fs::copy(file, &other).unwrap();
                 std::fs::rename(other, file).unwrap();
             },
-            "is another file now",
+            "was replaced by another file",
         ),
     ];
     for (act, what) in ways {
         block_on(async {
             let (stage, jobs) = broken_by(act).await;
-            // The first that is written finds out: it stands in a file that nobody will find, or put back.
+            // The first write notices it: it is in a file that a restart will not find, unless somebody moves it back.
             let first = stage.store.insert(vec![stage.new_job(COUNT, "")], stage.declared.clone()).await;
             match first {
                 Err(StoreError::Unknown(why) | StoreError::Broken(why)) => assert!(why.contains(what), "{why}"),
@@ -129,7 +129,7 @@ fn nothing_is_acknowledged_once_the_file_is_not_where_it_was() {
             let how = format!("/proc/{}/fd", std::process::id());
             assert!(why.contains("wharf.db") && why.contains(what) && why.contains(&how), "{why}");
         });
-        // And without anybody writing anything.
+        // The loss is also noticed without a write.
         block_on(async {
             let (stage, jobs) = broken_by(act).await;
             let why = found_out(&stage).await;
@@ -139,9 +139,9 @@ fn nothing_is_acknowledged_once_the_file_is_not_where_it_was() {
     }
 }
 
-/// The name leads there still, and another name does not: the log would be looked for beside that.
+/// One of the two paths still leads to the file, and the other does not: the log would be looked for beside that.
 #[test]
-fn a_file_that_is_known_by_a_link_is_watched_by_both_names() {
+fn a_file_that_is_opened_through_a_link_is_watched_at_both_paths() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("one.db"), folder.path().join("wharf.db"));
@@ -159,7 +159,7 @@ fn a_file_that_is_known_by_a_link_is_watched_by_both_names() {
                 std::fs::write(folder.path().join("two.db"), b"").unwrap();
                 leads_to(&folder.path().join("two.db"));
             } else {
-                // To the same one, under a name where its log is not.
+                // To the same file, at a path where its log is not.
                 std::fs::rename(&file, folder.path().join("three.db")).unwrap();
                 leads_to(&folder.path().join("three.db"));
             }
@@ -173,7 +173,7 @@ fn a_file_that_is_known_by_a_link_is_watched_by_both_names() {
 }
 
 #[test]
-fn a_folder_that_moves_takes_the_store_with_it_and_gives_it_back_whole() {
+fn a_store_whose_folder_is_moved_and_moved_back_is_whole() {
     block_on(async {
         let stage = Stage::new(Kind::Memory).await;
         let (folder, moved) = (stage.folder.path().join("data"), stage.folder.path().join("moved"));
@@ -184,10 +184,10 @@ fn a_folder_that_moves_takes_the_store_with_it_and_gives_it_back_whole() {
         std::fs::rename(&folder, &moved).unwrap();
         std::fs::create_dir(&folder).unwrap();
         let why = found_out(&stage).await;
-        assert!(why.contains("data/wharf.db is gone"), "{why}");
+        assert!(why.contains("data/wharf.db is missing"), "{why}");
         std::fs::remove_dir(&folder).unwrap();
         std::fs::rename(&moved, &folder).unwrap();
-        // What became of it meanwhile nobody knows.
+        // It is not known what happened to it in the meantime.
         is_broken(&stage, kept).await;
         let Stage { store, folder, clock, declared, .. } = stage;
         drop(store);
@@ -198,31 +198,31 @@ fn a_folder_that_moves_takes_the_store_with_it_and_gives_it_back_whole() {
 }
 
 #[test]
-fn what_a_lost_log_held_is_carried_into_the_file() {
+fn the_contents_of_a_lost_log_are_copied_into_the_file() {
     type Act = fn(&Path);
     let ways: &[(Act, &str)] = &[
-        (|file| std::fs::remove_file(log(file)).unwrap(), "wharf.db-wal is gone"),
+        (|file| std::fs::remove_file(log(file)).unwrap(), "wharf.db-wal is missing"),
         (
             |file| {
                 std::fs::remove_file(log(file)).unwrap();
                 std::fs::write(log(file), b"").unwrap();
             },
-            "wharf.db-wal is another file now",
+            "wharf.db-wal was replaced by another file",
         ),
-        (|file| std::fs::remove_file(index(file)).unwrap(), "wharf.db-shm is gone"),
+        (|file| std::fs::remove_file(index(file)).unwrap(), "wharf.db-shm is missing"),
     ];
     for (act, what) in ways {
         block_on(async {
             let (stage, jobs) = broken_by(act).await;
             let why = found_out(&stage).await;
-            assert!(why.contains(what) && why.contains("is carried into the file"), "{why}");
+            assert!(why.contains(what) && why.contains("are being copied into the file"), "{why}");
             assert_eq!(is_broken(&stage, jobs[0]).await, why);
             let after = async |store: &SqliteStore| {
                 for job in jobs {
                     assert!(store.job(job, stage.declared.clone()).await.unwrap().is_some(), "{what}: {job}");
                 }
             };
-            eventually("it is carried in", async || {
+            eventually("the log is copied into the file", async || {
                 let (_folder, store) = reopened_alone(&stage);
                 store.job(jobs[1], stage.declared.clone()).await.unwrap().map(drop)
             })
@@ -234,17 +234,17 @@ fn what_a_lost_log_held_is_carried_into_the_file() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_left_as_it_is() {
+fn a_truncated_file_is_left_unchanged() {
     type Act = fn(&Path);
     let ways: &[(Act, &str)] = &[
-        (|file| cut(file, 0), "wharf.db was cut from"),
-        (|file| cut(file, 4096), "wharf.db was cut from"),
-        (|file| cut(&log(file), 0), "wharf.db-wal was cut from"),
-        (|file| cut(&log(file), 9000), "wharf.db-wal was cut from"),
+        (|file| truncate(file, 0), "wharf.db was truncated from"),
+        (|file| truncate(file, 4096), "wharf.db was truncated from"),
+        (|file| truncate(&log(file), 0), "wharf.db-wal was truncated from"),
+        (|file| truncate(&log(file), 9000), "wharf.db-wal was truncated from"),
     ];
     for (act, what) in ways {
         block_on(async {
-            // Half of what it knows stands in the file, half in the log.
+            // Half of the jobs are in the file, half in the log.
             let stage = Stage::new(Kind::Sqlite).await;
             let jobs = stage.add_many(COUNT, "", 20).await;
             let outside = Connection::open(stage.file()).unwrap();
@@ -252,7 +252,7 @@ fn a_file_that_was_cut_is_left_as_it_is() {
             drop(outside);
             stage.add_many(COUNT, "", 20).await;
             stage.claim_one().await;
-            // The size that the store has seen is that of the last commit.
+            // The size that the store expects is that of the last commit.
             stage.add(COUNT, "").await;
             act(&stage.file());
             let lengths = || [stage.file(), log(&stage.file())].map(|file| std::fs::metadata(file).unwrap().len());
@@ -271,9 +271,9 @@ fn a_file_that_was_cut_is_left_as_it_is() {
     }
 }
 
-/// SQLite's own ways to make files smaller are nobody's loss.
+/// SQLite itself makes files smaller, which is not a loss.
 #[test]
-fn what_another_program_vacuums_or_carries_in_is_not_lost() {
+fn another_program_may_vacuum_and_checkpoint() {
     block_on(async {
         let stage = Stage::new(Kind::Sqlite).await;
         let outside = Connection::open(stage.file()).unwrap();
@@ -283,7 +283,7 @@ fn what_another_program_vacuums_or_carries_in_is_not_lost() {
         let leased = stage.claim_one().await;
         stage.succeed(&leased).await.unwrap();
         do_outside("PRAGMA wal_checkpoint(TRUNCATE)");
-        assert_eq!(std::fs::metadata(log(&stage.file())).unwrap().len(), 0, "all of it is in the file");
+        assert_eq!(std::fs::metadata(log(&stage.file())).unwrap().len(), 0, "all of the log is in the file");
         stage.add(COUNT, "").await;
         let length = || std::fs::metadata(stage.file()).unwrap().len();
         let before = length();
@@ -299,7 +299,7 @@ fn what_another_program_vacuums_or_carries_in_is_not_lost() {
 }
 
 #[test]
-fn a_log_that_another_program_holds_up_is_told_and_carried_in_when_that_ends() {
+fn a_log_that_another_program_pins_is_reported_and_copied_when_that_ends() {
     block_on(async {
         let stage = Stage::new(Kind::Sqlite).await;
         let outside = Connection::open(stage.file()).unwrap();
@@ -311,14 +311,14 @@ fn a_log_that_another_program_holds_up_is_told_and_carried_in_when_that_ends() {
         while length() < 160 << 20 {
             stage.insert(large()).await;
         }
-        let held = eventually("it is told", async || stage.store.pinned_log()).await;
-        assert!(held.log.ends_with("wharf.db-wal") && held.bytes >= 128 << 20, "{held:?}");
+        let pinned = eventually("the pinned log is reported", async || stage.store.pinned_log()).await;
+        assert!(pinned.log.ends_with("wharf.db-wal") && pinned.bytes >= 128 << 20, "{pinned:?}");
         outside.execute_batch("COMMIT").unwrap();
-        // Nobody writes meanwhile.
-        eventually("it is carried in", async || stage.store.pinned_log().is_none().then_some(())).await;
-        let least = 160 << 20;
-        assert!(std::fs::metadata(stage.file()).unwrap().len() >= least, "all of it is in the file");
-        // With the next writes it begins anew.
+        // Nothing is written in the meantime.
+        eventually("the log is copied into the file", async || stage.store.pinned_log().is_none().then_some(())).await;
+        let min = 160 << 20;
+        assert!(std::fs::metadata(stage.file()).unwrap().len() >= min, "all of the log is in the file");
+        // With the next writes it restarts.
         eventually("it is short again", async || {
             stage.add(COUNT, "").await;
             (length() <= 70 << 20).then_some(())

@@ -1,0 +1,147 @@
+-- The names of tasks and groups. They are few, and never removed.
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+);
+
+-- One row per job, rewritten as the job's state changes. Payloads and results of up to 1 KiB are in the row itself; larger
+-- ones are in `payloads` and `outputs`, so that a change of state never rewrites them.
+-- Moments (`_at`) are microseconds since 1970. A lane is (limit_group, key); a job without a key has the empty one.
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    state INTEGER NOT NULL,             -- 0 delayed, 1 ready, 2 running, 3 succeeded, 4 failed, 5 cancelled
+    limit_group INTEGER NOT NULL,       -- an id in `names`
+    key TEXT NOT NULL,
+    task INTEGER NOT NULL,              -- an id in `names`
+    priority INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    enqueued_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    node INTEGER,                       -- the lease's node; this and the next column only mean something in state 2
+    lease_expires_at INTEGER,
+    token TEXT,                         -- the idempotency token
+    batch INTEGER,                      -- the durable broadcast that the job belongs to; null in all other jobs
+    topic TEXT,                         -- the topic of that broadcast
+    payload_bytes INTEGER NOT NULL,
+    payload BLOB,
+    queue_wait_us INTEGER,              -- this and the next five columns: what the last attempt used
+    guest_us INTEGER,
+    wall_us INTEGER,
+    memory_peak_bytes INTEGER,
+    in_bytes INTEGER,
+    out_bytes INTEGER,
+    output BLOB,
+    -- Free bytes for what the end of an attempt adds to the row: a row that keeps its size is overwritten in place.
+    padding BLOB
+);
+
+-- Each index holds only the jobs that its query is about: a job is in one or two of them at a time.
+CREATE INDEX jobs_running ON jobs (limit_group, key) WHERE state = 2;
+CREATE INDEX jobs_delayed ON jobs (due_at) WHERE state = 0;
+CREATE INDEX jobs_delayed_lane ON jobs (limit_group, key, task, due_at) WHERE state = 0;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE state >= 3;
+CREATE INDEX jobs_unsuccessful ON jobs (state) WHERE state >= 4;
+CREATE INDEX jobs_batch ON jobs (batch) WHERE batch IS NOT NULL;
+CREATE UNIQUE INDEX jobs_token ON jobs (token, task) WHERE token IS NOT NULL;
+
+CREATE TABLE payloads (
+    job INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL
+);
+
+CREATE TABLE outputs (
+    job INTEGER PRIMARY KEY,
+    output BLOB NOT NULL
+);
+
+-- How the last unsuccessful attempt of a job ended, or why the job ended without one.
+CREATE TABLE reports (
+    job INTEGER PRIMARY KEY,
+    outcome TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+
+-- The ready jobs, in the order in which they start. A line is the part of a lane that belongs to one task. Lines have
+-- numbers in the order in which they are created: those created together are served together, and so are close on the disk.
+CREATE TABLE ready (
+    line INTEGER NOT NULL,
+    rank INTEGER NOT NULL,              -- the priority, negated: the lowest rank is first
+    due_at INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (line, rank, due_at, id)
+) WITHOUT ROWID;
+
+-- A line's number is the turn at which its lane joined the others. This table holds the turns of lanes that have had
+-- another one since, each by the lane's first line.
+CREATE TABLE turns (
+    line INTEGER PRIMARY KEY,
+    turn INTEGER NOT NULL
+);
+
+-- One row per claim, with the id and the attempt of each job that it leased, 12 bytes per job. Such a job runs although
+-- its own row says that it is ready; that row is only rewritten for another reason, since a short attempt ends before.
+CREATE TABLE claims (
+    id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL,
+    claimed_at INTEGER NOT NULL,
+    lease_expires_at INTEGER NOT NULL,
+    jobs BLOB NOT NULL
+);
+
+-- What attempts wrote: chunks, logs and progress.
+CREATE TABLE entries (
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
+    kind INTEGER NOT NULL,              -- 0 chunk, 1 stdout, 2 stderr, 3 lines dropped, 4 progress
+    amount REAL,                        -- the number of lines dropped, or the fraction done
+    data BLOB,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+-- Limits that operators set in place of the declared ones.
+CREATE TABLE overrides (
+    limit_group TEXT NOT NULL,
+    key TEXT NOT NULL,                  -- empty for the whole group
+    per_key INTEGER,
+    total INTEGER,
+    PRIMARY KEY (limit_group, key)
+) WITHOUT ROWID;
+
+-- The highest id of a deleted job: ids are never used twice.
+CREATE TABLE last_deleted (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    id INTEGER NOT NULL
+);
+
+-- The values that plugins keep from one attempt to the next. Keys are ordered by their bytes.
+CREATE TABLE kv (
+    plugin TEXT NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (plugin, key)
+);
+
+-- How much each plugin has in `kv`: written with every change, since counting would read all of it.
+CREATE TABLE kv_usage (
+    plugin TEXT PRIMARY KEY,
+    value_count INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL        -- keys and values
+) WITHOUT ROWID;
+
+-- What nodes recorded about themselves, for the node that finds their leases expired: whether the node was draining, and
+-- which suspect it started last. A node has a new number each time that it starts.
+CREATE TABLE node_marks (
+    node INTEGER PRIMARY KEY,
+    marked_at INTEGER NOT NULL,
+    draining INTEGER NOT NULL,
+    suspect_job INTEGER,                -- this and the next two are null if no suspect was started
+    suspect_attempt INTEGER,
+    suspect_alone INTEGER               -- 1 if no other job runs beside the suspect
+);

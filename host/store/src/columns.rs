@@ -1,0 +1,300 @@
+//! How jobs, entries and moments are written as columns, and read back: the numbers and the conversions that SQLite and
+//! PostgreSQL share. A store's own code only moves columns between these types and its driver.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::ids::{JobId, NodeId};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, State, Stream};
+use wharf_core::key::{Key, Lane};
+use wharf_core::lease::Lease;
+use wharf_core::outcome::{Bill, OutcomeKind, Report};
+use wharf_core::time::Timestamp;
+
+/// The column `state` of a waiting job that was not due when it was written. SQL statements contain the numbers of states as
+/// literals, since a database only uses a partial index whose condition the statement repeats.
+pub(crate) const DELAYED: i16 = 0;
+/// The column `state` of a waiting job that is due.
+pub(crate) const READY: i16 = 1;
+/// The column `state` of a running job.
+pub(crate) const RUNNING: i16 = 2;
+/// The column `state` of a job that succeeded. From here on, states are final.
+pub(crate) const SUCCEEDED: i16 = 3;
+/// The column `state` of a job that failed.
+pub(crate) const FAILED: i16 = 4;
+/// The column `state` of a job that was cancelled.
+pub(crate) const CANCELLED: i16 = 5;
+
+/// The column `kind` of an entry that is a chunk of the result.
+const CHUNK: i16 = 0;
+/// The column `kind` of a line that a guest wrote to its standard output.
+const STDOUT: i16 = 1;
+/// The column `kind` of a line that a guest wrote to its standard error.
+const STDERR: i16 = 2;
+/// The column `kind` of an entry that says how many log lines were dropped.
+const LOG_DROPPED: i16 = 3;
+/// The column `kind` of a progress report.
+const PROGRESS: i16 = 4;
+
+/// Rows that no version of Wharf writes.
+#[derive(Debug)]
+pub(crate) struct DamagedData(String);
+
+impl DamagedData {
+    /// Describes a column whose value is not a valid `what`.
+    pub(crate) fn invalid(what: &str, found: &str) -> DamagedData {
+        DamagedData(format!("the database contains an invalid {what}: `{}`", found.escape_debug()))
+    }
+
+    /// Describes rows that contradict each other.
+    pub(crate) fn inconsistent(text: impl fmt::Display) -> DamagedData {
+        DamagedData(format!("the database is inconsistent: {text}"))
+    }
+}
+
+impl fmt::Display for DamagedData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DamagedData {}
+
+/// Parses a column's text as a `what`, such as "task".
+///
+/// # Errors
+/// If the text is not valid.
+pub(crate) fn parse<T: FromStr>(what: &str, text: &str) -> Result<T, DamagedData> {
+    text.parse().map_err(|_| DamagedData::invalid(what, text))
+}
+
+/// Converts a number to a column: SQL's integers are signed. Numbers of the upper half, which only node IDs reach, become
+/// negative, and [`unsigned`] restores them.
+pub(crate) const fn signed(number: u64) -> i64 {
+    number as i64
+}
+
+/// Converts a column to the number that [`signed`] wrote.
+pub(crate) const fn unsigned(column: i64) -> u64 {
+    column as u64
+}
+
+/// Converts a moment to a column, in microseconds since 1970. Moments after the year 294,000 are moved to that year: they
+/// still sort last.
+pub(crate) fn timestamp_us(at: Timestamp) -> i64 {
+    i64::try_from(at.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Converts a column of microseconds since 1970 to a moment.
+pub(crate) fn timestamp(us: i64) -> Timestamp {
+    Timestamp::from_micros(unsigned(us))
+}
+
+/// Converts a duration to a column, in microseconds.
+pub(crate) fn duration_us(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Converts a column to a job's ID.
+///
+/// # Errors
+/// If the number is not that of an ID.
+pub(crate) fn job_id(column: i64) -> Result<JobId, DamagedData> {
+    JobId::from_number(unsigned(column)).ok_or_else(|| DamagedData::invalid("job ID", &column.to_string()))
+}
+
+/// Returns the column `key` of a lane: empty for jobs without a key.
+pub(crate) fn key_text(lane: &Lane) -> &str {
+    lane.key.as_ref().map_or("", Key::as_str)
+}
+
+/// Converts the column `key`.
+///
+/// # Errors
+/// If the text is neither empty nor a key.
+pub(crate) fn key(text: &str) -> Result<Option<Key>, DamagedData> {
+    if text.is_empty() { Ok(None) } else { parse("key", text).map(Some) }
+}
+
+/// Returns the column `state`: a waiting job is ready if it is due at `now`.
+pub(crate) fn state_number(state: &State, now: Timestamp) -> i16 {
+    match state {
+        State::Waiting { due } if *due > now => DELAYED,
+        State::Waiting { .. } => READY,
+        State::Running { .. } => RUNNING,
+        State::Succeeded => SUCCEEDED,
+        State::Failed => FAILED,
+        State::Cancelled => CANCELLED,
+    }
+}
+
+/// The columns of a job's status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatusColumns {
+    pub(crate) state: i16,
+    /// In microseconds since 1970.
+    pub(crate) due_at: i64,
+    pub(crate) attempt: u32,
+    pub(crate) failures: u32,
+    pub(crate) crashes: u32,
+    pub(crate) cancel_requested: bool,
+    /// The node of the lease; only read of a running job.
+    pub(crate) node: Option<i64>,
+    /// The end of the lease, in microseconds since 1970; only read of a running job.
+    pub(crate) lease_expires_at: Option<i64>,
+}
+
+impl StatusColumns {
+    /// Converts the columns to the status of job `id`.
+    ///
+    /// # Errors
+    /// If the state is unknown, or a running job has no lease.
+    pub(crate) fn status(&self, id: JobId) -> Result<JobStatus, DamagedData> {
+        let StatusColumns { attempt, failures, crashes, cancel_requested, .. } = *self;
+        let state = match self.state {
+            DELAYED | READY => State::Waiting { due: timestamp(self.due_at) },
+            RUNNING => match (self.node, self.lease_expires_at) {
+                (Some(node), Some(until)) => {
+                    let node = NodeId(unsigned(node));
+                    State::Running { lease: Lease { job: id, attempt, node, until: timestamp(until) } }
+                }
+                _ => return Err(DamagedData::inconsistent(format_args!("job {id} is running without a lease"))),
+            },
+            SUCCEEDED => State::Succeeded,
+            FAILED => State::Failed,
+            CANCELLED => State::Cancelled,
+            other => return Err(DamagedData::invalid("state", &other.to_string())),
+        };
+        Ok(JobStatus { state, attempt, failures, crashes, cancel_asked: cancel_requested })
+    }
+}
+
+/// The columns of a whole job.
+#[derive(Debug)]
+pub(crate) struct JobColumns {
+    pub(crate) id: i64,
+    pub(crate) task: String,
+    pub(crate) limit_group: String,
+    pub(crate) key: String,
+    pub(crate) priority: i32,
+    pub(crate) token: Option<String>,
+    pub(crate) batch: Option<i64>,
+    pub(crate) topic: Option<String>,
+    pub(crate) payload: Option<Arc<[u8]>>,
+    pub(crate) status: StatusColumns,
+    /// In microseconds since 1970.
+    pub(crate) enqueued_at: i64,
+    /// In microseconds since 1970.
+    pub(crate) started_at: Option<i64>,
+    /// In microseconds since 1970.
+    pub(crate) finished_at: Option<i64>,
+    /// The name of the outcome that `report` is about.
+    pub(crate) outcome: Option<String>,
+    pub(crate) report: Option<String>,
+    pub(crate) output: Option<Arc<[u8]>>,
+    /// Read by [`usage`].
+    pub(crate) usage: [Option<i64>; 6],
+}
+
+impl JobColumns {
+    /// Converts the columns to a job.
+    ///
+    /// # Errors
+    /// If one of them has a value that is not valid.
+    pub(crate) fn job(self) -> Result<Job, DamagedData> {
+        let id = job_id(self.id)?;
+        let report = self.outcome.map(|outcome| report(&outcome, self.report.unwrap_or_default())).transpose()?;
+        Ok(Job {
+            id,
+            task: parse("task", &self.task)?,
+            lane: Lane { group: parse("group", &self.limit_group)?, key: key(&self.key)? },
+            priority: self.priority,
+            token: self.token.map(|token| parse("token", &token)).transpose()?,
+            batch: batch(self.batch, self.topic.as_deref())?,
+            payload: self.payload.unwrap_or_default(),
+            standing: self.status.status(id)?,
+            enqueued_at: timestamp(self.enqueued_at),
+            started_at: self.started_at.map(timestamp),
+            finished_at: self.finished_at.map(timestamp),
+            report,
+            result: self.output,
+            bill: usage(self.usage),
+        })
+    }
+}
+
+/// Converts the columns `batch` and `topic`: the durable broadcast that a job belongs to.
+///
+/// # Errors
+/// If either is not valid, or a batch has no topic.
+pub(crate) fn batch(id: Option<i64>, topic: Option<&str>) -> Result<Option<Batch>, DamagedData> {
+    let Some(id) = id else { return Ok(None) };
+    Ok(Some(Batch { id: job_id(id)?, topic: parse("topic", topic.unwrap_or_default())? }))
+}
+
+/// Converts the columns of a report: the name of the outcome, and the text.
+fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
+    let kind = OutcomeKind::from_name(outcome).ok_or_else(|| DamagedData::invalid("outcome", outcome))?;
+    Ok(Report { kind, text })
+}
+
+/// Returns the columns `queue_wait_us`, `guest_us`, `wall_us`, `memory_peak_bytes`, `in_bytes` and `out_bytes`.
+pub(crate) fn usage_columns(usage: Option<&Bill>) -> [Option<i64>; 6] {
+    usage.map_or([None; 6], |usage| {
+        [
+            duration_us(usage.queue_wait),
+            duration_us(usage.guest),
+            duration_us(usage.wall),
+            signed(usage.memory_peak_bytes),
+            signed(usage.in_bytes),
+            signed(usage.out_bytes),
+        ]
+        .map(Some)
+    })
+}
+
+/// Converts the columns of [`usage_columns`]; returns `None` if the first one is null.
+pub(crate) fn usage(columns: [Option<i64>; 6]) -> Option<Bill> {
+    columns[0]?;
+    let [queue_wait, guest, wall, memory_peak_bytes, in_bytes, out_bytes] =
+        columns.map(|column| unsigned(column.unwrap_or_default()));
+    Some(Bill {
+        queue_wait: Duration::from_micros(queue_wait),
+        guest: Duration::from_micros(guest),
+        wall: Duration::from_micros(wall),
+        memory_peak_bytes,
+        in_bytes,
+        out_bytes,
+    })
+}
+
+/// Returns the columns `kind`, `amount` and `data` of an entry.
+pub(crate) fn entry_columns(entry: &Entry) -> (i16, Option<f64>, Option<&[u8]>) {
+    match entry {
+        Entry::Chunk(bytes) => (CHUNK, None, Some(bytes)),
+        Entry::Log { stream: Stream::Stdout, line } => (STDOUT, None, Some(line.as_bytes())),
+        Entry::Log { stream: Stream::Stderr, line } => (STDERR, None, Some(line.as_bytes())),
+        Entry::LogDropped { lines } => (LOG_DROPPED, Some(*lines as f64), None),
+        Entry::Progress { fraction, note } => (PROGRESS, Some(f64::from(*fraction)), Some(note.as_bytes())),
+    }
+}
+
+/// Converts the columns of [`entry_columns`].
+///
+/// # Errors
+/// If the kind is unknown.
+pub(crate) fn entry(kind: i16, amount: Option<f64>, data: Option<Arc<[u8]>>) -> Result<Entry, DamagedData> {
+    let data = data.unwrap_or_default();
+    let amount = amount.unwrap_or_default();
+    let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
+    Ok(match kind {
+        CHUNK => Entry::Chunk(data),
+        STDOUT => Entry::Log { stream: Stream::Stdout, line: text(&data) },
+        STDERR => Entry::Log { stream: Stream::Stderr, line: text(&data) },
+        LOG_DROPPED => Entry::LogDropped { lines: amount as u64 },
+        PROGRESS => Entry::Progress { fraction: amount as f32, note: text(&data) },
+        other => return Err(DamagedData::invalid("kind of entry", &other.to_string())),
+    })
+}
