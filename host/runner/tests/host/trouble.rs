@@ -228,7 +228,8 @@ async fn who_hears_nothing_is_told_no_more_than_is_known() {
         cut.silent.store(true, Ordering::SeqCst);
         let unheard = running.host.enqueue(vec![asked()]).await.unwrap_err();
         assert!(matches!(unheard, EnqueueError::Store(StoreError::Unknown(_))), "{unheard:?}");
-        let silence = |notice: &Notice| matches!(notice, Notice::StoreTrouble { why, .. } if why.contains("did not respond"));
+        let silence =
+            |notice: &Notice| matches!(notice, Notice::StoreTrouble { why, .. } if why.contains("did not respond"));
         running.until_told("the store did not respond", silence).await;
         cut.silent.store(false, Ordering::SeqCst);
         let Enqueued::Duplicate(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
