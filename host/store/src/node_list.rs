@@ -1,4 +1,5 @@
-//! The registered nodes of a store that only one process can use. Registrations are kept in memory and end with the process.
+//! The registered nodes of a store that only one process can use. Registrations are kept in memory and end with the
+//! process.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

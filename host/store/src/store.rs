@@ -318,7 +318,7 @@ pub enum OpenError {
     },
     /// Stop the other host that uses the file, or use another file.
     #[error(
-        "could not open {file}: another host is using it, possibly under another name; \
+        "could not open {file}: another host uses it, possibly under another name; \
          stop that host first, or give this one its own store"
     )]
     StopOtherHost {

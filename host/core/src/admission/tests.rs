@@ -1,4 +1,5 @@
-//! Tests admission against a queue that is a list. They check which jobs start, and how much of the queue is read for it.
+//! Tests admission against a queue that is a list. They check which jobs start, and how much of the queue is read for
+//! it.
 
 use std::convert::Infallible;
 

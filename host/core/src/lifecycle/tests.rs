@@ -169,7 +169,8 @@ fn hosts_that_die_of_something_else_fail_no_job() {
     for _ in 0..bounds::SUSPECT_CRASHES {
         job = crashed(job, NodeMark::default());
     }
-    // Parked: the host died before the job was started. A mark about another attempt or another job says nothing about it.
+    // Parked: the host died before the job was started. A mark about another attempt or another job says nothing about
+    // it.
     let other = NodeMark {
         suspect: Some(StartedSuspect { job: JobId::from_number(2).unwrap(), attempt: 5, alone: true }),
         ..started(5, true)
