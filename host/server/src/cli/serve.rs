@@ -79,10 +79,10 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
         // What runs has nobody any more who would write down how it ended.
         () = death(&host) => (true, End::AtOnce),
     };
-    let drained = end == End::WithPatience
+    let drained = end == End::AfterDraining
         && tokio::select! {
             () = host.drain(settings.drain_patience) => true,
-            () = signals.hurry() => false,
+            () = signals.end_at_once() => false,
         };
     if !drained {
         warn!("stopping at once: what runs is given back and tried again");
