@@ -14,7 +14,7 @@ mod pooler;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
 mod valve;
 
-pub(crate) use client::{Client, Event, Reply};
+pub(crate) use client::{Client, Event, Reply, resolve};
 pub(crate) use clock::MachineClock;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use guests::{component, photo};

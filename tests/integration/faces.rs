@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Reply, Setup, eventually};
+use crate::harness::{Host, Reply, Setup, eventually, resolve};
 
 #[track_caller]
 fn is_problem(reply: &Reply, status: u16, code: &str) -> Value {
@@ -65,7 +65,7 @@ fn jobs_are_listed_in_pages_newest_first() {
         assert!(jobs.len() <= 2);
         seen.extend(jobs.iter().map(|j| j["id"].as_str().expect("an id").to_owned()));
         match page["next"].as_str() {
-            Some(next) => query = next.to_owned(),
+            Some(next) => query = resolve(&query, next),
             None => break,
         }
     }
