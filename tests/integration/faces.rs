@@ -117,3 +117,21 @@ fn off_loopback_a_token_is_required_and_then_asked_for() {
     assert_eq!(host.client().get("/v1/jobs").status, 200);
     assert_eq!(bare.get("/health").status, 200, "a probe needs no token");
 }
+
+#[test]
+fn the_log_shows_requests_and_parts_at_their_levels() {
+    let quiet = Setup::default().plugin("words").start();
+    assert_eq!(quiet.client().get("/v1/jobs/0000000000001").status, 404);
+    assert!(!quiet.said().contains("request ended"), "{}", quiet.said());
+
+    let level = "[log]\nlevel = \"info,wharf::http=debug,wharf_engine=debug\"\n";
+    let host = Setup::default().plugin("words").settings(level).start();
+    assert_eq!(host.client().get("/v1/jobs/0000000000001").status, 404);
+    let request = "request{method=GET route=\"/v1/jobs/{id}\" status=404}: wharf::http::request_span: request ended";
+    eventually("the request is logged with its target", || host.said().contains(request).then_some(()));
+    assert!(host.said().contains("wharf_engine::load: component checked"), "{}", host.said());
+    assert_eq!(host.client().get("/v1/nothing").status, 404);
+    eventually("a request without a route is logged", || {
+        host.said().contains("route=\"unknown\" status=404").then_some(())
+    });
+}

@@ -10,6 +10,7 @@ mod body;
 pub(crate) mod connections;
 mod app_state;
 mod guard;
+mod request_span;
 mod job_lookup;
 mod enqueue;
 mod jobs;
@@ -65,6 +66,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .with_state(state)
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
         .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(from_fn(request_span::request_span))
 }
 
 /// Refuses queries on routes that do not read one.

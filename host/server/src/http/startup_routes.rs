@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,6 +14,7 @@ use super::api::Readiness;
 use super::guard::{self, Guard};
 use super::health::health;
 use super::problem::{Kind, Problem};
+use super::request_span::request_span;
 
 /// The reason why the host has not started yet.
 type Reason = watch::Receiver<String>;
@@ -26,6 +27,7 @@ pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Router {
         .fallback(not_yet)
         .with_state(reason)
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
+        .layer(from_fn(request_span))
 }
 
 async fn ready(State(reason): State<Reason>) -> Response {
