@@ -11,6 +11,7 @@ mod proxy;
 #[expect(dead_code, reason = "the tests of the store do more with a server")]
 mod server;
 mod pooler;
+mod reverse_proxy;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
 mod valve;
 
@@ -21,5 +22,6 @@ pub(crate) use guests::{component, photo};
 pub(crate) use host::{Hears, Host, Setup, wharf, wharf_under};
 pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
+pub(crate) use reverse_proxy::ReverseProxy;
 pub(crate) use server::{Postgres, shared_address};
 pub(crate) use valve::Standby;
