@@ -65,7 +65,7 @@ impl Metrics {
         };
         let jobs_enqueued = counters("jobs_enqueued", "Jobs enqueued");
         let jobs_known = counters("jobs_known", "Requests answered with the existing job of the same token");
-        let jobs_discarded = counters("jobs_discarded", "Jobs discarded on request, as their lane was full");
+        let jobs_discarded = counters("jobs_discarded", "Jobs discarded, as their lane was full");
         let jobs_ended = counters("jobs_ended", "Jobs that reached a final state, by state");
         let attempts_started = counters("attempts_started", "Attempts started");
         let attempts_ended = counters("attempts_ended", "Attempts ended, by outcome");

@@ -2,6 +2,7 @@
 //! types, and `/openapi.json` is made from them.
 
 mod moment;
+mod raw_json;
 mod values;
 mod enqueue;
 mod jobs;
@@ -21,25 +22,12 @@ pub(crate) use health::{Health, Readiness};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
 pub(crate) use limits::{Limit, LimitNumbers};
 pub(crate) use log_entry::LogEntry;
-pub(crate) use moment::Moment;
+pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use plugins::{PluginFile, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
 };
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-/// Reads a JSON value as it is written. An explicit `null` is a value: it becomes `Some`, not `None`.
-pub(crate) fn as_written<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(from).map(Some)
-}
-
-/// Milliseconds with three decimals, as all lengths of time in documents that have fractions.
-pub(crate) fn millis(length: std::time::Duration) -> f64 {
-    length.as_micros() as f64 / 1000.0
-}
 
 #[cfg(test)]
 mod tests {

@@ -61,7 +61,7 @@ pub(crate) struct Reply {
     /// Milliseconds from the start of the broadcast to this reply.
     pub(crate) elapsed_ms: f64,
     /// The reply as the plugin wrote it, if it is JSON with at most 60 levels.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
     pub(crate) reply: Option<Box<RawValue>>,
     /// The reply in base64, if it is not JSON, or JSON with more than 60 levels.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ pub(crate) struct BatchJob {
     #[serde(default)]
     pub(crate) attempt: u32,
     /// The reply, if the job succeeded with JSON; a long one is only at the job's `/result`.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
     pub(crate) reply: Option<Box<RawValue>>,
     /// The reply in base64, if it is not JSON; a long one is only at the job's `/result`.
     #[serde(skip_serializing_if = "Option::is_none")]

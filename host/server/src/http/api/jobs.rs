@@ -7,8 +7,7 @@ use wharf_core::job::{self, State};
 use wharf_core::outcome;
 use wharf_runner::JobView;
 
-use super::millis;
-use super::moment::Moment;
+use super::moment::{Moment, millis};
 use super::values::{JobState, Outcome};
 use super::wait::Wait;
 use crate::http::bytes::{inline_base64, inline_json};
@@ -64,7 +63,7 @@ pub(crate) struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_bytes: Option<usize>,
     /// The payload as it was written, if it is JSON with at most 60 levels and not too long; absent in lists and events.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
     pub(crate) payload: Option<Box<RawValue>>,
     /// The payload in base64, if it is not JSON, or JSON with more than 60 levels; absent in lists and events.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +72,7 @@ pub(crate) struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result_bytes: Option<usize>,
     /// The result as the plugin wrote it, if it is JSON with at most 60 levels and not too long.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::as_written")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
     pub(crate) result: Option<Box<RawValue>>,
     /// The result in base64, if it is not JSON, or JSON with more than 60 levels.
     #[serde(skip_serializing_if = "Option::is_none")]

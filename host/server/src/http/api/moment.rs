@@ -1,6 +1,7 @@
-//! Moments in documents and queries.
+//! Moments and lengths of time in documents and queries.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,11 @@ impl JsonSchema for Moment {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "format": "date-time" })
     }
+}
+
+/// Returns a length of time in milliseconds, with up to three decimals.
+pub(crate) fn millis(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1000.0
 }
 
 #[cfg(test)]
