@@ -40,6 +40,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 if command -v nginx; then exit; fi
 mkdir -p "$1"; cd "$1"
+exec 9>lock; flock 9
 if [ ! -x nginx ]; then
     { apt-get download nginx || { apt-get update && apt-get download nginx; }
       dpkg-deb --fsys-tarfile nginx_*.deb | tar -x --to-stdout ./usr/sbin/nginx >new
