@@ -18,6 +18,7 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: String,
     pub(crate) retry_after: Option<String>,
+    pub(crate) location: Option<String>,
 }
 
 impl Reply {
@@ -32,6 +33,24 @@ impl Reply {
         assert!((200..300).contains(&self.status), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
         self.json()
     }
+}
+
+/// Resolves a relative reference in the answer from `path`, as RFC 3986 says; returns the path that it names.
+pub(crate) fn resolve(path: &str, reference: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    if reference.starts_with('?') {
+        return format!("{path}{reference}");
+    }
+    assert!(!reference.starts_with('/') && !reference.contains(':'), "a relative reference: {reference}");
+    let mut segments: Vec<&str> = path.split('/').collect();
+    segments.pop();
+    let mut rest = reference;
+    while let Some(after) = rest.strip_prefix("../") {
+        segments.pop();
+        rest = after;
+    }
+    segments.push(rest);
+    segments.join("/")
 }
 
 /// One server-sent event.
@@ -72,9 +91,10 @@ impl Client {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
+        let location = header("location");
         let mut body = Vec::new();
         response.into_body().into_reader().read_to_end(&mut body)?;
-        Ok(Reply { status, body, content_type, retry_after })
+        Ok(Reply { status, body, content_type, retry_after, location })
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {

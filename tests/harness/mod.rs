@@ -11,15 +11,17 @@ mod proxy;
 #[expect(dead_code, reason = "the tests of the store do more with a server")]
 mod server;
 mod pooler;
+mod reverse_proxy;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
 mod valve;
 
-pub(crate) use client::{Client, Event, Reply};
+pub(crate) use client::{Client, Event, Reply, resolve};
 pub(crate) use clock::MachineClock;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use guests::{component, photo};
 pub(crate) use host::{Hears, Host, Setup, wharf, wharf_under};
 pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
+pub(crate) use reverse_proxy::ReverseProxy;
 pub(crate) use server::{Postgres, shared_address};
 pub(crate) use valve::Standby;

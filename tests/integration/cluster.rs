@@ -100,9 +100,9 @@ fn without_its_database_a_host_stops_what_it_runs_and_says_so() {
     postgres.tell("stop");
     let why = eventually("it says what is wrong", || {
         let ready = host.client().get("/ready");
-        (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
+        (ready.status == 503).then(|| ready.json()["reasons"][0].as_str().unwrap_or_default().to_owned())
     });
-    assert!(why.contains("the store fails") && why.contains("wharf"), "{why}");
+    assert!(why.contains("the store failed") && why.contains("wharf"), "{why}");
     eventually("its sandboxes are stopped", || (host.metric("wharf_attempts_running") == Some(0.0)).then_some(()));
     let refused = host.client().post("/v1/jobs", &json!({ "task": "villain/do", "payload": { "do": "span" } }));
     assert_eq!(refused.status, 503, "nothing is acknowledged: {refused:?}");
@@ -135,7 +135,7 @@ fn a_host_that_is_cut_off_stops_what_it_runs_and_comes_back() {
     let near = setup().database(&address).start();
     let why = eventually("the one that is cut off says so", || {
         let ready = far.client().get("/ready");
-        (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
+        (ready.status == 503).then(|| ready.json()["reasons"][0].as_str().unwrap_or_default().to_owned())
     });
     // Whichever is noticed first: an answer that does not come, or that all connections wait for one.
     assert!(why.contains("no answer") || why.contains("connections was free"), "{why}");

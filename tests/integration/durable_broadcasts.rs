@@ -9,10 +9,16 @@ fn send(host: &Host, topic: &str, payload: Value) -> Value {
     host.client().post(&format!("/v1/broadcasts/{topic}"), &json!({ "payload": payload, "durable": true })).ok()
 }
 
+/// The address of a durable broadcast.
+#[track_caller]
+fn address(batch: &Value) -> String {
+    format!("/v1/broadcasts/{}", batch["id"].as_str().expect("an id"))
+}
+
 /// The broadcast when all its jobs are over.
 #[track_caller]
 fn finished(host: &Host, batch: &Value) -> Value {
-    let url = batch["url"].as_str().expect("an address").to_owned();
+    let url = address(batch);
     eventually(&format!("{url} is over"), || {
         let batch = host.client().get(&url).ok();
         (batch["finished"] == true).then_some(batch)
@@ -66,7 +72,7 @@ fn the_limits_of_a_subscriber_hold_for_its_durable_broadcasts() {
         Setup::default().plugin("villain").settings("[plugins.villain.receive]\nlimit = { total = 1 }\n").start();
     let batches: Vec<Value> = (0..4).map(|_| send(&host, "villain.x", json!({ "do": "sleep", "ms": 100 }))).collect();
     let mut max = 0;
-    while !batches.iter().all(|batch| host.client().get(batch["url"].as_str().unwrap()).ok()["finished"] == true) {
+    while !batches.iter().all(|batch| host.client().get(&address(batch)).ok()["finished"] == true) {
         let limits = host.client().get("/v1/limits").ok();
         let held = limits.as_array().expect("a list").iter().find(|l| l["group"] == "villain/receive").cloned();
         max = max.max(held.expect("a durable broadcast has a group of its own")["running"].as_u64().unwrap());
@@ -83,7 +89,7 @@ fn a_durable_broadcast_survives_its_host() {
         .start();
     let batch = send(&host, "villain.x", json!({ "do": "sleep", "ms": 1500 }));
     eventually("they run", || {
-        let batch = host.client().get(batch["url"].as_str().unwrap()).ok();
+        let batch = host.client().get(&address(&batch)).ok();
         (batch["states"]["running"] == 2).then_some(())
     });
     host.kill();

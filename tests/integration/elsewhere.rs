@@ -61,7 +61,7 @@ fn a_job_is_taken_by_a_host_that_does_not_have_its_plugin_as_by_one_that_has() {
     assert_eq!(near.finished(&child)["key"], "acme");
     near.client().put("/v1/limits/counters", &json!({ "total": 0 })).ok();
     let paused = enqueued(&near, &job);
-    assert_eq!(near.job(&paused)["waits"]["reason"], "paused", "not for want of a plugin");
+    assert_eq!(near.job(&paused)["wait"]["reason"], "paused", "not for want of a plugin");
     assert_eq!(near.client().delete("/v1/limits/counters").status, 204);
     near.finished(&paused);
 
@@ -83,9 +83,9 @@ fn a_durable_broadcast_makes_one_job_for_each_subscriber_wherever_it_is_loaded()
     });
     for (host, batch) in [(&near, batch), (&far, durable(&far, "document.saved"))] {
         assert_eq!(plugins(&batch), ["link-check", "summary", "word-index"]);
-        let url = batch["url"].as_str().expect("an address");
+        let url = format!("/v1/broadcasts/{}", batch["id"].as_str().expect("an id"));
         let over = eventually("all are over", || {
-            let batch = host.client().get(url).ok();
+            let batch = host.client().get(&url).ok();
             (batch["finished"] == true).then_some(batch)
         });
         assert_eq!((plugins(&over).len(), &over["states"]), (3, &json!({ "succeeded": 3 })), "{over}");

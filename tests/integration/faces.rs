@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Reply, Setup, eventually};
+use crate::harness::{Host, Reply, Setup, eventually, resolve};
 
 #[track_caller]
 fn is_problem(reply: &Reply, status: u16, code: &str) -> Value {
@@ -65,7 +65,7 @@ fn jobs_are_listed_in_pages_newest_first() {
         assert!(jobs.len() <= 2);
         seen.extend(jobs.iter().map(|j| j["id"].as_str().expect("an id").to_owned()));
         match page["next"].as_str() {
-            Some(next) => query = next.to_owned(),
+            Some(next) => query = resolve(&query, next),
             None => break,
         }
     }
@@ -116,4 +116,24 @@ fn off_loopback_a_token_is_required_and_then_asked_for() {
     is_problem(&bare.get("/v1/jobs"), 401, "unauthorized");
     assert_eq!(host.client().get("/v1/jobs").status, 200);
     assert_eq!(bare.get("/health").status, 200, "a probe needs no token");
+}
+
+#[test]
+fn the_log_shows_requests_and_parts_at_their_levels() {
+    let quiet = Setup::default().plugin("words").start();
+    assert_eq!(quiet.client().get("/v1/jobs/0000000000001").status, 404);
+    assert!(!quiet.said().contains("request ended"), "{}", quiet.said());
+
+    let level = "[log]\nlevel = \"info,wharf::http=debug,wharf_engine=debug\"\n";
+    let host = Setup::default().plugin("words").settings(level).start();
+    assert_eq!(host.client().get("/v1/jobs/0000000000001").status, 404);
+    let request = "request{method=GET route=\"/v1/jobs/{id}\" status=404}: wharf::http::request_span: request ended";
+    eventually("the request is logged with its target", || host.said().contains(request).then_some(()));
+    let said = host.said();
+    let of_engine = |line: &str| line.contains("wharf_engine::") && line.contains("component checked");
+    assert!(said.lines().any(of_engine), "{said}");
+    assert_eq!(host.client().get("/v1/nothing").status, 404);
+    eventually("a request without a route is logged", || {
+        host.said().contains("route=\"unknown\" status=404").then_some(())
+    });
 }

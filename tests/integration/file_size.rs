@@ -57,7 +57,7 @@ fn a_store_that_may_not_grow_says_so_and_goes_on_once_it_may() {
     assert!(said.contains("8388608 bytes") && said.contains("LimitFSIZE="), "{said}");
     let ready = host.client().get("/ready");
     assert_eq!(ready.status, 503, "{ready:?}");
-    assert!(ready.json()["because"][0].as_str().is_some_and(|why| why.contains("the largest size")), "{ready:?}");
+    assert!(ready.json()["reasons"][0].as_str().is_some_and(|why| why.contains("the largest size")), "{ready:?}");
     eventually("the log says it, too", || host.said().contains("the largest size").then_some(()));
 
     let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &host.pid().to_string()]).status();

@@ -34,7 +34,7 @@ fn crowd(server: &Postgres) -> Vec<UnixStream> {
 fn because(host: &Host) -> String {
     let ready = host.client().get("/ready");
     assert_eq!(ready.status, 503, "{ready:?}");
-    ready.json()["because"][0].as_str().unwrap_or_default().to_owned()
+    ready.json()["reasons"][0].as_str().unwrap_or_default().to_owned()
 }
 
 fn echoes(host: &Host) {
@@ -77,7 +77,7 @@ fn a_host_whose_role_may_not_connect_yet_waits_and_can_be_stopped() {
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
     let why = eventually("it says so", || {
         let ready = host.client().get("/ready");
-        (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
+        (ready.status == 503).then(|| ready.json()["reasons"][0].as_str().unwrap_or_default().to_owned())
     });
     assert!(why.contains("the store"), "{why}");
     limit(-1);

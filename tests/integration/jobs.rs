@@ -15,9 +15,9 @@ fn a_job_runs_and_its_result_is_kept() {
     assert_eq!(job["key"], "acme", "the key comes from the payload");
     assert_eq!(job["attempt"], 1);
     assert_eq!(host.result(&id), json!({ "lines": 2, "words": 3, "characters": 14 }));
-    let bill = &job["bill"];
-    assert!(bill["guest_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{bill}");
-    assert!(bill["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{bill}");
+    let usage = &job["usage"];
+    assert!(usage["guest_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{usage}");
+    assert!(usage["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{usage}");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_delayed_job_waits_until_it_is_due_and_says_so() {
     let payload = json!({ "text": "a" });
     let soon = host.enqueue_with(json!({ "task": "words/count", "payload": payload, "delay": "300ms" }));
     let late = host.enqueue_with(json!({ "task": "words/count", "payload": payload, "delay": "1h" }));
-    assert_eq!(host.job(&late)["waits"]["reason"], "not-due", "{}", host.job(&late));
+    assert_eq!(host.job(&late)["wait"]["reason"], "not-due", "{}", host.job(&late));
     let start = Instant::now();
     assert_eq!(host.finished(&soon)["state"], "succeeded");
     assert!(start.elapsed() < Duration::from_secs(5), "it starts when it is due, not when someone looks");
@@ -100,7 +100,7 @@ fn leptonai_two_jobs_of_two_seconds_with_a_limit_of_two_end_in_under_three() {
         assert_eq!(jobs[one]["state"], "succeeded");
         assert!(time(&jobs[one], "started_at") < time(&jobs[other], "finished_at"), "side by side: {jobs:?}");
     }
-    let wall: f64 = jobs.iter().filter_map(|job| job["bill"]["wall_ms"].as_f64()).fold(0.0, f64::max);
+    let wall: f64 = jobs.iter().filter_map(|job| job["usage"]["wall_ms"].as_f64()).fold(0.0, f64::max);
     assert!(wall < 3000.0, "two seconds each, and no more: {wall} ms");
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::chaos::{Addresses, count, under_load_of};
-use crate::harness::{Host, Postgres, Setup, component, eventually, shared_address, wharf};
+use crate::harness::{Host, Postgres, Setup, component, eventually, resolve, shared_address, wharf};
 
 const GRANT: &str = "[plugins.changes]\nkv = true";
 const KILLS: usize = 10;
@@ -140,7 +140,7 @@ fn every_success(host: &Host) -> u64 {
         let page = host.client().get(&next).ok();
         count += page["jobs"].as_array().expect("a list").len() as u64;
         match page["next"].as_str() {
-            Some(path) => next = path.to_owned(),
+            Some(reference) => next = resolve(&next, reference),
             None => return count,
         }
     }

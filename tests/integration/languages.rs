@@ -109,14 +109,14 @@ fn honours_cancel_key_and_limit(host: &Host, language: Language) {
     host.in_state(&ids[1], "running");
     let third = host.job(&ids[2]);
     assert_eq!(third["key"], "acme", "{language}");
-    assert_eq!(third["waits"]["reason"], "lane-full", "{language}: two at once for each tenant: {third}");
+    assert_eq!(third["wait"]["reason"], "lane-full", "{language}: two at once for each tenant: {third}");
     for id in ids.iter().rev() {
         host.client().post(&format!("/v1/jobs/{id}/cancel"), &json!({})).ok();
     }
     for id in &ids[..2] {
         let job = host.finished(id);
         assert_eq!(job["state"], "cancelled", "{language}: {job}");
-        let guest = job["bill"]["guest_ms"].as_f64().expect("a bill");
+        let guest = job["usage"]["guest_ms"].as_f64().expect("a usage");
         assert!(guest < 2000.0, "{language}: a pause is not the plugin's own time: {job}");
     }
 }

@@ -21,7 +21,7 @@ fn a_waiting_job_says_which_limit_and_which_jobs_hold_it() {
     let waiting = sleeper(&host, "villain/keyed", "k", 0);
     let other = sleeper(&host, "villain/keyed", "other", 0);
     assert_eq!(host.finished(&other)["state"], "succeeded", "another key is not held up");
-    let why = &host.job(&waiting)["waits"];
+    let why = &host.job(&waiting)["wait"];
     assert_eq!(why["reason"], "lane-full", "{why}");
     assert_eq!(why["limit"], 1);
     assert_eq!(why["holders"][0]["id"], json!(holder));
@@ -34,7 +34,7 @@ fn a_group_is_shared_by_its_tasks() {
     let left = sleeper(&host, "villain/left", "k", 4000);
     host.in_state(&left, "running");
     let right = sleeper(&host, "villain/right", "k", 0);
-    assert_eq!(host.job(&right)["waits"]["reason"], "lane-full");
+    assert_eq!(host.job(&right)["wait"]["reason"], "lane-full");
     host.finished(&left);
     assert_eq!(host.finished(&right)["state"], "succeeded");
 }
@@ -115,7 +115,7 @@ fn a_limit_of_zero_is_a_pause() {
     let path = "/v1/limits/villain%2Fkeyed";
     host.client().put(path, &json!({ "total": 0 })).ok();
     let id = sleeper(&host, "villain/keyed", "k", 0);
-    assert_eq!(host.job(&id)["waits"]["reason"], "paused");
+    assert_eq!(host.job(&id)["wait"]["reason"], "paused");
     host.client().delete(path);
     assert_eq!(host.finished(&id)["state"], "succeeded");
 }

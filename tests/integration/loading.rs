@@ -129,7 +129,7 @@ fn a_host_that_has_just_started_refuses_for_a_moment_what_it_cannot_know() {
         let answered = enqueue(&host, &known);
         assert_eq!((answered.status, answered.json()["id"].as_str()), (200, Some(id.as_str())), "{answered:?}");
         let both = enqueue(&host, &json!([known, known])).ok();
-        assert_eq!((&both[0]["outcome"], &both[1]["id"]), (&json!("known"), &json!(id)), "{both}");
+        assert_eq!((&both[0]["outcome"], &both[1]["id"]), (&json!("duplicate"), &json!(id)), "{both}");
         let one_is_new = json!([known, { "task": "gone/do", "payload": {}, "token": "another" }]);
         passes(&enqueue(&host, &one_is_new), "plugin-loading");
         assert!(began.elapsed() < Duration::from_secs(4), "the moment was not over: {:?}", began.elapsed());
@@ -182,8 +182,8 @@ fn a_plugin_that_is_compiled_holds_up_its_own_jobs_and_nothing_else() {
     let known = json!({ "task": "slow/do", "payload": { "do": "echo" }, "token": "once" });
     assert_eq!(enqueue(&host, &known).ok()["id"], json!(waiting), "it was acknowledged before");
     let both = enqueue(&host, &json!([echo("villain/do"), known])).ok();
-    assert_eq!((&both[0]["outcome"], &both[1]["outcome"]), (&json!("added"), &json!("known")), "{both}");
-    assert_eq!(host.job(&waiting)["waits"]["reason"], "plugin-loading");
+    assert_eq!((&both[0]["outcome"], &both[1]["outcome"]), (&json!("added"), &json!("duplicate")), "{both}");
+    assert_eq!(host.job(&waiting)["wait"]["reason"], "plugin-loading");
     passes(&host.client().put("/v1/limits/slow%2Fdo", &json!({ "total": 1 })), "plugin-loading");
     passes(&host.client().get("/v1/plugins/slow"), "plugin-loading");
 

@@ -5,6 +5,7 @@ mod harness;
 
 mod as_given;
 mod bad_input;
+mod below_a_prefix;
 #[path = "../chaos/mod.rs"]
 mod chaos;
 

@@ -82,7 +82,7 @@ fn a_retired_plugin_lets_its_jobs_wait_and_they_say_why() {
     assert_eq!(host.client().post("/v1/jobs", &delayed).status, 422, "nobody can enqueue for it now");
     assert_eq!(host.finished(&running)["state"], "succeeded", "what ran finishes");
     eventually("the other one waits for its plugin", || {
-        (host.job(&later)["waits"]["reason"] == "plugin-absent").then_some(())
+        (host.job(&later)["wait"]["reason"] == "plugin-absent").then_some(())
     });
     host.put_plugin("words", &component("words"));
     assert_eq!(host.finished(&later)["state"], "succeeded");

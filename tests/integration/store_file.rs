@@ -139,7 +139,7 @@ fn a_host_whose_file_is_removed_says_so_takes_no_more_and_loses_nothing() {
     assert!(text.contains("wharf.db is missing") && text.contains(&format!("/proc/{}/fd", host.pid())), "{text}");
     let why = eventually("it is not ready", || {
         let ready = host.client().get("/ready");
-        (ready.status == 503).then(|| ready.json()["because"].to_string())
+        (ready.status == 503).then(|| ready.json()["reasons"].to_string())
     });
     assert!(why.contains("wharf.db is missing"), "{why}");
     eventually("what ran is stopped", || (host.metric("wharf_attempts_running") == Some(0.0)).then_some(()));

@@ -75,7 +75,7 @@ fn a_job_is_claimed_by_a_host_whose_version_has_its_task() {
     let later = new.enqueue_with(later);
     assert_eq!(new.terminate(), Some(0));
     eventually("it waits for a host with its task", || {
-        (old.job(&later)["waits"]["reason"] == "task-absent").then_some(())
+        (old.job(&later)["wait"]["reason"] == "task-absent").then_some(())
     });
     succeeded(&old, &[echo(&old, "villain/do")]);
     assert_eq!(old.job(&later)["state"], "waiting");
@@ -187,8 +187,8 @@ fn tables_of_a_newer_host_are_used_as_long_as_they_may_be() {
     newer(99);
     let why = eventually("it says that it may no more", || {
         let ready = host.client().get("/ready");
-        let because = ready.json()["because"].to_string();
-        (ready.status == 503 && because.contains("newer")).then_some(because)
+        let reasons = ready.json()["reasons"].to_string();
+        (ready.status == 503 && reasons.contains("newer")).then_some(reasons)
     });
     assert!(why.contains("Wharf"), "{why}");
     let refused = host.client().post("/v1/jobs", &json!({ "task": "villain/do", "payload": { "do": "echo" } }));

@@ -54,14 +54,14 @@ fn every_path_and_type_that_the_map_names_exists() {
 #[test]
 fn every_route_stands_in_the_readme() {
     let readme = read(&root().join("README.md"));
-    let routes = read(&root().join("host/server/src/http/mod.rs"));
+    let routes = read(&root().join("host/server/src/http.rs"));
     let mut found = 0;
     for part in routes.split(".route(").skip(1) {
         let route = part.split('"').nth(1).expect("a route begins with its path");
         found += 1;
         assert!(readme.contains(route), "the README does not name the route {route}");
     }
-    assert!(found > 10, "the routes are found in http/mod.rs: {found}");
+    assert!(found > 10, "the routes are found in http.rs: {found}");
 }
 
 #[test]

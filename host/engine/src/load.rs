@@ -68,7 +68,15 @@ impl Engine {
         settings: &PluginSettings,
         progress: OnProgress<'_>,
     ) -> Result<Arc<Plugin>, LoadError> {
+        let started = std::time::Instant::now();
         let checked = self.check(id.as_str(), bytes, settings, progress).await;
+        tracing::debug!(
+            plugin = %id,
+            digest = checked.digest,
+            problems = checked.problems.len(),
+            elapsed = ?started.elapsed(),
+            "component checked, compiled or found in the cache, and linked"
+        );
         checked.plugin.ok_or(LoadError { problems: checked.problems })
     }
 

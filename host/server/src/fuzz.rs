@@ -1,4 +1,4 @@
-//! Feeds the readers of this crate with inputs, as `tests/fuzz/` does with those of others.
+//! The driver of this crate's fuzz tests; `tests/fuzz/` has those of the other crates.
 
 #[path = "../../../tests/fuzz/driver.rs"]
 mod driver;

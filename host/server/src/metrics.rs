@@ -1,6 +1,6 @@
-//! Counts what the host tells, and answers `/metrics` in Prometheus' text format.
+//! Counts the host's notices, and writes `/metrics` in the text format of OpenMetrics.
 //!
-//! Labels are tasks, groups, topics and fixed words: never keys or ids, whose number nobody bounds.
+//! Labels are tasks, groups, topics and fixed words: never keys or IDs, whose number is not bounded.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,85 +16,91 @@ use prometheus_client::registry::{Registry, Unit};
 use wharf_core::ids::TaskName;
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
-/// The labels of one series: names that are fixed, values that are few.
+/// Labels of one series: names are fixed, and values are few.
 type Labels = Vec<(&'static str, String)>;
-type Counts = Family<Labels, Counter>;
-type Times = Family<Labels, Histogram, fn() -> Histogram>;
+type Counters = Family<Labels, Counter>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// From a tenth of a millisecond, where a fresh sandbox is, to the minutes of a long attempt.
+/// Upper bounds of histogram buckets, in seconds: from a fresh sandbox (0.1 ms) to a long attempt (minutes).
 const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0];
 
-/// Everything that is counted from notices.
+/// Counters and histograms that are fed by notices.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    jobs_enqueued: Counts,
-    jobs_known: Counts,
-    jobs_discarded: Counts,
-    jobs_ended: Counts,
-    attempts_started: Counts,
-    attempts_ended: Counts,
-    attempts_stale: Counts,
-    queue_wait: Times,
-    wall: Times,
-    guest: Times,
-    sandbox: Times,
-    log_lines_dropped: Counts,
-    plugin_loads: Counts,
-    store_trouble: Counts,
+    jobs_enqueued: Counters,
+    jobs_known: Counters,
+    jobs_discarded: Counters,
+    jobs_ended: Counters,
+    attempts_started: Counters,
+    attempts_ended: Counters,
+    attempts_stale: Counters,
+    queue_wait: Histograms,
+    wall: Histograms,
+    guest: Histograms,
+    sandbox: Histograms,
+    log_lines_dropped: Counters,
+    plugin_loads: Counters,
+    store_trouble: Counters,
     store_log_held: Gauge,
-    host_faults: Counts,
+    host_faults: Counters,
     leases_reclaimed: Counter,
     jobs_forgotten: Counter,
     jobs_replaced: Counter,
     broadcasts: Topics,
     broadcasts_refused: Counter,
-    /// Counted by the log itself, which has no notice of it: that would be a line more.
+    /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
 }
 
 impl Metrics {
+    /// Returns metrics that have counted nothing yet.
     pub(crate) fn new() -> Metrics {
         let mut registry = Registry::with_prefix("wharf");
-        let mut counts = |name: &str, help: &str| {
-            let counts = Counts::default();
-            registry.register(name, help, counts.clone());
-            counts
+        let mut counters = |name: &str, help: &str| {
+            let counters = Counters::default();
+            registry.register(name, help, counters.clone());
+            counters
         };
-        let jobs_enqueued = counts("jobs_enqueued", "Jobs that were added to the queue");
-        let jobs_known = counts("jobs_known", "Requests that were answered with the job of the same token");
-        let jobs_discarded = counts("jobs_discarded", "Jobs that were not taken, as their lane was full");
-        let jobs_ended = counts("jobs_ended", "Jobs that came to their final state");
-        let attempts_started = counts("attempts_started", "Attempts that began");
-        let attempts_ended = counts("attempts_ended", "Attempts that ended, by outcome");
-        let attempts_stale = counts("attempts_stale", "Attempts whose end was refused, as their job was with another");
-        let log_lines_dropped = counts("log_lines_dropped", "Lines of attempts' logs that were not kept");
-        let plugin_loads = counts("plugin_loads", "Plugin files that were loaded or refused");
-        let store_trouble = counts("store_trouble", "Calls of the store that failed and were made again");
-        let host_faults = counts("host_faults", "Bugs of the host that it survived");
-        let mut times = |name: &str, help: &str| {
-            let times: Times = Family::new_with_constructor(|| Histogram::new(SECONDS));
-            registry.register_with_unit(name, help, Unit::Seconds, times.clone());
-            times
+        let jobs_enqueued = counters("jobs_enqueued", "Jobs enqueued");
+        let jobs_known = counters("jobs_known", "Requests answered with the existing job of the same token");
+        let jobs_discarded = counters("jobs_discarded", "Jobs discarded, as their lane was full");
+        let jobs_ended = counters("jobs_ended", "Jobs that reached a final state, by state");
+        let attempts_started = counters("attempts_started", "Attempts started");
+        let attempts_ended = counters("attempts_ended", "Attempts ended, by outcome");
+        let attempts_stale =
+            counters("attempts_stale", "Attempts whose result was refused, as another attempt owned their job");
+        let log_lines_dropped = counters("log_lines_dropped", "Log lines of attempts that were dropped");
+        let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
+        let store_trouble = counters("store_trouble", "Calls of the store that failed and were retried, by operation");
+        let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
+        let mut histograms = |name: &str, help: &str| {
+            let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
+            registry.register_with_unit(name, help, Unit::Seconds, histograms.clone());
+            histograms
         };
-        let queue_wait = times("queue_wait", "From when a job was due until it was claimed");
-        let wall = times("attempt_wall", "From the claim of an attempt until its end");
-        let guest = times("attempt_guest", "Time in the plugin's code");
-        let sandbox = times("attempt_sandbox", "Making an attempt's sandbox and taking it away");
+        let queue_wait = histograms("queue_wait", "Time from when a job was due until it was claimed");
+        let wall = histograms("attempt_wall", "Time from the claim of an attempt until its end");
+        let guest = histograms("attempt_guest", "Time that an attempt spent in the plugin's code");
+        let sandbox = histograms("attempt_sandbox", "Time to create and remove the sandbox of an attempt");
         let (leases_reclaimed, jobs_forgotten, jobs_replaced) =
             (Counter::default(), Counter::default(), Counter::default());
-        registry.register("leases_reclaimed", "Leases that ran out and were ended", leases_reclaimed.clone());
-        registry.register("jobs_forgotten", "Finished jobs that were removed", jobs_forgotten.clone());
+        registry.register(
+            "leases_reclaimed",
+            "Leases that expired, after which their jobs were reclaimed",
+            leases_reclaimed.clone(),
+        );
+        registry.register("jobs_forgotten", "Finished jobs deleted after their retention time", jobs_forgotten.clone());
         registry.register(
             "jobs_replaced",
-            "Waiting jobs that were cancelled for a newer one of their key",
+            "Waiting jobs cancelled for a newer job with their key",
             jobs_replaced.clone(),
         );
         let store_log_held = Gauge::default();
         registry.register_with_unit(
             "store_log_held",
-            "How long the store's log is that another program keeps from being carried into its file, when it was last told",
+            "Last reported size of the store's write-ahead log while another program keeps it from being merged into the database file, otherwise 0",
             Unit::Bytes,
             store_log_held.clone(),
         );
@@ -102,13 +108,13 @@ impl Metrics {
         let broadcasts_refused = Counter::default();
         registry.register(
             "broadcasts_refused",
-            "Live broadcasts that were not begun, as as many were open as may be",
+            "Live broadcasts refused, as too many were open",
             broadcasts_refused.clone(),
         );
         let host_log_lines_dropped = Counter::default();
         registry.register(
             "host_log_lines_dropped",
-            "Lines of the host's own log that were dropped, as whoever reads it was slower than they came, or gone",
+            "Lines of the host's own log that were dropped, as its reader was too slow or gone",
             host_log_lines_dropped.clone(),
         );
         Metrics {
@@ -138,26 +144,28 @@ impl Metrics {
         }
     }
 
-    /// Counts what the host tells. Called on the host's threads: it only adds.
-    pub(crate) fn hear(&self, notice: &Notice) {
+    /// Counts a notice. It is called on the host's threads, so it only adds.
+    pub(crate) fn record(&self, notice: &Notice) {
         match notice {
-            Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, of(task), *count),
-            Notice::JobsKnown { task, count } => add(&self.jobs_known, of(task), *count),
-            Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, of(task), *count),
+            Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, task_labels(task), *count),
+            Notice::JobsKnown { task, count } => add(&self.jobs_known, task_labels(task), *count),
+            Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, task_labels(task), *count),
             Notice::AttemptStarted { task, queue_wait, .. } => {
-                add(&self.attempts_started, of(task), 1);
+                add(&self.attempts_started, task_labels(task), 1);
                 observe(&self.queue_wait, task, *queue_wait);
             }
             Notice::AttemptEnded(ended) => self.attempt_ended(ended),
-            Notice::AttemptStale { task, .. } => add(&self.attempts_stale, of(task), 1),
-            Notice::JobEnded { task, state, .. } => add(&self.jobs_ended, of_and(task, "state", state.as_str()), 1),
-            Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, of(task), *lines),
-            Notice::PluginLoaded { .. } => add(&self.plugin_loads, word("result", "loaded"), 1),
-            Notice::PluginRefused { .. } => add(&self.plugin_loads, word("result", "refused"), 1),
-            Notice::StoreTrouble { doing, .. } => add(&self.store_trouble, word("doing", doing), 1),
+            Notice::AttemptStale { task, .. } => add(&self.attempts_stale, task_labels(task), 1),
+            Notice::JobEnded { task, state, .. } => {
+                add(&self.jobs_ended, task_labels_and(task, "state", state.as_str()), 1)
+            }
+            Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, task_labels(task), *lines),
+            Notice::PluginLoaded { .. } => add(&self.plugin_loads, label("result", "loaded"), 1),
+            Notice::PluginRefused { .. } => add(&self.plugin_loads, label("result", "refused"), 1),
+            Notice::StoreTrouble { doing, .. } => add(&self.store_trouble, label("doing", doing), 1),
             Notice::StoreLogHeld { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
             Notice::StoreLogFree => _ = self.store_log_held.set(0),
-            Notice::HostFault { doing, .. } => add(&self.host_faults, word("doing", doing), 1),
+            Notice::HostFault { doing, .. } => add(&self.host_faults, label("doing", doing), 1),
             Notice::Upkeep { reclaimed, forgotten, .. } => {
                 self.leases_reclaimed.inc_by(*reclaimed);
                 self.jobs_forgotten.inc_by(*forgotten);
@@ -186,59 +194,61 @@ impl Metrics {
     }
 
     fn attempt_ended(&self, ended: &AttemptEnded) {
-        add(&self.attempts_ended, of_and(&ended.task, "outcome", ended.kind.as_str()), 1);
+        add(&self.attempts_ended, task_labels_and(&ended.task, "outcome", ended.kind.as_str()), 1);
         observe(&self.wall, &ended.task, ended.bill.wall);
         observe(&self.guest, &ended.task, ended.bill.guest);
         observe(&self.sandbox, &ended.task, ended.sandbox);
     }
 
-    /// The page: what was counted, and `now`, what is so at this moment.
-    pub(crate) fn page(&self, now: &Gauges) -> Result<String, fmt::Error> {
-        let mut page = String::new();
-        encode_registry(&mut page, &self.registry)?;
-        encode_registry(&mut page, &now.registry)?;
-        encode_eof(&mut page)?;
-        Ok(page)
+    /// Writes all counters and histograms, and these gauges, in the text format of OpenMetrics.
+    pub(crate) fn encode(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &gauges.registry)?;
+        encode_eof(&mut text)?;
+        Ok(text)
     }
 }
 
-/// What is counted by topic. Whoever may broadcast may make up topics: after so many, new ones are counted together.
+/// Counters and histograms by topic. Clients choose topics, so after [`TOPICS_MAX`] of them, new ones are counted together.
 #[derive(Debug)]
 struct Topics {
-    /// Locked for one look, never across an await.
+    /// Topics that have a label of their own. Locked for one lookup, never across an await.
     known: Mutex<BTreeSet<String>>,
-    ended: Counts,
-    replies: Counts,
-    took: Times,
+    ended: Counters,
+    replies: Counters,
+    elapsed: Histograms,
 }
 
+/// Number of topics that have labels of their own.
 const TOPICS_MAX: usize = 200;
 
 impl Topics {
     fn new(registry: &mut Registry) -> Topics {
-        let (ended, replies) = (Counts::default(), Counts::default());
-        let took: Times = Family::new_with_constructor(|| Histogram::new(SECONDS));
-        registry.register("broadcasts", "Live broadcasts that ended, by topic and why", ended.clone());
+        let (ended, replies) = (Counters::default(), Counters::default());
+        let elapsed: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
+        registry.register("broadcasts", "Live broadcasts ended, by topic and reason", ended.clone());
         registry.register("broadcast_replies", "Replies to live broadcasts, by topic and outcome", replies.clone());
         registry.register_with_unit(
             "broadcast",
-            "From a live broadcast's begin to its end",
+            "Time from the start of a live broadcast to its end",
             Unit::Seconds,
-            took.clone(),
+            elapsed.clone(),
         );
-        Topics { known: Mutex::default(), ended, replies, took }
+        Topics { known: Mutex::default(), ended, replies, elapsed }
     }
 
     fn ended(&self, ended: &BroadcastEnded) {
         let topic = self.label(ended.topic.as_str());
-        let with = |name, value: &str| vec![("topic", topic.clone()), (name, value.to_owned())];
-        add(&self.ended, with("ending", ended.ending.as_str()), 1);
+        let labels = |name, value: &str| vec![("topic", topic.clone()), (name, value.to_owned())];
+        add(&self.ended, labels("ending", ended.ending.as_str()), 1);
         for (kind, count) in &ended.answers {
-            add(&self.replies, with("outcome", kind), *count);
+            add(&self.replies, labels("outcome", kind), *count);
         }
-        self.took.get_or_create(&vec![("topic", topic.clone())]).observe(ended.took.as_secs_f64());
+        self.elapsed.get_or_create(&vec![("topic", topic.clone())]).observe(ended.took.as_secs_f64());
     }
 
+    /// Returns the label of a topic.
     fn label(&self, topic: &str) -> String {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains(topic) {
@@ -251,21 +261,22 @@ impl Topics {
     }
 }
 
-/// What is so at the moment of a scrape.
+/// Gauges, read at the moment of a scrape.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     registry: Registry,
 }
 
-/// More series than this of one gauge are not shown.
+/// Number of series that one gauge shows at most.
 const SERIES_MAX: usize = 2000;
 
 impl Gauges {
+    /// Returns an empty set of gauges.
     pub(crate) fn new() -> Gauges {
         Gauges { registry: Registry::with_prefix("wharf") }
     }
 
-    /// One gauge, with one series for each label value.
+    /// Adds a gauge with one series for each label value.
     pub(crate) fn labelled(
         &mut self,
         name: &str,
@@ -280,12 +291,14 @@ impl Gauges {
         self.registry.register(name, help, family);
     }
 
+    /// Adds a gauge without labels.
     pub(crate) fn plain(&mut self, name: &str, help: &str, number: u64) {
         let gauge = Gauge::<i64>::default();
         gauge.set(number.cast_signed());
         self.registry.register(name, help, gauge);
     }
 
+    /// Adds a gauge of a length of time.
     pub(crate) fn seconds(&mut self, name: &str, help: &str, length: Duration) {
         let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
         gauge.set(length.as_secs_f64());
@@ -293,24 +306,24 @@ impl Gauges {
     }
 }
 
-fn of(task: &TaskName) -> Labels {
+fn task_labels(task: &TaskName) -> Labels {
     vec![("task", task.to_string())]
 }
 
-fn of_and(task: &TaskName, name: &'static str, value: &str) -> Labels {
+fn task_labels_and(task: &TaskName, name: &'static str, value: &str) -> Labels {
     vec![("task", task.to_string()), (name, value.to_owned())]
 }
 
-fn word(name: &'static str, value: &str) -> Labels {
+fn label(name: &'static str, value: &str) -> Labels {
     vec![(name, value.to_owned())]
 }
 
-fn add(counts: &Counts, labels: Labels, count: u64) {
-    counts.get_or_create(&labels).inc_by(count);
+fn add(counters: &Counters, labels: Labels, count: u64) {
+    counters.get_or_create(&labels).inc_by(count);
 }
 
-fn observe(times: &Times, task: &TaskName, length: Duration) {
-    times.get_or_create(&of(task)).observe(length.as_secs_f64());
+fn observe(histograms: &Histograms, task: &TaskName, length: Duration) {
+    histograms.get_or_create(&task_labels(task)).observe(length.as_secs_f64());
 }
 
 #[cfg(test)]
@@ -320,13 +333,13 @@ mod tests {
     use wharf_core::outcome::{Bill, OutcomeKind};
 
     #[test]
-    fn the_page_has_what_was_told_and_what_is_so() {
+    fn the_text_has_what_was_counted_and_the_gauges() {
         let metrics = Metrics::new();
         let task: TaskName = "words/count".parse().unwrap();
         let job = "0000000000001".parse().unwrap();
-        metrics.hear(&Notice::JobsEnqueued { task: task.clone(), count: 3 });
-        metrics.hear(&Notice::JobEnded { task: task.clone(), job, state: StateName::Succeeded });
-        metrics.hear(&Notice::AttemptEnded(Box::new(AttemptEnded {
+        metrics.record(&Notice::JobsEnqueued { task: task.clone(), count: 3 });
+        metrics.record(&Notice::JobEnded { task: task.clone(), job, state: StateName::Succeeded });
+        metrics.record(&Notice::AttemptEnded(Box::new(AttemptEnded {
             task,
             job,
             number: 1,
@@ -336,7 +349,7 @@ mod tests {
             sandbox: Duration::from_micros(20),
         })));
         for topic in (0..TOPICS_MAX + 5).map(|n| format!("t.{n}")) {
-            metrics.hear(&Notice::BroadcastEnded(Box::new(BroadcastEnded {
+            metrics.record(&Notice::BroadcastEnded(Box::new(BroadcastEnded {
                 id: job,
                 topic: topic.parse().unwrap(),
                 depth: 1,
@@ -345,10 +358,10 @@ mod tests {
                 took: Duration::from_millis(20),
             })));
         }
-        let mut now = Gauges::new();
-        now.labelled("jobs_waiting", "Jobs that wait", "task", [("words/count".to_owned(), 2)]);
-        now.seconds("oldest_due_age", "How long", Duration::from_millis(1500));
-        let page = metrics.page(&now).unwrap();
+        let mut gauges = Gauges::new();
+        gauges.labelled("jobs_waiting", "Waiting jobs", "task", [("words/count".to_owned(), 2)]);
+        gauges.seconds("oldest_due_age", "Age", Duration::from_millis(1500));
+        let text = metrics.encode(&gauges).unwrap();
         for line in [
             "wharf_jobs_enqueued_total{task=\"words/count\"} 3",
             "wharf_jobs_ended_total{task=\"words/count\",state=\"succeeded\"} 1",
@@ -360,7 +373,7 @@ mod tests {
             "wharf_jobs_waiting{task=\"words/count\"} 2",
             "wharf_oldest_due_age_seconds 1.5",
         ] {
-            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
     }
 }

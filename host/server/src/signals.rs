@@ -1,9 +1,10 @@
-//! The signals that somebody may send to this process, and those that the kernel sends for what it does itself.
-//! None of them ends a host without a word.
+//! The signals that others may send to this process, and those that the kernel sends for what the process itself does. None of
+//! them ends a host without a line in its log.
 //!
-//! What is not here keeps its meaning: SIGKILL and SIGSTOP cannot be heard; SIGTSTP, SIGTTIN and SIGTTOU are the terminal's,
-//! whose owner may stop the process and let it go on; SIGPIPE is ignored by Rust's own start; nobody sends the real-time signals
-//! unasked; and the signals of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS, SIGTRAP) leave nothing that could go on.
+//! Signals that are not here keep their meaning. SIGKILL and SIGSTOP cannot be caught. SIGTSTP, SIGTTIN and SIGTTOU belong to
+//! the terminal, whose user may stop and continue the process. SIGPIPE is ignored by Rust's own start. The real-time signals
+//! are not sent to a process that has not asked for them. After the signals of a fault (SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+//! SIGABRT, SIGSYS, SIGTRAP) nothing could go on.
 
 use std::fs;
 use std::future::poll_fn;
@@ -16,112 +17,117 @@ use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-/// Lets a write past the largest size that a file may have here (`ulimit -f`, `LimitFSIZE=` of systemd) fail like one on
-/// a full disk. Without it the kernel ends the process by SIGXFSZ; whoever writes may be a guest with a writable folder.
+/// Makes a write past the largest permitted file size (`ulimit -f`, systemd's `LimitFSIZE=`) fail like a write to a full disk.
+/// Otherwise the kernel ends the process with SIGXFSZ, and the writer may be a guest with a writable folder.
 ///
 /// # Errors
-/// When the signal cannot be taken.
+/// If the signal handler cannot be registered.
 pub(crate) fn survive_large_files() -> io::Result<()> {
-    // That it is taken is enough: nobody reads the flag. It is not inherited, so that a child process does the same for itself.
+    // A handler is enough: its flag is never read. A child process does not inherit the handler and registers its own.
     let flag = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(Number::XFSZ.as_raw(), flag).map(drop)
 }
 
-/// What a signal asks of a host.
+/// Effect of a signal on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asks {
-    /// To end: the first time with patience for what runs, the next time at once.
+enum Effect {
+    /// Ends the host: the first time after draining, the next time at once.
     End,
-    /// To end at once.
+    /// Ends the host at once.
     EndAtOnce,
-    /// To end with patience, however often it comes.
+    /// Ends the host after draining, however often it is received.
     Drain,
+    /// Only writes a line to the log.
     Nothing,
 }
 
-/// Each with its name and, where that is not plain, why it does what it does.
-const SIGNALS: [(Number, &str, Asks, &str); 13] = [
-    (Number::TERM, "SIGTERM", Asks::End, ""),
-    (Number::INT, "SIGINT", Asks::End, ""),
-    (Number::QUIT, "SIGQUIT", Asks::EndAtOnce, ""),
-    // A terminal that closes sends it once itself and often once more by way of its shell; systemd sends it right after SIGTERM.
-    (Number::HUP, "SIGHUP", Asks::Drain, "this version does not reload settings"),
-    // What a container of LXC, or a machine whose power fails, is stopped with.
-    (Number::POWER, "SIGPWR", Asks::Drain, "the power fails, or the container is stopped"),
-    // Once a second from here on, until the hard limit ends the process.
-    (Number::XCPU, "SIGXCPU", Asks::Drain, "the processor time that this process may take is used up (RLIMIT_CPU)"),
-    // Timers outlive `exec`: whoever started this process may have set one.
-    (Number::ALARM, "SIGALRM", Asks::Drain, "a timer ran out that was set before the host began"),
-    (Number::VTALARM, "SIGVTALRM", Asks::Drain, "a timer ran out that was set before the host began"),
-    (Number::PROF, "SIGPROF", Asks::Drain, "a timer ran out that was set before the host began"),
-    (Number::USR1, "SIGUSR1", Asks::Nothing, ""),
-    (Number::USR2, "SIGUSR2", Asks::Nothing, ""),
-    (Number::IO, "SIGIO", Asks::Nothing, ""),
-    (Number::STKFLT, "SIGSTKFLT", Asks::Nothing, ""),
+/// The signals with their names and effects; if an effect needs an explanation in the log, with that.
+const SIGNALS: [(Number, &str, Effect, &str); 13] = [
+    (Number::TERM, "SIGTERM", Effect::End, ""),
+    (Number::INT, "SIGINT", Effect::End, ""),
+    (Number::QUIT, "SIGQUIT", Effect::EndAtOnce, ""),
+    // A terminal that closes sends it once, and often once more through its shell; systemd sends it right after SIGTERM.
+    (Number::HUP, "SIGHUP", Effect::Drain, "this version does not reload settings"),
+    // LXC stops a container with it; init sends it when the power fails.
+    (Number::POWER, "SIGPWR", Effect::Drain, "the power fails, or the container is being stopped"),
+    // It is sent once a second from here on, until the hard limit ends the process.
+    (Number::XCPU, "SIGXCPU", Effect::Drain, "this process has used up its processor time (RLIMIT_CPU)"),
+    // Timers survive `exec`: the program that started this process may have set one.
+    (Number::ALARM, "SIGALRM", Effect::Drain, "a timer expired that was set before the host started"),
+    (Number::VTALARM, "SIGVTALRM", Effect::Drain, "a timer expired that was set before the host started"),
+    (Number::PROF, "SIGPROF", Effect::Drain, "a timer expired that was set before the host started"),
+    (Number::USR1, "SIGUSR1", Effect::Nothing, ""),
+    (Number::USR2, "SIGUSR2", Effect::Nothing, ""),
+    (Number::IO, "SIGIO", Effect::Nothing, ""),
+    (Number::STKFLT, "SIGSTKFLT", Effect::Nothing, ""),
 ];
 
-/// How a host is asked to end.
+/// The way in which a host is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    WithPatience,
+    /// After draining: running attempts get time to end.
+    AfterDraining,
+    /// At once: running attempts are stopped.
     AtOnce,
 }
 
-/// The signals of a host, heard from the moment on at which this was made.
+/// The signals of a host, received from the moment at which this value is created.
 pub(crate) struct Signals {
-    heard: Vec<(Signal, &'static str, Asks, &'static str)>,
+    received: Vec<(Signal, &'static str, Effect, &'static str)>,
 }
 
 impl Signals {
+    /// Starts to receive signals.
+    ///
     /// # Errors
-    /// When a signal cannot be taken.
+    /// If a signal handler cannot be registered.
     pub(crate) fn new() -> io::Result<Signals> {
         let ignored = ignored();
-        let mut heard = Vec::new();
-        for (number, name, asks, why) in SIGNALS {
+        let mut received = Vec::new();
+        for (number, name, effect, reason) in SIGNALS {
             let number = number.as_raw();
-            // What whoever started this process chose to ignore stays ignored, as `nohup` and the shells expect that start
-            // something in the background. But a host can always be ended.
+            // A signal that was ignored when this process started stays ignored, as `nohup` expects, and shells that start a
+            // program in the background. But a host can always be ended.
             if name == "SIGTERM" || ignored & (1 << (number - 1)) == 0 {
-                heard.push((signal(SignalKind::from_raw(number))?, name, asks, why));
+                received.push((signal(SignalKind::from_raw(number))?, name, effect, reason));
             }
         }
-        Ok(Signals { heard })
+        Ok(Signals { received })
     }
 
-    /// Waits until somebody asks the host to end.
+    /// Waits until a signal requests that the host ends.
     pub(crate) async fn end(&mut self) -> End {
         loop {
-            let (name, asks, why) = self.next().await;
-            match asks {
-                Asks::End => return End::WithPatience,
-                Asks::EndAtOnce => return End::AtOnce,
-                Asks::Drain => {
-                    info!("{name}: {why}; the host drains");
-                    return End::WithPatience;
+            let (name, effect, reason) = self.next().await;
+            match effect {
+                Effect::End => return End::AfterDraining,
+                Effect::EndAtOnce => return End::AtOnce,
+                Effect::Drain => {
+                    info!("received {name}: {reason}; the host drains");
+                    return End::AfterDraining;
                 }
-                Asks::Nothing => means_nothing(name),
+                Effect::Nothing => log_without_effect(name),
             }
         }
     }
 
-    /// Of a host that ends: waits until somebody asks it to be done at once.
-    pub(crate) async fn hurry(&mut self) {
+    /// Waits, while the host drains, until a signal requests that it ends at once.
+    pub(crate) async fn end_at_once(&mut self) {
         loop {
-            let (name, asks, why) = self.next().await;
-            match asks {
-                Asks::End | Asks::EndAtOnce => return,
-                Asks::Drain => warn!("{name}: {why}; the host drains already"),
-                Asks::Nothing => means_nothing(name),
+            let (name, effect, reason) = self.next().await;
+            match effect {
+                Effect::End | Effect::EndAtOnce => return,
+                Effect::Drain => warn!("received {name}: {reason}; the host already drains"),
+                Effect::Nothing => log_without_effect(name),
             }
         }
     }
 
-    async fn next(&mut self) -> (&'static str, Asks, &'static str) {
+    async fn next(&mut self) -> (&'static str, Effect, &'static str) {
         poll_fn(|task| {
-            for (signal, name, asks, why) in &mut self.heard {
+            for (signal, name, effect, reason) in &mut self.received {
                 if let Poll::Ready(Some(())) = signal.poll_recv(task) {
-                    return Poll::Ready((*name, *asks, *why));
+                    return Poll::Ready((*name, *effect, *reason));
                 }
             }
             Poll::Pending
@@ -130,11 +136,12 @@ impl Signals {
     }
 }
 
-fn means_nothing(name: &str) {
-    info!("{name} means nothing to this host, which goes on");
+fn log_without_effect(name: &str) {
+    info!("received {name}, which has no effect; the host goes on");
 }
 
-/// The signals that were ignored when this process began, as bits from 1 on; none where that cannot be read.
+/// Returns the signals that were ignored when this process started, as a bit mask: bit 0 is signal 1. Returns 0 if that cannot
+/// be read.
 fn ignored() -> u64 {
     fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_in(&status))
 }
@@ -149,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ignored_is_read_bit_by_bit() {
+    fn ignored_signals_are_read_from_the_process_status() {
         let hangup = 1 << (Number::HUP.as_raw() - 1);
         assert_eq!(ignored_in("Name:\twharf\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n") & hangup, hangup);
         assert_eq!(ignored_in("SigIgn:\t0000000000001000\n") & hangup, 0);

@@ -1,6 +1,7 @@
 //! `wharf broadcast`: one call to every subscriber of a topic, and what each of them answered.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,11 @@ use super::client::{Ask, Client, query, when_loaded};
 use super::input;
 use super::output::{Columns, harmless, millis, print_json, print_line};
 use super::progress::Progress;
+use crate::http::api::{
+    Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastStarted, LiveBroadcast, Reply,
+    ReplyOutcome, from_name,
+};
 use crate::http::encode;
-use crate::http::wire::{Batch, BatchJob, Broadcast, BroadcastBegun, BroadcastEnded, Reply};
 use crate::stderr::note;
 
 /// Of one reply in the table.
@@ -58,7 +62,7 @@ impl Send {
             return self.durably(client, ask, json);
         }
         if json {
-            let (broadcast, whole): (Broadcast, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
+            let (broadcast, whole): (LiveBroadcast, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
             say_loading(&broadcast.loading);
             print_json(&whole)?;
             return Ok(exit_of(&broadcast.ended));
@@ -87,11 +91,11 @@ impl Send {
             progress.say(&format!("broadcast {}: {}", batch.id, words(&batch.states)));
             // Short ones are over soon; whoever waits long is not asked for more than a few times a second.
             std::thread::sleep(LOOK_EVERY.min(began.elapsed() / 4 + Duration::from_millis(5)));
-            let look = Ask { method: "GET", path: batch.url.clone(), ..Ask::default() };
+            let look = Ask { method: "GET", path: format!("/v1/broadcasts/{}", encode(&batch.id)), ..Ask::default() };
             (batch, whole) = client.ask_whole(look)?;
         }
         progress.done();
-        let succeeded = batch.jobs.iter().all(|job| job.state == "succeeded");
+        let succeeded = batch.jobs.iter().all(|job| job.state == BatchJobState::Succeeded);
         if json {
             print_json(&whole)?;
         } else {
@@ -111,30 +115,30 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
     for event in events.into_iter().flatten() {
         let event =
             event.map_err(|error| Ending::new(Exit::Unreachable, format!("the connection was lost: {error}")))?;
-        match event.name.as_str() {
-            "asked" => {
-                let begun: BroadcastBegun = read(&event.data)?;
-                missing = begun.asked.len();
+        match from_name(&event.name) {
+            Some(BroadcastEventName::Subscribers) => {
+                let begun: BroadcastStarted = read(&event.data)?;
+                missing = begun.subscribers.len();
                 progress.aside(|| say_loading(&begun.loading));
-                if begun.asked.is_empty() {
+                if begun.subscribers.is_empty() {
                     progress.done();
                     note(format_args!("nobody subscribes to {}", harmless(&begun.topic)));
                     continue;
                 }
-                let widest = begun.asked.iter().map(String::len).max().unwrap_or(0);
+                let widest = begun.subscribers.iter().map(String::len).max().unwrap_or(0);
                 let table = Columns::new([widest.max("PLUGIN".len()), "timed-out".len(), "123.45 ms".len()]);
                 progress.aside(|| table.print(["PLUGIN", "OUTCOME", "AFTER", "REPLY"]))?;
                 columns = Some(table);
             }
-            "reply" => {
+            Some(BroadcastEventName::Reply) => {
                 let reply: Reply = read(&event.data)?;
                 missing = missing.saturating_sub(1);
                 let Some(table) = &columns else { continue };
                 let (after, said) = (millis(reply.elapsed_ms), said(&reply));
-                progress.aside(|| table.print([&reply.plugin, &reply.outcome, &after, &said]))?;
+                progress.aside(|| table.print([&reply.plugin, &reply.outcome.to_string(), &after, &said]))?;
                 progress.say(&format!("broadcast: {missing} to come"));
             }
-            "end" => {
+            Some(BroadcastEventName::End) => {
                 progress.done();
                 let ended: BroadcastEnded = read(&event.data)?;
                 if columns.is_some() && std::io::stderr().is_terminal() {
@@ -143,7 +147,7 @@ fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
                 return Ok(exit_of(&ended));
             }
             // Words of a newer host are no error.
-            _ => {}
+            None => {}
         }
     }
     Err(Ending::new(Exit::Unreachable, "the host ended the broadcast before its end: it was stopped").into())
@@ -197,18 +201,18 @@ fn durable_table(batch: &Batch) -> anyhow::Result<()> {
     for job in &batch.jobs {
         let reply = match (&job.reply, &job.report) {
             (Some(json), _) => contents(json),
-            (None, Some(report)) if job.state != "succeeded" => {
+            (None, Some(report)) if job.state != BatchJobState::Succeeded => {
                 report.text.lines().next().unwrap_or_default().to_owned()
             }
             _ => String::new(),
         };
-        table.print([&job.plugin, &job.state, job.id.as_deref().unwrap_or("-"), &reply])?;
+        table.print([&job.plugin, &job.state.to_string(), job.id.as_deref().unwrap_or("-"), &reply])?;
     }
     Ok(())
 }
 
 /// "2 replied, 1 trapped".
-fn words(counts: &BTreeMap<String, u64>) -> String {
+fn words(counts: &BTreeMap<impl Display, u64>) -> String {
     let each: Vec<String> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
     if each.is_empty() { "nobody was asked".to_owned() } else { each.join(", ") }
 }
@@ -219,8 +223,12 @@ fn counted(count: usize, what: &str) -> String {
 
 /// Who was not called since enough had replied is no failure.
 fn exit_of(ended: &BroadcastEnded) -> Exit {
-    let failed = |what: &str| ended.outcomes.contains_key(what);
-    if ["failed", "trapped", "timed-out"].into_iter().any(failed) { Exit::NotDone } else { Exit::Done }
+    let failed = |outcome: ReplyOutcome| ended.outcomes.contains_key(&outcome);
+    if [ReplyOutcome::Failed, ReplyOutcome::Trapped, ReplyOutcome::TimedOut].into_iter().any(failed) {
+        Exit::NotDone
+    } else {
+        Exit::Done
+    }
 }
 
 #[cfg(test)]
@@ -243,12 +251,16 @@ mod tests {
 
     #[test]
     fn what_was_not_needed_is_no_failure() {
-        let of = |what: &[&str]| {
-            let outcomes = what.iter().map(|what| ((*what).to_owned(), 1)).collect();
+        let of = |what: &[ReplyOutcome]| {
+            let outcomes = what.iter().map(|what| (*what, 1)).collect();
             exit_of(&BroadcastEnded { outcomes, elapsed_ms: 1.0 })
         };
         assert_eq!(
-            [of(&["replied", "skipped"]), of(&[]), of(&["replied", "trapped"])],
+            [
+                of(&[ReplyOutcome::Replied, ReplyOutcome::Skipped]),
+                of(&[]),
+                of(&[ReplyOutcome::Replied, ReplyOutcome::Trapped])
+            ],
             [Exit::Done, Exit::Done, Exit::NotDone]
         );
     }

@@ -14,7 +14,7 @@ use super::output::{harmless, print_json, print_line};
 use super::plugins::task_text;
 use super::progress::Progress;
 use crate::config::{Settings, ShownDuration};
-use crate::http::plugins::task_document;
+use crate::http::api::TaskDocument;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -105,7 +105,7 @@ fn text(file: &Path, checked: &CheckReport) -> String {
                 manifest
                     .tasks
                     .values()
-                    .map(|task| format!("  task {}", task_text(&task_document(task)).replace('\n', "\n  "))),
+                    .map(|task| format!("  task {}", task_text(&TaskDocument::from(task)).replace('\n', "\n  "))),
             );
         }
         None => {
@@ -140,9 +140,9 @@ fn document(file: &Path, checked: &CheckReport) -> Value {
         "imports": checked.imports,
         "exports": checked.exports,
         "made_by": checked.makers,
-        "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
+        "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(TaskDocument::from).collect::<Vec<_>>()),
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
-        "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| task_document(&receive.task)),
+        "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| TaskDocument::from(&receive.task)),
         "reentrant": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| receive.reentrant),
         "problems": told(&checked.problems),
         "notes": told(&checked.notes),

@@ -12,7 +12,7 @@ use super::client::{Ask, Client};
 use super::output::{harmless, print_bytes};
 use super::progress::Progress;
 use super::sse::Event;
-use crate::http::wire::{Entry, Job, Report};
+use crate::http::api::{AttemptReport, Job, JobEventName, JobState, LogEntry, from_name};
 use crate::stderr::note;
 
 /// A host that restarts is back within this.
@@ -104,18 +104,18 @@ fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Optio
             print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes())
         })?;
     }
-    match event.name.as_str() {
-        "state" => {
+    match from_name(&event.name) {
+        Some(JobEventName::State) => {
             let unread = "the host sent a job that this command does not understand";
             let job: Job = serde_json::from_str(&event.data).context(unread)?;
             let whole = serde_json::from_str(&event.data).context(unread)?;
             progress.say(&standing(&job));
             Ok(job.finished_at.is_some().then_some(Followed { job, whole }))
         }
-        "chunk" | "log" | "log-dropped" | "progress" if show != Show::Json => {
-            let entry: Entry = serde_json::from_str(&event.data)
+        Some(name) if name != JobEventName::Trouble && show != Show::Json => {
+            let entry: LogEntry = serde_json::from_str(&event.data)
                 .context("the host sent an entry that this command does not understand")?;
-            entry_shown(&event.name, &entry, show, progress)?;
+            entry_shown(name, &entry, show, progress)?;
             Ok(None)
         }
         // Words of a newer host are no error.
@@ -128,19 +128,22 @@ fn entry_number(id: &str) -> Option<u64> {
     id.split('.').next()?.parse().ok()
 }
 
-fn entry_shown(name: &str, entry: &Entry, show: Show, progress: &Progress) -> anyhow::Result<()> {
+fn entry_shown(name: JobEventName, entry: &LogEntry, show: Show, progress: &Progress) -> anyhow::Result<()> {
     let (note, line) = (entry.note.as_deref().unwrap_or_default(), entry.line.as_deref().unwrap_or_default());
     match (name, show) {
-        ("progress", _) => {
+        (JobEventName::Progress, _) => {
             progress.say(&format!("{:.0} % {note}", entry.fraction.unwrap_or_default() * 100.0));
             Ok(())
         }
         (_, Show::Progress) => Ok(()),
-        ("log", _) => {
-            progress.line(&format!("{} | {line}", entry.stream.as_deref().unwrap_or("log")));
+        (JobEventName::Log, _) => {
+            progress.line(&format!(
+                "{} | {line}",
+                entry.stream.map_or_else(|| "log".to_owned(), |stream| stream.to_string())
+            ));
             Ok(())
         }
-        ("log-dropped", _) => {
+        (JobEventName::LogDropped, _) => {
             progress.line(&format!(
                 "log | {} lines were dropped: they came faster than they can be kept",
                 entry.lines.unwrap_or_default()
@@ -164,7 +167,7 @@ fn entry_shown(name: &str, entry: &Entry, show: Show, progress: &Progress) -> an
     }
 }
 
-fn chunk_bytes(entry: &Entry) -> anyhow::Result<Vec<u8>> {
+fn chunk_bytes(entry: &LogEntry) -> anyhow::Result<Vec<u8>> {
     match (&entry.text, &entry.base64) {
         (Some(text), _) => Ok(text.as_bytes().to_vec()),
         (None, Some(text)) => STANDARD.decode(text).context("the host sent a chunk that is no base64"),
@@ -175,13 +178,13 @@ fn chunk_bytes(entry: &Entry) -> anyhow::Result<Vec<u8>> {
 /// Where a job stands, in one line.
 fn standing(job: &Job) -> String {
     let attempt = if job.attempt > 1 { format!(", attempt {}", job.attempt) } else { String::new() };
-    let waits = job.waits.as_ref().map(|waits| format!(": {}", waits.text)).unwrap_or_default();
-    format!("job {} {}{attempt}{waits}", job.id, job.state)
+    let wait = job.wait.as_ref().map(|wait| format!(": {}", wait.message)).unwrap_or_default();
+    format!("job {} {}{attempt}{wait}", job.id, job.state)
 }
 
 /// How an attempt ended, for people. Many reports begin with it by themselves.
-pub(crate) fn report_text(report: &Report) -> String {
-    let outcome = report.outcome.replace('-', " ");
+pub(crate) fn report_text(report: &AttemptReport) -> String {
+    let outcome = report.outcome.to_string().replace('-', " ");
     if report.text.starts_with(&outcome) || outcome == "failed" {
         report.text.clone()
     } else {
@@ -191,7 +194,7 @@ pub(crate) fn report_text(report: &Report) -> String {
 
 /// How the command ends for a job that is over; of one that did not succeed, people read why.
 pub(crate) fn exit_of(job: &Job) -> Exit {
-    if job.state == "succeeded" {
+    if job.state == JobState::Succeeded {
         return Exit::Done;
     }
     let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };

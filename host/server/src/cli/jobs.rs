@@ -9,8 +9,8 @@ use super::client::{Ask, Client, query, when_loaded};
 use super::follow::{Show, exit_of, follow, report_text};
 use super::input;
 use super::output::{Table, age, harmless, millis, print_bytes, print_json, print_line};
+use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
-use crate::http::wire::{Enqueued, Job, JobAsked, Page};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
@@ -165,7 +165,7 @@ impl Enqueue {
         // What surrounds a value in JSON is not sent with it; it is part of the payload all the same.
         let as_json: Option<Box<RawValue>> = serde_json::from_slice(payload).ok();
         let as_json = as_json.filter(|json| json.get().len() == payload.len());
-        let one = JobAsked {
+        let one = JobRequest {
             task: self.task.clone(),
             payload_base64: as_json.is_none().then(|| crate::http::to_base64(payload)),
             payload: as_json,
@@ -198,7 +198,7 @@ fn printed(enqueued: &Enqueued, whole: &RawValue, id: &str, json: bool) -> anyho
         print_json(whole)?;
     } else {
         print_line(id)?;
-        if enqueued.outcome == "known" {
+        if enqueued.outcome == EnqueueOutcome::Duplicate {
             note("wharf: a job with this token stands already");
         }
     }
@@ -220,18 +220,18 @@ impl List {
             print_json(&client.get::<Box<RawValue>>(path)?)?;
             return Ok(Exit::Done);
         }
-        let page: Page = client.get(path)?;
+        let page: JobPage = client.get(path)?;
         let now = SystemClock.now();
         let mut table = Table::new(&["ID", "TASK", "KEY", "STATE", "ATTEMPT", "AGE", "REPORT"]);
         for job in &page.jobs {
             // An attempt that failed on the way to a success is told by `job show`.
-            let report = job.report.as_ref().filter(|_| job.state != "succeeded");
+            let report = job.report.as_ref().filter(|_| job.state != JobState::Succeeded);
             let report = report.map(|report| report_text(report).lines().next().unwrap_or_default().to_owned());
             table.row([
                 job.id.clone(),
                 job.task.clone(),
                 job.key.clone().unwrap_or_else(|| "-".to_owned()),
-                if job.cancel_asked { "cancelling".to_owned() } else { job.state.clone() },
+                if job.cancel_requested { "cancelling".to_owned() } else { job.state.to_string() },
                 job.attempt.to_string(),
                 age(job.enqueued_at.0, now),
                 report.unwrap_or_default(),
@@ -266,16 +266,16 @@ fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<Exit> {
 }
 
 fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
-    let moment = |moment: crate::http::wire::Moment| format!("{:.3}", moment.date());
-    let mut lines = vec![("job", job.id.clone()), ("task", job.task.clone()), ("state", job.state.clone())];
+    let moment = |moment: Moment| format!("{:.3}", moment.date());
+    let mut lines = vec![("job", job.id.clone()), ("task", job.task.clone()), ("state", job.state.to_string())];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
-    add("waits", job.waits.as_ref().map(|waits| waits.text.clone()));
+    add("waits", job.wait.as_ref().map(|wait| wait.message.clone()));
     add("key", job.key.clone());
     add("group", (job.group != job.task).then(|| job.group.clone()));
     add("priority", (job.priority != 0).then(|| job.priority.to_string()));
     add("token", job.token.clone());
     add("broadcast", job.batch.clone());
-    add("cancel", job.cancel_asked.then(|| "asked".to_owned()));
+    add("cancel", job.cancel_requested.then(|| "asked".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
     add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes})", job.attempt, job.failures)));
     add("enqueued", Some(moment(job.enqueued_at)));
@@ -291,17 +291,17 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
             .map(|entries| format!("{entries} entries; see them with `wharf job follow {}`", job.id)),
     );
     add(
-        "bill",
-        job.bill.as_ref().map(|bill| {
+        "usage",
+        job.usage.as_ref().map(|usage| {
             let bytes = |n| bytesize::ByteSize(n).display().iec();
             format!(
                 "queue {}, guest {}, wall {}, memory {}, in {}, out {}",
-                millis(bill.queue_wait_ms),
-                millis(bill.guest_ms),
-                millis(bill.wall_ms),
-                bytes(bill.memory_peak_bytes),
-                bytes(bill.in_bytes),
-                bytes(bill.out_bytes)
+                millis(usage.queue_wait_ms),
+                millis(usage.guest_ms),
+                millis(usage.wall_ms),
+                bytes(usage.memory_peak_bytes),
+                bytes(usage.in_bytes),
+                bytes(usage.out_bytes)
             )
         }),
     );
@@ -327,7 +327,7 @@ fn each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Resu
         match client.ask_whole::<Job>(Ask { method: "POST", path, ..Ask::default() }) {
             Ok((_, whole)) if json => print_json(&whole)?,
             Ok((job, _)) => {
-                let state = if job.cancel_asked { "asked to end" } else { job.state.as_str() };
+                let state = if job.cancel_requested { "asked to end".to_owned() } else { job.state.to_string() };
                 print_line(&format!("{id} {state}"))?;
             }
             Err(error) => match error.downcast_ref::<Ending>() {

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use super::cli_error::{Ending, Exit};
 use super::client::{Ask, Client, when_loaded};
 use super::output::{Table, print_json};
+use crate::http::api::{Limit, LimitNumbers};
 use crate::http::encode;
-use crate::http::wire::{Limit, LimitNumbers};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]

@@ -41,7 +41,8 @@ impl Log {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(log.clone())
-            .with_target(false)
+            // A filter by part names targets, so lines show theirs.
+            .with_target(settings.log_level.contains('='))
             .with_ansi(colours);
         match settings.log_format {
             LogFormat::Text => subscriber.init(),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::cli_error::Exit;
 use super::client::Client;
 use super::output::{Table, print_json};
-use crate::http::nodes::{LoadedPlugin, Node};
+use crate::http::api::{LoadedPlugin, Node};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

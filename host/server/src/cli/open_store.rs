@@ -13,7 +13,7 @@ use wharf_store::{OpenError, Store, SystemClock};
 
 use super::cli_error::{Ending, Exit};
 use crate::config::Settings;
-use crate::http::{Guard, connections, waiting_routes};
+use crate::http::{Guard, connections, startup_routes};
 
 /// Between two tries: those who use the database go on meanwhile.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub(crate) async fn store_in_time(settings: &Settings, listener: &TcpListener) -
     let socket = listener.as_fd().try_clone_to_owned().context("could not listen while the start waits")?;
     let listener = TcpListener::from_std(socket.into()).context("could not listen while the start waits")?;
     let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
-    let routes = waiting_routes(why, guard);
+    let routes = startup_routes(why, guard);
     let serving = tokio::spawn(connections::serve(listener, routes, CONNECTIONS_MAX, stopping.clone()));
     loop {
         tokio::time::sleep(AGAIN).await;

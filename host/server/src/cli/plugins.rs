@@ -10,8 +10,8 @@ use super::cli_error::Exit;
 use super::client::Client;
 use super::output::{Table, harmless, print_json, print_line};
 use crate::config::ShownDuration;
+use crate::http::api::{PluginFile, TaskDocument};
 use crate::http::encode;
-use crate::http::plugins::{Plugin, TaskDocument};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +26,7 @@ impl Command {
     pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
         match self {
             Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/plugins".to_owned())?)?,
-            Command::List => list(&client.get::<Vec<Plugin>>("/v1/plugins".to_owned())?)?,
+            Command::List => list(&client.get::<Vec<PluginFile>>("/v1/plugins".to_owned())?)?,
             Command::Show { id } => {
                 let path = format!("/v1/plugins/{}", encode(&id));
                 if json {
@@ -40,7 +40,7 @@ impl Command {
     }
 }
 
-fn list(plugins: &[Plugin]) -> anyhow::Result<()> {
+fn list(plugins: &[PluginFile]) -> anyhow::Result<()> {
     let mut table = Table::new(&["PLUGIN", "VERSION", "DIGEST", "SIZE", "TASKS", "TOPICS", "STATE"]);
     for plugin in plugins {
         let name = plugin.id.clone().unwrap_or_else(|| plugin.file.clone());
@@ -72,7 +72,7 @@ fn short(task: &str) -> &str {
     task.split_once('/').map_or(task, |(_, task)| task)
 }
 
-fn show(plugin: &Plugin) -> anyhow::Result<()> {
+fn show(plugin: &PluginFile) -> anyhow::Result<()> {
     let mut lines =
         vec![("plugin", plugin.id.clone().unwrap_or_else(|| "-".to_owned())), ("file", plugin.file.clone())];
     if let Some(loaded) = &plugin.loaded {

@@ -24,7 +24,7 @@ use super::log::Log;
 use super::log_notices::narrate;
 use super::open_store::store_in_time;
 use crate::config::Settings;
-use crate::http::{Face, Guard, connections, routes};
+use crate::http::{AppState, Guard, connections, routes};
 use crate::metrics::Metrics;
 use crate::signals::{End, Signals};
 
@@ -70,19 +70,19 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
         without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
-    let face = Arc::new(Face { host: host.clone(), metrics, stopping: stopping.clone() });
+    let state = AppState { host: host.clone(), metrics, stopping: stopping.clone() };
     let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
-    let serving = tokio::spawn(connections::serve(listener, routes(face, guard), connections_max(), stopping.clone()));
+    let serving = tokio::spawn(connections::serve(listener, routes(state, guard), connections_max(), stopping.clone()));
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),
         // What runs has nobody any more who would write down how it ended.
         () = death(&host) => (true, End::AtOnce),
     };
-    let drained = end == End::WithPatience
+    let drained = end == End::AfterDraining
         && tokio::select! {
             () = host.drain(settings.drain_patience) => true,
-            () = signals.hurry() => false,
+            () = signals.end_at_once() => false,
         };
     if !drained {
         warn!("stopping at once: what runs is given back and tried again");
@@ -152,7 +152,7 @@ async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics
     }
     let settings = host_settings(settings, node_name(port), dir.clone());
     let tell = move |notice: &wharf_runner::Notice| {
-        metrics.hear(notice);
+        metrics.record(notice);
         narrate(notice, &log);
     };
     Host::start(parts, settings, tell).await.map_err(|error| match error {

@@ -1,4 +1,4 @@
-//! Reads a request's body: bounded in size, and in how long it may say nothing.
+//! Reads a request's body, with bounds on its size and on its speed.
 
 use std::time::{Duration, Instant};
 
@@ -10,59 +10,64 @@ use wharf_core::bounds;
 
 use super::problem::{Kind, Problem};
 
-/// A sender that is silent for longer does not get to hold memory.
+/// The longest time between two parts of a body: a silent client must not hold memory.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Nor does one that sends a byte now and then: besides a minute for all, each of these amounts has a second.
+/// Time that every body may take, however short it is.
 const TOTAL_MIN: Duration = Duration::from_secs(60);
+/// Speed that a body must reach on top of [`TOTAL_MIN`]: a client that sends a byte now and then must not hold memory either.
 const BYTES_PER_SECOND_MIN: usize = 64 * 1024;
 
-/// How long a body may have taken of which so much has come.
-fn patience(bytes: usize) -> Duration {
+/// Returns the time that a body may have taken of which so many bytes were received.
+fn time_limit(bytes: usize) -> Duration {
     TOTAL_MIN + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
 }
 
-/// What comes after a body was found too large is read and thrown away, up to so much: most clients hear an answer
-/// only when they have sent all, and a connection that is closed before says nothing but "broken pipe".
+/// Bytes that are read and dropped after a body turned out to be too large. Most clients read the response only when they have
+/// sent everything, and if the connection is closed before, they report nothing but "broken pipe".
 const LINGER_BYTES: u64 = 256 * bounds::MIB;
+/// The longest time for which a body that is too large is read and dropped.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What a body says of itself: the media type without its parameters, in lower case; empty where it says nothing.
+/// Returns the media type of a body, in lower case without its parameters; empty if `Content-Type` is absent.
 pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = given.next() else { return Ok(String::new()) };
     if given.next().is_some() {
-        return Err(Problem::bad_request("`Content-Type` is given twice, and only one can hold; leave one out"));
+        return Err(Problem::bad_request("`Content-Type` is given twice; leave one out"));
     }
-    let text = value.to_str().map_err(|_| Problem::bad_request("`Content-Type` is no text; write it in ASCII"))?;
+    let text = value.to_str().map_err(|_| Problem::bad_request("invalid `Content-Type`: expected ASCII text"))?;
     Ok(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Headers that would change what a body means, and are not heeded here.
-fn heeded(headers: &HeaderMap) -> Result<(), Problem> {
-    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-    match headers.get_all(header::CONTENT_ENCODING).iter().find(|value| !plain(value)) {
+/// Refuses a body with a content encoding: it would be taken for its content.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(header::CONTENT_ENCODING).iter().find(|value| !is_identity(value)) {
         None => Ok(()),
         Some(value) => Err(Problem::bad_request(format!(
-            "the body is encoded as {value:?}, which would be taken for what is in it; send it as it is, without `Content-Encoding`"
+            "the body is encoded as {value:?}, which this host does not decode; send it without `Content-Encoding`"
         ))),
     }
 }
 
-/// A client that sends this counts on being heard once, however often it asks.
+/// Refuses the header `Idempotency-Key`: a client that sends it relies on it, and would enqueue a job twice. `instead` is what
+/// the client can do.
 pub(crate) fn no_idempotency_key(headers: &HeaderMap, instead: &str) -> Result<(), Problem> {
     if headers.contains_key("idempotency-key") {
-        return Err(Problem::bad_request(format!("`Idempotency-Key` is not read here; {instead}")));
+        return Err(Problem::bad_request(format!("`Idempotency-Key` is not supported; {instead}")));
     }
     Ok(())
 }
 
-/// The whole of a body of at most `max` bytes.
+/// Reads a body of at most `max` bytes.
+///
+/// # Errors
+/// If it has a content encoding, is too large, breaks off, or is too slow.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Vec<u8>, Problem> {
-    heeded(headers)?;
+    check_encoding(headers)?;
     let too_large = || {
-        let max = ByteSize(max).display().iec();
-        Problem::new(Kind::TOO_LARGE, format!("the body is larger than the {max} that are possible here"))
+        Problem::new(Kind::TOO_LARGE, format!("the body is too large; the limit is {}", ByteSize(max).display().iec()))
     };
     let declared: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -71,11 +76,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
         linger(stream).await;
         return Err(too_large());
     }
-    // Room is taken as bytes come, not as they are announced.
+    // Memory is reserved as bytes are received, not as they are announced.
     let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0).min(64 * 1024)).unwrap_or(0));
-    let began = Instant::now();
+    let started = Instant::now();
     loop {
-        let left = patience(bytes.len()).saturating_sub(began.elapsed());
+        let left = time_limit(bytes.len()).saturating_sub(started.elapsed());
         match tokio::time::timeout(SILENCE_MAX.min(left), stream.next()).await {
             Ok(None) => return Ok(bytes),
             Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > max => {
@@ -84,27 +89,28 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
                 return Err(too_large());
             }
             Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
-            Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body ended early: {error}"))),
             Err(_) if left < SILENCE_MAX => {
                 let detail = format!(
-                    "{} bytes came in {} seconds; {} each second are expected after the first minute; nothing was enqueued",
+                    "received {} bytes in {} seconds; after the first minute at least {} per second are required; nothing was enqueued",
                     bytes.len(),
-                    began.elapsed().as_secs(),
+                    started.elapsed().as_secs(),
                     ByteSize(BYTES_PER_SECOND_MIN as u64).display().iec()
                 );
                 return Err(Problem::new(Kind::TOO_SLOW, detail));
             }
             Err(_) => {
-                let detail = format!("nothing came for {} seconds; nothing was enqueued", SILENCE_MAX.as_secs());
+                let detail = format!("received nothing for {} seconds; nothing was enqueued", SILENCE_MAX.as_secs());
                 return Err(Problem::new(Kind::TOO_SLOW, detail));
             }
         }
     }
 }
 
+/// Reads and drops the rest of a body.
 async fn linger(mut stream: BodyDataStream) {
     let mut left = LINGER_BYTES;
-    let through = async {
+    let rest = async {
         while let Some(Ok(part)) = stream.next().await {
             left = left.saturating_sub(part.len() as u64);
             if left == 0 {
@@ -112,34 +118,34 @@ async fn linger(mut stream: BodyDataStream) {
             }
         }
     };
-    // Whether it came to its end or not, the answer is the same.
-    let _ = tokio::time::timeout(LINGER, through).await;
+    // The response is the same if the end was not reached.
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn told(headers: &HeaderMap, body: &'static str, max: u64) -> String {
+    async fn result_text(headers: &HeaderMap, body: &'static str, max: u64) -> String {
         format!("{:?}", read(headers, Body::from(body), max).await)
     }
 
     #[test]
     fn a_large_body_may_take_longer() {
-        assert_eq!((patience(0), patience(6_400 * 1024)), (Duration::from_secs(60), Duration::from_secs(160)));
+        assert_eq!((time_limit(0), time_limit(6_400 * 1024)), (Duration::from_secs(60), Duration::from_secs(160)));
     }
 
     #[tokio::test]
-    async fn a_body_is_bounded_by_what_comes_and_by_what_is_announced() {
+    async fn a_body_is_bounded_by_received_and_by_announced_bytes() {
         let none = HeaderMap::new();
         assert_eq!(read(&none, Body::from("12345"), 5).await.unwrap(), b"12345");
-        assert!(told(&none, "123456", 5).await.contains("too-large"));
+        assert!(result_text(&none, "123456", 5).await.contains("too-large"));
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
-        assert!(told(&announced, "", 5).await.contains("too-large"));
+        assert!(result_text(&announced, "", 5).await.contains("too-large"));
     }
 
     #[tokio::test]
-    async fn headers_that_change_what_a_body_means_are_heeded_or_refused() {
+    async fn headers_that_change_the_meaning_of_a_body_are_obeyed_or_refused() {
         let of = |pairs: &[(header::HeaderName, &str)]| -> HeaderMap {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
@@ -147,7 +153,9 @@ mod tests {
             }
             headers
         };
-        assert!(told(&of(&[(header::CONTENT_ENCODING, "gzip")]), "x", 5).await.contains("encoded as \\\"gzip\\\""));
+        assert!(
+            result_text(&of(&[(header::CONTENT_ENCODING, "gzip")]), "x", 5).await.contains("encoded as \\\"gzip\\\"")
+        );
         assert_eq!(read(&of(&[(header::CONTENT_ENCODING, "Identity")]), Body::from("x"), 5).await.unwrap(), b"x");
         let media = |pairs: &[&str]| {
             media_type(&of(&pairs.iter().map(|value| (header::CONTENT_TYPE, *value)).collect::<Vec<_>>()))

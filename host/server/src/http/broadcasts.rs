@@ -1,272 +1,259 @@
-//! `/v1/broadcasts`: every subscriber of a topic, called now with one reply from each, or durably with one job for each.
+//! `/v1/broadcasts`: calls every subscriber of a topic, live with one reply from each, or durably with one job for each.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
-use serde::Serialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
-use wharf_core::job::StateName;
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{self, Answer, Mode};
-use wharf_runner::{Broadcast, BroadcastError, Durable, Enqueued, Replies};
+use wharf_runner::{Broadcast, BroadcastError, Durable, Enqueued, Host, Replies};
 
-use super::app_state::Face;
-use super::bytes::{Carried, from_base64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event};
-use super::documents::report;
-use super::events::KEEP_ALIVE;
+use super::api::{
+    AttemptReport, Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastQuery,
+    BroadcastRequest, BroadcastStarted, Disposition, LiveBroadcast, Reply, ReplyOutcome, millis,
+};
+use super::bytes::{JsonOrBase64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event, payload_bytes};
+use super::events::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
-use super::wire::{self, BroadcastAsked, BroadcastQuery};
-use super::{body, query};
+use super::{body, links, query};
 use crate::config;
 
-/// Room for the largest payload when it comes as base64, and for what stands around it.
+/// The longest JSON body, in bytes: the largest payload in base64, and 64 KiB for the other members.
 const JSON_BYTES_MAX: u64 = bounds::PAYLOAD_BYTES_MAX / 3 * 4 + 64 * bounds::KIB;
 
-/// What a request asks for.
-struct Asked {
+/// The payload and options of one request, from its body and query.
+struct Options {
     payload: Arc<[u8]>,
     timeout: Option<Duration>,
     mode: Option<Mode>,
     durable: bool,
 }
 
+/// Starts a broadcast, and answers with the replies, the stream of events, or the durable broadcast.
 pub(crate) async fn send(
-    State(face): State<Arc<Face>>,
+    State(host): State<Host>,
+    State(stopping): State<CancellationToken>,
     Path(topic): Path<String>,
-    request: HttpRequest,
+    request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query: BroadcastQuery = query::query(&head.uri)?;
-    body::no_idempotency_key(&head.headers, "each broadcast that is asked for is sent")?;
-    let asked = read(query, &head.headers, body).await?;
-    if asked.durable {
-        if asked.timeout.is_some() || asked.mode.is_some() {
-            return Err(Problem::bad_request(
-                "`timeout` and `mode` are of a live broadcast; the jobs of a durable one each keep to their plugin's manifest",
-            ));
-        }
-        let durable = face.host.broadcast_durably(&topic, asked.payload).await.map_err(problem)?;
-        let url = url(&durable.id.to_string());
-        return Ok((StatusCode::ACCEPTED, [(header::LOCATION, url)], Json(durable_document(&durable))).into_response());
+    body::no_idempotency_key(&head.headers, "every request starts a broadcast of its own")?;
+    let options = read(query, &head.headers, body).await?;
+    if options.durable {
+        return send_durably(&host, &topic, options).await;
     }
-    let began = Instant::now();
-    let replies = face.host.broadcast(Broadcast {
+    let started = Instant::now();
+    let replies = host.broadcast(Broadcast {
         topic,
-        payload: asked.payload,
-        timeout: asked.timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT),
-        mode: asked.mode.unwrap_or(Mode::All),
+        payload: options.payload,
+        timeout: options.timeout.unwrap_or(bounds::BROADCAST_TIMEOUT_DEFAULT),
+        mode: options.mode.unwrap_or(Mode::All),
     });
     let replies = replies.map_err(problem)?;
-    if wants_events(&head.headers) {
-        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
-        let stopping = face.stopping.clone().cancelled_owned();
-        let events = Sse::new(events(replies, began).take_until(stopping).map(Ok::<_, Infallible>));
-        return Ok(([(header::CACHE_CONTROL, "no-store")], events.keep_alive(keep_alive)).into_response());
+    if accepts_events(&head.headers) {
+        return Ok(event_stream(events(replies, started), stopping));
     }
     let (id, topic) = (replies.id.to_string(), replies.topic.to_string());
     let loading = ids(&replies.loading);
     let replies = replies.all().await;
-    let ended = ended(replies.iter().map(|reply| reply.answer.kind()), began);
+    let ended = ended(replies.iter().map(|reply| (&reply.answer).into()), started);
     let replies = replies.into_iter().map(|reply| reply_document(reply, json_or_base64)).collect();
-    Ok(Json(wire::Broadcast { id, topic, ended, loading, replies }).into_response())
+    Ok(Json(LiveBroadcast { id, topic, ended, loading, replies }).into_response())
 }
 
-/// How far a durable broadcast is, with the results that are there.
-pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) -> Result<Json<wire::Batch>, Problem> {
+async fn send_durably(host: &Host, topic: &str, options: Options) -> Result<Response, Problem> {
+    if options.timeout.is_some() || options.mode.is_some() {
+        return Err(Problem::bad_request(
+            "`timeout` and `mode` apply only to live broadcasts; each job of a durable one follows its plugin's manifest",
+        ));
+    }
+    let durable = host.broadcast_durably(topic, options.payload).await.map_err(problem)?;
+    let location = [(header::LOCATION, links::broadcast_from_broadcast(durable.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(durable_document(&durable))).into_response())
+}
+
+/// Shows a durable broadcast, with the results of the jobs that have ended.
+pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
     let unknown = || {
         let detail = format!(
-            "there is no durable broadcast {id}: nobody subscribed, or its jobs were forgotten; live ones are answered where they are asked"
+            "unknown durable broadcast {id}; it had no subscribers, or its jobs were deleted; a live broadcast can't be read later"
         );
         Problem::new(Kind::BROADCAST_UNKNOWN, detail)
     };
     let id = id.parse().map_err(|_| unknown())?;
-    let batch = face.host.batch(id).await?.ok_or_else(unknown)?;
-    let jobs = batch.jobs.iter().map(|of| {
-        let result = of.job.result.as_deref();
-        wire::BatchJob {
-            plugin: of.plugin.to_string(),
-            state: of.job.standing.state.name().as_str().to_owned(),
-            id: Some(of.job.id.to_string()),
-            url: Some(format!("/v1/jobs/{}", of.job.id)),
-            attempt: of.job.standing.attempt,
+    let batch = host.batch(id).await?.ok_or_else(unknown)?;
+    let jobs = batch.jobs.iter().map(|entry| {
+        let result = entry.job.result.as_deref();
+        BatchJob {
+            plugin: entry.plugin.to_string(),
+            state: entry.job.standing.state.name().into(),
+            id: Some(entry.job.id.to_string()),
+            url: Some(links::job_from_broadcast(entry.job.id)),
+            attempt: entry.job.standing.attempt,
             reply: result.and_then(inline_json),
             reply_base64: result.and_then(inline_base64),
-            report: of.job.report.as_ref().map(report),
+            report: entry.job.report.as_ref().map(AttemptReport::from),
         }
     });
-    let finished = batch.jobs.iter().all(|of| of.job.standing.state.name().is_final());
-    Ok(Json(batch_document(&batch.id.to_string(), batch.topic.as_str(), finished, jobs.collect())))
+    let finished = batch.jobs.iter().all(|entry| entry.job.standing.state.name().is_final());
+    Ok(Json(batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect())))
 }
 
-fn url(id: &str) -> String {
-    format!("/v1/broadcasts/{id}")
-}
-
-fn batch_document(id: &str, topic: &str, finished: bool, jobs: Vec<wire::BatchJob>) -> wire::Batch {
+fn batch_document(id: String, topic: String, finished: bool, jobs: Vec<BatchJob>) -> Batch {
     let mut states = BTreeMap::new();
     for job in &jobs {
-        *states.entry(job.state.clone()).or_default() += 1;
+        *states.entry(job.state).or_default() += 1;
     }
-    wire::Batch { id: id.to_owned(), topic: topic.to_owned(), url: url(id), states, finished, jobs }
+    Batch { url: links::broadcast_from_broadcast(&id), id, topic, states, finished, jobs }
 }
 
-fn durable_document(durable: &Durable) -> wire::Batch {
+fn durable_document(durable: &Durable) -> Batch {
     let jobs = durable.jobs.iter().map(|(plugin, enqueued)| {
-        let plugin = plugin.to_string();
         let (state, id) = match enqueued {
-            Enqueued::Added(id) | Enqueued::Duplicate(id) => (StateName::Waiting.as_str(), Some(id.to_string())),
-            Enqueued::Discarded { .. } => ("discarded", None),
+            Enqueued::Added(id) | Enqueued::Duplicate(id) => (BatchJobState::Waiting, Some(*id)),
+            Enqueued::Discarded { .. } => (BatchJobState::Discarded, None),
         };
-        let url = id.as_ref().map(|id| format!("/v1/jobs/{id}"));
-        wire::BatchJob { plugin, state: state.to_owned(), id, url, ..wire::BatchJob::default() }
+        BatchJob {
+            plugin: plugin.to_string(),
+            state,
+            id: id.map(|id| id.to_string()),
+            url: id.map(links::job_from_broadcast),
+            attempt: 0,
+            reply: None,
+            reply_base64: None,
+            report: None,
+        }
     });
     let jobs: Vec<_> = jobs.collect();
     let finished = jobs.iter().all(|job| job.id.is_none());
-    batch_document(&durable.id.to_string(), durable.topic.as_str(), finished, jobs)
+    batch_document(durable.id.to_string(), durable.topic.to_string(), finished, jobs)
 }
 
-/// A body is a document where it says that it is JSON, as curl does where it is not told; any other is a payload as it is.
-async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<Asked, Problem> {
+/// Reads the payload and the options. A body is a document if its type is JSON, or absent, or the one that curl sends by
+/// default; any other body is the payload.
+async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<Options, Problem> {
     let media_type = body::media_type(headers)?;
     let is_document = ["", "application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str());
     if !is_document {
         let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
-        return asked(payload, query.timeout, query.mode, query.durable);
+        return options(payload, query.timeout, query.mode, query.durable);
     }
     if query.timeout.is_some() || query.mode.is_some() || query.durable.is_some() {
         return Err(Problem::bad_request(
-            "options in the query go with a body that is the payload as it is, of type application/octet-stream; else write them into the JSON",
+            "options in the query need the payload as the body, with the type application/octet-stream; otherwise put them into the JSON",
         ));
     }
     let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
-    let document: BroadcastAsked = if bytes.is_empty() {
-        BroadcastAsked::default()
+    let document: BroadcastRequest = if bytes.is_empty() {
+        BroadcastRequest::default()
     } else {
         query::json(&bytes).map_err(|problem| problem.hint("the payload goes into `payload`"))?
     };
-    let payload = match (document.payload, document.payload_base64) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::bad_request(
-                "payload: it is given twice; use `payload` for JSON or `payload_base64` for bytes",
-            ));
-        }
-        (Some(json), None) => json.get().as_bytes().to_vec(),
-        (None, Some(text)) => {
-            from_base64(&text).map_err(|error| Problem::bad_request(format!("payload_base64: {error}")))?
-        }
-        (None, None) => b"null".to_vec(),
-    };
-    asked(payload, document.timeout, document.mode, document.durable)
+    let payload = payload_bytes(document.payload, document.payload_base64).map_err(Problem::bad_request)?;
+    options(payload, document.timeout, document.mode, document.durable)
 }
 
-fn asked(
+fn options(
     payload: Vec<u8>,
     timeout: Option<String>,
     mode: Option<String>,
     durable: Option<bool>,
-) -> Result<Asked, Problem> {
+) -> Result<Options, Problem> {
     let timeout = timeout.as_deref().map(config::duration).transpose();
-    Ok(Asked {
+    Ok(Options {
         payload: payload.into(),
         timeout: timeout.map_err(|error| Problem::bad_request(format!("`timeout`: {error}")))?,
-        mode: mode.as_deref().map(mode_of).transpose().map_err(Problem::bad_request)?,
+        mode: mode.as_deref().map(parse_mode).transpose().map_err(Problem::bad_request)?,
         durable: durable.unwrap_or(false),
     })
 }
 
-fn mode_of(text: &str) -> Result<Mode, String> {
+fn parse_mode(text: &str) -> Result<Mode, String> {
     let first = |text: &str| text.strip_prefix("first=")?.parse().ok();
     match text {
         "all" => Ok(Mode::All),
         "quorum" => Ok(Mode::Quorum),
         text => first(text)
             .map(Mode::First)
-            .ok_or_else(|| format!("`mode`: `{text}` is none; all, quorum or first=N is possible, as in first=2")),
+            .ok_or_else(|| format!("`mode`: expected all, quorum or first=N, such as first=2; got `{text}`")),
     }
 }
 
-fn wants_events(headers: &HeaderMap) -> bool {
+fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|one| one.trim().starts_with("text/event-stream"))
 }
 
-/// Who is asked, each reply as it comes, and the end.
-fn events(replies: Replies, began: Instant) -> impl Stream<Item = Event> {
-    let begun = wire::BroadcastBegun {
+/// Returns the events of a live broadcast: its subscribers, each reply as it comes, and the end.
+fn events(replies: Replies, started: Instant) -> impl Stream<Item = Event> {
+    let document = BroadcastStarted {
         id: replies.id.to_string(),
         topic: replies.topic.to_string(),
-        asked: ids(&replies.asked),
+        subscribers: ids(&replies.asked),
         loading: ids(&replies.loading),
     };
     let rest = stream::unfold(Some((replies, Vec::new())), move |state| async move {
-        let (mut replies, mut kinds) = state?;
+        let (mut replies, mut outcomes) = state?;
         match replies.next().await {
             Some(reply) => {
-                kinds.push(reply.answer.kind());
-                Some((event("reply", &reply_document(reply, json_or_base64_of_event)), Some((replies, kinds))))
+                outcomes.push((&reply.answer).into());
+                let document = reply_document(reply, json_or_base64_of_event);
+                Some((event(BroadcastEventName::Reply, &document), Some((replies, outcomes))))
             }
-            None => Some((event("end", &ended(kinds, began)), None)),
+            None => Some((event(BroadcastEventName::End, &ended(outcomes, started)), None)),
         }
     });
-    stream::iter([event("asked", &begun)]).chain(rest)
+    stream::iter([event(BroadcastEventName::Subscribers, &document)]).chain(rest)
 }
 
-fn event(name: &str, data: &impl Serialize) -> Event {
-    // These documents have no part that JSON could not carry.
-    Event::default().event(name).data(serde_json::to_string(data).unwrap_or_default())
-}
-
-fn ended(kinds: impl IntoIterator<Item = &'static str>, began: Instant) -> wire::BroadcastEnded {
+fn ended(replies: impl IntoIterator<Item = ReplyOutcome>, started: Instant) -> BroadcastEnded {
     let mut outcomes = BTreeMap::new();
-    for kind in kinds {
-        *outcomes.entry(kind.to_owned()).or_default() += 1;
+    for outcome in replies {
+        *outcomes.entry(outcome).or_default() += 1;
     }
-    wire::BroadcastEnded { outcomes, elapsed_ms: millis(began.elapsed()) }
+    BroadcastEnded { outcomes, elapsed_ms: millis(started.elapsed()) }
 }
 
-fn millis(length: Duration) -> f64 {
-    length.as_micros() as f64 / 1000.0
-}
-
-fn reply_document(reply: rollcall::Reply, carry: impl Fn(&[u8]) -> Carried) -> wire::Reply {
-    let plain = wire::Reply {
+fn reply_document(reply: rollcall::Reply, encode: impl Fn(&[u8]) -> JsonOrBase64) -> Reply {
+    let mut document = Reply {
         plugin: reply.plugin.to_string(),
-        outcome: reply.answer.kind().to_owned(),
+        outcome: (&reply.answer).into(),
         elapsed_ms: millis(reply.elapsed),
-        ..wire::Reply::default()
+        reply: None,
+        reply_base64: None,
+        disposition: None,
+        retry_after_ms: None,
+        report: None,
     };
-    let failed = |disposition: &str, report| wire::Reply {
-        disposition: Some(disposition.to_owned()),
-        report: Some(report),
-        ..wire::Reply::default()
-    };
-    let own = match reply.answer {
-        Answer::Replied(bytes) => {
-            let (reply, reply_base64) = carry(&bytes);
-            wire::Reply { reply, reply_base64, ..wire::Reply::default() }
+    match reply.answer {
+        Answer::Replied(bytes) => (document.reply, document.reply_base64) = encode(&bytes),
+        Answer::Failed(failure) => {
+            let (disposition, report) = match failure {
+                Failure::Retry(text) => (Disposition::Retry, text),
+                Failure::RetryAfter(text, after) => {
+                    document.retry_after_ms = u64::try_from(after.as_millis()).ok();
+                    (Disposition::RetryAfter, text)
+                }
+                Failure::Discard(text) => (Disposition::Discard, text),
+            };
+            (document.disposition, document.report) = (Some(disposition), Some(report));
         }
-        Answer::Failed(Failure::Retry(text)) => failed("retry", text),
-        Answer::Failed(Failure::RetryAfter(text, after)) => {
-            wire::Reply { retry_after_ms: u64::try_from(after.as_millis()).ok(), ..failed("retry-after", text) }
-        }
-        Answer::Failed(Failure::Discard(text)) => failed("discard", text),
-        Answer::Trapped(report) | Answer::TimedOut(report) | Answer::Skipped(report) => {
-            wire::Reply { report: Some(report), ..wire::Reply::default() }
-        }
-    };
-    wire::Reply { plugin: plain.plugin, outcome: plain.outcome, elapsed_ms: plain.elapsed_ms, ..own }
+        Answer::Trapped(report) | Answer::TimedOut(report) | Answer::Skipped(report) => document.report = Some(report),
+    }
+    document
 }
 
 fn ids(plugins: &[PluginId]) -> Vec<String> {
@@ -300,12 +287,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_are_read_as_they_are_documented() {
-        assert_eq!(mode_of("all"), Ok(Mode::All));
-        assert_eq!(mode_of("quorum"), Ok(Mode::Quorum));
-        assert_eq!(mode_of("first=3"), Ok(Mode::First(3)));
+    fn modes_are_parsed_as_they_are_documented() {
+        assert_eq!(parse_mode("all"), Ok(Mode::All));
+        assert_eq!(parse_mode("quorum"), Ok(Mode::Quorum));
+        assert_eq!(parse_mode("first=3"), Ok(Mode::First(3)));
         for bad in ["", "first", "first=", "first=-1", "first=x", "most"] {
-            assert!(mode_of(bad).unwrap_err().contains("first=N is possible"), "{bad}");
+            assert!(parse_mode(bad).unwrap_err().contains("expected all, quorum or first=N"), "{bad}");
         }
     }
 

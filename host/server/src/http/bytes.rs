@@ -5,57 +5,69 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-/// Larger values are not put into a job's document, but fetched by themselves.
+/// Size in bytes up to which a payload or result is in the job's document; a larger one is only at its own route.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
-/// JSON that is nested deeper stands in no other document: with what stands around it, it stays within the 64 levels that the
-/// strictest of the usual readers take.
+/// Nesting depth up to which JSON is embedded in a document: with the levels of the document around it, it stays within the 64
+/// levels that the strictest of the usual readers accept.
 const INLINE_DEPTH_MAX: usize = 60;
 
+/// Encodes bytes in base64 with padding.
 pub(crate) fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, String> {
-    STANDARD.decode(text.trim()).map_err(|error| format!("it is not base64 with padding: {error}"))
+/// Returns the payload of a request: the bytes of `payload`, or those that `payload_base64` encodes, or `null`.
+pub(crate) fn payload_bytes(payload: Option<Box<RawValue>>, payload_base64: Option<String>) -> Result<Vec<u8>, String> {
+    match (payload, payload_base64) {
+        (Some(_), Some(_)) => Err("`payload` and `payload_base64` exclude each other; use `payload` for JSON, \
+                                   `payload_base64` for other bytes"
+            .to_owned()),
+        (Some(json), None) => Ok(json.get().as_bytes().to_vec()),
+        (None, Some(text)) => STANDARD
+            .decode(text.trim())
+            .map_err(|error| format!("`payload_base64`: invalid base64: {error}; encode it with padding")),
+        (None, None) => Ok(b"null".to_vec()),
+    }
 }
 
-/// The bytes as they stand in a JSON document, where they are JSON that can stand there, and not too long.
-/// What surrounds the value, which is nothing but white space, is no part of it.
+/// Returns the bytes as JSON, if they are JSON that a document can embed and not too long.
+/// White space around the value is left out.
 pub(crate) fn inline_json(bytes: &[u8]) -> Option<Box<RawValue>> {
     if bytes.len() > INLINE_BYTES_MAX { None } else { embeddable(bytes) }
 }
 
-/// The bytes as base64, where they cannot stand in a JSON document as they are, and not too long.
+/// Returns the bytes in base64, if a document cannot embed them as JSON and they are not too long.
 pub(crate) fn inline_base64(bytes: &[u8]) -> Option<String> {
     (bytes.len() <= INLINE_BYTES_MAX && inline_json(bytes).is_none()).then(|| to_base64(bytes))
 }
 
-/// Bytes in a document: as JSON, or as base64.
-pub(crate) type Carried = (Option<Box<RawValue>>, Option<String>);
+/// Bytes in a document: as JSON, or in base64; exactly one of the two is present.
+pub(crate) type JsonOrBase64 = (Option<Box<RawValue>>, Option<String>);
 
-/// The bytes however long they are: as JSON where they are that, else as base64.
-pub(crate) fn json_or_base64(bytes: &[u8]) -> Carried {
+/// Returns the bytes, however long they are: as JSON if a document can embed them, otherwise in base64.
+pub(crate) fn json_or_base64(bytes: &[u8]) -> JsonOrBase64 {
     match embeddable(bytes) {
         Some(json) => (Some(json), None),
         None => (None, Some(to_base64(bytes))),
     }
 }
 
-/// The same for one event of a stream, in which no carriage return can stand.
-pub(crate) fn json_or_base64_of_event(bytes: &[u8]) -> Carried {
+/// Returns the bytes for an event of a stream: as [`json_or_base64`] does, but in base64 if the JSON has a carriage return,
+/// which the data of an event cannot contain.
+pub(crate) fn json_or_base64_of_event(bytes: &[u8]) -> JsonOrBase64 {
     match json_or_base64(bytes) {
         (Some(json), _) if json.get().contains('\r') => (None, Some(to_base64(bytes))),
         either => either,
     }
 }
 
-/// JSON that any reader of the document around it reads: many give up where it is nested deep.
+/// Returns the bytes as JSON, if every reader of the document around it can read it: many refuse deeply nested JSON.
 fn embeddable(bytes: &[u8]) -> Option<Box<RawValue>> {
     serde_json::from_slice(bytes).ok().filter(|_| depth(bytes) <= INLINE_DEPTH_MAX)
 }
 
-/// How deep JSON text is nested.
+/// Returns the nesting depth of JSON text.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut max, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in json {
@@ -75,7 +87,7 @@ fn depth(json: &[u8]) -> usize {
     max
 }
 
-/// Every media type that `media_type` knows.
+/// Every media type that [`media_type`] returns, without parameters.
 pub(crate) const MEDIA_TYPES: [&str; 7] = [
     "image/png",
     "image/jpeg",
@@ -86,7 +98,7 @@ pub(crate) const MEDIA_TYPES: [&str; 7] = [
     "application/octet-stream",
 ];
 
-/// The media type of bytes that a plugin returned. Never one that a browser would run.
+/// Detects the media type of bytes that a plugin returned. Never returns a type that a browser would run.
 pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => "image/png",
@@ -102,7 +114,7 @@ pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Headers under which a plugin's bytes are harmless in a browser.
+/// Returns headers that make a plugin's bytes harmless in a browser.
 pub(crate) fn harmless_headers(bytes: &[u8]) -> [(HeaderName, HeaderValue); 3] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type(bytes))),
@@ -116,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_types_are_seen_from_the_bytes_and_never_html() {
+    fn media_types_are_detected_from_the_bytes_and_never_html() {
         assert_eq!(media_type(b"\x89PNG\r\n\x1a\nrest"), "image/png");
         assert_eq!(media_type(b"{\"a\": 1}"), "application/json");
         assert_eq!(media_type(b"<script>alert(1)</script>"), "text/plain; charset=utf-8");
@@ -132,17 +144,27 @@ mod tests {
         assert_eq!(inline_json(text.as_bytes()).unwrap().get(), text);
         assert_eq!(inline_base64(text.as_bytes()), None);
         assert_eq!(inline_base64(b"\xff"), Some("/w==".to_owned()));
-        assert_eq!(media_type(b"\"\xff\""), "application/octet-stream", "bytes that are no text are no JSON");
+        assert_eq!(media_type(b"\"\xff\""), "application/octet-stream", "bytes that are not text are not JSON");
         for odd in ["1e400", r#""\ud800""#, r#"{"a":1,"a":2}"#, "null", "[\n1 ]"] {
             assert_eq!(inline_json(odd.as_bytes()).unwrap().get(), odd);
         }
     }
 
     #[test]
+    fn a_payload_is_json_or_base64_or_null() {
+        let json = |text: &str| Some(RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(payload_bytes(json("[1]"), None).unwrap(), b"[1]");
+        assert_eq!(payload_bytes(None, Some("/w==".to_owned())).unwrap(), [0xff]);
+        assert_eq!(payload_bytes(None, None).unwrap(), b"null");
+        assert!(payload_bytes(None, Some("/w".to_owned())).unwrap_err().contains("`payload_base64`: invalid base64"));
+        assert!(payload_bytes(json("1"), Some(String::new())).unwrap_err().contains("exclude each other"));
+    }
+
+    #[test]
     fn what_would_make_a_document_unreadable_is_base64() {
         let nested = |levels: usize| format!(r#"{}"[[\"[["{}"#, "[".repeat(levels), "]".repeat(levels));
-        let (at_most, deeper) = (nested(INLINE_DEPTH_MAX), nested(INLINE_DEPTH_MAX + 1));
-        assert_eq!(inline_json(at_most.as_bytes()).unwrap().get(), at_most);
+        let (deepest, deeper) = (nested(INLINE_DEPTH_MAX), nested(INLINE_DEPTH_MAX + 1));
+        assert_eq!(inline_json(deepest.as_bytes()).unwrap().get(), deepest);
         assert!(inline_json(deeper.as_bytes()).is_none() && inline_json(nested(100_000).as_bytes()).is_none());
         assert_eq!(json_or_base64(deeper.as_bytes()).1, Some(to_base64(deeper.as_bytes())));
         assert_eq!(json_or_base64(b"[1,\r\n2]").1, None);

@@ -1,4 +1,4 @@
-//! Accepts connections: only so many at once, each with a bound on how long the head of a request may take.
+//! Accepts connections: a bounded number at once, each with a bound on the time that the head of a request may take.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-/// From the opening of a connection, or the end of the request before, until a head is whole.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// Where descriptors have run out, accepting again at once would only spin.
+/// Time from the opening of a connection, or the end of its last request, until the head of a request is complete.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failure to accept: without descriptors, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Serves until `stopping`; then no connection is accepted any more, and each ends with the answer it is at.
-/// More than `max` connections wait in the backlog of the listener.
+/// Serves at most `max` connections at once until `stopping` is cancelled; more wait in the backlog of the listener. Then it
+/// accepts no more, and each connection ends after the response that it is sending.
 pub(crate) async fn serve(listener: TcpListener, routes: Router, max: usize, stopping: CancellationToken) {
     let slots = Arc::new(Semaphore::new(max));
     let open = TaskTracker::new();
@@ -44,14 +44,14 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            // The client went away before it was its turn.
+            // The client closed the connection before it was accepted.
             Err(error)
                 if matches!(
                     error.kind(),
                     ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
                 ) => {}
             Err(error) => {
-                warn!(%error, "a connection could not be accepted; trying again");
+                warn!(%error, "could not accept a connection; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -61,7 +61,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 async fn connection(stream: TcpStream, routes: Router, stopping: CancellationToken) {
     let service = TowerToHyperService::new(routes);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
@@ -71,6 +71,6 @@ async fn connection(stream: TcpStream, routes: Router, stopping: CancellationTok
         }
     };
     if let Err(error) = ended {
-        debug!(%error, "a connection broke off");
+        debug!(%error, "a connection ended with an error");
     }
 }

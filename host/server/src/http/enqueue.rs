@@ -1,133 +1,141 @@
-//! `POST /v1/jobs`: one job, many in one transaction, or a payload as it is; and waiting for the result.
+//! `POST /v1/jobs`: one job, many in one transaction, or the body as the payload; optionally waits for the result.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request as HttpRequest, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
-use wharf_core::job::StateName;
-use wharf_runner::{EnqueueError, EnqueueRejection, Enqueued, Request};
+use wharf_core::job::{Job as CoreJob, StateName};
+use wharf_runner::{self as runner, EnqueueError, EnqueueRejection, Host};
 
-use super::app_state::Face;
-use super::bytes::{from_base64, harmless_headers};
-use super::documents::job_document;
+use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
+use super::bytes::{harmless_headers, payload_bytes};
 use super::problem::{Kind, Problem};
-use super::wire::{self, EnqueueQuery, JobAsked};
-use super::{body, query};
+use super::{body, job_lookup, links, query};
 use crate::config;
 
-/// Room for the largest batch when it comes as base64, and for what stands around its payloads.
+/// The longest JSON body, in bytes: the largest batch in base64, and one KiB for each job's other members.
 const JSON_BYTES_MAX: u64 = bounds::BATCH_BYTES_MAX / 3 * 4 + bounds::BATCH_JOBS_MAX as u64 * bounds::KIB;
-/// Longer than this nobody waits in one request.
+/// The longest time for which one request waits for a result.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// What a request asks for.
-enum Asked {
-    One(Request),
-    Many(Vec<Request>),
+/// The jobs of one request.
+enum Requests {
+    One(runner::Request),
+    Many(Vec<runner::Request>),
 }
 
-pub(crate) async fn enqueue(State(face): State<Arc<Face>>, request: HttpRequest) -> Result<Response, Problem> {
+/// Enqueues the jobs of a request.
+pub(crate) async fn enqueue(
+    State(host): State<Host>,
+    State(stopping): State<CancellationToken>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query: EnqueueQuery = query::query(&head.uri)?;
-    body::no_idempotency_key(&head.headers, "give the job a `token`: the same job asked for again is enqueued once")?;
-    let wait = query.wait.as_deref().map(wait_length).transpose()?;
-    let asked = if query.task.is_some() {
+    body::no_idempotency_key(&head.headers, "give the job a `token`: with one token it is enqueued only once")?;
+    let wait = query.wait.as_deref().map(wait_timeout).transpose()?;
+    let requests = if query.task.is_some() {
         let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
-        Asked::One(from_query(query, payload)?)
+        Requests::One(from_query(query, payload)?)
     } else {
         from_json(&query, &head.headers, body).await?
     };
-    match asked {
-        Asked::One(request) => one(&face, request, wait).await,
-        Asked::Many(_) if wait.is_some() => {
-            Err(Problem::bad_request("`wait` is for one job; follow the jobs of an array each by its id"))
+    match requests {
+        Requests::One(request) => {
+            let result = enqueue_one(&host, request).await?;
+            match (wait, result) {
+                (Some(timeout), (_, id, _)) => result_within(&host, &stopping, id, timeout).await,
+                (None, (status, id, document)) => {
+                    Ok((status, [(header::LOCATION, links::job_from_jobs(id))], Json(document)).into_response())
+                }
+            }
         }
-        Asked::Many(requests) => {
-            let answers = face.host.enqueue(requests).await.map_err(problem)?;
-            let documents: Vec<_> = answers.iter().map(document).collect();
+        Requests::Many(_) if wait.is_some() => {
+            Err(Problem::bad_request("`wait` does not work with an array; follow each job at /v1/jobs/{id}/events"))
+        }
+        Requests::Many(requests) => {
+            let results = host.enqueue(requests).await.map_err(problem)?;
+            let documents: Vec<_> = results.iter().map(document).collect();
             Ok((StatusCode::ACCEPTED, Json(documents)).into_response())
         }
     }
 }
 
-async fn one(face: &Face, request: Request, wait: Option<Duration>) -> Result<Response, Problem> {
-    let answers = face.host.enqueue(vec![request]).await.map_err(problem)?;
-    let Some(answer) = answers.first() else {
-        return Err(Problem::new(
-            Kind::INTERNAL,
-            "the host did not say what became of the job; look for it with GET /v1/jobs",
-        ));
+/// Enqueues one job. Returns the status of the response, the job, and its document; a discarded job is a problem.
+async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCode, JobId, Enqueued), Problem> {
+    let results = host.enqueue(vec![request]).await.map_err(problem)?;
+    let Some(result) = results.first() else {
+        let detail = "the host did not report what became of the job; look for it with GET /v1/jobs";
+        return Err(Problem::new(Kind::INTERNAL, detail));
     };
-    let (status, id) = match answer {
-        Enqueued::Added(id) => (StatusCode::ACCEPTED, *id),
-        Enqueued::Duplicate(id) => (StatusCode::OK, *id),
-        Enqueued::Discarded { holders } => {
+    match result {
+        runner::Enqueued::Added(id) => Ok((StatusCode::ACCEPTED, *id, document(result))),
+        runner::Enqueued::Duplicate(id) => Ok((StatusCode::OK, *id, document(result))),
+        runner::Enqueued::Discarded { holders } => {
             let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
             let detail = format!(
-                "its key has no free slot, and its task says that it is then not taken; the slots are held by {}",
+                "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
                 ids.join(", ")
             );
-            return Err(Problem::new(Kind::LANE_FULL, detail).with("holders", ids));
+            Err(Problem::new(Kind::LANE_FULL, detail).with("holders", ids))
         }
-    };
-    match wait {
-        Some(length) => result_within(face, id, length).await,
-        None => Ok((status, [(header::LOCATION, url(id))], Json(document(answer))).into_response()),
     }
 }
 
-/// Waits for the job, and answers with its result; 202 with the job where it takes longer.
-async fn result_within(face: &Face, id: JobId, length: Duration) -> Result<Response, Problem> {
-    let seen = tokio::select! {
-        seen = face.host.wait(id, length) => seen?,
-        () = face.stopping.cancelled() => None,
+/// Waits for the job and answers with its result, or with 202 and the job if it takes longer than `timeout`.
+async fn result_within(
+    host: &Host,
+    stopping: &CancellationToken,
+    id: JobId,
+    timeout: Duration,
+) -> Result<Response, Problem> {
+    let ended = tokio::select! {
+        ended = host.wait(id, timeout) => ended?,
+        () = stopping.cancelled() => None,
     };
-    let location = [(header::LOCATION, url(id))];
-    if let Some(seen) = seen
-        && let Some(result) = finished(&seen.job)?
+    let location = [(header::LOCATION, links::job_from_jobs(id))];
+    if let Some(snapshot) = ended
+        && let Some(result) = finished(&snapshot.job)?
     {
         return Ok((location, harmless_headers(result), result.to_vec()).into_response());
     }
-    let view = face.job(id).await?;
-    Ok((StatusCode::ACCEPTED, location, Json(job_document(&view))).into_response())
+    let view = job_lookup::job(host, id).await?;
+    Ok((StatusCode::ACCEPTED, location, Json(Job::whole(&view))).into_response())
 }
 
-/// The result of a job that succeeded; `None` of one that is not over. A job that is over without one is a problem.
-pub(crate) fn finished(job: &wharf_core::job::Job) -> Result<Option<&[u8]>, Problem> {
-    let (kind, otherwise) = match job.standing.state.name() {
+/// Returns the result of a job that succeeded, and `None` if the job has not ended. A job that failed or was cancelled is a
+/// problem.
+pub(crate) fn finished(job: &CoreJob) -> Result<Option<&[u8]>, Problem> {
+    let (kind, without_report) = match job.standing.state.name() {
         StateName::Succeeded => return Ok(Some(job.result.as_deref().unwrap_or_default())),
         StateName::Waiting | StateName::Running => return Ok(None),
-        StateName::Failed => (Kind::JOB_FAILED, "it failed without a report"),
-        StateName::Cancelled => (Kind::JOB_CANCELLED, "it was cancelled"),
+        StateName::Failed => (Kind::JOB_FAILED, "the job failed without a report"),
+        StateName::Cancelled => (Kind::JOB_CANCELLED, "the job was cancelled"),
     };
-    let detail = job.report.as_ref().map_or(otherwise, |report| report.text.as_str());
+    let detail = job.report.as_ref().map_or(without_report, |report| report.text.as_str());
     let outcome = job.report.as_ref().map(|report| report.kind.as_str());
     Err(Problem::new(kind, detail).with("job", job.id.to_string()).with("outcome", outcome))
 }
 
-fn url(id: JobId) -> String {
-    format!("/v1/jobs/{id}")
-}
-
-fn document(answer: &Enqueued) -> wire::Enqueued {
-    let taken = |outcome: &str, id: &JobId| wire::Enqueued {
-        outcome: outcome.to_owned(),
+fn document(result: &runner::Enqueued) -> Enqueued {
+    let enqueued = |outcome, id: &JobId| Enqueued {
+        outcome,
         id: Some(id.to_string()),
-        url: Some(url(*id)),
+        url: Some(links::job_from_jobs(*id)),
         holders: Vec::new(),
     };
-    match answer {
-        Enqueued::Added(id) => taken("added", id),
-        Enqueued::Duplicate(id) => taken("known", id),
-        Enqueued::Discarded { holders } => wire::Enqueued {
-            outcome: "discarded".to_owned(),
+    match result {
+        runner::Enqueued::Added(id) => enqueued(EnqueueOutcome::Added, id),
+        runner::Enqueued::Duplicate(id) => enqueued(EnqueueOutcome::Duplicate, id),
+        runner::Enqueued::Discarded { holders } => Enqueued {
+            outcome: EnqueueOutcome::Discarded,
             id: None,
             url: None,
             holders: holders.iter().map(ToString::to_string).collect(),
@@ -138,20 +146,20 @@ fn document(answer: &Enqueued) -> wire::Enqueued {
 fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
-        EnqueueError::EnqueueRejection(rejected) => {
-            let loading = rejected.plugins_loading();
-            let kind = match &rejected {
+        EnqueueError::EnqueueRejection(rejection) => {
+            let loading = rejection.plugins_loading();
+            let kind = match &rejection {
                 EnqueueRejection::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
-                EnqueueRejection::Requests(_) if rejected.is_passing() => Kind::PLUGIN_ELSEWHERE,
+                EnqueueRejection::Requests(_) if rejection.is_passing() => Kind::PLUGIN_ELSEWHERE,
                 EnqueueRejection::Requests(_) => Kind::JOB_INVALID,
                 EnqueueRejection::TooMany { .. } | EnqueueRejection::TooLarge { .. } => Kind::TOO_LARGE,
             };
-            let problem = Problem::new(kind, rejected.to_string());
-            match &rejected {
+            let problem = Problem::new(kind, rejection.to_string());
+            match &rejection {
                 EnqueueRejection::Requests(problems) => {
                     let each: Vec<_> = problems
                         .iter()
-                        .map(|(index, bad)| json!({"index": index, "detail": bad.to_string()}))
+                        .map(|(index, reason)| json!({"index": index, "detail": reason.to_string()}))
                         .collect();
                     let problem = problem.with("problems", each);
                     match loading {
@@ -169,74 +177,69 @@ fn ids(plugins: &[PluginId]) -> Vec<String> {
     plugins.iter().map(ToString::to_string).collect()
 }
 
-fn wait_length(text: &str) -> Result<Duration, Problem> {
+fn wait_timeout(text: &str) -> Result<Duration, Problem> {
     match config::duration(text) {
-        Ok(length) if length <= WAIT_MAX => Ok(length),
-        Ok(_) => Err(Problem::bad_request("`wait` is at most 10m; follow the job's events to wait longer")),
+        Ok(timeout) if timeout <= WAIT_MAX => Ok(timeout),
+        Ok(_) => Err(Problem::bad_request(format!(
+            "`wait`: the limit is {}m; follow the job's events to wait longer",
+            WAIT_MAX.as_secs() / 60
+        ))),
         Err(error) => Err(Problem::bad_request(format!("`wait`: {error}"))),
     }
 }
 
-fn delay_length(text: Option<&str>) -> Result<Option<Duration>, String> {
-    text.map(config::duration).transpose().map_err(|error| format!("delay: {error}"))
+fn delay(text: Option<&str>) -> Result<Option<Duration>, String> {
+    text.map(config::duration).transpose().map_err(|error| format!("`delay`: {error}"))
 }
 
-fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<Request, Problem> {
-    Ok(Request {
+fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<runner::Request, Problem> {
+    Ok(runner::Request {
         task: query.task.unwrap_or_default(),
         payload,
         key: query.key,
         priority: query.priority.unwrap_or(0),
-        delay: delay_length(query.delay.as_deref()).map_err(|text| Problem::new(Kind::JOB_INVALID, text))?,
+        delay: delay(query.delay.as_deref()).map_err(|text| Problem::new(Kind::JOB_INVALID, text))?,
         at: query.at.map(|moment| moment.0),
         token: query.token,
     })
 }
 
-async fn from_json(query: &EnqueueQuery, headers: &axum::http::HeaderMap, body: Body) -> Result<Asked, Problem> {
+async fn from_json(query: &EnqueueQuery, headers: &HeaderMap, body: Body) -> Result<Requests, Problem> {
     let media_type = body::media_type(headers)?;
     if media_type.starts_with("image/") || media_type == "application/octet-stream" {
         return Err(Problem::bad_request(format!(
-            "a body of type {media_type} is a payload; say for which task with ?task=PLUGIN/TASK"
+            "a body of type {media_type} is a payload; name its task with ?task=PLUGIN/TASK"
         )));
     }
     let EnqueueQuery { task: _, wait: _, key, priority, delay, at, token } = query;
     if key.is_some() || priority.is_some() || delay.is_some() || at.is_some() || token.is_some() {
         return Err(Problem::bad_request(
-            "options in the query need `task` there too, with the payload as the body; else write them into the JSON",
+            "options in the query need `task` in the query, too, and the payload as the body; otherwise put them into the JSON",
         ));
     }
     let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
     if bytes.trim_ascii_start().starts_with(b"[") {
-        let asked: Vec<JobAsked> = query::json(&bytes)?;
-        let requests = asked.into_iter().enumerate().map(|(index, asked)| {
-            from_document(asked).map_err(|text| {
+        let documents: Vec<JobRequest> = query::json(&bytes)?;
+        let requests = documents.into_iter().enumerate().map(|(index, document)| {
+            from_document(document).map_err(|text| {
                 let problems = vec![json!({"index": index, "detail": text})];
                 Problem::new(Kind::JOB_INVALID, format!("job {index}: {text}")).with("problems", problems)
             })
         });
-        return requests.collect::<Result<_, _>>().map(Asked::Many);
+        return requests.collect::<Result<_, _>>().map(Requests::Many);
     }
     let request = from_document(query::json(&bytes)?).map_err(|text| Problem::new(Kind::JOB_INVALID, text))?;
-    Ok(Asked::One(request))
+    Ok(Requests::One(request))
 }
 
-fn from_document(asked: JobAsked) -> Result<Request, String> {
-    let payload = match (asked.payload, asked.payload_base64) {
-        (Some(_), Some(_)) => {
-            return Err("payload: it is given twice; use `payload` for JSON or `payload_base64` for bytes".to_owned());
-        }
-        (Some(json), None) => json.get().as_bytes().to_vec(),
-        (None, Some(text)) => from_base64(&text).map_err(|error| format!("payload_base64: {error}"))?,
-        (None, None) => b"null".to_vec(),
-    };
-    Ok(Request {
-        task: asked.task,
-        payload,
-        key: asked.key,
-        priority: asked.priority.unwrap_or(0),
-        delay: delay_length(asked.delay.as_deref())?,
-        at: asked.at.map(|moment| moment.0),
-        token: asked.token,
+fn from_document(document: JobRequest) -> Result<runner::Request, String> {
+    Ok(runner::Request {
+        task: document.task,
+        payload: payload_bytes(document.payload, document.payload_base64)?,
+        key: document.key,
+        priority: document.priority.unwrap_or(0),
+        delay: delay(document.delay.as_deref())?,
+        at: document.at.map(|moment| moment.0),
+        token: document.token,
     })
 }

@@ -1,12 +1,12 @@
-//! Queries and bodies as anybody may send them.
+//! Feeds the readers of queries and bodies with arbitrary input.
 
 use std::time::Duration;
 
 use axum::http::Uri;
 use serde::de::DeserializeOwned;
 
+use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, ListQuery};
 use super::query::{encode, json, query};
-use super::wire::{BroadcastAsked, BroadcastQuery, EnqueueQuery, JobAsked, LimitNumbers, ListQuery};
 use crate::fuzz::{Target, fuzz};
 
 const TARGET: Target = Target {
@@ -59,34 +59,37 @@ const TARGET: Target = Target {
     check,
 };
 
-/// An address on the first line, a body below it.
+/// Reads an address on the first line, and a body below it; returns what came of them.
 fn check(input: &[u8]) -> String {
     let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (address, body) = (&input[..line], input.get(line + 1..).unwrap_or_default());
-    let mut came_to = String::new();
+    let mut results = String::new();
     if let Ok(uri) = Uri::try_from(address) {
-        came_to.push_str(&asked::<ListQuery>(&uri));
-        came_to.push_str(&asked::<EnqueueQuery>(&uri));
-        came_to.push_str(&asked::<BroadcastQuery>(&uri));
+        results.push_str(&read_query::<ListQuery>(&uri));
+        results.push_str(&read_query::<EnqueueQuery>(&uri));
+        results.push_str(&read_query::<BroadcastQuery>(&uri));
     }
-    for told in
-        [read::<JobAsked>(body), read::<Vec<JobAsked>>(body), read::<LimitNumbers>(body), read::<BroadcastAsked>(body)]
-    {
-        came_to.push_str(&told);
+    for result in [
+        read_body::<JobRequest>(body),
+        read_body::<Vec<JobRequest>>(body),
+        read_body::<LimitNumbers>(body),
+        read_body::<BroadcastRequest>(body),
+    ] {
+        results.push_str(&result);
     }
-    assert!(came_to.len() <= 64 * 1024 + 12 * input.len(), "{} bytes of text", came_to.len());
-    // What the commands make of a text is what the host reads.
+    assert!(results.len() <= 64 * 1024 + 12 * input.len(), "{} bytes of text", results.len());
+    // The host reads the text that the commands encode.
     let text = String::from_utf8_lossy(&body[..body.len().min(4096)]).into_owned();
     let uri: Uri = format!("/v1/jobs?key={}", encode(&text)).parse().expect("an address");
     assert_eq!(query::<ListQuery>(&uri).expect("a query").key, Some(text));
-    came_to
+    results
 }
 
-fn asked<T: DeserializeOwned>(uri: &Uri) -> String {
+fn read_query<T: DeserializeOwned>(uri: &Uri) -> String {
     query::<T>(uri).map_or_else(|problem| format!("{problem:?}\n"), |_| "a query\n".to_owned())
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> String {
+fn read_body<T: DeserializeOwned>(body: &[u8]) -> String {
     json::<T>(body).map_or_else(|problem| format!("{problem:?}\n"), |_| "a body\n".to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! What every request passes before a route sees it: where it comes from, and its token.
+//! Checks of every request before its route: its origin, and its token.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,20 +7,22 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq as _;
 
 use super::problem::{Kind, Problem};
 
-/// Who is let in.
+/// The rules by which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// Without one, whoever reaches the address is let in.
+    /// Token that requests must have; if `None`, every client that reaches the address is let in.
     token: Option<String>,
-    /// On loopback without a token the name in `Host` must be loopback too, or a web page whose name
-    /// is made to lead here could speak to the host through its visitor's browser.
+    /// True on loopback without a token: the name in `Host` must be loopback, too. Otherwise a web page whose name is made to
+    /// resolve to this machine could send requests through its visitor's browser (DNS rebinding).
     only_loopback_names: bool,
 }
 
 impl Guard {
+    /// Returns the rules for a host with this token that listens on loopback or not.
     pub(crate) fn new(token: Option<String>, on_loopback: bool) -> Guard {
         Guard { only_loopback_names: on_loopback && token.is_none(), token }
     }
@@ -29,22 +31,28 @@ impl Guard {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).or(uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
         if self.only_loopback_names && !is_loopback_name(host) {
-            let detail =
-                format!("the name `{host}` is not of this machine; use 127.0.0.1 or localhost, or set a token");
+            let detail = format!(
+                "`Host` names `{host}`, which is not this machine's loopback; use 127.0.0.1 or localhost, or set `token` on the host"
+            );
             return Err(Problem::new(Kind::CROSS_ORIGIN, detail));
         }
         if let Some(origin) = text(header::ORIGIN)
             && origin.split_once("://").is_none_or(|(_, from)| from != host)
         {
-            return Err(Problem::new(Kind::CROSS_ORIGIN, format!("a page of `{origin}` may not speak to this host")));
+            return Err(Problem::new(
+                Kind::CROSS_ORIGIN,
+                format!(
+                    "requests from pages of `{origin}` are refused; only pages of the host's own address may send them"
+                ),
+            ));
         }
         let open = matches!(uri.path(), "/health" | "/ready");
         match &self.token {
             Some(token) if !open => match text(header::AUTHORIZATION).map(bearer) {
-                Some(Some(given)) if same(given.as_bytes(), token.as_bytes()) => Ok(()),
-                Some(_) => Err(Problem::new(Kind::UNAUTHORIZED, "the token is not the one of this host")),
+                Some(Some(given)) if given.as_bytes().ct_eq(token.as_bytes()).into() => Ok(()),
+                Some(_) => Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is not the one of this host")),
                 None => {
-                    let detail = "send the header `Authorization: Bearer TOKEN`; the commands take it from --bearer, WHARF__TOKEN or wharf.toml";
+                    let detail = "missing token: send the header `Authorization: Bearer TOKEN`, with the `token` of the host's settings";
                     Err(Problem::new(Kind::UNAUTHORIZED, detail))
                 }
             },
@@ -53,7 +61,7 @@ impl Guard {
     }
 }
 
-/// Lets a request in, or answers it.
+/// Lets a request in, or answers it with a problem.
 pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -61,21 +69,15 @@ pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     }
 }
 
-/// What a panic in a route is answered with. The panic itself is in the log.
+/// Returns the answer to a request whose route panicked. The panic itself is in the log.
 pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let detail = "a bug of Wharf; the host goes on, and its log has the place";
+    let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
     Problem::new(Kind::INTERNAL, detail).into_response()
 }
 
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Compares without telling by the time it takes where two texts differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differences = a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y));
-    a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
 fn is_loopback_name(host: &str) -> bool {
@@ -99,19 +101,19 @@ mod tests {
     const HERE: (header::HeaderName, &str) = (header::HOST, "127.0.0.1:7070");
 
     #[test]
-    fn the_token_is_asked_for_everywhere_but_at_the_probes() {
+    fn the_token_is_required_everywhere_but_at_the_probes() {
         let guard = Guard::new(Some("0123456789abcdef".to_owned()), false);
         let with = |value| check(&guard, "/v1/jobs", &[HERE, (header::AUTHORIZATION, value)]);
         assert_eq!(with("Bearer 0123456789abcdef"), Ok(()));
         assert_eq!(with("bearer 0123456789abcdef"), Ok(()));
         assert!(with("Bearer 0123456789abcdeF").unwrap_err().contains("unauthorized"));
         assert!(with("Bearer 0123456789abcdef0").is_err() && with("Basic 0123456789abcdef").is_err());
-        assert!(check(&guard, "/v1/jobs", &[HERE]).unwrap_err().contains("WHARF__TOKEN"));
+        assert!(check(&guard, "/v1/jobs", &[HERE]).unwrap_err().contains("Authorization: Bearer TOKEN"));
         assert_eq!(check(&guard, "/health", &[HERE]), Ok(()));
     }
 
     #[test]
-    fn names_that_were_bent_to_this_machine_are_refused_without_a_token() {
+    fn names_that_are_not_loopback_are_refused_without_a_token() {
         let open = Guard::new(None, true);
         for name in ["localhost:7070", "127.0.0.1", "[::1]:7070", "LOCALHOST"] {
             assert_eq!(check(&open, "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");

@@ -1,4 +1,4 @@
-//! `/health`, `/ready` and `/metrics`: what machines ask.
+//! `/health`, `/ready` and `/metrics`: for probes and Prometheus.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,88 +10,110 @@ use axum::response::{IntoResponse, Response};
 use wharf_runner::Host;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::app_state::Face;
+use super::api::{Health, Readiness};
 use super::problem::{Kind, Problem};
-use super::wire::{Health, Ready};
-use crate::metrics::Gauges;
+use crate::metrics::{Gauges, Metrics};
 
-const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Media type of the metrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The process answers. Whether it can work is `ready`.
+/// Reports that the process answers; [`ready`] reports if it can work.
 pub(crate) async fn health() -> Response {
-    Json(Health { status: "alive".to_owned() }).into_response()
+    Json(Health::ALIVE).into_response()
 }
 
-/// Whether the host takes and runs jobs, and why not.
-pub(crate) async fn ready(State(face): State<Arc<Face>>) -> Response {
-    let vitals = face.host.vitals();
-    let mut because = Vec::new();
+/// Reports if the host takes and runs jobs, and if not, why.
+pub(crate) async fn ready(State(host): State<Host>) -> Response {
+    let vitals = host.vitals();
+    let mut reasons = Vec::new();
     if vitals.draining {
-        because.push("the host is stopping".to_owned());
+        reasons.push("the host is stopping".to_owned());
     } else if !vitals.alive {
-        because.push(
-            "the host runs no more jobs: a bug has ended its loop; its log says which, and it must be started again"
-                .to_owned(),
+        reasons.push(
+            "the host has stopped running jobs, as a bug ended its loop; see its log, and start it again".to_owned(),
         );
     }
     if !vitals.first_scan_done {
-        because.push("plugins are still being loaded".to_owned());
+        reasons.push("plugins are still loading".to_owned());
     }
-    if let Err(why) = &vitals.store {
-        because.push(format!("the store fails: {why}"));
+    if let Err(error) = &vitals.store {
+        reasons.push(format!("the store failed: {error}"));
     }
-    let status = if because.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready::new(because, vitals.running, vitals.capacity))).into_response()
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness::new(reasons, vitals.running, vitals.capacity))).into_response()
 }
 
-pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, Problem> {
-    let page = face.metrics.page(&gauges(&face.host).await);
-    let page = page.map_err(|_| Problem::new(Kind::INTERNAL, "the page of metrics could not be written"))?;
-    Ok(([(header::CONTENT_TYPE, TEXT)], page).into_response())
+/// Returns all metrics in the text format of OpenMetrics.
+pub(crate) async fn metrics(
+    State(host): State<Host>,
+    State(metrics): State<Arc<Metrics>>,
+) -> Result<Response, Problem> {
+    let text = metrics.encode(&gauges(&host).await);
+    let text = text.map_err(|error| Problem::new(Kind::INTERNAL, format!("could not write the metrics: {error}")))?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 
-/// What is so now. A store that does not answer leaves its gauges out, and says so by one of its own.
+/// Reads the gauges. If the store does not respond, its gauges are left out, and the gauge `store_up` is 0.
 async fn gauges(host: &Host) -> Gauges {
     let (vitals, catalog) = (host.vitals(), host.catalog());
-    let mut now = Gauges::new();
-    now.plain(
+    let mut gauges = Gauges::new();
+    gauges.plain(
         "alive",
-        "Whether the loop that runs jobs goes on; where it does not, the host must be started again",
+        "1 if the loop that runs jobs is alive; if it is 0, the host must be started again",
         u64::from(vitals.alive),
     );
-    now.plain("broadcasts_open", "Live broadcasts that are open on this host", vitals.broadcasts as u64);
-    now.plain("attempts_running", "Attempts that run on this host", u64::from(vitals.running));
-    now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
-    now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);
-    now.plain("plugins_refused", "Files of the plugin folder that could not be loaded", catalog.refused().len() as u64);
+    gauges.plain("broadcasts_open", "Live broadcasts open on this host", vitals.broadcasts as u64);
+    gauges.plain("attempts_running", "Attempts running on this host", u64::from(vitals.running));
+    gauges.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
+    gauges.plain("plugins_loaded", "Plugins loaded", catalog.plugins().len() as u64);
+    gauges.plain(
+        "plugins_refused",
+        "Files of the plugin folder that could not be loaded",
+        catalog.refused().len() as u64,
+    );
     let (stats, limits) = (host.stats().await, host.limits().await);
-    now.plain("store_up", "Whether the store answers", u64::from(stats.is_ok() && vitals.store.is_ok()));
+    gauges.plain("store_up", "1 if the store responds", u64::from(stats.is_ok() && vitals.store.is_ok()));
     if let Ok(stats) = stats {
-        let counted = |pick: fn(u64, u64) -> u64| {
+        let by_task = |pick: fn(u64, u64) -> u64| {
             stats.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))
         };
-        now.labelled("jobs_waiting", "Jobs that wait, due or not", "task", counted(|waiting, _| waiting));
-        now.labelled("jobs_running", "Jobs that run, on all hosts of the store", "task", counted(|_, running| running));
+        gauges.labelled(
+            "jobs_waiting",
+            "Waiting jobs, due or not, on all hosts of the store",
+            "task",
+            by_task(|waiting, _| waiting),
+        );
+        gauges.labelled(
+            "jobs_running",
+            "Running jobs, on all hosts of the store",
+            "task",
+            by_task(|_, running| running),
+        );
         let oldest = stats.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
-        now.seconds("oldest_due_age", "How long the job has been due that has been due longest", oldest);
+        gauges.seconds("oldest_due_age", "Time since the job that has waited longest became due", oldest);
     }
     if let Ok(limits) = limits {
-        let numbers = |pick: fn(&wharf_runner::GroupLimits) -> Option<u64>| {
+        let by_group = |pick: fn(&wharf_runner::GroupLimits) -> Option<u64>| {
             limits.iter().filter_map(move |limit| Some((limit.group.to_string(), pick(limit)?))).collect::<Vec<_>>()
         };
-        now.labelled(
+        gauges.labelled(
             "limit_total",
             "Jobs of a group that may run at once",
             "group",
-            numbers(|l| l.in_force.total.map(u64::from)),
+            by_group(|limit| limit.in_force.total.map(u64::from)),
         );
-        now.labelled(
+        gauges.labelled(
             "limit_per_key",
             "Jobs of one key that may run at once",
             "group",
-            numbers(|l| l.in_force.per_key.map(u64::from)),
+            by_group(|limit| limit.in_force.per_key.map(u64::from)),
         );
-        now.labelled("limit_holders", "Jobs of a group that run", "group", numbers(|l| Some(l.running)));
+        gauges.labelled(
+            "limit_holders",
+            "Jobs of a group that are running",
+            "group",
+            by_group(|limit| Some(limit.running)),
+        );
     }
-    now
+    gauges
 }

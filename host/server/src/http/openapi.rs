@@ -1,9 +1,9 @@
-//! `/openapi.json`: the API for programs that write clients or call it by its description. What each route takes and answers
-//! stands in `openapi/operations.rs`; the schemas come from the structs that are read and written, so that they cannot differ.
+//! `/openapi.json`: the description of the API, for generators of clients. `openapi/operations.rs` lists the operations; the
+//! schemas are made from the types that the routes read and write, so they cannot differ.
 
+mod schemas;
 mod operation;
 mod operations;
-mod schemas;
 
 use std::sync::LazyLock;
 
@@ -16,6 +16,7 @@ use schemas::Schemas;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
+/// Returns the OpenAPI document.
 pub(crate) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
 }
@@ -35,8 +36,9 @@ fn document() -> Value {
             "summary": "Jobs and broadcasts in WebAssembly sandboxes",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        "servers": [{ "url": "/" }],
-        // On loopback a token may be absent.
+        // Relative to the address of this document, so that it holds below a path prefix, too.
+        "servers": [{ "url": "." }],
+        // A host on loopback may do without a token.
         "security": [{ "token": [] }, {}],
         "tags": [
             { "name": "jobs" },
@@ -44,7 +46,7 @@ fn document() -> Value {
             { "name": "plugins" },
             { "name": "limits" },
             { "name": "nodes" },
-            { "name": "host", "description": "For probes, Prometheus and programs that write clients" },
+            { "name": "host", "description": "For probes, Prometheus and generators of clients" },
         ],
         "paths": paths,
         "components": {
@@ -60,9 +62,9 @@ mod tests {
 
     use super::*;
 
-    /// The routes in `mod.rs`, as METHOD PATH.
+    /// Returns the routes in `http.rs`, as METHOD PATH.
     fn routed() -> BTreeSet<String> {
-        let page = include_str!("mod.rs");
+        let page = include_str!("../http.rs");
         let mut routes = BTreeSet::new();
         for line in page.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
             let (path, handlers) = line.split_once("\", ").unwrap();
@@ -78,12 +80,13 @@ mod tests {
     #[test]
     fn every_route_is_described_and_nothing_else() {
         let operations = operations(&mut Schemas::new());
-        let described: BTreeSet<String> = operations.iter().map(|of| format!("{} {}", of.method, of.path)).collect();
+        let described: BTreeSet<String> =
+            operations.iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
         assert_eq!(described.len(), operations.len());
         assert_eq!(described, routed());
     }
 
-    /// Every `$ref` in it.
+    /// Collects every `$ref` in a document.
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(members) => {
@@ -98,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn every_schema_is_one_and_is_used() {
+    fn every_schema_is_valid_and_is_used() {
         let document = document();
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         let schemas = document["components"]["schemas"].as_object().unwrap();
-        let there: BTreeSet<String> = schemas.keys().map(|name| format!("#/components/schemas/{name}")).collect();
-        assert_eq!(found, there);
+        let defined: BTreeSet<String> = schemas.keys().map(|name| format!("#/components/schemas/{name}")).collect();
+        assert_eq!(found, defined);
         for (name, schema) in schemas {
             assert!(jsonschema::meta::is_valid(schema), "{name}: {schema}");
         }
@@ -121,9 +124,9 @@ mod tests {
                 path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
             let none = Vec::new();
             let parameters = document["parameters"].as_array().unwrap_or(&none);
-            let told: BTreeSet<&str> =
-                parameters.iter().filter(|of| of["in"] == "path").map(|of| of["name"].as_str().unwrap()).collect();
-            assert_eq!(in_path, told, "{name}");
+            let described: BTreeSet<&str> =
+                parameters.iter().filter(|one| one["in"] == "path").map(|one| one["name"].as_str().unwrap()).collect();
+            assert_eq!(in_path, described, "{name}");
         }
     }
 }

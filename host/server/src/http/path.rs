@@ -1,4 +1,4 @@
-//! The parts of an address that a route takes, with a problem document where they cannot be read.
+//! Extracts the segments of an address, with a problem document if they are malformed.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
-/// The segments of an address.
+/// Segments of an address that a route names.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -14,9 +14,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, Problem> {
         match axum::extract::Path::from_request_parts(parts, state).await {
-            Ok(axum::extract::Path(read)) => Ok(Path(read)),
+            Ok(axum::extract::Path(segments)) => Ok(Path(segments)),
             Err(error) => Err(Problem::bad_request(format!(
-                "the address cannot be read: {}; write it as UTF-8, percent-encoded",
+                "invalid address: {}; write it as percent-encoded UTF-8",
                 error.body_text()
             ))),
         }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_cannot_be_read_is_a_problem() {
+    async fn a_malformed_address_is_a_problem() {
         let routes: Router = Router::new().route("/{id}", get(|Path(id): Path<String>| async move { id }));
         let request = Request::get("/%FF").body(Body::empty()).unwrap();
         let response = TowerToHyperService::new(routes).call(request).await.unwrap();

@@ -1,15 +1,18 @@
-//! What went wrong with a request, as RFC 9457 has it: a status, a stable code, a text that says what to do.
+//! Problem documents (RFC 9457): a status, a stable code, and a text that says what to do.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use wharf_store::StoreError;
 
-/// One kind of problem. Codes are never changed once released.
+/// A kind of problem. Codes are never changed once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
+    /// Stable code, for programs.
     pub(crate) code: &'static str,
+    /// HTTP status.
     pub(crate) status: u16,
+    /// Title: the same text for every problem of this kind.
     pub(crate) title: &'static str,
 }
 
@@ -17,68 +20,71 @@ macro_rules! kinds {
     ($($name:ident $code:literal $status:literal $title:literal)*) => {
         impl Kind {
             $(pub(crate) const $name: Kind = Kind { code: $code, status: $status, title: $title };)*
-            /// Every problem that a request can end in.
+            /// Every kind of problem.
             pub(crate) const ALL: &[Kind] = &[$(Kind::$name),*];
         }
     };
 }
 
 kinds! {
-    BAD_REQUEST        "bad-request"        400 "The request cannot be read"
+    BAD_REQUEST        "bad-request"        400 "The request is malformed"
     UNAUTHORIZED       "unauthorized"       401 "A valid token is required"
     CROSS_ORIGIN       "cross-origin"       403 "Requests from other sites are refused"
-    ROUTE_UNKNOWN      "route-unknown"      404 "There is nothing at this address"
-    JOB_UNKNOWN        "job-unknown"        404 "There is no such job"
-    PLUGIN_UNKNOWN     "plugin-unknown"     404 "There is no such plugin"
-    BROADCAST_UNKNOWN  "broadcast-unknown"  404 "There is no such durable broadcast"
-    GROUP_UNKNOWN      "group-unknown"      404 "There is no such limit group"
-    LIMIT_NOT_SET      "limit-not-set"      404 "No limit is set here"
-    METHOD_NOT_ALLOWED "method-not-allowed" 405 "This address does not take that method"
-    JOB_FINISHED       "job-finished"       409 "The job is over"
-    JOB_NOT_FINISHED   "job-not-finished"   409 "The job is not over"
-    LANE_FULL          "lane-full"          409 "The job was not taken"
+    ROUTE_UNKNOWN      "route-unknown"      404 "Unknown route"
+    JOB_UNKNOWN        "job-unknown"        404 "Unknown job"
+    PLUGIN_UNKNOWN     "plugin-unknown"     404 "Unknown plugin"
+    BROADCAST_UNKNOWN  "broadcast-unknown"  404 "Unknown durable broadcast"
+    GROUP_UNKNOWN      "group-unknown"      404 "Unknown limit group"
+    LIMIT_NOT_SET      "limit-not-set"      404 "The limit is not set"
+    METHOD_NOT_ALLOWED "method-not-allowed" 405 "The route does not accept this method"
+    JOB_FINISHED       "job-finished"       409 "The job has already ended"
+    JOB_NOT_FINISHED   "job-not-finished"   409 "The job has not ended yet"
+    LANE_FULL          "lane-full"          409 "The job was not enqueued, as its lane is full"
     TOO_LARGE          "too-large"          413 "The request is too large"
-    JOB_INVALID        "job-invalid"        422 "A job cannot be taken as it is"
-    BROADCAST_INVALID  "broadcast-invalid"  422 "The broadcast cannot be sent as it is"
-    // Not a 5xx: clients repeat those by themselves, and the job would run again.
+    JOB_INVALID        "job-invalid"        422 "A job is invalid"
+    BROADCAST_INVALID  "broadcast-invalid"  422 "The broadcast is invalid"
+    // Not a 5xx: many clients repeat those on their own, and the job would run again.
     JOB_FAILED         "job-failed"         422 "The job failed"
     JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
-    TOO_MANY_BROADCASTS "too-many-broadcasts" 429 "As many broadcasts are open as may be"
-    INTERNAL           "internal"           500 "The host made a mistake"
+    TOO_MANY_BROADCASTS "too-many-broadcasts" 429 "Too many broadcasts are open"
+    INTERNAL           "internal"           500 "A bug in the host"
     STORE_BROKEN       "store-broken"       500 "The store is broken"
-    STORE_BUSY         "store-busy"         503 "The store cannot write now"
-    PLUGIN_LOADING     "plugin-loading"     503 "A plugin is still being made ready"
-    PLUGIN_ELSEWHERE   "plugin-elsewhere"   503 "Another host has to be asked"
-    // Not a 503: clients repeat those by themselves, and without a token a job would be enqueued twice.
-    OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store gave no answer"
+    STORE_BUSY         "store-busy"         503 "The store is busy"
+    PLUGIN_LOADING     "plugin-loading"     503 "A plugin is still loading"
+    PLUGIN_ELSEWHERE   "plugin-elsewhere"   503 "Only another host can do this"
+    // Not a 503: many clients repeat those on their own, and without a token a job would be enqueued twice.
+    OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store did not respond in time"
     DRAINING           "draining"           503 "The host is stopping"
-    TOO_SLOW           "too-slow"           408 "The request came too slowly"
+    TOO_SLOW           "too-slow"           408 "The request was too slow"
 }
 
-/// One problem of one request.
+/// The problem of one request.
 #[derive(Debug)]
 pub(crate) struct Problem {
     kind: Kind,
     detail: String,
-    more: Map<String, Value>,
+    /// Further members of the document.
+    members: Map<String, Value>,
 }
 
 impl Problem {
+    /// Returns a problem with this detail: what happened, and what to do.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Problem {
-        Problem { kind, detail: detail.into(), more: Map::new() }
+        Problem { kind, detail: detail.into(), members: Map::new() }
     }
 
+    /// Returns a problem of the kind [`Kind::BAD_REQUEST`].
     pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(Kind::BAD_REQUEST, detail)
     }
 
-    /// Adds a member for programs.
+    /// Adds a member to the document, for programs.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
-        self.more.insert(name.to_owned(), value.into());
+        self.members.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Adds to the text what may help.
+    /// Adds what may help to the detail.
     pub(crate) fn hint(mut self, text: &str) -> Problem {
         self.detail = format!("{}; {text}", self.detail);
         self
@@ -93,7 +99,7 @@ impl Problem {
             "detail": self.detail,
         });
         if let Value::Object(members) = &mut document {
-            members.extend(self.more.clone());
+            members.extend(self.members.clone());
         }
         document
     }
@@ -106,12 +112,12 @@ impl From<StoreError> for Problem {
             StoreError::Unknown(_) => Problem::new(
                 Kind::OUTCOME_UNKNOWN,
                 format!(
-                    "{error}; ask again: with the same token no job is enqueued twice, without one look for it with \
-                     GET /v1/jobs first"
+                    "{error}; send the request again: with the same token a job is enqueued only once, without a token \
+                     check GET /v1/jobs first"
                 ),
             ),
             StoreError::Broken(_) => {
-                Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, the operator must look at it"))
+                Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, an operator must repair it"))
             }
         }
     }
@@ -138,18 +144,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_stand_as_they_were_released() {
+    fn codes_are_as_they_were_released() {
         let table: String = Kind::ALL.iter().map(|kind| format!("{} {}\n", kind.status, kind.code)).collect();
         assert_eq!(table, include_str!("../../tests/snapshots/problem-codes.txt"));
     }
 
     #[test]
     fn a_document_has_the_members_of_the_rfc_and_its_own() {
-        let problem = Problem::new(Kind::JOB_UNKNOWN, "there is no job 0").with("job", "0");
+        let problem = Problem::new(Kind::JOB_UNKNOWN, "unknown job 0").with("job", "0");
         assert_eq!(
             problem.document(),
-            json!({"type": "urn:wharf:problem:job-unknown", "title": "There is no such job", "status": 404,
-                   "code": "job-unknown", "detail": "there is no job 0", "job": "0"})
+            json!({"type": "urn:wharf:problem:job-unknown", "title": "Unknown job", "status": 404,
+                   "code": "job-unknown", "detail": "unknown job 0", "job": "0"})
         );
     }
 }

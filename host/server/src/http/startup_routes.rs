@@ -1,36 +1,40 @@
-//! What is answered before there is a host to ask: that the process lives, and what its start waits for.
+//! Routes of a process whose host has not started yet: they report that it lives, and what its start waits for.
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use std::sync::Arc;
 use tokio::sync::watch;
 
+use super::api::Readiness;
 use super::guard::{self, Guard};
 use super::health::health;
 use super::problem::{Kind, Problem};
-use super::wire::Ready;
+use super::request_span::request_span;
 
-type Why = watch::Receiver<String>;
+/// The reason why the host has not started yet.
+type Reason = watch::Receiver<String>;
 
-/// Every route, while the start waits.
-pub(crate) fn waiting_routes(why: Why, guard: Guard) -> Router {
+/// Returns every route of a process whose host has not started yet, for this reason.
+pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .fallback(not_yet)
-        .with_state(why)
+        .with_state(reason)
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
+        .layer(from_fn(request_span))
 }
 
-async fn ready(State(why): State<Why>) -> Response {
-    let because = why.borrow().clone();
-    (StatusCode::SERVICE_UNAVAILABLE, Json(Ready::new(vec![because], 0, 0))).into_response()
+async fn ready(State(reason): State<Reason>) -> Response {
+    let reasons = vec![reason.borrow().clone()];
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Readiness::new(reasons, 0, 0))).into_response()
 }
 
-async fn not_yet(State(why): State<Why>) -> Problem {
-    Problem::new(Kind::STORE_BUSY, format!("{}; nothing was changed, try again", *why.borrow()))
+async fn not_yet(State(reason): State<Reason>) -> Problem {
+    Problem::new(Kind::STORE_BUSY, format!("{}; nothing was changed, try again", *reason.borrow()))
 }

@@ -12,7 +12,7 @@ use wharf_runner::Request;
 
 use super::super::cli_error::{Ending, Exit};
 use super::wire::{Connection, Place};
-use crate::http::plugins::Plugin;
+use crate::http::api::PluginFile;
 use crate::http::{encode, to_base64};
 
 /// How often it is asked whether jobs still wait.
@@ -27,7 +27,7 @@ impl Running {
     /// Makes sure that it has the task.
     pub(super) async fn reach(place: Place, task: &str) -> anyhow::Result<Running> {
         let mut connection = place.connect().await?;
-        let plugins: Vec<Plugin> = serde_json::from_value(connection.json("/v1/plugins").await?)
+        let plugins: Vec<PluginFile> = serde_json::from_value(connection.json("/v1/plugins").await?)
             .context("the host describes its plugins in a way that this command does not understand")?;
         let mut tasks = plugins.iter().filter_map(|plugin| plugin.loaded.as_ref()).flat_map(|loaded| &loaded.tasks);
         if !tasks.any(|known| known.task == task) {

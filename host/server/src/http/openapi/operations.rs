@@ -1,28 +1,29 @@
 //! Every operation, in the order of the routes.
 
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::operation::Operation;
 use super::schemas::Schemas;
-use crate::http::bytes::MEDIA_TYPES;
-use crate::http::nodes::Node;
-use crate::http::plugins::Plugin;
-use crate::http::problem::Kind;
-use crate::http::wire::{
-    Batch, Broadcast, BroadcastAsked, BroadcastBegun, BroadcastEnded, BroadcastQuery, EnqueueQuery, Enqueued, Entry,
-    Health, Job, JobAsked, Limit, LimitNumbers, ListQuery, Page, Ready, Reply,
+use crate::http::api::{
+    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, EnqueueQuery,
+    Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, ListQuery, LiveBroadcast, LogEntry,
+    Node, PluginFile, Readiness, Reply,
 };
+use crate::http::bytes::MEDIA_TYPES;
+use crate::http::problem::Kind;
 
 const LIMIT: &str =
-    "The numbers to set, at least one; one that is absent or null stays as it is declared. A key has no `total`.";
-const GROUP: &str = "A limit group; a task's own is written as one segment: `plugin%2Ftask`.";
+    "The limits to set, at least one; one that is absent or null stays as declared. A key has only `per_key`.";
+const GROUP: &str = "A limit group; one that is named after a task is written as one segment: `plugin%2Ftask`.";
 
+/// Returns every operation, and adds the schemas that they use.
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     let mut all = jobs(schemas);
     all.extend(broadcasts(schemas));
     all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
-    all.extend(of_the_host(schemas));
+    all.extend(host(schemas));
     all
 }
 
@@ -34,7 +35,12 @@ fn list_of(schema: Value) -> Value {
     json!({ "type": "array", "items": schema })
 }
 
-/// What a plugin returned: it may be anything.
+/// Returns the schema of a stream of events: that of their data, and in `x-event-name` that of their names.
+fn events_of<Name: JsonSchema>(schemas: &mut Schemas, data: &[Value]) -> Value {
+    json!({ "text/event-stream": { "anyOf": data, "x-event-name": schemas.response::<Name>() } })
+}
+
+/// Returns the schemas of a result, by media type: a plugin may return anything.
 fn bytes() -> Value {
     let schema = |kind: &str| match kind {
         "application/json" => json!({}),
@@ -45,37 +51,37 @@ fn bytes() -> Value {
 }
 
 fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
-    let (job, enqueued, entry) = (schemas.answer::<Job>(), schemas.answer::<Enqueued>(), schemas.answer::<Entry>());
-    let asked = schemas.asked::<JobAsked>("JobAsked", "A job as it is asked for.");
+    let (job, enqueued, entry) =
+        (schemas.response::<Job>(), schemas.response::<Enqueued>(), schemas.response::<LogEntry>());
+    let request = schemas.request::<JobRequest>("JobRequest", "A request to enqueue one job.");
+    let events = events_of::<JobEventName>(schemas, &[entry, job.clone(), json!({ "type": "string" })]);
     let of_job = |name, method, path, summary| {
-        Operation::new("jobs", name, method, path, summary).segment("id", "The job's id.")
+        Operation::new("jobs", name, method, path, summary).segment("id", "ID of the job.")
     };
     vec![
-        Operation::new("jobs", "enqueueJobs", "post", "/v1/jobs", "Enqueues one job, or an array of them")
+        Operation::new("jobs", "enqueueJobs", "post", "/v1/jobs", "Enqueues one job, or an array of jobs")
             .description(
                 "An array is enqueued as a whole or not at all. With `task` in the query the body is the payload, byte \
-                 for byte. With `wait` the answer is the result of the one job, as from `/v1/jobs/{id}/result`.\n\nA job is \
-                 also taken for a task that only another host of the store has. What others have is known some three \
-                 seconds late; a host that was silent for ten seconds does not count. While a plugin is still being made \
-                 ready its jobs are refused with `plugin-loading`, but a job with a known token is answered all the same.",
+                 for byte. With `wait` the response is the result of the one job, as from `/v1/jobs/{id}/result`.\n\nJobs \
+                 for a task that only another host of the store has are accepted, too. A host learns of the tasks of \
+                 others about three seconds late, and ignores hosts that were silent for ten seconds. While a plugin is \
+                 still loading, its jobs are refused with `plugin-loading`, except those with a token that is already \
+                 known.",
             )
             .query(schemas.query::<EnqueueQuery>())
             .body(
                 true,
-                "A job or an array of jobs; with `task` in the query any bytes, best as `application/octet-stream`.",
+                "A job or an array of jobs; with `task` in the query any bytes, preferably as \
+                 `application/octet-stream`.",
                 json!({
-                    "application/json": { "anyOf": [asked, list_of(asked.clone())] },
+                    "application/json": { "anyOf": [request, list_of(request.clone())] },
                     "application/octet-stream": { "type": "string", "format": "binary" },
                 }),
             )
-            .answers(
-                200,
-                "The result, where it was waited for; else a job with the same token, which stood before.",
-                bytes(),
-            )
-            .answers(
+            .response(200, "The result, with `wait`; otherwise the existing job with the same token.", bytes())
+            .response(
                 202,
-                "What became of each job; where the result was waited for in vain, the job.",
+                "The result for each job; with `wait`, the job, if it did not end in time.",
                 json_of(json!({ "anyOf": [enqueued, list_of(enqueued.clone()), job] })),
             )
             .problems(&[
@@ -87,48 +93,48 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 Kind::PLUGIN_LOADING,
                 Kind::PLUGIN_ELSEWHERE,
             ])
-            .asks_the_store(),
+            .uses_store(),
         Operation::new("jobs", "listJobs", "get", "/v1/jobs", "Lists jobs, newest first")
             .query(schemas.query::<ListQuery>())
-            .answers(200, "One page, and where the next one is.", json_of(schemas.answer::<Page>()))
-            .asks_the_store(),
-        of_job("getJob", "get", "/v1/jobs/{id}", "One job: its state, why it waits, what its last attempt cost")
-            .answers(200, "The job.", json_of(job.clone()))
+            .response(200, "One page, and the address of the next page.", json_of(schemas.response::<JobPage>()))
+            .uses_store(),
+        of_job("getJob", "get", "/v1/jobs/{id}", "Returns one job: its state, why it waits, the usage of its last attempt")
+            .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN])
-            .asks_the_store(),
-        of_job("getJobResult", "get", "/v1/jobs/{id}/result", "The result, byte for byte")
-            .answers(200, "What the plugin returned.", bytes())
+            .uses_store(),
+        of_job("getJobResult", "get", "/v1/jobs/{id}/result", "Returns the result, byte for byte")
+            .response(200, "The bytes that the plugin returned.", bytes())
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
-            .asks_the_store(),
-        of_job("followJob", "get", "/v1/jobs/{id}/events", "What the job writes and where it stands, as it comes")
+            .uses_store(),
+        of_job("followJob", "get", "/v1/jobs/{id}/events", "Streams what the job writes, and its state")
             .description(
-                "Server-sent events: `chunk`, `log`, `log-dropped` and `progress`, with an entry as data; `state`, with \
-                 the job; `trouble`, with a text, where the store does not answer. The stream ends with the final state.",
+                "Server-sent events: `chunk`, `log`, `log-dropped` and `progress`, with a log entry as data; `state`, \
+                 with the job as data; `trouble`, with a text as data, if the store fails. The stream ends with the \
+                 final state.",
             )
-            .header("Last-Event-ID", "The id of the last event that was seen: the stream goes on behind it.")
-            .answers(
-                200,
-                "The events; the schema is that of their data.",
-                json!({ "text/event-stream": { "anyOf": [entry, job, { "type": "string" }] } }),
-            )
-            .answers(204, "The final state was seen: nothing follows.", Value::Null)
+            .header("Last-Event-ID", "The ID of the last event that was received: the stream continues after it.")
+            .response(200, "The events: the schema of their data, and in `x-event-name` that of their names.", events)
+            .response(204, "The final state was already received: nothing follows.", Value::Null)
             .problems(&[Kind::JOB_UNKNOWN])
-            .asks_the_store(),
-        of_job("cancelJob", "post", "/v1/jobs/{id}/cancel", "Asks the job to end")
-            .description("One that runs is stopped after a grace period.")
-            .answers(200, "The job.", json_of(job.clone()))
+            .uses_store(),
+        of_job("cancelJob", "post", "/v1/jobs/{id}/cancel", "Cancels the job")
+            .description("A job that waits is cancelled at once; one that runs is stopped after a grace period.")
+            .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_FINISHED])
-            .asks_the_store(),
-        of_job("retryJob", "post", "/v1/jobs/{id}/retry", "Tries a failed or cancelled job again")
-            .answers(200, "The job.", json_of(job.clone()))
+            .uses_store(),
+        of_job("retryJob", "post", "/v1/jobs/{id}/retry", "Retries a failed or cancelled job")
+            .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FINISHED])
-            .asks_the_store(),
+            .uses_store(),
     ]
 }
 
 fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
-    let events = [schemas.answer::<BroadcastBegun>(), schemas.answer::<Reply>(), schemas.answer::<BroadcastEnded>()];
-    let asked = schemas.asked::<BroadcastAsked>("BroadcastAsked", "A broadcast as it is asked for.");
+    let data =
+        [schemas.response::<BroadcastStarted>(), schemas.response::<Reply>(), schemas.response::<BroadcastEnded>()];
+    let mut replies = events_of::<BroadcastEventName>(schemas, &data);
+    replies["application/json"] = schemas.response::<LiveBroadcast>();
+    let request = schemas.request::<BroadcastRequest>("BroadcastRequest", "A request to broadcast.");
     vec![
         Operation::new(
             "broadcasts",
@@ -138,13 +144,14 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
             "Calls every subscriber of a topic",
         )
         .description(
-            "Exactly one reply from each. With `Accept: text/event-stream` as server-sent events: `asked`, a `reply` \
-                 for each, `end`. With `durable` each subscriber gets a job.\n\nSubscribers are those of all hosts of the \
-                 store. What others have is known some three seconds late; a host that was silent for ten seconds does \
-                 not count. A host that has just started refuses both kinds with `plugin-loading` until it has loaded \
-                 what need not be compiled. After that a live one is sent, and names in `loading` who may subscribe and \
-                 is still being compiled for the first time; a durable one is refused with `plugin-loading` until that \
-                 is done, unless another host has the plugin.",
+            "Each subscriber has exactly one reply. With `Accept: text/event-stream` the response is a stream of \
+             server-sent events: `subscribers`, a `reply` for each, `end`. With `durable` each subscriber gets a \
+             job.\n\nSubscribers are those of all hosts of the store. A host learns of the subscribers of others about \
+             three seconds late, and ignores hosts that were silent for ten seconds. A host that has just started \
+             refuses both kinds with `plugin-loading` until it has loaded every plugin that it need not compile. After \
+             that it sends a live broadcast, and `loading` lists the plugins that may subscribe and are still compiled \
+             for the first time; it refuses a durable one with `plugin-loading` until they are loaded, unless another \
+             host has them.",
         )
         .segment("topic", "The topic.")
         .query(schemas.query::<BroadcastQuery>())
@@ -152,19 +159,12 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
             false,
             "The payload and options as JSON; or any bytes as the payload, with options in the query.",
             json!({
-                "application/json": asked,
+                "application/json": request,
                 "application/octet-stream": { "type": "string", "format": "binary" },
             }),
         )
-        .answers(
-            200,
-            "Each subscriber's reply; of events, the schema is that of their data.",
-            json!({
-                "application/json": schemas.answer::<Broadcast>(),
-                "text/event-stream": { "anyOf": events },
-            }),
-        )
-        .answers(202, "A durable broadcast, with its jobs.", json_of(schemas.answer::<Batch>()))
+        .response(200, "Each subscriber's reply; for events, the schema of their data.", replies)
+        .response(202, "A durable broadcast, with its jobs.", json_of(schemas.response::<Batch>()))
         .problems(&[
             Kind::BROADCAST_INVALID,
             Kind::TOO_MANY_BROADCASTS,
@@ -172,45 +172,45 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
             Kind::PLUGIN_LOADING,
             Kind::PLUGIN_ELSEWHERE,
         ])
-        .asks_the_store(),
+        .uses_store(),
         Operation::new(
             "broadcasts",
             "getBroadcast",
             "get",
             "/v1/broadcasts/{topic}",
-            "How far a durable broadcast is, and each result",
+            "Returns the state of a durable broadcast, and the results of its jobs",
         )
-        .segment("topic", "The id of the durable broadcast, not its topic.")
-        .answers(200, "The broadcast, with its jobs.", json_of(schemas.answer::<Batch>()))
+        .segment("topic", "ID of the durable broadcast, not its topic.")
+        .response(200, "The broadcast, with its jobs.", json_of(schemas.response::<Batch>()))
         .problems(&[Kind::BROADCAST_UNKNOWN])
-        .asks_the_store(),
+        .uses_store(),
     ]
 }
 
 fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
-    let (plugin, node) = (schemas.answer::<Plugin>(), schemas.answer::<Node>());
+    let (plugin, node) = (schemas.response::<PluginFile>(), schemas.response::<Node>());
     vec![
         Operation::new(
             "plugins",
             "listPlugins",
             "get",
             "/v1/plugins",
-            "What is loaded here, and what was refused and why",
+            "Lists the plugins of this host, and the files that it refused",
         )
-        .answers(200, "Every file of the plugin folder.", json_of(list_of(plugin.clone()))),
-        Operation::new("plugins", "getPlugin", "get", "/v1/plugins/{id}", "One plugin, and what it keeps")
-            .segment("id", "The plugin's id: its file's name without `.wasm`.")
-            .answers(200, "The plugin.", json_of(plugin))
+        .response(200, "Every file of the plugin folder.", json_of(list_of(plugin.clone()))),
+        Operation::new("plugins", "getPlugin", "get", "/v1/plugins/{id}", "Returns one plugin, and its KV usage")
+            .segment("id", "ID of the plugin: its file's name without `.wasm`.")
+            .response(200, "The plugin.", json_of(plugin))
             .problems(&[Kind::PLUGIN_UNKNOWN, Kind::PLUGIN_LOADING])
-            .asks_the_store(),
-        Operation::new("nodes", "listNodes", "get", "/v1/nodes", "The hosts that share the store")
-            .answers(200, "Each host, as it announced itself.", json_of(list_of(node)))
-            .asks_the_store(),
+            .uses_store(),
+        Operation::new("nodes", "listNodes", "get", "/v1/nodes", "Lists the hosts that share the store")
+            .response(200, "Each host, as it registered itself.", json_of(list_of(node)))
+            .uses_store(),
     ]
 }
 
 fn limits(schemas: &mut Schemas) -> Vec<Operation> {
-    let (limit, asked) = (schemas.answer::<Limit>(), schemas.asked::<LimitNumbers>("LimitAsked", LIMIT));
+    let (limit, request) = (schemas.response::<Limit>(), schemas.request::<LimitNumbers>("LimitRequest", LIMIT));
     let of_group = |name, method, summary| {
         Operation::new("limits", name, method, "/v1/limits/{group}", summary).segment("group", GROUP)
     };
@@ -221,17 +221,17 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
     };
     let set = |operation: Operation| {
         operation
-            .description("While hosts run, for all that share the store. Zero is a pause.")
-            .body(true, "The numbers.", json_of(asked.clone()))
-            .answers(200, "The group as it is now.", json_of(limit.clone()))
+            .description("Takes effect while hosts run, on all that share the store. A limit of 0 is a pause.")
+            .body(true, "The limits.", json_of(request.clone()))
+            .response(200, "The group with its new limits.", json_of(limit.clone()))
             .problems(&[Kind::GROUP_UNKNOWN, Kind::PLUGIN_LOADING])
-            .asks_the_store()
+            .uses_store()
     };
     let clear = |operation: Operation| {
         operation
-            .answers(204, "What is declared holds again.", Value::Null)
+            .response(204, "The declared limits are in force again.", Value::Null)
             .problems(&[Kind::GROUP_UNKNOWN, Kind::LIMIT_NOT_SET, Kind::PLUGIN_LOADING])
-            .asks_the_store()
+            .uses_store()
     };
     vec![
         Operation::new(
@@ -239,33 +239,33 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
             "listLimits",
             "get",
             "/v1/limits",
-            "What is in force, from whom, and how much is held",
+            "Lists the limits in force, their sources, and the number of jobs that run",
         )
-        .answers(200, "Every limit group.", json_of(list_of(limit.clone())))
-        .asks_the_store(),
+        .response(200, "Every limit group.", json_of(list_of(limit.clone())))
+        .uses_store(),
         set(of_group("setGroupLimit", "put", "Sets the limits of a group")),
-        clear(of_group("clearGroupLimit", "delete", "Takes the limits that were set for a group back")),
+        clear(of_group("clearGroupLimit", "delete", "Removes the limits that were set for a group")),
         set(of_key("setKeyLimit", "put", "Sets the limit of one key of a group")),
-        clear(of_key("clearKeyLimit", "delete", "Takes the limit that was set for one key back")),
+        clear(of_key("clearKeyLimit", "delete", "Removes the limit that was set for one key of a group")),
     ]
 }
 
-fn of_the_host(schemas: &mut Schemas) -> Vec<Operation> {
-    let ready = schemas.answer::<Ready>();
+fn host(schemas: &mut Schemas) -> Vec<Operation> {
+    let readiness = schemas.response::<Readiness>();
     vec![
-        Operation::new("host", "health", "get", "/health", "Whether the process answers")
-            .answers(200, "It does.", json_of(schemas.answer::<Health>()))
+        Operation::new("host", "health", "get", "/health", "Reports that the process answers")
+            .response(200, "The process answers.", json_of(schemas.response::<Health>()))
             .open(),
-        Operation::new("host", "ready", "get", "/ready", "Whether the host takes and runs jobs")
-            .answers(200, "It does.", json_of(ready.clone()))
-            .answers(503, "It does not, and why.", json_of(ready))
+        Operation::new("host", "ready", "get", "/ready", "Reports if the host takes and runs jobs")
+            .response(200, "The host is ready.", json_of(readiness.clone()))
+            .response(503, "The host is not ready, and why.", json_of(readiness))
             .open(),
-        Operation::new("host", "metrics", "get", "/metrics", "Metrics for Prometheus").answers(
+        Operation::new("host", "metrics", "get", "/metrics", "Returns metrics for Prometheus").response(
             200,
-            "A page of OpenMetrics.",
+            "Metrics in the text format of OpenMetrics.",
             json!({ "application/openmetrics-text": { "type": "string" } }),
         ),
-        Operation::new("host", "openapi", "get", "/openapi.json", "This document").answers(
+        Operation::new("host", "openapi", "get", "/openapi.json", "Returns this document").response(
             200,
             "OpenAPI 3.1.",
             json_of(json!({ "type": "object" })),

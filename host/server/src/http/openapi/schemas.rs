@@ -1,4 +1,4 @@
-//! The schemas of the documents, from the structs themselves.
+//! JSON schemas of the documents, made from the types themselves.
 
 use schemars::generate::{Contract, SchemaSettings};
 use schemars::transform::ReplaceBoolSchemas;
@@ -7,18 +7,20 @@ use serde_json::{Map, Value, json};
 
 use crate::http::problem::Kind;
 
-const PLACE: &str = "#/components/schemas/";
+const PREFIX: &str = "#/components/schemas/";
 
+/// The schemas that operations have used so far.
 pub(super) struct Schemas {
-    /// Of what is answered: as it is written.
-    answered: SchemaGenerator,
-    /// Of what is asked: as it is read.
-    asked: SchemaGenerator,
-    /// Those of what is asked, by name, and the one that comes from no struct.
+    /// Schemas of responses: types as they are serialized.
+    responses: SchemaGenerator,
+    /// Schemas of requests: types as they are deserialized.
+    requests: SchemaGenerator,
+    /// Schemas of requests by name, and the one of problems, which are not made from a type.
     named: Map<String, Value>,
 }
 
 impl Schemas {
+    /// Starts without schemas, except for the one of problems.
     pub(super) fn new() -> Schemas {
         let settings = |contract: Contract| {
             let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -26,40 +28,43 @@ impl Schemas {
                 settings.definitions_path = "/components/schemas".into();
                 settings.inline_subschemas = settings.contract == Contract::Deserialize;
             });
-            // Makers of clients know no schema that is `true`.
+            // Generators of clients do not know the schema `true`.
             let mut objects = ReplaceBoolSchemas::default();
             objects.skip_additional_properties = true;
             settings.with_transform(objects)
         };
         let named = Map::from_iter([("Problem".to_owned(), problem())]);
         Schemas {
-            answered: settings(Contract::Serialize).into_generator(),
-            asked: settings(Contract::Deserialize).into_generator(),
+            responses: settings(Contract::Serialize).into_generator(),
+            requests: settings(Contract::Deserialize).into_generator(),
             named,
         }
     }
 
-    /// What a route answers.
-    pub(super) fn answer<T: JsonSchema>(&mut self) -> Value {
-        self.answered.subschema_for::<T>().into()
+    /// Returns the schema of a response.
+    pub(super) fn response<T: JsonSchema>(&mut self) -> Value {
+        self.responses.subschema_for::<T>().into()
     }
 
-    /// What a route is asked, under a name of its own.
-    pub(super) fn asked<T: JsonSchema>(&mut self, name: &str, description: &str) -> Value {
-        let mut schema = self.asked.subschema_for::<T>();
+    /// Returns the schema of a request, under a name of its own.
+    pub(super) fn request<T: JsonSchema>(&mut self, name: &str, description: &str) -> Value {
+        let mut schema = self.requests.subschema_for::<T>();
         schema.insert("description".to_owned(), json!(description));
         self.named.insert(name.to_owned(), schema.into());
         reference(name)
     }
 
-    /// The parameters of a query, each of which may be absent.
+    /// Returns the parameters of a query, each of which is optional.
     pub(super) fn query<T: JsonSchema>(&mut self) -> Vec<Value> {
-        let schema = Value::from(self.asked.subschema_for::<T>());
+        let schema = Value::from(self.requests.subschema_for::<T>());
         let Some(Value::Object(members)) = schema.get("properties") else { return Vec::new() };
         let parameter = |(name, schema): (&String, &Value)| {
             let mut schema = schema.clone();
             if let Some(Value::Array(types)) = schema.get("type") {
                 schema["type"] = types.iter().find(|one| *one != "null").cloned().unwrap_or_default();
+            }
+            if let Some(Value::Array(values)) = schema.get_mut("enum") {
+                values.retain(|value| !value.is_null());
             }
             let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
             let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
@@ -71,29 +76,31 @@ impl Schemas {
         members.iter().map(parameter).collect()
     }
 
+    /// Returns all schemas by name.
     pub(super) fn all(mut self) -> Map<String, Value> {
-        self.named.extend(self.answered.take_definitions(true));
+        self.named.extend(self.responses.take_definitions(true));
         self.named
     }
 }
 
+/// Returns a reference to the schema with this name.
 pub(super) fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("{PLACE}{name}") })
+    json!({ "$ref": format!("{PREFIX}{name}") })
 }
 
-/// A problem document. Kinds add members of their own.
+/// Returns the schema of problem documents. Kinds add members of their own.
 fn problem() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let codes: Vec<&str> = Kind::ALL.iter().map(|kind| kind.code).collect();
     json!({
-        "description": "What went wrong, as RFC 9457 has it.",
+        "description": "A problem document (RFC 9457).",
         "type": "object",
         "required": ["type", "title", "status", "code", "detail"],
         "properties": {
             "type": { "type": "string", "format": "uri" },
-            "title": text("The same for all problems of this code."),
+            "title": text("Title of the kind: it depends only on the code."),
             "status": { "type": "integer" },
-            "code": { "type": "string", "examples": codes, "description": "What programs go by. Codes are never changed." },
+            "code": { "type": "string", "examples": codes, "description": "Stable code, for programs. Codes are never changed." },
             "detail": text("What happened, and what to do."),
         },
     })

@@ -1,0 +1,94 @@
+//! The HTTP API: every route on one page.
+
+mod problem;
+mod path;
+mod bytes;
+mod links;
+pub(crate) mod api;
+mod query;
+mod body;
+pub(crate) mod connections;
+mod app_state;
+mod guard;
+mod request_span;
+mod job_lookup;
+mod enqueue;
+mod jobs;
+mod events;
+mod broadcasts;
+mod plugins;
+mod limits;
+mod nodes;
+mod health;
+mod startup_routes;
+mod openapi;
+#[cfg(test)]
+mod fuzz;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub(crate) use app_state::AppState;
+pub(crate) use bytes::{json_or_base64, to_base64};
+pub(crate) use guard::Guard;
+pub(crate) use query::encode;
+pub(crate) use startup_routes::startup_routes;
+
+use problem::{Kind, Problem};
+
+/// Returns every route of a running host.
+pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
+    Router::new()
+        .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
+        .route("/v1/jobs/{id}", no_query(get(jobs::show)))
+        .route("/v1/jobs/{id}/result", no_query(get(jobs::result)))
+        .route("/v1/jobs/{id}/events", no_query(get(events::events)))
+        .route("/v1/jobs/{id}/cancel", no_query(post(jobs::cancel)))
+        .route("/v1/jobs/{id}/retry", no_query(post(jobs::retry)))
+        .route("/v1/broadcasts/{topic}", post(broadcasts::send).merge(no_query(get(broadcasts::show))))
+        .route("/v1/plugins", no_query(get(plugins::list)))
+        .route("/v1/plugins/{id}", no_query(get(plugins::show)))
+        .route("/v1/nodes", no_query(get(nodes::list)))
+        .route("/v1/limits", no_query(get(limits::list)))
+        .route("/v1/limits/{group}", no_query(put(limits::set_group).delete(limits::clear_group)))
+        .route("/v1/limits/{group}/{key}", no_query(put(limits::set_key).delete(limits::clear_key)))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(state)
+        .layer(from_fn_with_state(Arc::new(guard), guard::guard))
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(from_fn(request_span::request_span))
+}
+
+/// Refuses queries on routes that do not read one.
+fn no_query(methods: MethodRouter<AppState>) -> MethodRouter<AppState> {
+    methods.route_layer(from_fn(query::refuse))
+}
+
+async fn unknown_route(request: Request) -> Problem {
+    let path = request.uri().path();
+    let hint = if path.starts_with("/v1/limits/") {
+        "; write a group with a slash in its name as one segment, such as words%2Fcount"
+    } else {
+        ""
+    };
+    Problem::new(Kind::ROUTE_UNKNOWN, format!("unknown route {path}; GET /openapi.json lists all routes{hint}"))
+}
+
+async fn unknown_method(request: Request) -> Problem {
+    let detail = format!(
+        "{} does not accept {}; the `Allow` header lists the methods that it accepts",
+        request.uri().path(),
+        request.method()
+    );
+    Problem::new(Kind::METHOD_NOT_ALLOWED, detail)
+}

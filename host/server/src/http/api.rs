@@ -1,0 +1,72 @@
+//! The documents of the API: every JSON object that a route reads or writes, and every query. The commands read the same
+//! types, and `/openapi.json` is made from them.
+
+mod moment;
+mod raw_json;
+mod values;
+mod enqueue;
+mod jobs;
+mod wait;
+mod log_entry;
+mod broadcasts;
+mod plugins;
+mod nodes;
+mod limits;
+mod health;
+
+pub(crate) use broadcasts::{
+    Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
+};
+pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
+pub(crate) use health::{Health, Readiness};
+pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
+pub(crate) use limits::{Limit, LimitNumbers};
+pub(crate) use log_entry::LogEntry;
+pub(crate) use moment::{Moment, millis};
+pub(crate) use nodes::{LoadedPlugin, Node};
+pub(crate) use plugins::{PluginFile, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use values::{
+    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_stays_as_it_was_written() {
+        let request: JobRequest = serde_json::from_str(r#"{"task":"a/b","payload":{"b": 1e400, "a": 2}}"#).unwrap();
+        assert_eq!(request.payload.unwrap().get(), r#"{"b": 1e400, "a": 2}"#);
+    }
+
+    #[test]
+    fn a_null_in_a_document_is_a_value() {
+        let job = |payload: &str| {
+            let rest = r#""id":"","task":"","state":"waiting","group":"","key":null,"priority":0,"token":null,
+                "enqueued_at":"2030-01-31T12:00:00Z","attempt":0,"failures":0,"crashes":0,"cancel_requested":false"#;
+            serde_json::from_str::<Job>(&format!("{{{rest}{payload}}}"))
+                .unwrap()
+                .payload
+                .map(|json| json.get().to_owned())
+        };
+        assert_eq!((job(r#","payload": null"#).as_deref(), job("")), (Some("null"), None));
+    }
+
+    #[test]
+    fn a_member_given_twice_is_refused() {
+        for twice in [r#"{"task":"a/b","key":"a","key":"b"}"#, r#"{"task":"a/b","payload":1,"pay\u006coad":2}"#] {
+            assert!(
+                serde_json::from_str::<JobRequest>(twice).unwrap_err().to_string().contains("duplicate field"),
+                "{twice}"
+            );
+        }
+        assert!(serde_json::from_str::<LimitNumbers>(r#"{"total":1,"total":null}"#).is_err());
+        assert!(serde_json::from_str::<BroadcastRequest>(r#"{"mode":"all","mode":"quorum"}"#).is_err());
+    }
+
+    #[test]
+    fn an_unknown_member_is_refused() {
+        let error = serde_json::from_str::<JobRequest>(r#"{"task":"a/b","prority":1}"#).unwrap_err().to_string();
+        assert!(error.starts_with("unknown field `prority`, expected one of `task`, `payload`"), "{error}");
+    }
+}

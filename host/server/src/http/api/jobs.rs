@@ -1,0 +1,232 @@
+//! Jobs as they are read, and lists of them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use wharf_core::job::{self, State};
+use wharf_core::outcome;
+use wharf_runner::JobView;
+
+use super::moment::{Moment, millis};
+use super::values::{JobState, Outcome};
+use super::wait::Wait;
+use crate::http::bytes::{inline_base64, inline_json};
+
+/// A job.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Job {
+    /// ID: 13 characters from 0-9 and a-z. A newer job has a higher one.
+    pub(crate) id: String,
+    /// The task, as PLUGIN/TASK.
+    pub(crate) task: String,
+    /// The state.
+    pub(crate) state: JobState,
+    /// The reason why the job waits, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait: Option<Wait>,
+    /// The limit group: with the key, it is the job's lane.
+    pub(crate) group: String,
+    /// The key that limits count by; `null` if the job has none.
+    pub(crate) key: Option<String>,
+    /// Jobs with a higher priority start first.
+    pub(crate) priority: i32,
+    /// The idempotency token that the client chose.
+    pub(crate) token: Option<String>,
+    /// ID of the durable broadcast to which the job belongs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<String>,
+    /// When the job was enqueued.
+    pub(crate) enqueued_at: Moment,
+    /// The job does not start before this moment; absent unless it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) due_at: Option<Moment>,
+    /// When the last attempt started.
+    pub(crate) started_at: Option<Moment>,
+    /// When the job reached its final state.
+    pub(crate) finished_at: Option<Moment>,
+    /// Number of the last attempt that was started; 0 before the first.
+    pub(crate) attempt: u32,
+    /// Number of attempts that failed.
+    pub(crate) failures: u32,
+    /// Number of attempts that ended with their host.
+    pub(crate) crashes: u32,
+    /// True if somebody requested that the job is cancelled.
+    pub(crate) cancel_requested: bool,
+    /// The node that runs the job; absent unless it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<Lease>,
+    /// Report of the last attempt that did not return.
+    pub(crate) report: Option<AttemptReport>,
+    /// Resource usage of the last attempt that ended.
+    pub(crate) usage: Option<Usage>,
+    /// Size of the payload in bytes; absent in lists and events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload_bytes: Option<usize>,
+    /// The payload as it was written, if it is JSON with at most 60 levels and not too long; absent in lists and events.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
+    pub(crate) payload: Option<Box<RawValue>>,
+    /// The payload in base64, if it is not JSON, or JSON with more than 60 levels; absent in lists and events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload_base64: Option<String>,
+    /// Size of the result in bytes; absent in lists and events, and until the job succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_bytes: Option<usize>,
+    /// The result as the plugin wrote it, if it is JSON with at most 60 levels and not too long.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::raw_json::as_written")]
+    pub(crate) result: Option<Box<RawValue>>,
+    /// The result in base64, if it is not JSON, or JSON with more than 60 levels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_base64: Option<String>,
+    /// Number of the last entry in the job's log: a chunk, a log line or progress; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) entries: Option<u64>,
+}
+
+/// The right of a node to run a job.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Lease {
+    /// ID of the node.
+    pub(crate) node: String,
+    /// When the lease expires unless it is renewed.
+    pub(crate) until: Moment,
+}
+
+/// Report of an attempt that did not return.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct AttemptReport {
+    /// The outcome.
+    pub(crate) outcome: Outcome,
+    /// Description of what happened; its first line is a summary.
+    pub(crate) text: String,
+}
+
+/// Resource usage of one attempt.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Usage {
+    /// Milliseconds from when the job was due until it was claimed.
+    pub(crate) queue_wait_ms: f64,
+    /// Milliseconds in the guest's code.
+    pub(crate) guest_ms: f64,
+    /// Milliseconds from the claim until the end.
+    pub(crate) wall_ms: f64,
+    /// The most memory that the guest had at one time, in bytes.
+    pub(crate) memory_peak_bytes: u64,
+    /// Bytes that went into the sandbox: the payload, and what host functions returned.
+    pub(crate) in_bytes: u64,
+    /// Bytes that came out of the sandbox: the result, chunks and log lines.
+    pub(crate) out_bytes: u64,
+}
+
+/// One page of a list of jobs, newest first.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct JobPage {
+    /// The jobs of the page.
+    pub(crate) jobs: Vec<Job>,
+    /// Address of the next page, relative to the address of the request; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "uri-reference"))]
+    pub(crate) next: Option<String>,
+}
+
+/// The query of a list of jobs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    /// Only jobs in this state.
+    pub(crate) state: Option<JobState>,
+    /// Only jobs of this task, as PLUGIN/TASK.
+    pub(crate) task: Option<String>,
+    /// Only jobs with this key.
+    pub(crate) key: Option<String>,
+    /// Only jobs of the durable broadcast with this ID.
+    pub(crate) batch: Option<String>,
+    /// Only jobs older than the one with this ID.
+    pub(crate) before: Option<String>,
+    /// Number of jobs on a page; 100 by default.
+    pub(crate) limit: Option<u32>,
+}
+
+impl Job {
+    /// Returns the document of one job, with its payload and its result.
+    pub(crate) fn whole(view: &JobView) -> Job {
+        let snapshot = &view.seen;
+        let (payload, result) = (&snapshot.job.payload, snapshot.job.result.as_deref());
+        Job {
+            payload_bytes: Some(payload.len()),
+            payload: inline_json(payload),
+            payload_base64: inline_base64(payload),
+            result_bytes: result.map(<[u8]>::len),
+            result: result.and_then(inline_json),
+            result_base64: result.and_then(inline_base64),
+            ..Job::in_event(view)
+        }
+    }
+
+    /// Returns the document of one job as events carry it: without payload and result.
+    pub(crate) fn in_event(view: &JobView) -> Job {
+        Job {
+            wait: view.waiting.as_ref().map(Wait::from),
+            entries: Some(view.seen.entries),
+            ..Job::in_list(&view.seen.job)
+        }
+    }
+
+    /// Returns the document of one job as lists carry it: without payload, result, log and the reason why it waits.
+    pub(crate) fn in_list(job: &job::Job) -> Job {
+        let status = &job.standing;
+        Job {
+            id: job.id.to_string(),
+            task: job.task.to_string(),
+            state: status.state.name().into(),
+            wait: None,
+            group: job.lane.group.to_string(),
+            key: job.lane.key.as_ref().map(ToString::to_string),
+            priority: job.priority,
+            token: job.token.as_ref().map(|token| token.as_str().to_owned()),
+            batch: job.batch.as_ref().map(|batch| batch.id.to_string()),
+            enqueued_at: Moment(job.enqueued_at),
+            due_at: match status.state {
+                State::Waiting { due } => Some(Moment(due)),
+                _ => None,
+            },
+            started_at: job.started_at.map(Moment),
+            finished_at: job.finished_at.map(Moment),
+            attempt: status.attempt,
+            failures: status.failures,
+            crashes: status.crashes,
+            cancel_requested: status.cancel_asked,
+            lease: match status.state {
+                State::Running { lease } => Some(Lease { node: lease.node.to_string(), until: Moment(lease.until) }),
+                _ => None,
+            },
+            report: job.report.as_ref().map(AttemptReport::from),
+            usage: job.bill.as_ref().map(Usage::from),
+            payload_bytes: None,
+            payload: None,
+            payload_base64: None,
+            result_bytes: None,
+            result: None,
+            result_base64: None,
+            entries: None,
+        }
+    }
+}
+
+impl From<&outcome::Report> for AttemptReport {
+    fn from(report: &outcome::Report) -> AttemptReport {
+        AttemptReport { outcome: report.kind.into(), text: report.text.clone() }
+    }
+}
+
+impl From<&outcome::Bill> for Usage {
+    fn from(usage: &outcome::Bill) -> Usage {
+        Usage {
+            queue_wait_ms: millis(usage.queue_wait),
+            guest_ms: millis(usage.guest),
+            wall_ms: millis(usage.wall),
+            memory_peak_bytes: usage.memory_peak_bytes,
+            in_bytes: usage.in_bytes,
+            out_bytes: usage.out_bytes,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Limit groups, and the limits that operators set.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use wharf_core::limits::Limits;
+use wharf_runner::GroupLimits;
+
+/// A limit group: the limits in force, their sources, and the number of jobs that run.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Limit {
+    /// Name of the group.
+    pub(crate) group: String,
+    /// Tasks of loaded plugins that share the group.
+    pub(crate) tasks: Vec<String>,
+    /// Number of jobs with one key that may run at once, in force now; `null` means unlimited, 0 is a pause.
+    pub(crate) per_key: Option<u32>,
+    /// Number of jobs of the group that may run at once, in force now; `null` means unlimited, 0 is a pause.
+    pub(crate) total: Option<u32>,
+    /// Limits that manifests and wharf.toml declare.
+    pub(crate) declared: LimitNumbers,
+    /// Limits that were set for the group while hosts run.
+    pub(crate) set: Option<LimitNumbers>,
+    /// Limits that were set for single keys while hosts run.
+    pub(crate) keys: Vec<KeyLimit>,
+    /// Number of jobs of the group that run now.
+    pub(crate) running: u64,
+}
+
+/// A limit that was set for one key.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct KeyLimit {
+    /// The key.
+    pub(crate) key: String,
+    /// Number of jobs with this key that may run at once; 0 is a pause.
+    pub(crate) per_key: Option<u32>,
+}
+
+/// The two numbers of a limit; `null` or absent means unlimited, 0 is a pause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitNumbers {
+    /// Number of jobs with one key that may run at once.
+    #[serde(default)]
+    pub(crate) per_key: Option<u32>,
+    /// Number of jobs of the group that may run at once.
+    #[serde(default)]
+    pub(crate) total: Option<u32>,
+}
+
+impl From<Limits> for LimitNumbers {
+    fn from(limits: Limits) -> LimitNumbers {
+        LimitNumbers { per_key: limits.per_key, total: limits.total }
+    }
+}
+
+impl From<LimitNumbers> for Limits {
+    fn from(numbers: LimitNumbers) -> Limits {
+        Limits { per_key: numbers.per_key, total: numbers.total }
+    }
+}
+
+impl From<&GroupLimits> for Limit {
+    fn from(limit: &GroupLimits) -> Limit {
+        let keys = limit.keys.iter().map(|(key, limits)| KeyLimit { key: key.to_string(), per_key: limits.per_key });
+        Limit {
+            group: limit.group.to_string(),
+            tasks: limit.tasks.iter().map(ToString::to_string).collect(),
+            per_key: limit.in_force.per_key,
+            total: limit.in_force.total,
+            declared: limit.declared.into(),
+            set: limit.set.map(LimitNumbers::from),
+            keys: keys.collect(),
+            running: limit.running,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The hosts that share a store.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use wharf_core::ids::NodeId;
+use wharf_core::node;
+
+use super::moment::Moment;
+
+/// A node: one running host, as it registered itself in the store.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Node {
+    /// ID of the node; each start of a host has a new one.
+    pub(crate) id: String,
+    /// Name: the machine's name and the port.
+    pub(crate) name: String,
+    /// Version of Wharf.
+    pub(crate) version: String,
+    /// True if it is the node that sent this document.
+    pub(crate) here: bool,
+    /// When the node started.
+    pub(crate) started_at: Moment,
+    /// When the node last registered, by the store's clock; nodes do so every three seconds.
+    pub(crate) seen_at: Moment,
+    /// Number of attempts that run on the node.
+    pub(crate) running: u32,
+    /// Number of attempts that may run at once on the node.
+    pub(crate) capacity: u32,
+    /// True if the node is stopping and starts no more jobs.
+    pub(crate) draining: bool,
+    /// Plugins that the node has loaded.
+    pub(crate) plugins: Vec<LoadedPlugin>,
+}
+
+/// A plugin that a node has loaded.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LoadedPlugin {
+    /// ID of the plugin.
+    pub(crate) id: String,
+    /// Version that its manifest declares.
+    pub(crate) version: String,
+    /// SHA-256 of its file.
+    pub(crate) digest: String,
+}
+
+impl Node {
+    /// Returns the document of a node; `here` is the node that sends it.
+    pub(crate) fn new(node: node::Node, here: NodeId) -> Node {
+        Node {
+            id: node.id.to_string(),
+            name: node.name,
+            version: node.version,
+            here: node.id == here,
+            started_at: Moment(node.started),
+            seen_at: Moment(node.seen),
+            running: node.running,
+            capacity: node.capacity,
+            draining: node.draining,
+            plugins: node.plugins.into_iter().map(LoadedPlugin::from).collect(),
+        }
+    }
+}
+
+impl From<node::LoadedPlugin> for LoadedPlugin {
+    fn from(loaded: node::LoadedPlugin) -> LoadedPlugin {
+        LoadedPlugin { id: loaded.plugin.to_string(), version: loaded.version, digest: loaded.digest }
+    }
+}

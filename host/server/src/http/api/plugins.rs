@@ -1,0 +1,195 @@
+//! Plugins that are loaded, and files that were refused.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use wharf_core::ids::PluginId;
+use wharf_core::kv;
+use wharf_engine::Task;
+use wharf_runner::{Catalog, Loaded, Refused};
+
+use super::moment::Moment;
+use super::values::OnConflict;
+
+/// A file of the plugin folder: a loaded plugin, or a file that was refused, or both if its newest version was refused.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct PluginFile {
+    /// ID of the plugin; `null` if the file's name cannot be an ID.
+    pub(crate) id: Option<String>,
+    /// Path of the file.
+    pub(crate) file: String,
+    /// The version that is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loaded: Option<LoadedVersion>,
+    /// Reasons why the file as it is now could not be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<Refusal>,
+    /// Usage of the plugin's KV storage; only in the document of one plugin, if it has values or the grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kv: Option<KvUsage>,
+}
+
+/// Usage of a plugin's KV storage.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct KvUsage {
+    /// Number of values.
+    pub(crate) values: u64,
+    /// Size of all keys and values in bytes.
+    pub(crate) bytes: u64,
+    /// The most bytes that the plugin may store; absent if it is loaded without the grant, or not loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_max: Option<u64>,
+}
+
+/// A loaded version of a plugin.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LoadedVersion {
+    /// Name that its manifest declares.
+    pub(crate) name: String,
+    /// Version that its manifest declares.
+    pub(crate) version: String,
+    /// SHA-256 of the file.
+    pub(crate) digest: String,
+    /// Size of the file in bytes.
+    pub(crate) bytes: u64,
+    /// When it was loaded.
+    pub(crate) since: Moment,
+    /// True if its exports are async functions of the component model.
+    pub(crate) is_async: bool,
+    /// Interfaces that it imports.
+    pub(crate) imports: Vec<String>,
+    /// Its tasks.
+    pub(crate) tasks: Vec<TaskDocument>,
+    /// Topics to which it subscribes.
+    pub(crate) topics: Vec<String>,
+    /// Settings of its subscriber; limits and attempts apply to durable broadcasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receive: Option<TaskDocument>,
+}
+
+/// Reasons why a file could not be loaded.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Refusal {
+    /// When it was refused.
+    pub(crate) since: Moment,
+    /// The problems, each with what to do about it.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A task with its effective settings: the manifest's, overridden by the operator's.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Task")]
+pub(crate) struct TaskDocument {
+    /// Name, as PLUGIN/TASK.
+    pub(crate) task: String,
+    /// Limit group of its jobs.
+    pub(crate) group: String,
+    /// Number of its jobs with one key that may run at once; `null` means unlimited.
+    pub(crate) per_key: Option<u32>,
+    /// Number of its jobs that may run at once; `null` means unlimited.
+    pub(crate) total: Option<u32>,
+    /// Rule for a new job whose lane is full.
+    pub(crate) on_conflict: OnConflict,
+    /// JSON pointer to the key in the payload; `null` if the payload has none.
+    pub(crate) key: Option<String>,
+    /// Number of attempts before a job fails.
+    pub(crate) attempts: u32,
+    /// Pause after the first failure, in milliseconds.
+    pub(crate) backoff_min_ms: u64,
+    /// The longest pause between two attempts, in milliseconds.
+    pub(crate) backoff_max_ms: u64,
+    /// Time that an attempt may take, in milliseconds.
+    pub(crate) timeout_ms: u64,
+    /// Processor time that an attempt may take, in milliseconds.
+    pub(crate) cpu_ms: u64,
+    /// Time that an attempt may go without any sign of progress, in milliseconds; `null` means unlimited.
+    pub(crate) stall_ms: Option<u64>,
+    /// Memory that an attempt may have, in bytes.
+    pub(crate) memory_bytes: u64,
+    /// JSON schema of its payloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload_schema: Option<Box<RawValue>>,
+}
+
+/// Returns the documents of all plugins and of all refused files.
+pub(crate) fn plugin_files(catalog: &Catalog) -> Vec<PluginFile> {
+    let loaded = catalog.plugins().keys().filter_map(|id| loaded_or_refused(catalog, id));
+    let only_refused = catalog
+        .refused()
+        .values()
+        .filter(|refused| refused.plugin.as_ref().is_none_or(|id| catalog.plugin(id).is_none()));
+    loaded
+        .chain(only_refused.map(|refused| PluginFile::new(refused.plugin.as_ref(), &refused.file, None, Some(refused))))
+        .collect()
+}
+
+/// Returns the document of one plugin, loaded or refused.
+pub(crate) fn loaded_or_refused(catalog: &Catalog, id: &PluginId) -> Option<PluginFile> {
+    let (loaded, refused) = (catalog.plugin(id), catalog.refusal(id));
+    let file = loaded.map(|loaded| &loaded.file).or(refused.map(|refused| &refused.file))?;
+    Some(PluginFile::new(Some(id), file, loaded, refused))
+}
+
+impl PluginFile {
+    fn new(id: Option<&PluginId>, file: &Path, loaded: Option<&Loaded>, refused: Option<&Refused>) -> PluginFile {
+        PluginFile {
+            id: id.map(ToString::to_string),
+            file: file.display().to_string(),
+            loaded: loaded.map(LoadedVersion::from),
+            refused: refused.map(|refused| Refusal {
+                since: Moment(refused.since),
+                problems: refused.why.problems.iter().map(ToString::to_string).collect(),
+            }),
+            kv: None,
+        }
+    }
+
+    /// Adds the usage of the plugin's KV storage, of which it may use `bytes_max`, unless it neither has values nor the grant.
+    pub(crate) fn with_kv(self, usage: kv::KvUsage, bytes_max: Option<u64>) -> PluginFile {
+        let kv::KvUsage { values, bytes } = usage;
+        let kv = (values > 0 || bytes_max.is_some()).then_some(KvUsage { values, bytes, bytes_max });
+        PluginFile { kv, ..self }
+    }
+}
+
+impl From<&Loaded> for LoadedVersion {
+    fn from(loaded: &Loaded) -> LoadedVersion {
+        let plugin = &loaded.plugin;
+        LoadedVersion {
+            name: plugin.manifest.name.clone(),
+            version: plugin.manifest.version.clone(),
+            digest: plugin.digest.clone(),
+            bytes: plugin.bytes,
+            since: Moment(loaded.since),
+            is_async: plugin.is_async,
+            imports: plugin.imports.clone(),
+            tasks: plugin.manifest.tasks.values().map(TaskDocument::from).collect(),
+            topics: plugin.manifest.topics.iter().map(ToString::to_string).collect(),
+            receive: plugin.manifest.receive.as_ref().map(|receive| TaskDocument::from(&receive.task)),
+        }
+    }
+}
+
+impl From<&Task> for TaskDocument {
+    fn from(task: &Task) -> TaskDocument {
+        let millis = |length: std::time::Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        TaskDocument {
+            task: task.name.to_string(),
+            group: task.group.to_string(),
+            per_key: task.limits.per_key,
+            total: task.limits.total,
+            on_conflict: task.on_conflict.into(),
+            key: task.key.as_ref().map(|pointer| pointer.as_str().to_owned()),
+            attempts: task.retry.attempts,
+            backoff_min_ms: millis(task.retry.backoff_min),
+            backoff_max_ms: millis(task.retry.backoff_max),
+            timeout_ms: millis(task.timeout),
+            cpu_ms: millis(task.cpu),
+            stall_ms: task.stall.map(millis),
+            memory_bytes: task.memory_bytes,
+            payload_schema: task.schema.as_ref().and_then(|schema| serde_json::from_str(schema.text()).ok()),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The closed sets of values in documents, and the names of server-sent events. Names are never changed once released.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::value::Error as NameError;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
+use wharf_core::job::{StateName, Stream};
+use wharf_core::limits;
+use wharf_core::outcome::OutcomeKind;
+use wharf_core::rollcall::Answer;
+
+/// Declares enums whose variants are written in kebab-case in JSON and by `Display`.
+macro_rules! closed_sets {
+    ($($(#[$doc:meta])* $name:ident { $($variant:ident,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "kebab-case")]
+        pub(crate) enum $name { $($variant,)+ }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(to)
+            }
+        }
+    )+};
+}
+
+closed_sets! {
+    /// State of a job. The last three are final.
+    JobState { Waiting, Running, Succeeded, Failed, Cancelled, }
+
+    /// State of one subscriber's job in a durable broadcast: a job's state, or `discarded` if the subscriber's lane was
+    /// full and its `on-conflict` is to discard.
+    BatchJobState { Waiting, Running, Succeeded, Failed, Cancelled, Discarded, }
+
+    /// Outcome of an attempt.
+    Outcome { Returned, Failed, Trapped, TimedOut, OutOfMemory, OutputBound, Cancelled, Interrupted, }
+
+    /// Reason why a job waits.
+    WaitReasonName {
+        NotDue, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, Draining, InTurn,
+    }
+
+    /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
+    /// full.
+    EnqueueOutcome { Added, Duplicate, Discarded, }
+
+    /// Outcome of one subscriber's call in a live broadcast.
+    ReplyOutcome { Replied, Failed, Trapped, TimedOut, Skipped, }
+
+    /// Disposition of a failure: the subscriber's request after it.
+    Disposition { Retry, RetryAfter, Discard, }
+
+    /// Stream to which a guest wrote a log line.
+    LogStream { Stdout, Stderr, }
+
+    /// Readiness of a host.
+    ReadyStatus { Ready, NotReady, }
+
+    /// Health of the process that answers: it has only one, as a process that is not alive does not answer.
+    HealthStatus { Alive, }
+
+    /// Rule for a new job whose lane is full.
+    OnConflict { Wait, Discard, ReplaceWaiting, CancelRunning, }
+
+    /// Name of a server-sent event of a job.
+    JobEventName { Chunk, Log, LogDropped, Progress, State, Trouble, }
+
+    /// Name of a server-sent event of a live broadcast.
+    BroadcastEventName { Subscribers, Reply, End, }
+}
+
+/// Returns the value that has this name, such as the one of an event; `None` if the name is unknown.
+pub(crate) fn from_name<T: DeserializeOwned>(name: &str) -> Option<T> {
+    T::deserialize(IntoDeserializer::<NameError>::into_deserializer(name)).ok()
+}
+
+impl From<StateName> for JobState {
+    fn from(state: StateName) -> JobState {
+        match state {
+            StateName::Waiting => JobState::Waiting,
+            StateName::Running => JobState::Running,
+            StateName::Succeeded => JobState::Succeeded,
+            StateName::Failed => JobState::Failed,
+            StateName::Cancelled => JobState::Cancelled,
+        }
+    }
+}
+
+impl From<JobState> for StateName {
+    fn from(state: JobState) -> StateName {
+        match state {
+            JobState::Waiting => StateName::Waiting,
+            JobState::Running => StateName::Running,
+            JobState::Succeeded => StateName::Succeeded,
+            JobState::Failed => StateName::Failed,
+            JobState::Cancelled => StateName::Cancelled,
+        }
+    }
+}
+
+impl From<StateName> for BatchJobState {
+    fn from(state: StateName) -> BatchJobState {
+        match state {
+            StateName::Waiting => BatchJobState::Waiting,
+            StateName::Running => BatchJobState::Running,
+            StateName::Succeeded => BatchJobState::Succeeded,
+            StateName::Failed => BatchJobState::Failed,
+            StateName::Cancelled => BatchJobState::Cancelled,
+        }
+    }
+}
+
+impl From<OutcomeKind> for Outcome {
+    fn from(kind: OutcomeKind) -> Outcome {
+        match kind {
+            OutcomeKind::Returned => Outcome::Returned,
+            OutcomeKind::Failed => Outcome::Failed,
+            OutcomeKind::Trapped => Outcome::Trapped,
+            OutcomeKind::TimedOut => Outcome::TimedOut,
+            OutcomeKind::OutOfMemory => Outcome::OutOfMemory,
+            OutcomeKind::OutputBound => Outcome::OutputBound,
+            OutcomeKind::Cancelled => Outcome::Cancelled,
+            OutcomeKind::Interrupted => Outcome::Interrupted,
+        }
+    }
+}
+
+impl From<&Answer> for ReplyOutcome {
+    fn from(answer: &Answer) -> ReplyOutcome {
+        match answer {
+            Answer::Replied(_) => ReplyOutcome::Replied,
+            Answer::Failed(_) => ReplyOutcome::Failed,
+            Answer::Trapped(_) => ReplyOutcome::Trapped,
+            Answer::TimedOut(_) => ReplyOutcome::TimedOut,
+            Answer::Skipped(_) => ReplyOutcome::Skipped,
+        }
+    }
+}
+
+impl From<Stream> for LogStream {
+    fn from(stream: Stream) -> LogStream {
+        match stream {
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+        }
+    }
+}
+
+impl From<limits::OnConflict> for OnConflict {
+    fn from(rule: limits::OnConflict) -> OnConflict {
+        match rule {
+            limits::OnConflict::Wait => OnConflict::Wait,
+            limits::OnConflict::Discard => OnConflict::Discard,
+            limits::OnConflict::ReplaceWaiting => OnConflict::ReplaceWaiting,
+            limits::OnConflict::CancelRunning => OnConflict::CancelRunning,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_core() {
+        for state in StateName::ALL {
+            assert_eq!(JobState::from(state).to_string(), state.as_str());
+            assert_eq!(StateName::from(JobState::from(state)), state);
+            assert_eq!(BatchJobState::from(state).to_string(), state.as_str());
+        }
+        for kind in OutcomeKind::ALL {
+            assert_eq!(Outcome::from(kind).to_string(), kind.as_str());
+        }
+        for kind in Answer::KINDS {
+            assert_eq!(from_name::<ReplyOutcome>(kind).unwrap().to_string(), kind);
+        }
+    }
+
+    #[test]
+    fn a_value_is_written_as_in_json_and_read_by_its_name() {
+        assert_eq!(format!("{:>10}", ReplyOutcome::TimedOut), " timed-out");
+        assert_eq!(serde_json::to_string(&WaitReasonName::PluginAbsent).unwrap(), "\"plugin-absent\"");
+        assert_eq!(from_name("log-dropped"), Some(JobEventName::LogDropped));
+        assert_eq!(from_name::<JobEventName>("newer"), None);
+    }
+}

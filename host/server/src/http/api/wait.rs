@@ -1,0 +1,111 @@
+//! The reason why a job waits.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use wharf_core::ids::JobId;
+use wharf_core::job::WaitReason;
+use wharf_core::time::Timestamp;
+use wharf_runner::JobWaitReason;
+
+use super::moment::Moment;
+use super::values::WaitReasonName;
+
+/// Reason why a job waits, with its details.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Wait {
+    /// The reason, for programs.
+    pub(crate) reason: WaitReasonName,
+    /// The reason in words, with its details.
+    pub(crate) message: String,
+    /// The job waits at least until this moment; present with `not-due`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Moment>,
+    /// The limit that is reached; present with `lane-full` and `group-full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u32>,
+    /// The running jobs that hold the slots of the limit, the first ten; present with `lane-full` and `group-full`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// A running job that holds a slot of a limit.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Holder {
+    /// ID of the job.
+    pub(crate) id: String,
+    /// When it took the slot.
+    pub(crate) since: Moment,
+}
+
+impl Wait {
+    fn new(reason: WaitReasonName, message: impl Into<String>) -> Wait {
+        Wait { reason, message: message.into(), until: None, limit: None, holders: Vec::new() }
+    }
+
+    fn full(reason: WaitReasonName, what: &str, limit: u32, holders: &[(JobId, Timestamp)]) -> Wait {
+        let ids: Vec<String> = holders.iter().map(|(id, _)| id.to_string()).collect();
+        let message = format!("{what} has its limit of {limit} running: {}", ids.join(", "));
+        let holders = holders.iter().map(|(id, since)| Holder { id: id.to_string(), since: Moment(*since) }).collect();
+        Wait { limit: Some(limit), holders, ..Wait::new(reason, message) }
+    }
+}
+
+impl From<&JobWaitReason> for Wait {
+    fn from(reason: &JobWaitReason) -> Wait {
+        match reason {
+            JobWaitReason::Queue(reason) => reason.into(),
+            JobWaitReason::PluginLoading { plugin } => {
+                Wait::new(WaitReasonName::PluginLoading, format!("plugin `{plugin}` is still loading"))
+            }
+            JobWaitReason::PluginAbsent { plugin, refused: Some(problem) } => {
+                Wait::new(WaitReasonName::PluginAbsent, format!("could not load plugin `{plugin}`: {problem}"))
+            }
+            JobWaitReason::PluginAbsent { plugin, refused: None } => Wait::new(
+                WaitReasonName::PluginAbsent,
+                format!("`{plugin}.wasm` is not in the plugin folder, and no other host has it"),
+            ),
+            JobWaitReason::TaskAbsent { task } => Wait::new(
+                WaitReasonName::TaskAbsent,
+                format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()),
+            ),
+            JobWaitReason::Draining => Wait::new(
+                WaitReasonName::Draining,
+                "this host is stopping; another host, or its next start, runs the job",
+            ),
+        }
+    }
+}
+
+impl From<&WaitReason> for Wait {
+    fn from(reason: &WaitReason) -> Wait {
+        match reason {
+            WaitReason::NotDue { until } => {
+                let until = Moment(*until);
+                let message = format!("it is not due before {:.0}", until.date());
+                Wait { until: Some(until), ..Wait::new(WaitReasonName::NotDue, message) }
+            }
+            WaitReason::LaneFull { limit, holders } => Wait::full(WaitReasonName::LaneFull, "its key", *limit, holders),
+            WaitReason::GroupFull { limit, holders } => {
+                Wait::full(WaitReasonName::GroupFull, "its limit group", *limit, holders)
+            }
+            WaitReason::Paused => Wait::new(WaitReasonName::Paused, "its limit is 0: an operator paused it"),
+            WaitReason::InTurn => Wait::new(
+                WaitReasonName::InTurn,
+                "other jobs are before it, every sandbox is busy, or its task already uses all processors",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_lane_names_the_jobs_that_fill_it() {
+        let id: JobId = "0000000000001".parse().unwrap();
+        let wait = Wait::from(&WaitReason::LaneFull { limit: 1, holders: vec![(id, Timestamp::ZERO)] });
+        assert_eq!((wait.reason, wait.limit), (WaitReasonName::LaneFull, Some(1)));
+        assert_eq!(wait.message, "its key has its limit of 1 running: 0000000000001");
+    }
+}

@@ -1,0 +1,106 @@
+//! A reverse proxy that serves a host below a path prefix: nginx, gone with the test process.
+//!
+//! If it is missing, its program is taken out of Debian's package, without installing it: its service would start.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::eventually;
+
+const CONFIG: &str = "
+daemon off;
+master_process off;
+pid DIR/pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path DIR/body;
+    proxy_temp_path DIR/proxy;
+    fastcgi_temp_path DIR/fastcgi;
+    uwsgi_temp_path DIR/uwsgi;
+    scgi_temp_path DIR/scgi;
+    server {
+        listen 127.0.0.1:PORT;
+        location PREFIX/ {
+            proxy_pass HOST/;
+            proxy_http_version 1.1;
+            proxy_buffering off;
+        }
+    }
+}
+";
+
+/// Prints the path of nginx, and fetches it into the folder `$1` if it is missing.
+const PROGRAM: &str = r#"
+set -eu
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+if command -v nginx; then exit; fi
+mkdir -p "$1"; cd "$1"
+exec 9>lock; flock 9
+if [ ! -x nginx ]; then
+    { apt-get download nginx || { apt-get update && apt-get download nginx; }
+      dpkg-deb --fsys-tarfile nginx_*.deb | tar -x --to-stdout ./usr/sbin/nginx >new
+      chmod +x new; mv new nginx; } >&2
+fi
+echo "$1/nginx"
+"#;
+
+pub(crate) struct ReverseProxy {
+    address: String,
+    _dir: TempDir,
+    process: Child,
+}
+
+impl ReverseProxy {
+    /// Serves the host at this address below a prefix, such as `/queue`.
+    #[track_caller]
+    pub(crate) fn before(host: &str, prefix: &str) -> ReverseProxy {
+        let dir = tempfile::Builder::new().prefix("wharf-nginx-").tempdir().expect("a temporary folder");
+        // A port that was just free.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let config = CONFIG
+            .replace("DIR", &dir.path().display().to_string())
+            .replace("PORT", &port.to_string())
+            .replace("PREFIX", prefix)
+            .replace("HOST", host);
+        let file = dir.path().join("nginx.conf");
+        std::fs::write(&file, config).expect("the configuration can be written");
+        let process = Command::new(program())
+            .args(["-e", "stderr", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx starts");
+        let proxy = ReverseProxy { address: format!("http://127.0.0.1:{port}"), _dir: dir, process };
+        eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+        proxy
+    }
+
+    /// The proxy's address, without the prefix.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for ReverseProxy {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+fn program() -> PathBuf {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nginx");
+    let output = Command::new("sh").args(["-c", PROGRAM, "program"]).arg(cache).output().expect("sh runs");
+    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(
+        output.status.success() && !path.is_empty(),
+        "nginx is missing: {}\ninstall it (Debian: apt-get install nginx)",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    path.into()
+}
