@@ -1,5 +1,6 @@
 //! Reads bodies and queries so that a mistake is answered with its place and what is possible.
 
+use std::collections::HashSet;
 use std::string::FromUtf8Error;
 
 use axum::extract::{Query, Request};
@@ -36,7 +37,7 @@ pub(crate) async fn none(request: Request, next: Next) -> Response {
 }
 
 fn legible(query: &str) -> Result<(), Problem> {
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let shown = name.escape_debug();
@@ -45,12 +46,11 @@ fn legible(query: &str) -> Result<(), Problem> {
                 "the query cannot be read: `{shown}` is not UTF-8; write it as UTF-8, percent-encoded"
             )));
         };
-        if names.contains(&name) {
+        if !names.insert(name) {
             let detail =
                 format!("the query cannot be read: `{shown}` is given twice, and only one can hold; leave one out");
             return Err(Problem::bad_request(detail));
         }
-        names.push(name);
     }
     Ok(())
 }
@@ -95,6 +95,18 @@ pub(crate) fn encode(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::http::wire::{JobAsked, ListQuery};
+
+    #[test]
+    fn what_is_quoted_of_a_request_is_short() {
+        let body = format!("{{\"{}\": 1}}", "ü".repeat(1_000_000));
+        let told = told(json::<JobAsked>(body.as_bytes()).unwrap_err());
+        assert!(told.len() < 10_000 && told.contains("expected one of `task`"), "{} bytes", told.len());
+        let twice = format!("/v1/jobs?{0}&{0}", "\"".repeat(10_000));
+        let error = legible(twice.split_once('?').unwrap().1).unwrap_err();
+        assert!(format!("{error:?}").len() < 20_000);
+        let many: Vec<String> = (0..20_000).map(|number| format!("x{number}=1")).collect();
+        assert!(legible(&many.join("&")).is_ok());
+    }
 
     fn told(problem: Problem) -> String {
         format!("{problem:?}")
