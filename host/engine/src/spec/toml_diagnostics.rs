@@ -77,13 +77,20 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     }
 }
 
+/// The longest word that is compared with others, in characters: every name that is known is shorter.
+const COMPARED_CHARS_MAX: usize = 100;
+
 /// The one of `known` that is so near to `word` that a slip is likely.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let max = |candidate: &str| 1 + candidate.len().min(word.len()) / 4;
     let length = word.chars().count();
+    // Comparing takes time and memory in proportion to both lengths, and both can be a stranger's: a word that is quoted in
+    // an error, and what stands between backticks in it.
+    if length > COMPARED_CHARS_MAX {
+        return None;
+    }
     known
         .into_iter()
-        // Before the two are compared, which takes time and memory in proportion to both: a word may be as long as a payload.
         .filter(|candidate| length.abs_diff(candidate.chars().count()) <= max(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= max(candidate))
@@ -168,6 +175,9 @@ mod tests {
     fn a_key_as_long_as_a_payload_is_compared_with_nothing() {
         let long = "x".repeat(30_000_000);
         assert_eq!(nearest(&long, ["port", "keep-finished"]), None);
+        // What it is compared with may be as long, and a stranger's, too.
+        let other = long.replace('x', "y");
+        assert_eq!(nearest(&long, [other.as_str()]), None);
         assert_eq!(nearest("prot", ["port", "keep-finished"]), Some("port"));
     }
 

@@ -1,6 +1,11 @@
 //! Server-sent events, read from a stream of lines.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
+
+use wharf_core::bounds;
+
+/// The longest event that is read, in bytes. More than any host sends: a result whose text is all escapes.
+const EVENT_BYTES_MAX: u64 = 8 * bounds::OUTPUT_BYTES_MAX;
 
 /// One event.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,20 +21,22 @@ pub(crate) struct Event {
 pub(crate) struct Events<R> {
     from: R,
     id: Option<String>,
+    event_bytes_max: u64,
 }
 
 impl<R: BufRead> Events<R> {
     pub(crate) fn new(from: R) -> Events<R> {
-        Events { from, id: None }
+        Events { from, id: None, event_bytes_max: EVENT_BYTES_MAX }
     }
 
     /// The next event; `None` at the end. An event that was not ended by an empty line is not one.
     fn read(&mut self) -> io::Result<Option<Event>> {
         let (mut name, mut data, mut line) = (String::new(), None::<String>, String::new());
+        let mut from = self.from.by_ref().take(self.event_bytes_max);
         loop {
             line.clear();
-            if self.from.read_line(&mut line)? == 0 {
-                return Ok(None);
+            if from.read_line(&mut line)? == 0 || !line.ends_with('\n') {
+                return if from.limit() > 0 { Ok(None) } else { Err(too_long(self.event_bytes_max)) };
             }
             let text = line.trim_end_matches(['\n', '\r']);
             if text.is_empty() {
@@ -37,6 +44,7 @@ impl<R: BufRead> Events<R> {
                     return Ok(Some(Event { name, data, id: self.id.clone() }));
                 }
                 name.clear();
+                from.set_limit(self.event_bytes_max);
                 continue;
             }
             let (field, value) = text.split_once(':').unwrap_or((text, ""));
@@ -56,6 +64,10 @@ impl<R: BufRead> Events<R> {
             }
         }
     }
+}
+
+fn too_long(most: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("an event has more than {most} bytes; is this a Wharf host?"))
 }
 
 impl<R: BufRead> Iterator for Events<R> {
@@ -83,6 +95,15 @@ mod tests {
         let expected =
             [event("chunk", "{\"a\":1}", Some("1")), event("log", "x", Some("2")), event("state", "{}", Some("2"))];
         assert_eq!(events(text), expected);
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_not_kept() {
+        let mut events = Events { from: io::BufReader::new(io::repeat(b'x')), id: None, event_bytes_max: 1000 };
+        assert_eq!(events.next().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let comments = ": keep-alive\n\n".repeat(1000) + "data: x\n\n";
+        let mut events = Events { from: comments.as_bytes(), id: None, event_bytes_max: 1000 };
+        assert_eq!(events.next().unwrap().unwrap(), event("", "x", None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use wharf_core::bounds::REPORT_BYTES_MAX;
 use wharf_store::StoreError;
 
 /// A kind of problem. Codes are never changed once released.
@@ -58,6 +59,24 @@ kinds! {
     TOO_SLOW           "too-slow"           408 "The request was too slow"
 }
 
+/// The longest detail of a problem, in bytes: a job's report, and text around it.
+const DETAIL_BYTES_MAX: usize = REPORT_BYTES_MAX as usize + 4096;
+/// The longest detail about a malformed request, in bytes. It quotes the request, which can be long.
+const MALFORMED_BYTES_MAX: usize = 4096;
+/// Bytes kept of the start of a longer detail. More is kept of its end, which says what was expected.
+const DETAIL_HEAD_BYTES: usize = 512;
+
+/// Cuts the middle out of a text that is longer than `max` bytes.
+fn shortened(text: String, max: usize) -> String {
+    const CUT: &str = " ... ";
+    if text.len() <= max {
+        return text;
+    }
+    let tail = max - DETAIL_HEAD_BYTES - CUT.len();
+    let (head, tail) = (text.floor_char_boundary(DETAIL_HEAD_BYTES), text.ceil_char_boundary(text.len() - tail));
+    format!("{}{CUT}{}", &text[..head], &text[tail..])
+}
+
 /// The problem of one request.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -70,12 +89,12 @@ pub(crate) struct Problem {
 impl Problem {
     /// Returns a problem with this detail: what happened, and what to do.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Problem {
-        Problem { kind, detail: detail.into(), members: Map::new() }
+        Problem { kind, detail: shortened(detail.into(), DETAIL_BYTES_MAX), members: Map::new() }
     }
 
     /// Returns a problem of the kind [`Kind::BAD_REQUEST`].
     pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
-        Problem::new(Kind::BAD_REQUEST, detail)
+        Problem::new(Kind::BAD_REQUEST, shortened(detail.into(), MALFORMED_BYTES_MAX))
     }
 
     /// Adds a member to the document, for programs.
@@ -86,7 +105,7 @@ impl Problem {
 
     /// Adds what may help to the detail.
     pub(crate) fn hint(mut self, text: &str) -> Problem {
-        self.detail = format!("{}; {text}", self.detail);
+        self.detail = shortened(format!("{}; {text}", self.detail), DETAIL_BYTES_MAX);
         self
     }
 
@@ -147,6 +166,15 @@ mod tests {
     fn codes_are_as_they_were_released() {
         let table: String = Kind::ALL.iter().map(|kind| format!("{} {}\n", kind.status, kind.code)).collect();
         assert_eq!(table, include_str!("../../tests/snapshots/problem-codes.txt"));
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        let problem = Problem::bad_request(format!("begins {}; expected an end", "ü".repeat(1_000_000)));
+        assert!(problem.detail.starts_with("begins ü") && problem.detail.ends_with("ü; expected an end"));
+        assert!(problem.detail.len() <= MALFORMED_BYTES_MAX, "{} bytes", problem.detail.len());
+        let report = "x".repeat(REPORT_BYTES_MAX as usize);
+        assert_eq!(Problem::new(Kind::JOB_FAILED, report.clone()).detail, report);
     }
 
     #[test]

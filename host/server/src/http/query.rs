@@ -1,5 +1,6 @@
 //! Reads queries and JSON bodies. An error names the place of the mistake and what is expected there.
 
+use std::collections::HashSet;
 use std::str::Utf8Error;
 
 use axum::extract::{Query, Request};
@@ -40,7 +41,7 @@ pub(crate) async fn refuse(request: Request, next: Next) -> Response {
 }
 
 fn check_parameters(query: &str) -> Result<(), Problem> {
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let shown = name.escape_debug();
@@ -49,10 +50,9 @@ fn check_parameters(query: &str) -> Result<(), Problem> {
                 "invalid query: `{shown}` is not UTF-8; write it as percent-encoded UTF-8"
             )));
         };
-        if names.contains(&name) {
+        if !names.insert(name) {
             return Err(Problem::bad_request(format!("invalid query: `{shown}` is given twice; leave one out")));
         }
-        names.push(name);
     }
     Ok(())
 }
@@ -93,6 +93,17 @@ pub(crate) fn encode(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::http::api::{JobRequest, ListQuery};
+
+    #[test]
+    fn quotes_of_a_request_are_short() {
+        let body = format!("{{\"{}\": 1}}", "ü".repeat(1_000_000));
+        let problem = text(json::<JobRequest>(body.as_bytes()).unwrap_err());
+        assert!(problem.len() < 10_000 && problem.contains("expected one of `task`"), "{} bytes", problem.len());
+        let twice = format!("{0}&{0}", "\"".repeat(10_000));
+        assert!(text(check_parameters(&twice).unwrap_err()).len() < 20_000);
+        let many: Vec<String> = (0..20_000).map(|number| format!("x{number}=1")).collect();
+        assert!(check_parameters(&many.join("&")).is_ok());
+    }
 
     fn text(problem: Problem) -> String {
         format!("{problem:?}")
