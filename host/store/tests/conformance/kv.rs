@@ -235,27 +235,6 @@ fn a_file_of_the_version_before_gets_its_tables() {
     });
 }
 
-#[test]
-fn a_database_of_the_version_before_gets_its_tables_and_lets_older_hosts_go_on() {
-    let server = Postgres::start(false);
-    let address = server.address();
-    let schema = address.split_once("schema=").unwrap().1.to_owned();
-    block_on(async {
-        let older = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
-        server.sql(&format!(
-            "DROP TABLE {schema}.kv, {schema}.kv_usage, {schema}.mark, {schema}.source_holds, {schema}.node_marks;
-             ALTER TABLE {schema}.nodes DROP COLUMN tasks, DROP COLUMN coming;
-             ALTER TABLE {schema}.held DROP COLUMN lease; UPDATE {schema}.version SET version = 1"
-        ));
-        // What it knows of is as it was.
-        older.add(COUNT, "").await;
-        let newer = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
-        newer.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
-        older.add(COUNT, "").await;
-        assert_eq!((newer.value(WORDS, "a").await.unwrap(), newer.usage(WORDS).await), (b"1".to_vec(), (1, 2)));
-    });
-}
-
 async fn open(address: &str) -> Arc<dyn Store> {
     Arc::new(PostgresStore::open(address).await.unwrap())
 }
