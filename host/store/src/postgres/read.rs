@@ -47,7 +47,7 @@ pub(super) async fn find_by_tokens(
     of: &[(TaskName, Token)],
 ) -> Result<Vec<Option<JobId>>, SessionError> {
     let text = "SELECT (SELECT jobs.id FROM $schema.jobs WHERE jobs.token IS NOT NULL AND jobs.token = wanted.token
-                        AND jobs.task = (SELECT id FROM $schema.names WHERE text = filter.task))
+                        AND jobs.task = (SELECT id FROM $schema.names WHERE text = wanted.task))
                 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS wanted (task, token, position) ORDER BY position";
     let (tasks, tokens): (Vec<&str>, Vec<&[u8]>) =
         of.iter().map(|(task, token)| (task.as_str(), token.as_str().as_bytes())).unzip();
