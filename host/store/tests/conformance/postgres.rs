@@ -6,7 +6,7 @@ use wharf_core::ids::{NodeId, PluginId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, StateName, Token};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery};
 use wharf_core::lease::{NodeMark, StartedSuspect};
-use wharf_core::lifecycle::Event;
+use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{OnConflict, Override};
 use wharf_core::node::Node;
 use wharf_core::node_message::{MessageBody, NodeMessage};
@@ -15,7 +15,7 @@ use wharf_core::rollcall::Answer;
 use wharf_store::{Inserted, JobFilter, OpenError, PostgresStore, Renewed, Store, StoreError};
 
 use crate::server::{Postgres, shared_address};
-use crate::stage::{COUNT, HandClock, Kind, LEASE, SECOND, Stage, added, at_most, block_on, failed, group};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, SECOND, Stage, added, at_most, block_on, failed, group, succeeded};
 
 #[test]
 fn hosts_that_start_together_make_the_tables_once() {
@@ -144,6 +144,24 @@ fn a_schema_of_0_1_is_refused_by_name_and_not_changed() {
 }
 
 #[test]
+fn the_end_of_an_attempt_that_another_host_replaced_is_refused() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        let (replaced, other) = (stage.add(COUNT, "a").await, stage.add(COUNT, "b").await);
+        assert_eq!(stage.claim(2).await.len(), 2);
+        // The writer has both in its cache, and learns of the change when it writes their ends.
+        server.sql(&format!("UPDATE {schema}.jobs SET attempt = 2 WHERE id = {}", replaced.number()));
+        let recorded = stage.store.record(vec![(replaced, succeeded(1)), (other, succeeded(1))]).await.unwrap();
+        assert_eq!(recorded[0], Err(Refusal::Stale));
+        assert_eq!(recorded[1].as_ref().map(|recorded| recorded.state), Ok(StateName::Succeeded));
+        assert_eq!(stage.state(replaced).await, StateName::Running);
+    });
+}
+
+#[test]
 fn a_null_or_a_type_that_wharf_never_writes_is_reported_by_table_and_column() {
     let server = Postgres::start(false);
     let address = server.address();
@@ -259,11 +277,12 @@ async fn every_other_statement(stage: &Stage) {
     }
     assert_eq!(stage.seen(delayed.id).await.job.standing.attempt, 1, "it came due");
     let waits = add("d", OnConflict::Wait).await;
-    use StateName::{Cancelled, Failed, Running, Succeeded, Waiting};
-    for state in [Waiting, Running, Succeeded, Failed, Cancelled] {
+    let states =
+        [StateName::Waiting, StateName::Running, StateName::Succeeded, StateName::Failed, StateName::Cancelled];
+    for state in states {
         let filter = JobFilter { state: Some(state), task: Some(task.clone()), max: 100, ..JobFilter::default() };
         let page = store.jobs(filter).await.unwrap();
-        assert_eq!(page.jobs.iter().any(|job| job.id == waits), state == Waiting, "{state:?}");
+        assert_eq!(page.jobs.iter().any(|job| job.id == waits), state == StateName::Waiting, "{state:?}");
         assert!(page.jobs.iter().all(|job| job.standing.state.name() == state), "{page:?}");
     }
     let filter = JobFilter { batch: batch.as_ref().map(|batch| batch.id), max: 10, ..JobFilter::default() };
