@@ -62,7 +62,7 @@ CREATE TABLE $schema.jobs (
     started_at bigint,
     finished_at bigint,
     node bigint,                        -- the owner of the lease; this and the next column are only valid in state 2
-    lease_until bigint,
+    lease_expires_at bigint,
     token bytea,
     batch bigint,                       -- the durable broadcast that the job belongs to, and its topic; null in all other jobs
     topic text,
@@ -70,7 +70,7 @@ CREATE TABLE $schema.jobs (
     payload bytea NOT NULL,
     -- The results of ended attempts: how the last unsuccessful one ended, what the last one used, the output.
     -- Texts are bytes, since a guest may write characters that PostgreSQL does not accept in a text.
-    report_kind text,
+    report_outcome text,
     report_text bytea,
     queue_wait_us bigint,
     guest_us bigint,

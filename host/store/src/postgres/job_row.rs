@@ -11,7 +11,7 @@ use super::session::{SessionError, value};
 
 /// The columns that `JobRow::read` reads.
 pub(super) const JOB_COLUMNS: &str =
-    "id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_until,
+    "id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at,
     limit_group, key, task, line, priority";
 
 /// The part of a job's row that events change.

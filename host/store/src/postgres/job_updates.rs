@@ -18,7 +18,7 @@ use super::write_set::Flush;
 /// The columns of `StatusColumns`, and those of each job's report.
 const STATUS_AND_REPORT: &str =
     "id bigint, state smallint, due_at bigint, failures int, crashes int, cancel_requested boolean, finished_at bigint,
-    line bigint, report_kind text, report_text bytea";
+    line bigint, report_outcome text, report_text bytea";
 
 /// The columns of an attempt's resource usage.
 const USAGE: &str = "queue_wait_us bigint, guest_us bigint, wall_us bigint, memory_peak_bytes bigint,
@@ -153,7 +153,7 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
-             report_kind = coalesce(new.report_kind, jobs.report_kind),
+             report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text)
          FROM {} AS new
          WHERE jobs.id = new.id",
@@ -216,7 +216,7 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
-             report_kind = coalesce(new.report_kind, jobs.report_kind),
+             report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
              queue_wait_us = new.queue_wait_us, guest_us = new.guest_us, wall_us = new.wall_us,
              memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
@@ -241,7 +241,7 @@ pub(super) async fn write_claimed(flush: &Flush<'_>) -> Result<(), SessionError>
     let (node, until, now) = (signed(node.0), micros(*until), micros(flush.now));
     let text = format!(
         "UPDATE $schema.jobs SET state = 2, attempt = new.attempt, cancel_requested = false, node = $3,
-             lease_until = $4, started_at = $5
+             lease_expires_at = $4, started_at = $5
          FROM {} AS new WHERE jobs.id = new.id",
         unnest("id bigint, attempt int")
     );

@@ -33,8 +33,8 @@ pub(super) async fn renew(
         "WITH wanted AS (SELECT DISTINCT * FROM unnest($1::bigint[], $2::int[]) AS wanted (id, attempt)),
               owned AS (SELECT jobs.id FROM $schema.jobs JOIN wanted ON jobs.id = wanted.id AND jobs.attempt = wanted.attempt
                         WHERE state = 2 ORDER BY jobs.id FOR UPDATE OF jobs)
-         UPDATE $schema.jobs SET lease_until = coalesce($3::bigint, {NOW}) + $4 FROM owned WHERE jobs.id = owned.id
-         RETURNING jobs.id, attempt, node, lease_until, cancel_requested, {NOW} AS now"
+         UPDATE $schema.jobs SET lease_expires_at = coalesce($3::bigint, {NOW}) + $4 FROM owned WHERE jobs.id = owned.id
+         RETURNING jobs.id, attempt, node, lease_expires_at, cancel_requested, {NOW} AS now"
     );
     let args = [
         (&ids as _, Type::INT8_ARRAY),
@@ -53,7 +53,7 @@ pub(super) async fn renew(
             job: job_id(value(&row, "jobs", "id")?)?,
             attempt: value::<i32>(&row, "jobs", "attempt")? as u32,
             node: NodeId(value::<i64>(&row, "jobs", "node")? as u64),
-            until: moment(&row, "jobs", "lease_until")?,
+            until: moment(&row, "jobs", "lease_expires_at")?,
         };
         owned.insert((lease.job, lease.attempt), (lease, value(&row, "jobs", "cancel_requested")?));
     }
@@ -77,9 +77,9 @@ pub(super) async fn shorten_after_clock_jump(session: &Session, time: &Time) -> 
                   SELECT job.id, running.lease_us
                   FROM moment CROSS JOIN $schema.running CROSS JOIN LATERAL unnest(ids) AS each (id)
                   CROSS JOIN LATERAL (SELECT * FROM $schema.jobs WHERE jobs.id = each.id OFFSET 0) AS job
-                  WHERE state = 2 AND lease_until > now + running.lease_us + $2 ORDER BY job.id)
-         UPDATE $schema.jobs SET lease_until = now + jumped.lease_us FROM jumped, moment
-         WHERE jobs.id = jumped.id AND state = 2 AND lease_until > now + jumped.lease_us + $2"
+                  WHERE state = 2 AND lease_expires_at > now + running.lease_us + $2 ORDER BY job.id)
+         UPDATE $schema.jobs SET lease_expires_at = now + jumped.lease_us FROM jumped, moment
+         WHERE jobs.id = jumped.id AND state = 2 AND lease_expires_at > now + jumped.lease_us + $2"
     );
     session.query_selective(&text, &[(&now, Type::INT8), (&slack, Type::INT8)]).await.map(drop)
 }
@@ -93,7 +93,7 @@ pub(super) async fn expired(session: &Session, time: &Time, max: u32) -> Result<
         "SELECT job.id, job.attempt, {MARK_COLUMNS} FROM $schema.running CROSS JOIN LATERAL unnest(ids) AS each (id)
          CROSS JOIN LATERAL (SELECT * FROM $schema.jobs WHERE jobs.id = each.id OFFSET 0) AS job
          LEFT JOIN $schema.node_marks AS mark ON mark.node = job.node
-         WHERE state = 2 AND lease_until <= coalesce($1::bigint, {NOW}) ORDER BY lease_until, job.id LIMIT $2"
+         WHERE state = 2 AND lease_expires_at <= coalesce($1::bigint, {NOW}) ORDER BY lease_expires_at, job.id LIMIT $2"
     );
     let found = session.query_selective(&text, &[(&now, Type::INT8), (&max, Type::INT8)]).await?;
     let expired = |row: &Row| {

@@ -93,7 +93,7 @@ fn text(row: &Row, table: &str, column: &str) -> Result<String, SessionError> {
 
 /// The columns of a job's status.
 pub(super) const STATUS_COLUMNS: &str =
-    "state, due_at, attempt, failures, crashes, cancel_requested, node, lease_until";
+    "state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at";
 
 /// Reads the status of job `id` from `STATUS_COLUMNS`.
 pub(super) fn status(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
@@ -106,7 +106,7 @@ pub(super) fn status(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
                 job: id,
                 attempt,
                 node: NodeId(value::<i64>(row, "jobs", "node")? as u64),
-                until: moment(row, "jobs", "lease_until")?,
+                until: moment(row, "jobs", "lease_expires_at")?,
             },
         },
         SUCCEEDED => State::Succeeded,
@@ -132,7 +132,7 @@ pub(super) fn batch(row: &Row) -> Result<Option<Batch>, SessionError> {
 /// Reads a whole job from a row of the statements in `read`.
 pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
     let id = job_id(value(row, "jobs", "id")?)?;
-    let report = match value::<Option<&str>>(row, "jobs", "report_kind")? {
+    let report = match value::<Option<&str>>(row, "jobs", "report_outcome")? {
         Some(kind) => {
             let kind = OutcomeKind::from_name(kind).ok_or_else(|| damaged("outcome", kind))?;
             Some(Report { kind, text: text(row, "jobs", "report_text")? })
