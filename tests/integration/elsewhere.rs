@@ -100,18 +100,19 @@ fn a_durable_broadcast_makes_one_job_for_each_subscriber_wherever_it_is_loaded()
 }
 
 #[test]
-fn what_a_host_of_an_earlier_version_has_is_refused_with_its_name() {
+fn tasks_that_a_host_does_not_announce_are_refused_with_its_name() {
     let postgres = Postgres::start(false);
     let address = postgres.address();
     let schema = address.split_once("schema=").expect("it names one").1.to_owned();
     let host = Setup::default().plugin("villain").database(&address).start();
-    // As it announced itself before hosts told of their tasks; it goes on being there.
+    // A host that announces no tasks and stays registered.
     let announced = || {
         postgres.sql(&format!(
-            "INSERT INTO {schema}.nodes (id, name, version, started, seen, capacity, running, draining, plugins, versions, digests, topics)
-             SELECT 7, 'old:7070', '0.1.0', now, now, 8, 0, false, '{{elder}}', '{{1}}', '{{ab}}', '{{villain.>}}'
+            "INSERT INTO {schema}.nodes (id, name, version, started_at, seen_at, capacity, running, draining, plugins,
+                 plugin_versions, digests, topics, tasks, loading)
+             SELECT 7, 'old:7070', '0.1.0', now, now, 8, 0, false, '{{elder}}', '{{1}}', '{{ab}}', '{{villain.>}}', '{{\"\"}}', '{{}}'
              FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS moment
-             ON CONFLICT (id) DO UPDATE SET seen = excluded.seen"
+             ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
         ))
     };
     let job = json!({ "task": "elder/do", "payload": {} });

@@ -1,6 +1,6 @@
-//! PostgresStore: any number of hosts, one database. What was acknowledged is committed.
+//! A store in PostgreSQL: any number of hosts share one database. A write that was acknowledged is committed.
 //!
-//! Each host has one writer that works in groups; the locks of limit groups put the writers of all hosts in order.
+//! Each host has one writer that commits operations in groups; the locks of limit groups put the writers of all hosts in order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,16 +33,20 @@ mod time;
 mod id_source;
 mod node_marks;
 mod schema;
+mod operation;
 mod lane_rows;
+mod job_row;
+mod running_cache;
 mod read_set;
 mod read;
 mod kv;
 mod running_rows;
-mod ledger;
-mod running_cache;
 mod write_set;
+mod line_updates;
 mod ready_rows;
-mod job_rows;
+mod job_updates;
+mod ledger;
+mod apply;
 mod overrides;
 mod insert;
 mod record;
@@ -58,33 +62,35 @@ mod writer;
 pub use address::without_password;
 
 use address::Address;
-use id_source::Source;
+use id_source::IdSource;
 use nudge::Nudger;
-use session::{ANSWER_PATIENCE, Session, SessionError, Sessions};
+use operation::{WriteRequest, WriteResult};
+use session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions};
 use time::Time;
-use writer::{Desk, WriteRequest, WriteResult, Writer};
+use writer::{Writer, WriterContext};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
 pub struct PostgresStore {
-    /// For what must not wait: the writer, renewals.
+    /// Connections for urgent work: the writer, renewals.
     sessions: Sessions,
-    /// For questions: however many are asked, no lease is lost for it.
+    /// Connections for reading: however many reads wait for these, no lease is lost because of them.
     readers: Sessions,
     time: Time,
-    source: Arc<Source>,
+    source: Arc<IdSource>,
     nudger: Arc<Nudger>,
     writer: Writer,
-    shown: String,
-    _talk: Talk,
+    /// The address without its password, for errors.
+    address: String,
+    _tasks: BackgroundTasks,
 }
 
-/// Connections for writing, renewing and telling others.
-const URGENT: usize = 4;
+/// The number of connections for writing, renewing and nudging others.
+const URGENT_CONNECTIONS: usize = 4;
 
 /// Tasks that end with the store.
-struct Talk(Vec<tokio::task::JoinHandle<()>>);
+struct BackgroundTasks(Vec<tokio::task::JoinHandle<()>>);
 
-impl Drop for Talk {
+impl Drop for BackgroundTasks {
     fn drop(&mut self) {
         self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
@@ -97,92 +103,95 @@ impl std::fmt::Debug for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens the store at a `postgres://` address, and makes its tables where there are none. Its clock is the database's.
+    /// Opens the store at a `postgres://` address, and makes its tables if there are none. Its clock is the database's.
     ///
     /// # Errors
-    /// When the address is wrong, the server cannot be reached or lets nobody in, or a newer host wrote the tables.
+    /// If the address is invalid, the server can't be reached or rejects the user, or the schema holds anything but tables
+    /// that this version can use.
     pub async fn open(address: &str) -> Result<PostgresStore, OpenError> {
         PostgresStore::with_time(address, Time::database()).await
     }
 
-    /// The same with another clock in place of the database's: for tests that move time by hand.
+    /// Opens the store at a `postgres://` address with another clock than the database's, for tests that set the time by hand.
     ///
     /// # Errors
-    /// As `open`.
+    /// Those of [`open`](PostgresStore::open).
     pub async fn open_with_clock(address: &str, clock: Arc<dyn Clock>) -> Result<PostgresStore, OpenError> {
-        PostgresStore::with_time(address, Time::Given(clock)).await
+        PostgresStore::with_time(address, Time::Manual(clock)).await
     }
 
     async fn with_time(address: &str, time: Time) -> Result<PostgresStore, OpenError> {
         let address = Address::parse(address)?;
-        let sessions = Sessions::of(&address, URGENT)?;
-        let readers = Sessions::of(&address, address.pool)?;
+        let sessions = Sessions::new(&address, URGENT_CONNECTIONS)?;
+        let readers = Sessions::new(&address, address.pool)?;
         schema::prepare(&sessions, &address).await?;
-        let source = Source::draw(&sessions, &time).await.map_err(|fault| schema::unopened(&fault, &address))?;
+        let source = IdSource::acquire(&sessions, &time).await.map_err(|error| schema::open_error(&error, &address))?;
         let source = Arc::new(source);
         let nudger = Arc::new(Nudger::new(&address, format!("{:016x}", fastrand::u64(..))));
-        let desk = Desk {
+        let context = WriterContext {
             sessions: sessions.clone(),
             time: time.clone(),
             source: source.clone(),
             nudger: nudger.clone(),
-            shown: address.shown.clone(),
+            address: address.redacted.clone(),
         };
-        let mut talk = vec![
-            tokio::spawn(nudge::tell(nudger.clone(), sessions.clone(), address.listen)),
-            tokio::spawn(id_source::hold_on(source.clone(), sessions.clone(), time.clone())),
+        let mut tasks = vec![
+            tokio::spawn(nudge::send_nudges(nudger.clone(), sessions.clone(), address.listen)),
+            tokio::spawn(id_source::keep_renewed(source.clone(), sessions.clone(), time.clone())),
         ];
         if address.listen {
-            talk.push(tokio::spawn(nudge::hear(nudger.clone(), address.clone())));
+            tasks.push(tokio::spawn(nudge::receive_nudges(nudger.clone(), address.clone())));
         }
-        let writer = Writer::start(desk);
-        Ok(PostgresStore { sessions, readers, time, source, nudger, writer, shown: address.shown, _talk: Talk(talk) })
+        let writer = Writer::start(context);
+        let (address, _tasks) = (address.redacted, BackgroundTasks(tasks));
+        Ok(PostgresStore { sessions, readers, time, source, nudger, writer, address, _tasks })
     }
 
-    async fn write(&self, wish: WriteRequest) -> Result<WriteResult, StoreError> {
-        self.writer.write(wish).await
+    async fn write(&self, request: WriteRequest) -> Result<WriteResult, StoreError> {
+        self.writer.write(request).await
     }
 
-    async fn add(&self, wish: WriteRequest) -> Result<Vec<Inserted>, StoreError> {
-        match self.write(wish).await? {
+    async fn write_jobs(&self, request: WriteRequest) -> Result<Vec<Inserted>, StoreError> {
+        match self.write(request).await? {
             WriteResult::Inserted(inserted) => Ok(inserted),
-            other => Err(confused(&other)),
+            other => Err(unexpected_reply(&other)),
         }
     }
 
-    /// A session for what must not wait.
+    /// Returns a session for urgent work.
     async fn session(&self) -> Result<Session, StoreError> {
-        self.sessions.session().await.map_err(|fault| self.refuse(&fault))
+        self.sessions.session().await.map_err(|error| self.store_error(&error))
     }
 
-    /// What must not wait and is small: where no answer comes, the caller hears that.
-    async fn soon<T>(&self, ask: impl AsyncFnOnce(&Session) -> Result<T, SessionError>) -> Result<T, StoreError> {
+    /// Runs a small and urgent query, with a time limit for the response.
+    async fn urgent<T>(&self, query: impl AsyncFnOnce(&Session) -> Result<T, SessionError>) -> Result<T, StoreError> {
         let session = self.session().await?;
-        let answer = tokio::time::timeout(ANSWER_PATIENCE, ask(&session)).await;
-        let answer = answer.unwrap_or_else(|_| Err(SessionError::silent()));
-        self.answer(session, answer)
+        let result = tokio::time::timeout(RESPONSE_TIMEOUT, query(&session)).await;
+        let result = result.unwrap_or_else(|_| Err(SessionError::timed_out()));
+        self.finish(session, result)
     }
 
+    /// Returns a session for reading.
     async fn reader(&self) -> Result<Session, StoreError> {
-        self.readers.session().await.map_err(|fault| self.refuse(&fault))
+        self.readers.session().await.map_err(|error| self.store_error(&error))
     }
 
-    fn refuse(&self, fault: &SessionError) -> StoreError {
-        fault.refuse(&self.shown)
+    fn store_error(&self, error: &SessionError) -> StoreError {
+        error.store_error(&self.address)
     }
 
-    /// Answers a question. A session in which one failed is of no use to the next.
-    fn answer<T>(&self, session: Session, answer: Result<T, SessionError>) -> Result<T, StoreError> {
-        answer.map_err(|fault| {
+    /// Returns the result of a query. A session whose query failed does not go back to the pool.
+    fn finish<T>(&self, session: Session, result: Result<T, SessionError>) -> Result<T, StoreError> {
+        result.map_err(|error| {
             session.discard();
-            self.refuse(&fault)
+            self.store_error(&error)
         })
     }
 }
 
-/// The writer answered another question than it was asked.
-fn confused(done: &WriteResult) -> StoreError {
-    StoreError::Broken(format!("its writer gave an answer that nobody asked for: {done:?}"))
+/// Returns the error for a result of the writer that does not fit the request: a bug.
+fn unexpected_reply(result: &WriteResult) -> StoreError {
+    StoreError::Broken(format!("the writer returned a result of another operation: {result:?}"))
 }
 
 #[async_trait]
@@ -192,11 +201,11 @@ impl Store for PostgresStore {
     }
 
     fn next_id(&self) -> Result<JobId, StoreError> {
-        self.source.next(self.time.now()).map_err(|fault| self.refuse(&fault))
+        self.source.next(self.time.now()).map_err(|error| self.store_error(&error))
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        self.add(WriteRequest::Insert(jobs, declared)).await
+        self.write_jobs(WriteRequest::Insert(jobs, declared)).await
     }
 
     async fn insert_with_changes(
@@ -205,161 +214,161 @@ impl Store for PostgresStore {
         declared: Arc<LimitTable>,
         changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        self.add(WriteRequest::LeaveBehind(jobs, declared, changes)).await
+        self.write_jobs(WriteRequest::InsertWithChanges(jobs, declared, changes)).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         match self.write(WriteRequest::Claim(claim)).await? {
             WriteResult::Claimed(claimed) => Ok(claimed),
-            other => Err(confused(&other)),
+            other => Err(unexpected_reply(&other)),
         }
     }
 
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         match self.write(WriteRequest::Record(events)).await? {
             WriteResult::Recorded(recorded) => Ok(recorded),
-            other => Err(confused(&other)),
+            other => Err(unexpected_reply(&other)),
         }
     }
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
-        self.soon(async |session| lease::renew(session, &self.time, &leases, length).await).await
+        self.urgent(async |session| lease::renew(session, &self.time, &leases, length).await).await
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.soon(async |session| node_marks::write(session, &self.time, node, mark).await).await
+        self.urgent(async |session| node_marks::write(session, &self.time, node, mark).await).await
     }
 
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         let session = self.session().await?;
-        let over = async {
-            lease::end_those_of_a_gone_clock(&session, &self.time).await?;
-            lease::over(&session, &self.time, max).await
+        let expired = async {
+            lease::shorten_after_clock_jump(&session, &self.time).await?;
+            lease::expired(&session, &self.time, max).await
         };
-        let over = over.await;
-        let over = self.answer(session, over)?;
-        if over.is_empty() {
+        let expired = expired.await;
+        let expired = self.finish(session, expired)?;
+        if expired.is_empty() {
             return Ok(Vec::new());
         }
-        match self.write(WriteRequest::Expire(over)).await? {
+        match self.write(WriteRequest::Expire(expired)).await? {
             WriteResult::Expired(freed) => Ok(freed),
-            other => Err(confused(&other)),
+            other => Err(unexpected_reply(&other)),
         }
     }
 
     async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         let session = self.reader().await?;
-        let known = read::known(&session, &of).await;
-        self.answer(session, known)
+        let found = read::find_by_tokens(&session, &of).await;
+        self.finish(session, found)
     }
 
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let session = self.reader().await?;
         let job = read::job(&session, id, &declared, self.now()).await;
-        self.answer(session, job)
+        self.finish(session, job)
     }
 
-    async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
         let session = self.reader().await?;
-        let jobs = read::jobs(&session, &wanted).await;
-        self.answer(session, jobs)
+        let jobs = read::jobs(&session, &filter).await;
+        self.finish(session, jobs)
     }
 
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let session = self.reader().await?;
         let entries = read::entries(&session, id, after, max).await;
-        self.answer(session, entries)
+        self.finish(session, entries)
     }
 
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         let session = self.reader().await?;
-        let value = kv::value(&session, &plugin, &key).await;
-        self.answer(session, value)
+        let value = kv::get(&session, &plugin, &key).await;
+        self.finish(session, value)
     }
 
-    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
         let session = self.reader().await?;
-        let keys = kv::keys(&session, &plugin, &wanted).await;
-        self.answer(session, keys)
+        let keys = kv::keys(&session, &plugin, &query).await;
+        self.finish(session, keys)
     }
 
     async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
         let session = self.reader().await?;
         let usage = kv::usage(&session, &plugin, &of).await;
-        self.answer(session, usage)
+        self.finish(session, usage)
     }
 
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let session = self.reader().await?;
-        let forgotten = lease::delete_finished(&session, before, max).await;
-        self.answer(session, forgotten)
+        let deleted = lease::delete_finished(&session, before, max).await;
+        self.finish(session, deleted)
     }
 
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         let session = self.reader().await?;
         let overrides = read::overrides(&session).await;
-        self.answer(session, overrides)
+        self.finish(session, overrides)
     }
 
     async fn set_override(&self, change: Override) -> Result<(), StoreError> {
         match self.write(WriteRequest::SetOverride(change)).await? {
-            WriteResult::Set => Ok(()),
-            other => Err(confused(&other)),
+            WriteResult::OverrideSet => Ok(()),
+            other => Err(unexpected_reply(&other)),
         }
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
         let session = self.reader().await?;
         let stats = read::stats(&session, self.now()).await;
-        self.answer(session, stats)
+        self.finish(session, stats)
     }
 
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.soon(async |session| nodes::announce(session, &self.time, &node, silent).await).await
+        self.urgent(async |session| nodes::register(session, &self.time, &node, silent).await).await
     }
 
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
-        let leave = async |session: &Session| {
-            futures_util::try_join!(nodes::leave(session, node), self.source.leave(session)).map(drop)
+        let deregister = async |session: &Session| {
+            futures_util::try_join!(nodes::deregister(session, node), self.source.release(session)).map(drop)
         };
-        self.soon(leave).await
+        self.urgent(deregister).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         let session = self.reader().await?;
         let nodes = nodes::all(&session).await;
-        self.answer(session, nodes)
+        self.finish(session, nodes)
     }
 
     async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        self.soon(async |session| nodes::cancel_requests(session, node).await).await.map(Some)
+        self.urgent(async |session| nodes::cancel_requests(session, node).await).await.map(Some)
     }
 
-    async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError> {
+    async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
         let session = self.session().await?;
-        let posted = futures_util::future::try_join_all(
-            letters.iter().map(|letter| messages::send(&session, &self.time, letter)),
+        let sent = futures_util::future::try_join_all(
+            messages.iter().map(|message| messages::send(&session, &self.time, message)),
         );
-        let posted = posted.await;
-        if posted.is_ok() {
-            let receivers: BTreeSet<NodeId> = letters.iter().map(|letter| letter.to).collect();
+        let sent = sent.await;
+        if sent.is_ok() {
+            let receivers: BTreeSet<NodeId> = messages.iter().map(|message| message.to).collect();
             for node in receivers {
-                self.nudger.ring(&session, node).await;
+                self.nudger.nudge_about_messages(&session, node).await;
             }
         }
-        self.answer(session, posted.map(drop))
+        self.finish(session, sent.map(drop))
     }
 
     async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
-        self.nudger.collects(node);
-        self.soon(async |session| messages::receive(session, &self.time, node).await).await.map(Some)
+        self.nudger.set_node(node);
+        self.urgent(async |session| messages::receive(session, &self.time, node).await).await.map(Some)
     }
 
     fn message_nudges(&self) -> Nudges {
-        self.nudger.letters()
+        self.nudger.message_nudges()
     }
 
     fn nudges(&self) -> Nudges {
-        self.nudger.subscribe()
+        self.nudger.job_nudges()
     }
 }

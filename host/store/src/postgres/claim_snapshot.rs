@@ -1,7 +1,7 @@
-//! Page: what a claim may choose from, read at once, and the desk where admission chooses in memory.
+//! A snapshot of the lines and jobs that a claim may choose from, and the context in which admission chooses in memory.
 //!
-//! Admission is not told how much was read. Where it asks for more than that, it is given up, more is read, and it begins
-//! anew: it has no effect before its choice is written.
+//! Admission does not know how much was read. If it needs more than that, its choice is dropped, more is read, and it starts
+//! again: it has no effect until its choice is written.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -14,144 +14,154 @@ use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
 
+use super::job_row::rank;
 use super::lane_rows::LaneRow;
 use super::ledger::Ledger;
-use super::ready_rows::rank;
-use super::rows::{self, job_id, key_of, micros, parse, signed};
-use super::running_rows::Counts;
-use super::session::SessionError;
+use super::rows::{self, job_id, key_from, micros, parse, signed};
+use super::running_rows::SlotCounts;
+use super::session::{SessionError, value};
 use crate::store::Claim;
 
-/// For each task the first open lines; of their lanes all open lines with tasks of the claim; of each line the first jobs.
-/// A lane's fair share of the slots is read, and `share` times as much where that was too little.
-/// Of a line so many rows of `queued` are opened; where there are more, only what comes before the next one, the edge, counts.
-/// As many rows as jobs are wanted are always enough.
-/// A column with something added is one whose index is not meant here.
-const READ: &str = "WITH paged AS MATERIALIZED (
+/// Reads the first open lines of each task; all open lines of their lanes with tasks of the claim; and the first jobs of each
+/// line. It reads a lane's fair share of the free slots, times `$4` if that was too little.
+/// It opens a limited number of rows of `ready` for each line. If there are more, only jobs before the next row, the edge,
+/// count. As many rows as wanted jobs are always enough.
+/// Columns with `+ 0` are those whose index must not be used here.
+const READ: &str = "WITH listed AS MATERIALIZED (
         SELECT line.* FROM unnest($1::int[]) AS named (task) CROSS JOIN LATERAL (
-            SELECT id, grp, key FROM wharf.lines
-            WHERE task = named.task AND closed_by IS NULL AND grp + 0 = ANY($2) ORDER BY top DESC, turn LIMIT $3) AS line
+            SELECT id, limit_group, key FROM $schema.lines
+            WHERE task = named.task AND closed_by_limit IS NULL AND limit_group + 0 = ANY($2)
+            ORDER BY top_priority DESC, turn LIMIT $3) AS line
     ), lanes AS MATERIALIZED (
-        SELECT DISTINCT grp, key FROM paged
-    ), shared AS MATERIALIZED (
-        SELECT least($3, $4 * (1 + 2 * $3 / greatest(count(*), 1))) AS most FROM lanes
-    ), deep AS MATERIALIZED (
-        SELECT most, CASE WHEN most <= 32 THEN most ELSE least(most, $4 * (16 + most / 100)) END AS rows FROM shared
+        SELECT DISTINCT limit_group, key FROM listed
+    ), share AS MATERIALIZED (
+        SELECT least($3, $4 * (1 + 2 * $3 / greatest(count(*), 1))) AS jobs_max FROM lanes
+    ), depth AS MATERIALIZED (
+        SELECT jobs_max, CASE WHEN jobs_max <= 32 THEN jobs_max ELSE least(jobs_max, $4 * (16 + jobs_max / 100)) END AS rows_max
+        FROM share
     )
-    SELECT lines.id AS line, lanes.grp, lanes.key, lines.task, top, turn, edge, heads.id, heads.rank, heads.due, heads.first,
-        heads.length, attempt, failures, crashes, batch, topic, bytes, payload
+    SELECT lines.id AS line, lanes.limit_group, lanes.key, lines.task, top_priority, turn, edge, heads.id, heads.rank,
+        heads.due_at, heads.first_id, heads.length, attempt, failures, crashes, batch, topic, payload_bytes, payload
     FROM lanes CROSS JOIN LATERAL (
-        SELECT id, task, top, turn, CASE WHEN (SELECT rows < most FROM deep) THEN (
-                SELECT ARRAY[queued.rank, queued.due, queued.first] FROM wharf.queued WHERE queued.line = lines.id
-                ORDER BY queued.rank, queued.due, queued.first OFFSET (SELECT rows FROM deep) LIMIT 1) END AS edge
-        FROM wharf.lines
-        WHERE lines.grp = lanes.grp AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by IS NULL OFFSET 0) AS lines
+        SELECT id, task, top_priority, turn, CASE WHEN (SELECT rows_max < jobs_max FROM depth) THEN (
+                SELECT ARRAY[ready.rank, ready.due_at, ready.first_id] FROM $schema.ready WHERE ready.line = lines.id
+                ORDER BY ready.rank, ready.due_at, ready.first_id OFFSET (SELECT rows_max FROM depth) LIMIT 1) END AS edge
+        FROM $schema.lines
+        WHERE lines.limit_group = lanes.limit_group AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by_limit IS NULL
+        OFFSET 0) AS lines
     LEFT JOIN LATERAL (
-        SELECT jobs.id, front.rank, front.due, front.first, front.length, attempt, failures, crashes, batch, topic, bytes,
-            CASE WHEN bytes <= 1024 THEN payload END AS payload
+        SELECT jobs.id, front.rank, front.due_at, front.first_id, front.length, attempt, failures, crashes, batch, topic,
+            payload_bytes, CASE WHEN payload_bytes <= 1024 THEN payload END AS payload
         FROM (
-            SELECT nearest.rank, nearest.due, nearest.first, cardinality(nearest.ids) AS length, each.id FROM (
-                SELECT rank, due, first, ids FROM wharf.queued WHERE queued.line = lines.id
-                ORDER BY rank, due, first LIMIT (SELECT rows FROM deep)
+            SELECT nearest.rank, nearest.due_at, nearest.first_id, cardinality(nearest.ids) AS length, each.id FROM (
+                SELECT rank, due_at, first_id, ids FROM $schema.ready WHERE ready.line = lines.id
+                ORDER BY rank, due_at, first_id LIMIT (SELECT rows_max FROM depth)
             ) AS nearest CROSS JOIN LATERAL unnest(nearest.ids) AS each (id)
-            ORDER BY nearest.rank, nearest.due, each.id LIMIT (SELECT most FROM deep)
-        ) AS front JOIN wharf.jobs ON jobs.id = front.id) AS heads ON true
-    ORDER BY lines.id, heads.rank, heads.due, heads.id";
+            ORDER BY nearest.rank, nearest.due_at, each.id LIMIT (SELECT jobs_max FROM depth)
+        ) AS front JOIN $schema.jobs ON jobs.id = front.id) AS heads ON true
+    ORDER BY lines.id, heads.rank, heads.due_at, heads.id";
 
-/// Groups of which no job has another task than those of the claim: of their lanes all lines are read.
-const READ_WHOLE: &str =
-    "SELECT grp FROM wharf.places WHERE grp = ANY($2) GROUP BY grp HAVING bool_and(task = ANY($1))";
+/// Reads the limit groups whose jobs all have tasks of the claim: all lines of their lanes are read.
+const READ_WHOLE_GROUPS: &str = "SELECT limit_group FROM $schema.task_groups WHERE limit_group = ANY($2)
+    GROUP BY limit_group HAVING bool_and(task = ANY($1))";
 
-pub(super) struct Page {
-    pub(super) seats: Vec<Seat>,
-    pub(super) lines: Vec<Seen>,
-    /// How many lines of each task were looked for, and found.
-    asked: usize,
-    /// How many jobs of each line were looked for.
-    deep: usize,
-    found: HashMap<TaskName, usize>,
-    /// Running jobs of each group.
-    groups: HashMap<Group, u32>,
-    /// Groups of which all lines of a lane are read.
-    whole: HashSet<i32>,
+/// The lines and jobs that a claim may choose from.
+pub(super) struct ClaimSnapshot {
+    pub(super) lanes: Vec<SnapshotLane>,
+    pub(super) lines: Vec<SnapshotLine>,
+    /// The maximum number of lines that were listed for each task.
+    lines_max: usize,
+    /// The maximum number of jobs that were read for each line.
+    jobs_max: usize,
+    /// The number of lines that were listed for each task.
+    listed: HashMap<TaskName, usize>,
+    /// The number of running jobs of each limit group.
+    running: HashMap<Group, u32>,
+    /// Limit groups for which all lines of a lane are read.
+    whole_groups: HashSet<i32>,
 }
 
-/// A lane.
-pub(super) struct Seat {
+/// A lane of a snapshot.
+pub(super) struct SnapshotLane {
     pub(super) row: LaneRow,
     pub(super) lane: Lane,
-    holders: u32,
-    /// Places of its lines.
+    /// The number of its running jobs.
+    running: u32,
+    /// The indexes of its lines in `ClaimSnapshot::lines`.
     lines: Vec<usize>,
 }
 
-/// A line.
-pub(super) struct Seen {
+/// A line of a snapshot.
+pub(super) struct SnapshotLine {
     pub(super) id: i64,
-    pub(super) seat: usize,
+    /// The index of its lane in `ClaimSnapshot::lanes`.
+    pub(super) lane: usize,
     pub(super) task: TaskName,
-    top: i32,
+    top_priority: i32,
     turn: i64,
-    paged: bool,
-    /// Not all of its rows were opened.
-    cut: bool,
+    /// True if it is among the first open lines of its task.
+    is_listed: bool,
+    /// True if not all of its rows in `ready` were opened.
+    is_cut: bool,
+    /// Its first jobs, in order.
     pub(super) heads: Vec<Head>,
 }
 
 /// A job at the head of a line.
 pub(super) struct Head {
     pub(super) ready: Ready,
-    pub(super) before: JobStatus,
+    pub(super) status: JobStatus,
     pub(super) batch: Option<Batch>,
-    /// Of the row of `queued` that it stands in.
-    pub(super) first: i64,
-    /// How many jobs stand in that row.
-    pub(super) length: usize,
-    /// Unless it is large.
+    /// The first id of the row of `ready` that contains it.
+    pub(super) first_id: i64,
+    /// The number of jobs in that row.
+    pub(super) row_length: usize,
+    /// `None` for a large payload, which is read when the job is leased.
     pub(super) payload: Option<Arc<[u8]>>,
 }
 
 impl Head {
-    /// By number: to find a dozen columns by name is a good part of what it costs to read a row.
-    fn of(row: &Row) -> Result<Option<Head>, SessionError> {
-        let Some(id) = row.get::<_, Option<i64>>(7) else { return Ok(None) };
-        let priority = !row.get::<_, i32>(8);
-        let due = rows::stamp(row.get(9));
-        let ready = Ready { id: job_id(id)?, priority, due, bytes: row.get::<_, i64>(17) as u64 };
-        let before = JobStatus {
+    /// Reads a row of `READ`; `None` for a line without jobs. Columns are read by position, since finding a dozen columns by
+    /// name is a good part of the cost of reading a row.
+    fn read(row: &Row) -> Result<Option<Head>, SessionError> {
+        let Some(id) = value::<Option<i64>>(row, "jobs", 7)? else { return Ok(None) };
+        let priority = !value::<i32>(row, "ready", 8)?;
+        let due = rows::timestamp(value(row, "ready", 9)?);
+        let ready = Ready { id: job_id(id)?, priority, due, bytes: value::<i64>(row, "jobs", 17)? as u64 };
+        let status = JobStatus {
             state: State::Waiting { due },
-            attempt: row.get::<_, i32>(12) as u32,
-            failures: row.get::<_, i32>(13) as u32,
-            crashes: row.get::<_, i32>(14) as u32,
+            attempt: value::<i32>(row, "jobs", 12)? as u32,
+            failures: value::<i32>(row, "jobs", 13)? as u32,
+            crashes: value::<i32>(row, "jobs", 14)? as u32,
             cancel_asked: false,
         };
-        let batch = if row.get::<_, Option<i64>>(15).is_some() { rows::batch(row)? } else { None };
-        let payload = row.get::<_, Option<&[u8]>>(18).map(Arc::from);
-        Ok(Some(Head { ready, before, batch, first: row.get(10), length: row.get::<_, i32>(11) as usize, payload }))
+        let batch = if value::<Option<i64>>(row, "jobs", 15)?.is_some() { rows::batch(row)? } else { None };
+        let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(Arc::from);
+        let (first_id, row_length) = (value(row, "ready", 10)?, value::<i32>(row, "ready", 11)? as usize);
+        Ok(Some(Head { ready, status, batch, first_id, row_length, payload }))
     }
-}
 
-impl Head {
-    /// What lines are sorted by.
-    fn place(&self) -> Vec<i64> {
+    /// Returns the values by which the jobs of a line are sorted.
+    fn sort_key(&self) -> Vec<i64> {
         let ready = &self.ready;
         vec![i64::from(rank(ready.priority)), micros(ready.due), signed(ready.id.number())]
     }
 }
 
-impl Page {
-    pub(super) async fn read(ledger: &Ledger<'_>, claim: &Claim, share: i64) -> Result<Page, SessionError> {
-        let mut page = Page {
-            seats: Vec::new(),
+impl ClaimSnapshot {
+    /// Reads a snapshot for a claim. `share` multiplies how many jobs of each line are read.
+    pub(super) async fn read(ledger: &Ledger<'_>, claim: &Claim, share: i64) -> Result<ClaimSnapshot, SessionError> {
+        let mut snapshot = ClaimSnapshot {
+            lanes: Vec::new(),
             lines: Vec::new(),
-            asked: claim.free as usize,
-            deep: 0,
-            found: HashMap::new(),
-            groups: HashMap::new(),
-            whole: HashSet::new(),
+            lines_max: claim.free as usize,
+            jobs_max: 0,
+            listed: HashMap::new(),
+            running: HashMap::new(),
+            whole_groups: HashSet::new(),
         };
         if claim.free == 0 {
-            return Ok(page);
+            return Ok(snapshot);
         }
         let tasks: Vec<i32> =
             claim.tasks.iter().map(|(task, _)| ledger.names.number(task.as_str())).collect::<Result<_, _>>()?;
@@ -164,88 +174,92 @@ impl Page {
         ];
         let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&ledger.locked as _, Type::INT4_ARRAY)];
         let (found, whole) = futures_util::try_join!(
-            ledger.session.ask(READ, &read_args),
-            ledger.session.ask(READ_WHOLE, &whole_args),
+            ledger.session.query(READ, &read_args),
+            ledger.session.query(READ_WHOLE_GROUPS, &whole_args),
         )?;
-        page.whole = whole.iter().map(|row| row.get(0)).collect();
-        let counts = ledger.held.counts();
+        for row in &whole {
+            snapshot.whole_groups.insert(value(row, "task_groups", 0)?);
+        }
+        let counts = ledger.running.counts();
         for number in &ledger.locked {
-            page.groups.insert(ledger.names.group(*number)?, counts.of_group(*number));
+            snapshot.running.insert(ledger.names.group(*number)?, counts.of_group(*number));
         }
-        let mut places: HashMap<LaneRow, usize> = HashMap::new();
+        let mut lane_indexes: HashMap<LaneRow, usize> = HashMap::new();
         for row in &found {
-            page.take(row, ledger, &counts, &mut places)?;
+            snapshot.add(row, ledger, &counts, &mut lane_indexes)?;
         }
-        page.mark_paged();
-        page.deep = free.min(share * (1 + 2 * free / page.seats.len().max(1) as i64)) as usize;
-        Ok(page)
+        snapshot.mark_listed();
+        snapshot.jobs_max = free.min(share * (1 + 2 * free / snapshot.lanes.len().max(1) as i64)) as usize;
+        Ok(snapshot)
     }
 
-    /// Of the lines of a task the first were looked for; what else was found of it stands beside one of another task.
-    fn mark_paged(&mut self) {
+    /// Marks the first lines of each task. Its other lines were only read because they share a lane with a line of another
+    /// task.
+    fn mark_listed(&mut self) {
         let mut of_task: HashMap<TaskName, Vec<usize>> = HashMap::new();
-        for (place, line) in self.lines.iter().enumerate() {
-            of_task.entry(line.task.clone()).or_default().push(place);
+        for (index, line) in self.lines.iter().enumerate() {
+            of_task.entry(line.task.clone()).or_default().push(index);
         }
-        for (task, mut places) in of_task {
-            places.sort_by_key(|place| (Reverse(self.lines[*place].top), self.lines[*place].turn));
-            places.truncate(self.asked);
-            places.iter().for_each(|place| self.lines[*place].paged = true);
-            self.found.insert(task, places.len());
+        for (task, mut indexes) in of_task {
+            indexes.sort_by_key(|index| (Reverse(self.lines[*index].top_priority), self.lines[*index].turn));
+            indexes.truncate(self.lines_max);
+            indexes.iter().for_each(|index| self.lines[*index].is_listed = true);
+            self.listed.insert(task, indexes.len());
         }
     }
 
-    /// Whether the line has no jobs but those that were read, or more were read than there are slots.
-    fn is_whole(&self, place: usize) -> bool {
-        let line = &self.lines[place];
-        !line.cut && (line.heads.len() < self.deep || self.deep >= self.asked)
+    /// Returns true if all jobs of a line were read, or as many as there are free slots.
+    fn is_whole(&self, line: usize) -> bool {
+        let line = &self.lines[line];
+        !line.is_cut && (line.heads.len() < self.jobs_max || self.jobs_max >= self.lines_max)
     }
 
-    /// Whether a lane is gone with the lines of which this claim took all jobs.
-    pub(super) fn is_gone(&self, seat: usize, emptied: &HashSet<usize>) -> bool {
-        let seat = &self.seats[seat];
-        self.whole.contains(&seat.row.group) && seat.lines.iter().all(|line| emptied.contains(line))
+    /// Returns true if this claim empties all lines of a lane, which removes the lane.
+    pub(super) fn is_removed(&self, lane: usize, emptied: &HashSet<usize>) -> bool {
+        let lane = &self.lanes[lane];
+        self.whole_groups.contains(&lane.row.group) && lane.lines.iter().all(|line| emptied.contains(line))
     }
 
-    /// What is left of a line of which the first `taken` jobs were chosen.
-    pub(super) fn left_of(&self, place: usize, taken: usize) -> Left {
-        let line = &self.lines[place];
+    /// Returns the remainder of a line after its first `taken` jobs were chosen.
+    pub(super) fn remainder(&self, line: usize, taken: usize) -> Remainder {
+        let line = &self.lines[line];
         match line.heads.get(taken) {
-            Some(next) if next.ready.priority == line.top => Left::AsItWas,
-            None if !line.cut && line.heads.len() < self.deep => Left::Nothing,
-            _ => Left::Unknown,
+            Some(next) if next.ready.priority == line.top_priority => Remainder::SameTop,
+            None if !line.is_cut && line.heads.len() < self.jobs_max => Remainder::Empty,
+            _ => Remainder::Unknown,
         }
     }
 
-    fn take(
+    fn add(
         &mut self,
         row: &Row,
         ledger: &Ledger<'_>,
-        counts: &Counts<'_>,
-        places: &mut HashMap<LaneRow, usize>,
+        counts: &SlotCounts<'_>,
+        lane_indexes: &mut HashMap<LaneRow, usize>,
     ) -> Result<(), SessionError> {
-        let id: i64 = row.get(0);
-        let edge: Option<Vec<i64>> = row.get(6);
+        let id: i64 = value(row, "lines", 0)?;
+        let edge: Option<Vec<i64>> = value(row, "ready", 6)?;
         if self.lines.last().is_none_or(|line| line.id != id) {
-            let lane_row = LaneRow { group: row.get(1), key: row.get(2) };
-            let seat = match places.get(&lane_row) {
-                Some(seat) => *seat,
+            let lane_row = LaneRow { group: value(row, "lines", 1)?, key: value(row, "lines", 2)? };
+            let lane = match lane_indexes.get(&lane_row) {
+                Some(lane) => *lane,
                 None => {
-                    let lane = Lane { group: ledger.names.group(lane_row.group)?, key: key_of(&lane_row.key)? };
-                    let holders = counts.of_lane(&lane_row);
-                    places.insert(lane_row.clone(), self.seats.len());
-                    self.seats.push(Seat { row: lane_row, lane, holders, lines: Vec::new() });
-                    self.seats.len() - 1
+                    let lane = Lane { group: ledger.names.group(lane_row.group)?, key: key_from(&lane_row.key)? };
+                    let running = counts.of_lane(&lane_row);
+                    lane_indexes.insert(lane_row.clone(), self.lanes.len());
+                    self.lanes.push(SnapshotLane { row: lane_row, lane, running, lines: Vec::new() });
+                    self.lanes.len() - 1
                 }
             };
-            let task: TaskName = parse("a task", ledger.names.text(row.get(3))?)?;
-            let (top, turn) = (row.get(4), row.get(5));
-            self.seats[seat].lines.push(self.lines.len());
-            let cut = edge.is_some();
-            self.lines.push(Seen { id, seat, task, top, turn, paged: false, cut, heads: Vec::new() });
+            let task: TaskName = parse("task", ledger.names.text(value(row, "lines", 3)?)?)?;
+            let (top_priority, turn) = (value(row, "lines", 4)?, value(row, "lines", 5)?);
+            self.lanes[lane].lines.push(self.lines.len());
+            let is_cut = edge.is_some();
+            let heads = Vec::new();
+            self.lines.push(SnapshotLine { id, lane, task, top_priority, turn, is_listed: false, is_cut, heads });
         }
-        if let (Some(line), Some(head)) = (self.lines.last_mut(), Head::of(row)?)
-            && edge.is_none_or(|edge| head.place() < edge)
+        if let (Some(line), Some(head)) = (self.lines.last_mut(), Head::read(row)?)
+            && edge.is_none_or(|edge| head.sort_key() < edge)
         {
             line.heads.push(head);
         }
@@ -253,132 +267,134 @@ impl Page {
     }
 }
 
-/// What a claim leaves of a line.
+/// The remainder of a line after a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Its highest priority is what it was.
-    AsItWas,
-    Nothing,
+pub(super) enum Remainder {
+    /// It has jobs, and the highest priority among them is unchanged.
+    SameTop,
+    Empty,
     Unknown,
 }
 
-/// What admission asked for and the page does not have.
+/// The part of the queue that admission needs and the snapshot lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum NotRead {
     Lines,
     Heads,
 }
 
-/// What admission chose.
+/// The choice of admission.
 #[derive(Default)]
-pub(super) struct Picked {
-    /// Jobs, in their order: places of a line and of a head in it.
+pub(super) struct Choice {
+    /// The chosen jobs, in order: the index of a line, and that of a head in it.
     pub(super) heads: Vec<(usize, usize)>,
-    /// Seats as they were left: the turn, and whether open.
-    pub(super) left: Vec<(usize, u64, bool)>,
-    /// How many turns were given out.
+    /// Lanes after the claim: the index of a lane, its turn, and whether it is open.
+    pub(super) left_lanes: Vec<(usize, u64, bool)>,
+    /// The number of turns that were used.
     pub(super) turns: usize,
 }
 
-/// One claim in progress.
-pub(super) struct Desk<'p> {
-    page: &'p Page,
-    numbers: Vec<i64>,
+/// A claim in progress.
+pub(super) struct ClaimContext<'s> {
+    snapshot: &'s ClaimSnapshot,
+    /// Unused turns.
+    turns: Vec<i64>,
+    /// The indexes of lanes that were closed.
     closed: HashSet<usize>,
-    /// How many heads of each line were handed out.
-    handed: HashMap<usize, usize>,
-    picked: Picked,
+    /// The number of heads of each line that were returned.
+    returned: HashMap<usize, usize>,
+    choice: Choice,
 }
 
-impl<'p> Desk<'p> {
-    pub(super) fn of(page: &'p Page, numbers: Vec<i64>) -> Desk<'p> {
-        Desk { page, numbers, closed: HashSet::new(), handed: HashMap::new(), picked: Picked::default() }
+impl<'s> ClaimContext<'s> {
+    pub(super) fn new(snapshot: &'s ClaimSnapshot, turns: Vec<i64>) -> ClaimContext<'s> {
+        ClaimContext { snapshot, turns, closed: HashSet::new(), returned: HashMap::new(), choice: Choice::default() }
     }
 
-    pub(super) fn picked(self) -> Picked {
-        self.picked
+    pub(super) fn into_choice(self) -> Choice {
+        self.choice
     }
 
-    fn line(&self, line: &Seen) -> Line {
-        let seat = &self.page.seats[line.seat];
+    fn line(&self, line: &SnapshotLine) -> Line {
+        let lane = &self.snapshot.lanes[line.lane];
         Line {
-            lane_id: LaneId(line.seat as u64),
-            lane: seat.lane.clone(),
+            lane_id: LaneId(line.lane as u64),
+            lane: lane.lane.clone(),
             task: line.task.clone(),
-            top: line.top,
+            top: line.top_priority,
             turn: line.turn as u64,
-            holders: seat.holders,
+            holders: lane.running,
         }
     }
 
-    fn place(&self, lane: LaneId, task: &TaskName) -> Option<usize> {
-        let places = &self.page.seats[lane.0 as usize].lines;
-        places.iter().copied().find(|place| self.page.lines[*place].task == *task)
+    fn line_index(&self, lane: LaneId, task: &TaskName) -> Option<usize> {
+        let lines = &self.snapshot.lanes[lane.0 as usize].lines;
+        lines.iter().copied().find(|line| self.snapshot.lines[*line].task == *task)
     }
 }
 
-impl QueueView for Desk<'_> {
-    type Error = Missing;
+impl QueueView for ClaimContext<'_> {
+    type Error = NotRead;
 
-    fn lines(&mut self, task: &TaskName, _most: u32) -> Result<Vec<Line>, Missing> {
-        let of_task = || self.page.lines.iter().filter(|line| line.paged && line.task == *task);
-        let open: Vec<&Seen> = of_task().filter(|line| !self.closed.contains(&line.seat)).collect();
-        // Behind those that were closed there may be others.
-        if open.len() < self.page.found.get(task).copied().unwrap_or_default()
-            && self.page.found.get(task) == Some(&self.page.asked)
+    fn lines(&mut self, task: &TaskName, _: u32) -> Result<Vec<Line>, NotRead> {
+        let listed = || self.snapshot.lines.iter().filter(|line| line.is_listed && line.task == *task);
+        let open: Vec<&SnapshotLine> = listed().filter(|line| !self.closed.contains(&line.lane)).collect();
+        // There may be more lines after those that were closed.
+        if open.len() < self.snapshot.listed.get(task).copied().unwrap_or_default()
+            && self.snapshot.listed.get(task) == Some(&self.snapshot.lines_max)
         {
-            return Err(Missing::Lines);
+            return Err(NotRead::Lines);
         }
         let mut lines: Vec<Line> = open.into_iter().map(|line| self.line(line)).collect();
         lines.sort_by_key(|line| (Reverse(line.top), line.turn));
         Ok(lines)
     }
 
-    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Missing> {
-        let lines = self.page.seats[lane.0 as usize].lines.iter().map(|place| &self.page.lines[*place]);
+    fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, NotRead> {
+        let lines = self.snapshot.lanes[lane.0 as usize].lines.iter().map(|line| &self.snapshot.lines[*line]);
         let others = lines.filter(|line| line.task != *task && tasks.contains(&line.task));
         Ok(others.map(|line| self.line(line)).collect())
     }
 
-    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Missing> {
-        let Some(place) = self.place(lane, task) else { return Ok(Vec::new()) };
-        let heads = &self.page.lines[place].heads;
-        let handed = self.handed.entry(place).or_default();
-        let wanted = *handed + max as usize;
-        if wanted > heads.len() && !self.page.is_whole(place) {
-            return Err(Missing::Heads);
+    fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, NotRead> {
+        let Some(line) = self.line_index(lane, task) else { return Ok(Vec::new()) };
+        let heads = &self.snapshot.lines[line].heads;
+        let returned = self.returned.entry(line).or_default();
+        let wanted = *returned + max as usize;
+        if wanted > heads.len() && !self.snapshot.is_whole(line) {
+            return Err(NotRead::Heads);
         }
-        let ready: Vec<Ready> = heads[*handed..wanted.min(heads.len())].iter().map(|head| head.ready).collect();
-        *handed += ready.len();
+        let ready: Vec<Ready> = heads[*returned..wanted.min(heads.len())].iter().map(|head| head.ready).collect();
+        *returned += ready.len();
         Ok(ready)
     }
 
-    fn group_holders(&mut self, group: &Group) -> Result<u32, Missing> {
-        // Every group whose lock is held was counted; a task of any other has no line here.
-        Ok(self.page.groups.get(group).copied().unwrap_or_default())
+    fn group_holders(&mut self, group: &Group) -> Result<u32, NotRead> {
+        // Every locked limit group was counted; tasks of other groups have no line here.
+        Ok(self.snapshot.running.get(group).copied().unwrap_or_default())
     }
 
-    fn next_turn(&mut self) -> Result<u64, Missing> {
-        let turn = self.numbers.get(self.picked.turns).copied().unwrap_or_default();
-        self.picked.turns += 1;
+    fn next_turn(&mut self) -> Result<u64, NotRead> {
+        let turn = self.turns.get(self.choice.turns).copied().unwrap_or_default();
+        self.choice.turns += 1;
         Ok(turn as u64)
     }
 
-    fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Missing> {
-        if let Some(place) = self.place(line.lane_id, &line.task)
-            && let Some(head) = self.page.lines[place].heads.iter().position(|head| head.ready.id == job.id)
+    fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), NotRead> {
+        if let Some(line) = self.line_index(line.lane_id, &line.task)
+            && let Some(head) = self.snapshot.lines[line].heads.iter().position(|head| head.ready.id == job.id)
         {
-            self.picked.heads.push((place, head));
+            self.choice.heads.push((line, head));
         }
         Ok(())
     }
 
-    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Missing> {
-        let seat = lane.0 as usize;
+    fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), NotRead> {
+        let lane = lane.0 as usize;
         if !open {
-            self.closed.insert(seat);
+            self.closed.insert(lane);
         }
-        self.picked.left.push((seat, turn, open));
+        self.choice.left_lanes.push((lane, turn, open));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! Source: the number in the lowest bits of this host's job ids, which no other host has as long as this one holds it.
+//! The number in the lowest bits of this host's job ids. No other host has it while this one owns it.
 //!
-//! A hold ends by the database's clock, and with each hold goes a range of ids that are this host's alone for ever: what it
-//! made stays its own, however late it hears that the number is another's by now.
+//! Ownership ends by the database's clock, and each renewal reserves a range of ids that only this host may ever make: ids
+//! that it made stay its own, however late it learns that another host has the number.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,197 +12,213 @@ use tracing::{info, warn};
 use wharf_core::ids::{JobId, ReservedIds};
 use wharf_core::time::Timestamp;
 
-use super::rows::{length, signed, stamp};
-use super::session::{ANSWER_PATIENCE, Session, SessionError, Sessions};
+use super::rows::{length_us, signed, timestamp};
+use super::session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions, computed, value};
 use super::time::{NOW, Time};
 
-/// A number is free again so long after its host was last heard of. Longer than most faults last, and short enough that hosts
+/// A number is free again this long after its host last renewed it. Longer than most faults last, and short enough that hosts
 /// which are killed again and again do not use up all numbers.
-const HOLD: Duration = Duration::from_secs(300);
-const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// After a renewal that failed.
-const AGAIN: Duration = Duration::from_secs(1);
+const OWNERSHIP: Duration = Duration::from_secs(300);
+const RENEW_INTERVAL: Duration = Duration::from_secs(30);
+/// The wait after a renewal that failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-pub(super) struct Source {
-    /// Tells this host's holds from those of others.
-    holder: i64,
+/// A source of job ids, for one host.
+pub(super) struct IdSource {
+    /// A random number that tells this host's ownership from that of others.
+    owner: i64,
     /// Locked for a few assignments, never across an await.
-    own: Mutex<Own>,
-    /// Somebody was refused an id.
-    wanted: Notify,
+    reservation: Mutex<Reservation>,
+    /// Notified when a caller was refused an id.
+    exhausted: Notify,
 }
 
-struct Own {
+struct Reservation {
     number: i32,
     ids: ReservedIds,
-    /// The host has ended, and holds no number any more.
-    left: bool,
+    /// The host has stopped, and owns no number.
+    released: bool,
 }
 
-impl Source {
-    pub(super) async fn draw(sessions: &Sessions, time: &Time) -> Result<Source, SessionError> {
+impl IdSource {
+    /// Takes ownership of a free number.
+    pub(super) async fn acquire(sessions: &Sessions, time: &Time) -> Result<IdSource, SessionError> {
         let session = sessions.session().await?;
-        let holder = signed(fastrand::u64(1..));
-        let (number, ids) = draw(&session, time, holder, None).await?;
-        Ok(Source { holder, own: Mutex::new(Own { number, ids, left: false }), wanted: Notify::new() })
+        let owner = signed(fastrand::u64(1..));
+        let (number, ids) = acquire(&session, time, owner, None).await?;
+        let reservation = Mutex::new(Reservation { number, ids, released: false });
+        Ok(IdSource { owner, reservation, exhausted: Notify::new() })
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reservation(&self) -> MutexGuard<'_, Reservation> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next id, if the number is surely this host's.
+    /// Returns the next id.
+    ///
+    /// # Errors
+    /// `Transient` if another host may own the number by now.
     pub(super) fn next(&self, now: Timestamp) -> Result<JobId, SessionError> {
-        let mut own = self.own();
-        own.ids.next(now).ok_or_else(|| {
-            self.wanted.notify_one();
-            SessionError::Passing(format!(
-                "this host makes no job ids now: its hold on number {} of {} is over, as after it was stopped or cut off for \
-                 {HOLD:?}, and it asks for one again by itself",
-                own.number,
+        let mut reservation = self.reservation();
+        reservation.ids.next(now).ok_or_else(|| {
+            self.exhausted.notify_one();
+            SessionError::Transient(format!(
+                "this host can't make job ids now: its ownership of number {} of {} expired, as after it was stopped or \
+                 disconnected for {OWNERSHIP:?}; it is acquiring a number again",
+                reservation.number,
                 ReservedIds::SOURCES
             ))
         })
     }
 
-    /// Prolongs the hold, or draws another number where this one was given to somebody else.
+    /// Prolongs the ownership, or acquires another number if this one was given to another host.
     async fn renew(&self, session: &Session, time: &Time) -> Result<(), SessionError> {
-        let (asked, now) = (Instant::now(), time.now());
+        let (sent, now) = (Instant::now(), time.now());
         let (number, last, below) = {
-            let own = self.own();
-            if own.left {
+            let reservation = self.reservation();
+            if reservation.released {
                 return Ok(());
             }
-            let last = own.ids.last();
-            (own.number, last, ReservedIds::floor(now, last).saturating_add(ReservedIds::span(HOLD)))
+            let last = reservation.ids.last();
+            let below = ReservedIds::floor(now, last).saturating_add(ReservedIds::span(OWNERSHIP));
+            (reservation.number, last, below)
         };
         let text = format!(
             "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now)
-             UPDATE wharf.source_holds SET until = now + $2, below = greatest(below, $5) FROM moment
-             WHERE number = $3 AND holder = $4 RETURNING until, below, now"
+             UPDATE $schema.id_sources SET owned_until = now + $2, reserved_below = greatest(reserved_below, $5) FROM moment
+             WHERE number = $3 AND owner = $4 RETURNING owned_until, reserved_below, now"
         );
-        let (given, hold, below) = (time.given(), length(HOLD), reserved(below));
+        let (manual_now, ownership, below) = (time.manual_micros(), length_us(OWNERSHIP), id_bound(below));
         let args = [
-            (&given as _, Type::INT8),
-            (&hold as _, Type::INT8),
+            (&manual_now as _, Type::INT8),
+            (&ownership as _, Type::INT8),
             (&number as _, Type::INT4),
-            (&self.holder as _, Type::INT8),
+            (&self.owner as _, Type::INT8),
             (&below as _, Type::INT8),
         ];
-        match session.ask(&text, &args).await?.first() {
+        match session.query(&text, &args).await?.first() {
             Some(row) => {
-                time.heard(stamp(row.get(2)), asked);
-                let mut own = self.own();
-                if !own.left {
-                    own.ids.prolong(until(row.get(0), now), row.get::<_, i64>(1) as u64);
+                time.observe(timestamp(computed(row, 2)?), sent);
+                let (until, below) = (value(row, "id_sources", 0)?, value::<i64>(row, "id_sources", 1)?);
+                let mut reservation = self.reservation();
+                if !reservation.released {
+                    reservation.ids.prolong(owned_until(until, now), below as u64);
                 }
             }
             None => {
-                let (new, ids) = draw(session, time, self.holder, last).await?;
-                info!("number {number} of job ids was given to another host while this one was away; it has {new} now");
-                let mut own = self.own();
-                if !own.left {
-                    (own.number, own.ids) = (new, ids);
+                let (new, ids) = acquire(session, time, self.owner, last).await?;
+                info!(
+                    "number {number} of job ids went to another host while this one was away; this one has {new} now"
+                );
+                let mut reservation = self.reservation();
+                if !reservation.released {
+                    (reservation.number, reservation.ids) = (new, ids);
                 }
             }
         }
         Ok(())
     }
 
-    /// The host has ended by itself: it makes no more ids, and its number is free.
-    pub(super) async fn leave(&self, session: &Session) -> Result<(), SessionError> {
+    /// Gives the number back, for a host that stops: it makes no more ids.
+    pub(super) async fn release(&self, session: &Session) -> Result<(), SessionError> {
         let number = {
-            let mut own = self.own();
-            own.ids.give_up();
-            own.left = true;
-            own.number
+            let mut reservation = self.reservation();
+            reservation.ids.give_up();
+            reservation.released = true;
+            reservation.number
         };
-        let text = "UPDATE wharf.source_holds SET until = 0 WHERE number = $1 AND holder = $2";
-        session.ask(text, &[(&number, Type::INT4), (&self.holder, Type::INT8)]).await.map(drop)
+        let text = "UPDATE $schema.id_sources SET owned_until = 0 WHERE number = $1 AND owner = $2";
+        session.query(text, &[(&number, Type::INT4), (&self.owner, Type::INT8)]).await.map(drop)
     }
 }
 
-/// Holds on to the number, for as long as the host lives.
-pub(super) async fn hold_on(source: Arc<Source>, sessions: Sessions, time: Time) {
-    let mut fails = false;
-    while !source.own().left {
+/// Renews the ownership until the number is released.
+pub(super) async fn keep_renewed(source: Arc<IdSource>, sessions: Sessions, time: Time) {
+    let mut is_failing = false;
+    while !source.reservation().released {
         tokio::select! {
-            () = tokio::time::sleep(RENEW_EVERY) => {}
-            () = source.wanted.notified() => {}
+            () = tokio::time::sleep(RENEW_INTERVAL) => {}
+            () = source.exhausted.notified() => {}
         }
-        while let Err(fault) = renewed(&source, &sessions, &time).await {
-            if !std::mem::replace(&mut fails, true) {
-                warn!("the hold on a number for job ids could not be renewed: {fault}");
+        while let Err(error) = renew_once(&source, &sessions, &time).await {
+            if !std::mem::replace(&mut is_failing, true) {
+                warn!("could not renew the ownership of a number for job ids: {error}");
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
-        fails = false;
+        is_failing = false;
     }
 }
 
-async fn renewed(source: &Source, sessions: &Sessions, time: &Time) -> Result<(), SessionError> {
+async fn renew_once(source: &IdSource, sessions: &Sessions, time: &Time) -> Result<(), SessionError> {
     let session = sessions.session().await?;
-    let answer = tokio::time::timeout(ANSWER_PATIENCE, source.renew(&session, time)).await;
-    answer.unwrap_or_else(|_| Err(SessionError::silent())).inspect_err(|_| session.discard())
+    let renewed = tokio::time::timeout(RESPONSE_TIMEOUT, source.renew(&session, time)).await;
+    renewed.unwrap_or_else(|_| Err(SessionError::timed_out())).inspect_err(|_| session.discard())
 }
 
-/// A number that nobody holds, the one that was given out longest ago, with ids of it past all that there are.
-async fn draw(
+/// Acquires the free number that was given out longest ago, with ids above all existing ones.
+async fn acquire(
     session: &Session,
     time: &Time,
-    holder: i64,
+    owner: i64,
     own_last: Option<JobId>,
 ) -> Result<(i32, ReservedIds), SessionError> {
-    let asked = Instant::now();
+    let sent = Instant::now();
     let text =
-        format!("SELECT {NOW}, greatest((SELECT max(id) FROM wharf.jobs), (SELECT id FROM wharf.last_forgotten))");
-    let row = session.ask_one(&text, &[]).await?;
-    time.heard(stamp(row.get(0)), asked);
-    let last = row.get::<_, Option<i64>>(1).and_then(|last| JobId::from_number(last as u64)).max(own_last);
+        format!("SELECT {NOW}, greatest((SELECT max(id) FROM $schema.jobs), (SELECT id FROM $schema.last_deleted))");
+    let row = session.query_one(&text, &[]).await?;
+    time.observe(timestamp(computed(&row, 0)?), sent);
+    let last = value::<Option<i64>>(&row, "jobs", 1)?;
+    let last = last.and_then(|last| JobId::from_number(last as u64)).max(own_last);
 
     let now = time.now();
-    // A hold until long after any that can be given now was given by a clock that was set back since. Where its host lives it
-    // is renewed soon: such a number is the last choice.
+    // An ownership that ends later than any that can start now dates from before the clock was set back. If its host is live
+    // it is renewed soon: such a number is the last choice.
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               free AS MATERIALIZED (
-                  SELECT number FROM wharf.source_holds CROSS JOIN moment WHERE until <= now OR until > now + 2 * $2
-                  ORDER BY until > now, (number + {before} - (SELECT last_value FROM wharf.sources)) % {sources}
-                  LIMIT 1 FOR UPDATE OF source_holds SKIP LOCKED),
-              told AS (SELECT setval('wharf.sources', number) FROM free)
-         UPDATE wharf.source_holds AS hold SET holder = $3, until = now + $2, below = greatest(below, $4) + $5
-         FROM free, told, moment WHERE hold.number = free.number RETURNING hold.number, until, below",
+                  SELECT number FROM $schema.id_sources CROSS JOIN moment
+                  WHERE owned_until <= now OR owned_until > now + 2 * $2
+                  ORDER BY owned_until > now, (number + {before} - (SELECT last_value FROM $schema.last_id_source)) % {sources}
+                  LIMIT 1 FOR UPDATE OF id_sources SKIP LOCKED),
+              noted AS (SELECT setval('$schema.last_id_source', number) FROM free)
+         UPDATE $schema.id_sources AS source
+         SET owner = $3, owned_until = now + $2, reserved_below = greatest(reserved_below, $4) + $5
+         FROM free, noted, moment WHERE source.number = free.number
+         RETURNING source.number, owned_until, reserved_below",
         before = ReservedIds::SOURCES - 1,
         sources = ReservedIds::SOURCES,
     );
-    let (given, hold) = (time.given(), length(HOLD));
-    let (floor, span) = (reserved(ReservedIds::floor(now, last)), reserved(ReservedIds::span(HOLD)));
+    let (manual_now, ownership) = (time.manual_micros(), length_us(OWNERSHIP));
+    let (floor, span) = (id_bound(ReservedIds::floor(now, last)), id_bound(ReservedIds::span(OWNERSHIP)));
     let args = [
-        (&given as _, Type::INT8),
-        (&hold as _, Type::INT8),
-        (&holder as _, Type::INT8),
+        (&manual_now as _, Type::INT8),
+        (&ownership as _, Type::INT8),
+        (&owner as _, Type::INT8),
         (&floor as _, Type::INT8),
         (&span as _, Type::INT8),
     ];
-    let drawn = session.ask(&text, &args).await?;
-    let Some(row) = drawn.first() else {
-        return Err(SessionError::Passing(format!(
-            "{} hosts use it, and job ids of no more can be told apart: stop one; the number of one that was killed is free \
-             after {HOLD:?}",
+    let acquired = session.query(&text, &args).await?;
+    let Some(row) = acquired.first() else {
+        return Err(SessionError::Transient(format!(
+            "the limit of {} hosts that can make job ids is reached; stop one, or wait {OWNERSHIP:?} for the number of a host \
+             that was killed",
             ReservedIds::SOURCES
         )));
     };
-    let (number, below): (i32, i64) = (row.get(0), row.get(2));
+    let (number, until): (i32, i64) = (value(row, "id_sources", 0)?, value(row, "id_sources", 1)?);
+    let below: i64 = value(row, "id_sources", 2)?;
     let from = JobId::from_number((below - span) as u64);
-    Ok((number, ReservedIds::of_source(number as u64, from, until(row.get(1), now), below as u64)))
+    Ok((number, ReservedIds::of_source(number as u64, from, owned_until(until, now), below as u64)))
 }
 
-/// Whichever is sooner, what the database wrote or a hold's length from when it was asked: its clock may be set in between.
-fn until(written: i64, asked: Timestamp) -> Timestamp {
-    stamp(written).min(asked + HOLD)
+/// Returns the end of an ownership: what the database wrote, or its length from the request, whichever is sooner, since the
+/// database's clock may be set in between.
+fn owned_until(written: i64, requested: Timestamp) -> Timestamp {
+    timestamp(written).min(requested + OWNERSHIP)
 }
 
-/// Ids end where the database's integers do.
-fn reserved(below: u64) -> i64 {
+/// Limits a bound of ids to the database's integers.
+fn id_bound(below: u64) -> i64 {
     i64::try_from(below).unwrap_or(i64::MAX)
 }

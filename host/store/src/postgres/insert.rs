@@ -1,4 +1,4 @@
-//! New jobs, and what they do to the others of their lane.
+//! New jobs, and their effect on other jobs of their lane.
 
 use tokio_postgres::types::Type;
 use tracing::warn;
@@ -9,32 +9,35 @@ use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 
+use super::job_row::JobRow;
 use super::lane_rows::LaneRow;
-use super::ledger::{JobRow, Ledger};
+use super::ledger::Ledger;
 use super::rows::{READY, job_id, state_number};
-use super::session::{SessionError, damaged};
+use super::session::{SessionError, damaged, value};
 use crate::store::Inserted;
 
-/// The waiting jobs of a lane, due or not, by id.
-const WAITING: &str = "SELECT unnest(ids) AS id FROM wharf.lines JOIN wharf.queued ON queued.line = lines.id
-                       WHERE lines.grp = $1 AND lines.key = $2
-                       UNION ALL SELECT id FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 ORDER BY id";
+/// The waiting jobs of a lane, due or not, sorted by id.
+const WAITING: &str = "SELECT unnest(ids) AS id FROM $schema.lines JOIN $schema.ready ON ready.line = lines.id
+                       WHERE lines.limit_group = $1 AND lines.key = $2
+                       UNION ALL SELECT id FROM $schema.jobs WHERE delayed AND limit_group = $1 AND key = $2 ORDER BY id";
 
 impl Ledger<'_> {
-    /// Adds a job whose id was given out before: where it is not taken, it stands under this id and says so.
+    /// Adds a job whose id was given out before. If it is not accepted, a job with this id is added that is cancelled and
+    /// reports the reason.
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let inserted = self.insert(new).await?;
-        // One that is written twice stands there already.
+        // A job that is written twice is already present.
         if let Some(why) = inserted.not_enqueued(new.id)
             && !self.jobs.contains_key(&new.id)
             && let Inserted::Added { .. } = self.insert(&placeholder(new)).await?
         {
-            let refused = self.change(new.id, &Event::NotEnqueued(why)).await?;
-            refused.map_err(|refusal| unlawful(new.id, refusal))?;
+            let changed = self.apply(new.id, &Event::NotEnqueued(why)).await?;
+            changed.map_err(|refusal| unexpected_refusal(new.id, refusal))?;
         }
         Ok(inserted)
     }
 
+    /// Adds a job, under a new id if its own belongs to another job.
     pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let task = self.names.number(new.task.as_str())?;
         let lane = self.names.lane_row(&new.lane)?;
@@ -45,83 +48,84 @@ impl Ledger<'_> {
         let mut id = new.id;
         while self.jobs.contains_key(&id) {
             id = self.source.next(self.now)?;
-            warn!("a new job has id {id} in place of {}, which is another's", new.id);
+            warn!("a new job gets ID {id}: its own, {}, belongs to another job", new.id);
         }
-        let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
+        let (mut replaced, mut cancelled) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
-            // What this transaction did so far counts as well.
+            // Earlier changes of this transaction count as well.
             self.flush().await?;
             let per_key = self.limits().per_key(&new.lane);
-            match resolve(new.on_conflict, self.crowd(&lane, per_key.unwrap_or(0)).await?, per_key) {
+            match resolve(new.on_conflict, self.lane_counts(&lane, per_key.unwrap_or(0)).await?, per_key) {
                 ConflictDecision::Enqueue => {}
                 ConflictDecision::Discard => {
                     return Ok(Inserted::Discarded { holders: self.slot_holders(&lane).await? });
                 }
                 ConflictDecision::Replace { cancel_running } => {
                     replaced = self.waiting(&lane).await?;
-                    cancel_asked = self.staying(&lane, cancel_running).await?;
+                    cancelled = self.not_cancelled(&lane, cancel_running).await?;
                 }
             }
         }
         self.load(&replaced).await?;
-        self.load(&cancel_asked).await?;
+        self.load(&cancelled).await?;
         for id in &replaced {
-            self.change(*id, &Event::Replaced).await?.map_err(|refusal| unlawful(*id, refusal))?;
+            self.apply(*id, &Event::Replaced).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
         }
-        for id in &cancel_asked {
-            self.change(*id, &Event::CancelAsked).await?.map_err(|refusal| unlawful(*id, refusal))?;
+        for id in &cancelled {
+            self.apply(*id, &Event::CancelAsked).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
         }
 
-        let standing = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
-        let state = state_number(&standing.state, self.now);
+        let status = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
+        let state = state_number(&status.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
-        let new_row = Some(Box::new(NewJob { id, ..new.clone() }));
-        let hot = JobRow { standing, state, lane, task, line, priority: new.priority, finished_at: None, new: new_row };
-        self.jobs.insert(id, hot);
+        let whole = Some(Box::new(NewJob { id, ..new.clone() }));
+        let job = JobRow { status, state, lane, task, line, priority: new.priority, finished_at: None, new: whole };
+        self.jobs.insert(id, job);
         self.tokens.extend(token.map(|token| (token, id)));
         self.writes.inserted.push(id);
         if state == READY {
             self.writes.joined.insert(id);
         }
-        Ok(Inserted::Added { id, replaced, cancel_asked })
+        Ok(Inserted::Added { id, replaced, cancel_asked: cancelled })
     }
 
-    async fn crowd(&self, lane: &LaneRow, most_waiting: u32) -> Result<LaneCounts, SessionError> {
-        let running = self.held.of_lane(lane);
-        let text = "SELECT (SELECT count(*) FROM wharf.jobs WHERE id = ANY($4) AND state = 2 AND cancel_asked),
-                        (SELECT coalesce(sum(cardinality(ids)), 0) FROM wharf.lines JOIN wharf.queued ON queued.line = lines.id
-                         WHERE lines.grp = $1 AND lines.key = $2)
+    /// Counts the jobs of a lane; delayed jobs only up to `waiting_max`.
+    async fn lane_counts(&self, lane: &LaneRow, waiting_max: u32) -> Result<LaneCounts, SessionError> {
+        let running = self.running.of_lane(lane);
+        let text = "SELECT (SELECT count(*) FROM $schema.jobs WHERE id = ANY($4) AND state = 2 AND cancel_requested),
+                        (SELECT coalesce(sum(cardinality(ids)), 0) FROM $schema.lines JOIN $schema.ready ON ready.line = lines.id
+                         WHERE lines.limit_group = $1 AND lines.key = $2)
                         + (SELECT count(*) FROM (
-                            SELECT FROM wharf.jobs WHERE delayed AND grp = $1 AND key = $2 LIMIT $3) AS delayed)";
-        let max = i64::from(most_waiting);
+                            SELECT FROM $schema.jobs WHERE delayed AND limit_group = $1 AND key = $2 LIMIT $3) AS delayed)";
+        let max = i64::from(waiting_max);
         let args = [
             (&lane.group as _, Type::INT4),
             (&lane.key as _, Type::TEXT),
             (&max as _, Type::INT8),
             (&running as _, Type::INT8_ARRAY),
         ];
-        let row = self.session.ask_one(text, &args).await?;
-        let count = |place: usize| row.get::<_, i64>(place) as u32;
-        Ok(LaneCounts { running: running.len() as u32, leaving: count(0), waiting: count(1) })
+        let row = self.session.query_one(text, &args).await?;
+        let leaving = value::<i64>(&row, "jobs", 0)? as u32;
+        let waiting = value::<i64>(&row, "ready", 1)? as u32;
+        Ok(LaneCounts { running: running.len() as u32, leaving, waiting })
     }
 
     async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT)];
-        self.session.ask(WAITING, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
+        self.session.query(WAITING, &args).await?.iter().map(|row| job_id(value(row, "ready", 0)?)).collect()
     }
 
-    /// The first running jobs of a lane that nobody asked to end.
-    async fn staying(&self, lane: &LaneRow, max: u32) -> Result<Vec<JobId>, SessionError> {
-        let (running, max) = (self.held.of_lane(lane), i64::from(max));
-        let text =
-            "SELECT id FROM wharf.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_asked ORDER BY id LIMIT $2";
+    /// Returns the first running jobs of a lane without a cancel request.
+    async fn not_cancelled(&self, lane: &LaneRow, max: u32) -> Result<Vec<JobId>, SessionError> {
+        let (running, max) = (self.running.of_lane(lane), i64::from(max));
+        let text = "SELECT id FROM $schema.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_requested ORDER BY id LIMIT $2";
         let args = [(&running as _, Type::INT8_ARRAY), (&max as _, Type::INT8)];
-        self.session.ask(text, &args).await?.iter().map(|row| job_id(row.get(0))).collect()
+        self.session.query(text, &args).await?.iter().map(|row| job_id(value(row, "jobs", 0)?)).collect()
     }
 
-    /// Who keeps a new job out: the running ones, then the waiting ones.
+    /// Returns the jobs that keep a new job out: the running ones, then the waiting ones.
     async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
-        let running = self.held.of_lane(lane);
+        let running = self.running.of_lane(lane);
         let mut holders: Vec<JobId> =
             running.into_iter().take(bounds::HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
         if holders.len() < bounds::HOLDERS_NAMED {
@@ -131,7 +135,7 @@ impl Ledger<'_> {
     }
 }
 
-/// The queue's own wish was refused: the row is not what the question said it was.
-fn unlawful(id: JobId, refusal: Refusal) -> SessionError {
-    damaged("a job in two states", &format!("{id}: {refusal}"))
+/// Returns the error for a refused event of the queue's own: the job's row contradicts the query that returned it.
+fn unexpected_refusal(id: JobId, refusal: Refusal) -> SessionError {
+    damaged("job in two states", &format!("{id}: {refusal}"))
 }

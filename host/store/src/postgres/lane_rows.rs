@@ -1,4 +1,4 @@
-//! What the numbers of tasks and groups mean. They are never removed, so that what is once known stays known.
+//! The numbers of tasks and limit groups, and lanes by these numbers. Numbers are never removed, so they can be cached for ever.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,83 +8,96 @@ use wharf_core::job::NewJob;
 use wharf_core::key::Lane;
 
 use super::rows::{key_text, parse};
-use super::session::{Session, SessionError, damaged};
+use super::session::{Session, SessionError, damaged, value};
 
-/// A lane as the database names it.
+/// A lane as the tables contain it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneRow {
+    /// The number of the limit group.
     pub(super) group: i32,
+    /// Empty for jobs without a key.
     pub(super) key: String,
 }
 
+/// Splits lanes into the columns `limit_group` and `key`.
+pub(super) fn lane_columns<'l>(lanes: impl IntoIterator<Item = &'l LaneRow>) -> (Vec<i32>, Vec<&'l str>) {
+    lanes.into_iter().map(|lane| (lane.group, lane.key.as_str())).unzip()
+}
+
+/// A cache of the tables `names` and `task_groups`.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     numbers: HashMap<String, i32>,
     texts: HashMap<i32, String>,
-    /// Which tasks were seen in which groups.
-    places: HashSet<(i32, i32)>,
+    /// Tasks, each with a limit group of its jobs.
+    task_groups: HashSet<(i32, i32)>,
 }
 
 impl Names {
-    /// Gives these names numbers. To be called before a transaction: what that undoes must not be remembered.
-    pub(super) async fn learn(&mut self, session: &Session, names: BTreeSet<&str>) -> Result<(), SessionError> {
+    /// Adds names to the table if they are new, and caches their numbers. Must be called outside a transaction: numbers that
+    /// are rolled back must not be cached.
+    pub(super) async fn add(&mut self, session: &Session, names: BTreeSet<&str>) -> Result<(), SessionError> {
         let new: Vec<&str> = names.into_iter().filter(|name| !self.numbers.contains_key(*name)).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let text = "INSERT INTO wharf.names (text) SELECT unnest($1::text[]) EXCEPT SELECT text FROM wharf.names
+        let text = "INSERT INTO $schema.names (text) SELECT unnest($1::text[]) EXCEPT SELECT text FROM $schema.names
                     ON CONFLICT DO NOTHING";
-        session.ask_outside(text, &[(&new, Type::TEXT_ARRAY)]).await?;
-        let text = "SELECT id, text FROM wharf.names WHERE text = ANY($1)";
-        for row in session.ask_outside(text, &[(&new, Type::TEXT_ARRAY)]).await? {
-            self.keep(row.get(0), row.get(1));
+        session.query_unprepared(text, &[(&new, Type::TEXT_ARRAY)]).await?;
+        let text = "SELECT id, text FROM $schema.names WHERE text = ANY($1)";
+        for row in session.query_unprepared(text, &[(&new, Type::TEXT_ARRAY)]).await? {
+            self.cache(value(&row, "names", 0)?, value(&row, "names", 1)?);
         }
         Ok(())
     }
 
-    /// Says in which groups the tasks of these jobs are, where that is not known yet.
-    pub(super) async fn place(&mut self, session: &Session, jobs: &[&NewJob]) -> Result<(), SessionError> {
+    /// Writes down the limit groups of these jobs' tasks, if they are new. Must be called outside a transaction.
+    pub(super) async fn add_task_groups(&mut self, session: &Session, jobs: &[&NewJob]) -> Result<(), SessionError> {
         let pair = |job: &&NewJob| Ok((self.number(job.task.as_str())?, self.number(job.lane.group.as_str())?));
         let pairs = jobs.iter().map(pair).collect::<Result<BTreeSet<(i32, i32)>, SessionError>>()?;
-        let new: Vec<(i32, i32)> = pairs.into_iter().filter(|pair| !self.places.contains(pair)).collect();
+        let new: Vec<(i32, i32)> = pairs.into_iter().filter(|pair| !self.task_groups.contains(pair)).collect();
         if !new.is_empty() {
             let (tasks, groups): (Vec<i32>, Vec<i32>) = new.iter().copied().unzip();
-            let text = "INSERT INTO wharf.places (task, grp) SELECT * FROM unnest($1::int[], $2::int[]) ON CONFLICT DO NOTHING";
-            session.ask_outside(text, &[(&tasks, Type::INT4_ARRAY), (&groups, Type::INT4_ARRAY)]).await?;
-            self.places.extend(new);
+            let text = "INSERT INTO $schema.task_groups (task, limit_group) SELECT * FROM unnest($1::int[], $2::int[])
+                        ON CONFLICT DO NOTHING";
+            session.query_unprepared(text, &[(&tasks, Type::INT4_ARRAY), (&groups, Type::INT4_ARRAY)]).await?;
+            self.task_groups.extend(new);
         }
         Ok(())
     }
 
-    fn keep(&mut self, number: i32, text: String) {
+    fn cache(&mut self, number: i32, text: String) {
         self.numbers.insert(text.clone(), number);
         self.texts.insert(number, text);
     }
 
-    /// The number of a name that was learned.
+    /// Returns the number of a name that was added.
     pub(super) fn number(&self, name: &str) -> Result<i32, SessionError> {
-        self.numbers.get(name).copied().ok_or_else(|| damaged("a name", name))
+        self.numbers.get(name).copied().ok_or_else(|| damaged("name", name))
     }
 
+    /// Converts a lane whose limit group was added.
     pub(super) fn lane_row(&self, lane: &Lane) -> Result<LaneRow, SessionError> {
         Ok(LaneRow { group: self.number(lane.group.as_str())?, key: key_text(lane).to_owned() })
     }
 
-    /// Makes sure that the texts of these numbers are known.
-    pub(super) async fn read(&mut self, session: &Session, numbers: &[i32]) -> Result<(), SessionError> {
+    /// Caches the names of these numbers.
+    pub(super) async fn load(&mut self, session: &Session, numbers: &[i32]) -> Result<(), SessionError> {
         if numbers.iter().any(|number| !self.texts.contains_key(number)) {
-            for row in session.ask("SELECT id, text FROM wharf.names", &[]).await? {
-                self.keep(row.get(0), row.get(1));
+            for row in session.query("SELECT id, text FROM $schema.names", &[]).await? {
+                self.cache(value(&row, "names", 0)?, value(&row, "names", 1)?);
             }
         }
         Ok(())
     }
 
+    /// Returns the name of a number that is cached.
     pub(super) fn text(&self, number: i32) -> Result<&str, SessionError> {
-        self.texts.get(&number).map(String::as_str).ok_or_else(|| damaged("a number of a name", &number.to_string()))
+        self.texts.get(&number).map(String::as_str).ok_or_else(|| damaged("number of a name", &number.to_string()))
     }
 
+    /// Returns the limit group of a number that is cached.
     pub(super) fn group(&self, number: i32) -> Result<Group, SessionError> {
-        parse("a group", self.text(number)?)
+        parse("limit group", self.text(number)?)
     }
 }

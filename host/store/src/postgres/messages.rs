@@ -1,4 +1,4 @@
-//! Letters between nodes: rows that are written once, taken out once, and need not outlive the server.
+//! Messages between nodes: rows that are written once, read once, and may be lost in a crash of the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,151 +10,158 @@ use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::Answer;
 
-use super::rows::{job_id, length, micros, moment, parse, signed};
-use super::session::{Session, SessionError, damaged};
+use super::rows::{job_id, length_us, micros, moment, parse, signed};
+use super::session::{Session, SessionError, damaged, value};
 use super::time::{NOW, Time};
 
-/// What a node that died left in the box is thrown away after this.
+const TABLE: &str = "node_messages";
+
+/// Messages to a node that died are deleted after this.
 const KEPT: Duration = Duration::from_secs(900);
 
-/// The columns of a letter that only some kinds of it have.
+/// The columns of a message that depend on its kind.
 #[derive(Default)]
-struct Columns<'a> {
+struct BodyColumns<'a> {
     kind: &'static str,
     plugins: Vec<&'a str>,
     topic: Option<&'a str>,
-    until: Option<i64>,
+    deadline_at: Option<i64>,
     depth: Option<i64>,
     chain: Vec<&'a str>,
-    /// Of an answer: the text, and how long to wait before trying again.
-    said: Option<&'a str>,
-    after: Option<i64>,
+    /// The text of a reply.
+    text: Option<&'a str>,
+    /// The time to wait before the next try, in microseconds.
+    retry_after_us: Option<i64>,
     body: Option<&'a [u8]>,
 }
 
-fn names(plugins: &[PluginId]) -> Vec<&str> {
+fn ids(plugins: &[PluginId]) -> Vec<&str> {
     plugins.iter().map(PluginId::as_str).collect()
 }
 
-fn columns(about: &MessageBody) -> Columns<'_> {
-    match about {
-        MessageBody::Call { plugins, topic, payload, until, depth, chain } => Columns {
+fn body_columns(body: &MessageBody) -> BodyColumns<'_> {
+    match body {
+        MessageBody::Call { plugins, topic, payload, until, depth, chain } => BodyColumns {
             kind: "call",
-            plugins: names(plugins),
+            plugins: ids(plugins),
             topic: Some(topic.as_str()),
-            until: Some(micros(*until)),
+            deadline_at: Some(micros(*until)),
             depth: Some(i64::from(*depth)),
-            chain: names(chain),
+            chain: ids(chain),
             body: Some(payload),
-            ..Columns::default()
+            ..BodyColumns::default()
         },
-        MessageBody::Reply { plugin, answer } => Columns { plugins: vec![plugin.as_str()], ..answer_columns(answer) },
-        MessageBody::Over => Columns { kind: "over", ..Columns::default() },
-    }
-}
-
-fn answer_columns(answer: &Answer) -> Columns<'_> {
-    let said = |kind, text| Columns { kind, said: Some(text), ..Columns::default() };
-    match answer {
-        Answer::Replied(reply) => Columns { kind: "replied", body: Some(reply), ..Columns::default() },
-        Answer::Failed(Failure::Retry(text)) => said("retry", text),
-        Answer::Failed(Failure::RetryAfter(text, after)) => {
-            Columns { after: Some(length(*after)), ..said("retry-after", text) }
+        MessageBody::Reply { plugin, answer } => {
+            BodyColumns { plugins: vec![plugin.as_str()], ..reply_columns(answer) }
         }
-        Answer::Failed(Failure::Discard(text)) => said("discard", text),
-        Answer::Trapped(text) => said("trapped", text),
-        Answer::TimedOut(text) => said("timed-out", text),
-        Answer::Skipped(text) => said("skipped", text),
+        MessageBody::Over => BodyColumns { kind: "over", ..BodyColumns::default() },
     }
 }
 
-pub(super) async fn send(session: &Session, time: &Time, letter: &NodeMessage) -> Result<(), SessionError> {
+fn reply_columns(answer: &Answer) -> BodyColumns<'_> {
+    let with_text = |kind, text| BodyColumns { kind, text: Some(text), ..BodyColumns::default() };
+    match answer {
+        Answer::Replied(reply) => BodyColumns { kind: "replied", body: Some(reply), ..BodyColumns::default() },
+        Answer::Failed(Failure::Retry(text)) => with_text("retry", text),
+        Answer::Failed(Failure::RetryAfter(text, after)) => {
+            BodyColumns { retry_after_us: Some(length_us(*after)), ..with_text("retry-after", text) }
+        }
+        Answer::Failed(Failure::Discard(text)) => with_text("discard", text),
+        Answer::Trapped(text) => with_text("trapped", text),
+        Answer::TimedOut(text) => with_text("timed-out", text),
+        Answer::Skipped(text) => with_text("skipped", text),
+    }
+}
+
+/// Writes a message.
+pub(super) async fn send(session: &Session, time: &Time, message: &NodeMessage) -> Result<(), SessionError> {
     let text = format!(
-        "INSERT INTO wharf.letters
-             (at, sender, receiver, broadcast, kind, plugins, topic, until, depth, chain, said, after, body)
+        "INSERT INTO $schema.node_messages
+             (sent_at, sender, receiver, broadcast, kind, plugins, topic, deadline_at, depth, chain, text, retry_after_us, body)
          VALUES (coalesce($1::bigint, {NOW}), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
     );
-    let (now, from, to) = (time.given(), signed(letter.from.0), signed(letter.to.0));
-    let (broadcast, of) = (signed(letter.broadcast.number()), columns(&letter.about));
-    // A guest may say what PostgreSQL does not take for text.
-    let said = of.said.map(|said| said.replace('\0', "\u{fffd}"));
+    let (now, from, to) = (time.manual_micros(), signed(message.from.0), signed(message.to.0));
+    let (broadcast, columns) = (signed(message.broadcast.number()), body_columns(&message.about));
+    // A guest may write a NUL, which PostgreSQL does not accept in a text.
+    let reply_text = columns.text.map(|text| text.replace('\0', "\u{fffd}"));
     let args = [
         (&now as _, Type::INT8),
         (&from as _, Type::INT8),
         (&to as _, Type::INT8),
         (&broadcast as _, Type::INT8),
-        (&of.kind as _, Type::TEXT),
-        (&of.plugins as _, Type::TEXT_ARRAY),
-        (&of.topic as _, Type::TEXT),
-        (&of.until as _, Type::INT8),
-        (&of.depth as _, Type::INT8),
-        (&of.chain as _, Type::TEXT_ARRAY),
-        (&said as _, Type::TEXT),
-        (&of.after as _, Type::INT8),
-        (&of.body as _, Type::BYTEA),
+        (&columns.kind as _, Type::TEXT),
+        (&columns.plugins as _, Type::TEXT_ARRAY),
+        (&columns.topic as _, Type::TEXT),
+        (&columns.deadline_at as _, Type::INT8),
+        (&columns.depth as _, Type::INT8),
+        (&columns.chain as _, Type::TEXT_ARRAY),
+        (&reply_text as _, Type::TEXT),
+        (&columns.retry_after_us as _, Type::INT8),
+        (&columns.body as _, Type::BYTEA),
     ];
-    session.ask(&text, &args).await.map(drop)
+    session.query(&text, &args).await.map(drop)
 }
 
-/// Takes the letters to this node out of the box, in the order in which they were put there.
+/// Deletes the messages to this node and returns them, in the order in which they were sent.
 pub(super) async fn receive(session: &Session, time: &Time, node: NodeId) -> Result<Vec<NodeMessage>, SessionError> {
     let text = format!(
-        "WITH old AS (DELETE FROM wharf.letters WHERE at < coalesce($1::bigint, {NOW}) - $2 AND receiver <> $3),
-              mine AS (DELETE FROM wharf.letters WHERE receiver = $3 RETURNING *)
-         SELECT * FROM mine ORDER BY id"
+        "WITH old AS (
+                 DELETE FROM $schema.node_messages WHERE sent_at < coalesce($1::bigint, {NOW}) - $2 AND receiver <> $3),
+              received AS (DELETE FROM $schema.node_messages WHERE receiver = $3 RETURNING *)
+         SELECT * FROM received ORDER BY id"
     );
-    let (now, kept, to) = (time.given(), length(KEPT), signed(node.0));
-    let found =
-        session.ask(&text, &[(&now as _, Type::INT8), (&kept as _, Type::INT8), (&to as _, Type::INT8)]).await?;
-    found.iter().map(letter).collect()
+    let (now, kept, to) = (time.manual_micros(), length_us(KEPT), signed(node.0));
+    let args = [(&now as _, Type::INT8), (&kept as _, Type::INT8), (&to as _, Type::INT8)];
+    session.query(&text, &args).await?.iter().map(read).collect()
 }
 
-fn letter(row: &Row) -> Result<NodeMessage, SessionError> {
-    let node = |column: &str| NodeId(row.get::<_, i64>(column) as u64);
+fn read(row: &Row) -> Result<NodeMessage, SessionError> {
+    let node = |column: &str| value::<i64>(row, TABLE, column).map(|id| NodeId(id as u64));
     Ok(NodeMessage {
-        from: node("sender"),
-        to: node("receiver"),
-        broadcast: job_id(row.get("broadcast"))?,
-        about: about(row)?,
+        from: node("sender")?,
+        to: node("receiver")?,
+        broadcast: job_id(value(row, TABLE, "broadcast")?)?,
+        about: read_body(row)?,
     })
 }
 
-fn about(row: &Row) -> Result<MessageBody, SessionError> {
-    let kind: String = row.get("kind");
-    let plugins = || parsed(row, "plugins");
-    let body = || row.get::<_, Option<Vec<u8>>>("body").unwrap_or_default();
+fn read_body(row: &Row) -> Result<MessageBody, SessionError> {
+    let kind: String = value(row, TABLE, "kind")?;
+    let plugins = |column: &str| {
+        let texts: Vec<String> = value(row, TABLE, column)?;
+        texts.iter().map(|text| parse("plugin", text)).collect::<Result<Vec<PluginId>, SessionError>>()
+    };
     match kind.as_str() {
         "call" => Ok(MessageBody::Call {
-            plugins: plugins()?,
-            topic: parse("a topic", row.get::<_, Option<&str>>("topic").unwrap_or_default())?,
-            payload: Arc::from(body()),
-            until: moment(row, "until"),
-            depth: row.get::<_, Option<i64>>("depth").unwrap_or_default() as u32,
-            chain: parsed(row, "chain")?,
+            plugins: plugins("plugins")?,
+            topic: parse("topic", value::<Option<&str>>(row, TABLE, "topic")?.unwrap_or_default())?,
+            payload: value::<Option<&[u8]>>(row, TABLE, "body")?.map_or_else(|| Arc::from([]), Arc::from),
+            until: moment(row, TABLE, "deadline_at")?,
+            depth: value::<Option<i64>>(row, TABLE, "depth")?.unwrap_or_default() as u32,
+            chain: plugins("chain")?,
         }),
         "over" => Ok(MessageBody::Over),
         kind => {
-            let plugin = plugins()?.pop().ok_or_else(|| damaged("a reply of nobody", kind))?;
-            Ok(MessageBody::Reply { plugin, answer: answer(kind, row, body)? })
+            let plugin = plugins("plugins")?.pop().ok_or_else(|| damaged("reply without a plugin", kind))?;
+            Ok(MessageBody::Reply { plugin, answer: read_answer(kind, row)? })
         }
     }
 }
 
-fn answer(kind: &str, row: &Row, body: impl FnOnce() -> Vec<u8>) -> Result<Answer, SessionError> {
-    let said = || row.get::<_, Option<String>>("said").unwrap_or_default();
-    let after = || Duration::from_micros(row.get::<_, Option<i64>>("after").unwrap_or_default() as u64);
+fn read_answer(kind: &str, row: &Row) -> Result<Answer, SessionError> {
+    let text = || value::<Option<String>>(row, TABLE, "text").map(Option::unwrap_or_default);
+    let retry_after = || {
+        let micros: Option<i64> = value(row, TABLE, "retry_after_us")?;
+        Ok::<_, SessionError>(Duration::from_micros(micros.unwrap_or_default() as u64))
+    };
     Ok(match kind {
-        "replied" => Answer::Replied(body()),
-        "retry" => Answer::Failed(Failure::Retry(said())),
-        "retry-after" => Answer::Failed(Failure::RetryAfter(said(), after())),
-        "discard" => Answer::Failed(Failure::Discard(said())),
-        "trapped" => Answer::Trapped(said()),
-        "timed-out" => Answer::TimedOut(said()),
-        "skipped" => Answer::Skipped(said()),
-        other => return Err(damaged("a letter about something", other)),
+        "replied" => Answer::Replied(value::<Option<Vec<u8>>>(row, TABLE, "body")?.unwrap_or_default()),
+        "retry" => Answer::Failed(Failure::Retry(text()?)),
+        "retry-after" => Answer::Failed(Failure::RetryAfter(text()?, retry_after()?)),
+        "discard" => Answer::Failed(Failure::Discard(text()?)),
+        "trapped" => Answer::Trapped(text()?),
+        "timed-out" => Answer::TimedOut(text()?),
+        "skipped" => Answer::Skipped(text()?),
+        other => return Err(damaged("kind of message", other)),
     })
-}
-
-fn parsed(row: &Row, column: &str) -> Result<Vec<PluginId>, SessionError> {
-    row.get::<_, Vec<String>>(column).iter().map(|text| parse("a plugin", text)).collect()
 }

@@ -1,39 +1,41 @@
-//! What nodes have written down of themselves, for whoever finds that their leases have run out.
+//! The notes of nodes about themselves, read when their leases expire.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::{NodeMark, StartedSuspect};
 
-use super::rows::{job_id, length, signed};
-use super::session::{Session, SessionError};
+use super::rows::{job_id, length_us, signed};
+use super::session::{Session, SessionError, value};
 use super::time::{NOW, Time};
 use crate::node_list::MARKS_KEPT;
 
-/// The columns of a mark, for `mark`.
-pub(super) const MARK: &str = "mark.draining, mark.job, mark.attempt, mark.alone";
+/// The columns that `mark` reads.
+pub(super) const MARK_COLUMNS: &str = "mark.draining, mark.suspect_job, mark.suspect_attempt, mark.suspect_alone";
 
-/// An attempt whose lease had run out when it was looked at, with what its node has written down about it.
+/// An attempt whose lease had expired when it was read, with its node's mark about it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expired {
+pub(super) struct ExpiredLease {
     pub(super) job: JobId,
     pub(super) attempt: u32,
     pub(super) mark: NodeMark,
 }
 
+/// Replaces the mark of a node, and deletes old marks of others.
 pub(super) async fn write(session: &Session, time: &Time, node: NodeId, mark: NodeMark) -> Result<(), SessionError> {
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
-              gone AS (DELETE FROM wharf.node_marks USING moment WHERE at < now - $2 AND node <> $3)
-         INSERT INTO wharf.node_marks (at, node, draining, job, attempt, alone)
+              old AS (DELETE FROM $schema.node_marks USING moment WHERE marked_at < now - $2 AND node <> $3)
+         INSERT INTO $schema.node_marks (marked_at, node, draining, suspect_job, suspect_attempt, suspect_alone)
          SELECT now, $3, $4, $5, $6, $7 FROM moment
-         ON CONFLICT (node) DO UPDATE SET at = excluded.at, draining = excluded.draining, job = excluded.job,
-             attempt = excluded.attempt, alone = excluded.alone"
+         ON CONFLICT (node) DO UPDATE SET marked_at = excluded.marked_at, draining = excluded.draining,
+             suspect_job = excluded.suspect_job, suspect_attempt = excluded.suspect_attempt,
+             suspect_alone = excluded.suspect_alone"
     );
-    let (now, kept, node) = (time.given(), length(MARKS_KEPT), signed(node.0));
-    let job = mark.suspect.map(|begun| signed(begun.job.number()));
-    let attempt = mark.suspect.map(|begun| begun.attempt as i32);
-    let alone = mark.suspect.map(|begun| begun.alone);
+    let (now, kept, node) = (time.manual_micros(), length_us(MARKS_KEPT), signed(node.0));
+    let job = mark.suspect.map(|suspect| signed(suspect.job.number()));
+    let attempt = mark.suspect.map(|suspect| suspect.attempt as i32);
+    let alone = mark.suspect.map(|suspect| suspect.alone);
     let args = [
         (&now as _, Type::INT8),
         (&kept as _, Type::INT8),
@@ -43,16 +45,20 @@ pub(super) async fn write(session: &Session, time: &Time, node: NodeId, mark: No
         (&attempt as _, Type::INT4),
         (&alone as _, Type::BOOL),
     ];
-    session.ask(&text, &args).await.map(drop)
+    session.query(&text, &args).await.map(drop)
 }
 
-/// A mark whose columns begin at `first`; none was written where they are null.
+/// Reads a mark from `MARK_COLUMNS`, which start at column `first`. They are null if the node wrote none.
 pub(super) fn mark(row: &Row, first: usize) -> Result<NodeMark, SessionError> {
-    let suspect = match (row.get::<_, Option<i64>>(first + 1), row.get(first + 2), row.get(first + 3)) {
-        (Some(job), Some::<i32>(attempt), Some(alone)) => {
+    let table = "node_marks";
+    let job = value::<Option<i64>>(row, table, first + 1)?;
+    let attempt = value::<Option<i32>>(row, table, first + 2)?;
+    let alone = value::<Option<bool>>(row, table, first + 3)?;
+    let suspect = match (job, attempt, alone) {
+        (Some(job), Some(attempt), Some(alone)) => {
             Some(StartedSuspect { job: job_id(job)?, attempt: attempt as u32, alone })
         }
         _ => None,
     };
-    Ok(NodeMark { draining: row.get::<_, Option<bool>>(first).unwrap_or_default(), suspect })
+    Ok(NodeMark { draining: value::<Option<bool>>(row, table, first)?.unwrap_or_default(), suspect })
 }

@@ -1,4 +1,4 @@
-//! The nodes that share the database. Each writes its own row and waits for nobody.
+//! The nodes that share the database. Each writes its own row, without waiting for others.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::topic::Pattern;
 
-use super::rows::{job_id, length, micros, moment, parse, signed};
-use super::session::{Session, SessionError};
+use super::rows::{job_id, length_us, micros, moment, parse, signed};
+use super::session::{Session, SessionError, value};
 use super::task_announcements;
 use super::time::{NOW, Time};
 
-/// Writes the row of a node; takes nodes off that were silent too long, or since the clock was set back.
-pub(super) async fn announce(
+/// Writes the row of a node, and deletes nodes that were silent for longer than `silent`, or since the clock was set back.
+pub(super) async fn register(
     session: &Session,
     time: &Time,
     node: &Node,
@@ -22,25 +22,25 @@ pub(super) async fn announce(
 ) -> Result<(), SessionError> {
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
-              gone AS (DELETE FROM wharf.nodes USING moment WHERE (seen < now - $2 OR seen > now + $2) AND id <> $3)
-         INSERT INTO wharf.nodes (seen, id, name, version, started, capacity, running, draining, plugins, versions, digests, topics,
-             tasks, coming)
+              gone AS (DELETE FROM $schema.nodes USING moment WHERE (seen_at < now - $2 OR seen_at > now + $2) AND id <> $3)
+         INSERT INTO $schema.nodes (seen_at, id, name, version, started_at, capacity, running, draining, plugins,
+             plugin_versions, digests, topics, tasks, loading)
          SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM moment
-         ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, capacity = excluded.capacity, running = excluded.running,
-             draining = excluded.draining, plugins = excluded.plugins, versions = excluded.versions, digests = excluded.digests,
-             topics = excluded.topics, coming = excluded.coming,
+         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, capacity = excluded.capacity, running = excluded.running,
+             draining = excluded.draining, plugins = excluded.plugins, plugin_versions = excluded.plugin_versions,
+             digests = excluded.digests, topics = excluded.topics, loading = excluded.loading,
              tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
     );
-    let carried = |pick: fn(&LoadedPlugin) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
-    let plugins = carried(|carried| carried.plugin.as_str());
-    let (versions, digests) = (carried(|carried| &carried.version), carried(|carried| &carried.digest));
+    let texts = |pick: fn(&LoadedPlugin) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
+    let plugins = texts(|loaded| loaded.plugin.as_str());
+    let (versions, digests) = (texts(|loaded| &loaded.version), texts(|loaded| &loaded.digest));
     let topics =
-        node.plugins.iter().map(|carried| carried.topics.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "));
+        node.plugins.iter().map(|loaded| loaded.topics.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" "));
     let topics: Vec<String> = topics.collect();
     let tasks: Vec<String> =
-        node.plugins.iter().map(|carried| task_announcements::text(carried.tasks.as_deref())).collect();
-    let pending: Vec<String> = node.pending.iter().map(task_announcements::coming_text).collect();
-    let (now, silent, id, started) = (time.given(), length(silent), signed(node.id.0), micros(node.started));
+        node.plugins.iter().map(|loaded| task_announcements::write(loaded.tasks.as_deref())).collect();
+    let loading: Vec<String> = node.pending.iter().map(task_announcements::write_loading).collect();
+    let (now, silent, id, started) = (time.manual_micros(), length_us(silent), signed(node.id.0), micros(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
     let args = [
         (&now as _, Type::INT8),
@@ -57,31 +57,32 @@ pub(super) async fn announce(
         (&digests as _, Type::TEXT_ARRAY),
         (&topics as _, Type::TEXT_ARRAY),
         (&tasks as _, Type::TEXT_ARRAY),
-        (&pending as _, Type::TEXT_ARRAY),
+        (&loading as _, Type::TEXT_ARRAY),
     ];
-    session.ask(&text, &args).await.map(drop)
+    session.query(&text, &args).await.map(drop)
 }
 
-pub(super) async fn leave(session: &Session, node: NodeId) -> Result<(), SessionError> {
-    session.ask("DELETE FROM wharf.nodes WHERE id = $1", &[(&signed(node.0), Type::INT8)]).await.map(drop)
+/// Deletes the row of a node.
+pub(super) async fn deregister(session: &Session, node: NodeId) -> Result<(), SessionError> {
+    session.query("DELETE FROM $schema.nodes WHERE id = $1", &[(&signed(node.0), Type::INT8)]).await.map(drop)
 }
 
+/// Lists the nodes, by name.
 pub(super) async fn all(session: &Session) -> Result<Vec<Node>, SessionError> {
-    // By the bytes of their names, as everywhere, and not by what the database's language says.
-    let found = session.ask("SELECT * FROM wharf.nodes ORDER BY name, id", &[]).await?;
+    // Sorted by the bytes of their names, as in all stores, whatever the database's locale is.
+    let found = session.query("SELECT * FROM $schema.nodes ORDER BY name, id", &[]).await?;
     found.iter().map(node).collect()
 }
 
 fn node(row: &Row) -> Result<Node, SessionError> {
-    let texts = |column: &str| row.get::<_, Vec<String>>(column);
-    // A host from before that column tells of no task.
-    let tasks = texts("tasks").into_iter().chain(std::iter::repeat_with(String::new));
-    let plugins =
-        texts("plugins").into_iter().zip(texts("versions")).zip(texts("digests")).zip(texts("topics")).zip(tasks);
-    let carried = |((((plugin, version), digest), topics), tasks): ((((String, String), String), String), String)| {
-        let topics = topics.split_whitespace().map(|pattern| parse("a subscription", pattern));
+    let texts = |column: &str| value::<Vec<String>>(row, "nodes", column);
+    let count = |column: &str| value::<i64>(row, "nodes", column).map(|count| count as u32);
+    let plugins = texts("plugins")?.into_iter().zip(texts("plugin_versions")?).zip(texts("digests")?);
+    let plugins = plugins.zip(texts("topics")?).zip(texts("tasks")?);
+    let loaded = |((((plugin, version), digest), topics), tasks): ((((String, String), String), String), String)| {
+        let topics = topics.split_whitespace().map(|pattern| parse("subscription", pattern));
         Ok(LoadedPlugin {
-            plugin: parse("a plugin", &plugin)?,
+            plugin: parse("plugin", &plugin)?,
             version,
             digest,
             topics: topics.collect::<Result<_, SessionError>>()?,
@@ -89,23 +90,23 @@ fn node(row: &Row) -> Result<Node, SessionError> {
         })
     };
     Ok(Node {
-        id: NodeId(row.get::<_, i64>("id") as u64),
-        name: row.get("name"),
-        version: row.get("version"),
-        started: moment(row, "started"),
-        seen: moment(row, "seen"),
-        capacity: row.get::<_, i64>("capacity") as u32,
-        running: row.get::<_, i64>("running") as u32,
-        draining: row.get("draining"),
-        plugins: plugins.map(carried).collect::<Result<_, SessionError>>()?,
-        pending: texts("coming").iter().filter_map(|text| task_announcements::read_coming(text)).collect(),
+        id: NodeId(value::<i64>(row, "nodes", "id")? as u64),
+        name: value(row, "nodes", "name")?,
+        version: value(row, "nodes", "version")?,
+        started: moment(row, "nodes", "started_at")?,
+        seen: moment(row, "nodes", "seen_at")?,
+        capacity: count("capacity")?,
+        running: count("running")?,
+        draining: value(row, "nodes", "draining")?,
+        plugins: plugins.map(loaded).collect::<Result<_, SessionError>>()?,
+        pending: texts("loading")?.iter().filter_map(|text| task_announcements::read_loading(text)).collect(),
     })
 }
 
-/// Running jobs of this node that somebody asked to end.
+/// Lists the running jobs of a node whose cancellation was requested.
 pub(super) async fn cancel_requests(session: &Session, node: NodeId) -> Result<Vec<JobId>, SessionError> {
-    let text = "SELECT id FROM wharf.jobs WHERE cancel_asked AND state = 2 AND node = $1";
+    let text = "SELECT id FROM $schema.jobs WHERE cancel_requested AND state = 2 AND node = $1";
     let node = signed(node.0);
-    let found = session.ask_apart(text, &[(&node, Type::INT8)]).await?;
-    found.iter().map(|row| job_id(row.get(0))).collect()
+    let found = session.query_selective(text, &[(&node, Type::INT8)]).await?;
+    found.iter().map(|row| job_id(value(row, "jobs", 0)?)).collect()
 }

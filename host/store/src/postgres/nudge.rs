@@ -1,4 +1,4 @@
-//! Nudges between nodes: LISTEN and NOTIFY, which may lose any of them. Whoever waits also looks by itself.
+//! Nudges between nodes, by LISTEN and NOTIFY, which may lose any of them. Receivers also poll.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,106 +16,110 @@ use super::address::Address;
 use super::session::{Session, Sessions};
 use super::tls::connector;
 
-/// Nudges that come faster than this go out as one.
-const APART: Duration = Duration::from_millis(10);
-/// A nudge of one's own comes back by then, where any are heard.
-const ECHO_PATIENCE: Duration = Duration::from_secs(5);
-/// After a connection was lost.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Nudges within this interval are sent as one.
+const SEND_INTERVAL: Duration = Duration::from_millis(10);
+/// A host's own nudge comes back within this time if nudges arrive at all.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait before a lost connection is made again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// What stands before the node in a word that there are letters for it; no voice begins so.
-const BELL: &str = "letters ";
+/// The prefix of a nudge about messages, before the node that they are for. No host's random sender starts with it.
+const MESSAGES_PREFIX: &str = "messages ";
 
+/// Sends and receives nudges.
 pub(super) struct Nudger {
-    here: watch::Sender<u64>,
-    letters: watch::Sender<u64>,
-    /// The node that collects its letters here; 0 before it first did.
+    /// Counts nudges about jobs.
+    jobs: watch::Sender<u64>,
+    /// Counts nudges about messages to this node.
+    messages: watch::Sender<u64>,
+    /// The node that receives its messages here; 0 until it first did.
     node: AtomicU64,
-    elsewhere: Notify,
+    /// Notified when other nodes must be nudged.
+    outgoing: Notify,
     channel: String,
-    /// Tells what this store said from what others say.
-    voice: String,
-    /// Whether its own nudges come back. Locked for a few assignments, never across an await.
+    /// A random text that tells this store's nudges from those of others.
+    sender: String,
+    /// Locked for a few assignments, never across an await.
     echo: Mutex<Echo>,
 }
 
-/// Behind a pooler that shares sessions nudges go out and none comes back, and nobody says so.
+/// The state of the check that a host's own nudges come back. Behind a pooler that shares sessions nudges are sent and none
+/// arrives, without an error.
 #[derive(Default)]
 struct Echo {
-    /// When the first nudge went out that did not come back.
-    awaited: Option<Instant>,
-    is_deaf: bool,
+    /// The moment when the first nudge was sent that did not come back.
+    awaited_since: Option<Instant>,
+    is_missing: bool,
 }
 
 impl Echo {
-    fn told(&mut self) {
-        self.awaited.get_or_insert_with(Instant::now);
+    fn sent(&mut self) {
+        self.awaited_since.get_or_insert_with(Instant::now);
     }
 
-    fn heard(&mut self) {
-        self.awaited = None;
-        if std::mem::take(&mut self.is_deaf) {
-            info!("nudges of other hosts are heard");
+    fn received(&mut self) {
+        self.awaited_since = None;
+        if std::mem::take(&mut self.is_missing) {
+            info!("nudges of other hosts arrive again");
         }
     }
 
-    fn look(&mut self) {
-        if !self.is_deaf && self.awaited.is_some_and(|since| since.elapsed() >= ECHO_PATIENCE) {
-            self.is_deaf = true;
+    fn check(&mut self) {
+        if !self.is_missing && self.awaited_since.is_some_and(|since| since.elapsed() >= ECHO_TIMEOUT) {
+            self.is_missing = true;
             warn!(
-                "nudges of other hosts are not heard, as behind a pooler that shares sessions: this host looks by \
-                 itself every second; with ?listen=no in its address it does not try to hear them"
+                "nudges of other hosts do not arrive, as behind a pooler that shares sessions: this host polls every second; \
+                 with ?listen=no in its address it does not listen for them"
             );
         }
     }
 }
 
 impl Nudger {
-    pub(super) fn new(address: &Address, voice: String) -> Nudger {
-        let channel = format!("wharf_{}", address.schema);
-        let (here, letters) = (watch::Sender::new(0), watch::Sender::new(0));
+    pub(super) fn new(address: &Address, sender: String) -> Nudger {
         Nudger {
-            here,
-            letters,
+            jobs: watch::Sender::new(0),
+            messages: watch::Sender::new(0),
             node: AtomicU64::new(0),
-            elsewhere: Notify::new(),
-            channel,
-            voice,
+            outgoing: Notify::new(),
+            channel: format!("wharf_{}", address.schema),
+            sender,
             echo: Mutex::default(),
         }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.here.subscribe()
+    /// Returns a counter that changes when jobs may have changed.
+    pub(super) fn job_nudges(&self) -> watch::Receiver<u64> {
+        self.jobs.subscribe()
     }
 
-    pub(super) fn letters(&self) -> watch::Receiver<u64> {
-        self.letters.subscribe()
+    /// Returns a counter that changes when there may be messages.
+    pub(super) fn message_nudges(&self) -> watch::Receiver<u64> {
+        self.messages.subscribe()
     }
 
-    /// From now on, letters to this node are heard of.
-    pub(super) fn collects(&self, node: NodeId) {
+    /// Sets the node whose messages are received here.
+    pub(super) fn set_node(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
     }
 
-    /// Tells a node that there are letters for it. One that does not hear it looks by itself.
-    pub(super) async fn ring(&self, session: &Session, node: NodeId) {
-        let bell = format!("{BELL}{node}");
-        if let Err(fault) =
-            session.ask("SELECT pg_notify($1, $2)", &[(&self.channel, Type::TEXT), (&bell, Type::TEXT)]).await
-        {
-            debug!("a nudge was lost: {fault}");
+    /// Nudges a node that has messages. If the nudge is lost, the node finds them when it polls.
+    pub(super) async fn nudge_about_messages(&self, session: &Session, node: NodeId) {
+        let payload = format!("{MESSAGES_PREFIX}{node}");
+        let args = [(&self.channel as _, Type::TEXT), (&payload as _, Type::TEXT)];
+        if let Err(error) = session.query("SELECT pg_notify($1, $2)", &args).await {
+            debug!("could not send a nudge: {error}");
         }
     }
 
-    fn heard(&self, said: &str) {
-        match said.strip_prefix(BELL) {
+    fn received(&self, payload: &str) {
+        match payload.strip_prefix(MESSAGES_PREFIX) {
             Some(node) if node == NodeId(self.node.load(Ordering::Relaxed)).to_string() => {
-                self.letters.send_modify(|count| *count += 1);
+                self.messages.send_modify(|count| *count += 1);
             }
             Some(_) => {}
-            None if said != self.voice => self.look_here(),
-            None => self.echo().heard(),
+            None if payload != self.sender => self.nudge_here(),
+            None => self.echo().received(),
         }
     }
 
@@ -123,56 +127,56 @@ impl Nudger {
         self.echo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After a commit: whoever waits here or elsewhere may look.
-    pub(super) fn look_again(&self) {
-        self.look_here();
-        self.elsewhere.notify_one();
+    /// Nudges this host and, soon, all others. Called after a commit.
+    pub(super) fn nudge_all(&self) {
+        self.nudge_here();
+        self.outgoing.notify_one();
     }
 
-    fn look_here(&self) {
-        self.here.send_modify(|count| *count += 1);
+    fn nudge_here(&self) {
+        self.jobs.send_modify(|count| *count += 1);
     }
 }
 
-/// Tells the other nodes, for ever. Not in the transactions: the server lets those that notify commit one by one.
-/// Where `listens`, their echo is waited for.
-pub(super) async fn tell(nudger: Arc<Nudger>, sessions: Sessions, listens: bool) {
+/// Nudges the other nodes, for ever. Not in the transactions of the writer: the server commits those that notify one by one.
+/// If this host `listens`, it checks that its own nudges come back.
+pub(super) async fn send_nudges(nudger: Arc<Nudger>, sessions: Sessions, listens: bool) {
     loop {
-        if tokio::time::timeout(ECHO_PATIENCE, nudger.elsewhere.notified()).await.is_err() {
-            nudger.echo().look();
+        if tokio::time::timeout(ECHO_TIMEOUT, nudger.outgoing.notified()).await.is_err() {
+            nudger.echo().check();
             continue;
         }
         if let Ok(session) = sessions.session().await {
-            let args = [(&nudger.channel as _, Type::TEXT), (&nudger.voice as _, Type::TEXT)];
-            // Nothing that may be lost needs to wait for the disk.
+            let args = [(&nudger.channel as _, Type::TEXT), (&nudger.sender as _, Type::TEXT)];
+            // A nudge may be lost, so its commit need not wait for the disk.
             let text = "SELECT pg_notify($1, $2), set_config('synchronous_commit', 'off', true)";
             if listens {
-                // Before it goes out: it may be back before its sender hears that it went.
-                nudger.echo().told();
+                // Before it is sent: it may come back before the response does.
+                nudger.echo().sent();
             }
-            if let Err(fault) = session.ask(text, &args).await {
-                nudger.echo().awaited = None;
-                debug!("a nudge was lost: {fault}");
+            if let Err(error) = session.query(text, &args).await {
+                nudger.echo().awaited_since = None;
+                debug!("could not send a nudge: {error}");
             }
         }
-        nudger.echo().look();
-        tokio::time::sleep(APART).await;
+        nudger.echo().check();
+        tokio::time::sleep(SEND_INTERVAL).await;
     }
 }
 
-/// Hears the other nodes, for ever, on a connection of its own.
-pub(super) async fn hear(nudger: Arc<Nudger>, address: Address) {
+/// Receives nudges of the other nodes, for ever, on its own connection.
+pub(super) async fn receive_nudges(nudger: Arc<Nudger>, address: Address) {
     loop {
-        let heard = match connector(address.root_certificates.as_deref()) {
+        let received = match connector(address.root_certificates.as_deref()) {
             Ok(tls) if address.wants_tls() => listen(&nudger, &address, tls).await,
             _ => listen(&nudger, &address, NoTls).await,
         };
-        if let Err(error) = heard {
-            debug!("nudges of other nodes are not heard: {error}");
+        if let Err(error) = received {
+            debug!("could not receive nudges of other nodes: {error}");
         }
-        tokio::time::sleep(AGAIN).await;
-        // What was said in between was missed.
-        nudger.look_here();
+        tokio::time::sleep(RECONNECT_DELAY).await;
+        // Nudges in between were missed.
+        nudger.nudge_here();
     }
 }
 
@@ -184,21 +188,21 @@ where
     let (client, mut connection) = address.config.connect(tls).await?;
     let mut messages = std::pin::pin!(stream::poll_fn(move |cx| connection.poll_message(cx)));
     let listen = format!("LISTEN {}", nudger.channel);
-    let mut asked = std::pin::pin!(client.batch_execute(&listen));
-    let mut listening = false;
+    let mut request = std::pin::pin!(client.batch_execute(&listen));
+    let mut is_listening = false;
     loop {
         tokio::select! {
-            done = &mut asked, if !listening => {
-                done?;
-                listening = true;
-                // What went out before this cannot come back; one more shows whether any does.
-                nudger.echo().awaited = None;
-                nudger.elsewhere.notify_one();
-                // Letters that were announced before this are found now.
-                nudger.letters.send_modify(|count| *count += 1);
+            response = &mut request, if !is_listening => {
+                response?;
+                is_listening = true;
+                // Nudges from before this can't come back; one more shows whether any does.
+                nudger.echo().awaited_since = None;
+                nudger.outgoing.notify_one();
+                // Messages whose nudges were sent before this are found now.
+                nudger.messages.send_modify(|count| *count += 1);
             }
             message = messages.next() => match message {
-                Some(Ok(AsyncMessage::Notification(said))) => nudger.heard(said.payload()),
+                Some(Ok(AsyncMessage::Notification(nudge))) => nudger.received(nudge.payload()),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),

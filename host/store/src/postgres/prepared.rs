@@ -1,9 +1,9 @@
-//! Statements with names: the server reads and plans them once for a session, which is half of what a small one costs.
+//! Prepared statements: the server parses and plans them once for a session, which is half the cost of a small one.
 //!
-//! They stay in the server's session, and whether that is ours alone nobody says: a pooler may hand out another one for each
-//! transaction, where the same name is unknown, or means what another host wrote. So a mark is left in the session in the very
-//! transaction in which statements get their names, and each transaction begins by looking for it. Where it is missing nothing
-//! is committed, and from then on statements go without names.
+//! They belong to the server's session, and nothing tells whether that is ours alone: a pooler may use another session for each
+//! transaction, where the same name is unknown, or names a statement of another host. So the transaction that prepares
+//! statements also leaves a mark in the session, and each transaction starts by checking it. If it is missing nothing is
+//! committed, and from then on statements are not prepared.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,30 +13,30 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::info;
 
-/// The mark of the session, if there is one.
-pub(super) const MARK: &str = "current_setting('wharf.mark', true)";
+/// An SQL expression for the mark of the session; null if it has none.
+pub(super) const SESSION_MARK: &str = "current_setting('wharf.mark', true)";
 
-/// The statements of one session that have names.
-pub(super) struct Named {
+/// The prepared statements of one session.
+pub(super) struct PreparedStatements {
     mark: String,
     statements: HashMap<String, Statement>,
-    /// Asked without a name. Locked for one addition, never across an await.
-    unnamed: Mutex<HashMap<String, Vec<Type>>>,
-    shared: Shared,
+    /// Statements that were sent unprepared, with their argument types. Locked for one addition, never across an await.
+    pending: Mutex<HashMap<String, Vec<Type>>>,
+    pooler: PoolerDetected,
 }
 
-/// Whether sessions turned out to be no one's own.
+/// A flag that is set once sessions turned out to be shared with others by a pooler.
 #[derive(Clone, Default)]
-pub(super) struct Shared(Arc<AtomicBool>);
+pub(super) struct PoolerDetected(Arc<AtomicBool>);
 
-impl Named {
-    /// For a session in which nothing has a name yet; `None` where names are of no use.
-    pub(super) fn of(shared: &Shared) -> Option<Named> {
-        (!shared.0.load(Ordering::Relaxed)).then(|| Named {
+impl PreparedStatements {
+    /// Returns an empty set for a new session; `None` behind a pooler, where prepared statements do not work.
+    pub(super) fn new(pooler: &PoolerDetected) -> Option<PreparedStatements> {
+        (!pooler.0.load(Ordering::Relaxed)).then(|| PreparedStatements {
             mark: format!("{:016x}", fastrand::u64(..)),
             statements: HashMap::new(),
-            unnamed: Mutex::default(),
-            shared: shared.clone(),
+            pending: Mutex::default(),
+            pooler: pooler.clone(),
         })
     }
 
@@ -44,34 +44,35 @@ impl Named {
         self.statements.is_empty()
     }
 
+    /// Returns the prepared statement of this text. If there is none, the text is remembered as pending.
     pub(super) fn find(&self, text: &str, args: &[(&(dyn ToSql + Sync), Type)]) -> Option<&Statement> {
         let known = self.statements.get(text);
         if known.is_none() {
             let types = args.iter().map(|(_, kind)| kind.clone()).collect();
-            self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned(), types);
+            self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned(), types);
         }
         known
     }
 
-    /// Whether the session is still the one in which the names were given.
-    pub(super) fn is_here(&self, mark: Option<&str>) -> bool {
-        let here = self.statements.is_empty() || mark == Some(&self.mark);
-        if !here && !self.shared.0.swap(true, Ordering::Relaxed) {
-            info!("sessions of the database are shared by a pooler: statements go without names");
+    /// Returns true if `mark`, read from the session, shows that the statements were prepared in it.
+    pub(super) fn is_same_session(&self, mark: Option<&str>) -> bool {
+        let same = self.statements.is_empty() || mark == Some(&self.mark);
+        if !same && !self.pooler.0.swap(true, Ordering::Relaxed) {
+            info!("a pooler shares the sessions of the database: statements are not prepared");
         }
-        here
+        same
     }
 
     pub(super) fn mark(&self) -> &str {
         &self.mark
     }
 
-    /// What was asked without a name since this was last called.
-    pub(super) fn take_unnamed(&self) -> HashMap<String, Vec<Type>> {
-        std::mem::take(&mut *self.unnamed.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes the statements that were sent unprepared since the last call, with their argument types.
+    pub(super) fn take_pending(&self) -> HashMap<String, Vec<Type>> {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn keep(&mut self, statements: Vec<(String, Statement)>) {
+    pub(super) fn add(&mut self, statements: Vec<(String, Statement)>) {
         self.statements.extend(statements);
     }
 }

@@ -1,4 +1,4 @@
-//! What a group of operations has to see before it begins: asked for in one go.
+//! The rows that a group of operations reads before it starts, in one round trip.
 
 use std::collections::BTreeSet;
 
@@ -8,125 +8,91 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
 use super::lane_rows::{LaneRow, Names};
-use super::node_marks::Expired;
+use super::node_marks::ExpiredLease;
+use super::operation::WriteRequest;
 use super::rows::signed;
-use super::running_cache::Running;
+use super::running_cache::RunningCache;
 use super::session::SessionError;
-use super::writer::WriteRequest;
 
+/// The rows that a transaction reads when it starts.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
-    /// Jobs that are not read, since it is remembered how they stand.
-    pub(super) remembered: BTreeSet<JobId>,
-    /// Jobs by id.
+pub(super) struct ReadSet {
+    /// Jobs that are taken from the cache and not read.
+    pub(super) cached: BTreeSet<JobId>,
+    /// Jobs that are read, by id.
     pub(super) jobs: BTreeSet<i64>,
-    /// Of these those whose lease is looked at.
+    /// Jobs among these whose leases may end.
     pub(super) expiring: BTreeSet<i64>,
-    /// Of these the lanes: they may wait again.
+    /// Jobs among these that may wait again: their lanes are read.
     pub(super) returning: BTreeSet<i64>,
-    /// Of these the number of the last entry.
+    /// Jobs among these that write log entries: the number of the last entry is read.
     pub(super) wrote: BTreeSet<i64>,
+    /// Tokens whose jobs are read, each with the number of its task.
     pub(super) tokens: Vec<(Vec<u8>, i32)>,
+    /// Lanes whose lines are read.
     pub(super) lanes: BTreeSet<LaneRow>,
+    /// Limit groups that are locked.
     pub(super) groups: BTreeSet<i32>,
-    /// Of these the groups, wherever their jobs were ever enqueued.
+    /// Tasks whose limit groups are locked, all in which their jobs were ever enqueued.
     pub(super) tasks: BTreeSet<i32>,
-    /// Who runs in the groups.
-    pub(super) holders: bool,
-    /// Slots of claims.
+    /// True if the running jobs of the limit groups are read.
+    pub(super) slot_holders: bool,
+    /// The free slots of all claims together.
     pub(super) free: u32,
-    pub(super) claims: bool,
+    pub(super) has_claims: bool,
 }
 
-/// The jobs that a wish adds.
-fn added(wish: &WriteRequest) -> Vec<&NewJob> {
-    match wish {
-        WriteRequest::Insert(jobs, ..) | WriteRequest::LeaveBehind(jobs, ..) => jobs.iter().collect(),
-        WriteRequest::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn children(event: &Event) -> &[NewJob] {
-    match event {
-        Event::Succeeded { children, .. } => children,
-        _ => &[],
-    }
-}
-
-/// The jobs that wishes add.
-pub(super) fn all_added<'w>(wishes: impl Iterator<Item = &'w WriteRequest>) -> Vec<&'w NewJob> {
-    wishes.flat_map(added).collect()
-}
-
-/// Every task and group that wishes name.
-pub(super) fn names<'w>(wishes: impl Iterator<Item = &'w WriteRequest>) -> BTreeSet<&'w str> {
-    let mut names = BTreeSet::new();
-    for wish in wishes {
-        for job in added(wish) {
-            names.extend([job.task.as_str(), job.lane.group.as_str()]);
-        }
-        match wish {
-            WriteRequest::Claim(claim) => {
-                names.extend(claim.tasks.iter().flat_map(|(task, group)| [task.as_str(), group.as_str()]));
-            }
-            WriteRequest::SetOverride(change) => _ = names.insert(change.group.as_str()),
-            _ => {}
-        }
-    }
-    names
-}
-
-impl Needs {
-    /// What wishes need. That a new job is there already is found out when it is written, but `again` it is looked for.
-    pub(super) fn of<'w>(
-        wishes: impl Iterator<Item = &'w WriteRequest>,
+impl ReadSet {
+    /// Computes the rows that `requests` read. On the first try a duplicate id surfaces as a unique violation; on a retry
+    /// (`is_retry`) ids of new jobs are looked up first.
+    pub(super) fn new<'w>(
+        requests: impl Iterator<Item = &'w WriteRequest>,
         names: &Names,
-        running: &Running,
-        again: bool,
-    ) -> Result<Needs, SessionError> {
-        let mut needs = Needs::default();
-        for wish in wishes {
-            for job in added(wish) {
-                needs.add(job, names, again)?;
+        cache: &RunningCache,
+        is_retry: bool,
+    ) -> Result<ReadSet, SessionError> {
+        let mut reads = ReadSet::default();
+        for request in requests {
+            for job in request.new_jobs() {
+                reads.add_job(job, names, is_retry)?;
             }
-            match wish {
-                WriteRequest::Insert(..) | WriteRequest::LeaveBehind(..) => {}
+            match request {
+                WriteRequest::Insert(..) | WriteRequest::InsertWithChanges(..) => {}
                 WriteRequest::Record(events) => {
                     for (id, event) in events {
-                        match running.find(*id, event) {
-                            Some(hot) => {
-                                needs.remembered.insert(*id);
-                                needs.groups.insert(hot.lane.group);
-                                needs.holders = true;
+                        match cache.find(*id, event) {
+                            Some(job) => {
+                                reads.cached.insert(*id);
+                                reads.groups.insert(job.lane.group);
+                                reads.slot_holders = true;
                             }
-                            None => needs.event(*id, event),
+                            None => reads.add_event(*id, event),
                         }
                     }
                 }
-                WriteRequest::Expire(over) => {
-                    let event = |of: &Expired| Event::LeaseExpired { attempt: of.attempt, mark: of.mark };
-                    over.iter().for_each(|expired| needs.event(expired.job, &event(expired)));
+                WriteRequest::Expire(expired) => {
+                    let event = |of: &ExpiredLease| Event::LeaseExpired { attempt: of.attempt, mark: of.mark };
+                    expired.iter().for_each(|expired| reads.add_event(expired.job, &event(expired)));
                 }
                 WriteRequest::Claim(claim) => {
-                    (needs.claims, needs.holders) = (true, true);
-                    needs.free += claim.free;
+                    (reads.has_claims, reads.slot_holders) = (true, true);
+                    reads.free += claim.free;
                     for (task, group) in claim.tasks.iter() {
-                        needs.tasks.insert(names.number(task.as_str())?);
-                        needs.groups.insert(names.number(group.as_str())?);
+                        reads.tasks.insert(names.number(task.as_str())?);
+                        reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
-                WriteRequest::SetOverride(change) => _ = needs.groups.insert(names.number(change.group.as_str())?),
+                WriteRequest::SetOverride(change) => _ = reads.groups.insert(names.number(change.group.as_str())?),
             }
         }
-        Ok(needs)
+        Ok(reads)
     }
 
-    fn add(&mut self, job: &NewJob, names: &Names, again: bool) -> Result<(), SessionError> {
+    fn add_job(&mut self, job: &NewJob, names: &Names, is_retry: bool) -> Result<(), SessionError> {
         let lane = names.lane_row(&job.lane)?;
-        // Others of its lane may keep it out.
-        self.holders |= job.on_conflict != OnConflict::Wait;
-        if again {
+        // Other jobs of its lane may cause it to be discarded.
+        self.slot_holders |= job.on_conflict != OnConflict::Wait;
+        if is_retry {
             self.jobs.insert(signed(job.id.number()));
         }
         self.groups.insert(lane.group);
@@ -137,10 +103,10 @@ impl Needs {
         Ok(())
     }
 
-    fn event(&mut self, id: JobId, event: &Event) {
+    fn add_event(&mut self, id: JobId, event: &Event) {
         let id = signed(id.number());
         self.jobs.insert(id);
-        self.holders |= !matches!(event, Event::Wrote { .. });
+        self.slot_holders |= !matches!(event, Event::Wrote { .. });
         match event {
             Event::Wrote { .. } => _ = self.wrote.insert(id),
             Event::LeaseExpired { .. } => {

@@ -1,4 +1,4 @@
-//! How jobs and what belongs to them are written as rows, and read back.
+//! Jobs and their parts as columns of rows, and back.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use wharf_core::lease::Lease;
 use wharf_core::outcome::{Bill, OutcomeKind, Report};
 use wharf_core::time::Timestamp;
 
-use super::session::{SessionError, damaged};
+use super::session::{SessionError, damaged, value};
 
-/// The column `state`. Statements name these numbers, since a partial index is only used where its condition stands.
+/// The column `state`. Statements contain these numbers as literals, since the server only uses a partial index if the
+/// statement repeats its condition.
 pub(super) const DELAYED: i16 = 0;
 pub(super) const READY: i16 = 1;
 pub(super) const RUNNING: i16 = 2;
@@ -22,6 +23,7 @@ pub(super) const SUCCEEDED: i16 = 3;
 pub(super) const FAILED: i16 = 4;
 pub(super) const CANCELLED: i16 = 5;
 
+/// Returns the number of a state for the column `state`.
 pub(super) fn state_number(state: &State, now: Timestamp) -> i16 {
     match state {
         State::Waiting { due } if *due > now => DELAYED,
@@ -33,149 +35,163 @@ pub(super) fn state_number(state: &State, now: Timestamp) -> i16 {
     }
 }
 
-/// The database's integers have a sign. Numbers of the upper half, which only node ids reach, come back as they were.
+/// Converts to the database's integers, which are signed. Numbers in the upper half, which only node ids reach, convert back
+/// unchanged.
 pub(super) const fn signed(number: u64) -> i64 {
     number as i64
 }
 
-/// Moments past the year 294,000 are brought forward to it, so that they still sort last.
+/// Converts a moment to microseconds since 1970. Moments past the year 294,000 become that year, so they still sort last.
 pub(super) fn micros(at: Timestamp) -> i64 {
     i64::try_from(at.as_micros()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn length(length: Duration) -> i64 {
+/// Converts a length of time to microseconds.
+pub(super) fn length_us(length: Duration) -> i64 {
     i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn stamp(micros: i64) -> Timestamp {
+/// Converts microseconds since 1970 to a moment.
+pub(super) fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros as u64)
 }
 
-pub(super) fn moment(row: &Row, column: &str) -> Timestamp {
-    stamp(row.get(column))
+/// Reads a column that holds a moment.
+pub(super) fn moment(row: &Row, table: &str, column: &str) -> Result<Timestamp, SessionError> {
+    value(row, table, column).map(timestamp)
 }
 
-fn moment_if(row: &Row, column: &str) -> Option<Timestamp> {
-    row.get::<_, Option<i64>>(column).map(stamp)
-}
-
+/// Converts a number of the database to a job id.
 pub(super) fn job_id(number: i64) -> Result<JobId, SessionError> {
-    JobId::from_number(number as u64).ok_or_else(|| damaged("a job id", &number.to_string()))
+    JobId::from_number(number as u64).ok_or_else(|| damaged("job ID", &number.to_string()))
 }
 
+/// Parses a text of the database; `what` names it in the error.
 pub(super) fn parse<T: FromStr>(what: &str, text: &str) -> Result<T, SessionError> {
     text.parse().map_err(|_| damaged(what, text))
 }
 
+/// Returns the column `key` of a lane: empty for jobs without a key.
 pub(super) fn key_text(lane: &Lane) -> &str {
     lane.key.as_ref().map_or("", Key::as_str)
 }
 
-pub(super) fn key_of(text: &str) -> Result<Option<Key>, SessionError> {
-    if text.is_empty() { Ok(None) } else { parse("a key", text).map(Some) }
+/// Converts the column `key` back.
+pub(super) fn key_from(text: &str) -> Result<Option<Key>, SessionError> {
+    if text.is_empty() { Ok(None) } else { parse("key", text).map(Some) }
 }
 
-fn bytes(row: &Row, column: &str) -> Option<Arc<[u8]>> {
-    row.get::<_, Option<&[u8]>>(column).map(Arc::from)
+fn bytes(row: &Row, table: &str, column: &str) -> Result<Option<Arc<[u8]>>, SessionError> {
+    Ok(value::<Option<&[u8]>>(row, table, column)?.map(Arc::from))
 }
 
-fn text(row: &Row, column: &str) -> String {
-    row.get::<_, Option<&[u8]>>(column).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+/// Reads a text that is stored as bytes; empty if it is null.
+fn text(row: &Row, table: &str, column: &str) -> Result<String, SessionError> {
+    let bytes = value::<Option<&[u8]>>(row, table, column)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The columns of a standing.
-pub(super) const STANDING: &str = "state, due, attempt, failures, crashes, cancel_asked, node, lease_until";
+/// The columns of a job's status.
+pub(super) const STATUS_COLUMNS: &str =
+    "state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at";
 
-pub(super) fn standing(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
-    let attempt = row.get::<_, i32>("attempt") as u32;
-    let state = match row.get::<_, i16>("state") {
-        DELAYED | READY => State::Waiting { due: moment(row, "due") },
+/// Reads the status of job `id` from `STATUS_COLUMNS`.
+pub(super) fn status(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
+    let count = |column: &str| value::<i32>(row, "jobs", column).map(|count| count as u32);
+    let attempt = count("attempt")?;
+    let state = match value::<i16>(row, "jobs", "state")? {
+        DELAYED | READY => State::Waiting { due: moment(row, "jobs", "due_at")? },
         RUNNING => State::Running {
             lease: Lease {
                 job: id,
                 attempt,
-                node: NodeId(row.get::<_, i64>("node") as u64),
-                until: moment(row, "lease_until"),
+                node: NodeId(value::<i64>(row, "jobs", "node")? as u64),
+                until: moment(row, "jobs", "lease_expires_at")?,
             },
         },
         SUCCEEDED => State::Succeeded,
         FAILED => State::Failed,
         CANCELLED => State::Cancelled,
-        other => return Err(damaged("a state", &other.to_string())),
+        other => return Err(damaged("job state", &other.to_string())),
     };
     Ok(JobStatus {
         state,
         attempt,
-        failures: row.get::<_, i32>("failures") as u32,
-        crashes: row.get::<_, i32>("crashes") as u32,
-        cancel_asked: row.get("cancel_asked"),
+        failures: count("failures")?,
+        crashes: count("crashes")?,
+        cancel_asked: value(row, "jobs", "cancel_requested")?,
     })
 }
 
-/// The columns `batch` and `topic`.
+/// Reads the columns `batch` and `topic`.
 pub(super) fn batch(row: &Row) -> Result<Option<Batch>, SessionError> {
-    let Some(id) = row.get::<_, Option<i64>>("batch") else { return Ok(None) };
-    Ok(Some(Batch { id: job_id(id)?, topic: parse("a topic", row.get("topic"))? }))
+    let Some(id) = value::<Option<i64>>(row, "jobs", "batch")? else { return Ok(None) };
+    Ok(Some(Batch { id: job_id(id)?, topic: parse("topic", value(row, "jobs", "topic")?)? }))
 }
 
-/// A row of the statements of `read`.
+/// Reads a whole job from a row of the statements in `read`.
 pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
-    let id = job_id(row.get("id"))?;
-    let report = match row.get::<_, Option<&str>>("kind") {
+    let id = job_id(value(row, "jobs", "id")?)?;
+    let report = match value::<Option<&str>>(row, "jobs", "report_outcome")? {
         Some(kind) => {
-            let kind = OutcomeKind::from_name(kind).ok_or_else(|| damaged("an outcome", kind))?;
-            Some(Report { kind, text: text(row, "report") })
+            let kind = OutcomeKind::from_name(kind).ok_or_else(|| damaged("outcome", kind))?;
+            Some(Report { kind, text: text(row, "jobs", "report_text")? })
         }
         None => None,
     };
-    let token = bytes(row, "token").map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let token = bytes(row, "jobs", "token")?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let optional_moment = |column: &str| value::<Option<i64>>(row, "jobs", column).map(|micros| micros.map(timestamp));
     Ok(Job {
         id,
-        task: parse("a task", row.get("task_name"))?,
-        lane: Lane { group: parse("a group", row.get("group_name"))?, key: key_of(row.get("key"))? },
-        priority: row.get("priority"),
-        token: token.map(|token| parse("a token", &token)).transpose()?,
+        task: parse("task", value(row, "names", "task_name")?)?,
+        lane: Lane {
+            group: parse("limit group", value(row, "names", "group_name")?)?,
+            key: key_from(value(row, "jobs", "key")?)?,
+        },
+        priority: value(row, "jobs", "priority")?,
+        token: token.map(|token| parse("token", &token)).transpose()?,
         batch: batch(row)?,
-        payload: bytes(row, "payload").unwrap_or_default(),
-        standing: standing(id, row)?,
-        enqueued_at: moment(row, "enqueued_at"),
-        started_at: moment_if(row, "started_at"),
-        finished_at: moment_if(row, "finished_at"),
+        payload: bytes(row, "jobs", "payload")?.unwrap_or_default(),
+        standing: status(id, row)?,
+        enqueued_at: moment(row, "jobs", "enqueued_at")?,
+        started_at: optional_moment("started_at")?,
+        finished_at: optional_moment("finished_at")?,
         report,
-        result: bytes(row, "output"),
-        bill: bill(row),
+        result: bytes(row, "jobs", "output")?,
+        bill: usage(row)?,
     })
 }
 
-fn bill(row: &Row) -> Option<Bill> {
-    let queue_wait = row.get::<_, Option<i64>>("queue_wait")?;
-    let number = |column: &str| row.get::<_, Option<i64>>(column).unwrap_or_default() as u64;
-    Some(Bill {
+fn usage(row: &Row) -> Result<Option<Bill>, SessionError> {
+    let Some(queue_wait) = value::<Option<i64>>(row, "jobs", "queue_wait_us")? else { return Ok(None) };
+    let number =
+        |column: &str| value::<Option<i64>>(row, "jobs", column).map(|number| number.unwrap_or_default() as u64);
+    Ok(Some(Bill {
         queue_wait: Duration::from_micros(queue_wait as u64),
-        guest: Duration::from_micros(number("guest")),
-        wall: Duration::from_micros(number("wall")),
-        memory_peak_bytes: number("memory_peak"),
-        in_bytes: number("bytes_in"),
-        out_bytes: number("bytes_out"),
-    })
+        guest: Duration::from_micros(number("guest_us")?),
+        wall: Duration::from_micros(number("wall_us")?),
+        memory_peak_bytes: number("memory_peak_bytes")?,
+        in_bytes: number("in_bytes")?,
+        out_bytes: number("out_bytes")?,
+    }))
 }
 
-/// The six columns of a bill, in the order of the table.
-pub(super) fn bill_columns(bill: Option<&Bill>) -> [Option<i64>; 6] {
-    bill.map_or([None; 6], |bill| {
+/// Returns the six columns of an attempt's resource usage, in the order of the table.
+pub(super) fn usage_columns(usage: Option<&Bill>) -> [Option<i64>; 6] {
+    usage.map_or([None; 6], |usage| {
         [
-            length(bill.queue_wait),
-            length(bill.guest),
-            length(bill.wall),
-            signed(bill.memory_peak_bytes),
-            signed(bill.in_bytes),
-            signed(bill.out_bytes),
+            length_us(usage.queue_wait),
+            length_us(usage.guest),
+            length_us(usage.wall),
+            signed(usage.memory_peak_bytes),
+            signed(usage.in_bytes),
+            signed(usage.out_bytes),
         ]
         .map(Some)
     })
 }
 
-/// The columns `kind`, `amount` and `data` of an entry.
+/// Returns the columns `kind`, `amount` and `data` of a log entry.
 pub(super) fn entry_columns(entry: &Entry) -> (i16, Option<f64>, Option<&[u8]>) {
     match entry {
         Entry::Chunk(bytes) => (0, None, Some(bytes)),
@@ -186,20 +202,22 @@ pub(super) fn entry_columns(entry: &Entry) -> (i16, Option<f64>, Option<&[u8]>) 
     }
 }
 
-pub(super) fn numbered(row: &Row) -> Result<NumberedEntry, SessionError> {
-    let amount = || row.get::<_, Option<f64>>("amount").unwrap_or_default();
-    let entry = match row.get::<_, i16>("kind") {
-        0 => Entry::Chunk(bytes(row, "data").unwrap_or_default()),
-        1 => Entry::Log { stream: Stream::Stdout, line: text(row, "data") },
-        2 => Entry::Log { stream: Stream::Stderr, line: text(row, "data") },
-        3 => Entry::LogDropped { lines: amount() as u64 },
-        4 => Entry::Progress { fraction: amount() as f32, note: text(row, "data") },
-        other => return Err(damaged("a kind of entry", &other.to_string())),
+/// Reads a log entry.
+pub(super) fn numbered_entry(row: &Row) -> Result<NumberedEntry, SessionError> {
+    let amount = || value::<Option<f64>>(row, "entries", "amount").map(Option::unwrap_or_default);
+    let text = || text(row, "entries", "data");
+    let entry = match value::<i16>(row, "entries", "kind")? {
+        0 => Entry::Chunk(bytes(row, "entries", "data")?.unwrap_or_default()),
+        1 => Entry::Log { stream: Stream::Stdout, line: text()? },
+        2 => Entry::Log { stream: Stream::Stderr, line: text()? },
+        3 => Entry::LogDropped { lines: amount()? as u64 },
+        4 => Entry::Progress { fraction: amount()? as f32, note: text()? },
+        other => return Err(damaged("kind of log entry", &other.to_string())),
     };
     Ok(NumberedEntry {
-        number: row.get::<_, i64>("number") as u64,
-        attempt: row.get::<_, i32>("attempt") as u32,
-        at: moment(row, "at"),
+        number: value::<i64>(row, "entries", "number")? as u64,
+        attempt: value::<i32>(row, "entries", "attempt")? as u32,
+        at: moment(row, "entries", "written_at")?,
         entry,
     })
 }

@@ -1,6 +1,7 @@
-//! Held: who runs in the groups whose locks are held, as the database has it and as this transaction leaves it.
+//! The table `running`: the running jobs of the locked limit groups, as the database has them and as this transaction leaves
+//! them.
 //!
-//! Read whole: a few bytes for each job that runs. To keep an index of running jobs in its place costs each claim and each end.
+//! It is read whole: a few bytes for each running job. An index of running jobs instead would cost each claim and each end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,47 +9,62 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::lane_rows::LaneRow;
-use super::session::{Session, SessionError};
-use super::unnest::unnested;
+use super::session::{Session, SessionError, value};
+use super::unnest::unnest;
 
-/// Jobs in one row: as many as the server keeps in the row itself.
+/// The maximum number of jobs in one row: as many as the server stores in the row itself.
 const ROW_MAX: usize = 64;
 
-pub(super) const READ_HELD: &str =
-    "SELECT number, grp, ids, keys FROM wharf.held WHERE grp = ANY(current_setting('wharf.locked')::int[])";
+/// A statement that reads the rows of the locked limit groups, for `RunningRows::read`.
+pub(super) const READ_RUNNING: &str = "SELECT number, limit_group, ids, keys FROM $schema.running
+    WHERE limit_group = ANY(current_setting('wharf.locked')::int[])";
 
-/// Some of the jobs of one claim.
+/// One row: some of the jobs of one claim.
 #[derive(Debug)]
-struct HeldRow {
+struct RunningRow {
     number: i64,
     group: i32,
     ids: Vec<i64>,
     /// One for each id, or one for all.
     keys: Vec<String>,
-    /// How long their leases are, each time; not known of those that were read, and not needed.
-    lease: i64,
-    stored: bool,
-    changed: bool,
+    /// The length of their leases, in microseconds. Not read back, since no rule needs it.
+    lease_us: i64,
+    is_stored: bool,
+    is_changed: bool,
 }
 
-impl HeldRow {
+impl RunningRow {
+    fn read(row: &Row) -> Result<RunningRow, SessionError> {
+        Ok(RunningRow {
+            number: value(row, "running", 0)?,
+            group: value(row, "running", 1)?,
+            ids: value(row, "running", 2)?,
+            keys: value(row, "running", 3)?,
+            lease_us: 0,
+            is_stored: true,
+            is_changed: false,
+        })
+    }
+
+    /// Returns its jobs with their keys.
     fn jobs(&self) -> impl Iterator<Item = (i64, &str)> {
-        let key = |place: usize| self.keys.get(place).or(self.keys.first()).map_or("", String::as_str);
-        self.ids.iter().enumerate().map(move |(place, id)| (*id, key(place)))
+        let key = |position: usize| self.keys.get(position).or(self.keys.first()).map_or("", String::as_str);
+        self.ids.iter().enumerate().map(move |(position, id)| (*id, key(position)))
     }
 }
 
+/// The running jobs of the locked limit groups.
 #[derive(Debug, Default)]
-pub(super) struct Held(Vec<HeldRow>);
+pub(super) struct RunningRows(Vec<RunningRow>);
 
-/// How many jobs run, by lane and by group.
+/// The numbers of running jobs, by lane and by limit group.
 #[derive(Debug, Default)]
-pub(super) struct Counts<'h> {
-    lanes: HashMap<(i32, &'h str), u32>,
+pub(super) struct SlotCounts<'r> {
+    lanes: HashMap<(i32, &'r str), u32>,
     groups: HashMap<i32, u32>,
 }
 
-impl Counts<'_> {
+impl SlotCounts<'_> {
     pub(super) fn of_lane(&self, lane: &LaneRow) -> u32 {
         self.lanes.get(&(lane.group, lane.key.as_str())).copied().unwrap_or_default()
     }
@@ -58,22 +74,14 @@ impl Counts<'_> {
     }
 }
 
-impl Held {
-    pub(super) fn of(found: &[Row]) -> Held {
-        let row = |row: &Row| HeldRow {
-            number: row.get(0),
-            group: row.get(1),
-            ids: row.get(2),
-            keys: row.get(3),
-            lease: 0,
-            stored: true,
-            changed: false,
-        };
-        Held(found.iter().map(row).collect())
+impl RunningRows {
+    /// Reads the rows of `READ_RUNNING`.
+    pub(super) fn read(found: &[Row]) -> Result<RunningRows, SessionError> {
+        found.iter().map(RunningRow::read).collect::<Result<_, _>>().map(RunningRows)
     }
 
-    pub(super) fn counts(&self) -> Counts<'_> {
-        let mut counts = Counts::default();
+    pub(super) fn counts(&self) -> SlotCounts<'_> {
+        let mut counts = SlotCounts::default();
         for row in &self.0 {
             *counts.groups.entry(row.group).or_default() += row.ids.len() as u32;
             match row.keys.as_slice() {
@@ -84,34 +92,42 @@ impl Held {
         counts
     }
 
-    /// The running jobs of a lane, by id.
+    /// Returns the running jobs of a lane, sorted by id.
     pub(super) fn of_lane(&self, lane: &LaneRow) -> Vec<i64> {
         let rows = self.0.iter().filter(|row| row.group == lane.group);
         let mut ids: Vec<i64> =
-            rows.flat_map(HeldRow::jobs).filter(|(_, key)| *key == lane.key).map(|(id, _)| id).collect();
+            rows.flat_map(RunningRow::jobs).filter(|(_, key)| *key == lane.key).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids
     }
 
-    /// How many rows a claim of so many jobs makes, at most.
-    pub(super) fn rows_of(claimed: usize, groups: usize) -> usize {
+    /// Returns the maximum number of rows that a claim of so many jobs in so many limit groups makes.
+    pub(super) fn rows_max(claimed: usize, groups: usize) -> usize {
         claimed / ROW_MAX + groups
     }
 
-    /// Jobs of a group begin to run, with leases of this length.
-    pub(super) fn take(&mut self, group: i32, lease: i64, jobs: &[(i64, &str)], mut number: impl FnMut() -> i64) {
+    /// Adds claimed jobs of a limit group, each with its key. `next_number` numbers new rows.
+    pub(super) fn add(
+        &mut self,
+        group: i32,
+        lease_us: i64,
+        jobs: &[(i64, &str)],
+        mut next_number: impl FnMut() -> i64,
+    ) {
         for jobs in jobs.chunks(ROW_MAX) {
             let first = jobs[0].1;
-            let alike = jobs.iter().all(|(_, key)| *key == first);
-            let keys = jobs.iter().take(if alike { 1 } else { jobs.len() }).map(|(_, key)| (*key).to_owned()).collect();
+            let has_one_key = jobs.iter().all(|(_, key)| *key == first);
+            let keys = jobs.iter().take(if has_one_key { 1 } else { jobs.len() });
+            let keys = keys.map(|(_, key)| (*key).to_owned()).collect();
             let ids = jobs.iter().map(|(id, _)| *id).collect();
-            self.0.push(HeldRow { number: number(), group, ids, keys, lease, stored: false, changed: true });
+            let number = next_number();
+            self.0.push(RunningRow { number, group, ids, keys, lease_us, is_stored: false, is_changed: true });
         }
     }
 
-    /// Jobs run no more. Returns how many of them did.
-    pub(super) fn release(&mut self, ended: &HashSet<i64>) -> usize {
-        let mut released = 0;
+    /// Removes jobs that ended. Returns how many of them were running.
+    pub(super) fn remove(&mut self, ended: &HashSet<i64>) -> usize {
+        let mut removed = 0;
         for row in self.0.iter_mut().filter(|_| !ended.is_empty()) {
             let stays: Vec<bool> = row.ids.iter().map(|id| !ended.contains(id)).collect();
             let gone = stays.iter().filter(|stays| !**stays).count();
@@ -123,36 +139,37 @@ impl Held {
                 row.keys.retain(|_| stay.next().is_some_and(|stays| *stays));
             }
             row.ids.retain(|id| !ended.contains(id));
-            row.changed = true;
-            released += gone;
+            row.is_changed = true;
+            removed += gone;
         }
-        released
+        removed
     }
 
-    /// What is not written yet, as it is to be written. From then on it counts as written.
-    pub(super) fn take_changes(&mut self) -> Changes {
-        let mut changes = Changes::default();
-        for row in self.0.iter_mut().filter(|row| row.changed) {
+    /// Takes the changes since the last call, to write them. From then on they count as stored.
+    pub(super) fn take_changes(&mut self) -> RunningChanges {
+        let mut changes = RunningChanges::default();
+        for row in self.0.iter_mut().filter(|row| row.is_changed) {
             if row.ids.is_empty() {
-                changes.gone.extend(row.stored.then_some(row.number));
-            } else if row.stored {
-                changes.left.add(row);
+                changes.deleted.extend(row.is_stored.then_some(row.number));
+            } else if row.is_stored {
+                changes.updated.add(row);
             } else {
-                changes.new.add(row);
+                changes.inserted.add(row);
             }
-            (row.stored, row.changed) = (true, false);
+            (row.is_stored, row.is_changed) = (true, false);
         }
         self.0.retain(|row| !row.ids.is_empty());
         changes
     }
 }
 
-/// The first of `Columns`.
-const COLUMNS: &str = "number bigint, grp int, start int, stop int, key_start int, key_stop int, lease bigint";
+/// The first columns of `RowColumns`.
+const ROW_COLUMNS: &str =
+    "number bigint, limit_group int, start int, stop int, key_start int, key_stop int, lease_us bigint";
 
-/// Rows as columns: those that are lists follow each other in one, from a start to a stop.
+/// Rows as columns. Their lists follow each other in one array, each from a start to a stop.
 #[derive(Debug, Default)]
-struct Columns {
+struct RowColumns {
     numbers: Vec<i64>,
     groups: Vec<i32>,
     starts: Vec<i32>,
@@ -161,14 +178,14 @@ struct Columns {
     key_stops: Vec<i32>,
     ids: Vec<i64>,
     keys: Vec<String>,
-    leases: Vec<i64>,
+    leases_us: Vec<i64>,
 }
 
-impl Columns {
-    fn add(&mut self, row: &HeldRow) {
+impl RowColumns {
+    fn add(&mut self, row: &RunningRow) {
         self.numbers.push(row.number);
         self.groups.push(row.group);
-        self.leases.push(row.lease);
+        self.leases_us.push(row.lease_us);
         self.starts.push(self.ids.len() as i32 + 1);
         self.key_starts.push(self.keys.len() as i32 + 1);
         self.ids.extend(&row.ids);
@@ -185,42 +202,42 @@ impl Columns {
             (&self.stops as _, Type::INT4_ARRAY),
             (&self.key_starts as _, Type::INT4_ARRAY),
             (&self.key_stops as _, Type::INT4_ARRAY),
-            (&self.leases as _, Type::INT8_ARRAY),
+            (&self.leases_us as _, Type::INT8_ARRAY),
             (&self.ids as _, Type::INT8_ARRAY),
             (&self.keys as _, Type::TEXT_ARRAY),
         ];
-        session.ask_if(!self.numbers.is_empty(), text, &args).await.map(drop)
+        session.query_if(!self.numbers.is_empty(), text, &args).await.map(drop)
     }
 }
 
-/// What a transaction changes of who runs.
+/// The changes of a transaction to the table `running`.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    gone: Vec<i64>,
-    left: Columns,
-    new: Columns,
+pub(super) struct RunningChanges {
+    deleted: Vec<i64>,
+    updated: RowColumns,
+    inserted: RowColumns,
 }
 
-impl Changes {
+impl RunningChanges {
     pub(super) async fn write(&self, session: &Session) -> Result<(), SessionError> {
-        let gone = "DELETE FROM wharf.held WHERE number = ANY($1)";
-        let left = format!(
-            "UPDATE wharf.held SET ids = ($8::bigint[])[start:stop], keys = ($9::text[])[key_start:key_stop]
+        let delete = "DELETE FROM $schema.running WHERE number = ANY($1)";
+        let update = format!(
+            "UPDATE $schema.running SET ids = ($8::bigint[])[start:stop], keys = ($9::text[])[key_start:key_stop]
                     FROM {} AS new
-                    WHERE held.number = new.number",
-            unnested(COLUMNS)
+                    WHERE running.number = new.number",
+            unnest(ROW_COLUMNS)
         );
-        let new = format!(
-            "INSERT INTO wharf.held (number, grp, lease, ids, keys)
-                   SELECT number, grp, lease, ($8::bigint[])[start:stop], ($9::text[])[key_start:key_stop]
+        let insert = format!(
+            "INSERT INTO $schema.running (number, limit_group, lease_us, ids, keys)
+                   SELECT number, limit_group, lease_us, ($8::bigint[])[start:stop], ($9::text[])[key_start:key_stop]
                    FROM {} AS new",
-            unnested(COLUMNS)
+            unnest(ROW_COLUMNS)
         );
-        let gone_args = [(&self.gone as _, Type::INT8_ARRAY)];
+        let delete_args = [(&self.deleted as _, Type::INT8_ARRAY)];
         futures_util::try_join!(
-            session.ask_if(!self.gone.is_empty(), gone, &gone_args),
-            self.left.write(session, &left),
-            self.new.write(session, &new),
+            session.query_if(!self.deleted.is_empty(), delete, &delete_args),
+            self.updated.write(session, &update),
+            self.inserted.write(session, &insert),
         )?;
         Ok(())
     }

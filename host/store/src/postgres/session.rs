@@ -1,44 +1,59 @@
-//! Sessions: connections of the pool, each used by one at a time, and what their errors mean.
+//! Sessions: connections of the pool, each used by one task at a time; the values of their rows; the meaning of their errors.
 //!
-//! Statements are sent with their types and without a name, so that nothing of them stays in the session: any pooler may
-//! stand between. Only the writer gives them names, see `named`. Those that do not need each other's answers are sent together and cost one way there and back.
+//! Statements are sent with their types and without a name, so nothing of them stays in the server's session, and any pooler
+//! may be in between. Only the writer prepares statements (see `prepared`). Statements that do not need each other's results are
+//! sent together and cost one round trip.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::row::RowIndex;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{NoTls, Row};
 
 use super::address::Address;
-use super::prepared::{MARK, Named};
+use super::prepared::{PreparedStatements, SESSION_MARK};
 use super::tls::connector;
 use crate::store::{OpenError, StoreError};
 
-/// How long somebody waits for a connection of the pool.
-const PLACE_PATIENCE: Duration = Duration::from_secs(5);
+#[cfg(test)]
+mod tests;
 
-/// For an answer to what is small, a new connection among it. A lease is lost to silence long before it is to a slow server.
-pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit for waiting for a free connection of the pool.
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A value and its type.
+/// The time limit for the response to a small query, and for a new connection. A lease is lost to a silent network
+/// long before it is lost to a slow server.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The placeholder for the schema in statement texts, with the dot behind it. It is no valid SQL, so it never occurs in a
+/// statement by accident, and texts that name Wharf for another reason (settings, messages) are left alone.
+const SCHEMA: &str = "$schema.";
+
+/// The SQLSTATE that the function `require_rows` of the schema raises: a job changed since the writer read it.
+const ROWS_CHANGED: &str = "WH001";
+
+/// A value of a statement and its type.
 pub(super) type Arg<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Why something did not work.
+/// The reason why a statement failed.
 #[derive(Debug)]
 pub(super) enum SessionError {
+    /// The server refused the statement, or the connection was lost.
     Server(tokio_postgres::Error),
-    /// No connection could be had.
+    /// There is no connection.
     Unreachable(String),
-    /// The tables hold what nobody wrote.
+    /// The tables hold values that Wharf never writes.
     Damaged(String),
-    /// Nothing is wrong with the server, and it passes by itself.
-    Passing(String),
-    /// What was remembered of jobs is no longer so.
-    Outdated,
-    /// With statements that have names a transaction could not begin; without them it may.
-    Nameless(Box<SessionError>),
+    /// The server works; the condition passes by itself.
+    Transient(String),
+    /// The cached rows of running jobs are out of date.
+    StaleCache,
+    /// A transaction failed to start with prepared statements; without them it may start.
+    PreparedLost(Box<SessionError>),
 }
 
 impl From<tokio_postgres::Error> for SessionError {
@@ -47,36 +62,37 @@ impl From<tokio_postgres::Error> for SessionError {
     }
 }
 
+/// Returns the error for a stored text or number that is not a valid `what`.
 pub(super) fn damaged(what: &str, found: &str) -> SessionError {
-    SessionError::Damaged(format!("the database holds {what} that is none: `{}`", found.escape_debug()))
+    SessionError::Damaged(format!("the database holds an invalid {what}: `{}`", found.escape_debug()))
 }
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SessionError::Server(error) => match error.as_db_error() {
-                Some(said) => write!(f, "{}", said.message()),
+                Some(refusal) => write!(f, "{}", refusal.message()),
                 None => match std::error::Error::source(error) {
                     Some(source) => write!(f, "{error}: {source}"),
                     None => write!(f, "{error}"),
                 },
             },
-            SessionError::Unreachable(text) | SessionError::Damaged(text) | SessionError::Passing(text) => {
+            SessionError::Unreachable(text) | SessionError::Damaged(text) | SessionError::Transient(text) => {
                 f.write_str(text)
             }
-            SessionError::Outdated => f.write_str("its jobs change faster than they can be read"),
-            SessionError::Nameless(fault) => fault.fmt(f),
+            SessionError::StaleCache => f.write_str("its jobs change faster than they can be read"),
+            SessionError::PreparedLost(error) => error.fmt(f),
         }
     }
 }
 
 impl SessionError {
-    /// Nothing came back from what answers at once.
-    pub(super) fn silent() -> SessionError {
-        SessionError::Unreachable(format!("no answer for {ANSWER_PATIENCE:?}: the server or the way to it hangs"))
+    /// Returns the error for a small query that got no response in time.
+    pub(super) fn timed_out() -> SessionError {
+        SessionError::Unreachable(format!("no response within {RESPONSE_TIMEOUT:?}: the server or the network hangs"))
     }
 
-    /// The connection is gone, or never was: another one may work.
+    /// Returns true if the connection was lost or never made: another connection may work.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
             SessionError::Server(error) => match error.code() {
@@ -87,13 +103,13 @@ impl SessionError {
                 None => true,
             },
             SessionError::Unreachable(_) => true,
-            SessionError::Damaged(_) | SessionError::Passing(_) | SessionError::Outdated => false,
-            SessionError::Nameless(fault) => fault.is_lost_connection(),
+            SessionError::Damaged(_) | SessionError::Transient(_) | SessionError::StaleCache => false,
+            SessionError::PreparedLost(error) => error.is_lost_connection(),
         }
     }
 
-    /// What is wrong with the server's certificate, if that is what it is.
-    pub(super) fn certificate(&self) -> Option<String> {
+    /// Returns the problem with the server's certificate, if that is the reason.
+    pub(super) fn certificate_problem(&self) -> Option<String> {
         let SessionError::Server(error) = self else { return None };
         let mut next = std::error::Error::source(error);
         while let Some(error) = next {
@@ -107,63 +123,111 @@ impl SessionError {
         None
     }
 
-    /// Two transactions were in each other's way: the same again works.
-    pub(super) fn is_collision(&self) -> bool {
+    /// Returns true if two transactions conflicted: retrying the transaction will succeed.
+    pub(super) fn is_conflict(&self) -> bool {
         let codes = [
             SqlState::T_R_DEADLOCK_DETECTED,
             SqlState::T_R_SERIALIZATION_FAILURE,
             SqlState::UNIQUE_VIOLATION,
-            // Its name was lost with the session that knew it; again goes without names.
+            // The session that knew the prepared statement is gone; a retry sends the whole text.
             SqlState::INVALID_SQL_STATEMENT_NAME,
-            // So the end of a job is refused that is not how it was remembered; again reads it first.
-            SqlState::DIVISION_BY_ZERO,
         ];
         match self {
-            SessionError::Server(error) => error.code().is_some_and(|code| codes.contains(code)),
-            SessionError::Nameless(_) | SessionError::Outdated => true,
-            SessionError::Unreachable(_) | SessionError::Damaged(_) | SessionError::Passing(_) => false,
+            // ROWS_CHANGED: the end of a job is refused if the job changed since it was cached; a retry reads it first.
+            SessionError::Server(error) => {
+                error.code().is_some_and(|code| codes.contains(code) || code.code() == ROWS_CHANGED)
+            }
+            SessionError::PreparedLost(_) | SessionError::StaleCache => true,
+            SessionError::Unreachable(_) | SessionError::Damaged(_) | SessionError::Transient(_) => false,
         }
     }
 
-    /// It is so for everybody at this moment, and will not stay so: to try each alone would be to wait once more for each.
-    pub(super) fn is_passing(&self) -> bool {
+    /// Returns true for a transient condition of the server that affects all operations alike. Retrying each operation of a
+    /// transaction on its own would only wait once more for each.
+    pub(super) fn is_transient(&self) -> bool {
         let SessionError::Server(error) = self else {
-            return matches!(self, SessionError::Passing(_)) || self.is_lost_connection();
+            return matches!(self, SessionError::Transient(_)) || self.is_lost_connection();
         };
-        // Classes of SQLSTATE: connections, rollbacks, resources, an operator's hand; then locks and read-only standbys.
-        let passing = |code: &str| {
+        // Classes of SQLSTATE: connections, rollbacks, resources, an operator's intervention; then locks and read-only standbys.
+        let transient = |code: &str| {
             ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
         };
-        self.is_lost_connection() || error.code().is_some_and(|code| passing(code.code()))
+        self.is_lost_connection() || error.code().is_some_and(|code| transient(code.code()))
     }
 
-    /// The server has no record of the transaction that it was asked about.
-    pub(super) fn is_unheard_of(&self) -> bool {
+    /// Returns true if the server has no record of the transaction whose status was queried.
+    pub(super) fn is_unknown_transaction(&self) -> bool {
         matches!(self, SessionError::Server(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE))
     }
 
-    /// What it means to whoever asked; nothing was written.
-    pub(super) fn refuse(&self, shown: &str) -> StoreError {
-        let text = format!("{shown}: {self}");
-        if self.is_passing() { StoreError::Busy(text) } else { StoreError::Broken(text) }
+    /// Converts to the store's error, for callers; nothing was written. `address` is the store's, without its password.
+    pub(super) fn store_error(&self, address: &str) -> StoreError {
+        let text = format!("{address}: {self}");
+        if self.is_transient() { StoreError::Busy(text) } else { StoreError::Broken(text) }
     }
 }
 
-/// Where connections come from.
+/// A column of a row, by position or by name. Positions are for rows that are read often: finding a dozen columns by name is
+/// a good part of the cost of reading a row.
+pub(super) trait ColumnIndex: RowIndex + fmt::Display + Copy {
+    /// Returns the column's name, for errors.
+    fn name(self, row: &Row) -> String;
+}
+
+impl ColumnIndex for usize {
+    fn name(self, row: &Row) -> String {
+        row.columns().get(self).map_or_else(|| self.to_string(), |column| column.name().to_owned())
+    }
+}
+
+impl ColumnIndex for &str {
+    fn name(self, _: &Row) -> String {
+        self.to_owned()
+    }
+}
+
+/// Reads a column of a row. `table` is where its value was read or counted.
+///
+/// # Errors
+/// `Damaged`, with the table and the column, if the value is null or of a type that Wharf never writes there.
+pub(super) fn value<'r, T: FromSql<'r>>(
+    row: &'r Row,
+    table: &str,
+    column: impl ColumnIndex,
+) -> Result<T, SessionError> {
+    row.try_get(column)
+        .map_err(|error| unreadable(&format!("column `{}` of table `{table}`", column.name(row)), &error))
+}
+
+/// Reads a column of a row that the server computed, such as its clock.
+///
+/// # Errors
+/// `Damaged`, with the column, if the value is null or of an unexpected type.
+pub(super) fn computed<'r, T: FromSql<'r>>(row: &'r Row, column: impl ColumnIndex) -> Result<T, SessionError> {
+    row.try_get(column).map_err(|error| unreadable(&format!("computed column `{}`", column.name(row)), &error))
+}
+
+fn unreadable(column: &str, error: &tokio_postgres::Error) -> SessionError {
+    let reason = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    SessionError::Damaged(format!("could not read {column}: {reason}"))
+}
+
+/// A pool of connections to one database.
 #[derive(Clone)]
 pub(super) struct Sessions {
     pool: Pool,
-    /// What stands before each name of a table in statements, in place of `wharf.`; `None` where it is just that.
-    schema: Option<String>,
+    /// The schema's quoted name with a dot, in place of `SCHEMA`.
+    schema: Arc<str>,
 }
 
 impl Sessions {
-    pub(super) fn of(address: &Address, size: usize) -> Result<Sessions, OpenError> {
-        let mend = |reason: String| OpenError::MendAddress { address: address.shown.clone(), reason };
+    /// Makes a pool of up to `size` connections. Connects to nothing yet.
+    pub(super) fn new(address: &Address, size: usize) -> Result<Sessions, OpenError> {
+        let invalid = |reason: String| OpenError::MendAddress { address: address.redacted.clone(), reason };
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = if address.wants_tls() {
-            let tls =
-                connector(address.root_certificates.as_deref()).map_err(|why| mend(format!("is of no use: {why}")))?;
+            let tls = connector(address.root_certificates.as_deref())
+                .map_err(|why| invalid(format!("can't be used: {why}")))?;
             Manager::from_config(address.config.clone(), tls, config)
         } else {
             Manager::from_config(address.config.clone(), NoTls, config)
@@ -171,21 +235,21 @@ impl Sessions {
         let pool = Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(PLACE_PATIENCE))
-            .create_timeout(Some(ANSWER_PATIENCE))
+            .wait_timeout(Some(POOL_TIMEOUT))
+            .create_timeout(Some(RESPONSE_TIMEOUT))
             .build()
-            .map_err(|error| mend(error.to_string()))?;
-        let schema = (address.schema != "wharf").then(|| format!("{}.", address.schema));
-        Ok(Sessions { pool, schema })
+            .map_err(|error| invalid(error.to_string()))?;
+        Ok(Sessions { pool, schema: format!("\"{}\".", address.schema).into() })
     }
 
+    /// Takes a connection from the pool, or makes one.
     pub(super) async fn session(&self) -> Result<Session, SessionError> {
         match self.pool.get().await {
-            Ok(client) => Ok(Session { client, schema: self.schema.clone(), named: None }),
+            Ok(client) => Ok(Session { client, schema: self.schema.clone(), prepared: None }),
             Err(PoolError::Backend(error)) => Err(SessionError::Server(error)),
-            Err(PoolError::Timeout(TimeoutType::Create)) => Err(SessionError::silent()),
+            Err(PoolError::Timeout(TimeoutType::Create)) => Err(SessionError::timed_out()),
             Err(PoolError::Timeout(_)) => Err(SessionError::Unreachable(format!(
-                "none of its {} connections was free for {PLACE_PATIENCE:?}: the server is slow, or the pool is too small",
+                "none of its {} connections was free within {POOL_TIMEOUT:?}: the server is slow, or the pool is too small",
                 self.pool.status().max_size
             ))),
             Err(error) => Err(SessionError::Unreachable(error.to_string())),
@@ -193,11 +257,12 @@ impl Sessions {
     }
 }
 
+/// A connection that was taken from the pool. It goes back when it is dropped.
 pub(super) struct Session {
     client: Object,
-    schema: Option<String>,
-    /// The writer's alone.
-    pub(super) named: Option<Named>,
+    schema: Arc<str>,
+    /// Only the writer's session has these.
+    pub(super) prepared: Option<PreparedStatements>,
 }
 
 impl Session {
@@ -205,98 +270,99 @@ impl Session {
         self.client.is_closed()
     }
 
+    /// Returns a statement's text with the schema in place of each `SCHEMA`.
     fn text(&self, statement: &str) -> String {
-        match &self.schema {
-            Some(schema) => statement.replace("wharf.", schema),
-            None => statement.to_owned(),
-        }
+        statement.replace(SCHEMA, &self.schema)
     }
 
-    pub(super) async fn ask(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
-        if let Some(known) = self.named.as_ref().and_then(|named| named.find(statement, args)) {
+    /// Runs a statement, prepared if its session has it prepared, and returns its rows.
+    pub(super) async fn query(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
+        if let Some(known) = self.prepared.as_ref().and_then(|prepared| prepared.find(statement, args)) {
             let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|(value, _)| *value).collect();
             return Ok(self.client.query(known, &values).await?);
         }
-        self.ask_outside(statement, args).await
+        self.query_unprepared(statement, args).await
     }
 
-    /// Asks outside a transaction, where it is not known whose session it is: without a name.
-    pub(super) async fn ask_outside(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
+    /// Runs a statement outside a transaction, without a prepared statement: a pooler may use any session for it.
+    pub(super) async fn query_unprepared(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
         Ok(self.client.query_typed(&self.text(statement), args).await?)
     }
 
-    /// Asks only where there is something to ask for.
-    pub(super) async fn ask_if(
+    /// Runs a statement if `wanted`; otherwise returns no rows.
+    pub(super) async fn query_if(
         &self,
         wanted: bool,
         statement: &str,
         args: &[Arg<'_>],
     ) -> Result<Vec<Row>, SessionError> {
-        if wanted { self.ask(statement, args).await } else { Ok(Vec::new()) }
+        if wanted { self.query(statement, args).await } else { Ok(Vec::new()) }
     }
 
-    /// Asks for a little among much, in a transaction of its own. Of tables that the server has not counted yet it expects
-    /// so much that it would first compile the statement, or start processes for it: a hundred times what the answer takes.
-    /// A host that stops in the middle keeps nobody waiting for what it locked.
-    pub(super) async fn ask_apart(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
+    /// Runs a query that touches few rows of a large table, in its own transaction, without JIT and parallel workers. The server
+    /// expects so many rows in tables that it has not analyzed yet that it would first compile the statement, or start
+    /// processes for it: a hundred times the cost of the result. A host that stops in the middle does not block others by its
+    /// row locks for longer than two seconds.
+    pub(super) async fn query_selective(&self, statement: &str, args: &[Arg<'_>]) -> Result<Vec<Row>, SessionError> {
         let (_, found, _) = futures_util::try_join!(
-            self.run(
+            self.execute(
                 "BEGIN; SELECT set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
                  set_config('idle_in_transaction_session_timeout', '2s', true)"
             ),
-            self.ask(statement, args),
-            self.run("COMMIT"),
+            self.query(statement, args),
+            self.execute("COMMIT"),
         )?;
         Ok(found)
     }
 
-    pub(super) async fn ask_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, SessionError> {
-        let row = self.ask(statement, args).await?.into_iter().next();
-        row.ok_or_else(|| SessionError::Damaged("a question that always has an answer had none".to_owned()))
+    /// Runs a query that always returns a row, and returns the first one.
+    pub(super) async fn query_one(&self, statement: &str, args: &[Arg<'_>]) -> Result<Row, SessionError> {
+        let row = self.query(statement, args).await?.into_iter().next();
+        row.ok_or_else(|| SessionError::Damaged("a query that always returns a row returned none".to_owned()))
     }
 
-    /// Gives names to what was asked without one. To be called between transactions.
-    pub(super) async fn name(&mut self) -> Result<(), SessionError> {
-        let Some(named) = &self.named else { return Ok(()) };
-        let unnamed = named.take_unnamed();
-        if unnamed.is_empty() {
+    /// Prepares the statements that were sent unprepared. Must be called between transactions.
+    pub(super) async fn prepare_pending(&mut self) -> Result<(), SessionError> {
+        let Some(prepared) = &self.prepared else { return Ok(()) };
+        let pending = prepared.take_pending();
+        if pending.is_empty() {
             return Ok(());
         }
-        if named.is_empty() {
-            self.run(&format!("BEGIN; SELECT set_config('wharf.mark', '{}', false)", named.mark())).await?;
+        if prepared.is_empty() {
+            self.execute(&format!("BEGIN; SELECT set_config('wharf.mark', '{}', false)", prepared.mark())).await?;
         } else {
-            // Never a second mark: what has one has all names.
-            self.run("BEGIN").await?;
-            let mark = self.client.query_typed_one(&self.text(&format!("SELECT {MARK}")), &[]).await?;
-            let mark: Option<String> = mark.get(0);
-            if !named.is_here(mark.as_deref()) {
-                return Err(SessionError::Unreachable("its session was given to another".to_owned()));
+            // Never a second mark: a session with the mark has all prepared statements.
+            self.execute("BEGIN").await?;
+            let mark = self.client.query_typed_one(&format!("SELECT {SESSION_MARK}"), &[]).await?;
+            if !prepared.is_same_session(computed(&mark, 0)?) {
+                return Err(SessionError::Unreachable("a pooler replaced its session".to_owned()));
             }
         }
-        let mut new = Vec::with_capacity(unnamed.len());
-        for (text, types) in unnamed {
+        let mut new = Vec::with_capacity(pending.len());
+        for (text, types) in pending {
             let statement = self.client.prepare_typed(&self.text(&text), &types).await?;
             new.push((text, statement));
         }
-        self.run("COMMIT").await?;
-        if let Some(named) = &mut self.named {
-            named.keep(new);
+        self.execute("COMMIT").await?;
+        if let Some(prepared) = &mut self.prepared {
+            prepared.add(new);
         }
         Ok(())
     }
 
-    /// Statements without values, one after the other.
-    pub(super) async fn run(&self, statements: &str) -> Result<(), SessionError> {
+    /// Runs statements without arguments, one after the other.
+    pub(super) async fn execute(&self, statements: &str) -> Result<(), SessionError> {
         Ok(self.client.batch_execute(&self.text(statements)).await?)
     }
 
-    /// Leaves the transaction. A connection of which it is not known how it stands goes nowhere but away.
+    /// Rolls the transaction back. A connection whose state is unknown does not go back to the pool.
     pub(super) async fn roll_back(self) {
-        if self.client.is_closed() || self.run("ROLLBACK").await.is_err() {
+        if self.client.is_closed() || self.execute("ROLLBACK").await.is_err() {
             self.discard();
         }
     }
 
+    /// Closes the connection instead of returning it to the pool.
     pub(super) fn discard(self) {
         drop(Object::take(self.client));
     }

@@ -1,7 +1,8 @@
-//! What a node tells of a plugin's tasks, as one text: a line for each, its fields divided by spaces. And of one that is coming.
+//! The text form of task announcements: for each task of a plugin a line with its fields, separated by spaces. Also the text
+//! form of plugins that are being loaded.
 //!
-//! The text is ASCII whatever a manifest says, so that every database takes it. What cannot be read, as from a newer host,
-//! counts as not told.
+//! The text is ASCII whatever a manifest contains, so every database accepts it. A text that can't be parsed, such as one from a
+//! newer host, counts as not announced.
 
 use std::fmt::Write;
 
@@ -9,39 +10,42 @@ use wharf_core::limits::{Limits, OnConflict};
 use wharf_core::node::{LoadingPlugin, SchemaAnnouncement, TaskAnnouncement};
 use wharf_core::topic::Pattern;
 
-/// The first line: of another form nothing is read.
-const FORM: &str = "1";
+/// The first line. Texts of another format are not read.
+const FORMAT: &str = "1";
+/// In place of a field without a value.
 const NONE: &str = "-";
-const UNTOLD: &str = "?";
-/// In place of patterns: there will be none. A pattern may be a `-`, and is never this.
+/// In place of a schema that is not announced.
+const NOT_ANNOUNCED: &str = "?";
+/// In place of patterns, for a plugin without any. A pattern may be `-`, but never this.
 const NO_TOPICS: &str = "!";
 
-/// Empty where nothing is told.
-pub(super) fn text(tasks: Option<&[TaskAnnouncement]>) -> String {
+/// Returns the text for a plugin's tasks; empty if they are not announced.
+pub(super) fn write(tasks: Option<&[TaskAnnouncement]>) -> String {
     let Some(tasks) = tasks else { return String::new() };
-    tasks.iter().fold(FORM.to_owned(), |text, task| text + "\n" + &line(task))
+    tasks.iter().fold(FORMAT.to_owned(), |text, task| text + "\n" + &line(task))
 }
 
-/// `None` where nothing is told that can be read.
+/// Parses the text for a plugin's tasks; `None` if they are not announced, or in another format.
 pub(super) fn read(text: &str) -> Option<Vec<TaskAnnouncement>> {
-    let (form, lines) = text.split_once('\n').unwrap_or((text, ""));
-    if form != FORM {
+    let (format, lines) = text.split_once('\n').unwrap_or((text, ""));
+    if format != FORMAT {
         return None;
     }
     lines.lines().map(task).collect()
 }
 
-/// A plugin that is coming, and its patterns behind it where they are known.
-pub(super) fn coming_text(pending: &LoadingPlugin) -> String {
-    let patterns = match pending.topics.as_deref() {
+/// Returns the text for a plugin that is being loaded, with its patterns if they are known.
+pub(super) fn write_loading(loading: &LoadingPlugin) -> String {
+    let patterns = match loading.topics.as_deref() {
         None => Vec::new(),
         Some([]) => vec![NO_TOPICS],
         Some(topics) => topics.iter().map(Pattern::as_str).collect(),
     };
-    [pending.plugin.as_str()].into_iter().chain(patterns).collect::<Vec<_>>().join(" ")
+    [loading.plugin.as_str()].into_iter().chain(patterns).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn read_coming(text: &str) -> Option<LoadingPlugin> {
+/// Parses the text for a plugin that is being loaded.
+pub(super) fn read_loading(text: &str) -> Option<LoadingPlugin> {
     let mut words = text.split(' ');
     let plugin = words.next()?.parse().ok()?;
     let topics = match words.collect::<Vec<_>>().as_slice() {
@@ -64,7 +68,7 @@ fn line(task: &TaskAnnouncement) -> String {
     let schema = match &task.schema {
         SchemaAnnouncement::Absent => NONE.to_owned(),
         SchemaAnnouncement::Text(schema) => escaped(schema),
-        SchemaAnnouncement::Untold => UNTOLD.to_owned(),
+        SchemaAnnouncement::Untold => NOT_ANNOUNCED.to_owned(),
     };
     let (per_key, total) = (number(task.limits.per_key), number(task.limits.total));
     format!("{} {} {on_conflict} {per_key} {total} {key} {schema}", task.name, task.group)
@@ -88,17 +92,17 @@ fn task(line: &str) -> Option<TaskAnnouncement> {
         key: if key == NONE { None } else { Some(unescaped(key)?) },
         schema: match schema {
             NONE => SchemaAnnouncement::Absent,
-            UNTOLD => SchemaAnnouncement::Untold,
+            NOT_ANNOUNCED => SchemaAnnouncement::Untold,
             schema => SchemaAnnouncement::Text(unescaped(schema)?),
         },
     })
 }
 
-/// A text that is one of the two marks is escaped whole.
+/// Escapes a text as one field. A text that equals `NONE` or `NOT_ANNOUNCED` is escaped whole.
 fn escaped(text: &str) -> String {
-    let is_mark = text == NONE || text == UNTOLD;
+    let is_reserved = text == NONE || text == NOT_ANNOUNCED;
     text.bytes().fold(String::with_capacity(text.len()), |mut all, byte| {
-        if byte.is_ascii_graphic() && byte != b'%' && !is_mark {
+        if byte.is_ascii_graphic() && byte != b'%' && !is_reserved {
             all.push(char::from(byte));
         } else {
             let _ = write!(all, "%{byte:02x}");
@@ -121,7 +125,7 @@ fn unescaped(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn terms(key: Option<&str>, schema: SchemaAnnouncement) -> TaskAnnouncement {
+    fn announcement(key: Option<&str>, schema: SchemaAnnouncement) -> TaskAnnouncement {
         TaskAnnouncement {
             name: "words/count".parse().unwrap(),
             group: "hands".parse().unwrap(),
@@ -133,36 +137,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_read_as_it_was_whatever_it_says() {
+    fn announcements_are_read_as_they_were_written() {
         let schema = |text: &str| SchemaAnnouncement::Text(text.to_owned());
         let tasks = [
-            terms(None, SchemaAnnouncement::Absent),
-            terms(Some("/tenant"), SchemaAnnouncement::Untold),
-            terms(Some("/a b\n\0\u{202e}%41ä"), schema("{\"type\": \"object\",\n\t\"title\": \"ü\u{1f600} %\"}")),
-            terms(Some("-"), schema("?")),
-            terms(Some(""), schema("")),
+            announcement(None, SchemaAnnouncement::Absent),
+            announcement(Some("/tenant"), SchemaAnnouncement::Untold),
+            announcement(
+                Some("/a b\n\0\u{202e}%41ä"),
+                schema("{\"type\": \"object\",\n\t\"title\": \"ü\u{1f600} %\"}"),
+            ),
+            announcement(Some("-"), schema("?")),
+            announcement(Some(""), schema("")),
         ];
         for count in 0..=tasks.len() {
-            let told = text(Some(&tasks[..count]));
-            assert!(told.bytes().all(|byte| byte == b'\n' || byte == b' ' || byte.is_ascii_graphic()), "{told:?}");
-            assert_eq!(read(&told).as_deref(), Some(&tasks[..count]), "{told:?}");
+            let written = write(Some(&tasks[..count]));
+            assert!(
+                written.bytes().all(|byte| byte == b'\n' || byte == b' ' || byte.is_ascii_graphic()),
+                "{written:?}"
+            );
+            assert_eq!(read(&written).as_deref(), Some(&tasks[..count]), "{written:?}");
         }
-        assert_eq!((text(None).as_str(), read("")), ("", None));
+        assert_eq!((write(None).as_str(), read("")), ("", None));
     }
 
     #[test]
-    fn what_is_coming_is_read_as_it_was_told() {
+    fn loading_plugins_are_read_as_they_were_written() {
         let topics = |patterns: &[&str]| Some(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect());
         for topics in [None, topics(&[]), topics(&["-"]), topics(&["a.*", ">"])] {
-            let pending = LoadingPlugin { plugin: "words".parse().unwrap(), topics };
-            assert_eq!(read_coming(&coming_text(&pending)), Some(pending));
+            let loading = LoadingPlugin { plugin: "words".parse().unwrap(), topics };
+            assert_eq!(read_loading(&write_loading(&loading)), Some(loading));
         }
-        assert_eq!((read_coming(""), read_coming("words a..b")), (None, None));
+        assert_eq!((read_loading(""), read_loading("words a..b")), (None, None));
     }
 
     #[test]
-    fn what_another_version_tells_is_not_guessed_at() {
-        let one = text(Some(&[terms(None, SchemaAnnouncement::Absent)]));
+    fn texts_of_another_format_count_as_not_announced() {
+        let one = write(Some(&[announcement(None, SchemaAnnouncement::Absent)]));
         for strange in ["2", "1\nwords/count", &one.replace("replace-waiting", "stack"), &format!("{one} more"), "1\n%"]
         {
             assert_eq!(read(strange), None, "{strange:?}");

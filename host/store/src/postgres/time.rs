@@ -1,4 +1,4 @@
-//! The database's clock, as far as it can be known without asking: what its answers demand, and the time that passed since.
+//! The database's clock, as far as it is known without a query: the readings in its responses, and the time since then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -7,41 +7,43 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 
-/// Microseconds since 1970 by the database's clock.
+/// An SQL expression for the database's clock, in microseconds since 1970.
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// Which clock tells the time of a store.
+/// The clock of a store.
 #[derive(Clone)]
 pub(super) enum Time {
-    Database(Arc<Mutex<Option<Known>>>),
-    /// One that tests move by hand.
-    Given(Arc<dyn Clock>),
+    /// The database's, with its last reading.
+    Database(Arc<Mutex<Option<ClockReading>>>),
+    /// A clock that tests set by hand.
+    Manual(Arc<dyn Clock>),
 }
 
-/// That the database's clock stood so at a moment of the machine's own, which nobody sets.
+/// A reading of the database's clock, at a moment of the machine's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Known {
-    stamp: Timestamp,
-    at: Instant,
+pub(super) struct ClockReading {
+    database: Timestamp,
+    local: Instant,
 }
 
-impl Known {
-    fn at(&self, moment: Instant) -> Timestamp {
-        self.stamp + moment.saturating_duration_since(self.at)
+impl ClockReading {
+    /// Returns the database's time at a local moment.
+    fn at(&self, local: Instant) -> Timestamp {
+        self.database + local.saturating_duration_since(self.local)
     }
 
-    /// What is known after an answer. Its stamp was read off at some moment from when it was asked for until it was heard, which
-    /// may be long: the host was stopped, or the way was. So the clock stands no earlier than that when the answer is heard, and
-    /// stood no later when it was asked for; it is moved no more than these two demand. Only a clock that was set back, and
-    /// never an answer that is late, moves it back.
-    fn after(self, stamp: Timestamp, asked: Instant, heard: Instant) -> Known {
-        if asked < self.at {
-            // It may be from before what is known by now.
+    /// Returns the best reading after a response. The database read its clock at some moment between the request and the
+    /// response, which may be far apart: the host or the network was paused. So the clock is not earlier than `database` when
+    /// the response is received, and was not later when the request was sent; the reading moves no more than these two
+    /// require. Only a clock that was set back moves it back, and never a late response.
+    fn after(self, database: Timestamp, sent: Instant, received: Instant) -> ClockReading {
+        if sent < self.local {
+            // The response may be older than the current reading.
             self
-        } else if stamp > self.at(heard) {
-            Known { stamp, at: heard }
-        } else if stamp < self.at(asked) {
-            Known { stamp, at: asked }
+        } else if database > self.at(received) {
+            ClockReading { database, local: received }
+        } else if database < self.at(sent) {
+            ClockReading { database, local: sent }
         } else {
             self
         }
@@ -53,34 +55,35 @@ impl Time {
         Time::Database(Arc::default())
     }
 
+    /// Returns the current time without a query.
     pub(super) fn now(&self) -> Timestamp {
         match self {
-            Time::Database(known) => known
+            Time::Database(reading) => reading
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .map_or(Timestamp::ZERO, |known| known.at(Instant::now())),
-            Time::Given(clock) => clock.now(),
+                .map_or(Timestamp::ZERO, |reading| reading.at(Instant::now())),
+            Time::Manual(clock) => clock.now(),
         }
     }
 
-    /// Takes in what the database said to a question that was `asked` then, and answers with the moment that counts.
-    pub(super) fn heard(&self, stamp: Timestamp, asked: Instant) -> Timestamp {
+    /// Records the database's time from the response to a request that was `sent` then. Returns the store's time.
+    pub(super) fn observe(&self, database: Timestamp, sent: Instant) -> Timestamp {
         match self {
-            Time::Database(known) => {
-                let (mut known, heard) = (known.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-                let first = Known { stamp, at: heard };
-                *known = Some(known.map_or(first, |known| known.after(stamp, asked, heard)));
-                stamp
+            Time::Database(reading) => {
+                let (mut reading, received) = (reading.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+                let first = ClockReading { database, local: received };
+                *reading = Some(reading.map_or(first, |reading| reading.after(database, sent, received)));
+                database
             }
-            Time::Given(clock) => clock.now(),
+            Time::Manual(clock) => clock.now(),
         }
     }
 
-    /// The moment to hand to a statement; `None` is its own.
-    pub(super) fn given(&self) -> Option<i64> {
+    /// Returns the time to pass to a statement, in microseconds; `None` if the statement reads its own clock.
+    pub(super) fn manual_micros(&self) -> Option<i64> {
         match self {
             Time::Database(_) => None,
-            Time::Given(clock) => Some(super::rows::micros(clock.now())),
+            Time::Manual(clock) => Some(super::rows::micros(clock.now())),
         }
     }
 }
@@ -94,30 +97,30 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_late_answer_moves_the_clock_nowhere() {
-        let (start, stamp) = (Instant::now(), Timestamp::from_millis(1_700_000_000_000));
-        let known = Known { stamp, at: start };
-        // Asked a second later, read off at once, and heard after a minute.
-        let late = known.after(stamp + SECOND, start + SECOND, start + 61 * SECOND);
-        assert_eq!(late, known);
-        assert_eq!(late.at(start + 61 * SECOND), stamp + 61 * SECOND);
+    fn a_late_response_does_not_move_the_clock() {
+        let (start, database) = (Instant::now(), Timestamp::from_millis(1_700_000_000_000));
+        let reading = ClockReading { database, local: start };
+        // Sent a second later, read at once, and received after a minute.
+        let late = reading.after(database + SECOND, start + SECOND, start + 61 * SECOND);
+        assert_eq!(late, reading);
+        assert_eq!(late.at(start + 61 * SECOND), database + 61 * SECOND);
     }
 
     #[test]
     fn a_clock_that_was_set_is_followed() {
-        let (start, stamp) = (Instant::now(), Timestamp::from_millis(1_700_000_000_000));
-        let known = Known { stamp, at: start };
-        let asked = start + SECOND;
+        let (start, database) = (Instant::now(), Timestamp::from_millis(1_700_000_000_000));
+        let reading = ClockReading { database, local: start };
+        let sent = start + SECOND;
         for set in [Duration::from_millis(20), 3600 * SECOND] {
-            let back = known.after(stamp + SECOND - set, asked, asked);
-            assert_eq!(back.at(asked), stamp + SECOND - set, "back by {set:?}");
-            let forward = known.after(stamp + SECOND + set, asked, asked);
-            assert_eq!(forward.at(asked), stamp + SECOND + set, "forward by {set:?}");
+            let back = reading.after(database + SECOND - set, sent, sent);
+            assert_eq!(back.at(sent), database + SECOND - set, "back by {set:?}");
+            let forward = reading.after(database + SECOND + set, sent, sent);
+            assert_eq!(forward.at(sent), database + SECOND + set, "forward by {set:?}");
         }
-        // Heard late: how far it was set is known no better than how long that took.
-        let back = known.after(stamp - 3600 * SECOND, asked, asked + 10 * SECOND);
-        assert_eq!(back.at(asked), stamp - 3600 * SECOND);
-        // What was asked for before that says nothing of it, whichever way it was set.
-        assert_eq!(back.after(stamp + SECOND, start, asked + 11 * SECOND), back);
+        // Received late: the amount by which it was set is only known as well as the length of the request.
+        let back = reading.after(database - 3600 * SECOND, sent, sent + 10 * SECOND);
+        assert_eq!(back.at(sent), database - 3600 * SECOND);
+        // An older request reports nothing about that, whichever way the clock was set.
+        assert_eq!(back.after(database + SECOND, start, sent + 11 * SECOND), back);
     }
 }

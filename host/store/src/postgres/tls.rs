@@ -1,4 +1,4 @@
-//! Encrypted connections: certificates are always checked, against the public authorities and those that are named.
+//! Encrypted connections: certificates are always verified, against the public authorities and those of `sslrootcert`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What makes connections safe; `roots` is a PEM file of authorities to be trusted as well.
+/// Returns a connector for encrypted connections. `roots` is a PEM file of further authorities to trust.
+///
+/// # Errors
+/// A text that continues a sentence about the address, if `roots` could not be read.
 pub(super) fn connector(roots: Option<&Path>) -> Result<MakeRustlsConnect, String> {
     let mut trusted = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = roots {
-        let unread =
-            |error: &dyn std::fmt::Display| format!("its sslrootcert {} cannot be read: {error}", file.display());
+        let unread = |error: &dyn std::fmt::Display| format!("could not read sslrootcert {}: {error}", file.display());
         for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unread(&error))? {
             let certificate = certificate.map_err(|error| unread(&error))?;
             trusted.add(certificate).map_err(|error| unread(&error))?;

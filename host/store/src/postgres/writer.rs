@@ -1,401 +1,338 @@
-//! The writer: takes all operations that wait into one transaction and answers after the commit, so that what many ask for
-//! at once costs one. If one fails, the group is undone and each runs again alone: nobody suffers for another.
+//! The writer: takes all operations that wait into one transaction and responds after the commit, so many operations cost one
+//! commit. If one fails, the group is rolled back and each runs again on its own: no operation fails because of another.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 use wharf_core::ids::JobId;
 use wharf_core::job::NewJob;
-use wharf_core::kv::KvChanges;
-use wharf_core::lifecycle::{Event, Refusal};
-use wharf_core::limits::{LimitTable, Override};
+use wharf_core::limits::LimitTable;
 
-use super::id_source::Source;
+use super::claim::ReopenedGroups;
+use super::id_source::IdSource;
+use super::job_row::JobRow;
 use super::lane_rows::{LaneRow, Names};
 use super::ledger::Ledger;
-use super::node_marks::Expired;
 use super::nudge::Nudger;
-use super::prepared::{Named, Shared};
-use super::read_set::{self, Needs};
-use super::running_cache::Running;
-use super::session::{ANSWER_PATIENCE, Session, SessionError, Sessions};
+use super::operation::{WriteRequest, WriteResult, all_names, all_new_jobs};
+use super::prepared::{PoolerDetected, PreparedStatements};
+use super::read_set::ReadSet;
+use super::running_cache::RunningCache;
+use super::session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions, computed};
 use super::time::Time;
-use crate::store::{Claim, Claimed, Inserted, Recorded, StoreError};
+use crate::store::StoreError;
 
-/// Operations that wait; who comes after them waits for room.
+/// The maximum number of operations that wait; callers of more wait for a place.
 const WAITING_MAX: usize = 1024;
-/// Operations, and bytes of them, in one transaction. A single operation may be larger.
+/// The maximum numbers of operations, and of their bytes, in one transaction. A single operation may be larger.
 const GROUP_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// After a transaction that wrote so many jobs, the next one waits so long for more to come.
-const BUSY: usize = 64;
-const GATHER: Duration = Duration::from_millis(1);
-/// The same again where others were in the way, or the connection was lost before the commit.
-const TRIES: u32 = 4;
-/// How often it is asked what became of a transaction.
-const DOUBT_EVERY: Duration = Duration::from_millis(200);
-/// Lanes that were closed by a lower limit elsewhere are looked for this often.
-const REOPEN_EVERY: Duration = Duration::from_secs(10);
+/// After a transaction that wrote this many jobs, the next one waits for more operations, for this long.
+const BUSY_JOBS: usize = 64;
+const GATHER_WAIT: Duration = Duration::from_millis(1);
+/// The maximum number of tries of a transaction after conflicts, or after the connection was lost before the commit.
+const TRIES_MAX: u32 = 4;
+/// The interval at which the status of a transaction is queried.
+const COMMIT_STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What is asked of the writer.
-#[derive(Debug)]
-pub(super) enum WriteRequest {
-    Insert(Vec<NewJob>, Arc<LimitTable>),
-    /// Jobs whose ids were given out before, with values that are changed together with them.
-    LeaveBehind(Vec<NewJob>, Arc<LimitTable>, Option<Arc<KvChanges>>),
-    Claim(Claim),
-    Record(Vec<(JobId, Event)>),
-    /// Leases that had run out when they were looked at.
-    Expire(Vec<Expired>),
-    SetOverride(Override),
+/// A request that waits for the writer.
+struct PendingRequest {
+    request: WriteRequest,
+    response: oneshot::Sender<Result<WriteResult, StoreError>>,
 }
 
-#[derive(Debug)]
-pub(super) enum WriteResult {
-    Inserted(Vec<Inserted>),
-    Claimed(Claimed),
-    Recorded(Vec<Result<Recorded, Refusal>>),
-    Expired(Vec<JobId>),
-    Set,
-}
-
-impl WriteResult {
-    /// Whether others may wait for it.
-    fn is_worth_a_nudge(&self) -> bool {
-        match self {
-            WriteResult::Claimed(claimed) => !claimed.leased.is_empty(),
-            WriteResult::Expired(freed) => !freed.is_empty(),
-            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Set => true,
-        }
-    }
-}
-
-impl WriteRequest {
-    fn is_claim(&self) -> bool {
-        matches!(self, WriteRequest::Claim(_))
-    }
-
-    /// About how many jobs it writes.
-    fn size(&self) -> usize {
-        match self {
-            WriteRequest::Insert(jobs, ..) | WriteRequest::LeaveBehind(jobs, ..) => jobs.len(),
-            WriteRequest::Record(events) => events.len(),
-            WriteRequest::Expire(over) => over.len(),
-            WriteRequest::Claim(_) | WriteRequest::SetOverride(_) => 0,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let payloads = |jobs: &[NewJob]| jobs.iter().map(|job| job.payload.len()).sum::<usize>();
-        let changed = |changes: &Option<Arc<KvChanges>>| changes.as_ref().map_or(0, |changes| changes.bytes() as usize);
-        match self {
-            WriteRequest::Insert(jobs, _) => payloads(jobs),
-            WriteRequest::LeaveBehind(jobs, _, changes) => payloads(jobs) + changed(changes),
-            WriteRequest::Record(events) => events.iter().map(|(_, event)| event.bytes()).sum(),
-            _ => 0,
-        }
-    }
-}
-
-struct Asked {
-    wish: WriteRequest,
-    answer: oneshot::Sender<Result<WriteResult, StoreError>>,
-}
-
-/// The way to the writer.
+/// A handle to the writer's task.
 pub(super) struct Writer {
-    asked: mpsc::Sender<Asked>,
-    shown: String,
+    requests: mpsc::Sender<PendingRequest>,
+    address: String,
 }
 
-/// What the writer works with.
-pub(super) struct Desk {
+/// The parts of the store that the writer uses.
+pub(super) struct WriterContext {
     pub(super) sessions: Sessions,
     pub(super) time: Time,
-    pub(super) source: Arc<Source>,
+    pub(super) source: Arc<IdSource>,
     pub(super) nudger: Arc<Nudger>,
-    pub(super) shown: String,
-}
-
-/// By which limit per key, and when, the lanes of a group were last opened that others had closed.
-#[derive(Default)]
-pub(super) struct Reopened(HashMap<i32, (Option<u32>, Instant)>);
-
-impl Reopened {
-    /// Whether it is to be done now: at a limit that is new here, and now and then.
-    pub(super) fn is_due(&mut self, group: i32, per_key: Option<u32>) -> bool {
-        let due = self.0.get(&group).is_none_or(|(by, at)| *by != per_key || at.elapsed() >= REOPEN_EVERY);
-        if due {
-            self.0.insert(group, (per_key, Instant::now()));
-        }
-        due
-    }
+    /// The store's address without its password, for logs and errors.
+    pub(super) address: String,
 }
 
 impl Writer {
-    pub(super) fn start(desk: Desk) -> Writer {
-        let (asked, waiting) = mpsc::channel(WAITING_MAX);
-        let shown = desk.shown.clone();
-        let memory = Memory {
+    /// Starts the writer's task. It ends when the handle is dropped.
+    pub(super) fn start(context: WriterContext) -> Writer {
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let address = context.address.clone();
+        let state = WriterState {
             names: Names::default(),
             declared: Arc::default(),
-            reopened: Reopened::default(),
+            reopened: ReopenedGroups::default(),
             session: None,
-            shared: Shared::default(),
-            running: Running::default(),
+            pooler: PoolerDetected::default(),
+            cache: RunningCache::default(),
         };
-        tokio::spawn(serve(desk, memory, waiting));
-        Writer { asked, shown }
+        tokio::spawn(serve(context, state, waiting));
+        Writer { requests, address }
     }
 
-    /// Has a wish carried out, and answers once it is durable.
-    pub(super) async fn write(&self, wish: WriteRequest) -> Result<WriteResult, StoreError> {
-        let gone = || format!("the writer of {} has stopped: restart the host", self.shown);
-        let (answer, answered) = oneshot::channel();
-        self.asked.send(Asked { wish, answer }).await.map_err(|_| StoreError::Broken(gone()))?;
-        answered.await.map_err(|_| StoreError::Unknown(gone()))?
+    /// Runs an operation, and returns its result once that is durable.
+    pub(super) async fn write(&self, request: WriteRequest) -> Result<WriteResult, StoreError> {
+        let stopped = || format!("the writer of {} has stopped: restart the host", self.address);
+        let (response, result) = oneshot::channel();
+        let pending = PendingRequest { request, response };
+        self.requests.send(pending).await.map_err(|_| StoreError::Broken(stopped()))?;
+        result.await.map_err(|_| StoreError::Unknown(stopped()))?
     }
 }
 
-/// What the writer remembers from one transaction to the next.
-struct Memory {
+/// The state that the writer keeps from one transaction to the next.
+struct WriterState {
     names: Names,
-    /// What manifests and settings said at the last insert or claim.
+    /// The limits that manifests and settings declared at the last insert or claim.
     declared: Arc<LimitTable>,
-    reopened: Reopened,
-    /// The session of the last transaction, with the names of statements in it.
+    reopened: ReopenedGroups,
+    /// The session of the last transaction, with its prepared statements.
     session: Option<Session>,
-    shared: Shared,
-    running: Running,
+    pooler: PoolerDetected,
+    cache: RunningCache,
 }
 
-/// How a transaction went that did not end well.
-enum Failed {
+/// The failure of a transaction.
+enum TransactionError {
     /// Nothing was written.
-    Undone(SessionError),
-    /// Its commit was sent and no answer came.
-    InDoubt { transaction: String, fault: SessionError, done: Vec<WriteResult> },
+    RolledBack(SessionError),
+    /// The commit was sent and its response was lost.
+    InDoubt { transaction: String, error: SessionError, results: Vec<WriteResult> },
 }
 
-async fn serve(desk: Desk, mut memory: Memory, mut waiting: mpsc::Receiver<Asked>) {
-    let mut queue: VecDeque<Asked> = VecDeque::new();
-    let mut more = Vec::new();
-    let mut busy = false;
+async fn serve(context: WriterContext, mut state: WriterState, mut waiting: mpsc::Receiver<PendingRequest>) {
+    let mut queue: VecDeque<PendingRequest> = VecDeque::new();
+    let mut received = Vec::new();
+    let mut is_busy = false;
     loop {
-        if queue.is_empty() && waiting.recv_many(&mut more, GROUP_MAX).await == 0 {
+        if queue.is_empty() && waiting.recv_many(&mut received, GROUP_MAX).await == 0 {
             return;
         }
-        queue.extend(more.drain(..));
-        if busy {
+        queue.extend(received.drain(..));
+        if is_busy {
             gather(&mut queue, &mut waiting).await;
         }
         let mut group = Vec::new();
         let mut bytes = 0;
         while let Some(next) = queue.front() {
-            bytes += next.wish.bytes();
+            bytes += next.request.bytes();
             if !group.is_empty() && (bytes > GROUP_BYTES_MAX || group.len() == GROUP_MAX) {
                 break;
             }
             group.extend(queue.pop_front());
         }
-        // None of them was answered, so that any order is right; a claim comes last, and finds what the others bring.
-        group.sort_by_key(|asked: &Asked| asked.wish.is_claim());
-        busy = group.iter().map(|asked| asked.wish.size()).sum::<usize>() >= BUSY;
-        if carry_out(&desk, &mut memory, group).await {
-            desk.nudger.look_again();
+        // None of them has a response yet, so any order is right; a claim is last, and finds the changes of the others.
+        group.sort_by_key(|pending: &PendingRequest| pending.request.is_claim());
+        is_busy = group.iter().map(|pending| pending.request.job_count()).sum::<usize>() >= BUSY_JOBS;
+        if run_group(&context, &mut state, group).await {
+            context.nudger.nudge_all();
         }
     }
 }
 
-/// Waits a little for what the last answers bring forth: two small transactions take longer than one that is twice as large.
-/// A claim is the last of it.
-async fn gather(queue: &mut VecDeque<Asked>, waiting: &mut mpsc::Receiver<Asked>) {
-    let mut over = std::pin::pin!(tokio::time::sleep(GATHER));
-    while queue.len() < GROUP_MAX && !queue.iter().any(|asked| asked.wish.is_claim()) {
+/// Waits a little for requests that follow from the last responses: two small transactions take longer than one of twice the
+/// size. A claim is the last such request.
+async fn gather(queue: &mut VecDeque<PendingRequest>, waiting: &mut mpsc::Receiver<PendingRequest>) {
+    let mut timeout = std::pin::pin!(tokio::time::sleep(GATHER_WAIT));
+    while queue.len() < GROUP_MAX && !queue.iter().any(|pending| pending.request.is_claim()) {
         tokio::select! {
-            asked = waiting.recv() => match asked {
-                Some(asked) => queue.push_back(asked),
+            pending = waiting.recv() => match pending {
+                Some(pending) => queue.push_back(pending),
                 None => return,
             },
-            () = &mut over => return,
+            () = &mut timeout => return,
         }
     }
 }
 
-/// Answers everybody of a group; true if it is worth a nudge.
-async fn carry_out(desk: &Desk, memory: &mut Memory, group: Vec<Asked>) -> bool {
-    let wishes: Vec<&WriteRequest> = group.iter().map(|asked| &asked.wish).collect();
-    match until_known(desk, memory, &wishes).await {
-        Ok(done) => {
-            let worth = done.iter().any(WriteResult::is_worth_a_nudge);
-            for (asked, done) in group.into_iter().zip(done) {
-                // A caller that no longer waits has lost the answer, not the work.
-                _ = asked.answer.send(Ok(done));
+/// Runs the requests of a group and responds to each. Returns true if others must be nudged.
+async fn run_group(context: &WriterContext, state: &mut WriterState, group: Vec<PendingRequest>) -> bool {
+    let requests: Vec<&WriteRequest> = group.iter().map(|pending| &pending.request).collect();
+    match run_to_decision(context, state, &requests).await {
+        Ok(results) => {
+            let nudges = results.iter().any(WriteResult::is_worth_a_nudge);
+            for (pending, result) in group.into_iter().zip(results) {
+                // A caller that stopped waiting loses the response, not the work.
+                _ = pending.response.send(Ok(result));
             }
-            worth
+            nudges
         }
-        Err(fault) if group.len() == 1 || fault.is_passing() => {
-            warn!("{}: {fault}", desk.shown);
-            for asked in group {
-                _ = asked.answer.send(Err(fault.refuse(&desk.shown)));
+        Err(error) if group.len() == 1 || error.is_transient() => {
+            warn!("{}: {error}", context.address);
+            for pending in group {
+                _ = pending.response.send(Err(error.store_error(&context.address)));
             }
             false
         }
         Err(_) => {
-            let mut worth = false;
-            for alone in group {
-                let done = until_known(desk, memory, &[&alone.wish]).await;
-                let answer = match done.map(|mut done| done.pop()) {
-                    Ok(Some(done)) => Ok(done),
+            let mut nudges = false;
+            for pending in group {
+                let results = run_to_decision(context, state, &[&pending.request]).await;
+                let result = match results.map(|mut results| results.pop()) {
+                    Ok(Some(result)) => Ok(result),
                     Ok(None) => Err(StoreError::Broken("an operation was committed that never ran".to_owned())),
-                    Err(fault) => {
-                        warn!("{}: {fault}", desk.shown);
-                        Err(fault.refuse(&desk.shown))
+                    Err(error) => {
+                        warn!("{}: {error}", context.address);
+                        Err(error.store_error(&context.address))
                     }
                 };
-                worth |= answer.as_ref().is_ok_and(WriteResult::is_worth_a_nudge);
-                _ = alone.answer.send(answer);
+                nudges |= result.as_ref().is_ok_and(WriteResult::is_worth_a_nudge);
+                _ = pending.response.send(result);
             }
-            worth
+            nudges
         }
     }
 }
 
-/// Carries out wishes in one transaction, again where that helps, until it is known what became of it.
-async fn until_known(
-    desk: &Desk,
-    memory: &mut Memory,
-    wishes: &[&WriteRequest],
+/// Runs requests in one transaction, with retries where they help, until it is known whether it was committed.
+async fn run_to_decision(
+    context: &WriterContext,
+    state: &mut WriterState,
+    requests: &[&WriteRequest],
 ) -> Result<Vec<WriteResult>, SessionError> {
     let mut tries = 1;
     loop {
-        let fault = match transaction(desk, memory, wishes, tries > 1).await {
-            Ok(done) => return Ok(done),
-            Err(Failed::InDoubt { transaction, fault, done }) => {
-                warn!("{}: the answer to a commit was lost ({fault}); asking what became of it", desk.shown);
-                if became_of(desk, &transaction).await {
-                    return Ok(done);
+        let error = match transaction(context, state, requests, tries > 1).await {
+            Ok(results) => return Ok(results),
+            Err(TransactionError::InDoubt { transaction, error, results }) => {
+                warn!("{}: the response to a commit was lost ({error}); querying its status", context.address);
+                if commit_status(context, &transaction).await == CommitStatus::Committed {
+                    return Ok(results);
                 }
-                fault
+                error
             }
-            Err(Failed::Undone(fault)) => fault,
+            Err(TransactionError::RolledBack(error)) => error,
         };
-        if tries == TRIES
-            || !(fault.is_collision() || fault.is_lost_connection())
-            || matches!(fault, SessionError::Unreachable(_))
+        if tries == TRIES_MAX
+            || !(error.is_conflict() || error.is_lost_connection())
+            || matches!(error, SessionError::Unreachable(_))
         {
-            return Err(fault);
+            return Err(error);
         }
         tries += 1;
     }
 }
 
-/// Whether a transaction was committed. Asks until somebody knows: to guess would be to write twice, or not at all.
-async fn became_of(desk: &Desk, transaction: &str) -> bool {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommitStatus {
+    Committed,
+    RolledBack,
+}
+
+/// Queries whether a transaction was committed, until a server knows: with a guess it would be written twice, or not at all.
+async fn commit_status(context: &WriterContext, transaction: &str) -> CommitStatus {
     loop {
-        let asked = async {
-            let session = desk.sessions.session().await?;
+        let status = async {
+            let session = context.sessions.session().await?;
             let text = "SELECT pg_xact_status($1::text::xid8)";
-            let row = session.ask_one(text, &[(&transaction, Type::TEXT)]).await?;
-            Ok::<_, SessionError>(row.get::<_, Option<String>>(0))
+            let row = session.query_one(text, &[(&transaction, Type::TEXT)]).await?;
+            computed::<Option<String>>(&row, 0)
         };
-        match asked.await.as_ref().map(Option::as_deref) {
-            Ok(Some("committed")) => return true,
-            Ok(Some("aborted") | None) => return false,
+        match status.await.as_ref().map(Option::as_deref) {
+            Ok(Some("committed")) => return CommitStatus::Committed,
+            Ok(Some("aborted") | None) => return CommitStatus::RolledBack,
             Ok(Some(_)) => {}
-            // A server that never heard of it has it not: it took over from one that was lost.
-            Err(fault) if fault.is_unheard_of() => return false,
+            // A server without a record of it does not have it: it replaced one that was lost.
+            Err(error) if error.is_unknown_transaction() => return CommitStatus::RolledBack,
             Err(_) => {}
         }
-        tokio::time::sleep(DOUBT_EVERY).await;
+        tokio::time::sleep(COMMIT_STATUS_INTERVAL).await;
     }
 }
 
+/// Runs requests in one transaction, on the session of the last one if possible.
 async fn transaction(
-    desk: &Desk,
-    memory: &mut Memory,
-    wishes: &[&WriteRequest],
-    again: bool,
-) -> Result<Vec<WriteResult>, Failed> {
-    let mut session = match memory.session.take() {
+    context: &WriterContext,
+    state: &mut WriterState,
+    requests: &[&WriteRequest],
+    is_retry: bool,
+) -> Result<Vec<WriteResult>, TransactionError> {
+    let mut session = match state.session.take() {
         Some(session) if !session.is_closed() => session,
         _ => {
-            let mut session = desk.sessions.session().await.map_err(Failed::Undone)?;
-            // Not for a transaction that failed with them.
-            session.named = if again { None } else { Named::of(&memory.shared) };
+            let mut session = context.sessions.session().await.map_err(TransactionError::RolledBack)?;
+            // A transaction that failed with prepared statements is retried without them.
+            session.prepared = if is_retry { None } else { PreparedStatements::new(&state.pooler) };
             session
         }
     };
-    let result = run(desk, memory, wishes, &session, again).await;
+    let result = run(context, state, requests, &session, is_retry).await;
     match &result {
-        Ok(_) => match tokio::time::timeout(ANSWER_PATIENCE, session.name()).await {
+        Ok(_) => match tokio::time::timeout(RESPONSE_TIMEOUT, session.prepare_pending()).await {
             Ok(Ok(())) => {
-                session.named = session.named.or_else(|| Named::of(&memory.shared));
-                memory.session = Some(session);
+                session.prepared = session.prepared.or_else(|| PreparedStatements::new(&state.pooler));
+                state.session = Some(session);
             }
-            Ok(Err(fault)) => {
-                debug!("statements go without names: {fault}");
+            Ok(Err(error)) => {
+                debug!("could not prepare statements: {error}");
                 session.discard();
             }
             Err(_) => session.discard(),
         },
-        Err(Failed::Undone(_)) => session.roll_back().await,
-        Err(Failed::InDoubt { .. }) => session.discard(),
+        Err(TransactionError::RolledBack(_)) => session.roll_back().await,
+        Err(TransactionError::InDoubt { .. }) => session.discard(),
     }
     result
 }
 
 async fn run(
-    desk: &Desk,
-    memory: &mut Memory,
-    wishes: &[&WriteRequest],
+    context: &WriterContext,
+    state: &mut WriterState,
+    requests: &[&WriteRequest],
     session: &Session,
-    again: bool,
-) -> Result<Vec<WriteResult>, Failed> {
-    let undone = Failed::Undone;
-    let all = || wishes.iter().copied();
-    memory.names.learn(session, read_set::names(all())).await.map_err(undone)?;
-    memory.names.place(session, &read_set::all_added(all())).await.map_err(undone)?;
-    let needs = Needs::of(all(), &memory.names, &memory.running, again).map_err(undone)?;
-    let remembered = needs.remembered.iter().filter_map(|id| Some((*id, memory.running.take(*id)?))).collect();
-    let declared = memory.declared.clone();
-    let began =
-        Ledger::begin(session, &mut memory.names, (&desk.time, &desk.source), declared, &needs, remembered).await;
-    let has_names = session.named.as_ref().is_some_and(|named| !named.is_empty());
-    let nameless = |fault| if has_names { SessionError::Nameless(Box::new(fault)) } else { fault };
-    let mut ledger = began.map_err(|fault| undone(nameless(fault)))?;
-    let mut done = Vec::with_capacity(wishes.len());
-    for wish in wishes {
-        done.push(grant(&mut ledger, &mut memory.reopened, wish).await.map_err(undone)?);
+    is_retry: bool,
+) -> Result<Vec<WriteResult>, TransactionError> {
+    let rolled_back = TransactionError::RolledBack;
+    let all = || requests.iter().copied();
+    state.names.add(session, all_names(all())).await.map_err(rolled_back)?;
+    state.names.add_task_groups(session, &all_new_jobs(all())).await.map_err(rolled_back)?;
+    let reads = ReadSet::new(all(), &state.names, &state.cache, is_retry).map_err(rolled_back)?;
+    let cached: HashMap<JobId, JobRow> =
+        reads.cached.iter().filter_map(|id| Some((*id, state.cache.take(*id)?))).collect();
+    let declared = state.declared.clone();
+    let started =
+        Ledger::begin(session, &mut state.names, (&context.time, &context.source), declared, &reads, cached).await;
+    let has_prepared = session.prepared.as_ref().is_some_and(|prepared| !prepared.is_empty());
+    let started =
+        started.map_err(|error| if has_prepared { SessionError::PreparedLost(Box::new(error)) } else { error });
+    let mut ledger = started.map_err(rolled_back)?;
+    let mut results = Vec::with_capacity(requests.len());
+    for request in requests {
+        results.push(apply(&mut ledger, &mut state.reopened, request).await.map_err(rolled_back)?);
     }
     let transaction = ledger.transaction.clone();
     let committed = ledger.commit().await;
-    memory.declared = ledger.declared.clone();
-    let began = ledger.began;
+    state.declared = ledger.declared.clone();
+    let claimed = ledger.claimed;
     match committed {
         Ok(()) => {
-            memory.running.keep(began);
-            Ok(done)
+            state.cache.add(claimed);
+            Ok(results)
         }
-        Err(fault) if fault.is_lost_connection() => Err(Failed::InDoubt { transaction, fault, done }),
-        Err(fault) => Err(Failed::Undone(fault)),
+        Err(error) if error.is_lost_connection() => Err(TransactionError::InDoubt { transaction, error, results }),
+        Err(error) => Err(TransactionError::RolledBack(error)),
     }
 }
 
-async fn grant(
+/// Applies one request to the ledger.
+async fn apply(
     ledger: &mut Ledger<'_>,
-    reopened: &mut Reopened,
-    wish: &WriteRequest,
+    reopened: &mut ReopenedGroups,
+    request: &WriteRequest,
 ) -> Result<WriteResult, SessionError> {
-    match wish {
-        WriteRequest::Insert(jobs, declared) => add(ledger, jobs, declared, false).await,
-        WriteRequest::LeaveBehind(jobs, declared, changes) => {
-            changes.iter().for_each(|changes| ledger.values.change(changes));
-            add(ledger, jobs, declared, true).await
+    match request {
+        WriteRequest::Insert(jobs, declared) => insert(ledger, jobs, declared, IdsGiven::WithThisInsert).await,
+        WriteRequest::InsertWithChanges(jobs, declared, changes) => {
+            changes.iter().for_each(|changes| ledger.values.add(changes));
+            insert(ledger, jobs, declared, IdsGiven::Before).await
         }
         WriteRequest::Claim(claim) => Ok(WriteResult::Claimed(ledger.claim(claim, reopened).await?)),
         WriteRequest::Record(events) => {
@@ -405,32 +342,42 @@ async fn grant(
             }
             Ok(WriteResult::Recorded(recorded))
         }
-        WriteRequest::Expire(over) => {
+        WriteRequest::Expire(expired) => {
             let mut freed = Vec::new();
-            for expired in over {
-                if ledger.expire(*expired).await? {
-                    freed.push(expired.job);
+            for lease in expired {
+                if ledger.expire(*lease).await? {
+                    freed.push(lease.job);
                 }
             }
             Ok(WriteResult::Expired(freed))
         }
-        WriteRequest::SetOverride(change) => ledger.set_override(change).await.map(|()| WriteResult::Set),
+        WriteRequest::SetOverride(change) => ledger.set_override(change).await.map(|()| WriteResult::OverrideSet),
     }
 }
 
-async fn add(
+/// The moment at which the ids of new jobs became known to callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdsGiven {
+    WithThisInsert,
+    Before,
+}
+
+async fn insert(
     ledger: &mut Ledger<'_>,
     jobs: &[NewJob],
     declared: &Arc<LimitTable>,
-    ids_were_given: bool,
+    ids_given: IdsGiven,
 ) -> Result<WriteResult, SessionError> {
     ledger.declared = declared.clone();
-    // At once, where those that were read in the beginning are no longer known.
+    // All in one query, in case an earlier request dropped the lines that were read when the transaction started.
     let lanes: Vec<LaneRow> = jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
     ledger.load_lanes(lanes.into_iter()).await?;
     let mut inserted = Vec::with_capacity(jobs.len());
     for job in jobs {
-        inserted.push(if ids_were_given { ledger.insert_child(job).await? } else { ledger.insert(job).await? });
+        inserted.push(match ids_given {
+            IdsGiven::WithThisInsert => ledger.insert(job).await?,
+            IdsGiven::Before => ledger.insert_child(job).await?,
+        });
     }
     Ok(WriteResult::Inserted(inserted))
 }

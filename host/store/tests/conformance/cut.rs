@@ -1,4 +1,4 @@
-//! The way to the database is cut, and nobody says so: connections stand, and nothing comes back on them.
+//! A network that fails silently: connections stay open, and no response arrives on them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::server::Postgres;
 use crate::stage::{COUNT, LEASE, Stage, block_on};
 
 #[test]
-fn a_silent_network_is_noticed_and_goes_on() {
+fn a_silent_network_is_noticed_and_recovers() {
     let server = Postgres::start(false);
     block_on(async {
         let proxy = Proxy::before(server.dir(), &server.address());
@@ -18,8 +18,8 @@ fn a_silent_network_is_noticed_and_goes_on() {
         let id = stage.add(COUNT, "a").await;
         let leased = stage.claim_one().await;
         proxy.hold(true);
-        let unheard = stage.store.renew(vec![leased.lease], LEASE).await;
-        assert!(matches!(&unheard, Err(StoreError::Busy(why)) if why.contains("no answer")), "{unheard:?}");
+        let timed_out = stage.store.renew(vec![leased.lease], LEASE).await;
+        assert!(matches!(&timed_out, Err(StoreError::Busy(why)) if why.contains("no response")), "{timed_out:?}");
         let record = stage.succeed(&leased);
         let resumed = async {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -34,7 +34,7 @@ fn a_silent_network_is_noticed_and_goes_on() {
 }
 
 #[test]
-fn a_host_that_falls_silent_in_a_transaction_keeps_others_waiting_for_a_moment_only() {
+fn a_host_that_falls_silent_in_a_transaction_blocks_others_only_briefly() {
     let server = Postgres::start(false);
     block_on(async {
         let address = server.address();
@@ -50,12 +50,12 @@ fn a_host_that_falls_silent_in_a_transaction_keeps_others_waiting_for_a_moment_o
             while !proxy.is_held() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            // It waits for the lock that the silent one holds, and gets it.
+            // It waits for the lock of the silent host, and gets it.
             let id = other.add(COUNT, "a").await;
             assert_eq!(other.state(id).await, StateName::Waiting);
             proxy.hold(false);
         };
         tokio::join!(slow, quick);
-        assert_eq!(other.claim(10).await.len(), 2, "both jobs are there, each once");
+        assert_eq!(other.claim(10).await.len(), 2, "both jobs exist once");
     });
 }

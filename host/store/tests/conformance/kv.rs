@@ -11,7 +11,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_store::{PostgresStore, Store};
 
 use crate::server::Postgres;
-use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, bill, block_on, failed, on_every_store};
+use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, bill, failed, on_every_store};
 
 const WORDS: &str = "words";
 const OTHER: &str = "thumbnail";
@@ -219,27 +219,6 @@ fn the_largest_changes_are_written_and_read_back() {
         stage.keep(&changes(WORDS, &none)).await;
         let large = bounds::KV_VALUE_BYTES_MAX;
         assert_eq!(stage.usage(WORDS).await, (2, 2 * large + 1 + bounds::KV_KEY_BYTES_MAX as u64));
-    });
-}
-
-#[test]
-fn a_database_of_the_version_before_gets_its_tables_and_lets_older_hosts_go_on() {
-    let server = Postgres::start(false);
-    let address = server.address();
-    let schema = address.split_once("schema=").unwrap().1.to_owned();
-    block_on(async {
-        let older = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
-        server.sql(&format!(
-            "DROP TABLE {schema}.kv, {schema}.kv_usage, {schema}.mark, {schema}.source_holds, {schema}.node_marks;
-             ALTER TABLE {schema}.nodes DROP COLUMN tasks, DROP COLUMN coming;
-             ALTER TABLE {schema}.held DROP COLUMN lease; UPDATE {schema}.version SET version = 1"
-        ));
-        // What it knows of is as it was.
-        older.add(COUNT, "").await;
-        let newer = Stage { store: open(&address).await, ..Stage::new(Kind::Memory).await };
-        newer.keep(&changes(WORDS, &[("a", Some(b"1"))])).await;
-        older.add(COUNT, "").await;
-        assert_eq!((newer.value(WORDS, "a").await.unwrap(), newer.usage(WORDS).await), (b"1".to_vec(), (1, 2)));
     });
 }
 

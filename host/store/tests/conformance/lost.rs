@@ -1,4 +1,4 @@
-//! The answer to a commit is lost: what was written is neither written twice nor taken for lost.
+//! The response to a commit is lost: its changes are neither written twice nor treated as lost.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::server::Postgres;
 use crate::stage::{COUNT, Kind, Stage, block_on};
 
 #[test]
-fn a_lost_answer_to_a_commit_is_found_out() {
+fn the_status_of_a_commit_without_a_response_is_queried() {
     let server = Postgres::start(false);
     block_on(async {
         let proxy = Proxy::before(server.dir(), &server.address());
@@ -19,23 +19,23 @@ fn a_lost_answer_to_a_commit_is_found_out() {
         let store = PostgresStore::open_with_clock(proxy.address(), stage.clock.clone()).await.unwrap();
         let stage = Stage { store: Arc::new(store), ..stage };
         let lose_next = || proxy.lose_next_commit();
-        let was_lost = || assert!(proxy.has_lost(), "an answer was lost");
+        let assert_lost = || assert!(proxy.has_lost(), "a response was lost");
 
         lose_next();
         let id = stage.add(COUNT, "").await;
-        was_lost();
+        assert_lost();
         lose_next();
         let leased = stage.claim_one().await;
-        was_lost();
+        assert_lost();
         assert_eq!((leased.lease.job, leased.lease.attempt), (id, 1));
         lose_next();
         let entries = vec![Entry::Chunk(b"one".as_slice().into()), Entry::Chunk(b"two".as_slice().into())];
         stage.record(id, Event::Wrote { attempt: 1, entries }).await.unwrap();
-        was_lost();
+        assert_lost();
         assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 2, "nothing is written twice");
         lose_next();
         assert_eq!(stage.succeed(&leased).await.unwrap().state, StateName::Succeeded);
-        was_lost();
+        assert_lost();
         let seen = stage.seen(id).await;
         assert_eq!((seen.job.standing.attempt, seen.entries), (1, 2));
     });

@@ -1,4 +1,4 @@
-//! Behind a pooler that hands out another session for each transaction.
+//! A pooler that uses another session for each transaction.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn limits_hold_and_nothing_is_lost_behind_a_pooler() {
     block_on(async {
         let clock = HandClock::new();
         let mut stages = Vec::new();
-        // One of them was told of the pooler, the others find out.
+        // Two of them do not listen, as their addresses say; the others detect the pooler.
         for listen in ["yes", "yes", "no", "no"] {
             let address = format!("{}&listen={listen}", pooler.address());
             let store: Arc<dyn Store> =

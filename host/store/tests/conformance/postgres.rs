@@ -1,16 +1,21 @@
-//! What only a database that several share can get wrong: who comes first, what a newer host left, a lost answer.
+//! A database that several hosts share: which starts first, tables of other versions, damaged rows.
 
 use std::sync::Arc;
 
-use wharf_core::ids::NodeId;
-use wharf_core::job::{Entry, StateName};
-use wharf_core::lifecycle::Event;
-use wharf_core::limits::Override;
+use wharf_core::ids::{NodeId, PluginId, TaskName};
+use wharf_core::job::{Batch, Due, Entry, NewJob, StateName, Token};
+use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery};
+use wharf_core::lease::{NodeMark, StartedSuspect};
+use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::limits::{OnConflict, Override};
 use wharf_core::node::Node;
-use wharf_store::{OpenError, PostgresStore, Renewed, Store};
+use wharf_core::node_message::{MessageBody, NodeMessage};
+use wharf_core::outcome::Failure;
+use wharf_core::rollcall::Answer;
+use wharf_store::{Inserted, JobFilter, OpenError, PostgresStore, Renewed, Store, StoreError};
 
-use crate::server::shared_address;
-use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, group};
+use crate::server::{Postgres, shared_address};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, SECOND, Stage, added, at_most, block_on, failed, group, succeeded};
 
 #[test]
 fn hosts_that_start_together_make_the_tables_once() {
@@ -62,7 +67,7 @@ fn a_limit_of_one_is_one_for_all_nodes() {
 }
 
 #[test]
-fn what_cannot_be_opened_says_what_to_do() {
+fn a_store_that_could_not_be_opened_reports_what_to_do() {
     block_on(async {
         let address = shared_address();
         drop(PostgresStore::open(&address).await.unwrap());
@@ -74,11 +79,6 @@ fn what_cannot_be_opened_says_what_to_do() {
         client.batch_execute(&format!("UPDATE {schema}.version SET version = 99, oldest = 99")).await.unwrap();
         let newer = PostgresStore::open(&address).await.unwrap_err();
         assert!(matches!(newer, OpenError::TakeNewerHost { found: 99, .. }), "{newer}");
-        let early =
-            format!("UPDATE {schema}.version SET version = 1, oldest = 1; DROP TABLE {schema}.queued, {schema}.mark");
-        client.batch_execute(&early).await.unwrap();
-        let early = PostgresStore::open(&address).await.unwrap_err().to_string();
-        assert!(early.contains("before the first release") && early.contains("DROP SCHEMA"), "{early}");
 
         let role = format!("plain_{schema}");
         client
@@ -86,13 +86,113 @@ fn what_cannot_be_opened_says_what_to_do() {
             .await
             .unwrap();
         let plain = |schema: String| url(&schema).replacen("//wharf", &format!("//{role}"), 1);
-        a_whole_life(&Stage::at(&plain(format!("own_{schema}"))).await).await;
+        a_whole_life(&Stage::at(&plain(format!("own_{schema}"))).await.limit(COUNT, at_most(1, None))).await;
         let refused = PostgresStore::open(&plain(format!("no_{schema}"))).await.unwrap_err().to_string();
         assert!(refused.contains("AUTHORIZATION"), "{refused}");
     });
 }
 
-/// Everything that a host does with its store, on the one whose role has a schema of its own and nothing else.
+/// The migrations of Wharf 0.1, in order.
+const SCRIPTS_0_1: [&str; 5] = [
+    include_str!("data/postgres-0.1/0001_jobs.sql"),
+    include_str!("data/postgres-0.1/0002_kv.sql"),
+    include_str!("data/postgres-0.1/0003_sources.sql"),
+    include_str!("data/postgres-0.1/0004_marks.sql"),
+    include_str!("data/postgres-0.1/0005_tasks.sql"),
+];
+
+/// A schema of Wharf 0.1 with a waiting job.
+fn schema_of_0_1(server: &Postgres, schema: &str) {
+    let scripts = SCRIPTS_0_1.join(";").replace("wharf.", &format!("{schema}."));
+    server.sql(&format!(
+        "CREATE SCHEMA {schema}; CREATE TABLE {schema}.version (version bigint NOT NULL, oldest bigint NOT NULL);
+         {scripts}; INSERT INTO {schema}.version VALUES (5, 1);
+         INSERT INTO {schema}.names (text) VALUES ('words/count'); INSERT INTO {schema}.places VALUES (1, 1);
+         INSERT INTO {schema}.jobs (id, state, grp, key, task, line, priority, due, enqueued_at, bytes, payload)
+             VALUES (11, 1, 1, 'a', 1, 1, 0, 1, 1, 7, 'payload');
+         INSERT INTO {schema}.lines VALUES (1, 1, 'a', 1, 0, 2, NULL);
+         INSERT INTO {schema}.queued VALUES (1, -1, 1, 11, 1, '{{11}}')"
+    ));
+}
+
+#[test]
+fn a_schema_of_0_1_is_refused_by_name_and_not_changed() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    schema_of_0_1(&server, schema);
+    // All rows of all tables, and the tables themselves.
+    let contents = || {
+        let tables = server.sql(&format!(
+            "SELECT relname FROM pg_class WHERE relnamespace = '{schema}'::regnamespace AND relkind IN ('r', 'S') ORDER BY 1"
+        ));
+        let rows = |table: &str| server.sql(&format!("SELECT * FROM {schema}.{table} ORDER BY 1"));
+        tables.lines().map(|table| format!("{table}: {}\n", rows(table))).collect::<String>()
+    };
+    let before = contents();
+    assert!(before.contains("jobs: 11|"), "{before}");
+    for _ in 0..2 {
+        let refused = block_on(PostgresStore::open(&address)).unwrap_err();
+        assert!(matches!(refused, OpenError::MendDatabase { .. }), "{refused:?}");
+        let reason = format!(
+            "its schema `{schema}` was written by Wharf 0.1, whose stores this version can't read; finish its jobs with \
+             Wharf 0.1, or name another schema with ?schema=NAME"
+        );
+        assert!(refused.to_string().ends_with(&reason), "{refused}");
+    }
+    assert_eq!(contents(), before);
+}
+
+#[test]
+fn the_end_of_an_attempt_that_another_host_replaced_is_refused() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        let (replaced, other) = (stage.add(COUNT, "a").await, stage.add(COUNT, "b").await);
+        assert_eq!(stage.claim(2).await.len(), 2);
+        // The writer has both in its cache, and learns of the change when it writes their ends.
+        server.sql(&format!("UPDATE {schema}.jobs SET attempt = 2 WHERE id = {}", replaced.number()));
+        let recorded = stage.store.record(vec![(replaced, succeeded(1)), (other, succeeded(1))]).await.unwrap();
+        assert_eq!(recorded[0], Err(Refusal::Stale));
+        assert_eq!(recorded[1].as_ref().map(|recorded| recorded.state), Ok(StateName::Succeeded));
+        assert_eq!(stage.state(replaced).await, StateName::Running);
+    });
+}
+
+#[test]
+fn a_null_or_a_type_that_wharf_never_writes_is_reported_by_table_and_column() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        let (damaged, whole) = (stage.add(COUNT, "a").await, stage.add(COUNT, "b").await);
+        assert_eq!(stage.claim(2).await.len(), 2);
+        server.sql(&format!("UPDATE {schema}.jobs SET node = NULL WHERE id = {}", damaged.number()));
+        let names_column = |result: Result<(), StoreError>| match result {
+            Err(StoreError::Broken(why)) => assert!(why.contains("column `node` of table `jobs`"), "{why}"),
+            other => panic!("{other:?}"),
+        };
+        names_column(stage.store.job(damaged, stage.declared.clone()).await.map(drop));
+        // In the writer, which reads the job for this event: it goes on with others.
+        let entries = || vec![Entry::Chunk(b"one".as_slice().into())];
+        let wrote = || Event::Wrote { attempt: 1, entries: entries() };
+        let (broken, fine) =
+            tokio::join!(stage.store.record(vec![(damaged, wrote())]), stage.store.record(vec![(whole, wrote())]),);
+        names_column(broken.map(drop));
+        fine.unwrap()[0].clone().unwrap();
+
+        server.sql(&format!("ALTER TABLE {schema}.jobs ALTER COLUMN priority TYPE text"));
+        let Err(StoreError::Broken(why)) = stage.store.job(whole, stage.declared.clone()).await else {
+            panic!("a text was read as a number")
+        };
+        assert!(why.contains("column `priority` of table `jobs`"), "{why}");
+    });
+}
+
+/// Runs every statement of the store, for a role that owns one schema and nothing else.
 async fn a_whole_life(stage: &Stage) {
     let id = stage.add(COUNT, "a").await;
     let leased = stage.claim_one().await;
@@ -128,5 +228,101 @@ async fn a_whole_life(stage: &Stage) {
     stage.pass(LEASE);
     assert_eq!(stage.store.delete_finished(stage.store.now(), 10).await.unwrap(), 1);
     assert_eq!(stage.store.stats().await.unwrap().tasks, []);
+    every_other_statement(stage).await;
     stage.store.deregister(NodeId(7)).await.unwrap();
+}
+
+/// The statements that the life of a plain job does not run. What they do is tested elsewhere, for all stores.
+async fn every_other_statement(stage: &Stage) {
+    let store = &stage.store;
+    let (task, token): (TaskName, Token) = (COUNT.parse().unwrap(), "one".parse().unwrap());
+    let add = async |key: &str, on_conflict| {
+        let job = NewJob { on_conflict, payload: vec![b'x'; 5000].into(), priority: 3, ..stage.new_job(COUNT, key) };
+        stage.insert(job.clone()).await;
+        job.id
+    };
+
+    // New jobs and their conflicts; a batch, a token, and a delayed job that comes due.
+    let batch = Some(Batch { id: stage.id(), topic: "a.b".parse().unwrap() });
+    let first = NewJob { token: Some(token.clone()), batch: batch.clone(), ..stage.new_job(COUNT, "b") };
+    assert_eq!(stage.insert(first.clone()).await, added(first.id));
+    let second = NewJob { id: stage.id(), ..first.clone() };
+    assert_eq!(stage.insert(second).await, Inserted::Duplicate { id: first.id });
+    assert_eq!(store.find_by_tokens(vec![(task.clone(), token)]).await.unwrap(), [Some(first.id)]);
+    let leased = stage.claim_one().await;
+    assert_eq!((leased.lease.job, &leased.batch), (first.id, &batch));
+    for on_conflict in [OnConflict::ReplaceWaiting, OnConflict::Discard, OnConflict::Wait, OnConflict::CancelRunning] {
+        add("b", on_conflict).await;
+    }
+    let delayed = NewJob { due: Some(Due::In(LEASE)), ..stage.new_job(COUNT, "c") };
+    stage.insert(delayed.clone()).await;
+    assert!(stage.seen(delayed.id).await.why.is_some(), "it is delayed");
+
+    // Unsuccessful ends, requests of users, and jobs of each state.
+    stage.record(first.id, failed(1, Some(SECOND))).await.unwrap();
+    stage.pass(2 * LEASE);
+    for round in 0..20 {
+        let leased = stage.claim(1).await;
+        let Some(leased) = leased.first() else { break };
+        let (job, attempt) = (leased.lease.job, leased.lease.attempt);
+        stage.record(job, Event::CancelAsked).await.unwrap();
+        assert_eq!(store.cancel_requests(leased.lease.node).await.unwrap(), Some(vec![job]));
+        if round % 2 == 0 {
+            stage.succeed(leased).await.unwrap();
+        } else {
+            stage.record(job, failed(attempt, None)).await.unwrap();
+            stage.record(job, Event::RetryAsked).await.unwrap();
+            stage.record(job, Event::CancelAsked).await.unwrap();
+        }
+    }
+    assert_eq!(stage.seen(delayed.id).await.job.standing.attempt, 1, "it came due");
+    let waits = add("d", OnConflict::Wait).await;
+    let states =
+        [StateName::Waiting, StateName::Running, StateName::Succeeded, StateName::Failed, StateName::Cancelled];
+    for state in states {
+        let filter = JobFilter { state: Some(state), task: Some(task.clone()), max: 100, ..JobFilter::default() };
+        let page = store.jobs(filter).await.unwrap();
+        assert_eq!(page.jobs.iter().any(|job| job.id == waits), state == StateName::Waiting, "{state:?}");
+        assert!(page.jobs.iter().all(|job| job.standing.state.name() == state), "{page:?}");
+    }
+    let filter = JobFilter { batch: batch.as_ref().map(|batch| batch.id), max: 10, ..JobFilter::default() };
+    assert_eq!(store.jobs(filter).await.unwrap().jobs.len(), 1);
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.tasks, stats.oldest_due.is_some()), (vec![(task, 1, 0)], true));
+    let large = stage.claim_one().await;
+    assert_eq!((large.lease.job, large.payload.len()), (waits, 5000));
+    stage.succeed(&large).await.unwrap();
+
+    // Overrides, values, marks and messages.
+    let change = Override { group: group(COUNT), key: None, limits: at_most(None, None) };
+    store.set_override(change).await.unwrap();
+    assert_eq!(store.overrides().await.unwrap(), []);
+    let (plugin, key): (PluginId, KvKey) = ("words".parse().unwrap(), "total".parse().unwrap());
+    for (value, usage) in [(Some(&b"12"[..]), (1, 7)), (Some(b"3"), (1, 6)), (None, (0, 0))] {
+        let mut changes = KvChanges::new(plugin.clone());
+        changes.put(key.clone(), value.map(Arc::from)).unwrap();
+        store.insert_with_changes(vec![], stage.declared.clone(), Some(Arc::new(changes))).await.unwrap();
+        assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap().as_deref(), value);
+        let query = KvKeyQuery { prefix: String::new(), after: None, max: 10 };
+        assert_eq!(store.value_keys(plugin.clone(), query).await.unwrap().len(), usage.0 as usize);
+        let (total, lengths) = store.usage(plugin.clone(), vec![key.clone()]).await.unwrap();
+        assert_eq!((total.values, total.bytes, lengths[0]), (usage.0, usage.1, value.map(|value| value.len() as u64)));
+    }
+    let suspect = Some(StartedSuspect { job: waits, attempt: 1, alone: true });
+    store.set_node_mark(NodeId(7), NodeMark { draining: true, suspect }).await.unwrap();
+    let reply = |answer| MessageBody::Reply { plugin: plugin.clone(), answer };
+    let call = MessageBody::Call {
+        plugins: vec![plugin.clone()],
+        topic: "a.b".parse().unwrap(),
+        payload: b"payload".as_slice().into(),
+        until: stage.store.now(),
+        depth: 1,
+        chain: vec![plugin.clone()],
+    };
+    let later = Failure::RetryAfter("later".to_owned(), SECOND);
+    let bodies = [call, reply(Answer::Replied(b"yes".to_vec())), reply(Answer::Failed(later)), MessageBody::Over];
+    let messages: Vec<NodeMessage> =
+        bodies.map(|about| NodeMessage { from: NodeId(8), to: NodeId(7), broadcast: waits, about }).into();
+    store.send_messages(messages.clone()).await.unwrap();
+    assert_eq!(store.receive_messages(NodeId(7)).await.unwrap(), Some(messages));
 }

@@ -1,5 +1,5 @@
-//! Commits that take long, or hang until somebody mends the server: whoever waits hears no more than is known, and
-//! nothing is lost or done twice.
+//! Commits that take long, or hang until the server recovers: callers are told no more than is known, and nothing is lost or
+//! done twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::server::Postgres;
 use crate::stage::{COUNT, LEASE, LIST, Stage, added, at_most, block_on, run_side_by_side};
 use crate::valve::{Standby, Valve, cut_those_that_wait};
 
-/// The name of the schema in an address.
+/// Returns the name of the schema in an address.
 fn schema(address: &str) -> &str {
     address.split_once("schema=").expect("it names one").1
 }
 
-/// Looks until so it is; the store goes on meanwhile.
+/// Polls until a condition holds, while the store continues.
 async fn until(what: &str, is: impl Fn() -> bool) {
-    let looks = async {
+    let polls = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("it never was that {what}"));
+    tokio::time::timeout(Duration::from_secs(60), polls).await.unwrap_or_else(|_| panic!("timeout: {what}"));
 }
 
-/// Asks on a task of its own, so that what hangs may hang.
-fn asked(stage: &Stage, job: &NewJob) -> tokio::task::JoinHandle<Result<Vec<Inserted>, StoreError>> {
+/// Inserts a job on its own task, which may hang.
+fn start_insert(stage: &Stage, job: &NewJob) -> tokio::task::JoinHandle<Result<Vec<Inserted>, StoreError>> {
     let (store, job): (Arc<dyn Store>, _) = (Arc::clone(&stage.store), job.clone());
     tokio::spawn(async move { store.insert(vec![job], Arc::new(LimitTable::default())).await })
 }
@@ -38,7 +38,7 @@ async fn count(stage: &Stage) -> usize {
 }
 
 #[test]
-fn what_was_committed_and_not_answered_is_found_out() {
+fn the_status_of_a_commit_that_hung_is_queried() {
     let server = Postgres::start(false);
     block_on(async {
         let stage = Stage::at(&server.address()).await;
@@ -49,20 +49,20 @@ fn what_was_committed_and_not_answered_is_found_out() {
         let standby = Standby::awaited(&server);
         let watch = async {
             until("the record hangs", || standby.waiting() == 1).await;
-            // What another lease needs hangs as well, and its holder is told in time.
-            let unheard = stage.store.renew(vec![leased[1].lease], LEASE).await;
-            assert!(matches!(&unheard, Err(StoreError::Busy(why)) if why.contains("no answer")), "{unheard:?}");
+            // Renewals hang as well, and the lease's node gets an error in time.
+            let timed_out = stage.store.renew(vec![leased[1].lease], LEASE).await;
+            assert!(matches!(&timed_out, Err(StoreError::Busy(why)) if why.contains("no response")), "{timed_out:?}");
             cut_those_that_wait(&server);
         };
         let (recorded, ()) = tokio::join!(stage.succeed(&leased[0]), watch);
-        assert_eq!(recorded.unwrap().state, StateName::Succeeded, "it was committed, and the answer was lost");
+        assert_eq!(recorded.unwrap().state, StateName::Succeeded, "it was committed, and the response was lost");
 
         let job = NewJob { token: Some("one".parse().unwrap()), ..stage.new_job(COUNT, "") };
-        let hangs = asked(&stage, &job);
+        let hangs = start_insert(&stage, &job);
         until("the insert hangs", || standby.waiting() == 1).await;
         hangs.abort();
         drop(standby);
-        // Whoever gave up asks again: it stands, once.
+        // The caller gave up and retries: the job exists once.
         assert_eq!(stage.insert(NewJob { id: stage.id(), ..job.clone() }).await, Inserted::Duplicate { id: job.id });
         assert_eq!(count(&stage).await, 3);
         assert_eq!(stage.claim_one().await.lease.attempt, 1);
@@ -72,7 +72,7 @@ fn what_was_committed_and_not_answered_is_found_out() {
 }
 
 #[test]
-fn what_was_undone_after_a_long_wait_is_done_again() {
+fn a_transaction_that_was_rolled_back_after_a_long_wait_is_retried() {
     let server = Postgres::start(false);
     let address = server.address();
     block_on(async {
@@ -80,10 +80,10 @@ fn what_was_undone_after_a_long_wait_is_done_again() {
         let valve = Valve::before(&server, schema(&address));
         valve.hold(true);
         let job = stage.new_job(COUNT, "a");
-        let hangs = asked(&stage, &job);
+        let hangs = start_insert(&stage, &job);
         until("the commit hangs", || valve.waiting() == 1).await;
-        assert_eq!(count(&stage).await, 0, "questions are answered, and nothing is there");
-        // The server undoes it, and it is asked for once more.
+        assert_eq!(count(&stage).await, 0, "reads work, and no job exists");
+        // The server rolls it back, and the writer retries it.
         cut_those_that_wait(&server);
         until("another commit hangs", || valve.waiting() == 1).await;
         valve.hold(false);

@@ -1,4 +1,4 @@
-//! The numbers by which hosts tell their job ids apart: each is one host's at a time, and no id is made twice.
+//! The numbers of hosts in job ids: each has one owner at a time, and no id is made twice.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::proxy::Proxy;
 use crate::server::Postgres;
 use crate::stage::{HandClock, SECOND, block_on};
 
-/// A hold is over after five minutes.
-const OVER: Duration = Duration::from_secs(301);
+/// Longer than an ownership, which is five minutes.
+const EXPIRED: Duration = Duration::from_secs(301);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A server, and the schema of its own that hosts share there.
+/// A server, with a schema that the hosts of one test share.
 struct Shared {
     server: Postgres,
     address: String,
@@ -26,7 +26,7 @@ impl Shared {
     fn new() -> Shared {
         let server = Postgres::start(false);
         let clock = HandClock::new();
-        // Ids begin to grow with the clock in 2020.
+        // Ids follow the clock from 2020 on.
         clock.pass(7 * 365 * 24 * HOUR);
         Shared { address: server.address(), server, clock }
     }
@@ -40,9 +40,9 @@ impl Shared {
         self.server.sql(&text.replace("wharf.", &format!("{schema}.")))
     }
 
-    /// The host that is started next would be given this number, if nobody held it.
-    fn turn_to(&self, number: u64) {
-        self.sql(&format!("SELECT setval('wharf.sources', {})", (number + 1023) % 1024));
+    /// Makes this number the next one to be given out, if no host owns it.
+    fn set_next(&self, number: u64) {
+        self.sql(&format!("SELECT setval('wharf.last_id_source', {})", (number + 1023) % 1024));
     }
 }
 
@@ -51,12 +51,12 @@ fn number(id: JobId) -> u64 {
 }
 
 fn draw(store: &PostgresStore, count: usize) -> Vec<JobId> {
-    (0..count).map(|_| store.next_id().expect("its hold is good")).collect()
+    (0..count).map(|_| store.next_id().expect("it owns its number")).collect()
 }
 
-/// Until it holds a number again: it asks for one by itself.
-async fn again(store: &PostgresStore) -> JobId {
-    let held = async {
+/// Waits until a host owns a number again: it acquires one by itself.
+async fn next_id_again(store: &PostgresStore) -> JobId {
+    let acquired = async {
         loop {
             if let Ok(id) = store.next_id() {
                 return id;
@@ -64,21 +64,21 @@ async fn again(store: &PostgresStore) -> JobId {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(60 * SECOND, held).await.expect("it holds a number again")
+    tokio::time::timeout(60 * SECOND, acquired).await.expect("it owns a number again")
 }
 
 #[test]
-fn a_number_that_a_host_holds_is_nobody_elses() {
+fn a_number_has_one_owner() {
     block_on(async {
         let shared = Shared::new();
         let first = shared.open().await.unwrap();
         let mut hosts = vec![first];
         let mut ids = BTreeSet::new();
         for _ in 0..8 {
-            // Each is turned to a number that another one holds; and once past the last.
-            shared.turn_to(number(hosts[hosts.len() - 1].next_id().unwrap()));
+            // The next number is one that another host owns, and once the one after the last.
+            shared.set_next(number(hosts[hosts.len() - 1].next_id().unwrap()));
             hosts.push(shared.open().await.unwrap());
-            shared.turn_to(0);
+            shared.set_next(0);
             hosts.push(shared.open().await.unwrap());
         }
         let numbers: BTreeSet<u64> = hosts.iter().map(|host| number(host.next_id().unwrap())).collect();
@@ -91,7 +91,7 @@ fn a_number_that_a_host_holds_is_nobody_elses() {
 }
 
 #[test]
-fn a_host_that_was_away_for_too_long_makes_no_ids_before_it_has_a_number_again() {
+fn a_host_that_was_disconnected_for_too_long_makes_no_ids_before_it_owns_a_number_again() {
     block_on(async {
         let shared = Shared::new();
         let way = Proxy::before(shared.server.dir(), &shared.address);
@@ -99,20 +99,20 @@ fn a_host_that_was_away_for_too_long_makes_no_ids_before_it_has_a_number_again()
         let before = draw(&away, 5000);
         let own = number(before[0]);
         way.hold(true);
-        shared.clock.pass(OVER);
+        shared.clock.pass(EXPIRED);
         let refused = away.next_id().unwrap_err();
         assert!(matches!(&refused, StoreError::Busy(why) if why.contains("job ids")), "{refused}");
 
-        shared.turn_to(own);
-        let heir = shared.open().await.unwrap();
-        let inherited = draw(&heir, 5000);
+        shared.set_next(own);
+        let successor = shared.open().await.unwrap();
+        let inherited = draw(&successor, 5000);
         assert_eq!(number(inherited[0]), own, "the number was free");
-        assert!(inherited[0] > before[4999], "it begins where the other one ended");
-        away.next_id().expect_err("it has none");
+        assert!(inherited[0] > before[4999], "it continues after the other one");
+        away.next_id().expect_err("it owns none");
         way.hold(false);
-        let id = again(&away).await;
+        let id = next_id_again(&away).await;
         assert!(number(id) != own && id > before[4999], "{id}");
-        assert!(draw(&heir, 10)[0] > inherited[4999], "the heir goes on");
+        assert!(draw(&successor, 10)[0] > inherited[4999], "the new owner continues");
     });
 }
 
@@ -123,22 +123,22 @@ fn a_number_that_is_given_back_repeats_no_id_also_when_the_clock_is_set_back() {
         let mut last: Option<JobId> = None;
         for _ in 0..4 {
             let host = shared.open().await.unwrap();
-            // None of these is enqueued, so that no table tells of them.
+            // None of these is enqueued, so no table contains them.
             let ids = draw(&host, 10_000);
             assert!(ids.is_sorted_by(|a, b| a < b) && last.is_none_or(|last| last < ids[0]));
             last = ids.last().copied();
             host.deregister(NodeId(7)).await.unwrap();
-            host.next_id().expect_err("it has left");
-            shared.turn_to(number(ids[0]));
+            host.next_id().expect_err("it released its number");
+            shared.set_next(number(ids[0]));
             shared.clock.set_back(HOUR);
         }
         let host = shared.open().await.unwrap();
-        assert_eq!(host.next_id().ok().map(number), last.map(number), "it was the same number all the time");
+        assert_eq!(host.next_id().ok().map(number), last.map(number), "the number stayed the same");
     });
 }
 
 #[test]
-fn a_host_whose_database_is_set_back_keeps_its_number_and_goes_on() {
+fn a_host_whose_database_clock_is_set_back_keeps_its_number() {
     block_on(async {
         let shared = Shared::new();
         let host = shared.open().await.unwrap();
@@ -146,25 +146,27 @@ fn a_host_whose_database_is_set_back_keeps_its_number_and_goes_on() {
         shared.clock.set_back(HOUR);
         let after = draw(&host, 10_000);
         assert!(after[0] > before[99] && number(after[0]) == number(before[0]));
-        // What it holds until a moment that is far away by now is in nobody's way for that long: the last choice, and free.
-        shared
-            .sql(&format!("UPDATE wharf.source_holds SET until = {}", shared.clock.now().as_micros() + 3_600_000_000));
-        shared.open().await.unwrap().next_id().expect("it was given one");
+        // An ownership that now ends far in the future does not block its number for that long: it is the last choice, and free.
+        shared.sql(&format!(
+            "UPDATE wharf.id_sources SET owned_until = {}",
+            shared.clock.now().as_micros() + 3_600_000_000
+        ));
+        shared.open().await.unwrap().next_id().expect("it got a number");
     });
 }
 
 #[test]
-fn when_all_numbers_are_held_the_next_host_says_so_and_may_come_later() {
+fn when_all_numbers_are_owned_the_next_host_reports_it_and_may_start_later() {
     block_on(async {
         let shared = Shared::new();
         drop(shared.open().await.unwrap());
-        shared.sql(&format!("UPDATE wharf.source_holds SET until = {}", shared.clock.now().as_micros() + 1));
+        shared.sql(&format!("UPDATE wharf.id_sources SET owned_until = {}", shared.clock.now().as_micros() + 1));
         let refused = shared.open().await.unwrap_err();
         assert!(
             matches!(&refused, OpenError::AwaitDatabase { reason, .. } if reason.contains("1024 hosts")),
             "{refused}"
         );
-        shared.sql("UPDATE wharf.source_holds SET until = 0 WHERE number = 77");
+        shared.sql("UPDATE wharf.id_sources SET owned_until = 0 WHERE number = 77");
         assert_eq!(number(shared.open().await.unwrap().next_id().unwrap()), 77);
     });
 }

@@ -1,4 +1,4 @@
-//! Encrypted connections: whose certificate is not vouched for, or is another's, is not spoken to.
+//! Encrypted connections: a server whose certificate is untrusted, or of another name, is refused.
 
 use wharf_store::PostgresStore;
 

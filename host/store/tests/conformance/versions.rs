@@ -1,4 +1,4 @@
-//! Hosts of two versions on one database: an older one goes on as long as it may, and says so when it may no more.
+//! Hosts of two versions on one database: an older one continues until a newer one forbids it, and reports that.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::server::Postgres;
 use crate::stage::{COUNT, Kind, Stage, block_on};
 
 #[test]
-fn an_older_host_goes_on_until_a_newer_one_says_that_it_may_not() {
+fn an_older_host_continues_until_a_newer_one_forbids_it() {
     let server = Postgres::start(false);
     let address = server.address();
     let schema = address.split_once("schema=").unwrap().1.to_owned();
@@ -21,7 +21,7 @@ fn an_older_host_goes_on_until_a_newer_one_says_that_it_may_not() {
         older.add(COUNT, "").await;
         newer(1);
         older.add(COUNT, "").await;
-        open().await.expect("and it may be started again");
+        open().await.expect("it may start again");
 
         newer(99);
         let job = older.new_job(COUNT, "");

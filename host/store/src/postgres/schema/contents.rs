@@ -1,96 +1,92 @@
-//! What stands in a schema, told by what is there: nothing, Wharf's tables, or what is not to be touched.
+//! The contents of a schema, by its tables: nothing, Wharf's tables, or something that must not be changed.
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
-use super::super::session::{Session, SessionError};
+use super::super::session::{Session, SessionError, computed, value};
 
-/// What Wharf's mark says, and the tables by which it is known.
+/// The values of the table `mark` in a schema of this layout.
 const APPLICATION: &str = "wharf";
-const LAYOUT: i32 = 1;
+const LAYOUT: i32 = 2;
 
-/// All tables and sequences of the first version, which had no mark.
-const FIRST: [&str; 15] = [
-    "ended",
-    "entries",
-    "held",
-    "jobs",
-    "last_forgotten",
-    "letters",
-    "lines",
-    "names",
-    "nodes",
-    "numbers",
-    "overrides",
-    "places",
-    "queued",
-    "sources",
-    "version",
-];
+/// The layout of Wharf 0.1.
+const LAYOUT_0_1: i32 = 1;
 
-/// How many strange tables are named.
-const NAMED_MAX: usize = 3;
+/// Tables by which a schema of Wharf 0.1 is recognized that has no mark: its first releases wrote none.
+const UNMARKED_0_1: [&str; 3] = ["jobs", "entries", "overrides"];
 
+/// The maximum number of unknown tables that an error lists.
+const LISTED_MAX: usize = 3;
+
+/// The contents of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Contents {
-    Nothing,
+    Empty,
     Wharf,
-    /// What stands there instead, and what to do.
+    /// Something else: the reason to refuse it, and what to do.
     Refused(String),
 }
 
-/// Tables, views and sequences with their columns; what came with an extension is left out.
-type Found = BTreeMap<String, Vec<String>>;
+/// Tables, views and sequences with their columns, without those of extensions.
+type Tables = BTreeMap<String, Vec<String>>;
 
-const FIND: &str = "SELECT relname::text, coalesce(array_agg(attname::text ORDER BY attnum) FILTER (WHERE attnum > 0 AND NOT attisdropped), '{}')
+const TABLES: &str = "SELECT relname::text, coalesce(array_agg(attname::text ORDER BY attnum) FILTER (WHERE attnum > 0 AND NOT attisdropped), '{}')
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace LEFT JOIN pg_attribute ON attrelid = pg_class.oid
     WHERE nspname = $1 AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT EXISTS (
         SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
     GROUP BY relname";
 
 impl Contents {
-    /// Reads and changes nothing.
-    pub(super) async fn of(session: &Session, schema: &str) -> Result<Contents, SessionError> {
-        let rows = session.ask(FIND, &[(&schema, Type::TEXT)]).await?;
-        let found: Found = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let mut marks = Vec::new();
-        if has_mark(&found) {
-            let rows = session.ask("SELECT application::text, layout::int FROM wharf.mark", &[]).await?;
-            marks.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+    /// Reads the contents of a schema. Changes nothing.
+    pub(super) async fn read(session: &Session, schema: &str) -> Result<Contents, SessionError> {
+        let mut tables = Tables::new();
+        for row in session.query(TABLES, &[(&schema, Type::TEXT)]).await? {
+            tables.insert(computed(&row, 0)?, computed(&row, 1)?);
         }
-        Ok(judge(schema, &found, &marks))
+        let mut marks = Vec::new();
+        if has_mark(&tables) {
+            for row in session.query("SELECT application::text, layout::int FROM $schema.mark", &[]).await? {
+                marks.push((value(&row, "mark", 0)?, value(&row, "mark", 1)?));
+            }
+        }
+        Ok(classify(schema, &tables, &marks))
     }
 }
 
-fn has_mark(found: &Found) -> bool {
-    found.get("mark").is_some_and(|columns| columns == &["application", "layout"])
+fn has_mark(tables: &Tables) -> bool {
+    tables.get("mark").is_some_and(|columns| columns == &["application", "layout"])
 }
 
-fn judge(schema: &str, found: &Found, marks: &[(String, i32)]) -> Contents {
-    let has = |table: &&str| found.contains_key(*table);
-    let is_versioned = found.get("version").is_some_and(|columns| columns == &["version", "oldest"]);
-    let names_another = "name another schema in the address (?schema=)";
+/// Classifies a schema by its tables and the rows of `mark`. Versions are not compared: those of 0.1 count other migrations.
+fn classify(schema: &str, tables: &Tables, marks: &[(String, i32)]) -> Contents {
+    let has = |table: &&str| tables.contains_key(*table);
+    let has_version = tables.get("version").is_some_and(|columns| columns == &["version", "oldest"]);
+    let is_unmarked_0_1 = has_version && !has(&"mark") && UNMARKED_0_1.iter().all(has);
+    let name_another = "name another schema with ?schema=NAME";
+    let from_0_1 = || {
+        Contents::Refused(format!(
+            "its schema `{schema}` was written by Wharf 0.1, whose stores this version can't read; finish its jobs with \
+             Wharf 0.1, or {name_another}"
+        ))
+    };
     match marks {
-        _ if found.is_empty() => Contents::Nothing,
-        [(application, LAYOUT)] if application == APPLICATION && is_versioned => Contents::Wharf,
+        _ if tables.is_empty() => Contents::Empty,
+        [(application, LAYOUT)] if application == APPLICATION && has_version => Contents::Wharf,
+        [(application, LAYOUT_0_1)] if application == APPLICATION => from_0_1(),
         [(application, layout)] if application == APPLICATION => Contents::Refused(format!(
-            "schema {schema} has Wharf's tables in layout {layout}, and this host knows layout {LAYOUT}; run the Wharf that made \
-             them, or {names_another}"
+            "its schema `{schema}` has Wharf's tables in layout {layout}, and this version can only read layout {LAYOUT}; run the \
+             Wharf that made them, or {name_another}"
         )),
-        [] if is_versioned && FIRST.iter().all(has) => Contents::Wharf,
-        [] if is_versioned && ["jobs", "entries", "overrides"].iter().all(has) => Contents::Refused(format!(
-            "its tables are of a layout from before the first release, which no host reads any more; {names_another}, or \
-                 DROP SCHEMA {schema} CASCADE, which removes all of its jobs"
-        )),
+        [] if is_unmarked_0_1 => from_0_1(),
         _ => {
-            let mut named: Vec<&str> = found.keys().take(NAMED_MAX).map(String::as_str).collect();
-            if found.len() > NAMED_MAX {
-                named.push("…");
+            let mut listed: Vec<&str> = tables.keys().take(LISTED_MAX).map(String::as_str).collect();
+            if tables.len() > LISTED_MAX {
+                listed.push("…");
             }
             Contents::Refused(format!(
-                "schema {schema} holds something else ({}), and nothing in it was changed; {names_another}",
-                named.join(", ")
+                "its schema `{schema}` holds something else ({}), and nothing in it was changed; {name_another}",
+                listed.join(", ")
             ))
         }
     }
@@ -100,7 +96,7 @@ fn judge(schema: &str, found: &Found, marks: &[(String, i32)]) -> Contents {
 mod tests {
     use super::*;
 
-    fn tables(names: &[&str]) -> Found {
+    fn tables(names: &[&str]) -> Tables {
         let columns = |name: &str| match name {
             "version" => vec!["version".to_owned(), "oldest".to_owned()],
             "mark" => vec!["application".to_owned(), "layout".to_owned()],
@@ -109,36 +105,43 @@ mod tests {
         names.iter().map(|name| ((*name).to_owned(), columns(name))).collect()
     }
 
-    fn refused(found: &Found, marks: &[(String, i32)]) -> String {
-        match judge("jobs", found, marks) {
-            Contents::Refused(why) => why,
-            taken => panic!("{taken:?}: {found:?}"),
+    fn refused(tables: &Tables, marks: &[(String, i32)]) -> String {
+        match classify("jobs", tables, marks) {
+            Contents::Refused(reason) => reason,
+            accepted => panic!("{accepted:?}: {tables:?}"),
         }
     }
 
     #[test]
-    fn tables_are_known_for_what_they_are() {
+    fn schemas_are_classified_by_their_tables_and_mark() {
         let mark = |application: &str, layout| vec![(application.to_owned(), layout)];
-        assert_eq!(judge("jobs", &tables(&[]), &[]), Contents::Nothing);
-        assert_eq!(judge("jobs", &tables(&FIRST), &[]), Contents::Wharf, "the first version");
-        // Whoever operates it may have added something.
-        let more: Vec<&str> = FIRST.into_iter().chain(["kv", "kv_usage", "my_view"]).collect();
-        assert_eq!(judge("jobs", &tables(&more), &[]), Contents::Wharf);
-        let marked = tables(&["mark", "version"]);
-        assert_eq!(judge("jobs", &marked, &mark("wharf", LAYOUT)), Contents::Wharf);
+        assert_eq!(classify("jobs", &tables(&[]), &[]), Contents::Empty);
+        // An operator may have added something.
+        for names in [&["mark", "version"][..], &["mark", "version", "jobs", "my_view"]] {
+            assert_eq!(classify("jobs", &tables(names), &mark("wharf", LAYOUT)), Contents::Wharf);
+        }
 
-        let layout = refused(&marked, &mark("wharf", 2));
-        assert!(layout.contains("layout 2") && layout.contains("?schema="), "{layout}");
-        let early = refused(&tables(&["version", "jobs", "entries", "overrides", "names"]), &[]);
-        assert!(early.contains("before the first release"), "{early}");
-        for (found, marks) in [
+        let newer = refused(&tables(&["mark", "version"]), &mark("wharf", 3));
+        assert!(newer.contains("layout 3") && newer.contains("?schema=NAME"), "{newer}");
+        for (tables, marks) in [
+            (tables(&["mark", "version", "jobs", "entries", "overrides"]), mark("wharf", 1)),
+            (tables(&["version", "jobs", "entries", "overrides", "names"]), vec![]),
+        ] {
+            let old = refused(&tables, &marks);
+            assert!(old.contains("`jobs` was written by Wharf 0.1") && old.contains("?schema=NAME"), "{old}");
+        }
+        for (tables, marks) in [
             (tables(&["customers", "jobs", "orders", "version"]), vec![]),
             (tables(&["version"]), vec![]),
             (tables(&["mark", "version"]), mark("another", 1)),
             (tables(&["mark", "version"]), vec![]),
         ] {
-            let why = refused(&found, &marks);
-            assert!(why.contains("schema jobs") && why.contains("version") == (found.len() < 4), "{why}");
+            let reason = refused(&tables, &marks);
+            assert!(
+                reason.contains("schema `jobs` holds something else")
+                    && reason.contains("version") == (tables.len() < 4),
+                "{reason}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A newer host comes while others work: the tables are brought forward under them.
+//! Migrations while other hosts work on the tables, and schemas that are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -7,7 +7,6 @@ use std::time::Duration;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::NewJob;
 use wharf_core::key::Lane;
-use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::outcome::Bill;
@@ -21,9 +20,9 @@ use crate::store::{Claim, Store};
 #[expect(dead_code, reason = "the tests from outside do more with a server")]
 mod server;
 
-/// As a next version may have it: a column for jobs, and a table more.
-const NEXT: &str = "ALTER TABLE wharf.jobs ADD COLUMN colour text;
-                    CREATE TABLE wharf.colours (name text PRIMARY KEY);";
+/// A migration that a next version may have: a column for jobs, and one more table.
+const NEXT: &str = "ALTER TABLE $schema.jobs ADD COLUMN colour text;
+                    CREATE TABLE $schema.colours (name text PRIMARY KEY);";
 
 fn scripts() -> Vec<&'static str> {
     MIGRATIONS.iter().copied().chain([NEXT]).collect()
@@ -62,16 +61,16 @@ async fn works(store: &PostgresStore) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tables_are_brought_forward_under_hosts_that_work() {
+async fn tables_are_migrated_while_hosts_work() {
     let server = Postgres::start(false);
     let text = server.address();
     let address = Address::parse(&text).unwrap();
-    let (over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let mut hosts = Vec::new();
     for _ in 0..2 {
-        let (store, over, rounds) = (PostgresStore::open(&text).await.unwrap(), over.clone(), rounds.clone());
+        let (store, ended, rounds) = (PostgresStore::open(&text).await.unwrap(), ended.clone(), rounds.clone());
         hosts.push(tokio::spawn(async move {
-            while !over.load(Ordering::Relaxed) {
+            while !ended.load(Ordering::Relaxed) {
                 works(&store).await;
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
@@ -84,96 +83,93 @@ async fn the_tables_are_brought_forward_under_hosts_that_work() {
         }
     };
     more(20).await;
-    // Several newer ones come together.
+    // Several newer hosts start together.
     let newer = (0..4).map(|_| async {
-        let sessions = Sessions::of(&address, 2).unwrap();
+        let sessions = Sessions::new(&address, 2).unwrap();
         let session = sessions.session().await.unwrap();
         migrate(&session, &address.schema, &scripts()).await
     });
     let known = MIGRATIONS.len() as i64;
     let mut found: Vec<_> = futures_util::future::join_all(newer).await.into_iter().map(|one| one.unwrap().0).collect();
     found.sort_unstable();
-    assert_eq!(found, [known, known + 1, known + 1, known + 1], "one of them did it");
+    assert_eq!(found, [known, known + 1, known + 1, known + 1], "one of them migrated");
     more(20).await;
-    over.store(true, Ordering::Relaxed);
+    ended.store(true, Ordering::Relaxed);
     for host in hosts {
-        host.await.expect("the older ones heard of nothing");
+        host.await.expect("the older hosts notice nothing");
     }
     let version = server.sql(&format!("SELECT version || ' ' || oldest FROM {}.version", address.schema));
-    assert_eq!(version, format!("{} {OLDEST}", known + 1));
-    let older = PostgresStore::open(&text).await.expect("an older host may be started again");
-    assert_eq!(older.stats().await.unwrap().tasks, [], "all that was begun is done");
+    assert_eq!(version, format!("{} {OLDEST_VERSION}", known + 1));
+    let older = PostgresStore::open(&text).await.expect("an older host may start again");
+    assert_eq!(older.stats().await.unwrap().tasks, [], "all started jobs are done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_the_first_release_take_in_what_hosts_write_down_of_themselves() {
-    let server = Postgres::start(false);
-    let text = server.address();
-    let address = Address::parse(&text).unwrap();
-    let session = Sessions::of(&address, 2).unwrap().session().await.unwrap();
-    migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap();
-    let store = PostgresStore::open(&text).await.unwrap();
-    let mark = NodeMark { draining: true, suspect: None };
-    store.set_node_mark(NodeId(1), mark).await.unwrap();
-    works(&store).await;
-    assert_eq!(store.reclaim(9).await.unwrap(), []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_that_somebody_holds_are_left_to_those_who_use_them() {
+async fn a_migration_gives_up_before_the_users_of_locked_tables_do() {
     let server = Postgres::start(false);
     let text = server.address();
     let address = Address::parse(&text).unwrap();
     let store = PostgresStore::open(&text).await.unwrap();
-    let sessions = Sessions::of(&address, 4).unwrap();
-    // As a backup does.
+    let sessions = Sessions::new(&address, 4).unwrap();
+    // Like a backup.
     let backup = sessions.session().await.unwrap();
-    backup.run("BEGIN; LOCK TABLE wharf.jobs IN ACCESS SHARE MODE").await.unwrap();
+    backup.execute("BEGIN; LOCK TABLE $schema.jobs IN ACCESS SHARE MODE").await.unwrap();
     let newer = async || {
         let session = sessions.session().await.unwrap();
-        let done = migrate(&session, &address.schema, &scripts()).await;
+        let result = migrate(&session, &address.schema, &scripts()).await;
         session.roll_back().await;
-        done
+        result
     };
-    // The newer one gives up before those who wait behind it do.
+    // The newer host gives up before those that wait behind it.
     let (refused, ()) = tokio::join!(newer(), works(&store));
-    let refused = unopened(&refused.unwrap_err(), &address);
+    let refused = open_error(&refused.unwrap_err(), &address);
     let OpenError::AwaitDatabase { reason, .. } = refused else { panic!("{refused}") };
     assert!(reason.contains("busy"), "{reason}");
     works(&store).await;
-    backup.run("COMMIT").await.unwrap();
+    backup.execute("COMMIT").await.unwrap();
     assert_eq!(newer().await.unwrap().0, MIGRATIONS.len() as i64);
     works(&store).await;
 }
 
+/// The migrations of Wharf 0.1, in order.
+const SCRIPTS_0_1: [&str; 5] = [
+    include_str!("../../../tests/conformance/data/postgres-0.1/0001_jobs.sql"),
+    include_str!("../../../tests/conformance/data/postgres-0.1/0002_kv.sql"),
+    include_str!("../../../tests/conformance/data/postgres-0.1/0003_sources.sql"),
+    include_str!("../../../tests/conformance/data/postgres-0.1/0004_marks.sql"),
+    include_str!("../../../tests/conformance/data/postgres-0.1/0005_tasks.sql"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_the_first_version_are_known_and_marked() {
+async fn a_schema_of_0_1_is_refused_however_many_migrations_follow() {
     let server = Postgres::start(false);
-    let text = server.address();
-    let address = Address::parse(&text).unwrap();
-    let session = Sessions::of(&address, 1).unwrap().session().await.unwrap();
-    migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap();
-    // A host of that version has jobs there, one of them far above what the clock says, and numbers were given out.
-    let far = 1_i64 << 62;
-    session
-        .run(&format!(
-            "INSERT INTO wharf.last_forgotten VALUES (1, {far}); SELECT nextval('wharf.sources') FROM generate_series(1, 41)"
-        ))
-        .await
-        .unwrap();
-    let store = PostgresStore::open(&text).await.unwrap();
-    let id = store.next_id().unwrap().number();
-    assert_eq!((id > far as u64, id % 1024), (true, 41), "above all that were, and the next number");
-    works(&store).await;
-    let said = |what: &str| server.sql(&what.replace("wharf.", &format!("{}.", address.schema)));
-    assert_eq!(said("SELECT application || ' ' || layout FROM wharf.mark"), "wharf 1");
-    assert_eq!(said("SELECT nextval('wharf.sources')"), "42", "hosts of the first version draw the next ones");
-    let newest = MIGRATIONS.len() as i64;
-    assert_eq!(migrate(&session, &address.schema, &MIGRATIONS[..2]).await.unwrap(), (newest, OLDEST), "they may go on");
+    for count in 2..=SCRIPTS_0_1.len() {
+        let text = server.address();
+        let address = Address::parse(&text).unwrap();
+        let schema = &address.schema;
+        let scripts = SCRIPTS_0_1[..count].join(";").replace("wharf.", &format!("{schema}."));
+        server.sql(&format!(
+            "CREATE SCHEMA {schema}; CREATE TABLE {schema}.version (version bigint NOT NULL, oldest bigint NOT NULL);
+             {scripts}; INSERT INTO {schema}.version VALUES ({count}, 1)"
+        ));
+        let tables = format!(
+            "SELECT string_agg(relname, ' ' ORDER BY oid) FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
+        );
+        let before = server.sql(&tables);
+        for more in 0..=2 * SCRIPTS_0_1.len() {
+            let migrations: Vec<&str> = MIGRATIONS.iter().copied().chain(std::iter::repeat_n(NEXT, more)).collect();
+            let session = Sessions::new(&address, 1).unwrap().session().await.unwrap();
+            let refused = migrate(&session, schema, &migrations).await.unwrap_err().to_string();
+            assert!(refused.contains("written by Wharf 0.1"), "{count} scripts, {more} more migrations: {refused}");
+            session.roll_back().await;
+        }
+        assert_eq!(server.sql(&tables), before);
+        assert_eq!(server.sql(&format!("SELECT version FROM {schema}.version")), count.to_string());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_holds_something_else_is_refused_and_left_as_it_is() {
+async fn a_schema_with_other_tables_is_refused_and_not_changed() {
     let server = Postgres::start(false);
     let text = server.address();
     let schema = Address::parse(&text).unwrap().schema;
@@ -187,36 +183,11 @@ async fn a_schema_that_holds_something_else_is_refused_and_left_as_it_is() {
         let refused = PostgresStore::open(&text).await.unwrap_err();
         let OpenError::MendDatabase { reason, .. } = &refused else { panic!("{refused}") };
         let table = tables.split(' ').next().unwrap();
-        assert!(reason.contains(&format!("schema {schema} holds something else ({table})")), "{reason}");
+        assert!(reason.contains(&format!("its schema `{schema}` holds something else ({table})")), "{reason}");
         assert_eq!(server.sql(&format!("SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'")), table);
         server.sql(&format!("DROP SCHEMA {schema} CASCADE"));
     }
-    // An empty one is as good as none.
+    // An empty schema is used as if it did not exist.
     server.sql(&format!("CREATE SCHEMA {schema}"));
     works(&PostgresStore::open(&text).await.unwrap()).await;
-}
-
-/// Hosts from before they told of their tasks stand in the tables, and go on announcing themselves as they did.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_tells_of_no_tasks_stands_beside_those_that_do() {
-    const ANNOUNCE: &str = "INSERT INTO wharf.nodes
-        (id, name, version, started, seen, capacity, running, draining, plugins, versions, digests, topics)
-        VALUES (7, 'old:7070', '0.1.0', 1, 1, 8, 0, false, '{words,summary}', '{1,1}', '{ab,cd}', '{\"a.* b\",\"\"}')
-        ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, plugins = excluded.plugins";
-    let server = Postgres::start(false);
-    let text = server.address();
-    let address = Address::parse(&text).unwrap();
-    let sessions = Sessions::of(&address, 2).unwrap();
-    let session = sessions.session().await.unwrap();
-    let before = MIGRATIONS.iter().position(|script| script.contains("ADD COLUMN tasks")).unwrap();
-    migrate(&session, &address.schema, &MIGRATIONS[..before]).await.unwrap();
-    session.run(ANNOUNCE).await.unwrap();
-    let store = PostgresStore::open(&text).await.unwrap();
-    for _ in 0..2 {
-        let nodes = store.nodes().await.unwrap();
-        let carried = &nodes[0].plugins;
-        assert_eq!((carried.len(), carried[0].topics.len(), carried[1].topics.len()), (2, 2, 0), "{nodes:?}");
-        assert!(carried.iter().all(|carried| carried.tasks.is_none()) && nodes[0].pending.is_empty(), "{nodes:?}");
-        session.run(ANNOUNCE).await.unwrap();
-    }
 }

@@ -1,0 +1,94 @@
+//! The cached parts of rows of `jobs` and `lines`.
+
+use tokio_postgres::Row;
+use wharf_core::ids::JobId;
+use wharf_core::job::{JobStatus, NewJob, State};
+use wharf_core::time::Timestamp;
+
+use super::lane_rows::LaneRow;
+use super::rows::{job_id, micros, status};
+use super::session::{SessionError, value};
+
+/// The columns that `JobRow::read` reads.
+pub(super) const JOB_COLUMNS: &str =
+    "id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at,
+    limit_group, key, task, line, priority";
+
+/// The part of a job's row that events change.
+#[derive(Clone, Debug)]
+pub(super) struct JobRow {
+    pub(super) status: JobStatus,
+    /// The column `state`: a delayed job that is due stays delayed until a claim makes it ready.
+    pub(super) state: i16,
+    pub(super) lane: LaneRow,
+    /// The number of its task.
+    pub(super) task: i32,
+    /// The id of its line; only valid while it is ready.
+    pub(super) line: Option<i64>,
+    pub(super) priority: i32,
+    pub(super) finished_at: Option<Timestamp>,
+    /// The whole job, if it is not inserted yet.
+    pub(super) new: Option<Box<NewJob>>,
+}
+
+impl JobRow {
+    /// Reads a row with `JOB_COLUMNS`.
+    pub(super) fn read(row: &Row) -> Result<(JobId, JobRow), SessionError> {
+        let id = job_id(value(row, "jobs", "id")?)?;
+        let lane = LaneRow { group: value(row, "jobs", "limit_group")?, key: value(row, "jobs", "key")? };
+        let job = JobRow {
+            status: status(id, row)?,
+            state: value(row, "jobs", "state")?,
+            lane,
+            task: value(row, "jobs", "task")?,
+            line: value(row, "jobs", "line")?,
+            priority: value(row, "jobs", "priority")?,
+            finished_at: None,
+            new: None,
+        };
+        Ok((id, job))
+    }
+
+    /// Returns the position of a job that is ready.
+    pub(super) fn ready_position(&self) -> Option<ReadyPosition> {
+        match self.status.state {
+            State::Waiting { due } => Some((self.line?, rank(self.priority), micros(due))),
+            _ => None,
+        }
+    }
+}
+
+/// A row of `lines` without its lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LineRow {
+    pub(super) id: i64,
+    /// The number of its task.
+    pub(super) task: i32,
+    pub(super) top_priority: i32,
+    pub(super) turn: i64,
+    pub(super) closed_by_limit: Option<i32>,
+}
+
+impl LineRow {
+    /// Reads a row of `lines`, with its lane.
+    pub(super) fn read(row: &Row) -> Result<(LaneRow, LineRow), SessionError> {
+        let lane = LaneRow { group: value(row, "lines", "limit_group")?, key: value(row, "lines", "key")? };
+        let line = LineRow {
+            id: value(row, "lines", "id")?,
+            task: value(row, "lines", "task")?,
+            top_priority: value(row, "lines", "top_priority")?,
+            turn: value(row, "lines", "turn")?,
+            closed_by_limit: value(row, "lines", "closed_by_limit")?,
+        };
+        Ok((lane, line))
+    }
+}
+
+/// A group of ready jobs in the table `ready`: the line, the rank (`~priority`), and the moment when they are due, in
+/// microseconds.
+pub(super) type ReadyPosition = (i64, i32, i64);
+
+/// Returns the rank of a priority. Ranks ascend as priorities fall, so the whole order of ready jobs ascends.
+pub(super) const fn rank(priority: i32) -> i32 {
+    !priority
+}
