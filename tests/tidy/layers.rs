@@ -110,10 +110,42 @@ fn files_of(parent: &Path, name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The modules of this level that a file names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
-fn named(text: &str, prefix: &str) -> Vec<String> {
+/// The path of a file's module from the crate's root: `http::wire` for src/http/wire.rs, empty for lib.rs and main.rs.
+fn module_path(file: &Path) -> Vec<String> {
+    let text = file.with_extension("").to_string_lossy().into_owned();
+    let path = text.rsplit_once("/src/").expect("a source file").1;
+    path.split('/').filter(|part| !["lib", "main", "mod"].contains(part)).map(str::to_owned).collect()
+}
+
+/// The code of a file without comments and tests, where `self::` and `super::` are written as paths from the crate's root.
+fn code_with_full_paths(text: &str, module: &[String]) -> String {
     let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
     let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut full = String::with_capacity(code.len());
+    let mut rest = code.as_str();
+    while let Some(at) = rest.find("super::").into_iter().chain(rest.find("self::")).min() {
+        let (before, from) = rest.split_at(at);
+        full.push_str(before);
+        if before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            // A part of another word or path.
+            let (word, after) = from.split_at("self::".len());
+            full.push_str(word);
+            rest = after;
+            continue;
+        }
+        let (mut levels, mut after) = (0, from.strip_prefix("self::").unwrap_or(from));
+        while let Some(parent) = after.strip_prefix("super::") {
+            (levels, after) = (levels + 1, parent);
+        }
+        full.push_str("crate::");
+        module.iter().take(module.len().saturating_sub(levels)).for_each(|name| full.push_str(&format!("{name}::")));
+        rest = after;
+    }
+    full + rest
+}
+
+/// The modules that code names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
+fn named(code: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for rest in code.split(prefix).skip(1) {
         if let Some(list) = rest.strip_prefix('{') {
@@ -150,15 +182,15 @@ fn modules_use_only_modules_declared_above_them() {
         let level = match stem.as_str() {
             "lib" | "main" => "crate::".to_owned(),
             _ => {
-                let text = parent.with_extension("").to_string_lossy().into_owned();
-                let path = text.split_once("/src/").expect("filtered").1.trim_end_matches("/mod").replace('/', "::");
+                let path = module_path(&parent).join("::");
                 format!("crate::{path}::")
             }
         };
         for (place, module) in modules.iter().enumerate() {
             for file in files_of(&parent, module) {
                 looked_at += 1;
-                for name in named(&read(&file), &level) {
+                let code = code_with_full_paths(&read(&file), &module_path(&file));
+                for name in named(&code, &level) {
                     let at = modules.iter().position(|m| *m == name);
                     if at.is_some_and(|at| at > place) {
                         upward.push(format!("{} uses {level}{name}, which is declared below {module}", file.display()));
@@ -175,6 +207,10 @@ fn modules_use_only_modules_declared_above_them() {
 fn the_search_for_arrows_finds_one() {
     let text = "use crate::low::Thing;\nuse crate::{a::B, deep::{x, y}, c};\nfn f() { crate::high::go() }\n";
     assert_eq!(named(text, "crate::"), ["low", "a", "deep", "c", "high"]);
+    let relative = "use super::wire::Job;\nuse super::super::{cli, config::Flags};\nfn f() { self::part::go(); myself::x() }\npub(super) fn g() {}\n";
+    let code = code_with_full_paths(relative, &["http".to_owned(), "jobs".to_owned()]);
+    assert_eq!(named(&code, "crate::http::"), ["wire", "jobs"]);
+    assert_eq!(named(&code, "crate::"), ["http", "cli", "config", "http"]);
     assert_eq!(declared("pub mod a;\nmod b;\n#[cfg(test)]\nmod tests;\npub(crate) mod c;\n"), ["a", "b", "c"]);
 }
 

@@ -3,6 +3,7 @@
 mod docs;
 mod layers;
 mod streams;
+mod words;
 
 use std::path::{Path, PathBuf};
 
