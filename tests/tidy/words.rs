@@ -1,4 +1,4 @@
-//! The words of the house: one type per name, doc lines that can be read alone, texts in plain English.
+//! Conventions of wording: one type per name, doc lines that can be read alone, texts in plain English.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,27 +7,28 @@ use crate::{files_below, read, root};
 
 const CRATES: [&str; 5] = ["core", "store", "engine", "runner", "server"];
 
-/// Doc lines that begin like this cannot be read without the line above them.
+/// The openers of doc lines that cannot be read without the line above them.
 const DEPENDENT_OPENERS: [&str; 8] = ["The same", "Of ", "By ", "What ", "How ", "Where ", "Whether ", "Who "];
 
-/// Endings of the sentences "x is the most", "y is expected" and "z is possible".
+/// The endings of sentences such as "x is the most", "y is expected" and "z is possible".
 const FOREIGN_ENDINGS: [&str; 3] = ["the most", "expected", "possible"];
 
-/// Types that share a name within a crate on purpose: the crate, the name, the reason.
+/// The type names that a crate uses twice on purpose: the crate, the name, the reason.
 const SHARED_NAMES: [(&str, &str, &str); 0] = [];
 
-/// Texts that are right as they are: a part of the text, the reason.
+/// The texts that are correct although they match: a part of the text, the reason.
 const RIGHT_TEXTS: [(&str, &str); 0] = [];
 
-/// The sources of a crate, without the files that hold tests alone.
+/// Returns the files of a crate with their code, without files and modules that contain only tests.
 fn sources(name: &str) -> Vec<(PathBuf, String)> {
     let files = files_below(&root().join("host").join(name).join("src"), "rs").into_iter();
-    let files = files.filter(|file| file.file_name().is_some_and(|name| name != "tests.rs" && name != "fuzz.rs"));
+    let only_tests = ["tests.rs", "fuzz.rs", "error_samples.rs", "error_snapshot.rs"];
+    let files = files.filter(|file| file.file_name().is_some_and(|name| only_tests.iter().all(|other| name != *other)));
     let code = |text: String| text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
     files.map(|file| (file.strip_prefix(root()).expect("below").to_owned(), code(read(&file)))).collect()
 }
 
-/// The name of the type that a line declares for other modules.
+/// Returns the name of the type that a line declares for other modules.
 fn public_type(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub")?;
     let rest = rest.strip_prefix('(').map_or(Some(rest), |inner| Some(inner.split_once(')')?.1))?.trim_start();
@@ -80,7 +81,7 @@ fn every_doc_line_can_be_read_alone() {
     assert!(dependent.is_empty(), "{} doc lines need the line above:\n{}", dependent.len(), dependent.join("\n"));
 }
 
-/// The string literals of a file with their lines. Reasons of `expect` are for developers and left out.
+/// Returns the string literals of a file with their line numbers, without the reasons of `expect`, which are for developers.
 fn texts(code: &str) -> Vec<(usize, String)> {
     let chars: Vec<char> = code.chars().collect();
     let (mut found, mut at, mut line) = (Vec::new(), 0, 1);
@@ -94,7 +95,7 @@ fn texts(code: &str) -> Vec<(usize, String)> {
                 }
                 continue;
             }
-            // A character; what follows another apostrophe is a lifetime.
+            // A character literal. Any other apostrophe starts a lifetime.
             '\'' if next == '\\' => {
                 at += 3;
                 while at < chars.len() && chars[at] != '\'' {
@@ -151,7 +152,7 @@ fn texts(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The doc lines of a file that declares commands: clap shows them as help.
+/// Returns the doc lines of a file that declares commands, since clap prints them as help.
 fn help(code: &str) -> Vec<(usize, String)> {
     if !code.contains("use clap::") {
         return Vec::new();
@@ -161,7 +162,7 @@ fn help(code: &str) -> Vec<(usize, String)> {
     code.lines().enumerate().filter_map(doc).collect()
 }
 
-/// The part of a text that is not plain English: "is no job", "is the most", "are expected", "is possible".
+/// Returns the part of a text that is not plain English: "is no job", "is the most", "are expected", "is possible".
 fn foreign(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_matches(['`', '(', ')', '"'])).collect();
     let bare = |word: &str| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
