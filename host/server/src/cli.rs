@@ -206,6 +206,8 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
 }
 
 #[cfg(test)]
+pub(crate) mod error_samples;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;

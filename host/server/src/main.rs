@@ -17,6 +17,8 @@ mod open_store;
 mod bench;
 mod cli;
 #[cfg(test)]
+mod error_snapshot;
+#[cfg(test)]
 mod fuzz;
 
 use std::os::unix::process::CommandExt;

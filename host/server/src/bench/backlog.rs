@@ -191,8 +191,8 @@ impl OpenStore {
     }
 
     async fn fill(&mut self, waiting: u32) -> anyhow::Result<()> {
-        for begin in (0..waiting).step_by(FILL_BATCH_JOBS as usize) {
-            self.enqueue((waiting - begin).min(FILL_BATCH_JOBS)).await?;
+        for start in (0..waiting).step_by(FILL_BATCH_JOBS as usize) {
+            self.enqueue((waiting - start).min(FILL_BATCH_JOBS)).await?;
         }
         Ok(())
     }

@@ -59,17 +59,17 @@ impl IsolationBench {
         let during =
             at_rate(&embedded, &small, self.rate, LOOP_TIMEOUT * (rounds + 60), || !looping.is_finished()).await?;
         looping.await.context("the task that enqueues the loops panicked")??;
-        let over: Vec<Duration> =
+        let excess: Vec<Duration> =
             embedded.notices.timed_out().into_iter().map(|wall| wall.saturating_sub(LOOP_TIMEOUT)).collect();
-        if over.len() != self.loops as usize {
-            bail!("{} of {} loops were stopped by their timeout", over.len(), self.loops);
+        if excess.len() != self.loops as usize {
+            bail!("{} of {} loops were stopped by their timeout", excess.len(), self.loops);
         }
         let (p99_before, p99_during) = (before.at(0.99), during.at(0.99));
         report.duration("small-jobs-p99-before", p99_before);
         report.duration("small-jobs-p99-beside-a-loop", p99_during);
         let ratio = p99_during.as_secs_f64() / p99_before.as_secs_f64().max(1e-9);
         report.figure("p99-beside-a-loop-to-before", ratio, Unit::Ratio);
-        report.duration("ended-past-its-timeout-at-most", over.iter().max().copied().unwrap_or_default());
+        report.duration("ended-past-its-timeout-at-most", excess.iter().max().copied().unwrap_or_default());
         report.latencies("small-job-before", before);
         report.latencies("small-job-beside-a-loop", during);
         embedded.host.stop_now().await;

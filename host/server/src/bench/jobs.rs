@@ -58,8 +58,8 @@ impl JobsBench {
             }
         }
         if let Some((_, fsync)) = synced {
-            let over = singles.at(0.5).saturating_sub(2 * fsync.at(0.5));
-            report.duration("single-beyond-two-fsyncs", over);
+            let beyond = singles.at(0.5).saturating_sub(2 * fsync.at(0.5));
+            report.duration("single-beyond-two-fsyncs", beyond);
             report.latencies("fsync-of-a-page", fsync);
             report.usage("", usage, u64::from(self.jobs), "job");
         }

@@ -26,13 +26,13 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<ExitStatus> {
-        let files = expanded(self.files)?;
+        let files = component_files(self.files)?;
         let runtime = runtime()?;
         let checked = runtime.block_on(async {
             let engine = single_call_engine(settings)?;
             let mut all = Vec::new();
             for file in &files {
-                all.push((file, one(&engine, file, settings).await?));
+                all.push((file, check_file(&engine, file, settings).await?));
             }
             anyhow::Ok(all)
         })?;
@@ -40,7 +40,7 @@ impl Check {
             print_json(&checked.iter().map(|(file, checked)| document(file, checked)).collect::<Vec<_>>())?;
         } else {
             for (file, checked) in &checked {
-                print_line(sanitize(&text(file, checked)).trim_end())?;
+                print_line(sanitize(&report(file, checked)).trim_end())?;
             }
         }
         Ok(if checked.iter().all(|(_, checked)| checked.problems.is_empty()) {
@@ -51,7 +51,8 @@ impl Check {
     }
 }
 
-fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+/// Replaces each folder by the components in it.
+fn component_files(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for file in files {
         if !file.is_dir() {
@@ -75,7 +76,7 @@ fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
+async fn check_file(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
     let (id, bytes) = (stem(file), component(file)?);
     let progress = Progress::new(&format!("{}", file.display()));
     let on_progress = |step| progress.set_message(&format!("{}: {}", file.display(), loading_step_text(step)));
@@ -83,7 +84,7 @@ async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::
 }
 
 /// Describes the result for one file.
-fn text(file: &Path, checked: &CheckReport) -> String {
+fn report(file: &Path, checked: &CheckReport) -> String {
     let mut lines = Vec::new();
     let size = ByteSize(checked.bytes).display().iec();
     match &checked.plugin {

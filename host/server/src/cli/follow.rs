@@ -45,7 +45,7 @@ pub(crate) fn follow(client: &Client, id: &str, output: FollowOutput) -> anyhow:
     let progress = Progress::new(&format!("job {id}"));
     let (mut last, mut lost_at) = (None, None::<Instant>);
     loop {
-        match once(client, id, output, &progress, &mut last) {
+        match follow_connection(client, id, output, &progress, &mut last) {
             Ok(Some(finished)) => return Ok(finished),
             // The stream ended before the job: the host is stopping, or a proxy closed the connection.
             Ok(None) => lost_at = None,
@@ -70,7 +70,7 @@ pub(crate) fn follow(client: &Client, id: &str, output: FollowOutput) -> anyhow:
 }
 
 /// Follows the job over one connection; returns its document if it has ended.
-fn once(
+fn follow_connection(
     client: &Client,
     id: &str,
     output: FollowOutput,

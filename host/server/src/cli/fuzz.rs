@@ -44,8 +44,8 @@ fn check(input: &[u8]) -> String {
     };
     let bytes: usize = events.iter().map(|event| event.data.len() + event.name.len()).sum();
     assert!(bytes <= input.len(), "{bytes} bytes of {}", input.len());
-    let said = events.iter().flat_map(|event| [event.name.as_str(), if event.id.is_some() { "id" } else { "" }]);
-    said.collect::<Vec<_>>().join("\n")
+    let summary = events.iter().flat_map(|event| [event.name.as_str(), if event.id.is_some() { "id" } else { "" }]);
+    summary.collect::<Vec<_>>().join("\n")
 }
 
 fn all(input: impl Read, at_once: usize) -> Result<Vec<SseEvent>, String> {

@@ -124,8 +124,8 @@ impl JobCommand {
                 };
                 Ok(exit_of(&follow(client, &encode(&id), output)?.job))
             }
-            JobCommand::Cancel { ids } => each(client, &ids, "cancel", json),
-            JobCommand::Retry { ids } => each(client, &ids, "retry", json),
+            JobCommand::Cancel { ids } => send_each(client, &ids, "cancel", json),
+            JobCommand::Retry { ids } => send_each(client, &ids, "retry", json),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Enqueue {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         let payload = payload_input::read(self.input.as_deref())?;
         if let Some(count) = self.count {
-            return self.many(client, &payload, count, json);
+            return self.enqueue_copies(client, &payload, count, json);
         }
         let options = query([
             ("task", Some(self.task.clone())),
@@ -169,7 +169,7 @@ impl Enqueue {
         Ok(exit)
     }
 
-    fn many(&self, client: &Client, payload: &[u8], count: u32, json: bool) -> anyhow::Result<ExitStatus> {
+    fn enqueue_copies(&self, client: &Client, payload: &[u8], count: u32, json: bool) -> anyhow::Result<ExitStatus> {
         let at = self.at.as_deref().map(str::parse).transpose().map_err(CliError::usage)?;
         // White space around a JSON value would be lost in the request, but it is part of the payload.
         let as_json: Option<Box<RawValue>> = serde_json::from_slice(payload).ok();
@@ -332,7 +332,7 @@ fn value_summary(bytes: usize, json: Option<&RawValue>) -> String {
 }
 
 /// Sends the same request for each job; a refused one does not prevent the others.
-fn each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<ExitStatus> {
+fn send_each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<ExitStatus> {
     let mut exit = ExitStatus::Done;
     for id in ids {
         let path = format!("/v1/jobs/{}/{verb}", encode(id));

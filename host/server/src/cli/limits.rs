@@ -60,7 +60,7 @@ impl Set {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<()> {
         if self.per_key.is_none() && self.total.is_none() {
             return Err(CliError::usage(
-                "nothing is set; say --per-key N or --total N (0 pauses), or use `wharf limit clear`",
+                "the limit is missing; add --per-key N or --total N (0 pauses), or use `wharf limit clear`",
             )
             .into());
         }

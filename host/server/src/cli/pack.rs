@@ -32,9 +32,9 @@ impl Pack {
         let packed = pack::pack(&core, self.wit.as_deref(), &self.world)
             .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not convert {shown}: {error:#}")))?;
         // By rename, so that a host that watches the folder sees the whole file or none of it.
-        let beside = self.output.with_extension("new");
-        std::fs::write(&beside, packed)
-            .and_then(|()| std::fs::rename(&beside, &self.output))
+        let temporary = self.output.with_extension("new");
+        std::fs::write(&temporary, packed)
+            .and_then(|()| std::fs::rename(&temporary, &self.output))
             .with_context(|| format!("could not write {}", self.output.display()))?;
         Ok(ExitStatus::Done)
     }

@@ -92,11 +92,12 @@ fn show(plugin: &Plugin) -> anyhow::Result<()> {
         lines.extend(loaded.topics.iter().map(|topic| ("topic", topic.clone())));
         lines.extend(loaded.receive.iter().map(|receive| ("receive", task_text(receive))));
     }
-    if let Some(kept) = &plugin.kv {
+    if let Some(usage) = &plugin.kv {
         let size = |bytes: u64| ByteSize(bytes).display().iec().to_string();
-        let max = kept.bytes_max.map_or_else(|| "no longer granted".to_owned(), |max| format!("{} granted", size(max)));
-        let values = if kept.values == 1 { "value" } else { "values" };
-        lines.push(("kv", format!("{} {values} with {}; {max}", kept.values, size(kept.bytes))));
+        let max =
+            usage.bytes_max.map_or_else(|| "no longer granted".to_owned(), |max| format!("{} granted", size(max)));
+        let values = if usage.values == 1 { "value" } else { "values" };
+        lines.push(("kv", format!("{} {values} with {}; {max}", usage.values, size(usage.bytes))));
     }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));

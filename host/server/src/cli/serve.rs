@@ -135,11 +135,11 @@ async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics
             .map_err(|error| cannot_start(format!("could not create the plugin folder {}: {error}", dir.display())))?;
     }
     let settings = settings.host_settings(node_name(port), dir.clone());
-    let tell = move |notice: &wharf_runner::Notice| {
+    let on_notice = move |notice: &wharf_runner::Notice| {
         metrics.hear(notice);
         log_notice(notice, &log);
     };
-    Host::start(parts, settings, tell).await.map_err(|error| match error {
+    Host::start(parts, settings, on_notice).await.map_err(|error| match error {
         StartError::Folder { .. } => cannot_start(format!("{error}; create it, or name another with --plugins-dir")),
         StartError::Settings(_) | StartError::Store(_) => cannot_start(error.to_string()),
     })

@@ -68,7 +68,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Returns "; did you mean `x`?" for the known name nearest to `given`, or an empty string if none is near.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    toml_diagnostics::nearest(given, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+/// Returns "; did you mean `x`?" for the known name nearest to `name`, or an empty string if none is near.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    toml_diagnostics::nearest(name, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }
