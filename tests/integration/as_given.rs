@@ -223,14 +223,14 @@ fn commands_drop_nothing_that_they_were_told() {
     for args in pairs {
         let said = host.cli(args).output().expect("it runs");
         let text = String::from_utf8_lossy(&said.stderr);
-        assert_eq!((said.status.code(), text.contains("leave one out")), (Some(2), true), "{args:?}: {text}");
+        assert_eq!((said.status.code(), text.contains("remove one")), (Some(2), true), "{args:?}: {text}");
     }
     let set = |args: &[&str]| output(&mut host.cli(&[&["limit", "set", "villain/do"], args].concat()));
     set(&["--total", "0"]);
     let shown = set(&["--per-key", "7", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON")["set"], json!({ "per_key": 7, "total": 0 }));
     set(&["key", "--per-key", "3"]);
-    assert!(set(&["--total", "5"]).contains("set: 7 per key, 5 in all"));
+    assert!(set(&["--total", "5"]).contains("set: 7 per key, 5 in total"));
 }
 
 /// Its ids were given to a guest before it was known what becomes of the jobs.

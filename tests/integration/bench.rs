@@ -161,12 +161,12 @@ fn flags_that_cannot_be_are_explained() {
         (&["jobs", "--plugin", "x.wasm"], "--task"),
         (&["jobs", "--store", "redis://here"], "of an unknown kind"),
         (&["jobs", "--dir", "/no/such/folder"], "--dir"),
-        (&["broadcast", "--wait", "5"], "has no unit"),
+        (&["broadcast", "--wait", "5"], "the unit is missing"),
         (&["sandbox", "--suspended", "9000"], "8000"),
-        (&["sandbox", "--host", "http://127.0.0.1:1"], "a host of its own"),
+        (&["sandbox", "--host", "http://127.0.0.1:1"], "cannot measure a running host"),
         (&["backlog", "--store", "memory:"], "several stores"),
         (&["backlog", "--waiting", "10"], "320"),
-        (&["jobs", "--host", "http://127.0.0.1:1"], "could not be reached"),
+        (&["jobs", "--host", "http://127.0.0.1:1"], "could not reach the host"),
     ] {
         let output = run(args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -418,7 +418,7 @@ fn the_command_shows_a_table_that_fills() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(document["replies"][0]["reply"], 5);
     let output = run(&["broadcast", "nobody.here"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody subscribes to nobody.here"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no plugin subscribes to nobody.here"), "{output:?}");
     assert_eq!(output.status.code(), Some(0));
     let output = run(&["broadcast", "bad..topic"]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");

@@ -74,7 +74,7 @@ fn call_needs_neither_host_nor_store() {
     assert!(output.stdout.starts_with(b"\x89PNG"), "{}", String::from_utf8_lossy(&output.stderr));
     let unknown = run(&["words/nothing", "--input", "1"]).output().expect("it runs");
     assert!(!unknown.status.success());
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("it has: count"), "it says what there is");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("its tasks: count"), "it says what there is");
 }
 
 #[test]

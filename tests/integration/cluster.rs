@@ -77,7 +77,9 @@ fn a_host_that_was_stopped_longer_than_its_lease_does_nothing_more() {
     let job = heir.job(&jobs[0]);
     assert_eq!((job["attempt"].as_u64(), job["crashes"].as_u64()), (Some(2), Some(1)), "{job}");
     // What it had to say of the end came too late, and was refused.
-    eventually("its late end is refused", || zombie.said().contains("the end of an attempt was refused").then_some(()));
+    eventually("its late end is refused", || {
+        zombie.said().contains("the result of an attempt was refused").then_some(())
+    });
     // It knows by itself that it is behind, and goes on.
     eventually("it is ready again", || zombie.is_ready().then_some(()));
     assert_eq!(zombie.run("villain/do", json!({ "do": "span", "ms": 1 }))["state"], "succeeded");

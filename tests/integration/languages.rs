@@ -249,7 +249,7 @@ fn from_nothing_to_a_job(language: Language) -> TempDir {
     assert!(built.status.success(), "{language}: `{line}`:\n{said}");
 
     let checked = check("shout/shout.wasm", dir.path());
-    assert!(checked.contains("it would be loaded as `shout`") && checked.contains("task shout/count"), "{checked}");
+    assert!(checked.contains("would be loaded as `shout`") && checked.contains("task shout/count"), "{checked}");
     assert!(checked.contains("topic text.written"), "{language}: {checked}");
 
     let host = Setup::default().start();
@@ -306,7 +306,7 @@ fn a_new_c_project_becomes_a_job_and_check_of_its_core_module_names_pack() {
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("`wharf pack FILE -o OUT.wasm`") && said.contains("made by ") && said.contains("clang"),
+        said.contains("`wharf pack FILE -o OUT.wasm`") && said.contains("built with ") && said.contains("clang"),
         "{said}"
     );
     wharf_said(&["pack", "mine.wasm", "-o", "packed.wasm"], dir);

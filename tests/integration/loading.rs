@@ -194,7 +194,7 @@ fn a_plugin_that_is_compiled_holds_up_its_own_jobs_and_nothing_else() {
     assert_eq!(refused["plugins"], json!(["slow"]), "{refused}");
     let shown = host.cli(&["broadcast", "villain.x", "--input", r#"{"do":"echo"}"#]).output().expect("it runs");
     let said = String::from_utf8_lossy(&shown.stderr).into_owned();
-    assert!(shown.status.success() && said.contains("still being made ready: slow"), "{said}");
+    assert!(shown.status.success() && said.contains("they are still loading: slow"), "{said}");
 
     // The command asks again until it is there.
     let mut command = host.cli(&["job", "enqueue", "slow/do", "--input", r#"{"do":"echo","payload":7}"#, "--wait"]);

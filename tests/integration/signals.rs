@@ -55,7 +55,7 @@ fn a_quit_ends_it_at_once_and_costs_no_attempt() {
     host.in_state(&id, "running");
     host.signal("-QUIT");
     assert_eq!(host.ended(), Some(0), "{}", host.said());
-    assert!(host.said().contains("stopping at once: what runs is given back"), "{}", host.said());
+    assert!(host.said().contains("stopping at once: running jobs are returned to the queue"), "{}", host.said());
     host.start();
     let job = host.in_state(&id, "running");
     assert_eq!((job["failures"].as_u64(), job["crashes"].as_u64()), (Some(0), Some(0)), "{job}");

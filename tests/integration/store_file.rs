@@ -202,7 +202,7 @@ fn a_reader_that_never_ends_is_told_of_with_how_much_it_costs() {
     assert!(host.is_ready(), "it works");
     reader.execute_batch("COMMIT").expect("it ends");
     eventually("it is carried in", || (host.metric("wharf_store_log_held_bytes") == Some(0.0)).then_some(()));
-    assert!(host.said().contains("carried into its file again"), "{}", host.said());
+    assert!(host.said().contains("written to its database file again"), "{}", host.said());
     echoes(&host);
     let length = || std::fs::metadata(host.dir().join("wharf.db-wal")).expect("the log").len();
     eventually("it is short again", || {

@@ -1,10 +1,11 @@
-//! Durable jobs a second on PostgreSQL, beside graphile-worker on the same server: without keys, and with 10,000 of which
-//! one job runs at a time each. Ours are those of `wharf bench keys`, in a fresh sandbox each; theirs run in the process.
+//! Compares durable jobs per second with graphile-worker on the same PostgreSQL server: without keys, and with 10,000 keys
+//! of which each runs one job at a time. Wharf's jobs are those of `wharf bench keys`, each in a fresh sandbox;
+//! graphile-worker's jobs run in its process.
 //!
 //! `cargo bench --workspace --bench beside`; installs graphile-worker from npm into the target folder.
 
 #[path = "../harness/postgres.rs"]
-#[expect(dead_code, reason = "it serves the tests, too")]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod postgres;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use postgres::Postgres;
 const JOBS: usize = 20_000;
 const KEYS: usize = 10_000;
 const ROUNDS: usize = 5;
-/// `attempts.at-once` of our host: enough to run while a transaction takes the ends of as many, and claims others.
+/// `attempts.at-once` of our host: enough attempts to keep it busy while a transaction records as many and claims others.
 const AT_ONCE: u32 = 2000;
 const GRAPHILE: &str = "graphile-worker@0.18.0";
 
@@ -23,13 +24,13 @@ fn main() {
     let server = Postgres::start(true);
     let script = install(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let address = server.address();
-    // Other programs do not know of our schema.
-    let plain = address.split('?').next().expect("something stands before it");
+    // Without the parameters that name our schema, which other programs do not know.
+    let plain = address.split('?').next().expect("split yields at least one part");
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    // In turns: whatever else the machine does meanwhile, it does to both.
+    // In turns, so that other load on the machine affects both alike.
     for _ in 0..ROUNDS {
         let ours = wharf(&address);
-        let figure = |name| ours["figures"][name].as_f64().expect("the bench prints it");
+        let figure = |name| ours["figures"][name].as_f64().expect("the benchmark prints it");
         without.push((figure("jobs-without-key-per-second"), graphile(&server, &script, plain, 0)));
         with.push((figure("jobs-of-keys-per-second"), graphile(&server, &script, plain, KEYS)));
     }
@@ -37,21 +38,21 @@ fn main() {
     {
         rounds.sort_unstable_by(|one, other| (one.0 / one.1).total_cmp(&(other.0 / other.1)));
         let (ours, theirs) = rounds[ROUNDS / 2];
-        let (least, max) = (rounds[0], rounds[ROUNDS - 1]);
+        let (min, max) = (rounds[0], rounds[ROUNDS - 1]);
         println!(
             "{what}: {ours:.0} jobs/s, graphile-worker {theirs:.0} jobs/s: {:.2} x ({:.2} to {:.2} in {ROUNDS} rounds)",
             ours / theirs,
-            least.0 / least.1,
+            min.0 / min.1,
             max.0 / max.1
         );
     }
     println!(
-        "{JOBS} jobs each; both wait for the disk at each commit; ours keeps each job with its result and what it cost, \
+        "{JOBS} jobs each; both wait for the disk at each commit; ours stores each job with its result and resource usage, \
          graphile-worker deletes it"
     );
 }
 
-/// Puts graphile-worker beside a copy of the script that runs it.
+/// Installs graphile-worker next to a copy of the script that runs it, and returns the path of the copy.
 fn install(scratch: &Path) -> PathBuf {
     let dir = scratch.join("graphile");
     std::fs::create_dir_all(&dir).expect("a folder");
@@ -63,7 +64,7 @@ fn install(scratch: &Path) -> PathBuf {
         .arg(&dir)
         .arg(GRAPHILE)
         .status()
-        .expect("npm runs: install Node.js to measure beside graphile-worker");
+        .expect("npm runs: install Node.js to compare with graphile-worker");
     assert!(installed.success(), "npm could not install {GRAPHILE}");
     script
 }
@@ -76,9 +77,9 @@ fn graphile(server: &Postgres, script: &Path, address: &str, keys: usize) -> f64
         .current_dir(script.parent().expect("it is in a folder"))
         .output()
         .expect("node runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let figure = said.lines().last().and_then(|line| line.trim().parse().ok());
-    figure.unwrap_or_else(|| panic!("graphile-worker: {said}{}", String::from_utf8_lossy(&output.stderr)))
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let figure = stdout.lines().last().and_then(|line| line.trim().parse().ok());
+    figure.unwrap_or_else(|| panic!("graphile-worker: {stdout}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn wharf(address: &str) -> serde_json::Value {

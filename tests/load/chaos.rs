@@ -1,4 +1,4 @@
-//! What is lost, done twice or over its limit when things break, and how long it takes until all works again.
+//! Counts the jobs that are lost, run twice or exceed a limit when something breaks, and measures the time to recover.
 //!
 //! `cargo bench --workspace --bench chaos`
 

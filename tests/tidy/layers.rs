@@ -1,4 +1,4 @@
-//! Four floors, no arrow back up; and within a crate, a module uses only modules declared above it.
+//! Crates depend downward only, and within a crate a module uses only modules declared above it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::{files_below, read, root};
 
-/// What each crate may use of the house: DESIGN's table, in `host/ARCHITECTURE.md`.
+/// The crates of the host that each crate may use, as in the table in `host/ARCHITECTURE.md`.
 const MAY_USE: [(&str, &[&str]); 5] = [
     ("wharf-core", &[]),
     ("wharf-store", &["wharf-core"]),
@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 5] = [
     ("wharf", &["wharf-core", "wharf-store", "wharf-engine", "wharf-runner"]),
 ];
 
-/// Crates of the outside world that only one room may know.
+/// External crates that only some crates of the host may use.
 const ONLY_IN: [(&str, &[&str]); 9] = [
     ("wasmtime", &["wharf-engine"]),
     ("wasmtime-wasi", &["wharf-engine"]),
@@ -28,7 +28,7 @@ const ONLY_IN: [(&str, &[&str]); 9] = [
     ("serde", &["wharf-store", "wharf-engine", "wharf"]),
 ];
 
-/// Dependencies of each package of the workspace, dev-dependencies left out.
+/// Returns the dependencies of each package in the workspace, without dev-dependencies.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
@@ -52,10 +52,10 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
 #[test]
 fn crates_depend_downward_only() {
     let dependencies = dependencies();
-    let house: Vec<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    let host_crates: Vec<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
     for (name, allowed) in MAY_USE {
         let uses = dependencies.get(name).unwrap_or_else(|| panic!("{name} is not in the workspace"));
-        for used in uses.iter().filter(|d| house.contains(&d.as_str())) {
+        for used in uses.iter().filter(|d| host_crates.contains(&d.as_str())) {
             assert!(allowed.contains(&used.as_str()), "{name} must not use {used}");
         }
     }
@@ -63,17 +63,17 @@ fn crates_depend_downward_only() {
 }
 
 #[test]
-fn each_outside_world_has_one_door() {
+fn external_crates_are_used_where_they_belong() {
     for (name, uses) in dependencies() {
-        for (world, rooms) in ONLY_IN {
-            if name.starts_with("wharf") && name != "wharf-tests" && uses.iter().any(|u| u == world) {
-                assert!(rooms.contains(&name.as_str()), "{name} must not know {world}");
+        for (external, crates) in ONLY_IN {
+            if name.starts_with("wharf") && name != "wharf-tests" && uses.iter().any(|u| u == external) {
+                assert!(crates.contains(&name.as_str()), "{name} must not use {external}");
             }
         }
     }
 }
 
-/// The `mod` lines of a file, in order, without the modules of tests.
+/// Returns the modules that a file declares, in order, without test modules.
 fn declared(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut for_tests = false;
@@ -93,7 +93,7 @@ fn declared(text: &str) -> Vec<String> {
     found
 }
 
-/// The files of module `name` declared in `parent`, tests left out.
+/// Returns the files of module `name`, which `parent` declares, without tests.
 fn files_of(parent: &Path, name: &str) -> Vec<PathBuf> {
     let stem = parent.file_stem().expect("a file").to_string_lossy().into_owned();
     let dir = parent.parent().expect("a folder");
@@ -110,10 +110,42 @@ fn files_of(parent: &Path, name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The modules of this level that a file names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
-fn named(text: &str, prefix: &str) -> Vec<String> {
+/// Returns the path of a file's module from the crate's root: `http::wire` for src/http/wire.rs, empty for lib.rs and main.rs.
+fn module_path(file: &Path) -> Vec<String> {
+    let text = file.with_extension("").to_string_lossy().into_owned();
+    let path = text.rsplit_once("/src/").expect("a source file").1;
+    path.split('/').filter(|part| !["lib", "main", "mod"].contains(part)).map(str::to_owned).collect()
+}
+
+/// Returns the code of a file without comments and tests, where `self::` and `super::` are written as paths from the crate's root.
+fn code_with_full_paths(text: &str, module: &[String]) -> String {
     let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
     let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut full = String::with_capacity(code.len());
+    let mut rest = code.as_str();
+    while let Some(at) = rest.find("super::").into_iter().chain(rest.find("self::")).min() {
+        let (before, from) = rest.split_at(at);
+        full.push_str(before);
+        if before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            // A part of another word or path.
+            let (word, after) = from.split_at("self::".len());
+            full.push_str(word);
+            rest = after;
+            continue;
+        }
+        let (mut levels, mut after) = (0, from.strip_prefix("self::").unwrap_or(from));
+        while let Some(parent) = after.strip_prefix("super::") {
+            (levels, after) = (levels + 1, parent);
+        }
+        full.push_str("crate::");
+        module.iter().take(module.len().saturating_sub(levels)).for_each(|name| full.push_str(&format!("{name}::")));
+        rest = after;
+    }
+    full + rest
+}
+
+/// Returns the modules that code names by `prefix`: in `use crate::{a, b::C}` and in `crate::a::f()`.
+fn named(code: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for rest in code.split(prefix).skip(1) {
         if let Some(list) = rest.strip_prefix('{') {
@@ -142,23 +174,23 @@ fn named(text: &str, prefix: &str) -> Vec<String> {
 fn modules_use_only_modules_declared_above_them() {
     let host = root().join("host");
     let mut upward = Vec::new();
-    let mut looked_at = 0;
+    let mut checked = 0;
     for parent in files_below(&host, "rs").into_iter().filter(|f| f.to_string_lossy().contains("/src/")) {
         let modules = declared(&read(&parent));
         let stem = parent.file_stem().expect("a file").to_string_lossy().into_owned();
-        // How this level is named from anywhere in the crate: `crate::` at the root, `crate::http::` below.
+        // The path of this level from anywhere in the crate: `crate::` at the root, `crate::http::` below.
         let level = match stem.as_str() {
             "lib" | "main" => "crate::".to_owned(),
             _ => {
-                let text = parent.with_extension("").to_string_lossy().into_owned();
-                let path = text.split_once("/src/").expect("filtered").1.trim_end_matches("/mod").replace('/', "::");
+                let path = module_path(&parent).join("::");
                 format!("crate::{path}::")
             }
         };
         for (place, module) in modules.iter().enumerate() {
             for file in files_of(&parent, module) {
-                looked_at += 1;
-                for name in named(&read(&file), &level) {
+                checked += 1;
+                let code = code_with_full_paths(&read(&file), &module_path(&file));
+                for name in named(&code, &level) {
                     let at = modules.iter().position(|m| *m == name);
                     if at.is_some_and(|at| at > place) {
                         upward.push(format!("{} uses {level}{name}, which is declared below {module}", file.display()));
@@ -167,18 +199,22 @@ fn modules_use_only_modules_declared_above_them() {
             }
         }
     }
-    assert!(looked_at > 20, "the search finds the house's modules: {looked_at} files");
-    assert!(upward.is_empty(), "arrows back up:\n{}", upward.join("\n"));
+    assert!(checked > 20, "the modules are found: {checked} files");
+    assert!(upward.is_empty(), "upward arrows:\n{}", upward.join("\n"));
 }
 
 #[test]
 fn the_search_for_arrows_finds_one() {
     let text = "use crate::low::Thing;\nuse crate::{a::B, deep::{x, y}, c};\nfn f() { crate::high::go() }\n";
     assert_eq!(named(text, "crate::"), ["low", "a", "deep", "c", "high"]);
+    let relative = "use super::wire::Job;\nuse super::super::{cli, config::Flags};\nfn f() { self::part::go(); myself::x() }\npub(super) fn g() {}\n";
+    let code = code_with_full_paths(relative, &["http".to_owned(), "jobs".to_owned()]);
+    assert_eq!(named(&code, "crate::http::"), ["wire", "jobs"]);
+    assert_eq!(named(&code, "crate::"), ["http", "cli", "config", "http"]);
     assert_eq!(declared("pub mod a;\nmod b;\n#[cfg(test)]\nmod tests;\npub(crate) mod c;\n"), ["a", "b", "c"]);
 }
 
-/// What `cargo tree` says of dependencies and their features, sorted, without the trees' shape.
+/// Returns the dependencies and features that `cargo tree` lists, sorted and without the shape of the tree.
 fn features(of: &[&str]) -> Vec<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
@@ -195,7 +231,8 @@ fn features(of: &[&str]) -> Vec<String> {
     lines
 }
 
-/// wasmtime takes ten minutes to build: the README's two commands must agree on every feature, so that it is built once.
+/// The two commands in the README must agree on every feature, so that wasmtime, which takes ten minutes to build, is built
+/// only once.
 #[test]
 fn running_and_testing_build_the_same_dependencies() {
     let run = features(&["-p", "wharf", "-e", "normal,no-proc-macro"]);

@@ -1,22 +1,23 @@
-//! The rules of the house that no reader can see at a glance, held by a test.
+//! Tests of the conventions that no reader can check at a glance.
 
 mod docs;
 mod layers;
 mod licences;
 mod streams;
+mod words;
 
 use std::path::{Path, PathBuf};
 
-/// The checkout.
+/// Returns the root of the repository.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the checkout").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
 }
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
 }
 
-/// Every file with extension `ext` below `dir`, sorted; build output is left out.
+/// Returns every file with extension `ext` below `dir`, sorted, without build output.
 fn files_below(dir: &Path, ext: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];

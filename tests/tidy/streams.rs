@@ -1,14 +1,14 @@
-//! Nothing panics because nobody hears what it says.
+//! Nothing panics because its output has no reader.
 
 use crate::{files_below, read, root};
 
-/// They panic where they cannot write, as when the reader of a pipe is gone.
+/// The macros that panic if they cannot write, such as when the reader of a pipe is gone.
 const PANICKING: [&str; 5] = ["println!(", "eprintln!(", "print!(", "eprint!(", "dbg!("];
 
 #[test]
-fn no_part_of_the_program_panics_where_nobody_hears_it() {
+fn no_part_of_the_program_panics_if_its_output_has_no_reader() {
     let mut found = Vec::new();
-    let mut looked_at = 0;
+    let mut checked = 0;
     for folder in ["host", "plugins/kit"] {
         for file in files_below(&root().join(folder), "rs") {
             let name = file.strip_prefix(root()).expect("it is below").display().to_string();
@@ -16,7 +16,7 @@ fn no_part_of_the_program_panics_where_nobody_hears_it() {
             if is_test {
                 continue;
             }
-            looked_at += 1;
+            checked += 1;
             let text = read(&file);
             let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(&text);
             for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
@@ -28,6 +28,6 @@ fn no_part_of_the_program_panics_where_nobody_hears_it() {
             }
         }
     }
-    assert!(looked_at > 100, "the sources are found: {looked_at}");
+    assert!(checked > 100, "the sources are found: {checked}");
     assert!(found.is_empty(), "use `stderr::note` or `cli::output`:\n{}", found.join("\n"));
 }

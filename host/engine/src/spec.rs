@@ -3,6 +3,7 @@
 
 pub mod problem;
 pub mod toml_diagnostics;
+pub mod duration;
 pub mod raw;
 mod schema_cost;
 pub mod payload;

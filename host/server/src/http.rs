@@ -23,6 +23,8 @@ mod health;
 mod startup_routes;
 mod openapi;
 #[cfg(test)]
+pub(crate) mod error_samples;
+#[cfg(test)]
 mod fuzz;
 
 use std::sync::Arc;

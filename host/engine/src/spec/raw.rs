@@ -9,15 +9,13 @@ use serde::de::{self, Deserializer, Visitor};
 use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
-/// A length of time as people write it: "500ms", "60s", "1h 30m".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HumanDuration(pub Duration);
+use super::duration::{DURATION_RULE, HumanDuration, parse_duration};
 
 /// A size as people write it: "128MiB", "1GB", or a plain number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanSize(pub u64);
 
-/// Two lengths of time: "1s..5m".
+/// Two durations, the shorter first: "1s..5m".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub min: Duration,
@@ -169,24 +167,13 @@ impl From<RawOnConflict> for OnConflict {
     }
 }
 
-const LENGTH_RULE: &str = "a length of time with its unit, such as \"500ms\", \"60s\" or \"1h 30m\"";
 const SIZE_RULE: &str = "a size, such as \"128MiB\" or \"1GB\"";
 const TOPIC_RULE: &str = "a topic or a pattern of topics, such as \"document.saved\", \"document.*\" or \"document.>\"";
-const BACKOFF_RULE: &str = "two lengths of time, such as \"1s..5m\"";
-
-/// Reads a length of time; the error says what is expected.
-///
-/// # Errors
-/// When `text` is none.
-pub fn length(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is not {LENGTH_RULE}");
-    let signed: jiff::SignedDuration = text.trim().parse().map_err(|_| bad())?;
-    Duration::try_from(signed).map_err(|_| bad())
-}
+const BACKOFF_RULE: &str = "two durations, such as \"1s..5m\"";
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<HumanDuration, D::Error> {
-        from.deserialize_any(Text { rule: LENGTH_RULE, read: |text: &str| length(text).map(HumanDuration) })
+        from.deserialize_any(Text { rule: DURATION_RULE, read: |text: &str| text.parse() })
     }
 }
 
@@ -206,7 +193,7 @@ impl<'de> Deserialize<'de> for Backoff {
 
 fn backoff(text: &str) -> Result<Backoff, String> {
     let (min, max) = text.split_once("..").ok_or_else(|| format!("`{text}` is not {BACKOFF_RULE}"))?;
-    let (min, max) = (length(min)?, length(max)?);
+    let (min, max) = (parse_duration(min)?, parse_duration(max)?);
     if min > max {
         return Err(format!("`{text}` begins with the longer of its two times; write the shorter one first"));
     }

@@ -1,26 +1,27 @@
-//! `wharf bindings`: the contract in C, Go or TypeScript, for projects whose own tools do not make it.
+//! `wharf bindings`: generates bindings for C, Go or TypeScript, for projects whose own tools do not.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use plugin_kit::{bindings, contract};
 
-use super::cli_error::{Ending, Exit};
+use crate::cli_error::{CliError, ExitStatus};
 
 #[derive(Debug, Args)]
 pub(crate) struct Bindings {
+    /// Language of the bindings
     language: Language,
-    /// The folder they are written into
+    /// Folder to write the bindings to
     folder: PathBuf,
-    /// A folder of WIT, instead of the contract of this program
+    /// Folder with WIT files [default: the contract built into this program]
     #[arg(long, value_name = "FOLDER")]
     wit: Option<PathBuf>,
-    /// The world that the plugin is of
+    /// World that the plugin implements
     #[arg(long, default_value = contract::WORLD)]
     world: String,
 }
 
-/// The languages that have them from here.
+/// The languages whose bindings this program generates.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Language {
     C,
@@ -30,14 +31,14 @@ enum Language {
 }
 
 impl Bindings {
-    pub(crate) fn run(self) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let binding = match self.language {
             Language::C => bindings::Binding::C,
             Language::Go => bindings::Binding::Go,
             Language::TypeScript => bindings::Binding::TypeScript,
         };
         bindings::write(binding, self.wit.as_deref(), &self.world, &self.folder)
-            .map_err(|error| Ending::usage(format!("no bindings were made: {error:#}")))?;
-        Ok(Exit::Done)
+            .map_err(|error| CliError::usage(format!("could not generate the bindings: {error:#}")))?;
+        Ok(ExitStatus::Done)
     }
 }

@@ -1,4 +1,4 @@
-//! `wharf broadcast`: one call to every subscriber of a topic, and what each of them answered.
+//! `wharf broadcast`: calls every subscriber of a topic and shows the replies.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,46 +10,47 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::cli_error::{Ending, Exit};
-use super::client::{Ask, Client, query, when_loaded};
-use super::input;
-use super::output::{Columns, harmless, millis, print_json, print_line};
-use super::progress::Progress;
+use super::client::{ApiRequest, Client, query, retry_while_loading};
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
     Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastStarted, LiveBroadcast, Reply,
     ReplyOutcome, from_name,
 };
 use crate::http::encode;
+use crate::output::{StreamTable, millis, print_json, print_line, sanitize};
+use crate::payload_input;
+use crate::progress::Progress;
 use crate::stderr::note;
 
-/// Of one reply in the table.
-const SHOWN_BYTES_MAX: usize = 200;
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The number of characters of a reply that the table shows.
+const SHOWN_CHARS_MAX: usize = 200;
+/// The longest interval at which a durable broadcast is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// What it is about: tokens divided by dots, as in document.saved
+    /// Topic: tokens separated by dots, as in document.saved
     topic: String,
-    /// The payload: JSON, @FILE for a file's bytes, or - for the standard input; null by default
+    /// Payload: JSON, @FILE for the bytes of a file, or - for the standard input [default: null]
     #[arg(long, short, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
-    /// Stop whoever has not replied by then [default: 5s]
-    #[arg(long, value_name = "LENGTH", conflicts_with = "durable")]
+    /// Stop subscribers that have not replied after this time [default: 5s]
+    #[arg(long, value_name = "DURATION", conflicts_with = "durable")]
     timeout: Option<String>,
-    /// When it is over: all, first=N replies, or quorum (more than half) [default: all]
+    /// Replies to wait for: all, first=N or quorum (more than half) [default: all]
     #[arg(long, value_name = "MODE", conflicts_with = "durable")]
     mode: Option<String>,
-    /// Make a job for each subscriber instead, with its retries and limits; prints the id
+    /// Create a job for each subscriber instead, with its retries and limits, and print the ID of the broadcast
     #[arg(long)]
     durable: bool,
-    /// Wait until all jobs of a durable broadcast are over, and show what came of each
+    /// Wait until all jobs of the durable broadcast have ended and show their replies
     #[arg(long, requires = "durable")]
     wait: bool,
 }
 
 impl Send {
-    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
-        let payload = input::payload(self.input.as_deref())?;
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
+        let payload = payload_input::read(self.input.as_deref())?;
         let options = query([
             ("timeout", self.timeout.clone()),
             ("mode", self.mode.clone()),
@@ -57,120 +58,123 @@ impl Send {
         ]);
         let path = format!("/v1/broadcasts/{}{options}", encode(&self.topic));
         let body = Some(("application/octet-stream", payload.as_slice()));
-        let ask = Ask { method: "POST", path, body, ..Ask::default() };
+        let request = ApiRequest { method: "POST", path, body, ..ApiRequest::default() };
         if self.durable {
-            return self.durably(client, ask, json);
+            return self.run_durable(client, request, json);
         }
         if json {
-            let (broadcast, whole): (LiveBroadcast, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
-            say_loading(&broadcast.loading);
-            print_json(&whole)?;
+            let (broadcast, raw): (LiveBroadcast, _) =
+                retry_while_loading(|| client.request_with_raw(request.clone()))?;
+            note_loading(&broadcast.loading);
+            print_json(&raw)?;
             return Ok(exit_of(&broadcast.ended));
         }
-        live(client, ask)
+        live(client, request)
     }
 
-    fn durably(&self, client: &Client, ask: Ask<'_>, json: bool) -> anyhow::Result<Exit> {
-        let (mut batch, mut whole): (Batch, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
+    fn run_durable(&self, client: &Client, request: ApiRequest<'_>, json: bool) -> anyhow::Result<ExitStatus> {
+        let (mut batch, mut raw): (Batch, _) = retry_while_loading(|| client.request_with_raw(request.clone()))?;
         if !self.wait {
             if json {
-                print_json(&whole)?;
+                print_json(&raw)?;
             } else {
                 print_line(&batch.id)?;
                 note(format_args!(
-                    "{}; see them with `wharf job list --batch {}`",
+                    "{}; list them with `wharf job list --batch {}`",
                     counted(batch.jobs.len(), "job"),
                     batch.id
                 ));
             }
-            return Ok(Exit::Done);
+            return Ok(ExitStatus::Done);
         }
         let progress = Progress::new(&format!("broadcast {}", batch.id));
-        let began = Instant::now();
+        let started = Instant::now();
         while !batch.finished {
-            progress.say(&format!("broadcast {}: {}", batch.id, words(&batch.states)));
-            // Short ones are over soon; whoever waits long is not asked for more than a few times a second.
-            std::thread::sleep(LOOK_EVERY.min(began.elapsed() / 4 + Duration::from_millis(5)));
-            let look = Ask { method: "GET", path: format!("/v1/broadcasts/{}", encode(&batch.id)), ..Ask::default() };
-            (batch, whole) = client.ask_whole(look)?;
+            progress.set_message(&format!("broadcast {}: {}", batch.id, counts_text(&batch.states)));
+            // Short broadcasts end soon; long ones are polled no more than a few times a second.
+            std::thread::sleep(POLL_INTERVAL.min(started.elapsed() / 4 + Duration::from_millis(5)));
+            let poll = ApiRequest {
+                method: "GET",
+                path: format!("/v1/broadcasts/{}", encode(&batch.id)),
+                ..ApiRequest::default()
+            };
+            (batch, raw) = client.request_with_raw(poll)?;
         }
-        progress.done();
+        progress.finish();
         let succeeded = batch.jobs.iter().all(|job| job.state == BatchJobState::Succeeded);
         if json {
-            print_json(&whole)?;
+            print_json(&raw)?;
         } else {
             durable_table(&batch)?;
         }
-        Ok(if succeeded { Exit::Done } else { Exit::NotDone })
+        Ok(if succeeded { ExitStatus::Done } else { ExitStatus::NotDone })
     }
 }
 
-/// Shows the replies as they come.
-fn live(client: &Client, ask: Ask<'_>) -> anyhow::Result<Exit> {
-    let ask = Ask { accept: Some("text/event-stream"), ..ask };
-    let events = when_loaded(|| client.events(ask.clone()))?;
+/// Prints the replies as they arrive.
+fn live(client: &Client, request: ApiRequest<'_>) -> anyhow::Result<ExitStatus> {
+    let request = ApiRequest { accept: Some("text/event-stream"), ..request };
+    let events = retry_while_loading(|| client.events(request.clone()))?;
     let mut columns = None;
     let progress = Progress::new("broadcast");
     let mut missing = 0;
     for event in events.into_iter().flatten() {
-        let event =
-            event.map_err(|error| Ending::new(Exit::Unreachable, format!("the connection was lost: {error}")))?;
+        let event = event.map_err(|error| {
+            CliError::new(ExitStatus::Unreachable, format!("lost the connection to the host: {error}"))
+        })?;
         match from_name(&event.name) {
             Some(BroadcastEventName::Subscribers) => {
-                let begun: BroadcastStarted = read(&event.data)?;
-                missing = begun.subscribers.len();
-                progress.aside(|| say_loading(&begun.loading));
-                if begun.subscribers.is_empty() {
-                    progress.done();
-                    note(format_args!("nobody subscribes to {}", harmless(&begun.topic)));
+                let started: BroadcastStarted = read(&event.data)?;
+                missing = started.subscribers.len();
+                progress.suspend(|| note_loading(&started.loading));
+                if started.subscribers.is_empty() {
+                    progress.finish();
+                    note(format_args!("no plugin subscribes to {}", sanitize(&started.topic)));
                     continue;
                 }
-                let widest = begun.subscribers.iter().map(String::len).max().unwrap_or(0);
-                let table = Columns::new([widest.max("PLUGIN".len()), "timed-out".len(), "123.45 ms".len()]);
-                progress.aside(|| table.print(["PLUGIN", "OUTCOME", "AFTER", "REPLY"]))?;
+                let widest = started.subscribers.iter().map(String::len).max().unwrap_or(0);
+                let table = StreamTable::new([widest.max("PLUGIN".len()), "timed-out".len(), "123.45 ms".len()]);
+                progress.suspend(|| table.print(["PLUGIN", "OUTCOME", "AFTER", "REPLY"]))?;
                 columns = Some(table);
             }
             Some(BroadcastEventName::Reply) => {
                 let reply: Reply = read(&event.data)?;
                 missing = missing.saturating_sub(1);
                 let Some(table) = &columns else { continue };
-                let (after, said) = (millis(reply.elapsed_ms), said(&reply));
-                progress.aside(|| table.print([&reply.plugin, &reply.outcome.to_string(), &after, &said]))?;
-                progress.say(&format!("broadcast: {missing} to come"));
+                let (after, summary) = (millis(reply.elapsed_ms), reply_summary(&reply));
+                progress.suspend(|| table.print([&reply.plugin, &reply.outcome.to_string(), &after, &summary]))?;
+                progress.set_message(&format!("broadcast: {missing} replies missing"));
             }
             Some(BroadcastEventName::End) => {
-                progress.done();
+                progress.finish();
                 let ended: BroadcastEnded = read(&event.data)?;
                 if columns.is_some() && std::io::stderr().is_terminal() {
-                    note(format_args!("{} in {}", words(&ended.outcomes), millis(ended.elapsed_ms)));
+                    note(format_args!("{} in {}", counts_text(&ended.outcomes), millis(ended.elapsed_ms)));
                 }
                 return Ok(exit_of(&ended));
             }
-            // Words of a newer host are no error.
+            // A newer host may send other events; they are ignored.
             None => {}
         }
     }
-    Err(Ending::new(Exit::Unreachable, "the host ended the broadcast before its end: it was stopped").into())
+    Err(CliError::new(ExitStatus::Unreachable, "the host stopped before the broadcast ended").into())
 }
 
-/// Who may have had something to say.
-fn say_loading(plugins: &[String]) {
+/// Notes the plugins that were not called because they are still loading.
+fn note_loading(plugins: &[String]) {
     if !plugins.is_empty() {
-        note(format_args!(
-            "wharf: not asked, since they are still being made ready: {}",
-            harmless(&plugins.join(", "))
-        ));
+        note(format_args!("wharf: not called, because they are still loading: {}", sanitize(&plugins.join(", "))));
     }
 }
 
 fn read<T: DeserializeOwned>(data: &str) -> anyhow::Result<T> {
-    serde_json::from_str(data).context("the host sent a document that this command does not understand")
+    serde_json::from_str(data).context("could not understand the document that the host sent")
 }
 
-/// What a subscriber said, in one line.
-fn said(reply: &Reply) -> String {
+/// Describes a reply in one line.
+fn reply_summary(reply: &Reply) -> String {
     let text = match (&reply.reply, &reply.reply_base64, &reply.report) {
-        (Some(json), _, _) => contents(json),
+        (Some(json), _, _) => shortened(json),
         (None, Some(base64), _) => format!("{} bytes", base64.trim_end_matches('=').len() * 3 / 4),
         (None, None, Some(report)) => report.lines().next().unwrap_or_default().to_owned(),
         (None, None, None) => String::new(),
@@ -182,9 +186,9 @@ fn said(reply: &Reply) -> String {
     }
 }
 
-fn contents(json: &RawValue) -> String {
+fn shortened(json: &RawValue) -> String {
     let text = json.get();
-    match text.char_indices().nth(SHOWN_BYTES_MAX) {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text.to_owned(),
     }
@@ -192,7 +196,7 @@ fn contents(json: &RawValue) -> String {
 
 fn durable_table(batch: &Batch) -> anyhow::Result<()> {
     let widest = |cell: fn(&BatchJob) -> usize| batch.jobs.iter().map(cell).max().unwrap_or(0);
-    let table = Columns::new([
+    let table = StreamTable::new([
         widest(|job| job.plugin.len()).max("PLUGIN".len()),
         "succeeded".len(),
         widest(|job| job.id.as_ref().map_or(0, String::len)).max("JOB".len()),
@@ -200,7 +204,7 @@ fn durable_table(batch: &Batch) -> anyhow::Result<()> {
     table.print(["PLUGIN", "STATE", "JOB", "REPLY"])?;
     for job in &batch.jobs {
         let reply = match (&job.reply, &job.report) {
-            (Some(json), _) => contents(json),
+            (Some(json), _) => shortened(json),
             (None, Some(report)) if job.state != BatchJobState::Succeeded => {
                 report.text.lines().next().unwrap_or_default().to_owned()
             }
@@ -211,23 +215,24 @@ fn durable_table(batch: &Batch) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// "2 replied, 1 trapped".
-fn words(counts: &BTreeMap<impl Display, u64>) -> String {
+/// Lists counts, as in "2 replied, 1 trapped".
+fn counts_text(counts: &BTreeMap<impl Display, u64>) -> String {
     let each: Vec<String> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    if each.is_empty() { "nobody was asked".to_owned() } else { each.join(", ") }
+    if each.is_empty() { "no subscribers".to_owned() } else { each.join(", ") }
 }
 
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Who was not called since enough had replied is no failure.
-fn exit_of(ended: &BroadcastEnded) -> Exit {
+/// Returns the exit status of a live broadcast. Subscribers that were skipped because enough had replied do not count as
+/// failures.
+fn exit_of(ended: &BroadcastEnded) -> ExitStatus {
     let failed = |outcome: ReplyOutcome| ended.outcomes.contains_key(&outcome);
     if [ReplyOutcome::Failed, ReplyOutcome::Trapped, ReplyOutcome::TimedOut].into_iter().any(failed) {
-        Exit::NotDone
+        ExitStatus::NotDone
     } else {
-        Exit::Done
+        ExitStatus::Done
     }
 }
 
@@ -237,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_one_line() {
-        let of = |json: &str| said(&serde_json::from_str::<Reply>(json).unwrap());
+        let of = |json: &str| reply_summary(&serde_json::from_str::<Reply>(json).unwrap());
         let plain = r#""plugin": "a", "elapsed_ms": 1.0"#;
         assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply": {{"n": 1}}}}"#)), r#"{"n": 1}"#);
         assert_eq!(of(&format!(r#"{{{plain}, "outcome": "replied", "reply_base64": "/wA="}}"#)), "2 bytes");
@@ -250,9 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_needed_is_no_failure() {
-        let of = |what: &[ReplyOutcome]| {
-            let outcomes = what.iter().map(|what| (*what, 1)).collect();
+    fn a_skipped_subscriber_is_not_a_failure() {
+        let of = |outcomes: &[ReplyOutcome]| {
+            let outcomes = outcomes.iter().map(|outcome| (*outcome, 1)).collect();
             exit_of(&BroadcastEnded { outcomes, elapsed_ms: 1.0 })
         };
         assert_eq!(
@@ -261,7 +266,7 @@ mod tests {
                 of(&[]),
                 of(&[ReplyOutcome::Replied, ReplyOutcome::Trapped])
             ],
-            [Exit::Done, Exit::Done, Exit::NotDone]
+            [ExitStatus::Done, ExitStatus::Done, ExitStatus::NotDone]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `wharf call`: one job, here and now, in the same sandbox as any other, without a host and without a store.
+//! `wharf call`: runs one job in this process, in the same sandbox as any other job, without a host or a store.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,58 +22,59 @@ use wharf_engine::{
     Plugin, Task,
 };
 
-use super::cli_error::{Ending, Exit};
-use super::ephemeral_kv::InMemory;
-use super::in_process::{component, engine, runtime, settings_of, stem, step_text};
-use super::input;
-use super::output::{harmless, millis, print_bytes, print_json};
-use super::progress::Progress;
+use super::ephemeral_kv::EphemeralKv;
+use crate::cli_error::{CliError, ExitStatus};
+use crate::component_file::{component, stem};
 use crate::config::Settings;
 use crate::http::json_or_base64;
+use crate::in_process_engine::{runtime, single_call_engine};
+use crate::output::{millis, print_bytes, print_json, sanitize};
+use crate::payload_input;
+use crate::progress::{Progress, loading_step_text};
 use crate::stderr::note;
 
 #[derive(Debug, Args)]
 pub(crate) struct Call {
-    /// PLUGIN/TASK of the plugin folder, or FILE.wasm#TASK
+    /// Task to run: PLUGIN/TASK in the plugin folder, or FILE.wasm#TASK
     #[arg(value_name = "PLUGIN/TASK|FILE.wasm#TASK")]
     target: String,
-    /// The payload: JSON, @FILE for a file's bytes, or - for the standard input; null by default
+    /// Payload: JSON, @FILE for the bytes of a file, or - for the standard input [default: null]
     #[arg(long, short, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
-    /// The key that the plugin sees, instead of the one in the payload
+    /// Key that the plugin sees [default: the one in the payload]
     #[arg(long)]
     key: Option<String>,
-    /// Write the chunks to the standard output, as they come, instead of the result
+    /// Write the chunks to the standard output as they arrive, instead of the result
     #[arg(long)]
     chunks: bool,
 }
 
-/// Which file, and which of its tasks.
+/// A component file and one of its tasks.
 struct Target {
     file: PathBuf,
-    /// Absent where the file is said to have only one.
+    /// `None` if the user relies on the file having only one task.
     task: Option<String>,
 }
 
 impl Call {
-    pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<ExitStatus> {
         if json && self.chunks {
-            let both = "--chunks and --json both say what the standard output is; leave one out";
-            return Err(Ending::usage(both).into());
+            let text = "--chunks and --json contradict each other about the standard output; remove one";
+            return Err(CliError::usage(text).into());
         }
         let target = target(&self.target, &settings.plugins_dir)?;
-        let (bytes, payload) = (component(&target.file)?, input::payload(self.input.as_deref())?);
+        let (bytes, payload) = (component(&target.file)?, payload_input::read(self.input.as_deref())?);
         let ended = runtime()?.block_on(async {
-            let engine = engine(settings)?;
+            let engine = single_call_engine(settings)?;
             let plugin = load(&engine, &target, bytes, settings).await?;
-            let task = chosen(&plugin, target.task.as_deref())?;
-            let payload_fits = |error: wharf_engine::PayloadError| {
-                Ending::usage(format!("the payload of `{}` is refused: {error}", task.name))
+            let task = choose_task(&plugin, target.task.as_deref())?;
+            let invalid_payload = |error: wharf_engine::PayloadError| {
+                CliError::usage(format!("invalid payload for `{}`: {error}", task.name))
             };
-            task.check_payload(&payload).map_err(payload_fits)?;
+            task.check_payload(&payload).map_err(invalid_payload)?;
             let key = match &self.key {
                 Some(key) => Some(key.clone()),
-                None => task.key_of(&payload).map_err(payload_fits)?.map(|key| key.to_string()),
+                None => task.key_of(&payload).map_err(invalid_payload)?.map(|key| key.to_string()),
             };
             let call = EngineCall {
                 asked: CallInput::Job {
@@ -89,11 +90,11 @@ impl Call {
                 progress: Progress::new(task.name.as_str()),
                 chunks: self.chunks,
                 ids: Mutex::new((JobIds::after(None), HashMap::new())),
-                kept: InMemory::of(plugin.id.clone()),
+                kv: EphemeralKv::of(plugin.id.clone()),
             };
             anyhow::Ok(attempt(&engine, Arc::clone(&plugin), call, listener).await)
         })?;
-        shown(&ended, json, self.chunks)
+        print_end(&ended, json, self.chunks)
     }
 }
 
@@ -103,11 +104,13 @@ fn target(text: &str, plugins_dir: &Path) -> anyhow::Result<Target> {
         return Ok(Target { file: name.into(), task });
     }
     let task: wharf_core::ids::TaskName = text.parse().map_err(|error| {
-        Ending::usage(format!("{error}; or FILE.wasm#TASK for a file that is not in the plugin folder"))
+        CliError::usage(format!("{error}; for a file outside the plugin folder write FILE.wasm#TASK"))
     })?;
     let file = plugins_dir.join(format!("{}.wasm", task.plugin()));
     if !file.exists() {
-        return Err(Ending::usage(format!("there is no plugin `{}`: no file {}", task.plugin(), file.display())).into());
+        return Err(
+            CliError::usage(format!("unknown plugin `{}`: {} does not exist", task.plugin(), file.display())).into()
+        );
     }
     Ok(Target { file, task: Some(task.task().to_owned()) })
 }
@@ -118,25 +121,25 @@ async fn load(
     bytes: Arc<[u8]>,
     settings: &Settings,
 ) -> anyhow::Result<Arc<Plugin>> {
-    // Compilers name their output with underscores; in the plugin folder the file must be renamed, here it need not.
+    // Compilers name their output with underscores. In the plugin folder such a file must be renamed, here it need not be.
     let name = stem(&target.file).replace('_', "-");
-    let id = name.parse().map_err(|error| {
-        Ending::usage(format!("{}: the file's name: {error}; rename the file", target.file.display()))
-    })?;
+    let id = name
+        .parse()
+        .map_err(|error| CliError::usage(format!("{}: {error}; rename the file", target.file.display())))?;
     let progress = Progress::new(&name);
-    let say = |step| progress.say(&format!("{name}: {}", step_text(step)));
-    let loaded = engine.load(id, bytes, &settings_of(settings, &name), &say).await;
+    let on_progress = |step| progress.set_message(&format!("{name}: {}", loading_step_text(step)));
+    let loaded = engine.load(id, bytes, &settings.plugin(&name), &on_progress).await;
     loaded.map_err(|error| {
-        Ending::new(Exit::NotDone, format!("{} is no plugin that can run:\n{error}", target.file.display())).into()
+        CliError::new(ExitStatus::NotDone, format!("could not load {}:\n{error}", target.file.display())).into()
     })
 }
 
-fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Task> {
+fn choose_task<'p>(plugin: &'p Plugin, name: Option<&str>) -> anyhow::Result<&'p Task> {
     let tasks = &plugin.manifest.tasks;
     let known = || tasks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    match (asked, tasks.values().next()) {
+    match (name, tasks.values().next()) {
         (None, Some(only)) if tasks.len() == 1 => Ok(only),
-        (None, _) => Err(Ending::usage(format!(
+        (None, _) => Err(CliError::usage(format!(
             "`{}` has several tasks; write FILE.wasm#TASK with one of: {}",
             plugin.id,
             known()
@@ -144,8 +147,8 @@ fn chosen<'p>(plugin: &'p Plugin, asked: Option<&str>) -> anyhow::Result<&'p Tas
         .into()),
         (Some(name), _) => tasks.get(name).ok_or_else(|| {
             let hint = nearest(name, tasks.keys().map(String::as_str))
-                .map_or_else(|| format!("it has: {}", known()), |near| format!("did you mean `{near}`?"));
-            Ending::usage(format!("`{}` has no task `{name}`; {hint}", plugin.id)).into()
+                .map_or_else(|| format!("its tasks: {}", known()), |near| format!("did you mean `{near}`?"));
+            CliError::usage(format!("unknown task `{name}` of `{}`; {hint}", plugin.id)).into()
         }),
     }
 }
@@ -154,38 +157,38 @@ async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, li
     let control = AttemptHandle::new();
     let running = engine.call(plugin, call, Arc::new(listener), control.clone());
     tokio::pin!(running);
-    let mut asked = false;
+    let mut cancel_requested = false;
     loop {
         tokio::select! {
             ended = &mut running => return ended,
             _ = ctrl_c() => {
-                if asked {
+                if cancel_requested {
                     control.stop(Interruption::Drain, "stopped by a second interrupt".to_owned());
                 } else {
-                    note("wharf: asked the plugin to end; interrupt again to stop it at once");
+                    note("wharf: cancelling the job; interrupt again to stop it at once");
                     control.ask_cancel();
                 }
-                asked = true;
+                cancel_requested = true;
             }
         }
     }
 }
 
-/// Shows what the attempt tells.
+/// Prints what the attempt emits, and stands in for the parts of a host.
 struct Listener {
     progress: Progress,
-    /// Chunks are the output.
+    /// Chunks are written to the standard output.
     chunks: bool,
-    /// With those that it gave out for tokens. Locked for a few assignments while a guest enqueues.
+    /// The ID source, and the IDs by task and token. Locked for a few assignments while a guest enqueues.
     ids: Mutex<(JobIds, HashMap<(String, String), JobId>)>,
-    kept: InMemory,
+    kv: EphemeralKv,
 }
 
 impl HostCalls for Listener {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         let sent = if self.chunks {
             self.progress
-                .aside(|| print_bytes(&chunk))
+                .suspend(|| print_bytes(&chunk))
                 .map_err(|error| format!("the standard output is closed: {error}"))
         } else {
             match std::str::from_utf8(&chunk) {
@@ -206,11 +209,11 @@ impl HostCalls for Listener {
     }
 
     fn log_dropped(&self, lines: u64) {
-        self.progress.line(&format!("log | {lines} lines were dropped: the log of an attempt is bounded"));
+        self.progress.line(&format!("log | {lines} lines were dropped: the attempt reached the limit of its log"));
     }
 
     fn progress(&self, fraction: f32, note: String) {
-        self.progress.say(&format!("{:.0} % {note}", fraction * 100.0));
+        self.progress.set_message(&format!("{:.0} % {note}", fraction * 100.0));
     }
 
     fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
@@ -230,16 +233,16 @@ impl HostCalls for Listener {
     }
 
     fn broadcast(&self, _: String, _: Vec<u8>, _: Duration, _: Duration) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        let why = "broadcasts need a running host: `wharf call` runs one plugin by itself";
-        std::future::ready(Err(why.to_owned())).boxed()
+        let text = "broadcasts need a running host; `wharf call` runs one plugin on its own";
+        std::future::ready(Err(text.to_owned())).boxed()
     }
 
     fn keeping(&self) -> Option<&dyn KvAccess> {
-        Some(&self.kept)
+        Some(&self.kv)
     }
 }
 
-/// What came of the job, with the result as it is written.
+/// The outcome of the job as JSON, with the result as the plugin wrote it.
 #[derive(Serialize)]
 struct Document<'e> {
     outcome: &'static str,
@@ -259,7 +262,7 @@ struct Bill {
     out_bytes: u64,
 }
 
-fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
+fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<ExitStatus> {
     let bill = &ended.bill;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
     let result = match &ended.outcome {
@@ -286,7 +289,7 @@ fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
         print_bytes(bytes)?;
     }
     if result.is_some() {
-        return Ok(Exit::Done);
+        return Ok(ExitStatus::Done);
     }
     if !json {
         let cost = format!(
@@ -298,10 +301,10 @@ fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
         note(format_args!(
             "wharf: the job {} ({cost}): {}",
             ended.outcome.kind().as_str(),
-            harmless(ended.outcome.report())
+            sanitize(ended.outcome.report())
         ));
     }
-    Ok(Exit::NotDone)
+    Ok(ExitStatus::NotDone)
 }
 
 #[cfg(test)]
@@ -309,20 +312,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_task_of_the_folder_or_a_file() {
+    fn a_target_is_a_task_in_the_folder_or_a_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("words.wasm"), "").unwrap();
         let found = target("words/count", folder.path()).unwrap();
         assert_eq!((found.file, found.task.as_deref()), (folder.path().join("words.wasm"), Some("count")));
         let found = target("out/my_plugin.wasm#make", folder.path()).unwrap();
         assert_eq!((found.file.as_path(), found.task.as_deref()), (Path::new("out/my_plugin.wasm"), Some("make")));
-        assert!(
-            target("sums/add", folder.path())
-                .err()
-                .unwrap()
-                .to_string()
-                .starts_with("there is no plugin `sums`: no file")
-        );
+        assert!(target("sums/add", folder.path()).err().unwrap().to_string().starts_with("unknown plugin `sums`: "));
         assert!(target("words", folder.path()).err().unwrap().to_string().contains("FILE.wasm#TASK"));
     }
 }

@@ -1,4 +1,4 @@
-//! `wharf check`: what would happen if a file were put into the plugin folder.
+//! `wharf check`: validates plugins without loading them into a host.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,30 +8,31 @@ use clap::Args;
 use serde_json::{Value, json};
 use wharf_engine::{CheckReport, Engine};
 
-use super::cli_error::{Ending, Exit};
-use super::in_process::{component, engine, runtime, settings_of, stem, step_text};
-use super::output::{harmless, print_json, print_line};
 use super::plugins::task_text;
-use super::progress::Progress;
-use crate::config::{Settings, ShownDuration};
+use crate::cli_error::{CliError, ExitStatus};
+use crate::component_file::{component, stem};
+use crate::config::{HumanDuration, Settings};
 use crate::http::api::TaskDocument;
+use crate::in_process_engine::{runtime, single_call_engine};
+use crate::output::{print_json, print_line, sanitize};
+use crate::progress::{Progress, loading_step_text};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Components; a folder stands for the .wasm files in it
+    /// Components, or folders with .wasm files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 impl Check {
-    pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<Exit> {
-        let files = expanded(self.files)?;
+    pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<ExitStatus> {
+        let files = component_files(self.files)?;
         let runtime = runtime()?;
         let checked = runtime.block_on(async {
-            let engine = engine(settings)?;
+            let engine = single_call_engine(settings)?;
             let mut all = Vec::new();
             for file in &files {
-                all.push((file, one(&engine, file, settings).await?));
+                all.push((file, check_file(&engine, file, settings).await?));
             }
             anyhow::Ok(all)
         })?;
@@ -39,14 +40,19 @@ impl Check {
             print_json(&checked.iter().map(|(file, checked)| document(file, checked)).collect::<Vec<_>>())?;
         } else {
             for (file, checked) in &checked {
-                print_line(harmless(&text(file, checked)).trim_end())?;
+                print_line(sanitize(&report(file, checked)).trim_end())?;
             }
         }
-        Ok(if checked.iter().all(|(_, checked)| checked.problems.is_empty()) { Exit::Done } else { Exit::NotDone })
+        Ok(if checked.iter().all(|(_, checked)| checked.problems.is_empty()) {
+            ExitStatus::Done
+        } else {
+            ExitStatus::NotDone
+        })
     }
 }
 
-fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+/// Replaces each folder by the components in it.
+fn component_files(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for file in files {
         if !file.is_dir() {
@@ -55,14 +61,14 @@ fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
         }
         let read = std::fs::read_dir(&file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let entries =
-            read.map_err(|error| Ending::usage(format!("could not read the folder {}: {error}", file.display())))?;
+            read.map_err(|error| CliError::usage(format!("could not read the folder {}: {error}", file.display())))?;
         let mut inside: Vec<PathBuf> = entries
             .into_iter()
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|e| e == "wasm"))
             .collect();
         if inside.is_empty() {
-            return Err(Ending::usage(format!("there is no .wasm file in {}", file.display())).into());
+            return Err(CliError::usage(format!("{} contains no .wasm file", file.display())).into());
         }
         inside.sort();
         found.append(&mut inside);
@@ -70,22 +76,22 @@ fn expanded(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-async fn one(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
+async fn check_file(engine: &Arc<Engine>, file: &Path, settings: &Settings) -> anyhow::Result<CheckReport> {
     let (id, bytes) = (stem(file), component(file)?);
     let progress = Progress::new(&format!("{}", file.display()));
-    let say = |step| progress.say(&format!("{}: {}", file.display(), step_text(step)));
-    Ok(engine.check(&id, bytes, &settings_of(settings, &id), &say).await)
+    let on_progress = |step| progress.set_message(&format!("{}: {}", file.display(), loading_step_text(step)));
+    Ok(engine.check(&id, bytes, &settings.plugin(&id), &on_progress).await)
 }
 
-/// What people read of one file.
-fn text(file: &Path, checked: &CheckReport) -> String {
+/// Describes the result for one file.
+fn report(file: &Path, checked: &CheckReport) -> String {
     let mut lines = Vec::new();
     let size = ByteSize(checked.bytes).display().iec();
     match &checked.plugin {
         Some(plugin) => {
             let manifest = &plugin.manifest;
             lines.push(format!(
-                "{}: it would be loaded as `{}`: {} {}, {size}",
+                "{}: would be loaded as `{}`: {} {}, {size}",
                 file.display(),
                 plugin.id,
                 manifest.name,
@@ -96,8 +102,8 @@ fn text(file: &Path, checked: &CheckReport) -> String {
                 let again = if receive.reentrant { ", also by its own broadcasts" } else { "" };
                 lines.push(format!(
                     "  subscriber: called with timeout {}, cpu {}, memory {}{again}",
-                    ShownDuration(receive.task.timeout),
-                    ShownDuration(receive.task.cpu),
+                    HumanDuration(receive.task.timeout),
+                    HumanDuration(receive.task.cpu),
                     ByteSize(receive.task.memory_bytes).display().iec()
                 ));
             }
@@ -109,10 +115,10 @@ fn text(file: &Path, checked: &CheckReport) -> String {
             );
         }
         None => {
-            lines.push(format!("{}: it would be refused", file.display()));
-            // Which tool to look at.
+            lines.push(format!("{}: would be refused", file.display()));
+            // The tools that built the component may be the cause.
             if !checked.makers.is_empty() {
-                lines.push(format!("  made by {}", checked.makers.join(", ")));
+                lines.push(format!("  built with {}", checked.makers.join(", ")));
             }
         }
     }
@@ -124,7 +130,7 @@ fn text(file: &Path, checked: &CheckReport) -> String {
 }
 
 fn document(file: &Path, checked: &CheckReport) -> Value {
-    let told = |problems: &[wharf_engine::Problem]| -> Vec<Value> {
+    let problems_json = |problems: &[wharf_engine::Problem]| -> Vec<Value> {
         let one = |p: &wharf_engine::Problem| json!({"what": p.what, "hint": p.hint, "line": p.at.map(|at| at.0), "column": p.at.map(|at| at.1)});
         problems.iter().map(one).collect()
     };
@@ -144,7 +150,7 @@ fn document(file: &Path, checked: &CheckReport) -> Value {
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| TaskDocument::from(&receive.task)),
         "reentrant": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| receive.reentrant),
-        "problems": told(&checked.problems),
-        "notes": told(&checked.notes),
+        "problems": problems_json(&checked.problems),
+        "notes": problems_json(&checked.notes),
     })
 }

@@ -1,4 +1,4 @@
-//! Speaks to a running host over its HTTP API. Every answer that is no success becomes an error with an exit code.
+//! A client of a running host's HTTP API. Every response that is not a success becomes an error with an exit status.
 
 use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
 use wharf_core::bounds;
 
-use super::cli_error::{Ending, Exit};
-use super::progress::Progress;
 use super::sse::Events;
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::encode;
+use crate::progress::Progress;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The host sends something at least every 15 seconds, also where nothing happens.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// More than any result, and than any list.
-const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// A plugin that is still being made ready is waited for as long as one may be compiled.
-const LOADING_PATIENCE: Duration = bounds::COMPILE_TIMEOUT;
+/// The longest pause within a response. A host sends something at least every 15 seconds, even if nothing happens.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest response that is read, in bytes: more than any result or list has.
+const RESPONSE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The time for which commands wait for a plugin that is still loading: as long as its compilation may take.
+const LOADING_TIMEOUT: Duration = bounds::COMPILE_TIMEOUT;
 const LOADING_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running host.
@@ -34,12 +34,12 @@ pub(crate) struct Client {
 
 /// A request, without the address of the host.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct ApiRequest<'a> {
     pub(crate) method: &'static str,
     pub(crate) path: String,
     pub(crate) body: Option<(&'static str, &'a [u8])>,
     pub(crate) last_event: Option<String>,
-    /// The media type that is wanted, where there is a choice.
+    /// The media type of the response, for routes that offer several.
     pub(crate) accept: Option<&'static str>,
 }
 
@@ -48,8 +48,8 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_MAX))
-            // The host is spoken to where it is said to be; what the environment says of proxies is for the web.
+            .timeout_per_read(Some(READ_TIMEOUT))
+            // No proxy: the proxies in the environment are for the web, and the host is at the address that the user gave.
             .proxy(None)
             .max_redirects(0)
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
@@ -58,35 +58,39 @@ impl Client {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: String) -> anyhow::Result<T> {
-        self.ask(Ask { method: "GET", path, ..Ask::default() })
+        self.request(ApiRequest { method: "GET", path, ..ApiRequest::default() })
     }
 
-    /// Asks, and reads the answer as JSON.
-    pub(crate) fn ask<T: DeserializeOwned>(&self, ask: Ask<'_>) -> anyhow::Result<T> {
-        self.ask_whole(ask).map(|(read, _)| read)
+    /// Sends a request and parses the response as JSON.
+    pub(crate) fn request<T: DeserializeOwned>(&self, request: ApiRequest<'_>) -> anyhow::Result<T> {
+        self.request_with_raw(request).map(|(read, _)| read)
     }
 
-    /// The same, with the answer as it is written: what this command would print otherwise, or does not know, is in there.
-    pub(crate) fn ask_whole<T: DeserializeOwned>(&self, ask: Ask<'_>) -> anyhow::Result<(T, Box<RawValue>)> {
-        let what = format!("{} {}", ask.method, ask.path);
-        let bytes = self.bytes(ask)?;
+    /// Sends a request and returns the response both parsed and as raw JSON, which keeps the formatting of values and members
+    /// that this command does not know.
+    pub(crate) fn request_with_raw<T: DeserializeOwned>(
+        &self,
+        request: ApiRequest<'_>,
+    ) -> anyhow::Result<(T, Box<RawValue>)> {
+        let call = format!("{} {}", request.method, request.path);
+        let bytes = self.bytes(request)?;
         let read = |bytes: &[u8]| Ok((serde_json::from_slice(bytes)?, serde_json::from_slice(bytes)?));
         read(&bytes).map_err(|error: serde_json::Error| {
-            let text = format!("{} answered {what} with something else than this command understands ({error}); is it a Wharf host of this version?", self.host);
-            Ending::new(Exit::Refused, text).into()
+            let text = format!("could not understand the response of {} to {call}: {error}; check that it is a Wharf host of this version", self.host);
+            CliError::new(ExitStatus::Refused, text).into()
         })
     }
 
-    /// Asks, and reads the answer as it is.
-    pub(crate) fn bytes(&self, ask: Ask<'_>) -> anyhow::Result<Vec<u8>> {
-        let mut response = self.send(ask)?;
-        let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+    /// Sends a request and returns the bytes of the response.
+    pub(crate) fn bytes(&self, request: ApiRequest<'_>) -> anyhow::Result<Vec<u8>> {
+        let mut response = self.send(request)?;
+        let read = response.body_mut().with_config().limit(RESPONSE_BYTES_MAX).read_to_vec();
         read.map_err(|error| self.unreachable(&error).into())
     }
 
-    /// A stream of events; `None` where the host says that there are no more.
-    pub(crate) fn events(&self, ask: Ask<'_>) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
-        let response = self.send(ask)?;
+    /// Sends a request and returns its stream of events, or `None` if the host reports that there are no more.
+    pub(crate) fn events(&self, request: ApiRequest<'_>) -> anyhow::Result<Option<Events<impl std::io::BufRead>>> {
+        let response = self.send(request)?;
         if response.status() == 204 {
             return Ok(None);
         }
@@ -94,85 +98,88 @@ impl Client {
         Ok(Some(Events::new(BufReader::new(Box::new(body) as Box<dyn Read>))))
     }
 
-    fn send(&self, ask: Ask<'_>) -> Result<Response<Body>, Ending> {
-        let mut request = Request::builder().method(ask.method).uri(format!("{}{}", self.host, ask.path));
+    fn send(&self, request: ApiRequest<'_>) -> Result<Response<Body>, CliError> {
+        let mut builder = Request::builder().method(request.method).uri(format!("{}{}", self.host, request.path));
         if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            builder = builder.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if let Some(id) = ask.last_event {
-            request = request.header("last-event-id", id);
+        if let Some(id) = request.last_event {
+            builder = builder.header("last-event-id", id);
         }
-        if let Some(media_type) = ask.accept {
-            request = request.header(header::ACCEPT, media_type);
+        if let Some(media_type) = request.accept {
+            builder = builder.header(header::ACCEPT, media_type);
         }
         let address =
-            |error: ureq::http::Error| Ending::usage(format!("`{}` is no address of a host: {error}", self.host));
-        let answer = match ask.body {
+            |error: ureq::http::Error| CliError::usage(format!("invalid host address `{}`: {error}", self.host));
+        let response = match request.body {
             Some((media_type, bytes)) => {
-                self.agent.run(request.header(header::CONTENT_TYPE, media_type).body(bytes).map_err(address)?)
+                self.agent.run(builder.header(header::CONTENT_TYPE, media_type).body(bytes).map_err(address)?)
             }
-            None => self.agent.run(request.body(()).map_err(address)?),
+            None => self.agent.run(builder.body(()).map_err(address)?),
         };
-        let response = answer.map_err(|error| self.unreachable(&error))?;
+        let response = response.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response)) }
     }
 
-    fn unreachable(&self, error: &ureq::Error) -> Ending {
+    fn unreachable(&self, error: &ureq::Error) -> CliError {
         let text = match error {
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => format!(
-                "there is no host at {}; start one with `wharf serve`, or say where it is with --host or WHARF__HOST",
+                "no host listens at {}; start one with `wharf serve`, or set its address with --host or WHARF__HOST",
                 self.host
             ),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                format!("`{}` is no address of a host: {error}", self.host)
+                format!("invalid host address `{}`: {error}", self.host)
             }
-            _ => format!("the host at {} could not be reached: {error}", self.host),
+            _ => format!("could not reach the host at {}: {error}", self.host),
         };
-        Ending::new(Exit::Unreachable, text)
+        CliError::new(ExitStatus::Unreachable, text)
     }
 
-    fn refused(&self, mut response: Response<Body>) -> Ending {
+    fn refused(&self, mut response: Response<Body>) -> CliError {
         let status = response.status();
         let body = response.body_mut().read_to_vec().unwrap_or_default();
         match serde_json::from_slice::<Value>(&body) {
             Ok(Value::Object(problem)) if problem.contains_key("code") => {
                 let member = |name| problem.get(name).and_then(Value::as_str).unwrap_or_default();
                 let code = member("code");
-                // The request was fine, and the host did what the task says: this is how the job ended.
-                let exit = if code == "lane-full" { Exit::NotDone } else { Exit::Refused };
-                let mut ending = Ending::new(exit, format!("{} ({code})", member("detail")));
-                ending.passing = code == "store-busy";
-                ending.loading = code == "plugin-loading";
-                ending
+                // Not a refused request: the task's `on-conflict` says to discard the job.
+                let exit = if code == "lane-full" { ExitStatus::NotDone } else { ExitStatus::Refused };
+                let mut error = CliError::new(exit, format!("{} ({code})", member("detail")));
+                error.retryable = code == "store-busy";
+                error.plugin_loading = code == "plugin-loading";
+                error
             }
             _ => {
-                let text =
-                    format!("{} answered with status {status} and no explanation; is it a Wharf host?", self.host);
-                Ending::new(Exit::Refused, text)
+                let text = format!(
+                    "{} responded with status {status} and without a problem document; check that it is a Wharf host",
+                    self.host
+                );
+                CliError::new(ExitStatus::Refused, text)
             }
         }
     }
 }
 
-/// Asks again while the host says that a plugin is still being made ready: it has changed nothing until then.
-pub(crate) fn when_loaded<T>(ask: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let progress = Progress::new("asking the host");
-    let began = Instant::now();
+/// Repeats a request while the host reports that a plugin is still loading. Until then the host has changed nothing, so
+/// repeating is safe.
+pub(crate) fn retry_while_loading<T>(request: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let progress = Progress::new("waiting for the host");
+    let started = Instant::now();
     loop {
-        match ask() {
-            Err(error) if began.elapsed() < LOADING_PATIENCE && Ending::is_loading(&error) => {
-                progress.say(&format!("{error}"));
+        match request() {
+            Err(error) if started.elapsed() < LOADING_TIMEOUT && CliError::is_plugin_loading(&error) => {
+                progress.set_message(&format!("{error}"));
                 std::thread::sleep(LOADING_PAUSE);
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
 
-/// A query of the values that are there; empty where none is.
+/// Returns the query string of the values that are present, or an empty string if none is.
 pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-    let given = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))));
-    let joined = given.collect::<Vec<_>>().join("&");
+    let present = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))));
+    let joined = present.collect::<Vec<_>>().join("&");
     if joined.is_empty() { joined } else { format!("?{joined}") }
 }
 
@@ -189,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_not_there_says_how_to_start_one() {
-        // A port that was just free: nobody listens there.
+    fn the_error_for_an_absent_host_says_how_to_start_one() {
+        // A port that was just free: nothing listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error =
             Client::new(&format!("http://127.0.0.1:{port}"), None).get::<Value>("/v1/jobs".to_owned()).unwrap_err();
-        assert_eq!(error.downcast_ref::<Ending>().unwrap().exit, Exit::Unreachable);
+        assert_eq!(error.downcast_ref::<CliError>().unwrap().exit, ExitStatus::Unreachable);
         assert!(error.to_string().contains("start one with `wharf serve`"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a plugin keeps during `wharf call`: empty when it begins, gone when it ends.
+//! The key-value store of `wharf call`: empty when the call starts, gone when it ends.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,21 +8,21 @@ use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery};
 use wharf_engine::KvAccess;
 
-/// The one attempt's changes on top of nothing, within the bounds of an attempt.
-pub(super) struct InMemory(Mutex<KvChanges>);
+/// The changes of the only attempt, on top of an empty store and within the bounds of an attempt.
+pub(super) struct EphemeralKv(Mutex<KvChanges>);
 
-impl InMemory {
-    pub(super) fn of(plugin: PluginId) -> InMemory {
-        InMemory(Mutex::new(KvChanges::new(plugin)))
+impl EphemeralKv {
+    pub(super) fn of(plugin: PluginId) -> EphemeralKv {
+        EphemeralKv(Mutex::new(KvChanges::new(plugin)))
     }
 
-    /// Locked for one call by the one guest.
+    /// Locks the changes, for one call of the only guest.
     fn changes(&self) -> MutexGuard<'_, KvChanges> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl KvAccess for InMemory {
+impl KvAccess for EphemeralKv {
     fn value(&self, key: KvKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>> {
         let found = self.changes().get(&key).flatten().map(|value| value.to_vec());
         ready(Ok(found)).boxed()

@@ -1,4 +1,4 @@
-//! Follows one job to its end, over broken connections and restarts of the host.
+//! Follows one job until it has ended, across lost connections and restarts of the host.
 
 use std::time::{Duration, Instant};
 
@@ -7,25 +7,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::cli_error::{Ending, Exit};
-use super::client::{Ask, Client};
-use super::output::{harmless, print_bytes};
-use super::progress::Progress;
-use super::sse::Event;
+use super::client::{ApiRequest, Client};
+use super::sse::SseEvent;
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{AttemptReport, Job, JobEventName, JobState, LogEntry, from_name};
+use crate::output::{print_bytes, sanitize};
+use crate::progress::Progress;
 use crate::stderr::note;
 
-/// A host that restarts is back within this.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(500);
+/// The time for which a lost host is waited for: a host that restarts is back within it.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is shown of a job while it runs.
+/// The output of a command while its job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Show {
-    /// Only where it stands.
+pub(crate) enum FollowOutput {
+    /// Only its status.
     Progress,
-    /// Chunks and log lines as well, each with its origin, on the standard error.
-    Aside,
+    /// Its status, and chunks and log lines on the standard error, each with its origin.
+    Stderr,
     /// Chunks on the standard output, each on a line of its own; log lines on the standard error.
     Lines,
     /// Chunks on the standard output, byte for byte.
@@ -34,59 +34,61 @@ pub(crate) enum Show {
     Json,
 }
 
-/// A job that is over: what this command reads of it, and all that the host says.
-pub(crate) struct Followed {
+/// A job that has ended: the fields that commands read, and the whole document.
+pub(crate) struct FinishedJob {
     pub(crate) job: Job,
-    pub(crate) whole: Box<RawValue>,
+    pub(crate) raw: Box<RawValue>,
 }
 
-/// Follows the job until it is over, and answers with its document.
-pub(crate) fn follow(client: &Client, id: &str, show: Show) -> anyhow::Result<Followed> {
+/// Follows a job until it has ended, and returns its document.
+pub(crate) fn follow(client: &Client, id: &str, output: FollowOutput) -> anyhow::Result<FinishedJob> {
     let progress = Progress::new(&format!("job {id}"));
     let (mut last, mut lost_at) = (None, None::<Instant>);
     loop {
-        match once(client, id, show, &progress, &mut last) {
-            Ok(Some(followed)) => return Ok(followed),
-            // The stream ended before the job: the host stops, or a proxy has had enough.
+        match follow_connection(client, id, output, &progress, &mut last) {
+            Ok(Some(finished)) => return Ok(finished),
+            // The stream ended before the job: the host is stopping, or a proxy closed the connection.
             Ok(None) => lost_at = None,
             Err(error) => {
-                let ending = error.downcast_ref::<Ending>();
-                let passing = ending.is_some_and(|ending| ending.passing);
-                let unreachable = ending.is_some_and(|ending| ending.exit == Exit::Unreachable);
-                // A host that was never there is not waited for.
-                let began = last.is_some() || lost_at.is_some();
-                if !(passing || unreachable && began) || lost_at.is_some_and(|at| at.elapsed() > PATIENCE) {
+                let cli_error = error.downcast_ref::<CliError>();
+                let retryable = cli_error.is_some_and(|error| error.retryable);
+                let unreachable = cli_error.is_some_and(|error| error.exit == ExitStatus::Unreachable);
+                // A host that was never reached is not waited for.
+                let was_reached = last.is_some() || lost_at.is_some();
+                if !(retryable || unreachable && was_reached)
+                    || lost_at.is_some_and(|at| at.elapsed() > RECONNECT_TIMEOUT)
+                {
                     return Err(error);
                 }
-                let why = if passing { "the host's store is busy" } else { "the connection is lost" };
-                progress.say(&format!("job {id}: {why}; trying again"));
+                let why = if retryable { "the host's store is busy" } else { "the connection is lost" };
+                progress.set_message(&format!("job {id}: {why}; trying again"));
             }
         }
         lost_at.get_or_insert_with(Instant::now);
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RECONNECT_PAUSE);
     }
 }
 
-/// One connection: the job, if it came to its end.
-fn once(
+/// Follows the job over one connection; returns its document if it has ended.
+fn follow_connection(
     client: &Client,
     id: &str,
-    show: Show,
+    output: FollowOutput,
     progress: &Progress,
     last: &mut Option<String>,
-) -> anyhow::Result<Option<Followed>> {
+) -> anyhow::Result<Option<FinishedJob>> {
     let path = format!("/v1/jobs/{id}/events");
-    let ask = Ask { method: "GET", path, last_event: last.clone(), ..Ask::default() };
-    let Some(events) = client.events(ask)? else {
-        let ask = Ask { method: "GET", path: format!("/v1/jobs/{id}"), ..Ask::default() };
-        return client.ask_whole(ask).map(|(job, whole)| Some(Followed { job, whole }));
+    let request = ApiRequest { method: "GET", path, last_event: last.clone(), ..ApiRequest::default() };
+    let Some(events) = client.events(request)? else {
+        let request = ApiRequest { method: "GET", path: format!("/v1/jobs/{id}"), ..ApiRequest::default() };
+        return client.request_with_raw(request).map(|(job, raw)| Some(FinishedJob { job, raw }));
     };
-    // From here on the host was there; what is lost is looked for again.
+    // From here on the host was reached, so a lost connection is opened again.
     last.get_or_insert_with(|| "0".to_owned());
     for event in events {
         let Ok(event) = event else { return Ok(None) };
-        if let Some(followed) = shown(&event, show, progress)? {
-            return Ok(Some(followed));
+        if let Some(finished) = print_event(&event, output, progress)? {
+            return Ok(Some(finished));
         }
         if event.id.is_some() {
             last.clone_from(&event.id);
@@ -95,74 +97,72 @@ fn once(
     Ok(None)
 }
 
-/// Shows an event; answers with the job if it is over.
-fn shown(event: &Event, show: Show, progress: &Progress) -> anyhow::Result<Option<Followed>> {
-    if show == Show::Json {
+/// Prints an event; returns the job if the event reports its end.
+fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> anyhow::Result<Option<FinishedJob>> {
+    if output == FollowOutput::Json {
         let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
         let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
-        progress.aside(|| {
+        progress.suspend(|| {
             print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes())
         })?;
     }
     match from_name(&event.name) {
         Some(JobEventName::State) => {
-            let unread = "the host sent a job that this command does not understand";
-            let job: Job = serde_json::from_str(&event.data).context(unread)?;
-            let whole = serde_json::from_str(&event.data).context(unread)?;
-            progress.say(&standing(&job));
-            Ok(job.finished_at.is_some().then_some(Followed { job, whole }))
+            let unknown = "could not understand the job that the host sent";
+            let job: Job = serde_json::from_str(&event.data).context(unknown)?;
+            let raw = serde_json::from_str(&event.data).context(unknown)?;
+            progress.set_message(&status_line(&job));
+            Ok(job.finished_at.is_some().then_some(FinishedJob { job, raw }))
         }
-        Some(name) if name != JobEventName::Trouble && show != Show::Json => {
-            let entry: LogEntry = serde_json::from_str(&event.data)
-                .context("the host sent an entry that this command does not understand")?;
-            entry_shown(name, &entry, show, progress)?;
+        Some(name) if name != JobEventName::Trouble && output != FollowOutput::Json => {
+            let entry: LogEntry =
+                serde_json::from_str(&event.data).context("could not understand the entry that the host sent")?;
+            print_entry(name, &entry, output, progress)?;
             Ok(None)
         }
-        // Words of a newer host are no error.
+        // A newer host may send other events; they are ignored.
         _ => Ok(None),
     }
 }
 
-/// The entry that an event's id tells of; what comes after a dot is for the host.
+/// Returns the number of the entry in an event's ID. A part after a dot has a meaning to the host only.
 fn entry_number(id: &str) -> Option<u64> {
     id.split('.').next()?.parse().ok()
 }
 
-fn entry_shown(name: JobEventName, entry: &LogEntry, show: Show, progress: &Progress) -> anyhow::Result<()> {
+fn print_entry(name: JobEventName, entry: &LogEntry, output: FollowOutput, progress: &Progress) -> anyhow::Result<()> {
     let (note, line) = (entry.note.as_deref().unwrap_or_default(), entry.line.as_deref().unwrap_or_default());
-    match (name, show) {
+    match (name, output) {
         (JobEventName::Progress, _) => {
-            progress.say(&format!("{:.0} % {note}", entry.fraction.unwrap_or_default() * 100.0));
+            progress.set_message(&format!("{:.0} % {note}", entry.fraction.unwrap_or_default() * 100.0));
             Ok(())
         }
-        (_, Show::Progress) => Ok(()),
+        (_, FollowOutput::Progress) => Ok(()),
         (JobEventName::Log, _) => {
-            progress.line(&format!(
-                "{} | {line}",
-                entry.stream.map_or_else(|| "log".to_owned(), |stream| stream.to_string())
-            ));
+            let stream = entry.stream.map_or_else(|| "log".to_owned(), |stream| stream.to_string());
+            progress.line(&format!("{stream} | {line}"));
             Ok(())
         }
         (JobEventName::LogDropped, _) => {
             progress.line(&format!(
-                "log | {} lines were dropped: they came faster than they can be kept",
+                "log | {} lines were dropped: they came faster than they can be stored",
                 entry.lines.unwrap_or_default()
             ));
             Ok(())
         }
-        (_, Show::Aside) => {
+        (_, FollowOutput::Stderr) => {
             match &entry.text {
                 Some(text) => text.lines().for_each(|line| progress.line(&format!("chunk | {line}"))),
                 None => progress.line(&format!("chunk | {} bytes", chunk_bytes(entry)?.len())),
             }
             Ok(())
         }
-        (_, show) => {
+        (_, output) => {
             let mut bytes = chunk_bytes(entry)?;
-            if show == Show::Lines && bytes.last() != Some(&b'\n') {
+            if output == FollowOutput::Lines && bytes.last() != Some(&b'\n') {
                 bytes.push(b'\n');
             }
-            Ok(progress.aside(|| print_bytes(&bytes))?)
+            Ok(progress.suspend(|| print_bytes(&bytes))?)
         }
     }
 }
@@ -170,19 +170,21 @@ fn entry_shown(name: JobEventName, entry: &LogEntry, show: Show, progress: &Prog
 fn chunk_bytes(entry: &LogEntry) -> anyhow::Result<Vec<u8>> {
     match (&entry.text, &entry.base64) {
         (Some(text), _) => Ok(text.as_bytes().to_vec()),
-        (None, Some(text)) => STANDARD.decode(text).context("the host sent a chunk that is no base64"),
+        (None, Some(text)) => {
+            STANDARD.decode(text).context("could not decode the base64 of a chunk that the host sent")
+        }
         (None, None) => Ok(Vec::new()),
     }
 }
 
-/// Where a job stands, in one line.
-fn standing(job: &Job) -> String {
+/// Describes the status of a job in one line.
+fn status_line(job: &Job) -> String {
     let attempt = if job.attempt > 1 { format!(", attempt {}", job.attempt) } else { String::new() };
     let wait = job.wait.as_ref().map(|wait| format!(": {}", wait.message)).unwrap_or_default();
     format!("job {} {}{attempt}{wait}", job.id, job.state)
 }
 
-/// How an attempt ended, for people. Many reports begin with it by themselves.
+/// Describes how an attempt ended. The outcome is put before the report, unless the report starts with it already.
 pub(crate) fn report_text(report: &AttemptReport) -> String {
     let outcome = report.outcome.to_string().replace('-', " ");
     if report.text.starts_with(&outcome) || outcome == "failed" {
@@ -192,19 +194,19 @@ pub(crate) fn report_text(report: &AttemptReport) -> String {
     }
 }
 
-/// How the command ends for a job that is over; of one that did not succeed, people read why.
-pub(crate) fn exit_of(job: &Job) -> Exit {
+/// Returns the exit status for a job that has ended; if it did not succeed, prints why.
+pub(crate) fn exit_of(job: &Job) -> ExitStatus {
     if job.state == JobState::Succeeded {
-        return Exit::Done;
+        return ExitStatus::Done;
     }
     let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };
     match &job.report {
         Some(report) => {
-            note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, harmless(&report_text(report))))
+            note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, sanitize(&report_text(report))))
         }
         None => note(format_args!("wharf: job {} {}{attempts}", job.id, job.state)),
     }
-    Exit::NotDone
+    ExitStatus::NotDone
 }
 
 #[cfg(test)]
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_tells_of_an_entry_also_at_the_end() {
+    fn an_event_id_contains_an_entry_number() {
         assert_eq!((entry_number("17"), entry_number("17.end"), entry_number("x")), (Some(17), Some(17), None));
     }
 }

@@ -1,9 +1,9 @@
-//! Server-sent events as a host, or something else at its address, may send them.
+//! Fuzzes the parser of server-sent events with bytes that a host, or another program at its address, may send.
 
 use std::io::{BufReader, Read};
 use std::time::Duration;
 
-use super::sse::{Event, Events};
+use super::sse::{Events, SseEvent};
 use crate::fuzz::{Target, fuzz};
 
 const TARGET: Target = Target {
@@ -34,21 +34,21 @@ const TARGET: Target = Target {
     check,
 };
 
-/// The same bytes, however they come: whole, and one by one.
+/// Checks that the events do not depend on whether the bytes come all at once or one by one.
 fn check(input: &[u8]) -> String {
-    let whole: Result<Vec<Event>, String> = all(input, 64 * 1024);
-    assert_eq!(whole, all(input, 1), "events depend on how their bytes come");
+    let whole: Result<Vec<SseEvent>, String> = all(input, 64 * 1024);
+    assert_eq!(whole, all(input, 1), "the events depend on how their bytes arrive");
     let events = match whole {
         Ok(events) => events,
         Err(why) => return why,
     };
     let bytes: usize = events.iter().map(|event| event.data.len() + event.name.len()).sum();
     assert!(bytes <= input.len(), "{bytes} bytes of {}", input.len());
-    let said = events.iter().flat_map(|event| [event.name.as_str(), if event.id.is_some() { "id" } else { "" }]);
-    said.collect::<Vec<_>>().join("\n")
+    let summary = events.iter().flat_map(|event| [event.name.as_str(), if event.id.is_some() { "id" } else { "" }]);
+    summary.collect::<Vec<_>>().join("\n")
 }
 
-fn all(input: impl Read, at_once: usize) -> Result<Vec<Event>, String> {
+fn all(input: impl Read, at_once: usize) -> Result<Vec<SseEvent>, String> {
     Events::new(BufReader::with_capacity(at_once, input)).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 

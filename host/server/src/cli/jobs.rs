@@ -4,32 +4,37 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::cli_error::{Ending, Exit};
-use super::client::{Ask, Client, query, when_loaded};
-use super::follow::{Show, exit_of, follow, report_text};
-use super::input;
-use super::output::{Table, age, harmless, millis, print_bytes, print_json, print_line};
+use super::client::{ApiRequest, Client, query, retry_while_loading};
+use super::follow::{FollowOutput, exit_of, follow, report_text};
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
+use crate::output::{Table, age, millis, print_bytes, print_json, print_line, sanitize};
+use crate::payload_input;
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Add a job to the queue; prints its id, or with --wait its result
+pub(crate) enum JobCommand {
+    /// Add a job to the queue and print its ID, or with --wait its result
     Enqueue(Enqueue),
     /// List jobs, newest first
     List(List),
-    /// Show one job: where it stands, why it waits, what it cost
-    Show { id: String },
-    /// Follow a job: its chunks on the standard output, its log on the standard error
+    /// Show one job: its status, why it waits, its resource usage
+    Show {
+        /// ID of the job
+        id: String,
+    },
+    /// Follow a job, with its chunks on the standard output and its log on the standard error
     Follow(Follow),
-    /// Ask a job to end: at once if it waits, with a grace period if it runs
+    /// Cancel jobs: a waiting job at once, a running job after a grace period
     Cancel {
+        /// IDs of the jobs
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Try failed or cancelled jobs again
+    /// Retry failed or cancelled jobs
     Retry {
+        /// IDs of the jobs
         #[arg(required = true)]
         ids: Vec<String>,
     },
@@ -37,95 +42,99 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Enqueue {
-    /// The task, as PLUGIN/TASK
+    /// Task to run, as PLUGIN/TASK
     task: String,
-    /// The payload: JSON, @FILE for a file's bytes, or - for the standard input; null by default
+    /// Payload: JSON, @FILE for the bytes of a file, or - for the standard input [default: null]
     #[arg(long, short, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
-    /// On whose account it runs: what limits count
+    /// Key of the job; limits apply per key
     #[arg(long)]
     key: Option<String>,
-    /// Jobs of a higher priority go first
+    /// Priority; jobs with a higher one start first [default: 0]
     #[arg(long, allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// Not before this long from now: 30s, 5m, 2h
-    #[arg(long, value_name = "LENGTH")]
+    /// Start the job after this time at the earliest, such as 30s, 5m or 2h
+    #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
-    /// Not before this moment: 2030-01-31T12:00:00Z
-    #[arg(long, value_name = "MOMENT", conflicts_with = "delay")]
+    /// Start the job at this time at the earliest, such as 2030-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     at: Option<String>,
-    /// Idempotency token: the same token answers with the job that stands
+    /// Idempotency token: enqueuing again with the same token returns the existing job
     #[arg(long)]
     token: Option<String>,
-    /// Wait for the end, and write the result's bytes to the standard output
+    /// Wait until the job has ended and write its result to the standard output
     #[arg(long)]
     wait: bool,
-    /// Like --wait, with chunks and log lines on the standard error as they come
+    /// Like --wait, and write chunks and log lines to the standard error as they arrive
     #[arg(long)]
     follow: bool,
-    /// Enqueue this many of the same, in one transaction
+    /// Enqueue this many copies of the job in one transaction
     #[arg(long, value_name = "N", conflicts_with_all = ["wait", "follow", "token"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// waiting, running, succeeded, failed or cancelled
+    /// Only jobs in this state: waiting, running, succeeded, failed or cancelled
     #[arg(long)]
     state: Option<String>,
+    /// Only jobs of this task
     #[arg(long, value_name = "PLUGIN/TASK")]
     task: Option<String>,
+    /// Only jobs with this key
     #[arg(long)]
     key: Option<String>,
-    /// Only the jobs of one durable broadcast
+    /// Only the jobs of this durable broadcast
     #[arg(long, value_name = "ID")]
     batch: Option<String>,
-    /// Only jobs before this one: the last of the page before
+    /// Only jobs that are older than this one: the last of the previous page
     #[arg(long, value_name = "ID")]
     before: Option<String>,
-    /// At most this many
+    /// Maximum number of jobs
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: u32,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Follow {
+    /// ID of the job
     id: String,
-    /// Chunks byte for byte, with nothing between them
+    /// Write chunks byte for byte, with nothing between them
     #[arg(long)]
     raw: bool,
 }
 
-impl Command {
-    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+impl JobCommand {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         match self {
-            Command::Enqueue(enqueue) => enqueue.run(client, json),
-            Command::List(list) => list.run(client, json),
-            Command::Show { id } => show(client, &id, json),
-            Command::Follow(Follow { raw: true, .. }) if json => {
-                Err(Ending::usage("--raw and --json say two things of how chunks are written; leave one out").into())
+            JobCommand::Enqueue(enqueue) => enqueue.run(client, json),
+            JobCommand::List(list) => list.run(client, json),
+            JobCommand::Show { id } => show(client, &id, json),
+            JobCommand::Follow(Follow { raw: true, .. }) if json => {
+                Err(CliError::usage("--raw and --json contradict each other about how chunks are written; remove one")
+                    .into())
             }
-            Command::Follow(Follow { id, raw }) => {
-                let how = if json {
-                    Show::Json
+            JobCommand::Follow(Follow { id, raw }) => {
+                let output = if json {
+                    FollowOutput::Json
                 } else if raw {
-                    Show::Raw
+                    FollowOutput::Raw
                 } else {
-                    Show::Lines
+                    FollowOutput::Lines
                 };
-                Ok(exit_of(&follow(client, &encode(&id), how)?.job))
+                Ok(exit_of(&follow(client, &encode(&id), output)?.job))
             }
-            Command::Cancel { ids } => each(client, &ids, "cancel", json),
-            Command::Retry { ids } => each(client, &ids, "retry", json),
+            JobCommand::Cancel { ids } => send_each(client, &ids, "cancel", json),
+            JobCommand::Retry { ids } => send_each(client, &ids, "retry", json),
         }
     }
 }
 
 impl Enqueue {
-    fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
-        let payload = input::payload(self.input.as_deref())?;
+    fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
+        let payload = payload_input::read(self.input.as_deref())?;
         if let Some(count) = self.count {
-            return self.many(client, &payload, count, json);
+            return self.enqueue_copies(client, &payload, count, json);
         }
         let options = query([
             ("task", Some(self.task.clone())),
@@ -136,33 +145,33 @@ impl Enqueue {
             ("token", self.token.clone()),
         ]);
         let body = Some(("application/octet-stream", payload.as_slice()));
-        let ask = Ask { method: "POST", path: format!("/v1/jobs{options}"), body, ..Ask::default() };
-        let (enqueued, whole): (Enqueued, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
+        let request = ApiRequest { method: "POST", path: format!("/v1/jobs{options}"), body, ..ApiRequest::default() };
+        let (enqueued, raw): (Enqueued, _) = retry_while_loading(|| client.request_with_raw(request.clone()))?;
         let id = enqueued
             .id
             .clone()
-            .ok_or_else(|| Ending::new(Exit::Refused, "the host did not say which id the job has"))?;
+            .ok_or_else(|| CliError::new(ExitStatus::Refused, "the response of the host contains no job ID"))?;
         if !self.wait && !self.follow {
-            return printed(&enqueued, &whole, &id, json);
+            return print_enqueued(&enqueued, &raw, &id, json);
         }
-        let how = if self.follow { Show::Aside } else { Show::Progress };
-        let followed = follow(client, &id, how)?;
-        let exit = exit_of(&followed.job);
+        let output = if self.follow { FollowOutput::Stderr } else { FollowOutput::Progress };
+        let finished = follow(client, &id, output)?;
+        let exit = exit_of(&finished.job);
         if json {
-            print_json(&followed.whole)?;
-        } else if exit == Exit::Done {
-            print_bytes(&client.bytes(Ask {
+            print_json(&finished.raw)?;
+        } else if exit == ExitStatus::Done {
+            print_bytes(&client.bytes(ApiRequest {
                 method: "GET",
                 path: format!("/v1/jobs/{id}/result"),
-                ..Ask::default()
+                ..ApiRequest::default()
             })?)?;
         }
         Ok(exit)
     }
 
-    fn many(&self, client: &Client, payload: &[u8], count: u32, json: bool) -> anyhow::Result<Exit> {
-        let at = self.at.as_deref().map(str::parse).transpose().map_err(Ending::usage)?;
-        // What surrounds a value in JSON is not sent with it; it is part of the payload all the same.
+    fn enqueue_copies(&self, client: &Client, payload: &[u8], count: u32, json: bool) -> anyhow::Result<ExitStatus> {
+        let at = self.at.as_deref().map(str::parse).transpose().map_err(CliError::usage)?;
+        // White space around a JSON value would be lost in the request, but it is part of the payload.
         let as_json: Option<Box<RawValue>> = serde_json::from_slice(payload).ok();
         let as_json = as_json.filter(|json| json.get().len() == payload.len());
         let one = JobRequest {
@@ -177,36 +186,39 @@ impl Enqueue {
         };
         let body = serde_json::to_vec(&vec![&one; count as usize])?;
         let body = Some(("application/json", body.as_slice()));
-        let ask = Ask { method: "POST", path: "/v1/jobs".to_owned(), body, ..Ask::default() };
-        let (taken, whole): (Vec<Enqueued>, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
+        let request = ApiRequest { method: "POST", path: "/v1/jobs".to_owned(), body, ..ApiRequest::default() };
+        let (enqueued, raw): (Vec<Enqueued>, _) = retry_while_loading(|| client.request_with_raw(request.clone()))?;
         if json {
-            print_json(&whole)?;
+            print_json(&raw)?;
         } else {
-            taken.iter().filter_map(|one| one.id.as_deref()).try_for_each(print_line)?;
+            enqueued.iter().filter_map(|one| one.id.as_deref()).try_for_each(print_line)?;
         }
-        let discarded = taken.iter().filter(|one| one.id.is_none()).count();
+        let discarded = enqueued.iter().filter(|one| one.id.is_none()).count();
         if discarded > 0 {
-            note(format_args!("wharf: {discarded} of {} jobs were not taken: their lane is full", taken.len()));
-            return Ok(Exit::NotDone);
+            note(format_args!(
+                "wharf: {discarded} of {} jobs were discarded because their lane is full",
+                enqueued.len()
+            ));
+            return Ok(ExitStatus::NotDone);
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }
 
-fn printed(enqueued: &Enqueued, whole: &RawValue, id: &str, json: bool) -> anyhow::Result<Exit> {
+fn print_enqueued(enqueued: &Enqueued, raw: &RawValue, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
     if json {
-        print_json(whole)?;
+        print_json(raw)?;
     } else {
         print_line(id)?;
         if enqueued.outcome == EnqueueOutcome::Duplicate {
-            note("wharf: a job with this token stands already");
+            note("wharf: a job with this token exists already");
         }
     }
-    Ok(Exit::Done)
+    Ok(ExitStatus::Done)
 }
 
 impl List {
-    fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+    fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         let options = query([
             ("state", self.state),
             ("task", self.task),
@@ -218,13 +230,13 @@ impl List {
         let path = format!("/v1/jobs{options}");
         if json {
             print_json(&client.get::<Box<RawValue>>(path)?)?;
-            return Ok(Exit::Done);
+            return Ok(ExitStatus::Done);
         }
         let page: JobPage = client.get(path)?;
         let now = SystemClock.now();
         let mut table = Table::new(&["ID", "TASK", "KEY", "STATE", "ATTEMPT", "AGE", "REPORT"]);
         for job in &page.jobs {
-            // An attempt that failed on the way to a success is told by `job show`.
+            // `job show` has the report of an attempt that failed before a later one succeeded.
             let report = job.report.as_ref().filter(|_| job.state != JobState::Succeeded);
             let report = report.map(|report| report_text(report).lines().next().unwrap_or_default().to_owned());
             table.row([
@@ -245,28 +257,28 @@ impl List {
         if page.next.is_some()
             && let Some(last) = page.jobs.last()
         {
-            note(format_args!("there are more: --before {}", last.id));
+            note(format_args!("more jobs follow; list them with --before {}", last.id));
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }
 
-fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<Exit> {
+fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
     let path = format!("/v1/jobs/{}", encode(id));
     if json {
         print_json(&client.get::<Box<RawValue>>(path)?)?;
-        return Ok(Exit::Done);
+        return Ok(ExitStatus::Done);
     }
     let job: Job = client.get(path)?;
     for (name, value) in lines_of(&job) {
-        let indented = harmless(&value).replace('\n', "\n            ");
+        let indented = sanitize(&value).replace('\n', "\n            ");
         print_line(&format!("{name:<11} {indented}"))?;
     }
-    Ok(Exit::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
-    let moment = |moment: Moment| format!("{:.3}", moment.date());
+    let time = |moment: Moment| format!("{:.3}", moment.date());
     let mut lines = vec![("job", job.id.clone()), ("task", job.task.clone()), ("state", job.state.to_string())];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("waits", job.wait.as_ref().map(|wait| wait.message.clone()));
@@ -275,15 +287,15 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("priority", (job.priority != 0).then(|| job.priority.to_string()));
     add("token", job.token.clone());
     add("broadcast", job.batch.clone());
-    add("cancel", job.cancel_requested.then(|| "asked".to_owned()));
+    add("cancel", job.cancel_requested.then(|| "requested".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
     add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes})", job.attempt, job.failures)));
-    add("enqueued", Some(moment(job.enqueued_at)));
-    add("started", job.started_at.map(moment));
-    add("finished", job.finished_at.map(moment));
-    add("lease", job.lease.as_ref().map(|lease| format!("node {} until {}", lease.node, moment(lease.until))));
-    add("payload", job.payload_bytes.map(|bytes| contents(bytes, job.payload.as_deref())));
-    add("result", job.result_bytes.map(|bytes| contents(bytes, job.result.as_deref())));
+    add("enqueued", Some(time(job.enqueued_at)));
+    add("started", job.started_at.map(time));
+    add("finished", job.finished_at.map(time));
+    add("lease", job.lease.as_ref().map(|lease| format!("node {} until {}", lease.node, time(lease.until))));
+    add("payload", job.payload_bytes.map(|bytes| value_summary(bytes, job.payload.as_deref())));
+    add("result", job.result_bytes.map(|bytes| value_summary(bytes, job.result.as_deref())));
     add(
         "log",
         job.entries
@@ -309,8 +321,8 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// A value in a line: JSON that is short as it is, else how much there is.
-fn contents(bytes: usize, json: Option<&RawValue>) -> String {
+/// Describes a value in one line: short JSON in full, any other value by its size.
+fn value_summary(bytes: usize, json: Option<&RawValue>) -> String {
     const SHOWN_BYTES_MAX: usize = 300;
     match json {
         Some(json) if bytes <= SHOWN_BYTES_MAX => json.get().to_owned(),
@@ -319,21 +331,21 @@ fn contents(bytes: usize, json: Option<&RawValue>) -> String {
     }
 }
 
-/// Asks the same of each job; one that is refused does not keep the others from it.
-fn each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<Exit> {
-    let mut exit = Exit::Done;
+/// Sends the same request for each job; a refused one does not prevent the others.
+fn send_each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<ExitStatus> {
+    let mut exit = ExitStatus::Done;
     for id in ids {
         let path = format!("/v1/jobs/{}/{verb}", encode(id));
-        match client.ask_whole::<Job>(Ask { method: "POST", path, ..Ask::default() }) {
-            Ok((_, whole)) if json => print_json(&whole)?,
+        match client.request_with_raw::<Job>(ApiRequest { method: "POST", path, ..ApiRequest::default() }) {
+            Ok((_, raw)) if json => print_json(&raw)?,
             Ok((job, _)) => {
-                let state = if job.cancel_requested { "asked to end".to_owned() } else { job.state.to_string() };
+                let state = if job.cancel_requested { "cancelling".to_owned() } else { job.state.to_string() };
                 print_line(&format!("{id} {state}"))?;
             }
-            Err(error) => match error.downcast_ref::<Ending>() {
-                Some(ending) if ending.exit == Exit::Refused && ids.len() > 1 => {
-                    note(format_args!("wharf: {id}: {ending}"));
-                    exit = Exit::Refused;
+            Err(error) => match error.downcast_ref::<CliError>() {
+                Some(error) if error.exit == ExitStatus::Refused && ids.len() > 1 => {
+                    note(format_args!("wharf: {id}: {error}"));
+                    exit = ExitStatus::Refused;
                 }
                 _ => return Err(error),
             },

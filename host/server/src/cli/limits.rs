@@ -1,66 +1,66 @@
-//! `wharf limit`: how many jobs run at once, seen and changed while hosts run.
+//! `wharf limit`: shows and changes concurrency limits while hosts run.
 
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 
-use super::cli_error::{Ending, Exit};
-use super::client::{Ask, Client, when_loaded};
-use super::output::{Table, print_json};
+use super::client::{ApiRequest, Client, retry_while_loading};
+use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{Limit, LimitNumbers};
 use crate::http::encode;
+use crate::output::{Table, print_json};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List limit groups: what is declared, what is set, what runs
+pub(crate) enum LimitCommand {
+    /// List limit groups: declared limits, limits that were set, running jobs
     List,
-    /// Set a limit over what manifests and wharf.toml say; it is kept, and holds at once
+    /// Override a limit of manifests and wharf.toml; it is stored and applies at once
     ///
-    /// Of the two numbers of a group, one that is not given here stays as it was set.
+    /// If only one of --per-key and --total is given, the other stays as it was set.
     Set(Set),
-    /// End a limit that was set; what is declared holds again
+    /// Remove a limit that was set; the declared limit applies again
     Clear {
-        /// A task, as PLUGIN/TASK, or the name of a group
+        /// Task, as PLUGIN/TASK, or the name of a limit group
         group: String,
-        /// Only for this key
+        /// Key, for a limit of this key only
         key: Option<String>,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Set {
-    /// A task, as PLUGIN/TASK, or the name of a group
+    /// Task, as PLUGIN/TASK, or the name of a limit group
     group: String,
-    /// Only for this key
+    /// Key, for a limit of this key only
     key: Option<String>,
-    /// Jobs of one key at once; 0 pauses
+    /// Jobs of one key that may run at once; 0 pauses
     #[arg(long, value_name = "N")]
     per_key: Option<u32>,
-    /// Jobs of the group at once; 0 pauses
+    /// Jobs of the group that may run at once; 0 pauses
     #[arg(long, value_name = "N", conflicts_with = "key")]
     total: Option<u32>,
 }
 
-impl Command {
-    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+impl LimitCommand {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         match self {
-            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/limits".to_owned())?)?,
-            Command::List => list(&client.get::<Vec<Limit>>("/v1/limits".to_owned())?)?,
-            Command::Set(set) => set.run(client, json)?,
-            Command::Clear { group, key } => {
+            LimitCommand::List if json => print_json(&client.get::<Box<RawValue>>("/v1/limits".to_owned())?)?,
+            LimitCommand::List => list(&client.get::<Vec<Limit>>("/v1/limits".to_owned())?)?,
+            LimitCommand::Set(set) => set.run(client, json)?,
+            LimitCommand::Clear { group, key } => {
                 let path = path(&group, key.as_deref());
-                client.bytes(Ask { method: "DELETE", path, ..Ask::default() })?;
+                client.bytes(ApiRequest { method: "DELETE", path, ..ApiRequest::default() })?;
             }
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }
 
 impl Set {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<()> {
         if self.per_key.is_none() && self.total.is_none() {
-            return Err(Ending::usage(
-                "nothing is set; say --per-key N or --total N (0 pauses), or use `wharf limit clear`",
+            return Err(CliError::usage(
+                "the limit is missing; add --per-key N or --total N (0 pauses), or use `wharf limit clear`",
             )
             .into());
         }
@@ -68,10 +68,11 @@ impl Set {
         let numbers = LimitNumbers { per_key: self.per_key.or(before.per_key), total: self.total.or(before.total) };
         let body = serde_json::to_vec(&numbers)?;
         let body = Some(("application/json", body.as_slice()));
-        let ask = Ask { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..Ask::default() };
-        let (limit, whole): (Limit, _) = when_loaded(|| client.ask_whole(ask.clone()))?;
+        let request =
+            ApiRequest { method: "PUT", path: path(&self.group, self.key.as_deref()), body, ..ApiRequest::default() };
+        let (limit, raw): (Limit, _) = retry_while_loading(|| client.request_with_raw(request.clone()))?;
         if json {
-            print_json(&whole)?;
+            print_json(&raw)?;
         } else {
             list(&[limit])?;
         }
@@ -80,7 +81,8 @@ impl Set {
 }
 
 impl Set {
-    /// What is set for the group. The API puts both numbers in place of both; who says one here means that one.
+    /// Returns the limits that are set for the group. A request replaces both numbers, so a number that is not given must be
+    /// sent as it was.
     fn set_before(&self, client: &Client) -> anyhow::Result<LimitNumbers> {
         let all: Vec<Limit> = client.get("/v1/limits".to_owned())?;
         let own = all.into_iter().find(|limit| limit.group == self.group);
@@ -101,7 +103,8 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
     let mut table = Table::new(&["GROUP", "KEY", "PER KEY", "TOTAL", "RUNNING", "FROM"]);
     for limit in limits {
         let two = |numbers: LimitNumbers| {
-            let each = [numbers.per_key.map(|n| format!("{n} per key")), numbers.total.map(|n| format!("{n} in all"))];
+            let each =
+                [numbers.per_key.map(|n| format!("{n} per key")), numbers.total.map(|n| format!("{n} in total"))];
             each.into_iter().flatten().collect::<Vec<_>>().join(", ")
         };
         let declared = Some(limit.declared).filter(|numbers| *numbers != LimitNumbers::default());
@@ -133,7 +136,7 @@ fn list(limits: &[Limit]) -> anyhow::Result<()> {
         }
     }
     if table.is_empty() {
-        note("no limits; no plugin is loaded");
+        note("no limits, because no plugin is loaded");
         return Ok(());
     }
     Ok(table.print()?)

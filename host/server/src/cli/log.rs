@@ -1,7 +1,7 @@
-//! The host's own log, on the standard error: as text for people, or one JSON document a line.
+//! The host's own log on the standard error, as text or as one JSON document a line.
 //!
-//! No thread of the host writes there itself: a reader that is slow, gone or stopped (Ctrl-S in a terminal) holds up nothing. What
-//! it does not take is dropped, counted, and told once it hears again.
+//! No thread of the host writes there itself, so a reader that is slow, gone or stopped (Ctrl-S in a terminal) delays nothing.
+//! Lines that it does not take are dropped and counted, and the count is logged once it reads again.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -15,28 +15,28 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::log_thread::{Lines, Sink};
-use super::progress::Progress;
+use super::log_thread::{LineQueue, Sink};
 use crate::config::{LogFormat, Settings, backtrace_of_panic};
+use crate::progress::Progress;
 
-/// At the end, a reader that has stopped is waited for no longer.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The time for which the end of the process waits for a reader that has stopped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The log of a host.
+/// A handle to the log of a host.
 #[derive(Clone, Debug)]
-pub(crate) struct Log(Lines);
+pub(crate) struct Log(LineQueue);
 
 impl Log {
-    /// Starts it, with a progress that is on its way to `beginning`. Lines that nobody took are added to `dropped`.
-    pub(crate) fn start(settings: &Settings, beginning: &str, dropped: Counter) -> anyhow::Result<Log> {
+    /// Starts the log, together with a progress display that shows `message`. Dropped lines are added to `dropped`.
+    pub(crate) fn start(settings: &Settings, message: &str, dropped: Counter) -> anyhow::Result<Log> {
         let stderr = io::stderr();
-        // A file or a pipe gets plain text, also where the environment asks for colours everywhere.
+        // A file or a pipe gets plain text, even if the environment requests colours everywhere.
         let colours = stderr.is_terminal() && console::colors_enabled_stderr();
-        // Past Rust's own lock of the standard error: a write that hangs holds it, and whoever panics would wait for it.
-        let out = stderr.as_fd().try_clone_to_owned().context("the standard error cannot be written")?;
-        let standard_error = StandardError { out: out.into(), progress: Progress::new(beginning) };
-        let log = Log(Lines::to(standard_error, dropped).context("the thread of the log could not be started")?);
-        // The settings were checked: this filter was read once before.
+        // Bypasses Rust's lock of the standard error: a write that hangs would keep it, and a panicking thread would wait for it.
+        let out = stderr.as_fd().try_clone_to_owned().context("could not open the standard error")?;
+        let standard_error = StandardError { out: out.into(), progress: Progress::new(message) };
+        let log = Log(LineQueue::start(standard_error, dropped).context("could not start the thread of the log")?);
+        // The settings were checked, so this filter is valid.
         let filter = EnvFilter::new(&settings.log_level);
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -49,44 +49,44 @@ impl Log {
             LogFormat::Json => subscriber.json().flatten_event(true).init(),
         }
         panic::set_hook(Box::new(|panic| match backtrace_of_panic() {
-            Some(trace) => error!("a bug of the host: {panic}\n{trace}"),
-            None => error!("a bug of the host: {panic}"),
+            Some(trace) => error!("a bug in the host: {panic}\n{trace}"),
+            None => error!("a bug in the host: {panic}"),
         }));
         Ok(log)
     }
 
-    /// What the host does now, for people who look on.
-    pub(crate) fn under_way(&self, what: String) {
-        self.0.under_way(what);
+    /// Shows on a terminal what the host is doing now.
+    pub(crate) fn show_progress(&self, message: String) {
+        self.0.show_progress(message);
     }
 
-    /// Nothing takes long any more: from here on there are lines alone.
-    pub(crate) fn complete(&self) {
-        self.0.complete();
+    /// Removes the progress display; from here on the log consists of lines only.
+    pub(crate) fn end_progress(&self) {
+        self.0.end_progress();
     }
 
-    /// A line as it is.
-    pub(crate) fn say(&self, line: &str) {
+    /// Logs a line without time and level.
+    pub(crate) fn line(&self, line: &str) {
         self.0.add(format!("{line}\n").as_bytes());
     }
 
-    /// Waits for a moment until all is written.
+    /// Waits until everything is written, for a second at most.
     pub(crate) fn close(&self) {
-        self.0.close(LAST_WORDS);
+        self.0.close(CLOSE_TIMEOUT);
     }
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Line<'a>;
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+    type Writer = EventWriter<'a>;
+    fn make_writer(&'a self) -> EventWriter<'a> {
+        EventWriter(&self.0)
     }
 }
 
-/// Of one event, which is written in one piece.
-pub(crate) struct Line<'a>(&'a Lines);
+/// A writer for one event, whose bytes come in one piece.
+pub(crate) struct EventWriter<'a>(&'a LineQueue);
 
-impl Write for Line<'_> {
+impl Write for EventWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.add(bytes);
         Ok(bytes.len())
@@ -97,7 +97,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// Lines go around the progress, which may be on the same terminal.
+/// The standard error, shared by lines and a progress display on the same terminal.
 struct StandardError {
     out: File,
     progress: Progress,
@@ -105,22 +105,22 @@ struct StandardError {
 
 impl Sink for StandardError {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.progress.aside(|| self.out.write(bytes))
+        self.progress.suspend(|| self.out.write(bytes))
     }
 
-    fn under_way(&mut self, what: &str) {
-        if what.is_empty() {
-            self.progress.done();
+    fn show_progress(&mut self, message: &str) {
+        if message.is_empty() {
+            self.progress.finish();
         } else {
-            self.progress.say(what);
+            self.progress.set_message(message);
         }
     }
 
     fn dropped(&mut self, lines: u64) {
-        warn!(lines, "lines of this log were dropped: whoever reads it was slower than they came, or was gone");
+        warn!(lines, "lines of this log were dropped: its reader was too slow, or gone");
     }
 
     fn done(&mut self) {
-        self.progress.done();
+        self.progress.finish();
     }
 }

@@ -1,4 +1,4 @@
-//! Writes what the host tells into its log: each notice one line, at the level at which an operator wants it.
+//! Logs the notices of the host: one line each, at the level at which operators want it.
 
 use std::time::Duration;
 
@@ -6,34 +6,35 @@ use tracing::{debug, error, info, warn};
 use wharf_core::outcome::OutcomeKind;
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
-use super::in_process::step_text;
 use super::log::Log;
+use crate::progress::loading_step_text;
 
-pub(crate) fn narrate(notice: &Notice, log: &Log) {
+/// Logs a notice.
+pub(crate) fn log_notice(notice: &Notice, log: &Log) {
     match notice {
         Notice::JobsEnqueued { task, count } => debug!(%task, count, "jobs enqueued"),
-        Notice::JobsKnown { task, count } => debug!(%task, count, "jobs known by their token"),
-        Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs not taken: their lane is full"),
+        Notice::JobsKnown { task, count } => debug!(%task, count, "jobs with known tokens"),
+        Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs discarded: their lane is full"),
         Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
         Notice::SuspectStarted { task, job, crashes } => {
-            warn!(%task, %job, crashes, "a job runs alone: so many of its attempts ended with their hosts")
+            warn!(%task, %job, crashes, "a job runs alone because so many of its attempts ended with a crash of their host")
         }
         Notice::AttemptEnded(ended) => attempt_ended(ended),
         Notice::AttemptStale { task, job, number } => {
-            warn!(%task, %job, number, "the end of an attempt was refused: its job is with another")
+            warn!(%task, %job, number, "the result of an attempt was refused: another attempt has taken over its job")
         }
         Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
         Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
-        Notice::CancelAsked { job } => debug!(%job, "asked to end"),
-        Notice::RetryAsked { job } => debug!(%job, "asked to be tried again"),
+        Notice::CancelAsked { job } => debug!(%job, "cancel requested"),
+        Notice::RetryAsked { job } => debug!(%job, "retry requested"),
         Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
         Notice::BroadcastEnded(ended) => broadcast_ended(ended),
-        Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: as many are open as may be"),
+        Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: too many broadcasts are open"),
         Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
         Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
         Notice::PluginLoading { plugin, step } => {
-            log.under_way(format!("{plugin}: {}", step_text(*step)));
-            debug!(%plugin, step = step_text(*step), "plugin loading");
+            log.show_progress(format!("{plugin}: {}", loading_step_text(*step)));
+            debug!(%plugin, step = loading_step_text(*step), "plugin loading");
         }
         Notice::PluginLoaded { plugin, version, digest, tasks, topics, took } => {
             let digest = digest.get(..12).unwrap_or(digest);
@@ -44,42 +45,43 @@ pub(crate) fn narrate(notice: &Notice, log: &Log) {
             info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", offers.join(", "));
         }
         Notice::PluginRefused { file, why, kept } => {
-            let kept = if *kept { "; the version loaded before goes on" } else { "" };
+            let kept = if *kept { "; the loaded version stays in use" } else { "" };
             warn!("refused {file}{kept}: {why}");
         }
         Notice::PluginRetired { plugin } => info!("retired plugin {plugin}: its file is gone"),
         Notice::FirstScanDone { loaded, refused } => {
-            log.complete();
+            log.end_progress();
             let refused =
                 if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
         }
-        Notice::FolderTrouble { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
-        Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; it is tried again"),
+        Notice::FolderTrouble { why } => error!(why, "could not read the plugin folder; loaded plugins stay"),
+        Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; trying again"),
         Notice::StoreMended => info!("the store works again"),
         Notice::StoreLogHeld { log, bytes } => warn!(
-            "{log} has grown to {} MiB and grows on: another program reads the database and does not end, such as a backup or a \
-             shell; `fuser -v {log}` names it. The log is carried into the file when that program has ended",
+            "{log} has grown to {} MiB and keeps growing, because another program, such as a backup or a shell, has a read \
+             transaction open on the database; `fuser -v {log}` names the program. The log is written to the database file \
+             when that transaction ends",
             bytes >> 20
         ),
-        Notice::StoreLogFree => info!("the store's log is carried into its file again"),
+        Notice::StoreLogFree => info!("the store's log is written to its database file again"),
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
         Notice::Upkeep { reclaimed, forgotten, took } if *reclaimed > 0 => {
-            warn!(reclaimed, forgotten, ?took, "upkeep: leases had run out, their jobs wait again");
+            warn!(reclaimed, forgotten, ?took, "upkeep: leases had expired; their jobs wait again");
         }
         Notice::Upkeep { reclaimed, forgotten, took } => debug!(reclaimed, forgotten, ?took, "upkeep"),
-        Notice::DrainBegan { patience, running } => drain_began(*patience, *running),
+        Notice::DrainBegan { patience, running } => drain_started(*patience, *running),
         Notice::DrainEnded => info!("stopped"),
-        Notice::HostFault { doing, why } => error!(doing, why, "a bug of the host: please report it"),
+        Notice::HostFault { doing, why } => error!(doing, why, "a bug in the host; please report it"),
     }
 }
 
-fn drain_began(patience: Duration, running: u32) {
+fn drain_started(timeout: Duration, running: u32) {
     match running {
-        _ if patience.is_zero() => {}
-        0 => info!("stopping: nothing runs"),
+        _ if timeout.is_zero() => {}
+        0 => info!("stopping: no attempt is running"),
         _ => info!(
-            "stopping: {} may go on for {patience:?}; interrupt again to stop at once",
+            "stopping: {} may continue for {timeout:?}; interrupt again to stop at once",
             counted(u64::from(running), "attempt")
         ),
     }

@@ -1,4 +1,5 @@
-//! Lines on their way to somebody who may be slow, or gone. Who adds one never waits: what finds no room is dropped and counted.
+//! A queue of lines for a reader that may be slow or gone. Adding a line never waits: lines that do not fit are dropped and
+//! counted.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,68 +8,71 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 
-/// So much may wait: seconds of a log at its loudest.
+/// The capacity of the queue, in bytes: seconds of a busy log.
 const BYTES_MAX: usize = 1024 * 1024;
-/// The other end is a terminal or a pipe that does not block, and has no room now.
-const LATER: Duration = Duration::from_millis(5);
+/// The pause before a terminal or pipe in non-blocking mode that is full is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where lines go in the end, on a thread that nobody waits for.
+/// The destination of the lines. Its methods are called on a thread that no other thread waits for.
 pub(super) trait Sink: Send + 'static {
     /// Writes as much as fits, as `io::Write` does.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// What is under way now, for people who look on; empty where nothing is any more.
-    fn under_way(&mut self, what: &str);
-    /// All went out, and so many lines before were dropped.
+    /// Shows what is happening now; an empty message removes the display.
+    fn show_progress(&mut self, message: &str);
+    /// Reports that so many lines were dropped, now that writing works again.
     fn dropped(&mut self, lines: u64);
-    /// There will be no more.
+    /// Ends the output: nothing more will be written.
     fn done(&mut self);
 }
 
-/// The end at which lines are added. Copies are the same queue.
+/// The end of the queue at which lines are added. Clones share the queue.
 #[derive(Clone, Debug)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct LineQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked to add and to take, never while something is written.
+    /// Locked to add and to take lines, never while something is written.
     queue: Mutex<Queue>,
     added: Condvar,
     written: Condvar,
-    /// All that were ever dropped.
+    /// The number of lines that were dropped so far.
     dropped: Counter,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
-    /// The latest; those before it need not be seen. Empty where nothing is under way any more.
-    under_way: Option<String>,
-    complete: bool,
-    /// Lines that were dropped and not told of yet.
+    /// The latest progress message, if it was not shown yet; an empty one removes the display.
+    progress: Option<String>,
+    /// The progress display was removed for good.
+    progress_ended: bool,
+    /// The number of dropped lines that was not reported yet.
     dropped: u64,
-    /// There was no room. What comes until all that waits is written is dropped too, so that there is one gap and not many.
+    /// A line did not fit. Until the queue is empty, further lines are dropped as well, so that there is one gap and not many.
     full: bool,
-    /// The last write failed: that lines were dropped can be told once one succeeds.
+    /// The last write failed: dropped lines can be reported once a write succeeds.
     broken: bool,
     writing: bool,
-    /// There will be no more.
+    /// No more lines will be added.
     closed: bool,
-    /// All that there was is written or dropped.
+    /// Every line is written or dropped.
     ended: bool,
 }
 
-impl Lines {
+impl LineQueue {
+    /// Starts the thread that writes to `sink`. Dropped lines are added to `dropped`.
+    ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn to(sink: impl Sink, dropped: Counter) -> io::Result<Lines> {
+    pub(super) fn start(sink: impl Sink, dropped: Counter) -> io::Result<LineQueue> {
         let (queue, added, written) = (Mutex::default(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { queue, added, written, dropped });
         let own = Arc::clone(&shared);
-        thread::Builder::new().name("log".to_owned()).spawn(move || own.carry(sink))?;
-        Ok(Lines(shared))
+        thread::Builder::new().name("log".to_owned()).spawn(move || own.write_all(sink))?;
+        Ok(LineQueue(shared))
     }
 
-    /// Adds text that ends with a newline, or drops it.
+    /// Adds text that ends with a newline, or drops it if it does not fit.
     pub(super) fn add(&self, text: &[u8]) {
         let mut queue = self.0.queue();
         if queue.full || queue.bytes.len() + text.len() > BYTES_MAX {
@@ -82,27 +86,27 @@ impl Lines {
         self.0.added.notify_one();
     }
 
-    /// Shows what is under way, if somebody looks on.
-    pub(super) fn under_way(&self, what: String) {
+    /// Shows what is happening now, if the sink is a terminal.
+    pub(super) fn show_progress(&self, message: String) {
         let mut queue = self.0.queue();
-        if !queue.complete {
-            queue.under_way = Some(what);
+        if !queue.progress_ended {
+            queue.progress = Some(message);
         }
         drop(queue);
         self.0.added.notify_one();
     }
 
-    /// Nothing will be under way any more: from here on there are lines alone.
-    pub(super) fn complete(&self) {
+    /// Removes the progress display for good.
+    pub(super) fn end_progress(&self) {
         let mut queue = self.0.queue();
-        (queue.complete, queue.under_way) = (true, Some(String::new()));
+        (queue.progress_ended, queue.progress) = (true, Some(String::new()));
         drop(queue);
         self.0.added.notify_one();
     }
 
-    /// Waits until all is written, but no longer than `patience`: whoever should read it may have stopped.
-    pub(super) fn close(&self, patience: Duration) {
-        let until = Instant::now() + patience;
+    /// Waits until everything is written, but no longer than `timeout`: the reader may have stopped.
+    pub(super) fn close(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         let mut queue = self.0.queue();
         queue.closed = true;
         self.0.added.notify_one();
@@ -116,11 +120,11 @@ impl Lines {
     }
 }
 
-/// What the carrier does next.
+/// The next step of the writing thread.
 enum Next {
     Write(Vec<u8>),
-    Show(String),
-    Tell(u64),
+    ShowProgress(String),
+    ReportDropped(u64),
     End,
 }
 
@@ -129,16 +133,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does: writes whatever there is, all of it at once.
-    fn carry(&self, mut sink: impl Sink) {
-        // The last line ended in its middle.
+    /// The loop of the writing thread: writes everything that is queued, in one piece.
+    fn write_all(&self, mut sink: impl Sink) {
+        // The last write ended in the middle of a line.
         let mut torn = false;
         loop {
             match self.next() {
                 Next::Write(bytes) => self.write(&bytes, &mut torn, &mut sink),
-                Next::Show(what) => sink.under_way(&what),
-                // By way of the log itself, so that it looks like any other line: it is added here.
-                Next::Tell(lines) => sink.dropped(lines),
+                Next::ShowProgress(message) => sink.show_progress(&message),
+                // The sink logs it, so that it looks like any other line and comes back through this queue.
+                Next::ReportDropped(lines) => sink.dropped(lines),
                 Next::End => {
                     sink.done();
                     self.queue().ended = true;
@@ -159,10 +163,10 @@ impl Shared {
             }
             queue.full = false;
             if queue.dropped > 0 && !queue.broken {
-                return Next::Tell(std::mem::take(&mut queue.dropped));
+                return Next::ReportDropped(std::mem::take(&mut queue.dropped));
             }
-            if let Some(what) = queue.under_way.take() {
-                return Next::Show(what);
+            if let Some(message) = queue.progress.take() {
+                return Next::ShowProgress(message);
             }
             if queue.closed {
                 return Next::End;
@@ -174,9 +178,9 @@ impl Shared {
 
     fn write(&self, bytes: &[u8], torn: &mut bool, sink: &mut impl Sink) {
         let mut left = bytes;
-        let mut result = if *torn { all(&mut &b"\n"[..], sink) } else { Ok(()) };
+        let mut result = if *torn { write_fully(&mut &b"\n"[..], sink) } else { Ok(()) };
         if result.is_ok() {
-            result = all(&mut left, sink);
+            result = write_fully(&mut left, sink);
             *torn = left.len() < bytes.len() && bytes[bytes.len() - left.len() - 1] != b'\n';
         }
         let mut queue = self.queue();
@@ -186,14 +190,17 @@ impl Shared {
     }
 }
 
-/// Writes until nothing is left, or says why not.
-fn all(left: &mut &[u8], sink: &mut impl Sink) -> io::Result<()> {
+/// Writes until nothing is left.
+///
+/// # Errors
+/// When the sink fails; `left` is then what was not written.
+fn write_fully(left: &mut &[u8], sink: &mut impl Sink) -> io::Result<()> {
     while !left.is_empty() {
         match sink.write(left) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => *left = &left[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(LATER),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
             Err(error) => return Err(error),
         }
     }
@@ -210,22 +217,22 @@ mod tests {
 
     use super::*;
 
-    /// Somebody who takes what comes only as often as the test lets it, and says so.
+    /// A sink that takes lines only when the test lets it, and sends what it took to the test.
     struct Reader {
         may: Receiver<io::Result<usize>>,
-        heard: SyncSender<String>,
-        lines: Arc<Mutex<Option<Lines>>>,
+        written: SyncSender<String>,
+        lines: Arc<Mutex<Option<LineQueue>>>,
     }
 
     impl Sink for Reader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let written = self.may.recv().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
-            self.heard.send(String::from_utf8_lossy(&bytes[..written]).into_owned()).unwrap();
+            self.written.send(String::from_utf8_lossy(&bytes[..written]).into_owned()).unwrap();
             Ok(written)
         }
 
-        fn under_way(&mut self, what: &str) {
-            self.heard.send(format!("({what})")).unwrap();
+        fn show_progress(&mut self, message: &str) {
+            self.written.send(format!("({message})")).unwrap();
         }
 
         fn dropped(&mut self, count: u64) {
@@ -233,88 +240,88 @@ mod tests {
         }
 
         fn done(&mut self) {
-            self.heard.send("(done)".to_owned()).unwrap();
+            self.written.send("(done)".to_owned()).unwrap();
         }
     }
 
-    fn reader() -> (Lines, Counter, mpsc::Sender<io::Result<usize>>, Receiver<String>) {
-        let (let_it, may) = mpsc::channel();
-        let (heard, hears) = mpsc::sync_channel(1000);
+    fn reader() -> (LineQueue, Counter, mpsc::Sender<io::Result<usize>>, Receiver<String>) {
+        let (allow, may) = mpsc::channel();
+        let (written, received) = mpsc::sync_channel(1000);
         let (own, dropped) = (Arc::default(), Counter::default());
-        let lines = Lines::to(Reader { may, heard, lines: Arc::clone(&own) }, dropped.clone()).unwrap();
+        let lines = LineQueue::start(Reader { may, written, lines: Arc::clone(&own) }, dropped.clone()).unwrap();
         *own.lock().unwrap() = Some(lines.clone());
-        (lines, dropped, let_it, hears)
+        (lines, dropped, allow, received)
     }
 
     #[test]
-    fn who_adds_never_waits_and_the_gap_is_told_where_it_is() {
-        let (lines, dropped, let_it, hears) = reader();
+    fn adding_never_waits_and_the_gap_is_reported_in_its_place() {
+        let (lines, dropped, allow, received) = reader();
         lines.add(b"first\n");
-        // It is in the middle of the first by now, or will be: nobody reads.
+        // The thread is writing the first line by now, or will be: nothing reads it.
         let line = [vec![b'x'; BYTES_MAX / 4 - 1], vec![b'\n']].concat();
         while dropped.get() == 0 {
             lines.add(&line);
         }
-        lines.add(b"short, and too late all the same\n");
+        lines.add(b"short, but too late\n");
         let lost = dropped.get();
-        drop(let_it);
+        drop(allow);
         let mut all = String::new();
         let end = format!("{lost} dropped\n");
         while !all.ends_with(&end) {
-            all.push_str(&hears.recv().unwrap());
+            all.push_str(&received.recv().unwrap());
         }
         lines.add(b"later\n");
-        assert_eq!(hears.recv().unwrap(), "later\n");
+        assert_eq!(received.recv().unwrap(), "later\n");
         assert!(all.starts_with("first\nxxx") && !all.contains("too late"), "{}", &all[..20]);
         assert_eq!(dropped.get(), lost);
     }
 
     #[test]
-    fn who_is_gone_is_told_how_much_was_lost_once_somebody_hears_again() {
-        let (lines, dropped, let_it, hears) = reader();
+    fn lost_lines_are_reported_once_writing_works_again() {
+        let (lines, dropped, allow, received) = reader();
         for _ in 0..3 {
             lines.add(b"lost\n");
-            let_it.send(Err(ErrorKind::BrokenPipe.into())).unwrap();
-            // Each is tried for itself: the lines of a queue that was taken whole would be lost together.
+            allow.send(Err(ErrorKind::BrokenPipe.into())).unwrap();
+            // Each line is tried by itself: lines that were taken together would be lost together.
             lines.close_for_now();
         }
         assert_eq!(dropped.get(), 3);
         // Half of a line, and then nothing more of it.
-        let_it.send(Ok(2)).unwrap();
-        let_it.send(Err(ErrorKind::StorageFull.into())).unwrap();
+        allow.send(Ok(2)).unwrap();
+        allow.send(Err(ErrorKind::StorageFull.into())).unwrap();
         lines.add(b"half\n");
-        assert_eq!(hears.recv().unwrap(), "ha");
+        assert_eq!(received.recv().unwrap(), "ha");
         lines.close_for_now();
-        drop(let_it);
+        drop(allow);
         lines.add(b"heard\n");
-        let next: Vec<String> = (0..3).map(|_| hears.recv().unwrap()).collect();
+        let next: Vec<String> = (0..3).map(|_| received.recv().unwrap()).collect();
         assert_eq!(next, ["\n", "heard\n", "4 dropped\n"]);
     }
 
     #[test]
-    fn what_has_no_room_now_is_tried_again() {
-        let (lines, dropped, let_it, hears) = reader();
+    fn a_full_pipe_is_tried_again() {
+        let (lines, dropped, allow, received) = reader();
         for answer in [Err(ErrorKind::WouldBlock.into()), Err(ErrorKind::Interrupted.into()), Ok(3)] {
-            let_it.send(answer).unwrap();
+            allow.send(answer).unwrap();
         }
-        drop(let_it);
+        drop(allow);
         lines.add(b"whole\n");
-        assert_eq!([hears.recv().unwrap(), hears.recv().unwrap()], ["who", "le\n"]);
+        assert_eq!([received.recv().unwrap(), received.recv().unwrap()], ["who", "le\n"]);
         assert_eq!(dropped.get(), 0);
     }
 
     #[test]
     fn the_end_waits_for_the_last_line_but_not_for_ever() {
-        let (lines, _, let_it, hears) = reader();
+        let (lines, _, allow, received) = reader();
         lines.add(b"last\n");
         lines.close(Duration::from_millis(20));
-        assert!(hears.try_recv().is_err(), "nobody reads, and the end came all the same");
-        drop(let_it);
+        assert!(received.try_recv().is_err(), "nothing reads, but the end came");
+        drop(allow);
         lines.close(Duration::from_secs(60));
-        assert_eq!(hears.try_iter().collect::<Vec<_>>(), ["last\n", "(done)"]);
+        assert_eq!(received.try_iter().collect::<Vec<_>>(), ["last\n", "(done)"]);
     }
 
-    impl Lines {
+    impl LineQueue {
         /// Waits until what was added is written or lost.
         fn close_for_now(&self) {
             let mut queue = self.0.queue();

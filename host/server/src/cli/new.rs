@@ -1,4 +1,4 @@
-//! `wharf new`: a first project in one of the languages.
+//! `wharf new`: creates a plugin project in one of the supported languages.
 
 use std::path::Path;
 
@@ -7,25 +7,25 @@ use plugin_kit::language::Language;
 use plugin_kit::project::{self, NotMade};
 use serde_json::json;
 
-use super::cli_error::{Ending, Exit};
-use super::output::{print_json, print_line};
+use crate::cli_error::{CliError, ExitStatus};
+use crate::output::{print_json, print_line};
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
-    /// The plugin's name, and that of the folder that is made
+    /// Name of the plugin, and of the folder to create
     name: String,
-    /// rust, javascript, typescript, javascript-web (with fetch, URL and the like), python, go or c
+    /// Language: rust, javascript, typescript, javascript-web (with fetch, URL and the like), python, go or c
     #[arg(long, short)]
     language: Language,
 }
 
 impl New {
-    pub(crate) fn run(self, json: bool) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitStatus> {
         let (name, language) = (&self.name, self.language);
         let folder = Path::new(name);
         if let Err(error) = project::create(folder, language, name) {
             return match error {
-                NotMade::Name(..) | NotMade::Exists(_) => Err(Ending::usage(error.to_string()).into()),
+                NotMade::Name(..) | NotMade::Exists(_) => Err(CliError::usage(error.to_string()).into()),
                 NotMade::Write(..) => Err(error.into()),
             };
         }
@@ -35,13 +35,13 @@ impl New {
                 &json!({"folder": name, "language": language.name(), "build": format!("cd {name} && {build}"), "component": component}),
             )?;
         } else {
-            print_line(&format!("{name}/ has a plugin that counts words, in {language}. Build it with"))?;
+            print_line(&format!("Created {name}/ with a plugin that counts words, in {language}. Build it with"))?;
             print_line(&format!("\n    (cd {name} && {build})\n"))?;
             if language.calls_wharf() {
-                print_line("which calls `wharf`, so that it must be on PATH,")?;
+                print_line("which calls `wharf`, so it must be on PATH,")?;
             }
-            print_line(&format!("and see what a host would make of it with `wharf check {component}`."))?;
+            print_line(&format!("and validate it with `wharf check {component}`."))?;
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }

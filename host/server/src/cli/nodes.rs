@@ -3,24 +3,24 @@
 use clap::Subcommand;
 use serde_json::value::RawValue;
 
-use super::cli_error::Exit;
 use super::client::Client;
-use super::output::{Table, print_json};
+use crate::cli_error::ExitStatus;
 use crate::http::api::{LoadedPlugin, Node};
+use crate::output::{Table, print_json};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List the hosts that share the store: their load, their plugins, when they were last seen
+pub(crate) enum NodeCommand {
+    /// List the hosts that share the store, with their load, their plugins and when they were last seen
     List,
 }
 
-impl Command {
-    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+impl NodeCommand {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         match self {
-            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/nodes".to_owned())?)?,
-            Command::List => list(&client.get::<Vec<Node>>("/v1/nodes".to_owned())?)?,
+            NodeCommand::List if json => print_json(&client.get::<Box<RawValue>>("/v1/nodes".to_owned())?)?,
+            NodeCommand::List => list(&client.get::<Vec<Node>>("/v1/nodes".to_owned())?)?,
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }
 
@@ -32,8 +32,8 @@ fn list(nodes: &[Node]) -> anyhow::Result<()> {
             (false, true) => "here",
             (false, false) => "up",
         };
-        let plugin = |carried: &LoadedPlugin| {
-            format!("{} {} ({})", carried.id, carried.version, carried.digest.chars().take(8).collect::<String>())
+        let plugin = |loaded: &LoadedPlugin| {
+            format!("{} {} ({})", loaded.id, loaded.version, loaded.digest.chars().take(8).collect::<String>())
         };
         let plugins: Vec<String> = node.plugins.iter().map(plugin).collect();
         table.row([

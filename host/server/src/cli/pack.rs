@@ -1,4 +1,4 @@
-//! `wharf pack`: a core module becomes a component.
+//! `wharf pack`: converts a core Wasm module into a component.
 
 use std::path::PathBuf;
 
@@ -6,36 +6,36 @@ use anyhow::Context as _;
 use clap::Args;
 use plugin_kit::{contract, pack};
 
-use super::cli_error::{Ending, Exit};
-use super::in_process::component;
+use crate::cli_error::{CliError, ExitStatus};
+use crate::component_file::component;
 
 #[derive(Debug, Args)]
 pub(crate) struct Pack {
-    /// The core module, of any compiler
+    /// Core module, from any compiler
     #[arg(value_name = "CORE.wasm")]
     core: PathBuf,
-    /// Where the component goes
+    /// File to write the component to
     #[arg(long, short, value_name = "PLUGIN.wasm")]
     output: PathBuf,
-    /// A folder of WIT, instead of what the module carries or the contract of this program
+    /// Folder with WIT files [default: the WIT in the module, or the contract built into this program]
     #[arg(long, value_name = "FOLDER")]
     wit: Option<PathBuf>,
-    /// The world that it is of; a module that carries its world needs none
+    /// World that the module implements; not used if the module contains its world
     #[arg(long, default_value = contract::WORLD)]
     world: String,
 }
 
 impl Pack {
-    pub(crate) fn run(self) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let shown = self.core.display();
         let core = component(&self.core)?;
         let packed = pack::pack(&core, self.wit.as_deref(), &self.world)
-            .map_err(|error| Ending::new(Exit::NotDone, format!("{shown} was not packed: {error:#}")))?;
-        // By rename: a host that watches the folder sees a whole file or none.
-        let beside = self.output.with_extension("new");
-        std::fs::write(&beside, packed)
-            .and_then(|()| std::fs::rename(&beside, &self.output))
+            .map_err(|error| CliError::new(ExitStatus::NotDone, format!("could not convert {shown}: {error:#}")))?;
+        // By rename, so that a host that watches the folder sees the whole file or none of it.
+        let temporary = self.output.with_extension("new");
+        std::fs::write(&temporary, packed)
+            .and_then(|()| std::fs::rename(&temporary, &self.output))
             .with_context(|| format!("could not write {}", self.output.display()))?;
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }

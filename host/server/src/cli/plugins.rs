@@ -1,4 +1,4 @@
-//! `wharf plugin`: what a running host has loaded, and what it refused.
+//! `wharf plugin`: the plugins that a running host has loaded, and the files that it refused.
 
 use std::time::Duration;
 
@@ -6,28 +6,31 @@ use bytesize::ByteSize;
 use clap::Subcommand;
 use serde_json::value::RawValue;
 
-use super::cli_error::Exit;
 use super::client::Client;
-use super::output::{Table, harmless, print_json, print_line};
-use crate::config::ShownDuration;
+use crate::cli_error::ExitStatus;
+use crate::config::HumanDuration;
 use crate::http::api::{PluginFile, TaskDocument};
 use crate::http::encode;
+use crate::output::{Table, print_json, print_line, sanitize};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum PluginCommand {
     /// List the plugins of a running host, and the files that it refused
     List,
-    /// Show one plugin: its version, its tasks and topics, what is wrong with its file
-    Show { id: String },
+    /// Show one plugin: its version, its tasks and topics, the problems of its file
+    Show {
+        /// ID of the plugin
+        id: String,
+    },
 }
 
-impl Command {
-    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<Exit> {
+impl PluginCommand {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         match self {
-            Command::List if json => print_json(&client.get::<Box<RawValue>>("/v1/plugins".to_owned())?)?,
-            Command::List => list(&client.get::<Vec<PluginFile>>("/v1/plugins".to_owned())?)?,
-            Command::Show { id } => {
+            PluginCommand::List if json => print_json(&client.get::<Box<RawValue>>("/v1/plugins".to_owned())?)?,
+            PluginCommand::List => list(&client.get::<Vec<PluginFile>>("/v1/plugins".to_owned())?)?,
+            PluginCommand::Show { id } => {
                 let path = format!("/v1/plugins/{}", encode(&id));
                 if json {
                     print_json(&client.get::<Box<RawValue>>(path)?)?;
@@ -36,7 +39,7 @@ impl Command {
                 }
             }
         }
-        Ok(Exit::Done)
+        Ok(ExitStatus::Done)
     }
 }
 
@@ -47,7 +50,7 @@ fn list(plugins: &[PluginFile]) -> anyhow::Result<()> {
         let refused = plugin.refused.as_ref().and_then(|refused| refused.problems.first()).map(String::as_str);
         let state = match (&plugin.loaded, refused) {
             (Some(_), None) => "loaded".to_owned(),
-            (Some(_), Some(problem)) => format!("loaded; its file is refused: {problem}"),
+            (Some(_), Some(problem)) => format!("loaded; its new file was refused: {problem}"),
             (None, problem) => format!("refused: {}", problem.unwrap_or_default()),
         };
         let (version, digest, size, tasks, topics) = match &plugin.loaded {
@@ -89,17 +92,18 @@ fn show(plugin: &PluginFile) -> anyhow::Result<()> {
         lines.extend(loaded.topics.iter().map(|topic| ("topic", topic.clone())));
         lines.extend(loaded.receive.iter().map(|receive| ("receive", task_text(receive))));
     }
-    if let Some(kept) = &plugin.kv {
+    if let Some(usage) = &plugin.kv {
         let size = |bytes: u64| ByteSize(bytes).display().iec().to_string();
-        let max = kept.bytes_max.map_or_else(|| "not granted now".to_owned(), |max| format!("{} granted", size(max)));
-        let values = if kept.values == 1 { "value" } else { "values" };
-        lines.push(("kv", format!("{} {values} with {}; {max}", kept.values, size(kept.bytes))));
+        let max =
+            usage.bytes_max.map_or_else(|| "no longer granted".to_owned(), |max| format!("{} granted", size(max)));
+        let values = if usage.values == 1 { "value" } else { "values" };
+        lines.push(("kv", format!("{} {values} with {}; {max}", usage.values, size(usage.bytes))));
     }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));
     }
     for (name, value) in lines {
-        print_line(&format!("{name:<9} {}", harmless(&value).replace('\n', "\n          ")))?;
+        print_line(&format!("{name:<9} {}", sanitize(&value).replace('\n', "\n          ")))?;
     }
     Ok(())
 }
@@ -107,18 +111,18 @@ fn show(plugin: &PluginFile) -> anyhow::Result<()> {
 /// Everything that holds for a task, in a few lines.
 pub(crate) fn task_text(task: &TaskDocument) -> String {
     let limit = |limit: Option<u32>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
-    let seconds = |ms: u64| ShownDuration(Duration::from_millis(ms)).to_string();
+    let seconds = |ms: u64| HumanDuration(Duration::from_millis(ms)).to_string();
     let mut text = vec![task.task.clone()];
     if let Some(pointer) = &task.key {
         text.push(format!("key from {pointer}"));
     }
     let group = if task.group == task.task { String::new() } else { format!(", with all of the group {}", task.group) };
     let conflict = if task.per_key.is_some() || task.total.is_some() {
-        format!("; what finds no slot: {}", task.on_conflict)
+        format!("; on conflict: {}", task.on_conflict)
     } else {
         String::new()
     };
-    text.push(format!("at once: per key {}, in all {}{group}{conflict}", limit(task.per_key), limit(task.total)));
+    text.push(format!("at once: {} per key, {} in total{group}{conflict}", limit(task.per_key), limit(task.total)));
     text.push(format!(
         "attempts: {}, {} to {} apart, each up to {}, {} of it in the plugin{}",
         task.attempts,

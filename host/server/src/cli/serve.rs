@@ -1,9 +1,8 @@
-//! `wharf serve`: builds the parts, listens, waits for a signal, drains.
+//! `wharf serve`: builds the parts of a host, listens, waits for a signal, drains.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,57 +11,55 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use wharf_core::bounds;
-use wharf_core::ids::NodeId;
-use wharf_engine::Engine;
 use wharf_runner::{Host, Parts, StartError};
 use wharf_store::without_password;
 
-use super::cli_error::{Ending, Exit, explained};
-use super::in_process::{compile_in_child, runtime};
 use super::log::Log;
-use super::log_notices::narrate;
-use super::open_store::store_in_time;
+use super::log_notices::log_notice;
+use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
+use crate::file_limit::{file_limit, raise_file_limit};
 use crate::http::{AppState, Guard, connections, routes};
+use crate::in_process_engine::{compile_in_child, engine, runtime};
 use crate::metrics::Metrics;
+use crate::open_store::open_store_when_available;
 use crate::signals::{End, Signals};
 
-/// Connections that are still open when everything has stopped get this long.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
-/// Whether the host still lives is looked at this often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// More connections than this wait until one ends.
+/// Connections that are still open when everything else has stopped are closed after this time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The interval at which the host is checked for a loop that has died.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The number of connections that are served at once; more of them wait until one ends.
 const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
-pub(crate) fn serve(settings: &Settings) -> anyhow::Result<Exit> {
+pub(crate) fn serve(settings: &Settings) -> anyhow::Result<ExitStatus> {
     let metrics = Arc::new(Metrics::new());
     let log = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
     raise_file_limit();
     let runtime = runtime()?;
     let ended = runtime.block_on(run(settings, metrics, &log));
-    // A start that was given up may still be at work on the store or on a plugin.
-    runtime.shutdown_timeout(CLOSE_PATIENCE);
-    // Said like all the rest, without waiting for a reader that has stopped.
-    let (exit, text) = explained(ended);
-    text.iter().for_each(|text| log.say(text));
+    // An abandoned start may still be busy with the store or with a plugin.
+    runtime.shutdown_timeout(CLOSE_TIMEOUT);
+    // Through the log, like everything else: it never waits for a reader that has stopped.
+    let (exit, text) = exit_and_text(ended);
+    text.iter().for_each(|text| log.line(text));
     log.close();
     Ok(exit)
 }
 
-async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<Exit> {
+async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
     let host = tokio::select! {
         host = start(settings, &listener, Arc::clone(&metrics), log) => host?,
         _ = signals.end() => {
             info!("stopped before the start was complete");
-            return Ok(Exit::Done);
+            return Ok(ExitStatus::Done);
         }
     };
 
-    let address = listener.local_addr().context("could not read the address that was listened on")?;
+    let address = listener.local_addr().context("could not read the address of the listening socket")?;
     info!(
         "wharf {} listens on http://{address}, plugins in {}, jobs in {}",
         env!("CARGO_PKG_VERSION"),
@@ -76,7 +73,7 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),
-        // What runs has nobody any more who would write down how it ended.
+        // Nothing is left that could record how the running attempts end.
         () = death(&host) => (true, End::AtOnce),
     };
     let drained = end == End::AfterDraining
@@ -85,121 +82,78 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
             () = signals.end_at_once() => false,
         };
     if !drained {
-        warn!("stopping at once: what runs is given back and tried again");
+        warn!("stopping at once: running jobs are returned to the queue and tried again");
         host.stop_now().await;
     }
     stopping.cancel();
-    // A client that reads slowly does not keep the host from ending.
-    let _ = tokio::time::timeout(CLOSE_PATIENCE, serving).await;
+    // A client that reads slowly must not keep the host from ending.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, serving).await;
     if died {
-        let text = "the host has stopped: a bug has ended the loop that runs jobs; its log says which; start it again, what ran is tried again when its leases have run out";
-        return Err(Ending::new(Exit::Machine, text).into());
+        let text = "the host stopped because a bug ended the loop that runs jobs; the log has the details; start it again: \
+                    jobs that ran are tried again when their leases expire";
+        return Err(CliError::new(ExitStatus::Machine, text).into());
     }
-    Ok(Exit::Done)
+    Ok(ExitStatus::Done)
 }
 
-/// Opens the store and makes the engine on threads of their own, where a slow disk does not keep signals from being heard.
+/// Opens the store and creates the engine, both off this thread: a slow disk must not delay the handling of signals.
 async fn start(settings: &Settings, listener: &TcpListener, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<Host> {
     let port = listener.local_addr().map_or(0, |address| address.port());
-    let store = store_in_time(settings, listener).await?;
-    let wanted = engine_settings(settings)?;
-    let engine = spawn_blocking(move || engine(wanted)).await.context("the engine could not be made")??;
+    let store = open_store_when_available(settings, listener).await?;
+    let engine_settings = settings.engine_settings(compile_in_child()?);
+    let engine = spawn_blocking(move || engine(engine_settings)).await.context("could not create the engine")??;
     Ok(host(settings, port, Parts { store, engine }, metrics, log.clone()).await?)
 }
 
-/// Returns when the loop that runs jobs has ended though nobody asked it to.
+/// Waits until the loop that runs jobs has ended, although it was not asked to.
 async fn death(host: &Host) {
     while host.vitals().alive {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Ending> {
+async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).await.map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::AddrInUse => {
-                "another program listens there, perhaps another host; stop it, or choose another address with --listen"
+                "another program, perhaps another host, listens there; stop it, or choose another address with --listen"
             }
             ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one with --listen",
             ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --listen",
             _ => "choose another address with --listen",
         };
-        Ending::new(Exit::CannotStart, format!("could not listen on {address}: {error}; {advice}"))
+        CliError::new(ExitStatus::CannotStart, format!("could not listen on {address}: {error}; {advice}"))
     })
 }
 
-fn engine_settings(settings: &Settings) -> anyhow::Result<wharf_engine::Settings> {
-    Ok(wharf_engine::Settings {
-        attempts: settings.attempts_at_once,
-        broadcast_calls: settings.broadcast_calls,
-        guest_threads: settings.guest_threads as usize,
-        cache_dir: settings.cache_dir.clone(),
-        compile: compile_in_child()?,
-    })
-}
-
-pub(crate) fn engine(settings: wharf_engine::Settings) -> Result<Arc<Engine>, Ending> {
-    Engine::new(settings).map_err(|error| Ending::new(Exit::CannotStart, error.to_string()))
-}
-
-async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics>, log: Log) -> Result<Host, Ending> {
-    let cannot = |text: String| Ending::new(Exit::CannotStart, text);
+async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics>, log: Log) -> Result<Host, CliError> {
+    let cannot_start = |text: String| CliError::new(ExitStatus::CannotStart, text);
     let dir = &settings.plugins_dir;
-    // Only the default folder is made: one that was named and is not there is more likely a slip.
+    // Only the default folder is created: a named folder that does not exist is more likely a typing error.
     if settings.plugins_dir_is_default {
         fs::create_dir_all(dir)
-            .map_err(|error| cannot(format!("could not make the plugin folder {}: {error}", dir.display())))?;
+            .map_err(|error| cannot_start(format!("could not create the plugin folder {}: {error}", dir.display())))?;
     }
-    let settings = host_settings(settings, node_name(port), dir.clone());
-    let tell = move |notice: &wharf_runner::Notice| {
+    let settings = settings.host_settings(node_name(port), dir.clone());
+    let on_notice = move |notice: &wharf_runner::Notice| {
         metrics.record(notice);
-        narrate(notice, &log);
+        log_notice(notice, &log);
     };
-    Host::start(parts, settings, tell).await.map_err(|error| match error {
-        StartError::Folder { .. } => cannot(format!("{error}; make it, or name another with --plugins-dir")),
-        StartError::Settings(_) | StartError::Store(_) => cannot(error.to_string()),
+    Host::start(parts, settings, on_notice).await.map_err(|error| match error {
+        StartError::Folder { .. } => cannot_start(format!("{error}; create it, or name another with --plugins-dir")),
+        StartError::Settings(_) | StartError::Store(_) => cannot_start(error.to_string()),
     })
 }
 
-/// What a host needs to know of the settings.
-pub(crate) fn host_settings(settings: &Settings, name: String, plugins_dir: PathBuf) -> wharf_runner::Settings {
-    wharf_runner::Settings {
-        node: NodeId(fastrand::u64(1..)),
-        name,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        plugins_dir,
-        attempts: settings.attempts_at_once,
-        broadcasts: settings.broadcasts_at_once,
-        lease: settings.lease,
-        lease_margin: settings.lease_margin,
-        write_patience: bounds::WRITE_PATIENCE,
-        cancel_grace: settings.cancel_grace,
-        upkeep_interval: settings.upkeep_interval,
-        keep_finished: settings.keep_finished,
-        rescan: settings.plugins_rescan,
-        plugins: settings.plugins.clone(),
-    }
-}
-
-/// What people tell this host from others by: the machine and the port.
+/// Returns the name under which users know this host: the name of the machine, and the port.
 fn node_name(port: u16) -> String {
-    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let machine = machine.trim();
-    format!("{}:{port}", if machine.is_empty() { "localhost" } else { machine })
+    let system = rustix::system::uname();
+    let machine = system.nodename().to_string_lossy();
+    format!("{}:{port}", if machine.is_empty() { "localhost" } else { &machine })
 }
 
-/// Every follower, every sandbox with a folder and every request of a plugin holds a descriptor.
-pub(crate) fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "the number of open files stays as it is");
-    }
-}
-
-/// Connections get no more than half of the descriptors: plugins and the store need some as well.
+/// Returns the number of connections that are served at once: no more than half of the descriptors, because plugins and
+/// the store need some as well.
 fn connections_max() -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    files.map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files / 2)).max(1) as usize
+    file_limit().map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files / 2)).max(1) as usize
 }

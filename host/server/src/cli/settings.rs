@@ -1,36 +1,36 @@
-//! `wharf config`: the settings that hold, each with where it comes from, and the bounds that no setting moves.
+//! `wharf config`: prints the effective settings with their sources, and the hard limits that no setting changes.
 
 use serde_json::{Map, Value, json};
 use wharf_store::without_password;
 
-use super::cli_error::Exit;
-use super::output::{Table, print_json, print_line};
-use crate::config::{Given, SETTINGS, hard_bounds};
+use crate::cli_error::ExitStatus;
+use crate::config::{RawSettings, SETTINGS, hard_bounds};
+use crate::output::{Table, print_json, print_line};
 
 const MASK: &str = "(set, not shown)";
 
-/// Prints what holds.
-pub(crate) fn show(given: &Given, json: bool) -> anyhow::Result<Exit> {
+/// Prints the effective settings and the hard limits.
+pub(crate) fn show(raw: &RawSettings, json: bool) -> anyhow::Result<ExitStatus> {
     if json {
-        print_json(&document(given))?;
-        return Ok(Exit::Done);
+        print_json(&document(raw))?;
+        return Ok(ExitStatus::Done);
     }
-    let mut table = Table::new(&["SETTING", "VALUE", "FROM"]);
-    for (key, value, from, _) in lines(given) {
+    let mut table = Table::new(&["SETTING", "VALUE", "SOURCE"]);
+    for (key, value, from, _) in lines(raw) {
         table.row([key, if value.is_empty() { "-".to_owned() } else { value }, from]);
     }
     table.print()?;
     print_line("")?;
-    let mut table = Table::new(&["HARD BOUND", "VALUE"]);
+    let mut table = Table::new(&["HARD LIMIT", "VALUE"]);
     hard_bounds().into_iter().for_each(|(name, value)| table.row([name.to_owned(), value]));
     table.print()?;
-    Ok(Exit::Done)
+    Ok(ExitStatus::Done)
 }
 
-/// Key, value, where it comes from, what it is for.
-fn lines(given: &Given) -> Vec<(String, String, String, &'static str)> {
+/// Returns the key, value, source and description of each setting.
+fn lines(raw: &RawSettings) -> Vec<(String, String, String, &'static str)> {
     let settings = SETTINGS.iter().map(|setting| {
-        let (value, origin) = given.of(setting.key);
+        let (value, origin) = raw.of(setting.key);
         let shown = match setting.key {
             _ if setting.secret && !value.is_empty() => MASK.to_owned(),
             "store" => without_password(value),
@@ -38,12 +38,12 @@ fn lines(given: &Given) -> Vec<(String, String, String, &'static str)> {
         };
         (setting.key.to_owned(), shown, origin.to_string(), setting.about)
     });
-    let plugins = given.plugins.iter().flat_map(|section| &section.shown);
+    let plugins = raw.plugins.iter().flat_map(|section| &section.shown);
     settings.chain(plugins.map(|(key, value, origin)| (key.clone(), value.clone(), origin.to_string(), ""))).collect()
 }
 
-fn document(given: &Given) -> Value {
-    let settings: Vec<Value> = lines(given)
+fn document(raw: &RawSettings) -> Value {
+    let settings: Vec<Value> = lines(raw)
         .into_iter()
         .map(|(key, value, from, about)| {
             let mut line = json!({"key": key, "value": value, "from": from});

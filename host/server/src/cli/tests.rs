@@ -1,10 +1,10 @@
-//! The command line as people see it.
+//! The command line as users see it.
 
 use clap::CommandFactory;
 
 use super::{CommandLine, Parser, flags};
 
-/// Every help text, one after the other.
+/// Appends the help texts of a command and its subcommands.
 fn help(command: &mut clap::Command, name: &str, all: &mut String) {
     *command = std::mem::take(command).term_width(100);
     all.push_str(&format!("$ wharf{name} --help\n{}\n\n", command.render_long_help()));
@@ -17,7 +17,7 @@ fn help(command: &mut clap::Command, name: &str, all: &mut String) {
 }
 
 #[test]
-fn the_command_line_is_sound() {
+fn the_command_line_is_consistent() {
     CommandLine::command().debug_assert();
 }
 
@@ -37,20 +37,20 @@ fn help_is_as_it_was_released() {
 }
 
 #[test]
-fn flags_of_their_own_name_win_over_set() {
+fn named_flags_take_precedence_over_set() {
     let line =
         CommandLine::try_parse_from(["wharf", "serve", "--listen", "127.0.0.1:2", "--set", "listen=127.0.0.1:1"])
             .unwrap();
     let flags = flags(&line).unwrap();
     assert_eq!(flags.values.last().unwrap(), &("--listen".to_owned(), "listen".to_owned(), "127.0.0.1:2".to_owned()));
     let line = CommandLine::try_parse_from(["wharf", "config", "--set", "listen"]).unwrap();
-    assert!(super::flags(&line).unwrap_err().to_string().contains("has no `=`"));
+    assert!(super::flags(&line).unwrap_err().to_string().contains("expected KEY=VALUE"));
     let line = CommandLine::try_parse_from(["wharf", "config", "--set", "listen=a", "--set", "listen=b"]).unwrap();
     assert!(super::flags(&line).unwrap_err().to_string().contains("--set listen is given twice"));
 }
 
 #[test]
-fn of_two_that_say_different_things_neither_is_dropped() {
+fn contradicting_options_are_refused() {
     let enqueue = ["wharf", "job", "enqueue", "a/b"];
     for both in [
         &["--delay", "1s", "--at", "2030-01-31T12:00:00Z"][..],

@@ -1,16 +1,16 @@
-//! The hard bounds of the host, named for people. Settings choose inside them; nothing goes beyond.
+//! The hard limits of the host, named for users. Settings choose values within them; nothing exceeds them.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use wharf_core::bounds as hard;
 
-use super::values::ShownDuration;
+use wharf_engine::spec::duration::HumanDuration;
 
-/// Every bound of `wharf_core::bounds`, in its order: name and value.
+/// Returns the name and the value of every bound in `wharf_core::bounds`, in the order in which they are declared there.
 pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
     let bytes = |n: u64| ByteSize(n).display().iec().to_string();
-    let length = |d: Duration| ShownDuration(d).to_string();
+    let duration = |d: Duration| HumanDuration(d).to_string();
     vec![
         ("name-bytes-max", bytes(hard::NAME_BYTES_MAX as u64)),
         ("key-bytes-max", bytes(hard::KEY_BYTES_MAX as u64)),
@@ -26,7 +26,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("log-bytes-max", bytes(hard::LOG_BYTES_MAX)),
         ("log-lines-max", hard::LOG_LINES_MAX.to_string()),
         ("progress-note-bytes-max", bytes(hard::PROGRESS_NOTE_BYTES_MAX)),
-        ("progress-every", length(hard::PROGRESS_EVERY)),
+        ("progress-every", duration(hard::PROGRESS_EVERY)),
         ("report-bytes-max", bytes(hard::REPORT_BYTES_MAX)),
         ("batch-jobs-max", hard::BATCH_JOBS_MAX.to_string()),
         ("batch-bytes-max", bytes(hard::BATCH_BYTES_MAX)),
@@ -54,24 +54,24 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("wasm-stack-bytes", bytes(hard::WASM_STACK_BYTES as u64)),
         ("async-stack-bytes", bytes(hard::ASYNC_STACK_BYTES as u64)),
         ("random-bytes-max", bytes(hard::RANDOM_BYTES_MAX)),
-        ("tick", length(hard::TICK)),
-        ("timeout-default", length(hard::TIMEOUT_DEFAULT)),
-        ("timeout-max", length(hard::TIMEOUT_MAX)),
-        ("receive-timeout-default", length(hard::RECEIVE_TIMEOUT_DEFAULT)),
-        ("cpu-default", length(hard::CPU_DEFAULT)),
-        ("cancel-grace", length(hard::CANCEL_GRACE)),
-        ("drain-patience", length(hard::DRAIN_PATIENCE)),
-        ("lease", length(hard::LEASE)),
+        ("tick", duration(hard::TICK)),
+        ("timeout-default", duration(hard::TIMEOUT_DEFAULT)),
+        ("timeout-max", duration(hard::TIMEOUT_MAX)),
+        ("receive-timeout-default", duration(hard::RECEIVE_TIMEOUT_DEFAULT)),
+        ("cpu-default", duration(hard::CPU_DEFAULT)),
+        ("cancel-grace", duration(hard::CANCEL_GRACE)),
+        ("drain-patience", duration(hard::DRAIN_PATIENCE)),
+        ("lease", duration(hard::LEASE)),
         ("lease-renewals", hard::LEASE_RENEWALS.to_string()),
-        ("lease-margin", length(hard::LEASE_MARGIN)),
-        ("write-patience", length(hard::WRITE_PATIENCE)),
+        ("lease-margin", duration(hard::LEASE_MARGIN)),
+        ("write-patience", duration(hard::WRITE_PATIENCE)),
         ("retry-attempts-default", hard::RETRY_ATTEMPTS_DEFAULT.to_string()),
         ("retry-attempts-max", hard::RETRY_ATTEMPTS_MAX.to_string()),
-        ("backoff-min-default", length(hard::BACKOFF_MIN_DEFAULT)),
-        ("backoff-max-default", length(hard::BACKOFF_MAX_DEFAULT)),
+        ("backoff-min-default", duration(hard::BACKOFF_MIN_DEFAULT)),
+        ("backoff-max-default", duration(hard::BACKOFF_MAX_DEFAULT)),
         ("suspect-crashes", hard::SUSPECT_CRASHES.to_string()),
         ("crashes-max", hard::CRASHES_MAX.to_string()),
-        ("describe-timeout", length(hard::DESCRIBE_TIMEOUT)),
+        ("describe-timeout", duration(hard::DESCRIBE_TIMEOUT)),
         ("component-bytes-max", bytes(hard::COMPONENT_BYTES_MAX)),
         ("component-depth-max", hard::COMPONENT_DEPTH_MAX.to_string()),
         ("component-items-max", hard::COMPONENT_ITEMS_MAX.to_string()),
@@ -95,26 +95,26 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("told-schemas-bytes-max", bytes(hard::TOLD_SCHEMAS_BYTES_MAX as u64)),
         ("topics-max", hard::TOPICS_MAX.to_string()),
         ("compile-memory-bytes-max", bytes(hard::COMPILE_MEMORY_BYTES_MAX)),
-        ("inspect-timeout", length(hard::INSPECT_TIMEOUT)),
-        ("compile-timeout", length(hard::COMPILE_TIMEOUT)),
+        ("inspect-timeout", duration(hard::INSPECT_TIMEOUT)),
+        ("compile-timeout", duration(hard::COMPILE_TIMEOUT)),
         ("compiles-at-once", hard::COMPILES_AT_ONCE.to_string()),
         ("attempts-default", hard::ATTEMPTS_DEFAULT.to_string()),
         ("attempts-max", hard::ATTEMPTS_MAX.to_string()),
-        ("broadcast-timeout-default", length(hard::BROADCAST_TIMEOUT_DEFAULT)),
-        ("broadcast-timeout-max", length(hard::BROADCAST_TIMEOUT_MAX)),
+        ("broadcast-timeout-default", duration(hard::BROADCAST_TIMEOUT_DEFAULT)),
+        ("broadcast-timeout-max", duration(hard::BROADCAST_TIMEOUT_MAX)),
         ("broadcasts-default", hard::BROADCASTS_DEFAULT.to_string()),
         ("broadcasts-max", hard::BROADCASTS_MAX.to_string()),
         ("broadcast-calls-default", hard::BROADCAST_CALLS_DEFAULT.to_string()),
         ("broadcast-calls-max", hard::BROADCAST_CALLS_MAX.to_string()),
         ("broadcast-depth-max", hard::BROADCAST_DEPTH_MAX.to_string()),
         ("replies-bytes-max", bytes(hard::REPLIES_BYTES_MAX)),
-        ("http-connect-timeout", length(hard::HTTP_CONNECT_TIMEOUT)),
+        ("http-connect-timeout", duration(hard::HTTP_CONNECT_TIMEOUT)),
         ("http-lookups-max", hard::HTTP_LOOKUPS_MAX.to_string()),
         ("http-headers-bytes-max", bytes(hard::HTTP_HEADERS_BYTES_MAX as u64)),
         ("http-body-bytes-max", bytes(hard::HTTP_BODY_BYTES_MAX)),
         ("http-requests-max", hard::HTTP_REQUESTS_MAX.to_string()),
-        ("upkeep-interval", length(hard::UPKEEP_INTERVAL)),
-        ("keep-finished", length(hard::KEEP_FINISHED)),
+        ("upkeep-interval", duration(hard::UPKEEP_INTERVAL)),
+        ("keep-finished", duration(hard::KEEP_FINISHED)),
         ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
         ("promote-batch", hard::PROMOTE_BATCH.to_string()),
         ("page-max", hard::PAGE_MAX.to_string()),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_read_as_people_write_them() {
+    fn bounds_are_shown_with_their_units() {
         let bounds = hard_bounds();
         let of = |name| &bounds.iter().find(|(n, _)| *n == name).unwrap().1;
         assert_eq!(of("payload-bytes-max"), "32.0 MiB");

@@ -1,4 +1,4 @@
-//! `wharf.toml`: from text to values with their places. What it does not know it refuses.
+//! `wharf.toml`: parses it into values with their positions, and refuses unknown keys.
 
 use std::path::{Path, PathBuf};
 
@@ -12,23 +12,23 @@ use wharf_engine::spec::toml_diagnostics;
 use super::origin::{Origin, Problems, nearest};
 use super::table::{SETTINGS, Setting, find};
 
-/// What the operator says of one plugin.
+/// The section of one plugin.
 #[derive(Debug)]
 pub(crate) struct PluginSection {
     pub(crate) id: PluginId,
     pub(crate) settings: PluginSettings,
-    /// The same as it is written, to be shown.
+    /// Keys and values as they are written, for `wharf config`.
     pub(crate) shown: Vec<(String, String, Origin)>,
 }
 
-/// The values of one file.
+/// The values in one file.
 #[derive(Debug, Default)]
 pub(crate) struct FileValues {
     pub(crate) values: Vec<(&'static Setting, String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
 }
 
-/// Reads `text`, which stands in `path`. Every problem is added to `problems`.
+/// Parses `text`, the content of the file `path`. Every problem is added to `problems`.
 pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValues {
     let places = Places { path: path.to_owned(), text };
     let mut found = FileValues::default();
@@ -93,17 +93,17 @@ fn one_value(
     let here = places.of(key_at);
     let Some(setting) = find(key) else {
         if is_section(key) {
-            return problems.add(&here, format_args!("`{key}` is a section; write `[{key}]` and its keys below"));
+            return problems.add(&here, format_args!("`{key}` is a section; write `[{key}]` and put its keys below"));
         }
         let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins"]);
-        return problems.add(&here, format_args!("`{key}` is no setting{}", nearest(key, known)));
+        return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };
     let text = match value.get_ref() {
         DeValue::String(text) => text.as_ref().to_owned(),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => places.text[value.span()].to_owned(),
         other => {
             let kind = other.type_str();
-            return problems.add(&here, format_args!("`{key}` is of type {kind}; a text or a number is expected"));
+            return problems.add(&here, format_args!("`{key}`: expected a string or a number, got {kind}"));
         }
     };
     found.values.push((setting, text, places.of(value.span().start)));
@@ -121,10 +121,7 @@ fn plugin_sections(
         let id = match name.get_ref().parse::<PluginId>() {
             Ok(id) => id,
             Err(error) => {
-                problems.add(
-                    &here,
-                    format_args!("{error}; `[plugins.NAME]` is expected, where NAME.wasm is the plugin's file"),
-                );
+                problems.add(&here, format_args!("{error}; write `[plugins.NAME]` for the plugin file NAME.wasm"));
                 continue;
             }
         };
@@ -138,7 +135,7 @@ fn plugin_sections(
     }
 }
 
-/// Flattens what is written into lines of key and value.
+/// Flattens a value into lines of key and value, as they are written.
 fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mut Vec<(String, String, Origin)>) {
     match value.get_ref() {
         DeValue::Table(table) => {
@@ -146,7 +143,7 @@ fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mu
                 show(&format!("{key}.{}", name.get_ref()), value, places, shown);
             }
         }
-        // What is handed to a plugin may be a secret.
+        // Values that are passed to a plugin may be secrets.
         _ if key.split('.').nth(2).is_some_and(|part| part == "env" || part == "config") => {
             shown.push((key.to_owned(), "(set)".to_owned(), places.of(value.span().start)));
         }

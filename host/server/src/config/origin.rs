@@ -1,15 +1,15 @@
-//! Where a setting's value stands, and what is wrong with it.
+//! The source of a setting's value, and the problems found in values.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use wharf_engine::spec::toml_diagnostics;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Default,
-    /// Not given, and worked out from another setting or from the machine: the text says which.
+    /// Not set, but derived from another setting or from the machine; the text says which.
     Derived(&'static str),
     File {
         path: PathBuf,
@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Everything that is wrong with the settings: all of it at once, so that one round of mending is enough.
+/// Every problem of the settings, collected so that all of them can be fixed in one go.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Problems(Vec<String>);
 
@@ -59,7 +59,7 @@ impl fmt::Display for Problems {
         match self.0.as_slice() {
             [one] => f.write_str(one),
             many => {
-                write!(f, "{} things are wrong with the settings:", many.len())?;
+                write!(f, "{} problems in the settings:", many.len())?;
                 many.iter().try_for_each(|problem| write!(f, "\n  {}", problem.replace('\n', "\n  ")))
             }
         }
@@ -68,7 +68,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// "; did you mean `x`?" for the known name nearest to `given`, or nothing where none is near.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    toml_diagnostics::nearest(given, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+/// Returns "; did you mean `x`?" for the known name nearest to `name`, or an empty string if none is near.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    toml_diagnostics::nearest(name, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The second step: settings that the parts of the host can use, each checked, all problems at once.
+//! The second step: checks every setting and reports all problems at once.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wharf_core::bounds;
+use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
-use wharf_core::lease;
-use wharf_engine::PluginSettings;
+use wharf_engine::{Compile, PluginSettings};
 
 use super::origin::{Origin, Problems, nearest};
-use super::raw::{Given, Surroundings};
+use super::raw::{Environment, RawSettings};
 use super::values::{duration_within, host_address, listen_address, number_within};
 
-/// How the host's own log is written.
+/// The format of the host's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
-/// Every setting, ready to use.
+/// Every setting, checked and parsed.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     pub(crate) host: String,
     pub(crate) store: String,
     pub(crate) plugins_dir: PathBuf,
-    /// Nobody chose the folder: it is made where it is missing.
+    /// The folder was not set by the user, so the host creates it if it is missing.
     pub(crate) plugins_dir_is_default: bool,
     pub(crate) plugins_rescan: Duration,
     pub(crate) cache_dir: PathBuf,
@@ -54,21 +54,25 @@ const GUEST_THREADS_MAX: u32 = 1024;
 const TOKEN_CHARS_MIN: usize = 16;
 
 impl Settings {
-    /// Checks what was given. What was worked out is written back into `given`, so that it can be shown.
-    pub(crate) fn ready(given: &mut Given, around: &Surroundings) -> Result<Settings, Problems> {
-        derive_the_rest(given, around);
-        let plugins = given.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
-        let given_host = !given.of("host").0.is_empty();
-        let mut read = Reader { given, problems: Problems::default() };
+    /// Checks and parses the settings. Values that are derived from others are written back into `raw`, which `wharf
+    /// config` shows.
+    ///
+    /// # Errors
+    /// When a value is invalid, or two values contradict each other; the error lists every problem.
+    pub(crate) fn check(raw: &mut RawSettings, environment: &Environment) -> Result<Settings, Problems> {
+        derive_missing(raw, environment);
+        let plugins = raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
+        let host_is_known = !raw.of("host").0.is_empty();
+        let mut read = Reader { raw, problems: Problems::default() };
         let millis = Duration::from_millis;
         let settings = Settings {
             listen: read.value("listen", listen_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
             token: read.value("token", token).flatten(),
-            // What could not be worked out has its problem where it comes from.
-            host: if given_host { read.value("host", host_address).unwrap_or_default() } else { String::new() },
+            // A host that could not be derived has its problem reported at `listen`.
+            host: if host_is_known { read.value("host", host_address).unwrap_or_default() } else { String::new() },
             store: read.value("store", store).unwrap_or_default(),
             plugins_dir: read.value("plugins-dir", path).unwrap_or_default(),
-            plugins_dir_is_default: *read.given.of("plugins-dir").1 == Origin::Default,
+            plugins_dir_is_default: *read.raw.of("plugins-dir").1 == Origin::Default,
             plugins_rescan: read.duration("plugins-rescan", millis(100), DAY),
             cache_dir: read.value("cache-dir", path).unwrap_or_default(),
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
@@ -85,22 +89,59 @@ impl Settings {
             log_format: read.value("log.format", log_format).unwrap_or(LogFormat::Text),
             plugins,
         };
-        // Values that are wrong by themselves say nothing of each other.
+        // Relations are checked only between valid values.
         if read.problems.is_empty() {
             read.relations(&settings);
         }
         read.problems.or(settings)
     }
+
+    /// Returns the settings of one plugin: empty ones if it has no section or `id` is not a plugin ID.
+    pub(crate) fn plugin(&self, id: &str) -> PluginSettings {
+        id.parse().ok().and_then(|id| self.plugins.get(&id).cloned()).unwrap_or_default()
+    }
+
+    /// Returns the settings of a host's engine, which compiles plugins as `compile` says.
+    pub(crate) fn engine_settings(&self, compile: Compile) -> wharf_engine::Settings {
+        wharf_engine::Settings {
+            attempts: self.attempts_at_once,
+            broadcast_calls: self.broadcast_calls,
+            guest_threads: self.guest_threads as usize,
+            cache_dir: self.cache_dir.clone(),
+            compile,
+        }
+    }
+
+    /// Returns the settings of a host that other hosts know as `name`, with a new random node ID.
+    pub(crate) fn host_settings(&self, name: String, plugins_dir: PathBuf) -> wharf_runner::Settings {
+        wharf_runner::Settings {
+            node: NodeId(fastrand::u64(1..)),
+            name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            plugins_dir,
+            attempts: self.attempts_at_once,
+            broadcasts: self.broadcasts_at_once,
+            lease: self.lease,
+            lease_margin: self.lease_margin,
+            write_patience: bounds::WRITE_PATIENCE,
+            cancel_grace: self.cancel_grace,
+            upkeep_interval: self.upkeep_interval,
+            keep_finished: self.keep_finished,
+            rescan: self.plugins_rescan,
+            plugins: self.plugins.clone(),
+        }
+    }
 }
 
-struct Reader<'g> {
-    given: &'g Given,
+/// Parses raw values one by one and collects their problems.
+struct Reader<'r> {
+    raw: &'r RawSettings,
     problems: Problems,
 }
 
 impl Reader<'_> {
     fn value<T, E: Display>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        let (text, _) = self.given.of(key);
+        let (text, _) = self.raw.of(key);
         parse(text).map_err(|error| self.complain(key, error)).ok()
     }
 
@@ -113,22 +154,22 @@ impl Reader<'_> {
     }
 
     fn complain(&mut self, key: &'static str, text: impl Display) {
-        self.problems.add(self.given.of(key).1, format_args!("`{key}`: {text}"));
+        self.problems.add(self.raw.of(key).1, format_args!("`{key}`: {text}"));
     }
 
-    /// What must hold between settings.
+    /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
         if !settings.listen.ip().is_loopback() && settings.token.is_none() {
             let text = format!(
-                "{} can be reached from other machines, so a token is required; set `token` in wharf.toml or WHARF__TOKEN, \
-                 or listen on 127.0.0.1",
+                "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or \
+                 listen on 127.0.0.1",
                 settings.listen
             );
             self.complain("listen", text);
         }
-        // A renewal that failed once must be possible again before attempts are stopped.
-        if !lease::is_margin_valid(settings.lease, settings.lease_margin) {
-            let text = "it must be less than a third of `lease.length`, so that a renewal which failed once can be made up for";
+        // After a failed renewal there must be time for a second one before attempts are stopped.
+        if settings.lease_margin * bounds::LEASE_RENEWALS >= settings.lease {
+            let text = "it must be less than a third of `lease.length`, to leave time for a second renewal if the first one fails";
             self.complain("lease.margin", text);
         }
     }
@@ -138,10 +179,10 @@ fn token(text: &str) -> Result<Option<String>, String> {
     match text {
         "" => Ok(None),
         short if short.len() < TOKEN_CHARS_MIN => {
-            Err(format!("it is shorter than {TOKEN_CHARS_MIN} characters; make one with `openssl rand -hex 32`"))
+            Err(format!("it is shorter than {TOKEN_CHARS_MIN} characters; create one with `openssl rand -hex 32`"))
         }
         odd if !odd.bytes().all(|c| c.is_ascii_graphic()) => {
-            Err("it has characters that no header can carry; letters, digits and signs of ASCII are possible"
+            Err("it has characters that an HTTP header cannot carry; use ASCII letters, digits and punctuation"
                 .to_owned())
         }
         good => Ok(Some(good.to_owned())),
@@ -149,32 +190,28 @@ fn token(text: &str) -> Result<Option<String>, String> {
 }
 
 fn store(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() {
-        Err("it is empty; sqlite:FILE, postgres://… or memory: is possible")
-    } else {
-        Ok(text.to_owned())
-    }
+    if text.is_empty() { Err("it is empty; use sqlite:FILE, postgres://… or memory:") } else { Ok(text.to_owned()) }
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.is_empty() { Err("it is empty; a folder is expected") } else { Ok(PathBuf::from(text)) }
+    if text.is_empty() { Err("it is empty; name a folder") } else { Ok(PathBuf::from(text)) }
 }
 
 fn log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    // To the filter, a word that is no level is a part of the program whose lines are then the only ones: silence.
+    // The filter would take a word that is not a level for a part of the program and log only its lines, so almost none.
     let bare = text.split(',').map(str::trim).filter(|piece| !piece.contains(['=', '[', ']', '{', '}']));
     for word in bare {
         if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
             let hint = nearest(word, LEVELS);
             return Err(format!(
-                "`{word}` is no log level{hint}; error, warn, info, debug or trace is possible, for one part as `{word}=debug`"
+                "unknown log level `{word}`{hint}; use error, warn, info, debug or trace, or `{word}=debug` for one part of the program"
             ));
         }
     }
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("`{text}` is no log level ({error}); error, warn, info, debug or trace is possible")),
+        Err(error) => Err(format!("invalid log level `{text}`: {error}; use error, warn, info, debug or trace")),
     }
 }
 
@@ -182,39 +219,40 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        other => Err(format!("`{other}` is no log format; text or json is possible")),
+        other => Err(format!("unknown log format `{other}`; use text or json")),
     }
 }
 
-/// Works out what was not given.
-fn derive_the_rest(given: &mut Given, around: &Surroundings) {
-    if given.of("host").0.is_empty()
-        && let Ok(listen) = listen_address(given.of("listen").0)
+/// Derives the settings that were not set from other settings and from the machine.
+fn derive_missing(raw: &mut RawSettings, environment: &Environment) {
+    if raw.of("host").0.is_empty()
+        && let Ok(listen) = listen_address(raw.of("listen").0)
     {
         let mut reachable = listen;
         if listen.ip().is_unspecified() {
             reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        given.derive("host", format!("http://{reachable}"), "`listen`");
+        raw.derive("host", format!("http://{reachable}"), "`listen`");
     }
-    if given.of("cache-dir").0.is_empty() {
-        let (folder, from) = cache_dir(around);
-        given.derive("cache-dir", folder.display().to_string(), from);
+    if raw.of("cache-dir").0.is_empty() {
+        let (folder, from) = cache_dir(environment);
+        raw.derive("cache-dir", folder.display().to_string(), from);
     }
-    if given.of("attempts.guest-threads").0.is_empty() {
+    if raw.of("attempts.guest-threads").0.is_empty() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        given.derive("attempts.guest-threads", cores.to_string(), "the number of cores");
+        raw.derive("attempts.guest-threads", cores.to_string(), "the number of cores");
     }
 }
 
-/// Where compiled plugins are kept: out of the way, and shared by all hosts of one user. Entries are named by content.
-fn cache_dir(around: &Surroundings) -> (PathBuf, &'static str) {
-    // A setting is text: of a name that is none, only another one could be made.
+/// Returns the folder for compiled plugins, and where it was derived from. It is out of the way and shared by all hosts
+/// of one user, which is safe because entries are named by their content.
+fn cache_dir(environment: &Environment) -> (PathBuf, &'static str) {
+    // A setting is text, so a path that is not UTF-8 cannot be used: converting it would name another folder.
     let absolute =
-        |name| around.variable(name).map(Path::new).filter(|path| path.is_absolute() && path.to_str().is_some());
+        |name| environment.variable(name).map(Path::new).filter(|path| path.is_absolute() && path.to_str().is_some());
     match (absolute("XDG_CACHE_HOME"), absolute("HOME")) {
         (Some(cache), _) => (cache.join("wharf"), "$XDG_CACHE_HOME"),
         (None, Some(home)) => (home.join(".cache/wharf"), "$HOME"),
-        (None, None) => (PathBuf::from(".wharf/cache"), "the working directory, as $HOME names no folder"),
+        (None, None) => (PathBuf::from(".wharf/cache"), "the working directory, because $HOME is not an absolute path"),
     }
 }

@@ -1,13 +1,13 @@
-//! Every setting on one page: its key in `wharf.toml`, its default, what it is for.
+//! Every setting on one page: its key in `wharf.toml`, its default, its purpose.
 
-/// One setting. In the environment, `attempts.at-once` is `WHARF__ATTEMPTS__AT_ONCE`.
+/// One setting. Its environment variable is derived from its key: `WHARF__ATTEMPTS__AT_ONCE` sets `attempts.at-once`.
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) key: &'static str,
-    /// As it would be written; empty where it is worked out when it is not given.
+    /// The default as a user would write it; empty if it is derived from other settings or from the machine.
     pub(crate) default: &'static str,
     pub(crate) about: &'static str,
-    /// Never shown.
+    /// The value is a secret, which is never shown.
     pub(crate) secret: bool,
 }
 
@@ -19,41 +19,57 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("listen", "127.0.0.1:7070", "address and port of the HTTP API; off loopback a token is required"),
     Setting {
         secret: true,
-        ..setting("token", "", "what requests must bring as `Authorization: Bearer TOKEN`; none by default")
+        ..setting("token", "", "requests must send it as `Authorization: Bearer TOKEN`; none by default")
     },
-    setting("host", "", "where the commands that speak to a running host find it; by default where `listen` says"),
+    setting("host", "", "address of the running host for commands that talk to one; derived from `listen` by default"),
     setting(
         "store",
         "sqlite:wharf.db",
-        "where jobs are kept: sqlite:FILE, postgres://… for several machines, or memory: to forget them at the end",
+        "job store: sqlite:FILE, postgres://… for several machines, or memory: to keep nothing after the host stops",
     ),
-    setting("plugins-dir", "plugins", "the folder whose .wasm files are the plugins"),
-    setting("plugins-rescan", "10s", "how often that folder is looked through, also when nobody said that it changed"),
-    setting("cache-dir", "", "compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
+    setting("plugins-dir", "plugins", "folder whose .wasm files are the plugins"),
+    setting("plugins-rescan", "10s", "interval at which that folder is scanned, in case a change was not reported"),
+    setting("cache-dir", "", "folder for compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
-    setting("attempts.guest-threads", "", "threads that run plugins' code; by default one for each core"),
-    setting("attempts.cancel-grace", "5s", "from the request to cancel until the sandbox is stopped"),
-    setting("attempts.drain-patience", "20s", "how long running attempts may go on when the host is asked to stop"),
-    setting("broadcasts.at-once", "64", "live broadcasts that may be open; the next one is refused"),
-    setting("broadcasts.calls", "1024", "subscribers that live broadcasts call at the same time, besides the jobs"),
+    setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
+    setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped"),
+    setting(
+        "attempts.drain-patience",
+        "20s",
+        "time that running attempts may continue after the host is asked to stop",
+    ),
+    setting("broadcasts.at-once", "64", "live broadcasts that may be open at the same time; another one is refused"),
+    setting(
+        "broadcasts.calls",
+        "1024",
+        "subscribers that live broadcasts call at the same time, in addition to the jobs",
+    ),
     setting(
         "lease.length",
         "30s",
-        "how long a job stays with a host that is not heard of; it is renewed at a third of that",
+        "time after which another host may take over the jobs of a host that no longer renews its leases; leases are renewed after a third of it",
     ),
-    setting("lease.margin", "3s", "how much earlier a host stops its own attempts when it cannot renew"),
-    setting("upkeep.interval", "5m", "how often expired leases are freed and old jobs forgotten"),
-    setting("upkeep.keep-finished", "7d", "how long finished jobs are kept, with result, chunks and log"),
-    setting("log.level", "info", "error, warn, info, debug or trace; also per part, as in `info,wharf_engine=debug`"),
-    setting("log.format", "text", "text or json, on stderr"),
+    setting(
+        "lease.margin",
+        "3s",
+        "time before its leases expire at which a host that cannot renew them stops its attempts",
+    ),
+    setting("upkeep.interval", "5m", "interval at which expired leases are freed and old jobs deleted"),
+    setting("upkeep.keep-finished", "7d", "time that finished jobs are kept, with result, chunks and log"),
+    setting(
+        "log.level",
+        "info",
+        "error, warn, info, debug or trace; also for one part of the program, as in `info,wharf_engine=debug`",
+    ),
+    setting("log.format", "text", "format of the log on the standard error: text or json"),
 ];
 
-/// The setting with this key.
+/// Finds the setting with this key.
 pub(crate) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-/// The variable that carries a setting in the environment.
+/// Returns the name of the environment variable that sets `key`.
 pub(crate) fn variable(key: &str) -> String {
     format!("WHARF__{}", key.to_ascii_uppercase().replace('.', "__").replace('-', "_"))
 }
@@ -63,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_unlike_each_other() {
+    fn no_two_settings_share_a_variable() {
         let mut names: Vec<String> = SETTINGS.iter().map(|s| variable(s.key)).collect();
         assert_eq!(variable("attempts.at-once"), "WHARF__ATTEMPTS__AT_ONCE");
         names.sort();

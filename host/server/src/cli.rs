@@ -1,0 +1,213 @@
+//! The command line, with every command on one page. Each command has its file in `cli/`.
+
+mod sse;
+mod client;
+mod follow;
+mod jobs;
+mod broadcast;
+mod plugins;
+mod limits;
+mod nodes;
+mod settings;
+mod check;
+mod ephemeral_kv;
+mod call;
+mod new;
+mod bindings;
+mod pack;
+mod log_thread;
+mod log;
+mod log_notices;
+mod serve;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::bench::BenchCommand;
+use crate::cli_error::{CliError, EXIT_CODES, ExitStatus};
+use crate::config::{Environment, Flags, RawSettings, Settings};
+use crate::{cli_error, in_process_engine, output};
+use client::Client;
+
+/// Run WebAssembly plugins as durable jobs, with concurrency limits per key
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct CommandLine {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a host: load the plugins in the folder, run jobs, serve the HTTP API
+    Serve(ServeFlags),
+    /// Run one job in this process, without a host or a store
+    Call(call::Call),
+    /// Validate a plugin without loading it into a host
+    Check(check::Check),
+    /// Create a new plugin project
+    New(new::New),
+    /// Generate bindings for C, Go or TypeScript
+    Bindings(bindings::Bindings),
+    /// Convert a core Wasm module into a component
+    Pack(pack::Pack),
+    /// Enqueue, inspect, follow, cancel and retry jobs on a running host
+    #[command(subcommand)]
+    Job(jobs::JobCommand),
+    /// Call every subscriber of a topic and show the replies
+    Broadcast(broadcast::Send),
+    /// Show the plugins of a running host
+    #[command(subcommand)]
+    Plugin(plugins::PluginCommand),
+    /// Show and change concurrency limits
+    #[command(subcommand)]
+    Limit(limits::LimitCommand),
+    /// Show the hosts that share the store
+    #[command(subcommand)]
+    Node(nodes::NodeCommand),
+    /// Measure throughput, latency and the cost of a sandbox: on a temporary host by default, on a running one with --host
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print effective settings and their sources, and every hard limit
+    Config,
+    /// Print a shell completion script, as in: wharf completion bash > /etc/bash_completion.d/wharf
+    Completion { shell: Shell },
+    /// Compile one component in a process of its own
+    #[command(name = in_process_engine::COMPILE_CHILD_COMMAND, hide = true)]
+    CompileChild {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// The options that every command has.
+#[derive(Debug, Args)]
+struct GlobalArgs {
+    /// Settings file [default: ./wharf.toml] [env: WHARF__CONFIG]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    config: Option<PathBuf>,
+    /// Override a setting, as in --set attempts.at-once=64; `wharf config` lists the keys
+    #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = "Global options")]
+    set: Vec<String>,
+    /// Address of the running host [default: http://127.0.0.1:7070] [env: WHARF__HOST]
+    #[arg(long, global = true, value_name = "ADDRESS", help_heading = "Global options")]
+    host: Option<String>,
+    /// Bearer token of the host [env: WHARF__TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Global options")]
+    bearer: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+}
+
+/// Flags for the settings that are often overridden; `--set` overrides any other.
+#[derive(Debug, Args)]
+struct ServeFlags {
+    /// Address and port to listen on [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Job store: sqlite:FILE, postgres://… or memory: [default: sqlite:wharf.db]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// Plugin folder [default: plugins]
+    #[arg(long, value_name = "FOLDER")]
+    plugins_dir: Option<String>,
+    /// Folder for compiled plugins [default: wharf in the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<String>,
+    /// Log level: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Log format: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// Parses the command line, runs one command and returns the exit code of the process.
+pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = CommandLine::parse_from(args);
+    if let Command::CompileChild { args } = line.command {
+        return ExitCode::from(wharf_engine::compile_child_main(args));
+    }
+    ExitCode::from(cli_error::report(command(line)) as u8)
+}
+
+fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
+    if let Command::Completion { shell } = line.command {
+        // Into memory first: the generator panics if it cannot write, such as when the reader has closed the pipe.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut CommandLine::command(), "wharf", &mut script);
+        output::print_bytes(&script)?;
+        return Ok(ExitStatus::Done);
+    }
+    let json = line.global.json;
+    // These commands need no settings, and must not fail because of a wharf.toml in the current folder.
+    match line.command {
+        Command::New(new) => return new.run(json),
+        Command::Bindings(bindings) => return bindings.run(),
+        Command::Pack(pack) => return pack.run(),
+        _ => {}
+    }
+    let invalid = |problems: crate::config::Problems| CliError::usage(problems.to_string());
+    let environment = Environment::of_this_process();
+    let mut raw = RawSettings::read(&flags(&line)?, &environment).map_err(invalid)?;
+    let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
+    let client = || Client::new(&settings.host, settings.token.clone());
+    match line.command {
+        Command::Serve(_) => serve::serve(&settings),
+        Command::Call(call) => call.run(&settings, json),
+        Command::Check(check) => check.run(&settings, json),
+        Command::Job(command) => command.run(&client(), json),
+        Command::Broadcast(send) => send.run(&client(), json),
+        Command::Plugin(command) => command.run(&client(), json),
+        Command::Limit(command) => command.run(&client(), json),
+        Command::Node(command) => command.run(&client(), json),
+        Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
+        Command::Config => settings::show(&raw, json),
+        // Handled above.
+        Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(ExitStatus::Done),
+        Command::Completion { .. } | Command::CompileChild { .. } => Ok(ExitStatus::Done),
+    }
+}
+
+/// Collects the settings that flags override. `--set` comes first, because a named flag takes precedence over it.
+fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
+    let global = &line.global;
+    let mut values: Vec<(String, String, String)> = Vec::new();
+    for set in &global.set {
+        let (key, value) =
+            set.split_once('=').ok_or_else(|| CliError::usage(format!("invalid --set `{set}`: expected KEY=VALUE")))?;
+        if values.iter().any(|(_, set, _)| set == key) {
+            return Err(CliError::usage(format!("--set {key} is given twice; remove one")).into());
+        }
+        values.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
+    }
+    let mut named = vec![("--host", "host", &global.host), ("--bearer", "token", &global.bearer)];
+    if let Command::Serve(serve) = &line.command {
+        named.extend([
+            ("--listen", "listen", &serve.listen),
+            ("--store", "store", &serve.store),
+            ("--plugins-dir", "plugins-dir", &serve.plugins_dir),
+            ("--cache-dir", "cache-dir", &serve.cache_dir),
+            ("--log", "log.level", &serve.log),
+            ("--log-format", "log.format", &serve.log_format),
+        ]);
+    }
+    values.extend(
+        named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value.clone()?))),
+    );
+    Ok(Flags { config: global.config.clone(), values })
+}
+
+#[cfg(test)]
+pub(crate) mod error_samples;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

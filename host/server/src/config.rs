@@ -1,0 +1,23 @@
+//! The only reader of settings: files, environment variables and flags.
+//!
+//! It works in two steps: `raw` collects every value as it is written, with its source; `settings` checks the values and
+//! gives the parts of the host what they need. Flags take precedence over `WHARF__SECTION__KEY`, that over `wharf.toml`,
+//! and that over the defaults in `table`.
+
+mod origin;
+mod values;
+mod table;
+mod bounds;
+mod file;
+mod raw;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bounds::hard_bounds;
+pub(crate) use origin::Problems;
+pub(crate) use raw::{Environment, Flags, LIBRARY_BACKTRACES, RawSettings, backtrace_of_panic, backtraces_are_costly};
+pub(crate) use settings::{LogFormat, Settings};
+pub(crate) use table::SETTINGS;
+pub(crate) use wharf_engine::spec::duration::{HumanDuration, parse_duration as duration};
