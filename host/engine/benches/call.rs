@@ -176,7 +176,7 @@ impl HostCalls for Deaf {
 
 async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) {
     let call = Call {
-        asked: CallInput::Job {
+        input: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: "count".to_owned(),
             key: None,
@@ -248,7 +248,7 @@ fn main() {
             broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
             guest_threads: THREADS,
             cache_dir: cache.path().join("c"),
-            compile: Compile::Here,
+            compile: Compile::InProcess,
         };
         let engine = Engine::new(settings).unwrap();
         let plugin =

@@ -42,14 +42,14 @@ impl HostCalls for Deaf {
 }
 
 async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> AttemptEnd {
-    let asked = CallInput::Job {
+    let input = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "count".to_owned(),
         key: None,
         payload: Arc::clone(payload),
         attempt: 1,
     };
-    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
+    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
     ended
@@ -61,7 +61,7 @@ fn engine(cache: &std::path::Path) -> Arc<Engine> {
         broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
         guest_threads: 2,
         cache_dir: cache.to_owned(),
-        compile: Compile::Here,
+        compile: Compile::InProcess,
     };
     Engine::new(settings).unwrap()
 }
@@ -106,7 +106,7 @@ fn main() {
                     let begun = Instant::now();
                     let ended = attempt(&warm, plugin, &payload).await;
                     all.push(begun.elapsed());
-                    memory[place] = ended.bill.memory_peak_bytes;
+                    memory[place] = ended.usage.memory_peak_bytes;
                 }
                 // The first round warms the pools.
                 if round > 0 {

@@ -59,14 +59,14 @@ fn sides() -> Vec<(&'static str, Made)> {
 }
 
 async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
-    let asked = CallInput::Job {
+    let input = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "do".to_owned(),
         key: None,
         payload: Vec::new().into(),
         attempt: 1,
     };
-    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
+    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
 }
@@ -85,7 +85,7 @@ fn main() {
             broadcast_calls: 1,
             guest_threads: 2,
             cache_dir: dir.path().join("c"),
-            compile: Compile::Here,
+            compile: Compile::InProcess,
         })
         .unwrap();
         let mut loaded = Vec::new();

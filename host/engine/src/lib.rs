@@ -14,7 +14,7 @@ mod engine;
 mod load;
 
 pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
-pub use compile::child::{Compile, CompileLimits, compile_child_main};
+pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
 pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;

@@ -89,7 +89,7 @@ async fn a_guest_broadcasts_and_gets_every_kind_of_reply() {
         "{:?}",
         sent.remaining
     );
-    assert!(ended.bill.in_bytes > large as u64 && ended.bill.out_bytes >= 8, "{:?}", ended.bill);
+    assert!(ended.usage.in_bytes > large as u64 && ended.usage.out_bytes >= 8, "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,13 +106,13 @@ async fn waiting_for_replies_is_no_guest_time_and_no_stall_and_no_longer_than_th
     let ended = running.await.unwrap();
     assert_eq!(assert_returned(&ended), "[]");
     // It may have begun late.
-    assert!(ended.bill.wall > Duration::from_secs(1) && ended.bill.guest < ended.bill.wall / 2, "{:?}", ended.bill);
+    assert!(ended.usage.wall > Duration::from_secs(1) && ended.usage.guest < ended.usage.wall / 2, "{:?}", ended.usage);
     assert!(heard.broadcasts.lock().unwrap()[0].timeout <= Duration::from_secs(10), "a minute was asked for");
 
     let running = scene.begin(&villain, call(&villain, "hurried", order), &heard, &AttemptHandle::new());
     let ended = running.await.unwrap();
     assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Wall, .. }), "{:?}", ended.outcome);
-    assert!(ended.bill.wall < Duration::from_secs(10), "{:?}", ended.bill);
+    assert!(ended.usage.wall < Duration::from_secs(10), "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +144,7 @@ async fn an_attempt_that_is_ended_waits_for_no_reply_and_one_that_is_cancelled_b
     assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
 
     let (control, heard) = (AttemptHandle::new(), Arc::<Heard>::default());
-    control.ask_cancel();
+    control.request_cancel();
     let (tell, told) = oneshot::channel();
     let admission = scene.engine.admit(PermitPool::Jobs, &villain).await;
     let asked = call(&villain, "do", order);

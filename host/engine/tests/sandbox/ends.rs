@@ -17,11 +17,11 @@ async fn words() {
     assert_eq!(assert_returned(&ended).trim(), r#"{"lines":2,"words":3,"characters":13}"#);
     assert_eq!(heard.chunks.lock().unwrap().len(), 2);
     assert_eq!(heard.progress.lock().unwrap().last(), Some(&(1.0, "line 2 of 2".to_owned())));
-    assert!(ended.bill.guest > Duration::ZERO && ended.bill.wall >= ended.bill.guest, "{:?}", ended.bill);
+    assert!(ended.usage.guest > Duration::ZERO && ended.usage.wall >= ended.usage.guest, "{:?}", ended.usage);
     assert!(
-        ended.bill.memory_peak_bytes > 0 && ended.bill.in_bytes > 0 && ended.bill.out_bytes > 0,
+        ended.usage.memory_peak_bytes > 0 && ended.usage.in_bytes > 0 && ended.usage.out_bytes > 0,
         "{:?}",
-        ended.bill
+        ended.usage
     );
     assert!(ended.sandbox > Duration::ZERO);
 }
@@ -36,7 +36,7 @@ async fn a_plugin_with_an_async_handler_is_called_alike() {
     assert_eq!(*heard.chunks.lock().unwrap(), [b"hello".to_vec()]);
     let (ended, _) = scene.run(&plugin, call(&plugin, "sleep", "3000")).await;
     assert_returned(&ended);
-    assert!(ended.bill.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.bill);
+    assert!(ended.usage.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +44,7 @@ async fn the_job_arrives_as_it_is() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let mut asked = call(&villain, "do", r#"{"do":"job"}"#);
-    if let CallInput::Job { key, attempt, .. } = &mut asked.asked {
+    if let CallInput::Job { key, attempt, .. } = &mut asked.input {
         (*key, *attempt) = (Some("tenant 7".to_owned()), 3);
     }
     let (ended, _) = scene.run(&villain, asked).await;
@@ -120,14 +120,14 @@ const ENDS: &[Expected] = &[
         "do",
         r#"{"do":"panic","text":"oh no"}"#,
         trapped,
-        &["trapped: the plugin gave up", "last lines of stderr:", "oh no"],
+        &["panicked at villain/src/order.rs:", ": oh no\ntrapped: the guest reached an `unreachable` instruction", "last lines of stderr:"],
     ),
     expected("do", r#"{"do":"panic-after-output","text":"late"}"#, trapped, &["about to panic", "late"]),
     expected(
         "do",
         r#"{"do":"stack-overflow"}"#,
         trapped,
-        &["the call stack is exhausted: 512 KiB", "villain::crash::dig", "and what called it"],
+        &["the call stack is exhausted; the limit is 512 KiB", "villain::crash::dig", "and their callers"],
     ),
     expected("do", r#"{"do":"exit"}"#, trapped, &["called exit(0) instead of returning"]),
     expected("do", r#"{"do":"exit","code":1}"#, trapped, &["called exit(1) instead of returning"]),
@@ -144,11 +144,11 @@ const ENDS: &[Expected] = &[
     ),
     expected("hurried", r#"{"do":"loop-ignoring-cancel"}"#, timed_out::<0>, &["it ran for 500ms", "villain::time::"]),
     expected("hurried", r#"{"do":"sleep","ms":5000}"#, timed_out::<0>, &["it ran for 500ms", "timeout = \"...\""]),
-    expected("stall", r#"{"do":"stall"}"#, timed_out::<2>, &["for 500ms it sent no output and told no progress"]),
-    expected("do", r#"{"do":"hoard"}"#, out_of_memory, &["out of memory: 64.0 MiB", "hoard", "memory = \"...\""]),
-    expected("frugal", r#"{"do":"hold-mib","mib":17}"#, out_of_memory, &["out of memory: 16.0 MiB"]),
-    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["more than 256 things of the host"]),
-    expected("do", r#"{"do":"big-output","bytes":34000000}"#, output_bound, &["the result has 34000000 bytes"]),
+    expected("stall", r#"{"do":"stall"}"#, timed_out::<2>, &["stalled: no output and no progress for 500ms"]),
+    expected("do", r#"{"do":"hoard"}"#, out_of_memory, &["out of memory: the limit is 64.0 MiB", "hoard", "memory = \"...\""]),
+    expected("frugal", r#"{"do":"hold-mib","mib":17}"#, out_of_memory, &["out of memory: the limit is 16.0 MiB"]),
+    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["too many host resources at once", "the limit is 256"]),
+    expected("do", r#"{"do":"big-output","bytes":34000000}"#, output_bound, &["the result is 34000000 bytes; the limit is 33554432"]),
     expected(
         "do",
         r#"{"do":"big-output","bytes":50000000}"#,
@@ -159,7 +159,7 @@ const ENDS: &[Expected] = &[
         "do",
         r#"{"do":"big-chunk","bytes":2000000}"#,
         refused,
-        &["the chunk has 2000000 bytes; 1048576 is the most"],
+        &["the chunk is 2000000 bytes; the limit is 1048576"],
     ),
     expected(
         "do",
@@ -194,7 +194,7 @@ async fn memory_is_counted_over_all_memories_and_what_is_refused_can_be_handled(
     let told = assert_returned(&ended);
     let mib: u64 = told.trim_start_matches(r#"{"mib":"#).trim_end_matches('}').parse().unwrap();
     assert!((32..64).contains(&mib), "{told}");
-    assert!(ended.bill.memory_peak_bytes <= 64 << 20 && ended.bill.memory_peak_bytes >= mib << 20, "{:?}", ended.bill);
+    assert!(ended.usage.memory_peak_bytes <= 64 << 20 && ended.usage.memory_peak_bytes >= mib << 20, "{:?}", ended.usage);
 
     let many = scene.load("villain-memories").await;
     let (ended, _) = scene.run(&many, call(&many, "frugal", r#"{"do":"echo"}"#)).await;

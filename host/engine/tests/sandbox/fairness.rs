@@ -46,7 +46,7 @@ async fn small_attempts_pass_eight_that_loop() {
     assert!(small[50] < Duration::from_secs(1), "{:?}", small[50]);
     assert!(timers[50] < Duration::from_millis(500), "{:?}", timers[50]);
     for control in &controls {
-        control.ask_cancel();
+        control.request_cancel();
         control.stop(wharf_core::outcome::Interruption::Drain, String::new());
     }
     for running in loops {
@@ -67,7 +67,7 @@ async fn an_attempt_that_computes_for_long_moves_to_threads_that_give_way() {
 
     let (long, heard) = scene.run(&villain, order(300_000)).await;
     assert_returned(&long);
-    assert!(long.bill.guest > Duration::from_millis(10), "{:?}", long.bill);
+    assert!(long.usage.guest > Duration::from_millis(10), "{:?}", long.usage);
     let threads = heard.threads.lock().unwrap();
     assert!(threads.len() >= 2 && threads[0] == ordinary, "{threads:?}");
     for (name, niceness) in &threads[1..] {
@@ -92,11 +92,11 @@ async fn guest_time_is_exact_also_where_guests_take_turns() {
     for attempt in running {
         let ended = attempt.await.unwrap();
         assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Cpu, .. }), "{:?}", ended.outcome);
-        println!("allowed 200 ms: used {:?} in {:?}", ended.bill.guest, ended.bill.wall);
+        println!("allowed 200 ms: used {:?} in {:?}", ended.usage.guest, ended.usage.wall);
         assert!(
-            ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(400),
+            ended.usage.guest >= Duration::from_millis(200) && ended.usage.guest < Duration::from_millis(400),
             "{:?}",
-            ended.bill
+            ended.usage
         );
     }
 }

@@ -68,7 +68,7 @@ async fn chunks_are_bounded_in_number_and_bytes_and_the_plugin_is_told() {
         let chunks = heard.chunks.lock().unwrap();
         let bytes: usize = chunks.iter().map(Vec::len).sum();
         assert!(chunks.len() as u64 <= bounds::CHUNKS_MAX && bytes as u64 <= bounds::CHUNKS_BYTES_MAX);
-        assert!(ended.bill.out_bytes >= bytes as u64);
+        assert!(ended.usage.out_bytes >= bytes as u64);
     }
 }
 
@@ -104,8 +104,8 @@ async fn waiting_for_room_is_no_guest_time_and_no_stall() {
     assert_eq!(heard.chunks.lock().unwrap().len(), 3);
     assert_eq!(heard.lines.lock().unwrap().iter().filter(|(stream, _)| *stream == Stream::Stdout).count(), 3);
     assert!(
-        ended.bill.guest < Duration::from_millis(600) && ended.bill.wall > Duration::from_millis(800),
+        ended.usage.guest < Duration::from_millis(600) && ended.usage.wall > Duration::from_millis(800),
         "{:?}",
-        ended.bill
+        ended.usage
     );
 }

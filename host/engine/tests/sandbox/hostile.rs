@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wasm_encoder::Encode;
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::{CheckReport, Engine, Plugin, Settings};
 
-use crate::made::{Made, inlined, leb, line_program, section};
+use crate::made::{Made, inlined, line_program, section};
 use crate::scene::{Scene, assert_returned, call, child, settings, words_call};
 
 /// Files are read as in a host: in a process of their own.
@@ -50,23 +51,22 @@ async fn components_that_nest_without_end_are_refused_at_once() {
     let (mut open, mut length) = (Vec::new(), COMPONENT.len());
     for _ in 0..40_000 {
         let mut begin = [COMPONENT, &[4]].concat();
-        leb(&mut begin, length);
+        length.encode(&mut begin);
         length += begin.len();
         open.push(begin);
     }
     open.reverse();
     let checked = check(&engine, [open.concat().as_slice(), COMPONENT].concat()).await;
-    assert_eq!(checked.problems[0].what, "its modules and components nest more than 32 deep");
+    assert_eq!(checked.problems[0].what, "its modules and components nest too deep; the limit is 32 levels");
 }
 
 /// A component that imports a function by each name.
 fn importing(names: &[String]) -> Vec<u8> {
     let mut imports = Vec::new();
-    leb(&mut imports, names.len());
+    names.len().encode(&mut imports);
     for name in names {
         imports.push(0);
-        leb(&mut imports, name.len());
-        imports.extend_from_slice(name.as_bytes());
+        name.encode(&mut imports);
         imports.extend_from_slice(&[1, 0]);
     }
     [COMPONENT, &section(7, &[1, 0x40, 0, 1, 0]), &section(10, &imports)].concat()
@@ -118,7 +118,7 @@ async fn debug_sections_cost_a_trap_nothing() {
         let made = Made { custom: inlined(depth), describe_traps: true, ..Made::default() };
         let checked = check(&engine(folder.path()), made.component()).await;
         assert!(
-            checked.problems[0].what.starts_with("`describe` failed: the plugin gave up"),
+            checked.problems[0].what.starts_with("`describe` failed: the guest reached an `unreachable` instruction"),
             "{:?}",
             checked.problems
         );

@@ -62,7 +62,7 @@ impl HostCalls for Kept {
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         self.heard.broadcast(topic, payload, timeout, remaining)
     }
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    fn kv(&self) -> Option<&dyn KvAccess> {
         Some(self)
     }
 }
@@ -124,7 +124,7 @@ async fn a_guest_reads_what_it_wrote() {
     let ended = run(&scene, &villain, steps, &kept).await;
     assert_eq!(assert_returned(&ended), r#"[null,null,"1",null,"",null,null,1,2,["b","n"],["n"]]"#);
     // "1", "" and what was read of them; one digit written twice, and read once.
-    assert_eq!(ended.bill.out_bytes, assert_returned(&ended).len() as u64 + 3, "{:?}", ended.bill);
+    assert_eq!(ended.usage.out_bytes, assert_returned(&ended).len() as u64 + 3, "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]

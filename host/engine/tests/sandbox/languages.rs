@@ -2,7 +2,7 @@
 
 use wharf_core::outcome::{Failure, Outcome};
 
-use crate::scene::{Scene, assert_returned, message};
+use crate::scene::{Scene, assert_returned, call, message};
 
 async fn answers(plugin: &'static str, language: &str) {
     let scene = Scene::new(4);
@@ -48,4 +48,39 @@ async fn go_answers_its_topic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c_answers_its_topic() {
     answers("words-c", "c").await;
+}
+
+/// A failure that the plugin did not plan starts with the guest's own words, with the trap in the next line.
+async fn explains(plugin: &'static str, order: &str, first: &str) {
+    let scene = Scene::new(4);
+    let words = scene.load(plugin).await;
+    let (ended, _) = scene.run(&words, call(&words, "count", order)).await;
+    let Outcome::Trapped(report) = &ended.outcome else { panic!("{plugin}: {:?}", ended.outcome) };
+    let mut lines = report.lines();
+    let own = lines.next().unwrap_or_default();
+    assert!(own.starts_with(first), "{plugin}: {report}");
+    assert!(lines.next().is_some_and(|line| line.starts_with("trapped: ")), "{plugin}: {report}");
+    println!("{plugin}: {own}");
+}
+
+const PANIC: &str = r#"{"text": "a", "fail": "panic"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_rust_is_told_first() {
+    explains("words", PANIC, "panicked at words/src/lib.rs:").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exception_of_python_is_told_first() {
+    explains("words-python", PANIC, "RuntimeError: asked to panic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exception_of_javascript_is_told_first() {
+    explains("words-js", PANIC, "cannot read property 'length' of null at fail (/words.js:").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_go_is_told_first() {
+    explains("words-go", PANIC, "panic: asked to panic").await;
 }

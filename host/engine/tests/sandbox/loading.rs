@@ -46,7 +46,7 @@ fn compiled_files(cache: &Path) -> Vec<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_of_the_same_bytes_share_what_was_made_of_them() {
     let cache = tempfile::tempdir().unwrap();
-    let engine = engine(cache.path(), Compile::Here);
+    let engine = engine(cache.path(), Compile::InProcess);
     let (bytes, mine) = (component("words").await, settings(""));
     let first = engine.load("first".parse().unwrap(), bytes, &mine, &|_| {}).await.unwrap();
     for file in compiled_files(cache.path()) {
@@ -78,7 +78,7 @@ async fn it_is_compiled_once_in_a_process_of_its_own() {
 async fn a_damaged_file_in_the_cache_is_made_again() {
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-    let engine = engine(cache.path(), Compile::Here);
+    let engine = engine(cache.path(), Compile::InProcess);
     load(&engine).await.unwrap();
     let compiled =
         compiled_files(cache.path()).into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
@@ -110,7 +110,7 @@ async fn a_folder_that_others_may_write_is_no_cache() {
         broadcast_calls: 1,
         guest_threads: 1,
         cache_dir: cache.path().to_owned(),
-        compile: Compile::Here,
+        compile: Compile::InProcess,
     });
     let told = refused.err().unwrap().to_string();
     assert!(told.contains("may be written by others") && told.contains("chmod 700"), "{told}");

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use wasm_encoder::{Encode, RawSection, Section};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser_newer::Resolve;
 
@@ -20,26 +21,17 @@ pub(crate) fn bytes_of(number: usize) -> String {
     u32::try_from(number).unwrap().to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// An unsigned number as WebAssembly writes it.
-pub(crate) fn leb(bytes: &mut Vec<u8>, mut number: usize) {
-    while number > 0x7f {
-        bytes.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
 pub(crate) fn section(id: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![id];
-    leb(&mut bytes, content.len());
-    bytes.extend_from_slice(content);
+    let mut bytes = Vec::new();
+    RawSection { id, data: content }.append_to(&mut bytes);
     bytes
 }
 
 fn custom(name: &str, content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    leb(&mut bytes, name.len());
-    section(0, &[&bytes, name.as_bytes(), content].concat())
+    name.encode(&mut bytes);
+    bytes.extend_from_slice(content);
+    section(0, &bytes)
 }
 
 /// A plugin `evil` with a task `do`, whose handler traps.

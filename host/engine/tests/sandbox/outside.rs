@@ -118,7 +118,7 @@ async fn http_goes_where_it_is_granted_and_nowhere_else() {
     let (ended, _) = get(&scene, &plugin, &format!("http://127.0.0.1:{port}/path?q=1")).await;
     let told = assert_returned(&ended);
     assert!(told.contains("GET /path?q=1 HTTP/1.1") && told.contains(&format!("host: 127.0.0.1:{port}")), "{told}");
-    assert!(ended.bill.in_bytes > 40, "{:?}", ended.bill);
+    assert!(ended.usage.in_bytes > 40, "{:?}", ended.usage);
 
     let (ended, heard) = get(&scene, &plugin, &format!("http://127.0.0.1:{}/", port + 1)).await;
     assert!(assert_denied(&ended).contains("HttpRequestDenied"), "{}", ended.outcome.report());
@@ -170,7 +170,7 @@ async fn responses_are_bounded_in_size_and_in_patience() {
     let silent = call(&plugin, "hurried", format!(r#"{{"do":"http-get","url":"http://127.0.0.1:{port}/silent"}}"#));
     let (ended, _) = scene.run(&plugin, silent).await;
     assert!(!matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
-    assert!(ended.bill.wall < std::time::Duration::from_secs(5), "{:?}", ended.bill);
+    assert!(ended.usage.wall < std::time::Duration::from_secs(5), "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]

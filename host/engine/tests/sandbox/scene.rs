@@ -136,7 +136,7 @@ pub(crate) fn settings(toml: &str) -> PluginSettings {
 
 impl Scene {
     pub(crate) fn new(attempts: u32) -> Scene {
-        let (cache_dir, compile) = (shared_cache(), Compile::Here);
+        let (cache_dir, compile) = (shared_cache(), Compile::InProcess);
         let settings = Settings { attempts, broadcast_calls: BROADCAST_CALLS, guest_threads: 2, cache_dir, compile };
         Scene { engine: Engine::new(settings).unwrap() }
     }
@@ -197,7 +197,7 @@ impl Scene {
 
 pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: CallInput::Job {
+        input: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: task.to_owned(),
             key: None,
@@ -210,7 +210,7 @@ pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> C
 
 pub(crate) fn message(plugin: &Plugin, topic: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: CallInput::Message {
+        input: CallInput::Message {
             id: "0000000000002".to_owned(),
             topic: topic.to_owned(),
             payload: payload.into().into_bytes().into(),

@@ -31,7 +31,7 @@ async fn whoever_listens_is_asked_first() {
         let control = AttemptHandle::new();
         let running = scene.begin(&villain, with_grace(&villain, order, 60_000), &Arc::default(), &control);
         at_work().await;
-        control.ask_cancel();
+        control.request_cancel();
         let asked = Instant::now();
         let ended = running.await.unwrap();
         assert_eq!(ended.outcome, Outcome::Cancelled, "{order}");
@@ -47,7 +47,7 @@ async fn whoever_does_not_listen_is_stopped_after_the_grace() {
         let control = AttemptHandle::new();
         let running = scene.begin(&villain, with_grace(&villain, order, 150), &Arc::default(), &control);
         at_work().await;
-        control.ask_cancel();
+        control.request_cancel();
         let asked = Instant::now();
         let ended = running.await.unwrap();
         assert_eq!(ended.outcome, Outcome::Cancelled, "{order}");
@@ -65,7 +65,7 @@ async fn a_result_that_came_in_time_stands() {
     let running =
         scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &control);
     at_work().await;
-    control.ask_cancel();
+    control.request_cancel();
     assert_returned(&running.await.unwrap());
 }
 
@@ -171,7 +171,7 @@ async fn waiting_for_room_can_be_cancelled_and_uses_no_time_of_the_attempt() {
     // Waits longer than it may run.
     let patient =
         scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &AttemptHandle::new());
-    control.ask_cancel();
+    control.request_cancel();
     assert_eq!(cancelled.await.unwrap().outcome, Outcome::Cancelled);
     assert!(!first.is_finished());
     assert_returned(&first.await.unwrap());

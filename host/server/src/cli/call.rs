@@ -76,7 +76,7 @@ impl Call {
                 None => task.key_of(&payload).map_err(payload_fits)?.map(|key| key.to_string()),
             };
             let call = EngineCall {
-                asked: CallInput::Job {
+                input: CallInput::Job {
                     id: JobIds::after(None).next(Timestamp::ZERO).to_string(),
                     task: task.name.task().to_owned(),
                     key,
@@ -163,7 +163,7 @@ async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, li
                     control.stop(Interruption::Drain, "stopped by a second interrupt".to_owned());
                 } else {
                     note("wharf: asked the plugin to end; interrupt again to stop it at once");
-                    control.ask_cancel();
+                    control.request_cancel();
                 }
                 asked = true;
             }
@@ -260,7 +260,7 @@ struct Bill {
 }
 
 fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
-    let bill = &ended.bill;
+    let bill = &ended.usage;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
     let result = match &ended.outcome {
         Outcome::Returned(bytes) => Some(bytes),

@@ -111,8 +111,8 @@ fn text(file: &Path, checked: &CheckReport) -> String {
         None => {
             lines.push(format!("{}: it would be refused", file.display()));
             // Which tool to look at.
-            if !checked.makers.is_empty() {
-                lines.push(format!("  made by {}", checked.makers.join(", ")));
+            if !checked.producers.is_empty() {
+                lines.push(format!("  made by {}", checked.producers.join(", ")));
             }
         }
     }
@@ -139,7 +139,7 @@ fn document(file: &Path, checked: &CheckReport) -> Value {
         "is_async": checked.is_async,
         "imports": checked.imports,
         "exports": checked.exports,
-        "made_by": checked.makers,
+        "made_by": checked.producers,
         "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| task_document(&receive.task)),

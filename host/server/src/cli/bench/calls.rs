@@ -56,7 +56,7 @@ impl Called {
 
     /// One call in a fresh sandbox.
     pub(super) async fn once(&self) -> anyhow::Result<()> {
-        let call = Call { asked: self.asked.clone(), limits: self.limits.clone() };
+        let call = Call { input: self.asked.clone(), limits: self.limits.clone() };
         let ended = self.engine.call(Arc::clone(&self.plugin), call, Arc::new(Nobody), AttemptHandle::new()).await;
         match ended.outcome {
             Outcome::Returned(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! What one attempt sees of the host: the data of its store. Made for one attempt, gone with it.
+//! The data of one attempt's wasmtime store: everything that its guest sees of the host.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,69 +12,71 @@ use wharf_core::bounds;
 use wharf_core::job::Stream;
 
 use crate::call::{AttemptLimits, HostCalls};
-use crate::sandbox::limiter::Space;
+use crate::sandbox::limiter::SandboxLimiter;
 use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
-use crate::sandbox::plugin_env::Premises;
+use crate::sandbox::plugin_env::PluginEnv;
 use crate::schedule::attempt_handle::AttemptHandle;
 use crate::schedule::metered::Stopped;
 
 pub(crate) struct Sandbox {
-    pub(crate) attending: Arc<dyn HostCalls>,
-    pub(crate) control: AttemptHandle,
+    pub(crate) host_calls: Arc<dyn HostCalls>,
+    pub(crate) handle: AttemptHandle,
     pub(crate) limits: AttemptLimits,
-    pub(crate) began: Instant,
-    pub(crate) space: Space,
+    pub(crate) started_at: Instant,
+    pub(crate) limiter: SandboxLimiter,
     pub(crate) sent: Sent,
     pub(crate) table: ResourceTable,
-    /// In place of `table` once the attempt was ended: without a handle nothing can be reached.
-    void: ResourceTable,
+    /// Takes the place of `table` once the attempt was ended: without a resource the guest reaches nothing.
+    empty_table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
 }
 
-/// What the attempt has handed out so far.
+/// What the attempt has sent so far.
 #[derive(Default)]
 pub(crate) struct Sent {
     pub(crate) chunks: u64,
     pub(crate) chunk_bytes: u64,
-    /// A chunk was refused for the bound of all chunks: the output is not whole.
+    /// A chunk was refused because of the limit of all chunks: the output is incomplete.
     pub(crate) refused: bool,
     pub(crate) broadcast_bytes: u64,
     pub(crate) jobs: usize,
-    /// Of jobs enqueued and of jobs in the making.
+    /// Bytes of jobs that were enqueued or are being made.
     pub(crate) job_bytes: u64,
-    /// Of values that were put under a key.
-    pub(crate) kept_bytes: u64,
+    /// Bytes of values that were set.
+    pub(crate) kv_bytes: u64,
 }
 
-/// All that a sandbox is made from.
-pub(crate) struct Furnishing {
-    pub(crate) premises: Arc<Premises>,
-    pub(crate) attending: Arc<dyn HostCalls>,
-    pub(crate) control: AttemptHandle,
+/// Everything that a sandbox is made from.
+pub(crate) struct SandboxParts {
+    pub(crate) env: Arc<PluginEnv>,
+    pub(crate) host_calls: Arc<dyn HostCalls>,
+    pub(crate) handle: AttemptHandle,
     pub(crate) limits: AttemptLimits,
     pub(crate) log: Log,
 }
 
 impl Sandbox {
+    /// Makes a sandbox whose clock starts at `started_at`.
+    ///
     /// # Errors
-    /// When a granted folder cannot be opened.
-    pub(crate) fn new(with: Furnishing, began: Instant) -> Result<Sandbox, String> {
+    /// A reason, if a granted folder cannot be opened.
+    pub(crate) fn new(with: SandboxParts, started_at: Instant) -> Result<Sandbox, String> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
         wasi.stdout(with.log.writer(Stream::Stdout)).stderr(with.log.writer(Stream::Stderr));
-        for (name, value) in &with.premises.settings.env {
+        for (name, value) in &with.env.settings.env {
             wasi.env(name, value);
         }
-        for dir in &with.premises.settings.dirs {
+        for dir in &with.env.settings.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
                 format!(
-                    "the folder {} that is granted to `{}` cannot be opened: {error}",
+                    "could not open the folder {} that is granted to `{}`: {error}",
                     dir.host.display(),
-                    with.premises.plugin
+                    with.env.plugin
                 )
             })?;
         }
@@ -83,21 +85,21 @@ impl Sandbox {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds::HTTP_HEADERS_BYTES_MAX);
         let outbound = Outbound {
-            premises: with.premises,
-            control: with.control.clone(),
+            env: with.env,
+            handle: with.handle.clone(),
             log: with.log,
-            patience: with.limits.timeout,
+            timeout_max: with.limits.timeout,
             requests: 0,
         };
         Ok(Sandbox {
-            space: Space::new(with.limits.memory_bytes),
-            attending: with.attending,
-            control: with.control,
+            limiter: SandboxLimiter::new(with.limits.memory_bytes),
+            host_calls: with.host_calls,
+            handle: with.handle,
             limits: with.limits,
-            began,
+            started_at,
             sent: Sent::default(),
             table,
-            void: ResourceTable::new(),
+            empty_table: ResourceTable::new(),
             wasi: wasi.build(),
             http,
             outbound,
@@ -105,30 +107,30 @@ impl Sandbox {
     }
 
     pub(crate) fn config(&self) -> &WasiConfigVariables {
-        &self.outbound.premises.config
+        &self.outbound.env.config
     }
 
-    /// The host's own runtime.
-    pub(crate) fn home(&self) -> &Handle {
-        &self.outbound.premises.home
+    /// Returns the host's own runtime.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.outbound.env.runtime
     }
 
-    /// Every host call of an attempt that was ended is refused.
+    /// Refuses the host call of an attempt that was ended.
     pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
-        if self.control.ending().is_some() { Err(Stopped.into()) } else { Ok(()) }
+        if self.handle.end_reason().is_some() { Err(Stopped.into()) } else { Ok(()) }
     }
 }
 
 impl WasiView for Sandbox {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let table = if self.control.ending().is_some() { &mut self.void } else { &mut self.table };
+        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
         WasiCtxView { ctx: &mut self.wasi, table }
     }
 }
 
 impl WasiHttpView for Sandbox {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let table = if self.control.ending().is_some() { &mut self.void } else { &mut self.table };
+        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
         WasiHttpCtxView { hooks: &mut self.outbound, table, ctx: &mut self.http }
     }
 }
