@@ -96,7 +96,7 @@ impl Fetching {
         }
         // A name that is granted, and leads inside.
         let (_, log) = self.fails(&host, "named", &format!("http://localhost:{port}/path"));
-        assert!(log.contains("which is not of the public internet; to grant it: addresses = ["), "{log}");
+        assert!(log.contains("which is not on the public internet; to grant it, set addresses = ["), "{log}");
 
         self.fails(&host, guest, &format!("http://127.0.0.1:{port}/big"));
         let (job, _) = self.fails(&host, "hurried", &format!("http://127.0.0.1:{port}/silent"));

@@ -1,5 +1,5 @@
-//! What each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one after the other,
-//! as a multiple of Rust's in the same run.
+//! Measures what each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one
+//! after the other, as a multiple of Rust's in the same run.
 //!
 //! `cargo bench --workspace --bench languages`, or some of them: `… --bench languages -- words words-python`
 
@@ -17,10 +17,10 @@ use wharf_engine::{
     PluginSettings, Settings,
 };
 
-/// The first that is measured is what the others are measured against.
+/// The first plugin is the one that the others are compared with.
 const PLUGINS: [&str; 7] = ["words", "words-c", "words-js", "words-ts", "words-go", "words-web", "words-python"];
 const ROUNDS: usize = 9;
-/// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
+/// Attempts of each plugin in each round: they are neighbours in time, so a busy machine is busy for all.
 const ATTEMPTS: usize = 100;
 const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
 
@@ -89,7 +89,7 @@ fn main() {
         plugins.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
     let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
     runtime.block_on(async {
-        // Whoever comes first would also pay for the engine's own start.
+        // Otherwise the first one would pay for the engine's own start.
         let (cold, warm) = (engine(&cache), engine(&cache));
         let mut loaded = Vec::new();
         for (name, bytes) in plugins.iter().zip(&components) {

@@ -38,7 +38,14 @@ pub enum CallInput {
         attempt: u32,
     },
     /// One broadcast, for the subscriber.
-    Message { id: String, topic: String, payload: Arc<[u8]> },
+    Message {
+        /// The id of the broadcast.
+        id: String,
+        /// The topic.
+        topic: String,
+        /// The payload.
+        payload: Arc<[u8]>,
+    },
 }
 
 impl CallInput {
@@ -156,7 +163,7 @@ pub trait KvAccess: Send + Sync + 'static {
     fn keys(&self, wanted: KvKeyQuery) -> BoxFuture<'_, Result<Vec<KvKey>, String>>;
 }
 
-/// How an attempt ended, and what it used.
+/// The end of an attempt: its outcome, and what it used.
 #[derive(Clone, Debug)]
 pub struct AttemptEnd {
     /// What the guest did.

@@ -26,7 +26,7 @@ use crate::sandbox::store_data::Sandbox;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::completion_batch;
 use crate::schedule::epoch_ticker::Ticker;
-use crate::schedule::guest_threads::{OrdinaryAttempt, GuestThreads};
+use crate::schedule::guest_threads::{GuestThreads, OrdinaryAttempt};
 use crate::schedule::permits::{Permit, PermitPool, PermitPools, PoolSizes};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::problem::Problem;
@@ -116,7 +116,8 @@ impl Engine {
             .map(Arc::new)
             .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
         let wanted = PoolSizes::wanted(settings.attempts, settings.broadcast_calls);
-        let sync = EngineVariant::make(EngineKind::Sync, wanted.sum(), &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
+        let sync = EngineVariant::make(EngineKind::Sync, wanted.sum(), &ticker)
+            .map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
         let permits = PermitPools::new(&wanted.within(sandboxes));
         if sandboxes < wanted.sum() {
@@ -171,8 +172,10 @@ impl Engine {
         match kind {
             EngineKind::Sync => Ok(&self.sync),
             EngineKind::Async => {
-                let make =
-                    || EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker).map_err(|error| format!("{error:#}"));
+                let make = || {
+                    EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
+                        .map_err(|error| format!("{error:#}"))
+                };
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
             }
         }
@@ -184,7 +187,8 @@ impl Engine {
     /// # Errors
     /// A [`Problem`], if the engine for concurrent components cannot be made.
     pub(crate) fn variant_for(&self, kind: EngineKind) -> Result<&EngineVariant, Problem> {
-        self.variant(kind).map_err(|why| Problem::new(why).within("could not start the engine for concurrent components"))
+        self.variant(kind)
+            .map_err(|why| Problem::new(why).within("could not start the engine for concurrent components"))
     }
 
     /// The wasmtime engine whose settings name the cached descriptions: what is compatible with it is so with the other
@@ -219,7 +223,7 @@ impl Engine {
         call: Call,
         host_calls: Arc<dyn HostCalls>,
         handle: AttemptHandle,
-        attempt_end: impl FnOnce(AttemptEnd) + Send + 'static,
+        on_end: impl FnOnce(AttemptEnd) + Send + 'static,
     ) {
         if let Some(deadline) = call.limits.deadline {
             handle.set_first_lease_end(deadline);
@@ -237,7 +241,7 @@ impl Engine {
                 let end = attempt.await.unwrap_or_else(|panic| failed(started_at, &*panic));
                 // Dropped first, so that nothing of the attempt is left when its end is reported.
                 drop(run);
-                completion_batch::push(move || attempt_end(end));
+                completion_batch::push(move || on_end(end));
             });
             OrdinaryAttempt { threads: &engine.guests, attempt: Some(attempt), handle }.await;
         }));
@@ -257,7 +261,7 @@ impl Engine {
             if let Some(deadline) = call.limits.deadline {
                 handle.set_first_lease_end(deadline);
             }
-            let asked = Instant::now();
+            let waiting_since = Instant::now();
             let pool = match call.input {
                 CallInput::Job { .. } => PermitPool::Jobs,
                 CallInput::Message { .. } => PermitPool::Broadcasts { depth: 1 },
@@ -265,12 +269,13 @@ impl Engine {
             let admission = tokio::select! {
                 biased;
                 admission = engine.admit(pool, &plugin) => admission,
-                () = handle.end_or_cancel_requested() => return not_started(&handle, asked),
+                () = handle.end_or_cancel_requested() => return not_started(&handle, waiting_since),
             };
             let abandoned = StopOnDrop(Some(handle.clone()));
-            let (tell, told) = oneshot::channel();
-            engine.start(admission, plugin, call, host_calls, handle, move |attempt_end| drop(tell.send(attempt_end)));
-            let attempt_end = told.await.expect("`start` tells exactly once");
+            let (sender, receiver) = oneshot::channel();
+            engine
+                .start(admission, plugin, call, host_calls, handle, move |attempt_end| drop(sender.send(attempt_end)));
+            let attempt_end = receiver.await.expect("`start` reports the end exactly once");
             abandoned.not();
             attempt_end
         }
@@ -322,9 +327,8 @@ impl Engine {
             }
             started_at = handle.start_clocks();
         }
-        let why =
-            "no sandbox was free in time: other attempts use all memories and tables; lower `attempts.at-once`"
-                .to_owned();
+        let why = "no sandbox was free in time: other attempts use all memories and tables; lower `attempts.at-once`"
+            .to_owned();
         run::attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default())
     }
 }
@@ -344,12 +348,12 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("no message")
 }
 
-fn not_started(handle: &AttemptHandle, asked: Instant) -> AttemptEnd {
+fn not_started(handle: &AttemptHandle, waiting_since: Instant) -> AttemptEnd {
     let outcome = match handle.end_reason() {
         Some(EndReason::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    AttemptEnd { outcome, usage: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
+    AttemptEnd { outcome, usage: Bill { wall: waiting_since.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
 }
 
 /// Counts one attempt that waits for the pool, as long as this lives.

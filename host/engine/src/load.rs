@@ -7,10 +7,10 @@ use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
 use crate::compile::cache;
-use crate::compile::child_process::{self, CompileFailure, ChildFiles};
+use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
 use crate::compile::linked::Linked;
-use crate::engine::{Engine, POOL_RETRIES_MAX, EngineVariant};
+use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
 use crate::inspect::contract_check;
 use crate::inspect::description::Description;
 use crate::inspect::grants_check::GrantsCheck;
@@ -89,8 +89,9 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> CheckReport {
         progress(Progress::Checking);
-        let its_bytes = Arc::clone(&bytes);
-        let inspected = run_blocking(move || (cache::digest_of(&its_bytes), contract_check::is_wasm(&its_bytes)));
+        let bytes_to_check = Arc::clone(&bytes);
+        let inspected =
+            run_blocking(move || (cache::digest_of(&bytes_to_check), contract_check::is_wasm(&bytes_to_check)));
         let mut checked = CheckReport::refused(String::new(), bytes.len(), Vec::new());
         let is_wasm = match inspected.await {
             Ok((digest, is_wasm)) => {
@@ -211,7 +212,7 @@ impl FileLoader<'_> {
     /// Reads the cache: a description, and the code that it names.
     async fn cached(&self) -> Result<Option<FileState>, Problem> {
         let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
-        let look = run_blocking(move || {
+        let reading = run_blocking(move || {
             let place = engine.cache.description_place(&digest, engine.compiler());
             let described = engine.cache.description(&place)?;
             let Some(code) = described.code.clone() else { return Some(Ok(FileState::Refused(described))) };
@@ -223,13 +224,12 @@ impl FileLoader<'_> {
             let component = engine.cache.load(&place, &code, &variant.pool.engine)?;
             Some(Ok(FileState::Compiled(described, component)))
         });
-        look.await?.transpose()
+        reading.await?.transpose()
     }
 
     /// Has the file read and compiled. `before` is how often its reader was ended from outside.
     async fn read(&self, before: u32) -> Result<FileState, Problem> {
-        let disk =
-            |error: std::io::Error| Problem::new(format!("could not write to the cache folder: {error}"));
+        let disk = |error: std::io::Error| Problem::new(format!("could not write to the cache folder: {error}"));
         let cache = &self.engine.cache;
         let files = ChildFiles {
             component: cache.temporary("component"),
@@ -255,7 +255,7 @@ impl FileLoader<'_> {
                 });
                 kept.await??;
             }
-            Err(CompileFailure::InProcess(problem)) => return Err(problem),
+            Err(CompileFailure::Host(problem)) => return Err(problem),
             Err(CompileFailure::Ended(problem)) => return self.refused(problem, 0).await,
             Err(CompileFailure::Interrupted(problem)) => return self.refused(problem, before + 1).await,
         }
@@ -267,7 +267,8 @@ impl FileLoader<'_> {
 
     /// Records in the cache that the file ended its reader, so that it is not read again until it changes.
     async fn refused(&self, problem: Problem, interrupted: u32) -> Result<FileState, Problem> {
-        let description = Description { interrupted, ..Description::refused(Problems::from(vec![problem]).into_bounded()) };
+        let description =
+            Description { interrupted, ..Description::refused(Problems::from(vec![problem]).into_bounded()) };
         let (engine, digest, its) = (Arc::clone(self.engine), self.digest.to_owned(), description.clone());
         run_blocking(move || {
             let place = engine.cache.description_place(&digest, engine.compiler());
@@ -348,8 +349,8 @@ impl PluginBuilder<'_> {
         let env = Arc::new(self.env(PluginSettings::default()));
         let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBES_AT_ONCE)).await;
         for _ in 0..POOL_RETRIES_MAX {
-            let asked = describe(Arc::clone(linked), Arc::clone(&env));
-            let described = self.engine.spawn_guest(asked).await.map_err(|error| host_bug(&error))?;
+            let describing = describe(Arc::clone(linked), Arc::clone(&env));
+            let described = self.engine.spawn_guest(describing).await.map_err(|error| host_bug(&error))?;
             if let Ok(described) = described {
                 self.engine.notify_pool_freed();
                 return described;

@@ -19,7 +19,7 @@ use crate::inspect::line_table::LineTable;
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::plugin_env::PluginEnv;
-use crate::sandbox::store_data::{SandboxParts, Sandbox};
+use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::metered::Metered;
 use crate::schedule::watchdog::Watchdog;
@@ -50,7 +50,10 @@ impl HostCalls for NoHost {
 ///
 /// # Errors
 /// [`PoolExhausted`] if the pool has no free slot at this moment. The inner error says why `describe` returned no text.
-pub(crate) async fn describe(linked: Arc<Linked>, env: Arc<PluginEnv>) -> Result<Result<String, Problem>, PoolExhausted> {
+pub(crate) async fn describe(
+    linked: Arc<Linked>,
+    env: Arc<PluginEnv>,
+) -> Result<Result<String, Problem>, PoolExhausted> {
     let handle = AttemptHandle::new();
     let limits = AttemptLimits {
         timeout: bounds::DESCRIBE_TIMEOUT,
@@ -89,7 +92,9 @@ pub(crate) async fn describe(linked: Arc<Linked>, env: Arc<PluginEnv>) -> Result
     log.finish();
     match guest_return {
         Some(Ok(text)) => Ok(Ok(text)),
-        Some(Err(error)) if !is_instantiated && handle.end_reason().is_none() && run::is_pool_exhausted(&error) => Err(PoolExhausted),
+        Some(Err(error)) if !is_instantiated && handle.end_reason().is_none() && run::is_pool_exhausted(&error) => {
+            Err(PoolExhausted)
+        }
         guest_return => {
             let error = guest_return.and_then(Result::err);
             let denied =
@@ -108,10 +113,9 @@ fn failed(
 ) -> Problem {
     let trap = error.and_then(|error| error.downcast_ref::<Trap>());
     let (headline, advice) = match (handle.end_reason(), denied, error) {
-        (Some(EndReason::TimedOut(..)), ..) => (
-            format!("`describe` did not return within {} s", bounds::DESCRIBE_TIMEOUT.as_secs()),
-            CONSTANT_TEXT,
-        ),
+        (Some(EndReason::TimedOut(..)), ..) => {
+            (format!("`describe` did not return within {} s", bounds::DESCRIBE_TIMEOUT.as_secs()), CONSTANT_TEXT)
+        }
         (_, Denied::Memory, _) => {
             let max = bytesize::ByteSize(bounds::MEMORY_BYTES_DEFAULT).display().iec();
             (format!("`describe` used more memory than the limit of {max}"), CONSTANT_TEXT)
@@ -130,7 +134,9 @@ fn failed(
         }
         _ => ("`describe` was ended".to_owned(), ""),
     };
-    let text = Report { guest_error: None, headline, error, lines, stderr: &log.last_lines(), advice: advice.to_owned() }.text();
+    let text =
+        Report { guest_error: None, headline, error, lines, stderr: &log.last_lines(), advice: advice.to_owned() }
+            .text();
     let mut lines = text.splitn(2, '\n');
     Problem::new(lines.next().unwrap_or_default()).hint(lines.next().unwrap_or_default())
 }

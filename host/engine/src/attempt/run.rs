@@ -16,7 +16,7 @@ use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
-use crate::sandbox::store_data::{SandboxParts, Sandbox};
+use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
@@ -71,11 +71,17 @@ impl Run {
     ///
     /// # Errors
     /// [`PoolExhausted`] if the pool has no free slot at this moment.
-    pub(crate) async fn try_run(&self, started_at: Instant, watchdog: &Watchdog<'_>) -> Result<AttemptEnd, PoolExhausted> {
+    pub(crate) async fn try_run(
+        &self,
+        started_at: Instant,
+        watchdog: &Watchdog<'_>,
+    ) -> Result<AttemptEnd, PoolExhausted> {
         let log = Log::new(Arc::clone(&self.host_calls), self.handle.clone());
         let mut store = match self.new_sandbox(&log, started_at) {
             Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
-            Err(why) => return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default())),
+            Err(why) => {
+                return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default()));
+            }
         };
         apply_limits(&mut store);
 
@@ -96,12 +102,8 @@ impl Run {
         }
 
         let log_bytes = log.finish();
-        let context = EndContext {
-            run: self,
-            sandbox: store.data(),
-            log: &log,
-            is_instantiated: instantiated_after.is_some(),
-        };
+        let context =
+            EndContext { run: self, sandbox: store.data(), log: &log, is_instantiated: instantiated_after.is_some() };
         let outcome = context.outcome(guest_return);
         let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
         let sent = &store.data().sent;
@@ -132,7 +134,11 @@ impl Run {
     }
 
     /// Calls the plugin's handler or its subscriber, by the kind of input.
-    async fn call_guest(&self, store: &mut Store<Sandbox>, instance: &Instance) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
+    async fn call_guest(
+        &self,
+        store: &mut Store<Sandbox>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
         let absent = || wasmtime::Error::msg("the plugin does not export the function to call");
         let linked = &self.plugin.linked;
         match &self.input {
@@ -183,14 +189,15 @@ struct EndContext<'a> {
 impl EndContext<'_> {
     fn outcome(&self, guest_return: GuestReturn) -> Outcome {
         let outcome = match (self.run.handle.end_reason(), guest_return) {
-            (Some(end_reason), guest_return) => self.by_host(end_reason, guest_return.as_ref().and_then(|guest_return| guest_return.as_ref().err())),
+            (Some(end_reason), guest_return) => {
+                self.by_host(end_reason, guest_return.as_ref().and_then(|guest_return| guest_return.as_ref().err()))
+            }
             (None, Some(Ok(Ok(result)))) => self.returned(result),
             (None, Some(Ok(Err(failure)))) => Outcome::Failed(failed(failure)),
             (None, Some(Err(error))) => self.by_guest(&error),
-            (None, None) => Outcome::Interrupted(
-                Interruption::Host,
-                "the host dropped the attempt: a bug of the host".to_owned(),
-            ),
+            (None, None) => {
+                Outcome::Interrupted(Interruption::Host, "the host dropped the attempt: a bug of the host".to_owned())
+            }
         };
         // However else it ended after the request to cancel: it was cancelled.
         match outcome {
@@ -277,7 +284,8 @@ impl EndContext<'_> {
             return Outcome::Trapped(self.report(None, headline, Some(error), advice));
         }
         let trap = error.downcast_ref::<Trap>();
-        let guest_error = trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
+        let guest_error =
+            trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
         let what = trap.map_or(root, |trap| report::trap_text(*trap));
         Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), String::new()))
     }

@@ -121,10 +121,14 @@ impl Cache {
     ///
     /// # Errors
     /// If the files cannot be synced or renamed.
-    pub(crate) fn publish(&self, code: Option<(&Temporary, &Path)>, description: (&Temporary, &Path)) -> io::Result<()> {
-        for (made, place) in code.into_iter().chain([description]) {
-            File::open(&made.0)?.sync_all()?;
-            fs::rename(&made.0, place)?;
+    pub(crate) fn publish(
+        &self,
+        code: Option<(&Temporary, &Path)>,
+        description: (&Temporary, &Path),
+    ) -> io::Result<()> {
+        for (file, place) in code.into_iter().chain([description]) {
+            File::open(&file.0)?.sync_all()?;
+            fs::rename(&file.0, place)?;
         }
         File::open(&self.folder)?.sync_all()
     }
@@ -134,9 +138,9 @@ impl Cache {
     /// # Errors
     /// If the file cannot be written.
     pub(crate) fn store_refusal(&self, description: &Description, place: &Path) -> io::Result<()> {
-        let made = self.temporary("description");
-        made.write(&description.to_bytes().map_err(io::Error::other)?)?;
-        self.publish(None, (&made, place))
+        let file = self.temporary("description");
+        file.write(&description.to_bytes().map_err(io::Error::other)?)?;
+        self.publish(None, (&file, place))
     }
 }
 
@@ -229,9 +233,9 @@ mod tests {
         fs::write(&next, "left").unwrap();
         for purpose in ["component", "compiled", "description"] {
             cache.temporary.store(0, Ordering::Relaxed);
-            let made = cache.temporary(purpose);
-            assert_ne!(made.path(), next);
-            made.write(b"mine").unwrap();
+            let file = cache.temporary(purpose);
+            assert_ne!(file.path(), next);
+            file.write(b"mine").unwrap();
         }
         assert_eq!(fs::read(&next).unwrap(), b"left");
     }

@@ -24,7 +24,14 @@ use crate::spec::problem::{Problem, cut};
 pub enum Compile {
     /// In a process of its own, started as `program args... COMPONENT CODE DESCRIPTION BYTES INSPECT-SECONDS SECONDS`,
     /// which calls [`compile_child_main`].
-    Child { program: PathBuf, args: Vec<OsString>, max: CompileLimits },
+    Child {
+        /// The program to start.
+        program: PathBuf,
+        /// Its first arguments.
+        args: Vec<OsString>,
+        /// The limits of the process.
+        max: CompileLimits,
+    },
     /// In this process, without limits of memory and time: for tests, and for trusted components.
     InProcess,
 }
@@ -73,7 +80,7 @@ impl ChildFiles {
 #[derive(Debug)]
 pub(crate) enum CompileFailure {
     /// A failure that says nothing about the component: the disk, or a process that could not be started.
-    InProcess(Problem),
+    Host(Problem),
     /// The component ended its reader.
     Ended(Problem),
     /// The reader was ended from outside, for example because the machine ran out of memory: the cause is not known.
@@ -88,10 +95,12 @@ pub(crate) async fn compile(how: &Compile, files: ChildFiles) -> Result<(Descrip
     match how {
         Compile::InProcess => {
             let done = tokio::task::spawn_blocking(move || {
-                files.paths().examine(|| {}).map_err(|why| CompileFailure::InProcess(not_compiled(&why)))?;
+                files.paths().examine(|| {}).map_err(|why| CompileFailure::Host(not_compiled(&why)))?;
                 description(&files).map(|description| (description, files))
             });
-            done.await.map_err(|_| CompileFailure::Ended(Problem::new("the compiler panicked on it; this is a bug of the host")))?
+            done.await.map_err(|_| {
+                CompileFailure::Ended(Problem::new("the compiler panicked on it; this is a bug of the host"))
+            })?
         }
         Compile::Child { program, args, max } => {
             let mut command = Command::new(program);
@@ -102,7 +111,7 @@ pub(crate) async fn compile(how: &Compile, files: ChildFiles) -> Result<(Descrip
             run_child(&mut command, *max, files.description.path()).await?;
             let done =
                 tokio::task::spawn_blocking(move || description(&files).map(|description| (description, files))).await;
-            done.map_err(|_| CompileFailure::InProcess(Problem::new("the host panicked on it; this is a bug of the host")))?
+            done.map_err(|_| CompileFailure::Host(Problem::new("the host panicked on it; this is a bug of the host")))?
         }
     }
 }
@@ -110,7 +119,7 @@ pub(crate) async fn compile(how: &Compile, files: ChildFiles) -> Result<(Descrip
 /// Reads the description that the process wrote, within its limit.
 fn description(files: &ChildFiles) -> Result<Description, CompileFailure> {
     let disk = |error: &dyn std::fmt::Display| {
-        CompileFailure::InProcess(Problem::new(format!("could not read what was compiled from the cache folder: {error}")))
+        CompileFailure::Host(Problem::new(format!("could not read what was compiled from the cache folder: {error}")))
     };
     let mut bytes = Vec::new();
     fs::File::open(files.description.path())
@@ -122,7 +131,9 @@ fn description(files: &ChildFiles) -> Result<Description, CompileFailure> {
 /// Runs the process to its end. The file `inspected` exists as soon as the component has been inspected.
 async fn run_child(command: &mut Command, max: CompileLimits, inspected: &Path) -> Result<(), CompileFailure> {
     let broken = |error: io::Error| {
-        CompileFailure::InProcess(Problem::new(format!("could not compile it: could not run the compiling process: {error}")))
+        CompileFailure::Host(Problem::new(format!(
+            "could not compile it: could not run the compiling process: {error}"
+        )))
     };
     let started_at = Instant::now();
     let mut child = command
@@ -157,12 +168,12 @@ async fn run_child(command: &mut Command, max: CompileLimits, inspected: &Path) 
     };
     match status {
         Some(status) => end.explain(status),
-        // By wall time: the machine may have been busy with other work.
+        // The limit is in wall time: the machine may have been busy with other work.
         None => Err(CompileFailure::Interrupted(end.too_long())),
     }
 }
 
-/// How the process ended.
+/// The end of the process.
 struct ChildEnd {
     doing: &'static str,
     stderr_text: String,
@@ -177,7 +188,10 @@ impl ChildEnd {
         }
         let ChildEnd { doing, stderr_text, took, max } = &self;
         let memory = bytesize::ByteSize(max.memory_bytes).display().iec();
-        if ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|text| stderr_text.contains(text)) {
+        if ["memory allocation of", "Cannot allocate memory", "out of memory"]
+            .iter()
+            .any(|text| stderr_text.contains(text))
+        {
             return Err(CompileFailure::Ended(
                 Problem::new(format!("{doing} it took more memory than the limit of {memory}"))
                     .hint("make it smaller: split its largest functions, or leave code out"),
@@ -185,7 +199,9 @@ impl ChildEnd {
         }
         if stderr_text.contains("has overflowed its stack") {
             let what = format!("{doing} it overflowed the stack: its types or its code nest too deep");
-            return Err(CompileFailure::Ended(Problem::new(what).hint("build it from sources whose types nest less deep")));
+            return Err(CompileFailure::Ended(
+                Problem::new(what).hint("build it from sources whose types nest less deep"),
+            ));
         }
         let ended_by = |signal: i32| {
             Problem::new(format!("the process that was {doing} it was killed by signal {signal} after {took:.1?}"))
@@ -197,7 +213,7 @@ impl ChildEnd {
                 Err(CompileFailure::Interrupted(ended_by(signal)))
             }
             (Some(signal), _) => Err(CompileFailure::Ended(ended_by(signal))),
-            (None, Some(EXIT_FAILED)) => Err(CompileFailure::InProcess(not_compiled(stderr_text.trim()))),
+            (None, Some(EXIT_FAILED)) => Err(CompileFailure::Host(not_compiled(stderr_text.trim()))),
             (None, _) => Err(CompileFailure::Ended(Problem::new(format!(
                 "the process that was {doing} it failed: {}; this is a bug of the host",
                 shortened(stderr_text.trim())

@@ -60,23 +60,23 @@ mod tests {
 
     #[test]
     fn what_is_declared_must_be_callable_and_what_is_callable_should_be_declared() {
-        let told = |manifest: &str, handler, subscriber| {
+        let texts = |manifest: &str, handler, subscriber| {
             let text = format!("name = 'a'\nversion = '1'\n{manifest}");
             let manifest = Manifest::read(&"a".parse().unwrap(), &text, &PluginSettings::default()).unwrap();
             let has = Callable { handler, subscriber };
             [problems(&manifest, has), notes(&manifest, has)]
-                .map(|told| told.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
+                .map(|texts| texts.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
         };
         let (tasks, topics, both) = ("[tasks.t]", "topics = ['x']", "topics = ['x']\n[tasks.t]");
         for (manifest, handler, subscriber) in [(tasks, true, false), (topics, false, true), (both, true, true)] {
-            assert_eq!(told(manifest, handler, subscriber), ["", ""]);
+            assert_eq!(texts(manifest, handler, subscriber), ["", ""]);
         }
-        let [problems, notes] = told(tasks, false, true);
+        let [problems, notes] = texts(tasks, false, true);
         assert!(problems.contains("declares tasks, but it does not export `wharf:plugin/handler`"), "{problems}");
         assert!(notes.contains("`wharf:plugin/subscriber`, which is never called"), "{notes}");
-        let [problems, notes] = told(topics, true, false);
+        let [problems, notes] = texts(topics, true, false);
         assert!(problems.contains("has topics, but it does not export `wharf:plugin/subscriber`"), "{problems}");
         assert!(notes.contains("`wharf:plugin/handler`, which is never called"), "{notes}");
-        assert_eq!(told(both, true, false)[1], "");
+        assert_eq!(texts(both, true, false)[1], "");
     }
 }

@@ -105,9 +105,7 @@ pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
     }
     match bytes.get(4..8).and_then(|version| <[u8; 4]>::try_from(version).ok()) {
         Some(COMPONENT | CORE_MODULE) => Ok(()),
-        Some(other) => {
-            Err(Problem::new(format!("unknown WebAssembly version: {other:02x?}")))
-        }
+        Some(other) => Err(Problem::new(format!("unknown WebAssembly version: {other:02x?}"))),
         None => Err(Problem::new("the file ends after its first bytes")),
     }
 }
@@ -209,11 +207,7 @@ impl ContractCheck<'_> {
         if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
             if other("wasi:http/incoming-handler") {
-                problems.add(|| {
-                    Problem::new(
-                        "it is an HTTP server (`wasi:http/incoming-handler`), not a plugin",
-                    )
-                });
+                problems.add(|| Problem::new("it is an HTTP server (`wasi:http/incoming-handler`), not a plugin"));
             } else if other("wasi:cli/run") {
                 problems.add(|| {
                     Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
@@ -246,7 +240,9 @@ impl ContractCheck<'_> {
             let name = InterfaceName::parse(&text);
             if !offers.iter().any(|host_interface| host_interface.is_compatible_with(&name)) {
                 problems.add(|| unknown_import(&name, &offers));
-            } else if let Some(host_interface) = own.iter().copied().find(|id| CONTRACT.name(*id).is_compatible_with(&name)) {
+            } else if let Some(host_interface) =
+                own.iter().copied().find(|id| CONTRACT.name(*id).is_compatible_with(&name))
+            {
                 self.compare("imports", &text, interface, host_interface, problems);
             }
         }
@@ -317,10 +313,12 @@ fn unknown_import(name: &InterfaceName, offers: &[InterfaceName]) -> Problem {
         } else {
             "build it with the version that this host has".to_owned()
         };
-        return problem(format!("it imports `{}`, but this host has `{}`", name.full(), host_interface.full())).hint(hint);
+        return problem(format!("it imports `{}`, but this host has `{}`", name.full(), host_interface.full()))
+            .hint(hint);
     }
     if name.path.starts_with("wasi:") && name.version.starts_with("0.3") {
-        return problem(format!("it imports `{}` of WASI 0.3, but this host has WASI 0.2", name.full())).hint(STREAMS_HINT);
+        return problem(format!("it imports `{}` of WASI 0.3, but this host has WASI 0.2", name.full()))
+            .hint(STREAMS_HINT);
     }
     let near = nearest(&name.path, offers.iter().map(|host_interface| host_interface.path.as_str()));
     let hint = near.map_or_else(

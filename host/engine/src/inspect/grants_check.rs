@@ -46,11 +46,13 @@ impl GrantsCheck<'_> {
             );
         }
         if self.uses("wasi:filesystem/preopens") && self.settings.dirs.is_empty() {
-            notes.push(Problem::new("it can read files, as most standard libraries can, but no folder is granted").hint(
-                format!(
-                    "if it needs one, in wharf.toml:\n{table}\ndirs = [{{ host = \"./data\", guest = \"/data\" }}]"
+            notes.push(
+                Problem::new("it can read files, as most standard libraries can, but no folder is granted").hint(
+                    format!(
+                        "if it needs one, in wharf.toml:\n{table}\ndirs = [{{ host = \"./data\", guest = \"/data\" }}]"
+                    ),
                 ),
-            ));
+            );
         }
         if self.uses("wasi:sockets/tcp-create-socket") || self.uses("wasi:sockets/udp-create-socket") {
             notes.push(

@@ -146,7 +146,9 @@ mod tests {
 
     #[test]
     fn versions_fit_within_their_track() {
-        let is_compatible_with = |a: &str, b: &str| InterfaceName::parse(&format!("a:b/c@{a}")).is_compatible_with(&InterfaceName::parse(&format!("a:b/c@{b}")));
+        let is_compatible_with = |a: &str, b: &str| {
+            InterfaceName::parse(&format!("a:b/c@{a}")).is_compatible_with(&InterfaceName::parse(&format!("a:b/c@{b}")))
+        };
         assert!(is_compatible_with("0.2.0", "0.2.12"));
         assert!(is_compatible_with("1.2.0", "1.9.9"));
         assert!(!is_compatible_with("0.2.0", "0.3.0"));

@@ -32,7 +32,7 @@ pub(crate) struct LineTable {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     offset: u32,
-    /// Of two rows for one offset the one with a line counts: it is the last.
+    /// If two rows have one offset, the one with a line counts: it is the last.
     line: u32,
     file: u16,
 }
@@ -225,7 +225,8 @@ mod tests {
 
     fn builder(rows: &[(u32, u32, u16)], files: &[&str]) -> LineTable {
         let rows = rows.iter().map(|(offset, line, file)| Row { offset: *offset, line: *line, file: *file }).collect();
-        TableBuilder { rows, files: files.iter().map(|file| (*file).to_owned()).collect(), ..TableBuilder::default() }.table()
+        TableBuilder { rows, files: files.iter().map(|file| (*file).to_owned()).collect(), ..TableBuilder::default() }
+            .table()
     }
 
     #[test]

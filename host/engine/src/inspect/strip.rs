@@ -129,12 +129,12 @@ impl<'a> Open<'a> {
 /// Collects names of functions, within the limit of one component.
 struct Names {
     demangler: Demangler,
-    room: usize,
+    bytes_left: usize,
 }
 
 impl Names {
     fn new() -> Names {
-        Names { demangler: Demangler::new(), room: bounds::FUNCTION_NAMES_BYTES_MAX }
+        Names { demangler: Demangler::new(), bytes_left: bounds::FUNCTION_NAMES_BYTES_MAX }
     }
 
     fn of(&mut self, section: NameSectionReader<'_>) -> Vec<(u32, String)> {
@@ -144,8 +144,8 @@ impl Names {
             for naming in functions.into_iter().map_while(Result::ok) {
                 let name = self.demangler.name(naming.name);
                 // The index, the length and the entry that the host keeps for each.
-                let Some(room) = self.room.checked_sub(name.len() + 20) else { return names };
-                self.room = room;
+                let Some(bytes_left) = self.bytes_left.checked_sub(name.len() + 20) else { return names };
+                self.bytes_left = bytes_left;
                 // In ascending order, as the format requires.
                 if names.last().is_none_or(|(last, _)| *last < naming.index) {
                     names.push((naming.index, name));

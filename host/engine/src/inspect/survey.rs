@@ -37,18 +37,22 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, Problem> {
             Payload::CustomSection(section) => found.add_producers(section),
             Payload::InstanceSection(section) => {
                 let instances = section.clone().into_iter();
-                let made = instances.filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
-                found.core_instances = if depth > 1 && made > 0 {
+                let instantiated =
+                    instances.filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
+                found.core_instances = if depth > 1 && instantiated > 0 {
                     found.core_instances.max(bounds::INSTANCES_MAX as u32)
                 } else {
-                    found.core_instances.saturating_add(u32::try_from(made).unwrap_or(u32::MAX))
+                    found.core_instances.saturating_add(u32::try_from(instantiated).unwrap_or(u32::MAX))
                 };
             }
             _ => {}
         }
         items = items.saturating_add(u64::from(listed(&payload)));
         if depth > bounds::COMPONENT_DEPTH_MAX {
-            let what = format!("its modules and components nest too deep; the limit is {} levels", bounds::COMPONENT_DEPTH_MAX);
+            let what = format!(
+                "its modules and components nest too deep; the limit is {} levels",
+                bounds::COMPONENT_DEPTH_MAX
+            );
             return Err(Problem::new(what).hint("compose it of fewer components within one another"));
         }
         if items > bounds::COMPONENT_ITEMS_MAX {
@@ -133,8 +137,8 @@ mod tests {
     fn what_nests_too_deep_is_refused_at_once_however_deep_it_is() {
         assert!(survey(&nested(bounds::COMPONENT_DEPTH_MAX)).is_ok());
         for depth in [bounds::COMPONENT_DEPTH_MAX + 1, 5000] {
-            let told = survey(&nested(depth)).unwrap_err().what;
-            assert_eq!(told, "its modules and components nest too deep; the limit is 32 levels");
+            let message = survey(&nested(depth)).unwrap_err().what;
+            assert_eq!(message, "its modules and components nest too deep; the limit is 32 levels");
         }
     }
 

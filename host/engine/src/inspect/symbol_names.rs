@@ -44,12 +44,12 @@ struct BoundedName(String);
 impl Write for BoundedName {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         const CUT: &str = "...";
-        let room = (bounds::FUNCTION_NAME_BYTES_MAX - CUT.len()).saturating_sub(self.0.len());
+        let bytes_left = (bounds::FUNCTION_NAME_BYTES_MAX - CUT.len()).saturating_sub(self.0.len());
         // Control characters do not belong in a name, and would affect the terminal that shows it.
         let mut shown = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
         let mut taken = 0;
         for c in shown.by_ref() {
-            if taken + c.len_utf8() > room {
+            if taken + c.len_utf8() > bytes_left {
                 self.0.push_str(CUT);
                 return Err(fmt::Error);
             }

@@ -141,10 +141,7 @@ mod tests {
     fn a_javascript_exception_is_its_message_and_where_it_was_thrown() {
         let start = "thread '<unnamed>' (1) panicked at crates/runtime/src/interpreter.rs:51:31:\nFailed to call 'handle': Value(Exception(\n";
         let thrown = r#"Exception { message: Some("no \"length\" of null"), stack: Some("    at fail (/words.js:68:7)\n    at handle (/words.js:14:26)\n") })"#;
-        assert_eq!(
-            last(&format!("{start}{thrown}\n)")).unwrap(),
-            "no \"length\" of null at fail (/words.js:68:7)"
-        );
+        assert_eq!(last(&format!("{start}{thrown}\n)")).unwrap(), "no \"length\" of null at fail (/words.js:68:7)");
         let cut = r#"Exception { message: Some("a very long"#;
         assert_eq!(last(&format!("{start}{cut}\n)")).unwrap(), "a very long");
         assert!(last(&format!("{start}something else\n)")).unwrap().starts_with("panicked at crates/runtime"));
@@ -156,7 +153,10 @@ mod tests {
     fn a_panic_of_go_is_found_however_long_its_stack_is() {
         let stack = "main.handle()\n\twords.go:62 +0x5\n".repeat(100);
         assert_eq!(last(&format!("panic: asked to\n\ngoroutine 1 [running]:\n{stack}")).unwrap(), "panic: asked to");
-        assert_eq!(last("Assertion failed: n > 0 (words.c: count: 80)").unwrap(), "Assertion failed: n > 0 (words.c: count: 80)");
+        assert_eq!(
+            last("Assertion failed: n > 0 (words.c: count: 80)").unwrap(),
+            "Assertion failed: n > 0 (words.c: count: 80)"
+        );
         assert_eq!(last("line 1\nline 2"), None);
     }
 }

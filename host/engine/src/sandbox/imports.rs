@@ -15,9 +15,6 @@ use crate::sandbox::bindings::wharf::plugin::{attempt, broadcasts, jobs, types};
 use crate::sandbox::imports::replies::ReplyBudget;
 use crate::sandbox::monotonic_clock;
 use crate::sandbox::store_data::Sandbox;
-use crate::schedule::attempt_handle::EndReason;
-use crate::schedule::metered::Stopped;
-
 
 /// Makes the linker of everything that a plugin may import. The sandbox refuses the parts that reach outside unless
 /// they are granted: standard libraries import most of WASI whether their program uses it or not.
@@ -29,14 +26,6 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
     wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| WasiConfig::from(sandbox.config()))?;
     Plugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;
     Ok(linker)
-}
-
-impl Sandbox {
-    /// Ends the attempt because it went on after an output limit was reached.
-    fn end_at_output_bound(&self, what: String) -> wasmtime::Error {
-        self.handle.end(EndReason::OutputBound(what));
-        Stopped.into()
-    }
 }
 
 impl types::Host for Sandbox {}
@@ -135,31 +124,16 @@ impl broadcasts::Host for Sandbox {
         let remaining = self.handle.remaining(&self.limits, self.started_at);
         let timeout = Duration::from_millis(timeout_ms).min(remaining);
         let stall_pause = self.handle.pause_stall();
-        let answered = self.host_calls.broadcast(topic, payload, timeout, remaining).await;
+        let replies = self.host_calls.broadcast(topic, payload, timeout, remaining).await;
         drop(stall_pause);
         // Its subscribers had what was left of its own time: if they used it up, the attempt has timed out, whichever
         // clock was first.
         self.handle.check_timeouts(&self.limits);
         self.refuse_if_ended()?;
-        let mut room = ReplyBudget::new();
-        let converted = answered.map(|replies| replies.into_iter().map(|reply| room.convert(reply)).collect());
-        self.handle.meter().receive(room.taken());
+        let mut budget = ReplyBudget::new();
+        let converted = replies.map(|replies| replies.into_iter().map(|reply| budget.convert(reply)).collect());
+        self.handle.meter().receive(budget.taken());
         Ok(converted)
-    }
-}
-
-impl Sandbox {
-    /// Counts the bytes of a job that the guest is making: they take memory of the host, not of the sandbox.
-    fn count_job_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.refuse_if_ended()?;
-        self.sent.job_bytes += bytes as u64;
-        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
-            return Err(self.end_at_output_bound(format!(
-                "the jobs that an attempt enqueues can have at most {} MiB in all",
-                bounds::BATCH_BYTES_MAX / bounds::MIB
-            )));
-        }
-        Ok(())
     }
 }
 

@@ -106,7 +106,8 @@ impl Outbound {
             return Err(Error::ConnectionLimitReached);
         }
         self.requests += 1;
-        let timeout_max = |requested: Option<Duration>, max: Duration| requested.unwrap_or(max).min(max).min(self.timeout_max);
+        let timeout_max =
+            |requested: Option<Duration>, max: Duration| requested.unwrap_or(max).min(max).min(self.timeout_max);
         Ok(GrantedRequest {
             env: Arc::clone(&self.env),
             log: self.log.clone(),
@@ -215,12 +216,12 @@ impl GrantedRequest {
 /// that lookups whose caller is gone still count and cannot take all threads of the host.
 async fn lookup(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let permit = Arc::clone(&LOOKUPS).acquire_owned().await.map_err(io::Error::other)?;
-    let looked = tokio::task::spawn_blocking(move || {
+    let resolved = tokio::task::spawn_blocking(move || {
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
         drop(permit);
         found
     });
-    looked.await.map_err(io::Error::other)?
+    resolved.await.map_err(io::Error::other)?
 }
 
 static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(bounds::HTTP_LOOKUPS_MAX)));

@@ -16,9 +16,11 @@ use crate::sandbox::limiter::SandboxLimiter;
 use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
-use crate::schedule::attempt_handle::AttemptHandle;
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::metered::Stopped;
 
+/// The data of one attempt's store. `imports` implements the interfaces of the contract for it, `monotonic_clock` that of
+/// the clock.
 pub(crate) struct Sandbox {
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
@@ -118,6 +120,25 @@ impl Sandbox {
     /// Refuses the host call of an attempt that was ended.
     pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
         if self.handle.end_reason().is_some() { Err(Stopped.into()) } else { Ok(()) }
+    }
+
+    /// Ends the attempt because it went on after an output limit was reached.
+    pub(crate) fn end_at_output_bound(&self, what: String) -> wasmtime::Error {
+        self.handle.end(EndReason::OutputBound(what));
+        Stopped.into()
+    }
+
+    /// Counts the bytes of a job that the guest is making: they take memory of the host, not of the sandbox.
+    pub(crate) fn count_job_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.refuse_if_ended()?;
+        self.sent.job_bytes += bytes as u64;
+        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
+            return Err(self.end_at_output_bound(format!(
+                "the jobs that an attempt enqueues can have at most {} MiB in all",
+                bounds::BATCH_BYTES_MAX / bounds::MIB
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -39,11 +39,13 @@ impl EndReason {
 
 struct Inner {
     created_at: Instant,
-    /// Instants are stored as nanoseconds since `created_at`.
+    /// When cancellation was requested, in nanoseconds since `created_at`; `NEVER` if it was not.
     cancel_requested_at: AtomicU64,
+    /// When the lease ends, in nanoseconds since `created_at`; `NEVER` without a lease.
     trust_until: AtomicU64,
-    /// When the attempt got its sandbox; `NEVER` while it waits for one.
+    /// When the attempt got its sandbox, in nanoseconds since `created_at`; `NEVER` while it waits for one.
     started_at: AtomicU64,
+    /// The last sign of life, in nanoseconds since `created_at`.
     last_activity: AtomicU64,
     /// The attempt did not end within its first poll: from now on the watchdog checks its clocks.
     is_long_lived: AtomicBool,
@@ -51,7 +53,7 @@ struct Inner {
     stall_paused: AtomicBool,
     /// The last poll ended because the guest's tick was over, not because the guest waits.
     has_yielded: AtomicBool,
-    /// What the attempt needs to go on: one of the three `NEEDS_` values.
+    /// The need of the attempt in order to go on: one of the three `NEEDS_` values.
     needs: AtomicU8,
     meter: CpuMeter,
     end_reason: OnceLock<EndReason>,
@@ -61,6 +63,7 @@ struct Inner {
 
 const NEVER: u64 = u64::MAX;
 
+/// It is running, or it has yielded and waits for a processor.
 const NEEDS_PROCESSOR: u8 = 0;
 /// Its last poll ended because it waits for an event.
 const NEEDS_EVENT: u8 = 1;
@@ -296,7 +299,8 @@ impl AttemptHandle {
     }
 
     fn cancel_deadline(&self, limits: &AttemptLimits) -> Option<Instant> {
-        self.instant(self.0.cancel_requested_at.load(Ordering::Acquire)).map(|asked| asked + limits.cancel_grace)
+        self.instant(self.0.cancel_requested_at.load(Ordering::Acquire))
+            .map(|requested_at| requested_at + limits.cancel_grace)
     }
 
     fn moment(&self, at: Instant) -> u64 {

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Guest time after which an attempt counts as long-running: many times what a short one takes in all.
 const LONG_RUNNING: Duration = Duration::from_millis(5);
 
-/// What one attempt has used. Only the thread that runs it writes its time.
+/// The processor time and the received bytes of one attempt. Only the thread that runs it writes its time.
 #[derive(Default)]
 pub(crate) struct CpuMeter {
     spent_ns: AtomicU64,

@@ -70,7 +70,7 @@ fn runtime(
     name: &str,
     threads: usize,
     ticker: &Ticker,
-    begin: impl Fn() + Send + Sync + 'static,
+    on_start: impl Fn() + Send + Sync + 'static,
 ) -> io::Result<Runtime> {
     let (awake, rests) = (ticker.on_thread_awake(), ticker.on_thread_asleep());
     Builder::new_multi_thread()
@@ -82,7 +82,7 @@ fn runtime(
         // at less cost.
         .global_queue_interval(2)
         .on_thread_start(move || {
-            begin();
+            on_start();
             awake();
         })
         .on_thread_unpark(ticker.on_thread_awake())

@@ -53,12 +53,12 @@ impl PoolSizes {
 
     /// Returns sizes that fit into `sandboxes` in all: the same where they do, else smaller in proportion, but at least
     /// one each.
-    pub(crate) fn within(&self, room: u32) -> PoolSizes {
+    pub(crate) fn within(&self, sandboxes: u32) -> PoolSizes {
         let sum = u64::from(self.sum());
-        if u64::from(room) >= sum {
+        if u64::from(sandboxes) >= sum {
             return PoolSizes(self.0.clone());
         }
-        let pool = |size: &u32| u32::try_from(u64::from(*size) * u64::from(room) / sum).unwrap_or(*size).max(1);
+        let pool = |size: &u32| u32::try_from(u64::from(*size) * u64::from(sandboxes) / sum).unwrap_or(*size).max(1);
         PoolSizes(self.0.iter().map(pool).collect())
     }
 }
@@ -67,7 +67,7 @@ impl PermitPools {
     pub(crate) fn new(sizes: &PoolSizes) -> PermitPools {
         let mut pools =
             sizes.0.iter().map(|size| PoolPermits { size: *size, permits: Arc::new(Semaphore::new(*size as usize)) });
-        let jobs = pools.next().expect("`Sizes` begins with that of jobs");
+        let jobs = pools.next().expect("`PoolSizes` starts with that of jobs");
         PermitPools { jobs, broadcasts: pools.collect() }
     }
 
@@ -111,16 +111,17 @@ mod tests {
     }
 
     #[test]
-    fn no_share_takes_another_s_room() {
-        let shares = PermitPools::new(&PoolSizes::wanted(2, 2));
+    fn no_pool_takes_another_s_permits() {
+        let pools = PermitPools::new(&PoolSizes::wanted(2, 2));
         let at = |depth| PermitPool::Broadcasts { depth };
-        let all: Vec<Permit> = (0..2).map(|_| shares.admit(at(1), 1).now_or_never().expect("there is room")).collect();
-        assert!(shares.admit(at(1), 1).now_or_never().is_none());
-        assert!(shares.admit(PermitPool::Jobs, 2).now_or_never().is_some());
+        let all: Vec<Permit> =
+            (0..2).map(|_| pools.admit(at(1), 1).now_or_never().expect("a permit is free")).collect();
+        assert!(pools.admit(at(1), 1).now_or_never().is_none());
+        assert!(pools.admit(PermitPool::Jobs, 2).now_or_never().is_some());
         for depth in 2..=bounds::BROADCAST_DEPTH_MAX {
-            assert!(shares.admit(at(depth), 7).now_or_never().is_some(), "a large one takes all there is");
+            assert!(pools.admit(at(depth), 7).now_or_never().is_some(), "a large one takes all there is");
         }
         drop(all);
-        assert!(shares.admit(at(1), 2).now_or_never().is_some());
+        assert!(pools.admit(at(1), 2).now_or_never().is_some());
     }
 }

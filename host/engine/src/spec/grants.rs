@@ -34,7 +34,7 @@ pub struct PluginSettings {
     /// Values that the plugin reads through `wasi:config`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// Whether the plugin may keep values in the store, and how many bytes of them: `true`, or a size.
+    /// Grant of values in the store, with the maximum of bytes: `true`, or a size.
     #[serde(default)]
     pub kv: KvGrant,
     /// Replaces the topics of the manifest; if it is empty, no broadcast reaches the plugin.
@@ -100,8 +100,10 @@ impl PluginSettings {
     /// An address in the allow list grants itself only: the owner of a name decides to which address it leads, and
     /// could otherwise choose among all addresses that were meant for other requests.
     pub(crate) fn grants_address(&self, tls: bool, host: &str, port: u16, address: IpAddr) -> bool {
-        let is_itself =
-            || GrantedHost::parse(host) == GrantedHost::Address(address.to_canonical()) && self.grants_request(tls, host, port);
+        let is_itself = || {
+            GrantedHost::parse(host) == GrantedHost::Address(address.to_canonical())
+                && self.grants_request(tls, host, port)
+        };
         ip_policy::is_public(address) || self.addresses.iter().any(|grant| grant.0.contains(address)) || is_itself()
     }
 }
@@ -249,10 +251,11 @@ mod tests {
         assert_eq!(settings("kv = false").kv_bytes_max(), None);
         assert_eq!(settings("kv = true").kv_bytes_max(), Some(bounds::KV_BYTES_DEFAULT));
         assert_eq!(settings("kv = '1MiB'").kv_bytes_max(), Some(bounds::MIB));
-        let told = |text: &str| crate::spec::toml_diagnostics::read::<PluginSettings>(text).unwrap_err()[0].to_string();
-        assert!(told("kv = '1TiB'").contains("the limit is 64 GiB"), "{}", told("kv = '1TiB'"));
-        assert!(told("kv = 3").contains("such as \"64MiB\""), "{}", told("kv = 3"));
-        assert!(told("kv = 'much'").contains("invalid size `much`"), "{}", told("kv = 'much'"));
+        let message =
+            |text: &str| crate::spec::toml_diagnostics::read::<PluginSettings>(text).unwrap_err()[0].to_string();
+        assert!(message("kv = '1TiB'").contains("the limit is 64 GiB"), "{}", message("kv = '1TiB'"));
+        assert!(message("kv = 3").contains("such as \"64MiB\""), "{}", message("kv = 3"));
+        assert!(message("kv = 'much'").contains("invalid size `much`"), "{}", message("kv = 'much'"));
     }
 
     #[test]
@@ -307,8 +310,8 @@ mod tests {
             "https://[::1",
         ];
         for text in bad {
-            let told = text.parse::<HttpGrant>().unwrap_err();
-            assert!(told.starts_with("invalid place `") && told.contains("expected something like"), "{told}");
+            let message = text.parse::<HttpGrant>().unwrap_err();
+            assert!(message.starts_with("invalid place `") && message.contains("expected something like"), "{message}");
         }
         let port = |text: &str| text.parse::<HttpGrant>().unwrap().to_string();
         assert_eq!(port("https://API.example.com/"), "https://api.example.com:443");

@@ -66,7 +66,8 @@ impl IpRange {
 impl FromStr for IpRange {
     type Err = String;
     fn from_str(text: &str) -> Result<IpRange, String> {
-        let range = if text.contains('/') { text.parse().ok() } else { text.parse().ok().map(|one: IpAddr| one.into()) };
+        let range =
+            if text.contains('/') { text.parse().ok() } else { text.parse().ok().map(|one: IpAddr| one.into()) };
         range.map(IpRange).ok_or_else(|| {
             format!("invalid address `{text}`: expected an address or a range, such as \"10.1.2.3\" or \"10.0.0.0/8\"")
         })

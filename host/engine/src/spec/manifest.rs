@@ -10,7 +10,7 @@ use crate::spec::grants::PluginSettings;
 use crate::spec::payload;
 use crate::spec::problem::Problem;
 use crate::spec::raw::{RawLimit, RawManifest, RawReceive, Subscription};
-use crate::spec::task::{self, TaskContext, Task};
+use crate::spec::task::{self, Task, TaskContext};
 use crate::spec::toml_diagnostics;
 
 /// The name of the task whose jobs a durable broadcast makes for its subscribers: "plugin/receive".
@@ -27,11 +27,11 @@ pub struct Manifest {
     pub tasks: BTreeMap<String, Task>,
     /// Patterns of the topics to which it subscribes.
     pub topics: Vec<Pattern>,
-    /// How its subscriber is called; present exactly if there are topics.
+    /// The settings of its subscriber; present exactly if there are topics.
     pub receive: Option<Receive>,
 }
 
-/// How a plugin's subscriber is called.
+/// A plugin's subscriber.
 #[derive(Clone, Debug)]
 pub struct Receive {
     /// A task named "plugin/receive", without schema and key. Its limits, retry policy and conflicts apply to durable
@@ -67,10 +67,9 @@ impl Manifest {
         let topics = settings.topics.clone().unwrap_or(raw.topics);
         let subscribes = declares_topics || !topics.is_empty();
         if raw.tasks.is_empty() && !subscribes {
-            problems.push(
-                Problem::new("manifest: no task and no topic is declared")
-                    .hint("declare a task, [tasks.NAME], to handle jobs, or topics = [\"...\"] to receive broadcasts, or both"),
-            );
+            problems.push(Problem::new("manifest: no task and no topic is declared").hint(
+                "declare a task, [tasks.NAME], to handle jobs, or topics = [\"...\"] to receive broadcasts, or both",
+            ));
         }
         for (what, count, max) in
             [("tasks", raw.tasks.len(), bounds::TASKS_MAX), ("topics", topics.len(), bounds::TOPICS_MAX)]
@@ -91,21 +90,15 @@ impl Manifest {
                     "manifest: the payload schemas have {patterns} regular expressions in all; the limit is {}",
                     bounds::PATTERNS_MAX
                 ))
-                .hint(
-                    "check some of it in the handler, or use `$ref` to refer to one pattern from many places",
-                ),
+                .hint("check some of it in the handler, or use `$ref` to refer to one pattern from many places"),
             );
             return Err(problems);
         }
-        for stranger in settings.tasks.keys().filter(|task| !raw.tasks.contains_key(*task)) {
-            let near = toml_diagnostics::nearest(stranger, raw.tasks.keys().map(String::as_str));
+        for unknown in settings.tasks.keys().filter(|task| !raw.tasks.contains_key(*task)) {
+            let near = toml_diagnostics::nearest(unknown, raw.tasks.keys().map(String::as_str));
             let hint = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
-            problems.push(
-                Problem::new(format!(
-                    "settings: unknown task [plugins.{plugin}.tasks.{stranger}]"
-                ))
-                .hint(hint),
-            );
+            problems
+                .push(Problem::new(format!("settings: unknown task [plugins.{plugin}.tasks.{unknown}]")).hint(hint));
         }
         if subscribes && raw.tasks.contains_key(RECEIVE) {
             problems.push(
@@ -155,7 +148,7 @@ impl Manifest {
 /// The tasks of one plugin.
 struct OwnTasks<'a> {
     plugin: &'a PluginId,
-    /// By their full names.
+    /// Full names of the tasks.
     tasks: &'a BTreeSet<String>,
 }
 
@@ -174,12 +167,7 @@ impl OwnTasks<'_> {
         }
     }
 
-    fn receive(
-        &self,
-        mut raw: RawReceive,
-        over: Option<&RawReceive>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Receive> {
+    fn receive(&self, mut raw: RawReceive, over: Option<&RawReceive>, problems: &mut Vec<Problem>) -> Option<Receive> {
         self.group(RECEIVE, raw.limit.as_mut(), problems);
         let raw = over.map_or_else(|| raw.clone(), |over| raw.clone().under(over));
         let reentrant = raw.reentrant.unwrap_or(false);
@@ -213,17 +201,17 @@ mod tests {
     fn read(limit: &str, overlay: &str) -> Result<Manifest, String> {
         let text = format!("name = \"B\"\nversion = \"1\"\n[tasks.first]\nlimit = {{ {limit} }}\n[tasks.second]\n");
         let settings: crate::spec::grants::PluginSettings = toml_diagnostics::read(overlay).unwrap();
-        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
-        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+        let message = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(message)
     }
 
     #[test]
     fn a_manifest_sets_no_limits_of_another_plugin_s_tasks() {
-        let told = read(r#"group = "words/count", total = 0"#, "").unwrap_err();
+        let message = read(r#"group = "words/count", total = 0"#, "").unwrap_err();
         assert!(
-            told.contains("tasks.first.limit.group: `words/count` is not a task of this plugin")
-                && told.contains("wharf.toml"),
-            "{told}"
+            message.contains("tasks.first.limit.group: `words/count` is not a task of this plugin")
+                && message.contains("wharf.toml"),
+            "{message}"
         );
         assert!(read(r#"group = "b/third""#, "").is_err());
         let group = |read: Result<Manifest, String>| read.unwrap().tasks["first"].group.to_string();
@@ -235,9 +223,9 @@ mod tests {
 
     fn subscriber(manifest: &str, overlay: &str) -> Result<Manifest, String> {
         let text = format!("name = \"B\"\nversion = \"1\"\n{manifest}\n");
-        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let settings: PluginSettings = toml_diagnostics::read(overlay).map_err(told)?;
-        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+        let message = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let settings: PluginSettings = toml_diagnostics::read(overlay).map_err(message)?;
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(message)
     }
 
     #[test]
@@ -251,10 +239,10 @@ mod tests {
         };
         let half = bounds::PATTERNS_MAX / 2;
         assert!(subscriber(&(task(1, half) + &task(2, half)), "").is_ok());
-        let told = subscriber(&(task(1, half) + &task(2, half) + &task(3, 2)), "").unwrap_err();
+        let message = subscriber(&(task(1, half) + &task(2, half) + &task(3, 2)), "").unwrap_err();
         assert!(
-            told.starts_with("manifest: the payload schemas have 66 regular expressions in all; the limit is 64"),
-            "{told}"
+            message.starts_with("manifest: the payload schemas have 66 regular expressions in all; the limit is 64"),
+            "{message}"
         );
     }
 
@@ -283,36 +271,36 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_subscriber_is_told_with_its_place() {
-        let told = |manifest, overlay| subscriber(manifest, overlay).unwrap_err();
-        assert_eq!(told("", "").lines().next().unwrap(), "manifest: no task and no topic is declared");
-        let text = told("topics = ['a..b', 'ok', '>.c', 3]", "");
-        for says in [
+        let message = |manifest, overlay| subscriber(manifest, overlay).unwrap_err();
+        assert_eq!(message("", "").lines().next().unwrap(), "manifest: no task and no topic is declared");
+        let text = message("topics = ['a..b', 'ok', '>.c', 3]", "");
+        for expected in [
             "manifest, line 3, column 11: `a..b` is no subscription",
             "line 3, column 25: `>.c` is no subscription: `>` stands",
             "line 3, column 32: invalid type",
         ] {
-            assert!(text.contains(says), "`{says}` is not in\n{text}");
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
         }
-        let text = told(
+        let text = message(
             "topics = ['a']\n[tasks.receive]\n[receive]\nretry = { attempts = 0 }\nlimit = { group = 'x/y' }\ntimeout = '48h'",
             "",
         );
-        for says in [
+        for expected in [
             "cannot have a task named `receive`",
             "receive.retry.attempts: 0 is out of range; expected 1 to",
             "receive.limit.group: `x/y` is not a task of this plugin",
             "receive.timeout: out of range; expected 1ms to 24 h",
         ] {
-            assert!(text.contains(says), "`{says}` is not in\n{text}");
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
         }
-        assert!(told("topics = ['a']\n[receive]\nkey = '/x'", "").contains("unknown key `key`"));
-        let text = told("[tasks.t]\n[receive]", "[receive]");
+        assert!(message("topics = ['a']\n[receive]\nkey = '/x'", "").contains("unknown key `key`"));
+        let text = message("[tasks.t]\n[receive]", "[receive]");
         assert!(
             text.contains("manifest: [receive] is for") && text.contains("settings: [plugins.b.receive] is for"),
             "{text}"
         );
         let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
-        assert_eq!(told(&many, ""), "manifest: 65 topics are declared; the limit is 64");
+        assert_eq!(message(&many, ""), "manifest: 65 topics are declared; the limit is 64");
         assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("is no subscription"));
     }
 }

@@ -12,7 +12,7 @@ use crate::spec::schema_cost;
 
 mod pointer;
 
-use pointer::{Pointer, FindError};
+use pointer::{FindError, Pointer};
 
 /// Maximum number of errors that are reported for one payload.
 const ERRORS_MAX: usize = 10;
@@ -32,20 +32,35 @@ pub enum PayloadError {
     /// The payload does not match the task's schema; one text for each place.
     #[error("{}", .0.join("\n"))]
     Schema(Vec<String>),
-    #[error(
-        "at `{pointer}`, the job's key: expected a string, number or boolean, got {found}"
-    )]
+    #[error("at `{pointer}`, the job's key: expected a string, number or boolean, got {found}")]
     /// The key is neither a string, a number nor a boolean.
-    KeyKind { pointer: String, found: &'static str },
+    KeyKind {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// What the payload has there.
+        found: &'static str,
+    },
     /// The key is not valid.
     #[error("at `{pointer}`, the job's key: {reason}")]
-    Key { pointer: String, reason: String },
+    Key {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// What is wrong with the key.
+        reason: String,
+    },
     #[error(
         "duplicate member `{member}` {}, on the way to the job's key at `{pointer}`; remove one: readers differ in which they take",
         if .at.is_empty() { "at the top level".to_owned() } else { format!("at `{at}`") }
     )]
     /// An object on the way to the key has a member twice.
-    KeyTwice { pointer: String, at: String, member: String },
+    KeyTwice {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// JSON pointer to the object; empty at the top level.
+        at: String,
+        /// The name of the member.
+        member: String,
+    },
 }
 
 /// A JSON pointer that finds a job's key in its payload, such as "/tenant".

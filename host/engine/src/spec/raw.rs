@@ -78,10 +78,15 @@ pub struct RawTask {
     pub key: Option<String>,
     /// Limits of jobs that run at once.
     pub limit: Option<RawLimit>,
+    /// The retry policy.
     pub retry: Option<RawRetry>,
+    /// Maximum wall time of an attempt.
     pub timeout: Option<HumanDuration>,
+    /// Maximum guest time of an attempt.
     pub cpu: Option<HumanDuration>,
+    /// Maximum time of an attempt without output and without progress.
     pub stall: Option<HumanDuration>,
+    /// Maximum memory of an attempt.
     pub memory: Option<HumanSize>,
 }
 
@@ -233,7 +238,8 @@ impl<'de> Deserialize<'de> for Backoff {
 }
 
 fn backoff(text: &str) -> Result<Backoff, String> {
-    let (min, max) = text.split_once("..").ok_or_else(|| format!("invalid backoff `{text}`: expected {BACKOFF_RULE}"))?;
+    let (min, max) =
+        text.split_once("..").ok_or_else(|| format!("invalid backoff `{text}`: expected {BACKOFF_RULE}"))?;
     let (min, max) = (parse_duration(min)?, parse_duration(max)?);
     if min > max {
         return Err(format!("invalid backoff `{text}`: the first duration is longer than the second"));
@@ -251,10 +257,13 @@ impl<'de> Deserialize<'de> for HumanSize {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanSize, E> {
                 let read = text.trim().parse::<bytesize::ByteSize>();
-                read.map(|size| HumanSize(size.as_u64())).map_err(|_| E::custom(format!("invalid size `{text}`: expected {SIZE_RULE}")))
+                read.map(|size| HumanSize(size.as_u64()))
+                    .map_err(|_| E::custom(format!("invalid size `{text}`: expected {SIZE_RULE}")))
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<HumanSize, E> {
-                u64::try_from(bytes).map(HumanSize).map_err(|_| E::custom(format!("invalid size `{bytes}`: expected {SIZE_RULE}")))
+                u64::try_from(bytes)
+                    .map(HumanSize)
+                    .map_err(|_| E::custom(format!("invalid size `{bytes}`: expected {SIZE_RULE}")))
             }
             fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<HumanSize, E> {
                 Ok(HumanSize(bytes))

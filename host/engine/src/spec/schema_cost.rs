@@ -26,7 +26,7 @@ const NESTED_MAX: usize = 1024;
 /// The value in the payload to which a schema within another one applies.
 #[derive(Clone, PartialEq, Eq)]
 enum Target {
-    /// The same value.
+    /// The value that the schema itself applies to.
     InProcess,
     /// Every child of a kind.
     EveryChild(ChildKind),
@@ -46,7 +46,7 @@ enum ChildKind {
 #[derive(Default)]
 struct Node {
     edges: Vec<(Target, usize)>,
-    /// How often this schema's parts apply: `unevaluated...` applies them again.
+    /// The number of times that this schema's parts apply: `unevaluated...` applies them again.
     weight: u64,
 }
 
@@ -136,7 +136,9 @@ impl<'a> Graph<'a> {
                         "a schema within it has an `{key}`, which is not supported; remove it and use \"#/$defs/NAME\""
                     ));
                 }
-                ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => all.iter().for_each(|value| to(Target::InProcess, value)),
+                ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => {
+                    all.iter().for_each(|value| to(Target::InProcess, value))
+                }
                 ("not" | "if" | "then" | "else", value) => to(Target::InProcess, value),
                 ("dependentSchemas" | "dependencies", Value::Object(all)) => {
                     all.values().for_each(|value| to(Target::InProcess, value))
@@ -252,7 +254,7 @@ impl<'a> Graph<'a> {
     fn descend(&self, order: &[usize], applied: &[u64], steps: &mut usize) -> Result<Vec<u64>, String> {
         let mut max = vec![0_u64; self.nodes.len()];
         for kind in [ChildKind::Property, ChildKind::Item] {
-            // What applies to every child, and the difference for a named one.
+            // Counts for every child, and the difference for a named one.
             let mut any = vec![0_u64; self.nodes.len()];
             let mut certain: HashMap<usize, Vec<(usize, i64)>> = HashMap::new();
             for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| applied[*number] > 0) {
@@ -270,7 +272,9 @@ impl<'a> Graph<'a> {
                                 }
                             }
                         }
-                        Target::NamedChild(of, child) if *of == kind => certain.entry(*child).or_default().push((*to, signed)),
+                        Target::NamedChild(of, child) if *of == kind => {
+                            certain.entry(*child).or_default().push((*to, signed))
+                        }
                         _ => {}
                     }
                 }
@@ -293,9 +297,7 @@ impl<'a> Graph<'a> {
                 *steps += self.nodes.len();
             }
             if *steps > STEPS_MAX {
-                return Err(
-                    "too many parts refer to one another; make it smaller".to_owned()
-                );
+                return Err("too many parts refer to one another; make it smaller".to_owned());
             }
         }
         Ok(max)
@@ -356,8 +358,8 @@ mod tests {
     #[test]
     fn doubling_and_circles_are_refused() {
         let twice = |next: Value| json!({ "allOf": [next.clone(), next] });
-        let told = check(&chain(30, twice)).unwrap_err();
-        assert!(told.contains("too many checks for one value of a payload; the limit is 10000"), "{told}");
+        let message = check(&chain(30, twice)).unwrap_err();
+        assert!(message.contains("too many checks for one value of a payload; the limit is 10000"), "{message}");
         let below = json!({ "allOf": [{ "items": { "$ref": "#" } }, { "items": { "$ref": "#" } }] });
         assert!(check(&below).unwrap_err().contains("too many checks for one value"), "doubling with every level");
         let overlap = json!({ "properties": { "a": { "$ref": "#" } }, "patternProperties": { ".": { "$ref": "#" } } });

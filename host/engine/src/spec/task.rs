@@ -96,8 +96,7 @@ pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Probl
     let timeout = raw.timeout.map_or(at.timeout_default, |length| length.0);
     // A task that only shortens its timeout needs no setting for cpu.
     let cpu = raw.cpu.map_or(bounds::CPU_DEFAULT.min(timeout), |length| length.0);
-    for (key, length) in [("timeout", Some(timeout)), ("cpu", Some(cpu)), ("stall", raw.stall.map(|length| length.0))]
-    {
+    for (key, length) in [("timeout", Some(timeout)), ("cpu", Some(cpu)), ("stall", raw.stall.map(|length| length.0))] {
         if length.is_some_and(|length| length < bounds::TICK || length > bounds::TIMEOUT_MAX) {
             bad(
                 key,
@@ -110,7 +109,10 @@ pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Probl
         let max = bytesize::ByteSize(bounds::MEMORY_BYTES_MAX).display().iec();
         bad(
             "memory",
-            format!("{} is out of range; expected 64 KiB, which is one page, to {max}", bytesize::ByteSize(memory_bytes).display().iec()),
+            format!(
+                "{} is out of range; expected 64 KiB, which is one page, to {max}",
+                bytesize::ByteSize(memory_bytes).display().iec()
+            ),
         );
     }
     if problems.len() > before {

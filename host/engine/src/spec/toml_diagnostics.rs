@@ -66,7 +66,9 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     let message = error.message();
     match parse_unknown(message) {
         Some((word, known)) if message.starts_with("unknown variant") => {
-            Problem::new(format!("unknown value `{word}`; expected one of {}", list(&known))).at(at).hint(nearest_hint(word, &known))
+            Problem::new(format!("unknown value `{word}`; expected one of {}", list(&known)))
+                .at(at)
+                .hint(nearest_hint(word, &known))
         }
         Some((word, known)) => {
             let nearest = nearest_hint(word, &known);
@@ -154,9 +156,9 @@ mod tests {
     fn every_problem_is_told_with_its_place_and_the_nearest_key() {
         let text = "keep-finised = \"7d\"\nport = \"x\"\n\"ü\" = 1\n";
         let problems = read::<RawExample>(text).unwrap_err();
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 "line 1, column 1: unknown key `keep-finised`\n    did you mean `keep-finished`?",
                 "line 2, column 8: invalid type: string \"x\", expected u16",
@@ -175,9 +177,9 @@ mod tests {
     #[test]
     fn of_many_problems_the_first_are_told_and_none_at_full_length() {
         let problems: Vec<Problem> = (0..25).map(|n| Problem::new(format!("{n}{}", "ü".repeat(5000)))).collect();
-        let told = truncate_problems(problems);
-        assert_eq!((told.len(), told[20].what.as_str()), (21, "and 5 more"));
-        assert_eq!((told[19].what.chars().count(), &told[19].what[..2]), (1001, "19"));
+        let shown = truncate_problems(problems);
+        assert_eq!((shown.len(), shown[20].what.as_str()), (21, "and 5 more"));
+        assert_eq!((shown[19].what.chars().count(), &shown[19].what[..2]), (1001, "19"));
         assert_eq!(truncate_problems(vec![Problem::new("one")]), [Problem::new("one")]);
     }
 

@@ -1,4 +1,4 @@
-//! Subscribers in the languages; what their jobs do is held from outside, in `tests/integration/languages.rs`.
+//! Tests subscribers and failures in each language; `tests/integration/languages.rs` tests the jobs from outside.
 
 use wharf_core::outcome::{Failure, Outcome};
 
@@ -9,8 +9,8 @@ async fn answers(plugin: &'static str, language: &str) {
     let words = scene.load(plugin).await;
     assert_eq!(words.manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["text.written"]);
     let receive = async |payload: &str| scene.run(&words, message(&words, "text.written", payload)).await.0;
-    let told = assert_returned(&receive(r#"{"text": "to be\nor not\u3000to be"}"#).await);
-    assert_eq!(told, format!("{{\"words\":6,\"language\":\"{language}\"}}\n"));
+    let shown = assert_returned(&receive(r#"{"text": "to be\nor not\u3000to be"}"#).await);
+    assert_eq!(shown, format!("{{\"words\":6,\"language\":\"{language}\"}}\n"));
     for wrong in ["", "[]", r#"{"text": 7}"#, r#"{"txet": "a"}"#, "{\"text\": \"a\"", "no JSON"] {
         let ended = receive(wrong).await;
         let Outcome::Failed(Failure::Discard(why)) = &ended.outcome else {
@@ -50,7 +50,8 @@ async fn c_answers_its_topic() {
     answers("words-c", "c").await;
 }
 
-/// A failure that the plugin did not plan starts with the guest's own words, with the trap in the next line.
+/// Checks that the report of an unexpected failure starts with the guest's own words, and has the trap in the second
+/// line.
 async fn explains(plugin: &'static str, order: &str, first: &str) {
     let scene = Scene::new(4);
     let words = scene.load(plugin).await;

@@ -168,7 +168,7 @@ fn a_slip_in_a_plugins_section_is_told_like_any_other() {
     assert!(told.contains("did you mean `http`?"), "{told}");
     let told = World::new("[plugins.words]\nkv = 3\n").told();
     assert!(
-        told.starts_with("wharf.toml:2:6: ") && told.contains("true, or how much it may keep, such as \"64MiB\""),
+        told.starts_with("wharf.toml:2:6: ") && told.contains("true or a size, such as \"64MiB\""),
         "{told}"
     );
     let told = World::new("[plugins.Words]\n").told();

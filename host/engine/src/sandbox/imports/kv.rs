@@ -3,47 +3,47 @@
 use wharf_core::bounds;
 use wharf_core::kv::{KvKey, KvKeyQuery};
 
-use crate::sandbox::bindings::wharf::plugin::kv;
 use crate::call::KvAccess;
+use crate::sandbox::bindings::wharf::plugin::kv;
 use crate::sandbox::store_data::Sandbox;
 
 /// `describe` has no attempt, and a host without a store has no values.
 const NO_KV: &str = "no values are available here, only while a job or a broadcast is handled";
 
-impl Sandbox {
-    fn kv(&self) -> Result<&dyn KvAccess, String> {
-        self.host_calls.kv().ok_or_else(|| NO_KV.to_owned())
-    }
-
-    async fn change(&mut self, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<Result<(), String>> {
-        self.refuse_if_ended()?;
-        let bytes = value.as_ref().map_or(0, |value| value.len() as u64);
-        if bytes > bounds::KV_VALUE_BYTES_MAX {
-            let max = bounds::KV_VALUE_BYTES_MAX;
-            return Ok(Err(format!("the value is {bytes} bytes; the limit is {max}; keep it in parts")));
-        }
-        let (kv, key) = match (self.kv(), valid(&key)) {
-            (Ok(kv), Ok(key)) => (kv, key),
-            (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
-        };
-        let stall_pause = self.handle.pause_stall();
-        let taken = kv.change(key, value).await;
-        drop(stall_pause);
-        if taken.is_ok() {
-            self.sent.kv_bytes += bytes;
-        }
-        Ok(taken)
-    }
+/// Returns access to the plugin's values, or the error for the guest.
+fn access(sandbox: &Sandbox) -> Result<&dyn KvAccess, String> {
+    sandbox.host_calls.kv().ok_or_else(|| NO_KV.to_owned())
 }
 
-fn valid(key: &str) -> Result<KvKey, String> {
+/// Sets or removes a value, and counts the bytes written.
+async fn change(sandbox: &mut Sandbox, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<Result<(), String>> {
+    sandbox.refuse_if_ended()?;
+    let bytes = value.as_ref().map_or(0, |value| value.len() as u64);
+    if bytes > bounds::KV_VALUE_BYTES_MAX {
+        let max = bounds::KV_VALUE_BYTES_MAX;
+        return Ok(Err(format!("the value is {bytes} bytes; the limit is {max}; keep it in parts")));
+    }
+    let (kv, key) = match (access(sandbox), parse_key(&key)) {
+        (Ok(kv), Ok(key)) => (kv, key),
+        (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
+    };
+    let stall_pause = sandbox.handle.pause_stall();
+    let result = kv.change(key, value).await;
+    drop(stall_pause);
+    if result.is_ok() {
+        sandbox.sent.kv_bytes += bytes;
+    }
+    Ok(result)
+}
+
+fn parse_key(key: &str) -> Result<KvKey, String> {
     key.parse().map_err(|bad: wharf_core::ids::ParseIdError| bad.to_string())
 }
 
 impl kv::Host for Sandbox {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, String>> {
         self.refuse_if_ended()?;
-        let (kv, key) = match (self.kv(), valid(&key)) {
+        let (kv, key) = match (access(self), parse_key(&key)) {
             (Ok(kv), Ok(key)) => (kv, key),
             (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
         };
@@ -57,11 +57,11 @@ impl kv::Host for Sandbox {
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
-        self.change(key, Some(value)).await
+        change(self, key, Some(value)).await
     }
 
     async fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), String>> {
-        self.change(key, None).await
+        change(self, key, None).await
     }
 
     async fn keys(
@@ -76,7 +76,7 @@ impl kv::Host for Sandbox {
             let max = bounds::KV_KEY_BYTES_MAX;
             return Ok(Err(format!("`prefix` or `after` is {longest} bytes; the limit is {max}")));
         }
-        let kv = match self.kv() {
+        let kv = match access(self) {
             Ok(kv) => kv,
             Err(why) => return Ok(Err(why)),
         };

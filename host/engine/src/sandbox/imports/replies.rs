@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_says_so_and_what_comes_after_may_fit() {
-        let mut room = ReplyBudget::new();
+        let mut budget = ReplyBudget::new();
         let mut convert = |answer| {
-            room.convert(rollcall::Reply { plugin: "a".parse().unwrap(), answer, elapsed: Duration::from_millis(2) })
+            budget.convert(rollcall::Reply { plugin: "a".parse().unwrap(), answer, elapsed: Duration::from_millis(2) })
         };
         let max = usize::try_from(bounds::REPLIES_BYTES_MAX).unwrap();
         let whole = convert(CoreAnswer::Replied(vec![0; max - 10]));
@@ -94,6 +94,6 @@ mod tests {
         assert!(
             matches!(convert(CoreAnswer::Skipped("short, so let it pass".into())).answer, Answer::Skipped(text) if text.ends_with("pass"))
         );
-        assert_eq!(room.taken(), bounds::REPLIES_BYTES_MAX - 6);
+        assert_eq!(budget.taken(), bounds::REPLIES_BYTES_MAX - 6);
     }
 }

@@ -231,8 +231,8 @@ mod tests {
         for bad in ["", "{", "{\"a\":1,}", "{\"a\":01}", "{\"a\" 1}", "[1}", "{\"a\n\":1}", "1 2", "{\"a\":\"\t\"}"] {
             assert!(matches!(find("/a", bad), Err(FindError::NotJson(_))), "{bad:?}");
         }
-        let told = Pointer::parse("/a").unwrap().find(b"{\"a\":\"\xff\"}");
-        assert_eq!(told, Err(FindError::NotJson("byte 6 is not UTF-8".to_owned())));
+        let message = Pointer::parse("/a").unwrap().find(b"{\"a\":\"\xff\"}");
+        assert_eq!(message, Err(FindError::NotJson("byte 6 is not UTF-8".to_owned())));
     }
 
     #[test]
