@@ -97,6 +97,7 @@ pub(crate) fn importable() -> Vec<InterfaceName> {
     own.chain(wasi).collect()
 }
 
+/// Returns the id of an interface, if the item is one.
 pub(crate) fn interface(item: &WorldItem) -> Option<InterfaceId> {
     if let WorldItem::Interface { id, .. } = item { Some(*id) } else { None }
 }
@@ -123,6 +124,7 @@ impl InterfaceName {
                 || track(&self.version).is_some_and(|own| track(&other.version) == Some(own)))
     }
 
+    /// Returns the name with its version, if it has one.
     pub(crate) fn full(&self) -> String {
         if self.version.is_empty() { self.path.clone() } else { format!("{}@{}", self.path, self.version) }
     }

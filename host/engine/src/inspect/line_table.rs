@@ -61,10 +61,12 @@ impl LineTable {
         })
     }
 
+    /// Returns the encoded rows, to be stored apart from the rest.
     pub(crate) fn rows(&self) -> &[u8] {
         &self.rows
     }
 
+    /// Returns the table with rows that were stored apart.
     pub(crate) fn with_rows(self, rows: Vec<u8>) -> LineTable {
         LineTable { rows, ..self }
     }

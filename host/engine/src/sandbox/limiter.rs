@@ -39,6 +39,7 @@ impl SandboxLimiter {
         }
     }
 
+    /// Returns the maximum size of all memories so far, in bytes.
     pub(crate) fn peak_bytes(&self) -> u64 {
         self.peak_bytes as u64
     }

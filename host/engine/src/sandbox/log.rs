@@ -64,6 +64,7 @@ impl Log {
         Log(Arc::new(Inner { host_calls, handle, lines: Mutex::default() }))
     }
 
+    /// Returns the guest's end of a stream.
     pub(crate) fn writer(&self, stream: Stream) -> Writer {
         Writer { log: self.clone(), stream }
     }

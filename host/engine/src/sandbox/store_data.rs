@@ -108,6 +108,7 @@ impl Sandbox {
         })
     }
 
+    /// Returns what the plugin reads through `wasi:config`.
     pub(crate) fn config(&self) -> &WasiConfigVariables {
         &self.outbound.env.config
     }

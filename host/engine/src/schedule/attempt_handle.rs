@@ -140,14 +140,17 @@ impl AttemptHandle {
         self.0.end_reason.get()
     }
 
+    /// Returns the attempt's CPU meter.
     pub(crate) fn meter(&self) -> &CpuMeter {
         &self.0.meter
     }
 
-    pub(crate) fn set_yielded(&self, set_yielded: bool) {
-        self.0.has_yielded.store(set_yielded, Ordering::Relaxed);
+    /// Notes whether the current poll ends because the guest's tick was over.
+    pub(crate) fn set_yielded(&self, has_yielded: bool) {
+        self.0.has_yielded.store(has_yielded, Ordering::Relaxed);
     }
 
+    /// Notes that a poll has started.
     pub(crate) fn set_running(&self) {
         self.0.needs.store(NEEDS_PROCESSOR, Ordering::Relaxed);
     }
@@ -157,6 +160,7 @@ impl AttemptHandle {
         let _ = self.0.needs.compare_exchange(NEEDS_PROCESSOR, NEEDS_EVENT, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Notes that the attempt was woken and waits for its next poll.
     pub(crate) fn set_woken(&self) {
         self.0.needs.store(NEEDS_POLL, Ordering::Relaxed);
     }
@@ -167,6 +171,7 @@ impl AttemptHandle {
         self.0.needs.load(Ordering::Relaxed) == NEEDS_EVENT
     }
 
+    /// Returns true if the last poll ended because the guest's tick was over.
     pub(crate) fn has_yielded(&self) -> bool {
         self.0.has_yielded.load(Ordering::Relaxed)
     }

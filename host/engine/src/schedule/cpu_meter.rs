@@ -52,6 +52,7 @@ impl CpuMeter {
         self.received_bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Returns the number of bytes that came in from outside.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Relaxed)
     }

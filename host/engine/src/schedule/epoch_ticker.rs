@@ -11,6 +11,7 @@ use wharf_core::bounds;
 /// Ticks without a working thread before the ticker sleeps: waking it for each of many short attempts would cost more.
 const IDLE_TICKS_MAX: u32 = 100;
 
+/// The ticker thread. Dropping this stops it.
 pub(crate) struct Ticker {
     shared: Arc<Inner>,
     thread: Thread,
@@ -27,6 +28,10 @@ struct Inner {
 }
 
 impl Ticker {
+    /// Starts the ticker thread.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub(crate) fn start() -> std::io::Result<Ticker> {
         let shared = Arc::new(Inner {
             awake_threads: AtomicUsize::new(0),
@@ -39,6 +44,7 @@ impl Ticker {
         Ok(Ticker { shared, thread: handle.thread().clone() })
     }
 
+    /// Advances the epoch of this engine, too, from now on.
     pub(crate) fn add(&self, engine: &Engine) {
         self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine.weak());
     }

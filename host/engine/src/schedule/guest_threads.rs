@@ -17,6 +17,7 @@ use crate::schedule::epoch_ticker::Ticker;
 /// Maximum number of threads that read and write files for guests.
 const FILE_THREADS_MAX: usize = 32;
 
+/// The runtimes that run guests.
 pub(crate) struct GuestThreads {
     count: usize,
     ticker: Arc<Ticker>,
@@ -36,10 +37,12 @@ impl GuestThreads {
         Ok(GuestThreads { count, ticker: Arc::clone(ticker), ordinary: Some(ordinary), background: OnceLock::new() })
     }
 
+    /// Returns the number of ordinary threads.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
+    /// Runs a future on the ordinary threads.
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -48,6 +51,7 @@ impl GuestThreads {
         self.ordinary.as_ref().expect("taken only when dropped").spawn(future)
     }
 
+    /// Returns the runtime of low priority, which is started at the first call.
     fn background(&self) -> Option<&Runtime> {
         let make = || {
             let made = runtime("wharf-computing", self.count, &self.ticker, lower_priority);

@@ -25,6 +25,7 @@ pub struct Permit {
     _permits: OwnedSemaphorePermit,
 }
 
+/// The permits of all pools.
 pub(crate) struct PermitPools {
     jobs: PoolPermits,
     /// Indexed by depth, from 1.
@@ -41,12 +42,14 @@ struct PoolPermits {
 pub(crate) struct PoolSizes(Vec<u32>);
 
 impl PoolSizes {
+    /// Returns the sizes that the settings ask for, within the bounds.
     pub(crate) fn wanted(attempts: u32, broadcast_calls: u32) -> PoolSizes {
         let calls = broadcast_calls.clamp(1, bounds::BROADCAST_CALLS_MAX);
         let by_depth = (0..bounds::BROADCAST_DEPTH_MAX).map(|above| (calls >> above).max(1));
         PoolSizes([attempts.clamp(1, bounds::ATTEMPTS_MAX)].into_iter().chain(by_depth).collect())
     }
 
+    /// Returns the number of sandboxes in all pools.
     pub(crate) fn sum(&self) -> u32 {
         self.0.iter().sum()
     }
@@ -81,6 +84,7 @@ impl PermitPools {
         }
     }
 
+    /// Returns the number of sandboxes in a pool.
     pub(crate) fn size(&self, pool: PermitPool) -> u32 {
         self.of(pool).size
     }

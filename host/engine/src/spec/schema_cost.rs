@@ -25,9 +25,9 @@ const NESTED_MAX: usize = 1024;
 
 /// The value in the payload to which a schema within another one applies.
 #[derive(Clone, PartialEq, Eq)]
-enum Target {
+enum AppliesTo {
     /// The value that the schema itself applies to.
-    InProcess,
+    SameValue,
     /// Every child of a kind.
     EveryChild(ChildKind),
     /// One child, by number.
@@ -45,7 +45,7 @@ enum ChildKind {
 /// One schema within the whole.
 #[derive(Default)]
 struct Node {
-    edges: Vec<(Target, usize)>,
+    edges: Vec<(AppliesTo, usize)>,
     /// The number of times that this schema's parts apply: `unevaluated...` applies them again.
     weight: u64,
 }
@@ -109,23 +109,23 @@ impl<'a> Graph<'a> {
         })
     }
 
-    fn child(&mut self, kind: ChildKind, name: &str) -> Target {
+    fn child(&mut self, kind: ChildKind, name: &str) -> AppliesTo {
         let next = self.children.len();
-        Target::NamedChild(kind, *self.children.entry((kind, name.to_owned())).or_insert(next))
+        AppliesTo::NamedChild(kind, *self.children.entry((kind, name.to_owned())).or_insert(next))
     }
 
     fn read(&mut self, object: &'a Map<String, Value>, is_root: bool) -> Result<Node, String> {
         let mut node = Node { edges: Vec::new(), weight: 1 };
         for (key, value) in object {
-            let mut to = |target: Target, value: &'a Value| {
+            let mut to = |applies_to: AppliesTo, value: &'a Value| {
                 let number = self.number(value);
-                node.edges.push((target, number));
+                node.edges.push((applies_to, number));
             };
             match (key.as_str(), value) {
                 ("$ref", Value::String(text)) => {
                     let target = self.target(text)?;
                     self.targets.insert(target);
-                    node.edges.push((Target::InProcess, target));
+                    node.edges.push((AppliesTo::SameValue, target));
                 }
                 ("$dynamicRef" | "$recursiveRef", _) => {
                     return Err(format!("`{key}` is not supported; use `$ref`"));
@@ -137,25 +137,25 @@ impl<'a> Graph<'a> {
                     ));
                 }
                 ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => {
-                    all.iter().for_each(|value| to(Target::InProcess, value))
+                    all.iter().for_each(|value| to(AppliesTo::SameValue, value))
                 }
-                ("not" | "if" | "then" | "else", value) => to(Target::InProcess, value),
+                ("not" | "if" | "then" | "else", value) => to(AppliesTo::SameValue, value),
                 ("dependentSchemas" | "dependencies", Value::Object(all)) => {
-                    all.values().for_each(|value| to(Target::InProcess, value))
+                    all.values().for_each(|value| to(AppliesTo::SameValue, value))
                 }
                 ("patternProperties", Value::Object(all)) => {
-                    all.values().for_each(|value| to(Target::EveryChild(ChildKind::Property), value))
+                    all.values().for_each(|value| to(AppliesTo::EveryChild(ChildKind::Property), value))
                 }
-                ("additionalProperties", value) => to(Target::UnnamedChildren(ChildKind::Property), value),
-                ("propertyNames", value) => to(Target::EveryChild(ChildKind::Property), value),
-                ("contains", value) => to(Target::EveryChild(ChildKind::Item), value),
-                ("additionalItems", value) => to(Target::UnnamedChildren(ChildKind::Item), value),
+                ("additionalProperties", value) => to(AppliesTo::UnnamedChildren(ChildKind::Property), value),
+                ("propertyNames", value) => to(AppliesTo::EveryChild(ChildKind::Property), value),
+                ("contains", value) => to(AppliesTo::EveryChild(ChildKind::Item), value),
+                ("additionalItems", value) => to(AppliesTo::UnnamedChildren(ChildKind::Item), value),
                 ("unevaluatedProperties", value) => {
-                    to(Target::EveryChild(ChildKind::Property), value);
+                    to(AppliesTo::EveryChild(ChildKind::Property), value);
                     node.weight += 1;
                 }
                 ("unevaluatedItems", value) => {
-                    to(Target::EveryChild(ChildKind::Item), value);
+                    to(AppliesTo::EveryChild(ChildKind::Item), value);
                     node.weight += 1;
                 }
                 ("properties", Value::Object(all)) => {
@@ -165,12 +165,12 @@ impl<'a> Graph<'a> {
                     }
                 }
                 ("items" | "prefixItems", Value::Array(all)) => {
-                    for (target, value) in all.iter().enumerate() {
-                        let edge = (self.child(ChildKind::Item, &target.to_string()), self.number(value));
+                    for (index, value) in all.iter().enumerate() {
+                        let edge = (self.child(ChildKind::Item, &index.to_string()), self.number(value));
                         node.edges.push(edge);
                     }
                 }
-                ("items", value) => to(Target::UnnamedChildren(ChildKind::Item), value),
+                ("items", value) => to(AppliesTo::UnnamedChildren(ChildKind::Item), value),
                 _ => {}
             }
         }
@@ -201,11 +201,11 @@ impl<'a> Graph<'a> {
         self.apply_at_same(&order, &mut applied)?;
         let mut steps = 0;
         for _ in 0..PAYLOAD_DEPTH_MAX {
-            for (number, target, to) in order
+            for (number, applies_to, to) in order
                 .iter()
-                .flat_map(|number| self.nodes[*number].edges.iter().map(|(target, to)| (*number, target, *to)))
+                .flat_map(|number| self.nodes[*number].edges.iter().map(|(applies_to, to)| (*number, applies_to, *to)))
             {
-                if applied[number] > 0 && *target == Target::InProcess {
+                if applied[number] > 0 && *applies_to == AppliesTo::SameValue {
                     stack_depth[to] = stack_depth[to].max(stack_depth[number] + 1);
                 }
             }
@@ -228,7 +228,9 @@ impl<'a> Graph<'a> {
         for &number in order {
             let weight = applied[number].saturating_mul(self.nodes[number].weight);
             if weight > 0 {
-                for (_, to) in self.nodes[number].edges.iter().filter(|(target, _)| *target == Target::InProcess) {
+                for (_, to) in
+                    self.nodes[number].edges.iter().filter(|(applies_to, _)| *applies_to == AppliesTo::SameValue)
+                {
                     applied[*to] = applied[*to].saturating_add(weight);
                 }
             }
@@ -244,7 +246,7 @@ impl<'a> Graph<'a> {
     fn stack_below(&self, applied: &[u64], stack_depth: &[u64]) -> Vec<u64> {
         let mut stack_below = vec![0_u64; self.nodes.len()];
         for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| applied[*number] > 0) {
-            for (_, to) in node.edges.iter().filter(|(target, _)| *target != Target::InProcess) {
+            for (_, to) in node.edges.iter().filter(|(applies_to, _)| *applies_to != AppliesTo::SameValue) {
                 stack_below[*to] = stack_below[*to].max(stack_depth[number] + 1);
             }
         }
@@ -259,20 +261,20 @@ impl<'a> Graph<'a> {
             let mut certain: HashMap<usize, Vec<(usize, i64)>> = HashMap::new();
             for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| applied[*number] > 0) {
                 let signed = i64::try_from(applied[number]).unwrap_or(i64::MAX);
-                for (target, to) in &node.edges {
-                    match target {
-                        Target::EveryChild(of) if *of == kind => any[*to] += applied[number],
-                        Target::UnnamedChildren(of) if *of == kind => {
+                for (applies_to, to) in &node.edges {
+                    match applies_to {
+                        AppliesTo::EveryChild(of) if *of == kind => any[*to] += applied[number],
+                        AppliesTo::UnnamedChildren(of) if *of == kind => {
                             any[*to] += applied[number];
-                            for (target, _) in &node.edges {
-                                if let Target::NamedChild(of, child) = target
+                            for (applies_to, _) in &node.edges {
+                                if let AppliesTo::NamedChild(of, child) = applies_to
                                     && *of == kind
                                 {
                                     certain.entry(*child).or_default().push((*to, -signed));
                                 }
                             }
                         }
-                        Target::NamedChild(of, child) if *of == kind => {
+                        AppliesTo::NamedChild(of, child) if *of == kind => {
                             certain.entry(*child).or_default().push((*to, signed))
                         }
                         _ => {}
@@ -307,7 +309,11 @@ impl<'a> Graph<'a> {
     fn order(&self) -> Result<Vec<usize>, String> {
         let mut dependents = vec![0_usize; self.nodes.len()];
         let here = |number: usize| {
-            self.nodes[number].edges.iter().filter(|(target, _)| *target == Target::InProcess).map(|(_, to)| *to)
+            self.nodes[number]
+                .edges
+                .iter()
+                .filter(|(applies_to, _)| *applies_to == AppliesTo::SameValue)
+                .map(|(_, to)| *to)
         };
         (0..self.nodes.len()).flat_map(here).for_each(|to| dependents[to] += 1);
         let mut order: Vec<usize> = (0..self.nodes.len()).filter(|number| dependents[*number] == 0).collect();

@@ -234,7 +234,7 @@ impl HostCalls for Listener {
         std::future::ready(Err(why.to_owned())).boxed()
     }
 
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    fn kv(&self) -> Option<&dyn KvAccess> {
         Some(&self.kept)
     }
 }
