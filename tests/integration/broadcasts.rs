@@ -73,7 +73,7 @@ fn a_thousand_subscribers_of_every_kind_are_each_answered_for() {
         (json!({ "do": "fail-retry", "text": "later" }), "failed", "later"),
         (json!({ "do": "fail-retry-after", "ms": 900, "text": "busy" }), "failed", "busy"),
         (json!({ "do": "fail-discard", "text": "never" }), "failed", "never"),
-        (json!({ "do": "trap" }), "trapped", "gave up"),
+        (json!({ "do": "trap" }), "trapped", "unreachable"),
         (json!({ "do": "hoard" }), "trapped", "out of memory"),
         (json!({ "do": "loop-ignoring-cancel" }), "timed-out", "300"),
         (json!({ "do": "stall", "ms": 60_000 }), "timed-out", "300"),

@@ -61,7 +61,7 @@ fn every_subscriber_is_called_once_wherever_it_is() {
     // What a subscriber elsewhere says of its end comes as it was said.
     for (order, expected, said) in [
         (json!({ "do": "fail-retry-after", "ms": 900, "text": "busy" }), "failed", "busy"),
-        (json!({ "do": "trap" }), "trapped", "gave up"),
+        (json!({ "do": "trap" }), "trapped", "unreachable"),
     ] {
         let answer = broadcast(&one, "villain.x", json!({ "payload": order }));
         let reply = outcome(&answer, "villain");

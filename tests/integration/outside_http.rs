@@ -92,11 +92,11 @@ impl Fetching {
 
         for url in [format!("http://127.0.0.1:{other}/"), format!("https://127.0.0.1:{port}/")] {
             let (_, log) = self.fails(&host, guest, &url);
-            assert!(log.contains("is refused, since it is not granted; to grant it: http = ["), "{url}: {log}");
+            assert!(log.contains("refused: not granted; to grant it, set http = ["), "{url}: {log}");
         }
         // A name that is granted, and leads inside.
         let (_, log) = self.fails(&host, "named", &format!("http://localhost:{port}/path"));
-        assert!(log.contains("which is not of the public internet; to grant it: addresses = ["), "{log}");
+        assert!(log.contains("which is not on the public internet; to grant it, set addresses = ["), "{log}");
 
         self.fails(&host, guest, &format!("http://127.0.0.1:{port}/big"));
         let (job, _) = self.fails(&host, "hurried", &format!("http://127.0.0.1:{port}/silent"));

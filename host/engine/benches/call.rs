@@ -38,7 +38,7 @@ wasmtime::component::bindgen!({
 use exports::wharf::plugin::handler::Job;
 use wharf::plugin::{attempt, broadcasts, jobs, types};
 
-/// That of the binary.
+/// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -48,7 +48,7 @@ const ATTEMPTS: usize = 12_800;
 const ROUNDS: usize = 9;
 const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
 
-/// What the floor's store holds: the least that the component needs.
+/// The data of the floor's store: the minimum that the component needs.
 struct Floor {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -112,7 +112,7 @@ impl jobs::HostNewJob for Floor {
     }
 }
 
-/// Set up as `src/pool.rs` does it.
+/// The configuration of `wasmtime_config.rs`.
 fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
     let mut pool = PoolingAllocationConfig::new();
     let n = bounds::ATTEMPTS_DEFAULT + 2 * bounds::BROADCAST_CALLS_DEFAULT;
@@ -176,7 +176,7 @@ impl HostCalls for Deaf {
 
 async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) {
     let call = Call {
-        asked: CallInput::Job {
+        input: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: "count".to_owned(),
             key: None,
@@ -189,7 +189,7 @@ async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload:
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
 }
 
-/// What one attempt took of the clock and of the processors.
+/// Wall time and processor time of one attempt.
 #[derive(Clone, Copy)]
 struct Cost {
     wall: Duration,
@@ -248,7 +248,7 @@ fn main() {
             broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
             guest_threads: THREADS,
             cache_dir: cache.path().join("c"),
-            compile: Compile::Here,
+            compile: Compile::InProcess,
         };
         let engine = Engine::new(settings).unwrap();
         let plugin =

@@ -1,5 +1,5 @@
-//! What each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one after the other,
-//! as a multiple of Rust's in the same run.
+//! Measures what each language's `words` costs a host: its size, compiling it, and one attempt in a fresh sandbox, one
+//! after the other, as a multiple of Rust's in the same run.
 //!
 //! `cargo bench --workspace --bench languages`, or some of them: `… --bench languages -- words words-python`
 
@@ -17,10 +17,10 @@ use wharf_engine::{
     PluginSettings, Settings,
 };
 
-/// The first that is measured is what the others are measured against.
+/// The first plugin is the one that the others are compared with.
 const PLUGINS: [&str; 7] = ["words", "words-c", "words-js", "words-ts", "words-go", "words-web", "words-python"];
 const ROUNDS: usize = 9;
-/// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
+/// Attempts of each plugin in each round: they are neighbours in time, so a busy machine is busy for all.
 const ATTEMPTS: usize = 100;
 const PAYLOAD: &str = r#"{"text": "one attempt in a fresh sandbox"}"#;
 
@@ -42,14 +42,14 @@ impl HostCalls for Deaf {
 }
 
 async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> AttemptEnd {
-    let asked = CallInput::Job {
+    let input = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "count".to_owned(),
         key: None,
         payload: Arc::clone(payload),
         attempt: 1,
     };
-    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
+    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
     ended
@@ -61,7 +61,7 @@ fn engine(cache: &std::path::Path) -> Arc<Engine> {
         broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
         guest_threads: 2,
         cache_dir: cache.to_owned(),
-        compile: Compile::Here,
+        compile: Compile::InProcess,
     };
     Engine::new(settings).unwrap()
 }
@@ -89,7 +89,7 @@ fn main() {
         plugins.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
     let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
     runtime.block_on(async {
-        // Whoever comes first would also pay for the engine's own start.
+        // Otherwise the first one would pay for the engine's own start.
         let (cold, warm) = (engine(&cache), engine(&cache));
         let mut loaded = Vec::new();
         for (name, bytes) in plugins.iter().zip(&components) {
@@ -106,7 +106,7 @@ fn main() {
                     let begun = Instant::now();
                     let ended = attempt(&warm, plugin, &payload).await;
                     all.push(begun.elapsed());
-                    memory[place] = ended.bill.memory_peak_bytes;
+                    memory[place] = ended.usage.memory_peak_bytes;
                 }
                 // The first round warms the pools.
                 if round > 0 {

@@ -1,5 +1,5 @@
-//! What a trap costs, by what the component says of itself: names, lines of its sources, debug sections that are written
-//! against whoever reads them. As a multiple of a trap of the same component that says nothing, in the same run.
+//! Measures what a trap costs, by the debug data of the component: names, lines of sources, hostile debug sections. As
+//! a multiple of a trap of the same component without any, in the same run.
 //!
 //! `cargo bench --workspace --bench trap`
 
@@ -22,9 +22,9 @@ mod made;
 use made::{Made, inlined, line_program};
 
 const ROUNDS: usize = 9;
-/// Of each plugin in each round: neighbours in time, so that a busy machine is busy for all.
+/// Attempts of each plugin in each round: they are neighbours in time, so a busy machine is busy for all.
 const TRAPS: usize = 200;
-/// As many as a report has frames.
+/// The number of frames in a report.
 const FRAMES: usize = 20;
 
 struct Deaf;
@@ -59,14 +59,14 @@ fn sides() -> Vec<(&'static str, Made)> {
 }
 
 async fn trap(engine: &Arc<Engine>, plugin: &Arc<Plugin>) {
-    let asked = CallInput::Job {
+    let input = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "do".to_owned(),
         key: None,
         payload: Vec::new().into(),
         attempt: 1,
     };
-    let call = Call { asked, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
+    let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["do"]) };
     let ended = engine.call(Arc::clone(plugin), call, Arc::new(Deaf), AttemptHandle::new()).await;
     assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
 }
@@ -85,7 +85,7 @@ fn main() {
             broadcast_calls: 1,
             guest_threads: 2,
             cache_dir: dir.path().join("c"),
-            compile: Compile::Here,
+            compile: Compile::InProcess,
         })
         .unwrap();
         let mut loaded = Vec::new();

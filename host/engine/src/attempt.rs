@@ -1,5 +1,5 @@
 //! Runs one call in a sandbox, from input to outcome.
-//! Modules stand in reading order; each uses only those above it.
+//! Modules are in reading order; each uses only those above it.
 
 pub(crate) mod report;
 pub(crate) mod run;

@@ -1,4 +1,4 @@
-//! What goes into one attempt, what it may ask while it runs, and what comes out.
+//! The input of an attempt, the calls that it makes to its host while it runs, and its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,31 +12,44 @@ use wharf_core::rollcall::Reply;
 
 use crate::spec::task::Task;
 
-/// One attempt: what is asked of the plugin, and what it may use.
+/// One attempt: its input and its limits.
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub asked: CallInput,
+    /// What the guest is called with.
+    pub input: CallInput,
+    /// What the attempt may use.
     pub limits: AttemptLimits,
 }
 
-/// What the plugin's handler or subscriber sees.
+/// The input of a plugin's handler or subscriber.
 #[derive(Clone, Debug)]
 pub enum CallInput {
-    /// One attempt at one job, for the handler.
+    /// One attempt of a job, for the handler.
     Job {
+        /// The id of the job.
         id: String,
-        /// Without the plugin's name: "count".
+        /// The task's name within the plugin, such as "count".
         task: String,
+        /// The key of the job, if it has one.
         key: Option<String>,
+        /// The payload.
         payload: Arc<[u8]>,
-        /// 1 for the first attempt.
+        /// The number of the attempt; 1 for the first.
         attempt: u32,
     },
     /// One broadcast, for the subscriber.
-    Message { id: String, topic: String, payload: Arc<[u8]> },
+    Message {
+        /// The id of the broadcast.
+        id: String,
+        /// The topic.
+        topic: String,
+        /// The payload.
+        payload: Arc<[u8]>,
+    },
 }
 
 impl CallInput {
+    /// Returns the payload of the job or of the broadcast.
     pub fn payload(&self) -> &Arc<[u8]> {
         match self {
             CallInput::Job { payload, .. } | CallInput::Message { payload, .. } => payload,
@@ -44,21 +57,26 @@ impl CallInput {
     }
 }
 
-/// How much of everything an attempt may use.
+/// The limits of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptLimits {
+    /// Maximum wall time.
     pub timeout: Duration,
+    /// Maximum guest time: the processor time that the guest uses.
     pub cpu: Duration,
+    /// Maximum time without output and without progress, if there is such a limit.
     pub stall: Option<Duration>,
+    /// Maximum size of all memories together, in bytes.
     pub memory_bytes: u64,
-    /// From the request to cancel until the sandbox is stopped.
+    /// Time between the request to cancel and the moment when the sandbox is stopped.
     pub cancel_grace: Duration,
-    /// Until when its lease is trusted, if there is one; `AttemptHandle::trust_until` moves it on.
+    /// The end of its lease, if there is one; [`AttemptHandle::trust_until`](crate::AttemptHandle::trust_until) moves
+    /// it.
     pub deadline: Option<Instant>,
 }
 
 impl AttemptLimits {
-    /// What the task's manifest and the operator say, without a lease.
+    /// Returns the limits of a task as its manifest and the operator set them, without a lease.
     pub fn of(task: &Task) -> AttemptLimits {
         AttemptLimits {
             timeout: task.timeout,
@@ -71,34 +89,53 @@ impl AttemptLimits {
     }
 }
 
-/// A job that a guest wants enqueued, as it said it: nothing of it is checked but its size.
+/// A job that a guest wants to enqueue, as the guest gave it: only its size is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestJob {
+    /// The full name of the task, such as "words/count".
     pub task: String,
+    /// The payload.
     pub payload: Vec<u8>,
+    /// The key, if the guest set one.
     pub key: Option<String>,
+    /// Time until the job is due, if the guest set one.
     pub delay: Option<Duration>,
+    /// The priority; 0 unless the guest set one.
     pub priority: i32,
+    /// The idempotency token, if the guest set one.
     pub token: Option<String>,
 }
 
-/// What an attempt tells its host and asks of it. Called on the threads that run guests.
+/// The calls that an attempt makes to its host. They run on the threads that run guests.
 pub trait HostCalls: Send + Sync + 'static {
-    /// Takes one chunk of output, in order. May wait for room; the guest waits with it, at no cost of guest time.
-    /// The error is what the guest is told.
+    /// Takes one chunk of output, in order. May wait until the host has capacity; the guest waits with it, which costs
+    /// no guest time.
+    ///
+    /// # Errors
+    /// The text that the guest receives.
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>>;
     /// Takes one line of the guest's stdout or stderr. Never waits.
     fn log(&self, stream: Stream, line: String);
-    /// Says that this many lines were dropped, since the attempt's log had reached its bound.
+    /// Takes the number of lines that were dropped because the attempt's log had reached its limit.
     fn log_dropped(&self, lines: u64);
+    /// Takes the progress that the guest reports: a fraction between 0 and 1, and a note.
     fn progress(&self, fraction: f32, note: String);
-    /// Takes jobs to be enqueued with the attempt's success; answers with the ids under which they will stand. May ask which of
-    /// them stand already; the guest waits with it, at no cost of guest time. Polled as `broadcast` is.
+    /// Takes jobs to be enqueued with the attempt's success, and returns the ids that they will have. May query which
+    /// of them exist already; the guest waits meanwhile, which costs no guest time. Polled on the threads that run
+    /// guests, which have no timers.
+    ///
+    /// # Errors
+    /// The text that the guest receives.
     fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>>;
-    /// Asks every subscriber of `topic`, no longer than `timeout`, which is within `remaining`: what the attempt has left.
-    /// Answers with one reply for each, ordered by plugin; the error is what the guest is told. The guest waits meanwhile,
-    /// at no cost of guest time. If the attempt is ended, the answer is dropped: nobody waits for the replies any more.
-    /// Polled on the threads that run guests, which have no timers: what needs one belongs on the host's own.
+    /// Calls every subscriber of `topic` and returns one reply for each, ordered by plugin. Takes no longer than
+    /// `timeout`, which is within `remaining`, the time that the attempt has left.
+    ///
+    /// The guest waits meanwhile, which costs no guest time. If the attempt is ended, the future is dropped and the
+    /// replies with it. Polled on the threads that run guests, which have no timers: a call that needs one runs it on
+    /// the host's own runtime.
+    ///
+    /// # Errors
+    /// The text that the guest receives.
     fn broadcast(
         &self,
         topic: String,
@@ -106,28 +143,33 @@ pub trait HostCalls: Send + Sync + 'static {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>>;
-    /// Where the plugin keeps its values; `None` where it can keep none.
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    /// Returns access to the plugin's values in the store; `None` if it has no grant for any.
+    fn kv(&self) -> Option<&dyn KvAccess> {
         None
     }
 }
 
-/// What an attempt reads and changes of what its plugin keeps: the committed values with its own changes on top, which come
-/// with its success. The errors are what the guest is told. The guest waits meanwhile, at no cost of guest time; polled as
-/// `broadcast` is.
+/// Reads and changes of a plugin's values in the store: the committed values with the attempt's own changes on top,
+/// which are committed with its success.
+///
+/// The guest waits meanwhile, which costs no guest time. The futures are polled on the threads that run guests, which
+/// have no timers. The errors are texts that the guest receives.
 pub trait KvAccess: Send + Sync + 'static {
+    /// Returns the value of a key, if there is one.
     fn value(&self, key: KvKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, String>>;
-    /// Puts a value under a key, or takes it away.
+    /// Sets the value of a key, or removes it if `value` is `None`.
     fn change(&self, key: KvKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>>;
+    /// Returns the keys that match the query, in order.
     fn keys(&self, wanted: KvKeyQuery) -> BoxFuture<'_, Result<Vec<KvKey>, String>>;
 }
 
-/// How an attempt ended, and what it cost.
+/// The end of an attempt: its outcome, and what it used.
 #[derive(Clone, Debug)]
 pub struct AttemptEnd {
+    /// What the guest did.
     pub outcome: Outcome,
-    /// `queue_wait` is not the engine's to know: zero.
-    pub bill: Bill,
-    /// Making the sandbox and taking it away.
+    /// The resources that it used. `queue_wait` is zero: the engine does not know it.
+    pub usage: Bill,
+    /// Time for making the sandbox and for dropping it.
     pub sandbox: Duration,
 }

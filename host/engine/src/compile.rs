@@ -1,9 +1,9 @@
 //! From a component to linked code: the cache of compiled code, and the child process that inspects and compiles.
-//! Modules stand in reading order; each uses only those above it.
+//! Modules are in reading order; each uses only those above it.
 
 pub(crate) mod cache;
 pub(crate) mod examine;
-pub(crate) mod child;
+pub(crate) mod child_process;
 pub(crate) mod linked;
 pub(crate) mod dedup;
 pub(crate) mod exports_check;

@@ -1,4 +1,4 @@
-//! The engine: loads plugins and calls them.
+//! The engine: its settings, its parts, and how it runs attempts. `load.rs` adds how it loads plugins.
 
 use std::any::Any;
 use std::future::Future;
@@ -18,89 +18,95 @@ use wharf_core::outcome::{Bill, Interruption, Outcome};
 use crate::attempt::run::{self, Run};
 use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
 use crate::compile::cache::Cache;
-use crate::compile::child::Compile;
-use crate::compile::dedup::Alike;
+use crate::compile::child_process::Compile;
+use crate::compile::dedup::LinkedCache;
 use crate::plugin::Plugin;
 use crate::sandbox::imports;
-use crate::sandbox::state::Sandbox;
-use crate::schedule::attempt_handle::{AttemptHandle, Ending};
+use crate::sandbox::store_data::Sandbox;
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::completion_batch;
 use crate::schedule::epoch_ticker::Ticker;
-use crate::schedule::guest_threads::{AmongOthers, Threads};
-use crate::schedule::permits::{Permit, PermitPool, PermitPools, Sizes};
-use crate::schedule::watchdog::Watch;
+use crate::schedule::guest_threads::{GuestThreads, OrdinaryAttempt};
+use crate::schedule::permits::{Permit, PermitPool, PermitPools, PoolSizes};
+use crate::schedule::watchdog::Watchdog;
 use crate::spec::problem::Problem;
-use crate::wasmtime_config::{self, Kind, Pool};
+use crate::wasmtime_config::{self, EngineKind, Pool};
 
-/// What an engine is made with.
+/// The settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Attempts at once; the engine takes fewer where it cannot have so many.
+    /// Number of attempts that may run at once. The engine takes fewer where the machine does not have the address
+    /// space.
     pub attempts: u32,
-    /// Subscribers that broadcasts call at once, in sandboxes besides those of attempts: as many at depth 1, half as many
-    /// at each further depth. They become fewer as attempts do.
+    /// Number of subscribers that broadcasts may call at once at depth 1, in sandboxes besides those of attempts. Each
+    /// further depth has half as many. They are reduced together with `attempts`.
     pub broadcast_calls: u32,
-    /// Threads that run guests.
+    /// Number of threads that run guests.
     pub guest_threads: usize,
-    /// Where compiled plugins are kept.
+    /// The folder in which compiled plugins are cached.
     pub cache_dir: PathBuf,
+    /// Where components are read and compiled.
     pub compile: Compile,
 }
 
-/// Why there is no engine.
+/// Why an engine could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the engine cannot be started: {0}")]
+#[error("could not start the engine: {0}")]
 pub struct EngineError(String);
 
-/// Runs guests on threads of its own. The clocks that end them, and their HTTP requests, are on the runtime on which
-/// the engine was made: a guest that computes never delays those. A guest's own sleep ends on the guests' threads.
+/// Loads plugins and runs their code, on threads of its own.
+///
+/// Timeouts and guests' HTTP requests run on the tokio runtime on which the engine was made, where a guest that
+/// computes cannot delay them. A guest's own sleep ends on the threads that run guests.
+///
+/// Its methods are in two files: `load.rs` has [`Engine::load`] and [`Engine::check`]; `engine.rs` has the rest.
 pub struct Engine {
     pub(crate) cache: Cache,
     pub(crate) compile: Compile,
-    /// Held while a component is compiled.
+    /// Permits for compiling a component.
     pub(crate) compiling: Semaphore,
-    /// Held while a plugin describes itself.
+    /// Permits for calling the `describe` of a plugin.
     pub(crate) describing: Semaphore,
-    pub(crate) home: Handle,
-    pub(crate) alike: Alike,
-    sync: Side,
+    pub(crate) runtime: Handle,
+    pub(crate) linked_cache: LinkedCache,
+    sync: EngineVariant,
     /// Made when the first plugin needs it.
-    concurrent: OnceLock<Result<Side, String>>,
+    concurrent: OnceLock<Result<EngineVariant, String>>,
     ticker: Arc<Ticker>,
-    shares: PermitPools,
-    /// Sandboxes of all shares.
+    permits: PermitPools,
+    /// Number of sandboxes in all permit pools together.
     sandboxes: u32,
-    /// Told whenever an attempt left its sandbox and others wait for that.
-    room: Notify,
-    want_room: AtomicUsize,
-    guests: Threads,
+    /// Notified whenever an attempt has left its sandbox while others wait for one.
+    pool_freed: Notify,
+    pool_waiters: AtomicUsize,
+    guests: GuestThreads,
 }
 
-/// One of the two wasmtime engines, with what plugins may import.
-pub(crate) struct Side {
+/// One of the two wasmtime engines, with the linker of what plugins may import.
+pub(crate) struct EngineVariant {
     pub(crate) pool: Pool,
     pub(crate) linker: Linker<Sandbox>,
 }
 
-/// How often an attempt looks again for room in the pool, when none was told.
-const ROOM_EVERY: Duration = Duration::from_millis(5);
-/// After so many looks something else is wrong.
-pub(crate) const ROOM_LOOKS_MAX: u32 = 6000;
+/// Time after which an attempt tries the pool again if nobody has freed a slot.
+const POOL_RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// After so many tries something other than load is wrong.
+pub(crate) const POOL_RETRIES_MAX: u32 = 6000;
 
-impl Side {
-    fn make(kind: Kind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<Side> {
+impl EngineVariant {
+    fn make(kind: EngineKind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
         let pool = wasmtime_config::pool(kind, sandboxes)?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
-        Ok(Side { pool, linker })
+        Ok(EngineVariant { pool, linker })
     }
 }
 
 impl Engine {
-    /// Made on the runtime that is to be its home.
+    /// Starts an engine. Timeouts and HTTP requests run on the calling tokio runtime.
     ///
     /// # Errors
-    /// When the cache folder, the threads or wasmtime itself cannot be had.
+    /// [`EngineError`] if the cache folder cannot be used, a thread cannot be started, or wasmtime cannot run here.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -108,82 +114,90 @@ impl Engine {
         let cache = Cache::open(&settings.cache_dir).map_err(EngineError)?;
         let ticker = Ticker::start()
             .map(Arc::new)
-            .map_err(|error| EngineError(format!("its ticking thread cannot be had: {error}")))?;
-        let wanted = Sizes::wanted(settings.attempts, settings.broadcast_calls);
-        let sync = Side::make(Kind::Sync, wanted.sum(), &ticker).map_err(|error| EngineError(format!("{error:#}")))?;
+            .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
+        let wanted = PoolSizes::wanted(settings.attempts, settings.broadcast_calls);
+        let sync = EngineVariant::make(EngineKind::Sync, wanted.sum(), &ticker)
+            .map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
-        let shares = PermitPools::new(&wanted.within(sandboxes));
+        let permits = PermitPools::new(&wanted.within(sandboxes));
         if sandboxes < wanted.sum() {
             tracing::warn!(
                 wanted = wanted.sum(),
                 sandboxes,
-                attempts = shares.size(PermitPool::Jobs),
+                attempts = permits.size(PermitPool::Jobs),
                 pooled = sync.pool.pooled,
-                "fewer attempts and broadcasts at once than wanted: this machine does not give the address space"
+                "fewer attempts and broadcasts at once than configured: the machine does not have the address space"
             );
         }
-        let guests = Threads::start(settings.guest_threads.max(1), &ticker)
-            .map_err(|error| EngineError(format!("threads for guests cannot be had: {error}")))?;
+        let guests = GuestThreads::start(settings.guest_threads.max(1), &ticker)
+            .map_err(|error| EngineError(format!("could not start the threads for guests: {error}")))?;
         Ok(Arc::new(Engine {
             cache,
             compile: settings.compile,
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
-            describing: Semaphore::new(wasmtime_config::DESCRIBING_MAX as usize),
-            home: Handle::current(),
-            alike: Alike::default(),
+            describing: Semaphore::new(wasmtime_config::DESCRIBES_AT_ONCE as usize),
+            runtime: Handle::current(),
+            linked_cache: LinkedCache::default(),
             sync,
             concurrent: OnceLock::new(),
             ticker,
-            shares,
+            permits,
             sandboxes,
-            room: Notify::new(),
-            want_room: AtomicUsize::new(0),
+            pool_freed: Notify::new(),
+            pool_waiters: AtomicUsize::new(0),
             guests,
         }))
     }
 
-    /// Threads that run guests.
+    /// Returns the number of threads that run guests.
     pub fn guest_threads(&self) -> usize {
         self.guests.count()
     }
 
-    /// Attempts at once.
+    /// Returns the number of attempts that can run at once.
     pub fn capacity(&self) -> u32 {
         self.capacity_of(PermitPool::Jobs)
     }
 
-    /// Ordinary sandboxes of a share at once.
-    pub fn capacity_of(&self, share: PermitPool) -> u32 {
-        self.shares.size(share)
+    /// Returns the number of ordinary sandboxes that a pool of permits has.
+    pub fn capacity_of(&self, pool: PermitPool) -> u32 {
+        self.permits.size(pool)
     }
 
+    /// Returns the wasmtime engine of a kind; the one for concurrent components is made at its first use.
+    ///
     /// # Errors
-    /// When the engine for concurrent components cannot be had.
-    pub(crate) fn side(&self, kind: Kind) -> Result<&Side, String> {
+    /// A reason, if the engine for concurrent components cannot be made.
+    pub(crate) fn variant(&self, kind: EngineKind) -> Result<&EngineVariant, String> {
         match kind {
-            Kind::Sync => Ok(&self.sync),
-            Kind::Async => {
-                let make =
-                    || Side::make(Kind::Async, self.sandboxes, &self.ticker).map_err(|error| format!("{error:#}"));
+            EngineKind::Sync => Ok(&self.sync),
+            EngineKind::Async => {
+                let make = || {
+                    EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
+                        .map_err(|error| format!("{error:#}"))
+                };
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
             }
         }
     }
 
-    /// The same, for its plugin's author. Made for the first plugin that needs it, which takes a moment.
+    /// Returns the wasmtime engine of a kind, with a problem for the plugin's author as the error. Takes a moment at
+    /// the first concurrent component, whose engine is made then.
     ///
     /// # Errors
-    /// As [`Engine::side`].
-    pub(crate) fn side_for(&self, kind: Kind) -> Result<&Side, Problem> {
-        self.side(kind).map_err(|why| Problem::new(why).within("the engine for concurrent components cannot be had"))
+    /// A [`Problem`], if the engine for concurrent components cannot be made.
+    pub(crate) fn variant_for(&self, kind: EngineKind) -> Result<&EngineVariant, Problem> {
+        self.variant(kind)
+            .map_err(|why| Problem::new(why).within("could not start the engine for concurrent components"))
     }
 
-    /// The engine for which components are compiled: what it fits, the other fits too.
+    /// The wasmtime engine whose settings name the cached descriptions: what is compatible with it is so with the other
+    /// one.
     pub(crate) fn compiler(&self) -> &wasmtime::Engine {
         &self.sync.pool.engine
     }
 
-    /// Runs `future` where guests run.
+    /// Runs `future` on the threads that run guests.
     pub(crate) fn spawn_guest<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -192,181 +206,185 @@ impl Engine {
         self.guests.spawn(future)
     }
 
-    /// Waits for room for one sandbox: as many permits of its share as it is ordinary ones in size.
-    /// Waiting is no attempt's fault and costs none: its clocks begin when it has started.
-    pub fn admit(self: &Arc<Self>, share: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
-        self.shares.admit(share, plugin.weight)
+    /// Waits for a permit for one sandbox: as many units of its pool as the sandbox is ordinary ones in size. The wait
+    /// is not an attempt's fault and does not count for it: its clocks start when it starts.
+    pub fn admit(self: &Arc<Self>, pool: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
+        self.permits.admit(pool, plugin.weight)
     }
 
-    /// Runs one attempt, on the threads that run guests. `ended` is called there, exactly once, also if the host fails
-    /// under the attempt; it must not wait. `control` is the only way to end it from outside.
+    /// Runs one attempt, on the threads that run guests.
+    ///
+    /// `on_end` is called there exactly once, also if the host fails under the attempt; it must not block. `handle` is
+    /// the only way to end the attempt from outside.
     pub fn start(
         self: &Arc<Self>,
         admission: Permit,
         plugin: Arc<Plugin>,
         call: Call,
-        attending: Arc<dyn HostCalls>,
-        control: AttemptHandle,
-        ended: impl FnOnce(AttemptEnd) + Send + 'static,
+        host_calls: Arc<dyn HostCalls>,
+        handle: AttemptHandle,
+        on_end: impl FnOnce(AttemptEnd) + Send + 'static,
     ) {
         if let Some(deadline) = call.limits.deadline {
-            control.trust_at_first(deadline);
+            handle.set_first_lease_end(deadline);
         }
         let engine = Arc::clone(self);
         drop(self.guests.spawn(async move {
-            let began = Instant::now();
-            let Call { asked, limits } = call;
-            let run = Run { plugin, given: asked.into(), limits, attending, control: control.clone() };
+            let started_at = Instant::now();
+            let Call { input, limits } = call;
+            let run = Run { plugin, input: input.into(), limits, host_calls, handle: handle.clone() };
             let its = Arc::clone(&engine);
-            // In a box of its own, which the thread that runs it makes and takes back: what is handed over stays small.
+            // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays
+            // small.
             let attempt = Box::pin(async move {
                 let attempt = AssertUnwindSafe(its.attempt(&run, admission)).catch_unwind();
-                let end = attempt.await.unwrap_or_else(|panic| failed(began, &*panic));
-                // Whoever hears of the end finds nothing of the attempt left.
+                let end = attempt.await.unwrap_or_else(|panic| failed(started_at, &*panic));
+                // Dropped first, so that nothing of the attempt is left when its end is reported.
                 drop(run);
-                completion_batch::hold(move || ended(end));
+                completion_batch::push(move || on_end(end));
             });
-            AmongOthers { threads: &engine.guests, attempt: Some(attempt), control }.await;
+            OrdinaryAttempt { threads: &engine.guests, attempt: Some(attempt), handle }.await;
         }));
     }
 
-    /// Runs one attempt of a job or of a broadcast at depth 1, and waits for it. Dropping the answer ends it.
+    /// Runs one attempt of a job, or of a broadcast at depth 1, and waits for its end. Dropping the future stops the
+    /// attempt.
     pub fn call(
         self: &Arc<Self>,
         plugin: Arc<Plugin>,
         call: Call,
-        attending: Arc<dyn HostCalls>,
-        control: AttemptHandle,
+        host_calls: Arc<dyn HostCalls>,
+        handle: AttemptHandle,
     ) -> impl Future<Output = AttemptEnd> + Send + use<> {
         let engine = Arc::clone(self);
         async move {
             if let Some(deadline) = call.limits.deadline {
-                control.trust_at_first(deadline);
+                handle.set_first_lease_end(deadline);
             }
-            let asked = Instant::now();
-            let share = match call.asked {
+            let waiting_since = Instant::now();
+            let pool = match call.input {
                 CallInput::Job { .. } => PermitPool::Jobs,
                 CallInput::Message { .. } => PermitPool::Broadcasts { depth: 1 },
             };
             let admission = tokio::select! {
                 biased;
-                admission = engine.admit(share, &plugin) => admission,
-                () = control.given_up() => return never_began(&control, asked),
+                admission = engine.admit(pool, &plugin) => admission,
+                () = handle.end_or_cancel_requested() => return not_started(&handle, waiting_since),
             };
-            let abandoned = EndWhenDropped(Some(control.clone()));
-            let (tell, told) = oneshot::channel();
-            engine.start(admission, plugin, call, attending, control, move |ended| drop(tell.send(ended)));
-            let ended = told.await.expect("`start` tells exactly once");
+            let abandoned = StopOnDrop(Some(handle.clone()));
+            let (sender, receiver) = oneshot::channel();
+            engine
+                .start(admission, plugin, call, host_calls, handle, move |attempt_end| drop(sender.send(attempt_end)));
+            let attempt_end = receiver.await.expect("`start` reports the end exactly once");
             abandoned.not();
-            ended
+            attempt_end
         }
     }
 
-    /// Waits until there may be room in the pool.
-    pub(crate) async fn wait_for_room(&self) {
+    /// Waits until the pool may have a free slot.
+    pub(crate) async fn wait_for_pool(&self) {
         let look_again = {
-            let _home = self.home.enter();
-            tokio::time::sleep(ROOM_EVERY)
+            let _runtime = self.runtime.enter();
+            tokio::time::sleep(POOL_RETRY_INTERVAL)
         };
-        let _counted = Wants::room(&self.want_room);
-        // Who left before this was counted did not tell; for that there is the other look.
+        let _counted = PoolWaiter::pool_freed(&self.pool_waiters);
+        // An attempt that left before this one was counted did not notify; the timer covers that.
         tokio::select! {
-            () = self.room.notified() => {}
+            () = self.pool_freed.notified() => {}
             () = look_again => {}
         }
     }
 
-    /// Someone left the pool.
-    pub(crate) fn tell_room(&self) {
-        if self.want_room.load(Ordering::SeqCst) > 0 {
-            self.room.notify_waiters();
+    /// Notifies waiting attempts that a slot of the pool is free.
+    pub(crate) fn notify_pool_freed(&self) {
+        if self.pool_waiters.load(Ordering::SeqCst) > 0 {
+            self.pool_freed.notify_waiters();
         }
     }
 
     async fn attempt(&self, run: &Run, admission: Permit) -> AttemptEnd {
-        let Run { control, limits, .. } = run;
-        let watch = Watch::new(&self.home, control, limits);
-        let mut began = control.begin();
-        for _ in 0..ROOM_LOOKS_MAX {
-            if let Ok(ended) = run.once(began, &watch).await {
+        let Run { handle, limits, .. } = run;
+        let watchdog = Watchdog::new(&self.runtime, handle, limits);
+        let mut started_at = handle.start_clocks();
+        for _ in 0..POOL_RETRIES_MAX {
+            if let Ok(attempt_end) = run.try_run(started_at, &watchdog).await {
                 drop(admission);
-                self.tell_room();
-                return ended;
+                self.notify_pool_freed();
+                return attempt_end;
             }
-            control.wait_for_room();
-            watch.begin();
-            self.wait_for_room().await;
-            match control.ending() {
+            handle.stop_clocks();
+            watchdog.start();
+            self.wait_for_pool().await;
+            match handle.end_reason() {
                 None => {}
-                Some(Ending::Cancelled) => return run::ended(began, Outcome::Cancelled, Bill::default()),
-                Some(Ending::Stopped(why, report)) => {
+                Some(EndReason::Cancelled) => return run::attempt_end(started_at, Outcome::Cancelled, Bill::default()),
+                Some(EndReason::Stopped(why, report)) => {
                     let outcome = Outcome::Interrupted(*why, report.clone());
-                    return run::ended(began, outcome, Bill::default());
+                    return run::attempt_end(started_at, outcome, Bill::default());
                 }
-                // A clock that ran out while nothing ran is not the attempt's fault.
+                // A timeout that ran out while the guest did not run is not the attempt's fault.
                 Some(_) => break,
             }
-            began = control.begin();
+            started_at = handle.start_clocks();
         }
-        let why =
-            "no sandbox could be had in time: other attempts hold all memories and tables; set fewer attempts at once"
-                .to_owned();
-        run::ended(began, Outcome::Interrupted(Interruption::Host, why), Bill::default())
+        let why = "no sandbox was free in time: other attempts use all memories and tables; lower `attempts.at-once`"
+            .to_owned();
+        run::attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default())
     }
 }
 
-fn failed(began: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
-    let why = format!("the host failed under the attempt, which is a bug of the host: {}", said(panic));
+fn failed(started_at: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
+    let why = format!("the host panicked during the attempt: {}; this is a bug of the host", panic_message(panic));
     AttemptEnd {
         outcome: Outcome::Interrupted(Interruption::Host, why),
-        bill: Bill { wall: began.elapsed(), ..Bill::default() },
+        usage: Bill { wall: started_at.elapsed(), ..Bill::default() },
         sandbox: Duration::ZERO,
     }
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// Extracts the message of a panic payload.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("it said nothing")
+    text.unwrap_or("no message")
 }
 
-fn never_began(control: &AttemptHandle, asked: Instant) -> AttemptEnd {
-    let outcome = match control.ending() {
-        Some(Ending::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
+fn not_started(handle: &AttemptHandle, waiting_since: Instant) -> AttemptEnd {
+    let outcome = match handle.end_reason() {
+        Some(EndReason::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    AttemptEnd { outcome, bill: Bill { wall: asked.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
+    AttemptEnd { outcome, usage: Bill { wall: waiting_since.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
 }
 
-/// One that waits for room, while this lives.
-struct Wants<'a>(&'a AtomicUsize);
+/// Counts one attempt that waits for the pool, as long as this lives.
+struct PoolWaiter<'a>(&'a AtomicUsize);
 
-impl Wants<'_> {
-    fn room(waiting: &AtomicUsize) -> Wants<'_> {
+impl PoolWaiter<'_> {
+    fn pool_freed(waiting: &AtomicUsize) -> PoolWaiter<'_> {
         waiting.fetch_add(1, Ordering::SeqCst);
-        Wants(waiting)
+        PoolWaiter(waiting)
     }
 }
 
-impl Drop for Wants<'_> {
+impl Drop for PoolWaiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Ends an attempt that nobody waits for any more.
-struct EndWhenDropped(Option<AttemptHandle>);
+/// Stops an attempt when the future that waits for it is dropped.
+struct StopOnDrop(Option<AttemptHandle>);
 
-impl EndWhenDropped {
+impl StopOnDrop {
     fn not(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for EndWhenDropped {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        if let Some(control) = &self.0 {
-            control.stop(Interruption::Host, "nobody waits for this attempt any more".to_owned());
+        if let Some(handle) = &self.0 {
+            handle.stop(Interruption::Host, "the caller of this attempt is gone".to_owned());
         }
     }
 }

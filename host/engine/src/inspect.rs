@@ -1,5 +1,5 @@
-//! Reads a component's file. All of it but digests and the contract's names runs in the child process: see [`crate::compile`].
-//! Modules stand in reading order; each uses only those above it.
+//! Reads a component's file. All of it but the checks of first bytes and grants runs in the child process: see
+//! [`crate::compile`]. Modules are in reading order; each uses only those above it.
 
 pub(crate) mod symbol_names;
 pub(crate) mod strip;
@@ -8,5 +8,5 @@ pub(crate) mod line_table;
 pub(crate) mod description;
 pub(crate) mod wit_signature;
 pub(crate) mod host_interfaces;
-pub(crate) mod contract;
+pub(crate) mod contract_check;
 pub(crate) mod grants_check;

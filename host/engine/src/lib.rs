@@ -1,5 +1,46 @@
-//! From the bytes of a WebAssembly component to a plugin, and one call in a sandbox: from input to outcome.
-//! Knows no SQL, no states of jobs, no HTTP server. Modules stand in reading order; each uses only those above it.
+//! Loads WebAssembly components as plugins, and runs one call of a plugin in a sandbox, from its input to its outcome.
+//!
+//! - [`Engine`] is the entry: [`Engine::load`] makes a [`Plugin`] of a component's bytes, [`Engine::call`] runs an attempt.
+//! - [`Call`] is one attempt: its input ([`CallInput`]) and its limits ([`AttemptLimits`]).
+//! - [`HostCalls`] is implemented by the caller: the calls that a guest makes while it runs.
+//! - [`AttemptHandle`] cancels or stops an attempt from outside; [`AttemptEnd`] is what it ends with.
+//! - [`Engine::check`] explains what loading a file would do, as `wharf check` does.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use wharf_engine::{
+//!     AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, HostCalls, PluginSettings, Settings,
+//! };
+//!
+//! async fn count(host_calls: Arc<dyn HostCalls>) -> Result<(), Box<dyn std::error::Error>> {
+//!     let engine = Engine::new(Settings {
+//!         attempts: 4,
+//!         broadcast_calls: 4,
+//!         guest_threads: 2,
+//!         cache_dir: "cache".into(),
+//!         compile: Compile::InProcess,
+//!     })?;
+//!     let bytes = std::fs::read("words.wasm")?;
+//!     let plugin = engine.load("words".parse()?, bytes.into(), &PluginSettings::default(), &|_| {}).await?;
+//!     let input = CallInput::Job {
+//!         id: "0000000000001".into(),
+//!         task: "count".into(),
+//!         key: None,
+//!         payload: br#"{"text": "to be"}"#.as_slice().into(),
+//!         attempt: 1,
+//!     };
+//!     let limits = AttemptLimits::of(&plugin.manifest.tasks["count"]);
+//!     let end = engine.call(plugin, Call { input, limits }, host_calls, AttemptHandle::new()).await;
+//!     println!("{:?}", end.outcome);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The crate knows neither SQL nor the states of jobs nor an HTTP server. Its modules are in reading order; each uses only
+//! those above it.
+
+#![warn(missing_docs)]
 
 pub mod spec;
 pub mod call;
@@ -14,7 +55,7 @@ mod engine;
 mod load;
 
 pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
-pub use compile::child::{Compile, CompileLimits, compile_child_main};
+pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
 pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;

@@ -1,4 +1,4 @@
-//! From bytes to a plugin, and for people: what would happen on the way.
+//! Loads a plugin from the bytes of a component, and explains what loading would do.
 
 use std::sync::Arc;
 
@@ -7,60 +7,67 @@ use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
 use crate::compile::cache;
-use crate::compile::child::{self, Failed, Files};
+use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
 use crate::compile::linked::Linked;
-use crate::engine::{Engine, ROOM_LOOKS_MAX, Side};
-use crate::inspect::contract;
+use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
+use crate::inspect::contract_check;
 use crate::inspect::description::Description;
-use crate::inspect::grants_check::Granted;
+use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
-use crate::sandbox::plugin_env::Premises;
+use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
-use crate::wasmtime_config::{self, Kind};
+use crate::wasmtime_config::{self, EngineKind};
 
-/// How far loading is.
+/// A step of loading a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// The file's first bytes are checked and its digest is computed.
     Checking,
-    /// Others are being compiled.
+    /// Other components are being compiled.
     WaitingToCompile,
+    /// The component is read and compiled.
     Compiling,
-    /// It was compiled before.
+    /// Its compiled code was found in the cache.
     Cached,
+    /// The plugin's `describe` is called for its manifest.
     Describing,
 }
 
-/// What `wharf check` says of a file, and what loading it would do.
+/// The result of checking a file: what it is, and what loading it would do.
 #[derive(Debug)]
 pub struct CheckReport {
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// Size of the file in bytes.
     pub bytes: u64,
+    /// Returns true if the component needs component-model concurrency.
     pub is_async: bool,
-    /// Interfaces, with their versions.
+    /// Interfaces that the component imports, with their versions.
     pub imports: Vec<String>,
+    /// Interfaces that the component exports, with their versions.
     pub exports: Vec<String>,
-    /// Languages, SDKs and tools that say they made it, with their versions.
-    pub makers: Vec<String>,
-    /// Why it is not loaded; empty if it is.
+    /// Languages, SDKs and tools that name themselves as its producers, with their versions.
+    pub producers: Vec<String>,
+    /// Why the file cannot be loaded; empty if it can.
     pub problems: Vec<Problem>,
-    /// What its operator may want to know: what it can use only with a grant.
+    /// What its operator may want to know, such as what works only with a grant.
     pub notes: Vec<Problem>,
-    /// There is one exactly if there is no problem.
+    /// The loaded plugin; present exactly if there are no problems.
     pub plugin: Option<Arc<Plugin>>,
 }
 
-/// Someone who is told how far loading is.
+/// A callback that receives each step of loading.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 impl Engine {
-    /// Makes a plugin of a component: checked, compiled or taken from the cache, linked, described.
+    /// Makes a plugin of a component: checks it, compiles it or takes its code from the cache, links it, and reads its
+    /// manifest.
     ///
     /// # Errors
-    /// Every problem that was found.
+    /// [`LoadError`] with every problem that was found.
     pub async fn load(
         self: &Arc<Self>,
         id: PluginId,
@@ -80,7 +87,8 @@ impl Engine {
         checked.plugin.ok_or(LoadError { problems: checked.problems })
     }
 
-    /// Does all that loading does, and says all that was found on the way. `id` is the file's stem.
+    /// Does everything that [`Engine::load`] does, and returns all that was found on the way. `id` is the file's name
+    /// without `.wasm`.
     pub async fn check(
         self: &Arc<Self>,
         id: &str,
@@ -89,19 +97,20 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> CheckReport {
         progress(Progress::Checking);
-        let its_bytes = Arc::clone(&bytes);
-        let looked = aside(move || (cache::digest_of(&its_bytes), contract::is_wasm(&its_bytes)));
+        let bytes_to_check = Arc::clone(&bytes);
+        let inspected =
+            run_blocking(move || (cache::digest_of(&bytes_to_check), contract_check::is_wasm(&bytes_to_check)));
         let mut checked = CheckReport::refused(String::new(), bytes.len(), Vec::new());
-        let is_wasm = match looked.await {
+        let is_wasm = match inspected.await {
             Ok((digest, is_wasm)) => {
                 checked.digest = digest;
                 is_wasm
             }
             Err(problem) => Err(problem),
         };
-        let reading = Reading { engine: self, digest: &checked.digest, bytes: &bytes, progress };
+        let reading = FileLoader { engine: self, digest: &checked.digest, bytes: &bytes, progress };
         let found = match is_wasm {
-            Ok(()) => reading.known().await,
+            Ok(()) => reading.state().await,
             Err(problem) => Err(problem),
         };
         let mut problems = Vec::new();
@@ -109,27 +118,27 @@ impl Engine {
             Err(problem) => problems.push(problem),
             Ok(found) => {
                 let description = found.description();
-                checked.is_async = description.kind == Kind::Async;
+                checked.is_async = description.kind == EngineKind::Async;
                 (checked.imports, checked.exports) = (description.imports.clone(), description.exports.clone());
-                checked.makers = description.makers.clone();
+                checked.producers = description.producers.clone();
                 problems.extend(description.problems.iter().cloned());
-                let granted = Granted { id, imports: &checked.imports, settings };
+                let granted = GrantsCheck { id, imports: &checked.imports, settings };
                 problems.extend(granted.problems());
                 checked.notes = granted.notes();
                 let parsed = id.parse::<PluginId>().map_err(|bad| {
                     problems.push(
-                        Problem::new(format!("the file's name: {bad}"))
-                            .hint("rename the file: its name without .wasm is the plugin's id"),
+                        Problem::new(format!("file name: {bad}"))
+                            .hint("rename the file; its name without .wasm is the plugin's id"),
                     )
                 });
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
-                    let loading = Loading { engine: self, id, settings, progress };
+                    let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
                         Ok(plugin) => {
                             checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
-                        Err(found) => problems = Problems::from(found).told(),
+                        Err(found) => problems = Problems::from(found).into_bounded(),
                     }
                 }
             }
@@ -147,57 +156,58 @@ impl CheckReport {
             is_async: false,
             imports: Vec::new(),
             exports: Vec::new(),
-            makers: Vec::new(),
+            producers: Vec::new(),
             problems,
             notes: Vec::new(),
             plugin: None,
         }
     }
 
+    /// Returns the manifest, if the file could be loaded.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.plugin.as_ref().map(|plugin| &plugin.manifest)
     }
 }
 
-/// What is known of a file, and what of it is at hand.
-enum Found {
+/// What is known of a file, and what was made of it so far.
+enum FileState {
     /// A plugin of the same bytes is loaded.
     Linked(Arc<Linked>),
     Compiled(Description, Component),
     Refused(Description),
 }
 
-impl Found {
+impl FileState {
     fn description(&self) -> &Description {
         match self {
-            Found::Linked(linked) => &linked.description,
-            Found::Compiled(description, _) | Found::Refused(description) => description,
+            FileState::Linked(linked) => &linked.description,
+            FileState::Compiled(description, _) | FileState::Refused(description) => description,
         }
     }
 }
 
 /// Finds out what a file is: from memory, from the cache, or from a process that reads it.
-struct Reading<'a> {
+struct FileLoader<'a> {
     engine: &'a Arc<Engine>,
     digest: &'a str,
     bytes: &'a Arc<[u8]>,
     progress: OnProgress<'a>,
 }
 
-impl Reading<'_> {
-    async fn known(&self) -> Result<Found, Problem> {
-        if let Some(linked) = self.engine.alike.find(self.digest) {
-            return Ok(Found::Linked(linked));
+impl FileLoader<'_> {
+    async fn state(&self) -> Result<FileState, Problem> {
+        if let Some(linked) = self.engine.linked_cache.find(self.digest) {
+            return Ok(FileState::Linked(linked));
         }
         if let Some(found) = self.cached().await?.filter(|found| found.description().is_final()) {
-            if let Found::Compiled(..) = &found {
+            if let FileState::Compiled(..) = &found {
                 (self.progress)(Progress::Cached);
             }
             return Ok(found);
         }
         (self.progress)(Progress::WaitingToCompile);
         let _permit = self.engine.compiling.acquire().await;
-        // Someone else may have compiled the same in the meantime.
+        // Another task may have compiled the same bytes in the meantime.
         let before = match self.cached().await? {
             Some(found) if found.description().is_final() => return Ok(found),
             Some(found) => found.description().interrupted,
@@ -207,107 +217,107 @@ impl Reading<'_> {
         self.read(before).await
     }
 
-    /// What is in the cache: a description, and the code that it speaks of.
-    async fn cached(&self) -> Result<Option<Found>, Problem> {
+    /// Reads the cache: a description, and the code that it names.
+    async fn cached(&self) -> Result<Option<FileState>, Problem> {
         let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
-        let look = aside(move || {
+        let reading = run_blocking(move || {
             let place = engine.cache.description_place(&digest, engine.compiler());
-            let described = engine.cache.described(&place)?;
-            let Some(code) = described.code.clone() else { return Some(Ok(Found::Refused(described))) };
-            let side = match engine.side_for(described.kind) {
-                Ok(side) => side,
+            let described = engine.cache.description(&place)?;
+            let Some(code) = described.code.clone() else { return Some(Ok(FileState::Refused(described))) };
+            let variant = match engine.variant_for(described.kind) {
+                Ok(variant) => variant,
                 Err(problem) => return Some(Err(problem)),
             };
-            let place = engine.cache.place(&digest, described.kind, &side.pool.engine);
-            let component = engine.cache.load(&place, &code, &side.pool.engine)?;
-            Some(Ok(Found::Compiled(described, component)))
+            let place = engine.cache.place(&digest, described.kind, &variant.pool.engine);
+            let component = engine.cache.load(&place, &code, &variant.pool.engine)?;
+            Some(Ok(FileState::Compiled(described, component)))
         });
-        look.await?.transpose()
+        reading.await?.transpose()
     }
 
-    /// Has the file read and compiled. `before` says how often its reader was ended from outside.
-    async fn read(&self, before: u32) -> Result<Found, Problem> {
-        let disk =
-            |error: std::io::Error| Problem::new(format!("the cache folder does not take what is compiled: {error}"));
+    /// Has the file read and compiled. `before` is how often its reader was ended from outside.
+    async fn read(&self, before: u32) -> Result<FileState, Problem> {
+        let disk = |error: std::io::Error| Problem::new(format!("could not write to the cache folder: {error}"));
         let cache = &self.engine.cache;
-        let files = Files {
+        let files = ChildFiles {
             component: cache.temporary("component"),
             code: cache.temporary("compiled"),
             description: cache.temporary("description"),
         };
         let bytes = Arc::clone(self.bytes);
-        let files = aside(move || files.component.write(&bytes).map(|()| files)).await?.map_err(disk)?;
+        let files = run_blocking(move || files.component.write(&bytes).map(|()| files)).await?.map_err(disk)?;
         let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
-        match child::compile(&self.engine.compile, files).await {
+        match child_process::compile(&self.engine.compile, files).await {
             Ok((described, files)) => {
-                let kept = aside(move || {
+                let kept = run_blocking(move || {
                     let place = engine.cache.description_place(&digest, engine.compiler());
                     let code = match described.code {
                         Some(_) => {
-                            let side = engine.side_for(described.kind)?;
-                            Some(engine.cache.place(&digest, described.kind, &side.pool.engine))
+                            let variant = engine.variant_for(described.kind)?;
+                            Some(engine.cache.place(&digest, described.kind, &variant.pool.engine))
                         }
                         None => None,
                     };
                     let code = code.as_deref().map(|place| (&files.code, place));
-                    engine.cache.keep(code, (&files.description, &place)).map_err(disk)
+                    engine.cache.publish(code, (&files.description, &place)).map_err(disk)
                 });
                 kept.await??;
             }
-            Err(Failed::Here(problem)) => return Err(problem),
-            Err(Failed::Ended(problem)) => return self.refused(problem, 0).await,
-            Err(Failed::Interrupted(problem)) => return self.refused(problem, before + 1).await,
+            Err(CompileFailure::Host(problem)) => return Err(problem),
+            Err(CompileFailure::Ended(problem)) => return self.refused(problem, 0).await,
+            Err(CompileFailure::Interrupted(problem)) => return self.refused(problem, before + 1).await,
         }
         self.cached().await?.ok_or_else(|| {
-            Problem::new("what was compiled of it cannot be read back")
+            Problem::new("could not read the compiled plugin back from the cache")
                 .hint("see the host's log; the disk of the cache folder may be failing")
         })
     }
 
-    /// Remembers that the file ended its reader: it is not read again until it changes.
-    async fn refused(&self, problem: Problem, interrupted: u32) -> Result<Found, Problem> {
-        let description = Description { interrupted, ..Description::refused(Problems::from(vec![problem]).told()) };
+    /// Records in the cache that the file ended its reader, so that it is not read again until it changes.
+    async fn refused(&self, problem: Problem, interrupted: u32) -> Result<FileState, Problem> {
+        let description =
+            Description { interrupted, ..Description::refused(Problems::from(vec![problem]).into_bounded()) };
         let (engine, digest, its) = (Arc::clone(self.engine), self.digest.to_owned(), description.clone());
-        aside(move || {
+        run_blocking(move || {
             let place = engine.cache.description_place(&digest, engine.compiler());
-            if let Err(error) = engine.cache.remember(&its, &place) {
-                tracing::warn!(file = %place.display(), "the cache folder does not take what is known of a plugin, which is read again at the next start: {error}");
+            if let Err(error) = engine.cache.store_refusal(&its, &place) {
+                tracing::warn!(file = %place.display(), "could not write a plugin's description to the cache folder; the plugin is read again at the next start: {error}");
             }
         })
         .await?;
-        Ok(Found::Refused(description))
+        Ok(FileState::Refused(description))
     }
 }
 
-/// A component whose contract is in order.
-struct Loading<'a> {
+/// Makes a plugin of a component whose contract is in order.
+struct PluginBuilder<'a> {
     engine: &'a Arc<Engine>,
     id: PluginId,
     settings: &'a PluginSettings,
     progress: OnProgress<'a>,
 }
 
-impl Loading<'_> {
-    async fn plugin(self, found: Found, checked: &CheckReport) -> Result<Plugin, Vec<Problem>> {
+impl PluginBuilder<'_> {
+    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, Vec<Problem>> {
         let one = |problem| vec![problem];
         let linked = match found {
-            Found::Linked(linked) => linked,
-            Found::Compiled(description, component) => {
+            FileState::Linked(linked) => linked,
+            FileState::Compiled(description, component) => {
                 self.linked(description, component, &checked.digest).await.map_err(one)?
             }
-            Found::Refused(description) => return Err(description.problems),
+            FileState::Refused(description) => return Err(description.problems),
         };
         let weight = wasmtime_config::weight(linked.pre.component(), linked.description.core_instances);
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, weight).await.map_err(one)?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
-        // Schemas are compiled on the way.
-        let manifest = aside(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
+        // Compiles the schemas, too.
+        let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(problems);
         }
-        let premises = Arc::new(self.premises(self.settings.clone()));
+        let env = Arc::new(self.env(self.settings.clone()));
         Ok(Plugin {
             id: self.id,
             digest: checked.digest.clone(),
@@ -316,7 +326,7 @@ impl Loading<'_> {
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             weight,
-            premises,
+            env,
             linked,
         })
     }
@@ -328,49 +338,50 @@ impl Loading<'_> {
         digest: &str,
     ) -> Result<Arc<Linked>, Problem> {
         let engine = Arc::clone(self.engine);
-        let linked = aside(move || {
-            let linked = link(engine.side_for(description.kind)?, description, &component)?;
-            // Else the first attempt would pay for it.
+        let linked = run_blocking(move || {
+            let linked = link(engine.variant_for(description.kind)?, description, &component)?;
+            // Otherwise the first attempt would pay for it.
             let _ = component.initialize_copy_on_write_image();
             Ok(linked)
         });
-        Ok(self.engine.alike.keep(digest, linked.await??))
+        Ok(self.engine.linked_cache.get_or_insert(digest, linked.await??))
     }
 
-    fn premises(&self, settings: PluginSettings) -> Premises {
-        Premises::new(self.id.as_str(), settings, self.engine.home.clone())
+    fn env(&self, settings: PluginSettings) -> PluginEnv {
+        PluginEnv::new(self.id.as_str(), settings, self.engine.runtime.clone())
     }
 
-    /// What `describe` returns. Waits for room in the pool like any attempt.
+    /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.
     async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, Problem> {
-        // Of what is granted nothing is there: a plugin says the same of itself wherever it is.
-        let premises = Arc::new(self.premises(PluginSettings::default()));
-        let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBING_MAX)).await;
-        for _ in 0..ROOM_LOOKS_MAX {
-            let asked = describe(Arc::clone(linked), Arc::clone(&premises));
-            let described = self.engine.spawn_guest(asked).await.map_err(|error| failed_on_it(&error))?;
+        // Without the plugin's grants: a plugin describes itself in the same way wherever it is.
+        let env = Arc::new(self.env(PluginSettings::default()));
+        let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBES_AT_ONCE)).await;
+        for _ in 0..POOL_RETRIES_MAX {
+            let describing = describe(Arc::clone(linked), Arc::clone(&env));
+            let described = self.engine.spawn_guest(describing).await.map_err(|error| host_bug(&error))?;
             if let Ok(described) = described {
-                self.engine.tell_room();
+                self.engine.notify_pool_freed();
                 return described;
             }
-            self.engine.wait_for_room().await;
+            self.engine.wait_for_pool().await;
         }
-        Err(Problem::new("no sandbox could be had in time to describe it: attempts hold all memories and tables")
-            .hint("load it again when the host has less to do, or set fewer attempts at once"))
+        Err(Problem::new("no sandbox was free in time to call `describe`: attempts use all memories and tables")
+            .hint("load it again when the host has less to do, or lower `attempts.at-once`"))
     }
 }
 
-/// Does what takes long where it holds up nobody.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| failed_on_it(&error))
+/// Runs work that takes long on a thread where it delays nothing else.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| host_bug(&error))
 }
 
-fn failed_on_it(error: &tokio::task::JoinError) -> Problem {
-    Problem::new(format!("the host failed on it, which is a bug of the host: {error}"))
+fn host_bug(error: &tokio::task::JoinError) -> Problem {
+    Problem::new(format!("the host panicked on it: {error}; this is a bug of the host"))
 }
 
-/// Everything that can be told of imports and exports was told before; what is left is for the host's developers too.
-fn link(side: &Side, description: Description, component: &Component) -> Result<Linked, Problem> {
-    let linked = side.linker.instantiate_pre(component).and_then(|pre| Linked::new(description, pre));
-    linked.map_err(|error| Problem::new(format!("it does not fit this host: {error:#}")))
+/// Links a component. Every mismatch of imports and exports was reported before; an error that is left is also for the
+/// host's developers.
+fn link(variant: &EngineVariant, description: Description, component: &Component) -> Result<Linked, Problem> {
+    let linked = variant.linker.instantiate_pre(component).and_then(|pre| Linked::new(description, pre));
+    linked.map_err(|error| Problem::new(format!("could not link it: {error:#}")))
 }

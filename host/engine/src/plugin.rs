@@ -6,32 +6,35 @@ use std::sync::Arc;
 use wharf_core::ids::PluginId;
 
 use crate::compile::linked::Linked;
-use crate::sandbox::plugin_env::Premises;
+use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::manifest::Manifest;
 
-/// Never changes; a plugin that is replaced is another one. Attempts hold it by `Arc`, and the last one frees it.
+/// A loaded plugin. It never changes: a plugin that is replaced becomes another one. Attempts share it by `Arc`, and
+/// the last one frees it.
 pub struct Plugin {
+    /// The plugin's id: the name of its file without `.wasm`.
     pub id: PluginId,
     /// SHA-256 of the component, in hex.
     pub digest: String,
-    /// The size of the component.
+    /// Size of the component in bytes.
     pub bytes: u64,
+    /// The manifest, with the operator's settings applied.
     pub manifest: Manifest,
-    /// Needs component-model concurrency.
+    /// True if the component needs component-model concurrency.
     pub is_async: bool,
-    /// The interfaces that it imports.
+    /// The interfaces that it imports, with their versions.
     pub imports: Vec<String>,
-    /// See [`crate::wasmtime_config::weight`].
+    /// How many ordinary sandboxes one of this plugin counts as: see [`crate::wasmtime_config::weight`].
     pub(crate) weight: u32,
-    pub(crate) premises: Arc<Premises>,
-    /// Shared by all plugins of these bytes.
+    pub(crate) env: Arc<PluginEnv>,
+    /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,
 }
 
 impl Plugin {
-    /// How many bytes it may keep in the store; `None` where that is not granted.
+    /// Returns how many bytes of keys and values the plugin may store; `None` if it has no grant for any.
     pub fn kv_bytes_max(&self) -> Option<u64> {
-        self.premises.settings.kv_bytes_max()
+        self.env.settings.kv_bytes_max()
     }
 }
 

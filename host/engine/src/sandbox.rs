@@ -1,10 +1,12 @@
-//! One attempt's sandbox: its limits, and everything that a guest can call.
-//! Modules stand in reading order; each uses only those above it.
+//! The sandbox of one attempt: its limits, and everything that a guest can call. Modules are in reading order; each
+//! uses only those above it.
 
 pub(crate) mod limiter;
 pub(crate) mod plugin_env;
+mod guest_error;
 pub(crate) mod log;
 pub(crate) mod outbound_http;
-pub(crate) mod state;
+pub(crate) mod store_data;
 pub(crate) mod monotonic_clock;
+pub(crate) mod bindings;
 pub(crate) mod imports;

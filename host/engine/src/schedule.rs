@@ -1,5 +1,5 @@
-//! When guests run: threads, processor time, timeouts, cancellation, and the permits for sandboxes.
-//! Modules stand in reading order; each uses only those above it.
+//! When guests run: threads, guest time, timeouts, cancellation, and the permits for sandboxes. Modules are in reading
+//! order; each uses only those above it.
 
 pub(crate) mod cpu_meter;
 pub(crate) mod attempt_handle;

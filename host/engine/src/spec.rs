@@ -1,13 +1,20 @@
-//! What a manifest and the settings say of a plugin: read, checked, ready to use.
-//! Modules stand in reading order; each uses only those above it.
+//! The plugin's manifest and the operator's settings for it: parsed, checked, ready to use. Modules are in reading
+//! order; each uses only those above it.
 
+/// Problems of a plugin or of its settings.
 pub mod problem;
+/// TOML with the place of each mistake.
 pub mod toml_diagnostics;
-pub mod duration;
+/// Manifests and settings as they are written.
 pub mod raw;
 mod schema_cost;
+/// Payload schemas and key pointers.
 pub mod payload;
+/// Public and private IP addresses.
 pub mod ip_policy;
+/// The operator's settings of one plugin.
 pub mod grants;
+/// Tasks with their defaults applied.
 pub mod task;
+/// Manifests with the operator's settings applied.
 pub mod manifest;

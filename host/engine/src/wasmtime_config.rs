@@ -1,23 +1,25 @@
-//! How wasmtime is set up: what guests may be made of, and where their memory comes from.
+//! The configuration of wasmtime: which features components may use, and where the memory of their sandboxes comes
+//! from.
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wharf_core::bounds;
 
-/// Sandboxes beyond those of attempts and broadcasts: plugins that are being loaded describe themselves in one.
-pub(crate) const DESCRIBING_MAX: u32 = 4;
-/// Without a pool each sandbox maps its own memory, and the kernel's count of mappings ends some thousands later.
+/// Sandboxes of the pool besides those of attempts and broadcasts: loading calls `describe` in one.
+pub(crate) const DESCRIBES_AT_ONCE: u32 = 4;
+/// Maximum number of sandboxes without a pool: each maps its own memory, and the kernel's limit of mappings is reached
+/// some thousands later.
 const WITHOUT_POOL_MAX: u32 = 1000;
 
-/// What an ordinary sandbox may take of the pool: a component has about four core instances and two tables,
-/// those of interpreted languages have more.
+/// Core instances of an ordinary sandbox in the pool: a component has about four core instances and two tables, one of
+/// an interpreted language has more.
 const INSTANCES_EACH: u32 = 8;
 const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 4;
 
-/// How many ordinary sandboxes one of this component is worth, so that attempts of a component with many memories
-/// take the place of as many others, and nobody's place besides.
+/// Returns how many ordinary sandboxes one of this component counts as, so that an attempt of a component with many
+/// memories takes as many permits as it takes slots.
 pub(crate) fn weight(component: &Component, core_instances: u32) -> u32 {
     let (memories, tables) =
         component.resources_required().map_or((bounds::MEMORIES_MAX as u32, bounds::TABLES_MAX as u32), |needed| {
@@ -28,62 +30,64 @@ pub(crate) fn weight(component: &Component, core_instances: u32) -> u32 {
     shares.into_iter().max().unwrap_or(1).max(1)
 }
 
-/// Which of the two engines: component-model concurrency costs each call some microseconds and is the younger
-/// part of wasmtime, so that only components which need it get it.
+/// Which of the two engines a component needs. Component-model concurrency costs each call some microseconds and is the
+/// younger part of wasmtime, so that only components which need it get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum EngineKind {
     Sync,
     Async,
 }
 
-impl Kind {
+impl EngineKind {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Kind::Sync => "sync",
-            Kind::Async => "async",
+            EngineKind::Sync => "sync",
+            EngineKind::Async => "async",
         }
     }
 }
 
-/// An engine and how many sandboxes it takes at once.
+/// A wasmtime engine and how many sandboxes it takes at once.
 pub(crate) struct Pool {
     pub(crate) engine: Engine,
     pub(crate) sandboxes: u32,
     pub(crate) pooled: bool,
 }
 
-/// An engine for up to `sandboxes` at once: with a pool of that size, or the largest smaller one that can be had, or none.
+/// Makes an engine for up to `sandboxes` at once: with a pool of that size, or of the largest smaller size that can be
+/// had, or without a pool.
 ///
 /// # Errors
-/// When wasmtime cannot run here at all.
-pub(crate) fn pool(kind: Kind, sandboxes: u32) -> wasmtime::Result<Pool> {
+/// If wasmtime cannot run here at all.
+pub(crate) fn pool(kind: EngineKind, sandboxes: u32) -> wasmtime::Result<Pool> {
     let mut sizes = vec![sandboxes, sandboxes / 4, 64];
     sizes.retain(|size| *size > 0 && *size <= sandboxes);
     sizes.dedup();
     for size in sizes {
         let mut config = config(kind);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(size + DESCRIBING_MAX)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(size + DESCRIBES_AT_ONCE)));
         match Engine::new(&config) {
             Ok(engine) => return Ok(Pool { engine, sandboxes: size, pooled: true }),
-            Err(error) => tracing::warn!(sandboxes = size, "no sandbox pool of this size can be had here: {error:#}"),
+            Err(error) => tracing::warn!(sandboxes = size, "could not reserve a sandbox pool of this size: {error:#}"),
         }
     }
     Ok(Pool { engine: compiler(kind)?, sandboxes: sandboxes.min(WITHOUT_POOL_MAX), pooled: false })
 }
 
-/// An engine to compile with: what it makes runs on the pooled one of the same kind.
-pub(crate) fn compiler(kind: Kind) -> wasmtime::Result<Engine> {
+/// Makes an engine for compiling: its code runs on the pooled engine of the same kind.
+pub(crate) fn compiler(kind: EngineKind) -> wasmtime::Result<Engine> {
     Engine::new(&config(kind))
 }
 
 /// Everything here that changes compiled code must be the same for compiling and running.
-fn config(kind: Kind) -> Config {
+fn config(kind: EngineKind) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        .concurrency_support(kind == Kind::Async)
+        .concurrency_support(kind == EngineKind::Async)
         .wasm_memory64(false)
-        // What a component says of its own sources is read at load and never at a trap: see `strip` and `lines`.
+        // A component's own debug information is read at load and never at a trap: see `inspect::strip` and
+        // `inspect::line_table`.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .max_wasm_stack(bounds::WASM_STACK_BYTES)
         .async_stack_size(bounds::ASYNC_STACK_BYTES);
@@ -92,7 +96,7 @@ fn config(kind: Kind) -> Config {
 
 fn slots(sandboxes: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    // Where there are few sandboxes, the largest one fits all the same.
+    // Even where there are few sandboxes, the largest one fits.
     pool.total_component_instances(sandboxes)
         .total_stacks(sandboxes)
         .total_core_instances((sandboxes * INSTANCES_EACH).max(bounds::INSTANCES_MAX as u32))
@@ -105,8 +109,8 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
         .max_component_instance_size(4 << 20)
         .max_memory_size(bounds::MEMORY_BYTES_MAX as usize)
         .max_unused_warm_slots(1024);
-    // Pages that an attempt touched stay with the slot and are zeroed for the next one: with the kernel's help only
-    // those that were written, else all of them, which pays for few.
+    // Pages that an attempt touched stay with the slot and are zeroed for the next one. With the kernel's help only
+    // those that were written are zeroed; without it all are, which pays off for few pages only.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 << 20).table_keep_resident(64 << 10);
     } else {
@@ -118,14 +122,14 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::contract;
+    use crate::inspect::contract_check;
 
     #[test]
     fn an_ordinary_plugin_takes_one_share_and_one_with_many_memories_more() {
         let weight_of = |name: &str| {
             let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
-            let component = Component::new(&compiler(Kind::Sync).unwrap(), &bytes).unwrap();
-            weight(&component, contract::inspect(&bytes).core_instances)
+            let component = Component::new(&compiler(EngineKind::Sync).unwrap(), &bytes).unwrap();
+            weight(&component, contract_check::inspect(&bytes).core_instances)
         };
         assert_eq!((weight_of("words"), weight_of("thumbnail")), (1, 1));
         assert_eq!(weight_of("villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));

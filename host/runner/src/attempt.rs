@@ -46,7 +46,7 @@ impl Attempt {
         let call = call(&leased, task, trusted_until, cancel_grace);
         let (attending, known) = (Arc::clone(&desk), tasks.token());
         let over = move |over: wharf_engine::AttemptEnd| {
-            let wharf_engine::AttemptEnd { outcome, mut bill, sandbox } = over;
+            let wharf_engine::AttemptEnd { outcome, usage: mut bill, sandbox } = over;
             bill.queue_wait = leased.claimed_at.since(leased.due);
             bill.wall = began.elapsed();
             let outcome = desk.judge(outcome);
@@ -86,7 +86,7 @@ pub(crate) fn never_began(leased: &LeasedJob, why: String) -> LoopMessage {
 
 fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
     let payload = Arc::clone(&leased.payload);
-    let asked = match &leased.batch {
+    let input = match &leased.batch {
         Some(batch) => CallInput::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
         None => CallInput::Job {
             id: leased.lease.job.to_string(),
@@ -96,7 +96,7 @@ fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: D
             attempt: leased.lease.attempt,
         },
     };
-    Call { asked, limits: AttemptLimits { cancel_grace, deadline: Some(trusted_until), ..AttemptLimits::of(task) } }
+    Call { input, limits: AttemptLimits { cancel_grace, deadline: Some(trusted_until), ..AttemptLimits::of(task) } }
 }
 
 /// What a panic said.

@@ -240,7 +240,7 @@ impl HostCalls for AttemptHost {
         Box::pin(asked.map_err(|error| error.to_guest(&self.control)))
     }
 
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    fn kv(&self) -> Option<&dyn KvAccess> {
         self.kept.as_ref().map(|kept| kept as &dyn KvAccess)
     }
 }

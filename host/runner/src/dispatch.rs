@@ -241,7 +241,7 @@ impl Dispatch {
 
     /// Attempts of a task that take no processor now.
     fn waiting(&self, task: &TaskName) -> u32 {
-        let waiting = self.attempts.values().filter(|running| running.task == *task && running.control.waits());
+        let waiting = self.attempts.values().filter(|running| running.task == *task && running.control.is_waiting());
         u32::try_from(waiting.count()).unwrap_or(u32::MAX)
     }
 
@@ -291,7 +291,7 @@ impl Dispatch {
                 Action::Mark(mark) => self.asked.push(self.mark(mark)),
                 Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
                 Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
-                Action::AskCancel(attempt) => self.with(attempt, AttemptHandle::ask_cancel),
+                Action::AskCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
                 Action::Stop { attempt, why, text } => self.with(attempt, |c| c.stop(why, text.to_owned())),
                 Action::Dropped(attempt) => self.dropped(attempt),
                 Action::Stopped => stopped = true,

@@ -1,4 +1,4 @@
-//! Asks a plugin what it is: once, at load, in a sandbox from which nothing can be reached.
+//! Calls a plugin's `describe` for its manifest: once, at load, in a sandbox from which nothing can be reached.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,26 +11,27 @@ use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::rollcall::Reply;
 
-use crate::attempt::report::{self, Parts};
-use crate::attempt::run::{self, NoRoom};
+use crate::attempt::report::{self, Report};
+use crate::attempt::run::{self, PoolExhausted};
 use crate::call::{AttemptLimits, GuestJob, HostCalls};
 use crate::compile::linked::Linked;
-use crate::inspect::line_table::Lines;
+use crate::inspect::line_table::LineTable;
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
-use crate::sandbox::plugin_env::Premises;
-use crate::sandbox::state::{Furnishing, Sandbox};
-use crate::schedule::attempt_handle::{AttemptHandle, Ending};
-use crate::schedule::metered::Turns;
-use crate::schedule::watchdog::Watch;
+use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::store_data::{Sandbox, SandboxParts};
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::metered::Metered;
+use crate::schedule::watchdog::Watchdog;
 use crate::spec::problem::Problem;
 
-/// There is no job: nothing can be sent, nobody hears.
-struct Nobody;
+/// The host of a call that belongs to no job: refuses every call and drops every line of the log.
+struct NoHost;
 
+const CONSTANT_TEXT: &str = "return the manifest as a constant text";
 const NO_JOB: &str = "`describe` runs at load, without a job";
 
-impl HostCalls for Nobody {
+impl HostCalls for NoHost {
     fn emit(&self, _: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async { Err(NO_JOB.to_owned()) }.boxed()
     }
@@ -45,12 +46,15 @@ impl HostCalls for Nobody {
     }
 }
 
-/// Calls `describe`.
+/// Calls `describe` and returns the manifest's text.
 ///
 /// # Errors
-/// When the pool has no room at this moment. Within: when it does not return a text, and why.
-pub(crate) async fn describe(linked: Arc<Linked>, premises: Arc<Premises>) -> Result<Result<String, Problem>, NoRoom> {
-    let control = AttemptHandle::new();
+/// [`PoolExhausted`] if the pool has no free slot at this moment. The inner error says why `describe` returned no text.
+pub(crate) async fn describe(
+    linked: Arc<Linked>,
+    env: Arc<PluginEnv>,
+) -> Result<Result<String, Problem>, PoolExhausted> {
+    let handle = AttemptHandle::new();
     let limits = AttemptLimits {
         timeout: bounds::DESCRIBE_TIMEOUT,
         cpu: bounds::DESCRIBE_TIMEOUT,
@@ -59,76 +63,80 @@ pub(crate) async fn describe(linked: Arc<Linked>, premises: Arc<Premises>) -> Re
         cancel_grace: bounds::CANCEL_GRACE,
         deadline: None,
     };
-    let log = Log::new(Arc::new(Nobody), control.clone());
-    let furnishing = Furnishing {
-        premises: Arc::clone(&premises),
-        attending: Arc::new(Nobody),
-        control: control.clone(),
+    let log = Log::new(Arc::new(NoHost), handle.clone());
+    let parts = SandboxParts {
+        env: Arc::clone(&env),
+        host_calls: Arc::new(NoHost),
+        handle: handle.clone(),
         limits: limits.clone(),
         log: log.clone(),
     };
-    let sandbox = match Sandbox::new(furnishing, control.begin()) {
+    let sandbox = match Sandbox::new(parts, handle.start_clocks()) {
         Ok(sandbox) => sandbox,
         Err(why) => return Ok(Err(Problem::new(why))),
     };
     let mut store = Store::new(linked.pre.engine(), sandbox);
-    run::bound(&mut store);
+    run::apply_limits(&mut store);
 
-    let mut has_begun = false;
+    let mut is_instantiated = false;
     let guest = async {
         let instance = linked.pre.instantiate_async(&mut store).await?;
-        has_begun = true;
+        is_instantiated = true;
         linked.manifest.load(&mut store, &instance)?.call_describe(&mut store).await
     };
-    let came = {
-        let watch = Watch::new(&premises.home, &control, &limits);
-        let (inner, control, watch, cpu) = (pin!(guest), &control, &watch, limits.cpu);
-        Turns { inner, control, watch, cpu }.await
+    let guest_return = {
+        let watchdog = Watchdog::new(&env.runtime, &handle, &limits);
+        let (inner, handle, watchdog, cpu) = (pin!(guest), &handle, &watchdog, limits.cpu);
+        Metered { inner, handle, watchdog, cpu }.await
     };
     log.finish();
-    match came {
+    match guest_return {
         Some(Ok(text)) => Ok(Ok(text)),
-        Some(Err(error)) if !has_begun && control.ending().is_none() && run::is_want_of_room(&error) => Err(NoRoom),
-        came => {
-            let error = came.and_then(Result::err);
+        Some(Err(error)) if !is_instantiated && handle.end_reason().is_none() && run::is_pool_exhausted(&error) => {
+            Err(PoolExhausted)
+        }
+        guest_return => {
+            let error = guest_return.and_then(Result::err);
             let denied =
-                error.as_ref().map_or(Denied::Nothing, |error| store.data().space.blamed_for(error, has_begun));
-            Ok(Err(failed(&control, denied, &log, &linked.description.lines, error.as_ref())))
+                error.as_ref().map_or(Denied::Nothing, |error| store.data().limiter.cause_of(error, is_instantiated));
+            Ok(Err(failed(&handle, denied, &log, &linked.description.lines, error.as_ref())))
         }
     }
 }
 
 fn failed(
-    control: &AttemptHandle,
+    handle: &AttemptHandle,
     denied: Denied,
     log: &Log,
-    lines: &Lines,
+    lines: &LineTable,
     error: Option<&wasmtime::Error>,
 ) -> Problem {
     let trap = error.and_then(|error| error.downcast_ref::<Trap>());
-    let (what, advice) = match (control.ending(), denied, error) {
-        (Some(Ending::TimedOut(..)), ..) => (
-            format!("`describe` does not return: it was ended after {} s", bounds::DESCRIBE_TIMEOUT.as_secs()),
-            "let it return the manifest as a constant text",
-        ),
+    let (headline, advice) = match (handle.end_reason(), denied, error) {
+        (Some(EndReason::TimedOut(..)), ..) => {
+            (format!("`describe` did not return within {} s", bounds::DESCRIBE_TIMEOUT.as_secs()), CONSTANT_TEXT)
+        }
         (_, Denied::Memory, _) => {
             let max = bytesize::ByteSize(bounds::MEMORY_BYTES_DEFAULT).display().iec();
-            (format!("`describe` takes more than {max} of memory"), "let it return the manifest as a constant text")
+            (format!("`describe` used more memory than the limit of {max}"), CONSTANT_TEXT)
         }
         (_, Denied::Table, _) => (
-            format!(
-                "it has tables of more than {} elements in all before it does anything",
-                bounds::TABLE_ELEMENTS_MAX
-            ),
-            "let its tables be smaller",
+            format!("too many table elements at start; the limit is {} in all", bounds::TABLE_ELEMENTS_MAX),
+            "make its tables smaller",
         ),
         (_, _, Some(error)) => {
-            let why = trap.map_or_else(|| error.root_cause().to_string(), |trap| report::trap_words(*trap));
-            (format!("`describe` failed: {why}"), "")
+            let why = trap.map_or_else(|| error.root_cause().to_string(), |trap| report::trap_text(*trap));
+            let is_abort = trap == Some(&Trap::UnreachableCodeReached);
+            match log.last_error().filter(|_| is_abort) {
+                Some(guest_error) => (format!("`describe` failed: {guest_error}\ntrapped: {why}"), ""),
+                None => (format!("`describe` failed: {why}"), ""),
+            }
         }
         _ => ("`describe` was ended".to_owned(), ""),
     };
-    let text = Parts { what, error, lines, stderr: &log.last_lines(), advice: advice.to_owned() }.text();
+    let text =
+        Report { guest_error: None, headline, error, lines, stderr: &log.last_lines(), advice: advice.to_owned() }
+            .text();
     let mut lines = text.splitn(2, '\n');
     Problem::new(lines.next().unwrap_or_default()).hint(lines.next().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! One attempt in its sandbox, from the first instruction to the outcome.
+//! Runs one attempt in its sandbox, from the first instruction to the outcome.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,130 +10,143 @@ use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
 use wharf_core::outcome::{self, Bill, Interruption, Outcome, TimeoutKind};
 
-use crate::attempt::report::{self, Parts};
+use crate::attempt::report::{self, Report};
 use crate::call::{AttemptEnd, AttemptLimits, CallInput, HostCalls};
 use crate::plugin::Plugin;
-use crate::sandbox::imports::{Failure, Job, Message};
+use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
-use crate::sandbox::state::{Furnishing, Sandbox};
-use crate::schedule::attempt_handle::{AttemptHandle, Ending};
-use crate::schedule::metered::{self, Turns};
-use crate::schedule::watchdog::Watch;
+use crate::sandbox::store_data::{Sandbox, SandboxParts};
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::metered::{self, Metered};
+use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
 
-/// All that one attempt is run with.
+const SEND_CHUNKS: &str = "send large output in chunks with `emit`";
+
+/// Everything that one attempt runs with.
 pub(crate) struct Run {
     pub(crate) plugin: Arc<Plugin>,
-    pub(crate) given: Given,
+    pub(crate) input: GuestInput,
     pub(crate) limits: AttemptLimits,
-    pub(crate) attending: Arc<dyn HostCalls>,
-    pub(crate) control: AttemptHandle,
+    pub(crate) host_calls: Arc<dyn HostCalls>,
+    pub(crate) handle: AttemptHandle,
 }
 
-/// What is asked, as the guest takes it.
-pub(crate) enum Given {
+/// The input of a call in the form in which the guest takes it.
+pub(crate) enum GuestInput {
     Job(Job),
     Message(Message),
 }
 
-impl From<CallInput> for Given {
-    fn from(asked: CallInput) -> Given {
-        match asked {
+impl From<CallInput> for GuestInput {
+    fn from(input: CallInput) -> GuestInput {
+        match input {
             CallInput::Job { id, task, key, payload, attempt } => {
-                Given::Job(Job { id, task, key, payload: payload.to_vec(), attempt })
+                GuestInput::Job(Job { id, task, key, payload: payload.to_vec(), attempt })
             }
             CallInput::Message { id, topic, payload } => {
-                Given::Message(Message { id, topic, payload: payload.to_vec() })
+                GuestInput::Message(Message { id, topic, payload: payload.to_vec() })
             }
         }
     }
 }
 
-impl Given {
+impl GuestInput {
     fn payload(&self) -> &[u8] {
         match self {
-            Given::Job(Job { payload, .. }) | Given::Message(Message { payload, .. }) => payload,
+            GuestInput::Job(Job { payload, .. }) | GuestInput::Message(Message { payload, .. }) => payload,
         }
     }
 }
 
-/// What the guest itself came to; `None` if it was ended while it waited.
-type Came = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
+/// What the guest's function returned, or the error that it ended with; `None` if the host ended it while it waited.
+type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
 
-/// There was no room in the pool: nothing has happened, the attempt can be tried again.
-pub(crate) struct NoRoom;
+/// The pool has no free slot for a sandbox. Nothing has run yet, so that the attempt can be tried again.
+pub(crate) struct PoolExhausted;
 
 impl Run {
-    /// `began` is when it had its room, as far as is known.
+    /// Runs the attempt to its end. `started_at` is when its clocks started, on the assumption that the pool has a slot.
     ///
     /// # Errors
-    /// When the pool has no room at this moment.
-    pub(crate) async fn once(&self, began: Instant, watch: &Watch<'_>) -> Result<AttemptEnd, NoRoom> {
-        let log = Log::new(Arc::clone(&self.attending), self.control.clone());
-        let mut store = match self.furnish(&log, began) {
+    /// [`PoolExhausted`] if the pool has no free slot at this moment.
+    pub(crate) async fn try_run(
+        &self,
+        started_at: Instant,
+        watchdog: &Watchdog<'_>,
+    ) -> Result<AttemptEnd, PoolExhausted> {
+        let log = Log::new(Arc::clone(&self.host_calls), self.handle.clone());
+        let mut store = match self.new_sandbox(&log, started_at) {
             Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
-            Err(why) => return Ok(ended(began, Outcome::Interrupted(Interruption::Host, why), Bill::default())),
+            Err(why) => {
+                return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default()));
+            }
         };
-        bound(&mut store);
+        apply_limits(&mut store);
 
-        let mut made = None;
+        let mut instantiated_after = None;
         let guest = async {
             let instance = self.plugin.linked.pre.instantiate_async(&mut store).await?;
-            made = Some(began.elapsed());
-            self.ask(&mut store, &instance).await
+            instantiated_after = Some(started_at.elapsed());
+            self.call_guest(&mut store, &instance).await
         };
-        let (control, cpu) = (&self.control, self.limits.cpu);
-        let came = Turns { inner: pin!(guest), control, watch, cpu }.await;
-        if let Some(Err(error)) = &came
-            && made.is_none()
-            && is_want_of_room(error)
-            && self.control.ending().is_none()
+        let (handle, cpu) = (&self.handle, self.limits.cpu);
+        let guest_return = Metered { inner: pin!(guest), handle, watchdog, cpu }.await;
+        if let Some(Err(error)) = &guest_return
+            && instantiated_after.is_none()
+            && is_pool_exhausted(error)
+            && self.handle.end_reason().is_none()
         {
-            return Err(NoRoom);
+            return Err(PoolExhausted);
         }
 
         let log_bytes = log.finish();
-        let judged = Judged { run: self, sandbox: store.data(), stderr: log.last_lines(), has_begun: made.is_some() };
-        let outcome = judged.outcome(came);
+        let context =
+            EndContext { run: self, sandbox: store.data(), log: &log, is_instantiated: instantiated_after.is_some() };
+        let outcome = context.outcome(guest_return);
         let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
         let sent = &store.data().sent;
-        let bill = Bill {
+        let usage = Bill {
             queue_wait: Duration::ZERO,
-            guest: control.meter().spent(),
+            guest: handle.meter().spent(),
             wall: Duration::ZERO,
-            memory_peak_bytes: store.data().space.peak_bytes(),
-            in_bytes: self.given.payload().len() as u64 + control.meter().received_bytes(),
-            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kept_bytes + log_bytes,
+            memory_peak_bytes: store.data().limiter.peak_bytes(),
+            in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
+            out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
         };
         let leaving = Instant::now();
         drop(store);
-        let mut ended = ended(began, outcome, bill);
-        ended.sandbox = made.unwrap_or_default() + leaving.elapsed();
-        Ok(ended)
+        let mut attempt_end = attempt_end(started_at, outcome, usage);
+        attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();
+        Ok(attempt_end)
     }
 
-    fn furnish(&self, log: &Log, began: Instant) -> Result<Sandbox, String> {
-        let furnishing = Furnishing {
-            premises: Arc::clone(&self.plugin.premises),
-            attending: Arc::clone(&self.attending),
-            control: self.control.clone(),
+    fn new_sandbox(&self, log: &Log, started_at: Instant) -> Result<Sandbox, String> {
+        let parts = SandboxParts {
+            env: Arc::clone(&self.plugin.env),
+            host_calls: Arc::clone(&self.host_calls),
+            handle: self.handle.clone(),
             limits: self.limits.clone(),
             log: log.clone(),
         };
-        Sandbox::new(furnishing, began)
+        Sandbox::new(parts, started_at)
     }
 
-    /// Calls the handler or the subscriber.
-    async fn ask(&self, store: &mut Store<Sandbox>, instance: &Instance) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
-        let absent = || wasmtime::Error::msg("the plugin does not export what was to be called");
+    /// Calls the plugin's handler or its subscriber, by the kind of input.
+    async fn call_guest(
+        &self,
+        store: &mut Store<Sandbox>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Result<Vec<u8>, Failure>> {
+        let absent = || wasmtime::Error::msg("the plugin does not export the function to call");
         let linked = &self.plugin.linked;
-        match &self.given {
-            Given::Job(job) => {
+        match &self.input {
+            GuestInput::Job(job) => {
                 let handler = linked.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
                 handler.call_handle(store, job).await
             }
-            Given::Message(message) => {
+            GuestInput::Message(message) => {
                 let subscriber = linked.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
                 subscriber.call_receive(store, message).await
             }
@@ -141,21 +154,22 @@ impl Run {
     }
 }
 
-pub(crate) fn ended(began: Instant, outcome: Outcome, bill: Bill) -> AttemptEnd {
-    AttemptEnd { outcome, bill: Bill { wall: began.elapsed(), ..bill }, sandbox: Duration::ZERO }
+/// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
+pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Bill) -> AttemptEnd {
+    AttemptEnd { outcome, usage: Bill { wall: started_at.elapsed(), ..usage }, sandbox: Duration::ZERO }
 }
 
-/// Bounds it by what its sandbox is allowed.
-pub(crate) fn bound(store: &mut Store<Sandbox>) {
-    store.limiter(|sandbox| &mut sandbox.space);
+/// Applies the limits of its sandbox to a store, and makes its guest yield at each tick.
+pub(crate) fn apply_limits(store: &mut Store<Sandbox>) {
+    store.limiter(|sandbox| &mut sandbox.limiter);
     store.set_max_component_handles(bounds::HANDLES_MAX);
     store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| metered::tick(&store.data().control, store.data().limits.cpu));
+    store.epoch_deadline_callback(|store| metered::tick(&store.data().handle, store.data().limits.cpu));
 }
 
-/// The pool is used up, or, where there is none, the kernel's mappings.
-pub(crate) fn is_want_of_room(error: &wasmtime::Error) -> bool {
+/// Returns true if the pool is used up, or, where there is no pool, the kernel's memory mappings are.
+pub(crate) fn is_pool_exhausted(error: &wasmtime::Error) -> bool {
     error.is::<PoolConcurrencyLimitError>()
         || error
             .root_cause()
@@ -163,52 +177,51 @@ pub(crate) fn is_want_of_room(error: &wasmtime::Error) -> bool {
             .is_some_and(|io| io.kind() == std::io::ErrorKind::OutOfMemory)
 }
 
-/// An attempt that came to its end, and what is known of it.
-struct Judged<'a> {
+/// A run that has ended, with everything that its outcome is derived from.
+struct EndContext<'a> {
     run: &'a Run,
     sandbox: &'a Sandbox,
-    stderr: Vec<String>,
-    /// It was made and its handler called.
-    has_begun: bool,
+    log: &'a Log,
+    /// The component was instantiated and the guest's function called.
+    is_instantiated: bool,
 }
 
-impl Judged<'_> {
-    fn outcome(&self, came: Came) -> Outcome {
-        let outcome = match (self.run.control.ending(), came) {
-            (Some(ending), came) => self.by_host(ending, came.as_ref().and_then(|came| came.as_ref().err())),
+impl EndContext<'_> {
+    fn outcome(&self, guest_return: GuestReturn) -> Outcome {
+        let outcome = match (self.run.handle.end_reason(), guest_return) {
+            (Some(end_reason), guest_return) => {
+                self.by_host(end_reason, guest_return.as_ref().and_then(|guest_return| guest_return.as_ref().err()))
+            }
             (None, Some(Ok(Ok(result)))) => self.returned(result),
             (None, Some(Ok(Err(failure)))) => Outcome::Failed(failed(failure)),
             (None, Some(Err(error))) => self.by_guest(&error),
-            (None, None) => Outcome::Interrupted(
-                Interruption::Host,
-                "the attempt was dropped by its host: a bug of the host".to_owned(),
-            ),
+            (None, None) => {
+                Outcome::Interrupted(Interruption::Host, "the host dropped the attempt: a bug of the host".to_owned())
+            }
         };
-        // Whatever else it came to after it was asked to end: it was cancelled.
+        // However else it ended after the request to cancel: it was cancelled.
         match outcome {
             Outcome::Returned(_) | Outcome::Interrupted(..) => outcome,
-            _ if self.run.control.is_cancel_asked() => Outcome::Cancelled,
+            _ if self.run.handle.is_cancel_requested() => Outcome::Cancelled,
             _ => outcome,
         }
     }
 
-    fn by_host(&self, ending: &Ending, error: Option<&wasmtime::Error>) -> Outcome {
-        let told = |what: String, advice: String| self.report(what, error, advice);
-        match ending {
-            Ending::Cancelled => Outcome::Cancelled,
-            Ending::Stopped(why, report) => Outcome::Interrupted(*why, report.clone()),
-            Ending::Output(what) => {
-                Outcome::OutputBound(told(format!("an output bound was reached: {what}"), String::new()))
+    fn by_host(&self, end_reason: &EndReason, error: Option<&wasmtime::Error>) -> Outcome {
+        let report = |headline: String, advice: String| self.report(None, headline, error, advice);
+        match end_reason {
+            EndReason::Cancelled => Outcome::Cancelled,
+            EndReason::Stopped(why, report) => Outcome::Interrupted(*why, report.clone()),
+            EndReason::OutputBound(limit) => {
+                Outcome::OutputBound(report(format!("output limit reached: {limit}"), String::new()))
             }
-            Ending::TimedOut(clock, limit) => {
-                let (what, key) = match clock {
+            EndReason::TimedOut(clock, limit) => {
+                let (headline, key) = match clock {
                     TimeoutKind::Wall => (format!("timed out: it ran for {limit:?}"), "timeout"),
                     TimeoutKind::Cpu => (format!("timed out: it used {limit:?} of guest time"), "cpu"),
-                    TimeoutKind::Stall => {
-                        (format!("stalled: for {limit:?} it sent no output and told no progress"), "stall")
-                    }
+                    TimeoutKind::Stall => (format!("stalled: no output and no progress for {limit:?}"), "stall"),
                 };
-                let report = told(what, self.raise(key, "\"...\""));
+                let report = report(headline, self.how_to_raise(key));
                 Outcome::TimedOut { clock: *clock, limit: *limit, report }
             }
         }
@@ -217,82 +230,96 @@ impl Judged<'_> {
     fn returned(&self, result: Vec<u8>) -> Outcome {
         let max = bounds::OUTPUT_BYTES_MAX;
         if result.len() as u64 > max {
-            let what = format!("the result has {} bytes; {max} is the most", result.len());
-            return Outcome::OutputBound(self.report(what, None, "send large output in chunks with `emit`".to_owned()));
+            let headline = format!("the result is {} bytes; the limit is {max}", result.len());
+            return Outcome::OutputBound(self.report(None, headline, None, SEND_CHUNKS.to_owned()));
         }
         if self.sandbox.sent.refused {
-            let what = "it returned, but not all of its chunks were taken: an attempt's chunks have a bound".to_owned();
-            return Outcome::OutputBound(self.report(what, None, "send less, or end when `emit` fails".to_owned()));
+            let headline = format!(
+                "the attempt returned, but some of its chunks were refused; the limit is {} chunks, {} MiB in all",
+                bounds::CHUNKS_MAX,
+                bounds::CHUNKS_BYTES_MAX / bounds::MIB
+            );
+            let advice = "send less, or return when `emit` fails".to_owned();
+            return Outcome::OutputBound(self.report(None, headline, None, advice));
         }
         Outcome::Returned(result)
     }
 
     fn by_guest(&self, error: &wasmtime::Error) -> Outcome {
         if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-            let what = format!("the plugin called exit({code}) instead of returning");
-            return Outcome::Trapped(self.report(what, None, "return a result or a failure instead".to_owned()));
+            let headline = format!("the plugin called exit({code}) instead of returning");
+            let guest_error = self.log.last_error().filter(|_| *code != 0);
+            let advice = "return a result or a failure instead".to_owned();
+            return Outcome::Trapped(self.report(guest_error, headline, None, advice));
         }
-        match self.sandbox.space.blamed_for(error, self.has_begun) {
+        match self.sandbox.limiter.cause_of(error, self.is_instantiated) {
             Denied::Memory => {
                 let limit_bytes = self.run.limits.memory_bytes;
-                let what =
-                    format!("out of memory: {} is what it may have", bytesize::ByteSize(limit_bytes).display().iec());
-                let report = self.report(what, Some(error), self.raise("memory", "\"...\""));
+                let limit = bytesize::ByteSize(limit_bytes).display().iec();
+                let headline = format!("out of memory: the limit is {limit}");
+                let report = self.report(None, headline, Some(error), self.how_to_raise("memory"));
                 return Outcome::OutOfMemory { limit_bytes, report };
             }
             Denied::Table => {
-                let what = format!("it grew its tables beyond {} elements in all", bounds::TABLE_ELEMENTS_MAX);
-                return Outcome::Trapped(self.report(what, Some(error), String::new()));
+                let headline = format!("too many table elements; the limit is {} in all", bounds::TABLE_ELEMENTS_MAX);
+                return Outcome::Trapped(self.report(None, headline, Some(error), String::new()));
             }
             Denied::Nothing => {}
         }
         let root = error.root_cause().to_string();
         // The one error of wasmtime's that has no type of its own.
         if root.contains("fuel allocated for hostcalls") {
-            let what = format!(
+            let headline = format!(
                 "more than {} MiB crossed between plugin and host in one call",
                 bounds::HOSTCALL_BYTES_MAX / bounds::MIB
             );
-            return Outcome::OutputBound(self.report(
-                what,
-                Some(error),
-                "send large output in chunks with `emit`".to_owned(),
-            ));
+            return Outcome::OutputBound(self.report(None, headline, Some(error), SEND_CHUNKS.to_owned()));
         }
         if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
-            let what = format!(
-                "it holds more than {} things of the host at once: jobs in the making, streams, files, requests",
+            let headline = format!(
+                "too many host resources at once (new jobs, streams, files, requests); the limit is {}",
                 bounds::HOST_RESOURCES_MAX
             );
-            return Outcome::Trapped(self.report(what, Some(error), "drop what is not needed any more".to_owned()));
+            let advice = "drop each as soon as it is not needed any more".to_owned();
+            return Outcome::Trapped(self.report(None, headline, Some(error), advice));
         }
-        let what = error.downcast_ref::<Trap>().map_or(root, |trap| report::trap_words(*trap));
-        Outcome::Trapped(self.report(format!("trapped: {what}"), Some(error), String::new()))
+        let trap = error.downcast_ref::<Trap>();
+        let guest_error =
+            trap.filter(|trap| **trap == Trap::UnreachableCodeReached).and_then(|_| self.log.last_error());
+        let what = trap.map_or(root, |trap| report::trap_text(*trap));
+        Outcome::Trapped(self.report(guest_error, format!("trapped: {what}"), Some(error), String::new()))
     }
 
-    fn report(&self, what: String, error: Option<&wasmtime::Error>, advice: String) -> String {
+    fn report(
+        &self,
+        guest_error: Option<String>,
+        headline: String,
+        error: Option<&wasmtime::Error>,
+        advice: String,
+    ) -> String {
         let lines = &self.run.plugin.linked.description.lines;
-        Parts { what, error, lines, stderr: &self.stderr, advice }.text()
+        Report { guest_error, headline, error, lines, stderr: &self.log.last_lines(), advice }.text()
     }
 
-    fn raise(&self, key: &str, value: &str) -> String {
+    /// Describes where a limit of this call is set: in the manifest, and in the operator's settings.
+    fn how_to_raise(&self, key: &str) -> String {
         let plugin = &self.run.plugin.id;
-        let table = match &self.run.given {
-            Given::Job(job) => format!("tasks.{}", job.task),
-            Given::Message(_) => RECEIVE.to_owned(),
+        let table = match &self.run.input {
+            GuestInput::Job(job) => format!("tasks.{}", job.task),
+            GuestInput::Message(_) => RECEIVE.to_owned(),
         };
         format!(
-            "if that is too little, say {key} = {value} under [{table}] in the manifest, or under [plugins.{plugin}.{table}] in wharf.toml"
+            "to raise the limit, set {key} = \"...\" under [{table}] in the manifest, or under [plugins.{plugin}.{table}] in wharf.toml"
         )
     }
 }
 
 fn failed(failure: Failure) -> outcome::Failure {
     match failure {
-        Failure::Retry(why) => outcome::Failure::Retry(report::bounded(why)),
+        Failure::Retry(why) => outcome::Failure::Retry(report::shortened(why)),
         Failure::RetryAfter((why, after_ms)) => {
-            outcome::Failure::RetryAfter(report::bounded(why), Duration::from_millis(after_ms))
+            outcome::Failure::RetryAfter(report::shortened(why), Duration::from_millis(after_ms))
         }
-        Failure::Discard(why) => outcome::Failure::Discard(report::bounded(why)),
+        Failure::Discard(why) => outcome::Failure::Discard(report::shortened(why)),
     }
 }

@@ -1,6 +1,9 @@
-//! What became of files that were read, kept between starts under their digests: a description of each, and the code that
-//! was made of it if it is a plugin. Native code, so in a folder that only the host may write. A file is named after what it
-//! was made from and what it was made for; the description has the code's own digest, since that is run as it is.
+//! The cache of read files, kept between starts by their digests: a description of each, and the compiled code of those
+//! that are plugins.
+//!
+//! The code is native, so the folder must be writable for the host's user only. A file's name has the digest of the
+//! bytes that it was made from and a hash of what it was made for. The description has the digest of the code, which is
+//! checked before the code is loaded.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -16,33 +19,37 @@ use wharf_core::bounds;
 
 use crate::inspect::description::Description;
 use crate::inspect::host_interfaces;
-use crate::wasmtime_config::Kind;
+use crate::wasmtime_config::EngineKind;
 
+/// The cache folder.
 pub(crate) struct Cache {
     folder: PathBuf,
-    /// Tells this cache's temporary files from those of other processes: in containers each may have the number 1.
+    /// Distinguishes this cache's temporary files from those of other processes: in containers each may have the
+    /// process id 1.
     random: u64,
-    /// Tells them from one another.
+    /// Distinguishes the temporary files of this cache.
     temporary: AtomicU64,
 }
 
 impl Cache {
+    /// Opens the cache in a folder, which is made if it does not exist.
+    ///
     /// # Errors
-    /// When the folder cannot be made, or others than the host's user may write in it.
+    /// A reason, if the folder cannot be made, or if users other than the host's may write in it.
     pub(crate) fn open(folder: &Path) -> Result<Cache, String> {
         let shown = folder.display();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(|error| format!("the cache folder {shown} cannot be made: {error}"))?;
+            .map_err(|error| format!("could not create the cache folder {shown}: {error}"))?;
         let about =
-            fs::metadata(folder).map_err(|error| format!("the cache folder {shown} cannot be read: {error}"))?;
+            fs::metadata(folder).map_err(|error| format!("could not read the cache folder {shown}: {error}"))?;
         let own = rustix::process::geteuid().as_raw();
-        // Another owner could put native code there, and root runs with more than that owner has.
+        // Another owner could put native code there, and root runs with more rights than that owner has.
         if about.mode() & 0o022 != 0 || about.uid() != own {
             return Err(format!(
-                "the cache folder {shown} may be written by others, and what is in it is run as native code; make it the host's own: chown it and chmod 700"
+                "the cache folder {shown} is writable for other users, and its files are run as native code; chown it to the host's user and chmod 700"
             ));
         }
         sweep(folder);
@@ -53,44 +60,44 @@ impl Cache {
         })
     }
 
-    /// Where the compiled form of a component with this digest belongs.
-    pub(crate) fn place(&self, digest: &str, kind: Kind, engine: &Engine) -> PathBuf {
+    /// Returns the path for the compiled code of a component with this digest.
+    pub(crate) fn place(&self, digest: &str, kind: EngineKind, engine: &Engine) -> PathBuf {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         self.folder.join(format!("{digest}-{}-{:016x}.cwasm", kind.as_str(), hasher.finish()))
     }
 
-    /// A file of this process for a moment; gone when dropped.
+    /// Returns the path of a new temporary file, which is removed when dropped.
     pub(crate) fn temporary(&self, purpose: &str) -> Temporary {
         loop {
             let number = self.temporary.fetch_add(1, Ordering::Relaxed);
             let path = self.folder.join(format!(".{purpose}-{:016x}-{number}", self.random));
-            // A name is given once; what is there already was left by someone who died.
+            // Each name is used once; a file that exists was left by a process that died.
             if !path.exists() {
                 return Temporary(path);
             }
         }
     }
 
-    /// Where what is known of a component with this digest belongs.
+    /// Returns the path for the description of a file with this digest.
     pub(crate) fn description_place(&self, digest: &str, engine: &Engine) -> PathBuf {
         let mut hasher = DefaultHasher::new();
         (engine.precompile_compatibility_hash(), READERS, host_interfaces::FILES).hash(&mut hasher);
         self.folder.join(format!("{digest}-{:016x}.description", hasher.finish()))
     }
 
-    /// What is known of a file, if it was read before.
-    pub(crate) fn described(&self, place: &Path) -> Option<Description> {
+    /// Reads the description of a file, if it was read before.
+    pub(crate) fn description(&self, place: &Path) -> Option<Description> {
         let mut bytes = Vec::new();
         File::open(place).ok()?.take(bounds::DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        let described = Description::from_bytes(&bytes);
-        if described.is_none() {
-            tracing::warn!(file = %place.display(), "what is known of a plugin is damaged in the cache; the plugin is read again");
+        let description = Description::from_bytes(&bytes);
+        if description.is_none() {
+            tracing::warn!(file = %place.display(), "a plugin's description in the cache is damaged; the plugin is read again");
         }
-        described
+        description
     }
 
-    /// The compiled form at `place`, if it is there and whole.
+    /// Loads the compiled code at `place`, if it exists and its digest is right.
     pub(crate) fn load(&self, place: &Path, digest: &str, engine: &Engine) -> Option<Component> {
         match digest_of_file(place) {
             Ok(found) if found == digest => {}
@@ -104,38 +111,42 @@ impl Cache {
             unsafe_code,
             reason = "native code from disk: the folder is the host's alone, and the file is what the host wrote"
         )]
-        // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed after,
-        // and the digest shows that this one is what a compiler of this host made.
+        // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed
+        // after, and the digest shows that this one is what a compiler of this host made.
         let component = unsafe { Component::deserialize_file(engine, place) };
-        component.inspect_err(|error| tracing::warn!(file = %place.display(), "a compiled plugin in the cache does not fit: {error:#}")).ok()
+        component.inspect_err(|error| tracing::warn!(file = %place.display(), "a compiled plugin in the cache is not compatible; it is compiled again: {error:#}")).ok()
     }
 
-    /// Puts what was made into its place by rename: the code first, so that what a description speaks of is there.
+    /// Moves new files into place by rename: the code first, so that the code that a description names exists.
     ///
     /// # Errors
-    /// When the disk does not take it.
-    pub(crate) fn keep(&self, code: Option<(&Temporary, &Path)>, described: (&Temporary, &Path)) -> io::Result<()> {
-        for (made, place) in code.into_iter().chain([described]) {
-            File::open(&made.0)?.sync_all()?;
-            fs::rename(&made.0, place)?;
+    /// If the files cannot be synced or renamed.
+    pub(crate) fn publish(
+        &self,
+        code: Option<(&Temporary, &Path)>,
+        description: (&Temporary, &Path),
+    ) -> io::Result<()> {
+        for (file, place) in code.into_iter().chain([description]) {
+            File::open(&file.0)?.sync_all()?;
+            fs::rename(&file.0, place)?;
         }
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Keeps what is known of a file that its reader did not survive.
+    /// Writes the description of a file that its reader did not survive.
     ///
     /// # Errors
-    /// When the disk does not take it.
-    pub(crate) fn remember(&self, description: &Description, place: &Path) -> io::Result<()> {
-        let made = self.temporary("description");
-        made.write(&description.to_bytes().map_err(io::Error::other)?)?;
-        self.keep(None, (&made, place))
+    /// If the file cannot be written.
+    pub(crate) fn store_refusal(&self, description: &Description, place: &Path) -> io::Result<()> {
+        let file = self.temporary("description");
+        file.write(&description.to_bytes().map_err(io::Error::other)?)?;
+        self.publish(None, (&file, place))
     }
 }
 
-/// What was said of a file holds for as long as those who said it are the same.
+/// The sources of the code that reads components: a description is valid as long as they do not change.
 const READERS: [&str; 11] = [
-    include_str!("../inspect/contract.rs"),
+    include_str!("../inspect/contract_check.rs"),
     include_str!("../inspect/description.rs"),
     include_str!("examine.rs"),
     include_str!("../inspect/line_table.rs"),
@@ -148,14 +159,14 @@ const READERS: [&str; 11] = [
     include_str!("../../../core/src/bounds.rs"),
 ];
 
-/// Takes away what hosts that died in the middle of compiling left. Nothing depends on it, so that failing is no error.
+/// Removes temporary files of hosts that died while they compiled. Nothing depends on it, so errors are ignored.
 fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_temporary =
             name.to_str().is_some_and(|name| TEMPORARIES.iter().any(|purpose| name.starts_with(purpose)));
         let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|modified| modified.elapsed().ok());
-        // A younger one may belong to a host that is compiling right now.
+        // A younger file may belong to a host that is compiling right now.
         if is_temporary && age.is_some_and(|age| age > bounds::COMPILE_TIMEOUT) {
             let _ = fs::remove_file(entry.path());
         }
@@ -164,7 +175,7 @@ fn sweep(folder: &Path) {
 
 const TEMPORARIES: [&str; 3] = [".component-", ".compiled-", ".description-"];
 
-/// See [`Cache::temporary`].
+/// A temporary file, removed when dropped: see [`Cache::temporary`].
 pub(crate) struct Temporary(PathBuf);
 
 impl Temporary {
@@ -183,7 +194,7 @@ impl Drop for Temporary {
     }
 }
 
-/// SHA-256 in hex, as `sha256sum` prints it.
+/// Returns the SHA-256 digest in hex, as `sha256sum` prints it.
 pub(crate) fn digest_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -214,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leftover_is_in_nobody_s_way() {
+    fn a_leftover_file_is_never_reused() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(&folder);
         let next = cache.temporary("compiled").path().to_owned();
@@ -222,9 +233,9 @@ mod tests {
         fs::write(&next, "left").unwrap();
         for purpose in ["component", "compiled", "description"] {
             cache.temporary.store(0, Ordering::Relaxed);
-            let made = cache.temporary(purpose);
-            assert_ne!(made.path(), next);
-            made.write(b"mine").unwrap();
+            let file = cache.temporary(purpose);
+            assert_ne!(file.path(), next);
+            file.write(b"mine").unwrap();
         }
         assert_eq!(fs::read(&next).unwrap(), b"left");
     }

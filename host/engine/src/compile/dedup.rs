@@ -1,22 +1,22 @@
-//! Plugins of the same bytes share what was made of them: a component that stands in the folder under a hundred names
-//! has its code in memory once, and its sandboxes are warm for each other.
+//! Plugins with the same bytes share their linked code: a component that is in the folder under a hundred names has its
+//! code in memory once, and its sandboxes are warm for each other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::compile::linked::Linked;
 
-/// By digest. What no plugin holds any more is gone.
+/// The linked code of loaded plugins, by digest. An entry ends with the last plugin that uses it.
 #[derive(Default)]
-pub(crate) struct Alike(Mutex<HashMap<String, Weak<Linked>>>);
+pub(crate) struct LinkedCache(Mutex<HashMap<String, Weak<Linked>>>);
 
-impl Alike {
+impl LinkedCache {
     pub(crate) fn find(&self, digest: &str) -> Option<Arc<Linked>> {
         self.all().get(digest)?.upgrade()
     }
 
-    /// The same that others have, if someone was first.
-    pub(crate) fn keep(&self, digest: &str, linked: Linked) -> Arc<Linked> {
+    /// Returns the entry of this digest if there is one, else stores `linked` as its entry.
+    pub(crate) fn get_or_insert(&self, digest: &str, linked: Linked) -> Arc<Linked> {
         let mut all = self.all();
         if let Some(first) = all.get(digest).and_then(Weak::upgrade) {
             return first;
@@ -27,7 +27,7 @@ impl Alike {
         linked
     }
 
-    /// Locked for one look, and never across an await.
+    /// Locked for one lookup, and never across an await.
     fn all(&self) -> MutexGuard<'_, HashMap<String, Weak<Linked>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,37 +1,38 @@
-//! All that is done with a stranger's bytes: looked at, compared with the contract, stripped, compiled. Recurses, allocates
-//! and computes as those bytes have it: so in a process that may end of it, see [`crate::compile::child`].
+//! Inspects, strips and compiles the bytes of an untrusted component. This recurses, allocates and computes as those
+//! bytes demand, so it runs in a process that may die of it: see [`crate::compile::child_process`].
 
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::{fs, io, thread};
 
 use crate::compile::cache::digest_of;
-use crate::inspect::contract;
+use crate::inspect::contract_check;
 use crate::inspect::description::Description;
-use crate::inspect::line_table::Lines;
+use crate::inspect::line_table::LineTable;
 use crate::inspect::strip::strip;
 use crate::spec::problem::{Problem, Problems};
 use crate::wasmtime_config;
 
-/// Types that lie within types cost stack, and components that were composed of others have many.
+/// Nested types take stack, and components that were composed of others have many.
 const STACK_BYTES: usize = 32 << 20;
 
-/// Where the component is, and where what becomes of it is put.
-pub(crate) struct Places<'a> {
+/// The path of the component, and the paths of what is made of it.
+pub(crate) struct FilePaths<'a> {
     pub(crate) component: &'a Path,
     pub(crate) code: &'a Path,
-    /// There as soon as the component was looked at, and again with the code.
+    /// Written as soon as the component has been inspected, and again with the code.
     pub(crate) description: &'a Path,
 }
 
-impl Places<'_> {
-    /// `inspected` is called between looking and compiling.
+impl FilePaths<'_> {
+    /// Inspects the component and compiles it; `inspected` is called in between. Problems of the component are in its
+    /// description.
     ///
     /// # Errors
-    /// When the disk fails. What is wrong with the component stands in its description.
+    /// A reason, if the disk fails.
     pub(crate) fn examine(&self, inspected: impl FnOnce()) -> Result<(), String> {
-        let bytes = fs::read(self.component).map_err(|error| format!("the component cannot be read: {error}"))?;
-        let mut description = with_stack(|| contract::inspect(&bytes))?;
+        let bytes = fs::read(self.component).map_err(|error| format!("could not read the component: {error}"))?;
+        let mut description = with_stack(|| contract_check::inspect(&bytes))?;
         self.write(&description)?;
         if !description.problems.is_empty() {
             return Ok(());
@@ -43,8 +44,8 @@ impl Places<'_> {
                 description.code = Some(digest_of(&code));
             }
             Err(why) => {
-                let problem = Problem::new(format!("it cannot be compiled: {why}"));
-                description.problems = Problems::from(vec![problem]).told();
+                let problem = Problem::new(format!("could not compile it: {why}"));
+                description.problems = Problems::from(vec![problem]).into_bounded();
             }
         }
         self.write(&description)
@@ -57,22 +58,22 @@ impl Places<'_> {
 
 fn compile(bytes: &[u8], description: &mut Description) -> Result<Vec<u8>, String> {
     let stripped = strip(bytes)?;
-    description.lines = Lines::of(&stripped.modules);
+    description.lines = LineTable::of(&stripped.modules);
     let engine = wasmtime_config::compiler(description.kind).map_err(|error| format!("{error:#}"))?;
     engine.precompile_component(&stripped.bytes).map_err(|error| format!("{error:#}"))
 }
 
 fn disk(error: &io::Error) -> String {
-    format!("the cache folder does not take what was compiled: {error}")
+    format!("could not write to the cache folder: {error}")
 }
 
-/// Does it on a thread whose stack has room.
+/// Runs `work` on a thread with a large stack.
 fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     thread::scope(|scope| {
         let looking = thread::Builder::new().name("examine".to_owned()).stack_size(STACK_BYTES);
         let looking = looking
             .spawn_scoped(scope, work)
-            .map_err(|error| format!("no thread can be had to read the component: {error}"))?;
+            .map_err(|error| format!("could not start a thread to read the component: {error}"))?;
         Ok(looking.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }

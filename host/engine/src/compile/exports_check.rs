@@ -1,10 +1,10 @@
-//! What a manifest declares, against what its component exports.
+//! Compares what a manifest declares with what its component exports.
 
 use crate::compile::linked::Linked;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::Problem;
 
-/// What of a component can be called.
+/// The functions that a component exports.
 #[derive(Clone, Copy)]
 pub(crate) struct Callable {
     handler: bool,
@@ -17,37 +17,37 @@ impl From<&Linked> for Callable {
     }
 }
 
-/// What is declared and can never be called.
+/// Returns a problem for everything that is declared but cannot be called.
 pub(crate) fn problems(manifest: &Manifest, has: Callable) -> Vec<Problem> {
     let mut problems = Vec::new();
     if !manifest.tasks.is_empty() && !has.handler {
         problems.push(
-            Problem::new("it declares tasks, but does not export `wharf:plugin/handler`, which handles them")
-                .hint("export the world `handler-plugin`, or `plugin` where it has topics too, or declare no task"),
+            Problem::new("its manifest declares tasks, but it does not export `wharf:plugin/handler`")
+                .hint("export the world `handler-plugin`, or `plugin` if it has topics, too; or remove the tasks"),
         );
     }
     if !manifest.topics.is_empty() && !has.subscriber {
         problems.push(
-            Problem::new("it has topics, but does not export `wharf:plugin/subscriber`, which answers their broadcasts")
-                .hint("export the world `subscriber-plugin`, or `plugin` where it has tasks too, or remove `topics` from its manifest and from wharf.toml"),
+            Problem::new("it has topics, but it does not export `wharf:plugin/subscriber`")
+                .hint("export the world `subscriber-plugin`, or `plugin` if it has tasks, too; or remove `topics` from its manifest and from wharf.toml"),
         );
     }
     problems
 }
 
-/// What nobody calls, though it is there.
+/// Returns a note for everything that is exported but never called.
 pub(crate) fn notes(manifest: &Manifest, has: Callable) -> Vec<Problem> {
     let mut notes = Vec::new();
     if manifest.tasks.is_empty() && has.handler {
         notes.push(
             Problem::new("it exports `wharf:plugin/handler`, which is never called: no task is declared")
-                .hint("to handle jobs, declare a task in its manifest: [tasks.NAME]"),
+                .hint("to handle jobs, declare a task in the manifest: [tasks.NAME]"),
         );
     }
     if manifest.topics.is_empty() && has.subscriber {
         notes.push(
             Problem::new("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
-                .hint("to answer broadcasts, say topics = [\"...\"] at the top of its manifest"),
+                .hint("to receive broadcasts, set topics = [\"...\"] at the top of the manifest"),
         );
     }
     notes
@@ -60,23 +60,23 @@ mod tests {
 
     #[test]
     fn what_is_declared_must_be_callable_and_what_is_callable_should_be_declared() {
-        let told = |manifest: &str, handler, subscriber| {
+        let texts = |manifest: &str, handler, subscriber| {
             let text = format!("name = 'a'\nversion = '1'\n{manifest}");
             let manifest = Manifest::read(&"a".parse().unwrap(), &text, &PluginSettings::default()).unwrap();
             let has = Callable { handler, subscriber };
             [problems(&manifest, has), notes(&manifest, has)]
-                .map(|told| told.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
+                .map(|texts| texts.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("\n"))
         };
         let (tasks, topics, both) = ("[tasks.t]", "topics = ['x']", "topics = ['x']\n[tasks.t]");
         for (manifest, handler, subscriber) in [(tasks, true, false), (topics, false, true), (both, true, true)] {
-            assert_eq!(told(manifest, handler, subscriber), ["", ""]);
+            assert_eq!(texts(manifest, handler, subscriber), ["", ""]);
         }
-        let [problems, notes] = told(tasks, false, true);
-        assert!(problems.contains("declares tasks, but does not export `wharf:plugin/handler`"), "{problems}");
+        let [problems, notes] = texts(tasks, false, true);
+        assert!(problems.contains("declares tasks, but it does not export `wharf:plugin/handler`"), "{problems}");
         assert!(notes.contains("`wharf:plugin/subscriber`, which is never called"), "{notes}");
-        let [problems, notes] = told(topics, true, false);
-        assert!(problems.contains("has topics, but does not export `wharf:plugin/subscriber`"), "{problems}");
+        let [problems, notes] = texts(topics, true, false);
+        assert!(problems.contains("has topics, but it does not export `wharf:plugin/subscriber`"), "{problems}");
         assert!(notes.contains("`wharf:plugin/handler`, which is never called"), "{notes}");
-        assert_eq!(told(both, true, false)[1], "");
+        assert_eq!(texts(both, true, false)[1], "");
     }
 }

@@ -1,23 +1,26 @@
-//! A component that is linked with all that it imports, and what of it is called.
+//! A component linked with all its imports, with the indices of the functions that the host calls.
 
 use wasmtime::component::InstancePre;
 
 use crate::inspect::description::Description;
-use crate::sandbox::imports::exports::wharf::plugin::{handler, manifest, subscriber};
-use crate::sandbox::state::Sandbox;
+use crate::sandbox::bindings::exports::wharf::plugin::{handler, manifest, subscriber};
+use crate::sandbox::store_data::Sandbox;
 
+/// A linked component.
 pub(crate) struct Linked {
     pub(crate) description: Description,
     pub(crate) pre: InstancePre<Sandbox>,
     pub(crate) manifest: manifest::GuestIndices,
-    /// A plugin has one of these two at least.
+    /// A plugin has at least one of `handler` and `subscriber`.
     pub(crate) handler: Option<handler::GuestIndices>,
     pub(crate) subscriber: Option<subscriber::GuestIndices>,
 }
 
 impl Linked {
+    /// Looks up the functions of a linked component. Mismatches of exports were reported before.
+    ///
     /// # Errors
-    /// When it has no manifest. That it has what it exports as this host calls it was told before.
+    /// If the component does not export a manifest.
     pub(crate) fn new(description: Description, pre: InstancePre<Sandbox>) -> wasmtime::Result<Linked> {
         Ok(Linked {
             description,

@@ -1,55 +1,57 @@
-//! What the host knows of a file that was read: bounded, whatever the file says of itself. Made in the process that read
-//! it, kept under the file's digest, and all that the host ever sees besides the code.
+//! What the host knows of a file that was read, bounded whatever the file contains. Made in the child process, cached
+//! by the file's digest, and all that the host ever sees besides the code.
 
 use serde::{Deserialize, Serialize};
 use wharf_core::bounds;
 
-use crate::inspect::line_table::Lines;
+use crate::inspect::line_table::LineTable;
 use crate::spec::problem::Problem;
-use crate::wasmtime_config::Kind;
+use crate::wasmtime_config::EngineKind;
 
+/// The description of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
-    pub(crate) kind: Kind,
+    pub(crate) kind: EngineKind,
     pub(crate) core_instances: u32,
     /// The names of interfaces, with their versions.
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
-    /// Languages, SDKs and tools that say they made it.
-    pub(crate) makers: Vec<String>,
-    /// Why it is no plugin; empty where it is one.
+    /// Languages, SDKs and tools that name themselves as its producers.
+    pub(crate) producers: Vec<String>,
+    /// Why it cannot be loaded; empty if it can.
     pub(crate) problems: Vec<Problem>,
-    pub(crate) lines: Lines,
-    /// SHA-256 of the code that was made of it. There is none exactly where there are problems.
+    pub(crate) lines: LineTable,
+    /// SHA-256 of its compiled code; `None` exactly if there are problems.
     pub(crate) code: Option<String>,
-    /// How often its reader was ended from outside, as a machine short of memory does; then `problems` says how.
+    /// How often its reader was ended from outside, for example by a machine short of memory; `problems` then explains
+    /// it.
     pub(crate) interrupted: u32,
 }
 
-/// An end of its reader that need not be the file's fault is taken for it when it has happened so often.
+/// After so many ends of its reader from outside, the file counts as the cause.
 pub(crate) const INTERRUPTED_MAX: u32 = 2;
 
 impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
-            kind: Kind::Sync,
+            kind: EngineKind::Sync,
             core_instances: 0,
             imports: Vec::new(),
             exports: Vec::new(),
-            makers: Vec::new(),
+            producers: Vec::new(),
             problems,
-            lines: Lines::default(),
+            lines: LineTable::default(),
             code: None,
             interrupted: 0,
         }
     }
 
-    /// Whether nothing more would be learnt by reading the file again.
+    /// Returns true if reading the file again would give nothing new.
     pub(crate) fn is_final(&self) -> bool {
         self.interrupted == 0 || self.interrupted >= INTERRUPTED_MAX
     }
 
-    /// A line of JSON, and behind it the rows of `lines` as they are.
+    /// Serializes the description: a line of JSON, followed by the rows of `lines` as they are.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
         let mut bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
         bytes.push(b'\n');
@@ -57,7 +59,7 @@ impl Description {
         Ok(bytes)
     }
 
-    /// `None` if it is damaged.
+    /// Reads a description; `None` if it is damaged.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Description> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let (json, rows) = (bytes.get(..end)?, bytes.get(end + 1..)?);
@@ -66,7 +68,7 @@ impl Description {
     }
 }
 
-/// Names as they are shown: each cut, and no more than [`bounds::COMPONENT_NAMES_MAX`].
+/// Shortens each of the names, and their list to [`bounds::COMPONENT_NAMES_MAX`].
 pub(crate) fn shown(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut names = names;
     let mut shown: Vec<String> = names.by_ref().take(bounds::COMPONENT_NAMES_MAX).collect();
@@ -86,11 +88,11 @@ mod tests {
 
     #[test]
     fn the_largest_description_is_read_back_and_within_its_bound() {
-        // Six bytes of JSON for each of its own.
+        // Six bytes of JSON for each byte.
         let long = |bytes: usize| "\u{1}".repeat(bytes);
         let problem = Problem::new(long(bounds::REFUSAL_BYTES_MAX));
         let names = || shown((0..100_000).map(|_| long(1000)));
-        let lines = Lines::default().with_rows(b"\n\0\xff\n".to_vec());
+        let lines = LineTable::default().with_rows(b"\n\0\xff\n".to_vec());
         let max = Description { imports: names(), exports: names(), lines, ..Description::refused(vec![problem]) };
         let bytes = max.to_bytes().unwrap();
         assert!((bytes.len() as u64) < bounds::DESCRIPTION_BYTES_MAX);

@@ -1,10 +1,11 @@
-//! What this host offers to plugins and asks of them, as data: the contract of `wit/`, and the standard interfaces of WASI.
+//! The interfaces that this host offers to plugins and calls: the contract of `wit/`, and the standard interfaces of
+//! WASI.
 
 use std::sync::LazyLock;
 
 use wit_parser::{InterfaceId, Resolve, SourceMap, WorldId, WorldItem};
 
-/// The version of WASI whose interfaces are offered. Versions of one track fit each other.
+/// The version of WASI whose interfaces are offered. Versions of one track are compatible.
 const WASI_VERSION: &str = "0.2.12";
 const WASI: [&str; 30] = [
     "wasi:cli/environment",
@@ -38,7 +39,7 @@ const WASI: [&str; 30] = [
     "wasi:sockets/udp-create-socket",
     "wasi:config/store",
 ];
-/// Still a draft, so that only this very version fits.
+/// Still a draft, so that only this very version is compatible.
 const WASI_CONFIG_VERSION: &str = "0.2.0-rc.1";
 
 /// The files of `wit/`, by name.
@@ -49,11 +50,11 @@ pub(crate) const FILES: [(&str, &str); 4] = [
     ("world.wit", include_str!("../../../../wit/world.wit")),
 ];
 
-/// The contract as it stands in `wit/`.
+/// The contract as it is in `wit/`.
 pub(crate) struct Contract {
     pub(crate) resolve: Resolve,
     world: WorldId,
-    /// What a plugin keeps: in no world, since who imports it needs a grant.
+    /// The interface of a plugin's values: in no world, since a plugin that imports it needs a grant.
     pub(crate) kv: InterfaceId,
 }
 
@@ -71,56 +72,59 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
 });
 
 impl Contract {
-    /// The interfaces that this host calls: the manifest, and what a plugin has at least one of.
+    /// Returns the interfaces that this host calls: the manifest, and those of which a plugin has at least one.
     pub(crate) fn called(&self) -> Vec<InterfaceId> {
         self.resolve.worlds[self.world].exports.values().filter_map(interface).collect()
     }
 
-    /// The interfaces of this package that it may import.
+    /// Returns the interfaces of this package that a plugin may import.
     pub(crate) fn offered(&self) -> Vec<InterfaceId> {
         self.resolve.worlds[self.world].imports.values().filter_map(interface).chain([self.kv]).collect()
     }
 
-    pub(crate) fn name(&self, interface: InterfaceId) -> Name {
-        Name::parse(&self.resolve.id_of(interface).unwrap_or_default())
+    pub(crate) fn name(&self, interface: InterfaceId) -> InterfaceName {
+        InterfaceName::parse(&self.resolve.id_of(interface).unwrap_or_default())
     }
 }
 
-/// The names of everything that a plugin may import.
-pub(crate) fn importable() -> Vec<Name> {
+/// Returns the names of everything that a plugin may import.
+pub(crate) fn importable() -> Vec<InterfaceName> {
     let own = CONTRACT.offered().into_iter().map(|id| CONTRACT.name(id));
     let wasi = WASI.iter().map(|name| {
         let version = if name.starts_with("wasi:config/") { WASI_CONFIG_VERSION } else { WASI_VERSION };
-        Name { path: (*name).to_owned(), version: version.to_owned() }
+        InterfaceName { path: (*name).to_owned(), version: version.to_owned() }
     });
     own.chain(wasi).collect()
 }
 
+/// Returns the id of an interface, if the item is one.
 pub(crate) fn interface(item: &WorldItem) -> Option<InterfaceId> {
     if let WorldItem::Interface { id, .. } = item { Some(*id) } else { None }
 }
 
-/// An interface's name and its version: "wasi:io/poll" and "0.2.6".
+/// An interface's name and its version, such as "wasi:io/poll" and "0.2.6".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name {
+pub(crate) struct InterfaceName {
     pub(crate) path: String,
-    /// Empty if it has none.
+    /// Empty if there is none.
     pub(crate) version: String,
 }
 
-impl Name {
-    pub(crate) fn parse(text: &str) -> Name {
+impl InterfaceName {
+    pub(crate) fn parse(text: &str) -> InterfaceName {
         let (path, version) = text.split_once('@').unwrap_or((text, ""));
-        Name { path: path.to_owned(), version: version.to_owned() }
+        InterfaceName { path: path.to_owned(), version: version.to_owned() }
     }
 
-    /// Versions fit each other within one major version, of 0.x within one minor version; drafts fit only themselves.
-    pub(crate) fn fits(&self, other: &Name) -> bool {
+    /// Returns true if the interfaces have the same name and compatible versions: within one major version, for 0.x
+    /// within one minor version, and for drafts only the same version.
+    pub(crate) fn is_compatible_with(&self, other: &InterfaceName) -> bool {
         self.path == other.path
             && (self.version == other.version
                 || track(&self.version).is_some_and(|own| track(&other.version) == Some(own)))
     }
 
+    /// Returns the name with its version, if it has one.
     pub(crate) fn full(&self) -> String {
         if self.version.is_empty() { self.path.clone() } else { format!("{}@{}", self.path, self.version) }
     }
@@ -144,12 +148,14 @@ mod tests {
 
     #[test]
     fn versions_fit_within_their_track() {
-        let fits = |a: &str, b: &str| Name::parse(&format!("a:b/c@{a}")).fits(&Name::parse(&format!("a:b/c@{b}")));
-        assert!(fits("0.2.0", "0.2.12"));
-        assert!(fits("1.2.0", "1.9.9"));
-        assert!(!fits("0.2.0", "0.3.0"));
-        assert!(!fits("0.0.1", "0.0.2"));
-        assert!(fits("0.2.0-rc.1", "0.2.0-rc.1"));
-        assert!(!fits("0.2.0-rc.1", "0.2.0"));
+        let is_compatible_with = |a: &str, b: &str| {
+            InterfaceName::parse(&format!("a:b/c@{a}")).is_compatible_with(&InterfaceName::parse(&format!("a:b/c@{b}")))
+        };
+        assert!(is_compatible_with("0.2.0", "0.2.12"));
+        assert!(is_compatible_with("1.2.0", "1.9.9"));
+        assert!(!is_compatible_with("0.2.0", "0.3.0"));
+        assert!(!is_compatible_with("0.0.1", "0.0.2"));
+        assert!(is_compatible_with("0.2.0-rc.1", "0.2.0-rc.1"));
+        assert!(!is_compatible_with("0.2.0-rc.1", "0.2.0"));
     }
 }

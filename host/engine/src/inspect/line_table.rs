@@ -1,5 +1,5 @@
-//! Which line of its sources a component's code was made from. Read out of its debug sections when it is compiled, in the
-//! process that may die of them, into a table of bounded size; a report only looks things up in that.
+//! Finds the source line of an instruction. The child process reads a component's debug sections, of which it may die,
+//! into a table of bounded size; a report only looks lines up in the table.
 
 use std::collections::HashMap;
 
@@ -10,20 +10,21 @@ use wharf_core::bounds;
 use crate::inspect::strip::Module;
 use crate::spec::problem::cut;
 
-/// One place: an offset in the component, a file by number, a line. Little-endian, in this order.
+/// Size of a row in bytes: an offset in the component, the number of a file, and a line; little-endian, in this order.
 const ROW_BYTES: usize = 4 + 2 + 4;
-/// Rows that are read of one component, however few of them are kept.
+/// Maximum number of rows that are read of one component, however few of them are kept.
 const ROWS_READ_MAX: usize = 4_000_000;
 /// WebAssembly's addresses have four bytes.
 const ADDRESS_BYTES: u8 = 4;
-/// Parts of the names of files that no author of a plugin wrote: the standard library's and those of dependencies.
-const NOT_THE_AUTHOR_S: [&str; 3] = ["/rustc/", "/.cargo/registry/", "/.rustup/"];
+/// Parts of the paths of files that are not the plugin author's: the standard library's and those of dependencies.
+const FOREIGN_PATHS: [&str; 3] = ["/rustc/", "/.cargo/registry/", "/.rustup/"];
 
-/// Ordered by offset. Each row holds until the next one begins; line 0 says that nothing is known.
+/// A table of source lines, ordered by offset. Each row is valid up to the offset of the next one; line 0 means
+/// unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lines {
+pub(crate) struct LineTable {
     files: Vec<String>,
-    /// Kept in a file of their own.
+    /// Serialized apart: see `Description::to_bytes`.
     #[serde(skip)]
     rows: Vec<u8>,
 }
@@ -31,13 +32,13 @@ pub(crate) struct Lines {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     offset: u32,
-    /// Of two rows for one offset the one with a line counts: it is the last.
+    /// If two rows have one offset, the one with a line counts: it is the last.
     line: u32,
     file: u16,
 }
 
-impl Lines {
-    /// The file and the line of an offset in the component that was compiled.
+impl LineTable {
+    /// Returns the file and the line of an offset in the component that was compiled.
     pub(crate) fn place(&self, offset: usize) -> Option<(&str, u32)> {
         let offset = u32::try_from(offset).ok()?;
         let (mut low, mut high) = (0, self.rows.len() / ROW_BYTES);
@@ -60,28 +61,30 @@ impl Lines {
         })
     }
 
+    /// Returns the encoded rows, to be stored apart from the rest.
     pub(crate) fn rows(&self) -> &[u8] {
         &self.rows
     }
 
-    pub(crate) fn with_rows(self, rows: Vec<u8>) -> Lines {
-        Lines { rows, ..self }
+    /// Returns the table with rows that were stored apart.
+    pub(crate) fn with_rows(self, rows: Vec<u8>) -> LineTable {
+        LineTable { rows, ..self }
     }
 
-    /// Out of the debug sections of a component's modules.
-    pub(crate) fn of(modules: &[Module<'_>]) -> Lines {
-        let mut reading = Reading::default();
+    /// Reads the debug sections of a component's modules.
+    pub(crate) fn of(modules: &[Module<'_>]) -> LineTable {
+        let mut builder = TableBuilder::default();
         for module in modules {
-            reading.module(module);
+            builder.module(module);
         }
-        reading.table()
+        builder.table()
     }
 }
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 #[derive(Default)]
-struct Reading {
+struct TableBuilder {
     rows: Vec<Row>,
     files: Vec<String>,
     numbers: HashMap<String, u16>,
@@ -89,8 +92,8 @@ struct Reading {
     read: usize,
 }
 
-impl Reading {
-    /// What is damaged ends the reading of one module: nothing is known of the rest.
+impl TableBuilder {
+    /// Reads the line programs of one module. Damaged data ends the reading: nothing is known of the rest.
     fn module(&mut self, module: &Module<'_>) {
         let section = |name: &str| Slice::new(module.debug.get(name).copied().unwrap_or_default(), LittleEndian);
         let lines = DebugLine::from(section(".debug_line"));
@@ -101,7 +104,7 @@ impl Reading {
         }
     }
 
-    /// Reads the program at `at`; returns where the next one begins.
+    /// Reads the line program at `at`. Returns where the next one starts.
     fn program(
         &mut self,
         lines: &DebugLine<Slice<'_>>,
@@ -115,7 +118,7 @@ impl Reading {
             at.checked_add(header.unit_length())?.checked_add(usize::from(header.format().initial_length_size()))?;
         let mut files: HashMap<u64, u16> = HashMap::new();
         let mut rows = program.rows();
-        // What a linker left out lies at address 0, where no function can be.
+        // Code that a linker left out has address 0, where no function can be.
         let mut is_left_out = None;
         while let Ok(Some((header, row))) = rows.next_row() {
             self.read += 1;
@@ -126,7 +129,7 @@ impl Reading {
             if row.end_sequence() {
                 is_left_out = None;
             }
-            // The end of a sequence ends it here, wherever it says that it lies.
+            // The end of a sequence ends it here, whatever address it has.
             let address = usize::try_from(row.address()).unwrap_or(usize::MAX);
             let address = if row.end_sequence() { address.min(module.code.len()) } else { address };
             if left_out || address > module.code.len() {
@@ -168,9 +171,9 @@ impl Reading {
         number
     }
 
-    fn table(mut self) -> Lines {
+    fn table(mut self) -> LineTable {
         self.rows.sort_unstable();
-        // The last of one offset, then only where something changes.
+        // Keeps the last row of each offset, and of those the ones where something changes.
         self.rows.reverse();
         self.rows.dedup_by_key(|row| row.offset);
         self.rows.reverse();
@@ -179,7 +182,7 @@ impl Reading {
         changes(&mut self.rows);
         if self.rows.len() > bounds::SOURCE_LINES_MAX {
             let is_foreign: Vec<bool> =
-                self.files.iter().map(|file| NOT_THE_AUTHOR_S.iter().any(|part| file.contains(part))).collect();
+                self.files.iter().map(|file| FOREIGN_PATHS.iter().any(|part| file.contains(part))).collect();
             for row in &mut self.rows {
                 if is_foreign.get(usize::from(row.file)).copied().unwrap_or_default() {
                     row.line = 0;
@@ -188,7 +191,7 @@ impl Reading {
             changes(&mut self.rows);
         }
         if self.rows.len() > bounds::SOURCE_LINES_MAX || self.files.is_empty() {
-            return Lines::default();
+            return LineTable::default();
         }
         let mut rows = Vec::with_capacity(self.rows.len() * ROW_BYTES);
         for row in &self.rows {
@@ -196,14 +199,14 @@ impl Reading {
             rows.extend_from_slice(&row.file.to_le_bytes());
             rows.extend_from_slice(&row.line.to_le_bytes());
         }
-        Lines { files: self.files, rows }
+        LineTable { files: self.files, rows }
     }
 }
 
-/// In place of a file's number, where there is none or no room for its name.
+/// Takes the place of a file's number where there is no name or no space for it.
 const NO_FILE: usize = u16::MAX as usize;
 
-/// Where names of files may stand.
+/// The sections that names of files may be in.
 struct Strings<'a>(DebugStr<Slice<'a>>, DebugLineStr<Slice<'a>>);
 
 impl Strings<'_> {
@@ -222,19 +225,20 @@ impl Strings<'_> {
 mod tests {
     use super::*;
 
-    fn reading(rows: &[(u32, u32, u16)], files: &[&str]) -> Lines {
+    fn builder(rows: &[(u32, u32, u16)], files: &[&str]) -> LineTable {
         let rows = rows.iter().map(|(offset, line, file)| Row { offset: *offset, line: *line, file: *file }).collect();
-        Reading { rows, files: files.iter().map(|file| (*file).to_owned()).collect(), ..Reading::default() }.table()
+        TableBuilder { rows, files: files.iter().map(|file| (*file).to_owned()).collect(), ..TableBuilder::default() }
+            .table()
     }
 
     #[test]
     fn a_row_holds_until_the_next_one_begins() {
-        // Two functions, given in the wrong order; the end of the first is where the second begins.
-        let lines = reading(&[(30, 7, 1), (40, 0, 1), (10, 1, 0), (20, 2, 0), (30, 0, 0)], &["a.rs", "b.rs"]);
+        // Two functions in the wrong order; the end of the first is where the second starts.
+        let lines = builder(&[(30, 7, 1), (40, 0, 1), (10, 1, 0), (20, 2, 0), (30, 0, 0)], &["a.rs", "b.rs"]);
         let found: Vec<_> = [9, 10, 19, 20, 29, 30, 39, 40, 1000].map(|offset| lines.place(offset)).into();
         let (a1, a2, b7) = (Some(("a.rs", 1)), Some(("a.rs", 2)), Some(("b.rs", 7)));
         assert_eq!(found, [None, a1, a1, a2, a2, b7, b7, None, None]);
-        assert_eq!(Lines::default().place(5), None);
+        assert_eq!(LineTable::default().place(5), None);
     }
 
     #[test]
@@ -242,16 +246,16 @@ mod tests {
         let max = bounds::SOURCE_LINES_MAX as u32;
         let files = ["src/lib.rs", "/rustc/1/library/core/src/iter.rs"];
         let rows: Vec<_> = (0..2 * max).map(|at| (at * 4, at + 1, u16::from(at > 100))).collect();
-        let lines = reading(&rows, &files);
+        let lines = builder(&rows, &files);
         assert_eq!(lines.place(400), Some(("src/lib.rs", 101)));
         assert_eq!(lines.place(404), None);
         let rows: Vec<_> = (0..2 * max).map(|at| (at * 4, at + 1, 0)).collect();
-        assert_eq!(reading(&rows, &files), Lines::default(), "too many of its own");
+        assert_eq!(builder(&rows, &files), LineTable::default(), "too many of its own");
     }
 
     #[test]
     fn rows_that_lie_are_no_place() {
-        let lines = Lines { files: vec!["a.rs".to_owned()], rows: vec![0xff; 25] };
+        let lines = LineTable { files: vec!["a.rs".to_owned()], rows: vec![0xff; 25] };
         for offset in [0, 5, u32::MAX as usize, usize::MAX] {
             assert_eq!(lines.place(offset), None);
         }

@@ -1,19 +1,17 @@
-//! What of a component is compiled: its code, and names of its functions that are short. Debug information and all other
-//! custom sections stay behind, so that nobody who looks at a trap later has to read what a stranger wrote there.
+//! Strips a component to what is compiled: its code, and short names of its functions. Debug information and all other
+//! custom sections are left out, so that reading a trap later never reads untrusted debug data.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
+use wasm_encoder::{NameMap, NameSection, RawSection, Section};
 use wasmparser::{Encoding, KnownCustom, Name, NameSectionReader, Parser, Payload};
 use wharf_core::bounds;
 
-use crate::inspect::symbol_names::Readable;
+use crate::inspect::symbol_names::Demangler;
 
-const CUSTOM_SECTION: u8 = 0;
 const MODULE_SECTION: u8 = 1;
 const COMPONENT_SECTION: u8 = 4;
-/// Of a name section.
-const FUNCTION_NAMES: u8 = 1;
 
 /// A component without what is not compiled, and what was left out of its modules.
 pub(crate) struct Stripped<'a> {
@@ -21,12 +19,12 @@ pub(crate) struct Stripped<'a> {
     pub(crate) modules: Vec<Module<'a>>,
 }
 
-/// A core module's debug sections, and where its code went.
+/// A core module's debug sections, and the position of its code.
 #[derive(Default)]
 pub(crate) struct Module<'a> {
-    /// The contents of its code section, in the bytes of [`Stripped`].
+    /// The contents of its code section, as a range of [`Stripped::bytes`].
     pub(crate) code: Range<usize>,
-    /// By name: ".debug_line" and such.
+    /// Debug sections by name, such as ".debug_line".
     pub(crate) debug: HashMap<&'a str, &'a [u8]>,
 }
 
@@ -34,16 +32,18 @@ pub(crate) struct Module<'a> {
 struct Open<'a> {
     bytes: Vec<u8>,
     is_module: bool,
-    /// Places in `bytes` of its own code, or of that of modules within.
+    /// Positions in `bytes` of its own code, and of that of modules within.
     modules: Vec<Module<'a>>,
-    /// Its own, if it is a module.
+    /// Its own debug sections, if it is a module.
     debug: HashMap<&'a str, &'a [u8]>,
     code: Range<usize>,
     names: Vec<(u32, String)>,
 }
 
+/// Strips a component.
+///
 /// # Errors
-/// When it is no component; what was validated is one.
+/// A reason, if it is not a component; one that was validated is.
 pub(crate) fn strip(component: &[u8]) -> Result<Stripped<'_>, String> {
     let (mut open, mut names) = (Vec::<Open<'_>>::new(), Names::new());
     for payload in Parser::new(0).parse_all(component) {
@@ -69,7 +69,7 @@ pub(crate) fn strip(component: &[u8]) -> Result<Stripped<'_>, String> {
                 around.take(ended);
                 continue;
             }
-            // What is within comes as payloads of its own.
+            // Modules and components within come as payloads of their own.
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => continue,
             Payload::CustomSection(section) => {
                 let Some(module) = open.last_mut().filter(|open| open.is_module) else { continue };
@@ -95,21 +95,17 @@ pub(crate) fn strip(component: &[u8]) -> Result<Stripped<'_>, String> {
 }
 
 impl<'a> Open<'a> {
-    /// Appends a section; returns where its content lies.
+    /// Appends a section. Returns the range of its content.
     fn section(&mut self, id: u8, content: &[u8]) -> Range<usize> {
-        self.bytes.push(id);
-        leb(&mut self.bytes, content.len());
-        let begin = self.bytes.len();
-        self.bytes.extend_from_slice(content);
-        begin..self.bytes.len()
+        RawSection { id, data: content }.append_to(&mut self.bytes);
+        self.bytes.len() - content.len()..self.bytes.len()
     }
 
-    /// With its names, once all of its sections are there.
+    /// Finishes it, once all of its sections are written: appends its names.
     fn whole(mut self) -> Open<'a> {
         if self.is_module {
             if !self.names.is_empty() {
-                let content = name_section(&self.names);
-                self.section(CUSTOM_SECTION, &content);
+                name_section(&self.names).append_to(&mut self.bytes);
             }
             let (code, debug) = (self.code.clone(), std::mem::take(&mut self.debug));
             self.modules.push(Module { code, debug });
@@ -117,7 +113,7 @@ impl<'a> Open<'a> {
         self
     }
 
-    /// Takes in what was written within it.
+    /// Appends a finished module or component that is within this one.
     fn take(&mut self, within: Open<'a>) {
         let id = if within.is_module { MODULE_SECTION } else { COMPONENT_SECTION };
         let moved = self.section(id, &within.bytes).start;
@@ -130,15 +126,15 @@ impl<'a> Open<'a> {
     }
 }
 
-/// Names of functions, as many as are kept of one component.
+/// Collects names of functions, within the limit of one component.
 struct Names {
-    readable: Readable,
-    room: usize,
+    demangler: Demangler,
+    bytes_left: usize,
 }
 
 impl Names {
     fn new() -> Names {
-        Names { readable: Readable::new(), room: bounds::FUNCTION_NAMES_BYTES_MAX }
+        Names { demangler: Demangler::new(), bytes_left: bounds::FUNCTION_NAMES_BYTES_MAX }
     }
 
     fn of(&mut self, section: NameSectionReader<'_>) -> Vec<(u32, String)> {
@@ -146,11 +142,11 @@ impl Names {
         for part in section.into_iter().map_while(Result::ok) {
             let Name::Function(functions) = part else { continue };
             for naming in functions.into_iter().map_while(Result::ok) {
-                let name = self.readable.name(naming.name);
-                // The number, its length and the entry that the host keeps for each.
-                let Some(room) = self.room.checked_sub(name.len() + 20) else { return names };
-                self.room = room;
-                // In order, as the format asks for.
+                let name = self.demangler.name(naming.name);
+                // The index, the length and the entry that the host keeps for each.
+                let Some(bytes_left) = self.bytes_left.checked_sub(name.len() + 20) else { return names };
+                self.bytes_left = bytes_left;
+                // In ascending order, as the format requires.
                 if names.last().is_none_or(|(last, _)| *last < naming.index) {
                     names.push((naming.index, name));
                 }
@@ -160,38 +156,19 @@ impl Names {
     }
 }
 
-fn name_section(names: &[(u32, String)]) -> Vec<u8> {
-    let mut functions = Vec::new();
-    leb(&mut functions, names.len());
+fn name_section(names: &[(u32, String)]) -> NameSection {
+    let mut functions = NameMap::new();
     for (index, name) in names {
-        leb(&mut functions, *index as usize);
-        leb(&mut functions, name.len());
-        functions.extend_from_slice(name.as_bytes());
+        functions.append(*index, name);
     }
-    let mut content = Vec::new();
-    leb(&mut content, "name".len());
-    content.extend_from_slice(b"name");
-    content.push(FUNCTION_NAMES);
-    leb(&mut content, functions.len());
-    content.extend_from_slice(&functions);
-    content
-}
-
-/// An unsigned number as WebAssembly writes it.
-pub(crate) fn leb(bytes: &mut Vec<u8>, mut number: usize) {
-    loop {
-        let low = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            return bytes.push(low);
-        }
-        bytes.push(low | 0x80);
-    }
+    let mut section = NameSection::new();
+    section.functions(&functions);
+    section
 }
 
 #[cfg(test)]
 mod tests {
-    use wasmparser::{BinaryReader, Validator, WasmFeatures};
+    use wasmparser::{Validator, WasmFeatures};
 
     use super::*;
 
@@ -232,10 +209,21 @@ mod tests {
     #[test]
     fn names_have_a_bound_together() {
         let named: Vec<(u32, String)> = (0..30_000).map(|index| (index, "n".repeat(199))).collect();
-        let content = name_section(&named);
-        let section = NameSectionReader::new(BinaryReader::new(&content["\u{4}name".len()..], 0));
-        let kept = Names::new().of(section);
-        assert!(content.len() > 2 * bounds::FUNCTION_NAMES_BYTES_MAX);
-        assert!(kept.len() > 5000 && name_section(&kept).len() <= bounds::FUNCTION_NAMES_BYTES_MAX, "{}", kept.len());
+        let module = |names: &[(u32, String)]| {
+            let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+            name_section(names).append_to(&mut bytes);
+            bytes
+        };
+        let bytes = module(&named);
+        assert!(bytes.len() > 2 * bounds::FUNCTION_NAMES_BYTES_MAX);
+        let section = Parser::new(0).parse_all(&bytes).find_map(|payload| match payload.unwrap() {
+            Payload::CustomSection(section) => match section.as_known() {
+                KnownCustom::Name(names) => Some(names),
+                _ => None,
+            },
+            _ => None,
+        });
+        let kept = Names::new().of(section.unwrap());
+        assert!(kept.len() > 5000 && module(&kept).len() <= bounds::FUNCTION_NAMES_BYTES_MAX, "{}", kept.len());
     }
 }

@@ -1,66 +1,72 @@
-//! A first look at a component, whose cost grows with its size and with nothing else: how deep it nests, how much it lists,
-//! who made it. What is past a bound is refused here, before anything that recurses or compares reads the file.
+//! A first pass over a component, whose cost depends on its size only: how deep it nests, how much it lists, what
+//! produced it. A component beyond a limit is refused here, before anything that recurses or compares reads it.
 
 use wasmparser::{CustomSectionReader, Instance, KnownCustom, Parser, Payload};
 use wharf_core::bounds;
 
 use crate::spec::problem::Problem;
 
-/// More would be a list that nobody reads.
-const MAKERS_MAX: usize = 8;
-/// A name and a version that are longer were not meant for people.
-const MAKER_CHARS_MAX: usize = 60;
+/// A longer list would not be read.
+const PRODUCERS_MAX: usize = 8;
+/// A longer name and version were not meant to be read.
+const PRODUCER_CHARS_MAX: usize = 60;
 
-/// What the first look found.
+/// What the first pass found.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// How many core instances a sandbox of it has. Components within may be instantiated more than once: with instances
-    /// of their own they count as all that a sandbox may have.
+    /// Number of core instances that a sandbox has. Components within may be instantiated more than once: with
+    /// instances of their own they count as the maximum of a sandbox.
     pub(crate) core_instances: u32,
-    /// The languages, SDKs and tools of its producers sections, each once with its version, in the file's order: what a
-    /// component is mostly made of stands first.
-    pub(crate) makers: Vec<String>,
+    /// The languages, SDKs and tools of its producers sections with their versions, each once, in the file's order: the
+    /// main one is first.
+    pub(crate) producers: Vec<String>,
 }
 
+/// Makes the first pass over a component.
+///
 /// # Errors
-/// When it nests deeper, or lists more, than a plugin may.
+/// A problem, if it nests deeper, or lists more, than a plugin may.
 pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, Problem> {
     let mut found = Survey::default();
     let (mut depth, mut items) = (0_usize, 0_u64);
-    // What cannot be parsed ends the look; the validator says why.
+    // Bytes that cannot be parsed end the pass; the validator reports why.
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
         match &payload {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) => found.made_by(section),
+            Payload::CustomSection(section) => found.add_producers(section),
             Payload::InstanceSection(section) => {
                 let instances = section.clone().into_iter();
-                let made = instances.filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
-                found.core_instances = if depth > 1 && made > 0 {
+                let instantiated =
+                    instances.filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
+                found.core_instances = if depth > 1 && instantiated > 0 {
                     found.core_instances.max(bounds::INSTANCES_MAX as u32)
                 } else {
-                    found.core_instances.saturating_add(u32::try_from(made).unwrap_or(u32::MAX))
+                    found.core_instances.saturating_add(u32::try_from(instantiated).unwrap_or(u32::MAX))
                 };
             }
             _ => {}
         }
         items = items.saturating_add(u64::from(listed(&payload)));
         if depth > bounds::COMPONENT_DEPTH_MAX {
-            let what = format!("its modules and components nest more than {} deep", bounds::COMPONENT_DEPTH_MAX);
-            return Err(Problem::new(what).hint("compose it of fewer components, one within the other"));
+            let what = format!(
+                "its modules and components nest too deep; the limit is {} levels",
+                bounds::COMPONENT_DEPTH_MAX
+            );
+            return Err(Problem::new(what).hint("compose it of fewer components within one another"));
         }
         if items > bounds::COMPONENT_ITEMS_MAX {
             let what = format!(
-                "its sections list more than {} types, functions, imports, exports and other things",
+                "its sections list too many types, functions, imports, exports and other items; the limit is {} in all",
                 bounds::COMPONENT_ITEMS_MAX
             );
-            return Err(Problem::new(what).hint("make it smaller, or of more than one plugin"));
+            return Err(Problem::new(what).hint("make it smaller, or split it into several plugins"));
         }
     }
     Ok(found)
 }
 
-/// As many as the section says that it has: what it really has may be less, and then it is not valid.
+/// Returns how many items the section claims to have. It may have fewer, and is invalid then.
 fn listed(payload: &Payload<'_>) -> u32 {
     match payload {
         Payload::TypeSection(section) => section.count(),
@@ -87,20 +93,20 @@ fn listed(payload: &Payload<'_>) -> u32 {
 }
 
 impl Survey {
-    fn made_by(&mut self, section: &CustomSectionReader<'_>) {
-        // Looked at before the section is read: there may be any number of them.
-        if self.makers.len() >= MAKERS_MAX {
+    fn add_producers(&mut self, section: &CustomSectionReader<'_>) {
+        // Checked before the section is read: there may be any number of them.
+        if self.producers.len() >= PRODUCERS_MAX {
             return;
         }
         let KnownCustom::Producers(fields) = section.as_known() else { return };
         for value in fields.into_iter().flatten().flat_map(|field| field.values).flatten() {
-            // Behind a bracket stand commits and addresses.
+            // Commits and addresses follow in parentheses.
             let version = value.version.split(" (").next().unwrap_or_default();
             let text = value.name.chars().chain([' ']).chain(version.chars());
-            let maker: String = text.filter(|c| !c.is_control()).take(MAKER_CHARS_MAX).collect();
-            let maker = maker.trim().to_owned();
-            if !maker.is_empty() && !self.makers.contains(&maker) && self.makers.len() < MAKERS_MAX {
-                self.makers.push(maker);
+            let producer: String = text.filter(|c| !c.is_control()).take(PRODUCER_CHARS_MAX).collect();
+            let producer = producer.trim().to_owned();
+            if !producer.is_empty() && !self.producers.contains(&producer) && self.producers.len() < PRODUCERS_MAX {
+                self.producers.push(producer);
             }
         }
     }
@@ -108,12 +114,13 @@ impl Survey {
 
 #[cfg(test)]
 mod tests {
+    use wasm_encoder::{Encode, RawSection, Section};
+
     use super::*;
 
     fn section(id: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![id];
-        crate::inspect::strip::leb(&mut bytes, content.len());
-        bytes.extend_from_slice(content);
+        let mut bytes = Vec::new();
+        RawSection { id, data: content }.append_to(&mut bytes);
         bytes
     }
 
@@ -130,21 +137,21 @@ mod tests {
     fn what_nests_too_deep_is_refused_at_once_however_deep_it_is() {
         assert!(survey(&nested(bounds::COMPONENT_DEPTH_MAX)).is_ok());
         for depth in [bounds::COMPONENT_DEPTH_MAX + 1, 5000] {
-            let told = survey(&nested(depth)).unwrap_err().what;
-            assert_eq!(told, "its modules and components nest more than 32 deep");
+            let message = survey(&nested(depth)).unwrap_err().what;
+            assert_eq!(message, "its modules and components nest too deep; the limit is 32 levels");
         }
     }
 
     #[test]
     fn what_lists_too_much_is_refused_before_it_is_read() {
-        // A section of types that says how many it has, and has none.
+        // A section of types that claims a count, and has none.
         let claims = |count: usize| {
             let mut content = Vec::new();
-            crate::inspect::strip::leb(&mut content, count);
+            count.encode(&mut content);
             [b"\0asm\x0d\0\x01\0".as_slice(), &section(7, &content)].concat()
         };
         let max = bounds::COMPONENT_ITEMS_MAX as usize;
         assert!(survey(&claims(max)).is_ok());
-        assert!(survey(&claims(max + 1)).unwrap_err().what.contains("more than 500000 types"));
+        assert!(survey(&claims(max + 1)).unwrap_err().what.contains("the limit is 500000 in all"));
     }
 }

@@ -1,33 +1,33 @@
-//! Names of functions as people read them. A name is its compiler's and so a stranger's: it can be a megabyte long, and
-//! written so that taking it apart never ends.
+//! Makes names of functions readable. A name comes from an untrusted file: it can be a megabyte long, and written so
+//! that demangling it never ends.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
 use wharf_core::bounds;
 
-/// What all names of a component may take to be made readable; those that are left stay as they are.
+/// Maximum time for the names of one component; those that are left stay mangled.
 const TIME_MAX: Duration = Duration::from_secs(2);
-/// A mangled name that is longer is not taken apart.
+/// A longer mangled name is not demangled.
 const MANGLED_BYTES_MAX: usize = 2048;
 
-/// Makes names readable, as long as they leave it time.
-pub(crate) struct Readable {
+/// Demangles names within a limit of time.
+pub(crate) struct Demangler {
     until: Instant,
 }
 
-impl Readable {
-    pub(crate) fn new() -> Readable {
-        Readable { until: Instant::now() + TIME_MAX }
+impl Demangler {
+    pub(crate) fn new() -> Demangler {
+        Demangler { until: Instant::now() + TIME_MAX }
     }
 
-    /// Without what a compiler added to tell it from others of its name. Cut to [`bounds::FUNCTION_NAME_BYTES_MAX`].
+    /// Returns the name without its crate hash, cut to [`bounds::FUNCTION_NAME_BYTES_MAX`].
     pub(crate) fn name(&self, name: &str) -> String {
-        let mut short = Short(String::new());
+        let mut short = BoundedName(String::new());
         let is_mangled = name.len() <= MANGLED_BYTES_MAX
             && Instant::now() < self.until
             && rustc_demangle::try_demangle(name).is_ok_and(|name| {
-                // Fails where the room is used up, which ends the writer's work.
+                // Fails when the name is long enough, which ends the demangler's work.
                 let _ = write!(short, "{name:#}");
                 true
             });
@@ -38,18 +38,18 @@ impl Readable {
     }
 }
 
-/// A text that takes no more than a name may have.
-struct Short(String);
+/// A text that is at most as long as a name may be.
+struct BoundedName(String);
 
-impl Write for Short {
+impl Write for BoundedName {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         const CUT: &str = "...";
-        let room = (bounds::FUNCTION_NAME_BYTES_MAX - CUT.len()).saturating_sub(self.0.len());
-        // Control characters have no business in a name, and would draw on the terminal of whoever reads it.
+        let bytes_left = (bounds::FUNCTION_NAME_BYTES_MAX - CUT.len()).saturating_sub(self.0.len());
+        // Control characters do not belong in a name, and would affect the terminal that shows it.
         let mut shown = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
         let mut taken = 0;
         for c in shown.by_ref() {
-            if taken + c.len_utf8() > room {
+            if taken + c.len_utf8() > bytes_left {
                 self.0.push_str(CUT);
                 return Err(fmt::Error);
             }
@@ -66,15 +66,15 @@ mod tests {
 
     #[test]
     fn a_name_is_readable_and_short() {
-        let readable = Readable::new();
-        assert_eq!(readable.name("_ZN5words6handle17h0123456789abcdefE"), "words::handle");
-        assert_eq!(readable.name("main.run"), "main.run");
-        assert_eq!(readable.name("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
-        let long = readable.name(&"ä".repeat(100_000));
+        let demangler = Demangler::new();
+        assert_eq!(demangler.name("_ZN5words6handle17h0123456789abcdefE"), "words::handle");
+        assert_eq!(demangler.name("main.run"), "main.run");
+        assert_eq!(demangler.name("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        let long = demangler.name(&"ä".repeat(100_000));
         assert!(long.len() <= bounds::FUNCTION_NAME_BYTES_MAX && long.ends_with("ä..."), "{long}");
     }
 
-    /// A name of a few hundred bytes whose text would be a million: each level names the one before it twice.
+    /// A name of a few hundred bytes whose text would have a million: each level refers twice to the one before it.
     #[test]
     fn a_name_that_would_unfold_for_ever_is_cut() {
         let mut name = "_RNvC1aIC1bu".to_owned();
@@ -94,9 +94,9 @@ mod tests {
             name.push_str(&twice);
             last = place;
         }
-        let readable = Readable::new();
+        let demangler = Demangler::new();
         for name in [name.clone(), name.replacen("_RNvC1aIC1bu", "_RINvC1a1bu", 1) + "E"] {
-            assert!(readable.name(&name).len() <= bounds::FUNCTION_NAME_BYTES_MAX);
+            assert!(demangler.name(&name).len() <= bounds::FUNCTION_NAME_BYTES_MAX);
         }
     }
 }

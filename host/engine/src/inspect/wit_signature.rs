@@ -1,11 +1,13 @@
-//! Functions and types of a contract as text: two types are the same exactly if their texts are.
+//! Functions and types of a contract as text: two types are equal exactly if their texts are.
 
 use wit_parser::{Function, Handle, Param, Resolve, Type, TypeDefKind};
 
-/// Types can share their parts, so that a small component can have a type whose text fills the disk.
+/// Maximum size of a text in bytes. Types can share parts, so that a small component can have a type whose text fills
+/// the disk.
 const TEXT_BYTES_MAX: usize = 4096;
 
-/// `func(job: record { id: string, ... }) -> result<list<u8>, ...>`, without the word `async`.
+/// Returns a function's type, such as `func(job: record { id: string, ... }) -> result<list<u8>, ...>`, without the
+/// word `async`.
 pub(crate) fn function(resolve: &Resolve, function: &Function) -> String {
     let mut text = Text { resolve, text: String::new() };
     text.push("func(");
@@ -27,7 +29,7 @@ pub(crate) fn function(resolve: &Resolve, function: &Function) -> String {
     text.text
 }
 
-/// Whether a stream or a future is anywhere in the function's type.
+/// Returns true if the function's type has a stream or a future in it.
 pub(crate) fn has_stream(resolve: &Resolve, function: &Function) -> bool {
     let text = self::function(resolve, function);
     text.contains("stream<") || text.contains("future<")

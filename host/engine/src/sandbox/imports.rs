@@ -1,4 +1,4 @@
-//! What plugins may import of this package, and the linker that offers it with the standard WASI interfaces.
+//! The linker of everything that a plugin may import: the interfaces of this package and the standard ones of WASI.
 
 mod replies;
 mod kv;
@@ -10,33 +10,14 @@ use wasmtime_wasi_config::WasiConfig;
 use wharf_core::bounds;
 
 use crate::call::GuestJob;
+use crate::sandbox::bindings::Plugin;
+use crate::sandbox::bindings::wharf::plugin::{attempt, broadcasts, jobs, types};
+use crate::sandbox::imports::replies::ReplyBudget;
 use crate::sandbox::monotonic_clock;
-use crate::sandbox::state::Sandbox;
-use crate::schedule::attempt_handle::Ending;
-use crate::schedule::metered::Stopped;
+use crate::sandbox::store_data::Sandbox;
 
-wasmtime::component::bindgen!({
-    path: "../../wit",
-    // All that the contract has; what stands in no world there needs a grant.
-    inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0; }",
-    world: "wharf:host/plugin",
-    imports: {
-        "wharf:plugin/attempt.emit": async | trappable,
-        "wharf:plugin/broadcasts.broadcast": async | trappable,
-        "wharf:plugin/jobs.enqueue": async | trappable,
-        "wharf:plugin/kv": async | trappable,
-        default: trappable,
-    },
-    exports: { default: async },
-    with: { "wharf:plugin/jobs.new-job": crate::call::GuestJob },
-});
-
-use replies::Room;
-pub(crate) use wharf::plugin::types::{Failure, Job, Message};
-use wharf::plugin::{attempt, broadcasts, jobs, types};
-
-/// Everything that a plugin may import. What of it leads outside is refused by the sandbox unless it is granted:
-/// standard libraries import most of WASI whether their program uses it or not.
+/// Makes the linker of everything that a plugin may import. The sandbox refuses the parts that reach outside unless
+/// they are granted: standard libraries import most of WASI whether their program uses it or not.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandbox>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -47,66 +28,58 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
     Ok(linker)
 }
 
-impl Sandbox {
-    /// Ends the attempt for going on past an output bound.
-    fn past_bound(&self, what: String) -> wasmtime::Error {
-        self.control.end(Ending::Output(what));
-        Stopped.into()
-    }
-}
-
 impl types::Host for Sandbox {}
 
 impl attempt::Host for Sandbox {
     async fn emit(&mut self, chunk: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
         self.refuse_if_ended()?;
-        if self.control.is_cancel_asked() {
+        if self.handle.is_cancel_requested() {
             return Ok(Err("the attempt is cancelled".to_owned()));
         }
         let bytes = chunk.len() as u64;
         if bytes > bounds::CHUNK_BYTES_MAX {
             return Ok(Err(format!(
-                "the chunk has {bytes} bytes; {} is the most: send it in parts",
+                "the chunk is {bytes} bytes; the limit is {}; send it in parts",
                 bounds::CHUNK_BYTES_MAX
             )));
         }
         if self.sent.chunks == bounds::CHUNKS_MAX || self.sent.chunk_bytes + bytes > bounds::CHUNKS_BYTES_MAX {
             let what = format!(
-                "an attempt may send {} chunks, {} MiB in all",
+                "an attempt can send at most {} chunks, {} MiB in all",
                 bounds::CHUNKS_MAX,
                 bounds::CHUNKS_BYTES_MAX / bounds::MIB
             );
-            // Told once; a guest that does not listen is ended.
+            // Refused once; a guest that goes on is ended.
             if std::mem::replace(&mut self.sent.refused, true) {
-                return Err(self.past_bound(what));
+                return Err(self.end_at_output_bound(what));
             }
             return Ok(Err(what));
         }
         self.sent.chunks += 1;
         self.sent.chunk_bytes += bytes;
-        let excused = self.control.excuse();
-        let taken = self.attending.emit(chunk).await;
-        drop(excused);
+        let stall_pause = self.handle.pause_stall();
+        let taken = self.host_calls.emit(chunk).await;
+        drop(stall_pause);
         Ok(taken)
     }
 
     fn progress(&mut self, fraction: f32, note: String) -> wasmtime::Result<()> {
         self.refuse_if_ended()?;
-        self.control.sign();
+        self.handle.note_activity();
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
         let note = note[..note.floor_char_boundary(bounds::PROGRESS_NOTE_BYTES_MAX as usize)].to_owned();
-        self.attending.progress(fraction, note);
+        self.host_calls.progress(fraction, note);
         Ok(())
     }
 
     fn cancelled(&mut self) -> wasmtime::Result<bool> {
         self.refuse_if_ended()?;
-        Ok(self.control.is_cancel_asked())
+        Ok(self.handle.is_cancel_requested())
     }
 
     fn remaining_ms(&mut self) -> wasmtime::Result<u64> {
         self.refuse_if_ended()?;
-        let remaining = self.control.remaining(&self.limits, self.began);
+        let remaining = self.handle.remaining(&self.limits, self.started_at);
         Ok(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -115,16 +88,16 @@ impl jobs::Host for Sandbox {
     async fn enqueue(&mut self, handles: Vec<Resource<GuestJob>>) -> wasmtime::Result<Result<Vec<String>, String>> {
         self.refuse_if_ended()?;
         if self.sent.jobs + handles.len() > bounds::BATCH_JOBS_MAX {
-            return Ok(Err(format!("an attempt may enqueue {} jobs", bounds::BATCH_JOBS_MAX)));
+            return Ok(Err(format!("an attempt can enqueue at most {} jobs", bounds::BATCH_JOBS_MAX)));
         }
         let mut taken = Vec::with_capacity(handles.len());
         for handle in handles {
             taken.push(self.table.delete(handle)?);
         }
         let count = taken.len();
-        let excused = self.control.excuse();
-        let answer = self.attending.enqueue(taken).await;
-        drop(excused);
+        let stall_pause = self.handle.pause_stall();
+        let answer = self.host_calls.enqueue(taken).await;
+        drop(stall_pause);
         if answer.is_ok() {
             self.sent.jobs += count;
         }
@@ -140,52 +113,38 @@ impl broadcasts::Host for Sandbox {
         timeout_ms: u64,
     ) -> wasmtime::Result<Result<Vec<broadcasts::Reply>, String>> {
         self.refuse_if_ended()?;
-        if self.control.is_cancel_asked() {
+        if self.handle.is_cancel_requested() {
             return Ok(Err("the attempt is cancelled".to_owned()));
         }
         let bytes = payload.len() as u64;
         if bytes > bounds::PAYLOAD_BYTES_MAX {
-            return Ok(Err(format!("the payload has {bytes} bytes; {} is the most", bounds::PAYLOAD_BYTES_MAX)));
+            return Ok(Err(format!("the payload is {bytes} bytes; the limit is {}", bounds::PAYLOAD_BYTES_MAX)));
         }
         self.sent.broadcast_bytes += bytes;
-        let remaining = self.control.remaining(&self.limits, self.began);
+        let remaining = self.handle.remaining(&self.limits, self.started_at);
         let timeout = Duration::from_millis(timeout_ms).min(remaining);
-        let excused = self.control.excuse();
-        let answered = self.attending.broadcast(topic, payload, timeout, remaining).await;
-        drop(excused);
-        // Its subscribers had what was left of its own time: where they used it up, so has it, whoever noticed first.
-        self.control.look(&self.limits);
+        let stall_pause = self.handle.pause_stall();
+        let replies = self.host_calls.broadcast(topic, payload, timeout, remaining).await;
+        drop(stall_pause);
+        // Its subscribers had what was left of its own time: if they used it up, the attempt has timed out, whichever
+        // clock was first.
+        self.handle.check_timeouts(&self.limits);
         self.refuse_if_ended()?;
-        let mut room = Room::new();
-        let crossed = answered.map(|replies| replies.into_iter().map(|reply| room.cross(reply)).collect());
-        self.control.meter().receive(room.taken());
-        Ok(crossed)
-    }
-}
-
-impl Sandbox {
-    /// What a job in the making holds is memory of the host, not of the sandbox: counted as it comes.
-    fn hold(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.refuse_if_ended()?;
-        self.sent.job_bytes += bytes as u64;
-        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
-            return Err(self.past_bound(format!(
-                "the jobs that an attempt enqueues may have {} MiB in all",
-                bounds::BATCH_BYTES_MAX / bounds::MIB
-            )));
-        }
-        Ok(())
+        let mut budget = ReplyBudget::new();
+        let converted = replies.map(|replies| replies.into_iter().map(|reply| budget.convert(reply)).collect());
+        self.handle.meter().receive(budget.taken());
+        Ok(converted)
     }
 }
 
 impl jobs::HostNewJob for Sandbox {
     fn new(&mut self, task: String, payload: Vec<u8>) -> wasmtime::Result<Resource<GuestJob>> {
-        self.hold(task.len() + payload.len())?;
+        self.count_job_bytes(task.len() + payload.len())?;
         Ok(self.table.push(GuestJob { task, payload, key: None, delay: None, priority: 0, token: None })?)
     }
 
     fn key(&mut self, job: Resource<GuestJob>, key: String) -> wasmtime::Result<()> {
-        self.hold(key.len())?;
+        self.count_job_bytes(key.len())?;
         self.table.get_mut(&job)?.key = Some(key);
         Ok(())
     }
@@ -203,7 +162,7 @@ impl jobs::HostNewJob for Sandbox {
     }
 
     fn token(&mut self, job: Resource<GuestJob>, token: String) -> wasmtime::Result<()> {
-        self.hold(token.len())?;
+        self.count_job_bytes(token.len())?;
         self.table.get_mut(&job)?.token = Some(token);
         Ok(())
     }

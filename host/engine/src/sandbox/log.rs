@@ -1,5 +1,5 @@
-//! A guest's stdout and stderr, line by line. Nothing here ever makes the guest wait or fails it:
-//! a line that is too long is cut, and what comes past the bound of the whole log is dropped and counted.
+//! A guest's stdout and stderr, line by line. Nothing here makes the guest wait or fails it: a line that is too long is
+//! cut, and lines beyond the limit of the whole log are dropped and counted.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,23 +12,25 @@ use wharf_core::bounds;
 use wharf_core::job::Stream;
 
 use crate::call::HostCalls;
-use crate::schedule::attempt_handle::AttemptHandle;
+use crate::sandbox::guest_error::GuestError;
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 
-/// As many last lines of stderr stand in a report.
+/// Number of last lines of stderr in a report.
 const LAST_LINES_MAX: usize = 20;
 const LAST_LINE_BYTES_MAX: usize = 400;
-/// What a guest may write in one go.
+/// Maximum number of bytes that a guest may write at once.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 const CUT: &str = " ... (cut: the line is longer than 64 KiB)";
+const _: () = assert!(bounds::LOG_LINE_BYTES_MAX == 64 * bounds::KIB, "`CUT` states this limit");
 
 /// The log of one attempt.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<Inner>);
 
 struct Inner {
-    attending: Arc<dyn HostCalls>,
-    control: AttemptHandle,
-    /// Held for the time of one write; nothing is awaited inside.
+    host_calls: Arc<dyn HostCalls>,
+    handle: AttemptHandle,
+    /// Locked for one write; nothing is awaited inside.
     lines: Mutex<Lines>,
 }
 
@@ -40,6 +42,7 @@ struct Lines {
     kept: u64,
     dropped: u64,
     last: VecDeque<String>,
+    error: GuestError,
 }
 
 /// A line that has not ended.
@@ -49,7 +52,7 @@ struct Partial {
     cut: bool,
 }
 
-/// One of the two streams.
+/// The guest's end of one of the two streams.
 #[derive(Clone)]
 pub(crate) struct Writer {
     log: Log,
@@ -57,20 +60,22 @@ pub(crate) struct Writer {
 }
 
 impl Log {
-    pub(crate) fn new(attending: Arc<dyn HostCalls>, control: AttemptHandle) -> Log {
-        Log(Arc::new(Inner { attending, control, lines: Mutex::default() }))
+    pub(crate) fn new(host_calls: Arc<dyn HostCalls>, handle: AttemptHandle) -> Log {
+        Log(Arc::new(Inner { host_calls, handle, lines: Mutex::default() }))
     }
 
+    /// Returns the guest's end of a stream.
     pub(crate) fn writer(&self, stream: Stream) -> Writer {
         Writer { log: self.clone(), stream }
     }
 
-    /// A line that the host itself adds to the attempt's stderr.
+    /// Adds a line of the host's own to the attempt's stderr.
     pub(crate) fn host_line(&self, text: &str) {
         self.write(Stream::Stderr, format!("{text}\n").as_bytes());
     }
 
-    /// Hands on lines that were begun and not ended, and says what was dropped. Returns how many bytes the log has.
+    /// Passes on lines that have no newline yet, and reports how many were dropped. Returns the size of the log in
+    /// bytes.
     pub(crate) fn finish(&self) -> u64 {
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -78,16 +83,21 @@ impl Log {
                 self.end_line(&mut lines, stream);
             }
         }
-        if lines.dropped > 0 && self.0.control.ending().is_none_or(|ending| !ending.is_interruption()) {
-            self.0.attending.log_dropped(lines.dropped);
+        if lines.dropped > 0 && self.0.handle.end_reason().is_none_or(|end_reason| !end_reason.is_interruption()) {
+            self.0.host_calls.log_dropped(lines.dropped);
         }
         lines.bytes
     }
 
-    /// The last lines of stderr.
+    /// Returns the last lines of stderr.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.last.iter().cloned().collect()
+    }
+
+    /// Returns the last panic or exception that the guest's runtime wrote to stderr, in one line.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).error.last()
     }
 
     fn write(&self, stream: Stream, mut bytes: &[u8]) {
@@ -112,11 +122,13 @@ impl Log {
             if lines.last.len() == LAST_LINES_MAX {
                 lines.last.pop_front();
             }
-            lines.last.push_back(text[..text.floor_char_boundary(LAST_LINE_BYTES_MAX)].to_owned());
+            let line = &text[..text.floor_char_boundary(LAST_LINE_BYTES_MAX)];
+            lines.error.read(line);
+            lines.last.push_back(line.to_owned());
         }
         let bytes = text.len() as u64 + 1;
-        // What an attempt says after it was ended is not the job's any more.
-        let refused = self.0.control.ending().is_some_and(crate::schedule::attempt_handle::Ending::is_interruption);
+        // Output of an attempt that was interrupted does not belong to the job any more.
+        let refused = self.0.handle.end_reason().is_some_and(EndReason::is_interruption);
         if refused {
             return;
         }
@@ -126,7 +138,7 @@ impl Log {
         }
         lines.bytes += bytes;
         lines.kept += 1;
-        self.0.attending.log(stream, text);
+        self.0.host_calls.log(stream, text);
     }
 }
 
@@ -141,14 +153,14 @@ impl Lines {
 
 impl Partial {
     fn push(&mut self, bytes: &[u8]) {
-        let room = (bounds::LOG_LINE_BYTES_MAX as usize - CUT.len()).saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        self.cut |= bytes.len() > room;
+        let free = (bounds::LOG_LINE_BYTES_MAX as usize - CUT.len()).saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(free)]);
+        self.cut |= bytes.len() > free;
     }
 
     fn take(&mut self) -> String {
         let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
-        // Bytes that are no UTF-8 become longer by being replaced.
+        // Bytes that are not UTF-8 become longer when they are replaced.
         let whole = text.len();
         text.truncate(text.floor_char_boundary(bounds::LOG_LINE_BYTES_MAX as usize - CUT.len()));
         if self.cut || text.len() < whole {
@@ -156,7 +168,7 @@ impl Partial {
         } else if text.ends_with('\r') {
             text.pop();
         }
-        // The room of one odd long line is not kept.
+        // The buffer of one odd long line is not kept.
         if self.bytes.capacity() > 4096 {
             self.bytes = Vec::new();
         }
@@ -177,7 +189,7 @@ impl StdoutStream for Writer {
         Box::new(self.clone())
     }
 
-    /// Of WASI 0.3 only, which no plugin is linked with.
+    /// Used by WASI 0.3 only, which no plugin is linked with.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

@@ -1,5 +1,5 @@
-//! The monotonic clock of guests. What they wait for by it ends on the host's own threads, where no guest that computes
-//! can delay it: the threads that run guests have no timers.
+//! The monotonic clock of guests. Its timers run on the host's own runtime, where no guest that computes can delay
+//! them: the threads that run guests have no timers.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
-use crate::sandbox::state::Sandbox;
+use crate::sandbox::store_data::Sandbox;
 
-/// Puts this clock in the place of WASI's own.
+/// Replaces WASI's own clock in the linker by this one.
 pub(crate) fn add_to_linker(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     monotonic_clock::add_to_linker::<Sandbox, HasSelf<Sandbox>>(linker, |sandbox| sandbox)?;
@@ -19,7 +19,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()
 
 impl monotonic_clock::Host for Sandbox {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(nanos(self.began.elapsed()))
+        Ok(nanos(self.started_at.elapsed()))
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
@@ -27,17 +27,17 @@ impl monotonic_clock::Host for Sandbox {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.subscribe_duration(when.saturating_sub(nanos(self.began.elapsed())))
+        self.subscribe_duration(when.saturating_sub(nanos(self.started_at.elapsed())))
     }
 
     fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.refuse_if_ended()?;
         let deadline = match duration {
-            0 => Deadline::Past { gave_way: false },
+            0 => Deadline::Past { has_yielded: false },
             // As good as never, where the machine cannot count so far.
             nanos => Instant::now()
                 .checked_add(Duration::from_nanos(nanos))
-                .map_or(Deadline::Never, |at| Deadline::At { at, home: self.home().clone() }),
+                .map_or(Deadline::Never, |at| Deadline::At { at, runtime: self.runtime().clone() }),
         };
         let deadline = self.table.push(deadline)?;
         subscribe(&mut self.table, deadline)
@@ -49,13 +49,13 @@ fn nanos(length: Duration) -> u64 {
 }
 
 enum Deadline {
-    /// Who asks again and again without waiting gives way once each time.
+    /// A guest that polls again and again without waiting yields once each time.
     Past {
-        gave_way: bool,
+        has_yielded: bool,
     },
     At {
         at: Instant,
-        home: tokio::runtime::Handle,
+        runtime: tokio::runtime::Handle,
     },
     Never,
 }
@@ -64,15 +64,15 @@ enum Deadline {
 impl Pollable for Deadline {
     async fn ready(&mut self) {
         match self {
-            Deadline::Past { gave_way: true } => {}
-            Deadline::Past { gave_way } => {
-                *gave_way = true;
+            Deadline::Past { has_yielded: true } => {}
+            Deadline::Past { has_yielded } => {
+                *has_yielded = true;
                 tokio::task::yield_now().await;
             }
-            Deadline::At { at, home } => {
-                // A timer belongs to the runtime on which it is made, wherever it is waited for.
+            Deadline::At { at, runtime } => {
+                // A timer belongs to the runtime on which it is made, wherever it is polled.
                 let sleep = {
-                    let _home = home.enter();
+                    let _runtime = runtime.enter();
                     tokio::time::sleep_until((*at).into())
                 };
                 sleep.await;

@@ -1,5 +1,5 @@
-//! HTTP requests of plugins: only to places that the operator granted, only to addresses that were vetted,
-//! and all of it on the host's own threads, where a guest that computes cannot delay it.
+//! HTTP requests of plugins: only to places that the operator granted, only to addresses that were checked, and on the
+//! host's own runtime, where a guest that computes cannot delay them.
 
 use std::future::Future;
 use std::io;
@@ -28,25 +28,26 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_core::bounds;
 
 use crate::sandbox::log::Log;
-use crate::sandbox::plugin_env::Premises;
+use crate::sandbox::plugin_env::PluginEnv;
 use crate::schedule::attempt_handle::AttemptHandle;
+use crate::spec::grants::default_port;
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
 
-/// The requests of one attempt.
+/// The HTTP requests of one attempt.
 pub(crate) struct Outbound {
-    pub(crate) premises: Arc<Premises>,
-    pub(crate) control: AttemptHandle,
+    pub(crate) env: Arc<PluginEnv>,
+    pub(crate) handle: AttemptHandle,
     pub(crate) log: Log,
-    /// No wait of a request is longer than its attempt may be.
-    pub(crate) patience: Duration,
+    /// The timeout of the attempt, which no wait of a request exceeds.
+    pub(crate) timeout_max: Duration,
     pub(crate) requests: u32,
 }
 
-/// A request that was granted.
-struct Errand {
-    premises: Arc<Premises>,
+/// A request to a granted place.
+struct GrantedRequest {
+    env: Arc<PluginEnv>,
     log: Log,
     tls: bool,
     host: String,
@@ -54,7 +55,7 @@ struct Errand {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
-    control: AttemptHandle,
+    handle: AttemptHandle,
 }
 
 impl WasiHttpHooks for Outbound {
@@ -64,10 +65,10 @@ impl WasiHttpHooks for Outbound {
         options: Option<RequestOptions>,
         _: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        match self.errand(request.uri(), options.unwrap_or_default()) {
+        match self.granted(request.uri(), options.unwrap_or_default()) {
             Err(refused) => Box::new(async move { Err(refused) }),
-            Ok(errand) => {
-                let run = AbortOnDropJoinHandle::from(self.premises.home.spawn(errand.run(request)));
+            Ok(granted) => {
+                let run = AbortOnDropJoinHandle::from(self.env.runtime.spawn(granted.run(request)));
                 Box::new(run)
             }
         }
@@ -75,8 +76,8 @@ impl WasiHttpHooks for Outbound {
 }
 
 impl Outbound {
-    fn errand(&mut self, uri: &Uri, options: RequestOptions) -> Result<Errand, Error> {
-        if self.control.ending().is_some() {
+    fn granted(&mut self, uri: &Uri, options: RequestOptions) -> Result<GrantedRequest, Error> {
+        if self.handle.end_reason().is_some() {
             return Err(Error::HttpRequestDenied);
         }
         let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
@@ -84,19 +85,19 @@ impl Outbound {
             return Err(Error::HttpRequestUriInvalid);
         }
         let tls = uri.scheme() != Some(&Scheme::HTTP);
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = authority.port_u16().unwrap_or(default_port(tls));
         let host = authority.host().to_owned();
-        if !self.premises.settings.grants_request(tls, &host, port) {
+        if !self.env.settings.grants_request(tls, &host, port) {
             let place = format!("{}://{host}:{port}", if tls { "https" } else { "http" });
             self.log.host_line(&format!(
-                "wharf: the request to {place} is refused, since it is not granted; to grant it: http = [\"{place}\"] under [plugins.{}] in wharf.toml",
-                self.premises.plugin
+                "wharf: request to {place} refused: not granted; to grant it, set http = [\"{place}\"] under [plugins.{}] in wharf.toml",
+                self.env.plugin
             ));
             return Err(Error::HttpRequestDenied);
         }
         if self.requests == bounds::HTTP_REQUESTS_MAX {
             self.log.host_line(&format!(
-                "wharf: an attempt may send {} requests; this and later ones are refused",
+                "wharf: request refused, as all later ones: the limit is {} for an attempt",
                 bounds::HTTP_REQUESTS_MAX
             ));
         }
@@ -105,29 +106,30 @@ impl Outbound {
             return Err(Error::ConnectionLimitReached);
         }
         self.requests += 1;
-        let patience = |asked: Option<Duration>, max: Duration| asked.unwrap_or(max).min(max).min(self.patience);
-        Ok(Errand {
-            premises: Arc::clone(&self.premises),
+        let timeout_max =
+            |requested: Option<Duration>, max: Duration| requested.unwrap_or(max).min(max).min(self.timeout_max);
+        Ok(GrantedRequest {
+            env: Arc::clone(&self.env),
             log: self.log.clone(),
             tls,
             host,
             port,
-            connect: patience(options.connect_timeout, bounds::HTTP_CONNECT_TIMEOUT),
-            first_byte: patience(options.first_byte_timeout, self.patience),
-            between_bytes: patience(options.between_bytes_timeout, self.patience),
-            control: self.control.clone(),
+            connect: timeout_max(options.connect_timeout, bounds::HTTP_CONNECT_TIMEOUT),
+            first_byte: timeout_max(options.first_byte_timeout, self.timeout_max),
+            between_bytes: timeout_max(options.between_bytes_timeout, self.timeout_max),
+            handle: self.handle.clone(),
         })
     }
 }
 
-impl Errand {
+impl GrantedRequest {
     async fn run(self, request: Request<WasiBody>) -> Sent {
         let addresses = timeout(self.connect, self.resolve()).await.map_err(|_| Error::DnsTimeout)??;
-        let stream = self.reach(&addresses).await?;
+        let stream = self.connect_any(&addresses).await?;
         if self.tls {
             let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
                 .map_err(|_| Error::HttpRequestUriInvalid)?;
-            let connector = TlsConnector::from(Arc::clone(&TRUST));
+            let connector = TlsConnector::from(Arc::clone(&TLS_CONFIG));
             let stream = timeout(self.connect, connector.connect(name, stream))
                 .await
                 .map_err(|_| Error::ConnectionTimeout)?
@@ -138,26 +140,26 @@ impl Errand {
         }
     }
 
-    /// Resolves once; the connection is made to the very address that was vetted, so that a name cannot
-    /// lead to one place when it is looked at and to another when it is used.
+    /// Resolves the host's name once. The connection is made to the very address that was checked, so that a name
+    /// cannot lead to one place when it is checked and to another when it is used.
     async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         let dns = |error: io::Error| Error::DnsError { rcode: Some(error.to_string()), info_code: None };
         let bare = self.host.trim_matches(['[', ']']);
         let found = match bare.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, self.port)],
-            Err(_) => look_up(bare.to_owned(), self.port).await.map_err(dns)?,
+            Err(_) => lookup(bare.to_owned(), self.port).await.map_err(dns)?,
         };
         let granted =
-            |address: &SocketAddr| self.premises.settings.grants_address(self.tls, &self.host, self.port, address.ip());
+            |address: &SocketAddr| self.env.settings.grants_address(self.tls, &self.host, self.port, address.ip());
         let allowed: Vec<SocketAddr> = found.iter().copied().filter(granted).collect();
         if !allowed.is_empty() {
             return Ok(allowed);
         }
         if let Some(address) = found.first() {
             self.log.host_line(&format!(
-                "wharf: the request to {bare} is refused: it leads to {}, which is not of the public internet; to grant it: addresses = [\"{}\"]",
-                address.ip(),
-                address.ip()
+                "wharf: request to {bare} refused: it leads to {address}, which is not on the public internet; to grant it, set addresses = [\"{address}\"] under [plugins.{}] in wharf.toml",
+                self.env.plugin,
+                address = address.ip()
             ));
             return Err(Error::DestinationIpProhibited);
         }
@@ -165,7 +167,7 @@ impl Errand {
     }
 
     /// Tries one address after the other, each for its share of the time that is left.
-    async fn reach(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    async fn connect_any(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
         let until = tokio::time::Instant::now() + self.connect;
         let mut failed = Error::ConnectionTimeout;
         for (tried, address) in addresses.iter().enumerate() {
@@ -186,7 +188,7 @@ impl Errand {
         mut request: Request<WasiBody>,
     ) -> Sent {
         let max = bounds::HTTP_BODY_BYTES_MAX as usize;
-        // On the wire only a proxy is told the scheme and the host.
+        // HTTP/1.1 sends the scheme and the host in the request line only to a proxy.
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
         let request = request.map(|body| Limited::new(body, max));
@@ -197,34 +199,34 @@ impl Errand {
             .await
             .map_err(|_| Error::ConnectionReadTimeout)??;
         let body = |incoming| {
-            let paced = Paced {
+            let timed = TimedBody {
                 incoming,
                 between_bytes: self.between_bytes,
-                silence: Box::pin(sleep(self.between_bytes)),
-                control: self.control,
+                idle_timer: Box::pin(sleep(self.between_bytes)),
+                handle: self.handle,
             };
-            Limited::new(paced, max).map_err(body_error).boxed_unsync()
+            Limited::new(timed, max).map_err(body_error).boxed_unsync()
         };
         let io: Io = Box::new(async move { Ok(connection.await?) });
         Ok((response.map(body), io))
     }
 }
 
-/// The system's resolver cannot be interrupted: the permit goes with the lookup onto its thread, so that lookups which
-/// nobody waits for any more still count and cannot take all threads of the host.
-async fn look_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Resolves a name by the system's resolver, which cannot be interrupted: the permit moves onto the lookup's thread, so
+/// that lookups whose caller is gone still count and cannot take all threads of the host.
+async fn lookup(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     let permit = Arc::clone(&LOOKUPS).acquire_owned().await.map_err(io::Error::other)?;
-    let looked = tokio::task::spawn_blocking(move || {
+    let resolved = tokio::task::spawn_blocking(move || {
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
         drop(permit);
         found
     });
-    looked.await.map_err(io::Error::other)?
+    resolved.await.map_err(io::Error::other)?
 }
 
 static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(bounds::HTTP_LOOKUPS_MAX)));
 
-/// What `Limited` says is either its own bound or the error of the body below.
+/// Converts an error of `Limited`: either its own limit or the error of the body below.
 fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     if error.is::<LengthLimitError>() {
         return Error::HttpResponseBodySize(Some(bounds::HTTP_BODY_BYTES_MAX));
@@ -235,16 +237,16 @@ fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     }
 }
 
-/// A response's body that fails when it falls silent for too long, and counts what came.
-struct Paced {
+/// A response's body that fails if no data arrives for too long, and counts the bytes that arrive.
+struct TimedBody {
     incoming: Incoming,
     between_bytes: Duration,
-    /// Made on the host's runtime, so that its timer is there too.
-    silence: Pin<Box<Sleep>>,
-    control: AttemptHandle,
+    /// Made on the host's runtime, so that its timer runs there too.
+    idle_timer: Pin<Box<Sleep>>,
+    handle: AttemptHandle,
 }
 
-impl Body for Paced {
+impl Body for TimedBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -252,13 +254,13 @@ impl Body for Paced {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
-                    self.control.meter().receive(data.len() as u64);
+                    self.handle.meter().receive(data.len() as u64);
                 }
                 let next = tokio::time::Instant::now() + self.between_bytes;
-                self.silence.as_mut().reset(next);
+                self.idle_timer.as_mut().reset(next);
                 Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
             }
-            Poll::Pending if self.silence.as_mut().poll(cx).is_ready() => {
+            Poll::Pending if self.idle_timer.as_mut().poll(cx).is_ready() => {
                 Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
             }
             Poll::Pending => Poll::Pending,
@@ -270,8 +272,8 @@ impl Body for Paced {
     }
 }
 
-/// The authorities that browsers trust.
-static TRUST: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+/// Trusts the certificate authorities that browsers trust.
+static TLS_CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 });

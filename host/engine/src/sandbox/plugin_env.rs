@@ -1,23 +1,24 @@
-//! What all sandboxes of one plugin have in common. One thing, so that to make a sandbox touches one count that other
-//! threads touch, too.
+//! The environment that all sandboxes of one plugin share: one value, so that making a sandbox changes only one
+//! reference count that other threads change, too.
 
 use tokio::runtime::Handle;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::spec::grants::PluginSettings;
 
-pub(crate) struct Premises {
-    /// The plugin's name, for what is said to its operator.
+/// The environment of a plugin's sandboxes: its settings, and the host's runtime.
+pub(crate) struct PluginEnv {
+    /// The plugin's id, for messages to its operator.
     pub(crate) plugin: String,
     pub(crate) settings: PluginSettings,
     pub(crate) config: WasiConfigVariables,
     /// The host's own runtime.
-    pub(crate) home: Handle,
+    pub(crate) runtime: Handle,
 }
 
-impl Premises {
-    pub(crate) fn new(plugin: &str, settings: PluginSettings, home: Handle) -> Premises {
+impl PluginEnv {
+    pub(crate) fn new(plugin: &str, settings: PluginSettings, runtime: Handle) -> PluginEnv {
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Premises { plugin: plugin.to_owned(), settings, config, home }
+        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime }
     }
 }

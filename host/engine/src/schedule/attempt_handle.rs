@@ -1,7 +1,7 @@
-//! The string that an attempt hangs on: whoever holds it can ask the attempt to end, and end it.
+//! A handle to a running attempt: requests its cancellation, ends it, and holds its clocks.
 //!
-//! The first reason to end that is written here stands. From that moment every host call of the attempt is refused,
-//! and its sandbox goes away: at its next tick if it computes, at once if it waits.
+//! The first reason to end that is set here is final. From that moment every host call of the attempt is refused, and
+//! its sandbox goes away: at its next tick if it computes, at once if it waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,58 +14,62 @@ use wharf_core::lease::LEASE_LOST;
 use wharf_core::outcome::{Interruption, TimeoutKind};
 
 use crate::call::AttemptLimits;
-use crate::schedule::cpu_meter::Meter;
+use crate::schedule::cpu_meter::CpuMeter;
 
-/// Shared between the attempt and whoever runs it. Clones hold the same string.
+/// A handle to one attempt, shared between the attempt and its caller. Clones refer to the same attempt.
 #[derive(Clone)]
-pub struct AttemptHandle(Arc<Shared>);
+pub struct AttemptHandle(Arc<Inner>);
 
 /// Why the host ended an attempt.
 #[derive(Clone, Debug)]
-pub(crate) enum Ending {
+pub(crate) enum EndReason {
     Cancelled,
     Stopped(Interruption, String),
     TimedOut(TimeoutKind, Duration),
-    /// An output bound was reached and the guest went on.
-    Output(String),
+    /// A limit of the attempt's output was reached and the guest went on. The text states the limit.
+    OutputBound(String),
 }
 
-impl Ending {
-    /// Whether the job may belong to another attempt by now, so that nothing more of this one may be heard.
+impl EndReason {
+    /// Returns true if the job may belong to another attempt by now, so that no more output of this one may be
+    /// recorded.
     pub(crate) fn is_interruption(&self) -> bool {
-        matches!(self, Ending::Stopped(..))
+        matches!(self, EndReason::Stopped(..))
     }
 }
 
-struct Shared {
-    born: Instant,
-    /// Moments are nanoseconds since `born`.
-    cancel_asked_at: AtomicU64,
+struct Inner {
+    created_at: Instant,
+    /// When cancellation was requested, in nanoseconds since `created_at`; `NEVER` if it was not.
+    cancel_requested_at: AtomicU64,
+    /// When the lease ends, in nanoseconds since `created_at`; `NEVER` without a lease.
     trust_until: AtomicU64,
-    /// When the attempt had its room; `NEVER` while it waits for it.
-    began: AtomicU64,
-    last_sign: AtomicU64,
-    /// The attempt did not end within its first turn: from now on its clocks are looked at.
-    lasting: AtomicBool,
-    /// The guest waits in a host call that may wait for others: no stall of its own.
-    excused: AtomicBool,
-    /// Its last turn ended since the guest's tick was over, not since it waits.
-    gave_way: AtomicBool,
-    /// What the attempt needs to go on: one of the three below.
+    /// When the attempt got its sandbox, in nanoseconds since `created_at`; `NEVER` while it waits for one.
+    started_at: AtomicU64,
+    /// The last sign of life, in nanoseconds since `created_at`.
+    last_activity: AtomicU64,
+    /// The attempt did not end within its first poll: from now on the watchdog checks its clocks.
+    is_long_lived: AtomicBool,
+    /// The guest waits in a host call that may wait for others, which is not a stall.
+    stall_paused: AtomicBool,
+    /// The last poll ended because the guest's tick was over, not because the guest waits.
+    has_yielded: AtomicBool,
+    /// The need of the attempt in order to go on: one of the three `NEEDS_` values.
     needs: AtomicU8,
-    meter: Meter,
-    ending: OnceLock<Ending>,
+    meter: CpuMeter,
+    end_reason: OnceLock<EndReason>,
     guest: AtomicWaker,
     changed: Notify,
 }
 
 const NEVER: u64 = u64::MAX;
 
-const A_PROCESSOR: u8 = 0;
-/// Its last turn ended since it waits for that.
-const SOMETHING_ELSE: u8 = 1;
-/// It has that, and has had no turn since.
-const A_TURN: u8 = 2;
+/// It is running, or it has yielded and waits for a processor.
+const NEEDS_PROCESSOR: u8 = 0;
+/// Its last poll ended because it waits for an event.
+const NEEDS_EVENT: u8 = 1;
+/// The event has occurred, and it was not polled since.
+const NEEDS_POLL: u8 = 2;
 
 impl Default for AttemptHandle {
     fn default() -> AttemptHandle {
@@ -74,152 +78,162 @@ impl Default for AttemptHandle {
 }
 
 impl AttemptHandle {
+    /// Makes a handle for one attempt that has not started.
     pub fn new() -> AttemptHandle {
-        AttemptHandle(Arc::new(Shared {
-            born: Instant::now(),
-            cancel_asked_at: AtomicU64::new(NEVER),
+        AttemptHandle(Arc::new(Inner {
+            created_at: Instant::now(),
+            cancel_requested_at: AtomicU64::new(NEVER),
             trust_until: AtomicU64::new(NEVER),
-            began: AtomicU64::new(NEVER),
-            last_sign: AtomicU64::new(0),
-            lasting: AtomicBool::new(false),
-            excused: AtomicBool::new(false),
-            gave_way: AtomicBool::new(false),
-            needs: AtomicU8::new(A_PROCESSOR),
-            meter: Meter::default(),
-            ending: OnceLock::new(),
+            started_at: AtomicU64::new(NEVER),
+            last_activity: AtomicU64::new(0),
+            is_long_lived: AtomicBool::new(false),
+            stall_paused: AtomicBool::new(false),
+            has_yielded: AtomicBool::new(false),
+            needs: AtomicU8::new(NEEDS_PROCESSOR),
+            meter: CpuMeter::default(),
+            end_reason: OnceLock::new(),
             guest: AtomicWaker::new(),
             changed: Notify::new(),
         }))
     }
 
-    /// Asks the attempt to end: `cancelled()` is true from now on, and after the grace period it is stopped.
-    pub fn ask_cancel(&self) {
+    /// Requests the attempt to end: `cancelled()` returns true to the guest from now on, and after the grace period the
+    /// attempt is stopped.
+    pub fn request_cancel(&self) {
         let now = self.moment(Instant::now());
-        let _ = self.0.cancel_asked_at.compare_exchange(NEVER, now, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.cancel_requested_at.compare_exchange(NEVER, now, Ordering::AcqRel, Ordering::Acquire);
         self.0.changed.notify_one();
     }
 
-    pub fn is_cancel_asked(&self) -> bool {
-        self.0.cancel_asked_at.load(Ordering::Acquire) != NEVER
+    /// Returns true if the attempt's cancellation was requested.
+    pub fn is_cancel_requested(&self) -> bool {
+        self.0.cancel_requested_at.load(Ordering::Acquire) != NEVER
     }
 
-    /// Ends the attempt now.
+    /// Ends the attempt now. `report` is recorded as the reason.
     pub fn stop(&self, why: Interruption, report: String) {
-        self.end(Ending::Stopped(why, report));
+        self.end(EndReason::Stopped(why, report));
     }
 
-    /// The attempt's lease was renewed: it is trusted until `until`, and the attempt ended then unless this is called again.
+    /// Moves the end of the attempt's lease: the attempt is ended at `until` unless this is called again.
     pub fn trust_until(&self, until: Instant) {
         self.0.trust_until.store(self.moment(until), Ordering::Release);
         self.0.changed.notify_one();
     }
 
-    pub(crate) fn end(&self, ending: Ending) {
-        if self.0.ending.set(ending).is_ok() {
+    /// Ends the attempt, unless it was ended before.
+    pub(crate) fn end(&self, end_reason: EndReason) {
+        if self.0.end_reason.set(end_reason).is_ok() {
             self.0.guest.wake();
             self.0.changed.notify_one();
         }
     }
 
-    /// The clock is asked at every look: a process that was stopped and goes on must notice before it does anything else.
-    pub(crate) fn ending(&self) -> Option<&Ending> {
-        if self.0.ending.get().is_none()
+    /// Returns why the attempt was ended, if it was. Reads the clock at each call: a process that was stopped and goes
+    /// on must notice the lost lease before it does anything else.
+    pub(crate) fn end_reason(&self) -> Option<&EndReason> {
+        if self.0.end_reason.get().is_none()
             && let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire))
             && Instant::now() >= trust
         {
             self.end(lease_lost());
         }
-        self.0.ending.get()
+        self.0.end_reason.get()
     }
 
-    pub(crate) fn meter(&self) -> &Meter {
+    /// Returns the attempt's CPU meter.
+    pub(crate) fn meter(&self) -> &CpuMeter {
         &self.0.meter
     }
 
-    pub(crate) fn gives_way(&self, gives_way: bool) {
-        self.0.gave_way.store(gives_way, Ordering::Relaxed);
+    /// Notes whether the current poll ends because the guest's tick was over.
+    pub(crate) fn set_yielded(&self, has_yielded: bool) {
+        self.0.has_yielded.store(has_yielded, Ordering::Relaxed);
     }
 
-    pub(crate) fn has_its_turn(&self) {
-        self.0.needs.store(A_PROCESSOR, Ordering::Relaxed);
+    /// Notes that a poll has started.
+    pub(crate) fn set_running(&self) {
+        self.0.needs.store(NEEDS_PROCESSOR, Ordering::Relaxed);
     }
 
-    /// Its turn ended since it waits, if it was not woken within it.
-    pub(crate) fn begins_to_wait(&self) {
-        let _ = self.0.needs.compare_exchange(A_PROCESSOR, SOMETHING_ELSE, Ordering::Relaxed, Ordering::Relaxed);
+    /// Notes that its poll ended because it waits, if it was not woken during the poll.
+    pub(crate) fn set_waiting(&self) {
+        let _ = self.0.needs.compare_exchange(NEEDS_PROCESSOR, NEEDS_EVENT, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_woken(&self) {
-        self.0.needs.store(A_TURN, Ordering::Relaxed);
+    /// Notes that the attempt was woken and waits for its next poll.
+    pub(crate) fn set_woken(&self) {
+        self.0.needs.store(NEEDS_POLL, Ordering::Relaxed);
     }
 
-    /// Whether it waits for something other than a processor. Of one that has computed for a few milliseconds at most it is
-    /// not known at once that it has what it waited for.
-    pub fn waits(&self) -> bool {
-        self.0.needs.load(Ordering::Relaxed) == SOMETHING_ELSE
+    /// Returns true if the attempt waits for something other than a processor. For one that has computed for a few
+    /// milliseconds at most, it can take until its next poll to notice that the wait is over.
+    pub fn is_waiting(&self) -> bool {
+        self.0.needs.load(Ordering::Relaxed) == NEEDS_EVENT
     }
 
-    pub(crate) fn gave_way(&self) -> bool {
-        self.0.gave_way.load(Ordering::Relaxed)
+    /// Returns true if the last poll ended because the guest's tick was over.
+    pub(crate) fn has_yielded(&self) -> bool {
+        self.0.has_yielded.load(Ordering::Relaxed)
     }
 
-    /// Who is to be woken when the attempt is ended.
-    pub(crate) fn wakes(&self, guest: &Waker) {
+    /// Registers the waker of the guest's task, which is woken when the attempt is ended.
+    pub(crate) fn set_guest_waker(&self, guest: &Waker) {
         self.0.guest.register(guest);
     }
 
-    /// The attempt has its room, as far as is known: its clocks run from now on.
-    pub(crate) fn begin(&self) -> Instant {
+    /// Starts the clocks of the attempt, on the assumption that the pool has a slot for it. Returns the start.
+    pub(crate) fn start_clocks(&self) -> Instant {
         let now = Instant::now();
-        self.0.began.store(self.moment(now), Ordering::Release);
-        if self.0.lasting.load(Ordering::Acquire) {
-            self.sign();
+        self.0.started_at.store(self.moment(now), Ordering::Release);
+        if self.0.is_long_lived.load(Ordering::Acquire) {
+            self.note_activity();
             self.0.changed.notify_one();
         }
         now
     }
 
-    /// There was no room after all: the attempt waits for it, and its clocks stand still.
-    pub(crate) fn wait_for_room(&self) {
-        self.0.began.store(NEVER, Ordering::Release);
+    /// Stops the clocks of the attempt: the pool had no slot, and it waits for one.
+    pub(crate) fn stop_clocks(&self) {
+        self.0.started_at.store(NEVER, Ordering::Release);
     }
 
-    /// A sign of life: output or progress.
-    pub(crate) fn sign(&self) {
-        self.0.last_sign.store(self.moment(Instant::now()), Ordering::Relaxed);
+    /// Notes a sign of life: output or progress.
+    pub(crate) fn note_activity(&self) {
+        self.0.last_activity.store(self.moment(Instant::now()), Ordering::Relaxed);
     }
 
-    /// While the answer lives, the attempt cannot stall.
-    pub(crate) fn excuse(&self) -> Excused<'_> {
-        self.0.excused.store(true, Ordering::Release);
-        Excused(self)
+    /// Pauses the stall timeout for as long as the result lives.
+    pub(crate) fn pause_stall(&self) -> StallPause<'_> {
+        self.0.stall_paused.store(true, Ordering::Release);
+        StallPause(self)
     }
 
-    /// How long until the attempt is ended by the clock, as far as is known now.
-    pub(crate) fn remaining(&self, limits: &AttemptLimits, began: Instant) -> Duration {
+    /// Returns the time until a timeout ends the attempt, as far as is known now.
+    pub(crate) fn remaining(&self, limits: &AttemptLimits, started_at: Instant) -> Duration {
         let now = Instant::now();
-        let wall = (began + limits.timeout).saturating_duration_since(now);
-        match self.cancel_ends(limits) {
+        let wall = (started_at + limits.timeout).saturating_duration_since(now);
+        match self.cancel_deadline(limits) {
             Some(end) => wall.min(end.saturating_duration_since(now)),
             None => wall,
         }
     }
 
-    /// The lease is trusted until `deadline` at first; a renewal that came before stands.
-    pub(crate) fn trust_at_first(&self, deadline: Instant) {
+    /// Sets the end of the lease, unless a renewal has already set it.
+    pub(crate) fn set_first_lease_end(&self, deadline: Instant) {
         let moment = self.moment(deadline);
         let _ = self.0.trust_until.compare_exchange(NEVER, moment, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Returns when the attempt is asked to end, or ended, or its lease is not trusted any more.
-    pub(crate) async fn given_up(&self) {
+    /// Returns when the attempt is to be cancelled, was ended, or has lost its lease.
+    pub(crate) async fn end_or_cancel_requested(&self) {
         loop {
             if let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire))
                 && Instant::now() >= trust
             {
                 self.end(lease_lost());
             }
-            if self.ending().is_some() || self.is_cancel_asked() {
+            if self.end_reason().is_some() || self.is_cancel_requested() {
                 return;
             }
             let changed = self.0.changed.notified();
@@ -230,24 +244,26 @@ impl AttemptHandle {
         }
     }
 
-    /// The attempt takes more than one turn. Most do not, and a timer for each would cost them more than their sandbox's bounds do.
-    pub(crate) fn lasts(&self) {
-        self.sign();
-        self.0.lasting.store(true, Ordering::Release);
+    /// Notes that the attempt takes more than one poll. Most do not, and a timer for each would cost them more than the
+    /// limits of their sandbox do.
+    pub(crate) fn mark_long_lived(&self) {
+        self.note_activity();
+        self.0.is_long_lived.store(true, Ordering::Release);
     }
 
-    /// Ends the attempt if a clock other than that of guest time says so by now.
-    pub(crate) fn look(&self, limits: &AttemptLimits) {
-        if let Ok(ending) = self.due(limits) {
-            self.end(ending);
+    /// Ends the attempt if any timeout but that of guest time has passed.
+    pub(crate) fn check_timeouts(&self, limits: &AttemptLimits) {
+        if let Ok(end_reason) = self.due_end(limits) {
+            self.end(end_reason);
         }
     }
 
-    /// Ends the attempt as soon as a clock other than that of guest time says so. Returns when it was ended by whatever.
-    pub(crate) async fn watch(&self, limits: &AttemptLimits) {
-        while self.ending().is_none() {
-            match self.due(limits) {
-                Ok(ending) => self.end(ending),
+    /// Ends the attempt as soon as any timeout but that of guest time has passed. Returns when the attempt has been
+    /// ended for any reason.
+    pub(crate) async fn enforce_timeouts(&self, limits: &AttemptLimits) {
+        while self.end_reason().is_none() {
+            match self.due_end(limits) {
+                Ok(end_reason) => self.end(end_reason),
                 Err(at) => {
                     let changed = self.0.changed.notified();
                     let _ = tokio::time::timeout_at(at.into(), changed).await;
@@ -256,13 +272,13 @@ impl AttemptHandle {
         }
     }
 
-    /// The ending that is due, or when to look again.
-    fn due(&self, limits: &AttemptLimits) -> Result<Ending, Instant> {
+    /// Returns the reason to end that is due now, or when to check again.
+    fn due_end(&self, limits: &AttemptLimits) -> Result<EndReason, Instant> {
         let now = Instant::now();
-        let began = self.instant(self.0.began.load(Ordering::Acquire));
-        let mut next = began.unwrap_or(now) + limits.timeout;
-        if began.is_some() && now >= next {
-            return Ok(Ending::TimedOut(TimeoutKind::Wall, limits.timeout));
+        let started_at = self.instant(self.0.started_at.load(Ordering::Acquire));
+        let mut next = started_at.unwrap_or(now) + limits.timeout;
+        if started_at.is_some() && now >= next {
+            return Ok(EndReason::TimedOut(TimeoutKind::Wall, limits.timeout));
         }
         if let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire)) {
             if now >= trust {
@@ -270,47 +286,49 @@ impl AttemptHandle {
             }
             next = next.min(trust);
         }
-        if let Some(end) = self.cancel_ends(limits) {
+        if let Some(end) = self.cancel_deadline(limits) {
             if now >= end {
-                return Ok(Ending::Cancelled);
+                return Ok(EndReason::Cancelled);
             }
             next = next.min(end);
         }
         if let Some(stall) = limits.stall {
-            let is_idle = began.is_none() || self.0.excused.load(Ordering::Acquire);
+            let is_idle = started_at.is_none() || self.0.stall_paused.load(Ordering::Acquire);
             let since =
-                if is_idle { now } else { self.instant(self.0.last_sign.load(Ordering::Relaxed)).unwrap_or(now) };
+                if is_idle { now } else { self.instant(self.0.last_activity.load(Ordering::Relaxed)).unwrap_or(now) };
             if now >= since + stall {
-                return Ok(Ending::TimedOut(TimeoutKind::Stall, stall));
+                return Ok(EndReason::TimedOut(TimeoutKind::Stall, stall));
             }
             next = next.min(since + stall);
         }
         Err(next)
     }
 
-    fn cancel_ends(&self, limits: &AttemptLimits) -> Option<Instant> {
-        self.instant(self.0.cancel_asked_at.load(Ordering::Acquire)).map(|asked| asked + limits.cancel_grace)
+    fn cancel_deadline(&self, limits: &AttemptLimits) -> Option<Instant> {
+        self.instant(self.0.cancel_requested_at.load(Ordering::Acquire))
+            .map(|requested_at| requested_at + limits.cancel_grace)
     }
 
     fn moment(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.0.born).as_nanos()).unwrap_or(NEVER - 1)
+        u64::try_from(at.saturating_duration_since(self.0.created_at).as_nanos()).unwrap_or(NEVER - 1)
     }
 
     fn instant(&self, moment: u64) -> Option<Instant> {
-        (moment != NEVER).then(|| self.0.born + Duration::from_nanos(moment))
+        (moment != NEVER).then(|| self.0.created_at + Duration::from_nanos(moment))
     }
 }
 
-fn lease_lost() -> Ending {
-    Ending::Stopped(Interruption::LeaseLost, LEASE_LOST.to_owned())
+fn lease_lost() -> EndReason {
+    let report = "could not renew the lease in time; another host may run this job by now";
+    EndReason::Stopped(Interruption::LeaseLost, report.to_owned())
 }
 
-/// See [`AttemptHandle::excuse`].
-pub(crate) struct Excused<'a>(&'a AttemptHandle);
+/// A pause of the stall timeout: see [`AttemptHandle::pause_stall`].
+pub(crate) struct StallPause<'a>(&'a AttemptHandle);
 
-impl Drop for Excused<'_> {
+impl Drop for StallPause<'_> {
     fn drop(&mut self) {
-        self.0.sign();
-        self.0.0.excused.store(false, Ordering::Release);
+        self.0.note_activity();
+        self.0.0.stall_paused.store(false, Ordering::Release);
     }
 }

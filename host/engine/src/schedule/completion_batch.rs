@@ -1,58 +1,58 @@
-//! Ends of attempts, on their way to those who wait for them. Telling an end wakes another thread, which costs about a
-//! fifth of a short attempt: ends that come close after one another on one thread are told together.
+//! Completions of attempts on their way to the callers. Reporting one wakes another thread, which costs about a fifth
+//! of a short attempt: completions that follow one another closely on one thread are reported together.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// An end waits for others at most this long, and one turn of a guest.
-const HELD_MAX: Duration = Duration::from_micros(500);
-const TOGETHER_MAX: usize = 32;
+/// A completion is delayed by at most this long, plus one poll of a guest.
+const DELAY_MAX: Duration = Duration::from_micros(500);
+const BATCH_MAX: usize = 32;
 
-type End = Box<dyn FnOnce()>;
+type Completion = Box<dyn FnOnce()>;
 
-/// The ends that wait on this thread.
+/// The completions that are pending on this thread.
 #[derive(Default)]
-struct Held {
-    ends: Vec<End>,
+struct Batch {
+    completions: Vec<Completion>,
     since: Option<Instant>,
 }
 
 thread_local! {
-    static HELD: RefCell<Held> = RefCell::default();
+    static BATCH: RefCell<Batch> = RefCell::default();
 }
 
-/// Tells an end with the next ones, or before this thread goes to sleep.
-pub(crate) fn hold(end: impl FnOnce() + 'static) {
-    let is_full = HELD.with_borrow_mut(|held| {
-        held.ends.push(Box::new(end));
-        held.since.get_or_insert_with(Instant::now);
-        held.ends.len() == TOGETHER_MAX
+/// Reports a completion together with the next ones, or before this thread parks.
+pub(crate) fn push(completion: impl FnOnce() + 'static) {
+    let is_full = BATCH.with_borrow_mut(|batch| {
+        batch.completions.push(Box::new(completion));
+        batch.since.get_or_insert_with(Instant::now);
+        batch.completions.len() == BATCH_MAX
     });
     if is_full {
-        tell();
+        flush();
     }
 }
 
-/// What has waited long enough is told. Called before each turn of a guest.
-pub(crate) fn tell_old(now: Instant) {
-    if HELD.with_borrow(|held| held.since.is_some_and(|since| now.saturating_duration_since(since) >= HELD_MAX)) {
-        tell();
+/// Flushes the pending completions if the oldest has waited long enough. Called before each poll of a guest.
+pub(crate) fn flush_due(now: Instant) {
+    if BATCH.with_borrow(|batch| batch.since.is_some_and(|since| now.saturating_duration_since(since) >= DELAY_MAX)) {
+        flush();
     }
 }
 
-/// Everything that waits is told. Called before a thread goes to sleep.
-pub(crate) fn tell() {
-    drop(HELD.take());
+/// Flushes all pending completions. Called before a guest thread parks.
+pub(crate) fn flush() {
+    drop(BATCH.take());
 }
 
-impl Drop for Held {
+impl Drop for Batch {
     fn drop(&mut self) {
-        for end in self.ends.drain(..) {
-            // It is the next one's thread too.
-            if catch_unwind(AssertUnwindSafe(end)).is_err() {
+        for completion in self.completions.drain(..) {
+            // A panic must not take the other completions of this thread with it.
+            if catch_unwind(AssertUnwindSafe(completion)).is_err() {
                 tracing::error!(
-                    "the host failed on the end of an attempt; this is a bug of the host, please report it"
+                    "the host panicked while it recorded the end of an attempt; this is a bug of the host, please report it"
                 );
             }
         }

@@ -1,5 +1,5 @@
-//! The threads that run guests. Attempts that compute for long do so on threads of their own, which give way to all others:
-//! what is short never waits behind them, and they have whatever is left of the machine.
+//! The threads that run guests. Attempts that compute for long run on threads of their own with a low priority: short
+//! attempts never wait behind them, and they get whatever is left of the machine.
 
 use std::future::Future;
 use std::io;
@@ -14,30 +14,35 @@ use crate::schedule::attempt_handle::AttemptHandle;
 use crate::schedule::completion_batch;
 use crate::schedule::epoch_ticker::Ticker;
 
-/// Files that guests read and write are read and written on threads of these.
+/// Maximum number of threads that read and write files for guests.
 const FILE_THREADS_MAX: usize = 32;
 
-pub(crate) struct Threads {
+/// The runtimes that run guests.
+pub(crate) struct GuestThreads {
     count: usize,
     ticker: Arc<Ticker>,
-    /// Taken out when dropped, and only then.
+    /// Taken when dropped, and only then.
     ordinary: Option<Runtime>,
-    /// Made for the first attempt that computes for long; `None` where no more threads can be had.
-    yielding: OnceLock<Option<Runtime>>,
+    /// Made for the first attempt that computes for long; `None` if no more threads can be started.
+    background: OnceLock<Option<Runtime>>,
 }
 
-impl Threads {
+impl GuestThreads {
+    /// Starts the ordinary threads.
+    ///
     /// # Errors
-    /// When threads cannot be had.
-    pub(crate) fn start(count: usize, ticker: &Arc<Ticker>) -> io::Result<Threads> {
+    /// If the threads cannot be started.
+    pub(crate) fn start(count: usize, ticker: &Arc<Ticker>) -> io::Result<GuestThreads> {
         let ordinary = runtime("wharf-guest", count, ticker, || {})?;
-        Ok(Threads { count, ticker: Arc::clone(ticker), ordinary: Some(ordinary), yielding: OnceLock::new() })
+        Ok(GuestThreads { count, ticker: Arc::clone(ticker), ordinary: Some(ordinary), background: OnceLock::new() })
     }
 
+    /// Returns the number of ordinary threads.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
+    /// Runs a future on the ordinary threads.
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -46,19 +51,20 @@ impl Threads {
         self.ordinary.as_ref().expect("taken only when dropped").spawn(future)
     }
 
-    fn yielding(&self) -> Option<&Runtime> {
+    /// Returns the runtime of low priority, which is started at the first call.
+    fn background(&self) -> Option<&Runtime> {
         let make = || {
-            let made = runtime("wharf-computing", self.count, &self.ticker, give_way);
-            made.inspect_err(|error| tracing::warn!("attempts that compute for long stay among the others: {error}"))
+            let made = runtime("wharf-computing", self.count, &self.ticker, lower_priority);
+            made.inspect_err(|error| tracing::warn!("attempts that compute for long share threads with the others: could not start more threads: {error}"))
                 .ok()
         };
-        self.yielding.get_or_init(make).as_ref()
+        self.background.get_or_init(make).as_ref()
     }
 }
 
-impl Drop for Threads {
+impl Drop for GuestThreads {
     fn drop(&mut self) {
-        for runtime in self.ordinary.take().into_iter().chain(self.yielding.take().flatten()) {
+        for runtime in self.ordinary.take().into_iter().chain(self.background.take().flatten()) {
             runtime.shutdown_background();
         }
     }
@@ -68,47 +74,49 @@ fn runtime(
     name: &str,
     threads: usize,
     ticker: &Ticker,
-    begin: impl Fn() + Send + Sync + 'static,
+    on_start: impl Fn() + Send + Sync + 'static,
 ) -> io::Result<Runtime> {
-    let (awake, rests) = (ticker.when_awake(), ticker.when_asleep());
+    let (awake, rests) = (ticker.on_thread_awake(), ticker.on_thread_asleep());
     Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(FILE_THREADS_MAX)
         .thread_name(name)
-        // A guest's turn may last a whole tick: after two of them those are looked at that were woken from elsewhere.
-        // Nothing else comes: timers and sockets are at home, and a thread without them sleeps and wakes at less cost.
+        // A guest's poll may last a whole tick: after two of them the tasks that were woken from elsewhere are polled.
+        // Nothing else arrives: timers and sockets are on the host's runtime, and a thread without them parks and wakes
+        // at less cost.
         .global_queue_interval(2)
         .on_thread_start(move || {
-            begin();
+            on_start();
             awake();
         })
-        .on_thread_unpark(ticker.when_awake())
+        .on_thread_unpark(ticker.on_thread_awake())
         .on_thread_park(move || {
-            completion_batch::tell();
+            completion_batch::flush();
             rests();
         })
-        .on_thread_stop(ticker.when_asleep())
+        .on_thread_stop(ticker.on_thread_asleep())
         .build()
 }
 
-/// Where others want the processor too, the calling thread has about a tenth of what they have. Elsewhere than on Linux this
-/// would be so for the whole process.
-fn give_way() {
+/// Lowers the calling thread's priority: where others want the processor too, it gets about a tenth of their share. On
+/// systems other than Linux this would affect the whole process.
+fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(10) {
-        tracing::warn!("a thread for attempts that compute for long has the same priority as others: {error}");
+        tracing::warn!("could not lower the priority of a thread for attempts that compute for long: {error}");
     }
 }
 
-/// An attempt on the ordinary threads, until it ends or computes for long.
-pub(crate) struct AmongOthers<'t, F> {
-    pub(crate) threads: &'t Threads,
-    /// `None` once it has moved.
+/// Polls an attempt on the ordinary threads, until it ends or has computed for long and moves to the background
+/// threads.
+pub(crate) struct OrdinaryAttempt<'t, F> {
+    pub(crate) threads: &'t GuestThreads,
+    /// `None` once the attempt has moved.
     pub(crate) attempt: Option<Pin<Box<F>>>,
-    pub(crate) control: AttemptHandle,
+    pub(crate) handle: AttemptHandle,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Future for AmongOthers<'_, F> {
+impl<F: Future<Output = ()> + Send + 'static> Future for OrdinaryAttempt<'_, F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -117,12 +125,12 @@ impl<F: Future<Output = ()> + Send + 'static> Future for AmongOthers<'_, F> {
         if attempt.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if this.control.gave_way()
-            && this.control.meter().is_long()
-            && let Some(yielding) = this.threads.yielding()
+        if this.handle.has_yielded()
+            && this.handle.meter().is_long_running()
+            && let Some(background) = this.threads.background()
             && let Some(attempt) = this.attempt.take()
         {
-            drop(yielding.spawn(attempt));
+            drop(background.spawn(attempt));
             return Poll::Ready(());
         }
         Poll::Pending

@@ -1,75 +1,81 @@
-//! How many sandboxes there may be at once: in shares, so that neither jobs nor broadcasts take each other's room,
-//! and no broadcast waits for one that waits for it.
+//! Limits how many sandboxes there are at once, by pools of permits: jobs and broadcasts do not take each other's
+//! permits, and a broadcast never waits for one that waits for it.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wharf_core::bounds;
 
-/// On whose account a sandbox is.
+/// The pool that a sandbox's permit is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PermitPool {
+    /// Attempts of jobs.
     Jobs,
-    /// Subscribers: at depth 1 those that a broadcast of a job or of a person calls, at depth 2 those that a subscriber
-    /// at depth 1 calls, and so on until `bounds::BROADCAST_DEPTH_MAX`.
+    /// Subscribers. At depth 1 are those that a broadcast of a job or of a client calls, at depth 2 those that a
+    /// subscriber at depth 1 calls, and so on up to [`bounds::BROADCAST_DEPTH_MAX`].
     Broadcasts {
+        /// The depth, from 1.
         depth: u32,
     },
 }
 
-/// The right to one sandbox, as long as this lives.
+/// A permit for one sandbox, as long as it lives.
 #[derive(Debug)]
 pub struct Permit {
     _permits: OwnedSemaphorePermit,
 }
 
+/// The permits of all pools.
 pub(crate) struct PermitPools {
-    jobs: Part,
-    /// By depth.
-    broadcasts: Vec<Part>,
+    jobs: PoolPermits,
+    /// Indexed by depth, from 1.
+    broadcasts: Vec<PoolPermits>,
 }
 
-/// One share. Whoever waits for it is served in the order of asking.
-struct Part {
+/// The permits of one pool. Waiters are served in the order in which they came.
+struct PoolPermits {
     size: u32,
     permits: Arc<Semaphore>,
 }
 
-/// What is wanted: the sandboxes of jobs, then those of broadcasts by depth.
-pub(crate) struct Sizes(Vec<u32>);
+/// The sizes of all pools: that of jobs, then those of broadcasts by depth.
+pub(crate) struct PoolSizes(Vec<u32>);
 
-impl Sizes {
-    pub(crate) fn wanted(attempts: u32, broadcast_calls: u32) -> Sizes {
+impl PoolSizes {
+    /// Returns the sizes that the settings ask for, within the bounds.
+    pub(crate) fn wanted(attempts: u32, broadcast_calls: u32) -> PoolSizes {
         let calls = broadcast_calls.clamp(1, bounds::BROADCAST_CALLS_MAX);
         let by_depth = (0..bounds::BROADCAST_DEPTH_MAX).map(|above| (calls >> above).max(1));
-        Sizes([attempts.clamp(1, bounds::ATTEMPTS_MAX)].into_iter().chain(by_depth).collect())
+        PoolSizes([attempts.clamp(1, bounds::ATTEMPTS_MAX)].into_iter().chain(by_depth).collect())
     }
 
+    /// Returns the number of sandboxes in all pools.
     pub(crate) fn sum(&self) -> u32 {
         self.0.iter().sum()
     }
 
-    /// The same in proportion where there is less room; at least one each.
-    pub(crate) fn within(&self, room: u32) -> Sizes {
+    /// Returns sizes that fit into `sandboxes` in all: the same where they do, else smaller in proportion, but at least
+    /// one each.
+    pub(crate) fn within(&self, sandboxes: u32) -> PoolSizes {
         let sum = u64::from(self.sum());
-        if u64::from(room) >= sum {
-            return Sizes(self.0.clone());
+        if u64::from(sandboxes) >= sum {
+            return PoolSizes(self.0.clone());
         }
-        let part = |size: &u32| u32::try_from(u64::from(*size) * u64::from(room) / sum).unwrap_or(*size).max(1);
-        Sizes(self.0.iter().map(part).collect())
+        let pool = |size: &u32| u32::try_from(u64::from(*size) * u64::from(sandboxes) / sum).unwrap_or(*size).max(1);
+        PoolSizes(self.0.iter().map(pool).collect())
     }
 }
 
 impl PermitPools {
-    pub(crate) fn new(sizes: &Sizes) -> PermitPools {
-        let mut parts =
-            sizes.0.iter().map(|size| Part { size: *size, permits: Arc::new(Semaphore::new(*size as usize)) });
-        let jobs = parts.next().expect("`Sizes` begins with that of jobs");
-        PermitPools { jobs, broadcasts: parts.collect() }
+    pub(crate) fn new(sizes: &PoolSizes) -> PermitPools {
+        let mut pools =
+            sizes.0.iter().map(|size| PoolPermits { size: *size, permits: Arc::new(Semaphore::new(*size as usize)) });
+        let jobs = pools.next().expect("`PoolSizes` starts with that of jobs");
+        PermitPools { jobs, broadcasts: pools.collect() }
     }
 
-    fn of(&self, share: PermitPool) -> &Part {
-        match share {
+    fn of(&self, pool: PermitPool) -> &PoolPermits {
+        match pool {
             PermitPool::Jobs => &self.jobs,
             PermitPool::Broadcasts { depth } => {
                 let deepest = self.broadcasts.len() - 1;
@@ -78,14 +84,15 @@ impl PermitPools {
         }
     }
 
-    pub(crate) fn size(&self, share: PermitPool) -> u32 {
-        self.of(share).size
+    /// Returns the number of sandboxes in a pool.
+    pub(crate) fn size(&self, pool: PermitPool) -> u32 {
+        self.of(pool).size
     }
 
-    /// Waits for room for a sandbox that takes as much as `weight` ordinary ones.
-    pub(crate) fn admit(&self, share: PermitPool, weight: u32) -> impl Future<Output = Permit> + Send + use<> {
-        let part = self.of(share);
-        let (permits, wanted) = (Arc::clone(&part.permits), weight.min(part.size));
+    /// Waits for a permit for a sandbox that counts as `weight` ordinary ones.
+    pub(crate) fn admit(&self, pool: PermitPool, weight: u32) -> impl Future<Output = Permit> + Send + use<> {
+        let pool = self.of(pool);
+        let (permits, wanted) = (Arc::clone(&pool.permits), weight.min(pool.size));
         async move { Permit { _permits: permits.acquire_many_owned(wanted).await.expect("never closed") } }
     }
 }
@@ -98,26 +105,27 @@ mod tests {
 
     #[test]
     fn shares_shrink_in_proportion_and_none_is_empty() {
-        let wanted = Sizes::wanted(256, 1024);
+        let wanted = PoolSizes::wanted(256, 1024);
         assert_eq!(wanted.0, [256, 1024, 512, 256, 128]);
         assert_eq!(wanted.within(10_000).0, wanted.0);
         assert_eq!(wanted.within(wanted.sum() / 4).0, [64, 256, 128, 64, 32]);
         assert_eq!(wanted.within(64).0, [7, 30, 15, 7, 3]);
-        assert_eq!(Sizes::wanted(1, 1).0, [1; 5]);
-        assert!(Sizes::wanted(8000, 8000).sum() <= bounds::ATTEMPTS_MAX + 2 * bounds::BROADCAST_CALLS_MAX);
+        assert_eq!(PoolSizes::wanted(1, 1).0, [1; 5]);
+        assert!(PoolSizes::wanted(8000, 8000).sum() <= bounds::ATTEMPTS_MAX + 2 * bounds::BROADCAST_CALLS_MAX);
     }
 
     #[test]
-    fn no_share_takes_another_s_room() {
-        let shares = PermitPools::new(&Sizes::wanted(2, 2));
+    fn no_pool_takes_another_s_permits() {
+        let pools = PermitPools::new(&PoolSizes::wanted(2, 2));
         let at = |depth| PermitPool::Broadcasts { depth };
-        let all: Vec<Permit> = (0..2).map(|_| shares.admit(at(1), 1).now_or_never().expect("there is room")).collect();
-        assert!(shares.admit(at(1), 1).now_or_never().is_none());
-        assert!(shares.admit(PermitPool::Jobs, 2).now_or_never().is_some());
+        let all: Vec<Permit> =
+            (0..2).map(|_| pools.admit(at(1), 1).now_or_never().expect("a permit is free")).collect();
+        assert!(pools.admit(at(1), 1).now_or_never().is_none());
+        assert!(pools.admit(PermitPool::Jobs, 2).now_or_never().is_some());
         for depth in 2..=bounds::BROADCAST_DEPTH_MAX {
-            assert!(shares.admit(at(depth), 7).now_or_never().is_some(), "a large one takes all there is");
+            assert!(pools.admit(at(depth), 7).now_or_never().is_some(), "a large one takes all there is");
         }
         drop(all);
-        assert!(shares.admit(at(1), 2).now_or_never().is_some());
+        assert!(pools.admit(at(1), 2).now_or_never().is_some());
     }
 }

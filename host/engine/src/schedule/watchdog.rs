@@ -1,4 +1,4 @@
-//! Someone on the host's own runtime who looks at the clocks of an attempt that lasts, where no guest delays it.
+//! Checks the timeouts of an attempt on the host's own runtime, where no guest delays the check.
 
 use std::sync::OnceLock;
 
@@ -8,33 +8,34 @@ use tokio::task::AbortHandle;
 use crate::call::AttemptLimits;
 use crate::schedule::attempt_handle::AttemptHandle;
 
-/// The clocks of one attempt. Most attempts end within their first turn: only for one that does not somebody is called.
-pub(crate) struct Watch<'a> {
-    home: &'a Handle,
-    control: &'a AttemptHandle,
+/// The watchdog of one attempt. Most attempts end within their first poll: its task is spawned only for one that does
+/// not.
+pub(crate) struct Watchdog<'a> {
+    runtime: &'a Handle,
+    handle: &'a AttemptHandle,
     limits: &'a AttemptLimits,
-    watcher: OnceLock<AbortHandle>,
+    task: OnceLock<AbortHandle>,
 }
 
-impl<'a> Watch<'a> {
-    pub(crate) fn new(home: &'a Handle, control: &'a AttemptHandle, limits: &'a AttemptLimits) -> Watch<'a> {
-        Watch { home, control, limits, watcher: OnceLock::new() }
+impl<'a> Watchdog<'a> {
+    pub(crate) fn new(runtime: &'a Handle, handle: &'a AttemptHandle, limits: &'a AttemptLimits) -> Watchdog<'a> {
+        Watchdog { runtime, handle, limits, task: OnceLock::new() }
     }
 
-    /// The attempt takes more than one turn: from now on its clocks are looked at.
-    pub(crate) fn begin(&self) {
-        self.watcher.get_or_init(|| {
-            self.control.lasts();
-            let (control, limits) = (self.control.clone(), self.limits.clone());
-            self.home.spawn(async move { control.watch(&limits).await }).abort_handle()
+    /// Spawns the task that checks the timeouts, unless it runs: the attempt takes more than one poll.
+    pub(crate) fn start(&self) {
+        self.task.get_or_init(|| {
+            self.handle.mark_long_lived();
+            let (handle, limits) = (self.handle.clone(), self.limits.clone());
+            self.runtime.spawn(async move { handle.enforce_timeouts(&limits).await }).abort_handle()
         });
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watchdog<'_> {
     fn drop(&mut self) {
-        if let Some(watcher) = self.watcher.get() {
-            watcher.abort();
+        if let Some(task) = self.task.get() {
+            task.abort();
         }
     }
 }

@@ -1,53 +1,60 @@
-//! What the operator grants one plugin. Nothing is granted by default: no network, no files, no environment.
+//! The operator's settings for one plugin. Nothing is granted by default: no network, no files, no environment.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use http::Uri;
 use serde::{Deserialize, Deserializer, de};
 use wharf_core::bounds;
 
 use crate::spec::ip_policy::{self, IpRange};
 use crate::spec::raw::{HumanSize, RawReceive, RawTask, Subscription};
 
-/// `[plugins.NAME]` of the settings file.
+/// The table `[plugins.NAME]` of the settings file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PluginSettings {
-    /// Where the plugin may send HTTP requests: "https://api.example.com", "https://*.example.com:8443".
+    /// Places to which the plugin may send HTTP requests, such as "https://api.example.com" or
+    /// "https://*.example.com:8443".
     #[serde(default)]
     pub http: Vec<HttpGrant>,
-    /// Addresses outside the public internet that granted names may lead to: "10.0.0.0/8".
+    /// Addresses outside the public internet to which granted names may lead, such as "10.0.0.0/8".
     #[serde(default)]
     pub addresses: Vec<AddressGrant>,
-    /// Its environment variables.
+    /// Environment variables of the plugin.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Folders of this machine that it sees.
+    /// Folders of this machine that the plugin may use.
     #[serde(default)]
     pub dirs: Vec<DirGrant>,
-    /// What it reads through `wasi:config`.
+    /// Values that the plugin reads through `wasi:config`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// Whether it may keep values in the store, and how many bytes of them: `true`, or a size.
+    /// Grant of values in the store, with the maximum of bytes: `true`, or a size.
     #[serde(default)]
     pub kv: KvGrant,
-    /// In place of its manifest's; empty, and no broadcast reaches it.
+    /// Replaces the topics of the manifest; if it is empty, no broadcast reaches the plugin.
     pub topics: Option<Vec<Subscription>>,
-    /// On top of its manifest, as `tasks` is.
+    /// Overrides `[receive]` of the manifest.
     pub receive: Option<RawReceive>,
+    /// Overrides the tasks of the manifest, by the name within the plugin.
     #[serde(default)]
     pub tasks: BTreeMap<String, RawTask>,
 }
 
-/// A folder of this machine, and where the plugin sees it. Read-only unless said.
+/// A folder of this machine, and where the plugin sees it. Read-only by default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DirGrant {
+    /// The folder on this machine.
     pub host: PathBuf,
+    /// The path under which the plugin sees it.
     pub guest: String,
+    /// True if the plugin may write in it.
     #[serde(default)]
     pub writable: bool,
 }
@@ -56,64 +63,66 @@ pub struct DirGrant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpGrant {
     tls: bool,
-    host: Host,
+    host: GrantedHost,
     port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum GrantedHost {
     Name(String),
-    /// All names below this one, not itself.
-    Below(String),
+    /// All names below this one, but not the name itself.
+    Subdomains(String),
     Address(IpAddr),
 }
 
-/// What a plugin may keep in the store; nothing unless said.
+/// The grant of values in the store: nothing by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvGrant(Option<u64>);
 
-/// Addresses that are not of the public internet, granted all the same.
+/// A grant of addresses that are not of the public internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressGrant(IpRange);
 
 impl PluginSettings {
-    /// Whether a request to this place is granted, before its name is resolved.
+    /// Returns true if a request to this place is granted, before its name is resolved.
     pub(crate) fn grants_request(&self, tls: bool, host: &str, port: u16) -> bool {
-        let host = Host::asked(host);
-        self.http.iter().any(|grant| grant.tls == tls && grant.port == port && grant.host.covers(&host))
+        let host = GrantedHost::parse(host);
+        self.http.iter().any(|grant| grant.tls == tls && grant.port == port && grant.host.matches(&host))
     }
 
-    /// How many bytes of keys and values it may keep, if it may keep any.
+    /// Returns how many bytes of keys and values the plugin may keep; `None` if it may keep none.
     pub fn kv_bytes_max(&self) -> Option<u64> {
         self.kv.0
     }
 
-    /// Whether a connection to an address is granted, for a granted request to this place.
+    /// Returns true if a connection to an address is granted, for a granted request to this place.
     ///
-    /// An address in the allow list opens itself only: a name is in the hands of whoever answers for it,
-    /// and would else choose among all addresses that were meant for other requests.
+    /// An address in the allow list grants itself only: the owner of a name decides to which address it leads, and
+    /// could otherwise choose among all addresses that were meant for other requests.
     pub(crate) fn grants_address(&self, tls: bool, host: &str, port: u16, address: IpAddr) -> bool {
-        let is_itself =
-            || Host::asked(host) == Host::Address(address.to_canonical()) && self.grants_request(tls, host, port);
-        ip_policy::is_public(address) || self.addresses.iter().any(|grant| grant.0.holds(address)) || is_itself()
+        let is_itself = || {
+            GrantedHost::parse(host) == GrantedHost::Address(address.to_canonical())
+                && self.grants_request(tls, host, port)
+        };
+        ip_policy::is_public(address) || self.addresses.iter().any(|grant| grant.0.contains(address)) || is_itself()
     }
 }
 
-impl Host {
-    fn asked(text: &str) -> Host {
+impl GrantedHost {
+    fn parse(text: &str) -> GrantedHost {
         let bare = text.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {
-            Ok(address) => Host::Address(address.to_canonical()),
-            Err(_) => Host::Name(bare.trim_end_matches('.').to_ascii_lowercase()),
+            Ok(address) => GrantedHost::Address(address.to_canonical()),
+            Err(_) => GrantedHost::Name(bare.trim_end_matches('.').to_ascii_lowercase()),
         }
     }
 
-    fn covers(&self, asked: &Host) -> bool {
-        match (self, asked) {
-            (Host::Below(parent), Host::Name(name)) => {
+    fn matches(&self, parse: &GrantedHost) -> bool {
+        match (self, parse) {
+            (GrantedHost::Subdomains(parent), GrantedHost::Name(name)) => {
                 name.strip_suffix(parent.as_str()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
             }
-            (granted, asked) => granted == asked,
+            (granted, parse) => granted == parse,
         }
     }
 }
@@ -122,45 +131,60 @@ impl fmt::Display for HttpGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         match &self.host {
-            Host::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),
-            Host::Below(name) => write!(f, "{scheme}://*.{name}:{}", self.port),
-            Host::Address(IpAddr::V6(v6)) => write!(f, "{scheme}://[{v6}]:{}", self.port),
-            Host::Address(v4) => write!(f, "{scheme}://{v4}:{}", self.port),
+            GrantedHost::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),
+            GrantedHost::Subdomains(name) => write!(f, "{scheme}://*.{name}:{}", self.port),
+            GrantedHost::Address(IpAddr::V6(v6)) => write!(f, "{scheme}://[{v6}]:{}", self.port),
+            GrantedHost::Address(v4) => write!(f, "{scheme}://{v4}:{}", self.port),
         }
     }
 }
 
 impl FromStr for HttpGrant {
     type Err = String;
+    /// Parses a place as the requests are parsed that are compared with it; only `*.` is beyond an URL's grammar.
     fn from_str(text: &str) -> Result<HttpGrant, String> {
         let bad = |why: &str| {
             format!(
-                "`{text}` {why}: \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\" would be right"
+                "invalid place `{text}`: {why}; expected something like \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\""
             )
         };
-        let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
-            (Some(rest), _) => (true, rest),
-            (_, Some(rest)) => (false, rest),
-            _ => return Err(bad("does not begin with https:// or http://")),
+        let (plain, has_wildcard) = match text.split_once("://*.") {
+            Some((scheme, rest)) => (Cow::Owned(format!("{scheme}://{rest}")), true),
+            None => (Cow::Borrowed(text), false),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains(['/', '?', '#', '@']) {
-            return Err(bad("names more than a scheme, a host and a port"));
+        // A fragment is not part of what is parsed.
+        if plain.contains(['?', '#', '@']) {
+            return Err(bad("it has more than a scheme, a host and a port"));
         }
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad("has no usable port"))?),
-            _ => (rest, if tls { 443 } else { 80 }),
+        let uri: Uri = plain.parse().map_err(|error| bad(&format!("{error}")))?;
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(bad("it does not start with https:// or http://")),
         };
-        let host = match host.strip_prefix("*.") {
-            Some(parent) if is_host_name(parent) => Host::Below(parent.to_ascii_lowercase()),
-            Some(_) => return Err(bad("has no name after `*.`")),
-            None => Host::asked(host),
+        let authority = uri.authority().ok_or_else(|| bad("the host is missing"))?;
+        if uri.path() != "/" {
+            return Err(bad("it has more than a scheme, a host and a port"));
+        }
+        let port = match authority.as_str().get(authority.host().len()..).unwrap_or_default() {
+            "" => default_port(tls),
+            port => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(|| bad("invalid port"))?,
+        };
+        let host = match authority.host() {
+            parent if has_wildcard && is_host_name(parent) => GrantedHost::Subdomains(parent.to_ascii_lowercase()),
+            _ if has_wildcard => return Err(bad("a name is missing after `*.`")),
+            host => GrantedHost::parse(host),
         };
         match &host {
-            Host::Name(name) if !is_host_name(name) => Err(bad("has no usable host")),
+            GrantedHost::Name(name) if !is_host_name(name) => Err(bad("invalid host")),
             _ => Ok(HttpGrant { tls, host, port }),
         }
     }
+}
+
+/// Returns the port of a place that names none.
+pub(crate) fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -188,7 +212,7 @@ impl<'de> Deserialize<'de> for KvGrant {
         impl de::Visitor<'_> for TrueOrSize {
             type Value = KvGrant;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, or how much it may keep, such as \"64MiB\"")
+                f.write_str("true or a size, such as \"64MiB\"")
             }
             fn visit_bool<E: de::Error>(self, granted: bool) -> Result<KvGrant, E> {
                 Ok(KvGrant(granted.then_some(bounds::KV_BYTES_DEFAULT)))
@@ -197,7 +221,7 @@ impl<'de> Deserialize<'de> for KvGrant {
                 let HumanSize(bytes) = HumanSize::deserialize(de::value::StrDeserializer::<E>::new(text))?;
                 if bytes > bounds::KV_BYTES_MAX {
                     let max = bounds::KV_BYTES_MAX / (1024 * bounds::MIB);
-                    return Err(E::custom(format!("`{text}` is more than a plugin can keep: {max} GiB is the most")));
+                    return Err(E::custom(format!("`{text}` is too large; the limit is {max} GiB")));
                 }
                 Ok(KvGrant(Some(bytes)))
             }
@@ -227,10 +251,11 @@ mod tests {
         assert_eq!(settings("kv = false").kv_bytes_max(), None);
         assert_eq!(settings("kv = true").kv_bytes_max(), Some(bounds::KV_BYTES_DEFAULT));
         assert_eq!(settings("kv = '1MiB'").kv_bytes_max(), Some(bounds::MIB));
-        let told = |text: &str| crate::spec::toml_diagnostics::read::<PluginSettings>(text).unwrap_err()[0].to_string();
-        assert!(told("kv = '1TiB'").contains("64 GiB is the most"), "{}", told("kv = '1TiB'"));
-        assert!(told("kv = 3").contains("such as \"64MiB\""), "{}", told("kv = 3"));
-        assert!(told("kv = 'much'").contains("is not a size"), "{}", told("kv = 'much'"));
+        let message =
+            |text: &str| crate::spec::toml_diagnostics::read::<PluginSettings>(text).unwrap_err()[0].to_string();
+        assert!(message("kv = '1TiB'").contains("the limit is 64 GiB"), "{}", message("kv = '1TiB'"));
+        assert!(message("kv = 3").contains("such as \"64MiB\""), "{}", message("kv = 3"));
+        assert!(message("kv = 'much'").contains("invalid size `much`"), "{}", message("kv = 'much'"));
     }
 
     #[test]
@@ -269,9 +294,27 @@ mod tests {
 
     #[test]
     fn a_bad_entry_says_what_would_be_right() {
-        for text in ["example.com", "https://", "https://a/b", "https://*.", "https://x:99999", "https://u@h"] {
-            let told = text.parse::<HttpGrant>().unwrap_err();
-            assert!(told.contains("would be right"), "{told}");
+        let bad = [
+            "example.com",
+            "ftp://a",
+            "https://",
+            "https://a/b",
+            "https://a?b",
+            "https://a#b",
+            "https://*.",
+            "https://*.*.a",
+            "https://a.*.b",
+            "https://x:99999",
+            "https://x:",
+            "https://u@h",
+            "https://[::1",
+        ];
+        for text in bad {
+            let message = text.parse::<HttpGrant>().unwrap_err();
+            assert!(message.starts_with("invalid place `") && message.contains("expected something like"), "{message}");
         }
+        let port = |text: &str| text.parse::<HttpGrant>().unwrap().to_string();
+        assert_eq!(port("https://API.example.com/"), "https://api.example.com:443");
+        assert_eq!(port("http://[::1]"), "http://[::1]:80");
     }
 }

@@ -1,10 +1,12 @@
-//! Which IP addresses belong to the public internet. All others are refused to plugins unless granted by address:
-//! behind them are the machine itself, its neighbours and the metadata services of clouds.
+//! Which IP addresses belong to the public internet. All others are refused to plugins unless granted by address: they
+//! lead to the machine itself, to its neighbours and to the metadata services of clouds.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Whether an address may be reached without being granted by address.
+use ipnet::IpNet;
+
+/// Returns true if an address may be reached without being granted by address.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -22,7 +24,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || a == 0
         || a >= 240
-        // Shared by carriers, protocol assignments, benchmarks, the old 6to4 relays.
+        // Carrier-grade NAT, protocol assignments, benchmarks, the old 6to4 relays.
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
         || (a == 198 && (18..20).contains(&b))
@@ -32,7 +34,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let s = address.segments();
-    // Forms that carry a v4 address inside would be a way around the rules above.
+    // Forms that embed an IPv4 address would be a way around the rules above.
     if let Some(v4) = address.to_ipv4_mapped() {
         return is_public_v4(v4);
     }
@@ -50,44 +52,25 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     !special && !carries_v4
 }
 
-/// A range of addresses: "10.0.0.0/8", or one address.
+/// A range of IP addresses, such as "10.0.0.0/8", or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IpRange {
-    base: IpAddr,
-    bits: u8,
-}
+pub struct IpRange(IpNet);
 
 impl IpRange {
-    pub(crate) fn one(address: IpAddr) -> IpRange {
-        IpRange { base: address, bits: if address.is_ipv4() { 32 } else { 128 } }
-    }
-
-    pub(crate) fn holds(&self, address: IpAddr) -> bool {
-        fn number(address: IpAddr) -> (u128, u32) {
-            match address {
-                IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
-                IpAddr::V6(v6) => (v6.to_bits(), 128),
-            }
-        }
-        let ((base, width), (address, other)) = (number(self.base), number(address.to_canonical()));
-        width == other && (base ^ address).checked_shr(width - u32::from(self.bits)).unwrap_or(0) == 0
+    /// Returns true if the range contains the address. An IPv4 address that is mapped into IPv6 counts as IPv4.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
     }
 }
 
 impl FromStr for IpRange {
     type Err = String;
     fn from_str(text: &str) -> Result<IpRange, String> {
-        let bad = || format!("`{text}` is no address or range of addresses, such as \"10.1.2.3\" or \"10.0.0.0/8\"");
-        let (base, bits) = match text.split_once('/') {
-            Some((base, bits)) => (base, Some(bits)),
-            None => (text, None),
-        };
-        let whole = IpRange::one(base.parse().map_err(|_| bad())?);
-        match bits.map(str::parse::<u8>) {
-            None => Ok(whole),
-            Some(Ok(bits)) if bits <= whole.bits => Ok(IpRange { bits, ..whole }),
-            Some(_) => Err(bad()),
-        }
+        let range =
+            if text.contains('/') { text.parse().ok() } else { text.parse().ok().map(|one: IpAddr| one.into()) };
+        range.map(IpRange).ok_or_else(|| {
+            format!("invalid address `{text}`: expected an address or a range, such as \"10.1.2.3\" or \"10.0.0.0/8\"")
+        })
     }
 }
 
@@ -135,14 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn ranges_hold_what_they_say() {
+    fn ranges_contain_their_addresses() {
         let range: IpRange = "10.1.0.0/16".parse().unwrap();
-        assert!(range.holds("10.1.255.1".parse().unwrap()));
-        assert!(range.holds("::ffff:10.1.0.1".parse().unwrap()));
-        assert!(!range.holds("10.2.0.1".parse().unwrap()));
-        assert!("::/0".parse::<IpRange>().unwrap().holds("::1".parse().unwrap()));
-        assert!("0.0.0.0/0".parse::<IpRange>().unwrap().holds("10.0.0.1".parse().unwrap()));
-        assert!(!"::/0".parse::<IpRange>().unwrap().holds("10.0.0.1".parse().unwrap()));
-        assert!("10.0.0.0/33".parse::<IpRange>().is_err());
+        assert!(range.contains("10.1.255.1".parse().unwrap()));
+        assert!(range.contains("::ffff:10.1.0.1".parse().unwrap()));
+        assert!(!range.contains("10.2.0.1".parse().unwrap()));
+        assert!("::/0".parse::<IpRange>().unwrap().contains("::1".parse().unwrap()));
+        assert!("0.0.0.0/0".parse::<IpRange>().unwrap().contains("10.0.0.1".parse().unwrap()));
+        assert!(!"::/0".parse::<IpRange>().unwrap().contains("10.0.0.1".parse().unwrap()));
+        let one: IpRange = "10.1.2.3".parse().unwrap();
+        assert!(one.contains("10.1.2.3".parse().unwrap()) && !one.contains("10.1.2.4".parse().unwrap()));
+        for text in ["10.0.0.0/33", "10.0.0.0/", "10.0.0/8", ""] {
+            assert!(text.parse::<IpRange>().is_err(), "{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What a plugin says of itself, completed by what the operator says of it.
+//! The manifest of a plugin, with the operator's settings applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,180 +10,170 @@ use crate::spec::grants::PluginSettings;
 use crate::spec::payload;
 use crate::spec::problem::Problem;
 use crate::spec::raw::{RawLimit, RawManifest, RawReceive, Subscription};
-use crate::spec::task::{self, Place, Task};
+use crate::spec::task::{self, Task, TaskContext};
 use crate::spec::toml_diagnostics;
 
-/// The name of the task that a durable broadcast asks of its subscribers: "plugin/receive".
+/// The name of the task whose jobs a durable broadcast makes for its subscribers: "plugin/receive".
 pub const RECEIVE: &str = "receive";
 
-/// A plugin's manifest with the operator's settings on top: what holds.
+/// A plugin's manifest with the operator's settings applied.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// Shown to people; the plugin's id is its file's.
+    /// A name for users; the plugin's id is the name of its file.
     pub name: String,
+    /// The version that the plugin gives itself.
     pub version: String,
-    /// By the name within the plugin: "count".
+    /// Its tasks, by the name within the plugin, such as "count".
     pub tasks: BTreeMap<String, Task>,
-    /// What it subscribes to.
+    /// Patterns of the topics to which it subscribes.
     pub topics: Vec<Pattern>,
-    /// There is one exactly if there are topics.
+    /// The settings of its subscriber; present exactly if there are topics.
     pub receive: Option<Receive>,
 }
 
-/// How a plugin's subscriber is called.
+/// A plugin's subscriber.
 #[derive(Clone, Debug)]
 pub struct Receive {
-    /// Named "plugin/receive", without schema and key. Its limits, retry policy and conflicts are those of the durable form.
+    /// A task named "plugin/receive", without schema and key. Its limits, retry policy and conflicts apply to durable
+    /// broadcasts.
     pub task: Task,
-    /// Whether it may be called by what it broadcasts itself.
+    /// True if the subscriber may be called by a broadcast of its own.
     pub reentrant: bool,
 }
 
 impl Manifest {
-    /// Reads what `describe` returned, with the operator's settings on top.
+    /// Reads the manifest that `describe` returned, and applies the operator's settings.
     ///
     /// # Errors
-    /// The problems of the manifest and of the settings: as many as help its author.
+    /// The problems of the manifest and of the settings, up to a limit that its author can still read.
     pub fn read(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
-        Manifest::completed(plugin, text, settings).map_err(toml_diagnostics::few)
+        Manifest::read_all(plugin, text, settings).map_err(toml_diagnostics::truncate_problems)
     }
 
-    fn completed(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
+    fn read_all(plugin: &PluginId, text: &str, settings: &PluginSettings) -> Result<Manifest, Vec<Problem>> {
         if text.len() as u64 > bounds::MANIFEST_BYTES_MAX {
             let size = bytesize::ByteSize(text.len() as u64).display().iec();
             let max = bytesize::ByteSize(bounds::MANIFEST_BYTES_MAX).display().iec();
-            return Err(vec![Problem::new(format!("manifest: it is {size} long; {max} is the most"))]);
+            return Err(vec![Problem::new(format!("the manifest is {size}; the limit is {max}"))]);
         }
         let within = |problem: Problem| problem.within("manifest");
-        let given: RawManifest =
+        let raw: RawManifest =
             toml_diagnostics::read(text).map_err(|found| found.into_iter().map(within).collect::<Vec<_>>())?;
 
         let mut problems: Vec<Problem> = Vec::new();
-        let name = required("name", given.name, &mut problems);
-        let version = required("version", given.version, &mut problems);
-        let declares_topics = !given.topics.is_empty();
-        let topics = settings.topics.clone().unwrap_or(given.topics);
+        let name = required("name", raw.name, &mut problems);
+        let version = required("version", raw.version, &mut problems);
+        let declares_topics = !raw.topics.is_empty();
+        let topics = settings.topics.clone().unwrap_or(raw.topics);
         let subscribes = declares_topics || !topics.is_empty();
-        if given.tasks.is_empty() && !subscribes {
-            problems.push(
-                Problem::new("manifest: neither a task nor a topic is declared")
-                    .hint("a plugin handles jobs, [tasks.NAME], or answers broadcasts, topics = [\"...\"], or both"),
-            );
+        if raw.tasks.is_empty() && !subscribes {
+            problems.push(Problem::new("manifest: no task and no topic is declared").hint(
+                "declare a task, [tasks.NAME], to handle jobs, or topics = [\"...\"] to receive broadcasts, or both",
+            ));
         }
         for (what, count, max) in
-            [("tasks", given.tasks.len(), bounds::TASKS_MAX), ("topics", topics.len(), bounds::TOPICS_MAX)]
+            [("tasks", raw.tasks.len(), bounds::TASKS_MAX), ("topics", topics.len(), bounds::TOPICS_MAX)]
         {
             if count > max {
-                problems.push(Problem::new(format!("manifest: {count} {what} are declared; {max} is the most")));
+                problems.push(Problem::new(format!("manifest: {count} {what} are declared; the limit is {max}")));
             }
         }
-        let schemas = given.tasks.iter().filter_map(|(name, task)| {
+        let schemas = raw.tasks.iter().filter_map(|(name, task)| {
             let over = settings.tasks.get(name).and_then(|over| over.payload_schema.as_ref());
             over.or(task.payload_schema.as_ref())
         });
-        // Counted before any is made ready: what they take is taken then.
+        // Counted before any is compiled, since compiling takes the memory.
         let patterns: usize = schemas.map(|schema| payload::patterns_in(schema)).sum();
         if patterns > bounds::PATTERNS_MAX {
             problems.push(
                 Problem::new(format!(
-                    "manifest: its payload schemas have {patterns} regular expressions in all; {} is the most",
+                    "manifest: the payload schemas have {patterns} regular expressions in all; the limit is {}",
                     bounds::PATTERNS_MAX
                 ))
-                .hint(
-                    "check in the handler what a schema need not, or let `$ref` lead to one pattern from many places",
-                ),
+                .hint("check some of it in the handler, or use `$ref` to refer to one pattern from many places"),
             );
             return Err(problems);
         }
-        for stranger in settings.tasks.keys().filter(|task| !given.tasks.contains_key(*task)) {
-            let near = toml_diagnostics::nearest(stranger, given.tasks.keys().map(String::as_str));
+        for unknown in settings.tasks.keys().filter(|task| !raw.tasks.contains_key(*task)) {
+            let near = toml_diagnostics::nearest(unknown, raw.tasks.keys().map(String::as_str));
             let hint = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
-            problems.push(
-                Problem::new(format!(
-                    "settings: [plugins.{plugin}.tasks.{stranger}] is about a task that the plugin does not have"
-                ))
-                .hint(hint),
-            );
+            problems
+                .push(Problem::new(format!("settings: unknown task [plugins.{plugin}.tasks.{unknown}]")).hint(hint));
         }
-        if subscribes && given.tasks.contains_key(RECEIVE) {
+        if subscribes && raw.tasks.contains_key(RECEIVE) {
             problems.push(
-                Problem::new("manifest: a task is called `receive`, which in a plugin with topics is the job that a durable broadcast makes")
+                Problem::new("manifest: a plugin with topics cannot have a task named `receive`: durable broadcasts use that name for their jobs")
                     .hint("give the task another name"),
             );
         }
-        let own: BTreeSet<String> = given
+        let own: BTreeSet<String> = raw
             .tasks
             .keys()
             .map(String::as_str)
             .chain(subscribes.then_some(RECEIVE))
             .map(|task| format!("{plugin}/{task}"))
             .collect();
-        let own = Own { plugin, tasks: &own };
+        let own = OwnTasks { plugin, tasks: &own };
         let mut tasks = BTreeMap::new();
-        for (task, mut given) in given.tasks {
+        for (task, mut raw) in raw.tasks {
             let table = format!("tasks.{task}");
-            own.group(&table, given.limit.as_mut(), &mut problems);
-            let given = settings.tasks.get(&task).map_or_else(|| given.clone(), |over| given.clone().under(over));
-            let at = Place { plugin, task: &task, table: &table, timeout_default: bounds::TIMEOUT_DEFAULT };
-            if let Some(ready) = task::ready(&at, given, &mut problems) {
-                tasks.insert(task, ready);
+            own.group(&table, raw.limit.as_mut(), &mut problems);
+            let raw = settings.tasks.get(&task).map_or_else(|| raw.clone(), |over| raw.clone().under(over));
+            let at = TaskContext { plugin, task: &task, table: &table, timeout_default: bounds::TIMEOUT_DEFAULT };
+            if let Some(built) = task::build(&at, raw, &mut problems) {
+                tasks.insert(task, built);
             }
         }
         if !subscribes {
-            let places = [("manifest: [receive]".to_owned(), given.receive.is_some())]
+            let places = [("manifest: [receive]".to_owned(), raw.receive.is_some())]
                 .into_iter()
                 .chain([(format!("settings: [plugins.{plugin}.receive]"), settings.receive.is_some())]);
             problems.extend(places.filter(|(_, is_given)| *is_given).map(|(place, _)| {
-                Problem::new(format!("{place} says how a subscriber is called, but the plugin has no topics"))
-                    .hint("say to what it subscribes, topics = [\"...\"] at the manifest's top, or remove it")
+                Problem::new(format!("{place} is for plugins with topics, but this one has none"))
+                    .hint("set topics = [\"...\"] at the top of the manifest, or remove it")
             }));
         }
         let over = settings.receive.as_ref();
-        let receive = subscribes.then(|| own.receive(given.receive.unwrap_or_default(), over, &mut problems)).flatten();
+        let receive = subscribes.then(|| own.receive(raw.receive.unwrap_or_default(), over, &mut problems)).flatten();
         if !problems.is_empty() {
             return Err(problems);
         }
         let topics: Vec<Pattern> = topics.into_iter().map(|Subscription(pattern)| pattern).collect();
-        // Muted by the operator, it has no subscriber.
+        // With no topics left by the operator, there is no subscriber.
         let receive = receive.filter(|_| !topics.is_empty());
         Ok(Manifest { name, version, tasks, topics, receive })
     }
 }
 
 /// The tasks of one plugin.
-struct Own<'a> {
+struct OwnTasks<'a> {
     plugin: &'a PluginId,
-    /// With their full names.
+    /// Full names of the tasks.
     tasks: &'a BTreeSet<String>,
 }
 
-impl Own<'_> {
-    /// A manifest's groups are its plugin's own: with limits of a shared one it could hold up another plugin's jobs.
-    /// What the operator says of a group is not asked about: tasks of several plugins are theirs to bind together.
+impl OwnTasks<'_> {
+    /// Makes a manifest's group the plugin's own: with the limits of a shared group it could hold up another plugin's
+    /// jobs. A group in the operator's settings is not checked: the operator may join tasks of several plugins.
     fn group(&self, table: &str, limit: Option<&mut RawLimit>, problems: &mut Vec<Problem>) {
         let Some(group) = limit.and_then(|limit| limit.group.as_mut()) else { return };
         if !group.contains('/') {
             *group = format!("{}/{group}", self.plugin);
         } else if !self.tasks.contains(group) {
             problems.push(
-                Problem::new(format!("{table}.limit.group: `{group}` is not a task of this plugin: its limits are not this manifest's to set"))
-                    .hint("name a task of its own, or a group without `/`; the operator may join it to another plugin's task in wharf.toml"),
+                Problem::new(format!("{table}.limit.group: `{group}` is not a task of this plugin, so its limits cannot be set here"))
+                    .hint("name a task of this plugin, or a group without `/`; an operator can join it to another plugin's task in wharf.toml"),
             );
         }
     }
 
-    fn receive(
-        &self,
-        mut given: RawReceive,
-        over: Option<&RawReceive>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Receive> {
-        self.group(RECEIVE, given.limit.as_mut(), problems);
-        let given = over.map_or_else(|| given.clone(), |over| given.clone().under(over));
-        let reentrant = given.reentrant.unwrap_or(false);
+    fn receive(&self, mut raw: RawReceive, over: Option<&RawReceive>, problems: &mut Vec<Problem>) -> Option<Receive> {
+        self.group(RECEIVE, raw.limit.as_mut(), problems);
+        let raw = over.map_or_else(|| raw.clone(), |over| raw.clone().under(over));
+        let reentrant = raw.reentrant.unwrap_or(false);
         let timeout_default = bounds::RECEIVE_TIMEOUT_DEFAULT;
-        let at = Place { plugin: self.plugin, task: RECEIVE, table: RECEIVE, timeout_default };
-        task::ready(&at, given.as_task(), problems).map(|task| Receive { task, reentrant })
+        let at = TaskContext { plugin: self.plugin, task: RECEIVE, table: RECEIVE, timeout_default };
+        task::build(&at, raw.as_task(), problems).map(|task| Receive { task, reentrant })
     }
 }
 
@@ -211,17 +201,17 @@ mod tests {
     fn read(limit: &str, overlay: &str) -> Result<Manifest, String> {
         let text = format!("name = \"B\"\nversion = \"1\"\n[tasks.first]\nlimit = {{ {limit} }}\n[tasks.second]\n");
         let settings: crate::spec::grants::PluginSettings = toml_diagnostics::read(overlay).unwrap();
-        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
-        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+        let message = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(message)
     }
 
     #[test]
     fn a_manifest_sets_no_limits_of_another_plugin_s_tasks() {
-        let told = read(r#"group = "words/count", total = 0"#, "").unwrap_err();
+        let message = read(r#"group = "words/count", total = 0"#, "").unwrap_err();
         assert!(
-            told.contains("tasks.first.limit.group: `words/count` is not a task of this plugin")
-                && told.contains("wharf.toml"),
-            "{told}"
+            message.contains("tasks.first.limit.group: `words/count` is not a task of this plugin")
+                && message.contains("wharf.toml"),
+            "{message}"
         );
         assert!(read(r#"group = "b/third""#, "").is_err());
         let group = |read: Result<Manifest, String>| read.unwrap().tasks["first"].group.to_string();
@@ -233,9 +223,9 @@ mod tests {
 
     fn subscriber(manifest: &str, overlay: &str) -> Result<Manifest, String> {
         let text = format!("name = \"B\"\nversion = \"1\"\n{manifest}\n");
-        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let settings: PluginSettings = toml_diagnostics::read(overlay).map_err(told)?;
-        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(told)
+        let message = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let settings: PluginSettings = toml_diagnostics::read(overlay).map_err(message)?;
+        Manifest::read(&"b".parse().unwrap(), &text, &settings).map_err(message)
     }
 
     #[test]
@@ -249,10 +239,10 @@ mod tests {
         };
         let half = bounds::PATTERNS_MAX / 2;
         assert!(subscriber(&(task(1, half) + &task(2, half)), "").is_ok());
-        let told = subscriber(&(task(1, half) + &task(2, half) + &task(3, 2)), "").unwrap_err();
+        let message = subscriber(&(task(1, half) + &task(2, half) + &task(3, 2)), "").unwrap_err();
         assert!(
-            told.starts_with("manifest: its payload schemas have 66 regular expressions in all; 64 is the most"),
-            "{told}"
+            message.starts_with("manifest: the payload schemas have 66 regular expressions in all; the limit is 64"),
+            "{message}"
         );
     }
 
@@ -281,36 +271,36 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_subscriber_is_told_with_its_place() {
-        let told = |manifest, overlay| subscriber(manifest, overlay).unwrap_err();
-        assert_eq!(told("", "").lines().next().unwrap(), "manifest: neither a task nor a topic is declared");
-        let text = told("topics = ['a..b', 'ok', '>.c', 3]", "");
-        for says in [
-            "manifest, line 3, column 11: invalid subscription `a..b`",
-            "line 3, column 25: invalid subscription `>.c`: `>` matches",
+        let message = |manifest, overlay| subscriber(manifest, overlay).unwrap_err();
+        assert_eq!(message("", "").lines().next().unwrap(), "manifest: no task and no topic is declared");
+        let text = message("topics = ['a..b', 'ok', '>.c', 3]", "");
+        for expected in [
+            "manifest, line 3, column 11: `a..b` is no subscription",
+            "line 3, column 25: `>.c` is no subscription: `>` stands",
             "line 3, column 32: invalid type",
         ] {
-            assert!(text.contains(says), "`{says}` is not in\n{text}");
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
         }
-        let text = told(
+        let text = message(
             "topics = ['a']\n[tasks.receive]\n[receive]\nretry = { attempts = 0 }\nlimit = { group = 'x/y' }\ntimeout = '48h'",
             "",
         );
-        for says in [
-            "a task is called `receive`",
-            "receive.retry.attempts: 0 is not between",
+        for expected in [
+            "cannot have a task named `receive`",
+            "receive.retry.attempts: 0 is out of range; expected 1 to",
             "receive.limit.group: `x/y` is not a task of this plugin",
-            "receive.timeout: it is not between",
+            "receive.timeout: out of range; expected 1ms to 24 h",
         ] {
-            assert!(text.contains(says), "`{says}` is not in\n{text}");
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
         }
-        assert!(told("topics = ['a']\n[receive]\nkey = '/x'", "").contains("unknown key `key`"));
-        let text = told("[tasks.t]\n[receive]", "[receive]");
+        assert!(message("topics = ['a']\n[receive]\nkey = '/x'", "").contains("unknown key `key`"));
+        let text = message("[tasks.t]\n[receive]", "[receive]");
         assert!(
-            text.contains("manifest: [receive] says how") && text.contains("settings: [plugins.b.receive] says how"),
+            text.contains("manifest: [receive] is for") && text.contains("settings: [plugins.b.receive] is for"),
             "{text}"
         );
         let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
-        assert_eq!(told(&many, ""), "manifest: 65 topics are declared; 64 is the most");
-        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("invalid subscription"));
+        assert_eq!(message(&many, ""), "manifest: 65 topics are declared; the limit is 64");
+        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("is no subscription"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the host itself reads of a payload: whether it fits the task's schema, and on whose account it runs.
+//! What the host itself reads of a payload: checks it against the task's schema, and finds its key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,70 +12,95 @@ use crate::spec::schema_cost;
 
 mod pointer;
 
-use pointer::{Pointer, Unfound};
+use pointer::{FindError, Pointer};
 
-/// How many errors of one payload are told.
+/// Maximum number of errors that are reported for one payload.
 const ERRORS_MAX: usize = 10;
-/// Of a larger payload only the first error is told.
+/// For a larger payload only the first error is reported.
 const ALL_ERRORS_BYTES_MAX: usize = 64 * 1024;
-/// Of one pattern of a schema, made ready.
+/// Maximum size of one compiled pattern of a schema, in bytes.
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// A value quoted in an error is cut after this many characters.
 const QUOTE_CHARS_MAX: usize = 80;
 
-/// Why a payload is refused. Fits "the payload of `words/count` is refused: {error}".
+/// Why a payload is refused. The text fits into "the payload of `words/count` is refused: {error}".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    #[error("it is not JSON, which this task's {0} needs: {1}")]
+    /// The payload is not JSON, which the named part of the task needs.
+    #[error("not JSON, which this task's {0} needs: {1}")]
     NotJson(&'static str, String),
+    /// The payload does not match the task's schema; one text for each place.
     #[error("{}", .0.join("\n"))]
     Schema(Vec<String>),
+    #[error("at `{pointer}`, the job's key: expected a string, number or boolean, got {found}")]
+    /// The key is neither a string, a number nor a boolean.
+    KeyKind {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// What the payload has there.
+        found: &'static str,
+    },
+    /// The key is not valid.
+    #[error("at `{pointer}`, the job's key: {reason}")]
+    Key {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// What is wrong with the key.
+        reason: String,
+    },
     #[error(
-        "at `{pointer}`, where this task finds the job's key, it has {found}: a string, a number or a boolean is expected"
+        "duplicate member `{member}` {}, on the way to the job's key at `{pointer}`; remove one: readers differ in which they take",
+        if .at.is_empty() { "at the top level".to_owned() } else { format!("at `{at}`") }
     )]
-    KeyKind { pointer: String, found: &'static str },
-    #[error("at `{pointer}`, where this task finds the job's key: {reason}")]
-    Key { pointer: String, reason: String },
-    #[error(
-        "the member `{member}` is there twice {}, on the way to `{pointer}`, where this task finds the job's key; leave one out: readers differ in which they take",
-        if .at.is_empty() { "at its top".to_owned() } else { format!("at `{at}`") }
-    )]
-    KeyTwice { pointer: String, at: String, member: String },
+    /// An object on the way to the key has a member twice.
+    KeyTwice {
+        /// The task's JSON pointer to the key.
+        pointer: String,
+        /// JSON pointer to the object; empty at the top level.
+        at: String,
+        /// The name of the member.
+        member: String,
+    },
 }
 
-/// A JSON pointer that finds a job's key in its payload: "/tenant".
+/// A JSON pointer that finds a job's key in its payload, such as "/tenant".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPointer(Pointer);
 
 impl KeyPointer {
+    /// Parses a pointer.
+    ///
     /// # Errors
-    /// When `text` is no JSON pointer.
+    /// A reason, if `text` is not a JSON pointer.
     pub fn parse(text: &str) -> Result<KeyPointer, String> {
         Pointer::parse(text).map(KeyPointer)
     }
 
+    /// Returns the pointer as it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The key in `payload`: a string as it reads, a number or a boolean as it is written; none where it is missing or null.
+    /// Finds the key in `payload`: the text of a string, or a number or a boolean as it is written; `None` if it is
+    /// missing or null.
     ///
     /// # Errors
-    /// When the payload is not JSON, or has there what cannot be a key, or does not say without doubt what it has there.
+    /// [`PayloadError`] if the payload is not JSON, has a value there that cannot be a key, or has the member more than
+    /// once.
     pub fn find(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
         let pointer = || self.as_str().to_owned();
         let bad = |reason: String| PayloadError::Key { pointer: pointer(), reason };
-        let found = self.0.find(payload).map_err(|unfound| match unfound {
-            Unfound::NotJson(why) => PayloadError::NotJson("key", why),
-            Unfound::Twice { at, member } => PayloadError::KeyTwice { pointer: pointer(), at, member },
+        let found = self.0.find(payload).map_err(|error| match error {
+            FindError::NotJson(why) => PayloadError::NotJson("key", why),
+            FindError::Twice { at, member } => PayloadError::KeyTwice { pointer: pointer(), at, member },
         })?;
         let key: Result<Key, ParseIdError> = match (found, found.and_then(|text| text.bytes().next())) {
             (None, _) | (_, None | Some(b'n')) => return Ok(None),
             (_, Some(b'[')) => return Err(PayloadError::KeyKind { pointer: pointer(), found: "an array" }),
             (_, Some(b'{')) => return Err(PayloadError::KeyKind { pointer: pointer(), found: "an object" }),
-            // All that can be wrong with a string of JSON is half of a surrogate pair.
+            // The only thing that can be wrong with a JSON string is half of a surrogate pair.
             (Some(string), Some(b'"')) => {
-                let no_text = |_| bad("its string has half of a surrogate pair, which is no text".to_owned());
+                let no_text = |_| bad("the string has half of a surrogate pair".to_owned());
                 serde_json::from_str::<String>(string).map_err(no_text)?.parse()
             }
             (Some(plain), _) => plain.parse(),
@@ -84,7 +109,7 @@ impl KeyPointer {
     }
 }
 
-/// A JSON Schema, ready to use.
+/// A compiled JSON Schema.
 #[derive(Clone)]
 pub struct Schema {
     text: Arc<str>,
@@ -92,40 +117,45 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Compiles a schema.
+    ///
     /// # Errors
-    /// When `text` is not JSON or no schema.
+    /// A reason, if `text` is not JSON, not a schema, or too expensive.
     pub fn parse(text: &str) -> Result<Schema, String> {
-        let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         schema_cost::check(&value)?;
-        // Patterns come from plugins and run on the host: an engine that never backtracks cannot be made to hang,
-        // and one that is bounded cannot be made to eat memory.
+        // Patterns come from plugins and run on the host: an engine that never backtracks cannot hang, and one that is
+        // bounded cannot exhaust memory.
         let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
         let validator = jsonschema::options()
             .with_pattern_options(patterns)
             .build(&value)
-            .map_err(|error| not_built(&error.to_string()))?;
+            .map_err(|error| build_error(&error.to_string()))?;
         Ok(Schema { text: text.into(), validator: Arc::new(validator) })
     }
 
+    /// Returns the schema as it was written.
     pub fn text(&self) -> &str {
         &self.text
     }
 
+    /// Checks a payload.
+    ///
     /// # Errors
-    /// The first ten places where `payload` does not fit; of a large one the first.
+    /// [`PayloadError`] with the first ten places where the payload does not match; for a large one with the first.
     pub fn check(&self, payload: &[u8]) -> Result<(), PayloadError> {
         let value = json(payload, "schema")?;
-        // All errors are found before the first is told: of a large payload they may be millions.
+        // All errors are found before the first is returned: a large payload may have millions.
         if payload.len() > ALL_ERRORS_BYTES_MAX {
-            return self.validator.validate(&value).map_err(|error| PayloadError::Schema(vec![told(&error)]));
+            return self.validator.validate(&value).map_err(|error| PayloadError::Schema(vec![describe_error(&error)]));
         }
         let errors: Vec<String> =
-            self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| told(&error)).collect();
+            self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| describe_error(&error)).collect();
         if errors.is_empty() { Ok(()) } else { Err(PayloadError::Schema(errors)) }
     }
 }
 
-/// How many regular expressions a schema has, as text; none if it is no JSON, which is told when it is read.
+/// Returns the number of regular expressions in a schema; 0 if it is not JSON, which is reported when it is compiled.
 pub(crate) fn patterns_in(schema: &str) -> usize {
     fn within(value: &Value) -> usize {
         match value {
@@ -153,25 +183,25 @@ impl fmt::Debug for Schema {
     }
 }
 
-fn not_built(why: &str) -> String {
-    // Of a pattern that is not taken, the cause is not told.
+fn build_error(why: &str) -> String {
+    // For a pattern that is refused, the error does not have the cause.
     let hint = if why.ends_with("is not a \"regex\"") {
         format!(
-            ": a pattern looks neither ahead nor back, and made ready it has {} KiB at most; [a-z0-9] is much smaller than \\w",
+            "; patterns cannot look ahead or back, and are limited to {} KiB when compiled; [a-z0-9] is much smaller than \\w",
             PATTERN_BYTES_MAX / 1024
         )
     } else {
         String::new()
     };
-    format!("is no JSON Schema: {why}{hint}")
+    format!("invalid JSON Schema: {why}{hint}")
 }
 
-fn told(error: &jsonschema::ValidationError<'_>) -> String {
+fn describe_error(error: &jsonschema::ValidationError<'_>) -> String {
     let path = error.instance_path().to_string();
-    let place = if path.is_empty() { "at its top".to_owned() } else { format!("at `{path}`") };
+    let place = if path.is_empty() { "at the top level".to_owned() } else { format!("at `{path}`") };
     let whole = error.to_string();
     let quoted = error.instance().to_string();
-    // The text begins with the value itself, which may be the whole payload.
+    // The text starts with the value itself, which may be the whole payload.
     let what = match whole.strip_prefix(&quoted) {
         Some(rest) if quoted.chars().count() > QUOTE_CHARS_MAX => {
             format!("{}...{rest}", quoted.chars().take(QUOTE_CHARS_MAX).collect::<String>())
@@ -202,7 +232,7 @@ mod tests {
         assert_eq!(find("[]"), Ok(None));
         assert!(find(r#"{"a":{"b":[]}}"#).unwrap_err().contains("at `/a/b`"));
         assert!(find(r#"{"a":{"b":""}}"#).unwrap_err().contains("it is empty"));
-        assert!(find("\u{89}PNG").unwrap_err().starts_with("it is not JSON, which this task's key needs"));
+        assert!(find("\u{89}PNG").unwrap_err().starts_with("not JSON, which this task's key needs"));
     }
 
     #[test]
@@ -216,12 +246,12 @@ mod tests {
             assert_eq!(key(number), number);
         }
         assert_eq!(key(r#""\u00e9\ud83d\ude00""#), "\u{e9}\u{1f600}");
-        let told = |json: &str| pointer.find(json.as_bytes()).unwrap_err().to_string();
-        let half = told(r#"{"tenant":"a\ud800"}"#);
+        let describe_error = |json: &str| pointer.find(json.as_bytes()).unwrap_err().to_string();
+        let half = describe_error(r#"{"tenant":"a\ud800"}"#);
         assert!(half.contains("at `/tenant`") && half.contains("half of a surrogate pair"), "{half}");
-        let twice = told(r#"{"tenant":"a","\u0074enant":"b"}"#);
-        assert!(twice.starts_with("the member `tenant` is there twice at its top"), "{twice}");
-        assert!(told(&format!(r#"{{"tenant":{}}}"#, "1".repeat(257))).contains("longer than 256 bytes"));
+        let twice = describe_error(r#"{"tenant":"a","\u0074enant":"b"}"#);
+        assert!(twice.starts_with("duplicate member `tenant` at the top level"), "{twice}");
+        assert!(describe_error(&format!(r#"{{"tenant":{}}}"#, "1".repeat(257))).contains("longer than 256 bytes"));
     }
 
     #[test]
@@ -229,9 +259,9 @@ mod tests {
         let schema =
             Schema::parse(r#"{"type":"object","required":["text"],"properties":{"n":{"type":"integer"}}}"#).unwrap();
         assert_eq!(schema.check(br#"{"text":"x"}"#), Ok(()));
-        let told = schema.check(br#"{"n":"x"}"#).unwrap_err().to_string();
-        assert!(told.contains("at `/n`: \"x\" is not of type \"integer\""), "{told}");
-        assert!(told.contains("\"text\" is a required property"), "{told}");
+        let describe_error = schema.check(br#"{"n":"x"}"#).unwrap_err().to_string();
+        assert!(describe_error.contains("at `/n`: \"x\" is not of type \"integer\""), "{describe_error}");
+        assert!(describe_error.contains("\"text\" is a required property"), "{describe_error}");
     }
 
     #[test]
@@ -240,8 +270,8 @@ mod tests {
         let payload = format!("\"{}!\"", "a".repeat(10_000));
         assert!(schema.check(payload.as_bytes()).is_err());
         assert!(Schema::parse(r#"{"$ref":"http://127.0.0.1:1/x.json"}"#).is_err());
-        let told = Schema::parse(r#"{"pattern":"^(\\w{200}){200}$"}"#).unwrap_err();
-        assert!(told.contains("256 KiB at most"), "{told}");
+        let describe_error = Schema::parse(r#"{"pattern":"^(\\w{200}){200}$"}"#).unwrap_err();
+        assert!(describe_error.contains("limited to 256 KiB"), "{describe_error}");
     }
 
     #[test]

@@ -1,39 +1,42 @@
-//! What is wrong with a plugin or its settings, said to the person who can change it.
+//! Problems of a plugin or of its settings, for the author or operator who can fix them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wharf_core::bounds;
 
-/// One thing that is wrong, where, and what to do about it.
+/// One thing that is wrong, where it is, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What is wrong: one sentence without its full stop, or a few lines.
+    /// What is wrong: one sentence without a full stop, or a few lines.
     pub what: String,
-    /// Line and column in the text at hand, both from 1.
+    /// Line and column in the text, both from 1.
     pub at: Option<(usize, usize)>,
-    /// What to do about it; may be empty.
+    /// How to fix it; may be empty.
     pub hint: String,
 }
 
 impl Problem {
+    /// Makes a problem without a place and without a hint.
     pub fn new(what: impl Into<String>) -> Problem {
         Problem { what: what.into(), at: None, hint: String::new() }
     }
 
+    /// Adds how to fix it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = hint.into();
         self
     }
 
+    /// Adds its place in the text: line and column, both from 1.
     #[must_use]
     pub fn at(mut self, at: Option<(usize, usize)>) -> Problem {
         self.at = at;
         self
     }
 
-    /// The same problem, said to be in `place`: "manifest, line 3, column 1: ...".
+    /// Moves the place into the text: "manifest, line 3, column 1: ...".
     #[must_use]
     pub fn within(mut self, place: &str) -> Problem {
         self.what = match self.at.take() {
@@ -57,7 +60,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems as they are found. A file can have as many as it likes: past [`bounds::PROBLEMS_MAX`] they are only counted.
+/// Collects problems. A file can have any number of them: beyond [`bounds::PROBLEMS_MAX`] they are only counted.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     found: Vec<Problem>,
@@ -65,7 +68,7 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
-    /// `problem` is only made where it will be told.
+    /// Adds a problem; `problem` is called only if it will be shown.
     pub(crate) fn add(&mut self, problem: impl FnOnce() -> Problem) {
         if self.found.len() < bounds::PROBLEMS_MAX {
             self.found.push(problem());
@@ -74,27 +77,28 @@ impl Problems {
         }
     }
 
-    /// The first ones, each cut to its bound and all within theirs, and how many more there are.
-    pub(crate) fn told(self) -> Vec<Problem> {
+    /// Returns the first problems, each cut to its limit and all within theirs, with the number of those that are left
+    /// out.
+    pub(crate) fn into_bounded(self) -> Vec<Problem> {
         let Problems { found, mut more } = self;
-        let mut told: Vec<Problem> = Vec::new();
-        let mut room = bounds::REFUSAL_BYTES_MAX;
+        let mut shown: Vec<Problem> = Vec::new();
+        let mut bytes_left = bounds::REFUSAL_BYTES_MAX;
         for Problem { mut what, at, mut hint } in found {
             cut(&mut what, bounds::PROBLEM_BYTES_MAX);
             cut(&mut hint, bounds::PROBLEM_BYTES_MAX);
             let size = what.len() + hint.len();
-            if size > room {
+            if size > bytes_left {
                 more += 1;
                 continue;
             }
-            room -= size;
-            told.push(Problem { what, at, hint });
+            bytes_left -= size;
+            shown.push(Problem { what, at, hint });
         }
         if more > 0 {
             let noun = if more == 1 { "problem is" } else { "problems are" };
-            told.push(Problem::new(format!("{more} more {noun} not shown")));
+            shown.push(Problem::new(format!("{more} more {noun} not shown")));
         }
-        told
+        shown
     }
 }
 
@@ -106,7 +110,7 @@ impl From<Vec<Problem>> for Problems {
     }
 }
 
-/// Cuts a text of a stranger's to `max` bytes, and shows that it was cut.
+/// Cuts an untrusted text to `max` bytes, and marks the cut.
 pub(crate) fn cut(text: &mut String, max: usize) {
     const CUT: &str = " ...";
     if text.len() > max {
@@ -115,17 +119,19 @@ pub(crate) fn cut(text: &mut String, max: usize) {
     }
 }
 
-/// Why a plugin is not loaded: the problems that were found, within [`bounds::REFUSAL_BYTES_MAX`].
+/// Why a plugin could not be loaded: the problems, within [`bounds::REFUSAL_BYTES_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.problems))]
 pub struct LoadError {
+    /// The problems that were found.
     pub problems: Vec<Problem>,
 }
 
 impl LoadError {
-    /// The first problem in one line, and how many more there are: for where many answers quote the same refusal.
+    /// Returns the first problem in one line, with the number of others: for responses that quote the same refusal many
+    /// times.
     pub fn first_line(&self) -> String {
-        let Some(first) = self.problems.first() else { return "no reason is known".to_owned() };
+        let Some(first) = self.problems.first() else { return "unknown reason".to_owned() };
         let mut line = first.what.lines().next().unwrap_or_default().to_owned();
         cut(&mut line, bounds::REFUSAL_LINE_BYTES_MAX);
         match self.problems.len() - 1 {

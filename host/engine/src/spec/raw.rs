@@ -1,4 +1,4 @@
-//! What a manifest and the operator's settings may say of a task and of a subscriber, as typed. One vocabulary for both.
+//! Manifests and the operator's settings for tasks and subscribers, as they are written. Both have the same vocabulary.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,92 +9,127 @@ use serde::de::{self, Deserializer, Visitor};
 use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
-use super::duration::{DURATION_RULE, HumanDuration, parse_duration};
+/// A duration in human notation, such as "500ms", "60s" or "1h 30m".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HumanDuration(pub Duration);
 
-/// A size as people write it: "128MiB", "1GB", or a plain number of bytes.
+/// A size in human notation, such as "128MiB" or "1GB", or a plain number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanSize(pub u64);
 
-/// Two durations, the shorter first: "1s..5m".
+/// A range of delays between attempts, such as "1s..5m".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
+    /// The delay after the first attempt.
     pub min: Duration,
+    /// The longest delay.
     pub max: Duration,
 }
 
+/// A manifest as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawManifest {
+    /// A name for users.
     pub name: Option<String>,
+    /// The version.
     pub version: Option<String>,
+    /// Patterns of the topics to which the plugin subscribes.
     #[serde(default)]
     pub topics: Vec<Subscription>,
+    /// How the subscriber is called.
     pub receive: Option<RawReceive>,
+    /// The tasks, by name.
     #[serde(default)]
     pub tasks: BTreeMap<String, RawTask>,
 }
 
-/// A pattern of topics: "document.*".
+/// A pattern of topics, such as "document.*".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription(pub Pattern);
 
-/// How a subscriber is called.
+/// The settings of a subscriber, as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawReceive {
-    /// Of the durable form, as `retry` is.
+    /// Limits of durable broadcasts.
     pub limit: Option<RawLimit>,
+    /// The retry policy; for a subscriber, that of durable broadcasts.
     pub retry: Option<RawRetry>,
+    /// Maximum wall time.
     pub timeout: Option<HumanDuration>,
+    /// Maximum guest time.
     pub cpu: Option<HumanDuration>,
+    /// Maximum time without output and without progress.
     pub stall: Option<HumanDuration>,
+    /// Maximum memory.
     pub memory: Option<HumanSize>,
-    /// Whether it may be called by what it broadcasts itself.
+    /// True if the subscriber may be called by a broadcast of its own.
     pub reentrant: Option<bool>,
 }
 
+/// The settings of a task, as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawTask {
-    /// JSON Schema, as JSON text.
+    /// JSON Schema of the payload, as JSON text.
     pub payload_schema: Option<String>,
-    /// JSON pointer into the payload.
+    /// JSON pointer to the key in the payload.
     pub key: Option<String>,
+    /// Limits of jobs that run at once.
     pub limit: Option<RawLimit>,
+    /// The retry policy.
     pub retry: Option<RawRetry>,
+    /// Maximum wall time of an attempt.
     pub timeout: Option<HumanDuration>,
+    /// Maximum guest time of an attempt.
     pub cpu: Option<HumanDuration>,
+    /// Maximum time of an attempt without output and without progress.
     pub stall: Option<HumanDuration>,
+    /// Maximum memory of an attempt.
     pub memory: Option<HumanSize>,
 }
 
+/// Limits of jobs that run at once, as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawLimit {
+    /// Maximum for one key.
     pub per_key: Option<u32>,
+    /// Maximum in all.
     pub total: Option<u32>,
+    /// The group that shares these limits.
     pub group: Option<String>,
+    /// What happens to a new job whose lane is full.
     pub on_conflict: Option<RawOnConflict>,
 }
 
+/// What happens to a new job whose lane is full, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RawOnConflict {
+    /// The job waits.
     Wait,
+    /// The job is discarded.
     Discard,
+    /// The job replaces one that waits.
     ReplaceWaiting,
+    /// The running job is cancelled.
     CancelRunning,
 }
 
+/// A retry policy, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawRetry {
+    /// Maximum number of attempts.
     pub attempts: Option<u32>,
+    /// Delays between attempts.
     pub backoff: Option<Backoff>,
 }
 
 impl RawTask {
-    /// What `over` says, and where it is silent what this says.
+    /// Returns these settings with those of `over` in place of them where `over` has some.
     #[must_use]
     pub fn under(self, over: &RawTask) -> RawTask {
         RawTask {
@@ -111,14 +146,14 @@ impl RawTask {
 }
 
 impl RawReceive {
-    /// What `over` says, and where it is silent what this says.
+    /// Returns these settings with those of `over` in place of them where `over` has some.
     #[must_use]
     pub fn under(self, over: &RawReceive) -> RawReceive {
         let reentrant = over.reentrant.or(self.reentrant);
         RawReceive { reentrant, ..RawReceive::from(self.as_task().under(&over.clone().as_task())) }
     }
 
-    /// The same as a task says it, which has neither schema nor key.
+    /// Returns the settings as those of a task without schema and key.
     pub(crate) fn as_task(self) -> RawTask {
         let RawReceive { limit, retry, timeout, cpu, stall, memory, reentrant: _ } = self;
         RawTask { limit, retry, timeout, cpu, stall, memory, ..RawTask::default() }
@@ -157,8 +192,8 @@ fn merged<T: Clone>(below: Option<T>, over: Option<&T>, under: impl Fn(T, &T) ->
 }
 
 impl From<RawOnConflict> for OnConflict {
-    fn from(given: RawOnConflict) -> OnConflict {
-        match given {
+    fn from(raw: RawOnConflict) -> OnConflict {
+        match raw {
             RawOnConflict::Wait => OnConflict::Wait,
             RawOnConflict::Discard => OnConflict::Discard,
             RawOnConflict::ReplaceWaiting => OnConflict::ReplaceWaiting,
@@ -167,13 +202,24 @@ impl From<RawOnConflict> for OnConflict {
     }
 }
 
-const SIZE_RULE: &str = "a size, such as \"128MiB\" or \"1GB\"";
+const DURATION_RULE: &str = "a number with its unit, such as \"500ms\", \"60s\" or \"1h 30m\"";
+const SIZE_RULE: &str = "a number of bytes with or without a unit, such as \"128MiB\" or \"1GB\"";
 const TOPIC_RULE: &str = "a topic or a pattern of topics, such as \"document.saved\", \"document.*\" or \"document.>\"";
 const BACKOFF_RULE: &str = "two durations, such as \"1s..5m\"";
 
+/// Parses a duration in human notation, such as "1h 30m".
+///
+/// # Errors
+/// A text that says what is expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("invalid duration `{text}`: expected {DURATION_RULE}");
+    let signed: jiff::SignedDuration = text.trim().parse().map_err(|_| bad())?;
+    Duration::try_from(signed).map_err(|_| bad())
+}
+
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<HumanDuration, D::Error> {
-        from.deserialize_any(Text { rule: DURATION_RULE, read: |text: &str| text.parse() })
+        from.deserialize_any(Text { rule: DURATION_RULE, read: |text: &str| parse_duration(text).map(HumanDuration) })
     }
 }
 
@@ -192,10 +238,11 @@ impl<'de> Deserialize<'de> for Backoff {
 }
 
 fn backoff(text: &str) -> Result<Backoff, String> {
-    let (min, max) = text.split_once("..").ok_or_else(|| format!("`{text}` is not {BACKOFF_RULE}"))?;
+    let (min, max) =
+        text.split_once("..").ok_or_else(|| format!("invalid backoff `{text}`: expected {BACKOFF_RULE}"))?;
     let (min, max) = (parse_duration(min)?, parse_duration(max)?);
     if min > max {
-        return Err(format!("`{text}` begins with the longer of its two times; write the shorter one first"));
+        return Err(format!("invalid backoff `{text}`: the first duration is longer than the second"));
     }
     Ok(Backoff { min, max })
 }
@@ -210,10 +257,13 @@ impl<'de> Deserialize<'de> for HumanSize {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanSize, E> {
                 let read = text.trim().parse::<bytesize::ByteSize>();
-                read.map(|size| HumanSize(size.as_u64())).map_err(|_| E::custom(format!("`{text}` is not {SIZE_RULE}")))
+                read.map(|size| HumanSize(size.as_u64()))
+                    .map_err(|_| E::custom(format!("invalid size `{text}`: expected {SIZE_RULE}")))
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<HumanSize, E> {
-                u64::try_from(bytes).map(HumanSize).map_err(|_| E::custom(format!("`{bytes}` is not {SIZE_RULE}")))
+                u64::try_from(bytes)
+                    .map(HumanSize)
+                    .map_err(|_| E::custom(format!("invalid size `{bytes}`: expected {SIZE_RULE}")))
             }
             fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<HumanSize, E> {
                 Ok(HumanSize(bytes))
@@ -223,7 +273,7 @@ impl<'de> Deserialize<'de> for HumanSize {
     }
 }
 
-/// A value that is written as a string, with a rule that every error quotes.
+/// Deserializes a value that is written as a string, with a rule that every error quotes.
 struct Text<F> {
     rule: &'static str,
     read: F,

@@ -1,52 +1,53 @@
-//! What a payload may cost that is checked against a schema, told from the schema alone.
+//! Computes what checking a payload against a schema may cost, from the schema alone.
 //!
-//! References let a small schema be exponentially large: a chain of definitions of which each names the next one twice
-//! doubles the work with every link, and one that names itself twice doubles it with every level of the payload.
-//! So every level of a payload is gone through here with the most that can be asked of one place in it.
+//! References let a small schema be exponentially large: a chain of definitions of which each refers twice to the next
+//! one doubles the work with every link, and one that refers twice to itself doubles it with every level of the
+//! payload. So this goes through every level of a payload with the maximum number of schemas that can apply to one
+//! value in it.
 
 use std::collections::{HashMap, HashSet};
 use std::ptr;
 
 use serde_json::{Map, Value};
 
-/// Schemas that may be asked of one place in a payload, counted as often as they are asked.
-const ASKED_MAX: u64 = 10_000;
-/// Schemas that may be in the middle of being asked, one within the other: each takes some of the thread's stack.
-const STACKED_MAX: u64 = 1024;
+/// Maximum number of schemas that may apply to one value of a payload, counted as often as they apply.
+const APPLICATIONS_MAX: u64 = 10_000;
+/// Maximum number of schemas that may be applied within one another: each takes some of the thread's stack.
+const STACK_DEPTH_MAX: u64 = 1024;
 /// `serde_json` reads nothing that is nested deeper.
 const PAYLOAD_DEPTH_MAX: usize = 128;
-/// Different places that references may lead to.
+/// Maximum number of different places to which references lead.
 const TARGETS_MAX: usize = 256;
-/// Of finding all this out: a moment, for schemas that nobody writes by hand.
+/// Maximum number of steps of this computation: a moment, for schemas that nobody writes by hand.
 const STEPS_MAX: usize = 20_000_000;
-/// Levels of all of them together: compiling goes from one to the next.
+/// Maximum nesting of all referenced places together: compiling goes from one to the next.
 const NESTED_MAX: usize = 1024;
 
-/// Where in the payload a schema within another one is asked.
+/// The value in the payload to which a schema within another one applies.
 #[derive(Clone, PartialEq, Eq)]
-enum Where {
-    /// At the same place.
-    Here,
-    /// At every child of a kind.
-    Every(Kind),
-    /// At one child, by number.
-    One(Kind, usize),
-    /// At every child but those that the same schema names.
-    Other(Kind),
+enum AppliesTo {
+    /// The value that the schema itself applies to.
+    SameValue,
+    /// Every child of a kind.
+    EveryChild(ChildKind),
+    /// One child, by number.
+    NamedChild(ChildKind, usize),
+    /// Every child but those that the same schema names.
+    UnnamedChildren(ChildKind),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum ChildKind {
     Property,
     Item,
 }
 
-/// One schema of those that stand within the whole.
+/// One schema within the whole.
 #[derive(Default)]
 struct Node {
-    edges: Vec<(Where, usize)>,
-    /// How often what stands here is asked: `unevaluated...` asks again.
-    times: u64,
+    edges: Vec<(AppliesTo, usize)>,
+    /// The number of times that this schema's parts apply: `unevaluated...` applies them again.
+    weight: u64,
 }
 
 struct Graph<'a> {
@@ -54,12 +55,14 @@ struct Graph<'a> {
     values: Vec<&'a Value>,
     nodes: Vec<Node>,
     numbers: HashMap<*const Value, usize>,
-    children: HashMap<(Kind, String), usize>,
+    children: HashMap<(ChildKind, String), usize>,
     targets: HashSet<usize>,
 }
 
+/// Checks that a schema is cheap enough.
+///
 /// # Errors
-/// When checking a payload may cost more than the host gives, and what to do about it.
+/// A reason with a way to fix it, if checking a payload may cost more than the limits allow.
 pub(crate) fn check(schema: &Value) -> Result<(), String> {
     let mut graph = Graph {
         root: schema,
@@ -74,7 +77,7 @@ pub(crate) fn check(schema: &Value) -> Result<(), String> {
     while let Some(value) = graph.values.get(next).copied() {
         let node = match value {
             Value::Object(object) => graph.read(object, next == 0)?,
-            _ => Node { edges: Vec::new(), times: 1 },
+            _ => Node { edges: Vec::new(), weight: 1 },
         };
         graph.nodes.push(node);
         next += 1;
@@ -83,11 +86,11 @@ pub(crate) fn check(schema: &Value) -> Result<(), String> {
         graph.targets.iter().map(|target| levels(graph.values[*target])).sum::<usize>() + levels(schema);
     if graph.targets.len() > TARGETS_MAX || nested > NESTED_MAX {
         return Err(format!(
-            "its references lead to {} places, {nested} levels deep in all; {TARGETS_MAX} and {NESTED_MAX} are the most: make it smaller",
+            "its references lead to {} places, {nested} levels deep in all; the limits are {TARGETS_MAX} and {NESTED_MAX}; make it smaller",
             graph.targets.len()
         ));
     }
-    graph.ask()
+    graph.check_levels()
 }
 
 fn levels(value: &Value) -> usize {
@@ -106,66 +109,68 @@ impl<'a> Graph<'a> {
         })
     }
 
-    fn child(&mut self, kind: Kind, name: &str) -> Where {
+    fn child(&mut self, kind: ChildKind, name: &str) -> AppliesTo {
         let next = self.children.len();
-        Where::One(kind, *self.children.entry((kind, name.to_owned())).or_insert(next))
+        AppliesTo::NamedChild(kind, *self.children.entry((kind, name.to_owned())).or_insert(next))
     }
 
     fn read(&mut self, object: &'a Map<String, Value>, is_root: bool) -> Result<Node, String> {
-        let mut node = Node { edges: Vec::new(), times: 1 };
+        let mut node = Node { edges: Vec::new(), weight: 1 };
         for (key, value) in object {
-            let mut to = |place: Where, value: &'a Value| {
+            let mut to = |applies_to: AppliesTo, value: &'a Value| {
                 let number = self.number(value);
-                node.edges.push((place, number));
+                node.edges.push((applies_to, number));
             };
             match (key.as_str(), value) {
                 ("$ref", Value::String(text)) => {
                     let target = self.target(text)?;
                     self.targets.insert(target);
-                    node.edges.push((Where::Here, target));
+                    node.edges.push((AppliesTo::SameValue, target));
                 }
                 ("$dynamicRef" | "$recursiveRef", _) => {
-                    return Err(format!("uses `{key}`, whose cost cannot be told: use `$ref`"));
+                    return Err(format!("`{key}` is not supported; use `$ref`"));
                 }
-                // It would change what a `$ref` below it means.
+                // It would change what a `$ref` below it refers to.
                 ("$id" | "id", Value::String(_)) if !is_root => {
                     return Err(format!(
-                        "has a schema with an `{key}` of its own: leave it out and use \"#/$defs/NAME\""
+                        "a schema within it has an `{key}`, which is not supported; remove it and use \"#/$defs/NAME\""
                     ));
                 }
-                ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => all.iter().for_each(|value| to(Where::Here, value)),
-                ("not" | "if" | "then" | "else", value) => to(Where::Here, value),
+                ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => {
+                    all.iter().for_each(|value| to(AppliesTo::SameValue, value))
+                }
+                ("not" | "if" | "then" | "else", value) => to(AppliesTo::SameValue, value),
                 ("dependentSchemas" | "dependencies", Value::Object(all)) => {
-                    all.values().for_each(|value| to(Where::Here, value))
+                    all.values().for_each(|value| to(AppliesTo::SameValue, value))
                 }
                 ("patternProperties", Value::Object(all)) => {
-                    all.values().for_each(|value| to(Where::Every(Kind::Property), value))
+                    all.values().for_each(|value| to(AppliesTo::EveryChild(ChildKind::Property), value))
                 }
-                ("additionalProperties", value) => to(Where::Other(Kind::Property), value),
-                ("propertyNames", value) => to(Where::Every(Kind::Property), value),
-                ("contains", value) => to(Where::Every(Kind::Item), value),
-                ("additionalItems", value) => to(Where::Other(Kind::Item), value),
+                ("additionalProperties", value) => to(AppliesTo::UnnamedChildren(ChildKind::Property), value),
+                ("propertyNames", value) => to(AppliesTo::EveryChild(ChildKind::Property), value),
+                ("contains", value) => to(AppliesTo::EveryChild(ChildKind::Item), value),
+                ("additionalItems", value) => to(AppliesTo::UnnamedChildren(ChildKind::Item), value),
                 ("unevaluatedProperties", value) => {
-                    to(Where::Every(Kind::Property), value);
-                    node.times += 1;
+                    to(AppliesTo::EveryChild(ChildKind::Property), value);
+                    node.weight += 1;
                 }
                 ("unevaluatedItems", value) => {
-                    to(Where::Every(Kind::Item), value);
-                    node.times += 1;
+                    to(AppliesTo::EveryChild(ChildKind::Item), value);
+                    node.weight += 1;
                 }
                 ("properties", Value::Object(all)) => {
                     for (name, value) in all {
-                        let edge = (self.child(Kind::Property, name), self.number(value));
+                        let edge = (self.child(ChildKind::Property, name), self.number(value));
                         node.edges.push(edge);
                     }
                 }
                 ("items" | "prefixItems", Value::Array(all)) => {
-                    for (place, value) in all.iter().enumerate() {
-                        let edge = (self.child(Kind::Item, &place.to_string()), self.number(value));
+                    for (index, value) in all.iter().enumerate() {
+                        let edge = (self.child(ChildKind::Item, &index.to_string()), self.number(value));
                         node.edges.push(edge);
                     }
                 }
-                ("items", value) => to(Where::Other(Kind::Item), value),
+                ("items", value) => to(AppliesTo::UnnamedChildren(ChildKind::Item), value),
                 _ => {}
             }
         }
@@ -178,104 +183,108 @@ impl<'a> Graph<'a> {
             .filter(|pointer| pointer.is_empty() || (pointer.starts_with('/') && !pointer.contains('%')));
         let Some(pointer) = pointer else {
             return Err(format!(
-                "refers to \"{text}\": only places within it can be referred to, as \"#\" or \"#/$defs/NAME\""
+                "unsupported reference \"{text}\"; only places within the schema can be referred to, as \"#\" or \"#/$defs/NAME\""
             ));
         };
         let root = self.root;
-        let found = root.pointer(pointer).ok_or_else(|| format!("refers to \"{text}\", where it has nothing"))?;
+        let found = root.pointer(pointer).ok_or_else(|| format!("dangling reference \"{text}\""))?;
         Ok(self.number(found))
     }
 
-    /// Goes down a payload, level by level, with how often each schema may be asked of one place at most, and how many
-    /// are above it. Between the children of a place the most is taken: more than one path can have, never less.
-    fn ask(&self) -> Result<(), String> {
+    /// Goes down a payload, level by level, with the maximum number of times that each schema applies to one value, and
+    /// its depth on the stack. Takes the maximum over the children of a value: more than one path can have, never less.
+    fn check_levels(&self) -> Result<(), String> {
         let order = self.order()?;
-        let mut asked = vec![0_u64; self.nodes.len()];
-        let mut above = vec![0_u64; self.nodes.len()];
-        asked[0] = 1;
-        self.close(&order, &mut asked)?;
+        let mut applied = vec![0_u64; self.nodes.len()];
+        let mut stack_depth = vec![0_u64; self.nodes.len()];
+        applied[0] = 1;
+        self.apply_at_same(&order, &mut applied)?;
         let mut steps = 0;
         for _ in 0..PAYLOAD_DEPTH_MAX {
-            for (number, place, to) in order
+            for (number, applies_to, to) in order
                 .iter()
-                .flat_map(|number| self.nodes[*number].edges.iter().map(|(place, to)| (*number, place, *to)))
+                .flat_map(|number| self.nodes[*number].edges.iter().map(|(applies_to, to)| (*number, applies_to, *to)))
             {
-                if asked[number] > 0 && *place == Where::Here {
-                    above[to] = above[to].max(above[number] + 1);
+                if applied[number] > 0 && *applies_to == AppliesTo::SameValue {
+                    stack_depth[to] = stack_depth[to].max(stack_depth[number] + 1);
                 }
             }
-            if above.iter().any(|stacked| *stacked > STACKED_MAX) {
+            if stack_depth.iter().any(|stack_below| *stack_below > STACK_DEPTH_MAX) {
                 return Err(format!(
-                    "may nest more than {STACKED_MAX} checks, since it refers to itself by way of too many parts: put fewer between"
+                    "too many nested checks; the limit is {STACK_DEPTH_MAX}; it refers to itself through too many parts: use fewer"
                 ));
             }
-            if asked.iter().all(|count| *count == 0) {
+            if applied.iter().all(|count| *count == 0) {
                 return Ok(());
             }
-            above = self.stacked(&asked, &above);
-            asked = self.descend(&order, &asked, &mut steps)?;
+            stack_depth = self.stack_below(&applied, &stack_depth);
+            applied = self.descend(&order, &applied, &mut steps)?;
         }
         Ok(())
     }
 
-    /// Adds what is asked at the same place by what is asked there.
-    fn close(&self, order: &[usize], asked: &mut [u64]) -> Result<(), String> {
+    /// Adds the schemas that apply to the same value as those that apply already.
+    fn apply_at_same(&self, order: &[usize], applied: &mut [u64]) -> Result<(), String> {
         for &number in order {
-            let times = asked[number].saturating_mul(self.nodes[number].times);
-            if times > 0 {
-                for (_, to) in self.nodes[number].edges.iter().filter(|(place, _)| *place == Where::Here) {
-                    asked[*to] = asked[*to].saturating_add(times);
+            let weight = applied[number].saturating_mul(self.nodes[number].weight);
+            if weight > 0 {
+                for (_, to) in
+                    self.nodes[number].edges.iter().filter(|(applies_to, _)| *applies_to == AppliesTo::SameValue)
+                {
+                    applied[*to] = applied[*to].saturating_add(weight);
                 }
             }
         }
-        if asked.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)) > ASKED_MAX {
+        if applied.iter().fold(0_u64, |sum, count| sum.saturating_add(*count)) > APPLICATIONS_MAX {
             return Err(format!(
-                "may take more than {ASKED_MAX} checks at one place of a payload, since parts of it refer to others again and again: refer to each in one way only"
+                "too many checks for one value of a payload; the limit is {APPLICATIONS_MAX}; parts of it refer to others again and again: refer to each in one way only"
             ));
         }
         Ok(())
     }
 
-    fn stacked(&self, asked: &[u64], above: &[u64]) -> Vec<u64> {
-        let mut stacked = vec![0_u64; self.nodes.len()];
-        for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| asked[*number] > 0) {
-            for (_, to) in node.edges.iter().filter(|(place, _)| *place != Where::Here) {
-                stacked[*to] = stacked[*to].max(above[number] + 1);
+    fn stack_below(&self, applied: &[u64], stack_depth: &[u64]) -> Vec<u64> {
+        let mut stack_below = vec![0_u64; self.nodes.len()];
+        for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| applied[*number] > 0) {
+            for (_, to) in node.edges.iter().filter(|(applies_to, _)| *applies_to != AppliesTo::SameValue) {
+                stack_below[*to] = stack_below[*to].max(stack_depth[number] + 1);
             }
         }
-        stacked
+        stack_below
     }
 
-    fn descend(&self, order: &[usize], asked: &[u64], steps: &mut usize) -> Result<Vec<u64>, String> {
+    fn descend(&self, order: &[usize], applied: &[u64], steps: &mut usize) -> Result<Vec<u64>, String> {
         let mut max = vec![0_u64; self.nodes.len()];
-        for kind in [Kind::Property, Kind::Item] {
-            // What is asked of any child, and how much more or less of a certain one.
+        for kind in [ChildKind::Property, ChildKind::Item] {
+            // Counts for every child, and the difference for a named one.
             let mut any = vec![0_u64; self.nodes.len()];
             let mut certain: HashMap<usize, Vec<(usize, i64)>> = HashMap::new();
-            for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| asked[*number] > 0) {
-                let signed = i64::try_from(asked[number]).unwrap_or(i64::MAX);
-                for (place, to) in &node.edges {
-                    match place {
-                        Where::Every(of) if *of == kind => any[*to] += asked[number],
-                        Where::Other(of) if *of == kind => {
-                            any[*to] += asked[number];
-                            for (place, _) in &node.edges {
-                                if let Where::One(of, child) = place
+            for (number, node) in self.nodes.iter().enumerate().filter(|(number, _)| applied[*number] > 0) {
+                let signed = i64::try_from(applied[number]).unwrap_or(i64::MAX);
+                for (applies_to, to) in &node.edges {
+                    match applies_to {
+                        AppliesTo::EveryChild(of) if *of == kind => any[*to] += applied[number],
+                        AppliesTo::UnnamedChildren(of) if *of == kind => {
+                            any[*to] += applied[number];
+                            for (applies_to, _) in &node.edges {
+                                if let AppliesTo::NamedChild(of, child) = applies_to
                                     && *of == kind
                                 {
                                     certain.entry(*child).or_default().push((*to, -signed));
                                 }
                             }
                         }
-                        Where::One(of, child) if *of == kind => certain.entry(*child).or_default().push((*to, signed)),
+                        AppliesTo::NamedChild(of, child) if *of == kind => {
+                            certain.entry(*child).or_default().push((*to, signed))
+                        }
                         _ => {}
                     }
                 }
             }
-            // A child that nothing names is asked what any child is.
+            // A child that no schema names.
             for changes in certain.into_values().chain([Vec::new()]) {
                 let mut child = any.clone();
-                // What is added goes first, so that nothing is below zero on the way.
+                // Additions go first, so that no count falls below zero on the way.
                 for (to, change) in changes
                     .iter()
                     .filter(|(_, change)| *change > 0)
@@ -283,34 +292,36 @@ impl<'a> Graph<'a> {
                 {
                     child[*to] = child[*to].saturating_add_signed(*change);
                 }
-                self.close(order, &mut child)?;
+                self.apply_at_same(order, &mut child)?;
                 for (max, count) in max.iter_mut().zip(child) {
                     *max = (*max).max(count);
                 }
                 *steps += self.nodes.len();
             }
             if *steps > STEPS_MAX {
-                return Err(
-                    "has too many parts that refer to one another for its cost to be told: make it smaller".to_owned()
-                );
+                return Err("too many parts refer to one another; make it smaller".to_owned());
             }
         }
         Ok(max)
     }
 
-    /// All schemas, those that are asked at the same place as others after these.
+    /// Returns all schemas in an order in which those that apply to the same value as another come after it.
     fn order(&self) -> Result<Vec<usize>, String> {
-        let mut waits = vec![0_usize; self.nodes.len()];
+        let mut dependents = vec![0_usize; self.nodes.len()];
         let here = |number: usize| {
-            self.nodes[number].edges.iter().filter(|(place, _)| *place == Where::Here).map(|(_, to)| *to)
+            self.nodes[number]
+                .edges
+                .iter()
+                .filter(|(applies_to, _)| *applies_to == AppliesTo::SameValue)
+                .map(|(_, to)| *to)
         };
-        (0..self.nodes.len()).flat_map(here).for_each(|to| waits[to] += 1);
-        let mut order: Vec<usize> = (0..self.nodes.len()).filter(|number| waits[*number] == 0).collect();
+        (0..self.nodes.len()).flat_map(here).for_each(|to| dependents[to] += 1);
+        let mut order: Vec<usize> = (0..self.nodes.len()).filter(|number| dependents[*number] == 0).collect();
         let mut next = 0;
         while let Some(&number) = order.get(next) {
             for to in here(number) {
-                waits[to] -= 1;
-                if waits[to] == 0 {
+                dependents[to] -= 1;
+                if dependents[to] == 0 {
                     order.push(to);
                 }
             }
@@ -319,7 +330,7 @@ impl<'a> Graph<'a> {
         if order.len() == self.nodes.len() {
             Ok(order)
         } else {
-            Err("refers to itself without going down into the payload, so that it would never be done: refer to it below `properties` or `items`".to_owned())
+            Err("it refers to itself for the same value, which would never end; refer to it below `properties` or `items`".to_owned())
         }
     }
 }
@@ -330,7 +341,7 @@ mod tests {
 
     use super::*;
 
-    /// A chain of definitions of which each is made from the next one.
+    /// A chain of definitions, each made from the next one.
     fn chain(links: usize, link: impl Fn(Value) -> Value) -> Value {
         let to = |n: usize| json!({ "$ref": format!("#/$defs/d{n}") });
         let mut defs: Map<String, Value> = (0..links).map(|n| (format!("d{n}"), link(to(n + 1)))).collect();
@@ -353,15 +364,15 @@ mod tests {
     #[test]
     fn doubling_and_circles_are_refused() {
         let twice = |next: Value| json!({ "allOf": [next.clone(), next] });
-        let told = check(&chain(30, twice)).unwrap_err();
-        assert!(told.contains("more than 10000 checks at one place"), "{told}");
+        let message = check(&chain(30, twice)).unwrap_err();
+        assert!(message.contains("too many checks for one value of a payload; the limit is 10000"), "{message}");
         let below = json!({ "allOf": [{ "items": { "$ref": "#" } }, { "items": { "$ref": "#" } }] });
-        assert!(check(&below).unwrap_err().contains("checks at one place"), "doubling with every level");
+        assert!(check(&below).unwrap_err().contains("too many checks for one value"), "doubling with every level");
         let overlap = json!({ "properties": { "a": { "$ref": "#" } }, "patternProperties": { ".": { "$ref": "#" } } });
-        assert!(check(&overlap).unwrap_err().contains("checks at one place"));
+        assert!(check(&overlap).unwrap_err().contains("too many checks for one value"));
         let circle = json!({ "$defs": { "a": { "not": { "$ref": "#/$defs/b" } }, "b": { "anyOf": [{ "$ref": "#/$defs/a" }] } }, "$ref": "#/$defs/a" });
-        assert!(check(&circle).unwrap_err().contains("would never be done"));
-        assert!(check(&chain(300, |next| next)).unwrap_err().contains("are the most"));
+        assert!(check(&circle).unwrap_err().contains("which would never end"));
+        assert!(check(&chain(300, |next| next)).unwrap_err().contains("the limits are 256 and 1024"));
         assert!(check(&json!({ "$dynamicRef": "#x" })).is_err() && check(&json!({ "$ref": "other.json" })).is_err());
         assert!(check(&json!({ "properties": { "a": { "$id": "http://x/", "$ref": "#/b" } } })).is_err());
     }
@@ -373,7 +384,7 @@ mod tests {
         let largest =
             (1..TARGETS_MAX).rev().map(|links| chain(links, through)).find(|schema| check(schema).is_ok()).unwrap();
         crate::spec::payload::Schema::parse(&largest.to_string()).unwrap();
-        // As much as stands between two levels of a payload.
+        // As much as possible between two levels of a payload.
         let between =
             |n: usize| (0..n).fold(json!({ "items": { "$ref": "#" } }), |schema, _| json!({ "allOf": [schema] }));
         let widest = (1..60).rev().map(between).find(|schema| check(schema).is_ok()).unwrap();

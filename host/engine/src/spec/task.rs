@@ -1,4 +1,4 @@
-//! A task as it holds: what is given of it, checked, and the defaults for the rest.
+//! A task: its settings checked, with defaults for the rest.
 
 use std::time::Duration;
 
@@ -15,53 +15,67 @@ use crate::spec::raw::RawTask;
 /// A kind of job that a plugin handles.
 #[derive(Clone, Debug)]
 pub struct Task {
+    /// Its full name.
     pub name: TaskName,
+    /// The group whose limits it shares.
     pub group: Group,
+    /// Limits of jobs that run at once.
     pub limits: Limits,
+    /// What happens to a new job whose lane is full.
     pub on_conflict: OnConflict,
+    /// The retry policy.
     pub retry: RetryPolicy,
+    /// Maximum wall time of an attempt.
     pub timeout: Duration,
+    /// Maximum guest time of an attempt.
     pub cpu: Duration,
+    /// Maximum time of an attempt without output and without progress.
     pub stall: Option<Duration>,
+    /// Maximum memory of an attempt in bytes.
     pub memory_bytes: u64,
+    /// Where the payload has the job's key.
     pub key: Option<KeyPointer>,
+    /// The schema of its payloads.
     pub schema: Option<Schema>,
 }
 
 impl Task {
-    /// The key that a job with this payload has if its caller names none.
+    /// Returns the key of a job with this payload, for a caller that names none.
     ///
     /// # Errors
-    /// When the payload has no key where one is looked for, but something else.
+    /// [`PayloadError`] if the payload has a value that cannot be a key where the key is expected.
     pub fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
         self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
     }
 
+    /// Checks a payload against the task's schema.
+    ///
     /// # Errors
-    /// Every place where the payload does not fit the task's schema.
+    /// [`PayloadError`] with the places where the payload does not match.
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
         self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload))
     }
 }
 
-/// Where a task is declared, and what holds if nothing is said.
-pub(crate) struct Place<'a> {
+/// Where a task is declared, and its default timeout.
+pub(crate) struct TaskContext<'a> {
     pub(crate) plugin: &'a PluginId,
-    /// The name within the plugin: "count".
+    /// The name within the plugin, such as "count".
     pub(crate) task: &'a str,
-    /// As problems name it: "tasks.count".
+    /// The table as problems name it, such as "tasks.count".
     pub(crate) table: &'a str,
     pub(crate) timeout_default: Duration,
 }
 
-/// `None` if something is wrong, which `problems` then tell.
-pub(crate) fn ready(at: &Place<'_>, given: RawTask, problems: &mut Vec<Problem>) -> Option<Task> {
+/// Checks a task's settings and adds defaults. Returns `None` if something is wrong, which is then in `problems`.
+pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Problem>) -> Option<Task> {
     let before = problems.len();
     let (task, table) = (at.task, at.table);
     let mut bad = |key: &str, what: String| problems.push(Problem::new(format!("{table}.{key}: {what}")));
 
-    let name = TaskName::new(at.plugin, task).map_err(|error| bad("name", error.to_string())).ok();
-    let limit = given.limit.unwrap_or_default();
+    let name =
+        TaskName::new(at.plugin, task).map_err(|e| bad("name", format!("invalid name `{task}`: {}", e.reason))).ok();
+    let limit = raw.limit.unwrap_or_default();
     let group = match limit.group.as_deref().map(str::parse::<Group>) {
         Some(Ok(group)) => Some(group),
         Some(Err(e)) => {
@@ -71,32 +85,34 @@ pub(crate) fn ready(at: &Place<'_>, given: RawTask, problems: &mut Vec<Problem>)
         None => name.as_ref().map(Group::from),
     };
     let schema =
-        given.payload_schema.and_then(|text| Schema::parse(&text).map_err(|why| bad("payload-schema", why)).ok());
-    let key = given.key.and_then(|text| KeyPointer::parse(&text).map_err(|why| bad("key", why)).ok());
+        raw.payload_schema.and_then(|text| Schema::parse(&text).map_err(|why| bad("payload-schema", why)).ok());
+    let key = raw.key.and_then(|text| KeyPointer::parse(&text).map_err(|why| bad("key", why)).ok());
 
-    let retry = given.retry.unwrap_or_default();
+    let retry = raw.retry.unwrap_or_default();
     let attempts = retry.attempts.unwrap_or(bounds::RETRY_ATTEMPTS_DEFAULT);
     if attempts == 0 || attempts > bounds::RETRY_ATTEMPTS_MAX {
-        bad("retry.attempts", format!("{attempts} is not between 1 and {}", bounds::RETRY_ATTEMPTS_MAX));
+        bad("retry.attempts", format!("{attempts} is out of range; expected 1 to {}", bounds::RETRY_ATTEMPTS_MAX));
     }
-    let timeout = given.timeout.map_or(at.timeout_default, |length| length.0);
-    // A task that only says a shorter timeout needs no word on cpu.
-    let cpu = given.cpu.map_or(bounds::CPU_DEFAULT.min(timeout), |length| length.0);
-    for (key, length) in [("timeout", Some(timeout)), ("cpu", Some(cpu)), ("stall", given.stall.map(|length| length.0))]
-    {
+    let timeout = raw.timeout.map_or(at.timeout_default, |length| length.0);
+    // A task that only shortens its timeout needs no setting for cpu.
+    let cpu = raw.cpu.map_or(bounds::CPU_DEFAULT.min(timeout), |length| length.0);
+    for (key, length) in [("timeout", Some(timeout)), ("cpu", Some(cpu)), ("stall", raw.stall.map(|length| length.0))] {
         if length.is_some_and(|length| length < bounds::TICK || length > bounds::TIMEOUT_MAX) {
             bad(
                 key,
-                format!("it is not between {:?} and {} hours", bounds::TICK, bounds::TIMEOUT_MAX.as_secs() / 3600),
+                format!("out of range; expected {:?} to {} h", bounds::TICK, bounds::TIMEOUT_MAX.as_secs() / 3600),
             );
         }
     }
-    let memory_bytes = given.memory.map_or(bounds::MEMORY_BYTES_DEFAULT, |size| size.0);
+    let memory_bytes = raw.memory.map_or(bounds::MEMORY_BYTES_DEFAULT, |size| size.0);
     if memory_bytes < 64 * bounds::KIB || memory_bytes > bounds::MEMORY_BYTES_MAX {
         let max = bytesize::ByteSize(bounds::MEMORY_BYTES_MAX).display().iec();
         bad(
             "memory",
-            format!("{} is not between 64 KiB, one page, and {max}", bytesize::ByteSize(memory_bytes).display().iec()),
+            format!(
+                "{} is out of range; expected 64 KiB, which is one page, to {max}",
+                bytesize::ByteSize(memory_bytes).display().iec()
+            ),
         );
     }
     if problems.len() > before {
@@ -114,7 +130,7 @@ pub(crate) fn ready(at: &Place<'_>, given: RawTask, problems: &mut Vec<Problem>)
         },
         timeout,
         cpu,
-        stall: given.stall.map(|length| length.0),
+        stall: raw.stall.map(|length| length.0),
         memory_bytes,
         key,
         schema,

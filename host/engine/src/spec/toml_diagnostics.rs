@@ -1,5 +1,5 @@
-//! Reads TOML so that a mistake is answered with its line, its column and the nearest thing that would be right,
-//! and so that one mistake does not hide the next.
+//! Reads TOML so that each mistake is reported with its line, its column and the nearest valid name, and so that one
+//! mistake does not hide the next.
 
 use std::ops::Range;
 
@@ -9,15 +9,15 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use crate::spec::problem::Problem;
 
-/// More than this many problems in one text help nobody.
+/// Maximum number of problems that are reported for one text.
 const PROBLEMS_MAX: usize = 20;
-/// Nor does a longer text of one of them: what it quotes may be as long as the whole.
+/// Maximum length of one problem, in characters: what it quotes may be as long as the whole text.
 const PROBLEM_CHARS_MAX: usize = 1000;
 
 /// Reads `text` as a `T`.
 ///
 /// # Errors
-/// Every problem that can be told apart: each unknown key and each value of the wrong kind, not only the first.
+/// Every problem that can be found: each unknown key and each value of the wrong type, not only the first.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
     let (mut table, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
@@ -31,16 +31,16 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
             Err(error) => error,
         };
         problems.push(toml_problem(text, &error));
-        // What was wrong is taken out and the rest read again, until nothing more can be told.
-        let gone = error.span().is_some_and(|span| take_out(table.get_mut(), &span));
+        // The wrong entry is removed and the rest read again, until no further problem is found.
+        let gone = error.span().is_some_and(|span| remove_at(table.get_mut(), &span));
         if !gone || problems.len() == PROBLEMS_MAX {
             return Err(problems);
         }
     }
 }
 
-/// The first problems, each cut where it is too long to be read, and how many more there are.
-pub(crate) fn few(mut problems: Vec<Problem>) -> Vec<Problem> {
+/// Returns the first problems, each cut if it is too long to be read, with the number of those that are left out.
+pub(crate) fn truncate_problems(mut problems: Vec<Problem>) -> Vec<Problem> {
     let more = problems.len().saturating_sub(PROBLEMS_MAX);
     problems.truncate(PROBLEMS_MAX);
     for problem in &mut problems {
@@ -60,13 +60,15 @@ fn cut(text: &mut String) {
     }
 }
 
-/// Says what a TOML error means for `text`: its line and column, and for an unknown key the nearest known one.
+/// Converts a TOML error of `text`: adds its line and column, and for an unknown key the nearest known one.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     let at = error.span().map(|span| position(text, span.start));
     let message = error.message();
-    match unknown(message) {
+    match parse_unknown(message) {
         Some((word, known)) if message.starts_with("unknown variant") => {
-            Problem::new(format!("`{word}` is not one of {}", list(&known))).at(at).hint(nearest_hint(word, &known))
+            Problem::new(format!("unknown value `{word}`; expected one of {}", list(&known)))
+                .at(at)
+                .hint(nearest_hint(word, &known))
         }
         Some((word, known)) => {
             let nearest = nearest_hint(word, &known);
@@ -77,10 +79,7 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     }
 }
 
-/// The longest word that is compared with others, in characters: every name that is known is shorter.
-const COMPARED_CHARS_MAX: usize = 100;
-
-/// The one of `known` that is so near to `word` that a slip is likely.
+/// Returns the one of `known` that is so similar to `word` that a slip is likely.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let max = |candidate: &str| 1 + candidate.len().min(word.len()) / 4;
     let length = word.chars().count();
@@ -91,6 +90,8 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     }
     known
         .into_iter()
+        // Before the two are compared, which takes time and memory in proportion to both: a word may be as long as a
+        // payload.
         .filter(|candidate| length.abs_diff(candidate.chars().count()) <= max(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= max(candidate))
@@ -98,7 +99,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Line and column of a byte, both from 1; columns count characters.
+/// Returns the line and the column of a byte, both from 1; columns count characters.
 pub fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(byte)];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -113,32 +114,32 @@ fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Takes serde's texts apart: "unknown field `x`, expected one of `a`, `b`".
-fn unknown(message: &str) -> Option<(&str, Vec<&str>)> {
+/// Parses serde's texts, such as "unknown field `x`, expected one of `a`, `b`".
+fn parse_unknown(message: &str) -> Option<(&str, Vec<&str>)> {
     let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
     let (word, rest) = rest.split_once('`')?;
     let known = rest.split('`').skip(1).step_by(2).collect();
     Some((word, known))
 }
 
-/// Removes the entry whose key or value stands at `span`, however deep; false if there is none.
-fn take_out(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+/// Removes the entry whose key or value is at `span`, however deep. Returns true if there was one.
+fn remove_at(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     let named =
         table.iter().find(|(key, value)| key.span() == *span || value.span() == *span).map(|(key, _)| key.clone());
     match named {
         Some(key) => table.remove(&key).is_some(),
-        None => table.iter_mut().any(|(_, value)| take_out_below(value, span)),
+        None => table.iter_mut().any(|(_, value)| remove_at_below(value, span)),
     }
 }
 
-fn take_out_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+fn remove_at_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
     match value.get_mut() {
-        DeValue::Table(table) => take_out(table, span),
+        DeValue::Table(table) => remove_at(table, span),
         DeValue::Array(array) if array.iter().any(|item| item.span() == *span) => {
             *array = array.iter().filter(|item| item.span() != *span).cloned().collect();
             true
         }
-        DeValue::Array(array) => array.iter_mut().any(|item| take_out_below(item, span)),
+        DeValue::Array(array) => array.iter_mut().any(|item| remove_at_below(item, span)),
         _ => false,
     }
 }
@@ -149,7 +150,7 @@ mod tests {
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-    struct Given {
+    struct RawExample {
         #[expect(dead_code, reason = "only its key matters here")]
         keep_finished: Option<String>,
         #[expect(dead_code, reason = "only its key matters here")]
@@ -159,10 +160,10 @@ mod tests {
     #[test]
     fn every_problem_is_told_with_its_place_and_the_nearest_key() {
         let text = "keep-finised = \"7d\"\nport = \"x\"\n\"ü\" = 1\n";
-        let problems = read::<Given>(text).unwrap_err();
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let problems = read::<RawExample>(text).unwrap_err();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 "line 1, column 1: unknown key `keep-finised`\n    did you mean `keep-finished`?",
                 "line 2, column 8: invalid type: string \"x\", expected u16",
@@ -184,15 +185,15 @@ mod tests {
     #[test]
     fn of_many_problems_the_first_are_told_and_none_at_full_length() {
         let problems: Vec<Problem> = (0..25).map(|n| Problem::new(format!("{n}{}", "ü".repeat(5000)))).collect();
-        let told = few(problems);
-        assert_eq!((told.len(), told[20].what.as_str()), (21, "and 5 more"));
-        assert_eq!((told[19].what.chars().count(), &told[19].what[..2]), (1001, "19"));
-        assert_eq!(few(vec![Problem::new("one")]), [Problem::new("one")]);
+        let shown = truncate_problems(problems);
+        assert_eq!((shown.len(), shown[20].what.as_str()), (21, "and 5 more"));
+        assert_eq!((shown[19].what.chars().count(), &shown[19].what[..2]), (1001, "19"));
+        assert_eq!(truncate_problems(vec![Problem::new("one")]), [Problem::new("one")]);
     }
 
     #[test]
     fn syntax_errors_have_a_place_too() {
-        let problems = read::<Given>("port = \n").unwrap_err();
+        let problems = read::<RawExample>("port = \n").unwrap_err();
         assert_eq!(problems[0].at.map(|at| at.0), Some(1));
     }
 }

@@ -1,4 +1,4 @@
-//! Subscribers, and guests that broadcast.
+//! Tests subscribers, and guests that start broadcasts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use wharf_core::outcome::{Failure, Interruption, Outcome, TimeoutKind};
 use wharf_core::rollcall::{Answer, Reply};
 use wharf_engine::{AttemptHandle, GuestJob, HostCalls, PermitPool};
 
-use crate::scene::{BROADCAST_CALLS, Heard, Scene, assert_returned, call, message, words_call};
+use crate::scene::{BROADCAST_CALLS, RecordingHost, Scene, assert_returned, call, message, words_call};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_gets_the_message_and_ends_like_any_attempt() {
@@ -21,9 +21,9 @@ async fn a_subscriber_gets_the_message_and_ends_like_any_attempt() {
     assert_eq!(villain.manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["villain.>"]);
     let receive =
         async |order: &str| scene.run_beside(&words, &villain, message(&villain, "villain.a.b", order)).await.0;
-    let told = assert_returned(&receive(r#"{"do":"job"}"#).await);
+    let shown = assert_returned(&receive(r#"{"do":"job"}"#).await);
     for part in [r#""id":"0000000000002""#, r#""task":"villain.a.b""#, r#""payload-bytes":12"#] {
-        assert!(told.contains(part), "{told}");
+        assert!(shown.contains(part), "{shown}");
     }
     let discarded = Outcome::Failed(Failure::Discard("x".into()));
     assert_eq!(receive(r#"{"do":"fail-discard","text":"x"}"#).await.outcome, discarded);
@@ -63,12 +63,12 @@ async fn a_guest_broadcasts_and_gets_every_kind_of_reply() {
         reply("f", Answer::Replied(vec![b'x'; large])),
         reply("g", Answer::Replied(vec![b'x'; 1000])),
     ];
-    let heard = Arc::new(Heard { replies, ..Heard::default() });
+    let recorded = Arc::new(RecordingHost { replies, ..RecordingHost::default() });
     let order = r#"{"do":"broadcast","topic":"document.saved","payload":{"id":7},"timeout-ms":500}"#;
     let mut asked = call(&villain, "do", order);
     asked.limits.memory_bytes = 256 << 20;
-    let ended = scene.begin(&villain, asked, &heard, &AttemptHandle::new()).await.unwrap();
-    let told = assert_returned(&ended);
+    let ended = scene.begin(&villain, asked, &recorded, &AttemptHandle::new()).await.unwrap();
+    let shown = assert_returned(&ended);
     for part in [
         r#"{"bytes":7,"kind":"replied","plugin":"a","reply":{"n":1}}"#,
         r#"{"kind":"failed-retry-after","plugin":"b","text":"busy (7 ms)"}"#,
@@ -76,11 +76,11 @@ async fn a_guest_broadcasts_and_gets_every_kind_of_reply() {
         r#"{"kind":"timed-out","plugin":"d","text":"too slow"}"#,
         r#"{"kind":"skipped","plugin":"e","text":"not now"}"#,
         r#""kind":"replied","plugin":"f""#,
-        "it replied with 1000 bytes, which find no room: the replies of one broadcast may have 32 MiB in all",
+        "its reply of 1000 bytes was left out: the replies of one broadcast are limited to 32 MiB in all",
     ] {
-        assert!(told.contains(part), "`{part}` is not in {told}");
+        assert!(shown.contains(part), "`{part}` is not in {shown}");
     }
-    let broadcasts = heard.broadcasts.lock().unwrap();
+    let broadcasts = recorded.broadcasts.lock().unwrap();
     let sent = &broadcasts[0];
     assert_eq!((sent.topic.as_str(), sent.payload.as_slice()), ("document.saved", br#"{"id":7}"#.as_slice()));
     assert_eq!(sent.timeout, Duration::from_millis(500));
@@ -89,7 +89,7 @@ async fn a_guest_broadcasts_and_gets_every_kind_of_reply() {
         "{:?}",
         sent.remaining
     );
-    assert!(ended.bill.in_bytes > large as u64 && ended.bill.out_bytes >= 8, "{:?}", ended.bill);
+    assert!(ended.usage.in_bytes > large as u64 && ended.usage.out_bytes >= 8, "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,32 +97,32 @@ async fn waiting_for_replies_is_no_guest_time_and_no_stall_and_no_longer_than_th
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let gate = Arc::new(Semaphore::new(0));
-    let heard = Arc::new(Heard { gate: Some(Arc::clone(&gate)), ..Heard::default() });
+    let recorded = Arc::new(RecordingHost { gate: Some(Arc::clone(&gate)), ..RecordingHost::default() });
     let order = r#"{"do":"broadcast","topic":"a"}"#;
-    let running = scene.begin(&villain, call(&villain, "stall", order), &heard, &AttemptHandle::new());
-    // Longer than the task may stall.
+    let running = scene.begin(&villain, call(&villain, "stall", order), &recorded, &AttemptHandle::new());
+    // Longer than the task's stall timeout.
     tokio::time::sleep(Duration::from_secs(3)).await;
     gate.add_permits(1);
     let ended = running.await.unwrap();
     assert_eq!(assert_returned(&ended), "[]");
-    // It may have begun late.
-    assert!(ended.bill.wall > Duration::from_secs(1) && ended.bill.guest < ended.bill.wall / 2, "{:?}", ended.bill);
-    assert!(heard.broadcasts.lock().unwrap()[0].timeout <= Duration::from_secs(10), "a minute was asked for");
+    // It may have started late.
+    assert!(ended.usage.wall > Duration::from_secs(1) && ended.usage.guest < ended.usage.wall / 2, "{:?}", ended.usage);
+    assert!(recorded.broadcasts.lock().unwrap()[0].timeout <= Duration::from_secs(10), "a minute was asked for");
 
-    let running = scene.begin(&villain, call(&villain, "hurried", order), &heard, &AttemptHandle::new());
+    let running = scene.begin(&villain, call(&villain, "hurried", order), &recorded, &AttemptHandle::new());
     let ended = running.await.unwrap();
     assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Wall, .. }), "{:?}", ended.outcome);
-    assert!(ended.bill.wall < Duration::from_secs(10), "{:?}", ended.bill);
+    assert!(ended.usage.wall < Duration::from_secs(10), "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_broadcast_used_up_its_time_has_timed_out_whoever_looks_first() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let heard = Arc::new(Heard { slow: true, ..Heard::default() });
+    let recorded = Arc::new(RecordingHost { slow: true, ..RecordingHost::default() });
     let run = async |ms: u64| {
         let order = format!(r#"{{"do":"broadcast","topic":"a","timeout-ms":{ms}}}"#);
-        scene.begin(&villain, call(&villain, "hurried", &order), &heard, &AttemptHandle::new()).await.unwrap()
+        scene.begin(&villain, call(&villain, "hurried", &order), &recorded, &AttemptHandle::new()).await.unwrap()
     };
     let ended = run(60_000).await;
     assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Wall, .. }), "{:?}", ended.outcome);
@@ -133,24 +133,24 @@ async fn an_attempt_whose_broadcast_used_up_its_time_has_timed_out_whoever_looks
 async fn an_attempt_that_is_ended_waits_for_no_reply_and_one_that_is_cancelled_begins_none() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let heard = Arc::new(Heard { gate: Some(Arc::new(Semaphore::new(0))), ..Heard::default() });
-    let control = AttemptHandle::new();
+    let recorded = Arc::new(RecordingHost { gate: Some(Arc::new(Semaphore::new(0))), ..RecordingHost::default() });
+    let handle = AttemptHandle::new();
     let order = r#"{"do":"broadcast","topic":"a"}"#;
-    let running = scene.begin(&villain, message(&villain, "villain.x", order), &heard, &control);
+    let running = scene.begin(&villain, message(&villain, "villain.x", order), &recorded, &handle);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    control.stop(Interruption::Drain, "over".into());
+    handle.stop(Interruption::Drain, "over".into());
     let stopped = Instant::now();
     assert_eq!(running.await.unwrap().outcome, Outcome::Interrupted(Interruption::Drain, "over".into()));
     assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
 
-    let (control, heard) = (AttemptHandle::new(), Arc::<Heard>::default());
-    control.ask_cancel();
-    let (tell, told) = oneshot::channel();
+    let (handle, recorded) = (AttemptHandle::new(), Arc::<RecordingHost>::default());
+    handle.request_cancel();
+    let (tell, shown) = oneshot::channel();
     let admission = scene.engine.admit(PermitPool::Jobs, &villain).await;
     let asked = call(&villain, "do", order);
-    scene.engine.start(admission, villain, asked, Arc::clone(&heard) as _, control, |ended| drop(tell.send(ended)));
-    assert_eq!(told.await.unwrap().outcome, Outcome::Cancelled);
-    assert!(heard.broadcasts.lock().unwrap().is_empty(), "it was told that it is cancelled");
+    scene.engine.start(admission, villain, asked, Arc::clone(&recorded) as _, handle, |ended| drop(tell.send(ended)));
+    assert_eq!(shown.await.unwrap().outcome, Outcome::Cancelled);
+    assert!(recorded.broadcasts.lock().unwrap().is_empty(), "it was told that it is cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,13 +161,13 @@ async fn what_a_broadcast_carries_is_bounded() {
     let order = format!(r#"{{"do":"broadcast","topic":"a","payload":"{payload}"}}"#);
     let mut asked = call(&villain, "slow", order);
     asked.limits.memory_bytes = 512 << 20;
-    let (ended, heard) = scene.run(&villain, asked).await;
-    let told = "the broadcast was refused: the payload has 33554434 bytes; 33554432 is the most";
-    assert_eq!(ended.outcome, Outcome::Failed(Failure::Discard(told.into())));
-    assert!(heard.broadcasts.lock().unwrap().is_empty());
+    let (ended, recorded) = scene.run(&villain, asked).await;
+    let shown = "the broadcast was refused: the payload is 33554434 bytes; the limit is 33554432";
+    assert_eq!(ended.outcome, Outcome::Failed(Failure::Discard(shown.into())));
+    assert!(recorded.broadcasts.lock().unwrap().is_empty());
 }
 
-/// Jobs take no room of broadcasts, broadcasts none of jobs, and an outer one none of an inner one.
+/// Tests that jobs and broadcasts do not take each other's permits, nor do broadcasts of different depth.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_has_room_of_its_own() {
     let scene = Scene::new(2);
@@ -181,12 +181,14 @@ async fn each_share_has_room_of_its_own() {
         assert_eq!(scene.engine.capacity_of(share), size);
         for _ in 0..size {
             let admission = scene.engine.admit(share, &villain).await;
-            let (tell, told) = oneshot::channel();
+            let (tell, shown) = oneshot::channel();
             let asked = message(&villain, "villain.x", r#"{"do":"sleep","ms":60000}"#);
-            let control = controls[running.len()].clone();
-            let heard = Arc::<Heard>::default();
-            scene.engine.start(admission, Arc::clone(&villain), asked, heard, control, |ended| drop(tell.send(ended)));
-            running.push(told);
+            let handle = controls[running.len()].clone();
+            let recorded = Arc::<RecordingHost>::default();
+            scene
+                .engine
+                .start(admission, Arc::clone(&villain), asked, recorded, handle, |ended| drop(tell.send(ended)));
+            running.push(shown);
         }
         let full = tokio::time::timeout(Duration::from_millis(20), scene.engine.admit(share, &words)).await;
         assert!(full.is_err(), "{share:?} has no room left");
@@ -194,13 +196,13 @@ async fn each_share_has_room_of_its_own() {
     controls[0].stop(Interruption::Drain, String::new());
     running.remove(0).await.unwrap();
     assert_returned(&scene.run(&words, words_call(&words)).await.0);
-    controls.iter().for_each(|control| control.stop(Interruption::Drain, String::new()));
-    for told in running {
-        assert!(matches!(told.await.unwrap().outcome, Outcome::Interrupted(..)));
+    controls.iter().for_each(|handle| handle.stop(Interruption::Drain, String::new()));
+    for shown in running {
+        assert!(matches!(shown.await.unwrap().outcome, Outcome::Interrupted(..)));
     }
 }
 
-/// Fails where a bug of the host would.
+/// A host that panics in a host call, as a bug would make it.
 struct Broken;
 
 impl HostCalls for Broken {
@@ -224,10 +226,10 @@ async fn the_end_is_told_also_if_the_host_fails_and_its_room_is_free_again() {
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"emit"}"#, r#"{"do":"broadcast","topic":"a"}"#] {
         let admission = scene.engine.admit(PermitPool::Jobs, &villain).await;
-        let (tell, told) = oneshot::channel();
-        let (plugin, asked, control) = (Arc::clone(&villain), call(&villain, "do", order), AttemptHandle::new());
-        scene.engine.start(admission, plugin, asked, Arc::new(Broken), control, |ended| drop(tell.send(ended)));
-        let outcome = told.await.unwrap().outcome;
+        let (tell, shown) = oneshot::channel();
+        let (plugin, asked, handle) = (Arc::clone(&villain), call(&villain, "do", order), AttemptHandle::new());
+        scene.engine.start(admission, plugin, asked, Arc::new(Broken), handle, |ended| drop(tell.send(ended)));
+        let outcome = shown.await.unwrap().outcome;
         assert!(matches!(outcome, Outcome::Interrupted(Interruption::Host, _)), "{outcome:?}");
         assert!(outcome.report().ends_with("a bug of the host: as the test wants"), "{outcome:?}");
     }

@@ -1,4 +1,4 @@
-//! How attempts end, and what is said of them.
+//! Tests how attempts end, and what their reports contain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ async fn words() {
     let scene = Scene::new(4);
     let words = scene.load("words").await;
     assert_eq!(words.manifest.tasks["count"].limits.per_key, Some(2));
-    let (ended, heard) = scene.run(&words, words_call(&words)).await;
+    let (ended, recorded) = scene.run(&words, words_call(&words)).await;
     assert_eq!(assert_returned(&ended).trim(), r#"{"lines":2,"words":3,"characters":13}"#);
-    assert_eq!(heard.chunks.lock().unwrap().len(), 2);
-    assert_eq!(heard.progress.lock().unwrap().last(), Some(&(1.0, "line 2 of 2".to_owned())));
-    assert!(ended.bill.guest > Duration::ZERO && ended.bill.wall >= ended.bill.guest, "{:?}", ended.bill);
+    assert_eq!(recorded.chunks.lock().unwrap().len(), 2);
+    assert_eq!(recorded.progress.lock().unwrap().last(), Some(&(1.0, "line 2 of 2".to_owned())));
+    assert!(ended.usage.guest > Duration::ZERO && ended.usage.wall >= ended.usage.guest, "{:?}", ended.usage);
     assert!(
-        ended.bill.memory_peak_bytes > 0 && ended.bill.in_bytes > 0 && ended.bill.out_bytes > 0,
+        ended.usage.memory_peak_bytes > 0 && ended.usage.in_bytes > 0 && ended.usage.out_bytes > 0,
         "{:?}",
-        ended.bill
+        ended.usage
     );
     assert!(ended.sandbox > Duration::ZERO);
 }
@@ -31,12 +31,12 @@ async fn a_plugin_with_an_async_handler_is_called_alike() {
     let scene = Scene::new(4);
     let (plugin, plain) = (scene.load("villain-async").await, scene.load("words").await);
     assert!(plugin.is_async && !plain.is_async);
-    let (ended, heard) = scene.run(&plugin, call(&plugin, "echo", "hello")).await;
+    let (ended, recorded) = scene.run(&plugin, call(&plugin, "echo", "hello")).await;
     assert_eq!(assert_returned(&ended), "hello");
-    assert_eq!(*heard.chunks.lock().unwrap(), [b"hello".to_vec()]);
+    assert_eq!(*recorded.chunks.lock().unwrap(), [b"hello".to_vec()]);
     let (ended, _) = scene.run(&plugin, call(&plugin, "sleep", "3000")).await;
     assert_returned(&ended);
-    assert!(ended.bill.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.bill);
+    assert!(ended.usage.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,15 +44,15 @@ async fn the_job_arrives_as_it_is() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let mut asked = call(&villain, "do", r#"{"do":"job"}"#);
-    if let CallInput::Job { key, attempt, .. } = &mut asked.asked {
+    if let CallInput::Job { key, attempt, .. } = &mut asked.input {
         (*key, *attempt) = (Some("tenant 7".to_owned()), 3);
     }
     let (ended, _) = scene.run(&villain, asked).await;
-    let told = assert_returned(&ended);
+    let shown = assert_returned(&ended);
     for part in
         [r#""id":"0000000000001""#, r#""task":"do""#, r#""key":"tenant 7""#, r#""attempt":3"#, r#""payload-bytes":12"#]
     {
-        assert!(told.contains(part), "{told}");
+        assert!(shown.contains(part), "{shown}");
     }
 }
 
@@ -71,7 +71,7 @@ async fn a_failure_of_the_plugin_s_own_is_its_word() {
     assert!(text.len() <= 16 * 1024 && text.ends_with("x ..."), "{}", text.len());
 }
 
-/// What is expected of an order: the kind of outcome, and what its report must say.
+/// The expected end of an order: the kind of outcome, and texts of its report.
 struct Expected {
     task: &'static str,
     order: &'static str,
@@ -120,14 +120,18 @@ const ENDS: &[Expected] = &[
         "do",
         r#"{"do":"panic","text":"oh no"}"#,
         trapped,
-        &["trapped: the plugin gave up", "last lines of stderr:", "oh no"],
+        &[
+            "panicked at villain/src/order.rs:",
+            ": oh no\ntrapped: the guest reached an `unreachable` instruction",
+            "last lines of stderr:",
+        ],
     ),
     expected("do", r#"{"do":"panic-after-output","text":"late"}"#, trapped, &["about to panic", "late"]),
     expected(
         "do",
         r#"{"do":"stack-overflow"}"#,
         trapped,
-        &["the call stack is exhausted: 512 KiB", "villain::crash::dig", "and what called it"],
+        &["the call stack is exhausted; the limit is 512 KiB", "villain::crash::dig", "and their callers"],
     ),
     expected("do", r#"{"do":"exit"}"#, trapped, &["called exit(0) instead of returning"]),
     expected("do", r#"{"do":"exit","code":1}"#, trapped, &["called exit(1) instead of returning"]),
@@ -144,11 +148,21 @@ const ENDS: &[Expected] = &[
     ),
     expected("hurried", r#"{"do":"loop-ignoring-cancel"}"#, timed_out::<0>, &["it ran for 500ms", "villain::time::"]),
     expected("hurried", r#"{"do":"sleep","ms":5000}"#, timed_out::<0>, &["it ran for 500ms", "timeout = \"...\""]),
-    expected("stall", r#"{"do":"stall"}"#, timed_out::<2>, &["for 500ms it sent no output and told no progress"]),
-    expected("do", r#"{"do":"hoard"}"#, out_of_memory, &["out of memory: 64.0 MiB", "hoard", "memory = \"...\""]),
-    expected("frugal", r#"{"do":"hold-mib","mib":17}"#, out_of_memory, &["out of memory: 16.0 MiB"]),
-    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["more than 256 things of the host"]),
-    expected("do", r#"{"do":"big-output","bytes":34000000}"#, output_bound, &["the result has 34000000 bytes"]),
+    expected("stall", r#"{"do":"stall"}"#, timed_out::<2>, &["stalled: no output and no progress for 500ms"]),
+    expected(
+        "do",
+        r#"{"do":"hoard"}"#,
+        out_of_memory,
+        &["out of memory: the limit is 64.0 MiB", "hoard", "memory = \"...\""],
+    ),
+    expected("frugal", r#"{"do":"hold-mib","mib":17}"#, out_of_memory, &["out of memory: the limit is 16.0 MiB"]),
+    expected("do", r#"{"do":"fill-handles"}"#, trapped, &["too many host resources at once", "the limit is 256"]),
+    expected(
+        "do",
+        r#"{"do":"big-output","bytes":34000000}"#,
+        output_bound,
+        &["the result is 34000000 bytes; the limit is 33554432"],
+    ),
     expected(
         "do",
         r#"{"do":"big-output","bytes":50000000}"#,
@@ -159,7 +173,7 @@ const ENDS: &[Expected] = &[
         "do",
         r#"{"do":"big-chunk","bytes":2000000}"#,
         refused,
-        &["the chunk has 2000000 bytes; 1048576 is the most"],
+        &["the chunk is 2000000 bytes; the limit is 1048576"],
     ),
     expected(
         "do",
@@ -191,10 +205,14 @@ async fn memory_is_counted_over_all_memories_and_what_is_refused_can_be_handled(
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let (ended, _) = scene.run(&villain, call(&villain, "do", r#"{"do":"hoard-politely"}"#)).await;
-    let told = assert_returned(&ended);
-    let mib: u64 = told.trim_start_matches(r#"{"mib":"#).trim_end_matches('}').parse().unwrap();
-    assert!((32..64).contains(&mib), "{told}");
-    assert!(ended.bill.memory_peak_bytes <= 64 << 20 && ended.bill.memory_peak_bytes >= mib << 20, "{:?}", ended.bill);
+    let shown = assert_returned(&ended);
+    let mib: u64 = shown.trim_start_matches(r#"{"mib":"#).trim_end_matches('}').parse().unwrap();
+    assert!((32..64).contains(&mib), "{shown}");
+    assert!(
+        ended.usage.memory_peak_bytes <= 64 << 20 && ended.usage.memory_peak_bytes >= mib << 20,
+        "{:?}",
+        ended.usage
+    );
 
     let many = scene.load("villain-memories").await;
     let (ended, _) = scene.run(&many, call(&many, "frugal", r#"{"do":"echo"}"#)).await;
@@ -230,9 +248,9 @@ async fn jobs_of_a_guest_arrive_as_it_made_them() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let order = r#"{"do":"enqueue","children":[{"task":"words/count","payload":"{}","key":"k","delay-ms":5,"priority":-2,"token":"t"},{"task":"a/b","payload":""}]}"#;
-    let (ended, heard) = scene.run(&villain, call(&villain, "do", order)).await;
+    let (ended, recorded) = scene.run(&villain, call(&villain, "do", order)).await;
     assert!(assert_returned(&ended).contains("job-1"));
-    let jobs = heard.jobs.lock().unwrap();
+    let jobs = recorded.jobs.lock().unwrap();
     assert_eq!(jobs.len(), 2);
     assert_eq!(
         (jobs[0].task.as_str(), jobs[0].key.as_deref(), jobs[0].priority, jobs[0].token.as_deref()),

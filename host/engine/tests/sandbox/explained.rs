@@ -1,4 +1,4 @@
-//! Files that are no plugins, and what their authors are told.
+//! Tests the problems that are reported for files that cannot be loaded.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ async fn check(scene: &Scene, id: &str, bytes: impl Into<Arc<[u8]>>, toml: &str)
     scene.engine.check(id, bytes.into(), &settings(toml), &|_| {}).await
 }
 
-fn told(problems: &[Problem]) -> String {
+fn shown(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -20,7 +20,7 @@ fn component_of(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// A component that exports an instance with one function of each given name and WIT type.
+/// Makes a component that exports an instance with one function of the given name and WIT type.
 fn exporting(interface: &str, function: &str, ty: &str) -> Vec<u8> {
     component_of(&format!(
         r#"(component
@@ -38,24 +38,18 @@ async fn files_that_are_no_components() {
     let core = component_of(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)))"#);
     let cases: &[(&[u8], &str)] = &[
         (b"", "the file is empty"),
-        (b"hello", "it is not WebAssembly: it does not begin with the bytes 00 61 73 6d"),
-        (
-            b"\x7fELF\x02\x01\x01\x00",
-            "it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly",
-        ),
-        (
-            b"(component)",
-            "it is WebAssembly as text, not as binary\n    make it binary: `wasm-tools parse FILE -o OUT.wasm`",
-        ),
-        (b"\0asm", "the file is cut off after its first bytes"),
-        (b"\0asm\x02\0\0\0", "it is WebAssembly of a version that this host does not know: [02, 00, 00, 00]"),
+        (b"hello", "it is not WebAssembly: it does not start with the bytes 00 61 73 6d"),
+        (b"\x7fELF\x02\x01\x01\x00", "it is native code, such as a .cwasm file; only WebAssembly is accepted"),
+        (b"(component)", "it is WebAssembly text, not a binary\n    convert it: `wasm-tools parse FILE -o OUT.wasm`"),
+        (b"\0asm", "the file ends after its first bytes"),
+        (b"\0asm\x02\0\0\0", "unknown WebAssembly version: [02, 00, 00, 00]"),
         (b"\0asm\x01\0\0\0", "it is a core module, not a component\n    wrap it: `wharf pack FILE -o OUT.wasm`"),
         (&core, "wrap it: `wharf pack FILE -o OUT.wasm`"),
         (b"\0asm\x0d\0\x01\0\xff\xff", "it is not valid WebAssembly: "),
     ];
-    for (bytes, says) in cases {
+    for (bytes, expected) in cases {
         let checked = check(&scene, "x", *bytes, "").await;
-        assert!(told(&checked.problems).contains(says), "`{says}` is not in\n{}", told(&checked.problems));
+        assert!(shown(&checked.problems).contains(expected), "`{expected}` is not in\n{}", shown(&checked.problems));
         assert!(checked.plugin.is_none());
     }
 }
@@ -65,12 +59,12 @@ async fn what_is_missing_is_named() {
     let scene = Scene::new(1);
     let checked = check(&scene, "Bad Name", component_of("(component)"), "").await;
     assert_eq!(
-        told(&checked.problems),
+        shown(&checked.problems),
         format!(
             "it does not export `wharf:plugin/manifest@0.1.0`\n    {WORLDS}\n\
          it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`\n    {WORLDS}\n\
-         the file's name: invalid name `Bad Name`: expected a-z, 0-9 and `-`, not starting with `-`, at most 64 characters\n    \
-         rename the file: its name without .wasm is the plugin's id"
+         file name: `Bad Name` is no name: a-z, 0-9 and -, not beginning with -, at most 64 characters\n    \
+         rename the file; its name without .wasm is the plugin's id"
         )
     );
 }
@@ -80,8 +74,8 @@ async fn what_differs_is_shown_side_by_side() {
     let scene = Scene::new(1);
     let handler = "wharf:plugin/handler@0.1.3";
     let checked = check(&scene, "x", exporting(handler, "handle", "(result u32)"), "").await;
-    let text = told(&checked.problems);
-    assert!(text.contains("it exports `wharf:plugin/handler@0.1.0#handle` with another type"), "{text}");
+    let text = shown(&checked.problems);
+    assert!(text.contains("it exports `wharf:plugin/handler@0.1.0#handle` with a different type"), "{text}");
     assert!(
         text.contains(
             "expected: func(job: record { id: string, task: string, key: option<string>, payload: list<u8>, attempt: u32 }) \
@@ -89,15 +83,16 @@ async fn what_differs_is_shown_side_by_side() {
         ),
         "{text}"
     );
-    let text = told(&check(&scene, "x", exporting(handler, "handel", "(result u32)"), "").await.problems);
-    assert!(text.contains("it exports `wharf:plugin/handler@0.1.0` without its function `handle`"), "{text}");
-    let text =
-        told(&check(&scene, "x", exporting("wharf:plugin/handler@0.2.0", "handle", "(result u32)"), "").await.problems);
+    let text = shown(&check(&scene, "x", exporting(handler, "handel", "(result u32)"), "").await.problems);
+    assert!(text.contains("it exports `wharf:plugin/handler@0.1.0` without the function `handle`"), "{text}");
+    let text = shown(
+        &check(&scene, "x", exporting("wharf:plugin/handler@0.2.0", "handle", "(result u32)"), "").await.problems,
+    );
     assert!(
-        text.contains("it exports `wharf:plugin/handler@0.2.0`; this host calls `wharf:plugin/handler@0.1.0`"),
+        text.contains("it exports `wharf:plugin/handler@0.2.0`, but this host calls `wharf:plugin/handler@0.1.0`"),
         "{text}"
     );
-    let text = told(&check(&scene, "x", exporting("wasi:cli/run@0.2.0", "run", "(result u32)"), "").await.problems);
+    let text = shown(&check(&scene, "x", exporting("wasi:cli/run@0.2.0", "run", "(result u32)"), "").await.problems);
     assert!(text.contains("it is a command (`wasi:cli/run`), not a plugin"), "{text}");
 }
 
@@ -112,26 +107,26 @@ async fn every_import_that_is_not_there_is_named() {
             (import "wharf:plugin/attempt@0.1.7" (instance (export "pause" (func))))
             (import "lonely" (func)))"#,
     );
-    let text = told(&check(&scene, "x", bytes, "").await.problems);
-    for says in [
-        "it imports `wasi:io/pol@0.2.6`, which this host does not have\n    did you mean `wasi:io/poll`?",
-        "it imports `wasi:clocks/monotonic-clock@0.3.0`; this host has `wasi:clocks/monotonic-clock@0.2.12`",
-        "it imports `acme:db/query@1.0.0`, which this host does not have\n    a plugin may import interfaces of `wharf:plugin` and of WASI 0.2",
-        "it imports `pause` of `wharf:plugin/attempt@0.1.7`, which this host does not have",
-        "it imports a function `lonely`, which this host does not have",
+    let text = shown(&check(&scene, "x", bytes, "").await.problems);
+    for expected in [
+        "unknown import: `wasi:io/pol@0.2.6`\n    did you mean `wasi:io/poll`?",
+        "it imports `wasi:clocks/monotonic-clock@0.3.0`, but this host has `wasi:clocks/monotonic-clock@0.2.12`",
+        "unknown import: `acme:db/query@1.0.0`\n    a plugin can import interfaces of `wharf:plugin` and of WASI 0.2",
+        "unknown import: `pause` of `wharf:plugin/attempt@0.1.7`",
+        "unknown import: function `lonely`",
         "it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`",
     ] {
-        assert!(text.contains(says), "`{says}` is not in\n{text}");
+        assert!(text.contains(expected), "`{expected}` is not in\n{text}");
     }
 }
 
-/// What `check` says is offered must be what the linker has: the plugins of `plugins/` import most of it.
+/// Everything that `check` accepts as an import must be in the linker: the plugins of `plugins/` import most of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_offered_is_linked() {
     let scene = Scene::new(1);
     for name in ["words", "thumbnail", "villain", "villain-http", "villain-async"] {
         let checked = check(&scene, name, component(name).await, "").await;
-        assert!(checked.plugin.is_some(), "{name}: {}", told(&checked.problems));
+        assert!(checked.plugin.is_some(), "{name}: {}", shown(&checked.problems));
     }
 }
 
@@ -143,53 +138,54 @@ async fn streams_of_wasi_0_3_are_refused_clearly() {
             (type $s (stream u8))
             (import "wharf:plugin/attempt@0.1.0" (instance (export "emit" (func (param "chunk" (stream u8)))))))"#,
     );
-    let text = told(&check(&scene, "x", bytes, "").await.problems);
-    assert!(text.contains("streams and futures of WASI 0.3 are not offered by this version of the host"), "{text}");
+    let text = shown(&check(&scene, "x", bytes, "").await.problems);
+    assert!(text.contains("this version of the host does not support streams and futures of WASI 0.3"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notes_say_what_could_be_granted_and_what_a_plugin_declares() {
     let scene = Scene::new(1);
     let checked = check(&scene, "villain-http", component("villain-http").await, "").await;
-    assert!(checked.problems.is_empty(), "{}", told(&checked.problems));
-    let notes = told(&checked.notes);
+    assert!(checked.problems.is_empty(), "{}", shown(&checked.problems));
+    let notes = shown(&checked.notes);
     assert!(notes.contains("[plugins.villain-http]\n    http = [\"https://api.example.com\"]"), "{notes}");
     assert!(checked.imports.iter().any(|name| name.starts_with("wasi:http/outgoing-handler@0.2")));
     let granted =
         check(&scene, "villain-http", component("villain-http").await, r#"http = ["https://a.example"]"#).await;
-    assert!(!told(&granted.notes).contains("HTTP requests"), "{}", told(&granted.notes));
+    assert!(!shown(&granted.notes).contains("HTTP requests"), "{}", shown(&granted.notes));
 
     let muted = check(&scene, "villain", component("villain").await, "topics = []").await;
     assert!(
-        told(&muted.notes).contains("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
+        shown(&muted.notes).contains("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
     );
     assert!(muted.manifest().unwrap().receive.is_none());
 
     let checked = check(&scene, "words", component("words").await, "").await;
     assert_eq!(checked.manifest().unwrap().tasks.keys().collect::<Vec<_>>(), ["count"]);
     assert_eq!(checked.digest.len(), 64);
-    println!("words: imports {:?}, exports {:?}\nnotes: {}", checked.imports, checked.exports, told(&checked.notes));
+    println!("words: imports {:?}, exports {:?}\nnotes: {}", checked.imports, checked.exports, shown(&checked.notes));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_and_settings_are_checked_together() {
     let scene = Scene::new(1);
-    let text = told(&check(&scene, "villain-bad-manifest", component("villain-bad-manifest").await, "").await.problems);
+    let text =
+        shown(&check(&scene, "villain-bad-manifest", component("villain-bad-manifest").await, "").await.problems);
     assert_eq!(text, "manifest, line 5, column 1: unknown key `timeuot`\n    did you mean `timeout`?");
 
     let bad = "tasks.cuont.timeout = \"1s\"\ntasks.count.memory = \"2GiB\"\ntasks.count.key = \"tenant\"\ntasks.count.retry.attempts = 0";
-    let text = told(&check(&scene, "words", component("words").await, bad).await.problems);
-    for says in [
-        "settings: [plugins.words.tasks.cuont] is about a task that the plugin does not have\n    did you mean `count`?",
-        "tasks.count.memory: 2.0 GiB is not between 64 KiB, one page, and 1.0 GiB",
-        "tasks.count.key: `tenant` is no JSON pointer",
-        "tasks.count.retry.attempts: 0 is not between 1 and 1000",
+    let text = shown(&check(&scene, "words", component("words").await, bad).await.problems);
+    for expected in [
+        "settings: unknown task [plugins.words.tasks.cuont]\n    did you mean `count`?",
+        "tasks.count.memory: 2.0 GiB is out of range; expected 64 KiB, which is one page, to 1.0 GiB",
+        "tasks.count.key: invalid JSON pointer `tenant`",
+        "tasks.count.retry.attempts: 0 is out of range; expected 1 to 1000",
     ] {
-        assert!(text.contains(says), "`{says}` is not in\n{text}");
+        assert!(text.contains(expected), "`{expected}` is not in\n{text}");
     }
 
-    let text = told(&check(&scene, "thumbnail", component("thumbnail").await, "topics = [\"a.*\"]").await.problems);
-    assert!(text.starts_with("it has topics, but does not export `wharf:plugin/subscriber`"), "{text}");
+    let text = shown(&check(&scene, "thumbnail", component("thumbnail").await, "topics = [\"a.*\"]").await.problems);
+    assert!(text.starts_with("it has topics, but it does not export `wharf:plugin/subscriber`"), "{text}");
     let told_of = "receive = { timeout = \"1s\", reentrant = true }\ntopics = [\"a.*\"]";
     let checked = check(&scene, "villain", component("villain").await, told_of).await;
     let receive = checked.manifest().unwrap().receive.as_ref().unwrap();
@@ -209,10 +205,15 @@ async fn manifests_and_settings_are_checked_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_describe_that_misbehaves_is_told() {
     let scene = Scene::new(1);
-    let text = told(&check(&scene, "villain-slow", component("villain-slow").await, "").await.problems);
-    assert!(text.starts_with("`describe` does not return: it was ended after 5 s"), "{text}");
-    let text = told(&check(&scene, "villain-trap", component("villain-trap").await, "").await.problems);
-    assert!(text.starts_with("`describe` failed: the plugin gave up") && text.contains("no manifest today"), "{text}");
+    let text = shown(&check(&scene, "villain-slow", component("villain-slow").await, "").await.problems);
+    assert!(text.starts_with("`describe` did not return within 5 s"), "{text}");
+    let text = shown(&check(&scene, "villain-trap", component("villain-trap").await, "").await.problems);
+    assert!(
+        text.starts_with("`describe` failed: panicked at ")
+            && text.lines().next().is_some_and(|line| line.ends_with(": no manifest today")),
+        "{text}"
+    );
+    assert!(text.contains("trapped: the guest reached an `unreachable` instruction"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,6 +221,6 @@ async fn more_than_may_be_is_refused_before_it_is_looked_at() {
     let scene = Scene::new(1);
     let mut huge = vec![0_u8; (64 << 20) + 1];
     huge[..8].copy_from_slice(b"\0asm\x0d\0\x01\0");
-    let text = told(&check(&scene, "x", huge, "").await.problems);
-    assert!(text.starts_with("the file has 64.0 MiB; 64.0 MiB is the most"), "{text}");
+    let text = shown(&check(&scene, "x", huge, "").await.problems);
+    assert!(text.starts_with("the file is 64.0 MiB; the limit is 64.0 MiB"), "{text}");
 }

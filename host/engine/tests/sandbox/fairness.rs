@@ -1,4 +1,4 @@
-//! Guests that compute without end: others get their turn, and the host's own timers do not notice.
+//! Tests guests that compute without end: other guests get processor time, and the host's own timers are not delayed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,9 +45,9 @@ async fn small_attempts_pass_eight_that_loop() {
     timers.sort();
     assert!(small[50] < Duration::from_secs(1), "{:?}", small[50]);
     assert!(timers[50] < Duration::from_millis(500), "{:?}", timers[50]);
-    for control in &controls {
-        control.ask_cancel();
-        control.stop(wharf_core::outcome::Interruption::Drain, String::new());
+    for handle in &controls {
+        handle.request_cancel();
+        handle.stop(wharf_core::outcome::Interruption::Drain, String::new());
     }
     for running in loops {
         running.await.unwrap();
@@ -59,16 +59,16 @@ async fn an_attempt_that_computes_for_long_moves_to_threads_that_give_way() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let order = |times: u32| call(&villain, "slow", format!(r#"{{"do":"flood-progress","times":{times},"bytes":1}}"#));
-    let (short, heard) = scene.run(&villain, order(3)).await;
+    let (short, recorded) = scene.run(&villain, order(3)).await;
     assert_returned(&short);
     let here = rustix::process::getpriority_process(None).unwrap();
     let ordinary = ("wharf-guest".to_owned(), here);
-    assert_eq!(*heard.threads.lock().unwrap(), [ordinary.clone()]);
+    assert_eq!(*recorded.threads.lock().unwrap(), [ordinary.clone()]);
 
-    let (long, heard) = scene.run(&villain, order(300_000)).await;
+    let (long, recorded) = scene.run(&villain, order(300_000)).await;
     assert_returned(&long);
-    assert!(long.bill.guest > Duration::from_millis(10), "{:?}", long.bill);
-    let threads = heard.threads.lock().unwrap();
+    assert!(long.usage.guest > Duration::from_millis(10), "{:?}", long.usage);
+    let threads = recorded.threads.lock().unwrap();
     assert!(threads.len() >= 2 && threads[0] == ordinary, "{threads:?}");
     for (name, niceness) in &threads[1..] {
         assert_eq!((name.as_str(), *niceness), ("wharf-computing", (here + 10).min(19)));
@@ -92,11 +92,11 @@ async fn guest_time_is_exact_also_where_guests_take_turns() {
     for attempt in running {
         let ended = attempt.await.unwrap();
         assert!(matches!(ended.outcome, Outcome::TimedOut { clock: TimeoutKind::Cpu, .. }), "{:?}", ended.outcome);
-        println!("allowed 200 ms: used {:?} in {:?}", ended.bill.guest, ended.bill.wall);
+        println!("allowed 200 ms: used {:?} in {:?}", ended.usage.guest, ended.usage.wall);
         assert!(
-            ended.bill.guest >= Duration::from_millis(200) && ended.bill.guest < Duration::from_millis(400),
+            ended.usage.guest >= Duration::from_millis(200) && ended.usage.guest < Duration::from_millis(400),
             "{:?}",
-            ended.bill
+            ended.usage
         );
     }
 }

@@ -1,16 +1,17 @@
-//! Components that are written against whoever reads them: each costs its own reader, and nobody else.
+//! Tests components that attack their reader: each costs only its own reader.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use wasm_encoder::Encode;
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::{CheckReport, Engine, Plugin, Settings};
 
-use crate::made::{Made, inlined, leb, line_program, section};
+use crate::made::{Made, inlined, line_program, section};
 use crate::scene::{Scene, assert_returned, call, child, settings, words_call};
 
-/// Files are read as in a host: in a process of their own.
+/// Makes an engine that reads files as a host does: in a child process.
 fn engine(cache: &Path) -> Arc<Engine> {
     let cache_dir = cache.join("cache");
     Engine::new(Settings { attempts: 4, broadcast_calls: 1, guest_threads: 2, cache_dir, compile: child() }).unwrap()
@@ -26,7 +27,7 @@ const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 async fn types_that_nest_deep_end_nobody_but_their_reader() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(folder.path());
-    // Instance types, component types, lists: each within the one before.
+    // Instance types, component types and lists, nested within one another.
     let kinds: [(&[u8], &[u8]); 3] =
         [(b"\x42\x01\x01", b""), (b"\x41\x01\x01", b""), (b"\x42\x01\x01\x42\x01\x01", b"")];
     for (open, close) in kinds {
@@ -37,8 +38,8 @@ async fn types_that_nest_deep_end_nobody_but_their_reader() {
             (0..depth).for_each(|_| types.extend_from_slice(close));
             let checked = check(&engine, [COMPONENT, &section(7, &types)].concat()).await;
             assert!(!checked.problems.is_empty() && checked.plugin.is_none());
-            let told = format!("{:?}", checked.problems);
-            assert!(told.len() < 2 * bounds::REFUSAL_BYTES_MAX, "{told}");
+            let shown = format!("{:?}", checked.problems);
+            assert!(shown.len() < 2 * bounds::REFUSAL_BYTES_MAX, "{shown}");
         }
     }
 }
@@ -50,23 +51,22 @@ async fn components_that_nest_without_end_are_refused_at_once() {
     let (mut open, mut length) = (Vec::new(), COMPONENT.len());
     for _ in 0..40_000 {
         let mut begin = [COMPONENT, &[4]].concat();
-        leb(&mut begin, length);
+        length.encode(&mut begin);
         length += begin.len();
         open.push(begin);
     }
     open.reverse();
     let checked = check(&engine, [open.concat().as_slice(), COMPONENT].concat()).await;
-    assert_eq!(checked.problems[0].what, "its modules and components nest more than 32 deep");
+    assert_eq!(checked.problems[0].what, "its modules and components nest too deep; the limit is 32 levels");
 }
 
-/// A component that imports a function by each name.
+/// Makes a component that imports a function by each name.
 fn importing(names: &[String]) -> Vec<u8> {
     let mut imports = Vec::new();
-    leb(&mut imports, names.len());
+    names.len().encode(&mut imports);
     for name in names {
         imports.push(0);
-        leb(&mut imports, name.len());
-        imports.extend_from_slice(name.as_bytes());
+        name.encode(&mut imports);
         imports.extend_from_slice(&[1, 0]);
     }
     [COMPONENT, &section(7, &[1, 0x40, 0, 1, 0]), &section(10, &imports)].concat()
@@ -78,15 +78,15 @@ async fn a_refusal_has_a_bound_however_much_is_wrong() {
     let engine = engine(folder.path());
     let many: Vec<String> = (0..100_000).map(|number| format!("a{number}")).collect();
     let checked = check(&engine, importing(&many)).await;
-    let told: usize = checked.problems.iter().map(|problem| problem.to_string().len()).sum();
-    assert!(told <= bounds::REFUSAL_BYTES_MAX + 1000, "{told} bytes");
+    let shown: usize = checked.problems.iter().map(|problem| problem.to_string().len()).sum();
+    assert!(shown <= bounds::REFUSAL_BYTES_MAX + 1000, "{shown} bytes");
     assert_eq!(checked.problems.len(), bounds::PROBLEMS_MAX + 1);
     assert_eq!(checked.problems[bounds::PROBLEMS_MAX].what, "99983 more problems are not shown");
     assert_eq!(checked.imports.len(), bounds::COMPONENT_NAMES_MAX + 1);
-    // One of them, as long as a name may be.
+    // One import with a name of the maximum length.
     let checked = check(&engine, importing(&["long".repeat(20_000)])).await;
-    let told: usize = checked.problems.iter().map(|problem| problem.to_string().len()).sum();
-    assert!(told <= bounds::REFUSAL_BYTES_MAX, "{told} bytes");
+    let shown: usize = checked.problems.iter().map(|problem| problem.to_string().len()).sum();
+    assert!(shown <= bounds::REFUSAL_BYTES_MAX, "{shown} bytes");
     assert!(checked.imports.iter().all(|name| name.len() <= bounds::COMPONENT_NAME_BYTES_MAX));
 }
 
@@ -94,7 +94,7 @@ async fn load(engine: &Arc<Engine>, made: &Made) -> Arc<Plugin> {
     engine.load("evil".parse().unwrap(), made.component().into(), &settings(""), &|_| {}).await.unwrap()
 }
 
-/// Traps beside a neighbour that goes on.
+/// Runs a trap beside a neighbour that goes on.
 async fn trap(made: &Made) -> String {
     let scene = Scene::new(4);
     let words = scene.load("words").await;
@@ -118,14 +118,14 @@ async fn debug_sections_cost_a_trap_nothing() {
         let made = Made { custom: inlined(depth), describe_traps: true, ..Made::default() };
         let checked = check(&engine(folder.path()), made.component()).await;
         assert!(
-            checked.problems[0].what.starts_with("`describe` failed: the plugin gave up"),
+            checked.problems[0].what.starts_with("`describe` failed: the guest reached an `unreachable` instruction"),
             "{:?}",
             checked.problems
         );
     }
 }
 
-/// Names that unfold to a million bytes each, and one that is a million bytes long.
+/// Tests names that unfold to a million bytes each, and one that is a million bytes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_functions_are_short_in_a_report_whatever_they_are() {
     let generic =

@@ -1,4 +1,4 @@
-//! What a plugin keeps, as its guest asks for it: granted or refused at load, bounded, and never at the cost of guest time.
+//! Tests a plugin's values in the store: granted or refused at load, bounded, and never at the cost of guest time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use wharf_core::outcome::{Interruption, Outcome};
 use wharf_core::rollcall::Reply;
 use wharf_engine::{AttemptEnd, AttemptHandle, GuestJob, HostCalls, KvAccess, Plugin};
 
-use crate::scene::{Heard, Scene, assert_returned, call, component, message, settings, words_call};
+use crate::scene::{RecordingHost, Scene, assert_returned, call, component, message, settings, words_call};
 
 const GRANT: &str = "kv = true";
 
-/// Keeps what an attempt changes, and lets each question through by a permit where there is a gate.
+/// Records what an attempt changes. If there is a gate, each call waits for a permit of it.
 struct Kept {
-    heard: Heard,
+    recorded: RecordingHost,
     changes: Mutex<KvChanges>,
     gate: Option<Arc<Semaphore>>,
 }
@@ -27,7 +27,7 @@ struct Kept {
 impl Kept {
     fn new(gate: Option<Arc<Semaphore>>) -> Arc<Kept> {
         let changes = Mutex::new(KvChanges::new("villain-kv".parse().unwrap()));
-        Arc::new(Kept { heard: Heard::default(), changes, gate })
+        Arc::new(Kept { recorded: RecordingHost::default(), changes, gate })
     }
 
     async fn pass(&self) {
@@ -39,19 +39,19 @@ impl Kept {
 
 impl HostCalls for Kept {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        self.heard.emit(chunk)
+        self.recorded.emit(chunk)
     }
     fn log(&self, stream: Stream, line: String) {
-        self.heard.log(stream, line);
+        self.recorded.log(stream, line);
     }
     fn log_dropped(&self, lines: u64) {
-        self.heard.log_dropped(lines);
+        self.recorded.log_dropped(lines);
     }
     fn progress(&self, fraction: f32, note: String) {
-        self.heard.progress(fraction, note);
+        self.recorded.progress(fraction, note);
     }
     fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        self.heard.enqueue(jobs)
+        self.recorded.enqueue(jobs)
     }
     fn broadcast(
         &self,
@@ -60,9 +60,9 @@ impl HostCalls for Kept {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        self.heard.broadcast(topic, payload, timeout, remaining)
+        self.recorded.broadcast(topic, payload, timeout, remaining)
     }
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    fn kv(&self) -> Option<&dyn KvAccess> {
         Some(self)
     }
 }
@@ -93,15 +93,15 @@ impl KvAccess for Kept {
 }
 
 async fn run(scene: &Scene, plugin: &Arc<Plugin>, steps: &str, kept: &Arc<Kept>) -> AttemptEnd {
-    let (control, attending) = (AttemptHandle::new(), Arc::clone(kept));
+    let (handle, host_calls) = (AttemptHandle::new(), Arc::clone(kept));
     let payload = format!("{{\"steps\": {steps}}}");
-    scene.engine.call(Arc::clone(plugin), call(plugin, "do", payload), attending, control).await
+    scene.engine.call(Arc::clone(plugin), call(plugin, "do", payload), host_calls, handle).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_keeps_values_without_the_grant_is_refused_with_the_lines_to_paste() {
     let scene = Scene::new(1);
-    let told = async |toml: &str| {
+    let shown = async |toml: &str| {
         let bytes = component("villain-kv").await;
         let checked = scene.engine.check("shop", bytes, &settings(toml), &|_| {}).await;
         assert_eq!(checked.plugin.is_none(), !checked.problems.is_empty());
@@ -109,9 +109,9 @@ async fn who_keeps_values_without_the_grant_is_refused_with_the_lines_to_paste()
     };
     let refused = "it imports `wharf:plugin/kv@0.1.0`, to keep values in the store, which is not granted\n    \
                    to grant it, in wharf.toml:\n    [plugins.shop]\n    kv = true";
-    assert_eq!(told("").await, refused);
-    assert_eq!(told("kv = false\nenv = { A = \"b\" }").await, refused);
-    assert_eq!((told(GRANT).await, told("kv = \"1MiB\"").await), (String::new(), String::new()));
+    assert_eq!(shown("").await, refused);
+    assert_eq!(shown("kv = false\nenv = { A = \"b\" }").await, refused);
+    assert_eq!((shown(GRANT).await, shown("kv = \"1MiB\"").await), (String::new(), String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,8 +123,8 @@ async fn a_guest_reads_what_it_wrote() {
         {"add":"n"},{"add":"n"},{"keys":{"prefix":"","after":null,"most":9}},{"keys":{"prefix":"","after":"b","most":9}}]"#;
     let ended = run(&scene, &villain, steps, &kept).await;
     assert_eq!(assert_returned(&ended), r#"[null,null,"1",null,"",null,null,1,2,["b","n"],["n"]]"#);
-    // "1", "" and what was read of them; one digit written twice, and read once.
-    assert_eq!(ended.bill.out_bytes, assert_returned(&ended).len() as u64 + 3, "{:?}", ended.bill);
+    // The values "1" and "" and what was read of them: one digit written twice, and read once.
+    assert_eq!(ended.usage.out_bytes, assert_returned(&ended).len() as u64 + 3, "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,8 +142,8 @@ async fn keys_and_values_that_are_too_large_are_refused_and_the_attempt_goes_on(
         serde_json::from_str(&assert_returned(&run(&scene, &villain, &steps, &Kept::new(None)).await)).unwrap();
     let error = |place: usize| came[place]["error"].as_str().unwrap_or_else(|| panic!("{place}: {came:?}")).to_owned();
     assert!(error(0).contains("longer than 512 bytes") && error(1).contains("it is empty"), "{came:?}");
-    assert!(error(2).contains("the value has 1048577 bytes; 1048576 is the most"), "{came:?}");
-    assert!(error(3).contains("has 513 bytes; 512 is the most"), "{came:?}");
+    assert!(error(2).contains("the value is 1048577 bytes; the limit is 1048576"), "{came:?}");
+    assert!(error(3).contains("is 513 bytes; the limit is 512"), "{came:?}");
     assert_eq!((&came[4], &came[5]), (&serde_json::Value::Null, &serde_json::json!([long])));
 }
 
@@ -152,21 +152,14 @@ async fn an_attempt_changes_so_much_and_no_more() {
     let scene = Scene::new(2);
     let (villain, words) = (scene.load_with("villain-kv", GRANT).await, scene.load("words").await);
     let steps = r#"[{"many":{"prefix":"a","count":1000,"bytes":1}},{"set":["more",""]},{"set":["a0","again"]},{"get":"a0"},{"get":"more"}]"#;
-    let told = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
+    let shown = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
     assert_eq!(
-        told,
-        r#"[1000,null,null,"again",null]"#.replacen(
-            "null",
-            r#"{"error":"an attempt may change at most 1000 values"}"#,
-            1
-        )
+        shown,
+        r#"[1000,null,null,"again",null]"#.replacen("null", r#"{"error":"an attempt may change 1000 values"}"#, 1)
     );
     let steps = r#"[{"many":{"prefix":"a","count":5,"bytes":1048576}},{"keys":{"prefix":"","after":null,"most":9}}]"#;
-    let told = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
-    assert_eq!(
-        told,
-        r#"[{"error":"the values that an attempt changes may have at most 4 MiB in all"},["a0","a1","a2"]]"#
-    );
+    let shown = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
+    assert_eq!(shown, r#"[{"error":"what an attempt changes may have 4 MiB in all"},["a0","a1","a2"]]"#);
     assert_returned(&scene.run(&words, words_call(&words)).await.0);
 }
 
@@ -184,15 +177,15 @@ async fn waiting_for_the_store_is_no_guest_time_and_a_stop_ends_it() {
     let (ended, ()) = tokio::join!(waiting, opening);
     assert_eq!(assert_returned(&ended), "[null,null]");
 
-    let (control, payload) = (AttemptHandle::new(), r#"{"steps": [{"set":["a","1"]},{"set":["b","1"]}]}"#);
+    let (handle, payload) = (AttemptHandle::new(), r#"{"steps": [{"set":["a","1"]},{"set":["b","1"]}]}"#);
     let calling = call(&villain, "do", payload);
     let running =
-        tokio::spawn(scene.engine.call(Arc::clone(&villain), calling, Arc::clone(&kept) as _, control.clone()));
+        tokio::spawn(scene.engine.call(Arc::clone(&villain), calling, Arc::clone(&kept) as _, handle.clone()));
     gate.add_permits(1);
     while kept.changes.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    control.stop(Interruption::Host, "told to".to_owned());
+    handle.stop(Interruption::Host, "told to".to_owned());
     let ended = running.await.unwrap();
     assert!(matches!(&ended.outcome, Outcome::Interrupted(Interruption::Host, why) if why == "told to"), "{ended:?}");
     assert_eq!(kept.changes.lock().unwrap().iter().len(), 1);
@@ -204,6 +197,6 @@ async fn where_nothing_can_be_kept_the_guest_is_told() {
     let villain = scene.load_with("villain-kv", GRANT).await;
     let steps = r#"{"steps": [{"get":"a"},{"set":["a",""]},{"keys":{"prefix":"","after":null,"most":1}}]}"#;
     let (ended, _) = scene.run(&villain, message(&villain, "kv.do", steps)).await;
-    let told = assert_returned(&ended);
-    assert_eq!(told.matches("nothing can be kept here").count(), 3, "{told}");
+    let shown = assert_returned(&ended);
+    assert_eq!(shown.matches("no values are available here").count(), 3, "{shown}");
 }

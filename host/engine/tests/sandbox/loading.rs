@@ -1,4 +1,5 @@
-//! From a file to a plugin: compiled once, in a process that may die, kept where only the host may write.
+//! Tests the way from a file to a plugin: compiled once, in a process that may die, and cached where only the host may
+//! write.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use wharf_engine::{Compile, CompileLimits, Engine, Progress, Settings, compile_c
 
 use crate::scene::{Scene, assert_returned, child, child_with, component, settings, words_call};
 
-/// Not a test when it is run among the others: the compiling process of those below.
+/// The compiling process of the other tests. Does nothing when it is run as a test.
 #[test]
 fn the_compiling_process() {
     let args: Vec<OsString> = std::env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
@@ -25,7 +26,7 @@ fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
         .unwrap()
 }
 
-/// Loads `words`, and says which steps it took; `Err` is the explanation.
+/// Loads `words` and returns the steps of it, or the explanation of why it failed.
 async fn load(engine: &Arc<Engine>) -> Result<Vec<Progress>, String> {
     let steps = Mutex::new(Vec::new());
     let loaded = engine
@@ -42,11 +43,11 @@ fn compiled_files(cache: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// As where each tenant has a copy of the same plugin: another name, other settings, the same code in memory.
+/// Tests tenants that each have a copy of the same plugin: another name, other settings, the same code in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_of_the_same_bytes_share_what_was_made_of_them() {
     let cache = tempfile::tempdir().unwrap();
-    let engine = engine(cache.path(), Compile::Here);
+    let engine = engine(cache.path(), Compile::InProcess);
     let (bytes, mine) = (component("words").await, settings(""));
     let first = engine.load("first".parse().unwrap(), bytes, &mine, &|_| {}).await.unwrap();
     for file in compiled_files(cache.path()) {
@@ -78,7 +79,7 @@ async fn it_is_compiled_once_in_a_process_of_its_own() {
 async fn a_damaged_file_in_the_cache_is_made_again() {
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-    let engine = engine(cache.path(), Compile::Here);
+    let engine = engine(cache.path(), Compile::InProcess);
     load(&engine).await.unwrap();
     let compiled =
         compiled_files(cache.path()).into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap();
@@ -95,10 +96,7 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
     // Compiled code is refused as a plugin.
     let refused =
         engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
-    assert!(
-        refused.starts_with("it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("it is native code, such as a .cwasm file; only WebAssembly is accepted"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,17 +108,17 @@ async fn a_folder_that_others_may_write_is_no_cache() {
         broadcast_calls: 1,
         guest_threads: 1,
         cache_dir: cache.path().to_owned(),
-        compile: Compile::Here,
+        compile: Compile::InProcess,
     });
-    let told = refused.err().unwrap().to_string();
-    assert!(told.contains("may be written by others") && told.contains("chmod 700"), "{told}");
+    let shown = refused.err().unwrap().to_string();
+    assert!(shown.contains("is writable for other users") && shown.contains("chmod 700"), "{shown}");
 }
 
 fn shell(script: &str) -> Compile {
     Compile::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], max: CompileLimits::default() }
 }
 
-/// How many times `script` was run as a compiling process is how many lines are in the file.
+/// Counts how often `script` was run as the compiling process: once for each line in the file.
 fn counted(script: &str, runs: &Path) -> Compile {
     shell(&format!("echo run >> {}; {script}", runs.display()))
 }
@@ -129,69 +127,69 @@ fn lines_of(runs: &Path) -> usize {
     std::fs::read_to_string(runs).map_or(0, |text| text.lines().count())
 }
 
-/// Whoever ended its reader is not read again: not by this host, and not by the next one.
+/// Tests that a file which ended its reader is not read again: not by this host, and not by the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_ended_its_reader_is_not_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let cases = [
         (
             "echo 'memory allocation of 77 bytes failed' >&2; kill -6 $$",
-            "reading it takes more than 4.0 GiB of memory",
+            "reading it took more memory than the limit of 4.0 GiB",
             1,
         ),
         (
             "echo \"thread 'examine' has overflowed its stack\" >&2; kill -6 $$",
-            "reading it takes more stack than there is: its types or its code nest too deep",
+            "reading it overflowed the stack: its types or its code nest too deep",
             1,
         ),
-        ("kill -XCPU $$", "reading it takes too long", 1),
-        ("kill -SEGV $$", "the process that was reading it was ended by signal 11", 1),
+        ("kill -XCPU $$", "reading it took too long", 1),
+        ("kill -SEGV $$", "the process that was reading it was killed by signal 11", 1),
         ("echo 'a bug' >&2; exit 101", "the process that was reading it failed, which is a bug of the host: a bug", 1),
-        // Perhaps the machine was short of memory: once more, and then it is the file.
-        ("kill -9 $$", "the process that was reading it was ended by signal 9", 2),
+        // The machine may have been short of memory: it is tried once more, and then the file counts as the cause.
+        ("kill -9 $$", "the process that was reading it was killed by signal 9", 2),
     ];
-    for (number, (script, says, max)) in cases.into_iter().enumerate() {
+    for (number, (script, expected, max)) in cases.into_iter().enumerate() {
         let (cache, runs) =
             (folder.path().join(format!("cache-{number}")), folder.path().join(format!("{number}.runs")));
         for _ in 0..2 {
             // A host that starts again each time.
             for _ in 0..2 {
-                let told = load(&engine(&cache, counted(script, &runs))).await.unwrap_err();
-                assert!(told.contains(says), "`{says}` is not in {told}");
+                let shown = load(&engine(&cache, counted(script, &runs))).await.unwrap_err();
+                assert!(shown.contains(expected), "`{expected}` is not in {shown}");
             }
         }
         assert_eq!(lines_of(&runs), max, "{script}");
         assert_eq!(compiled_files(&cache).len(), 1, "what is known of it, and nothing temporary");
-        // Another file is no concern of it.
+        // Another file is not affected.
         let (child, other) = (child(), component("summary").await);
         let loaded = engine(&cache, child).load("summary".parse().unwrap(), other, &settings(""), &|_| {}).await;
         loaded.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// What says nothing of the file is tried again.
+/// Tests that a failure which says nothing about the file is tried again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_the_file_s_fault_is_not_held_against_it() {
     let cache = tempfile::tempdir().unwrap();
     let cache = cache.path().join("cache");
     let cases = [
-        (shell("echo 'the disk is full' >&2; exit 1"), "it cannot be compiled: the disk is full"),
-        (shell("yes | head -c 1000000 >&2; exit 1"), "it cannot be compiled: y"),
+        (shell("echo 'the disk is full' >&2; exit 1"), "could not compile it: the disk is full"),
+        (shell("yes | head -c 1000000 >&2; exit 1"), "could not compile it: y"),
         (
             Compile::Child { program: "/no/such/program".into(), args: Vec::new(), max: CompileLimits::default() },
-            "the compiling process cannot be run",
+            "could not run the compiling process",
         ),
-        (shell("exit 0"), "the cache folder does not take what is compiled"),
+        (shell("exit 0"), "could not read what was compiled from the cache folder"),
     ];
-    for (compile, says) in cases {
-        let told = load(&engine(&cache, compile)).await.unwrap_err();
-        assert!(told.contains(says) && told.len() < 1000, "`{says}` is not in {told}");
+    for (compile, expected) in cases {
+        let shown = load(&engine(&cache, compile)).await.unwrap_err();
+        assert!(shown.contains(expected) && shown.len() < 1000, "`{expected}` is not in {shown}");
         assert_eq!(compiled_files(&cache), Vec::<PathBuf>::new(), "nothing is left behind");
     }
     load(&engine(&cache, child())).await.unwrap();
 }
 
-/// What was found of a file that is no plugin is known at the next start, and no process is begun for it.
+/// Tests that the problems of a refused file are known at the next start, without starting a process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_kept_as_code_is() {
     let cache = tempfile::tempdir().unwrap();
@@ -207,14 +205,14 @@ async fn a_refusal_is_kept_as_code_is() {
     assert!(first.problems[0].what.contains("it does not export `wharf:plugin/manifest@0.1.0`"), "{first:?}");
     let second = check(nobody(), "").await;
     assert_eq!((&second.problems, &second.imports), (&first.problems, &first.imports));
-    // Damaged, it is read again.
+    // A damaged description is read again.
     let file = compiled_files(&cache).pop().unwrap();
     std::fs::write(&file, b"{").unwrap();
-    assert!(check(nobody(), "").await.problems[0].what.contains("cannot be run"));
+    assert!(check(nobody(), "").await.problems[0].what.contains("could not run the compiling process"));
     assert_eq!(check(child(), "").await.problems, first.problems);
 }
 
-/// The compiling process's own bounds, each reached by a real component, while another plugin goes on.
+/// Tests the compiling process's own limits, each reached by a real component, while another plugin goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
     let scene = Scene::new(2);
@@ -223,7 +221,7 @@ async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
     let max = CompileLimits::default();
     // How much it takes depends on the program that compiles: less and less, until it is too little.
     let memory = (8..13).rev().map(|part| CompileLimits { memory_bytes: part * (16 << 20), ..max });
-    // A second of processor, or by the clock where the machine has other things to do.
+    // A second of processor time, or of wall time if the machine is busy.
     let time = [1000, 50].map(|ms| CompileLimits { time: Duration::from_millis(ms), ..max });
     let mut refused = Vec::new();
     for (number, max) in memory.chain(time).enumerate() {
@@ -246,12 +244,12 @@ async fn what_takes_too_much_to_compile_is_refused_and_nobody_notices() {
         if loaded.is_ok() && is_memory {
             continue;
         }
-        let told = loaded.unwrap_err().to_string();
-        println!("{max:?}: {told}");
+        let shown = loaded.unwrap_err().to_string();
+        println!("{max:?}: {shown}");
         assert_eq!(compiled_files(&cache).len(), 1, "what is known of it");
-        refused.push(told.lines().next().unwrap_or_default().split(" MiB").next().unwrap_or_default().to_owned());
+        refused.push(shown.lines().next().unwrap_or_default().split(" MiB").next().unwrap_or_default().to_owned());
     }
     assert_eq!(refused.len(), 3, "{refused:?}");
-    assert!(refused[0].contains("ing it takes more than 1"), "{refused:?}");
-    assert!(refused[1..].iter().all(|told| told.contains("ing it takes too long: it was ended after")), "{refused:?}");
+    assert!(refused[0].contains("ing it took more memory than the limit of 1"), "{refused:?}");
+    assert!(refused[1..].iter().all(|shown| shown.contains("ing it took too long: stopped after")), "{refused:?}");
 }

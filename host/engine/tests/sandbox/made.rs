@@ -1,12 +1,13 @@
-//! Plugins of small core modules, for what no compiler would make: for tests here, and for the bench of traps.
+//! Makes plugins of small core modules that no compiler would make, for these tests and for the bench of traps.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
+use wasm_encoder::{Encode, RawSection, Section};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser_newer::Resolve;
 
-/// A component of a core module that has what the world `handler-plugin` exports.
+/// Makes a component of a core module that has the exports of the world `handler-plugin`.
 pub(crate) fn wrapped(mut module: Vec<u8>) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")).unwrap();
@@ -15,40 +16,31 @@ pub(crate) fn wrapped(mut module: Vec<u8>) -> Vec<u8> {
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
-/// A number as a module's data has it.
+/// Writes a number as it is in a module's data.
 pub(crate) fn bytes_of(number: usize) -> String {
     u32::try_from(number).unwrap().to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// An unsigned number as WebAssembly writes it.
-pub(crate) fn leb(bytes: &mut Vec<u8>, mut number: usize) {
-    while number > 0x7f {
-        bytes.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-}
-
 pub(crate) fn section(id: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![id];
-    leb(&mut bytes, content.len());
-    bytes.extend_from_slice(content);
+    let mut bytes = Vec::new();
+    RawSection { id, data: content }.append_to(&mut bytes);
     bytes
 }
 
 fn custom(name: &str, content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    leb(&mut bytes, name.len());
-    section(0, &[&bytes, name.as_bytes(), content].concat())
+    name.encode(&mut bytes);
+    bytes.extend_from_slice(content);
+    section(0, &bytes)
 }
 
 /// A plugin `evil` with a task `do`, whose handler traps.
 #[derive(Default)]
 pub(crate) struct Made {
     pub(crate) describe_traps: bool,
-    /// Of the functions that it goes through until it traps; an empty one has none.
+    /// Names of the functions that it calls one after another until it traps; an empty one has no name.
     pub(crate) names: Vec<String>,
-    /// Sections of its core module besides.
+    /// Further sections of its core module.
     pub(crate) custom: Vec<u8>,
 }
 
@@ -56,7 +48,7 @@ impl Made {
     pub(crate) fn component(&self) -> Vec<u8> {
         let manifest = "name = 'evil'\nversion = '1'\n[tasks.do]\nretry = { attempts = 1 }\n";
         let (at, length, escaped) = (1024, manifest.len(), manifest.replace('\n', "\\n"));
-        // Behind `cabi_realloc`, `describe` and `handle`.
+        // The indices after those of `cabi_realloc`, `describe` and `handle`.
         const FIRST: usize = 3;
         let mut chain = String::new();
         for (number, name) in self.names.iter().enumerate() {
@@ -92,7 +84,7 @@ impl Made {
     }
 }
 
-/// Debug sections whose functions were inlined into each other `depth` deep, all of them around every instruction.
+/// Makes debug sections whose functions are inlined into each other `depth` deep, all of them around every instruction.
 pub(crate) fn inlined(depth: usize) -> Vec<u8> {
     // Tag, whether it has children, attributes with their forms: low_pc as an address, high_pc as four bytes.
     let abbrev = [
@@ -114,7 +106,7 @@ pub(crate) fn inlined(depth: usize) -> Vec<u8> {
     [custom(".debug_abbrev", &abbrev), custom(".debug_info", &info)].concat()
 }
 
-/// A line program that says: all code from its first byte on is line 7 of src/lib.rs.
+/// Makes a line program in which all code from its first byte on is line 7 of src/lib.rs.
 pub(crate) fn line_program() -> Vec<u8> {
     let tables =
         [&[1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1][..], b"src\0\0lib.rs\0\x01\0\0\0"].concat();

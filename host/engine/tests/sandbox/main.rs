@@ -1,4 +1,4 @@
-//! Real components in real sandboxes: each bound is hit, each mistake explained, and the neighbours go on.
+//! Tests real components in real sandboxes: each limit is reached, each mistake is explained, and neighbours go on.
 
 mod scene;
 mod made;

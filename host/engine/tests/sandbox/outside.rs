@@ -1,4 +1,4 @@
-//! The world outside: nothing of it is there unless it was granted.
+//! Tests access to the outside world: nothing is reachable unless it was granted.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::{AttemptEnd, Plugin};
 
-use crate::scene::{Heard, Scene, assert_returned, call};
+use crate::scene::{RecordingHost, Scene, assert_returned, call};
 
 fn assert_denied(ended: &AttemptEnd) -> &str {
     match &ended.outcome {
@@ -77,7 +77,7 @@ async fn a_granted_folder_that_is_gone_is_the_host_s_fault() {
     );
 }
 
-/// A server that answers each request with what it was asked, or with more than anybody wants.
+/// A server that answers each request with the request itself, or with a body that is too large.
 async fn server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -104,7 +104,7 @@ async fn server() -> u16 {
     port
 }
 
-async fn get(scene: &Scene, plugin: &Arc<Plugin>, url: &str) -> (AttemptEnd, Arc<Heard>) {
+async fn get(scene: &Scene, plugin: &Arc<Plugin>, url: &str) -> (AttemptEnd, Arc<RecordingHost>) {
     scene.run(plugin, call(plugin, "do", format!(r#"{{"do":"http-get","url":"{url}"}}"#))).await
 }
 
@@ -116,18 +116,18 @@ async fn http_goes_where_it_is_granted_and_nowhere_else() {
     let plugin = scene.load_with("villain-http", &granted).await;
 
     let (ended, _) = get(&scene, &plugin, &format!("http://127.0.0.1:{port}/path?q=1")).await;
-    let told = assert_returned(&ended);
-    assert!(told.contains("GET /path?q=1 HTTP/1.1") && told.contains(&format!("host: 127.0.0.1:{port}")), "{told}");
-    assert!(ended.bill.in_bytes > 40, "{:?}", ended.bill);
+    let shown = assert_returned(&ended);
+    assert!(shown.contains("GET /path?q=1 HTTP/1.1") && shown.contains(&format!("host: 127.0.0.1:{port}")), "{shown}");
+    assert!(ended.usage.in_bytes > 40, "{:?}", ended.usage);
 
-    let (ended, heard) = get(&scene, &plugin, &format!("http://127.0.0.1:{}/", port + 1)).await;
+    let (ended, recorded) = get(&scene, &plugin, &format!("http://127.0.0.1:{}/", port + 1)).await;
     assert!(assert_denied(&ended).contains("HttpRequestDenied"), "{}", ended.outcome.report());
     let line = format!(
-        "the request to http://127.0.0.1:{} is refused, since it is not granted; to grant it: http = [\"http://127.0.0.1:{}\"] under [plugins.villain-http]",
+        "request to http://127.0.0.1:{} refused: not granted; to grant it, set http = [\"http://127.0.0.1:{}\"] under [plugins.villain-http]",
         port + 1,
         port + 1
     );
-    assert!(heard.stderr().contains(&line), "{}", heard.stderr());
+    assert!(recorded.stderr().contains(&line), "{}", recorded.stderr());
 
     assert!(
         assert_denied(&get(&scene, &plugin, &format!("https://127.0.0.1:{port}/")).await.0)
@@ -147,12 +147,12 @@ async fn a_granted_name_does_not_open_the_inside() {
     let scene = Scene::new(4);
     let port = server().await;
     let named = scene.load_with("villain-http", &format!(r#"http = ["http://localhost:{port}"]"#)).await;
-    let (ended, heard) = get(&scene, &named, &format!("http://localhost:{port}/")).await;
+    let (ended, recorded) = get(&scene, &named, &format!("http://localhost:{port}/")).await;
     assert!(assert_denied(&ended).contains("DestinationIpProhibited"), "{}", ended.outcome.report());
     assert!(
-        heard.stderr().contains("which is not of the public internet; to grant it: addresses = ["),
+        recorded.stderr().contains("which is not on the public internet; to grant it, set addresses = ["),
         "{}",
-        heard.stderr()
+        recorded.stderr()
     );
     let both = scene
         .load_with("villain-http", &format!("http = [\"http://localhost:{port}\"]\naddresses = [\"127.0.0.0/8\"]"))
@@ -170,7 +170,7 @@ async fn responses_are_bounded_in_size_and_in_patience() {
     let silent = call(&plugin, "hurried", format!(r#"{{"do":"http-get","url":"http://127.0.0.1:{port}/silent"}}"#));
     let (ended, _) = scene.run(&plugin, silent).await;
     assert!(!matches!(ended.outcome, Outcome::Returned(_)), "{:?}", ended.outcome);
-    assert!(ended.bill.wall < std::time::Duration::from_secs(5), "{:?}", ended.bill);
+    assert!(ended.usage.wall < std::time::Duration::from_secs(5), "{:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,9 +184,9 @@ async fn requests_are_bounded_in_number() {
         scene.run_beside(&words, &plugin, call(&plugin, "do", order)).await
     };
     assert_returned(&times(bounds::HTTP_REQUESTS_MAX).await.0);
-    let (ended, heard) = times(bounds::HTTP_REQUESTS_MAX + 1).await;
-    let told = assert_denied(&ended);
-    assert!(told.contains(", 101: ") && told.contains("ConnectionLimitReached"), "{told}");
-    let line = "wharf: an attempt may send 100 requests; this and later ones are refused";
-    assert!(heard.stderr().contains(line), "{}", heard.stderr());
+    let (ended, recorded) = times(bounds::HTTP_REQUESTS_MAX + 1).await;
+    let shown = assert_denied(&ended);
+    assert!(shown.contains(", 101: ") && shown.contains("ConnectionLimitReached"), "{shown}");
+    let line = "wharf: request refused, as all later ones: the limit is 100 for an attempt";
+    assert!(recorded.stderr().contains(line), "{}", recorded.stderr());
 }

@@ -1,4 +1,4 @@
-//! An engine with the example plugins, and someone who attends to attempts and writes down what they say.
+//! An engine with the example plugins, and a host that records the calls of its attempts.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ use wharf_engine::{
     Plugin, PluginSettings, Settings, spec::toml_diagnostics,
 };
 
-/// What attempts said.
+/// A host that records the calls of attempts.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct RecordingHost {
     pub(crate) chunks: Mutex<Vec<Vec<u8>>>,
     pub(crate) lines: Mutex<Vec<(Stream, String)>>,
     pub(crate) dropped: Mutex<u64>,
     pub(crate) progress: Mutex<Vec<(f32, String)>>,
-    /// The threads on which it was told, and how much less than others the kernel gives to each: one entry for each change.
+    /// The threads of the calls with their niceness: one entry for each change.
     pub(crate) threads: Mutex<Vec<(String, i32)>>,
     pub(crate) jobs: Mutex<Vec<GuestJob>>,
     pub(crate) broadcasts: Mutex<Vec<Broadcast>>,
-    /// What each broadcast is answered with.
+    /// The replies to each broadcast.
     pub(crate) replies: Vec<Reply>,
     /// If there is one, each chunk and each broadcast waits for a permit of it.
     pub(crate) gate: Option<Arc<Semaphore>>,
-    /// Each broadcast takes all the time that it has, on the guest's own thread: no clock is looked at meanwhile.
+    /// Each broadcast takes all the time that it has, on the guest's own thread: no timeout is checked meanwhile.
     pub(crate) slow: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Broadcast {
     pub(crate) remaining: Duration,
 }
 
-impl HostCalls for Heard {
+impl HostCalls for RecordingHost {
     fn emit(&self, chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
         async {
             if let Some(gate) = &self.gate {
@@ -96,26 +96,27 @@ impl HostCalls for Heard {
     }
 }
 
-impl Heard {
+impl RecordingHost {
     pub(crate) fn stderr(&self) -> String {
         let lines = self.lines.lock().unwrap();
         lines.iter().filter(|(stream, _)| *stream == Stream::Stderr).map(|(_, line)| format!("{line}\n")).collect()
     }
 }
 
-/// At depth 1; so there is one at each further depth.
+/// Concurrent broadcast calls at depth 1, and at each further depth at least one.
 pub(crate) const BROADCAST_CALLS: u32 = 2;
 
 pub(crate) struct Scene {
     pub(crate) engine: Arc<Engine>,
 }
 
-/// Compiled code is kept from one test to the next: compiling is not what they are about.
+/// The cache that all tests share, since compiling is not what they test.
 pub(crate) fn shared_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine-cache")
 }
 
-/// The compiling process is this very test program, told to run one test only: see `loading::the_compiling_process`.
+/// Uses this test program as the compiling process, with arguments to run one test only: see
+/// `loading::the_compiling_process`.
 pub(crate) fn child() -> Compile {
     child_with(CompileLimits::default())
 }
@@ -136,7 +137,7 @@ pub(crate) fn settings(toml: &str) -> PluginSettings {
 
 impl Scene {
     pub(crate) fn new(attempts: u32) -> Scene {
-        let (cache_dir, compile) = (shared_cache(), Compile::Here);
+        let (cache_dir, compile) = (shared_cache(), Compile::InProcess);
         let settings = Settings { attempts, broadcast_calls: BROADCAST_CALLS, guest_threads: 2, cache_dir, compile };
         Scene { engine: Engine::new(settings).unwrap() }
     }
@@ -151,33 +152,33 @@ impl Scene {
         loaded.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Begins an attempt, heard by `heard`, on the string of `control`.
+    /// Starts an attempt whose calls `recorded` takes and which `handle` controls.
     pub(crate) fn begin(
         &self,
         plugin: &Arc<Plugin>,
         call: Call,
-        heard: &Arc<Heard>,
-        control: &AttemptHandle,
+        recorded: &Arc<RecordingHost>,
+        handle: &AttemptHandle,
     ) -> tokio::task::JoinHandle<AttemptEnd> {
-        let attending: Arc<dyn HostCalls> = Arc::clone(heard) as _;
-        tokio::spawn(self.engine.call(Arc::clone(plugin), call, attending, control.clone()))
+        let host_calls: Arc<dyn HostCalls> = Arc::clone(recorded) as _;
+        tokio::spawn(self.engine.call(Arc::clone(plugin), call, host_calls, handle.clone()))
     }
 
-    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> (AttemptEnd, Arc<Heard>) {
-        let heard = Arc::new(Heard::default());
-        let ended = self.begin(plugin, call, &heard, &AttemptHandle::new()).await.unwrap();
-        (ended, heard)
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> (AttemptEnd, Arc<RecordingHost>) {
+        let recorded = Arc::new(RecordingHost::default());
+        let ended = self.begin(plugin, call, &recorded, &AttemptHandle::new()).await.unwrap();
+        (ended, recorded)
     }
 
-    /// The same, with a neighbour that calls `words` again and again meanwhile; it must always be served promptly.
+    /// Runs an attempt while a neighbour calls `words` again and again, which must always be prompt.
     pub(crate) async fn run_beside(
         &self,
         neighbour: &Arc<Plugin>,
         plugin: &Arc<Plugin>,
         call: Call,
-    ) -> (AttemptEnd, Arc<Heard>) {
-        let heard = Arc::new(Heard::default());
-        let mut running = self.begin(plugin, call, &heard, &AttemptHandle::new());
+    ) -> (AttemptEnd, Arc<RecordingHost>) {
+        let recorded = Arc::new(RecordingHost::default());
+        let mut running = self.begin(plugin, call, &recorded, &AttemptHandle::new());
         let mut served = 0;
         let ended = loop {
             let asked = Instant::now();
@@ -191,13 +192,13 @@ impl Scene {
             }
         };
         assert!(served > 0);
-        (ended, heard)
+        (ended, recorded)
     }
 }
 
 pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: CallInput::Job {
+        input: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: task.to_owned(),
             key: None,
@@ -210,7 +211,7 @@ pub(crate) fn call(plugin: &Plugin, task: &str, payload: impl Into<String>) -> C
 
 pub(crate) fn message(plugin: &Plugin, topic: &str, payload: impl Into<String>) -> Call {
     Call {
-        asked: CallInput::Message {
+        input: CallInput::Message {
             id: "0000000000002".to_owned(),
             topic: topic.to_owned(),
             payload: payload.into().into_bytes().into(),

@@ -1,4 +1,4 @@
-//! Ending attempts from outside: asked to, and not asked.
+//! Tests ending attempts from outside: by cancellation, and by force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use tokio::sync::Semaphore;
 use wharf_core::outcome::{Interruption, Outcome};
 use wharf_engine::{AttemptHandle, Call, Plugin};
 
-use crate::scene::{Heard, Scene, assert_returned, call};
+use crate::scene::{RecordingHost, Scene, assert_returned, call};
 
-/// The promise is 50 ms; a busy machine may look away for longer than that.
+/// The promise is 50 ms; on a busy machine it may take longer.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
-/// Waits until the guest is at work: it has said so, or used some time.
+/// Gives the guest time to start its work.
 async fn at_work() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
@@ -28,10 +28,10 @@ async fn whoever_listens_is_asked_first() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"loop"}"#, r#"{"do":"wait-for-cancel"}"#] {
-        let control = AttemptHandle::new();
-        let running = scene.begin(&villain, with_grace(&villain, order, 60_000), &Arc::default(), &control);
+        let handle = AttemptHandle::new();
+        let running = scene.begin(&villain, with_grace(&villain, order, 60_000), &Arc::default(), &handle);
         at_work().await;
-        control.ask_cancel();
+        handle.request_cancel();
         let asked = Instant::now();
         let ended = running.await.unwrap();
         assert_eq!(ended.outcome, Outcome::Cancelled, "{order}");
@@ -44,10 +44,10 @@ async fn whoever_does_not_listen_is_stopped_after_the_grace() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"loop-ignoring-cancel"}"#, r#"{"do":"sleep","ms":60000}"#] {
-        let control = AttemptHandle::new();
-        let running = scene.begin(&villain, with_grace(&villain, order, 150), &Arc::default(), &control);
+        let handle = AttemptHandle::new();
+        let running = scene.begin(&villain, with_grace(&villain, order, 150), &Arc::default(), &handle);
         at_work().await;
-        control.ask_cancel();
+        handle.request_cancel();
         let asked = Instant::now();
         let ended = running.await.unwrap();
         assert_eq!(ended.outcome, Outcome::Cancelled, "{order}");
@@ -61,11 +61,11 @@ async fn whoever_does_not_listen_is_stopped_after_the_grace() {
 async fn a_result_that_came_in_time_stands() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
-    let control = AttemptHandle::new();
+    let handle = AttemptHandle::new();
     let running =
-        scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &control);
+        scene.begin(&villain, with_grace(&villain, r#"{"do":"sleep","ms":300}"#, 60_000), &Arc::default(), &handle);
     at_work().await;
-    control.ask_cancel();
+    handle.request_cancel();
     assert_returned(&running.await.unwrap());
 }
 
@@ -81,11 +81,11 @@ async fn a_stop_is_prompt_whatever_the_guest_does() {
         r#"{"do":"flood-stdout"}"#,
         r#"{"do":"flood-progress"}"#,
     ] {
-        let control = AttemptHandle::new();
-        let heard = Arc::new(Heard { gate: Some(Arc::clone(&closed)), ..Heard::default() });
-        let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
+        let handle = AttemptHandle::new();
+        let recorded = Arc::new(RecordingHost { gate: Some(Arc::clone(&closed)), ..RecordingHost::default() });
+        let running = scene.begin(&villain, call(&villain, "slow", order), &recorded, &handle);
         at_work().await;
-        control.stop(Interruption::LeaseLost, "as the test wants".to_owned());
+        handle.stop(Interruption::LeaseLost, "as the test wants".to_owned());
         let stopped = Instant::now();
         let ended = running.await.unwrap();
         let took = stopped.elapsed();
@@ -104,19 +104,19 @@ async fn nothing_is_heard_of_an_attempt_that_was_stopped() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     for order in [r#"{"do":"flood-chunks","bytes":10}"#, r#"{"do":"flood-stdout"}"#, r#"{"do":"flood-progress"}"#] {
-        let (control, heard) = (AttemptHandle::new(), Arc::new(Heard::default()));
-        let running = scene.begin(&villain, call(&villain, "slow", order), &heard, &control);
+        let (handle, recorded) = (AttemptHandle::new(), Arc::new(RecordingHost::default()));
+        let running = scene.begin(&villain, call(&villain, "slow", order), &recorded, &handle);
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let said = |heard: &Heard| {
-            heard.chunks.lock().unwrap().len()
-                + heard.lines.lock().unwrap().len()
-                + heard.progress.lock().unwrap().len()
+        let said = |recorded: &RecordingHost| {
+            recorded.chunks.lock().unwrap().len()
+                + recorded.lines.lock().unwrap().len()
+                + recorded.progress.lock().unwrap().len()
         };
-        control.stop(Interruption::LeaseLost, String::new());
-        let at_the_stop = said(&heard);
+        handle.stop(Interruption::LeaseLost, String::new());
+        let at_the_stop = said(&recorded);
         running.await.unwrap();
-        // One call may have been under way.
-        assert!(said(&heard) <= at_the_stop + 1, "{order}: {} after {at_the_stop}", said(&heard));
+        // One call may have been in progress.
+        assert!(said(&recorded) <= at_the_stop + 1, "{order}: {} after {at_the_stop}", said(&recorded));
     }
 }
 
@@ -166,12 +166,12 @@ async fn waiting_for_room_can_be_cancelled_and_uses_no_time_of_the_attempt() {
         &AttemptHandle::new(),
     );
     at_work().await;
-    let control = AttemptHandle::new();
-    let cancelled = scene.begin(&villain, call(&villain, "do", r#"{"do":"echo"}"#), &Arc::default(), &control);
-    // Waits longer than it may run.
+    let handle = AttemptHandle::new();
+    let cancelled = scene.begin(&villain, call(&villain, "do", r#"{"do":"echo"}"#), &Arc::default(), &handle);
+    // Waits longer than its timeout.
     let patient =
         scene.begin(&villain, call(&villain, "hurried", r#"{"do":"echo"}"#), &Arc::default(), &AttemptHandle::new());
-    control.ask_cancel();
+    handle.request_cancel();
     assert_eq!(cancelled.await.unwrap().outcome, Outcome::Cancelled);
     assert!(!first.is_finished());
     assert_returned(&first.await.unwrap());

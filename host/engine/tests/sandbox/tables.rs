@@ -1,4 +1,4 @@
-//! Bounds on what a component is made of, reached by components that no compiler would make.
+//! Tests limits on the parts of a component, with components that no compiler would make.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::scene::{Scene, assert_returned, call, settings};
 
 const MANIFEST: &str = "name = 'tables'\nversion = '1'\n[tasks.do]\nretry = { attempts = 1 }\n";
 
-/// A plugin whose handler grows its table by as many elements as the payload has bytes, times 1000, and gives up if it
-/// cannot; `tables` are those that it has besides.
+/// Makes a plugin whose handler grows its table by 1000 elements for each byte of the payload, and aborts if it cannot;
+/// `tables` are its other tables.
 fn plugin(tables: &str) -> Vec<u8> {
     let (at, length, manifest) = (1024, MANIFEST.len(), MANIFEST.replace('\n', "\\n"));
     let text = format!(
@@ -38,7 +38,7 @@ fn plugin(tables: &str) -> Vec<u8> {
     wrapped(wat::parse_str(text).unwrap())
 }
 
-fn told(problems: &[Problem]) -> String {
+fn shown(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -54,13 +54,13 @@ async fn tables_are_counted_over_all_and_growth_past_the_bound_is_refused() {
     let ended = grow(50).await;
     assert!(matches!(ended.outcome, Outcome::Trapped(_)), "{:?}", ended.outcome);
     let report = ended.outcome.report();
-    assert!(report.starts_with("it grew its tables beyond 100000 elements in all"), "{report}");
+    assert!(report.starts_with("too many table elements; the limit is 100000 in all"), "{report}");
     assert_returned(&grow(40).await);
 
     let bytes = plugin("(table 60000 funcref) (table 60000 funcref)");
     let checked = scene.engine.check("tables", bytes.into(), &settings(""), &|_| {}).await;
-    let text = told(&checked.problems);
-    assert!(text.starts_with("it has tables of more than 100000 elements in all"), "{text}");
+    let text = shown(&checked.problems);
+    assert!(text.starts_with("too many table elements at start; the limit is 100000 in all"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,9 +86,9 @@ async fn core_instances_are_bounded() {
     };
     let max = bounds::INSTANCES_MAX;
     let fits = check(max - own).await;
-    let loaded = fits.plugin.unwrap_or_else(|| panic!("{}", told(&fits.problems)));
+    let loaded = fits.plugin.unwrap_or_else(|| panic!("{}", shown(&fits.problems)));
     let words = scene.load("words").await;
     assert_returned(&scene.run_beside(&words, &loaded, call(&loaded, "do", "")).await.0);
-    let text = told(&check(max + 1).await.problems);
-    assert!(text.contains("core instances; 64 is the most a sandbox may have"), "{text}");
+    let text = shown(&check(max + 1).await.problems);
+    assert!(text.contains("core instances; the limit is 64"), "{text}");
 }

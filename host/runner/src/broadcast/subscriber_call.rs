@@ -61,12 +61,12 @@ impl SubscriberCall {
     ) -> AttemptHandle {
         let control = AttemptHandle::new();
         let own = AttemptLimits::of(&receive.task);
-        let asked = CallInput::Message {
+        let input = CallInput::Message {
             id: self.id.to_string(),
             topic: self.topic.to_string(),
             payload: Arc::clone(&self.payload),
         };
-        let call = Call { asked, limits: AttemptLimits { timeout: own.timeout.min(left), ..own } };
+        let call = Call { input, limits: AttemptLimits { timeout: own.timeout.min(left), ..own } };
         let called = Arc::new(Called {
             control: control.clone(),
             broadcasts: Arc::clone(&self.broadcasts),
@@ -167,7 +167,7 @@ impl HostCalls for Called {
         Box::pin(asked.map_err(|error| error.to_guest(&self.control)))
     }
 
-    fn keeping(&self) -> Option<&dyn KvAccess> {
+    fn kv(&self) -> Option<&dyn KvAccess> {
         self.kept.as_ref().map(|kept| kept as &dyn KvAccess)
     }
 }

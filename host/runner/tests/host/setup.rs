@@ -84,7 +84,7 @@ impl Setup {
             guest_threads: 2,
             // Shared by all tests, so that each component is compiled once.
             cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
-            compile: Compile::Here,
+            compile: Compile::InProcess,
         })
         .unwrap();
         let settings = Settings {

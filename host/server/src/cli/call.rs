@@ -77,7 +77,7 @@ impl Call {
                 None => task.key_of(&payload).map_err(invalid_payload)?.map(|key| key.to_string()),
             };
             let call = EngineCall {
-                asked: CallInput::Job {
+                input: CallInput::Job {
                     id: JobIds::after(None).next(Timestamp::ZERO).to_string(),
                     task: task.name.task().to_owned(),
                     key,
@@ -165,8 +165,8 @@ async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, li
                 if cancel_requested {
                     control.stop(Interruption::Drain, "stopped by a second interrupt".to_owned());
                 } else {
-                    note("wharf: cancelling the job; interrupt again to stop it at once");
-                    control.ask_cancel();
+                    note("wharf: asked the plugin to end; interrupt again to stop it at once");
+                    control.request_cancel();
                 }
                 cancel_requested = true;
             }
@@ -237,8 +237,8 @@ impl HostCalls for Listener {
         std::future::ready(Err(text.to_owned())).boxed()
     }
 
-    fn keeping(&self) -> Option<&dyn KvAccess> {
-        Some(&self.kv)
+    fn kv(&self) -> Option<&dyn KvAccess> {
+        Some(&self.kept)
     }
 }
 
@@ -262,8 +262,8 @@ struct Bill {
     out_bytes: u64,
 }
 
-fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<ExitStatus> {
-    let bill = &ended.bill;
+fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
+    let bill = &ended.usage;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
     let result = match &ended.outcome {
         Outcome::Returned(bytes) => Some(bytes),

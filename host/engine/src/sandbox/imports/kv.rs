@@ -1,67 +1,67 @@
-//! What a plugin keeps, asked for by its guest: keys and values of a size that can be kept, and what is written counted.
+//! A plugin's values in the store, read and changed by its guest: checks the sizes and counts the bytes written.
 
 use wharf_core::bounds;
 use wharf_core::kv::{KvKey, KvKeyQuery};
 
-use super::wharf::plugin::kv;
 use crate::call::KvAccess;
-use crate::sandbox::state::Sandbox;
+use crate::sandbox::bindings::wharf::plugin::kv;
+use crate::sandbox::store_data::Sandbox;
 
-/// `describe` has no attempt; whoever runs a plugin without a store may have none.
-const NOTHING_KEPT: &str = "nothing can be kept here: only where a job or a broadcast is handled";
+/// `describe` has no attempt, and a host without a store has no values.
+const NO_KV: &str = "no values are available here, only while a job or a broadcast is handled";
 
-impl Sandbox {
-    fn keeping(&self) -> Result<&dyn KvAccess, String> {
-        self.attending.keeping().ok_or_else(|| NOTHING_KEPT.to_owned())
-    }
-
-    async fn change(&mut self, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<Result<(), String>> {
-        self.refuse_if_ended()?;
-        let bytes = value.as_ref().map_or(0, |value| value.len() as u64);
-        if bytes > bounds::KV_VALUE_BYTES_MAX {
-            let max = bounds::KV_VALUE_BYTES_MAX;
-            return Ok(Err(format!("the value has {bytes} bytes; {max} is the most: keep it in parts")));
-        }
-        let (keeping, key) = match (self.keeping(), valid(&key)) {
-            (Ok(keeping), Ok(key)) => (keeping, key),
-            (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
-        };
-        let excused = self.control.excuse();
-        let taken = keeping.change(key, value).await;
-        drop(excused);
-        if taken.is_ok() {
-            self.sent.kept_bytes += bytes;
-        }
-        Ok(taken)
-    }
+/// Returns access to the plugin's values, or the error for the guest.
+fn access(sandbox: &Sandbox) -> Result<&dyn KvAccess, String> {
+    sandbox.host_calls.kv().ok_or_else(|| NO_KV.to_owned())
 }
 
-fn valid(key: &str) -> Result<KvKey, String> {
+/// Sets or removes a value, and counts the bytes written.
+async fn change(sandbox: &mut Sandbox, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<Result<(), String>> {
+    sandbox.refuse_if_ended()?;
+    let bytes = value.as_ref().map_or(0, |value| value.len() as u64);
+    if bytes > bounds::KV_VALUE_BYTES_MAX {
+        let max = bounds::KV_VALUE_BYTES_MAX;
+        return Ok(Err(format!("the value is {bytes} bytes; the limit is {max}; keep it in parts")));
+    }
+    let (kv, key) = match (access(sandbox), parse_key(&key)) {
+        (Ok(kv), Ok(key)) => (kv, key),
+        (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
+    };
+    let stall_pause = sandbox.handle.pause_stall();
+    let result = kv.change(key, value).await;
+    drop(stall_pause);
+    if result.is_ok() {
+        sandbox.sent.kv_bytes += bytes;
+    }
+    Ok(result)
+}
+
+fn parse_key(key: &str) -> Result<KvKey, String> {
     key.parse().map_err(|bad: wharf_core::ids::ParseIdError| bad.to_string())
 }
 
 impl kv::Host for Sandbox {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, String>> {
         self.refuse_if_ended()?;
-        let (keeping, key) = match (self.keeping(), valid(&key)) {
-            (Ok(keeping), Ok(key)) => (keeping, key),
+        let (kv, key) = match (access(self), parse_key(&key)) {
+            (Ok(kv), Ok(key)) => (kv, key),
             (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
         };
-        let excused = self.control.excuse();
-        let found = keeping.value(key).await;
-        drop(excused);
+        let stall_pause = self.handle.pause_stall();
+        let found = kv.value(key).await;
+        drop(stall_pause);
         if let Ok(Some(value)) = &found {
-            self.control.meter().receive(value.len() as u64);
+            self.handle.meter().receive(value.len() as u64);
         }
         Ok(found)
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
-        self.change(key, Some(value)).await
+        change(self, key, Some(value)).await
     }
 
     async fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), String>> {
-        self.change(key, None).await
+        change(self, key, None).await
     }
 
     async fn keys(
@@ -74,18 +74,18 @@ impl kv::Host for Sandbox {
         let longest = prefix.len().max(after.as_ref().map_or(0, String::len));
         if longest > bounds::KV_KEY_BYTES_MAX {
             let max = bounds::KV_KEY_BYTES_MAX;
-            return Ok(Err(format!("what keys begin with, or come after, has {longest} bytes; {max} is the most")));
+            return Ok(Err(format!("`prefix` or `after` is {longest} bytes; the limit is {max}")));
         }
-        let keeping = match self.keeping() {
-            Ok(keeping) => keeping,
+        let kv = match access(self) {
+            Ok(kv) => kv,
             Err(why) => return Ok(Err(why)),
         };
         let wanted = KvKeyQuery { prefix, after, max: max.min(bounds::KV_PAGE_MAX) };
-        let excused = self.control.excuse();
-        let found = keeping.keys(wanted).await;
-        drop(excused);
+        let stall_pause = self.handle.pause_stall();
+        let found = kv.keys(wanted).await;
+        drop(stall_pause);
         Ok(found.map(|keys| {
-            self.control.meter().receive(keys.iter().map(|key| key.as_str().len() as u64).sum());
+            self.handle.meter().receive(keys.iter().map(|key| key.as_str().len() as u64).sum());
             keys.iter().map(ToString::to_string).collect()
         }))
     }

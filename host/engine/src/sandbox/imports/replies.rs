@@ -1,4 +1,4 @@
-//! The replies to a guest's broadcast, as they cross to it: bounded in all.
+//! Converts the replies to a guest's broadcast for the guest, within a limit of bytes in all.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use wharf_core::bounds;
 use wharf_core::outcome::Failure as CoreFailure;
 use wharf_core::rollcall::{self, Answer as CoreAnswer};
 
-use super::wharf::plugin::broadcasts::{Answer, Reply};
-use super::wharf::plugin::types::Failure;
+use crate::sandbox::bindings::wharf::plugin::broadcasts::{Answer, Reply};
+use crate::sandbox::bindings::wharf::plugin::types::Failure;
 
-/// A text that does not fit is cut to this.
+/// A text that does not fit is cut to this many bytes.
 const CUT_BYTES: usize = 200;
 
-/// What of the replies' bytes is still free.
-pub(super) struct Room(u64);
+/// The bytes that are left for the replies of one broadcast.
+pub(super) struct ReplyBudget(u64);
 
-impl Room {
-    pub(super) fn new() -> Room {
-        Room(bounds::REPLIES_BYTES_MAX)
+impl ReplyBudget {
+    pub(super) fn new() -> ReplyBudget {
+        ReplyBudget(bounds::REPLIES_BYTES_MAX)
     }
 
     pub(super) fn taken(&self) -> u64 {
@@ -33,12 +33,12 @@ impl Room {
     fn text(&mut self, mut text: String) -> String {
         if !self.take(text.len()) && text.len() > CUT_BYTES {
             text.truncate(text.floor_char_boundary(CUT_BYTES));
-            text.push_str(" ... (cut: the replies of one broadcast are too long in all)");
+            text.push_str(" ... (cut: the replies of one broadcast are too large in all)");
         }
         text
     }
 
-    pub(super) fn cross(&mut self, reply: rollcall::Reply) -> Reply {
+    pub(super) fn convert(&mut self, reply: rollcall::Reply) -> Reply {
         Reply {
             plugin: reply.plugin.to_string(),
             answer: self.answer(reply.answer),
@@ -50,7 +50,7 @@ impl Room {
         match answer {
             CoreAnswer::Replied(bytes) if self.take(bytes.len()) => Answer::Replied(bytes),
             CoreAnswer::Replied(bytes) => Answer::Trapped(format!(
-                "it replied with {} bytes, which find no room: the replies of one broadcast may have {} MiB in all",
+                "its reply of {} bytes was left out: the replies of one broadcast are limited to {} MiB in all",
                 bytes.len(),
                 bounds::REPLIES_BYTES_MAX / bounds::MIB
             )),
@@ -76,24 +76,24 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_says_so_and_what_comes_after_may_fit() {
-        let mut room = Room::new();
-        let mut cross = |answer| {
-            room.cross(rollcall::Reply { plugin: "a".parse().unwrap(), answer, elapsed: Duration::from_millis(2) })
+        let mut budget = ReplyBudget::new();
+        let mut convert = |answer| {
+            budget.convert(rollcall::Reply { plugin: "a".parse().unwrap(), answer, elapsed: Duration::from_millis(2) })
         };
         let max = usize::try_from(bounds::REPLIES_BYTES_MAX).unwrap();
-        let whole = cross(CoreAnswer::Replied(vec![0; max - 10]));
+        let whole = convert(CoreAnswer::Replied(vec![0; max - 10]));
         assert!(matches!(whole.answer, Answer::Replied(bytes) if bytes.len() == max - 10) && whole.elapsed_us == 2000);
         assert!(
-            matches!(cross(CoreAnswer::Replied(vec![0; 11])).answer, Answer::Trapped(text) if text.contains("11 bytes") && text.contains("32 MiB in all"))
+            matches!(convert(CoreAnswer::Replied(vec![0; 11])).answer, Answer::Trapped(text) if text.contains("11 bytes") && text.contains("limited to 32 MiB in all"))
         );
-        assert!(matches!(cross(CoreAnswer::Replied(vec![0; 4])).answer, Answer::Replied(_)));
+        assert!(matches!(convert(CoreAnswer::Replied(vec![0; 4])).answer, Answer::Replied(_)));
         let failed = CoreAnswer::Failed(CoreFailure::Discard("x".repeat(1000)));
         assert!(
-            matches!(cross(failed).answer, Answer::Failed(Failure::Discard(text)) if text.len() < 300 && text.contains("(cut: "))
+            matches!(convert(failed).answer, Answer::Failed(Failure::Discard(text)) if text.len() < 300 && text.contains("(cut: "))
         );
         assert!(
-            matches!(cross(CoreAnswer::Skipped("short, so let it pass".into())).answer, Answer::Skipped(text) if text.ends_with("pass"))
+            matches!(convert(CoreAnswer::Skipped("short, so let it pass".into())).answer, Answer::Skipped(text) if text.ends_with("pass"))
         );
-        assert_eq!(room.taken(), bounds::REPLIES_BYTES_MAX - 6);
+        assert_eq!(budget.taken(), bounds::REPLIES_BYTES_MAX - 6);
     }
 }

@@ -1,21 +1,21 @@
-//! Finds a value in JSON text by a pointer, and leaves its text as it is written: numbers are not read, only found.
+//! Finds a value in JSON text by a pointer, and returns its text as it is written: numbers are not parsed.
 
 use serde::de::IgnoredAny;
 
-/// Fields that a pointer may name, one within the other: each costs a look at what it is in.
+/// Maximum number of nested fields in a pointer: each costs a pass over the value that it is in.
 const FIELDS_MAX: usize = 32;
 
-/// A JSON pointer (RFC 6901) to a field: "/tenant".
+/// A JSON pointer (RFC 6901) to a field, such as "/tenant".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pointer {
     text: String,
-    /// Without escapes.
+    /// With escapes resolved.
     fields: Vec<String>,
 }
 
-/// Why nobody can say what a pointer finds.
+/// Why the value cannot be found without doubt.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfound {
+pub(super) enum FindError {
     NotJson(String),
     /// The object at `at` has this member more than once. Some readers take the first, some the last.
     Twice {
@@ -29,13 +29,13 @@ impl Pointer {
         let escaped = |text: &str| text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         let Some(fields) = text.strip_prefix('/').filter(|fields| escaped(fields)) else {
             return Err(format!(
-                "`{text}` is no JSON pointer: it begins with `/` and names one field after the other, such as \"/tenant\" or \"/user/id\""
+                "invalid JSON pointer `{text}`: expected `/` before the name of each field, such as \"/tenant\" or \"/user/id\""
             ));
         };
         let fields: Vec<String> = fields.split('/').map(|field| field.replace("~1", "/").replace("~0", "~")).collect();
         if fields.len() > FIELDS_MAX {
             return Err(format!(
-                "`{text}` names {} fields, one within the other; {FIELDS_MAX} is the most",
+                "invalid JSON pointer `{text}`: it names {} fields; the limit is {FIELDS_MAX}",
                 fields.len()
             ));
         }
@@ -46,16 +46,16 @@ impl Pointer {
         &self.text
     }
 
-    /// The text of the value that it finds in `json`; `None` where there is none.
-    pub(super) fn find<'t>(&self, json: &'t [u8]) -> Result<Option<&'t str>, Unfound> {
+    /// Returns the text of the value in `json`; `None` if there is none.
+    pub(super) fn find<'t>(&self, json: &'t [u8]) -> Result<Option<&'t str>, FindError> {
         let text = std::str::from_utf8(json)
-            .map_err(|error| Unfound::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
-        // All that follows relies on it. Nothing here goes deeper for each level of the text.
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| Unfound::NotJson(error.to_string()))?;
+            .map_err(|error| FindError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
+        // Everything below relies on valid JSON. Nothing here recurses with the depth of the text.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| FindError::NotJson(error.to_string()))?;
         let mut value = text.trim_ascii();
         for (depth, field) in self.fields.iter().enumerate() {
             let found = match value.as_bytes().first() {
-                Some(b'{') => member(value, field).map_err(|Twice| Unfound::Twice {
+                Some(b'{') => member(value, field).map_err(|Twice| FindError::Twice {
                     at: self.text.split('/').take(depth + 1).collect::<Vec<_>>().join("/"),
                     member: field.clone(),
                 })?,
@@ -73,14 +73,14 @@ impl Pointer {
 
 struct Twice;
 
-/// The value of a member of an object. Names are compared as they read, however they are escaped.
+/// Finds the value of a member of an object. Names are compared with escapes resolved.
 fn member<'t>(object: &'t str, name: &str) -> Result<Option<&'t str>, Twice> {
     let (mut rest, mut found) = (inside(object), None);
     while rest.starts_with('"') {
         let (key, after) = rest.split_at(value_bytes(rest));
         let value = after.trim_ascii_start()[1..].trim_ascii_start();
         let (value, after) = value.split_at(value_bytes(value));
-        if reads(key, name) && found.replace(value).is_some() {
+        if is_name(key, name) && found.replace(value).is_some() {
             return Err(Twice);
         }
         rest = next(after);
@@ -102,19 +102,19 @@ fn index(field: &str) -> Option<usize> {
     field.parse().ok().filter(|_| plain)
 }
 
-/// What follows the bracket of an object or an array.
+/// Returns what follows the opening bracket of an object or an array.
 fn inside(container: &str) -> &str {
     container[1..].trim_ascii_start()
 }
 
-/// What follows the comma behind a value; where there is none, the closing bracket and all after it.
+/// Returns what follows the comma behind a value; without a comma, the closing bracket and all after it.
 fn next(after: &str) -> &str {
     let after = after.trim_ascii_start();
     after.strip_prefix(',').map_or(after, str::trim_ascii_start)
 }
 
-/// Whether a string of JSON text says `name`. One with half of a surrogate pair says no name.
-fn reads(string: &str, name: &str) -> bool {
+/// Returns true if a JSON string is `name`. A string with half of a surrogate pair is not a name.
+fn is_name(string: &str, name: &str) -> bool {
     let plain = &string[1..string.len() - 1];
     if plain.contains('\\') {
         serde_json::from_str::<String>(string).is_ok_and(|read| read == name)
@@ -123,7 +123,7 @@ fn reads(string: &str, name: &str) -> bool {
     }
 }
 
-/// How long the value is that `text` begins with.
+/// Returns the size in bytes of the value that `text` starts with.
 fn value_bytes(text: &str) -> usize {
     let bytes = text.as_bytes();
     match bytes.first() {
@@ -166,7 +166,7 @@ fn container_bytes(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn find<'t>(pointer: &str, json: &'t str) -> Result<Option<&'t str>, Unfound> {
+    fn find<'t>(pointer: &str, json: &'t str) -> Result<Option<&'t str>, FindError> {
         Pointer::parse(pointer).unwrap().find(json.as_bytes())
     }
 
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_member_on_the_way_that_is_there_twice_is_refused_and_no_other() {
-        let twice = |at: &str, member: &str| Err(Unfound::Twice { at: at.to_owned(), member: member.to_owned() });
+        let twice = |at: &str, member: &str| Err(FindError::Twice { at: at.to_owned(), member: member.to_owned() });
         assert_eq!(find("/a/b", r#"{"a":{"b":1},"c":0,"a":{"b":1}}"#), twice("", "a"));
         assert_eq!(find("/a/b", r#"{"a":{"b":1,"b":null}}"#), twice("/a", "b"));
         assert_eq!(find("/tenant", r#"{"tenant":1,"ten\u0061nt":2}"#), twice("", "tenant"));
@@ -229,10 +229,10 @@ mod tests {
         assert_eq!(find("/b", &format!(r#"{{"a":{deep},"b":1}}"#)), Ok(Some("1")));
         assert_eq!(find("/0/0", &deep).map(|found| found.map(str::len)), Ok(Some(deep.len() - 4)));
         for bad in ["", "{", "{\"a\":1,}", "{\"a\":01}", "{\"a\" 1}", "[1}", "{\"a\n\":1}", "1 2", "{\"a\":\"\t\"}"] {
-            assert!(matches!(find("/a", bad), Err(Unfound::NotJson(_))), "{bad:?}");
+            assert!(matches!(find("/a", bad), Err(FindError::NotJson(_))), "{bad:?}");
         }
-        let told = Pointer::parse("/a").unwrap().find(b"{\"a\":\"\xff\"}");
-        assert_eq!(told, Err(Unfound::NotJson("byte 6 is not UTF-8".to_owned())));
+        let message = Pointer::parse("/a").unwrap().find(b"{\"a\":\"\xff\"}");
+        assert_eq!(message, Err(FindError::NotJson("byte 6 is not UTF-8".to_owned())));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What can be told of a component without running it: how it differs from what this host offers and asks. Everything at
-//! once, in the words of the contract; wasmtime would stop at the first difference and name another.
-//! All but [`is_wasm`] runs in the process that reads strangers' files: see [`crate::compile::child`].
+//! Inspects a component without running it: compares it with what this host offers and calls. Reports every difference
+//! at once, in the terms of the contract; wasmtime would stop at the first difference and name another. All but
+//! [`is_wasm`] runs in the child process that reads untrusted files: see [`crate::compile::child_process`].
 
 use wasmparser::{Validator, WasmFeatures};
 use wharf_core::bounds;
@@ -8,32 +8,32 @@ use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
 use crate::inspect::description::{self, Description};
-use crate::inspect::host_interfaces::{self, CONTRACT, Name};
+use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
 use crate::inspect::survey::survey;
 use crate::inspect::wit_signature;
 use crate::spec::problem::{Problem, Problems, cut};
 use crate::spec::toml_diagnostics::nearest;
-use crate::wasmtime_config::Kind;
+use crate::wasmtime_config::EngineKind;
 
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
-const STREAMS: &str = "streams and futures of WASI 0.3 are not offered by this version of the host";
+const STREAMS: &str = "this version of the host does not support streams and futures of WASI 0.3";
 const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
-/// Of a function's type, where two are shown that differ.
+/// Maximum size of a function's type in a problem that shows two which differ, in bytes.
 const TYPE_BYTES_MAX: usize = 800;
 
-/// Describes a component, without its code. What depends on the operator's settings is not in it.
+/// Describes a component, without its code. The description does not depend on the operator's settings.
 pub(crate) fn inspect(bytes: &[u8]) -> Description {
-    let refused = |problem| Description::refused(Problems::from(vec![problem]).told());
+    let refused = |problem| Description::refused(Problems::from(vec![problem]).into_bounded());
     let surveyed = match is_wasm(bytes).and_then(|()| survey(bytes)) {
         Ok(surveyed) => surveyed,
         Err(problem) => return refused(problem),
     };
     if bytes.get(4..8) == Some(&CORE_MODULE) {
-        return Description { makers: surveyed.makers, ..refused(core_module()) };
+        return Description { producers: surveyed.producers, ..refused(core_module()) };
     }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
@@ -43,15 +43,15 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
         Ok(DecodedWasm::Component(resolve, world)) => {
             let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
             let mut problems = Problems::default();
-            let found = Found { resolve: &resolve };
+            let found = ContractCheck { resolve: &resolve };
             found.exports(exports, &mut problems);
             found.imports(imports, &mut problems);
             let max = bounds::INSTANCES_MAX as u32;
             let count = surveyed.core_instances;
             if count > max {
                 problems.add(|| {
-                    Problem::new(format!("it is made of {count} core instances; {max} is the most a sandbox may have"))
-                        .hint("link its modules into fewer before they become a component")
+                    Problem::new(format!("it has {count} core instances; the limit is {max}"))
+                        .hint("link its modules into fewer before making the component")
                 });
             }
             let names = |items: &Items| description::shown(items.keys().map(|key| resolve.name_world_key(key)));
@@ -60,8 +60,8 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
                 core_instances: count.min(max),
                 imports: names(imports),
                 exports: names(exports),
-                makers: surveyed.makers,
-                ..Description::refused(problems.told())
+                producers: surveyed.producers,
+                ..Description::refused(problems.into_bounded())
             }
         }
         Ok(DecodedWasm::WitPackage(..)) => refused(
@@ -72,10 +72,10 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
     }
 }
 
-/// Looks at the file's size and at its first bytes, and reads no further.
+/// Checks the file's size and its first bytes, and reads no further.
 ///
 /// # Errors
-/// What it is, if it is neither a component nor a core module.
+/// A problem that says what the file is, if it is neither a component nor a core module.
 pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
     let max = bounds::COMPONENT_BYTES_MAX;
     if bytes.is_empty() {
@@ -84,59 +84,64 @@ pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
     if bytes.len() as u64 > max {
         let size = bytesize::ByteSize(bytes.len() as u64).display().iec();
         return Err(Problem::new(format!(
-            "the file has {size}; {} is the most",
+            "the file is {size}; the limit is {}",
             bytesize::ByteSize(max).display().iec()
         ))
         .hint("strip its debug information, for example with `wasm-tools strip`"));
     }
     if bytes.starts_with(b"\x7fELF") {
-        let what = "it is native code, as a .cwasm file is: code from outside is only taken as WebAssembly";
+        let what = "it is native code, such as a .cwasm file; only WebAssembly is accepted";
         return Err(Problem::new(what)
-            .hint("give the component that it was made from; the host compiles it and keeps what it made"));
+            .hint("use the component that it was made from; the host compiles it and caches the code"));
     }
     if !bytes.starts_with(b"\0asm") {
         let text = bytes.trim_ascii_start();
         if text.starts_with(b"(component") || text.starts_with(b"(module") || text.starts_with(b";;") {
-            return Err(Problem::new("it is WebAssembly as text, not as binary")
-                .hint("make it binary: `wasm-tools parse FILE -o OUT.wasm`"));
+            return Err(Problem::new("it is WebAssembly text, not a binary")
+                .hint("convert it: `wasm-tools parse FILE -o OUT.wasm`"));
         }
-        return Err(Problem::new("it is not WebAssembly: it does not begin with the bytes 00 61 73 6d")
+        return Err(Problem::new("it is not WebAssembly: it does not start with the bytes 00 61 73 6d")
             .hint("build a component, for example with `wharf new`"));
     }
     match bytes.get(4..8).and_then(|version| <[u8; 4]>::try_from(version).ok()) {
         Some(COMPONENT | CORE_MODULE) => Ok(()),
-        Some(other) => {
-            Err(Problem::new(format!("it is WebAssembly of a version that this host does not know: {other:02x?}")))
-        }
-        None => Err(Problem::new("the file is cut off after its first bytes")),
+        Some(other) => Err(Problem::new(format!("unknown WebAssembly version: {other:02x?}"))),
+        None => Err(Problem::new("the file ends after its first bytes")),
     }
 }
 
-/// The commonest slip: what a compiler made is not wrapped yet.
+/// The most common mistake: a compiler's output that is not wrapped into a component yet.
 fn core_module() -> Problem {
     Problem::new("it is a core module, not a component").hint(
         "wrap it: `wharf pack FILE -o OUT.wasm`\nor build for a target whose output is a component, such as Rust's wasm32-wasip2",
     )
 }
 
-/// Which engine it needs, if any takes it.
-fn validate(bytes: &[u8]) -> Result<Kind, Problem> {
-    // As `pool` sets wasmtime up.
+/// Validates a component. Returns which engine it needs.
+///
+/// # Errors
+/// A problem, if it is valid for neither engine.
+fn validate(bytes: &[u8]) -> Result<EngineKind, Problem> {
+    // The features that `wasmtime_config` switches on.
     let plain = WasmFeatures::WASM3
         & !(WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS | WasmFeatures::MEMORY64)
         | WasmFeatures::COMPONENT_MODEL;
     let plain = plain & !WasmFeatures::CM_ASYNC;
     if Validator::new_with_features(plain).validate_all(bytes).is_ok() {
-        return Ok(Kind::Sync);
+        return Ok(EngineKind::Sync);
     }
     match Validator::new_with_features(plain | WasmFeatures::CM_ASYNC).validate_all(bytes) {
-        Ok(_) => Ok(Kind::Async),
-        Err(error) => Err(unreadable(error.message()).at_byte(error.offset())),
+        Ok(_) => Ok(EngineKind::Async),
+        Err(error) => {
+            let mut problem = unreadable(error.message());
+            problem.what = format!("{} (at byte {:#x})", problem.what, error.offset());
+            Err(problem)
+        }
     }
 }
 
 fn unreadable(message: &str) -> Problem {
-    // Newer tools write these in a form that this line of wasmtime cannot read.
+    // Newer tools write these in a form that this version of wasmtime cannot read.
     if message.contains("for canonical function")
         || message.contains("more async builtins")
         || message.contains("async stackful")
@@ -153,55 +158,48 @@ fn unreadable(message: &str) -> Problem {
         if message.contains(&format!("{name} "))
             && (message.contains("not enabled") || message.contains("support") || message.contains("requires"))
         {
-            return Problem::new(format!("it uses {words}, which plugins may not use: {message}"))
-                .hint("build it without");
+            return Problem::new(format!("it uses {words}, which plugins cannot use: {message}"))
+                .hint("build it without them");
         }
     }
     Problem::new(format!("it is not valid WebAssembly: {message}"))
         .hint("build it again; if it was copied, copy it again")
 }
 
-impl Problem {
-    fn at_byte(mut self, offset: usize) -> Problem {
-        self.what = format!("{} (at byte {offset:#x})", self.what);
-        self
-    }
-}
-
 type Items = wit_parser::IndexMap<WorldKey, WorldItem>;
 
-/// A component's own contract.
-struct Found<'a> {
+/// Compares a component's imports and exports with the contract.
+struct ContractCheck<'a> {
     resolve: &'a Resolve,
 }
 
-impl Found<'_> {
+impl ContractCheck<'_> {
     fn exports(&self, exports: &Items, problems: &mut Problems) {
-        let found: Vec<(Name, InterfaceId)> = self.interfaces(exports);
+        let found: Vec<(InterfaceName, InterfaceId)> = self.interfaces(exports);
         let mut missing = Vec::new();
         let called = CONTRACT.called();
         for wanted in called.iter().copied() {
             let name = CONTRACT.name(wanted);
-            match found.iter().find(|(found, _)| found.fits(&name)) {
+            match found.iter().find(|(found, _)| found.is_compatible_with(&name)) {
                 Some((_, id)) => self.compare("exports", &name.full(), *id, wanted, problems),
                 None => missing.push(name),
             }
         }
-        let (manifest, others): (Vec<&Name>, Vec<&Name>) =
+        let (manifest, others): (Vec<&InterfaceName>, Vec<&InterfaceName>) =
             missing.iter().partition(|name| name.path == "wharf:plugin/manifest");
         for wanted in missing.iter() {
             if let Some((other, _)) = found.iter().find(|(name, _)| name.path == wanted.path) {
                 problems.add(|| {
-                    Problem::new(format!("it exports `{}`; this host calls `{}`", other.full(), wanted.full()))
+                    Problem::new(format!("it exports `{}`, but this host calls `{}`", other.full(), wanted.full()))
                         .hint("build it with the WIT files of this version of the host")
                 });
             }
         }
-        let is_absent = |wanted: &&Name| !found.iter().any(|(name, _)| name.path == wanted.path);
+        let is_absent = |wanted: &&InterfaceName| !found.iter().any(|(name, _)| name.path == wanted.path);
         for wanted in manifest.into_iter().filter(is_absent) {
             problems.add(|| Problem::new(format!("it does not export `{}`", wanted.full())).hint(WORLDS));
         }
-        // Of the others one is enough.
+        // One of the others is enough.
         if others.len() + 1 == called.len() && others.iter().all(is_absent) {
             let names: Vec<String> = others.iter().map(|name| format!("`{}`", name.full())).collect();
             problems.add(|| Problem::new(format!("it exports neither {}", names.join(" nor "))).hint(WORLDS));
@@ -209,11 +207,7 @@ impl Found<'_> {
         if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
             if other("wasi:http/incoming-handler") {
-                problems.add(|| {
-                    Problem::new(
-                        "it answers HTTP requests (`wasi:http/incoming-handler`): an HTTP server's component, not a plugin",
-                    )
-                });
+                problems.add(|| Problem::new("it is an HTTP server (`wasi:http/incoming-handler`), not a plugin"));
             } else if other("wasi:cli/run") {
                 problems.add(|| {
                     Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
@@ -227,7 +221,7 @@ impl Found<'_> {
     fn imports(&self, imports: &Items, problems: &mut Problems) {
         let max = bounds::COMPONENT_NAMES_MAX;
         if imports.len() > max {
-            let what = format!("it has {} imports; {max} is the most", imports.len());
+            let what = format!("it has {} imports; the limit is {max}", imports.len());
             problems.add(|| Problem::new(what).hint("import each interface once, in one version"));
         }
         let offers = host_interfaces::importable();
@@ -237,34 +231,36 @@ impl Found<'_> {
             let Some(interface) = host_interfaces::interface(item) else {
                 if let WorldItem::Function(_) = item {
                     problems.add(|| {
-                        Problem::new(format!("it imports a function `{text}`, which this host does not have"))
-                            .hint("a plugin may import interfaces of `wharf:plugin` and of WASI 0.2")
+                        Problem::new(format!("unknown import: function `{text}`"))
+                            .hint("a plugin can import interfaces of `wharf:plugin` and of WASI 0.2")
                     });
                 }
                 continue;
             };
-            let name = Name::parse(&text);
-            if !offers.iter().any(|offer| offer.fits(&name)) {
+            let name = InterfaceName::parse(&text);
+            if !offers.iter().any(|host_interface| host_interface.is_compatible_with(&name)) {
                 problems.add(|| unknown_import(&name, &offers));
-            } else if let Some(offer) = own.iter().copied().find(|id| CONTRACT.name(*id).fits(&name)) {
-                self.compare("imports", &text, interface, offer, problems);
+            } else if let Some(host_interface) =
+                own.iter().copied().find(|id| CONTRACT.name(*id).is_compatible_with(&name))
+            {
+                self.compare("imports", &text, interface, host_interface, problems);
             }
         }
     }
 
-    /// Compares what a component has under a name with what the contract has there.
+    /// Compares an interface of the component with the interface of the same name in the contract.
     fn compare(&self, verb: &str, name: &str, theirs: InterfaceId, ours: InterfaceId, problems: &mut Problems) {
         let (theirs, ours) = (&self.resolve.interfaces[theirs].functions, &CONTRACT.resolve.interfaces[ours].functions);
-        // An import may use less than is offered; an export must have all that is asked.
+        // An import may use less than is offered; an export must have every function that is called.
         let (needed, given) = if verb == "imports" { (theirs, ours) } else { (ours, theirs) };
         for function in needed.keys() {
             let (Some(_), Some(theirs), Some(ours)) = (given.get(function), theirs.get(function), ours.get(function))
             else {
                 problems.add(|| {
                     let what = if verb == "imports" {
-                        format!("it imports `{function}` of `{name}`, which this host does not have")
+                        format!("unknown import: `{function}` of `{name}`")
                     } else {
-                        format!("it exports `{name}` without its function `{function}`")
+                        format!("it exports `{name}` without the function `{function}`")
                     };
                     Problem::new(what).hint("build it with the WIT files of this version of the host")
                 });
@@ -285,47 +281,49 @@ impl Found<'_> {
             }
             cut(&mut found, TYPE_BYTES_MAX);
             cut(&mut expected, TYPE_BYTES_MAX);
-            return Some(Problem::new(format!("it {verb} `{name}` with another type")).hint(format!(
+            return Some(Problem::new(format!("it {verb} `{name}` with a different type")).hint(format!(
                 "expected: {expected}\nfound:    {found}\nbuild it with the WIT files of this version of the host"
             )));
         }
-        // Exports are called alike; what a component imports as `async` can only be offered as such.
+        // All exports are called in the same way; an import that is `async` must be offered as `async`.
         if verb == "imports" && theirs.kind.is_async() && !ours.kind.is_async() {
             return Some(
-                Problem::new(format!("it imports `{name}` as an `async func`, and it is a plain `func`"))
+                Problem::new(format!("it imports `{name}` as an `async func`, but it is a plain `func`"))
                     .hint("build it with the WIT files of this version of the host"),
             );
         }
         None
     }
 
-    fn interfaces(&self, items: &Items) -> Vec<(Name, InterfaceId)> {
+    fn interfaces(&self, items: &Items) -> Vec<(InterfaceName, InterfaceId)> {
         items
             .iter()
             .filter_map(|(key, item)| {
-                host_interfaces::interface(item).map(|id| (Name::parse(&self.resolve.name_world_key(key)), id))
+                host_interfaces::interface(item).map(|id| (InterfaceName::parse(&self.resolve.name_world_key(key)), id))
             })
             .collect()
     }
 }
 
-fn unknown_import(name: &Name, offers: &[Name]) -> Problem {
+fn unknown_import(name: &InterfaceName, offers: &[InterfaceName]) -> Problem {
     let problem = |what: String| Problem::new(what);
-    if let Some(offer) = offers.iter().find(|offer| offer.path == name.path) {
+    if let Some(host_interface) = offers.iter().find(|host_interface| host_interface.path == name.path) {
         let hint = if name.version.starts_with("0.3") && name.path.starts_with("wasi:") {
             format!("{STREAMS}; build it for WASI 0.2")
         } else {
             "build it with the version that this host has".to_owned()
         };
-        return problem(format!("it imports `{}`; this host has `{}`", name.full(), offer.full())).hint(hint);
+        return problem(format!("it imports `{}`, but this host has `{}`", name.full(), host_interface.full()))
+            .hint(hint);
     }
     if name.path.starts_with("wasi:") && name.version.starts_with("0.3") {
-        return problem(format!("it imports `{}` of WASI 0.3; this host has WASI 0.2", name.full())).hint(STREAMS_HINT);
+        return problem(format!("it imports `{}` of WASI 0.3, but this host has WASI 0.2", name.full()))
+            .hint(STREAMS_HINT);
     }
-    let near = nearest(&name.path, offers.iter().map(|offer| offer.path.as_str()));
+    let near = nearest(&name.path, offers.iter().map(|host_interface| host_interface.path.as_str()));
     let hint = near.map_or_else(
-        || "a plugin may import interfaces of `wharf:plugin` and of WASI 0.2".to_owned(),
+        || "a plugin can import interfaces of `wharf:plugin` and of WASI 0.2".to_owned(),
         |near| format!("did you mean `{near}`?"),
     );
-    problem(format!("it imports `{}`, which this host does not have", name.full())).hint(hint)
+    problem(format!("unknown import: `{}`", name.full())).hint(hint)
 }

@@ -1,0 +1,17 @@
+//! Rust types and traits of the contract, generated from `wit/`.
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    // Everything in the contract; what is in none of its worlds needs a grant.
+    inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0; }",
+    world: "wharf:host/plugin",
+    imports: {
+        "wharf:plugin/attempt.emit": async | trappable,
+        "wharf:plugin/broadcasts.broadcast": async | trappable,
+        "wharf:plugin/jobs.enqueue": async | trappable,
+        "wharf:plugin/kv": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+    with: { "wharf:plugin/jobs.new-job": crate::call::GuestJob },
+});

@@ -1,0 +1,158 @@
+//! The data of one attempt's wasmtime store: everything that its guest sees of the host.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wharf_core::bounds;
+use wharf_core::job::Stream;
+
+use crate::call::{AttemptLimits, HostCalls};
+use crate::sandbox::limiter::SandboxLimiter;
+use crate::sandbox::log::Log;
+use crate::sandbox::outbound_http::Outbound;
+use crate::sandbox::plugin_env::PluginEnv;
+use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::metered::Stopped;
+
+/// The data of one attempt's store. `imports` implements the interfaces of the contract for it, `monotonic_clock` that of
+/// the clock.
+pub(crate) struct Sandbox {
+    pub(crate) host_calls: Arc<dyn HostCalls>,
+    pub(crate) handle: AttemptHandle,
+    pub(crate) limits: AttemptLimits,
+    pub(crate) started_at: Instant,
+    pub(crate) limiter: SandboxLimiter,
+    pub(crate) sent: Sent,
+    pub(crate) table: ResourceTable,
+    /// Takes the place of `table` once the attempt was ended: without a resource the guest reaches nothing.
+    empty_table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+}
+
+/// What the attempt has sent so far.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pub(crate) chunks: u64,
+    pub(crate) chunk_bytes: u64,
+    /// A chunk was refused because of the limit of all chunks: the output is incomplete.
+    pub(crate) refused: bool,
+    pub(crate) broadcast_bytes: u64,
+    pub(crate) jobs: usize,
+    /// Bytes of jobs that were enqueued or are being made.
+    pub(crate) job_bytes: u64,
+    /// Bytes of values that were set.
+    pub(crate) kv_bytes: u64,
+}
+
+/// Everything that a sandbox is made from.
+pub(crate) struct SandboxParts {
+    pub(crate) env: Arc<PluginEnv>,
+    pub(crate) host_calls: Arc<dyn HostCalls>,
+    pub(crate) handle: AttemptHandle,
+    pub(crate) limits: AttemptLimits,
+    pub(crate) log: Log,
+}
+
+impl Sandbox {
+    /// Makes a sandbox whose clock starts at `started_at`.
+    ///
+    /// # Errors
+    /// A reason, if a granted folder cannot be opened.
+    pub(crate) fn new(with: SandboxParts, started_at: Instant) -> Result<Sandbox, String> {
+        let mut wasi = WasiCtx::builder();
+        wasi.max_random_size(bounds::RANDOM_BYTES_MAX);
+        wasi.stdout(with.log.writer(Stream::Stdout)).stderr(with.log.writer(Stream::Stderr));
+        for (name, value) in &with.env.settings.env {
+            wasi.env(name, value);
+        }
+        for dir in &with.env.settings.dirs {
+            let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(&dir.host, &dir.guest, perms).map_err(|error| {
+                format!(
+                    "could not open the folder {} that is granted to `{}`: {error}",
+                    dir.host.display(),
+                    with.env.plugin
+                )
+            })?;
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(bounds::HOST_RESOURCES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(bounds::HTTP_HEADERS_BYTES_MAX);
+        let outbound = Outbound {
+            env: with.env,
+            handle: with.handle.clone(),
+            log: with.log,
+            timeout_max: with.limits.timeout,
+            requests: 0,
+        };
+        Ok(Sandbox {
+            limiter: SandboxLimiter::new(with.limits.memory_bytes),
+            host_calls: with.host_calls,
+            handle: with.handle,
+            limits: with.limits,
+            started_at,
+            sent: Sent::default(),
+            table,
+            empty_table: ResourceTable::new(),
+            wasi: wasi.build(),
+            http,
+            outbound,
+        })
+    }
+
+    /// Returns what the plugin reads through `wasi:config`.
+    pub(crate) fn config(&self) -> &WasiConfigVariables {
+        &self.outbound.env.config
+    }
+
+    /// Returns the host's own runtime.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.outbound.env.runtime
+    }
+
+    /// Refuses the host call of an attempt that was ended.
+    pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
+        if self.handle.end_reason().is_some() { Err(Stopped.into()) } else { Ok(()) }
+    }
+
+    /// Ends the attempt because it went on after an output limit was reached.
+    pub(crate) fn end_at_output_bound(&self, what: String) -> wasmtime::Error {
+        self.handle.end(EndReason::OutputBound(what));
+        Stopped.into()
+    }
+
+    /// Counts the bytes of a job that the guest is making: they take memory of the host, not of the sandbox.
+    pub(crate) fn count_job_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.refuse_if_ended()?;
+        self.sent.job_bytes += bytes as u64;
+        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
+            return Err(self.end_at_output_bound(format!(
+                "the jobs that an attempt enqueues can have at most {} MiB in all",
+                bounds::BATCH_BYTES_MAX / bounds::MIB
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl WasiView for Sandbox {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
+        WasiCtxView { ctx: &mut self.wasi, table }
+    }
+}
+
+impl WasiHttpView for Sandbox {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
+        WasiHttpCtxView { hooks: &mut self.outbound, table, ctx: &mut self.http }
+    }
+}
