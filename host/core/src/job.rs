@@ -232,7 +232,7 @@ pub enum Entry {
     Chunk(Arc<[u8]>),
     Log {
         stream: Stream,
-        line: String,
+        line: Arc<str>,
     },
     /// This many log lines were dropped here, since they came faster than they could be kept or past the bound.
     LogDropped {

@@ -27,7 +27,8 @@ pub enum Event {
     /// same transaction.
     Succeeded {
         attempt: u32,
-        output: Vec<u8>,
+        /// The result, shared: events are cloned for the case that the store fails.
+        output: Arc<[u8]>,
         children: Vec<NewJob>,
         changes: Option<Arc<KvChanges>>,
         bill: Bill,

@@ -142,7 +142,7 @@ impl Metrics {
     pub(crate) fn hear(&self, notice: &Notice) {
         match notice {
             Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, of(task), *count),
-            Notice::JobsKnown { task, count } => add(&self.jobs_known, of(task), *count),
+            Notice::JobsDeduplicated { task, count } => add(&self.jobs_known, of(task), *count),
             Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, of(task), *count),
             Notice::AttemptStarted { task, queue_wait, .. } => {
                 add(&self.attempts_started, of(task), 1);
@@ -154,13 +154,13 @@ impl Metrics {
             Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, of(task), *lines),
             Notice::PluginLoaded { .. } => add(&self.plugin_loads, word("result", "loaded"), 1),
             Notice::PluginRefused { .. } => add(&self.plugin_loads, word("result", "refused"), 1),
-            Notice::StoreTrouble { doing, .. } => add(&self.store_trouble, word("doing", doing), 1),
-            Notice::StoreLogHeld { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
-            Notice::StoreLogFree => _ = self.store_log_held.set(0),
+            Notice::StoreFailed { doing, .. } => add(&self.store_trouble, word("doing", doing), 1),
+            Notice::StoreLogPinned { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
+            Notice::StoreLogReleased => _ = self.store_log_held.set(0),
             Notice::HostFault { doing, .. } => add(&self.host_faults, word("doing", doing), 1),
-            Notice::Upkeep { reclaimed, forgotten, .. } => {
+            Notice::Upkeep { reclaimed, deleted, .. } => {
                 self.leases_reclaimed.inc_by(*reclaimed);
-                self.jobs_forgotten.inc_by(*forgotten);
+                self.jobs_forgotten.inc_by(*deleted);
             }
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
@@ -169,18 +169,18 @@ impl Metrics {
             Notice::BroadcastRefused { .. } => {
                 self.broadcasts_refused.inc();
             }
-            Notice::CancelAsked { .. }
+            Notice::CancelRequested { .. }
             | Notice::SuspectStarted { .. }
             | Notice::SubscriberLog { .. }
             | Notice::SubscriberLogDropped { .. }
-            | Notice::RetryAsked { .. }
+            | Notice::RetryRequested { .. }
             | Notice::PluginLoading { .. }
             | Notice::PluginRetired { .. }
             | Notice::FirstScanDone { .. }
-            | Notice::FolderTrouble { .. }
-            | Notice::StoreMended
+            | Notice::FolderUnreadable { .. }
+            | Notice::StoreRecovered
             | Notice::LimitSet { .. }
-            | Notice::DrainBegan { .. }
+            | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }
     }

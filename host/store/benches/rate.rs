@@ -71,7 +71,7 @@ impl Bench {
 fn ended(leased: &[LeasedJob]) -> Vec<(JobId, Event)> {
     let event = |leased: &LeasedJob| Event::Succeeded {
         attempt: leased.lease.attempt,
-        output: br#"{"words":9}"#.to_vec(),
+        output: br#"{"words":9}"#.as_slice().into(),
         children: vec![],
         changes: None,
         bill: Bill::default(),

@@ -25,7 +25,7 @@ fn events(attempt: u32) -> [(&'static str, Event); 12] {
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
         ("wrote", Event::Wrote { attempt, entries: vec![] }),
-        ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], changes: None, bill }),
+        ("succeeded", Event::Succeeded { attempt, output: [].into(), children: vec![], changes: None, bill }),
         ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), bill }),
         ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, bill }),
         ("released", Event::Released { attempt, report: report(), claimable_in: DELAY }),

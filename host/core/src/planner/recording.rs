@@ -140,7 +140,7 @@ fn end_event(
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (verdict, outcome) {
         (RetryDecision::Done, Outcome::Returned(output)) => {
-            Event::Succeeded { attempt, output, children, changes, bill }
+            Event::Succeeded { attempt, output: output.into(), children, changes, bill }
         }
         (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, bill },
         (RetryDecision::Release, _) if held.cancel_asked => Event::Cancelled { attempt, bill },

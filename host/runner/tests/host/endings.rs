@@ -51,7 +51,7 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     let began = Instant::now();
     let (host, late) = (first.host.clone(), order("do", r#"{"do":"echo"}"#));
     let drain = tokio::spawn(async move { host.drain(patience).await });
-    first.until_told("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainBegan { .. })).await;
+    first.until_notified("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainStarted { .. })).await;
     // Taken, and left to the next host.
     let late = first.enqueue(late).await;
     let view = first.host.job(late).await.unwrap().unwrap();

@@ -24,7 +24,7 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
     let beside = running.plugins.join(".villain.part");
     fs::copy(component("villain"), &beside).unwrap();
     fs::rename(&beside, &file).unwrap();
-    running.until_told("it was loaded", |notice| matches!(notice, Notice::PluginLoaded { .. })).await;
+    running.until_notified("it was loaded", |notice| matches!(notice, Notice::PluginLoaded { .. })).await;
     assert_eq!(running.result(order("do", r#"{"do":"echo","payload":1}"#)).await, json!(1));
 
     let runs = running.enqueue(order("slow", r#"{"do":"sleep","ms":1500}"#)).await;
@@ -33,7 +33,7 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
         .await;
     running.until_running(runs).await;
     fs::remove_file(&file).unwrap();
-    running.until_told("it was retired", |notice| matches!(notice, Notice::PluginRetired { .. })).await;
+    running.until_notified("it was retired", |notice| matches!(notice, Notice::PluginRetired { .. })).await;
     assert_eq!(
         running.finished(runs).await.job.standing.state.name(),
         StateName::Succeeded,
@@ -60,7 +60,7 @@ async fn a_file_that_fails_leaves_the_running_version() {
     let file = running.plugins.join("villain.wasm");
     fs::write(&file, "broken").unwrap();
     let broken = |notice: &Notice| matches!(notice, Notice::PluginRefused { kept: true, .. });
-    running.until_told("it was refused", broken).await;
+    running.until_notified("it was refused", broken).await;
     assert_eq!(running.result(order("do", r#"{"do":"echo","payload":2}"#)).await, json!(2));
     let villain: PluginId = "villain".parse().unwrap();
     assert!(running.host.catalog().refusal(&villain).is_some());
@@ -95,7 +95,7 @@ async fn a_plugin_replaced_under_load_fails_no_job() {
             |notices: &[Notice]| notices.iter().filter(|notice| matches!(notice, Notice::PluginLoaded { .. })).count();
         let wanted = usize::from(round) + 2;
         let swapped = async {
-            while loaded(&running.told()) < wanted {
+            while loaded(&running.notices()) < wanted {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

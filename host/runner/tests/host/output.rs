@@ -70,5 +70,5 @@ async fn a_flood_of_log_lines_drops_lines_and_no_output() {
     assert_eq!(kept + dropped, 200_000, "a line is kept or counted");
     let is_told =
         |notice: &Notice| matches!(notice, Notice::LogDropped { job, lines, .. } if *job == flood && *lines == dropped);
-    running.until_told("lines were dropped", is_told).await;
+    running.until_notified("lines were dropped", is_told).await;
 }

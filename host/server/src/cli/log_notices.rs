@@ -12,7 +12,7 @@ use super::log::Log;
 pub(crate) fn narrate(notice: &Notice, log: &Log) {
     match notice {
         Notice::JobsEnqueued { task, count } => debug!(%task, count, "jobs enqueued"),
-        Notice::JobsKnown { task, count } => debug!(%task, count, "jobs known by their token"),
+        Notice::JobsDeduplicated { task, count } => debug!(%task, count, "jobs known by their token"),
         Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs not taken: their lane is full"),
         Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
         Notice::SuspectStarted { task, job, crashes } => {
@@ -24,12 +24,13 @@ pub(crate) fn narrate(notice: &Notice, log: &Log) {
         }
         Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
         Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
-        Notice::CancelAsked { job } => debug!(%job, "asked to end"),
-        Notice::RetryAsked { job } => debug!(%job, "asked to be tried again"),
+        Notice::CancelRequested { job } => debug!(%job, "asked to end"),
+        Notice::RetryRequested { job } => debug!(%job, "asked to be tried again"),
         Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
         Notice::BroadcastEnded(ended) => broadcast_ended(ended),
         Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: as many are open as may be"),
-        Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
+        // The runner writes the lines of guests to the log itself, with the target `wharf::guest`.
+        Notice::SubscriberLog { .. } => {}
         Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
         Notice::PluginLoading { plugin, step } => {
             log.under_way(format!("{plugin}: {}", step_text(*step)));
@@ -54,32 +55,32 @@ pub(crate) fn narrate(notice: &Notice, log: &Log) {
                 if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
         }
-        Notice::FolderTrouble { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
-        Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; it is tried again"),
-        Notice::StoreMended => info!("the store works again"),
-        Notice::StoreLogHeld { log, bytes } => warn!(
+        Notice::FolderUnreadable { why } => error!(why, "the plugin folder cannot be read; what is loaded stays"),
+        Notice::StoreFailed { doing, why } => error!(doing, why, "the store failed; it is tried again"),
+        Notice::StoreRecovered => info!("the store works again"),
+        Notice::StoreLogPinned { log, bytes } => warn!(
             "{log} has grown to {} MiB and grows on: another program reads the database and does not end, such as a backup or a \
              shell; `fuser -v {log}` names it. The log is carried into the file when that program has ended",
             bytes >> 20
         ),
-        Notice::StoreLogFree => info!("the store's log is carried into its file again"),
+        Notice::StoreLogReleased => info!("the store's log is carried into its file again"),
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
-        Notice::Upkeep { reclaimed, forgotten, took } if *reclaimed > 0 => {
-            warn!(reclaimed, forgotten, ?took, "upkeep: leases had run out, their jobs wait again");
+        Notice::Upkeep { reclaimed, deleted, took } if *reclaimed > 0 => {
+            warn!(reclaimed, deleted, ?took, "upkeep: leases had run out, their jobs wait again");
         }
-        Notice::Upkeep { reclaimed, forgotten, took } => debug!(reclaimed, forgotten, ?took, "upkeep"),
-        Notice::DrainBegan { patience, running } => drain_began(*patience, *running),
+        Notice::Upkeep { reclaimed, deleted, took } => debug!(reclaimed, deleted, ?took, "upkeep"),
+        Notice::DrainStarted { timeout, running } => drain_started(*timeout, *running),
         Notice::DrainEnded => info!("stopped"),
         Notice::HostFault { doing, why } => error!(doing, why, "a bug of the host: please report it"),
     }
 }
 
-fn drain_began(patience: Duration, running: u32) {
+fn drain_started(timeout: Duration, running: u32) {
     match running {
-        _ if patience.is_zero() => {}
+        _ if timeout.is_zero() => {}
         0 => info!("stopping: nothing runs"),
         _ => info!(
-            "stopping: {} may go on for {patience:?}; interrupt again to stop at once",
+            "stopping: {} may go on for {timeout:?}; interrupt again to stop at once",
             counted(u64::from(running), "attempt")
         ),
     }

@@ -109,7 +109,7 @@ async fn start(settings: &Settings, listener: &TcpListener, metrics: Arc<Metrics
 
 /// Returns when the loop that runs jobs has ended though nobody asked it to.
 async fn death(host: &Host) {
-    while host.vitals().alive {
+    while host.health().alive {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -172,7 +172,7 @@ pub(crate) fn host_settings(settings: &Settings, name: String, plugins_dir: Path
         broadcasts: settings.broadcasts_at_once,
         lease: settings.lease,
         lease_margin: settings.lease_margin,
-        write_patience: bounds::WRITE_PATIENCE,
+        write_timeout: bounds::WRITE_PATIENCE,
         cancel_grace: settings.cancel_grace,
         upkeep_interval: settings.upkeep_interval,
         keep_finished: settings.keep_finished,

@@ -147,7 +147,7 @@ pub(crate) fn entry_document(numbered: &NumberedEntry) -> (&'static str, Entry) 
                 Stream::Stdout => "stdout",
                 Stream::Stderr => "stderr",
             };
-            ("log", Entry { stream: Some(stream.to_owned()), line: Some(line.clone()), ..plain })
+            ("log", Entry { stream: Some(stream.to_owned()), line: Some(line.to_string()), ..plain })
         }
         job::Entry::LogDropped { lines } => ("log-dropped", Entry { lines: Some(*lines), ..plain }),
         job::Entry::Progress { fraction, note } => {

@@ -24,24 +24,24 @@ pub(crate) async fn health() -> Response {
 
 /// Whether the host takes and runs jobs, and why not.
 pub(crate) async fn ready(State(face): State<Arc<Face>>) -> Response {
-    let vitals = face.host.vitals();
+    let health = face.host.health();
     let mut because = Vec::new();
-    if vitals.draining {
+    if health.draining {
         because.push("the host is stopping".to_owned());
-    } else if !vitals.alive {
+    } else if !health.alive {
         because.push(
             "the host runs no more jobs: a bug has ended its loop; its log says which, and it must be started again"
                 .to_owned(),
         );
     }
-    if !vitals.first_scan_done {
+    if !health.first_scan_done {
         because.push("plugins are still being loaded".to_owned());
     }
-    if let Err(why) = &vitals.store {
+    if let Err(why) = &health.store {
         because.push(format!("the store fails: {why}"));
     }
     let status = if because.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready::new(because, vitals.running, vitals.capacity))).into_response()
+    (status, Json(Ready::new(because, health.running, health.capacity))).into_response()
 }
 
 pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, Problem> {
@@ -52,20 +52,20 @@ pub(crate) async fn metrics(State(face): State<Arc<Face>>) -> Result<Response, P
 
 /// What is so now. A store that does not answer leaves its gauges out, and says so by one of its own.
 async fn gauges(host: &Host) -> Gauges {
-    let (vitals, catalog) = (host.vitals(), host.catalog());
+    let (health, catalog) = (host.health(), host.catalog());
     let mut now = Gauges::new();
     now.plain(
         "alive",
         "Whether the loop that runs jobs goes on; where it does not, the host must be started again",
-        u64::from(vitals.alive),
+        u64::from(health.alive),
     );
-    now.plain("broadcasts_open", "Live broadcasts that are open on this host", vitals.broadcasts as u64);
-    now.plain("attempts_running", "Attempts that run on this host", u64::from(vitals.running));
-    now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
+    now.plain("broadcasts_open", "Live broadcasts that are open on this host", health.broadcasts as u64);
+    now.plain("attempts_running", "Attempts that run on this host", u64::from(health.running));
+    now.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(health.capacity));
     now.plain("plugins_loaded", "Plugins that are loaded", catalog.plugins().len() as u64);
     now.plain("plugins_refused", "Files of the plugin folder that could not be loaded", catalog.refused().len() as u64);
     let (stats, limits) = (host.stats().await, host.limits().await);
-    now.plain("store_up", "Whether the store answers", u64::from(stats.is_ok() && vitals.store.is_ok()));
+    now.plain("store_up", "Whether the store answers", u64::from(stats.is_ok() && health.store.is_ok()));
     if let Ok(stats) = stats {
         let counted = |pick: fn(u64, u64) -> u64| {
             stats.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))

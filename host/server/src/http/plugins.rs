@@ -103,7 +103,7 @@ pub(crate) async fn show(State(face): State<Arc<Face>>, Path(id): Path<String>) 
     if let Some(id) = id.parse().ok()
         && let Some(plugin) = one(&catalog, &id)
     {
-        let KvUsage { values, bytes } = face.host.kept(&id).await?;
+        let KvUsage { values, bytes } = face.host.kv_usage(&id).await?;
         let bytes_max = catalog.plugin(&id).and_then(|loaded| loaded.plugin.kv_bytes_max());
         let kv = (values > 0 || bytes_max.is_some()).then_some(KvDocument { values, bytes, bytes_max });
         return Ok(Json(Plugin { kv, ..plugin }));

@@ -142,7 +142,7 @@ impl Queue {
                 kept.entries.extend(numbered.map(|(number, entry)| NumberedEntry { number, attempt, at: now, entry }));
             }
             Event::Succeeded { output, children: new, changes, .. } => {
-                kept.job.result = Some(output.into());
+                kept.job.result = Some(output);
                 children = new;
                 changes.iter().for_each(|changes| self.values.change(changes));
             }

@@ -1,6 +1,7 @@
 //! Steps: the rows of jobs, each written once for every step that its job takes, and what attempts wrote.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
@@ -69,7 +70,7 @@ impl Standings {
 }
 
 /// The end of an attempt: its report, and what else it leaves.
-type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Bill>, Option<Vec<u8>>));
+type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Bill>, Option<Arc<[u8]>>));
 
 /// Bills and results, as columns.
 fn left<'w>(ended: &[Ended<'w>]) -> ([Vec<Option<i64>>; 6], Vec<Option<&'w [u8]>>) {

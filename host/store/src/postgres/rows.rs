@@ -190,8 +190,8 @@ pub(super) fn numbered(row: &Row) -> Result<NumberedEntry, SessionError> {
     let amount = || row.get::<_, Option<f64>>("amount").unwrap_or_default();
     let entry = match row.get::<_, i16>("kind") {
         0 => Entry::Chunk(bytes(row, "data").unwrap_or_default()),
-        1 => Entry::Log { stream: Stream::Stdout, line: text(row, "data") },
-        2 => Entry::Log { stream: Stream::Stderr, line: text(row, "data") },
+        1 => Entry::Log { stream: Stream::Stdout, line: text(row, "data").into() },
+        2 => Entry::Log { stream: Stream::Stderr, line: text(row, "data").into() },
         3 => Entry::LogDropped { lines: amount() as u64 },
         4 => Entry::Progress { fraction: amount() as f32, note: text(row, "data") },
         other => return Err(damaged("a kind of entry", &other.to_string())),

@@ -1,6 +1,7 @@
 //! Writes: what a transaction has decided and not yet written. Written together, a statement for each kind of row.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
@@ -61,7 +62,7 @@ pub(super) struct Settle {
 pub(super) struct End {
     pub(super) report: Option<Report>,
     /// Of an attempt: takes the place of what an earlier one left.
-    pub(super) attempt: Option<(Option<Bill>, Option<Vec<u8>>)>,
+    pub(super) attempt: Option<(Option<Bill>, Option<Arc<[u8]>>)>,
 }
 
 impl Ledger<'_> {

@@ -48,7 +48,7 @@ impl Ledger<'_> {
         let after = change.standing;
         if change.attempt_ended {
             let output = match event {
-                Event::Succeeded { output, .. } => Some(output.as_slice()),
+                Event::Succeeded { output, .. } => Some(&**output),
                 _ => None,
             };
             self.change_place(id, &known, &after, now)?;

@@ -257,8 +257,8 @@ pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<NumberedEntry> {
     let amount = || row.get::<_, Option<f64>>("amount").map(Option::unwrap_or_default);
     let entry = match row.get::<_, i64>("kind")? {
         0 => Entry::Chunk(data()?),
-        1 => Entry::Log { stream: Stream::Stdout, line: text()? },
-        2 => Entry::Log { stream: Stream::Stderr, line: text()? },
+        1 => Entry::Log { stream: Stream::Stdout, line: text()?.into() },
+        2 => Entry::Log { stream: Stream::Stderr, line: text()?.into() },
         3 => Entry::LogDropped { lines: amount()? as u64 },
         4 => Entry::Progress { fraction: amount()? as f32, note: text()? },
         other => return Err(damaged("a kind of entry", &other.to_string())),

@@ -157,7 +157,7 @@ async fn an_end_its_children_and_its_values_find_room_together_or_not_at_all() {
     let mut changes = KvChanges::new(plugin.clone());
     changes.put(key.clone(), Some(vec![7; 1_000_000].into())).unwrap();
     let (children, changes, bill) = (vec![child.clone()], Some(Arc::new(changes)), Bill::default());
-    let end = vec![(parent.id, Event::Succeeded { attempt, output: vec![1], children, changes, bill })];
+    let end = vec![(parent.id, Event::Succeeded { attempt, output: [1].into(), children, changes, bill })];
     most_pages(&store, 4).await;
     // The value is written last, and has no room: what was written before it is undone.
     assert!(matches!(store.record(end.clone()).await, Err(StoreError::Busy(_))));

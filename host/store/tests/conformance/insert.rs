@@ -92,7 +92,7 @@ fn a_job_without_a_token_is_never_another_one_whatever_its_id() {
 
         let child = NewJob { payload: b"child".as_slice().into(), ..first.clone() };
         let children = vec![child.clone(), child];
-        let succeeded = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let succeeded = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, bill: bill() };
         let recorded = stage.record(first.id, succeeded).await.unwrap();
         for answer in recorded.children {
             let Inserted::Added { id, .. } = answer else { panic!("{answer:?}") };

@@ -35,7 +35,7 @@ fn changes(of: &str, what: &[(&str, Option<&[u8]>)]) -> Arc<KvChanges> {
 
 fn keeping(attempt: u32, changes: &Arc<KvChanges>) -> Event {
     let changes = Some(Arc::clone(changes));
-    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes, bill: bill() }
+    Event::Succeeded { attempt, output: b"result".as_slice().into(), children: vec![], changes, bill: bill() }
 }
 
 impl Stage {
@@ -149,7 +149,7 @@ fn children_and_values_come_together() {
         let leased = stage.running().await;
         let end = |attempt| Event::Succeeded {
             attempt,
-            output: vec![],
+            output: [].into(),
             children: vec![child.clone()],
             changes: Some(values.clone()),
             bill: bill(),

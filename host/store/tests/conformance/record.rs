@@ -32,7 +32,7 @@ fn an_empty_result_is_a_result() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        let event = Event::Succeeded { attempt: 1, output: vec![], children: vec![], changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children: vec![], changes: None, bill: bill() };
         stage.record(id, event).await.unwrap();
         assert_eq!(stage.seen(id).await.job.result.as_deref(), Some(b"".as_slice()));
     });
@@ -77,8 +77,8 @@ fn events_are_numbered_without_gaps_over_attempts() {
         stage.claim_one().await;
         let entries = vec![
             Entry::Chunk(b"chunk".as_slice().into()),
-            Entry::Log { stream: Stream::Stdout, line: "out".to_owned() },
-            Entry::Log { stream: Stream::Stderr, line: "é".to_owned() },
+            Entry::Log { stream: Stream::Stdout, line: "out".into() },
+            Entry::Log { stream: Stream::Stderr, line: "é".into() },
             Entry::LogDropped { lines: 12_345 },
             Entry::Progress { fraction: 0.1, note: "a tenth".to_owned() },
             Entry::Chunk(b"".as_slice().into()),
@@ -109,7 +109,7 @@ fn children_come_with_success_or_not_at_all() {
         let children = vec![child.clone(), twin.clone(), same];
         let event = |attempt| Event::Succeeded {
             attempt,
-            output: vec![],
+            output: [].into(),
             children: children.clone(),
             changes: None,
             bill: bill(),
@@ -131,7 +131,7 @@ fn a_child_may_take_the_slot_that_its_parent_leaves() {
         let child = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let second = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let children = vec![child.clone(), second];
-        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children, [added(child.id), Inserted::Discarded { holders: vec![child.id] }]);
     });
@@ -154,7 +154,7 @@ fn a_child_that_is_not_taken_stands_under_its_id_and_says_why() {
         let replaced = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "c") };
         let replacing = NewJob { id: stage.store.next_id().unwrap(), ..replaced.clone() };
         let children = [&same, &full, &twice, &again, &replaced, &replacing].map(Clone::clone).to_vec();
-        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, bill: bill() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children[0], Inserted::Duplicate { id: known.id });
         assert_eq!(recorded.children[1], Inserted::Discarded { holders: vec![waiting] });

@@ -124,7 +124,7 @@ fn river_and_pg_boss_a_completion_of_an_earlier_attempt_is_refused() {
         let child = stage.new_job(LIST, "");
         let late = Event::Succeeded {
             attempt: 1,
-            output: b"old".to_vec(),
+            output: b"old".as_slice().into(),
             children: vec![child.clone()],
             changes: None,
             bill: bill(),

@@ -200,7 +200,7 @@ fn what_is_small_and_what_is_large_comes_back_as_it_was() {
             assert_eq!(leased.payload, job.payload);
             let end = Event::Succeeded {
                 attempt: 1,
-                output: vec![b'r'; bytes],
+                output: vec![b'r'; bytes].into(),
                 children: vec![],
                 changes: None,
                 bill: bill(),

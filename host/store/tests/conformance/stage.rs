@@ -228,7 +228,7 @@ impl Stage {
 }
 
 pub(crate) fn succeeded(attempt: u32) -> Event {
-    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes: None, bill: bill() }
+    Event::Succeeded { attempt, output: b"result".as_slice().into(), children: vec![], changes: None, bill: bill() }
 }
 
 pub(crate) fn failed(attempt: u32, retry_in: Option<Duration>) -> Event {

@@ -220,7 +220,7 @@ impl Bench {
 fn ended(leased: &LeasedJob) -> (JobId, Event) {
     let attempt = leased.lease.attempt;
     let event =
-        Event::Succeeded { attempt, output: Vec::new(), children: Vec::new(), changes: None, bill: Bill::default() };
+        Event::Succeeded { attempt, output: [].into(), children: Vec::new(), changes: None, bill: Bill::default() };
     (leased.lease.job, event)
 }
 

@@ -98,12 +98,12 @@ async fn suspended(ground: &Ground, settings: &Settings, count: u32) -> anyhow::
         let some = BATCH.min(count as usize - first);
         own.enqueue((0..some).map(|_| load.request(None)).collect()).await?;
     }
-    while own.host.vitals().running < count || !is_quiet().await? {
+    while own.host.health().running < count || !is_quiet().await? {
         if began.elapsed() > SUSPEND_PATIENCE {
-            bail!("only {} attempts run after {SUSPEND_PATIENCE:?}", own.host.vitals().running);
+            bail!("only {} attempts run after {SUSPEND_PATIENCE:?}", own.host.health().running);
         }
     }
-    report.figure("attempts-suspended", f64::from(own.host.vitals().running), Unit::Count);
+    report.figure("attempts-suspended", f64::from(own.host.health().running), Unit::Count);
     let (resident_then, anonymous_then) = (resident_bytes(Whose::This)?, anonymous_bytes(Whose::This)?);
     report.figure("resident-memory", resident_then as f64, Unit::Bytes);
     report.figure("of-it-anonymous", anonymous_then as f64, Unit::Bytes);
@@ -122,7 +122,7 @@ async fn suspended(ground: &Ground, settings: &Settings, count: u32) -> anyhow::
     tokio::time::sleep(QUIET).await;
     let view = own.host.job(id).await?.context("the store forgot a job")?;
     report.with("one-more", view.seen.job.standing.state.name().as_str());
-    if own.host.vitals().running != count {
+    if own.host.health().running != count {
         return Err(own.heard.went_wrong("attempts ended that should wait").into());
     }
     own.host.stop_now().await;

@@ -42,7 +42,7 @@ impl Target {
                 report.with("host", "its own, in this process");
                 ground.tell(report);
                 report.with("plugins", own.host.catalog().plugins().len());
-                report.with("at-once", own.host.vitals().capacity);
+                report.with("at-once", own.host.health().capacity);
                 report.with("guest-threads", settings.guest_threads);
             }
             Target::Running(_) => report.with("host", settings.host.as_str()),

@@ -133,7 +133,7 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     let attempt = if rng.u32(..20) == 0 { lease.attempt + 1 } else { lease.attempt };
     let entries = vec![
         Entry::Chunk(vec![rng.u8(..); rng.usize(..4)].into()),
-        Entry::Log { stream: one_of(rng, &[Stream::Stdout, Stream::Stderr]), line: "line".to_owned() },
+        Entry::Log { stream: one_of(rng, &[Stream::Stdout, Stream::Stderr]), line: "line".into() },
         Entry::LogDropped { lines: rng.u64(..1000) },
         Entry::Progress { fraction: rng.f32(), note: "on the way".to_owned() },
     ];
@@ -142,7 +142,7 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         0 | 1 => Event::Wrote { attempt, entries },
         2..5 => {
             let children = (0..rng.usize(..3)).map(|_| new_job(rng, world)).collect();
-            let (output, changes) = (vec![rng.u8(..); rng.usize(..3)], changes(rng));
+            let (output, changes) = (vec![rng.u8(..); rng.usize(..3)].into(), changes(rng));
             Event::Succeeded { attempt, output, children, changes, bill: bill() }
         }
         5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), bill: bill() },

@@ -1,4 +1,4 @@
-//! What a plugin keeps, in a whole host: with success or not at all, within what it is granted, beside others.
+//! The values of a plugin, in a whole host: written with success or not at all, within the quota, without delaying others.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ async fn what_an_attempt_changes_comes_with_its_success_or_not_at_all() {
         let read = json!([{ "get": "a" }, { "remove": "a" }, { "get": "a" }, { "set": ["c", "3"] },
             { "keys": { "prefix": "", "after": null, "most": 9 } }]);
         assert_eq!(running.result(steps("do", read)).await, json!(["1", null, null, null, ["c"]]));
-        assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 1, bytes: 2 });
+        assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 1, bytes: 2 });
     }
 }
 
@@ -102,12 +102,12 @@ async fn past_what_is_granted_a_plugin_is_told_and_others_go_on() {
         .await;
     let error = told[0]["error"].as_str().unwrap();
     assert!(
-        error.contains("`villain-kv` keeps 60001 bytes and would keep 120002; 102400 is the most: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.villain-kv]"),
+        error.contains("`villain-kv` stores 60001 bytes and would store 120002; the limit is 102400: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.villain-kv]"),
         "{error}"
     );
     assert_eq!((told[1].clone(), told[3].clone()), (Value::Null, Value::Null), "{told}");
-    assert!(told[2]["error"].as_str().unwrap().contains("keeps 90002 bytes"), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 2, bytes: 90_002 });
+    assert!(told[2]["error"].as_str().unwrap().contains("stores 90002 bytes"), "{told}");
+    assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 2, bytes: 90_002 });
     // What makes less of it is taken, and gives room.
     let shrunk = running.result(steps("do", json!([fill("a", 10), fill("c", 60_000)]))).await;
     assert_eq!(shrunk, json!([null, null]));
@@ -129,9 +129,9 @@ async fn who_keeps_too_much_can_take_some_away() {
             json!([{ "set": ["new", ""] }, { "fill": { "key": "k0", "bytes": 999 } }, { "remove": "k1" }]),
         ))
         .await;
-    assert!(told[0]["error"].as_str().unwrap().contains("5120 is the most"), "{told}");
+    assert!(told[0]["error"].as_str().unwrap().contains("the limit is 5120"), "{told}");
     assert_eq!((told[1].clone(), told[2].clone()), (Value::Null, Value::Null), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 9, bytes: 10_020 - 1 - 1002 });
+    assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 9, bytes: 10_020 - 1 - 1002 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
