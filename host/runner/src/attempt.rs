@@ -42,7 +42,7 @@ impl AttemptStarter {
         let (attempt, id) = (AttemptId::from(&leased.lease), leased.task.plugin());
         let span = tracing::debug_span!("attempt", job = %attempt.job, attempt = attempt.number, task = %leased.task);
         let calls = GuestCalls::new(self.guest.clone(), plugin, CallChain::of_job(id.clone()), handle.clone());
-        AttemptHost::new((attempt, id), calls, self.guest.store.store().clone(), self.to_loop.clone(), span)
+        AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
     }
 
     /// Starts an attempt. The loop itself hands it to the engine if a sandbox is free, and its end comes from the thread on

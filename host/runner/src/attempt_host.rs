@@ -21,7 +21,6 @@ use wharf_engine::{GuestJob, HostCalls, KvAccess};
 
 use crate::broadcast::{Effects, GuestCalls};
 use crate::loop_message::LoopMessage;
-use crate::store_health::WatchedStore;
 use crate::store_wait::StoreWait;
 
 /// The least that an entry counts, so that the bound of the buffered bytes bounds the buffered entries, too.
@@ -38,7 +37,6 @@ pub(crate) struct AttemptHost {
     plugin: PluginId,
     span: Span,
     to_loop: UnboundedSender<LoopMessage>,
-    store: WatchedStore,
     calls: GuestCalls,
     /// One permit for each free byte of the buffer.
     free_bytes: Semaphore,
@@ -66,9 +64,9 @@ struct Deferred {
 impl AttemptHost {
     /// The host of `attempt`, which runs `plugin`. `span` is entered for what happens on behalf of the attempt.
     pub(crate) fn new(
-        (attempt, plugin): (AttemptId, PluginId),
+        attempt: AttemptId,
+        plugin: PluginId,
         calls: GuestCalls,
-        store: WatchedStore,
         to_loop: UnboundedSender<LoopMessage>,
         span: Span,
     ) -> AttemptHost {
@@ -77,7 +75,6 @@ impl AttemptHost {
             plugin,
             span,
             to_loop,
-            store,
             calls,
             free_bytes: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
             is_full: AtomicBool::new(false),
@@ -127,7 +124,7 @@ impl AttemptHost {
 
     /// Returns the outcome as it counts: time that the attempt waited for a store that was away is not its own.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
-        if self.is_full.load(Ordering::Relaxed) && self.store.failure().is_some() {
+        if self.is_full.load(Ordering::Relaxed) && self.calls.store().failure().is_some() {
             self.waits.failed();
         }
         self.calls.judge(self.waits.judge(outcome))

@@ -15,6 +15,7 @@ mod remote_calls;
 
 pub(crate) use broadcasts::Broadcasts;
 pub(crate) use call_chain::CallChain;
+pub(crate) use cluster::Cluster;
 pub(crate) use durable::prepare;
 pub use durable::{Batch, BatchJob};
 pub(crate) use guest_calls::{Broadcaster, Effects, GuestCalls, GuestContext};

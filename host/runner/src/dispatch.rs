@@ -45,8 +45,11 @@ pub(crate) struct Load {
     pub(crate) stopped: bool,
 }
 
-/// What the loop reaches of the host.
+/// What the loop needs of the host.
 pub(crate) struct DispatchParts {
+    pub(crate) node: NodeId,
+    /// The length of the leases with which jobs are claimed.
+    pub(crate) lease: Duration,
     pub(crate) store: WatchedStore,
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) inserts: InsertNotifier,
@@ -60,8 +63,6 @@ pub(crate) struct DispatchParts {
 pub(crate) struct Dispatch {
     parts: DispatchParts,
     planner: Planner,
-    node: NodeId,
-    lease: Duration,
     attempts: HashMap<AttemptId, Running>,
     /// The pending calls of the store. The loop itself waits for them: a task for each would wake a thread each time.
     store_calls: FuturesUnordered<BoxFuture<'static, LoopMessage>>,
@@ -93,18 +94,10 @@ impl Now {
 }
 
 impl Dispatch {
-    /// `node` claims jobs with leases of length `lease`.
-    pub(crate) fn new(
-        parts: DispatchParts,
-        planner: Planner,
-        (node, lease): (NodeId, Duration),
-        quotas: ClaimQuotas,
-    ) -> Dispatch {
+    pub(crate) fn new(parts: DispatchParts, planner: Planner, quotas: ClaimQuotas) -> Dispatch {
         Dispatch {
             parts,
             planner,
-            node,
-            lease,
             attempts: HashMap::new(),
             store_calls: FuturesUnordered::new(),
             progress: VecDeque::new(),
@@ -377,12 +370,12 @@ impl Dispatch {
         let task_quotas =
             self.quotas.for_claim(tasks.iter().map(|(task, _)| task), free, |task| suspended(attempts, task));
         let claim = Claim {
-            node: self.node,
+            node: self.parts.node,
             tasks: Arc::clone(tasks),
             declared: Arc::clone(catalog.limits()),
             free,
             task_quotas,
-            lease: self.lease,
+            lease: self.parts.lease,
         };
         Box::pin(async move {
             match store.call("claiming", store.claim(claim)).await {
@@ -393,7 +386,7 @@ impl Dispatch {
     }
 
     fn set_node_mark(&self, mark: NodeMark) -> BoxFuture<'static, LoopMessage> {
-        let (store, node) = (self.parts.store.clone(), self.node);
+        let (store, node) = (self.parts.store.clone(), self.parts.node);
         Box::pin(async move {
             let written = store.call("writing the node mark", store.set_node_mark(node, mark)).await;
             LoopMessage::Input(if written.is_ok() { Input::Marked } else { Input::MarkFailed })
@@ -401,7 +394,7 @@ impl Dispatch {
     }
 
     fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, LoopMessage> {
-        let (store, length) = (self.parts.store.clone(), self.lease);
+        let (store, length) = (self.parts.store.clone(), self.parts.lease);
         Box::pin(async move {
             LoopMessage::Input(match store.call("renewing leases", store.renew(leases, length)).await {
                 Ok(renewed) => Input::Renewed(renewed.into_iter().map(renew_result).collect()),

@@ -19,7 +19,7 @@ use wharf_engine::{Engine, PluginSettings};
 use wharf_store::{Store, StoreError};
 
 use crate::attempt::AttemptStarter;
-use crate::broadcast::{Broadcasts, CallContext, RemoteCalls};
+use crate::broadcast::{Broadcasts, CallContext, Cluster, RemoteCalls};
 use crate::dispatch::{Dispatch, DispatchParts, Load};
 use crate::enqueuer::{Enqueuer, InsertNotifier};
 use crate::folder::Folder;
@@ -148,10 +148,11 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         host_runtime: Handle::current(),
     };
     let guest_store = GuestStore::new(store.clone(), tasks.clone());
-    let limits = (settings.node, settings.broadcasts);
-    let broadcasts = Broadcasts::new(limits, calls.clone(), Arc::clone(&plugins), guest_store, stopping.clone());
+    let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
+    let broadcasts =
+        Broadcasts::new(calls.clone(), Arc::clone(&cluster), guest_store, settings.broadcasts, stopping.clone());
     let guest = broadcasts.guest_context();
-    let remote_calls = RemoteCalls::new(Arc::clone(broadcasts.cluster()), calls, guest.clone(), stopping.clone());
+    let remote_calls = RemoteCalls::new(cluster, calls, guest.clone(), stopping.clone());
 
     let starter = AttemptStarter {
         engine: Arc::clone(&engine),
@@ -161,6 +162,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         to_loop: to_loop.clone(),
     };
     let parts = DispatchParts {
+        node: settings.node,
+        lease: settings.lease,
         store: store.clone(),
         plugins: Arc::clone(&plugins),
         inserts,
@@ -172,7 +175,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let (lease, lease_margin) = (settings.lease, settings.lease_margin);
     let planner = Planner::new(PlannerSettings { capacity, lease, lease_margin });
     let quotas = ClaimQuotas::new(TaskConcurrency::new(engine.guest_threads()));
-    let dispatch = Dispatch::new(parts, planner, (settings.node, lease), quotas);
+    let dispatch = Dispatch::new(parts, planner, quotas);
 
     let folder = Folder {
         dir: settings.plugins_dir,

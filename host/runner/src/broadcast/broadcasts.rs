@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{JobIds, NodeId, PluginId};
+use wharf_core::ids::{JobIds, PluginId};
 use wharf_core::topic::Topic;
 use wharf_engine::Plugin;
 
@@ -21,12 +21,10 @@ use super::request::{Broadcast, BroadcastError, check, check_open, loading_subsc
 use super::subscriber_call::{CallContext, SubscriberCall};
 use crate::guest_store::GuestStore;
 use crate::notice::Notice;
-use crate::plugin_view::PluginIndex;
 
 /// The live broadcasts of one node, shared by clients and plugins.
 pub(crate) struct Broadcasts {
     context: CallContext,
-    plugins: Arc<PluginIndex>,
     guest_store: GuestStore,
     cluster: Arc<Cluster>,
     /// Permits for open broadcasts, indexed by depth: one inside a broadcast never waits for the permit of its own caller.
@@ -42,26 +40,21 @@ pub(crate) struct Broadcasts {
 impl Broadcasts {
     /// `max` broadcasts of each depth may be open at once.
     pub(crate) fn new(
-        (node, max): (NodeId, u32),
         context: CallContext,
-        plugins: Arc<PluginIndex>,
+        cluster: Arc<Cluster>,
         guest_store: GuestStore,
+        max: u32,
         stopping: CancellationToken,
     ) -> Arc<Broadcasts> {
         let permits = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(max as usize))).collect();
-        let cluster = Arc::new(Cluster::new(node, guest_store.store().clone(), Arc::clone(&plugins)));
-        let (open, ids) = (TaskTracker::new(), Mutex::new(JobIds::of_source(node.0, None)));
-        Arc::new(Broadcasts { context, plugins, guest_store, cluster, permits, max, open, stopping, ids })
-    }
-
-    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
+        let (open, ids) = (TaskTracker::new(), Mutex::new(JobIds::of_source(cluster.node().0, None)));
+        Arc::new(Broadcasts { context, guest_store, cluster, permits, max, open, stopping, ids })
     }
 
     /// Returns what guests of this node reach.
     pub(crate) fn guest_context(self: &Arc<Self>) -> GuestContext {
         GuestContext {
-            plugins: Arc::clone(&self.plugins),
+            plugins: Arc::clone(self.cluster.plugins()),
             store: self.guest_store.clone(),
             broadcaster: Arc::clone(self) as Arc<dyn Broadcaster>,
         }
@@ -92,7 +85,7 @@ impl Broadcaster for Broadcasts {
         let topic: Topic = request.topic.parse().map_err(BroadcastError::BadTopic)?;
         check(&request)?;
         let now = self.guest_store.store().now();
-        let view = self.plugins.view(now);
+        let view = self.cluster.plugins().view(now);
         check_open(&view)?;
         let permit = self.permit(chain.depth + 1).inspect_err(|error| {
             if matches!(error, BroadcastError::TooMany { .. }) {
@@ -130,6 +123,7 @@ impl Broadcaster for Broadcasts {
             replies,
         };
         self.open.spawn_on(live.run(permit, caller_gone.clone()), &self.context.host_runtime);
-        Ok(Replies::new((id, topic), (called, loading), pending, started, caller_gone.drop_guard()))
+        let (missing, _end) = (called.iter().cloned().collect(), caller_gone.drop_guard());
+        Ok(Replies { id, topic, asked: called, loading, missing, pending, started, _end })
     }
 }

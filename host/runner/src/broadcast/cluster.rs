@@ -35,7 +35,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(node: NodeId, store: WatchedStore, plugins: Arc<PluginIndex>) -> Cluster {
+    pub(crate) fn new(node: NodeId, store: WatchedStore, plugins: Arc<PluginIndex>) -> Cluster {
         Cluster { node, store, plugins, awaiting: Mutex::default() }
     }
 
@@ -45,6 +45,10 @@ impl Cluster {
 
     pub(super) fn store(&self) -> &WatchedStore {
         &self.store
+    }
+
+    pub(super) fn plugins(&self) -> &Arc<PluginIndex> {
+        &self.plugins
     }
 
     pub(super) fn others(&self) -> Arc<OtherNodes> {

@@ -19,6 +19,7 @@ use crate::child_jobs::Children;
 use crate::guest_store::GuestStore;
 use crate::kv_view::KvView;
 use crate::plugin_view::PluginIndex;
+use crate::store_health::WatchedStore;
 
 /// Starts live broadcasts. Guests inside a broadcast may start further ones; this is all that they know of what runs them.
 pub(crate) trait Broadcaster: Send + Sync {
@@ -123,6 +124,11 @@ impl GuestCalls {
             self.handle.stop(Interruption::Host, format!("it was stopped: it broadcasts, and {why}"));
         }
         why
+    }
+
+    /// Returns the store, for what a guest's host itself needs of it.
+    pub(crate) fn store(&self) -> &WatchedStore {
+        self.context.store.store()
     }
 
     pub(crate) fn kv(&self) -> Option<&dyn KvAccess> {

@@ -21,7 +21,7 @@ use wharf_core::rollcall::{Answer, Mode, Reply, Rollcall};
 use wharf_engine::{AttemptHandle, Permit, Plugin, Receive};
 
 use super::cluster::{Cluster, PluginAnswer};
-use super::subscriber_call::SubscriberCall;
+use super::subscriber_call::{Admitted, SubscriberCall};
 use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
 /// How often it is checked that the nodes which call subscribers are still live.
@@ -133,14 +133,15 @@ impl Live {
                         self.take(calls, &plugin, answer);
                     }
                 }
-                (plugin, receive, permit) = permitted(&mut next) => {
+                admitted = admitted(&mut next) => {
                     next = None;
-                    let (sender, id) = (answers.sender.clone(), plugin.id.clone());
+                    let (sender, id) = (answers.sender.clone(), admitted.plugin.id.clone());
+                    let called = id.clone();
                     let remaining = until.saturating_duration_since(Instant::now());
                     // A broadcast that is over receives no more answers.
                     let on_answer = move |answer| drop(sender.send((id, answer)));
-                    let handle = self.call.start(plugin, receive, permit, remaining, on_answer);
-                    calls.running.insert(plugin.id.clone(), handle);
+                    let handle = self.call.start(admitted, remaining, on_answer);
+                    calls.running.insert(called, handle);
                 }
                 unsent = &mut *sending, if !sending.is_terminated() => {
                     for (plugin, why) in unsent {
@@ -278,10 +279,10 @@ impl Calls {
     }
 }
 
-/// Waits for the permit of the next subscriber; forever if there is none.
-async fn permitted<'a>(next: &mut Option<Next<'a>>) -> (&'a Arc<Plugin>, &'a Receive, Permit) {
+/// Waits until the next subscriber has a sandbox; forever if there is no next one.
+async fn admitted<'a>(next: &mut Option<Next<'a>>) -> Admitted<'a> {
     match next {
-        Some(Next { plugin, receive, permit }) => (*plugin, *receive, permit.await),
+        Some(Next { plugin, receive, permit }) => Admitted { plugin, receive, permit: permit.await },
         None => std::future::pending().await,
     }
 }

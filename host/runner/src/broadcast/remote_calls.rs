@@ -15,7 +15,17 @@ use wharf_core::rollcall::Answer;
 use super::call_chain::CallChain;
 use super::cluster::{Cluster, POLL};
 use super::guest_calls::GuestContext;
-use super::subscriber_call::{CallContext, SubscriberCall};
+use super::subscriber_call::{Admitted, CallContext, SubscriberCall};
+
+/// A broadcast of another node.
+struct RemoteBroadcast {
+    from: NodeId,
+    call: SubscriberCall,
+    /// Its deadline.
+    until: Instant,
+    /// Cancelled when the other node no longer waits for answers.
+    over: CancellationToken,
+}
 
 /// The calls that this node makes for broadcasts of others.
 pub(crate) struct RemoteCalls {
@@ -70,7 +80,7 @@ impl RemoteCalls {
                 }
             }
             MessageBody::Call { plugins, topic, payload, until, depth, chain } => {
-                let call = Arc::new(SubscriberCall {
+                let call = SubscriberCall {
                     context: self.context.clone(),
                     guest: self.guest.clone(),
                     id: broadcast,
@@ -78,14 +88,13 @@ impl RemoteCalls {
                     payload,
                     chain: CallChain::from_message(depth, chain),
                     catalog: self.guest.plugins.catalog(),
-                });
-                let remaining = until.since(self.cluster.store().now());
+                };
+                let until = Instant::now() + until.since(self.cluster.store().now());
                 let over = CancellationToken::new();
                 self.lock().insert((from, broadcast), over.clone());
-                let this = Arc::clone(self);
+                let (this, remote) = (Arc::clone(self), RemoteBroadcast { from, call, until, over });
                 self.context.tasks.spawn(async move {
-                    let until = Instant::now() + remaining;
-                    let calls = plugins.into_iter().map(|plugin| this.call_for(from, &call, plugin, (until, &over)));
+                    let calls = plugins.into_iter().map(|plugin| this.call_for(&remote, plugin));
                     futures_util::future::join_all(calls).await;
                     this.lock().remove(&(from, broadcast));
                 });
@@ -94,27 +103,16 @@ impl RemoteCalls {
     }
 
     /// Calls one subscriber for another node, and sends it the answer.
-    async fn call_for(
-        &self,
-        from: NodeId,
-        call: &SubscriberCall,
-        plugin: PluginId,
-        (until, over): (Instant, &CancellationToken),
-    ) {
-        let Some(answer) = self.answer(call, &plugin, until, over).await else { return };
-        let message = self.cluster.message(from, call.id, MessageBody::Reply { plugin, answer });
+    async fn call_for(&self, remote: &RemoteBroadcast, plugin: PluginId) {
+        let Some(answer) = self.answer(remote, &plugin).await else { return };
+        let message = self.cluster.message(remote.from, remote.call.id, MessageBody::Reply { plugin, answer });
         // If this fails, the deadline ends the wait for the message.
         let _ = self.cluster.send("sending a reply to another node", vec![message]).await;
     }
 
-    /// Returns the answer of one subscriber; `None` if the broadcast is over by then.
-    async fn answer(
-        &self,
-        call: &SubscriberCall,
-        plugin: &PluginId,
-        until: Instant,
-        over: &CancellationToken,
-    ) -> Option<Answer> {
+    /// Returns the answer of one subscriber; `None` if the broadcast has ended by then.
+    async fn answer(&self, remote: &RemoteBroadcast, plugin: &PluginId) -> Option<Answer> {
+        let RemoteBroadcast { call, until, over, .. } = remote;
         let skipped = |why: String| Some(Answer::Skipped(why));
         let node = || self.cluster.node();
         if call.depth() > bounds::BROADCAST_DEPTH_MAX {
@@ -133,18 +131,18 @@ impl RemoteCalls {
             let max = bounds::BROADCAST_CALLS_MAX;
             return skipped(format!("node {} makes too many calls for other nodes; the limit is {max}", node()));
         };
-        let permit = call.admit(&plugin);
         let permit = tokio::select! {
             biased;
             () = over.cancelled() => return None,
-            () = tokio::time::sleep_until(until) => {
+            () = tokio::time::sleep_until(*until) => {
                 return skipped(format!("it was not called: no sandbox was free in time on node {}", node()));
             }
-            permit = permit => permit,
+            permit = call.admit(&plugin) => permit,
         };
         let (to_here, answer) = oneshot::channel();
         let remaining = until.saturating_duration_since(Instant::now());
-        let handle = call.start(&plugin, receive, permit, remaining, move |answer| drop(to_here.send(answer)));
+        let admitted = Admitted { plugin: &plugin, receive, permit };
+        let handle = call.start(admitted, remaining, move |answer| drop(to_here.send(answer)));
         tokio::select! {
             biased;
             answer = answer => answer.ok(),

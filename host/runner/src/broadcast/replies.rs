@@ -22,25 +22,15 @@ pub struct Replies {
     pub asked: Vec<PluginId>,
     /// Plugins that may subscribe but are not called, since they are still loading and no node has them loaded.
     pub loading: Vec<PluginId>,
-    missing: BTreeSet<PluginId>,
-    pending: UnboundedReceiver<Reply>,
-    started: Instant,
-    _end: DropGuard,
+    /// The subscribers without a reply so far.
+    pub(super) missing: BTreeSet<PluginId>,
+    pub(super) pending: UnboundedReceiver<Reply>,
+    pub(super) started: Instant,
+    /// Ends the broadcast when it is dropped.
+    pub(super) _end: DropGuard,
 }
 
 impl Replies {
-    /// `called` are the subscribers in order; `pending` delivers one reply of each; dropping `end` ends the broadcast.
-    pub(crate) fn new(
-        (id, topic): (JobId, Topic),
-        (called, loading): (Vec<PluginId>, Vec<PluginId>),
-        pending: UnboundedReceiver<Reply>,
-        started: Instant,
-        end: DropGuard,
-    ) -> Replies {
-        let missing = called.iter().cloned().collect();
-        Replies { id, topic, asked: called, loading, missing, pending, started, _end: end }
-    }
-
     /// Waits for the next reply; returns `None` after the last. Each subscriber has exactly one.
     pub async fn next(&mut self) -> Option<Reply> {
         if let Some(reply) = self.pending.recv().await {

@@ -33,6 +33,13 @@ pub(crate) struct CallContext {
     pub(crate) host_runtime: Handle,
 }
 
+/// A subscriber that has a sandbox, and is called next.
+pub(super) struct Admitted<'a> {
+    pub(super) plugin: &'a Arc<Plugin>,
+    pub(super) receive: &'a Receive,
+    pub(super) permit: Permit,
+}
+
 /// What all calls of one broadcast have in common on this node.
 pub(super) struct SubscriberCall {
     pub(super) context: CallContext,
@@ -72,9 +79,7 @@ impl SubscriberCall {
     /// Calls a subscriber, for at most `remaining`. `on_answer` receives its answer.
     pub(super) fn start(
         &self,
-        plugin: &Arc<Plugin>,
-        receive: &Receive,
-        permit: Permit,
+        Admitted { plugin, receive, permit }: Admitted<'_>,
         remaining: Duration,
         on_answer: impl FnOnce(Answer) + Send + 'static,
     ) -> AttemptHandle {

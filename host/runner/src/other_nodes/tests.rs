@@ -60,10 +60,10 @@ fn group_of(others: &OtherNodes, task: &str) -> Option<String> {
 #[test]
 fn a_task_is_known_from_the_live_nodes_that_have_it() {
     let words = || vec![loaded("words", &[], Some(vec![task("words/count", "g")]))];
-    let silent = Node { seen: NOW - LOST_AFTER - Duration::from_millis(1), ..node(2, words()) };
+    let lost = Node { seen: NOW - LOST_AFTER - Duration::from_millis(1), ..node(2, words()) };
     let (itself, draining) = (node(HERE.0, words()), Node { draining: true, ..node(3, words()) });
     assert!(!OtherNodes::default().are_known() && of(vec![]).are_known());
-    for nobody in [of(vec![]), of(vec![itself]), of(vec![silent])] {
+    for nobody in [of(vec![]), of(vec![itself]), of(vec![lost])] {
         assert!(matches!(nobody.task(&name("words/count"), NOW), TaskElsewhere::Nowhere));
         assert!(!nobody.has_plugin(&plugin("words"), NOW));
     }
@@ -91,14 +91,14 @@ fn of_two_versions_that_of_the_younger_node_counts() {
 
 #[test]
 fn what_is_not_announced_is_not_guessed() {
-    let untold = |schema, key: Option<&str>| TaskAnnouncement {
+    let partial = |schema, key: Option<&str>| TaskAnnouncement {
         schema,
         key: key.map(str::to_owned),
         ..task("words/count", "g")
     };
     let silent = node(2, vec![loaded("words", &["a.*"], None)]);
-    let large = untold(SchemaAnnouncement::Untold, None);
-    let strange = untold(SchemaAnnouncement::Absent, Some("no pointer"));
+    let large = partial(SchemaAnnouncement::Untold, None);
+    let strange = partial(SchemaAnnouncement::Absent, Some("no pointer"));
     for others in [
         of(vec![silent]),
         of(vec![node(2, vec![loaded("words", &[], Some(vec![large]))])]),
@@ -109,13 +109,13 @@ fn what_is_not_announced_is_not_guessed() {
         assert!(others.runs(&name("words/count"), NOW));
     }
     // One node that announces the task is enough.
-    let telling = node(3, vec![loaded("words", &[], Some(vec![task("words/count", "g")]))]);
-    let both = of(vec![node(2, vec![loaded("words", &[], None)]), telling]);
+    let announcing = node(3, vec![loaded("words", &[], Some(vec![task("words/count", "g")]))]);
+    let both = of(vec![node(2, vec![loaded("words", &[], None)]), announcing]);
     assert_eq!(group_of(&both, "words/count").as_deref(), Some("g"));
-    let no_schema = untold(SchemaAnnouncement::Text("{\"type\": 7}".into()), None);
+    let no_schema = partial(SchemaAnnouncement::Text("{\"type\": 7}".into()), None);
     let others = of(vec![node(2, vec![loaded("words", &[], Some(vec![no_schema]))])]);
-    let TaskElsewhere::Known(terms) = others.task(&name("words/count"), NOW) else { panic!("it was announced") };
-    assert!(terms.check_payload(b"{}").is_err(), "a schema that cannot be read lets nothing pass");
+    let TaskElsewhere::Known(task) = others.task(&name("words/count"), NOW) else { panic!("it was announced") };
+    assert!(task.check_payload(b"{}").is_err(), "a schema that cannot be read lets nothing pass");
 }
 
 #[test]
@@ -159,19 +159,20 @@ fn what_others_load_is_awaited_until_they_stop() {
 #[test]
 fn a_schema_is_compiled_once_for_as_long_as_it_is_announced() {
     let with = |schema: &str| {
-        let told = TaskAnnouncement { schema: SchemaAnnouncement::Text(schema.to_owned()), ..task("words/count", "g") };
-        vec![node(2, vec![loaded("words", &[], Some(vec![told]))])]
+        let announced =
+            TaskAnnouncement { schema: SchemaAnnouncement::Text(schema.to_owned()), ..task("words/count", "g") };
+        vec![node(2, vec![loaded("words", &[], Some(vec![announced]))])]
     };
-    let terms = |others: &OtherNodes| match others.task(&name("words/count"), NOW) {
-        TaskElsewhere::Known(terms) => terms,
+    let remote_task = |others: &OtherNodes| match others.task(&name("words/count"), NOW) {
+        TaskElsewhere::Known(task) => task,
         TaskElsewhere::Unknown(_) | TaskElsewhere::Nowhere => panic!("it was announced"),
     };
     let first = of(with(r#"{"type":"object"}"#));
     let again = first.next(HERE, with(r#"{"type":"object"}"#));
-    assert!(Arc::ptr_eq(&terms(&first), &terms(&again)));
-    assert!(terms(&again).check_payload(b"{}").is_ok() && terms(&again).check_payload(b"[]").is_err());
+    assert!(Arc::ptr_eq(&remote_task(&first), &remote_task(&again)));
+    assert!(remote_task(&again).check_payload(b"{}").is_ok() && remote_task(&again).check_payload(b"[]").is_err());
     let changed = again.next(HERE, with(r#"{"type":"array"}"#));
-    assert!(terms(&changed).check_payload(b"[]").is_ok());
+    assert!(remote_task(&changed).check_payload(b"[]").is_ok());
 }
 
 #[test]
@@ -183,6 +184,6 @@ fn limits_of_groups_elsewhere_are_added_to_those_here() {
     let both = others.limits(&here, &BTreeSet::from(["g".parse().unwrap()]), NOW);
     let of = |group: &str| both.of(&group.parse().unwrap());
     assert_eq!(of("g"), Limits { per_key: Some(1), total: Some(9) });
-    assert_eq!(of("h"), Limits::default(), "it was not asked for");
+    assert_eq!(of("h"), Limits::default(), "this group was not requested");
     assert!(others.has_group(&"h".parse().unwrap(), NOW) && !others.has_group(&"i".parse().unwrap(), NOW));
 }

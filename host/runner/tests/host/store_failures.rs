@@ -228,7 +228,8 @@ async fn a_write_without_a_response_is_reported_as_unknown() {
         cut.hanging.store(true, Ordering::SeqCst);
         let unknown = running.host.enqueue(vec![asked()]).await.unwrap_err();
         assert!(matches!(unknown, EnqueueError::Store(StoreError::Unknown(_))), "{unknown:?}");
-        let no_response = |notice: &Notice| matches!(notice, Notice::StoreFailed { why, .. } if why.contains("no response"));
+        let no_response =
+            |notice: &Notice| matches!(notice, Notice::StoreFailed { why, .. } if why.contains("no response"));
         running.until_notified("the store gave no response", no_response).await;
         cut.hanging.store(false, Ordering::SeqCst);
         let Enqueued::Duplicate(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
