@@ -21,7 +21,7 @@ use crate::loop_message::LoopMessage;
 /// Starts attempts, each with what it needs of the host.
 pub(crate) struct AttemptStarter {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) guest: GuestContext,
+    pub(crate) guest: Arc<GuestContext>,
     pub(crate) cancel_grace: Duration,
     pub(crate) tasks: TaskTracker,
     pub(crate) to_loop: UnboundedSender<LoopMessage>,
@@ -41,7 +41,7 @@ impl AttemptStarter {
     pub(crate) fn host(&self, leased: &LeasedJob, plugin: Option<&Plugin>, handle: &AttemptHandle) -> AttemptHost {
         let (attempt, id) = (AttemptId::from(&leased.lease), leased.task.plugin());
         let span = tracing::debug_span!("attempt", job = %attempt.job, attempt = attempt.number, task = %leased.task);
-        let calls = GuestCalls::new(self.guest.clone(), plugin, CallChain::of_job(id.clone()), handle.clone());
+        let calls = GuestCalls::new(Arc::clone(&self.guest), plugin, CallChain::of_job(id.clone()), handle.clone());
         AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
     }
 

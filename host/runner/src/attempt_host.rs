@@ -197,6 +197,7 @@ impl HostCalls for AttemptHost {
     fn log(&self, stream: Stream, line: String) {
         let mut deferred = self.deferred();
         let line: Arc<str> = line.into();
+        // Written to the host's own log only if the attempt's log takes it, which bounds both.
         let entry = Entry::Log { stream, line: Arc::clone(&line) };
         if self.flush_dropped(&mut deferred) && self.try_send(entry).is_ok() {
             self.trace_line(stream, &line);

@@ -327,7 +327,7 @@ impl Dispatch {
         let id = AttemptId::from(&leased.lease);
         self.wake_followers(id.job);
         let task = leased.task.clone();
-        let plugin = self.parts.plugins.catalog().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
+        let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
         let running = Running { task: task.clone(), counts: true, handle: handle.clone(), host: Arc::clone(&host) };

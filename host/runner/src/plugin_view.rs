@@ -7,6 +7,7 @@ use wharf_core::ids::{Group, NodeId, PluginId};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
+use wharf_engine::Plugin;
 
 use crate::catalog::Catalog;
 use crate::other_nodes::OtherNodes;
@@ -26,6 +27,11 @@ impl PluginIndex {
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
+    }
+
+    /// Returns a plugin, if it is loaded now.
+    pub(crate) fn plugin(&self, id: &PluginId) -> Option<Arc<Plugin>> {
+        self.catalog.load().plugin(id).map(|loaded| Arc::clone(&loaded.plugin))
     }
 
     pub(crate) fn others(&self) -> Arc<OtherNodes> {

@@ -140,19 +140,19 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
     let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
-    let calls = CallContext {
+    let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),
         enqueuer: enqueuer.clone(),
         listener: listener.clone(),
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
-    };
+    });
     let guest_store = GuestStore::new(store.clone(), tasks.clone());
     let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
     let broadcasts =
-        Broadcasts::new(calls.clone(), Arc::clone(&cluster), guest_store, settings.broadcasts, stopping.clone());
+        Broadcasts::new(Arc::clone(&calls), Arc::clone(&cluster), guest_store, settings.broadcasts, stopping.clone());
     let guest = broadcasts.guest_context();
-    let remote_calls = RemoteCalls::new(cluster, calls, guest.clone(), stopping.clone());
+    let remote_calls = RemoteCalls::new(cluster, calls, Arc::clone(&guest), stopping.clone());
 
     let starter = AttemptStarter {
         engine: Arc::clone(&engine),

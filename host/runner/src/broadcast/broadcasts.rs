@@ -24,7 +24,7 @@ use crate::notice::Notice;
 
 /// The live broadcasts of one node, shared by clients and plugins.
 pub(crate) struct Broadcasts {
-    context: CallContext,
+    context: Arc<CallContext>,
     guest_store: GuestStore,
     cluster: Arc<Cluster>,
     /// Permits for open broadcasts, indexed by depth: one inside a broadcast never waits for the permit of its own caller.
@@ -40,7 +40,7 @@ pub(crate) struct Broadcasts {
 impl Broadcasts {
     /// `max` broadcasts of each depth may be open at once.
     pub(crate) fn new(
-        context: CallContext,
+        context: Arc<CallContext>,
         cluster: Arc<Cluster>,
         guest_store: GuestStore,
         max: u32,
@@ -52,12 +52,12 @@ impl Broadcasts {
     }
 
     /// Returns what guests of this node reach.
-    pub(crate) fn guest_context(self: &Arc<Self>) -> GuestContext {
-        GuestContext {
+    pub(crate) fn guest_context(self: &Arc<Self>) -> Arc<GuestContext> {
+        Arc::new(GuestContext {
             plugins: Arc::clone(self.cluster.plugins()),
             store: self.guest_store.clone(),
             broadcaster: Arc::clone(self) as Arc<dyn Broadcaster>,
-        }
+        })
     }
 
     fn permit(&self, depth: u32) -> Result<OwnedSemaphorePermit, BroadcastError> {
@@ -103,7 +103,7 @@ impl Broadcaster for Broadcasts {
         let caller_gone = CancellationToken::new();
         let started = Instant::now();
         let call = SubscriberCall {
-            context: self.context.clone(),
+            context: Arc::clone(&self.context),
             guest: self.guest_context(),
             id,
             topic: topic.clone(),

@@ -31,8 +31,7 @@ pub(crate) trait Broadcaster: Send + Sync {
     fn start(self: Arc<Self>, request: Broadcast, chain: &CallChain) -> Result<Replies, BroadcastError>;
 }
 
-/// The parts of the host that guests reach. Clones share them.
-#[derive(Clone)]
+/// The parts of the host that guests reach.
 pub(crate) struct GuestContext {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) store: GuestStore,
@@ -41,7 +40,7 @@ pub(crate) struct GuestContext {
 
 /// The calls of one guest, and what they leave until its end.
 pub(crate) struct GuestCalls {
-    context: GuestContext,
+    context: Arc<GuestContext>,
     handle: AttemptHandle,
     /// With the plugin of this guest as its last.
     chain: CallChain,
@@ -59,7 +58,7 @@ pub(crate) struct Effects {
 impl GuestCalls {
     /// `plugin` is the plugin of the guest, if it is loaded; `chain` ends with it.
     pub(crate) fn new(
-        context: GuestContext,
+        context: Arc<GuestContext>,
         plugin: Option<&Plugin>,
         chain: CallChain,
         handle: AttemptHandle,

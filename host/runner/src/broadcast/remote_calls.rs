@@ -30,8 +30,8 @@ struct RemoteBroadcast {
 /// The calls that this node makes for broadcasts of others.
 pub(crate) struct RemoteCalls {
     cluster: Arc<Cluster>,
-    context: CallContext,
-    guest: GuestContext,
+    context: Arc<CallContext>,
+    guest: Arc<GuestContext>,
     stopping: CancellationToken,
     /// The broadcasts for which subscribers are called here. Locked for one look-up, never across an await.
     running: Mutex<HashMap<(NodeId, JobId), CancellationToken>>,
@@ -42,8 +42,8 @@ pub(crate) struct RemoteCalls {
 impl RemoteCalls {
     pub(crate) fn new(
         cluster: Arc<Cluster>,
-        context: CallContext,
-        guest: GuestContext,
+        context: Arc<CallContext>,
+        guest: Arc<GuestContext>,
         stopping: CancellationToken,
     ) -> RemoteCalls {
         let permits = Semaphore::new(bounds::BROADCAST_CALLS_MAX as usize);
@@ -81,8 +81,8 @@ impl RemoteCalls {
             }
             MessageBody::Call { plugins, topic, payload, until, depth, chain } => {
                 let call = SubscriberCall {
-                    context: self.context.clone(),
-                    guest: self.guest.clone(),
+                    context: Arc::clone(&self.context),
+                    guest: Arc::clone(&self.guest),
                     id: broadcast,
                     topic,
                     payload,

@@ -22,8 +22,7 @@ use crate::catalog::Catalog;
 use crate::enqueuer::Enqueuer;
 use crate::notice::{Listener, Notice};
 
-/// The parts of the host that a call of a subscriber needs. Clones share them.
-#[derive(Clone)]
+/// The parts of the host that a call of a subscriber needs.
 pub(crate) struct CallContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) enqueuer: Enqueuer,
@@ -42,8 +41,8 @@ pub(super) struct Admitted<'a> {
 
 /// What all calls of one broadcast have in common on this node.
 pub(super) struct SubscriberCall {
-    pub(super) context: CallContext,
-    pub(super) guest: GuestContext,
+    pub(super) context: Arc<CallContext>,
+    pub(super) guest: Arc<GuestContext>,
     pub(super) id: JobId,
     pub(super) topic: Topic,
     pub(super) payload: Arc<[u8]>,
@@ -93,19 +92,19 @@ impl SubscriberCall {
         let call = Call { asked, limits: AttemptLimits { timeout: own.timeout.min(remaining), ..own } };
         let chain = self.chain.then(plugin.id.clone());
         let host = Arc::new(SubscriberHost {
-            calls: GuestCalls::new(self.guest.clone(), Some(plugin), chain, handle.clone()),
+            calls: GuestCalls::new(Arc::clone(&self.guest), Some(plugin), chain, handle.clone()),
             plugin: Arc::clone(plugin),
             topic: self.topic.clone(),
             listener: self.context.listener.clone(),
         });
-        let (calls, context, catalog) = (Arc::clone(&host), self.context.clone(), Arc::clone(&self.catalog));
+        let (calls, context, catalog) = (Arc::clone(&host), Arc::clone(&self.context), Arc::clone(&self.catalog));
         let on_end = move |end: AttemptEnd| {
             let answer = Answer::from(calls.calls.judge(end.outcome));
             let Effects { children, changes } = calls.calls.take_effects();
             if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
                 return on_answer(answer);
             }
-            let (enqueuer, limits) = (context.enqueuer, Arc::clone(catalog.limits()));
+            let (enqueuer, limits) = (context.enqueuer.clone(), Arc::clone(catalog.limits()));
             let insert = async move {
                 let written = enqueuer.insert_with_changes(children, limits, changes).await;
                 on_answer(written.map_or_else(

@@ -39,7 +39,7 @@ async fn a_job_is_cancelled_whatever_moment_it_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
+async fn a_drain_lets_attempts_finish_and_gives_back_the_rest() {
     let setup = Setup::new().with(&["villain"]);
     let store = memory();
     let first = setup.start(store.clone()).await;
@@ -47,12 +47,12 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     let long = first.enqueue(order("slow", r#"{"do":"sleep","ms":9000}"#)).await;
     first.until_running(long).await;
     first.until_running(short).await;
-    let patience = Duration::from_millis(1500);
+    let timeout = Duration::from_millis(1500);
     let began = Instant::now();
     let (host, late) = (first.host.clone(), order("do", r#"{"do":"echo"}"#));
-    let drain = tokio::spawn(async move { host.drain(patience).await });
+    let drain = tokio::spawn(async move { host.drain(timeout).await });
     first.until_notified("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainStarted { .. })).await;
-    // Taken, and left to the next host.
+    // Accepted, and left to the next host.
     let late = first.enqueue(late).await;
     let view = first.host.job(late).await.unwrap().unwrap();
     assert!(matches!(view.waiting, Some(JobWaitReason::Draining)), "{:?}", view.waiting);

@@ -1,4 +1,4 @@
-//! Plugins come, change and go while jobs run.
+//! Plugins are added, changed and removed while jobs run.
 
 use std::fs;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use wharf_runner::{BadRequest, EnqueueError, EnqueueRejection, JobWaitReason, No
 use crate::setup::{Setup, component, memory, order};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting() {
+async fn an_added_plugin_is_loaded_and_a_removed_one_leaves_its_jobs_waiting() {
     let running = Setup::new().start(memory()).await;
     let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) =
         running.host.enqueue(vec![order("do", "{}")]).await
@@ -65,7 +65,7 @@ async fn a_file_that_fails_leaves_the_running_version() {
     let villain: PluginId = "villain".parse().unwrap();
     assert!(running.host.catalog().refusal(&villain).is_some());
 
-    // Mended with what runs already: nothing is loaded anew, and the complaint is gone.
+    // Restored to what runs already: nothing is loaded anew, and the refusal is gone.
     fs::copy(component("villain"), &file).unwrap();
     let mended = async {
         while running.host.catalog().refusal(&villain).is_some() {

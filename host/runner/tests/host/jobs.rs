@@ -29,7 +29,7 @@ async fn a_request_becomes_a_result_on_either_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
+async fn every_problem_of_a_batch_is_reported_and_nothing_is_added() {
     let running = Setup::new().with(&["words"]).start(memory()).await;
     let words = |payload: &str| Request {
         task: "words/count".into(),
@@ -45,7 +45,7 @@ async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
     ];
     let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) = running.host.enqueue(batch).await
     else {
-        panic!("it was taken")
+        panic!("the batch was accepted")
     };
     let of = |index: usize| {
         problems.iter().filter(move |(i, _)| *i == index).map(|(_, problem)| problem).collect::<Vec<_>>()
@@ -111,7 +111,7 @@ async fn a_limit_that_is_raised_acts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_known_is_the_job_that_stands() {
+async fn a_known_token_returns_the_existing_job() {
     let running = Setup::new().with(&["villain"]).start(memory()).await;
     let request = || Request { token: Some("t".into()), ..order("do", r#"{"do":"echo"}"#) };
     let id = running.enqueue(request()).await;

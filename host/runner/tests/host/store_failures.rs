@@ -165,7 +165,7 @@ impl Store for Cut {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
+async fn an_end_while_the_store_is_away_is_recorded_when_it_is_back() {
     let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
