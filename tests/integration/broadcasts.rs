@@ -287,7 +287,10 @@ fn broadcasts_within_broadcasts_end_at_the_depth_bound() {
     }
     assert_eq!(depth, 3, "v1, v2 and v3 were answered with replies: {answer}");
     assert_eq!((&reply[0]["plugin"], &reply[0]["kind"]), (&json!("v4"), &json!("failed-discard")), "{answer}");
-    assert!(reply[0]["text"].to_string().contains("the limit is 4"), "v4 is the fourth, and hears why it may not: {answer}");
+    assert!(
+        reply[0]["text"].to_string().contains("the limit is 4"),
+        "v4 is the fourth, and hears why it may not: {answer}"
+    );
 }
 
 #[test]

@@ -138,7 +138,10 @@ fn a_host_that_is_cut_off_stops_what_it_runs_and_comes_back() {
         (ready.status == 503).then(|| ready.json()["because"][0].as_str().unwrap_or_default().to_owned())
     });
     // Whichever is noticed first: an answer that does not come, or that all connections wait for one.
-    assert!(["no answer", "no response"].iter().any(|text| why.contains(text)) || why.contains("connections was free"), "{why}");
+    assert!(
+        ["no answer", "no response"].iter().any(|text| why.contains(text)) || why.contains("connections was free"),
+        "{why}"
+    );
     eventually("the other runs its job", || spans().contains_key(&(id.clone(), 2)).then_some(()));
     assert_eq!(near.finished(&id)["state"], "succeeded");
     way.hold(false);

@@ -96,5 +96,8 @@ fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> New
 fn end(leased: &LeasedJob) -> (JobId, Event) {
     let output = br#"{"words":4}"#.to_vec();
     let attempt = leased.lease.attempt;
-    (leased.lease.job, Event::Succeeded { attempt, output: output.into(), children: Vec::new(), changes: None, bill: Bill::default() })
+    (
+        leased.lease.job,
+        Event::Succeeded { attempt, output: output.into(), children: Vec::new(), changes: None, bill: Bill::default() },
+    )
 }

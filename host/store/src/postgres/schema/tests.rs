@@ -53,8 +53,13 @@ async fn works(store: &PostgresStore) {
     let claimed = store.claim(claim).await.unwrap();
     let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
     store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();
-    let ended =
-        |attempt| Event::Succeeded { attempt, output: [1].into(), children: vec![], changes: None, bill: Bill::default() };
+    let ended = |attempt| Event::Succeeded {
+        attempt,
+        output: [1].into(),
+        children: vec![],
+        changes: None,
+        bill: Bill::default(),
+    };
     let events = leases.iter().map(|lease| (lease.job, ended(lease.attempt))).collect();
     for recorded in store.record(events).await.unwrap() {
         recorded.unwrap();
