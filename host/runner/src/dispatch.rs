@@ -63,7 +63,7 @@ pub(crate) struct DispatchParts {
 pub(crate) struct Dispatch {
     parts: DispatchParts,
     planner: Planner,
-    attempts: HashMap<AttemptId, Running>,
+    attempts: HashMap<AttemptId, RunningAttempt>,
     /// The pending calls of the store. The loop itself waits for them: a task for each would wake a thread each time.
     store_calls: FuturesUnordered<BoxFuture<'static, LoopMessage>>,
     /// Progress that waits for its interval to end; each waits equally long.
@@ -72,7 +72,7 @@ pub(crate) struct Dispatch {
 }
 
 /// An attempt from its start until its end is recorded.
-struct Running {
+struct RunningAttempt {
     task: TaskName,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
@@ -310,7 +310,7 @@ impl Dispatch {
 
     /// Removes the attempt and returns its task, if the attempt was known.
     fn remove(&mut self, attempt: AttemptId) -> Option<TaskName> {
-        let Running { task, counts, .. } = self.attempts.remove(&attempt)?;
+        let RunningAttempt { task, counts, .. } = self.attempts.remove(&attempt)?;
         if counts {
             self.quotas.removed(&task);
         }
@@ -330,7 +330,8 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
-        let running = Running { task: task.clone(), counts: true, handle: handle.clone(), host: Arc::clone(&host) };
+        let running =
+            RunningAttempt { task: task.clone(), counts: true, handle: handle.clone(), host: Arc::clone(&host) };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
         let Some(plugin) = plugin else {
@@ -405,7 +406,7 @@ impl Dispatch {
 }
 
 /// Returns how many attempts of a task take no processor now.
-fn suspended(attempts: &HashMap<AttemptId, Running>, task: &TaskName) -> u32 {
+fn suspended(attempts: &HashMap<AttemptId, RunningAttempt>, task: &TaskName) -> u32 {
     let suspended = attempts.values().filter(|running| running.task == *task && running.handle.waits());
     u32::try_from(suspended.count()).unwrap_or(u32::MAX)
 }

@@ -114,7 +114,7 @@ impl FollowedState {
 }
 
 /// What a read of the store found.
-enum Found {
+enum ReadResult {
     More,
     Nothing,
 }
@@ -207,8 +207,8 @@ impl Follower {
                     self.ended = true;
                     return Some(Err(error));
                 }
-                Ok(Found::More) => self.nudge_pause = NUDGE_PAUSE_MIN,
-                Ok(Found::Nothing) => self.wait_for_change(woken).await,
+                Ok(ReadResult::More) => self.nudge_pause = NUDGE_PAUSE_MIN,
+                Ok(ReadResult::Nothing) => self.wait_for_change(woken).await,
             }
         }
     }
@@ -244,22 +244,22 @@ impl Follower {
     }
 
     /// Reads what is new: the state at the start, then up to a page of entries, or else the state if it changed.
-    async fn read(&mut self) -> Result<Found, StoreError> {
+    async fn read(&mut self) -> Result<ReadResult, StoreError> {
         // The state is read first: what an attempt wrote is recorded before its end, so entries that are read after the end was
         // seen are complete.
         let Some(state) = self.read_state().await? else {
             self.ended = true;
-            return Ok(Found::More);
+            return Ok(ReadResult::More);
         };
         let at_start = self.sent.is_none() && !state.name.is_final();
         if !at_start {
             self.read_entries().await?;
         }
         if !self.ready.is_empty() {
-            return Ok(Found::More);
+            return Ok(ReadResult::More);
         }
         if self.sent == Some(state) {
-            return Ok(Found::Nothing);
+            return Ok(ReadResult::Nothing);
         }
         // If the state has changed in between, more entries may have been written before that: the next read is for both.
         if let Some(seen) = self.store.job(self.job, Arc::clone(&self.limits)).await?
@@ -269,7 +269,7 @@ impl Follower {
             self.ended = state.name.is_final();
             self.ready.push_back(JobUpdate::State(Box::new(seen)));
         }
-        Ok(Found::More)
+        Ok(ReadResult::More)
     }
 
     async fn read_entries(&mut self) -> Result<(), StoreError> {

@@ -22,7 +22,7 @@ use crate::limits::{self, GroupLimits, LimitError};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare};
-use crate::start::{Parts, Running, Settings, StartError, start};
+use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
 /// Payloads of more bytes than this are checked on a thread of their own: it takes long enough to delay others.
@@ -35,7 +35,7 @@ const STOP_NOW_TIMEOUT: Duration = Duration::from_secs(2);
 /// A handle to a running host. Clones are handles to the same host; when the last one is dropped, it ends as if its power was
 /// cut.
 #[derive(Clone)]
-pub struct Host(Arc<Running>);
+pub struct Host(Arc<RunningHost>);
 
 impl Host {
     /// Starts a host; `on_notice` is called for everything that happens in it, and must not block. Plugins are loaded in the

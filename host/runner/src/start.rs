@@ -93,7 +93,7 @@ pub enum StartError {
 }
 
 /// The parts of a running host, as its handle needs them.
-pub(crate) struct Running {
+pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
     pub(crate) capacity: u32,
     pub(crate) store: WatchedStore,
@@ -113,7 +113,7 @@ pub(crate) struct Running {
 ///
 /// Returns `Settings` if settings contradict each other, `Folder` if the plugin folder cannot be read, and `Store` if the store
 /// is broken.
-pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) -> Result<Running, StartError> {
+pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) -> Result<RunningHost, StartError> {
     check(&settings)?;
     let Parts { store, engine } = parts;
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
@@ -212,7 +212,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     tasks.spawn(supervised("receiving cancel requests", heartbeat.receive_cancels(), listener.clone()));
     tasks.spawn(supervised("receiving messages", Arc::new(remote_calls).receive_messages(), listener));
     let (node, _end) = (settings.node, stopping.clone().drop_guard());
-    Ok(Running { node, capacity, store, plugins, enqueuer, broadcasts, load, first_scan, tasks, stopping, _end })
+    Ok(RunningHost { node, capacity, store, plugins, enqueuer, broadcasts, load, first_scan, tasks, stopping, _end })
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {

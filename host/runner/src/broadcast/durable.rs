@@ -36,7 +36,7 @@ pub struct BatchJob {
 }
 
 /// A durable broadcast whose jobs are not added yet.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedBroadcast {
     pub(crate) batch: job::Batch,
     pub(crate) jobs: Vec<NewJob>,
     /// The limit groups of subscribers that only other nodes have.
@@ -54,7 +54,7 @@ pub(crate) fn prepare(
     topic: &str,
     payload: Arc<[u8]>,
     store: &dyn Store,
-) -> Result<Prepared, BroadcastError> {
+) -> Result<PreparedBroadcast, BroadcastError> {
     let topic: Topic = topic.parse().map_err(BroadcastError::BadTopic)?;
     check_open(view)?;
     let plugins = loading_subscribers(view, &topic);
@@ -100,7 +100,7 @@ pub(crate) fn prepare(
     });
     let jobs = jobs.collect::<Result<_, StoreError>>()?;
     let groups_elsewhere = elsewhere.iter().map(|task| task.announcement.group.clone()).collect();
-    Ok(Prepared { batch, jobs, groups_elsewhere })
+    Ok(PreparedBroadcast { batch, jobs, groups_elsewhere })
 }
 
 impl Batch {
