@@ -170,7 +170,7 @@ fn a_plugin_that_is_compiled_holds_up_its_own_jobs_and_nothing_else() {
     assert_eq!(host.run("villain/do", json!({ "do": "echo" }))["state"], "succeeded");
 
     let refused = passes(&enqueue(&host, &echo("slow/do")), "plugin-loading");
-    assert!(refused["detail"].to_string().contains("`slow` is still being made ready"), "{refused}");
+    assert!(refused["detail"].to_string().contains("`slow` is still loading"), "{refused}");
     assert_eq!(refused["plugins"], json!(["slow"]), "{refused}");
     let count = || host.client().get("/v1/jobs?limit=1000").ok()["jobs"].as_array().map(Vec::len);
     let before = count();
@@ -245,7 +245,7 @@ fn a_job_that_needs_a_plugin_that_is_compiled_is_given_back_and_does_not_fail() 
         assert_ne!(job["state"], "failed", "{job}");
         (job["state"] == "waiting" && job["attempt"] != 0).then_some(job)
     });
-    assert!(job["report"]["text"].to_string().contains("`slow` is still being made ready"), "{job}");
+    assert!(job["report"]["text"].to_string().contains("`slow` is still loading"), "{job}");
     held.go_on(&host);
     let job = host.finished(&parent);
     let cost = (job["state"].as_str(), job["failures"].as_u64(), job["crashes"].as_u64());

@@ -142,7 +142,7 @@ impl Checkers {
 
     pub(crate) fn recorded(&mut self, job: JobId, event: &Event, result: &Result<Recorded, Refusal>) {
         let Ok(recorded) = result else { return };
-        if *event == Event::RetryAsked {
+        if *event == Event::RetryRequested {
             self.jobs.get_mut(&job).expect("a job that is known").ends -= 1;
             self.unfinished.insert(job);
         }
@@ -159,7 +159,7 @@ impl Checkers {
     /// The store changed the job by itself.
     pub(crate) fn changed(&mut self, job: JobId, store: &MemoryStore) {
         let seen = at_once(store.job(job, Default::default())).expect("memory never fails");
-        let state = seen.unwrap_or_else(|| panic!("{job} is lost")).job.standing.state.name();
+        let state = seen.unwrap_or_else(|| panic!("{job} is lost")).job.status.state.name();
         self.saw(job, state);
     }
 
@@ -217,7 +217,7 @@ impl Checkers {
         let known: BTreeSet<JobId> = self.jobs.keys().copied().collect();
         assert_eq!(there, known, "jobs were lost, or came from nowhere");
         for job in page.jobs {
-            let (state, known) = (job.standing.state.name(), &self.jobs[&job.id]);
+            let (state, known) = (job.status.state.name(), &self.jobs[&job.id]);
             assert!(state.is_final(), "{} is {state:?}", job.id);
             assert_eq!(Some(state), known.state, "{} changed unseen", job.id);
             let kills = job.task.as_str() == KILLS;

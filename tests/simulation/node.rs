@@ -8,7 +8,7 @@ use std::time::Duration;
 use wharf_core::ids::NodeId;
 use wharf_core::job::{Entry, LeasedJob, NewJob};
 use wharf_core::lease::is_suspect;
-use wharf_core::outcome::{Bill, Interruption, Outcome};
+use wharf_core::outcome::{Interruption, Outcome, Usage};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner, PlannerSettings};
 use wharf_core::retry::RetryPolicy;
 
@@ -48,7 +48,7 @@ pub(crate) struct Acting {
     script: Script,
     /// By the machine's clock.
     pub(crate) trusted_until: Duration,
-    cancel_asked: bool,
+    cancel_requested: bool,
     children: Vec<NewJob>,
 }
 
@@ -196,7 +196,7 @@ impl Node {
                     ground.to_node(self, until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
                 }
             }
-            Action::AskCancel(attempt) => self.ask_cancel(attempt, ground),
+            Action::RequestCancel(attempt) => self.ask_cancel(attempt, ground),
             Action::Stop { attempt, why, text } => {
                 ground.tell(|| format!("{} stops {attempt:?}: {text}", self.id));
                 self.end(attempt, Outcome::Interrupted(why, text.to_owned()), ground);
@@ -235,14 +235,14 @@ impl Node {
             ground.faults.note(Fault::Suspect);
         }
         ground.checkers.started(&leased, &beside);
-        let acting = Acting { leased, script, trusted_until, cancel_asked: false, children };
+        let acting = Acting { leased, script, trusted_until, cancel_requested: false, children };
         let before = self.acting.insert(attempt, acting);
         assert!(before.is_none(), "{attempt:?} was started twice");
     }
 
     fn ask_cancel(&mut self, attempt: AttemptId, ground: &mut Ground) {
         let Some(acting) = self.acting.get_mut(&attempt) else { return };
-        assert!(!mem::replace(&mut acting.cancel_asked, true), "asked to cancel twice");
+        assert!(!mem::replace(&mut acting.cancel_requested, true), "asked to cancel twice");
         if acting.script.heeds_cancel.is_none() {
             ground.faults.note(Fault::CancelIgnored);
         }
@@ -262,7 +262,7 @@ impl Node {
         let ended = FinishedAttempt {
             attempt,
             outcome,
-            bill: Bill::default(),
+            usage: Usage::default(),
             children: acting.children,
             changes: None,
             retry: RETRY,

@@ -39,9 +39,9 @@ impl World {
         self.ground.tell(|| format!("enqueue {ids:?}: {inserted:?}"));
         for one in &inserted {
             self.ground.checkers.inserted(one);
-            if let Inserted::Added { replaced, cancel_asked, .. } = one {
+            if let Inserted::Added { replaced, cancel_requested, .. } = one {
                 replaced.iter().for_each(|job| self.ground.checkers.changed(*job, &self.ground.store));
-                cancel_asked.iter().for_each(|job| self.ask_nodes_to_cancel(*job));
+                cancel_requested.iter().for_each(|job| self.ask_nodes_to_cancel(*job));
             }
         }
         self.nudge();
@@ -49,9 +49,10 @@ impl World {
 
     fn cancel(&mut self) {
         let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
-        let results = at_once(self.ground.store.record(vec![(job, Event::CancelAsked)])).expect("memory never fails");
+        let results =
+            at_once(self.ground.store.record(vec![(job, Event::CancelRequested)])).expect("memory never fails");
         self.ground.tell(|| format!("cancel {job}: {results:?}"));
-        self.ground.checkers.recorded(job, &Event::CancelAsked, &results[0]);
+        self.ground.checkers.recorded(job, &Event::CancelRequested, &results[0]);
         if results[0].is_ok() {
             self.ground.faults.note(Fault::Cancel);
             self.ask_nodes_to_cancel(job);
@@ -63,13 +64,14 @@ impl World {
     fn ask_nodes_to_cancel(&mut self, job: JobId) {
         let asked = self.ground.rng.usize(0..NODES);
         let delay = self.ground.between(Duration::ZERO, Duration::from_millis(5));
-        self.ground.to_node(&self.nodes[asked], delay, ForNode::Hear(Input::CancelAsked(job)));
+        self.ground.to_node(&self.nodes[asked], delay, ForNode::Hear(Input::CancelRequested(job)));
     }
 
     fn retry(&mut self) {
         let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
-        let results = at_once(self.ground.store.record(vec![(job, Event::RetryAsked)])).expect("memory never fails");
-        self.ground.checkers.recorded(job, &Event::RetryAsked, &results[0]);
+        let results =
+            at_once(self.ground.store.record(vec![(job, Event::RetryRequested)])).expect("memory never fails");
+        self.ground.checkers.recorded(job, &Event::RetryRequested, &results[0]);
         if results[0].is_ok() {
             self.ground.faults.note(Fault::Retry);
             self.nudge();

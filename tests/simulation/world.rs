@@ -241,7 +241,7 @@ impl World {
                 }
                 self.nudge();
                 let answer = |result: &Result<wharf_store::Recorded, _>| match result {
-                    Ok(recorded) => RecordResult::Stands { cancel_asked: recorded.cancel_asked },
+                    Ok(recorded) => RecordResult::Recorded { cancel_requested: recorded.cancel_requested },
                     Err(refusal) => RecordResult::Refused(*refusal),
                 };
                 Input::Recorded(results.iter().map(answer).collect())
@@ -259,8 +259,8 @@ impl World {
                 let renewed = at_once(ground.store.renew(leases, LEASE)).expect("memory never fails");
                 ground.tell(|| format!("renew {renewed:?}"));
                 let confirmation = |renewed: &Renewed| match *renewed {
-                    Renewed::Held(lease) => RenewResult::Held { lease, cancel_asked: false },
-                    Renewed::HeldCancelAsked(lease) => RenewResult::Held { lease, cancel_asked: true },
+                    Renewed::Renewed(lease) => RenewResult::Renewed { lease, cancel_requested: false },
+                    Renewed::RenewedCancelRequested(lease) => RenewResult::Renewed { lease, cancel_requested: true },
                     Renewed::Lost(lease) => RenewResult::Lost(lease),
                 };
                 Input::Renewed(renewed.iter().map(confirmation).collect())

@@ -70,7 +70,7 @@ pub struct Admitted {
     /// once.
     pub cut: bool,
     /// True if a quota of `task_quotas` is used up: there may be more jobs of that task.
-    pub held_back: bool,
+    pub quota_reached: bool,
 }
 
 /// A store's queue, as [`admit`] reads and changes it inside the claiming transaction.
@@ -217,7 +217,7 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
     for lane in lanes.iter().filter(|lane| lane.served) {
         queue.leave(lane.id, lane.turn, lane.free_slots > 0)?;
     }
-    Ok(Admitted { taken, cut, held_back: task_quotas.is_one_used_up() })
+    Ok(Admitted { taken, cut, quota_reached: task_quotas.is_one_used_up() })
 }
 
 /// How many more jobs of each task may start. Few tasks have a quota.

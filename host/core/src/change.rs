@@ -2,7 +2,7 @@
 
 use crate::job::{JobStatus, State};
 use crate::lifecycle::{Event, Refusal};
-use crate::outcome::{Bill, Report};
+use crate::outcome::{Report, Usage};
 use crate::time::Timestamp;
 
 /// A change to a job that the lifecycle allows. A store writes these values as they are.
@@ -16,7 +16,7 @@ pub struct Change {
     pub report: Option<Report>,
     /// Resource usage of the attempt that ended. If an attempt ended, this replaces the job's usage, even if it is
     /// `None`.
-    pub bill: Option<Bill>,
+    pub usage: Option<Usage>,
     /// When the job finished, if its new state is final.
     pub finished_at: Option<Timestamp>,
 }
@@ -34,9 +34,9 @@ impl Change {
             attempt_ended: is_running(before) && !is_running(&status),
             // A request to cancel explains how an attempt ended only once the attempt has ended.
             report: if is_running(&status) { None } else { event.report() },
-            bill: match event {
-                Event::Succeeded { bill, .. } | Event::Failed { bill, .. } | Event::Cancelled { bill, .. } => {
-                    Some(*bill)
+            usage: match event {
+                Event::Succeeded { usage, .. } | Event::Failed { usage, .. } | Event::Cancelled { usage, .. } => {
+                    Some(*usage)
                 }
                 _ => None,
             },

@@ -10,7 +10,7 @@ use crate::ids::{JobId, ParseIdError, TaskName};
 use crate::key::Lane;
 use crate::lease::Lease;
 use crate::limits::OnConflict;
-use crate::outcome::{Bill, Report};
+use crate::outcome::{Report, Usage};
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
@@ -183,7 +183,7 @@ pub struct JobStatus {
     /// fault, unless the host dies while only that job runs. [`crate::lease::NodeMark::blame`] defines what counts.
     pub crashes: u32,
     /// True if the running attempt was asked to cancel.
-    pub cancel_asked: bool,
+    pub cancel_requested: bool,
 }
 
 /// Why a job was not enqueued.
@@ -231,7 +231,7 @@ pub struct Job {
     /// The input of the task.
     pub payload: Arc<[u8]>,
     /// The job's status.
-    pub standing: JobStatus,
+    pub status: JobStatus,
     /// When the store inserted the job.
     pub enqueued_at: Timestamp,
     /// When the last attempt started.
@@ -243,7 +243,7 @@ pub struct Job {
     /// The result, if the job succeeded.
     pub result: Option<Arc<[u8]>>,
     /// Resource usage of the last ended attempt.
-    pub bill: Option<Bill>,
+    pub usage: Option<Usage>,
 }
 
 /// A job that was just claimed, with everything that an attempt needs.
@@ -279,7 +279,7 @@ pub enum Entry {
         /// The stream it was written to.
         stream: Stream,
         /// The text of the line.
-        line: String,
+        line: Arc<str>,
     },
     /// Log lines were dropped at this place, because they came faster than they could be stored or exceeded a bound.
     LogDropped {

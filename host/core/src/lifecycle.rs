@@ -8,7 +8,7 @@ use crate::bounds;
 use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
 use crate::kv::KvChanges;
 use crate::lease::{Blame, Lease, NodeMark};
-use crate::outcome::{Bill, CANCELLED, OutcomeKind, Report};
+use crate::outcome::{CANCELLED, OutcomeKind, Report, Usage};
 use crate::time::Timestamp;
 
 /// A durable fact about a job, and the only way to change one. Events carry delays, never absolute times that a host
@@ -32,13 +32,13 @@ pub enum Event {
         /// The number of the attempt.
         attempt: u32,
         /// The result.
-        output: Vec<u8>,
+        output: Arc<[u8]>,
         /// The jobs that the attempt enqueued.
         children: Vec<NewJob>,
         /// The changes to its plugin's kv values.
         changes: Option<Arc<KvChanges>>,
         /// Resource usage of the attempt.
-        bill: Bill,
+        usage: Usage,
     },
     /// The attempt failed.
     Failed {
@@ -49,7 +49,7 @@ pub enum Event {
         /// The delay before the next attempt; `None` fails the job.
         retry_in: Option<Duration>,
         /// Resource usage of the attempt.
-        bill: Bill,
+        usage: Usage,
     },
     /// The host returned the job to the queue, through no fault of the job.
     Released {
@@ -66,7 +66,7 @@ pub enum Event {
         /// The number of the attempt.
         attempt: u32,
         /// Resource usage of the attempt.
-        bill: Bill,
+        usage: Usage,
     },
     /// The lease expired: its node is gone, or has stopped the attempt itself.
     LeaseExpired {
@@ -76,13 +76,13 @@ pub enum Event {
         mark: NodeMark,
     },
     /// A user, or a newer job of the same lane, requests that the job is cancelled.
-    CancelAsked,
+    CancelRequested,
     /// Another job replaced this one while it waited.
     Replaced,
     /// The job was not enqueued, but its ID had been given out before. A cancelled job under that ID tells why.
     NotEnqueued(NotEnqueued),
     /// An operator requests that a finished job is retried.
-    RetryAsked,
+    RetryRequested,
 }
 
 /// Why an event may not happen to a job.
@@ -116,7 +116,7 @@ impl std::error::Error for Refusal {}
 impl JobStatus {
     /// Returns the status of a new job that becomes due at `due`.
     pub const fn new(due: Timestamp) -> JobStatus {
-        JobStatus { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_asked: false }
+        JobStatus { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_requested: false }
     }
 
     /// Returns the job's status after `event` at `now`. This match is the complete job lifecycle.
@@ -126,21 +126,21 @@ impl JobStatus {
     pub fn after(&self, event: &Event, now: Timestamp) -> Result<JobStatus, Refusal> {
         use Event as E;
         use State as S;
-        let to = |state: State| JobStatus { state, cancel_asked: false, ..*self };
+        let to = |state: State| JobStatus { state, cancel_requested: false, ..*self };
         let again = |due: Timestamp| {
-            if self.cancel_asked { S::Cancelled } else { S::Waiting { due } }
+            if self.cancel_requested { S::Cancelled } else { S::Waiting { due } }
         };
 
         match (&self.state, event) {
             (S::Waiting { .. }, E::Claimed { lease }) => {
                 Ok(JobStatus { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
             }
-            (S::Waiting { .. }, E::CancelAsked | E::Replaced | E::NotEnqueued(_)) => Ok(to(S::Cancelled)),
-            (S::Waiting { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Waiting)),
+            (S::Waiting { .. }, E::CancelRequested | E::Replaced | E::NotEnqueued(_)) => Ok(to(S::Cancelled)),
+            (S::Waiting { .. }, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
-            (S::Running { .. }, E::CancelAsked) => Ok(JobStatus { cancel_asked: true, ..*self }),
-            (S::Running { .. }, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Running)),
+            (S::Running { .. }, E::CancelRequested) => Ok(JobStatus { cancel_requested: true, ..*self }),
+            (S::Running { .. }, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Running)),
             (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotEnqueued(_)) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
@@ -159,11 +159,11 @@ impl JobStatus {
                 Ok(JobStatus { crashes, ..to(state) })
             }
 
-            (S::Failed | S::Cancelled, E::RetryAsked) => {
+            (S::Failed | S::Cancelled, E::RetryRequested) => {
                 Ok(JobStatus { failures: 0, crashes: 0, ..to(S::Waiting { due: now }) })
             }
-            (S::Succeeded, E::RetryAsked) => Err(Refusal::NotFinished(StateName::Succeeded)),
-            (S::Succeeded | S::Failed | S::Cancelled, E::CancelAsked) => Err(Refusal::Finished(self.state.name())),
+            (S::Succeeded, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Succeeded)),
+            (S::Succeeded | S::Failed | S::Cancelled, E::CancelRequested) => Err(Refusal::Finished(self.state.name())),
             (S::Succeeded | S::Failed | S::Cancelled, _) => Err(Refusal::Stale),
         }
     }
@@ -180,7 +180,7 @@ impl Event {
             | Event::Released { attempt, .. }
             | Event::Cancelled { attempt, .. }
             | Event::LeaseExpired { attempt, .. } => Some(*attempt),
-            Event::CancelAsked | Event::Replaced | Event::NotEnqueued(_) | Event::RetryAsked => None,
+            Event::CancelRequested | Event::Replaced | Event::NotEnqueued(_) | Event::RetryRequested => None,
         }
     }
 
@@ -210,11 +210,11 @@ impl Event {
         let report = |kind, text: &str| Some(Report { kind, text: text.to_owned() });
         match self {
             Event::Failed { report, .. } | Event::Released { report, .. } => Some(report.clone()),
-            Event::Cancelled { .. } | Event::CancelAsked => report(OutcomeKind::Cancelled, CANCELLED),
+            Event::Cancelled { .. } | Event::CancelRequested => report(OutcomeKind::Cancelled, CANCELLED),
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
             Event::NotEnqueued(why) => report(OutcomeKind::Cancelled, &why.to_string()),
             Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
-            Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryAsked => None,
+            Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryRequested => None,
         }
     }
 }

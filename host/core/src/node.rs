@@ -90,5 +90,5 @@ pub enum SchemaAnnouncement {
     /// The JSON Schema.
     Text(String),
     /// The task has a schema that is too large to be published.
-    Untold,
+    NotAnnounced,
 }

@@ -168,7 +168,7 @@ pub struct Report {
 
 /// Resource usage of one attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bill {
+pub struct Usage {
     /// Time from when the job was due until it was claimed.
     pub queue_wait: Duration,
     /// Time in the guest's code.

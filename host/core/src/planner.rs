@@ -23,7 +23,7 @@ use crate::job::{Entry, LeasedJob, NewJob};
 use crate::kv::KvChanges;
 use crate::lease::{Lease, NodeMark};
 use crate::lifecycle::{Event, Refusal};
-use crate::outcome::{Bill, Interruption, Outcome};
+use crate::outcome::{Interruption, Outcome, Usage};
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -76,7 +76,7 @@ pub struct FinishedAttempt {
     /// How it ended.
     pub outcome: Outcome,
     /// Its resource usage.
-    pub bill: Bill,
+    pub usage: Usage,
     /// The jobs that it enqueued; they are inserted only if it returned a result.
     pub children: Vec<NewJob>,
     /// The changes to its plugin's kv values; they are committed only if it returned a result.
@@ -91,9 +91,9 @@ pub struct FinishedAttempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordResult {
     /// The event was applied.
-    Stands {
+    Recorded {
         /// True if the attempt was asked to cancel.
-        cancel_asked: bool,
+        cancel_requested: bool,
     },
     /// The event was refused and changed nothing.
     Refused(Refusal),
@@ -103,11 +103,11 @@ pub enum RecordResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewResult {
     /// The lease was extended.
-    Held {
+    Renewed {
         /// The extended lease.
         lease: Lease,
         /// True if the attempt was asked to cancel.
-        cancel_asked: bool,
+        cancel_requested: bool,
     },
     /// The job belongs to another attempt, or to none.
     Lost(Lease),
@@ -154,7 +154,7 @@ pub enum Input {
     /// The node mark could not be stored.
     MarkFailed,
     /// The cancellation of a job was requested.
-    CancelAsked(JobId),
+    CancelRequested(JobId),
     /// The node shuts down: it claims no more jobs, and stops and releases what is still running at `until`.
     Drain {
         /// When the remaining attempts are stopped.
@@ -196,7 +196,7 @@ pub enum Action {
         until: Timestamp,
     },
     /// Ask a running attempt to cancel.
-    AskCancel(AttemptId),
+    RequestCancel(AttemptId),
     /// Stop a running attempt.
     Stop {
         /// The attempt.
@@ -226,7 +226,7 @@ struct AttemptState {
     stopping: bool,
     /// True if the store refused this attempt: nothing of it is written any more.
     lost: bool,
-    cancel_asked: bool,
+    cancel_requested: bool,
     unwritten: Vec<Entry>,
     end: Option<Event>,
     /// True if the attempt is in `Planner::unwritten`.
@@ -363,7 +363,7 @@ impl Planner {
             Input::RenewFailed => self.renewal = None,
             Input::Marked => self.marked(),
             Input::MarkFailed => self.mark_failed(now),
-            Input::CancelAsked(job) => self.cancel_asked(job),
+            Input::CancelRequested(job) => self.cancel_requested(job),
             Input::Drain { until } => {
                 // In the same turn, and once for all attempts: if this node is killed from now on, no job is to blame.
                 self.marks.wanted.draining |= !self.attempts.is_empty() || self.claim.is_some();

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::kv::{KvKey, KvKeyQuery};
-use wharf_core::outcome::{Bill, Outcome};
+use wharf_core::outcome::{Outcome, Usage};
 use wharf_core::rollcall::Reply;
 
 use crate::spec::task::Task;
@@ -169,7 +169,7 @@ pub struct AttemptEnd {
     /// What the guest did.
     pub outcome: Outcome,
     /// The resources that it used. `queue_wait` is zero: the engine does not know it.
-    pub usage: Bill,
+    pub usage: Usage,
     /// Time for making the sandbox and for dropping it.
     pub sandbox: Duration,
 }

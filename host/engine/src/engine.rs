@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use wasmtime::component::Linker;
 use wharf_core::bounds;
-use wharf_core::outcome::{Bill, Interruption, Outcome};
+use wharf_core::outcome::{Interruption, Outcome, Usage};
 
 use crate::attempt::run::{self, Run};
 use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
@@ -317,10 +317,12 @@ impl Engine {
             self.wait_for_pool().await;
             match handle.end_reason() {
                 None => {}
-                Some(EndReason::Cancelled) => return run::attempt_end(started_at, Outcome::Cancelled, Bill::default()),
+                Some(EndReason::Cancelled) => {
+                    return run::attempt_end(started_at, Outcome::Cancelled, Usage::default());
+                }
                 Some(EndReason::Stopped(why, report)) => {
                     let outcome = Outcome::Interrupted(*why, report.clone());
-                    return run::attempt_end(started_at, outcome, Bill::default());
+                    return run::attempt_end(started_at, outcome, Usage::default());
                 }
                 // A timeout that ran out while the guest did not run is not the attempt's fault.
                 Some(_) => break,
@@ -329,7 +331,7 @@ impl Engine {
         }
         let why = "no sandbox was free in time: other attempts use all memories and tables; lower `attempts.at-once`"
             .to_owned();
-        run::attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default())
+        run::attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Usage::default())
     }
 }
 
@@ -337,7 +339,7 @@ fn failed(started_at: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
     let why = format!("the host panicked during the attempt: {}; this is a bug of the host", panic_message(panic));
     AttemptEnd {
         outcome: Outcome::Interrupted(Interruption::Host, why),
-        usage: Bill { wall: started_at.elapsed(), ..Bill::default() },
+        usage: Usage { wall: started_at.elapsed(), ..Usage::default() },
         sandbox: Duration::ZERO,
     }
 }
@@ -353,7 +355,7 @@ fn not_started(handle: &AttemptHandle, waiting_since: Instant) -> AttemptEnd {
         Some(EndReason::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    AttemptEnd { outcome, usage: Bill { wall: waiting_since.elapsed(), ..Bill::default() }, sandbox: Duration::ZERO }
+    AttemptEnd { outcome, usage: Usage { wall: waiting_since.elapsed(), ..Usage::default() }, sandbox: Duration::ZERO }
 }
 
 /// Counts one attempt that waits for the pool, as long as this lives.

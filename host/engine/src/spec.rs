@@ -5,6 +5,8 @@
 pub mod problem;
 /// TOML with the place of each mistake.
 pub mod toml_diagnostics;
+/// Durations as users write them.
+pub mod duration;
 /// Manifests and settings as they are written.
 pub mod raw;
 mod schema_cost;

@@ -1,4 +1,4 @@
-//! What a host answers to those who ask it.
+//! What a host returns to its clients.
 
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::lifecycle::Refusal;
@@ -7,30 +7,38 @@ use wharf_store::{Inserted, StoreError};
 
 use crate::request::EnqueueRejection;
 
+/// Why jobs were not enqueued.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// Nothing was enqueued: what was asked must be mended first.
+    /// The requests were rejected. Nothing was enqueued.
     #[error(transparent)]
     EnqueueRejection(EnqueueRejection),
+    /// The store failed. After [`StoreError::Unknown`] the jobs may have been enqueued.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// Why a job was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
+    /// The state of the job does not allow the change.
     #[error(transparent)]
     Refused(Refusal),
+    /// The store failed. After [`StoreError::Unknown`] the job may have been changed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// The result of one request to enqueue a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
+    /// A job was added.
     Added(JobId),
-    /// A job with the same token stands.
+    /// A job with the same token exists already.
     Duplicate(JobId),
-    /// Its lane was full, and its task says that it is then not taken: these jobs hold the slots (the first ten).
+    /// The job's lane was full, and its task says `discard`.
     Discarded {
+        /// The jobs that hold the slots of the lane (the first ten).
         holders: Vec<JobId>,
     },
 }
@@ -45,28 +53,32 @@ impl From<Inserted> for Enqueued {
     }
 }
 
-/// What became of a durable broadcast when it was asked for.
+/// The result of starting a durable broadcast.
 #[derive(Clone, Debug)]
 pub struct Durable {
+    /// The ID of the broadcast, see [`Host::batch`](crate::Host::batch).
     pub id: JobId,
+    /// The topic.
     pub topic: Topic,
-    /// By plugin.
+    /// The subscribers, ordered by plugin, each with the result of enqueueing its job.
     pub jobs: Vec<(PluginId, Enqueued)>,
 }
 
-/// How a host is, at a glance.
+/// The health of a host at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSnapshot {
-    /// Attempts that run now, and may.
+    /// How many attempts run now.
     pub running: u32,
+    /// The maximum number of attempts at once.
     pub capacity: u32,
+    /// The host is stopping: it claims no more jobs.
     pub draining: bool,
-    /// Live broadcasts that are open now, at every depth.
+    /// How many live broadcasts are open now, at every depth.
     pub broadcasts: usize,
     /// Every file that was in the plugin folder at the start was loaded or refused.
     pub first_scan_done: bool,
-    /// What the store said when it last failed, if it has not worked since.
+    /// The last failure of the store, if it has not recovered since.
     pub store: Result<(), String>,
-    /// False once it has stopped, or a bug of the host has ended its loop: it runs no more jobs.
+    /// False once the host has stopped, or a bug has ended its loop: it runs no more jobs.
     pub alive: bool,
 }

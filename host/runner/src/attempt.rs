@@ -1,87 +1,115 @@
-//! One attempt: a leased job, its plugin of this moment, its outcome. Ends in exactly one word to the loop.
+//! One attempt: a leased job, its plugin of this moment, its outcome. It ends in exactly one message to the loop.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use wharf_core::bounds;
 use wharf_core::job::LeasedJob;
-use wharf_core::outcome::{Bill, Interruption, Outcome};
+use wharf_core::outcome::{Interruption, Outcome, Usage};
 use wharf_core::planner::{AttemptId, FinishedAttempt};
 use wharf_core::retry::RetryPolicy;
-use wharf_engine::{AttemptHandle, AttemptLimits, Call, CallInput, Engine, PermitPool, Plugin, Task};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, PermitPool, Plugin, Task};
 
-use crate::attempt_host::{AttemptHost, Left};
-use crate::loop_message::{LoopMessage, Over};
+use crate::attempt_host::AttemptHost;
+use crate::broadcast::{CallChain, Effects, GuestCalls, GuestContext};
+use crate::loop_message::LoopMessage;
 
-/// What an attempt stands on.
-pub(crate) struct Attempt {
+/// Starts attempts, each with what it needs of the host.
+pub(crate) struct AttemptStarter {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) leased: LeasedJob,
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) desk: Arc<AttemptHost>,
-    pub(crate) control: AttemptHandle,
-    pub(crate) trusted_until: Instant,
+    pub(crate) guest: Arc<GuestContext>,
     pub(crate) cancel_grace: Duration,
-    pub(crate) words: UnboundedSender<LoopMessage>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) to_loop: UnboundedSender<LoopMessage>,
 }
 
-impl Attempt {
-    /// Starts the attempt. The loop itself hands it over where there is room, and its end comes from where it ran:
-    /// a short attempt is worth no task of its own. `tasks` knows of it until its end is told.
-    pub(crate) fn start(self, tasks: &TaskTracker) {
-        let Attempt { engine, leased, plugin, desk, control, trusted_until, cancel_grace, words } = self;
+/// An attempt that is ready to start.
+pub(crate) struct Attempt {
+    pub(crate) leased: LeasedJob,
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) host: Arc<AttemptHost>,
+    pub(crate) handle: AttemptHandle,
+    pub(crate) trusted_until: Instant,
+}
+
+impl AttemptStarter {
+    /// Returns the host of an attempt of this job; `plugin` is its plugin, if it is loaded.
+    pub(crate) fn host(&self, leased: &LeasedJob, plugin: Option<&Plugin>, handle: &AttemptHandle) -> AttemptHost {
+        let (attempt, id) = (AttemptId::from(&leased.lease), leased.task.plugin());
+        let span = tracing::debug_span!("attempt", job = %attempt.job, attempt = attempt.number, task = %leased.task);
+        let calls = GuestCalls::new(Arc::clone(&self.guest), plugin, CallChain::of_job(id.clone()), handle.clone());
+        AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
+    }
+
+    /// Starts an attempt. The loop itself hands it to the engine if a sandbox is free, and its end comes from the thread on
+    /// which it ran: a short attempt is not worth a task of its own. `tasks` tracks it until its end is sent to the loop.
+    pub(crate) fn start(&self, attempt: Attempt) {
+        let Attempt { leased, plugin, host, handle, trusted_until } = attempt;
+        let span = host.span().clone();
         let task = match &leased.batch {
             Some(_) => plugin.manifest.receive.as_ref().map(|receive| &receive.task),
             None => plugin.manifest.tasks.get(leased.task.task()),
         };
         let Some(task) = task else {
-            let _ = words.send(never_began(&leased, "the plugin no longer has this task".to_owned()));
+            self.cannot_start(&leased, "the plugin no longer has this task".to_owned());
             return;
         };
-        let (retry, began) = (task.retry, Instant::now());
-        let call = call(&leased, task, trusted_until, cancel_grace);
-        let (attending, known) = (Arc::clone(&desk), tasks.token());
-        let over = move |over: wharf_engine::AttemptEnd| {
-            let wharf_engine::AttemptEnd { outcome, usage: mut bill, sandbox } = over;
-            bill.queue_wait = leased.claimed_at.since(leased.due);
-            bill.wall = began.elapsed();
-            let outcome = desk.judge(outcome);
-            let Left { children, changes, lines_dropped } = desk.close();
-            // With it goes the store, for which whoever waits for `tasks` waits.
-            drop(desk);
+        let (retry, started) = (task.retry, Instant::now());
+        let call = call(&leased, task, trusted_until, self.cancel_grace);
+        let (host_calls, token, to_loop) = (Arc::clone(&host), self.tasks.token(), self.to_loop.clone());
+        let on_end = move |end: AttemptEnd| {
+            let entered = host.span().clone().entered();
+            let AttemptEnd { outcome, mut usage, sandbox } = end;
+            usage.queue_wait = leased.claimed_at.since(leased.due);
+            usage.wall = started.elapsed();
+            let outcome = host.judge(outcome);
+            tracing::debug!(outcome = outcome.kind().as_str(), wall = ?usage.wall, "attempt finished");
+            let lines_dropped = host.close();
+            let Effects { children, changes } = host.take_effects();
+            // With it goes its handle of the store: what waits for `tasks` waits for that.
+            drop(host);
             let attempt = AttemptId::from(&leased.lease);
-            let ended = FinishedAttempt { attempt, outcome, bill, children, changes, retry, jitter: fastrand::f64() };
-            let _ = words.send(LoopMessage::Over(Box::new(Over { ended, sandbox, lines_dropped })));
-            drop(known);
+            let finished =
+                FinishedAttempt { attempt, outcome, usage, children, changes, retry, jitter: fastrand::f64() };
+            let attempt = Box::new(finished);
+            let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped });
+            drop(entered);
+            drop(token);
         };
-        match engine.admit(PermitPool::Jobs, &plugin).now_or_never() {
-            Some(admission) => engine.start(admission, plugin, call, attending, control, over),
-            None => drop(tasks.spawn(async move { over(engine.call(plugin, call, attending, control).await) })),
+        let engine = Arc::clone(&self.engine);
+        match span.in_scope(|| engine.admit(PermitPool::Jobs, &plugin).now_or_never()) {
+            Some(permit) => span.in_scope(|| engine.start(permit, plugin, call, host_calls, handle, on_end)),
+            None => {
+                let run = async move { on_end(engine.call(plugin, call, host_calls, handle).await) };
+                drop(self.tasks.spawn(run.instrument(span)));
+            }
         }
     }
-}
 
-/// The end of an attempt that was claimed but could not begin.
-pub(crate) fn never_began(leased: &LeasedJob, why: String) -> LoopMessage {
-    let retry = RetryPolicy {
-        attempts: bounds::RETRY_ATTEMPTS_DEFAULT,
-        backoff_min: bounds::BACKOFF_MIN_DEFAULT,
-        backoff_max: bounds::BACKOFF_MAX_DEFAULT,
-    };
-    let ended = FinishedAttempt {
-        attempt: AttemptId::from(&leased.lease),
-        outcome: Outcome::Interrupted(Interruption::Host, why),
-        bill: Bill::default(),
-        children: Vec::new(),
-        changes: None,
-        retry,
-        jitter: 0.0,
-    };
-    LoopMessage::Over(Box::new(Over { ended, sandbox: Duration::ZERO, lines_dropped: 0 }))
+    /// Ends an attempt that was claimed but cannot start.
+    pub(crate) fn cannot_start(&self, leased: &LeasedJob, why: String) {
+        let retry = RetryPolicy {
+            attempts: bounds::RETRY_ATTEMPTS_DEFAULT,
+            backoff_min: bounds::BACKOFF_MIN_DEFAULT,
+            backoff_max: bounds::BACKOFF_MAX_DEFAULT,
+        };
+        let finished = FinishedAttempt {
+            attempt: AttemptId::from(&leased.lease),
+            outcome: Outcome::Interrupted(Interruption::Host, why),
+            usage: Usage::default(),
+            children: Vec::new(),
+            changes: None,
+            retry,
+            jitter: 0.0,
+        };
+        let attempt = Box::new(finished);
+        // The loop runs: it is the loop that starts attempts.
+        let _ = self.to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox: Duration::ZERO, lines_dropped: 0 });
+    }
 }
 
 fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
@@ -97,13 +125,4 @@ fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: D
         },
     };
     Call { input, limits: AttemptLimits { cancel_grace, deadline: Some(trusted_until), ..AttemptLimits::of(task) } }
-}
-
-/// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "it said nothing".to_owned())
 }

@@ -1,152 +1,147 @@
-//! Where an attempt lays down what it writes, until the store has it: in order, and bounded.
+//! The host as an attempt of a job sees it. It buffers what the attempt writes until the store has it: in order, and bounded.
 //!
-//! A chunk waits for room; a log line that finds none is dropped and counted. So a flood of log lines never delays
-//! output, and an attempt never waits for anything but room for its own chunks.
+//! A chunk waits for free bytes; a log line that finds none is dropped and counted. So a flood of log lines never delays
+//! output, and an attempt waits for nothing but free bytes for its own chunks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryFutureExt};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 use wharf_core::bounds;
-use wharf_core::job::{Entry, NewJob, Stream};
-use wharf_core::kv::KvChanges;
-use wharf_core::outcome::{Interruption, Outcome};
+use wharf_core::ids::PluginId;
+use wharf_core::job::{Entry, Stream};
+use wharf_core::outcome::Outcome;
 use wharf_core::planner::{AttemptId, Input};
 use wharf_core::rollcall::Reply;
-use wharf_engine::{AttemptHandle, GuestJob, HostCalls, KvAccess};
+use wharf_engine::{GuestJob, HostCalls, KvAccess};
 
-use crate::broadcast::{Broadcasts, CallChain};
-use crate::child_jobs::Children;
-use crate::kv_view::KvView;
+use crate::broadcast::{Effects, GuestCalls};
 use crate::loop_message::LoopMessage;
 use crate::store_wait::StoreWait;
 
-/// So that the bytes that may wait bound the entries that may wait, too.
+/// The least that an entry counts, so that the bound of the buffered bytes bounds the buffered entries, too.
 const ENTRY_BYTES_MIN: usize = bounds::UNWRITTEN_BYTES_MAX as usize / bounds::UNWRITTEN_ENTRIES_MAX;
 
-/// What an entry takes of the room on a desk.
-pub(crate) fn room(entry: &Entry) -> usize {
+/// Returns how many bytes of the buffer an entry occupies.
+pub(crate) fn buffered_bytes(entry: &Entry) -> usize {
     entry.bytes().max(ENTRY_BYTES_MIN)
 }
 
+/// The host of one attempt.
 pub(crate) struct AttemptHost {
     attempt: AttemptId,
-    control: AttemptHandle,
-    words: UnboundedSender<LoopMessage>,
-    room: Semaphore,
-    /// A chunk waits for room.
+    plugin: PluginId,
+    span: Span,
+    to_loop: UnboundedSender<LoopMessage>,
+    calls: GuestCalls,
+    /// One permit for each free byte of the buffer.
+    free_bytes: Semaphore,
+    /// A chunk waits for free bytes.
     is_full: AtomicBool,
     waits: StoreWait,
     /// Locked for a few assignments and never across an await; the guest and the loop's timer both come here.
-    held_back: Mutex<HeldBack>,
-    children: Children,
-    broadcasts: Arc<Broadcasts>,
-    chain: CallChain,
-    kept: Option<KvView>,
+    deferred: Mutex<Deferred>,
 }
 
-/// What an attempt leaves when it is over.
-pub(crate) struct Left {
-    pub(crate) children: Vec<NewJob>,
-    pub(crate) changes: Option<Arc<KvChanges>>,
-    pub(crate) lines_dropped: u64,
-}
-
+/// What is not written yet.
 #[derive(Default)]
-struct HeldBack {
-    /// Not yet said in the log.
+struct Deferred {
+    /// Dropped lines that the log does not mention yet.
     lines_dropped: u64,
+    /// Dropped lines since the start of the attempt.
     lines_dropped_in_all: u64,
     progress: Option<Entry>,
+    /// When progress was last written.
     progress_at: Option<Instant>,
-    /// Someone comes for the progress when its time is there.
-    awaited: bool,
+    /// The loop will call `write_progress` when the interval is over.
+    is_scheduled: bool,
 }
 
 impl AttemptHost {
+    /// The host of `attempt`, which runs `plugin`. `span` is entered for what happens on behalf of the attempt.
     pub(crate) fn new(
         attempt: AttemptId,
-        control: AttemptHandle,
-        words: UnboundedSender<LoopMessage>,
-        broadcasts: Arc<Broadcasts>,
-        chain: CallChain,
-        kept: Option<KvView>,
+        plugin: PluginId,
+        calls: GuestCalls,
+        to_loop: UnboundedSender<LoopMessage>,
+        span: Span,
     ) -> AttemptHost {
         AttemptHost {
             attempt,
-            control,
-            words,
-            room: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
+            plugin,
+            span,
+            to_loop,
+            calls,
+            free_bytes: Semaphore::new(bounds::UNWRITTEN_BYTES_MAX as usize),
             is_full: AtomicBool::new(false),
             waits: StoreWait::default(),
-            held_back: Mutex::default(),
-            children: Children::default(),
-            broadcasts,
-            chain,
-            kept,
+            deferred: Mutex::default(),
         }
     }
 
-    /// What was written down has left the desk.
-    pub(crate) fn clear(&self, bytes: usize) {
-        self.room.add_permits(bytes);
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
-    /// Writes progress that was held back, if no newer one was written since.
+    /// Frees buffer bytes: the entries that occupied them are recorded.
+    pub(crate) fn free(&self, bytes: usize) {
+        self.free_bytes.add_permits(bytes);
+    }
+
+    /// Writes deferred progress, if no newer one was written since.
     pub(crate) fn write_progress(&self) {
-        let mut held_back = self.held_back();
-        held_back.awaited = false;
-        self.flush_progress(&mut held_back);
+        let mut deferred = self.deferred();
+        deferred.is_scheduled = false;
+        self.flush_progress(&mut deferred);
     }
 
-    /// The attempt is over: nothing is held back any more.
-    pub(crate) fn close(&self) -> Left {
-        let mut held_back = self.held_back();
-        // These two may go past the bound: nobody waits for room any more.
-        if let Some(progress) = held_back.progress.take() {
+    /// Writes everything that was deferred, when the attempt is over. Returns how many log lines were dropped in all.
+    pub(crate) fn close(&self) -> u64 {
+        let mut deferred = self.deferred();
+        // These two may exceed the bound: nothing waits for free bytes any more.
+        if let Some(progress) = deferred.progress.take() {
             self.send(progress);
         }
-        if held_back.lines_dropped > 0 {
-            self.send(Entry::LogDropped { lines: held_back.lines_dropped });
+        if deferred.lines_dropped > 0 {
+            self.send(Entry::LogDropped { lines: deferred.lines_dropped });
         }
-        let children = self.children.take();
-        let changes = self.kept.as_ref().and_then(KvView::changes);
-        Left { children, changes, lines_dropped: held_back.lines_dropped_in_all }
+        deferred.lines_dropped_in_all
     }
 
-    /// The store has failed to write what was laid down here.
+    /// Takes out what the attempt leaves if it succeeds.
+    pub(crate) fn take_effects(&self) -> Effects {
+        self.calls.take_effects()
+    }
+
+    /// The store has failed to record what the attempt wrote.
     pub(crate) fn store_failed(&self) {
         self.waits.failed();
     }
 
-    /// How the attempt ended, if time that it waited for the store is none of its own.
+    /// Returns the outcome as it counts: time that the attempt waited for a store that was away is not its own.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
-        if self.is_full.load(Ordering::Relaxed) && self.broadcasts.inserting.shared.store_trouble().is_some() {
+        if self.is_full.load(Ordering::Relaxed) && self.calls.store().failure().is_some() {
             self.waits.failed();
         }
-        let outcome = self.waits.judge(outcome);
-        match &self.kept {
-            Some(kept) => kept.judge(outcome),
-            None => outcome,
-        }
+        self.calls.judge(self.waits.judge(outcome))
     }
 
-    fn held_back(&self) -> MutexGuard<'_, HeldBack> {
-        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deferred(&self) -> MutexGuard<'_, Deferred> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, entry: Entry) {
         // The loop outlives every attempt unless the process ends at once; then nothing is written anyway.
-        let _ = self.words.send(LoopMessage::Input(Input::Wrote { attempt: self.attempt, entry }));
+        let _ = self.to_loop.send(LoopMessage::Input(Input::Wrote { attempt: self.attempt, entry }));
     }
 
-    /// Lays down an entry if there is room.
+    /// Writes an entry if there are free bytes for it; otherwise returns it.
     fn try_send(&self, entry: Entry) -> Result<(), Entry> {
-        match self.room.try_acquire_many(room(&entry) as u32) {
+        match self.free_bytes.try_acquire_many(buffered_bytes(&entry) as u32) {
             Ok(permit) => {
                 permit.forget();
                 self.send(entry);
@@ -156,21 +151,29 @@ impl AttemptHost {
         }
     }
 
-    fn flush_dropped(&self, held_back: &mut HeldBack) -> bool {
-        let lines = held_back.lines_dropped;
+    /// Writes how many lines were dropped. Returns false if it found no free bytes.
+    fn flush_dropped(&self, deferred: &mut Deferred) -> bool {
+        let lines = deferred.lines_dropped;
         if lines > 0 && self.try_send(Entry::LogDropped { lines }).is_ok() {
-            held_back.lines_dropped = 0;
+            deferred.lines_dropped = 0;
         }
-        held_back.lines_dropped == 0
+        deferred.lines_dropped == 0
     }
 
-    fn flush_progress(&self, held_back: &mut HeldBack) {
-        if let Some(progress) = held_back.progress.take() {
+    fn flush_progress(&self, deferred: &mut Deferred) {
+        if let Some(progress) = deferred.progress.take() {
             match self.try_send(progress) {
-                Ok(()) => held_back.progress_at = Some(Instant::now()),
-                Err(progress) => held_back.progress = Some(progress),
+                Ok(()) => deferred.progress_at = Some(Instant::now()),
+                Err(progress) => deferred.progress = Some(progress),
             }
         }
+    }
+
+    /// Writes a line that the attempt's log takes to the host's own log, too.
+    fn trace_line(&self, stream: Stream, line: &str) {
+        self.span.in_scope(|| {
+            tracing::debug!(target: "wharf::guest", job = %self.attempt.job, plugin = %self.plugin, ?stream, "{line}");
+        });
     }
 }
 
@@ -179,54 +182,51 @@ impl HostCalls for AttemptHost {
         Box::pin(async move {
             let entry = Entry::Chunk(chunk.into());
             self.is_full.store(true, Ordering::Relaxed);
-            let permit = self.room.acquire_many(room(&entry) as u32).await;
+            let permit = self.free_bytes.acquire_many(buffered_bytes(&entry) as u32).await;
             self.is_full.store(false, Ordering::Relaxed);
             match permit {
                 Ok(permit) => permit.forget(),
                 Err(_) => return Err("the attempt is over".to_owned()),
             }
-            self.flush_dropped(&mut self.held_back());
+            self.flush_dropped(&mut self.deferred());
             self.send(entry);
             Ok(())
         })
     }
 
     fn log(&self, stream: Stream, line: String) {
-        let mut held_back = self.held_back();
-        if !self.flush_dropped(&mut held_back) || self.try_send(Entry::Log { stream, line }).is_err() {
-            held_back.lines_dropped += 1;
-            held_back.lines_dropped_in_all += 1;
+        let mut deferred = self.deferred();
+        let line: Arc<str> = line.into();
+        // Written to the host's own log only if the attempt's log takes it, which bounds both.
+        let entry = Entry::Log { stream, line: Arc::clone(&line) };
+        if self.flush_dropped(&mut deferred) && self.try_send(entry).is_ok() {
+            self.trace_line(stream, &line);
+        } else {
+            deferred.lines_dropped += 1;
+            deferred.lines_dropped_in_all += 1;
         }
     }
 
     fn log_dropped(&self, lines: u64) {
-        let mut held_back = self.held_back();
-        held_back.lines_dropped += lines;
-        held_back.lines_dropped_in_all += lines;
+        let mut deferred = self.deferred();
+        deferred.lines_dropped += lines;
+        deferred.lines_dropped_in_all += lines;
     }
 
     fn progress(&self, fraction: f32, note: String) {
-        let mut held_back = self.held_back();
-        held_back.progress = Some(Entry::Progress { fraction, note });
-        let due = held_back.progress_at.is_none_or(|at| at.elapsed() >= bounds::PROGRESS_EVERY);
+        let mut deferred = self.deferred();
+        deferred.progress = Some(Entry::Progress { fraction, note });
+        let due = deferred.progress_at.is_none_or(|at| at.elapsed() >= bounds::PROGRESS_EVERY);
         if due {
-            self.flush_progress(&mut held_back);
+            self.flush_progress(&mut deferred);
         }
-        if held_back.progress.is_some() && !std::mem::replace(&mut held_back.awaited, true) {
-            let _ = self.words.send(LoopMessage::ProgressLater(self.attempt));
+        if deferred.progress.is_some() && !std::mem::replace(&mut deferred.is_scheduled, true) {
+            let _ = self.to_loop.send(LoopMessage::ProgressLater(self.attempt));
         }
     }
 
     fn enqueue(&self, jobs: Vec<GuestJob>) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        let shared = &self.broadcasts.inserting.shared;
-        let added = self.children.add(&shared.view(), shared, jobs).map_err(|not| {
-            // Given back, it costs the job no attempt.
-            if not.passes {
-                self.control.stop(Interruption::Host, format!("it was given back: it enqueues a job, and {}", not.why));
-            }
-            not.why
-        });
-        added.boxed()
+        self.calls.enqueue(jobs, "it was given back")
     }
 
     fn broadcast(
@@ -236,11 +236,10 @@ impl HostCalls for AttemptHost {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
-        let asked = self.broadcasts.from_guest(topic, payload, timeout.min(remaining), &self.chain);
-        Box::pin(asked.map_err(|error| error.to_guest(&self.control)))
+        self.calls.broadcast(topic, payload, timeout.min(remaining))
     }
 
     fn kv(&self) -> Option<&dyn KvAccess> {
-        self.kept.as_ref().map(|kept| kept as &dyn KvAccess)
+        self.calls.kv()
     }
 }

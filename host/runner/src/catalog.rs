@@ -1,4 +1,5 @@
-//! The plugins of this moment: immutable, swapped whole. Whoever took a snapshot keeps it as long as it likes.
+//! The plugins that are loaded at one moment. A catalog is immutable and replaced whole; readers keep theirs as long as they
+//! like.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,44 +12,55 @@ use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
 
-/// How near a name must be to be suggested, in 0..1.
-const NEAR: f64 = 0.7;
+/// How similar a name must be to be suggested, in 0..1.
+const SIMILARITY_MIN: f64 = 0.7;
 
+/// A plugin that is loaded.
 #[derive(Clone, Debug)]
 pub struct Loaded {
+    /// The plugin.
     pub plugin: Arc<Plugin>,
+    /// The file that it was loaded from.
     pub file: PathBuf,
+    /// When it was loaded.
     pub since: Timestamp,
 }
 
 /// A file in the folder that is not loaded as it is. An earlier version of the same plugin may run.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// `None` where the file's name is no plugin's.
+    /// The plugin; `None` if the file's name is not that of a plugin.
     pub plugin: Option<PluginId>,
+    /// The file.
     pub file: PathBuf,
+    /// Why it was refused, and what to do.
     pub why: LoadError,
+    /// When it was refused.
     pub since: Timestamp,
 }
 
 /// A file of the folder that is neither loaded nor refused as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingFile {
+    /// The file.
     pub file: PathBuf,
     /// When it was first seen.
     pub since: Timestamp,
+    /// How far it is.
     pub step: Step,
-    /// Its topics are known where the operator says them; else its manifest does, which is not known before it is loaded.
+    /// The plugin that it will be. Its topics are known only if the operator set them; otherwise they are in its manifest, which
+    /// is read when it is loaded.
     pub awaited: LoadingPlugin,
 }
 
-/// How far a file is that is being made a plugin.
+/// How far the loading of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is read and checked, and taken from what was compiled before if it is there.
+    /// The file is read and checked, and its compiled code is looked up in the cache.
     Reading,
-    /// Others are being compiled.
+    /// The file waits until others are compiled.
     WaitingToCompile,
+    /// The file is being compiled.
     Compiling,
 }
 
@@ -58,10 +70,11 @@ pub(crate) struct Contents {
     pub(crate) plugins: BTreeMap<PluginId, Loaded>,
     pub(crate) refused: BTreeMap<PathBuf, Refused>,
     pub(crate) pending: BTreeMap<PluginId, PendingFile>,
-    /// See [`Catalog::is_open`].
+    /// What [`Catalog::is_open`] returns.
     pub(crate) open: bool,
 }
 
+/// The plugins of a host at one moment, with the files of its plugin folder that are not loaded.
 #[derive(Debug, Default)]
 pub struct Catalog {
     version: u64,
@@ -72,7 +85,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog that follows this one.
+    /// Returns the catalog that follows this one.
     pub(crate) fn next(&self, contents: Contents) -> Catalog {
         let mut limits = LimitTable::default();
         let mut claimable = Vec::new();
@@ -80,7 +93,7 @@ impl Catalog {
         for (id, Loaded { plugin, .. }) in &contents.plugins {
             for task in runs(plugin) {
                 limits.declare(task.group.clone(), task.limits);
-                // Before, a job might need a plugin that is loaded a moment later.
+                // Before that, a job might need a plugin that is loaded a moment later.
                 if contents.open {
                     claimable.push((task.name.clone(), task.group.clone()));
                 }
@@ -91,89 +104,92 @@ impl Catalog {
         Catalog { version, contents, claimable, limits, subscriptions }
     }
 
-    /// Grows with every change.
+    /// Returns the version of the catalog, which grows with every change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Whether every file of the folder was seen, and all are loaded that need not be compiled. Until then nothing is known
-    /// of a plugin that is not loaded, and no job is claimed. From then on it stays so.
+    /// Returns true if every file of the folder was seen, and all are loaded that need not be compiled. Until then nothing is
+    /// known of a plugin that is not loaded, and no job is claimed. Once true, it stays true.
     pub fn is_open(&self) -> bool {
         self.contents.open
     }
 
+    /// Returns the loaded plugins.
     pub fn plugins(&self) -> &BTreeMap<PluginId, Loaded> {
         &self.contents.plugins
     }
 
-    /// What is being made ready, also of plugins that run in an earlier version.
+    /// Returns the files that are being loaded, also those of plugins that run in an earlier version.
     pub fn pending(&self) -> &BTreeMap<PluginId, PendingFile> {
         &self.contents.pending
     }
 
-    /// What is being made ready for the first time.
+    /// Returns the plugins that are being loaded and have no earlier version that runs.
     pub fn awaited(&self) -> impl Iterator<Item = &LoadingPlugin> {
         let new = self.pending().iter().filter(|(id, _)| self.plugin(id).is_none());
         new.map(|(_, pending)| &pending.awaited)
     }
 
-    /// By file.
+    /// Returns the files that were refused, by path.
     pub fn refused(&self) -> &BTreeMap<PathBuf, Refused> {
         &self.contents.refused
     }
 
+    /// Returns a loaded plugin.
     pub fn plugin(&self, id: &PluginId) -> Option<&Loaded> {
         self.contents.plugins.get(id)
     }
 
-    /// Why a plugin is not there, or not as its file is now.
+    /// Returns why a plugin is not loaded, or why its file as it is now was refused.
     pub fn refusal(&self, id: &PluginId) -> Option<&Refused> {
         self.contents.refused.values().find(|refused| refused.plugin.as_ref() == Some(id))
     }
 
+    /// Returns a task with its plugin. What durable broadcasts call is not among the tasks.
     pub fn task(&self, name: &TaskName) -> Option<(&Arc<Plugin>, &Task)> {
         let plugin = &self.plugin(&name.plugin())?.plugin;
         Some((plugin, plugin.manifest.tasks.get(name.task())?))
     }
 
-    /// What people may enqueue.
+    /// Returns all tasks that clients may enqueue.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.plugins().values().flat_map(|loaded| loaded.plugin.manifest.tasks.values())
     }
 
-    /// All that jobs may be made of: tasks, and what durable broadcasts ask.
+    /// Returns everything that jobs may run: the tasks, and the `receive` of each subscriber, for durable broadcasts.
     pub fn runs(&self) -> impl Iterator<Item = &Task> {
         self.plugins().values().flat_map(|loaded| runs(&loaded.plugin))
     }
 
-    /// Who subscribes to a topic, by id.
+    /// Returns the subscribers of a topic, ordered by plugin.
     pub fn subscribers(&self, topic: &Topic) -> Vec<Arc<Plugin>> {
         let ids = self.subscriptions.of(topic);
         ids.iter().filter_map(|id| self.plugin(id)).map(|loaded| Arc::clone(&loaded.plugin)).collect()
     }
 
-    /// The task that someone who wrote `text` may have meant.
+    /// Returns the task whose name is most similar to `text`, if any is similar.
     pub fn nearest_task(&self, text: &str) -> Option<TaskName> {
         nearest(text, self.tasks().map(|task| &task.name), TaskName::as_str).cloned()
     }
 
-    /// The limit group that someone who wrote `text` may have meant.
+    /// Returns the limit group whose name is most similar to `text`, if any is similar.
     pub fn nearest_group(&self, text: &str) -> Option<Group> {
         nearest(text, self.runs().map(|task| &task.group), Group::as_str).cloned()
     }
 
-    /// What this node claims: each task with its group.
+    /// Returns what this node claims: each task with its limit group.
     pub(crate) fn claimable(&self) -> &Arc<[(TaskName, Group)]> {
         &self.claimable
     }
 
-    /// What manifests and settings declare, without overrides.
+    /// Returns the limits that manifests and settings declare, without overrides.
     pub fn limits(&self) -> &Arc<LimitTable> {
         &self.limits
     }
 }
 
-/// All that a plugin's jobs may be made of.
+/// Returns everything that jobs of a plugin may run: its tasks, and its `receive` if it subscribes.
 pub(crate) fn runs(plugin: &Plugin) -> impl Iterator<Item = &Task> {
     let manifest = &plugin.manifest;
     manifest.tasks.values().chain(manifest.receive.as_ref().map(|receive| &receive.task))
@@ -182,7 +198,7 @@ pub(crate) fn runs(plugin: &Plugin) -> impl Iterator<Item = &Task> {
 fn nearest<'a, T>(text: &str, known: impl Iterator<Item = &'a T>, name: impl Fn(&T) -> &str) -> Option<&'a T> {
     known
         .map(|one| (strsim::jaro_winkler(text, name(one)), one))
-        .filter(|(nearness, _)| *nearness >= NEAR)
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, one)| one)
 }

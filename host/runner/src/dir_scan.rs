@@ -1,7 +1,8 @@
-//! What lies in the plugin folder, at one look.
+//! One scan of the plugin folder: which files may be plugins, and as which each is known.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,23 +18,27 @@ pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
     pub(crate) stamp: Stamp,
-    /// It was last written so long ago that one look is enough: it was renamed into place, or lay there before.
+    /// The file was last written so long ago that one scan is enough: it was renamed into place, or was there before.
     pub(crate) old: bool,
 }
 
+/// What a file is, by its name.
 #[derive(Clone)]
 pub(crate) enum Kind {
+    /// The component of this plugin.
     Component(PluginId),
-    /// It will never be loaded under this name.
-    NotForUs(Problem),
+    /// A file that will never be loaded under this name, and why.
+    Refused(Problem),
 }
 
-/// By what a changed file is known.
+/// What distinguishes a changed file from what it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
+    /// The size in bytes.
     pub(crate) bytes: u64,
     modified: Option<SystemTime>,
-    /// The file itself and its last change of any kind, where the system tells: a rename over it, a date that was set back.
+    /// The device and inode of the file, and the time of its last change of any kind: they differ after a rename over it, or
+    /// if its modification time was set back.
     identity: (u64, u64, i64, i64),
 }
 
@@ -43,24 +48,21 @@ impl Stamp {
     }
 }
 
-#[cfg(unix)]
 fn identity(metadata: &Metadata) -> (u64, u64, i64, i64) {
-    use std::os::unix::fs::MetadataExt;
     (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
-#[cfg(not(unix))]
-fn identity(_: &Metadata) -> (u64, u64, i64, i64) {
-    (0, 0, 0, 0)
-}
-
-/// Every file in `dir` that may be meant as a plugin.
+/// Returns every file in `dir` that may be meant as a plugin.
+///
+/// # Errors
+///
+/// Returns the system's error if the folder cannot be read.
 pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let Some(kind) = kind(&path) else { continue };
-        // Gone since it was listed, or a link to nothing: then it is not there.
+        // A file that is gone since it was listed, or a link to nothing, does not count.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if !metadata.is_file() {
             continue;
@@ -71,7 +73,7 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// What a file's name says of it; `None` for what is nobody's plugin: hidden and temporary files, and everything else.
+/// Returns what a file is by its name; `None` if it is not meant as a plugin: hidden and temporary files, and everything else.
 fn kind(path: &Path) -> Option<Kind> {
     let name = path.file_name()?.to_string_lossy();
     if name.starts_with(['.', '#', '~']) || name.ends_with('~') {
@@ -79,8 +81,9 @@ fn kind(path: &Path) -> Option<Kind> {
     }
     let (stem, extension) = name.rsplit_once('.')?;
     if extension.eq_ignore_ascii_case("cwasm") {
-        let problem = Problem::new("compiled code is never loaded from the plugin folder: it could do anything");
-        return Some(Kind::NotForUs(
+        let problem =
+            Problem::new("compiled code is never loaded from the plugin folder, since it runs without a sandbox");
+        return Some(Kind::Refused(
             problem.hint("put the component itself there; the host compiles it and keeps the result"),
         ));
     }
@@ -88,25 +91,30 @@ fn kind(path: &Path) -> Option<Kind> {
         return None;
     }
     if extension != "wasm" {
-        return Some(Kind::NotForUs(
-            Problem::new(format!("its name ends in .{extension}")).hint("rename it: .wasm is expected, in lower case"),
+        return Some(Kind::Refused(
+            Problem::new(format!("invalid file extension `.{extension}`: expected `.wasm` in lower case"))
+                .hint("rename the file"),
         ));
     }
     Some(match stem.parse::<PluginId>() {
         Ok(id) => Kind::Component(id),
         Err(bad) => {
-            let hint = "rename the file: its name without .wasm is the plugin's id";
-            Kind::NotForUs(Problem::new(format!("the file's name: {bad}")).hint(hint))
+            let hint = "rename the file: its name without .wasm is the plugin's ID";
+            Kind::Refused(Problem::new(format!("file name: {bad}")).hint(hint))
         }
     })
 }
 
-/// The content of a file, and its stamp after it was read.
+/// Returns the content of a file, and its stamp after it was read.
+///
+/// # Errors
+///
+/// Returns the system's error if the file cannot be read.
 pub(crate) fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
     let file = File::open(path)?;
     let mut content = Vec::new();
-    // One more than is allowed: a file that grew past its bound has another stamp by then.
+    // One byte more than the bound: a file that grew beyond it has another stamp by then.
     (&file).take(bounds::COMPONENT_BYTES_MAX + 1).read_to_end(&mut content)?;
-    // By its path, so that one that was renamed over it shows.
+    // By its path, so that a file that was renamed over it is noticed.
     Ok((content, Stamp::of(&fs::metadata(path)?)))
 }

@@ -1,6 +1,6 @@
 //! The loop that carries out what the planner decides: every trigger of one node passes here, one turn at a time.
 //!
-//! A turn takes in all that has come, asks the planner once, and does what it says. Nothing in it waits.
+//! A turn takes in everything that has arrived, asks the planner once, and does what it decides. Nothing in a turn waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -20,27 +20,24 @@ use wharf_core::job::LeasedJob;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, OutcomeKind};
-use wharf_core::planner::{Action, AttemptId, Input, Planner};
+use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
 use wharf_core::time::Timestamp;
 use wharf_engine::AttemptHandle;
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
-use crate::attempt::{Attempt, never_began};
-use crate::attempt_host::{AttemptHost, room};
-use crate::broadcast::{Broadcasts, CallChain};
-use crate::kv_view::KvView;
-use crate::loop_message::{LoopMessage, Over, Said, Written, confirmation};
+use crate::attempt::{Attempt, AttemptStarter};
+use crate::attempt_host::{AttemptHost, buffered_bytes};
+use crate::enqueuer::InsertNotifier;
+use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
-use crate::shared::Shared;
-use crate::task_concurrency::TaskConcurrency;
+use crate::plugin_view::PluginIndex;
+use crate::store_health::WatchedStore;
+use crate::task_concurrency::ClaimQuotas;
 
-/// How much is taken in before the planner is asked.
-const WORDS_PER_TURN: usize = 4096;
+/// How many messages are taken in before the planner is asked.
+const MESSAGES_PER_TURN: usize = 4096;
 
-/// An attempt that begins to wait makes room without a word.
-const ROOM_EVERY: Duration = Duration::from_millis(10);
-
-/// How the loop stands, for whoever asks.
+/// The state of the loop, for the parts of the host that read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) running: u32,
@@ -48,40 +45,42 @@ pub(crate) struct Load {
     pub(crate) stopped: bool,
 }
 
-pub(crate) struct Dispatch {
-    pub(crate) shared: Shared,
-    pub(crate) broadcasts: Arc<Broadcasts>,
-    pub(crate) planner: Planner,
+/// What the loop needs of the host.
+pub(crate) struct DispatchParts {
     pub(crate) node: NodeId,
+    /// The length of the leases with which jobs are claimed.
     pub(crate) lease: Duration,
-    pub(crate) cancel_grace: Duration,
-    pub(crate) words: UnboundedReceiver<LoopMessage>,
-    pub(crate) to_self: UnboundedSender<LoopMessage>,
+    pub(crate) store: WatchedStore,
+    pub(crate) plugins: Arc<PluginIndex>,
+    pub(crate) inserts: InsertNotifier,
+    pub(crate) starter: AttemptStarter,
+    pub(crate) inbox: UnboundedReceiver<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
-    pub(crate) attempts: HashMap<AttemptId, Running>,
-    /// What the store was asked and has not answered. The loop itself waits for it: a task for each would wake a thread each time.
-    pub(crate) asked: FuturesUnordered<BoxFuture<'static, LoopMessage>>,
-    /// Progress that waits for its time; each waits as long as any other.
-    pub(crate) progress: VecDeque<(Instant, AttemptId)>,
     pub(crate) stopping: CancellationToken,
-    pub(crate) paces: TaskConcurrency,
-    /// Tasks that had no room for all that was free when the store was asked last, each with how much; once it has answered,
-    /// those that have none left.
-    pub(crate) bounded: Vec<(TaskName, u32)>,
-    /// When to see whether one of those has room by now; `None` where none of their jobs can have been left.
-    pub(crate) held_back: Option<Instant>,
+}
+
+/// The loop, with all that it owns.
+pub(crate) struct Dispatch {
+    parts: DispatchParts,
+    planner: Planner,
+    attempts: HashMap<AttemptId, RunningAttempt>,
+    /// The pending calls of the store. The loop itself waits for them: a task for each would wake a thread each time.
+    store_calls: FuturesUnordered<BoxFuture<'static, LoopMessage>>,
+    /// Progress that waits for its interval to end; each waits equally long.
+    progress: VecDeque<(Instant, AttemptId)>,
+    quotas: ClaimQuotas,
 }
 
 /// An attempt from its start until its end is recorded.
-pub(crate) struct Running {
+struct RunningAttempt {
     task: TaskName,
-    /// It counts among those of its task that run.
+    /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
-    control: AttemptHandle,
-    desk: Arc<AttemptHost>,
+    handle: AttemptHandle,
+    host: Arc<AttemptHost>,
 }
 
-/// The moment of a turn, by the store's clock and by the machine's.
+/// The moment of a turn, by the store's clock and by the monotonic clock of this machine.
 #[derive(Clone, Copy)]
 struct Now {
     stamp: Timestamp,
@@ -95,123 +94,134 @@ impl Now {
 }
 
 impl Dispatch {
+    pub(crate) fn new(parts: DispatchParts, planner: Planner, quotas: ClaimQuotas) -> Dispatch {
+        Dispatch {
+            parts,
+            planner,
+            attempts: HashMap::new(),
+            store_calls: FuturesUnordered::new(),
+            progress: VecDeque::new(),
+            quotas,
+        }
+    }
+
+    /// Runs until the planner has stopped after a drain, or until the host stops.
     pub(crate) async fn run(mut self) {
-        let mut nudges = self.shared.store.nudges();
-        let mut words = Vec::with_capacity(WORDS_PER_TURN);
+        let mut nudges = self.parts.store.nudges();
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
             let wake_at = self.wake_at();
             tokio::select! {
                 biased;
-                () = self.stopping.cancelled() => return self.abandon(),
-                () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.shared.store.now()),
-                Some(word) = self.asked.next() => words.push(word),
-                Some(word) = self.words.recv() => words.push(word),
+                () = self.parts.stopping.cancelled() => return self.abandon(),
+                () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.parts.store.now()),
+                Some(message) = self.store_calls.next() => messages.push(message),
+                Some(message) = self.parts.inbox.recv() => messages.push(message),
                 () = until(wake_at) => {}
             }
-            while let Some(word) = self.asked.next().now_or_never().flatten() {
-                words.push(word);
+            while let Some(message) = self.store_calls.next().now_or_never().flatten() {
+                messages.push(message);
             }
-            while words.len() < WORDS_PER_TURN
-                && let Ok(word) = self.words.try_recv()
+            while messages.len() < MESSAGES_PER_TURN
+                && let Ok(message) = self.parts.inbox.try_recv()
             {
-                words.push(word);
+                messages.push(message);
             }
-            let now = Now { stamp: self.shared.store.now(), instant: Instant::now() };
-            for word in words.drain(..) {
-                self.take_in(word, now);
+            let now = Now { stamp: self.parts.store.now(), instant: Instant::now() };
+            for message in messages.drain(..) {
+                self.take_in(message, now);
             }
             self.write_progress(now);
-            self.look_for_room(now);
+            self.check_quotas(now);
             let actions = self.planner.decide(now.stamp);
             let stopped = self.carry_out(actions, now);
-            self.show(stopped);
+            self.publish_load(stopped);
             if stopped {
                 return;
             }
         }
     }
 
-    /// Ends without a word to the store, as if the power was cut: leases run out by themselves.
+    /// Ends without any write to the store, as if the power was cut: leases run out by themselves.
     fn abandon(self) {
         for running in self.attempts.values() {
-            running.control.stop(Interruption::Drain, "the host has stopped".to_owned());
+            running.handle.stop(Interruption::Drain, "the host has stopped".to_owned());
         }
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let planned = self.planner.wake_at().map(|at| Instant::now() + at.since(self.shared.store.now()));
+        let planned = self.planner.wake_at().map(|at| Instant::now() + at.since(self.parts.store.now()));
         let progress = self.progress.front().map(|(at, _)| *at);
-        [planned, progress, self.held_back].into_iter().flatten().min()
+        [planned, progress, self.quotas.check_at()].into_iter().flatten().min()
     }
 
-    fn show(&self, stopped: bool) {
+    fn publish_load(&self, stopped: bool) {
         let load = Load { running: self.planner.running(), draining: self.planner.is_draining(), stopped };
-        self.load.send_if_modified(|shown| std::mem::replace(shown, load) != load);
+        self.parts.load.send_if_modified(|shown| std::mem::replace(shown, load) != load);
     }
 
-    fn tell(&self, notice: &Notice) {
-        (self.shared.tell)(notice);
+    fn notify(&self, notice: &Notice) {
+        self.parts.inserts.listener.notify(notice);
+    }
+
+    fn wake_followers(&self, job: JobId) {
+        self.parts.inserts.followers.wake(job);
     }
 
     // What comes in.
 
-    fn take_in(&mut self, word: LoopMessage, now: Now) {
-        match word {
+    fn take_in(&mut self, message: LoopMessage, now: Now) {
+        match message {
             LoopMessage::Input(input) => {
                 if let Input::RecordFailed(events) = &input {
-                    self.unwritten(events);
+                    self.record_failed(events);
                 }
                 self.planner.on(input, now.stamp);
             }
-            LoopMessage::Claimed(Claimed { leased, wake_at, held_back }) => {
-                let taken = |task: &TaskName| leased.iter().filter(|leased| leased.task == *task).count();
-                self.bounded.retain(|(task, room)| held_back && taken(task) >= *room as usize);
-                self.held_back = (!self.bounded.is_empty()).then(|| now.instant + ROOM_EVERY);
+            LoopMessage::Claimed(Claimed { leased, wake_at, quota_reached }) => {
+                self.quotas.claimed(&leased, quota_reached, now.instant);
                 self.planner.on(Input::Claimed { leased, wake_at }, now.stamp);
             }
             LoopMessage::ProgressLater(attempt) => {
                 self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
             }
-            LoopMessage::Over(over) => self.attempt_over(*over, now),
-            LoopMessage::Recorded(written) => {
-                let answers = written.iter().map(Written::answer).collect();
-                for one in written {
-                    self.written(one, now);
+            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped } => {
+                self.attempt_finished(&attempt, sandbox, lines_dropped, now);
+                self.planner.on(Input::FinishedAttempt(attempt), now.stamp);
+            }
+            LoopMessage::Recorded(recorded) => {
+                let results = recorded.iter().map(RecordedEvent::planner_result).collect();
+                for event in recorded {
+                    self.recorded(event, now);
                 }
-                self.planner.on(Input::Recorded(answers), now.stamp);
+                self.planner.on(Input::Recorded(results), now.stamp);
             }
         }
     }
 
-    /// Attempts may have to wait until what they wrote is written.
-    fn unwritten(&self, events: &[(JobId, Event)]) {
+    /// Notes in the attempts' hosts that the store failed: the attempts may have to wait until it works again.
+    fn record_failed(&self, events: &[(JobId, Event)]) {
         for (job, event) in events {
             if let Event::Wrote { attempt, .. } = event
                 && let Some(running) = self.attempts.get(&AttemptId { job: *job, number: *attempt })
             {
-                running.desk.store_failed();
+                running.host.store_failed();
             }
         }
     }
 
-    fn attempt_over(&mut self, over: Over, now: Now) {
-        let Over { ended, sandbox, lines_dropped } = over;
-        if let Some(running) = self.attempts.get_mut(&ended.attempt) {
-            running.counts = false;
-            let (task, job, number) = (running.task.clone(), ended.attempt.job, ended.attempt.number);
-            if lines_dropped > 0 {
-                self.tell(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
-            }
-            let (kind, report, bill) = (ended.outcome.kind(), ended.outcome.report().to_owned(), ended.bill);
-            // One that failed at once, or was stopped, says little about what others would take.
-            let is_whole = matches!(kind, OutcomeKind::Returned | OutcomeKind::TimedOut);
-            self.paces.ends(&task, is_whole.then_some(bill.guest));
-            if self.held_back.is_some() && self.bounded.iter().any(|(bounded, _)| *bounded == task) {
-                self.held_back = Some(now.instant);
-            }
-            self.tell(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, bill, sandbox })));
+    fn attempt_finished(&mut self, finished: &FinishedAttempt, sandbox: Duration, lines_dropped: u64, now: Now) {
+        let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
+        running.counts = false;
+        let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
+        if lines_dropped > 0 {
+            self.notify(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
         }
-        self.planner.on(Input::FinishedAttempt(Box::new(ended)), now.stamp);
+        let (kind, report, usage) = (finished.outcome.kind(), finished.outcome.report().to_owned(), finished.usage);
+        // An attempt that failed at once, or was stopped, says little about how long others compute.
+        let is_whole = matches!(kind, OutcomeKind::Returned | OutcomeKind::TimedOut);
+        self.quotas.finished(&task, is_whole.then_some(usage.guest), now.instant);
+        self.notify(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, usage, sandbox })));
     }
 
     fn write_progress(&mut self, now: Now) {
@@ -220,66 +230,54 @@ impl Dispatch {
         {
             self.progress.pop_front();
             if let Some(running) = self.attempts.get(&attempt) {
-                running.desk.write_progress();
+                running.host.write_progress();
             }
         }
     }
 
-    /// Asks for more where jobs were left for want of room in their task, and there is some.
-    fn look_for_room(&mut self, now: Now) {
-        if self.held_back.is_none_or(|at| at > now.instant) {
-            return;
-        }
-        let has_room = |(task, _): &(TaskName, u32)| self.paces.room(task, || self.waiting(task)) > 0;
-        if self.bounded.iter().any(has_room) {
-            self.held_back = None;
+    /// Has the planner claim again if the last claim left jobs behind for a task's quota, and the quota has grown since.
+    fn check_quotas(&mut self, now: Now) {
+        let attempts = &self.attempts;
+        if self.quotas.has_grown(now.instant, |task| suspended(attempts, task)) {
             self.planner.on(Input::Nudged, now.stamp);
-        } else {
-            self.held_back = Some(now.instant + ROOM_EVERY);
         }
     }
 
-    /// Attempts of a task that take no processor now.
-    fn waiting(&self, task: &TaskName) -> u32 {
-        let waiting = self.attempts.values().filter(|running| running.task == *task && running.control.is_waiting());
-        u32::try_from(waiting.count()).unwrap_or(u32::MAX)
-    }
-
-    fn written(&mut self, written: Written, now: Now) {
-        let Written { said: Said { attempt, room, children }, result } = written;
-        self.shared.followers.wake(attempt.job);
-        if let Some(bytes) = room {
+    fn recorded(&mut self, recorded: RecordedEvent, now: Now) {
+        let RecordedEvent { event: PendingEvent { attempt, entry_bytes, child_tasks }, result } = recorded;
+        self.wake_followers(attempt.job);
+        if let Some(bytes) = entry_bytes {
             if let Some(running) = self.attempts.get(&attempt) {
-                running.desk.clear(bytes);
+                running.host.free(bytes);
             }
             return;
         }
-        let Some(task) = self.forget(attempt) else { return };
+        let Some(task) = self.remove(attempt) else { return };
         match result {
-            Err(_) => self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number }),
+            Err(_) => self.notify(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number }),
             Ok(recorded) => {
-                for (task, child) in children.into_iter().zip(&recorded.children) {
-                    self.child(task, child, now);
+                for (task, child) in child_tasks.into_iter().zip(&recorded.children) {
+                    self.child_inserted(task, child, now);
                 }
                 if recorded.state.is_final() {
-                    self.tell(&Notice::JobEnded { task, job: attempt.job, state: recorded.state });
+                    self.notify(&Notice::JobEnded { task, job: attempt.job, state: recorded.state });
                 }
             }
         }
     }
 
-    fn child(&mut self, task: TaskName, child: &Inserted, now: Now) {
-        self.shared.tell_inserted(task, child);
-        if let Inserted::Added { cancel_asked, .. } = child {
-            for job in cancel_asked {
-                self.planner.on(Input::CancelAsked(*job), now.stamp);
+    fn child_inserted(&mut self, task: TaskName, child: &Inserted, now: Now) {
+        self.parts.inserts.notify(task, child);
+        if let Inserted::Added { cancel_requested, .. } = child {
+            for job in cancel_requested {
+                self.planner.on(Input::CancelRequested(*job), now.stamp);
             }
         }
     }
 
     // What goes out.
 
-    /// Does what the planner says; true when it says that all is over.
+    /// Does what the planner decided; returns true if the planner has stopped.
     fn carry_out(&mut self, actions: Vec<Action>, now: Now) -> bool {
         let mut stopped = false;
         let (mut record, mut claim) = (None, None);
@@ -287,153 +285,144 @@ impl Dispatch {
             match action {
                 Action::Record(events) => record = Some(self.record(events)),
                 Action::Claim { free } => claim = Some(self.claim(free)),
-                Action::Renew(leases) => self.asked.push(self.renew(leases)),
-                Action::Mark(mark) => self.asked.push(self.mark(mark)),
+                Action::Renew(leases) => self.store_calls.push(self.renew(leases)),
+                Action::Mark(mark) => self.store_calls.push(self.set_node_mark(mark)),
                 Action::Start { leased, trusted_until } => self.start(*leased, now.instant_of(trusted_until)),
-                Action::Trust { attempt, until } => self.with(attempt, |c| c.trust_until(now.instant_of(until))),
-                Action::AskCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
-                Action::Stop { attempt, why, text } => self.with(attempt, |c| c.stop(why, text.to_owned())),
+                Action::Trust { attempt, until } => self.with(attempt, |h| h.trust_until(now.instant_of(until))),
+                Action::RequestCancel(attempt) => self.with(attempt, AttemptHandle::request_cancel),
+                Action::Stop { attempt, why, text } => self.with(attempt, |h| h.stop(why, text.to_owned())),
                 Action::Dropped(attempt) => self.dropped(attempt),
                 Action::Stopped => stopped = true,
             }
         }
-        // Asked together, and done in whatever order the store likes: the room that the record makes, the next claim finds.
-        self.asked.extend(record);
-        self.asked.extend(claim);
+        // Both are sent together, and the store does them in whatever order it likes: slots that the record frees are found
+        // by the next claim.
+        self.store_calls.extend(record);
+        self.store_calls.extend(claim);
         stopped
     }
 
     fn dropped(&mut self, attempt: AttemptId) {
-        if let Some(task) = self.forget(attempt) {
-            self.tell(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number });
+        if let Some(task) = self.remove(attempt) {
+            self.notify(&Notice::AttemptStale { task, job: attempt.job, number: attempt.number });
         }
     }
 
-    /// Answers the attempt's task.
-    fn forget(&mut self, attempt: AttemptId) -> Option<TaskName> {
-        let Running { task, counts, .. } = self.attempts.remove(&attempt)?;
+    /// Removes the attempt and returns its task, if the attempt was known.
+    fn remove(&mut self, attempt: AttemptId) -> Option<TaskName> {
+        let RunningAttempt { task, counts, .. } = self.attempts.remove(&attempt)?;
         if counts {
-            self.paces.ends(&task, None);
+            self.quotas.removed(&task);
         }
         Some(task)
     }
 
     fn with(&self, attempt: AttemptId, act: impl FnOnce(&AttemptHandle)) {
         if let Some(running) = self.attempts.get(&attempt) {
-            act(&running.control);
+            act(&running.handle);
         }
     }
 
     fn start(&mut self, leased: LeasedJob, trusted_until: Instant) {
-        let attempt = AttemptId::from(&leased.lease);
-        self.shared.followers.wake(attempt.job);
+        let id = AttemptId::from(&leased.lease);
+        self.wake_followers(id.job);
         let task = leased.task.clone();
-        let plugin = self.shared.catalog.load().plugin(&task.plugin()).map(|loaded| Arc::clone(&loaded.plugin));
-        let chain = CallChain::of_job(task.plugin());
-        let kept = plugin.as_ref().and_then(|plugin| KvView::of(plugin, &self.shared));
-        let control = AttemptHandle::new();
-        let (words, broadcasts) = (self.to_self.clone(), Arc::clone(&self.broadcasts));
-        let desk = Arc::new(AttemptHost::new(attempt, control.clone(), words, broadcasts, chain, kept));
-        let running = Running { task: task.clone(), counts: true, control: control.clone(), desk: Arc::clone(&desk) };
-        self.attempts.insert(attempt, running);
-        self.paces.begins(&task);
+        let plugin = self.parts.plugins.plugin(&task.plugin());
+        let handle = AttemptHandle::new();
+        let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
+        let running =
+            RunningAttempt { task: task.clone(), counts: true, handle: handle.clone(), host: Arc::clone(&host) };
+        self.attempts.insert(id, running);
+        self.quotas.started(&task);
         let Some(plugin) = plugin else {
-            let word = never_began(&leased, format!("plugin `{}` was removed before the attempt began", task.plugin()));
-            // To the loop itself, which cannot be gone.
-            let _ = self.to_self.send(word);
-            return;
+            let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
+            return self.parts.starter.cannot_start(&leased, why);
         };
         let queue_wait = leased.claimed_at.since(leased.due);
         if is_suspect(leased.crashes) {
-            let (task, job, crashes) = (task.clone(), attempt.job, leased.crashes);
-            self.tell(&Notice::SuspectStarted { task, job, crashes });
+            let (task, job, crashes) = (task.clone(), id.job, leased.crashes);
+            self.notify(&Notice::SuspectStarted { task, job, crashes });
         }
-        self.tell(&Notice::AttemptStarted { task, job: attempt.job, number: attempt.number, queue_wait });
-        let attempt = Attempt {
-            engine: Arc::clone(&self.shared.engine),
-            leased,
-            plugin,
-            desk,
-            control,
-            trusted_until,
-            cancel_grace: self.cancel_grace,
-            words: self.to_self.clone(),
-        };
-        attempt.start(&self.shared.tasks);
+        self.notify(&Notice::AttemptStarted { task, job: id.job, number: id.number, queue_wait });
+        self.parts.starter.start(Attempt { leased, plugin, host, handle, trusted_until });
     }
 
     fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, LoopMessage> {
-        let shared = self.shared.clone();
+        let store = self.parts.store.clone();
         Box::pin(async move {
-            let said: Vec<Said> = events.iter().map(said).collect();
-            // Kept, since the store takes them with it: what it cannot write now is written later.
-            let kept = events.clone();
-            match shared.ask("recording", shared.store.record(events)).await {
+            let pending: Vec<PendingEvent> = events.iter().map(pending_event).collect();
+            // The store takes the events along, and what it cannot write now is written later. The copies share the bytes of
+            // results, chunks, log lines and payloads.
+            let copies = events.clone();
+            match store.call("recording", store.record(events)).await {
                 Ok(results) => {
-                    let written = said.into_iter().zip(results).map(|(said, result)| Written { said, result });
-                    LoopMessage::Recorded(written.collect())
+                    let recorded = pending.into_iter().zip(results);
+                    LoopMessage::Recorded(recorded.map(|(event, result)| RecordedEvent { event, result }).collect())
                 }
-                Err(_) => LoopMessage::Input(Input::RecordFailed(kept)),
+                Err(_) => LoopMessage::Input(Input::RecordFailed(copies)),
             }
         })
     }
 
     fn claim(&mut self, free: u32) -> BoxFuture<'static, LoopMessage> {
-        let shared = self.shared.clone();
-        let catalog = shared.catalog.load_full();
-        let room = |(task, _): &(TaskName, _)| {
-            let room = self.paces.room(task, || self.waiting(task));
-            (room < free).then(|| (task.clone(), room))
-        };
-        let task_quotas: Vec<(TaskName, u32)> = catalog.claimable().iter().filter_map(room).collect();
-        self.bounded.clone_from(&task_quotas);
+        let store = self.parts.store.clone();
+        let catalog = self.parts.plugins.catalog();
+        let (tasks, attempts) = (catalog.claimable(), &self.attempts);
+        let task_quotas =
+            self.quotas.for_claim(tasks.iter().map(|(task, _)| task), free, |task| suspended(attempts, task));
         let claim = Claim {
-            node: self.node,
-            tasks: Arc::clone(catalog.claimable()),
+            node: self.parts.node,
+            tasks: Arc::clone(tasks),
             declared: Arc::clone(catalog.limits()),
             free,
             task_quotas,
-            lease: self.lease,
+            lease: self.parts.lease,
         };
         Box::pin(async move {
-            match shared.ask("claiming", shared.store.claim(claim)).await {
+            match store.call("claiming", store.claim(claim)).await {
                 Ok(claimed) => LoopMessage::Claimed(claimed),
                 Err(_) => LoopMessage::Input(Input::ClaimFailed),
             }
         })
     }
 
-    fn mark(&self, mark: NodeMark) -> BoxFuture<'static, LoopMessage> {
-        let (shared, node) = (self.shared.clone(), self.node);
+    fn set_node_mark(&self, mark: NodeMark) -> BoxFuture<'static, LoopMessage> {
+        let (store, node) = (self.parts.store.clone(), self.parts.node);
         Box::pin(async move {
-            let written = shared.ask("writing down how this node stands", shared.store.set_node_mark(node, mark)).await;
+            let written = store.call("writing the node mark", store.set_node_mark(node, mark)).await;
             LoopMessage::Input(if written.is_ok() { Input::Marked } else { Input::MarkFailed })
         })
     }
 
     fn renew(&self, leases: Vec<Lease>) -> BoxFuture<'static, LoopMessage> {
-        let (shared, length) = (self.shared.clone(), self.lease);
+        let (store, length) = (self.parts.store.clone(), self.parts.lease);
         Box::pin(async move {
-            LoopMessage::Input(match shared.ask("renewing leases", shared.store.renew(leases, length)).await {
-                Ok(renewed) => Input::Renewed(renewed.into_iter().map(confirmation).collect()),
+            LoopMessage::Input(match store.call("renewing leases", store.renew(leases, length)).await {
+                Ok(renewed) => Input::Renewed(renewed.into_iter().map(renew_result).collect()),
                 Err(_) => Input::RenewFailed,
             })
         })
     }
 }
 
-fn said((job, event): &(JobId, Event)) -> Said {
+/// Returns how many attempts of a task take no processor now.
+fn suspended(attempts: &HashMap<AttemptId, RunningAttempt>, task: &TaskName) -> u32 {
+    let suspended = attempts.values().filter(|running| running.task == *task && running.handle.is_waiting());
+    u32::try_from(suspended.count()).unwrap_or(u32::MAX)
+}
+
+fn pending_event((job, event): &(JobId, Event)) -> PendingEvent {
     let attempt = AttemptId { job: *job, number: event.attempt().unwrap_or_default() };
-    let (room, children) = match event {
-        Event::Wrote { entries, .. } => (Some(entries.iter().map(room).sum()), Vec::new()),
+    let (entry_bytes, child_tasks) = match event {
+        Event::Wrote { entries, .. } => (Some(entries.iter().map(buffered_bytes).sum()), Vec::new()),
         Event::Succeeded { children, .. } => (None, children.iter().map(|child| child.task.clone()).collect()),
         _ => (None, Vec::new()),
     };
-    Said { attempt, room, children }
+    PendingEvent { attempt, entry_bytes, child_tasks }
 }
 
 async fn changed(nudges: &mut Nudges) {
-    // A store that is gone nudges no more; polling goes on.
+    // A store that is gone sends no more nudges; polling goes on.
     if nudges.changed().await.is_err() {
         pending::<()>().await;
     }

@@ -1,15 +1,14 @@
-//! The plugin folder: what comes, changes and goes.
+//! The plugin folder: files that are added, changed and removed.
 //!
-//! Watching is a hint, a slow rescan is the truth. One task owns all that is known of the folder; it alone swaps the catalog.
-//! Files are read and plugins made in tasks beside it, so that a slow one delays no other: each file is first looked for among
-//! what was compiled before; those that are not there are compiled afterwards, the smallest first.
+//! The watcher's events are hints, a slow rescan is the truth. One task owns everything that is known of the folder, and it alone
+//! replaces the catalog. Files are read and loaded in tasks beside it, so that a slow one delays no other: each file is first
+//! looked up in the cache of compiled code; those that are not in it are compiled afterwards, the smallest first.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -21,93 +20,102 @@ use wharf_core::node::LoadingPlugin;
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
 use wharf_engine::{Engine, PluginSettings, Problem};
-use wharf_store::Store;
 
-use crate::catalog::{Catalog, Contents, Loaded, PendingFile, Refused, Step};
+use crate::catalog::{Contents, Loaded, PendingFile, Refused, Step};
 use crate::dir_scan::{Found, Kind, QUIET, Stamp, list};
 use crate::loop_message::LoopMessage;
 use crate::notice::{Listener, Notice};
+use crate::plugin_view::PluginIndex;
+use crate::store_health::WatchedStore;
 
-/// A burst of hints is one scan.
-const HINTS_EVERY: Duration = Duration::from_millis(50);
-/// Bytes of components that are being loaded at once.
+/// The pause after a scan before a hint causes another: a burst of hints is one scan.
+const HINT_PAUSE: Duration = Duration::from_millis(50);
+/// The size in bytes of all components that are being loaded at once.
 const LOADING_BYTES_MAX: usize = 256 << 20;
-/// A file that takes longer after the first look does not keep the others waiting: it counts as one that has to be compiled.
+/// A file that takes longer than this after the first scan does not delay the others: it counts as one that has to be compiled.
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
 mod load;
 
-use load::{Came, Made};
+use load::{LoadOutcome, LoadResult, Loader};
 
+/// The plugin folder of a host, and what its changes are reported to.
 pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
     pub(crate) rescan: Duration,
     pub(crate) settings: Arc<BTreeMap<PluginId, PluginSettings>>,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) catalog: Arc<ArcSwap<Catalog>>,
-    pub(crate) words: UnboundedSender<LoopMessage>,
+    pub(crate) store: WatchedStore,
+    pub(crate) plugins: Arc<PluginIndex>,
+    pub(crate) to_loop: UnboundedSender<LoopMessage>,
     pub(crate) first_scan: watch::Sender<bool>,
-    /// The catalog's version.
+    /// The version of the catalog.
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) stopping: CancellationToken,
-    pub(crate) tell: Listener,
+    pub(crate) listener: Listener,
 }
 
-/// A file as it is known.
+/// A file of the folder.
 struct File {
     kind: Kind,
     stamp: Stamp,
-    /// When it was first seen as it is.
+    /// When it was first seen with this stamp.
     since: Instant,
-    /// The same, for people.
+    /// When it was first seen with this stamp, by the store's clock, for users.
     seen: Timestamp,
+    /// The file is complete: it did not change for a while.
     quiet: bool,
-    /// It was gone at the last look; at the next it is believed.
+    /// The file was gone in the last scan. If it is gone in the next one, too, it counts as removed.
     missing: bool,
-    /// As it was when it was last loaded or refused.
+    /// The stamp with which it was last loaded or refused.
     handled: Option<Stamp>,
-    /// As it was when the load began that is on its way, and how far that is.
+    /// The stamp with which the pending load started, and how far that is.
     loading: Option<(Stamp, Step)>,
 }
 
 impl File {
-    /// It is neither loaded nor refused as it is now.
-    fn is_coming(&self) -> bool {
+    /// Returns true if the file is neither loaded nor refused as it is now.
+    fn is_pending(&self) -> bool {
         self.handled != Some(self.stamp)
     }
 
-    /// Others need not wait for it: it is handled, or takes long.
+    /// Returns true if others need not wait for the file: it is handled, or takes long.
     fn is_decided(&self) -> bool {
-        !self.is_coming() || self.loading.is_some_and(|(_, step)| step != Step::Reading)
+        !self.is_pending() || self.loading.is_some_and(|(_, step)| step != Step::Reading)
     }
 }
 
-/// All that the task owns.
+/// Everything that the task owns.
 struct State {
     folder: Folder,
     files: BTreeMap<PathBuf, File>,
-    /// What the catalog is made of.
+    /// The contents of the next catalog.
     contents: Contents,
-    /// It differs from what is in the catalog.
+    /// The contents differ from those of the current catalog.
     is_new: bool,
     /// When the folder was first listed.
     listed: Option<Instant>,
-    loads: JoinSet<Made>,
-    loading_bytes: Arc<Semaphore>,
-    /// For those that are compiled: no more than the engine compiles at once, so that they begin in this folder's order.
+    loads: JoinSet<LoadResult>,
+    loader: Loader,
+    /// One permit for each component that the engine compiles at once, so that the order of compiling is the one of this folder.
     compiling: Arc<Semaphore>,
-    /// What was last said of a folder that cannot be read.
-    trouble: Option<String>,
+    /// Why the folder could not be read in the last scan.
+    unreadable: Option<String>,
 }
 
 impl Folder {
-    /// Follows the folder until the host stops.
+    /// Watches the folder until the host stops.
     pub(crate) async fn run(self) {
         let hint = Arc::new(Notify::new());
-        // Without a watcher changes are seen by the rescan.
+        // Without a watcher the rescan finds the changes.
         let _watcher = watch_for_hints(&self.dir, Arc::clone(&hint)).ok();
         let stopping = self.stopping.clone();
+        let loader = Loader {
+            engine: Arc::clone(&self.engine),
+            listener: self.listener.clone(),
+            settings: Arc::clone(&self.settings),
+            free_bytes: Arc::new(Semaphore::new(LOADING_BYTES_MAX)),
+        };
         let mut state = State {
             folder: self,
             files: BTreeMap::new(),
@@ -115,37 +123,37 @@ impl Folder {
             is_new: false,
             listed: None,
             loads: JoinSet::new(),
-            loading_bytes: Arc::new(Semaphore::new(LOADING_BYTES_MAX)),
+            loader,
             compiling: Arc::new(Semaphore::new(bounds::COMPILES_AT_ONCE)),
-            trouble: None,
+            unreadable: None,
         };
         tokio::select! {
             () = stopping.cancelled() => {}
-            () = state.follow(&hint) => {}
+            () = state.watch(&hint) => {}
         }
     }
 }
 
 impl State {
-    async fn follow(&mut self, hint: &Notify) {
+    async fn watch(&mut self, hint: &Notify) {
         let mut scanned = Instant::now();
         self.scan().await;
         loop {
             self.publish();
-            self.say_when_first_scan_is_done();
-            let rest = if self.is_settled() && self.contents.open { self.folder.rescan } else { QUIET };
-            // What need not be compiled comes first, and is not slowed down by what must.
+            self.report_first_scan();
+            let pause = if self.is_settled() && self.contents.open { self.folder.rescan } else { QUIET };
+            // Files that need not be compiled come first, and are not slowed down by those that must.
             let waits = self.contents.open && self.next_to_compile().is_some();
             let compiling = Arc::clone(&self.compiling);
             tokio::select! {
-                Some(made) = self.loads.join_next() => self.take(made),
-                Ok(slot) = compiling.acquire_owned(), if waits => self.compile(slot),
+                Some(loaded) = self.loads.join_next() => self.load_ended(loaded),
+                Ok(permit) = compiling.acquire_owned(), if waits => self.compile(permit),
                 () = hint.notified() => {
-                    tokio::time::sleep_until((scanned + HINTS_EVERY).into()).await;
+                    tokio::time::sleep_until((scanned + HINT_PAUSE).into()).await;
                     self.scan().await;
                     scanned = Instant::now();
                 }
-                () = tokio::time::sleep_until((scanned + rest).into()) => {
+                () = tokio::time::sleep_until((scanned + pause).into()) => {
                     self.scan().await;
                     scanned = Instant::now();
                 }
@@ -153,16 +161,16 @@ impl State {
         }
     }
 
-    /// Whether nothing is on its way that a look a moment later would see.
+    /// Returns true if a scan a moment later would find nothing new.
     fn is_settled(&self) -> bool {
-        self.files.values().all(|file| !file.missing && (file.loading.is_some() || !file.is_coming()))
+        self.files.values().all(|file| !file.missing && (file.loading.is_some() || !file.is_pending()))
     }
 
-    fn say_when_first_scan_is_done(&self) {
-        let none_comes = self.files.values().all(|file| !file.missing && !file.is_coming());
-        let done = none_comes && self.listed.is_some() && self.trouble.is_none();
+    fn report_first_scan(&self) {
+        let none_pending = self.files.values().all(|file| !file.missing && !file.is_pending());
+        let done = none_pending && self.listed.is_some() && self.unreadable.is_none();
         if done && !*self.folder.first_scan.borrow() {
-            (self.folder.tell)(&Notice::FirstScanDone {
+            self.folder.listener.notify(&Notice::FirstScanDone {
                 loaded: self.contents.plugins.len(),
                 refused: self.contents.refused.len(),
             });
@@ -170,34 +178,34 @@ impl State {
         }
     }
 
-    /// Looks at every file once.
+    /// Scans the folder once.
     async fn scan(&mut self) {
         let dir = self.folder.dir.clone();
         let listed = tokio::task::spawn_blocking(move || list(&dir)).await;
         let found = match listed.map_err(std::io::Error::other).and_then(|listed| listed) {
             Ok(found) => found,
-            // A folder that is away for a moment retires nobody.
-            Err(error) => return self.cannot_read(&error),
+            // A folder that is away for a moment retires no plugin.
+            Err(error) => return self.unreadable(&error),
         };
-        self.trouble = None;
+        self.unreadable = None;
         self.listed.get_or_insert_with(Instant::now);
-        self.note(found);
+        self.update_files(found);
         self.retire_missing();
         for (path, stamp, kind) in self.ready() {
             self.handle(path, stamp, kind);
         }
     }
 
-    fn cannot_read(&mut self, error: &std::io::Error) {
-        let why = format!("the plugin folder {} cannot be read: {error}", self.folder.dir.display());
-        if self.trouble.as_ref() != Some(&why) {
-            (self.folder.tell)(&Notice::FolderTrouble { why: why.clone() });
-            self.trouble = Some(why);
+    fn unreadable(&mut self, error: &std::io::Error) {
+        let why = format!("could not read the plugin folder {}: {error}", self.folder.dir.display());
+        if self.unreadable.as_ref() != Some(&why) {
+            self.folder.listener.notify(&Notice::FolderUnreadable { why: why.clone() });
+            self.unreadable = Some(why);
         }
     }
 
-    /// Holds what is there against what is known.
-    fn note(&mut self, found: Vec<Found>) {
+    /// Compares the files that were found with those that are known.
+    fn update_files(&mut self, found: Vec<Found>) {
         let (now, seen) = (Instant::now(), self.folder.store.now());
         let mut gone: Vec<PathBuf> = self.files.keys().cloned().collect();
         for Found { path, kind, stamp, old } in found {
@@ -210,7 +218,7 @@ impl State {
                 Some(file) => {
                     (file.stamp, file.kind, file.since, file.quiet, file.missing) = (stamp, kind, now, old, false);
                     file.seen = seen;
-                    // As it was it is compiled no more.
+                    // As it was before, it is not compiled any more.
                     file.loading = file.loading.filter(|(_, step)| *step != Step::WaitingToCompile);
                 }
                 None => {
@@ -221,7 +229,7 @@ impl State {
         }
         for path in gone {
             let Some(file) = self.files.get_mut(&path) else { continue };
-            // Replaced by removing and writing again, it is soon back.
+            // A file that is replaced by removing and writing it is soon back.
             if std::mem::replace(&mut file.missing, true) && now >= file.since + QUIET {
                 self.files.remove(&path);
             } else {
@@ -240,13 +248,13 @@ impl State {
         self.is_new |= !retired.is_empty() || self.contents.refused.len() != refused;
         for plugin in retired {
             self.contents.plugins.remove(&plugin);
-            (self.folder.tell)(&Notice::PluginRetired { plugin });
+            self.folder.listener.notify(&Notice::PluginRetired { plugin });
         }
     }
 
-    /// Files that are quiet and not yet handled as they are, the smallest first.
+    /// Returns the files that are complete and neither loaded nor refused as they are, the smallest first.
     fn ready(&self) -> Vec<(PathBuf, Stamp, Kind)> {
-        let ready = |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.is_coming();
+        let ready = |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.is_pending();
         let files = self.files.iter().filter(|(_, file)| ready(file));
         let mut files: Vec<_> = files.map(|(path, file)| (path.clone(), file.stamp, file.kind.clone())).collect();
         files.sort_by_key(|(_, stamp, _)| stamp.bytes);
@@ -254,38 +262,40 @@ impl State {
     }
 
     fn handle(&mut self, path: PathBuf, stamp: Stamp, kind: Kind) {
-        let refuse = |plugin, problem: Problem| Made {
+        let refused = |plugin, problem: Problem| LoadResult {
             file: path.clone(),
             stamp,
             plugin,
-            came: Came::Refused(problem.into()),
+            outcome: LoadOutcome::Refused(problem.into()),
             took: Duration::ZERO,
         };
         match kind {
-            Kind::NotForUs(problem) => self.made(refuse(None, problem)),
+            Kind::Refused(problem) => self.loaded(refused(None, problem)),
             Kind::Component(id) => {
                 let loaded = &self.contents.plugins;
                 let loading = self.files.values().filter(|file| file.loading.is_some()).count();
                 if !loaded.contains_key(&id) && loaded.len() + loading >= bounds::PLUGINS_MAX {
                     let problem =
-                        Problem::new(format!("{} plugins are loaded, which is the most", bounds::PLUGINS_MAX));
-                    return self.made(refuse(Some(id), problem.hint("remove others, or give this host fewer")));
+                        Problem::new(format!("too many plugins are loaded; the limit is {}", bounds::PLUGINS_MAX));
+                    return self.loaded(refused(Some(id), problem.hint("remove other files from the plugin folder")));
                 }
                 if stamp.bytes > bounds::COMPONENT_BYTES_MAX {
-                    let max = bounds::COMPONENT_BYTES_MAX / bounds::MIB;
-                    let problem = Problem::new(format!("it has {} bytes; {max} MiB is the most", stamp.bytes));
-                    return self
-                        .made(refuse(Some(id), problem.hint("build it optimised and without debug information")));
+                    let max = bounds::COMPONENT_BYTES_MAX;
+                    let problem = Problem::new(format!("file is {} bytes; the limit is {max}", stamp.bytes));
+                    return self.loaded(refused(
+                        Some(id),
+                        problem.hint("build it with optimizations and without debug information"),
+                    ));
                 }
                 if let Some(file) = self.files.get_mut(&path) {
                     file.loading = Some((stamp, Step::Reading));
                 }
-                self.loads.spawn(self.load(path, stamp, id, None));
+                self.loads.spawn(self.loader.load(path, stamp, id, None));
             }
         }
     }
 
-    /// The smallest of those that wait.
+    /// Returns the smallest file that waits to be compiled.
     fn next_to_compile(&self) -> Option<(PathBuf, Stamp, PluginId)> {
         let waits = self.files.iter().filter_map(|(path, file)| match (&file.kind, file.loading) {
             (Kind::Component(id), Some((stamp, Step::WaitingToCompile))) if !file.missing => Some((path, stamp, id)),
@@ -295,20 +305,20 @@ impl State {
         next.map(|(path, stamp, id)| (path.clone(), stamp, id.clone()))
     }
 
-    fn compile(&mut self, slot: OwnedSemaphorePermit) {
+    fn compile(&mut self, permit: OwnedSemaphorePermit) {
         let Some((path, stamp, id)) = self.next_to_compile() else { return };
         if let Some(file) = self.files.get_mut(&path) {
             file.loading = Some((stamp, Step::Compiling));
         }
-        self.loads.spawn(self.load(path, stamp, id, Some(slot)));
+        self.loads.spawn(self.loader.load(path, stamp, id, Some(permit)));
     }
 
-    fn take(&mut self, made: Result<Made, tokio::task::JoinError>) {
-        match made {
-            Ok(made) => self.made(made),
+    fn load_ended(&mut self, loaded: Result<LoadResult, tokio::task::JoinError>) {
+        match loaded {
+            Ok(loaded) => self.loaded(loaded),
             Err(error) => {
-                // Which file it was is lost with the task: all that were loading are looked at again.
-                (self.folder.tell)(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
+                // Which file it was is lost with the task: every file that was loading counts as handled until it changes.
+                self.folder.listener.notify(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
                 let is_loading =
                     |file: &&mut File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
                 let unfinished = self.files.values_mut().filter(is_loading);
@@ -317,32 +327,33 @@ impl State {
         }
     }
 
-    fn made(&mut self, made: Made) {
-        let Made { file: path, stamp, plugin, came, took } = made;
-        // Removed in the meantime: nothing to load, nothing to refuse.
+    /// Takes in the result of a load.
+    fn loaded(&mut self, loaded: LoadResult) {
+        let LoadResult { file: path, stamp, plugin, outcome, took } = loaded;
+        // If the file was removed in the meantime, there is nothing to load or to refuse.
         let Some(file) = self.files.get_mut(&path) else { return };
-        // Removed and put back in the meantime: another load speaks for the file as it is now.
+        // If it was removed and put back in the meantime, another load is for the file as it is now.
         if file.loading.is_some_and(|(loading, _)| loading != stamp) {
             return;
         }
         file.loading = None;
-        match came {
-            Came::Changed => return,
-            Came::ToCompile => {
+        match outcome {
+            LoadOutcome::Changed => return,
+            LoadOutcome::ToCompile => {
                 file.loading = (file.stamp == stamp).then_some((stamp, Step::WaitingToCompile));
                 return;
             }
-            Came::Plugin(_) | Came::Refused(_) => file.handled = Some(stamp),
+            LoadOutcome::Plugin(_) | LoadOutcome::Refused(_) => file.handled = Some(stamp),
         }
         let since = self.folder.store.now();
         let Contents { plugins, refused, .. } = &mut self.contents;
-        match came {
-            Came::Plugin(plugin) => {
-                let forgiven = refused.remove(&path).is_some();
+        match outcome {
+            LoadOutcome::Plugin(plugin) => {
+                let was_refused = refused.remove(&path).is_some();
                 let same = plugins.get(&plugin.id).is_some_and(|loaded| loaded.plugin.digest == plugin.digest);
-                self.is_new |= forgiven || !same;
+                self.is_new |= was_refused || !same;
                 if !same {
-                    (self.folder.tell)(&Notice::PluginLoaded {
+                    self.folder.listener.notify(&Notice::PluginLoaded {
                         plugin: plugin.id.clone(),
                         version: plugin.manifest.version.clone(),
                         digest: plugin.digest.clone(),
@@ -353,9 +364,9 @@ impl State {
                     plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
                 }
             }
-            Came::Refused(why) => {
+            LoadOutcome::Refused(why) => {
                 let kept = plugin.as_ref().is_some_and(|id| plugins.contains_key(id));
-                (self.folder.tell)(&Notice::PluginRefused {
+                self.folder.listener.notify(&Notice::PluginRefused {
                     file: path.display().to_string(),
                     why: why.to_string(),
                     kept,
@@ -363,12 +374,12 @@ impl State {
                 refused.insert(path.clone(), Refused { plugin, file: path, why, since });
                 self.is_new = true;
             }
-            Came::Changed | Came::ToCompile => {}
+            LoadOutcome::Changed | LoadOutcome::ToCompile => {}
         }
     }
 
     fn pending(&self) -> BTreeMap<PluginId, PendingFile> {
-        let pending = self.files.iter().filter(|(_, file)| file.is_coming() && !file.missing);
+        let pending = self.files.iter().filter(|(_, file)| file.is_pending() && !file.missing);
         let of = |(path, file): (&PathBuf, &File)| match &file.kind {
             Kind::Component(id) => {
                 let topics = self.folder.settings.get(id).and_then(|settings| settings.topics.as_ref());
@@ -377,12 +388,12 @@ impl State {
                 let step = file.loading.map_or(Step::Reading, |(_, step)| step);
                 Some((id.clone(), PendingFile { file: path.clone(), since: file.seen, step, awaited }))
             }
-            Kind::NotForUs(_) => None,
+            Kind::Refused(_) => None,
         };
         pending.filter_map(of).collect()
     }
 
-    /// Makes what is known now the catalog, if that differs.
+    /// Replaces the catalog if what is known now differs from it.
     fn publish(&mut self) {
         let pending = self.pending();
         let waited = self.listed.is_some_and(|at| at.elapsed() >= OPENING_MAX);
@@ -392,18 +403,18 @@ impl State {
         if !std::mem::take(&mut self.is_new) {
             return;
         }
-        let next = self.folder.catalog.load().next(self.contents.clone());
+        let next = self.folder.plugins.catalog().next(self.contents.clone());
         let (any_task, version) = (!next.claimable().is_empty(), next.version());
-        self.folder.catalog.store(Arc::new(next));
+        self.folder.plugins.set_catalog(next);
         self.folder.changed.send_replace(version);
-        // A host that has stopped does not need to know.
-        let _ = self.folder.words.send(LoopMessage::Input(Input::CatalogChanged { any_task }));
+        // A loop that has ended does not need to know.
+        let _ = self.folder.to_loop.send(LoopMessage::Input(Input::CatalogChanged { any_task }));
     }
 }
 
 fn watch_for_hints(dir: &Path, hint: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own looking is an access: it must not make us look again.
+        // A scan is an access itself: it must not cause another scan.
         if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
             hint.notify_one();
         }

@@ -1,8 +1,8 @@
-//! The life of one job as a stream: its log first, then what comes.
+//! The life of one job as a stream: its log so far, then what follows.
 //!
-//! Truth is in the store; whoever waits here is only woken. On this node a record wakes exactly those who follow its job;
-//! what other nodes record is heard by the store's nudges, which may be many and of other jobs,
-//! so that a look they cause which finds nothing makes the next one wait longer.
+//! The truth is in the store; followers are only woken. On this node a record wakes exactly the followers of its job. What other
+//! nodes record arrives as nudges of the store. These may be many, and concern other jobs, so each read that a nudge causes and
+//! that finds nothing lengthens the pause before the next one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,32 +17,36 @@ use wharf_core::ids::JobId;
 use wharf_core::job::{Job, NumberedEntry, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
-use wharf_store::{JobFilter, JobSnapshot, Nudges, Store, StoreError};
+use wharf_store::{JobFilter, JobSnapshot, Nudges, StoreError};
 
-/// A look by itself, whatever wakes were lost.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The least and the most time between two looks that nudges cause.
-const NUDGED_LOOKS_MIN: Duration = Duration::from_millis(20);
-const NUDGED_LOOKS_MAX: Duration = Duration::from_secs(1);
+use crate::store_health::WatchedStore;
 
+/// The job is read at least this often, whatever wakes were lost.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The bounds of the pause between two reads that nudges cause.
+const NUDGE_PAUSE_MIN: Duration = Duration::from_millis(20);
+const NUDGE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// One item of the stream that follows a job.
 #[derive(Clone, Debug)]
 pub enum JobUpdate {
+    /// An entry of the job's log.
     Entry(NumberedEntry),
-    /// At the start, and at each change.
+    /// The job as it is at the start, and after each change of its state.
     State(Box<JobSnapshot>),
 }
 
-/// Who follows which job on this node.
+/// The followers of jobs on this node.
 #[derive(Default)]
 pub(crate) struct Followers {
-    /// Whether it is worth looking.
+    /// The number of followers; while it is zero, `jobs` is not locked.
     count: AtomicUsize,
     /// Locked for one look-up, never across an await.
     jobs: Mutex<HashMap<JobId, (usize, Arc<Notify>)>>,
 }
 
 impl Followers {
-    /// Something of this job was written.
+    /// Wakes the followers of a job of which something was recorded.
     pub(crate) fn wake(&self, job: JobId) {
         if self.count.load(Ordering::SeqCst) > 0
             && let Some((_, notify)) = self.jobs().get(&job)
@@ -56,15 +60,15 @@ impl Followers {
     }
 }
 
-/// One who follows a job, as long as it lives.
-struct Following {
+/// The registration of one follower, until this is dropped.
+struct Registration {
     followers: Arc<Followers>,
     job: JobId,
     notify: Arc<Notify>,
 }
 
-impl Following {
-    fn new(followers: &Arc<Followers>, job: JobId) -> Following {
+impl Registration {
+    fn new(followers: &Arc<Followers>, job: JobId) -> Registration {
         let notify = {
             let mut jobs = followers.jobs();
             let (count, notify) = jobs.entry(job).or_default();
@@ -72,11 +76,11 @@ impl Following {
             Arc::clone(notify)
         };
         followers.count.fetch_add(1, Ordering::SeqCst);
-        Following { followers: Arc::clone(followers), job, notify }
+        Registration { followers: Arc::clone(followers), job, notify }
     }
 }
 
-impl Drop for Following {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.followers.count.fetch_sub(1, Ordering::SeqCst);
         let mut jobs = self.followers.jobs();
@@ -89,48 +93,57 @@ impl Drop for Following {
     }
 }
 
-/// What a follower takes for a change. Renewed leases are none.
+/// What counts as a change of state for a follower. A renewed lease does not.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stand {
+struct FollowedState {
     name: StateName,
     attempt: u32,
-    cancel_asked: bool,
+    cancel_requested: bool,
     due: Option<Timestamp>,
 }
 
-impl Stand {
-    fn of(job: &Job) -> Stand {
-        let standing = &job.standing;
-        let due = match standing.state {
+impl FollowedState {
+    fn of(job: &Job) -> FollowedState {
+        let status = &job.status;
+        let due = match status.state {
             State::Waiting { due } => Some(due),
             _ => None,
         };
-        Stand { name: standing.state.name(), attempt: standing.attempt, cancel_asked: standing.cancel_asked, due }
+        FollowedState {
+            name: status.state.name(),
+            attempt: status.attempt,
+            cancel_requested: status.cancel_requested,
+            due,
+        }
     }
 }
 
-enum Look {
+/// What a read of the store found.
+enum ReadResult {
     More,
     Nothing,
 }
 
+/// A follower of one job.
 struct Follower {
-    store: Arc<dyn Store>,
+    store: WatchedStore,
     limits: Arc<LimitTable>,
     job: JobId,
-    following: Following,
+    registration: Registration,
     nudges: Nudges,
+    /// The number of the last entry that was read.
     after: u64,
-    told: Option<Stand>,
+    /// The state that was sent last.
+    sent: Option<FollowedState>,
     ready: VecDeque<JobUpdate>,
-    over: bool,
-    nudged_looks: Duration,
+    ended: bool,
+    nudge_pause: Duration,
 }
 
-/// The job's log after entry `after`, its state now and at each change; ends after the final state.
-/// Ends at once if there is no such job.
+/// Streams the job's log after entry `after`, its state now and at each change. Ends after the final state, or with an error; at
+/// once if there is no such job.
 pub(crate) fn follow(
-    store: Arc<dyn Store>,
+    store: WatchedStore,
     limits: Arc<LimitTable>,
     followers: &Arc<Followers>,
     job: JobId,
@@ -140,9 +153,13 @@ pub(crate) fn follow(
     stream::unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) })
 }
 
-/// The job once it is final, or as it is after `max`.
+/// Waits until the job is final, or until `max` is over, and returns it as it is then.
+///
+/// # Errors
+///
+/// Returns the error of the last read.
 pub(crate) async fn wait(
-    store: Arc<dyn Store>,
+    store: WatchedStore,
     limits: Arc<LimitTable>,
     followers: &Arc<Followers>,
     job: JobId,
@@ -156,7 +173,7 @@ pub(crate) async fn wait(
 
 impl Follower {
     fn new(
-        store: Arc<dyn Store>,
+        store: WatchedStore,
         limits: Arc<LimitTable>,
         followers: &Arc<Followers>,
         job: JobId,
@@ -167,97 +184,97 @@ impl Follower {
             store,
             limits,
             job,
-            following: Following::new(followers, job),
+            registration: Registration::new(followers, job),
             after,
-            told: None,
+            sent: None,
             ready: VecDeque::new(),
-            over: false,
-            nudged_looks: NUDGED_LOOKS_MIN,
+            ended: false,
+            nudge_pause: NUDGE_PAUSE_MIN,
         }
     }
 
     async fn next(&mut self) -> Option<Result<JobUpdate, StoreError>> {
         loop {
-            if let Some(followed) = self.ready.pop_front() {
-                return Some(Ok(followed));
+            if let Some(update) = self.ready.pop_front() {
+                return Some(Ok(update));
             }
-            if self.over {
+            if self.ended {
                 return None;
             }
-            // Registered before the look, so that nothing falls between the two.
-            let notify = Arc::clone(&self.following.notify);
+            // Registered before the read, so that no wake is lost between the two.
+            let notify = Arc::clone(&self.registration.notify);
             let woken = notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
             self.nudges.mark_unchanged();
-            match self.look().await {
+            match self.read().await {
                 Err(error) => {
-                    self.over = true;
+                    self.ended = true;
                     return Some(Err(error));
                 }
-                Ok(Look::More) => self.nudged_looks = NUDGED_LOOKS_MIN,
-                Ok(Look::Nothing) => self.rest(woken).await,
+                Ok(ReadResult::More) => self.nudge_pause = NUDGE_PAUSE_MIN,
+                Ok(ReadResult::Nothing) => self.wait_for_change(woken).await,
             }
         }
     }
 
     async fn until_final(&mut self) -> Result<(), StoreError> {
         loop {
-            let notify = Arc::clone(&self.following.notify);
+            let notify = Arc::clone(&self.registration.notify);
             let woken = notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
             self.nudges.mark_unchanged();
-            match self.peek().await? {
-                Some(stand) if !stand.name.is_final() => self.rest(woken).await,
+            match self.read_state().await? {
+                Some(state) if !state.name.is_final() => self.wait_for_change(woken).await,
                 _ => return Ok(()),
             }
         }
     }
 
-    /// Until there may be something to see.
-    async fn rest(&mut self, woken: impl Future<Output = ()>) {
+    /// Waits until there may be something new.
+    async fn wait_for_change(&mut self, woken: impl Future<Output = ()>) {
         let now = Instant::now();
         let nudged = async {
-            sleep_until(now + self.nudged_looks).await;
+            sleep_until(now + self.nudge_pause).await;
             if self.nudges.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
-            () = woken => self.nudged_looks = NUDGED_LOOKS_MIN,
-            () = nudged => self.nudged_looks = (self.nudged_looks * 2).min(NUDGED_LOOKS_MAX),
-            () = sleep_until(now + LOOK_EVERY) => {}
+            () = woken => self.nudge_pause = NUDGE_PAUSE_MIN,
+            () = nudged => self.nudge_pause = (self.nudge_pause * 2).min(NUDGE_PAUSE_MAX),
+            () = sleep_until(now + POLL_INTERVAL) => {}
         }
     }
 
-    /// Reads what is new: the state at the start, then entries up to a page, or else the state if it changed.
-    async fn look(&mut self) -> Result<Look, StoreError> {
-        // Where the job stands comes first: what an attempt wrote is recorded before its end,
-        // so that entries which are read after the end was seen are complete.
-        let Some(stand) = self.peek().await? else {
-            self.over = true;
-            return Ok(Look::More);
+    /// Reads what is new: the state at the start, then up to a page of entries, or else the state if it changed.
+    async fn read(&mut self) -> Result<ReadResult, StoreError> {
+        // The state is read first: what an attempt wrote is recorded before its end, so entries that are read after the end was
+        // seen are complete.
+        let Some(state) = self.read_state().await? else {
+            self.ended = true;
+            return Ok(ReadResult::More);
         };
-        let at_start = self.told.is_none() && !stand.name.is_final();
+        let at_start = self.sent.is_none() && !state.name.is_final();
         if !at_start {
             self.read_entries().await?;
         }
         if !self.ready.is_empty() {
-            return Ok(Look::More);
+            return Ok(ReadResult::More);
         }
-        if self.told == Some(stand) {
-            return Ok(Look::Nothing);
+        if self.sent == Some(state) {
+            return Ok(ReadResult::Nothing);
         }
-        // If it went on in between, it may have written more before that: the next look is for both.
+        // If the state has changed in between, more entries may have been written before that: the next read is for both.
         if let Some(seen) = self.store.job(self.job, Arc::clone(&self.limits)).await?
-            && Stand::of(&seen.job) == stand
+            && FollowedState::of(&seen.job) == state
         {
-            self.told = Some(stand);
-            self.over = stand.name.is_final();
+            self.sent = Some(state);
+            self.ended = state.name.is_final();
             self.ready.push_back(JobUpdate::State(Box::new(seen)));
         }
-        Ok(Look::More)
+        Ok(ReadResult::More)
     }
 
     async fn read_entries(&mut self) -> Result<(), StoreError> {
@@ -269,10 +286,10 @@ impl Follower {
         Ok(())
     }
 
-    /// Where the job stands, without its payload and result, which may be large.
-    async fn peek(&self) -> Result<Option<Stand>, StoreError> {
+    /// Reads the job's state without its payload and result, which may be large.
+    async fn read_state(&self) -> Result<Option<FollowedState>, StoreError> {
         let above = JobId::from_number(self.job.number() + 1);
         let page = self.store.jobs(JobFilter { before: above, max: 1, ..JobFilter::default() }).await?;
-        Ok(page.jobs.first().filter(|job| job.id == self.job).map(Stand::of))
+        Ok(page.jobs.first().filter(|job| job.id == self.job).map(FollowedState::of))
     }
 }

@@ -1,4 +1,4 @@
-//! What this node tells the others of itself, and what it hears from them of its own jobs.
+//! The heartbeat: registers this node with what it has loaded, reads the other nodes, and receives cancel requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,72 +17,78 @@ use wharf_store::PinnedLog;
 use crate::catalog::{Catalog, runs};
 use crate::dispatch::Load;
 use crate::loop_message::LoopMessage;
-use crate::notice::Notice;
-use crate::shared::Shared;
+use crate::notice::{Listener, Notice};
+use crate::plugin_view::PluginIndex;
+use crate::store_health::WatchedStore;
 
-/// A node says this often that it is there, and hears of the others.
-const EVERY: Duration = Duration::from_secs(3);
-/// What it has is told this soon after it changed: what changes with it is told, too.
-const SOON: Duration = Duration::from_millis(200);
-/// Who said nothing for this long is no longer shown. Its jobs do not wait for that: their leases run out by themselves.
-const SILENT: Duration = Duration::from_secs(30);
-/// Between two looks for jobs that others asked to end, however many nudges come.
-const APART: Duration = Duration::from_millis(100);
-/// A look by itself, whatever nudges were lost.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often a node registers and reads the others.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// How soon after a change of its plugins a node registers: further changes in this time are registered together with it.
+const CHANGE_DELAY: Duration = Duration::from_millis(200);
+/// A node that did not register for this long is no longer listed. Its jobs do not wait for that: their leases run out by
+/// themselves.
+const UNLISTED_AFTER: Duration = Duration::from_secs(30);
+/// The pause between two reads of cancel requests, however many nudges arrive.
+const CANCEL_READ_PAUSE: Duration = Duration::from_millis(100);
+/// Cancel requests are read at least this often, whatever nudges were lost.
+const CANCEL_READ_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What a node registers of itself, and where it gets that from.
 pub(crate) struct Heartbeat {
-    pub(crate) shared: Shared,
+    pub(crate) store: WatchedStore,
+    pub(crate) plugins: Arc<PluginIndex>,
+    pub(crate) listener: Listener,
     pub(crate) id: NodeId,
     pub(crate) name: String,
     pub(crate) version: String,
+    /// The maximum number of attempts at once.
     pub(crate) capacity: u32,
     pub(crate) started: Timestamp,
     pub(crate) load: watch::Receiver<Load>,
-    /// Changes with the catalog.
+    /// The version of the catalog; changes with it.
     pub(crate) changed: watch::Receiver<u64>,
-    pub(crate) words: mpsc::UnboundedSender<LoopMessage>,
+    pub(crate) to_loop: mpsc::UnboundedSender<LoopMessage>,
     pub(crate) stopping: CancellationToken,
 }
 
 impl Heartbeat {
-    /// Announces the node until it stops, at once where it begins to drain.
-    pub(crate) async fn announce(self: Arc<Heartbeat>) {
+    /// Registers the node until it stops; at once when it starts to drain.
+    pub(crate) async fn register(self: Arc<Heartbeat>) {
         let (mut load, mut changed) = (self.load.clone(), self.changed.clone());
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             let draining = load.borrow_and_update().draining;
             changed.mark_unchanged();
-            let hear = async {
-                if let Ok(nodes) = self.shared.store.nodes().await {
-                    let others = self.shared.others.load().next(self.id, nodes);
-                    self.shared.others.store(Arc::new(others));
+            let read = async {
+                if let Ok(nodes) = self.store.nodes().await {
+                    self.plugins.update_others(self.id, nodes);
                 }
             };
-            let announce = self.shared.ask("announcing this node", self.shared.store.register(self.node(), SILENT));
-            // Side by side, since a commit may hang. What failed was told, and is tried again in the next round.
-            let _ = tokio::join!(announce, hear);
-            told = self.tell_of_log(told);
+            let register = self.store.call("registering this node", self.store.register(self.node(), UNLISTED_AFTER));
+            // Side by side, since a commit may hang. A failure was reported by the call; the next round tries again.
+            let _ = tokio::join!(register, read);
+            reported = self.report_pinned_log(reported);
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
-                () = soon_after_a(&mut changed) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = soon_after_a_change(&mut changed) => {}
                 Ok(_) = load.wait_for(|load| load.draining != draining) => {}
             }
         }
     }
 
-    /// How long the store's log was when it was last told that it is held up: zero where it is not.
-    fn tell_of_log(&self, told: u64) -> u64 {
-        match self.shared.store.pinned_log() {
-            Some(PinnedLog { log, bytes }) if bytes >= told * 2 => {
-                (self.shared.tell)(&Notice::StoreLogHeld { log, bytes });
+    /// Reports a log of the store that is pinned. `reported` is its size in bytes when it was last reported, zero if it was
+    /// not pinned then; returns what that is now.
+    fn report_pinned_log(&self, reported: u64) -> u64 {
+        match self.store.pinned_log() {
+            Some(PinnedLog { log, bytes }) if bytes >= reported * 2 => {
+                self.listener.notify(&Notice::StoreLogPinned { log, bytes });
                 bytes
             }
-            Some(_) => told,
+            Some(_) => reported,
             None => {
-                if told > 0 {
-                    (self.shared.tell)(&Notice::StoreLogFree);
+                if reported > 0 {
+                    self.listener.notify(&Notice::StoreLogReleased);
                 }
                 0
             }
@@ -90,78 +96,78 @@ impl Heartbeat {
     }
 
     fn node(&self) -> Node {
-        let (load, catalog) = (*self.load.borrow(), self.shared.catalog.load());
+        let (load, catalog) = (*self.load.borrow(), self.plugins.catalog());
         Node {
             id: self.id,
             name: self.name.clone(),
             version: self.version.clone(),
             started: self.started,
-            seen: self.shared.store.now(),
+            seen: self.store.now(),
             capacity: self.capacity,
             running: load.running,
             draining: load.draining,
-            plugins: carried(&catalog),
+            plugins: loaded_plugins(&catalog),
             pending: catalog.awaited().cloned().collect(),
         }
     }
 
-    /// Tells the loop of jobs that another node asked to end, until this one stops.
-    pub(crate) async fn hear(self: Arc<Heartbeat>) {
-        let mut nudges = self.shared.store.nudges();
+    /// Sends the cancel requests of other nodes to the loop, until this node stops.
+    pub(crate) async fn receive_cancels(self: Arc<Heartbeat>) {
+        let mut nudges = self.store.nudges();
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                Ok(()) = nudges.changed() => tokio::time::sleep(APART).await,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                Ok(()) = nudges.changed() => tokio::time::sleep(CANCEL_READ_PAUSE).await,
+                () = tokio::time::sleep(CANCEL_READ_INTERVAL) => {}
             }
             nudges.mark_unchanged();
             if self.load.borrow().running == 0 {
                 continue;
             }
-            match self.shared.store.cancel_requests(self.id).await {
+            match self.store.cancel_requests(self.id).await {
                 Ok(Some(jobs)) => {
                     for job in jobs {
-                        let _ = self.words.send(LoopMessage::Input(Input::CancelAsked(job)));
+                        let _ = self.to_loop.send(LoopMessage::Input(Input::CancelRequested(job)));
                     }
                 }
                 Ok(None) => return,
-                // The renewal of its lease tells of it as well.
+                // The renewal of a job's lease brings the request as well.
                 Err(_) => {}
             }
         }
     }
 }
 
-fn carried(catalog: &Catalog) -> Vec<LoadedPlugin> {
-    let mut room = bounds::TOLD_SCHEMAS_BYTES_MAX;
+fn loaded_plugins(catalog: &Catalog) -> Vec<LoadedPlugin> {
+    let mut free_bytes = bounds::TOLD_SCHEMAS_BYTES_MAX;
     let plugins = catalog.plugins().iter();
-    let carried = plugins.map(|(id, loaded)| LoadedPlugin {
+    let loaded = plugins.map(|(id, loaded)| LoadedPlugin {
         plugin: id.clone(),
         version: loaded.plugin.manifest.version.clone(),
         digest: loaded.plugin.digest.clone(),
         topics: loaded.plugin.manifest.topics.clone(),
-        tasks: Some(runs(&loaded.plugin).map(|task| terms(task, &mut room)).collect()),
+        tasks: Some(runs(&loaded.plugin).map(|task| announcement(task, &mut free_bytes)).collect()),
     });
-    carried.collect()
+    loaded.collect()
 }
 
-async fn soon_after_a(change: &mut watch::Receiver<u64>) {
+async fn soon_after_a_change(change: &mut watch::Receiver<u64>) {
     if change.changed().await.is_err() {
-        // The folder is followed no more: the host stops.
+        // The folder is no longer watched: the host is stopping.
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(SOON).await;
+    tokio::time::sleep(CHANGE_DELAY).await;
 }
 
-/// What is told of a task. `room` is what is left for schemas.
-fn terms(task: &Task, room: &mut usize) -> TaskAnnouncement {
+/// Returns the announcement of a task. `free_bytes` is what is left of the bound for all schemas of the node.
+fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
     let schema = match task.schema.as_ref().map(Schema::text) {
         None => SchemaAnnouncement::Absent,
-        Some(text) if text.len() <= bounds::TOLD_SCHEMA_BYTES_MAX.min(*room) => {
-            *room -= text.len();
+        Some(text) if text.len() <= bounds::TOLD_SCHEMA_BYTES_MAX.min(*free_bytes) => {
+            *free_bytes -= text.len();
             SchemaAnnouncement::Text(text.to_owned())
         }
-        Some(_) => SchemaAnnouncement::Untold,
+        Some(_) => SchemaAnnouncement::NotAnnounced,
     };
     TaskAnnouncement {
         name: task.name.clone(),

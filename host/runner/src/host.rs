@@ -1,4 +1,4 @@
-//! Host: a handle of a few verbs. All that people can ask of a running host is a method here.
+//! The handle of a running host. Every request of a client is a method here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,37 +15,42 @@ use wharf_core::planner::Input;
 use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
-use crate::broadcast::{self, Batch, Broadcast, BroadcastError, CallChain, Replies};
+use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
 use crate::catalog::Catalog;
-use crate::follow::{self, JobUpdate};
+use crate::follow::{self, Followers, JobUpdate};
 use crate::limits::{self, GroupLimits, LimitError};
-use crate::notice::Notice;
-use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, View, draw_ids, prepare};
-use crate::start::{Parts, Running, Settings, StartError, start};
+use crate::notice::{Listener, Notice};
+use crate::plugin_view::PluginView;
+use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare};
+use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
-/// Checking more than this takes long enough to be in the way of others.
-const CHECKED_IN_PLACE_BYTES: usize = 128 << 10;
-/// For tasks that were told to end.
-const TASKS_PATIENCE: Duration = Duration::from_secs(1);
-/// After a stop at once: as long as it may take to write down what was given back.
-const STOP_NOW_PATIENCE: Duration = Duration::from_secs(2);
+/// Payloads of more bytes than this are checked on a thread of their own: it takes long enough to delay others.
+const CHECKED_INLINE_BYTES: usize = 128 << 10;
+/// How long the end of a host waits for each: its deregistration, and the tasks that were stopped.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an immediate stop waits for the attempts that were given back to be recorded.
+const STOP_NOW_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A running host. Clones are handles of the same one; when the last is dropped, it ends as if its power was cut.
+/// A handle to a running host. Clones are handles to the same host; when the last one is dropped, it ends as if its power was
+/// cut.
 #[derive(Clone)]
-pub struct Host(Arc<Running>);
+pub struct Host(Arc<RunningHost>);
 
 impl Host {
-    /// Starts a host. Plugins are loaded in the background: `ready` says when the folder was gone through once.
+    /// Starts a host; `on_notice` is called for everything that happens in it, and must not block. Plugins are loaded in the
+    /// background: [`Host::ready`] waits until the plugin folder was scanned once.
     ///
     /// # Errors
-    /// When the settings contradict each other, the plugin folder cannot be read, or the store is broken.
+    ///
+    /// Returns [`StartError::Settings`] if settings contradict each other, [`StartError::Folder`] if the plugin folder cannot be
+    /// read, and [`StartError::Store`] if the store is broken. A store that is only busy does not keep the host from starting.
     pub async fn start(
         parts: Parts,
         settings: Settings,
-        tell: impl Fn(&Notice) + Send + Sync + 'static,
+        on_notice: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<Host, StartError> {
-        start(parts, settings, Arc::new(tell)).await.map(|running| Host(Arc::new(running)))
+        start(parts, settings, Listener::new(on_notice)).await.map(|running| Host(Arc::new(running)))
     }
 
     /// Waits until every file that was in the plugin folder at the start was loaded or refused.
@@ -54,41 +59,43 @@ impl Host {
         let _ = self.0.first_scan.clone().wait_for(|done| *done).await;
     }
 
-    /// Adds jobs, all or none. When this returns they are durable.
+    /// Adds jobs, all or none. They are durable when this returns.
     ///
     /// # Errors
-    /// Every problem of every request; then nothing was added.
+    ///
+    /// Returns [`EnqueueError::EnqueueRejection`] with the problems of all requests if any request is invalid: then nothing was
+    /// added. Returns [`EnqueueError::Store`] if the store failed; after [`StoreError::Unknown`] the jobs may have been added.
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
-        let view = self.0.shared.view();
+        let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
-        let known = self.known(prepared.absent).await?;
-        let (places, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
-        // Not even asked where there is nothing to add: a job that is known is answered also by a store that cannot write.
-        let inserted = if jobs.is_empty() { Vec::new() } else { self.0.inserting.insert(jobs, limits).await? };
-        let mut answers: Vec<_> = places.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
+        let known = self.find_known(prepared.absent).await?;
+        let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
+        // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
+        let inserted = if jobs.is_empty() { Vec::new() } else { self.0.enqueuer.insert(jobs, limits).await? };
+        let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         if !known.is_empty() {
-            answers.extend(known);
-            answers.sort_unstable_by_key(|(place, _)| *place);
+            results.extend(known);
+            results.sort_unstable_by_key(|(index, _)| *index);
         }
-        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+        Ok(results.into_iter().map(|(_, enqueued)| enqueued).collect())
     }
 
-    /// The jobs that stand for requests whose task is not known here: a token is answered wherever its plugin is.
-    async fn known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
+    /// Returns the existing jobs of requests whose task is not known here: a token finds its job wherever the plugin is.
+    async fn find_known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
         let (mut known, mut problems) = (Vec::new(), Vec::new());
-        for Absent { index, problem, known_by } in absent {
-            let found = match known_by {
-                // Who is told of one more is told enough.
+        for Absent { index, problem, token } in absent {
+            let found = match token {
+                // Beyond this number problems are not reported anyway.
                 Some((task, token)) if problems.len() < PROBLEMS_MAX => {
-                    let wanted = JobFilter { task: Some(task), token: Some(token), max: 1, ..JobFilter::default() };
-                    self.jobs(wanted).await?.jobs.pop()
+                    let filter = JobFilter { task: Some(task), token: Some(token), max: 1, ..JobFilter::default() };
+                    self.jobs(filter).await?.jobs.pop()
                 }
                 _ => None,
             };
             match found {
                 Some(job) => {
-                    (self.0.shared.tell)(&Notice::JobsKnown { task: job.task, count: 1 });
+                    self.notify(&Notice::JobsDeduplicated { task: job.task, count: 1 });
                     known.push((index, Enqueued::Duplicate(job.id)));
                 }
                 None => problems.push((index, problem)),
@@ -101,15 +108,15 @@ impl Host {
         }
     }
 
-    /// Makes jobs of requests, away from everybody else where that takes long.
-    async fn prepare(&self, view: View, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
-        let store = Arc::clone(&self.0.shared.store);
+    /// Turns requests into jobs, on a thread of its own if that takes long.
+    async fn prepare(&self, view: PluginView, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
+        let store = self.0.store.clone();
         let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
         let work = move || {
             let ids = draw_ids(&*store, requests.len())?;
             prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
         };
-        if bytes <= CHECKED_IN_PLACE_BYTES {
+        if bytes <= CHECKED_INLINE_BYTES {
             return work();
         }
         match tokio::task::spawn_blocking(work).await {
@@ -121,190 +128,209 @@ impl Host {
     /// Calls every subscriber of a topic now, in parallel.
     ///
     /// # Errors
-    /// When what is asked is wrong, as many broadcasts are open as may be, or the host is stopping.
-    pub fn broadcast(&self, asked: Broadcast) -> Result<Replies, BroadcastError> {
+    ///
+    /// Returns [`BroadcastError::Draining`] while the host is stopping, `TooMany` if as many broadcasts are open as may be,
+    /// `Loading` while the host has just started, and `BadTopic`, `TooLarge`, `TooLong` or `FirstOfNone` if the request is
+    /// invalid.
+    pub fn broadcast(&self, request: Broadcast) -> Result<Replies, BroadcastError> {
         if self.0.load.borrow().draining {
             return Err(BroadcastError::Draining);
         }
-        self.0.broadcasts.begin(asked, &CallChain::default())
+        Arc::clone(&self.0.broadcasts).start(request, &CallChain::default())
     }
 
-    /// Adds a job for each subscriber of a topic, all or none. When this returns they are durable.
+    /// Adds a job for each subscriber of a topic, all or none. They are durable when this returns.
     ///
     /// # Errors
-    /// When the topic is none, all payloads together are too large, or a subscriber would be missed.
+    ///
+    /// Returns [`BroadcastError::BadTopic`] if the topic is invalid, `TooLarge` if the payloads of all jobs together are too
+    /// large, `Loading` or `Elsewhere` if a subscriber would be missed, and `Store` if the store failed.
     pub async fn broadcast_durably(&self, topic: &str, payload: Arc<[u8]>) -> Result<Durable, BroadcastError> {
-        let view = self.0.shared.view();
-        let prepared = broadcast::prepare(&view, topic, payload, &*self.0.shared.store)?;
+        let view = self.view();
+        let prepared = broadcast::prepare(&view, topic, payload, &*self.0.store)?;
         let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
-        let inserted = self.0.inserting.insert(jobs, limits).await?;
+        let inserted = self.0.enqueuer.insert(jobs, limits).await?;
         let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
     }
 
-    /// A durable broadcast as far as it is; `None` if no job of it is kept.
+    /// Returns a durable broadcast and how far its jobs are; `None` if no job of it exists.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn batch(&self, id: JobId) -> Result<Option<Batch>, StoreError> {
-        Batch::read(&*self.0.shared.store, id, &self.catalog()).await
+        Batch::read(&*self.0.store, id, &self.catalog()).await
     }
 
-    /// How much a plugin keeps in the store.
+    /// Returns how much of the store the values of a plugin use.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn kept(&self, plugin: &PluginId) -> Result<KvUsage, StoreError> {
-        let (usage, _) = self.0.shared.store.usage(plugin.clone(), Vec::new()).await?;
+    ///
+    /// Returns the store's error.
+    pub async fn kv_usage(&self, plugin: &PluginId) -> Result<KvUsage, StoreError> {
+        let (usage, _) = self.0.store.usage(plugin.clone(), Vec::new()).await?;
         Ok(usage)
     }
 
-    /// One job whole, and why it waits if it does.
+    /// Returns one job with its payload and result, and why it waits if it does; `None` if there is no such job.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
-        let view = self.0.shared.view();
-        let seen = self.0.shared.store.job(id, Arc::clone(view.catalog.limits())).await?;
+        let view = self.view();
+        let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
         let draining = self.0.load.borrow().draining;
-        Ok(seen.map(|seen| JobView {
+        Ok(found.map(|seen| JobView {
             waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
             seen,
         }))
     }
 
-    /// Jobs, newest first, without payload and result.
+    /// Returns jobs, newest first, without payload and result.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError> {
-        self.0.shared.store.jobs(wanted).await
+    ///
+    /// Returns the store's error.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
+        self.0.store.jobs(filter).await
     }
 
-    /// Asks a job to end: one that waits at once, one that runs by its own means or after the grace period.
+    /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the
+    /// grace period. Returns the state after the request.
     ///
     /// # Errors
-    /// When there is no such job, or it is over.
+    ///
+    /// Returns [`ChangeError::Refused`] if there is no such job or it has finished, and [`ChangeError::Store`] if the store
+    /// failed.
     pub async fn cancel(&self, id: JobId) -> Result<StateName, ChangeError> {
-        let state = self.ask(id, Event::CancelAsked).await?;
-        (self.0.shared.tell)(&Notice::CancelAsked { job: id });
+        let state = self.change(id, Event::CancelRequested).await?;
+        self.notify(&Notice::CancelRequested { job: id });
         if state.is_final() {
-            self.tell_ended(id, state).await;
+            self.notify_ended(id, state).await;
         } else {
-            self.say(Input::CancelAsked(id));
+            self.0.enqueuer.send_to_loop(Input::CancelRequested(id));
         }
         Ok(state)
     }
 
-    /// Has a job that failed or was cancelled tried again.
+    /// Has a failed or cancelled job tried again. Returns the state after the request.
     ///
     /// # Errors
-    /// When there is no such job, or it is not over, or it succeeded.
+    ///
+    /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded, and
+    /// [`ChangeError::Store`] if the store failed.
     pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
-        let state = self.ask(id, Event::RetryAsked).await?;
-        (self.0.shared.tell)(&Notice::RetryAsked { job: id });
+        let state = self.change(id, Event::RetryRequested).await?;
+        self.notify(&Notice::RetryRequested { job: id });
         Ok(state)
     }
 
-    async fn ask(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
-        let shared = &self.0.shared;
-        let recording = shared.store.record(vec![(id, event)]);
-        let mut recorded = shared.ask_for_people("recording what was asked", recording).await?;
-        shared.followers.wake(id);
+    async fn change(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
+        let store = &self.0.store;
+        let mut recorded = store.call_with_timeout("recording a request", store.record(vec![(id, event)])).await?;
+        self.0.enqueuer.inserts.followers.wake(id);
         match recorded.pop() {
             Some(Ok(recorded)) => Ok(recorded.state),
             Some(Err(refusal)) => Err(ChangeError::Refused(refusal)),
-            None => Err(ChangeError::Store(StoreError::Broken("it gave no answer to one event".to_owned()))),
+            None => Err(ChangeError::Store(StoreError::Broken("it returned no result for one event".to_owned()))),
         }
     }
 
-    async fn tell_ended(&self, job: JobId, state: StateName) {
-        let wanted = JobFilter { before: JobId::from_number(job.number() + 1), max: 1, ..JobFilter::default() };
-        // Only listeners lose by it if the store fails here.
-        let Ok(page) = self.jobs(wanted).await else { return };
+    async fn notify_ended(&self, job: JobId, state: StateName) {
+        let filter = JobFilter { before: JobId::from_number(job.number() + 1), max: 1, ..JobFilter::default() };
+        // If the store fails here, only the notice is lost.
+        let Ok(page) = self.jobs(filter).await else { return };
         if let Some(task) = page.jobs.into_iter().find(|found| found.id == job).map(|job| job.task) {
-            (self.0.shared.tell)(&Notice::JobEnded { task, job, state });
+            self.notify(&Notice::JobEnded { task, job, state });
         }
     }
 
-    /// The job's log after entry number `after`, its state at the start and at each change; ends after the final state.
+    /// Streams a job: its log after entry number `after`, its state at the start and at each change. Ends after the final state,
+    /// or with the first error of the store.
     pub fn follow(&self, id: JobId, after: u64) -> impl Stream<Item = Result<JobUpdate, StoreError>> + Send + use<> {
-        let shared = &self.0.shared;
-        let limits = Arc::clone(self.catalog().limits());
-        follow::follow(Arc::clone(&shared.store), limits, &shared.followers, id, after)
+        follow::follow(self.0.store.clone(), Arc::clone(self.catalog().limits()), self.followers(), id, after)
     }
 
-    /// The job as soon as it is over, or as it is after `max`.
+    /// Waits until a job has finished, or until `max` is over. Returns the job as it is then; `None` if there is no such job.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn wait(&self, id: JobId, max: Duration) -> Result<Option<JobSnapshot>, StoreError> {
-        let shared = &self.0.shared;
-        let limits = Arc::clone(self.catalog().limits());
-        follow::wait(Arc::clone(&shared.store), limits, &shared.followers, id, max).await
+        follow::wait(self.0.store.clone(), Arc::clone(self.catalog().limits()), self.followers(), id, max).await
     }
 
-    /// The plugins of this moment.
+    /// Returns the plugins of this moment.
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.0.shared.catalog.load_full()
+        self.0.plugins.catalog()
     }
 
-    /// The limits of every group, with what holds slots now.
+    /// Returns the limits of every group, with what holds slots now.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
-        limits::limits(&self.0.shared.store, &self.catalog()).await
+        limits::limits(&self.0.store, &self.catalog()).await
     }
 
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.
     ///
     /// # Errors
-    /// When no plugin of any node has the group, or the override says nothing that can be set.
+    ///
+    /// Returns [`LimitError::UnknownGroup`] or `Loading` if no plugin of any node has the group, `Nothing` or `TotalOfKey` if the
+    /// override sets nothing that can be set, and `Store` if the store failed.
     pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
         let notice =
             Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
-        limits::set(&self.0.shared, change).await?;
-        (self.0.shared.tell)(&notice);
+        limits::set(&self.0.store, &self.0.plugins, change).await?;
+        self.notify(&notice);
         Ok(())
     }
 
-    /// Ends an override; false if there was none.
+    /// Ends an override; returns false if there was none.
     ///
     /// # Errors
-    /// When nobody knows the group.
+    ///
+    /// Returns [`LimitError::UnknownGroup`] or `Loading` if there was none and no plugin of any node has the group, and `Store` if
+    /// the store failed.
     pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
         let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
-        let cleared = limits::clear(&self.0.shared, group, key).await?;
+        let cleared = limits::clear(&self.0.store, &self.0.plugins, group, key).await?;
         if cleared {
-            (self.0.shared.tell)(&notice);
+            self.notify(&notice);
         }
         Ok(cleared)
     }
 
-    /// The nodes that share the store.
+    /// Returns the nodes that share the store, this one among them.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
-        self.0.shared.store.nodes().await
+        self.0.store.nodes().await
     }
 
-    /// Which of the nodes this is.
+    /// Returns the ID of this node.
     pub fn node(&self) -> NodeId {
         self.0.node
     }
 
-    /// Counts for people and metrics.
+    /// Returns counts of jobs for users and metrics.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// Returns the store's error.
     pub async fn stats(&self) -> Result<QueueStats, StoreError> {
-        self.0.shared.store.stats().await
+        self.0.store.stats().await
     }
 
-    pub fn vitals(&self) -> HealthSnapshot {
+    /// Returns the health of this host at this moment.
+    pub fn health(&self) -> HealthSnapshot {
         let load = *self.0.load.borrow();
         HealthSnapshot {
             running: load.running,
@@ -313,18 +339,18 @@ impl Host {
             broadcasts: self.0.broadcasts.open(),
             first_scan_done: *self.0.first_scan.borrow(),
             alive: !load.stopped && self.0.load.has_changed().is_ok(),
-            store: self.0.shared.store_trouble().map_or(Ok(()), Err),
+            store: self.0.store.failure().map_or(Ok(()), Err),
         }
     }
 
-    /// Claims no more; lets what runs finish for `patience`, then stops it and gives it back.
-    /// Returns when all is written down.
-    pub async fn drain(&self, patience: Duration) {
+    /// Stops gracefully: claims no more jobs, lets running attempts finish for `timeout`, then stops them and gives their jobs
+    /// back. Returns when everything is recorded.
+    pub async fn drain(&self, timeout: Duration) {
         let running = self.0.load.borrow().running;
-        (self.0.shared.tell)(&Notice::DrainBegan { patience, running });
-        self.say(Input::Drain { until: self.0.shared.store.now() + patience });
-        // What jobs broadcast is over when they are; what people do gets the patience.
-        let broadcasts = tokio::time::timeout(patience, self.0.broadcasts.ended());
+        self.notify(&Notice::DrainStarted { timeout, running });
+        self.0.enqueuer.send_to_loop(Input::Drain { until: self.0.store.now() + timeout });
+        // Broadcasts of jobs end with these; those of clients get the timeout.
+        let broadcasts = tokio::time::timeout(timeout, self.0.broadcasts.ended());
         let mut load = self.0.load.clone();
         let loop_ended = async {
             // Closed when the loop has ended some other way.
@@ -332,25 +358,33 @@ impl Host {
         };
         let _ = tokio::join!(loop_ended, broadcasts);
         self.end().await;
-        (self.0.shared.tell)(&Notice::DrainEnded);
+        self.notify(&Notice::DrainEnded);
     }
 
-    /// Stops everything that runs and gives it back, without patience.
+    /// Stops everything that runs and gives the jobs back, without waiting for attempts to finish.
     pub async fn stop_now(&self) {
-        let _ = tokio::time::timeout(STOP_NOW_PATIENCE, self.drain(Duration::ZERO)).await;
+        let _ = tokio::time::timeout(STOP_NOW_TIMEOUT, self.drain(Duration::ZERO)).await;
         self.end().await;
     }
 
-    /// Ends what else runs, so that nothing holds the store any more but handles of the host.
+    /// Ends everything else that runs, so that nothing but handles of the host keeps the store open.
     async fn end(&self) {
         self.0.stopping.cancel();
-        // The others would see by themselves that it is silent.
-        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.store.deregister(self.0.node)).await;
-        self.0.shared.tasks.close();
-        let _ = tokio::time::timeout(TASKS_PATIENCE, self.0.shared.tasks.wait()).await;
+        // If this fails, the other nodes find out that this one is silent.
+        let _ = tokio::time::timeout(TASKS_TIMEOUT, self.0.store.deregister(self.0.node)).await;
+        self.0.tasks.close();
+        let _ = tokio::time::timeout(TASKS_TIMEOUT, self.0.tasks.wait()).await;
     }
 
-    fn say(&self, input: Input) {
-        self.0.inserting.say(input);
+    fn view(&self) -> PluginView {
+        self.0.plugins.view(self.0.store.now())
+    }
+
+    fn followers(&self) -> &Arc<Followers> {
+        &self.0.enqueuer.inserts.followers
+    }
+
+    fn notify(&self, notice: &Notice) {
+        self.0.enqueuer.inserts.listener.notify(notice);
     }
 }

@@ -1,70 +1,67 @@
-//! What an attempt reads and changes of what its plugin keeps: the committed values, with its own changes on top, which
-//! go with its success.
+//! A plugin's values as one attempt sees them: the committed values, with the attempt's own changes on top, which commit
+//! with its success.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use tokio_util::task::AbortOnDropHandle;
 use wharf_core::bounds;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::outcome::Outcome;
 use wharf_engine::{KvAccess, Plugin};
-use wharf_store::{Store, StoreError};
+use wharf_store::StoreError;
 
-use crate::shared::Shared;
+use crate::guest_store::GuestStore;
+use crate::store_health::WatchedStore;
 use crate::store_wait::StoreWait;
 
-/// Between two tries of a question that the store failed; doubled from the first to the second.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-
+/// The values of a plugin, for one attempt.
 pub(crate) struct KvView {
-    shared: Shared,
+    store: GuestStore,
     waits: StoreWait,
-    /// Of keys and values, in all that the plugin keeps.
+    /// The quota of the plugin, in bytes of keys and values.
     bytes_max: u64,
     /// Locked for a few assignments and never across an await, by the one guest, and by its end.
     own: Mutex<Own>,
 }
 
+/// The changes of the attempt, and what it knows of the committed values.
 struct Own {
     changes: KvChanges,
-    /// What the plugin kept when it was last asked for.
+    /// What the plugin had stored when that was last read.
     usage: Option<KvUsage>,
-    /// How long the committed values are that it changes, as far as that was read; `None` where there is none.
+    /// The sizes in bytes of the committed values that it changes, as far as they were read; `None` if there is no value.
     lengths: HashMap<KvKey, Option<u64>>,
 }
 
 impl Own {
-    /// What the plugin would keep; where a length is not known, the most that it can be.
+    /// Returns what the plugin would store; a size that is unknown counts as the maximum.
     fn after(&self, usage: KvUsage) -> KvUsage {
         self.changes.after(usage, |key| self.lengths.get(key).copied())
     }
 
+    /// Returns the changed keys whose committed size is unknown.
     fn unknown(&self) -> Vec<KvKey> {
         self.changes.iter().map(|(key, _)| key).filter(|key| !self.lengths.contains_key(key)).cloned().collect()
     }
 }
 
 impl KvView {
-    /// For one attempt of a plugin; `None` where it may keep nothing.
-    pub(crate) fn of(plugin: &Plugin, shared: &Shared) -> Option<KvView> {
+    /// Returns the view of one attempt; `None` if the plugin has no grant to store values.
+    pub(crate) fn new(plugin: &Plugin, store: &GuestStore) -> Option<KvView> {
         let own = Own { changes: KvChanges::new(plugin.id.clone()), usage: None, lengths: HashMap::new() };
         let bytes_max = plugin.kv_bytes_max()?;
-        Some(KvView { shared: shared.clone(), waits: StoreWait::default(), bytes_max, own: Mutex::new(own) })
+        Some(KvView { store: store.clone(), waits: StoreWait::default(), bytes_max, own: Mutex::new(own) })
     }
 
-    /// What the attempt changed, once it is over.
-    pub(crate) fn changes(&self) -> Option<Arc<KvChanges>> {
+    /// Takes out what the attempt changed, once it is over.
+    pub(crate) fn take_changes(&self) -> Option<Arc<KvChanges>> {
         let changes = &mut self.own().changes;
         let none = KvChanges::new(changes.plugin.clone());
         (!changes.is_empty()).then(|| Arc::new(std::mem::replace(changes, none)))
     }
 
-    /// How the attempt ended, if time that it waited for the store is none of its own.
+    /// Returns the outcome as it counts: time that the attempt waited for a store that was away is not its own.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
         self.waits.judge(outcome)
     }
@@ -73,36 +70,16 @@ impl KvView {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the store on the host's own runtime, where there are timers; few guests at once, so that people are answered, too.
-    /// Where the store fails the guest waits for it, until the attempt is ended: it is not the guest's failure.
-    async fn ask<T, Q, A>(&self, question: Q) -> T
+    /// Reads from the store. If the store fails, the guest waits for it until the attempt is ended: it is not the guest's
+    /// failure.
+    async fn read<T, Q, A>(&self, query: Q) -> T
     where
         T: Send + 'static,
-        Q: Fn(Arc<dyn Store>) -> A + Send + 'static,
+        Q: Fn(WatchedStore) -> A + Send + 'static,
         A: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let shared = self.shared.clone();
-        let asked = async move {
-            let mut pause = RETRY_MIN;
-            loop {
-                let place = shared.reads.acquire().await;
-                let asked = shared.ask("reading what a plugin keeps", question(Arc::clone(&shared.store)));
-                // What failed was told.
-                if let Ok(answer) = asked.await {
-                    return answer;
-                }
-                drop(place);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-        };
-        let _waiting = self.waits.begin();
-        // Whoever is stopped waits for no answer.
-        match AbortOnDropHandle::new(self.shared.tasks.spawn_on(asked, &self.shared.home)).await {
-            Ok(answer) => answer,
-            // The host is ending, and the attempt with it.
-            Err(_) => pending().await,
-        }
+        let _waiting = self.waits.start();
+        self.store.call_until_ok("reading a plugin's values", query).await
     }
 }
 
@@ -116,24 +93,24 @@ impl KvAccess for KvView {
                 }
                 own.changes.plugin.clone()
             };
-            let question = move |store: Arc<dyn Store>| {
+            let query = move |store: WatchedStore| {
                 let (plugin, key) = (plugin.clone(), key.clone());
                 async move { store.value(plugin, key).await }
             };
-            Ok(self.ask(question).await)
+            Ok(self.read(query).await)
         }
         .boxed()
     }
 
-    /// Judged by what is committed when it is asked, and by this attempt's own changes: attempts that run at the same time may
-    /// together go past what is granted, each by what one attempt may change. The success of none is undone for it.
+    /// Checks the quota against what is committed at this moment and this attempt's own changes. Attempts that run at the same
+    /// time may together exceed the quota, each by what one attempt may change: the success of none is undone for it.
     fn change(&self, key: KvKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>> {
         async move {
             let grows = value.is_some();
             let before = {
                 let mut own = self.own();
                 let before = own.changes.get(&key).map(Option::<&Arc<[u8]>>::cloned);
-                own.changes.put(key.clone(), value.map(Into::into)).map_err(|full| full.to_string())?;
+                own.changes.put(key.clone(), value.map(Into::into)).map_err(|exceeded| exceeded.to_string())?;
                 before
             };
             if !grows || self.fits() == Some(true) {
@@ -143,12 +120,12 @@ impl KvAccess for KvView {
                 let own = self.own();
                 (own.changes.plugin.clone(), own.unknown())
             };
-            let of = unknown.clone();
-            let question = move |store: Arc<dyn Store>| {
-                let (plugin, of) = (plugin.clone(), of.clone());
-                async move { store.usage(plugin, of).await }
+            let keys = unknown.clone();
+            let query = move |store: WatchedStore| {
+                let (plugin, keys) = (plugin.clone(), keys.clone());
+                async move { store.usage(plugin, keys).await }
             };
-            let (usage, lengths) = self.ask(question).await;
+            let (usage, lengths) = self.read(query).await;
             let mut own = self.own();
             own.usage = Some(usage);
             own.lengths.extend(unknown.into_iter().zip(lengths));
@@ -156,11 +133,11 @@ impl KvAccess for KvView {
             if self.fits() == Some(true) {
                 return Ok(());
             }
-            match self.full(&key, before.as_ref()) {
+            match self.quota_exceeded(&key, before.as_ref()) {
                 None => Ok(()),
                 Some(why) => {
                     let mut own = self.own();
-                    // No more is remembered than an attempt may change, however often it asks.
+                    // No more is remembered than an attempt may change, however often it tries.
                     if before.is_none() {
                         own.lengths.remove(&key);
                     }
@@ -178,12 +155,12 @@ impl KvAccess for KvView {
                 let own = self.own();
                 (own.changes.plugin.clone(), own.changes.keys_to_read(wanted.max))
             };
-            let look = KvKeyQuery { max, ..wanted.clone() };
-            let question = move |store: Arc<dyn Store>| {
-                let (plugin, look) = (plugin.clone(), look.clone());
-                async move { store.value_keys(plugin, look).await }
+            let widened = KvKeyQuery { max, ..wanted.clone() };
+            let query = move |store: WatchedStore| {
+                let (plugin, keys) = (plugin.clone(), widened.clone());
+                async move { store.value_keys(plugin, keys).await }
             };
-            let committed = self.ask(question).await;
+            let committed = self.read(query).await;
             Ok(self.own().changes.over(committed, &wanted))
         }
         .boxed()
@@ -191,15 +168,16 @@ impl KvAccess for KvView {
 }
 
 impl KvView {
-    /// Whether all changes find room, as far as is known.
+    /// Returns true if all changes are within the quota; `None` if the usage was not read yet.
     fn fits(&self) -> Option<bool> {
         let own = self.own();
         let after = own.after(own.usage?);
         Some(after.bytes <= self.bytes_max && after.values <= bounds::KV_VALUES_MAX)
     }
 
-    /// Why the last change of `key` finds no room; `None` where it only makes less of what was too much before.
-    fn full(&self, key: &KvKey, before: Option<&Option<Arc<[u8]>>>) -> Option<String> {
+    /// Returns why the last change of `key` exceeds the quota; `None` if it only reduces what exceeded it before. `before` is the
+    /// attempt's own change of that key before the last one.
+    fn quota_exceeded(&self, key: &KvKey, before: Option<&Option<Arc<[u8]>>>) -> Option<String> {
         let mut own = self.own();
         let usage = own.usage?;
         let now = own.changes.get(key).map(Option::<&Arc<[u8]>>::cloned);
@@ -214,10 +192,10 @@ impl KvView {
         }
         let plugin = &own.changes.plugin;
         Some(if after.values > bounds::KV_VALUES_MAX {
-            format!("`{plugin}` keeps {} values; {} is the most", without.values, bounds::KV_VALUES_MAX)
+            format!("`{plugin}` stores {} values; the limit is {}", without.values, bounds::KV_VALUES_MAX)
         } else {
             format!(
-                "`{plugin}` keeps {} bytes and would keep {}; {} is the most: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.{plugin}]",
+                "`{plugin}` stores {} bytes and would store {}; the limit is {}: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.{plugin}]",
                 without.bytes, after.bytes, self.bytes_max
             )
         })

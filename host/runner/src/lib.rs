@@ -1,12 +1,72 @@
-//! Everything that happens over time: jobs are claimed and run, plugins come and go, leases are held.
-//! Knows no HTTP, no SQL and no settings files. Modules stand in reading order; each uses only those above it.
+//! A whole Wharf host in one process, without HTTP: jobs are claimed and run, plugins come and go, leases are renewed.
+//!
+//! [`Host`] is the handle of a running host; each request of a client is one of its methods. This crate holds everything that
+//! happens over time. It knows no HTTP, no SQL and no settings files.
+//!
+//! # Example
+//!
+//! Starts a host on a store and an engine, enqueues one job and waits for its end.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use wharf_core::ids::NodeId;
+//! use wharf_engine::{Compile, Engine};
+//! use wharf_runner::{Enqueued, Host, Parts, Request, Settings};
+//! use wharf_store::{MemoryStore, SystemClock};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(wharf_engine::Settings {
+//!     attempts: 64,
+//!     broadcast_calls: 64,
+//!     guest_threads: 4,
+//!     cache_dir: "/var/cache/wharf".into(),
+//!     compile: Compile::InProcess,
+//! })?;
+//! let store = Arc::new(MemoryStore::open(Arc::new(SystemClock)));
+//! let settings = Settings {
+//!     node: NodeId(1),
+//!     name: "one".to_owned(),
+//!     version: "1.0".to_owned(),
+//!     plugins_dir: "plugins".into(),
+//!     attempts: 64,
+//!     broadcasts: 16,
+//!     lease: Duration::from_secs(30),
+//!     lease_margin: Duration::from_secs(3),
+//!     write_timeout: Duration::from_secs(20),
+//!     cancel_grace: Duration::from_secs(5),
+//!     upkeep_interval: Duration::from_secs(300),
+//!     keep_finished: Duration::from_secs(86_400),
+//!     rescan: Duration::from_secs(5),
+//!     plugins: Default::default(),
+//! };
+//! let host = Host::start(Parts { store, engine }, settings, |notice| println!("{notice:?}")).await?;
+//! host.ready().await;
+//!
+//! let payload = br#"{"text": "to be or not to be"}"#.to_vec();
+//! let request = Request { task: "words/count".to_owned(), payload, ..Request::default() };
+//! if let Enqueued::Added(id) = host.enqueue(vec![request]).await?.remove(0) {
+//!     let job = host.wait(id, Duration::from_secs(60)).await?;
+//!     println!("{job:?}");
+//! }
+//! host.drain(Duration::from_secs(30)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Modules are declared in reading order; each uses only those above it.
+
+#![warn(missing_docs)]
 
 mod notice;
 mod catalog;
 mod other_nodes;
+mod plugin_view;
 mod request;
 mod follow;
-mod shared;
+mod store_health;
+mod guest_store;
 mod child_jobs;
 mod loop_message;
 mod enqueuer;
@@ -34,6 +94,7 @@ pub use follow::JobUpdate;
 pub use host::Host;
 pub use limits::{GroupLimits, LimitError};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
-pub use request::{BadRequest, EnqueueRejection, LoadingWhere, Request};
+pub use plugin_view::LoadingWhere;
+pub use request::{BadRequest, EnqueueRejection, Request};
 pub use start::{Parts, Settings, StartError};
 pub use wait_reason::{JobView, JobWaitReason};

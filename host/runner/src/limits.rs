@@ -1,52 +1,66 @@
-//! The limits of every group as people see them: what is declared, what an operator set, what holds, who holds slots.
+//! The limits of every group as operators see them: what is declared, what is overridden, what is in force, what runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::key::Key;
 use wharf_core::limits::{Limits, Override};
-use wharf_store::{Store, StoreError};
+use wharf_store::StoreError;
 
 use crate::catalog::Catalog;
-use crate::request::View;
-use crate::shared::Shared;
+use crate::plugin_view::{PluginIndex, PluginView};
+use crate::store_health::WatchedStore;
 
+/// The limits of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupLimits {
+    /// The limit group.
     pub group: Group,
-    /// Tasks of loaded plugins that share it; empty where only an override is left.
+    /// The tasks of loaded plugins that share it; empty if only an override is left.
     pub tasks: Vec<TaskName>,
-    /// By manifests and settings.
+    /// The limits that manifests and settings declare.
     pub declared: Limits,
-    /// By an operator, for the whole group.
+    /// The override of an operator for the whole group.
     pub set: Option<Limits>,
+    /// The limits in force, with the override.
     pub in_force: Limits,
-    /// By an operator, for single keys.
+    /// The overrides of an operator for single keys.
     pub keys: Vec<(Key, Limits)>,
-    /// Jobs of the group that run now, on all nodes, counted.
+    /// How many jobs of the group run now, on all nodes.
     pub running: u64,
 }
 
 /// Why a limit was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
-    #[error("there is no limit group `{group}`{}", .nearest.as_ref().map(|near| format!(": did you mean `{near}`?")).unwrap_or_default())]
-    UnknownGroup { group: Group, nearest: Option<Group> },
-    /// Passes: a plugin that is still being made ready may have it.
-    #[error(
-        "whether there is a limit group `{0}` is not known yet: plugins are still being made ready; try again in a moment"
-    )]
+    /// No plugin of any node has the group.
+    #[error("unknown limit group `{group}`{}", .nearest.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    UnknownGroup {
+        /// The group of the request.
+        group: Group,
+        /// The known group with the most similar name.
+        nearest: Option<Group>,
+    },
+    /// Transient: a plugin that is still loading may have the group.
+    #[error("unknown limit group `{0}`, but plugins are still loading; try again in a moment")]
     Loading(Group),
-    #[error("a total is of a whole group: it cannot be set for one key")]
+    /// The override sets a total for one key.
+    #[error("a total applies to a whole group; it cannot be set for one key")]
     TotalOfKey,
-    #[error("neither a limit per key nor a total is given; to end an override, clear it")]
+    /// The override sets no limit.
+    #[error("expected a limit per key or a total; to end an override, clear it")]
     Nothing,
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Vec<GroupLimits>, StoreError> {
+/// Returns the limits of every group that is declared, overridden or has running jobs.
+///
+/// # Errors
+///
+/// Returns the store's error.
+pub(crate) async fn limits(store: &WatchedStore, catalog: &Catalog) -> Result<Vec<GroupLimits>, StoreError> {
     let overrides = store.overrides().await?;
     let running: BTreeMap<Group, u64> = store.stats().await?.groups.into_iter().collect();
     let table = catalog.limits().with_overrides(overrides.iter().cloned());
@@ -70,36 +84,50 @@ pub(crate) async fn limits(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<
 }
 
 /// Puts an override in force.
-pub(crate) async fn set(shared: &Shared, change: Override) -> Result<(), LimitError> {
+///
+/// # Errors
+///
+/// Returns `Nothing` or `TotalOfKey` if the override is invalid, `UnknownGroup` or `Loading` if the group is not known, and
+/// `Store` if the store failed.
+pub(crate) async fn set(store: &WatchedStore, plugins: &PluginIndex, change: Override) -> Result<(), LimitError> {
     if change.limits == Limits::default() {
         return Err(LimitError::Nothing);
     }
     if change.key.is_some() && change.limits.total.is_some() {
         return Err(LimitError::TotalOfKey);
     }
-    is_known(&shared.view(), &change.group)?;
-    Ok(shared.ask_for_people("setting a limit", shared.store.set_override(change)).await?)
+    check_known(&plugins.view(store.now()), &change.group)?;
+    Ok(store.call_with_timeout("setting a limit", store.set_override(change)).await?)
 }
 
-/// Ends an override; false if there was none.
-pub(crate) async fn clear(shared: &Shared, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
-    let overrides = shared.store.overrides().await?;
+/// Ends an override; returns false if there was none.
+///
+/// # Errors
+///
+/// Returns `UnknownGroup` or `Loading` if there was none and the group is not known, and `Store` if the store failed.
+pub(crate) async fn clear(
+    store: &WatchedStore,
+    plugins: &PluginIndex,
+    group: Group,
+    key: Option<Key>,
+) -> Result<bool, LimitError> {
+    let overrides = store.overrides().await?;
     if overrides.iter().any(|set| set.group == group && set.key == key) {
         let ended = Override { group, key, limits: Limits::default() };
-        shared.ask_for_people("clearing a limit", shared.store.set_override(ended)).await?;
+        store.call_with_timeout("clearing a limit", store.set_override(ended)).await?;
         return Ok(true);
     }
-    is_known(&shared.view(), &group).map(|()| false)
+    check_known(&plugins.view(store.now()), &group).map(|()| false)
 }
 
-fn is_known(view: &View, group: &Group) -> Result<(), LimitError> {
+fn check_known(view: &PluginView, group: &Group) -> Result<(), LimitError> {
     let catalog = &view.catalog;
     if catalog.runs().any(|task| task.group == *group) || view.others.has_group(group, view.now) {
         return Ok(());
     }
-    // A group may be of any plugin: the operator names them.
+    // The group may belong to any of the plugins: operators name groups as they like.
     let awaited = !catalog.pending().is_empty() || view.others.awaited(view.now).next().is_some();
-    if awaited || !catalog.is_open() || !view.others.are_heard() {
+    if awaited || !catalog.is_open() || !view.others.are_known() {
         return Err(LimitError::Loading(group.clone()));
     }
     Err(LimitError::UnknownGroup { group: group.clone(), nearest: catalog.nearest_group(group.as_str()) })

@@ -1,4 +1,4 @@
-//! What reaches the loop: the one closed list of all that can make a turn.
+//! What the dispatch loop receives: the one closed list of everything that can cause a turn.
 
 use std::time::Duration;
 
@@ -7,55 +7,56 @@ use wharf_core::lifecycle::Refusal;
 use wharf_core::planner::{AttemptId, FinishedAttempt, Input, RecordResult, RenewResult};
 use wharf_store::{Claimed, Recorded, Renewed};
 
+/// A message to the dispatch loop.
 pub(crate) enum LoopMessage {
-    /// What the planner takes as it is.
+    /// An input that the planner takes as it is.
     Input(Input),
-    /// The store's answer to a claim.
+    /// The store's result of a claim.
     Claimed(Claimed),
-    /// The attempt has progress that came too soon after the last, to be written when its time has come.
+    /// The attempt has progress that came too soon after the last one, to be written when its interval is over.
     ProgressLater(AttemptId),
-    Over(Box<Over>),
-    /// The store's answers to a record call, in its order.
-    Recorded(Vec<Written>),
+    /// An attempt finished, with what only listeners need to know of it.
+    AttemptFinished {
+        attempt: Box<FinishedAttempt>,
+        /// How long it took to create the sandbox and to remove it.
+        sandbox: Duration,
+        /// How many lines of its log were dropped.
+        lines_dropped: u64,
+    },
+    /// The store's results of a record call, in the order of its events.
+    Recorded(Vec<RecordedEvent>),
 }
 
-/// An attempt is over, with what only listeners want to know of it.
-pub(crate) struct Over {
-    pub(crate) ended: FinishedAttempt,
-    pub(crate) sandbox: Duration,
-    pub(crate) lines_dropped: u64,
+/// What the loop needs to know of an event while the store records it.
+pub(crate) struct PendingEvent {
+    pub(crate) attempt: AttemptId,
+    /// The buffer bytes that its entries occupy in the attempt's host; `None` for the end of an attempt.
+    pub(crate) entry_bytes: Option<usize>,
+    /// The tasks of the jobs that the attempt enqueued.
+    pub(crate) child_tasks: Vec<TaskName>,
 }
 
-/// An event that the store has taken or refused.
-pub(crate) struct Written {
-    pub(crate) said: Said,
+/// An event that the store has recorded or refused.
+pub(crate) struct RecordedEvent {
+    pub(crate) event: PendingEvent,
     pub(crate) result: Result<Recorded, Refusal>,
 }
 
-impl Written {
-    /// What the planner hears of it.
-    pub(crate) fn answer(&self) -> RecordResult {
+impl RecordedEvent {
+    /// Returns the result as the planner takes it.
+    pub(crate) fn planner_result(&self) -> RecordResult {
         match &self.result {
-            Ok(recorded) => RecordResult::Stands { cancel_asked: recorded.cancel_asked },
+            Ok(recorded) => RecordResult::Recorded { cancel_requested: recorded.cancel_requested },
             Err(refusal) => RecordResult::Refused(*refusal),
         }
     }
 }
 
-/// What the planner hears of a renewal.
-pub(crate) fn confirmation(renewed: Renewed) -> RenewResult {
+/// Returns the result of a renewal as the planner takes it.
+pub(crate) fn renew_result(renewed: Renewed) -> RenewResult {
     match renewed {
-        Renewed::Held(lease) => RenewResult::Held { lease, cancel_asked: false },
-        Renewed::HeldCancelAsked(lease) => RenewResult::Held { lease, cancel_asked: true },
+        Renewed::Renewed(lease) => RenewResult::Renewed { lease, cancel_requested: false },
+        Renewed::RenewedCancelRequested(lease) => RenewResult::Renewed { lease, cancel_requested: true },
         Renewed::Lost(lease) => RenewResult::Lost(lease),
     }
-}
-
-/// What is remembered of an event while the store has it.
-pub(crate) struct Said {
-    pub(crate) attempt: AttemptId,
-    /// Room on the attempt's desk that its entries took; `None` for an end.
-    pub(crate) room: Option<usize>,
-    /// The tasks of the jobs that come with it.
-    pub(crate) children: Vec<TaskName>,
 }

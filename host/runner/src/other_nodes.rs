@@ -1,7 +1,7 @@
-//! What the other nodes of the store have: as they announced it, some three seconds late. Immutable, swapped whole.
+//! What the other nodes of the store have loaded, as they announced it up to three seconds ago. Immutable, replaced whole.
 //!
-//! A node that fell silent counts for nothing after ten seconds. One that is stopping is not asked to call anybody, but what it
-//! has it still has: jobs are taken for it, and wait for the next who has it.
+//! A node that was not seen for ten seconds counts as lost. One that is stopping is not sent any calls, but its plugins still
+//! count: jobs are accepted for them, and wait for the next node that has them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,65 +18,68 @@ use wharf_engine::PayloadError;
 use wharf_engine::spec::manifest::RECEIVE;
 use wharf_engine::spec::payload::{KeyPointer, Schema};
 
-/// Who was not heard of for this long is not asked, nor waited for: it would have said something three times.
-const GONE: Duration = Duration::from_secs(10);
+/// A node that was not seen for this long is neither called nor awaited: it would have sent three heartbeats.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// The other nodes at one moment.
 #[derive(Default)]
-pub(crate) struct Others {
-    /// They were asked for at least once.
-    heard: bool,
-    nodes: BTreeMap<NodeId, Other>,
-    /// By plugin.
+pub(crate) struct OtherNodes {
+    /// The nodes were read from the store at least once.
+    known: bool,
+    nodes: BTreeMap<NodeId, OtherNode>,
+    /// The subscriptions of all their plugins.
     subscriptions: Subscriptions<(PluginId, NodeId)>,
 }
 
-struct Other {
+/// What one other node announced.
+struct OtherNode {
     name: String,
     started: Timestamp,
     seen: Timestamp,
     draining: bool,
-    plugins: BTreeMap<PluginId, Told>,
+    plugins: BTreeMap<PluginId, AnnouncedTasks>,
     pending: Vec<LoadingPlugin>,
 }
 
-/// A plugin's tasks by name, those without terms of which too little is told; `None` where its node does not tell of any.
-type Told = Option<BTreeMap<TaskName, Option<Arc<Terms>>>>;
+/// The tasks of a plugin by name, `None` for a task that is announced without all that is needed; `None` in place of the map if
+/// the node announces no tasks at all.
+type AnnouncedTasks = Option<BTreeMap<TaskName, Option<Arc<RemoteTask>>>>;
 
-/// What a node that does not have a task needs to know of it to take a job.
-pub(crate) struct Terms {
-    pub(crate) told: TaskAnnouncement,
-    /// It is what a durable broadcast asks of its subscribers.
-    pub(crate) of_broadcasts: bool,
+/// A task of another node: all that is needed to accept a job for it.
+pub(crate) struct RemoteTask {
+    pub(crate) announcement: TaskAnnouncement,
+    /// The task is the `receive` of a subscriber, to which only durable broadcasts make jobs.
+    pub(crate) is_receive: bool,
     key: Option<KeyPointer>,
-    /// Compiled when it is first needed.
+    /// The schema, compiled when it is first needed.
     schema: OnceLock<Result<Schema, String>>,
 }
 
-/// A task, as far as others have it.
-pub(crate) enum There {
-    /// Jobs for it can be taken here.
-    Known(Arc<Terms>),
-    /// These nodes have its plugin, but do not tell enough of it.
-    Untold(Vec<String>),
+/// A task, as far as other nodes have it.
+pub(crate) enum TaskElsewhere {
+    /// Jobs for it can be accepted here.
+    Known(Arc<RemoteTask>),
+    /// The nodes of these names have its plugin, but do not announce enough of the task.
+    Unknown(Vec<String>),
+    /// No other node has it.
     Nowhere,
 }
 
-/// The subscribers of a topic that only others have.
+/// The subscribers of a topic that only other nodes have.
 pub(crate) struct Receivers {
-    pub(crate) known: Vec<Arc<Terms>>,
-    /// Of which too little is told, each with the nodes that have it.
-    pub(crate) untold: Vec<(PluginId, Vec<String>)>,
+    pub(crate) known: Vec<Arc<RemoteTask>>,
+    /// The plugins of which too little is announced, each with the names of its nodes.
+    pub(crate) unknown: Vec<(PluginId, Vec<String>)>,
 }
 
-impl Terms {
-    /// `None` where what is told is not enough, or makes no sense here.
-    fn of(told: TaskAnnouncement, of_broadcasts: bool) -> Option<Terms> {
-        if told.schema == SchemaAnnouncement::Untold {
+impl RemoteTask {
+    /// Returns `None` if the announcement is not enough, or cannot be read here.
+    fn new(announcement: TaskAnnouncement, is_receive: bool) -> Option<RemoteTask> {
+        if announcement.schema == SchemaAnnouncement::NotAnnounced {
             return None;
         }
-        let key = told.key.as_deref().map(KeyPointer::parse).transpose().ok()?;
-        Some(Terms { told, of_broadcasts, key, schema: OnceLock::new() })
+        let key = announcement.key.as_deref().map(KeyPointer::parse).transpose().ok()?;
+        Some(RemoteTask { announcement, is_receive, key, schema: OnceLock::new() })
     }
 
     pub(crate) fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
@@ -84,164 +87,177 @@ impl Terms {
     }
 
     pub(crate) fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
-        let SchemaAnnouncement::Text(text) = &self.told.schema else { return Ok(()) };
+        let SchemaAnnouncement::Text(text) = &self.announcement.schema else { return Ok(()) };
         match self.schema.get_or_init(|| Schema::parse(text)) {
             Ok(schema) => schema.check(payload),
-            // Its own node took it: the two differ in version.
+            // Its own node accepted the schema: the two nodes differ in version.
             Err(why) => Err(PayloadError::Schema(vec![format!("the schema of the task {why}")])),
         }
     }
 }
 
-impl Others {
-    /// What follows when the nodes of the store have announced this; `here` is the one that listens.
-    pub(crate) fn next(&self, here: NodeId, nodes: Vec<Node>) -> Others {
-        let mut next = Others { heard: true, ..Others::default() };
+impl OtherNodes {
+    /// Returns what follows when the nodes of the store have announced this; `here` is this node.
+    pub(crate) fn next(&self, here: NodeId, nodes: Vec<Node>) -> OtherNodes {
+        let mut next = OtherNodes { known: true, ..OtherNodes::default() };
         for node in nodes.into_iter().filter(|node| node.id != here) {
             let before = self.nodes.get(&node.id);
             let mut plugins = BTreeMap::new();
-            for carried in node.plugins {
-                let subscriber = (carried.plugin.clone(), node.id);
-                carried.topics.iter().for_each(|topic| next.subscriptions.add(topic, subscriber.clone()));
-                let before = before.and_then(|other| other.plugins.get(&carried.plugin)?.as_ref());
-                let subscribes = !carried.topics.is_empty();
-                let terms = |told: TaskAnnouncement| {
-                    let name = told.name.clone();
-                    let of_broadcasts = subscribes && name.task() == RECEIVE;
+            for loaded in node.plugins {
+                let subscriber = (loaded.plugin.clone(), node.id);
+                loaded.topics.iter().for_each(|topic| next.subscriptions.add(topic, subscriber.clone()));
+                let before = before.and_then(|other| other.plugins.get(&loaded.plugin)?.as_ref());
+                let subscribes = !loaded.topics.is_empty();
+                let task = |announcement: TaskAnnouncement| {
+                    let name = announcement.name.clone();
+                    let is_receive = subscribes && name.task() == RECEIVE;
                     // Kept with the schema that was compiled for it.
                     let kept = before.and_then(|before| before.get(&name)?.clone());
-                    let kept = kept.filter(|kept| kept.told == told && kept.of_broadcasts == of_broadcasts);
-                    (name, kept.or_else(|| Terms::of(told, of_broadcasts).map(Arc::new)))
+                    let kept = kept.filter(|kept| kept.announcement == announcement && kept.is_receive == is_receive);
+                    (name, kept.or_else(|| RemoteTask::new(announcement, is_receive).map(Arc::new)))
                 };
-                plugins.insert(carried.plugin, carried.tasks.map(|tasks| tasks.into_iter().map(terms).collect()));
+                plugins.insert(loaded.plugin, loaded.tasks.map(|tasks| tasks.into_iter().map(task).collect()));
             }
             let Node { name, started, seen, draining, pending, .. } = node;
-            next.nodes.insert(node.id, Other { name, started, seen, draining, plugins, pending });
+            next.nodes.insert(node.id, OtherNode { name, started, seen, draining, plugins, pending });
         }
         next
     }
 
-    /// Whether the others were heard of since this node began.
-    pub(crate) fn are_heard(&self) -> bool {
-        self.heard
+    /// Returns true if the other nodes were read from the store since this one started.
+    pub(crate) fn are_known(&self) -> bool {
+        self.known
     }
 
+    /// Returns true if no other node is known.
     pub(crate) fn is_alone(&self) -> bool {
         self.nodes.is_empty()
     }
 
+    /// Returns the name of a node, or its ID if it is not known.
     pub(crate) fn name(&self, node: NodeId) -> String {
         self.nodes.get(&node).map_or_else(|| node.to_string(), |other| other.name.clone())
     }
 
-    pub(crate) fn is_there(&self, node: NodeId, now: Timestamp) -> bool {
-        self.nodes.get(&node).is_some_and(|other| other.is_there(now))
+    pub(crate) fn is_live(&self, node: NodeId, now: Timestamp) -> bool {
+        self.nodes.get(&node).is_some_and(|other| other.is_live(now))
     }
 
-    /// Who subscribes on other nodes and not here, each with the one node that is to call it.
+    /// Returns the subscribers that only other nodes have, by the one node that is to call them. `here` are the subscribers of
+    /// this node, in order.
     pub(crate) fn subscribers(&self, topic: &Topic, here: &[PluginId], now: Timestamp) -> Vec<(NodeId, Vec<PluginId>)> {
-        let mut asked: BTreeMap<NodeId, Vec<PluginId>> = BTreeMap::new();
+        let mut calls: BTreeMap<NodeId, Vec<PluginId>> = BTreeMap::new();
         for (plugin, nodes) in self.elsewhere(topic, here, now) {
-            let there = nodes.into_iter().filter(|node| self.nodes.get(node).is_some_and(|other| !other.draining));
-            // The work is shared out among those who have it.
-            if let Some(node) = there.min_by_key(|node| asked.get(node).map_or(0, Vec::len)) {
-                asked.entry(node).or_default().push(plugin);
+            let callable = nodes.into_iter().filter(|node| self.nodes.get(node).is_some_and(|other| !other.draining));
+            // The calls are spread over the nodes that have the plugin.
+            if let Some(node) = callable.min_by_key(|node| calls.get(node).map_or(0, Vec::len)) {
+                calls.entry(node).or_default().push(plugin);
             }
         }
-        asked.into_iter().collect()
+        calls.into_iter().collect()
     }
 
-    /// For whom a durable broadcast makes jobs, of those who subscribe on other nodes and not here.
+    /// Returns the subscribers that only other nodes have, for a durable broadcast. `here` are the subscribers of this node, in
+    /// order.
     pub(crate) fn receivers(&self, topic: &Topic, here: &[PluginId], now: Timestamp) -> Receivers {
-        let mut found = Receivers { known: Vec::new(), untold: Vec::new() };
+        let mut found = Receivers { known: Vec::new(), unknown: Vec::new() };
         for (plugin, nodes) in self.elsewhere(topic, here, now) {
-            let told = TaskName::new(&plugin, RECEIVE).ok().and_then(|name| self.terms(&name, nodes.iter()));
-            match told.filter(|terms| terms.of_broadcasts) {
-                Some(terms) => found.known.push(terms),
-                None => found.untold.push((plugin, nodes.iter().map(|node| self.name(*node)).collect())),
+            let task = TaskName::new(&plugin, RECEIVE).ok().and_then(|name| self.remote_task(&name, nodes.iter()));
+            match task.filter(|task| task.is_receive) {
+                Some(task) => found.known.push(task),
+                None => found.unknown.push((plugin, nodes.iter().map(|node| self.name(*node)).collect())),
             }
         }
         found
     }
 
+    /// Returns the subscribers that only live other nodes have, with their nodes.
     fn elsewhere(&self, topic: &Topic, here: &[PluginId], now: Timestamp) -> BTreeMap<PluginId, Vec<NodeId>> {
         let mut found: BTreeMap<PluginId, Vec<NodeId>> = BTreeMap::new();
         for (plugin, node) in self.subscriptions.of(topic) {
-            if here.binary_search(&plugin).is_err() && self.is_there(node, now) {
+            if here.binary_search(&plugin).is_err() && self.is_live(node, now) {
                 found.entry(plugin).or_default().push(node);
             }
         }
         found
     }
 
-    /// What other nodes make ready, each with its node. Of one that stops nothing is awaited.
+    /// Returns the plugins that other nodes are loading, each with the name of its node. Nothing is awaited from a node that is
+    /// stopping.
     pub(crate) fn awaited(&self, now: Timestamp) -> impl Iterator<Item = (&str, &LoadingPlugin)> {
-        let there = self.nodes.values().filter(move |other| other.is_there(now) && !other.draining);
-        there.flat_map(|other| other.pending.iter().map(|pending| (other.name.as_str(), pending)))
+        let live = self.nodes.values().filter(move |other| other.is_live(now) && !other.draining);
+        live.flat_map(|other| other.pending.iter().map(|pending| (other.name.as_str(), pending)))
     }
 
-    /// Whether another node has the plugin loaded.
-    pub(crate) fn has(&self, plugin: &PluginId, now: Timestamp) -> bool {
+    /// Returns true if another node has the plugin loaded.
+    pub(crate) fn has_plugin(&self, plugin: &PluginId, now: Timestamp) -> bool {
         self.with(plugin, now).next().is_some()
     }
 
-    pub(crate) fn task(&self, name: &TaskName, now: Timestamp) -> There {
+    /// Returns what other nodes know of a task.
+    pub(crate) fn task(&self, name: &TaskName, now: Timestamp) -> TaskElsewhere {
         let plugin = name.plugin();
-        let with: Vec<(NodeId, &Told)> = self.with(&plugin, now).collect();
-        if let Some(terms) = self.terms(name, with.iter().map(|(node, _)| node)) {
-            return There::Known(terms);
+        let with: Vec<(NodeId, &AnnouncedTasks)> = self.with(&plugin, now).collect();
+        if let Some(task) = self.remote_task(name, with.iter().map(|(node, _)| node)) {
+            return TaskElsewhere::Known(task);
         }
-        let may_have = |told: &Told| told.as_ref().is_none_or(|told| told.contains_key(name));
-        let may_have = with.iter().filter(|(_, told)| may_have(told));
-        let untold: Vec<String> = may_have.map(|(node, _)| self.name(*node)).collect();
-        if untold.is_empty() { There::Nowhere } else { There::Untold(untold) }
+        let with = with.iter().filter(|(_, tasks)| may_have(tasks, name));
+        let nodes: Vec<String> = with.map(|(node, _)| self.name(*node)).collect();
+        if nodes.is_empty() { TaskElsewhere::Nowhere } else { TaskElsewhere::Unknown(nodes) }
     }
 
-    /// Whether a node that claims jobs runs this task.
+    /// Returns true if a node that claims jobs runs this task. A node that announces no tasks is assumed to run it: its jobs do not
+    /// wait for the plugin.
     pub(crate) fn runs(&self, name: &TaskName, now: Timestamp) -> bool {
         let claims = |node: &NodeId| self.nodes.get(node).is_some_and(|other| !other.draining);
-        // Of one that does not tell it is believed: its jobs do not wait for the plugin.
-        self.with(&name.plugin(), now)
-            .any(|(node, told)| claims(&node) && told.as_ref().is_none_or(|told| told.contains_key(name)))
+        self.with(&name.plugin(), now).any(|(node, tasks)| claims(&node) && may_have(tasks, name))
     }
 
-    /// Whether another node has tasks in this limit group.
+    /// Returns true if another node has tasks in this limit group.
     pub(crate) fn has_group(&self, group: &Group, now: Timestamp) -> bool {
-        self.all_terms(now).any(|terms| terms.told.group == *group)
+        self.all_tasks(now).any(|task| task.announcement.group == *group)
     }
 
-    /// `table`, with what is declared elsewhere of these groups.
+    /// Returns `table` with the limits that other nodes declare of these groups.
     pub(crate) fn limits(&self, table: &LimitTable, groups: &BTreeSet<Group>, now: Timestamp) -> LimitTable {
         let mut table = table.clone();
-        for terms in self.all_terms(now).filter(|terms| groups.contains(&terms.told.group)) {
-            table.declare(terms.told.group.clone(), terms.told.limits);
+        for task in self.all_tasks(now).filter(|task| groups.contains(&task.announcement.group)) {
+            table.declare(task.announcement.group.clone(), task.announcement.limits);
         }
         table
     }
 
-    fn all_terms(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Terms>> {
-        let there = self.nodes.values().filter(move |other| other.is_there(now));
-        there.flat_map(|other| other.plugins.values().flatten()).flat_map(|told| told.values().flatten())
+    fn all_tasks(&self, now: Timestamp) -> impl Iterator<Item = &Arc<RemoteTask>> {
+        let live = self.nodes.values().filter(move |other| other.is_live(now));
+        live.flat_map(|other| other.plugins.values().flatten()).flat_map(|tasks| tasks.values().flatten())
     }
 
-    fn with<'o>(&'o self, plugin: &'o PluginId, now: Timestamp) -> impl Iterator<Item = (NodeId, &'o Told)> {
-        let there = self.nodes.iter().filter(move |(_, other)| other.is_there(now));
-        there.filter_map(move |(node, other)| Some((*node, other.plugins.get(plugin)?)))
+    /// Returns the live nodes that have a plugin, each with the plugin's tasks.
+    fn with<'o>(&'o self, plugin: &'o PluginId, now: Timestamp) -> impl Iterator<Item = (NodeId, &'o AnnouncedTasks)> {
+        let live = self.nodes.iter().filter(move |(_, other)| other.is_live(now));
+        live.filter_map(move |(node, other)| Some((*node, other.plugins.get(plugin)?)))
     }
 
-    /// Where nodes differ in what they say of a task, as while it is upgraded one by one, the word of the youngest counts.
-    fn terms<'n>(&self, name: &TaskName, nodes: impl Iterator<Item = &'n NodeId>) -> Option<Arc<Terms>> {
+    /// Returns the task as one of `nodes` announces it. If they differ, as during a rolling upgrade, the node that started last
+    /// counts.
+    fn remote_task<'n>(&self, name: &TaskName, nodes: impl Iterator<Item = &'n NodeId>) -> Option<Arc<RemoteTask>> {
         let plugin = name.plugin();
         let others = nodes.filter_map(|node| self.nodes.get(node));
-        let told = others.filter_map(|other| Some((other, other.plugins.get(&plugin)?.as_ref()?.get(name)?.as_ref()?)));
-        told.min_by_key(|(other, _)| (other.draining, Reverse(other.started))).map(|(_, terms)| Arc::clone(terms))
+        let tasks =
+            others.filter_map(|other| Some((other, other.plugins.get(&plugin)?.as_ref()?.get(name)?.as_ref()?)));
+        tasks.min_by_key(|(other, _)| (other.draining, Reverse(other.started))).map(|(_, task)| Arc::clone(task))
     }
 }
 
-impl Other {
-    fn is_there(&self, now: Timestamp) -> bool {
-        // One that was seen long after now was seen by a clock that was set back since.
-        self.seen + GONE >= now && self.seen <= now + GONE
+/// Returns true if a plugin with these tasks may have the one of this name.
+fn may_have(tasks: &AnnouncedTasks, name: &TaskName) -> bool {
+    tasks.as_ref().is_none_or(|tasks| tasks.contains_key(name))
+}
+
+impl OtherNode {
+    fn is_live(&self, now: Timestamp) -> bool {
+        // A node that was seen long after now was seen by a clock that was set back since.
+        self.seen + LOST_AFTER >= now && self.seen <= now + LOST_AFTER
     }
 }
 

@@ -1,4 +1,5 @@
-//! What people and plugins ask to be enqueued, checked against the catalog: all problems at once, before anything is written.
+//! Requests to enqueue jobs, by clients and plugins, checked against the catalog: all problems at once, before anything is
+//! written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,100 +8,126 @@ use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, ParseIdError, PluginId, TaskName};
 use wharf_core::job::{Due, NewJob, Token};
 use wharf_core::key::{Key, Lane};
-use wharf_core::limits::{LimitTable, OnConflict};
+use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 use wharf_engine::{GuestJob, PayloadError, Task};
 use wharf_store::{Store, StoreError};
 
-use crate::catalog::Catalog;
-use crate::other_nodes::{Others, Terms, There};
+use crate::other_nodes::{RemoteTask, TaskElsewhere};
+use crate::plugin_view::{LoadingWhere, PluginView};
 
-/// A job as someone asks for it.
+/// A request to enqueue one job.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// "plugin/task".
+    /// The task, such as "words/count".
     pub task: String,
+    /// The payload, JSON or bytes as the task wants it.
     pub payload: Vec<u8>,
-    /// Instead of the key that the task finds in the payload.
+    /// The key, in place of the one that the task finds in the payload.
     pub key: Option<String>,
+    /// The priority; jobs with a higher one start first.
     pub priority: i32,
-    /// Not before this long from when it is in the queue.
+    /// The job starts no earlier than this long after it was enqueued.
     pub delay: Option<Duration>,
-    /// Not before this moment; in place of `delay`.
+    /// The job starts no earlier than this moment; excludes `delay`.
     pub at: Option<Timestamp>,
+    /// The idempotency token: a second request with the same task and token adds no job.
     pub token: Option<String>,
 }
 
-/// Why a request cannot be taken. Variants are what a caller mends.
+/// Why one request is rejected. Each variant calls for another correction by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
+    /// The task name does not parse.
     #[error("task: {0}")]
     BadTask(ParseIdError),
-    #[error("task: `{task}` is not known: {}", unknown(.task, .nearest.as_ref(), .refused.as_deref()))]
+    /// No node has the task.
+    #[error("task: {}", unknown(.task, .nearest.as_ref(), .refused.as_deref()))]
     UnknownTask {
+        /// The task of the request.
         task: TaskName,
+        /// The known task with the most similar name.
         nearest: Option<TaskName>,
-        /// The file of the plugin is there, but is not loaded: why.
+        /// Why the file of the plugin was refused, if there is one and nothing of the plugin is loaded.
         refused: Option<String>,
     },
-    /// Passes: this node has just started, or the plugin is being made ready.
-    #[error("task: {}", loading(.task, .at))]
-    Loading { task: TaskName, at: LoadingWhere },
-    /// Passes where the plugin comes to this node as well; else one of the others has to be asked.
+    /// Transient: this node has just started, or the plugin is still loading.
+    #[error("task: {}", describe_loading(.task, .at))]
+    Loading {
+        /// The task of the request.
+        task: TaskName,
+        /// Where its plugin is loading.
+        at: LoadingWhere,
+    },
+    /// Transient if the plugin comes to this node as well; otherwise the request must go to one of the other nodes.
     #[error(
-        "task: plugin `{}` is not loaded on this host, and what a job of `{task}` needs is known only where it is: ask {}, or try again when it is loaded here",
-        .task.plugin(), .nodes.join(" or ")
+        "task: `{task}` is loaded only on other hosts, and this one cannot check its jobs; send the request to {}, or try again when plugin `{}` is loaded here",
+        .nodes.join(" or "), .task.plugin()
     )]
     Elsewhere {
+        /// The task of the request.
         task: TaskName,
-        /// By name.
+        /// The names of the nodes that have it.
         nodes: Vec<String>,
     },
-    #[error("task: `{0}` is what a durable broadcast asks of its subscribers; send one to a topic of theirs instead")]
+    /// The task is the `receive` of a subscriber.
+    #[error("task: only durable broadcasts enqueue jobs of `{0}`; broadcast to a topic of this subscriber instead")]
     OfBroadcasts(TaskName),
+    /// The payload does not suit the task.
     #[error("payload: {0}")]
     PayloadError(PayloadError),
-    #[error("payload: it has {bytes} bytes; {max} is the most")]
-    PayloadTooLarge { bytes: u64, max: u64 },
+    /// The payload is too large.
+    #[error("payload is {bytes} bytes; the limit is {max}")]
+    PayloadTooLarge {
+        /// The size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// The key does not parse.
     #[error("key: {0}")]
     ParseKeyError(ParseIdError),
+    /// The token does not parse.
     #[error("token: {0}")]
     BadToken(ParseIdError),
-    #[error("delay: `at` is given, too, and only one of them can hold; leave one out")]
+    /// Both `delay` and `at` are set.
+    #[error("delay: expected either `delay` or `at`, got both")]
     DelayAndAt,
 }
 
-/// Where a plugin is being made ready.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoadingWhere {
-    Here,
-    /// On the node of this name.
-    There(String),
-    /// Perhaps nowhere: this node has not gone through its folder yet, or not heard of the others.
-    Unknown,
-}
-
 impl BadRequest {
-    /// Whether the same request may be taken later, as it is.
+    /// Returns true if the same request may be accepted later, unchanged.
     pub fn is_passing(&self) -> bool {
         matches!(self, BadRequest::Loading { .. } | BadRequest::Elsewhere { .. })
     }
 }
 
-/// Why none of the requests was taken.
+/// Why none of the requests was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnqueueRejection {
-    /// Each problem with the number of its request, from 0.
+    /// Requests are invalid: each problem with the index of its request, from 0. There may be more than are listed.
     #[error("{}", each(.0))]
     Requests(Vec<(usize, BadRequest)>),
-    #[error("there are {jobs} jobs in one request; {max} is the most: send them in parts")]
-    TooMany { jobs: usize, max: usize },
-    #[error("the payloads of one request have {bytes} bytes; {max} is the most: send them in parts")]
-    TooLarge { bytes: u64, max: u64 },
+    /// There are too many jobs in one request.
+    #[error("the request has {jobs} jobs; the limit is {max}: send them in parts")]
+    TooMany {
+        /// How many there are.
+        jobs: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The payloads of one request together are too large.
+    #[error("the payloads of the request are {bytes} bytes; the limit is {max}: send them in parts")]
+    TooLarge {
+        /// Their size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
 }
 
 impl EnqueueRejection {
-    /// Tells of the first problems; one that passes is left out rather than one that does not.
+    /// Keeps the first problems; a transient one is left out rather than one that is not.
     pub(crate) fn of(mut problems: Vec<(usize, BadRequest)>) -> EnqueueRejection {
         problems.sort_by_key(|(index, problem)| (problem.is_passing(), *index));
         problems.truncate(PROBLEMS_MAX);
@@ -109,12 +136,12 @@ impl EnqueueRejection {
         EnqueueRejection::Requests(problems)
     }
 
-    /// Whether the same requests may be taken later, as they are.
+    /// Returns true if the same requests may be accepted later, unchanged.
     pub fn is_passing(&self) -> bool {
         matches!(self, EnqueueRejection::Requests(problems) if problems.iter().all(|(_, problem)| problem.is_passing()))
     }
 
-    /// The plugins that are waited for, where there is nothing else against the requests.
+    /// Returns the plugins that are still loading, if nothing else is wrong with the requests.
     pub fn plugins_loading(&self) -> Option<Vec<PluginId>> {
         let EnqueueRejection::Requests(problems) = self else { return None };
         let plugin = |(_, problem): &(usize, BadRequest)| match problem {
@@ -128,25 +155,24 @@ impl EnqueueRejection {
     }
 }
 
-fn loading(task: &TaskName, at: &LoadingWhere) -> String {
-    let making =
-        |host: &str| format!("plugin `{}` is still being made ready on {host}; try again in a moment", task.plugin());
+fn describe_loading(task: &TaskName, at: &LoadingWhere) -> String {
+    let loading = |host: &str| format!("plugin `{}` is still loading on {host}; try again in a moment", task.plugin());
     match at {
-        LoadingWhere::Here => making("this host"),
-        LoadingWhere::There(node) => making(node),
+        LoadingWhere::Here => loading("this host"),
+        LoadingWhere::There(node) => loading(node),
         LoadingWhere::Unknown => {
-            format!(
-                "whether there is a task `{task}` is not known yet: this host has just started; try again in a moment"
-            )
+            format!("`{task}` is not known yet, since this host has just started; try again in a moment")
         }
     }
 }
 
 fn unknown(task: &TaskName, nearest: Option<&TaskName>, refused: Option<&str>) -> String {
     match (refused, nearest) {
-        (Some(why), _) => format!("plugin `{}` could not be loaded: {why}", task.plugin()),
-        (None, Some(near)) => format!("did you mean `{near}`?"),
-        (None, None) => format!("no plugin here handles it; is `{}.wasm` in the plugin folder?", task.plugin()),
+        (Some(why), _) => format!("unknown task `{task}`; plugin `{}` could not be loaded: {why}", task.plugin()),
+        (None, Some(near)) => format!("unknown task `{task}`; did you mean `{near}`?"),
+        (None, None) => {
+            format!("unknown task `{task}`; no plugin has it: is `{}.wasm` in the plugin folder?", task.plugin())
+        }
     }
 }
 
@@ -158,49 +184,18 @@ fn each(problems: &[(usize, BadRequest)]) -> String {
     problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-/// How many problems are told of one batch.
+/// The maximum number of problems that are reported for one batch.
 pub(crate) const PROBLEMS_MAX: usize = 20;
 
-/// What a node knows of plugins at one moment: its own, and those of the others.
-#[derive(Clone)]
-pub(crate) struct View {
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) others: Arc<Others>,
-    pub(crate) now: Timestamp,
-}
-
-impl View {
-    /// Whether a plugin may be there, or have more tasks, in a moment.
-    pub(crate) fn making(&self, plugin: &PluginId) -> Option<LoadingWhere> {
-        if self.catalog.pending().contains_key(plugin) {
-            return Some(LoadingWhere::Here);
-        }
-        if !self.catalog.is_open() || !self.others.are_heard() {
-            return Some(LoadingWhere::Unknown);
-        }
-        let node = self.others.awaited(self.now).find(|(_, awaited)| awaited.plugin == *plugin)?.0;
-        Some(LoadingWhere::There(node.to_owned()))
-    }
-
-    /// What is declared here, and of these groups elsewhere.
-    pub(crate) fn limits(&self, groups_elsewhere: &[Group]) -> Arc<LimitTable> {
-        let here = self.catalog.limits();
-        if groups_elsewhere.is_empty() {
-            return Arc::clone(here);
-        }
-        Arc::new(self.others.limits(here, &groups_elsewhere.iter().cloned().collect(), self.now))
-    }
-}
-
-/// What became of requests of which none is bad.
+/// The jobs of valid requests.
 pub(crate) struct Prepared {
-    /// With the number of the request.
+    /// The jobs, each with the index of its request.
     pub(crate) jobs: Vec<(usize, NewJob)>,
-    /// Requests for what is not known here at this moment, if ever.
+    /// The requests whose task is not known here.
     pub(crate) absent: Vec<Absent>,
-    /// How many of these cannot be known by a token.
-    hopeless: usize,
-    /// Limit groups of jobs for tasks that only others have.
+    /// How many of these have no token by which they may be known.
+    without_token: usize,
+    /// The limit groups of jobs whose task only other nodes have.
     pub(crate) groups_elsewhere: Vec<Group>,
 }
 
@@ -208,15 +203,16 @@ pub(crate) struct Prepared {
 pub(crate) struct Absent {
     pub(crate) index: usize,
     pub(crate) problem: BadRequest,
-    /// By these the job may be known all the same, which was enqueued earlier.
-    pub(crate) known_by: Option<(TaskName, Token)>,
+    /// The task and token by which the job may be known all the same, if it was enqueued earlier.
+    pub(crate) token: Option<(TaskName, Token)>,
 }
 
 impl Prepared {
-    /// All jobs, in order.
+    /// Returns all jobs, in order.
     ///
     /// # Errors
-    /// When anything is absent.
+    ///
+    /// Returns the problems of the requests whose task is not known here.
     fn whole(self) -> Result<Vec<NewJob>, EnqueueRejection> {
         if self.absent.is_empty() {
             return Ok(self.jobs.into_iter().map(|(_, job)| job).collect());
@@ -225,42 +221,56 @@ impl Prepared {
     }
 }
 
-/// A task, wherever it is.
+/// A task, on this node or another.
 enum Target<'v> {
     Here(&'v Task),
-    There(Arc<Terms>),
+    There(Arc<RemoteTask>),
 }
 
 impl Target<'_> {
     fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
         match self {
             Target::Here(task) => task.check_payload(payload),
-            Target::There(terms) => terms.check_payload(payload),
+            Target::There(task) => task.check_payload(payload),
         }
     }
 
     fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
         match self {
             Target::Here(task) => task.key_of(payload),
-            Target::There(terms) => terms.key_of(payload),
+            Target::There(task) => task.key_of(payload),
         }
     }
 
-    fn terms(&self) -> (&TaskName, &Group, OnConflict) {
+    /// Returns what a job of the task needs: its full name, its limit group, and what to do if its lane is full.
+    fn job_terms(&self) -> (&TaskName, &Group, OnConflict) {
         match self {
             Target::Here(task) => (&task.name, &task.group, task.on_conflict),
-            Target::There(terms) => (&terms.told.name, &terms.told.group, terms.told.on_conflict),
+            Target::There(task) => (&task.announcement.name, &task.announcement.group, task.announcement.on_conflict),
         }
     }
 }
 
-/// An id for each of so many requests; more than one request may have are refused without.
+/// Returns an ID for each request. Requests beyond the limit get none: they are rejected later.
+///
+/// # Errors
+///
+/// Returns the store's error if it gives no IDs now.
 pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>, StoreError> {
     (0..requests.min(bounds::BATCH_JOBS_MAX)).map(|_| store.next_id()).collect()
 }
 
-/// Turns requests into jobs, each with its own of `ids`: all or none.
-pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> Result<Prepared, EnqueueRejection> {
+/// Turns requests into jobs, each with one of `ids`: all or none.
+///
+/// # Errors
+///
+/// Returns every problem of every request, or that there are too many requests or bytes. A task that is not known here is a
+/// problem only beside others; else it is returned as absent.
+pub(crate) fn prepare(
+    view: &PluginView,
+    requests: Vec<Request>,
+    ids: Vec<JobId>,
+) -> Result<Prepared, EnqueueRejection> {
     if requests.len() > bounds::BATCH_JOBS_MAX {
         return Err(EnqueueRejection::TooMany { jobs: requests.len(), max: bounds::BATCH_JOBS_MAX });
     }
@@ -269,16 +279,16 @@ pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> R
         return Err(EnqueueRejection::TooLarge { bytes, max: bounds::BATCH_BYTES_MAX });
     }
     let jobs = Vec::with_capacity(requests.len());
-    let mut prepared = Prepared { jobs, absent: Vec::new(), hopeless: 0, groups_elsewhere: Vec::new() };
+    let mut prepared = Prepared { jobs, absent: Vec::new(), without_token: 0, groups_elsewhere: Vec::new() };
     let mut problems = Vec::new();
     for (index, (request, id)) in requests.into_iter().zip(ids).enumerate() {
         let before = problems.len();
         let mut problem = |problem| problems.push((index, problem));
-        let made = ready(view, (index, request, id), &mut prepared, &mut problem);
-        match made {
+        let job = prepare_one(view, (index, request, id), &mut prepared, &mut problem);
+        match job {
             Some(job) if problems.len() == before => prepared.jobs.push((index, job)),
-            // They are refused, whatever is known of the others.
-            _ if problems.len() + prepared.hopeless >= PROBLEMS_MAX => break,
+            // The requests are rejected, whatever the rest is.
+            _ if problems.len() + prepared.without_token >= PROBLEMS_MAX => break,
             _ => {}
         }
     }
@@ -289,8 +299,9 @@ pub(crate) fn prepare(view: &View, requests: Vec<Request>, ids: Vec<JobId>) -> R
     Err(EnqueueRejection::of(problems))
 }
 
-fn ready(
-    view: &View,
+/// Turns one request into a job. Reports each problem to `problem`; a task that is not known here goes to `prepared`.
+fn prepare_one(
+    view: &PluginView,
     (index, request, id): (usize, Request, JobId),
     prepared: &mut Prepared,
     problem: &mut impl FnMut(BadRequest),
@@ -306,18 +317,18 @@ fn ready(
     let token = token.flatten();
     let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::ParseKeyError(bad))).ok());
     let name: TaskName = request.task.parse().map_err(|bad| problem(BadRequest::BadTask(bad))).ok()?;
-    // Whoever asks for many that are not known is told of the first.
-    let is_told = prepared.absent.len() < PROBLEMS_MAX;
-    let task = match find(view, &name, is_told) {
+    // Of many unknown tasks only the first are reported: searching for a similar name takes time.
+    let suggest = prepared.absent.len() < PROBLEMS_MAX;
+    let task = match find(view, &name, suggest) {
         Ok(task) => task,
         Err(why @ BadRequest::OfBroadcasts(_)) => {
             problem(why);
             return None;
         }
         Err(why) => {
-            let known_by = token.map(|token| (name, token));
-            prepared.hopeless += usize::from(known_by.is_none());
-            prepared.absent.push(Absent { index, problem: why, known_by });
+            let token = token.map(|token| (name, token));
+            prepared.without_token += usize::from(token.is_none());
+            prepared.absent.push(Absent { index, problem: why, token });
             return None;
         }
     };
@@ -331,7 +342,7 @@ fn ready(
         Some(explicit) => explicit,
         None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?,
     };
-    let (name, group, on_conflict) = task.terms();
+    let (name, group, on_conflict) = task.job_terms();
     if let Target::There(_) = &task {
         prepared.groups_elsewhere.push(group.clone());
     }
@@ -352,8 +363,8 @@ fn due(delay: Option<Duration>, at: Option<Timestamp>, now: Timestamp) -> Option
     delay.map(Due::In).or(at.filter(|at| *at > now).map(Due::At))
 }
 
-/// The task, or why it is not known here.
-fn find<'v>(view: &'v View, name: &TaskName, is_told: bool) -> Result<Target<'v>, BadRequest> {
+/// Returns the task, or why it is not known here.
+fn find<'v>(view: &'v PluginView, name: &TaskName, suggest: bool) -> Result<Target<'v>, BadRequest> {
     let catalog = &view.catalog;
     if let Some((_, task)) = catalog.task(name) {
         return Ok(Target::Here(task));
@@ -361,42 +372,47 @@ fn find<'v>(view: &'v View, name: &TaskName, is_told: bool) -> Result<Target<'v>
     if catalog.runs().any(|run| run.name == *name) {
         return Err(BadRequest::OfBroadcasts(name.clone()));
     }
-    let untold = match view.others.task(name, view.now) {
-        There::Known(terms) if terms.of_broadcasts => return Err(BadRequest::OfBroadcasts(name.clone())),
-        There::Known(terms) => return Ok(Target::There(terms)),
-        There::Untold(nodes) => Some(nodes),
-        There::Nowhere => None,
+    let elsewhere = match view.others.task(name, view.now) {
+        TaskElsewhere::Known(task) if task.is_receive => return Err(BadRequest::OfBroadcasts(name.clone())),
+        TaskElsewhere::Known(task) => return Ok(Target::There(task)),
+        TaskElsewhere::Unknown(nodes) => Some(nodes),
+        TaskElsewhere::Nowhere => None,
     };
     let plugin = name.plugin();
-    if let Some(at) = view.making(&plugin) {
+    if let Some(at) = view.loading(&plugin) {
         return Err(BadRequest::Loading { task: name.clone(), at });
     }
-    if let Some(nodes) = untold {
+    if let Some(nodes) = elsewhere {
         return Err(BadRequest::Elsewhere { task: name.clone(), nodes });
     }
     let refused = match catalog.plugin(&plugin) {
-        // It runs, in an earlier version perhaps: the name is what is wrong.
+        // The plugin runs, perhaps in an earlier version: the name of the task is wrong.
         Some(_) => None,
         None => catalog.refusal(&plugin).map(|refused| refused.why.first_line()),
     };
-    let nearest = is_told.then(|| catalog.nearest_task(name.as_str())).flatten();
+    let nearest = suggest.then(|| catalog.nearest_task(name.as_str())).flatten();
     Err(BadRequest::UnknownTask { nearest, refused, task: name.clone() })
 }
 
-/// Why jobs of a guest are not taken.
-pub(crate) struct NotAdded {
-    /// What the guest is told.
+/// Why the jobs of a guest were rejected.
+pub(crate) struct ChildrenRejected {
+    /// The error that the guest gets.
     pub(crate) why: String,
-    /// A plugin is still being made ready: the attempt is better given back than failed for that.
+    /// Only a plugin that is still loading is missing: the attempt is better given back than failed for that.
     pub(crate) passes: bool,
 }
 
-/// Turns what a guest asks for into jobs, none of them added yet.
+/// Turns the jobs that a guest enqueues into new jobs, none of them added yet.
 ///
 /// # Errors
-/// Then there is none of them.
-pub(crate) fn prepare_children(view: &View, store: &dyn Store, jobs: Vec<GuestJob>) -> Result<Vec<NewJob>, NotAdded> {
-    let asked = |job: GuestJob| Request {
+///
+/// Returns why the jobs are rejected, all together.
+pub(crate) fn prepare_children(
+    view: &PluginView,
+    store: &dyn Store,
+    jobs: Vec<GuestJob>,
+) -> Result<Vec<NewJob>, ChildrenRejected> {
+    let request = |job: GuestJob| Request {
         task: job.task,
         payload: job.payload,
         key: job.key,
@@ -405,10 +421,11 @@ pub(crate) fn prepare_children(view: &View, store: &dyn Store, jobs: Vec<GuestJo
         at: None,
         token: job.token,
     };
-    let requests: Vec<Request> = jobs.into_iter().map(asked).collect();
-    let ids = draw_ids(store, requests.len()).map_err(|error| NotAdded { why: error.to_string(), passes: true })?;
+    let requests: Vec<Request> = jobs.into_iter().map(request).collect();
+    let no_ids = |error: StoreError| ChildrenRejected { why: error.to_string(), passes: true };
+    let ids = draw_ids(store, requests.len()).map_err(no_ids)?;
     let new = prepare(view, requests, ids).and_then(Prepared::whole);
-    new.map_err(|rejected| NotAdded { why: rejected.to_string(), passes: rejected.plugins_loading().is_some() })
+    new.map_err(|rejected| ChildrenRejected { why: rejected.to_string(), passes: rejected.plugins_loading().is_some() })
 }
 
 #[cfg(test)]
@@ -416,15 +433,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_never_passes_is_told_among_much_that_does() {
-        let passes = || BadRequest::Loading { task: "words/count".parse().unwrap(), at: LoadingWhere::Here };
-        let never = BadRequest::PayloadTooLarge { bytes: 2, max: 1 };
-        let mut problems: Vec<_> = (0..2 * PROBLEMS_MAX).map(|index| (index, passes())).collect();
+    fn a_permanent_problem_is_reported_among_many_transient_ones() {
+        let transient = || BadRequest::Loading { task: "words/count".parse().unwrap(), at: LoadingWhere::Here };
+        let permanent = BadRequest::PayloadTooLarge { bytes: 2, max: 1 };
+        let mut problems: Vec<_> = (0..2 * PROBLEMS_MAX).map(|index| (index, transient())).collect();
         assert!(EnqueueRejection::of(problems.clone()).plugins_loading().is_some());
-        problems.push((2 * PROBLEMS_MAX, never.clone()));
+        problems.push((2 * PROBLEMS_MAX, permanent.clone()));
         let rejected = EnqueueRejection::of(problems);
         assert!(!rejected.is_passing() && rejected.plugins_loading().is_none());
-        let EnqueueRejection::Requests(told) = rejected else { panic!("problems are told") };
-        assert_eq!((told.len(), told.last()), (PROBLEMS_MAX, Some(&(2 * PROBLEMS_MAX, never))));
+        let EnqueueRejection::Requests(kept) = rejected else { panic!("problems are reported") };
+        assert_eq!((kept.len(), kept.last()), (PROBLEMS_MAX, Some(&(2 * PROBLEMS_MAX, permanent))));
     }
 }

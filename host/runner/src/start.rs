@@ -1,199 +1,233 @@
-//! Start: the parts of a host made, joined and set going.
+//! Start: creates the parts of a host, connects them and sets them going.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
 use wharf_core::ids::{NodeId, PluginId};
-use wharf_core::lease;
-use wharf_core::planner::{self, Planner};
+use wharf_core::lease::is_margin_valid;
+use wharf_core::planner::{Planner, PlannerSettings};
 use wharf_engine::{Engine, PluginSettings};
 use wharf_store::{Store, StoreError};
 
-use crate::attempt::said;
-use crate::broadcast::Broadcasts;
-use crate::catalog::Catalog;
-use crate::dispatch::{Dispatch, Load};
-use crate::enqueuer::Enqueuer;
+use crate::attempt::AttemptStarter;
+use crate::broadcast::{Broadcasts, CallContext, Cluster, RemoteCalls};
+use crate::dispatch::{Dispatch, DispatchParts, Load};
+use crate::enqueuer::{Enqueuer, InsertNotifier};
 use crate::folder::Folder;
 use crate::follow::Followers;
+use crate::guest_store::GuestStore;
 use crate::heartbeat::Heartbeat;
 use crate::notice::{Listener, Notice};
-use crate::shared::Shared;
-use crate::task_concurrency::TaskConcurrency;
-use crate::upkeep::{self, Upkeep};
+use crate::plugin_view::PluginIndex;
+use crate::store_health::WatchedStore;
+use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
+use crate::upkeep::Upkeep;
 
 /// The outside worlds that a host runs on.
 pub struct Parts {
+    /// The durable queue. Several hosts may share one store.
     pub store: Arc<dyn Store>,
+    /// What compiles and runs plugins.
     pub engine: Arc<Engine>,
 }
 
+/// The settings of a host.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The ID of this node. It must be new: no two hosts on one store may share it, not even one after the other.
     pub node: NodeId,
-    /// How people call this node, and the version of its host.
+    /// The name by which users know this node.
     pub name: String,
+    /// The version of the host.
     pub version: String,
-    /// Must exist.
+    /// The folder with the plugins. It must exist.
     pub plugins_dir: PathBuf,
-    /// At once; the engine may have room for fewer.
+    /// The maximum number of attempts at once. The engine may have a lower capacity, which then counts.
     pub attempts: u32,
-    /// Live broadcasts that may be open at once; as many again of each depth within broadcasts.
+    /// The maximum number of live broadcasts that are open at once, for each depth of broadcasts within broadcasts.
     pub broadcasts: u32,
+    /// The length of a lease.
     pub lease: Duration,
-    /// Leases are trusted this much less than they are long.
+    /// A lease is trusted this much less than its length. Must be below a third of it.
     pub lease_margin: Duration,
-    /// For the store's answer to what people ask it to write.
-    pub write_patience: Duration,
+    /// How long a client's write waits for the store before its outcome is reported as unknown.
+    pub write_timeout: Duration,
+    /// How long an attempt may go on after a cancel request.
     pub cancel_grace: Duration,
+    /// How often finished jobs are deleted.
     pub upkeep_interval: Duration,
+    /// How long finished jobs are kept.
     pub keep_finished: Duration,
-    /// The plugin folder is looked at this often, whatever hints came.
+    /// The plugin folder is scanned at least this often, whatever its watcher reports.
     pub rescan: Duration,
+    /// What the operator set for single plugins.
     pub plugins: BTreeMap<PluginId, PluginSettings>,
 }
 
+/// Why a host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("settings: {0}")]
+    /// Settings contradict each other.
+    #[error("invalid settings: {0}")]
     Settings(String),
-    #[error("the plugin folder {} cannot be used: {why}", .dir.display())]
-    Folder { dir: PathBuf, why: std::io::Error },
+    /// The plugin folder cannot be read.
+    #[error("could not read the plugin folder {}: {why}", .dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// The error of the system.
+        why: std::io::Error,
+    },
+    /// The store is broken. One that is only busy or away does not keep a host from starting.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The parts of a host that runs, as its handle needs them.
-pub(crate) struct Running {
+/// The parts of a running host, as its handle needs them.
+pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
-    pub(crate) shared: Shared,
-    pub(crate) inserting: Enqueuer,
+    pub(crate) capacity: u32,
+    pub(crate) store: WatchedStore,
+    pub(crate) plugins: Arc<PluginIndex>,
+    pub(crate) enqueuer: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
-    pub(crate) capacity: u32,
+    pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
     _end: DropGuard,
 }
 
-/// Plugins are loaded in the background.
+/// Starts a host. Its plugins are loaded in the background.
 ///
 /// # Errors
-/// When the settings contradict each other, the plugin folder cannot be read, or the store is broken.
-pub(crate) async fn start(parts: Parts, settings: Settings, tell: Listener) -> Result<Running, StartError> {
+///
+/// Returns `Settings` if settings contradict each other, `Folder` if the plugin folder cannot be read, and `Store` if the store
+/// is broken.
+pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) -> Result<RunningHost, StartError> {
     check(&settings)?;
-    let shared = Shared {
-        store: parts.store,
-        engine: parts.engine,
-        catalog: Arc::new(ArcSwap::from_pointee(Catalog::default())),
-        others: Arc::default(),
-        followers: Arc::new(Followers::default()),
-        trouble: Arc::default(),
-        overdue: Arc::default(),
-        tasks: TaskTracker::new(),
-        patience: settings.write_patience,
-        home: Handle::current(),
-        reads: Arc::new(Semaphore::new(bounds::KV_READS_AT_ONCE)),
-        tell,
+    let Parts { store, engine } = parts;
+    let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+    let (plugins, followers) = (Arc::new(PluginIndex::default()), Arc::new(Followers::default()));
+    let store = WatchedStore::new(store, settings.write_timeout, listener.clone());
+    let upkeep = Upkeep {
+        store: store.clone(),
+        followers: Arc::clone(&followers),
+        listener: listener.clone(),
+        lease: settings.lease,
+        interval: settings.upkeep_interval,
+        keep_finished: settings.keep_finished,
     };
-    // Before the first claim: what a host that died held is free again as soon as its leases have run out.
-    // Old jobs may be many, and can wait until the host runs.
-    if let Err(broken @ StoreError::Broken(_)) = upkeep::run_once(&shared, None).await {
+    // Before the first claim: jobs of a host that died are free again as soon as their leases have run out.
+    // Old jobs may be many, and are deleted when the host runs.
+    if let Err(broken @ StoreError::Broken(_)) = upkeep.run_once(None).await {
         return Err(broken.into());
     }
-    let capacity = settings.attempts.min(shared.engine.capacity()).max(1);
-    let stopping = CancellationToken::new();
-    let (words, inbox) = mpsc::unbounded_channel();
+    let capacity = settings.attempts.min(engine.capacity()).max(1);
+    let (to_loop, inbox) = mpsc::unbounded_channel();
     let (to_load, load) = watch::channel(Load::default());
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
-    let inserting = Enqueuer { shared: shared.clone(), words: words.clone() };
-    let broadcasts = Broadcasts::new(inserting.clone(), settings.node, settings.broadcasts, stopping.clone());
 
-    let dispatch = Dispatch {
-        planner: Planner::new(planner::PlannerSettings {
-            capacity,
-            lease: settings.lease,
-            lease_margin: settings.lease_margin,
-        }),
+    let inserts = InsertNotifier { followers, listener: listener.clone() };
+    let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let calls = Arc::new(CallContext {
+        engine: Arc::clone(&engine),
+        enqueuer: enqueuer.clone(),
+        listener: listener.clone(),
+        tasks: tasks.clone(),
+        host_runtime: Handle::current(),
+    });
+    let guest_store = GuestStore::new(store.clone(), tasks.clone());
+    let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
+    let broadcasts =
+        Broadcasts::new(Arc::clone(&calls), Arc::clone(&cluster), guest_store, settings.broadcasts, stopping.clone());
+    let guest = broadcasts.guest_context();
+    let remote_calls = RemoteCalls::new(cluster, calls, Arc::clone(&guest), stopping.clone());
+
+    let starter = AttemptStarter {
+        engine: Arc::clone(&engine),
+        guest,
+        cancel_grace: settings.cancel_grace,
+        tasks: tasks.clone(),
+        to_loop: to_loop.clone(),
+    };
+    let parts = DispatchParts {
         node: settings.node,
         lease: settings.lease,
-        cancel_grace: settings.cancel_grace,
-        words: inbox,
-        to_self: words.clone(),
+        store: store.clone(),
+        plugins: Arc::clone(&plugins),
+        inserts,
+        starter,
+        inbox,
         load: to_load,
-        attempts: HashMap::new(),
-        asked: FuturesUnordered::new(),
-        progress: VecDeque::new(),
-        paces: TaskConcurrency::new(shared.engine.guest_threads()),
-        bounded: Vec::new(),
-        held_back: None,
         stopping: stopping.clone(),
-        broadcasts: Arc::clone(&broadcasts),
-        shared: shared.clone(),
     };
+    let (lease, lease_margin) = (settings.lease, settings.lease_margin);
+    let planner = Planner::new(PlannerSettings { capacity, lease, lease_margin });
+    let quotas = ClaimQuotas::new(TaskConcurrency::new(engine.guest_threads()));
+    let dispatch = Dispatch::new(parts, planner, quotas);
+
     let folder = Folder {
-        dir: settings.plugins_dir.clone(),
+        dir: settings.plugins_dir,
         rescan: settings.rescan,
-        settings: Arc::new(settings.plugins.clone()),
-        engine: Arc::clone(&shared.engine),
-        store: Arc::clone(&shared.store),
-        catalog: Arc::clone(&shared.catalog),
-        words: words.clone(),
+        settings: Arc::new(settings.plugins),
+        engine,
+        store: store.clone(),
+        plugins: Arc::clone(&plugins),
+        to_loop: to_loop.clone(),
         first_scan: to_first_scan,
         changed: to_changed,
         stopping: stopping.clone(),
-        tell: Arc::clone(&shared.tell),
+        listener: listener.clone(),
     };
-    shared.tasks.spawn(watched("dispatching jobs", dispatch.run(), Arc::clone(&shared.tell)));
-    shared.tasks.spawn(watched("watching the plugin folder", folder.run(), Arc::clone(&shared.tell)));
-    let upkeep =
-        Upkeep { lease: settings.lease, interval: settings.upkeep_interval, keep_finished: settings.keep_finished };
-    let upkeep = keeping_up(shared.clone(), upkeep, stopping.clone());
-    shared.tasks.spawn(watched("keeping up", upkeep, Arc::clone(&shared.tell)));
-    let roster = Arc::new(Heartbeat {
+    let heartbeat = Arc::new(Heartbeat {
         id: settings.node,
         name: settings.name,
         version: settings.version,
         capacity,
-        started: shared.store.now(),
+        started: store.now(),
         load: load.clone(),
         changed,
-        words,
+        store: store.clone(),
+        plugins: Arc::clone(&plugins),
+        listener: listener.clone(),
+        to_loop,
         stopping: stopping.clone(),
-        shared: shared.clone(),
     });
-    let announcing = Arc::clone(&roster).announce();
-    shared.tasks.spawn(watched("announcing this node", announcing, Arc::clone(&shared.tell)));
-    shared.tasks.spawn(watched("hearing other nodes", roster.hear(), Arc::clone(&shared.tell)));
-    let reading = Arc::clone(&broadcasts).read_letters();
-    shared.tasks.spawn(watched("reading letters", reading, Arc::clone(&shared.tell)));
-    let node = settings.node;
-    let _end = stopping.clone().drop_guard();
-    Ok(Running { node, shared, inserting, broadcasts, load, first_scan, capacity, stopping, _end })
+
+    tasks.spawn(supervised("dispatching jobs", dispatch.run(), listener.clone()));
+    tasks.spawn(supervised("watching the plugin folder", folder.run(), listener.clone()));
+    tasks.spawn(supervised("upkeep", upkeep.run(stopping.clone()), listener.clone()));
+    tasks.spawn(supervised("registering this node", Arc::clone(&heartbeat).register(), listener.clone()));
+    tasks.spawn(supervised("receiving cancel requests", heartbeat.receive_cancels(), listener.clone()));
+    tasks.spawn(supervised("receiving messages", Arc::new(remote_calls).receive_messages(), listener));
+    let (node, _end) = (settings.node, stopping.clone().drop_guard());
+    Ok(RunningHost { node, capacity, store, plugins, enqueuer, broadcasts, load, first_scan, tasks, stopping, _end })
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {
-    let bad = |why: String| Err(StartError::Settings(why));
-    if !lease::is_margin_valid(settings.lease, settings.lease_margin) {
-        return bad(format!(
-            "a lease margin of {:?} is too long for a lease of {:?}: a renewal that failed once could not be made up for; less than a third is expected",
-            settings.lease_margin, settings.lease
+    let invalid = |why: String| Err(StartError::Settings(why));
+    if !is_margin_valid(settings.lease, settings.lease_margin) {
+        return invalid(format!(
+            "lease margin is {:?}; the limit is below {:?}, a third of the lease: otherwise a renewal that failed once could \
+             not be repeated in time",
+            settings.lease_margin,
+            settings.lease / bounds::LEASE_RENEWALS
         ));
     }
     if settings.upkeep_interval.is_zero() || settings.rescan.is_zero() {
-        return bad("the upkeep interval and the rescan interval must be longer than nothing".to_owned());
+        return invalid("upkeep interval and rescan interval: expected more than zero".to_owned());
     }
     let dir = settings.plugins_dir.clone();
     match std::fs::read_dir(&dir) {
@@ -202,16 +236,18 @@ fn check(settings: &Settings) -> Result<(), StartError> {
     }
 }
 
-/// Forgets what is old once at the start, then keeps to the intervals.
-async fn keeping_up(shared: Shared, upkeep: Upkeep, stopping: CancellationToken) {
-    // What failed was told, and is tried again in the next round.
-    let _ = stopping.run_until_cancelled(upkeep::run_once(&shared, Some(upkeep.keep_finished))).await;
-    upkeep::tick(shared, upkeep, stopping).await;
+/// Runs a loop of the host, and reports if it panics: without it the host is no longer whole.
+async fn supervised(doing: &'static str, running: impl Future<Output = ()> + Send, listener: Listener) {
+    if let Err(panic) = AssertUnwindSafe(running).catch_unwind().await {
+        let why = format!("{}; restart this host", panic_message(&*panic));
+        listener.notify(&Notice::HostFault { doing, why });
+    }
 }
 
-/// A loop that panics leaves a host that is no longer whole: that must be heard.
-async fn watched(doing: &'static str, running: impl Future<Output = ()> + Send, tell: Listener) {
-    if let Err(panic) = AssertUnwindSafe(running).catch_unwind().await {
-        tell(&Notice::HostFault { doing, why: format!("{}; this host must be started again", said(&*panic)) });
-    }
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "it panicked without a message".to_owned())
 }

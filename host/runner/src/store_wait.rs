@@ -1,4 +1,4 @@
-//! How long an attempt waits for the store: where that is away, what the attempt's clocks say is not its own doing.
+//! How long an attempt waits for the store. If the store is away, a timeout of the attempt is not its own fault.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,30 +6,31 @@ use std::time::{Duration, Instant};
 
 use wharf_core::outcome::{Interruption, Outcome, TimeoutKind};
 
-/// A store that answers takes no longer, however busy it is.
-const USUAL: Duration = Duration::from_secs(1);
+/// A store that works takes no longer than this, however busy it is.
+const RESPONSE_MAX: Duration = Duration::from_secs(1);
 
+/// The waits of one attempt for the store.
 #[derive(Default)]
 pub(crate) struct StoreWait {
     was_away: AtomicBool,
     /// Locked for a few assignments, never across an await.
-    now: Mutex<Now>,
+    pending: Mutex<Pending>,
 }
 
-/// The waits that are not over: how many, and since when there is one.
+/// The waits that are not over: how many, and since when there is at least one.
 #[derive(Default)]
-struct Now {
+struct Pending {
     count: u32,
     since: Option<Instant>,
 }
 
 impl StoreWait {
-    /// The attempt waits for the store until what this answers is dropped.
-    pub(crate) fn begin(&self) -> Waiting<'_> {
-        let mut now = self.now();
-        now.count += 1;
-        now.since.get_or_insert_with(Instant::now);
-        Waiting(self)
+    /// Starts a wait for the store, which ends when the returned guard is dropped.
+    pub(crate) fn start(&self) -> WaitGuard<'_> {
+        let mut pending = self.pending();
+        pending.count += 1;
+        pending.since.get_or_insert_with(Instant::now);
+        WaitGuard(self)
     }
 
     /// The store has failed with what the attempt wrote.
@@ -37,28 +38,28 @@ impl StoreWait {
         self.was_away.store(true, Ordering::Relaxed);
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look(&self, now: &Now) {
-        if now.since.is_some_and(|since| since.elapsed() >= USUAL) {
+    fn check(&self, pending: &Pending) {
+        if pending.since.is_some_and(|since| since.elapsed() >= RESPONSE_MAX) {
             self.failed();
         }
     }
 
     fn was_away(&self) -> bool {
-        self.look(&self.now());
+        self.check(&self.pending());
         self.was_away.load(Ordering::Relaxed)
     }
 
-    /// How the attempt is to be judged: time that it waited for a store that was away is none that it used up.
+    /// Returns the outcome as it counts: an attempt that ran out of time while the store was away was interrupted.
     pub(crate) fn judge(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::TimedOut { clock: TimeoutKind::Wall | TimeoutKind::Stall, limit, .. } if self.was_away() => {
                 let why = format!(
-                    "its time ({limit:?}) was over after it had waited for the store, which was away or slow; that does not \
-                     count against the job"
+                    "its timeout of {limit:?} was over after it had waited for the store, which was away or slow; this does \
+                     not count against the job"
                 );
                 Outcome::Interrupted(Interruption::Host, why)
             }
@@ -67,15 +68,16 @@ impl StoreWait {
     }
 }
 
-pub(crate) struct Waiting<'w>(&'w StoreWait);
+/// A wait for the store, until this is dropped.
+pub(crate) struct WaitGuard<'w>(&'w StoreWait);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
-        let mut now = self.0.now();
-        self.0.look(&now);
-        now.count -= 1;
-        if now.count == 0 {
-            now.since = None;
+        let mut pending = self.0.pending();
+        self.0.check(&pending);
+        pending.count -= 1;
+        if pending.count == 0 {
+            pending.since = None;
         }
     }
 }
@@ -91,8 +93,8 @@ mod tests {
     #[test]
     fn only_a_store_that_was_away_excuses_and_only_what_clocks_say_that_run_meanwhile() {
         let wait = StoreWait::default();
-        drop(wait.begin());
-        assert_eq!(wait.judge(timed_out(TimeoutKind::Wall)), timed_out(TimeoutKind::Wall), "it was answered");
+        drop(wait.start());
+        assert_eq!(wait.judge(timed_out(TimeoutKind::Wall)), timed_out(TimeoutKind::Wall), "the store responded");
         wait.failed();
         for clock in [TimeoutKind::Wall, TimeoutKind::Stall] {
             let Outcome::Interrupted(Interruption::Host, why) = wait.judge(timed_out(clock)) else {

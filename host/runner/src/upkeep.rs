@@ -1,4 +1,4 @@
-//! Frees what dead nodes held, and forgets what is old. The normal path never waits for it.
+//! Ends the leases of dead nodes, and deletes old jobs. The normal path never waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,82 +6,96 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
-use wharf_store::{Store, StoreError};
+use wharf_store::StoreError;
 
-use crate::notice::Notice;
-use crate::shared::Shared;
+use crate::follow::Followers;
+use crate::notice::{Listener, Notice};
+use crate::store_health::WatchedStore;
 
-/// How soon after its end an expired lease is found.
-const LOOKS_PER_LEASE: u32 = 3;
+/// How many rounds there are in the length of a lease: an expired lease is found that soon.
+const ROUNDS_PER_LEASE: u32 = 3;
 
-/// How often, and how long finished jobs are kept.
-#[derive(Clone, Copy)]
+/// The upkeep of a host, in rounds.
 pub(crate) struct Upkeep {
+    pub(crate) store: WatchedStore,
+    pub(crate) followers: Arc<Followers>,
+    pub(crate) listener: Listener,
+    /// The length of a lease.
     pub(crate) lease: Duration,
+    /// How often finished jobs are deleted.
     pub(crate) interval: Duration,
+    /// How long finished jobs are kept.
     pub(crate) keep_finished: Duration,
 }
 
 /// What one round did.
 #[derive(Debug, Default)]
-struct Done {
+struct Round {
     reclaimed: Vec<JobId>,
-    forgotten: u64,
+    deleted: u64,
 }
 
-/// One round; `keep` of `None` forgets nothing.
-pub(crate) async fn run_once(shared: &Shared, keep: Option<Duration>) -> Result<(), StoreError> {
-    let began = Instant::now();
-    let mut done = Done::default();
-    let round = async {
-        reclaim(&shared.store, &mut done).await?;
-        match keep {
-            Some(keep) => forget(&shared.store, keep, &mut done).await,
-            None => Ok(()),
-        }
-    };
-    let result = shared.ask_at_length("keeping up", round).await;
-    done.reclaimed.iter().for_each(|job| shared.followers.wake(*job));
-    if keep.is_some() || !done.reclaimed.is_empty() {
-        let (reclaimed, forgotten) = (done.reclaimed.len() as u64, done.forgotten);
-        (shared.tell)(&Notice::Upkeep { reclaimed, forgotten, took: began.elapsed() });
-    }
-    result
-}
-
-/// Leases that ran out are looked for as often as they may run out, which is cheap; old jobs once per interval.
-pub(crate) async fn tick(shared: Shared, upkeep: Upkeep, stopping: CancellationToken) {
-    let round = (upkeep.lease / LOOKS_PER_LEASE).min(upkeep.interval);
-    let mut forgot = Instant::now();
-    while stopping.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
-        let due = forgot.elapsed() >= upkeep.interval;
-        // What failed was told, and is tried again in the next round.
-        if run_once(&shared, due.then_some(upkeep.keep_finished)).await.is_ok() && due {
-            forgot = Instant::now();
+impl Upkeep {
+    /// Runs rounds until the host stops. The first one deletes old jobs at once. Expired leases are looked up as often as
+    /// they may expire, which is cheap; old jobs once per interval.
+    pub(crate) async fn run(self, stopping: CancellationToken) {
+        // A failure was reported by the call; the next round tries again.
+        let _ = stopping.run_until_cancelled(self.run_once(Some(self.keep_finished))).await;
+        let pause = (self.lease / ROUNDS_PER_LEASE).min(self.interval);
+        let mut deleted_at = Instant::now();
+        while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            let due = deleted_at.elapsed() >= self.interval;
+            if self.run_once(due.then_some(self.keep_finished)).await.is_ok() && due {
+                deleted_at = Instant::now();
+            }
         }
     }
-}
 
-/// Ends every lease that has run out, in batches, so that no transaction is long.
-async fn reclaim(store: &Arc<dyn Store>, done: &mut Done) -> Result<(), StoreError> {
-    loop {
-        let freed = store.reclaim(bounds::UPKEEP_BATCH).await?;
-        let last = freed.len() < bounds::UPKEEP_BATCH as usize;
-        done.reclaimed.extend(freed);
-        if last {
-            return Ok(());
+    /// Runs one round, which deletes jobs that finished longer than `keep` ago; none if `keep` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error. What was done before stays done.
+    pub(crate) async fn run_once(&self, keep: Option<Duration>) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let mut done = Round::default();
+        let round = async {
+            self.reclaim(&mut done).await?;
+            match keep {
+                Some(keep) => self.delete_finished(keep, &mut done).await,
+                None => Ok(()),
+            }
+        };
+        let result = self.store.call_slow("upkeep", round).await;
+        done.reclaimed.iter().for_each(|job| self.followers.wake(*job));
+        if keep.is_some() || !done.reclaimed.is_empty() {
+            let (reclaimed, deleted) = (done.reclaimed.len() as u64, done.deleted);
+            self.listener.notify(&Notice::Upkeep { reclaimed, deleted, took: started.elapsed() });
+        }
+        result
+    }
+
+    /// Ends every expired lease, in batches, so that no transaction is long.
+    async fn reclaim(&self, done: &mut Round) -> Result<(), StoreError> {
+        loop {
+            let reclaimed = self.store.reclaim(bounds::UPKEEP_BATCH).await?;
+            let last = reclaimed.len() < bounds::UPKEEP_BATCH as usize;
+            done.reclaimed.extend(reclaimed);
+            if last {
+                return Ok(());
+            }
         }
     }
-}
 
-/// Removes every job that finished longer than `keep` ago, in batches.
-async fn forget(store: &Arc<dyn Store>, keep: Duration, done: &mut Done) -> Result<(), StoreError> {
-    let before = store.now() - keep;
-    loop {
-        let removed = store.delete_finished(before, bounds::UPKEEP_BATCH).await?;
-        done.forgotten += u64::from(removed);
-        if removed < bounds::UPKEEP_BATCH {
-            return Ok(());
+    /// Deletes every job that finished longer than `keep` ago, in batches.
+    async fn delete_finished(&self, keep: Duration, done: &mut Round) -> Result<(), StoreError> {
+        let before = self.store.now() - keep;
+        loop {
+            let deleted = self.store.delete_finished(before, bounds::UPKEEP_BATCH).await?;
+            done.deleted += u64::from(deleted);
+            if deleted < bounds::UPKEEP_BATCH {
+                return Ok(());
+            }
         }
     }
 }

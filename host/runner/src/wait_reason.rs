@@ -1,34 +1,48 @@
-//! Why a waiting job does not run at this moment: what the queue can tell, completed by what this host knows.
+//! Why a waiting job does not run at this moment: what the queue knows, completed by what this host knows.
 
 use wharf_core::ids::{PluginId, TaskName};
 use wharf_core::job::WaitReason;
 use wharf_store::JobSnapshot;
 
-use crate::request::View;
+use crate::plugin_view::PluginView;
 
+/// A job, and why it waits.
 #[derive(Clone, Debug)]
 pub struct JobView {
+    /// The job as the store has it.
     pub seen: JobSnapshot,
-    /// Only of a waiting job.
+    /// Why it does not run at this moment; only for a waiting job.
     pub waiting: Option<JobWaitReason>,
 }
 
 /// Why a waiting job does not run at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobWaitReason {
-    /// As far as the queue can tell.
+    /// The reason that the queue gives.
     Queue(WaitReason),
-    /// Its plugin is still being made ready, and no node runs it.
-    PluginLoading { plugin: PluginId },
-    /// No plugin of that name is loaded on any node; if its file here was refused, why.
-    PluginAbsent { plugin: PluginId, refused: Option<String> },
+    /// Its plugin is still loading, and no node runs it.
+    PluginLoading {
+        /// The plugin.
+        plugin: PluginId,
+    },
+    /// Its plugin is not loaded on any node.
+    PluginAbsent {
+        /// The plugin.
+        plugin: PluginId,
+        /// Why its file on this node was refused, if there is one.
+        refused: Option<String>,
+    },
     /// The plugin is loaded, but in a version that does not have this task, and no other node runs it.
-    TaskAbsent { task: TaskName },
-    /// This host is stopping; its jobs wait for the next.
+    TaskAbsent {
+        /// The task.
+        task: TaskName,
+    },
+    /// This host is stopping; its jobs wait for another one.
     Draining,
 }
 
-pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &View, draining: bool) -> JobWaitReason {
+/// Returns why a waiting job does not run; `why` is the reason that the queue gives.
+pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView, draining: bool) -> JobWaitReason {
     let (task, catalog) = (&seen.job.task, &view.catalog);
     let plugin = task.plugin();
     let is_here = catalog.runs().any(|run| run.name == *task);
@@ -36,7 +50,7 @@ pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &View, drai
         return JobWaitReason::Queue(why);
     }
     match catalog.plugin(&plugin) {
-        _ if !is_here && view.making(&plugin).is_some() => JobWaitReason::PluginLoading { plugin },
+        _ if !is_here && view.loading(&plugin).is_some() => JobWaitReason::PluginLoading { plugin },
         None => {
             let refused = catalog.refusal(&plugin).map(|refused| refused.why.first_line());
             JobWaitReason::PluginAbsent { plugin, refused }

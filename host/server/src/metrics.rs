@@ -148,7 +148,7 @@ impl Metrics {
     pub(crate) fn record(&self, notice: &Notice) {
         match notice {
             Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, task_labels(task), *count),
-            Notice::JobsKnown { task, count } => add(&self.jobs_known, task_labels(task), *count),
+            Notice::JobsDeduplicated { task, count } => add(&self.jobs_known, task_labels(task), *count),
             Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, task_labels(task), *count),
             Notice::AttemptStarted { task, queue_wait, .. } => {
                 add(&self.attempts_started, task_labels(task), 1);
@@ -162,13 +162,13 @@ impl Metrics {
             Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, task_labels(task), *lines),
             Notice::PluginLoaded { .. } => add(&self.plugin_loads, label("result", "loaded"), 1),
             Notice::PluginRefused { .. } => add(&self.plugin_loads, label("result", "refused"), 1),
-            Notice::StoreTrouble { doing, .. } => add(&self.store_trouble, label("doing", doing), 1),
-            Notice::StoreLogHeld { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
-            Notice::StoreLogFree => _ = self.store_log_held.set(0),
+            Notice::StoreFailed { doing, .. } => add(&self.store_trouble, label("doing", doing), 1),
+            Notice::StoreLogPinned { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
+            Notice::StoreLogReleased => _ = self.store_log_held.set(0),
             Notice::HostFault { doing, .. } => add(&self.host_faults, label("doing", doing), 1),
-            Notice::Upkeep { reclaimed, forgotten, .. } => {
+            Notice::Upkeep { reclaimed, deleted, .. } => {
                 self.leases_reclaimed.inc_by(*reclaimed);
-                self.jobs_forgotten.inc_by(*forgotten);
+                self.jobs_forgotten.inc_by(*deleted);
             }
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
@@ -177,26 +177,26 @@ impl Metrics {
             Notice::BroadcastRefused { .. } => {
                 self.broadcasts_refused.inc();
             }
-            Notice::CancelAsked { .. }
+            Notice::CancelRequested { .. }
             | Notice::SuspectStarted { .. }
             | Notice::SubscriberLog { .. }
             | Notice::SubscriberLogDropped { .. }
-            | Notice::RetryAsked { .. }
+            | Notice::RetryRequested { .. }
             | Notice::PluginLoading { .. }
             | Notice::PluginRetired { .. }
             | Notice::FirstScanDone { .. }
-            | Notice::FolderTrouble { .. }
-            | Notice::StoreMended
+            | Notice::FolderUnreadable { .. }
+            | Notice::StoreRecovered
             | Notice::LimitSet { .. }
-            | Notice::DrainBegan { .. }
+            | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }
     }
 
     fn attempt_ended(&self, ended: &AttemptEnded) {
         add(&self.attempts_ended, task_labels_and(&ended.task, "outcome", ended.kind.as_str()), 1);
-        observe(&self.wall, &ended.task, ended.bill.wall);
-        observe(&self.guest, &ended.task, ended.bill.guest);
+        observe(&self.wall, &ended.task, ended.usage.wall);
+        observe(&self.guest, &ended.task, ended.usage.guest);
         observe(&self.sandbox, &ended.task, ended.sandbox);
     }
 
@@ -330,7 +330,7 @@ fn observe(histograms: &Histograms, task: &TaskName, length: Duration) {
 mod tests {
     use super::*;
     use wharf_core::job::StateName;
-    use wharf_core::outcome::{Bill, OutcomeKind};
+    use wharf_core::outcome::{OutcomeKind, Usage};
 
     #[test]
     fn the_text_has_what_was_counted_and_the_gauges() {
@@ -345,7 +345,7 @@ mod tests {
             number: 1,
             kind: OutcomeKind::Trapped,
             report: String::new(),
-            bill: Bill { wall: Duration::from_millis(3), ..Bill::default() },
+            usage: Usage { wall: Duration::from_millis(3), ..Usage::default() },
             sandbox: Duration::from_micros(20),
         })));
         for topic in (0..TOPICS_MAX + 5).map(|n| format!("t.{n}")) {

@@ -12,7 +12,7 @@ use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
-use wharf_core::outcome::Bill;
+use wharf_core::outcome::Usage;
 use wharf_store::{Claim, SqliteStore, Store, SystemClock};
 
 struct Bench {
@@ -71,10 +71,10 @@ impl Bench {
 fn ended(leased: &[LeasedJob]) -> Vec<(JobId, Event)> {
     let event = |leased: &LeasedJob| Event::Succeeded {
         attempt: leased.lease.attempt,
-        output: br#"{"words":9}"#.to_vec(),
+        output: br#"{"words":9}"#.as_slice().into(),
         children: vec![],
         changes: None,
-        bill: Bill::default(),
+        usage: Usage::default(),
     };
     leased.iter().map(|leased| (leased.lease.job, event(leased))).collect()
 }

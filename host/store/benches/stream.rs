@@ -16,7 +16,7 @@ use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
-use wharf_core::outcome::Bill;
+use wharf_core::outcome::Usage;
 use wharf_store::{Claim, PostgresStore, Store};
 
 const JOBS: usize = 20_000;
@@ -96,5 +96,14 @@ fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> New
 fn end(leased: &LeasedJob) -> (JobId, Event) {
     let output = br#"{"words":4}"#.to_vec();
     let attempt = leased.lease.attempt;
-    (leased.lease.job, Event::Succeeded { attempt, output, children: Vec::new(), changes: None, bill: Bill::default() })
+    (
+        leased.lease.job,
+        Event::Succeeded {
+            attempt,
+            output: output.into(),
+            children: Vec::new(),
+            changes: None,
+            usage: Usage::default(),
+        },
+    )
 }

@@ -10,7 +10,7 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
-use wharf_core::outcome::{Bill, OutcomeKind, Report};
+use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::time::Timestamp;
 
 /// The column `state` of a waiting job that was not due when it was written. SQL statements contain the numbers of states as
@@ -167,7 +167,7 @@ impl StatusColumns {
             CANCELLED => State::Cancelled,
             other => return Err(DamagedData::invalid("state", &other.to_string())),
         };
-        Ok(JobStatus { state, attempt, failures, crashes, cancel_asked: cancel_requested })
+        Ok(JobStatus { state, attempt, failures, crashes, cancel_requested: cancel_requested })
     }
 }
 
@@ -214,13 +214,13 @@ impl JobColumns {
             token: self.token.map(|token| parse("token", &token)).transpose()?,
             batch: batch(self.batch, self.topic.as_deref())?,
             payload: self.payload.unwrap_or_default(),
-            standing: self.status.status(id)?,
+            status: self.status.status(id)?,
             enqueued_at: timestamp(self.enqueued_at),
             started_at: self.started_at.map(timestamp),
             finished_at: self.finished_at.map(timestamp),
             report,
             result: self.output,
-            bill: usage(self.usage),
+            usage: usage(self.usage),
         })
     }
 }
@@ -241,7 +241,7 @@ fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
 }
 
 /// Returns the columns `queue_wait_us`, `guest_us`, `wall_us`, `memory_peak_bytes`, `in_bytes` and `out_bytes`.
-pub(crate) fn usage_columns(usage: Option<&Bill>) -> [Option<i64>; 6] {
+pub(crate) fn usage_columns(usage: Option<&Usage>) -> [Option<i64>; 6] {
     usage.map_or([None; 6], |usage| {
         [
             duration_us(usage.queue_wait),
@@ -256,11 +256,11 @@ pub(crate) fn usage_columns(usage: Option<&Bill>) -> [Option<i64>; 6] {
 }
 
 /// Converts the columns of [`usage_columns`]; returns `None` if the first one is null.
-pub(crate) fn usage(columns: [Option<i64>; 6]) -> Option<Bill> {
+pub(crate) fn usage(columns: [Option<i64>; 6]) -> Option<Usage> {
     columns[0]?;
     let [queue_wait, guest, wall, memory_peak_bytes, in_bytes, out_bytes] =
         columns.map(|column| unsigned(column.unwrap_or_default()));
-    Some(Bill {
+    Some(Usage {
         queue_wait: Duration::from_micros(queue_wait),
         guest: Duration::from_micros(guest),
         wall: Duration::from_micros(wall),
@@ -291,8 +291,8 @@ pub(crate) fn entry(kind: i16, amount: Option<f64>, data: Option<Arc<[u8]>>) -> 
     let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
     Ok(match kind {
         CHUNK => Entry::Chunk(data),
-        STDOUT => Entry::Log { stream: Stream::Stdout, line: text(&data) },
-        STDERR => Entry::Log { stream: Stream::Stderr, line: text(&data) },
+        STDOUT => Entry::Log { stream: Stream::Stdout, line: text(&data).into() },
+        STDERR => Entry::Log { stream: Stream::Stderr, line: text(&data).into() },
         LOG_DROPPED => Entry::LogDropped { lines: amount as u64 },
         PROGRESS => Entry::Progress { fraction: amount as f32, note: text(&data) },
         other => return Err(DamagedData::invalid("kind of entry", &other.to_string())),

@@ -123,13 +123,13 @@ impl Store for MemoryStore {
         let until = self.now() + length;
         let mut queue = self.queue();
         let mut renew = |requested: Lease| {
-            let status = queue.jobs.get_mut(&requested.job).map(|record| &mut record.job.standing);
-            let Some(JobStatus { state: State::Running { lease }, cancel_asked, .. }) = status else {
+            let status = queue.jobs.get_mut(&requested.job).map(|record| &mut record.job.status);
+            let Some(JobStatus { state: State::Running { lease }, cancel_requested, .. }) = status else {
                 return Renewed::Lost(requested);
             };
             let Some(renewed) = lease.renewed(requested.attempt, until) else { return Renewed::Lost(requested) };
             *lease = renewed;
-            if *cancel_asked { Renewed::HeldCancelAsked(renewed) } else { Renewed::Held(renewed) }
+            if *cancel_requested { Renewed::RenewedCancelRequested(renewed) } else { Renewed::Renewed(renewed) }
         };
         Ok(leases.into_iter().map(&mut renew).collect())
     }
@@ -146,7 +146,7 @@ impl Store for MemoryStore {
         let now = self.now();
         let mut queue = self.queue();
         let running = queue.running.values().flatten();
-        let leases = running.filter_map(|id| match queue.jobs[id].job.standing.state {
+        let leases = running.filter_map(|id| match queue.jobs[id].job.status.state {
             State::Running { lease } if lease.is_expired(now) => Some(lease),
             _ => None,
         });
@@ -175,7 +175,7 @@ impl Store for MemoryStore {
         let queue = self.queue();
         let Some(JobRecord { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
         let table = declared.with_overrides(queue.overrides.overrides());
-        let why = match job.standing.state {
+        let why = match job.status.state {
             State::Waiting { due } => {
                 let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
                 let lane = queue.holders(|lane| *lane == job.lane);
@@ -195,7 +195,7 @@ impl Store for MemoryStore {
         let newest_first = queue.jobs.values().rev().map(|record| &record.job);
         let matches = |job: &&Job| {
             filter.before.is_none_or(|before| job.id < before)
-                && filter.state.is_none_or(|state| job.standing.state.name() == state)
+                && filter.state.is_none_or(|state| job.status.state.name() == state)
                 && filter.task.as_ref().is_none_or(|task| job.task == *task)
                 && (filter.key.is_none() || job.lane.key == filter.key)
                 && (filter.token.is_none() || job.token == filter.token)
@@ -263,7 +263,7 @@ impl Store for MemoryStore {
         let mut groups: BTreeMap<&Group, u64> = BTreeMap::new();
         let mut oldest_due: Option<Timestamp> = None;
         for JobRecord { job, .. } in queue.jobs.values() {
-            match job.standing.state {
+            match job.status.state {
                 State::Waiting { due } => {
                     tasks.entry(&job.task).or_default().0 += 1;
                     if due <= now {

@@ -150,7 +150,7 @@ pub enum Inserted {
         /// Waiting jobs that it replaced: they are cancelled.
         replaced: Vec<JobId>,
         /// Running jobs that were asked to cancel for it.
-        cancel_asked: Vec<JobId>,
+        cancel_requested: Vec<JobId>,
     },
     /// An earlier job has the same token.
     Duplicate {
@@ -206,7 +206,7 @@ pub struct Claimed {
     /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
     pub wake_at: Option<Timestamp>,
     /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
-    pub held_back: bool,
+    pub quota_reached: bool,
 }
 
 /// The result of an event that was applied.
@@ -215,7 +215,7 @@ pub struct Recorded {
     /// The job's state after the event.
     pub state: StateName,
     /// True if the running attempt was asked to cancel.
-    pub cancel_asked: bool,
+    pub cancel_requested: bool,
     /// The result of inserting each child. A child that was not enqueued is stored under its ID as a cancelled job.
     pub children: Vec<Inserted>,
 }
@@ -224,9 +224,9 @@ pub struct Recorded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
     /// The lease was extended.
-    Held(Lease),
+    Renewed(Lease),
     /// The lease was extended, and the attempt was asked to cancel.
-    HeldCancelAsked(Lease),
+    RenewedCancelRequested(Lease),
     /// The job belongs to another attempt, or to none: the attempt must stop.
     Lost(Lease),
 }

@@ -56,7 +56,7 @@ impl Queue {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         self.started.clear();
         let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, limits);
-        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, held_back: false });
+        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, quota_reached: false });
         self.started.clone()
     }
 
@@ -67,7 +67,7 @@ impl Queue {
         self.started.clear();
         let Ok(admitted) =
             admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &task_quotas }, &LimitTable::default());
-        (self.started.clone(), admitted.held_back)
+        (self.started.clone(), admitted.quota_reached)
     }
 }
 

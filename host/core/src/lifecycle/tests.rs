@@ -12,8 +12,8 @@ fn lease(attempt: u32) -> Lease {
     Lease { job: JobId::from_number(1).unwrap(), attempt, node: NodeId(1), until: LATER }
 }
 
-fn standing(state: State) -> JobStatus {
-    JobStatus { state, attempt: 2, failures: 1, crashes: 1, cancel_asked: false }
+fn status(state: State) -> JobStatus {
+    JobStatus { state, attempt: 2, failures: 1, crashes: 1, cancel_requested: false }
 }
 
 fn report() -> Report {
@@ -21,32 +21,32 @@ fn report() -> Report {
 }
 
 fn events(attempt: u32) -> [(&'static str, Event); 12] {
-    let bill = Bill::default();
+    let usage = Usage::default();
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
         ("wrote", Event::Wrote { attempt, entries: vec![] }),
-        ("succeeded", Event::Succeeded { attempt, output: vec![], children: vec![], changes: None, bill }),
-        ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), bill }),
-        ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, bill }),
+        ("succeeded", Event::Succeeded { attempt, output: [].into(), children: vec![], changes: None, usage }),
+        ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), usage }),
+        ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, usage }),
         ("released", Event::Released { attempt, report: report(), claimable_in: DELAY }),
-        ("cancelled", Event::Cancelled { attempt, bill }),
+        ("cancelled", Event::Cancelled { attempt, usage }),
         ("lease expired", Event::LeaseExpired { attempt, mark: NodeMark::default() }),
-        ("cancel asked", Event::CancelAsked),
+        ("cancel asked", Event::CancelRequested),
         ("replaced", Event::Replaced),
         ("not taken", Event::NotEnqueued(NotEnqueued::LaneFull(vec![]))),
-        ("retry asked", Event::RetryAsked),
+        ("retry asked", Event::RetryRequested),
     ]
 }
 
-fn row(state: State, cancel_asked: bool, attempt: u32) -> Vec<String> {
-    let before = JobStatus { cancel_asked, ..standing(state) };
+fn row(state: State, cancel_requested: bool, attempt: u32) -> Vec<String> {
+    let before = JobStatus { cancel_requested, ..status(state) };
     let cell = |(name, event): &(&str, Event)| match before.after(event, NOW) {
         Ok(after) => {
             let due = match after.state {
                 State::Waiting { due } => format!(" at {}", due.as_millis()),
                 _ => String::new(),
             };
-            let asked = if after.cancel_asked { ", asked to end" } else { "" };
+            let asked = if after.cancel_requested { ", asked to end" } else { "" };
             let counts = (after.attempt, after.failures, after.crashes);
             format!("{name}: {}{due} {counts:?}{asked}", after.state.name().as_str())
         }
@@ -203,6 +203,6 @@ fn a_host_that_is_killed_during_a_drain_blames_no_job() {
 
 #[test]
 fn the_last_attempt_number_is_never_used_twice() {
-    let failed = standing(State::Failed).after(&Event::RetryAsked, NOW).unwrap();
+    let failed = status(State::Failed).after(&Event::RetryRequested, NOW).unwrap();
     assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
 }

@@ -75,7 +75,7 @@ impl Planner {
             running: starts,
             stopping: false,
             lost: false,
-            cancel_asked: false,
+            cancel_requested: false,
             unwritten: Vec::new(),
             end: refusal.map(|(claimable_in, text)| release(&lease, text, claimable_in)),
             queued: false,

@@ -42,7 +42,7 @@ impl Planner {
         let Some(sent) = self.renewal.take() else { return };
         for result in results {
             match result {
-                RenewResult::Held { lease, cancel_asked } => {
+                RenewResult::Renewed { lease, cancel_requested } => {
                     let attempt = AttemptId::from(lease);
                     let until = self.trusted_until(lease, sent, now);
                     let Some(state) = self.attempts.get_mut(&attempt) else {
@@ -54,7 +54,7 @@ impl Planner {
                     if state.running && !state.stopping {
                         self.actions.push(Action::Trust { attempt, until });
                     }
-                    if *cancel_asked {
+                    if *cancel_requested {
                         self.ask_cancel(attempt);
                     }
                 }
@@ -119,7 +119,7 @@ impl Planner {
     }
 
     /// Cancels the attempts of a job. If there is none, but a claim is in flight, the claim may bring one.
-    pub(super) fn cancel_asked(&mut self, job: JobId) {
+    pub(super) fn cancel_requested(&mut self, job: JobId) {
         let every = AttemptId { job, number: 0 }..=AttemptId { job, number: u32::MAX };
         let found: Vec<AttemptId> = self.attempts.range(every).map(|(attempt, _)| *attempt).collect();
         if let (true, Some(claim)) = (found.is_empty(), &mut self.claim) {
@@ -135,9 +135,9 @@ impl Planner {
         self.cancel_parked(attempt);
         if let Some(state) = self.attempts.get_mut(&attempt)
             && state.running
-            && !mem::replace(&mut state.cancel_asked, true)
+            && !mem::replace(&mut state.cancel_requested, true)
         {
-            self.actions.push(Action::AskCancel(attempt));
+            self.actions.push(Action::RequestCancel(attempt));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::job::NewJob;
 use crate::kv::KvChanges;
 use crate::lease::Lease;
 use crate::lifecycle::Event;
-use crate::outcome::{Bill, Interruption, Outcome, OutcomeKind, Report};
+use crate::outcome::{Interruption, Outcome, OutcomeKind, Report, Usage};
 use crate::retry::{RetryDecision, RetryPolicy};
 use crate::time::Timestamp;
 
@@ -48,7 +48,8 @@ impl Planner {
             return;
         }
         let effects = (finished.children, finished.changes);
-        state.end = Some(end_event(state, finished.outcome, finished.bill, effects, (finished.retry, finished.jitter)));
+        state.end =
+            Some(end_event(state, finished.outcome, finished.usage, effects, (finished.retry, finished.jitter)));
         self.queue_write(finished.attempt);
     }
 
@@ -95,8 +96,8 @@ impl Planner {
                     self.attempts.remove(&attempt);
                     self.poll_now = true;
                 }
-                RecordResult::Stands { cancel_asked: true } => self.ask_cancel(attempt),
-                RecordResult::Stands { cancel_asked: false } => {}
+                RecordResult::Recorded { cancel_requested: true } => self.ask_cancel(attempt),
+                RecordResult::Recorded { cancel_requested: false } => {}
                 RecordResult::Refused(_) => self.lose(attempt),
             }
         }
@@ -138,7 +139,7 @@ pub(super) fn release(lease: &Lease, text: &str, claimable_in: Duration) -> Even
 fn end_event(
     state: &AttemptState,
     outcome: Outcome,
-    bill: Bill,
+    usage: Usage,
     (children, changes): (Vec<NewJob>, Option<Arc<KvChanges>>),
     retry: (RetryPolicy, f64),
 ) -> Event {
@@ -147,10 +148,10 @@ fn end_event(
     let report = |outcome: &Outcome| Report { kind: outcome.kind(), text: outcome.report().to_owned() };
     match (decision, outcome) {
         (RetryDecision::Done, Outcome::Returned(output)) => {
-            Event::Succeeded { attempt, output, children, changes, bill }
+            Event::Succeeded { attempt, output: output.into(), children, changes, usage }
         }
-        (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, bill },
-        (RetryDecision::Release, _) if state.cancel_asked => Event::Cancelled { attempt, bill },
+        (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, usage },
+        (RetryDecision::Release, _) if state.cancel_requested => Event::Cancelled { attempt, usage },
         (RetryDecision::Release, outcome) => {
             let text = outcome.report().to_owned();
             // Attempts besides the failed ones: they were released, or ended with their host.
@@ -162,10 +163,10 @@ fn end_event(
             release(&state.lease, &text, delay)
         }
         (RetryDecision::RetryIn(delay), outcome) => {
-            Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), bill }
+            Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), usage }
         }
         (RetryDecision::GiveUp | RetryDecision::Done, outcome) => {
-            Event::Failed { attempt, report: report(&outcome), retry_in: None, bill }
+            Event::Failed { attempt, report: report(&outcome), retry_in: None, usage }
         }
     }
 }

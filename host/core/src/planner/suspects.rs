@@ -19,7 +19,7 @@ use crate::bounds;
 use crate::job::LeasedJob;
 use crate::lease::{LEASE_LOST, NodeMark, StartedSuspect};
 use crate::lifecycle::Event;
-use crate::outcome::Bill;
+use crate::outcome::Usage;
 use crate::time::Timestamp;
 
 /// How long a node waits to become idle; doubled each time that it did not.
@@ -235,7 +235,7 @@ impl Planner {
         if self.suspects.is_parked(attempt)
             && let Some(state) = self.attempts.get_mut(&attempt)
         {
-            state.end = Some(Event::Cancelled { attempt: attempt.number, bill: Bill::default() });
+            state.end = Some(Event::Cancelled { attempt: attempt.number, usage: Usage::default() });
             self.queue_write(attempt);
         }
     }

@@ -57,11 +57,11 @@ fn claimed(jobs: impl IntoIterator<Item = u64>, now: Timestamp) -> Input {
 
 fn ended(job: u64, outcome: Outcome) -> Input {
     let retry = RetryPolicy { attempts: 3, backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(60) };
-    let (bill, children) = (Bill::default(), Vec::new());
+    let (usage, children) = (Usage::default(), Vec::new());
     Input::FinishedAttempt(Box::new(FinishedAttempt {
         attempt: attempt(job),
         outcome,
-        bill,
+        usage,
         children,
         changes: None,
         retry,
@@ -74,7 +74,7 @@ fn returned(job: u64) -> Input {
 }
 
 fn stands(count: usize) -> Input {
-    Input::Recorded(vec![RecordResult::Stands { cancel_asked: false }; count])
+    Input::Recorded(vec![RecordResult::Recorded { cancel_requested: false }; count])
 }
 
 /// Returns a planner with four slots that runs these jobs.
@@ -184,10 +184,10 @@ fn leases_are_renewed_at_a_third_and_trust_follows_what_was_confirmed() {
         assert!(now < at(11.0), "no renewal within a third of the lease");
     };
     let lease = Lease { until: renewed_at + Duration::from_secs(1) + LEASE, ..leased(1, at(0.0)).lease };
-    let held = Input::Renewed(vec![RenewResult::Held { lease, cancel_asked: true }]);
+    let held = Input::Renewed(vec![RenewResult::Renewed { lease, cancel_requested: true }]);
     let actions = turn(&mut planner, held, renewed_at + Duration::from_secs(2));
     let until = renewed_at + LEASE - MARGIN;
-    assert_eq!(actions[..2], [Action::Trust { attempt: attempt(1), until }, Action::AskCancel(attempt(1))]);
+    assert_eq!(actions[..2], [Action::Trust { attempt: attempt(1), until }, Action::RequestCancel(attempt(1))]);
 }
 
 #[test]
@@ -226,10 +226,10 @@ fn a_job_whose_claim_returned_too_late_is_released() {
 fn a_request_to_cancel_is_not_lost_while_a_claim_is_in_flight() {
     let mut planner = planner(4);
     planner.decide(at(0.0));
-    planner.on(Input::CancelAsked(id(1)), at(0.1));
+    planner.on(Input::CancelRequested(id(1)), at(0.1));
     let actions = turn(&mut planner, claimed([1, 2], at(0.1)), at(0.1));
-    assert_eq!(actions.iter().filter(|action| **action == Action::AskCancel(attempt(1))).count(), 1);
-    assert_eq!(turn(&mut planner, Input::CancelAsked(id(1)), at(0.2)), [], "asked once");
+    assert_eq!(actions.iter().filter(|action| **action == Action::RequestCancel(attempt(1))).count(), 1);
+    assert_eq!(turn(&mut planner, Input::CancelRequested(id(1)), at(0.2)), [], "asked once");
     let actions = turn(&mut planner, ended(1, Outcome::Interrupted(Interruption::Drain, String::new())), at(1.0));
     assert!(matches!(events(&actions)[..], [(1, Event::Cancelled { .. })]), "given back is cancelled: {actions:?}");
 }
@@ -306,7 +306,7 @@ fn no_lease_is_trusted_longer_than_its_length_whatever_the_clock_does() {
     let actions = turn(&mut planner, Input::Tick, at(12.0));
     let [Action::Renew(leases)] = &actions[1..] else { panic!("{actions:?}") };
     // The store granted it until then, and its clock was set back before the result arrived.
-    let held = RenewResult::Held { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_asked: false };
+    let held = RenewResult::Renewed { lease: Lease { until: at(12.0) + LEASE, ..leases[0] }, cancel_requested: false };
     let now = Timestamp::from_millis(5_000);
     let actions = turn(&mut planner, Input::Renewed(vec![held]), now);
     let until = actions.iter().find_map(|action| match action {

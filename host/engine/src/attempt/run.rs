@@ -8,7 +8,7 @@ use wasmtime::component::{Instance, ResourceTableError};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
-use wharf_core::outcome::{self, Bill, Interruption, Outcome, TimeoutKind};
+use wharf_core::outcome::{self, Interruption, Outcome, TimeoutKind, Usage};
 
 use crate::attempt::report::{self, Report};
 use crate::call::{AttemptEnd, AttemptLimits, CallInput, HostCalls};
@@ -80,7 +80,7 @@ impl Run {
         let mut store = match self.new_sandbox(&log, started_at) {
             Ok(sandbox) => Store::new(self.plugin.linked.pre.engine(), sandbox),
             Err(why) => {
-                return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Bill::default()));
+                return Ok(attempt_end(started_at, Outcome::Interrupted(Interruption::Host, why), Usage::default()));
             }
         };
         apply_limits(&mut store);
@@ -107,7 +107,7 @@ impl Run {
         let outcome = context.outcome(guest_return);
         let result_bytes = if let Outcome::Returned(result) = &outcome { result.len() as u64 } else { 0 };
         let sent = &store.data().sent;
-        let usage = Bill {
+        let usage = Usage {
             queue_wait: Duration::ZERO,
             guest: handle.meter().spent(),
             wall: Duration::ZERO,
@@ -155,8 +155,8 @@ impl Run {
 }
 
 /// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
-pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Bill) -> AttemptEnd {
-    AttemptEnd { outcome, usage: Bill { wall: started_at.elapsed(), ..usage }, sandbox: Duration::ZERO }
+pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Usage) -> AttemptEnd {
+    AttemptEnd { outcome, usage: Usage { wall: started_at.elapsed(), ..usage }, sandbox: Duration::ZERO }
 }
 
 /// Applies the limits of its sandbox to a store, and makes its guest yield at each tick.

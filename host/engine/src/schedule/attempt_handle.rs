@@ -319,8 +319,7 @@ impl AttemptHandle {
 }
 
 fn lease_lost() -> EndReason {
-    let report = "could not renew the lease in time; another host may run this job by now";
-    EndReason::Stopped(Interruption::LeaseLost, report.to_owned())
+    EndReason::Stopped(Interruption::LeaseLost, LEASE_LOST.to_owned())
 }
 
 /// A pause of the stall timeout: see [`AttemptHandle::pause_stall`].

@@ -9,9 +9,7 @@ use serde::de::{self, Deserializer, Visitor};
 use wharf_core::limits::OnConflict;
 use wharf_core::topic::Pattern;
 
-/// A duration in human notation, such as "500ms", "60s" or "1h 30m".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HumanDuration(pub Duration);
+use crate::spec::duration::{DURATION_RULE, HumanDuration, parse_duration};
 
 /// A size in human notation, such as "128MiB" or "1GB", or a plain number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,24 +200,13 @@ impl From<RawOnConflict> for OnConflict {
     }
 }
 
-const DURATION_RULE: &str = "a number with its unit, such as \"500ms\", \"60s\" or \"1h 30m\"";
 const SIZE_RULE: &str = "a number of bytes with or without a unit, such as \"128MiB\" or \"1GB\"";
 const TOPIC_RULE: &str = "a topic or a pattern of topics, such as \"document.saved\", \"document.*\" or \"document.>\"";
 const BACKOFF_RULE: &str = "two durations, such as \"1s..5m\"";
 
-/// Parses a duration in human notation, such as "1h 30m".
-///
-/// # Errors
-/// A text that says what is expected.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("invalid duration `{text}`: expected {DURATION_RULE}");
-    let signed: jiff::SignedDuration = text.trim().parse().map_err(|_| bad())?;
-    Duration::try_from(signed).map_err(|_| bad())
-}
-
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<HumanDuration, D::Error> {
-        from.deserialize_any(Text { rule: DURATION_RULE, read: |text: &str| parse_duration(text).map(HumanDuration) })
+        from.deserialize_any(Text { rule: DURATION_RULE, read: |text: &str| text.parse() })
     }
 }
 

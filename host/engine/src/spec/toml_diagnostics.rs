@@ -79,6 +79,9 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     }
 }
 
+/// The longest word that is compared with others, in characters: every known name is shorter.
+const COMPARED_CHARS_MAX: usize = 100;
+
 /// Returns the one of `known` that is so similar to `word` that a slip is likely.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let max = |candidate: &str| 1 + candidate.len().min(word.len()) / 4;

@@ -1,32 +1,32 @@
-//! Who called whom: broadcasts within broadcasts, and what keeps them from going round in circles.
+//! The chain of calls that leads to a broadcast, which keeps broadcasts within broadcasts from going round in circles.
 
 use std::sync::Arc;
 
 use wharf_core::ids::PluginId;
 
-/// What led to a broadcast: none for one that people ask for.
+/// What led to a broadcast: empty for one that a client starts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallChain {
-    /// Broadcasts above the next one.
+    /// How many broadcasts lie above the next one.
     pub(crate) depth: u32,
-    /// Plugins whose attempts wait for it.
+    /// The plugins whose attempts wait for it.
     plugins: Arc<[PluginId]>,
 }
 
 impl CallChain {
-    /// A job's attempt, which no broadcast led to.
+    /// Returns the chain of a job's attempt, to which no broadcast led.
     pub(crate) fn of_job(plugin: PluginId) -> CallChain {
         CallChain { depth: 0, plugins: [plugin].into() }
     }
 
-    /// A subscriber that is called by a broadcast with this chain.
+    /// Returns the chain of a subscriber that a broadcast with this chain calls.
     pub(crate) fn then(&self, plugin: PluginId) -> CallChain {
         let plugins = self.plugins.iter().cloned().chain([plugin]).collect();
         CallChain { depth: self.depth + 1, plugins }
     }
 
-    /// What another node said of it.
-    pub(crate) fn of_letter(depth: u32, plugins: Vec<PluginId>) -> CallChain {
+    /// Returns the chain that another node sent.
+    pub(crate) fn from_message(depth: u32, plugins: Vec<PluginId>) -> CallChain {
         CallChain { depth, plugins: plugins.into() }
     }
 
@@ -34,7 +34,7 @@ impl CallChain {
         &self.plugins
     }
 
-    pub(crate) fn has(&self, plugin: &PluginId) -> bool {
+    pub(crate) fn contains(&self, plugin: &PluginId) -> bool {
         self.plugins.contains(plugin)
     }
 }

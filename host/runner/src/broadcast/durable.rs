@@ -10,63 +10,75 @@ use wharf_core::topic::Topic;
 use wharf_engine::{Receive, Task};
 use wharf_store::{JobFilter, Store, StoreError};
 
-use super::BroadcastError;
+use super::request::{BroadcastError, check_open, loading_subscribers};
 use crate::catalog::Catalog;
-use crate::other_nodes::{Receivers, Terms};
-use crate::request::View;
+use crate::other_nodes::{Receivers, RemoteTask};
+use crate::plugin_view::PluginView;
 
-/// A durable broadcast as far as it is.
+/// A durable broadcast and how far its jobs are.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    /// The ID of the broadcast.
     pub id: JobId,
+    /// The topic.
     pub topic: Topic,
-    /// By plugin.
+    /// The jobs of the subscribers, ordered by plugin.
     pub jobs: Vec<BatchJob>,
 }
 
 /// One subscriber's job, without its payload.
 #[derive(Clone, Debug)]
 pub struct BatchJob {
+    /// The subscriber.
     pub plugin: PluginId,
+    /// Its job; the payload is empty.
     pub job: Job,
 }
 
-/// A broadcast whose jobs are not added yet.
-pub(crate) struct Prepared {
+/// A durable broadcast whose jobs are not added yet.
+pub(crate) struct PreparedBroadcast {
     pub(crate) batch: job::Batch,
     pub(crate) jobs: Vec<NewJob>,
-    /// Limit groups of subscribers that only others have.
+    /// The limit groups of subscribers that only other nodes have.
     pub(crate) groups_elsewhere: Vec<Group>,
 }
 
-/// A job for each subscriber, wherever it is loaded; none where one of them would be missed.
+/// Makes a job for each subscriber, wherever it is loaded.
+///
+/// # Errors
+///
+/// Returns `BadTopic`, `Loading` or `Elsewhere` if a subscriber would be missed, `TooLarge` if the payloads together are too
+/// large, or `Store` if the store gives no IDs. Then there is no job.
 pub(crate) fn prepare(
-    view: &View,
+    view: &PluginView,
     topic: &str,
     payload: Arc<[u8]>,
     store: &dyn Store,
-) -> Result<Prepared, BroadcastError> {
+) -> Result<PreparedBroadcast, BroadcastError> {
     let topic: Topic = topic.parse().map_err(BroadcastError::BadTopic)?;
-    view.is_open_for_broadcasts()?;
-    let plugins = view.new_subscribers(&topic);
+    check_open(view)?;
+    let plugins = loading_subscribers(view, &topic);
     if !plugins.is_empty() {
         return Err(BroadcastError::Loading { plugins, open: true });
     }
-    let called = view.catalog.subscribers(&topic);
-    let here: Vec<PluginId> = called.iter().map(|plugin| plugin.id.clone()).collect();
-    let Receivers { known: there, untold } = view.others.receivers(&topic, &here, view.now);
-    if !untold.is_empty() {
-        return Err(BroadcastError::Elsewhere(untold));
+    let subscribers_here = view.catalog.subscribers(&topic);
+    let here: Vec<PluginId> = subscribers_here.iter().map(|plugin| plugin.id.clone()).collect();
+    let Receivers { known: elsewhere, unknown } = view.others.receivers(&topic, &here, view.now);
+    if !unknown.is_empty() {
+        return Err(BroadcastError::Elsewhere(unknown));
     }
     let of_here = |receive: &Receive| {
         let Task { name, group, on_conflict, .. } = &receive.task;
         (name.clone(), group.clone(), *on_conflict)
     };
-    let of_there = |terms: &Arc<Terms>| (terms.told.name.clone(), terms.told.group.clone(), terms.told.on_conflict);
-    let receives = called.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
-    let mut subscribers: Vec<_> = receives.map(of_here).chain(there.iter().map(of_there)).collect();
+    let of_elsewhere = |task: &Arc<RemoteTask>| {
+        let announced = &task.announcement;
+        (announced.name.clone(), announced.group.clone(), announced.on_conflict)
+    };
+    let receives = subscribers_here.iter().filter_map(|plugin| plugin.manifest.receive.as_ref());
+    let mut subscribers: Vec<_> = receives.map(of_here).chain(elsewhere.iter().map(of_elsewhere)).collect();
     subscribers.sort_by_key(|(name, ..)| name.plugin());
-    // Each job keeps its own copy.
+    // Each job stores its own copy.
     let bytes = payload.len() as u64;
     let max = (bounds::BATCH_BYTES_MAX / subscribers.len().max(1) as u64).min(bounds::PAYLOAD_BYTES_MAX);
     if bytes > max {
@@ -87,17 +99,21 @@ pub(crate) fn prepare(
         })
     });
     let jobs = jobs.collect::<Result<_, StoreError>>()?;
-    let groups_elsewhere = there.iter().map(|terms| terms.told.group.clone()).collect();
-    Ok(Prepared { batch, jobs, groups_elsewhere })
+    let groups_elsewhere = elsewhere.iter().map(|task| task.announcement.group.clone()).collect();
+    Ok(PreparedBroadcast { batch, jobs, groups_elsewhere })
 }
 
 impl Batch {
-    /// Reads a durable broadcast with the results that it has; `None` if no job of it is kept.
+    /// Reads a durable broadcast with the results that it has so far; `None` if no job of it exists.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
     pub(crate) async fn read(store: &dyn Store, id: JobId, catalog: &Catalog) -> Result<Option<Batch>, StoreError> {
         let (mut jobs, mut before) = (Vec::new(), None);
         loop {
-            let wanted = JobFilter { batch: Some(id), before, max: bounds::PAGE_MAX, ..JobFilter::default() };
-            let page = store.jobs(wanted).await?;
+            let filter = JobFilter { batch: Some(id), before, max: bounds::PAGE_MAX, ..JobFilter::default() };
+            let page = store.jobs(filter).await?;
             before = page.jobs.last().map(|job| job.id);
             jobs.extend(page.jobs);
             if !page.more {
@@ -107,15 +123,15 @@ impl Batch {
         let Some(topic) = jobs.first().and_then(|job| job.batch.as_ref()).map(|batch| batch.topic.clone()) else {
             return Ok(None);
         };
-        let mut room = bounds::REPLIES_BYTES_MAX;
+        let mut free_bytes = bounds::REPLIES_BYTES_MAX;
         for job in &mut jobs {
-            if !job.standing.state.name().is_final() || room == 0 {
+            if !job.status.state.name().is_final() || free_bytes == 0 {
                 continue;
             }
-            // Forgotten since the page was read: it stays as it was seen.
+            // If it was deleted since the page was read, it stays as the page had it.
             let Some(seen) = store.job(job.id, Arc::clone(catalog.limits())).await? else { continue };
             let bytes = seen.job.result.as_ref().map_or(0, |result| result.len() as u64);
-            room = room.saturating_sub(bytes);
+            free_bytes = free_bytes.saturating_sub(bytes);
             *job = Job { payload: Arc::default(), ..seen.job };
         }
         let of_plugin = |job: Job| BatchJob { plugin: job.task.plugin(), job };

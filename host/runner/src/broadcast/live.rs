@@ -1,7 +1,7 @@
 //! One live broadcast, from its first call to its last reply.
 //!
-//! One task carries it. It asks for one sandbox at a time, so that broadcasts which wait for room take turns, however many
-//! subscribers each has; what is called runs on the guests' threads and says there that it has ended.
+//! One task runs it. It waits for one sandbox at a time, so that broadcasts which wait for sandboxes take turns, however many
+//! subscribers each has. The subscribers run on the guest threads, which send their answers to this task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,273 +18,271 @@ use wharf_core::ids::{NodeId, PluginId};
 use wharf_core::node_message::MessageBody;
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply, Rollcall};
-use wharf_engine::{AttemptHandle, Permit, PermitPool, Plugin, Receive};
+use wharf_engine::{AttemptHandle, Permit, Plugin, Receive};
 
-use super::cluster::Heard;
-use super::subscriber_call::SubscriberCall;
+use super::cluster::{Cluster, PluginAnswer};
+use super::subscriber_call::{Admitted, SubscriberCall};
 use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
-/// Whether the nodes that call for it are still there is looked at this often.
-const LOOK: Duration = Duration::from_secs(1);
-/// For the letters of a broadcast that was over before they were written.
-const ASKING_PATIENCE: Duration = Duration::from_secs(5);
-/// How many answers are taken in before anything else is looked at.
+/// How often it is checked that the nodes which call subscribers are still live.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of a broadcast waits for call messages that are still being written.
+const CALL_MESSAGES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers are received before anything else is checked.
 const ANSWERS_PER_TURN: usize = 256;
 
+/// A live broadcast.
 pub(super) struct Live {
-    pub(super) calling: SubscriberCall,
+    pub(super) call: SubscriberCall,
+    pub(super) cluster: Arc<Cluster>,
+    /// The host is stopping.
+    pub(super) stopping: CancellationToken,
     pub(super) timeout: Duration,
     pub(super) mode: Mode,
-    pub(super) began: Instant,
-    /// Who is called here.
-    pub(super) called: Vec<Arc<Plugin>>,
-    /// Who is called by which other node.
+    pub(super) started: Instant,
+    /// The subscribers that are called on this node.
+    pub(super) here: Vec<Arc<Plugin>>,
+    /// The subscribers that other nodes call.
     pub(super) elsewhere: Vec<(NodeId, Vec<PluginId>)>,
-    pub(super) told: UnboundedSender<Reply>,
+    pub(super) replies: UnboundedSender<Reply>,
 }
 
-/// Whom another node could not be asked to call, and why.
-type Unasked = (PluginId, String);
-type Asking<'a> = Fuse<BoxFuture<'a, Vec<Unasked>>>;
+/// A subscriber whose call could not be sent to another node, and why.
+type Unsent = (PluginId, String);
+type SendingCalls<'a> = Fuse<BoxFuture<'a, Vec<Unsent>>>;
 
-/// Who is called as soon as there is a sandbox.
+/// The subscriber that is called as soon as a sandbox is free.
 struct Next<'a> {
     plugin: &'a Arc<Plugin>,
     receive: &'a Receive,
-    admission: BoxFuture<'static, Permit>,
+    permit: BoxFuture<'static, Permit>,
 }
 
 /// The calls of a broadcast so far.
 struct Calls {
     rollcall: Rollcall,
     running: HashMap<PluginId, AttemptHandle>,
-    /// Of replies that were kept.
-    bytes: u64,
+    /// The size in bytes of the replies that were kept.
+    reply_bytes: u64,
+    /// The number of answers of each of `Answer::KINDS`.
     answers: [u64; Answer::KINDS.len()],
 }
 
+/// The channel on which the answers to the calls arrive.
+struct Answers {
+    sender: UnboundedSender<PluginAnswer>,
+    receiver: UnboundedReceiver<PluginAnswer>,
+}
+
 impl Live {
-    /// Holds its place until nobody is waited for any more.
-    pub(super) async fn run(self, place: OwnedSemaphorePermit, gone: CancellationToken) {
-        let here = self.called.iter().map(|plugin| plugin.id.clone());
-        let there = self.elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned();
+    /// Runs the broadcast. The permit is released when no reply is missing any more.
+    pub(super) async fn run(self, permit: OwnedSemaphorePermit, caller_gone: CancellationToken) {
+        let here = self.here.iter().map(|plugin| plugin.id.clone());
+        let elsewhere = self.elsewhere.iter().flat_map(|(_, plugins)| plugins).cloned();
         let mut calls = Calls {
-            rollcall: Rollcall::open(here.chain(there), self.mode),
+            rollcall: Rollcall::open(here.chain(elsewhere), self.mode),
             running: HashMap::new(),
-            bytes: 0,
+            reply_bytes: 0,
             answers: [0; Answer::KINDS.len()],
         };
-        let (to_me, answers) = unbounded_channel();
-        let mut asking = self.ask_others(to_me.clone()).boxed().fuse();
-        let ending = self.call_all(&mut calls, gone, to_me, answers, &mut asking).await;
-        let unheard = self.end(&mut calls, ending);
-        drop(place);
-        // A letter that takes a call back must not overtake the one that asks for it.
-        if !asking.is_terminated() {
-            let _ = tokio::time::timeout(ASKING_PATIENCE, asking).await;
+        let (sender, receiver) = unbounded_channel();
+        let mut sending = self.send_calls(sender.clone()).boxed().fuse();
+        let ending = self.call_all(&mut calls, caller_gone, Answers { sender, receiver }, &mut sending).await;
+        let unanswered = self.end(&mut calls, ending);
+        drop(permit);
+        // The message that ends a call must not overtake the one that requests it.
+        if !sending.is_terminated() {
+            let _ = tokio::time::timeout(CALL_MESSAGES_TIMEOUT, sending).await;
         }
-        self.tell_others(&unheard).await;
+        self.send_end(&unanswered).await;
     }
 
     async fn call_all(
         &self,
         calls: &mut Calls,
-        gone: CancellationToken,
-        to_me: UnboundedSender<Heard>,
-        mut answers: UnboundedReceiver<Heard>,
-        asking: &mut Asking<'_>,
+        caller_gone: CancellationToken,
+        mut answers: Answers,
+        sending: &mut SendingCalls<'_>,
     ) -> BroadcastEnding {
-        let until = self.began + self.timeout;
-        let mut heard = Vec::new();
-        let mut waiting = self.called.iter();
+        let until = self.started + self.timeout;
+        let mut received = Vec::new();
+        let mut waiting = self.here.iter();
         let mut next: Option<Next<'_>> = None;
         let mut deadline = std::pin::pin!(sleep_until(until));
-        let mut gone = std::pin::pin!(gone.cancelled_owned());
-        let broadcasts = &self.calling.broadcasts;
-        let mut stopping = std::pin::pin!(broadcasts.stopping.cancelled());
-        let mut looks = tokio::time::interval(LOOK);
+        let mut caller_gone = std::pin::pin!(caller_gone.cancelled_owned());
+        let mut stopping = std::pin::pin!(self.stopping.cancelled());
+        let mut liveness = tokio::time::interval(LIVENESS_INTERVAL);
         loop {
             while next.is_none() {
                 let Some(plugin) = waiting.next() else { break };
-                let receive = match self.calling.receive(plugin) {
-                    Ok(receive) => receive,
-                    Err(answer) => {
-                        self.take(calls, &plugin.id, answer);
-                        continue;
-                    }
-                };
-                let share = PermitPool::Broadcasts { depth: self.calling.depth() };
-                let admission = broadcasts.inserting.shared.engine.admit(share, plugin).boxed();
-                next = Some(Next { plugin, receive, admission });
+                match self.call.receive(plugin) {
+                    Ok(receive) => next = Some(Next { plugin, receive, permit: self.call.admit(plugin).boxed() }),
+                    Err(answer) => self.take(calls, &plugin.id, answer),
+                }
             }
             if calls.rollcall.is_over() {
-                return if calls.rollcall.has_enough() {
-                    BroadcastEnding::Enough
-                } else {
-                    BroadcastEnding::AllAnswered
-                };
+                return if calls.rollcall.has_enough() { BroadcastEnding::Enough } else { BroadcastEnding::AllReplied };
             }
             tokio::select! {
                 biased;
-                () = &mut gone => return BroadcastEnding::CallerGone,
+                () = &mut caller_gone => return BroadcastEnding::CallerGone,
                 () = &mut stopping => return BroadcastEnding::Stopping,
                 () = &mut deadline => return BroadcastEnding::Deadline,
-                _ = answers.recv_many(&mut heard, ANSWERS_PER_TURN) => {
-                    for (plugin, answer) in heard.drain(..) {
+                _ = answers.receiver.recv_many(&mut received, ANSWERS_PER_TURN) => {
+                    for (plugin, answer) in received.drain(..) {
                         self.take(calls, &plugin, answer);
                     }
                 }
-                (plugin, receive, admission) = admitted(&mut next) => {
+                admitted = admitted(&mut next) => {
                     next = None;
-                    let (to_me, id) = (to_me.clone(), plugin.id.clone());
-                    let left = until.saturating_duration_since(Instant::now());
-                    // A broadcast that is over hears no more.
-                    let heard = move |answer| drop(to_me.send((id, answer)));
-                    let control = self.calling.start(plugin, receive, admission, left, heard);
-                    calls.running.insert(plugin.id.clone(), control);
+                    let (sender, id) = (answers.sender.clone(), admitted.plugin.id.clone());
+                    let called = id.clone();
+                    let remaining = until.saturating_duration_since(Instant::now());
+                    // A broadcast that is over receives no more answers.
+                    let on_answer = move |answer| drop(sender.send((id, answer)));
+                    let handle = self.call.start(admitted, remaining, on_answer);
+                    calls.running.insert(called, handle);
                 }
-                unasked = &mut *asking, if !asking.is_terminated() => {
-                    for (plugin, why) in unasked {
+                unsent = &mut *sending, if !sending.is_terminated() => {
+                    for (plugin, why) in unsent {
                         self.take(calls, &plugin, Answer::Skipped(why));
                     }
                 }
-                _ = looks.tick(), if !self.elsewhere.is_empty() => self.give_up_the_gone(calls),
+                _ = liveness.tick(), if !self.elsewhere.is_empty() => self.give_up_lost_nodes(calls),
             }
         }
     }
 
-    /// Writes to the nodes that have who is not here. Answers with whom they could not be asked for, and why.
-    async fn ask_others(&self, to_me: UnboundedSender<Heard>) -> Vec<Unasked> {
+    /// Sends the calls to the nodes that have subscribers which this one does not have. Returns those that could not be sent.
+    async fn send_calls(&self, answers: UnboundedSender<PluginAnswer>) -> Vec<Unsent> {
         if self.elsewhere.is_empty() {
             return Vec::new();
         }
-        let calling = &self.calling;
-        let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
-        cluster.wait(calling.id, to_me);
-        let call = |plugins: &[PluginId]| MessageBody::Call {
+        let (call, cluster) = (&self.call, &self.cluster);
+        cluster.await_answers(call.id, answers);
+        let body = |plugins: &[PluginId]| MessageBody::Call {
             plugins: plugins.to_vec(),
-            topic: calling.topic.clone(),
-            payload: Arc::clone(&calling.payload),
-            until: shared.store.now() + self.timeout.saturating_sub(self.began.elapsed()),
-            depth: calling.chain.depth,
-            chain: calling.chain.plugins().to_vec(),
+            topic: call.topic.clone(),
+            payload: Arc::clone(&call.payload),
+            until: cluster.store().now() + self.timeout.saturating_sub(self.started.elapsed()),
+            depth: call.chain.depth,
+            chain: call.chain.plugins().to_vec(),
         };
-        let letters =
-            self.elsewhere.iter().map(|(node, plugins)| cluster.letter(*node, calling.id, call(plugins))).collect();
-        match shared.ask("posting a broadcast", shared.store.send_messages(letters)).await {
+        let messages =
+            self.elsewhere.iter().map(|(node, plugins)| cluster.message(*node, call.id, body(plugins))).collect();
+        match cluster.send("sending a broadcast to other nodes", messages).await {
             Ok(()) => Vec::new(),
             Err(error) => {
-                let why = format!("only another node has it, which could not be asked: {error}");
-                self.elsewhere
-                    .iter()
-                    .flat_map(|(_, plugins)| plugins)
-                    .map(|plugin| (plugin.clone(), why.clone()))
-                    .collect()
+                let why =
+                    format!("it was not called: only another node has it, and the call could not be sent: {error}");
+                let plugins = self.elsewhere.iter().flat_map(|(_, plugins)| plugins);
+                plugins.map(|plugin| (plugin.clone(), why.clone())).collect()
             }
         }
     }
 
-    fn give_up_the_gone(&self, calls: &mut Calls) {
-        let shared = &self.calling.broadcasts.inserting.shared;
-        let (others, now) = (shared.others.load(), shared.store.now());
-        for (node, plugins) in self.elsewhere.iter().filter(|(node, _)| !others.is_there(*node, now)) {
+    fn give_up_lost_nodes(&self, calls: &mut Calls) {
+        let (others, now) = (self.cluster.others(), self.cluster.store().now());
+        for (node, plugins) in self.elsewhere.iter().filter(|(node, _)| !others.is_live(*node, now)) {
             for plugin in plugins {
-                let why = format!("node {} went away, which was to call it", others.name(*node));
+                let why = format!("node {} went away before it replied for this subscriber", others.name(*node));
                 self.take(calls, plugin, Answer::Skipped(why));
             }
         }
     }
 
-    /// Who still calls somebody for this broadcast need not go on.
-    async fn tell_others(&self, unheard: &[PluginId]) {
+    /// Notifies the nodes that still call subscribers for this broadcast of its end.
+    async fn send_end(&self, unanswered: &[PluginId]) {
         if self.elsewhere.is_empty() {
             return;
         }
-        let calling = &self.calling;
-        let (cluster, shared) = (&calling.broadcasts.cluster, &calling.broadcasts.inserting.shared);
-        cluster.wait_no_more(calling.id);
-        let busy = self.elsewhere.iter().filter(|(_, plugins)| plugins.iter().any(|plugin| unheard.contains(plugin)));
-        let letters: Vec<_> = busy.map(|(node, _)| cluster.letter(*node, calling.id, MessageBody::Over)).collect();
-        if !letters.is_empty() {
-            // They would see by themselves that its deadline is over.
-            let _ = shared.ask("posting the end of a broadcast", shared.store.send_messages(letters)).await;
+        let (id, cluster) = (self.call.id, &self.cluster);
+        cluster.stop_awaiting(id);
+        let is_unanswered = |plugins: &[PluginId]| plugins.iter().any(|plugin| unanswered.contains(plugin));
+        let busy = self.elsewhere.iter().filter(|(_, plugins)| is_unanswered(plugins));
+        let messages: Vec<_> = busy.map(|(node, _)| cluster.message(*node, id, MessageBody::Over)).collect();
+        if !messages.is_empty() {
+            // If this fails, they find out by themselves that the deadline is over.
+            let _ = cluster.send("sending the end of a broadcast", messages).await;
         }
     }
 
+    /// Takes in the answer of a subscriber; only the first one counts.
     fn take(&self, calls: &mut Calls, plugin: &PluginId, answer: Answer) {
         calls.running.remove(plugin);
-        let reply = Reply { plugin: plugin.clone(), answer: calls.bounded(answer), elapsed: self.began.elapsed() };
+        let reply = Reply { plugin: plugin.clone(), answer: calls.bounded(answer), elapsed: self.started.elapsed() };
         if calls.rollcall.take(&reply) {
-            self.tell(calls, reply);
+            self.send_reply(calls, reply);
         }
     }
 
-    fn tell(&self, calls: &mut Calls, reply: Reply) {
+    fn send_reply(&self, calls: &mut Calls, reply: Reply) {
         calls.answers[reply.answer.kind_index()] += 1;
-        // Nobody may listen any more.
-        let _ = self.told.send(reply);
+        // The caller may be gone.
+        let _ = self.replies.send(reply);
     }
 
-    /// Whoever was not heard gets an answer all the same, and is stopped. Answers with who that was.
+    /// Stops the subscribers that have not answered, and replies for them. Returns which these are.
     fn end(&self, calls: &mut Calls, ending: BroadcastEnding) -> Vec<PluginId> {
         let running = std::mem::take(&mut calls.running);
-        for control in running.values() {
-            control.stop(Interruption::Host, "the broadcast is over".to_owned());
+        for handle in running.values() {
+            handle.stop(Interruption::Host, "the broadcast is over".to_owned());
         }
-        let closed = calls.rollcall.close(self.began.elapsed(), |plugin| {
-            let began = running.contains_key(plugin) || self.elsewhere.iter().any(|(_, there)| there.contains(plugin));
+        let closed = calls.rollcall.close(self.started.elapsed(), |plugin| {
+            let was_called =
+                running.contains_key(plugin) || self.elsewhere.iter().any(|(_, plugins)| plugins.contains(plugin));
             match ending {
-                BroadcastEnding::Deadline if began => {
-                    Answer::TimedOut(format!("it was stopped: the broadcast had {:?} for all", self.timeout))
+                BroadcastEnding::Deadline if was_called => {
+                    Answer::TimedOut(format!("it was stopped: the broadcast's timeout of {:?} was over", self.timeout))
                 }
                 BroadcastEnding::Deadline => Answer::Skipped(format!(
-                    "it was not called: no sandbox was free within the {:?} that the broadcast had",
+                    "it was not called: no sandbox was free within the broadcast's timeout of {:?}",
                     self.timeout
                 )),
                 BroadcastEnding::Stopping => Answer::Skipped("the host is stopping".to_owned()),
                 BroadcastEnding::CallerGone => Answer::Skipped("the caller went away".to_owned()),
-                BroadcastEnding::Enough | BroadcastEnding::AllAnswered if began => {
-                    Answer::Skipped("it was stopped: as many had replied as were wanted".to_owned())
+                BroadcastEnding::Enough | BroadcastEnding::AllReplied if was_called => {
+                    Answer::Skipped("it was stopped: enough others had replied".to_owned())
                 }
-                BroadcastEnding::Enough | BroadcastEnding::AllAnswered => {
-                    Answer::Skipped("it was not called: as many had replied as were wanted".to_owned())
+                BroadcastEnding::Enough | BroadcastEnding::AllReplied => {
+                    Answer::Skipped("it was not called: enough others had replied".to_owned())
                 }
             }
         });
-        let unheard = closed.iter().map(|reply| reply.plugin.clone()).collect();
+        let unanswered = closed.iter().map(|reply| reply.plugin.clone()).collect();
         for reply in closed {
-            self.tell(calls, reply);
+            self.send_reply(calls, reply);
         }
         let answers = Answer::KINDS.into_iter().zip(calls.answers).filter(|(_, count)| *count > 0).collect();
-        let (topic, took) = (self.calling.topic.clone(), self.began.elapsed());
-        let (id, depth) = (self.calling.id, self.calling.depth());
+        let (topic, took) = (self.call.topic.clone(), self.started.elapsed());
+        let (id, depth) = (self.call.id, self.call.depth());
         let ended = BroadcastEnded { topic, id, depth, ending, answers, took };
-        (self.calling.broadcasts.inserting.shared.tell)(&Notice::BroadcastEnded(Box::new(ended)));
-        unheard
+        self.call.context.listener.notify(&Notice::BroadcastEnded(Box::new(ended)));
+        unanswered
     }
 }
 
 impl Calls {
-    /// The answer, if there is still room for it among those that are kept.
+    /// Returns the answer if its reply fits beside those that are kept; otherwise the answer that replaces it.
     fn bounded(&mut self, answer: Answer) -> Answer {
         let Answer::Replied(reply) = &answer else { return answer };
         let bytes = reply.len() as u64;
-        if self.bytes + bytes > bounds::REPLIES_BYTES_MAX {
+        if self.reply_bytes + bytes > bounds::REPLIES_BYTES_MAX {
             return Answer::Trapped(format!(
-                "its reply of {bytes} bytes was not kept: all replies to one broadcast may have {} bytes, and the others have {}",
-                bounds::REPLIES_BYTES_MAX,
-                self.bytes
+                "its reply of {bytes} bytes was dropped: the other replies have {} bytes, and the limit for all is {}",
+                self.reply_bytes,
+                bounds::REPLIES_BYTES_MAX
             ));
         }
-        self.bytes += bytes;
+        self.reply_bytes += bytes;
         answer
     }
 }
 
-/// The sandbox that is waited for, if any is.
-async fn admitted<'a>(next: &mut Option<Next<'a>>) -> (&'a Arc<Plugin>, &'a Receive, Permit) {
+/// Waits until the next subscriber has a sandbox; forever if there is no next one.
+async fn admitted<'a>(next: &mut Option<Next<'a>>) -> Admitted<'a> {
     match next {
-        Some(Next { plugin, receive, admission }) => (*plugin, *receive, admission.await),
+        Some(Next { plugin, receive, permit }) => Admitted { plugin, receive, permit: permit.await },
         None => std::future::pending().await,
     }
 }

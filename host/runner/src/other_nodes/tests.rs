@@ -24,7 +24,7 @@ fn task(text: &str, group: &str) -> TaskAnnouncement {
     }
 }
 
-fn carried(id: &str, topics: &[&str], tasks: Option<Vec<TaskAnnouncement>>) -> LoadedPlugin {
+fn loaded(id: &str, topics: &[&str], tasks: Option<Vec<TaskAnnouncement>>) -> LoadedPlugin {
     let topics = topics.iter().map(|topic| topic.parse().unwrap()).collect();
     LoadedPlugin { plugin: plugin(id), version: "1".into(), digest: String::new(), topics, tasks }
 }
@@ -46,40 +46,40 @@ fn node(id: u64, plugins: Vec<LoadedPlugin>) -> Node {
     }
 }
 
-fn of(nodes: Vec<Node>) -> Others {
-    Others::default().next(HERE, nodes)
+fn of(nodes: Vec<Node>) -> OtherNodes {
+    OtherNodes::default().next(HERE, nodes)
 }
 
-fn group_of(others: &Others, task: &str) -> Option<String> {
+fn group_of(others: &OtherNodes, task: &str) -> Option<String> {
     match others.task(&name(task), NOW) {
-        There::Known(terms) => Some(terms.told.group.to_string()),
-        There::Untold(_) | There::Nowhere => None,
+        TaskElsewhere::Known(task) => Some(task.announcement.group.to_string()),
+        TaskElsewhere::Unknown(_) | TaskElsewhere::Nowhere => None,
     }
 }
 
 #[test]
-fn a_task_is_where_a_node_that_is_heard_has_it() {
-    let words = || vec![carried("words", &[], Some(vec![task("words/count", "g")]))];
-    let silent = Node { seen: NOW - GONE - Duration::from_millis(1), ..node(2, words()) };
+fn a_task_is_known_from_the_live_nodes_that_have_it() {
+    let words = || vec![loaded("words", &[], Some(vec![task("words/count", "g")]))];
+    let lost = Node { seen: NOW - LOST_AFTER - Duration::from_millis(1), ..node(2, words()) };
     let (itself, draining) = (node(HERE.0, words()), Node { draining: true, ..node(3, words()) });
-    assert!(!Others::default().are_heard() && of(vec![]).are_heard());
-    for nobody in [of(vec![]), of(vec![itself]), of(vec![silent])] {
-        assert!(matches!(nobody.task(&name("words/count"), NOW), There::Nowhere));
-        assert!(!nobody.has(&plugin("words"), NOW));
+    assert!(!OtherNodes::default().are_known() && of(vec![]).are_known());
+    for nobody in [of(vec![]), of(vec![itself]), of(vec![lost])] {
+        assert!(matches!(nobody.task(&name("words/count"), NOW), TaskElsewhere::Nowhere));
+        assert!(!nobody.has_plugin(&plugin("words"), NOW));
     }
-    // Its jobs are taken, and wait for the next who has it.
+    // Its jobs are accepted, and wait for the next node that has it.
     let stopping = of(vec![draining]);
     assert_eq!(group_of(&stopping, "words/count").as_deref(), Some("g"));
     assert!(!stopping.runs(&name("words/count"), NOW) && of(vec![node(2, words())]).runs(&name("words/count"), NOW));
     assert!(
-        matches!(stopping.task(&name("words/list"), NOW), There::Nowhere),
-        "the plugin is there, and has no such task"
+        matches!(stopping.task(&name("words/list"), NOW), TaskElsewhere::Nowhere),
+        "the plugin is loaded, and has no such task"
     );
 }
 
 #[test]
-fn of_two_versions_the_word_of_the_younger_node_counts() {
-    let with = |id, group| node(id, vec![carried("words", &[], Some(vec![task("words/count", group)]))]);
+fn of_two_versions_that_of_the_younger_node_counts() {
+    let with = |id, group| node(id, vec![loaded("words", &[], Some(vec![task("words/count", group)]))]);
     let older = || Node { started: NOW - Duration::from_secs(9), ..with(2, "old") };
     let younger = || with(3, "new");
     for nodes in [vec![older(), younger()], vec![younger(), older()]] {
@@ -90,57 +90,57 @@ fn of_two_versions_the_word_of_the_younger_node_counts() {
 }
 
 #[test]
-fn what_is_not_told_is_not_guessed_at() {
-    let untold = |schema, key: Option<&str>| TaskAnnouncement {
+fn what_is_not_announced_is_not_guessed() {
+    let partial = |schema, key: Option<&str>| TaskAnnouncement {
         schema,
         key: key.map(str::to_owned),
         ..task("words/count", "g")
     };
-    let silent = node(2, vec![carried("words", &["a.*"], None)]);
-    let large = untold(SchemaAnnouncement::Untold, None);
-    let strange = untold(SchemaAnnouncement::Absent, Some("no pointer"));
+    let silent = node(2, vec![loaded("words", &["a.*"], None)]);
+    let large = partial(SchemaAnnouncement::NotAnnounced, None);
+    let strange = partial(SchemaAnnouncement::Absent, Some("no pointer"));
     for others in [
         of(vec![silent]),
-        of(vec![node(2, vec![carried("words", &[], Some(vec![large]))])]),
-        of(vec![node(2, vec![carried("words", &[], Some(vec![strange]))])]),
+        of(vec![node(2, vec![loaded("words", &[], Some(vec![large]))])]),
+        of(vec![node(2, vec![loaded("words", &[], Some(vec![strange]))])]),
     ] {
-        let There::Untold(nodes) = others.task(&name("words/count"), NOW) else { panic!("it was told") };
+        let TaskElsewhere::Unknown(nodes) = others.task(&name("words/count"), NOW) else { panic!("it was announced") };
         assert_eq!(nodes, ["n2"]);
         assert!(others.runs(&name("words/count"), NOW));
     }
-    // One that tells is enough.
-    let telling = node(3, vec![carried("words", &[], Some(vec![task("words/count", "g")]))]);
-    let both = of(vec![node(2, vec![carried("words", &[], None)]), telling]);
+    // One node that announces the task is enough.
+    let announcing = node(3, vec![loaded("words", &[], Some(vec![task("words/count", "g")]))]);
+    let both = of(vec![node(2, vec![loaded("words", &[], None)]), announcing]);
     assert_eq!(group_of(&both, "words/count").as_deref(), Some("g"));
-    let no_schema = untold(SchemaAnnouncement::Text("{\"type\": 7}".into()), None);
-    let others = of(vec![node(2, vec![carried("words", &[], Some(vec![no_schema]))])]);
-    let There::Known(terms) = others.task(&name("words/count"), NOW) else { panic!("it was told") };
-    assert!(terms.check_payload(b"{}").is_err(), "a schema that cannot be read lets nothing pass");
+    let no_schema = partial(SchemaAnnouncement::Text("{\"type\": 7}".into()), None);
+    let others = of(vec![node(2, vec![loaded("words", &[], Some(vec![no_schema]))])]);
+    let TaskElsewhere::Known(task) = others.task(&name("words/count"), NOW) else { panic!("it was announced") };
+    assert!(task.check_payload(b"{}").is_err(), "a schema that cannot be read lets nothing pass");
 }
 
 #[test]
 fn each_subscriber_elsewhere_is_found_once() {
-    let receive = |id: &str| carried(id, &["a.*"], Some(vec![task(&format!("{id}/receive"), "g")]));
+    let receive = |id: &str| loaded(id, &["a.*"], Some(vec![task(&format!("{id}/receive"), "g")]));
     let topic: Topic = "a.b".parse().unwrap();
     let stopping = Node { draining: true, ..node(4, vec![receive("z")]) };
     let others =
         of(vec![node(2, vec![receive("w"), receive("x")]), node(3, vec![receive("x"), receive("y")]), stopping]);
     let found = others.receivers(&topic, &[plugin("w")], NOW);
-    let known: Vec<&str> = found.known.iter().map(|terms| terms.told.name.as_str()).collect();
-    assert_eq!((known.as_slice(), found.untold.len()), (["x/receive", "y/receive", "z/receive"].as_slice(), 0));
+    let known: Vec<&str> = found.known.iter().map(|task| task.announcement.name.as_str()).collect();
+    assert_eq!((known.as_slice(), found.unknown.len()), (["x/receive", "y/receive", "z/receive"].as_slice(), 0));
     let live: Vec<PluginId> =
         others.subscribers(&topic, &[plugin("w")], NOW).into_iter().flat_map(|(_, plugins)| plugins).collect();
-    assert_eq!(live.len(), 2, "who stops calls nobody: {live:?}");
+    assert_eq!(live.len(), 2, "a node that is stopping calls nobody: {live:?}");
     assert!(others.receivers(&"b".parse().unwrap(), &[], NOW).known.is_empty());
     // A task of that name in a plugin without topics is one like any other.
-    let plain = of(vec![node(2, vec![carried("w", &[], Some(vec![task("w/receive", "g")]))])]);
-    assert!(matches!(plain.task(&name("w/receive"), NOW), There::Known(terms) if !terms.of_broadcasts));
-    let old = of(vec![node(2, vec![carried("w", &["a.>"], None)])]).receivers(&topic, &[], NOW);
-    assert_eq!(old.untold, [(plugin("w"), vec!["n2".to_owned()])]);
+    let plain = of(vec![node(2, vec![loaded("w", &[], Some(vec![task("w/receive", "g")]))])]);
+    assert!(matches!(plain.task(&name("w/receive"), NOW), TaskElsewhere::Known(task) if !task.is_receive));
+    let old = of(vec![node(2, vec![loaded("w", &["a.>"], None)])]).receivers(&topic, &[], NOW);
+    assert_eq!(old.unknown, [(plugin("w"), vec!["n2".to_owned()])]);
 }
 
 #[test]
-fn what_others_make_ready_is_awaited_until_they_stop() {
+fn what_others_load_is_awaited_until_they_stop() {
     let pending = |topics: Option<&[&str]>| LoadingPlugin {
         plugin: plugin("words"),
         topics: topics.map(|topics| topics.iter().map(|topic| topic.parse().unwrap()).collect()),
@@ -148,7 +148,7 @@ fn what_others_make_ready_is_awaited_until_they_stop() {
     let with = |pending| Node { pending: vec![pending], ..node(2, vec![]) };
     let all = of(vec![with(pending(None))]);
     assert_eq!(all.awaited(NOW).map(|(node, of)| (node, of.plugin.as_str())).collect::<Vec<_>>(), [("n2", "words")]);
-    assert_eq!(all.awaited(NOW + GONE + GONE).count(), 0);
+    assert_eq!(all.awaited(NOW + LOST_AFTER + LOST_AFTER).count(), 0);
     assert_eq!(of(vec![Node { draining: true, ..with(pending(None)) }]).awaited(NOW).count(), 0);
     let topic: Topic = "a.b".parse().unwrap();
     let may =
@@ -157,32 +157,33 @@ fn what_others_make_ready_is_awaited_until_they_stop() {
 }
 
 #[test]
-fn a_schema_is_compiled_once_for_as_long_as_it_is_told() {
+fn a_schema_is_compiled_once_for_as_long_as_it_is_announced() {
     let with = |schema: &str| {
-        let told = TaskAnnouncement { schema: SchemaAnnouncement::Text(schema.to_owned()), ..task("words/count", "g") };
-        vec![node(2, vec![carried("words", &[], Some(vec![told]))])]
+        let announced =
+            TaskAnnouncement { schema: SchemaAnnouncement::Text(schema.to_owned()), ..task("words/count", "g") };
+        vec![node(2, vec![loaded("words", &[], Some(vec![announced]))])]
     };
-    let terms = |others: &Others| match others.task(&name("words/count"), NOW) {
-        There::Known(terms) => terms,
-        There::Untold(_) | There::Nowhere => panic!("it was told"),
+    let remote_task = |others: &OtherNodes| match others.task(&name("words/count"), NOW) {
+        TaskElsewhere::Known(task) => task,
+        TaskElsewhere::Unknown(_) | TaskElsewhere::Nowhere => panic!("it was announced"),
     };
     let first = of(with(r#"{"type":"object"}"#));
     let again = first.next(HERE, with(r#"{"type":"object"}"#));
-    assert!(Arc::ptr_eq(&terms(&first), &terms(&again)));
-    assert!(terms(&again).check_payload(b"{}").is_ok() && terms(&again).check_payload(b"[]").is_err());
+    assert!(Arc::ptr_eq(&remote_task(&first), &remote_task(&again)));
+    assert!(remote_task(&again).check_payload(b"{}").is_ok() && remote_task(&again).check_payload(b"[]").is_err());
     let changed = again.next(HERE, with(r#"{"type":"array"}"#));
-    assert!(terms(&changed).check_payload(b"[]").is_ok());
+    assert!(remote_task(&changed).check_payload(b"[]").is_ok());
 }
 
 #[test]
-fn limits_of_groups_elsewhere_are_laid_beside_those_of_here() {
+fn limits_of_groups_elsewhere_are_added_to_those_here() {
     let mut here = LimitTable::default();
     here.declare("g".parse().unwrap(), Limits { per_key: None, total: Some(9) });
     let others =
-        of(vec![node(2, vec![carried("words", &[], Some(vec![task("words/count", "g"), task("words/list", "h")]))])]);
+        of(vec![node(2, vec![loaded("words", &[], Some(vec![task("words/count", "g"), task("words/list", "h")]))])]);
     let both = others.limits(&here, &BTreeSet::from(["g".parse().unwrap()]), NOW);
     let of = |group: &str| both.of(&group.parse().unwrap());
     assert_eq!(of("g"), Limits { per_key: Some(1), total: Some(9) });
-    assert_eq!(of("h"), Limits::default(), "it was not asked for");
+    assert_eq!(of("h"), Limits::default(), "this group was not requested");
     assert!(others.has_group(&"h".parse().unwrap(), NOW) && !others.has_group(&"i".parse().unwrap(), NOW));
 }

@@ -16,7 +16,7 @@ async fn a_tight_loop_that_ignores_cancel_is_stopped_after_the_grace() {
     running.until_running(id).await;
     let asked = Instant::now();
     assert_eq!(running.host.cancel(id).await.unwrap(), StateName::Running);
-    assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+    assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     assert!(asked.elapsed() >= Duration::from_millis(200), "the grace period was not given");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert!(matches!(
@@ -33,13 +33,13 @@ async fn a_job_is_cancelled_whatever_moment_it_is_asked() {
         let id = running.enqueue(order("slow", r#"{"do":"loop"}"#)).await;
         running.host.cancel(id).await.unwrap();
         let asked = Instant::now();
-        assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+        assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
         assert!(asked.elapsed() < Duration::from_secs(5), "the request was lost until a lease was renewed");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
+async fn a_drain_lets_attempts_finish_and_gives_back_the_rest() {
     let setup = Setup::new().with(&["villain"]);
     let store = memory();
     let first = setup.start(store.clone()).await;
@@ -47,12 +47,12 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     let long = first.enqueue(order("slow", r#"{"do":"sleep","ms":9000}"#)).await;
     first.until_running(long).await;
     first.until_running(short).await;
-    let patience = Duration::from_millis(1500);
+    let timeout = Duration::from_millis(1500);
     let began = Instant::now();
     let (host, late) = (first.host.clone(), order("do", r#"{"do":"echo"}"#));
-    let drain = tokio::spawn(async move { host.drain(patience).await });
-    first.until_told("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainBegan { .. })).await;
-    // Taken, and left to the next host.
+    let drain = tokio::spawn(async move { host.drain(timeout).await });
+    first.until_notified("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainStarted { .. })).await;
+    // Accepted, and left to the next host.
     let late = first.enqueue(late).await;
     let view = first.host.job(late).await.unwrap().unwrap();
     assert!(matches!(view.waiting, Some(JobWaitReason::Draining)), "{:?}", view.waiting);
@@ -60,7 +60,7 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 
     let state = |seen: &wharf_store::JobSnapshot| {
-        (seen.job.standing.state.name(), seen.job.standing.failures, seen.job.standing.crashes)
+        (seen.job.status.state.name(), seen.job.status.failures, seen.job.status.crashes)
     };
     let seen = first.host.job(short).await.unwrap().unwrap().seen;
     assert_eq!(state(&seen), (StateName::Succeeded, 0, 0));
@@ -68,7 +68,7 @@ async fn a_drain_lets_finish_what_can_and_gives_back_the_rest() {
     assert_eq!(state(&seen), (StateName::Waiting, 0, 0), "given back, at no cost");
 
     let second = setup.start(store).await;
-    assert_eq!(second.finished(long).await.job.standing.attempt, 2);
+    assert_eq!(second.finished(long).await.job.status.attempt, 2);
     second.finished(late).await;
 }
 
@@ -81,5 +81,5 @@ async fn stopping_at_once_gives_everything_back_at_once() {
     let began = Instant::now();
     running.host.stop_now().await;
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.standing.state.name(), StateName::Waiting);
+    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.status.state.name(), StateName::Waiting);
 }

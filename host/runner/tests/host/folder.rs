@@ -1,4 +1,4 @@
-//! Plugins come, change and go while jobs run.
+//! Plugins are added, changed and removed while jobs run.
 
 use std::fs;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use wharf_runner::{BadRequest, EnqueueError, EnqueueRejection, JobWaitReason, No
 use crate::setup::{Setup, component, memory, order};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting() {
+async fn an_added_plugin_is_loaded_and_a_removed_one_leaves_its_jobs_waiting() {
     let running = Setup::new().start(memory()).await;
     let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) =
         running.host.enqueue(vec![order("do", "{}")]).await
@@ -24,7 +24,7 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
     let beside = running.plugins.join(".villain.part");
     fs::copy(component("villain"), &beside).unwrap();
     fs::rename(&beside, &file).unwrap();
-    running.until_told("it was loaded", |notice| matches!(notice, Notice::PluginLoaded { .. })).await;
+    running.until_notified("it was loaded", |notice| matches!(notice, Notice::PluginLoaded { .. })).await;
     assert_eq!(running.result(order("do", r#"{"do":"echo","payload":1}"#)).await, json!(1));
 
     let runs = running.enqueue(order("slow", r#"{"do":"sleep","ms":1500}"#)).await;
@@ -33,9 +33,9 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
         .await;
     running.until_running(runs).await;
     fs::remove_file(&file).unwrap();
-    running.until_told("it was retired", |notice| matches!(notice, Notice::PluginRetired { .. })).await;
+    running.until_notified("it was retired", |notice| matches!(notice, Notice::PluginRetired { .. })).await;
     assert_eq!(
-        running.finished(runs).await.job.standing.state.name(),
+        running.finished(runs).await.job.status.state.name(),
         StateName::Succeeded,
         "it finishes on what it has"
     );
@@ -44,7 +44,7 @@ async fn a_plugin_that_comes_is_loaded_and_one_that_goes_leaves_its_jobs_waiting
     assert_eq!(view.waiting, Some(JobWaitReason::PluginAbsent { plugin: villain, refused: None }));
 
     fs::copy(component("villain"), &file).unwrap();
-    assert_eq!(running.finished(waits).await.job.standing.state.name(), StateName::Succeeded);
+    assert_eq!(running.finished(waits).await.job.status.state.name(), StateName::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,12 +60,12 @@ async fn a_file_that_fails_leaves_the_running_version() {
     let file = running.plugins.join("villain.wasm");
     fs::write(&file, "broken").unwrap();
     let broken = |notice: &Notice| matches!(notice, Notice::PluginRefused { kept: true, .. });
-    running.until_told("it was refused", broken).await;
+    running.until_notified("it was refused", broken).await;
     assert_eq!(running.result(order("do", r#"{"do":"echo","payload":2}"#)).await, json!(2));
     let villain: PluginId = "villain".parse().unwrap();
     assert!(running.host.catalog().refusal(&villain).is_some());
 
-    // Mended with what runs already: nothing is loaded anew, and the complaint is gone.
+    // Restored to what runs already: nothing is loaded anew, and the refusal is gone.
     fs::copy(component("villain"), &file).unwrap();
     let mended = async {
         while running.host.catalog().refusal(&villain).is_some() {
@@ -95,7 +95,7 @@ async fn a_plugin_replaced_under_load_fails_no_job() {
             |notices: &[Notice]| notices.iter().filter(|notice| matches!(notice, Notice::PluginLoaded { .. })).count();
         let wanted = usize::from(round) + 2;
         let swapped = async {
-            while loaded(&running.told()) < wanted {
+            while loaded(&running.notices()) < wanted {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -103,6 +103,6 @@ async fn a_plugin_replaced_under_load_fails_no_job() {
     }
     for id in ids {
         let job = running.finished(id).await.job;
-        assert_eq!((job.standing.state.name(), job.standing.attempt), (StateName::Succeeded, 1), "{:?}", job.report);
+        assert_eq!((job.status.state.name(), job.status.attempt), (StateName::Succeeded, 1), "{:?}", job.report);
     }
 }

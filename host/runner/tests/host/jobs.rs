@@ -23,13 +23,13 @@ async fn a_request_becomes_a_result_on_either_store() {
         let totals = running.result(request).await;
         assert_eq!((&totals["lines"], &totals["words"]), (&json!(2), &json!(3)));
         let page = running.host.jobs(wharf_store::JobFilter { max: 10, ..Default::default() }).await.unwrap();
-        assert!(page.jobs[0].bill.unwrap().guest > Duration::ZERO);
+        assert!(page.jobs[0].usage.unwrap().guest > Duration::ZERO);
         running.host.drain(Duration::ZERO).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
+async fn every_problem_of_a_batch_is_reported_and_nothing_is_added() {
     let running = Setup::new().with(&["words"]).start(memory()).await;
     let words = |payload: &str| Request {
         task: "words/count".into(),
@@ -45,7 +45,7 @@ async fn every_problem_of_a_batch_is_told_and_nothing_is_taken() {
     ];
     let Err(EnqueueError::EnqueueRejection(EnqueueRejection::Requests(problems))) = running.host.enqueue(batch).await
     else {
-        panic!("it was taken")
+        panic!("the batch was accepted")
     };
     let of = |index: usize| {
         problems.iter().filter(move |(i, _)| *i == index).map(|(_, problem)| problem).collect::<Vec<_>>()
@@ -64,10 +64,10 @@ async fn a_job_that_fails_is_tried_again() {
     assert_eq!(running.result(order("retrying", r#"{"do":"fail-until","attempt":3}"#)).await, json!({"attempt": 3}));
     let id = running.enqueue(order("do", r#"{"do":"trap"}"#)).await;
     let job = running.finished(id).await.job;
-    assert_eq!((job.standing.state.name(), job.standing.failures), (StateName::Failed, 1));
+    assert_eq!((job.status.state.name(), job.status.failures), (StateName::Failed, 1));
     assert_eq!(job.report.unwrap().kind, OutcomeKind::Trapped);
     running.host.retry(id).await.unwrap();
-    assert_eq!(running.finished(id).await.job.standing.attempt, 2);
+    assert_eq!(running.finished(id).await.job.status.attempt, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn a_limit_that_is_raised_acts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_known_is_the_job_that_stands() {
+async fn a_known_token_returns_the_existing_job() {
     let running = Setup::new().with(&["villain"]).start(memory()).await;
     let request = || Request { token: Some("t".into()), ..order("do", r#"{"do":"echo"}"#) };
     let id = running.enqueue(request()).await;
@@ -131,7 +131,7 @@ async fn children_come_with_success_or_not_at_all() {
     };
     let ids = running.result(parent("return")).await;
     let child: JobId = ids[0].as_str().unwrap().parse().unwrap();
-    assert_eq!(running.finished(child).await.job.standing.state.name(), StateName::Succeeded);
+    assert_eq!(running.finished(child).await.job.status.state.name(), StateName::Succeeded);
 
     let failed = running.enqueue(parent("discard")).await;
     running.finished(failed).await;

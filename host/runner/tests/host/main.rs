@@ -2,8 +2,8 @@
 
 mod setup;
 mod jobs;
-mod kept;
+mod kv;
 mod output;
 mod endings;
 mod folder;
-mod trouble;
+mod store_failures;

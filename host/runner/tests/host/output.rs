@@ -1,4 +1,4 @@
-//! Chunks, log lines and progress: in order, at once, resumable, and no flood is in anybody's way.
+//! Chunks, log lines and progress: in order, at once, resumable, and a flood delays nobody.
 
 use futures_util::StreamExt;
 use wharf_core::job::{Entry, NumberedEntry, StateName};
@@ -6,21 +6,21 @@ use wharf_runner::{JobUpdate, Notice, Request};
 
 use crate::setup::{Running, Setup, memory, order};
 
-/// All that a follower hears of a job to its end: entries, and the states between them.
+/// Everything that a follower receives of a job until its end: entries, and the states between them.
 async fn life(running: &Running, id: wharf_core::ids::JobId, after: u64) -> (Vec<NumberedEntry>, Vec<StateName>) {
     let mut life = Box::pin(running.host.follow(id, after));
     let (mut entries, mut states) = (Vec::new(), Vec::new());
     while let Some(followed) = life.next().await {
         match followed.unwrap() {
             JobUpdate::Entry(entry) => entries.push(entry),
-            JobUpdate::State(seen) => states.push(seen.job.standing.state.name()),
+            JobUpdate::State(seen) => states.push(seen.job.status.state.name()),
         }
     }
     (entries, states)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_hears_all_in_order_and_then_the_end() {
+async fn a_follower_receives_everything_in_order_and_then_the_end() {
     let running = Setup::new().with(&["words"]).start(memory()).await;
     let text = (0..200).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\\n");
     let payload = format!(r#"{{"text":"{text}"}}"#).into_bytes();
@@ -68,7 +68,7 @@ async fn a_flood_of_log_lines_drops_lines_and_no_output() {
         entries.iter().map(|entry| if let Entry::LogDropped { lines } = entry.entry { lines } else { 0 }).sum();
     assert!(dropped > 0);
     assert_eq!(kept + dropped, 200_000, "a line is kept or counted");
-    let is_told =
+    let is_reported =
         |notice: &Notice| matches!(notice, Notice::LogDropped { job, lines, .. } if *job == flood && *lines == dropped);
-    running.until_told("lines were dropped", is_told).await;
+    running.until_notified("lines were dropped", is_reported).await;
 }

@@ -1,4 +1,4 @@
-//! Builds a host in a folder of its own, and says what tests ask of it most.
+//! Builds a host in a folder of its own, with what most tests need of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,16 +23,16 @@ pub(crate) struct Setup {
     pub(crate) cancel_grace: Duration,
     pub(crate) lease: Duration,
     pub(crate) lease_margin: Duration,
-    pub(crate) write_patience: Duration,
+    pub(crate) write_timeout: Duration,
     settings: BTreeMap<PluginId, PluginSettings>,
 }
 
-/// A host, its folder, and all that it told.
+/// A host, its folder, and all notices that it sent.
 pub(crate) struct Running {
     pub(crate) host: Host,
     pub(crate) plugins: PathBuf,
-    told: Arc<Mutex<Vec<Notice>>>,
-    /// Goes away with the last who needs it.
+    notices: Arc<Mutex<Vec<Notice>>>,
+    /// Removed with the last host that uses it.
     _dir: Arc<TempDir>,
 }
 
@@ -46,7 +46,7 @@ impl Setup {
             cancel_grace: Duration::from_millis(200),
             lease: Duration::from_secs(30),
             lease_margin: Duration::from_secs(3),
-            write_patience: LONG,
+            write_timeout: LONG,
             settings: BTreeMap::new(),
         }
     }
@@ -58,7 +58,7 @@ impl Setup {
         self
     }
 
-    /// What stands under `[plugins.NAME]`.
+    /// Sets what an operator writes under `[plugins.NAME]`.
     pub(crate) fn granting(mut self, plugin: &str, toml: &str) -> Setup {
         let settings =
             wharf_engine::spec::toml_diagnostics::read(toml).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -75,7 +75,7 @@ impl Setup {
     }
 
     pub(crate) async fn start(&self, store: Arc<dyn Store>) -> Running {
-        // One after the other: they share the folder of what is compiled.
+        // One after the other: they share the cache folder.
         static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _starting = STARTING.lock().await;
         let engine = Engine::new(wharf_engine::Settings {
@@ -96,19 +96,19 @@ impl Setup {
             broadcasts: 8,
             lease: self.lease,
             lease_margin: self.lease_margin,
-            write_patience: self.write_patience,
+            write_timeout: self.write_timeout,
             cancel_grace: self.cancel_grace,
             upkeep_interval: Duration::from_secs(300),
             keep_finished: Duration::from_secs(3600),
             rescan: Duration::from_millis(500),
             plugins: self.settings.clone(),
         };
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let listener = Arc::clone(&told);
-        let tell = move |notice: &Notice| listener.lock().unwrap().push(notice.clone());
-        let host = Host::start(Parts { store, engine }, settings, tell).await.unwrap();
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::clone(&notices);
+        let on_notice = move |notice: &Notice| listener.lock().unwrap().push(notice.clone());
+        let host = Host::start(Parts { store, engine }, settings, on_notice).await.unwrap();
         tokio::time::timeout(LONG, host.ready()).await.expect("the first scan ends");
-        Running { host, plugins: self.plugins(), told, _dir: Arc::clone(&self.dir) }
+        Running { host, plugins: self.plugins(), notices, _dir: Arc::clone(&self.dir) }
     }
 }
 
@@ -130,8 +130,8 @@ pub(crate) fn order(task: &str, payload: &str) -> Request {
 }
 
 impl Running {
-    pub(crate) fn told(&self) -> Vec<Notice> {
-        self.told.lock().unwrap().clone()
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        self.notices.lock().unwrap().clone()
     }
 
     pub(crate) async fn enqueue(&self, request: Request) -> JobId {
@@ -143,15 +143,15 @@ impl Running {
 
     pub(crate) async fn finished(&self, id: JobId) -> JobSnapshot {
         let seen = self.host.wait(id, LONG).await.unwrap().unwrap();
-        assert!(seen.job.standing.state.name().is_final(), "{id} does not end: {seen:?}");
+        assert!(seen.job.status.state.name().is_final(), "{id} does not end: {seen:?}");
         seen
     }
 
-    /// Runs one job to its success and answers with its result.
+    /// Runs one job to its success and returns its result.
     pub(crate) async fn result(&self, request: Request) -> Value {
         let id = self.enqueue(request).await;
         let seen = self.finished(id).await;
-        assert_eq!(seen.job.standing.state.name(), StateName::Succeeded, "{:?}", seen.job.report);
+        assert_eq!(seen.job.status.state.name(), StateName::Succeeded, "{:?}", seen.job.report);
         serde_json::from_slice(&seen.job.result.unwrap()).unwrap()
     }
 
@@ -164,7 +164,7 @@ impl Running {
         let seen = tokio::time::timeout(LONG, async {
             while let Some(followed) = life.next().await {
                 if let JobUpdate::State(seen) = followed.unwrap()
-                    && seen.job.standing.state.name() == state
+                    && seen.job.status.state.name() == state
                 {
                     return;
                 }
@@ -174,24 +174,24 @@ impl Running {
         seen.await.unwrap_or_else(|_| panic!("{id} does not come to be {state:?}"));
     }
 
-    /// Waits until the store was said to be mended, after the first `known` notices.
-    pub(crate) async fn until_mended(&self, known: usize) {
-        let look = async {
-            while !self.told()[known..].iter().any(|notice| matches!(notice, Notice::StoreMended)) {
+    /// Waits until a notice after the first `known` ones reports that the store has recovered.
+    pub(crate) async fn until_recovered(&self, known: usize) {
+        let poll = async {
+            while !self.notices()[known..].iter().any(|notice| matches!(notice, Notice::StoreRecovered)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(LONG, look).await.expect("the store is said to be mended");
+        tokio::time::timeout(LONG, poll).await.expect("the store recovers");
     }
 
-    /// Waits until something was told that `is` looks for.
-    pub(crate) async fn until_told(&self, what: &str, is: impl Fn(&Notice) -> bool) {
-        let look = async {
-            while !self.told.lock().unwrap().iter().any(&is) {
+    /// Waits for a notice for which `is` returns true.
+    pub(crate) async fn until_notified(&self, what: &str, is: impl Fn(&Notice) -> bool) {
+        let poll = async {
+            while !self.notices.lock().unwrap().iter().any(&is) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let told = tokio::time::timeout(LONG, look).await;
-        told.unwrap_or_else(|_| panic!("it was never told that {what}: {:?}", self.told()));
+        let found = tokio::time::timeout(LONG, poll).await;
+        found.unwrap_or_else(|_| panic!("there was no notice that {what}: {:?}", self.notices()));
     }
 }

@@ -13,7 +13,7 @@ use wharf_core::job::{LeasedJob, NewJob};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
-use wharf_core::outcome::Bill;
+use wharf_core::outcome::Usage;
 use wharf_store::{Claim, Store};
 
 use super::process_stats::{Process, anonymous_bytes, cpu_time};
@@ -227,7 +227,7 @@ impl OpenStore {
 fn ended(leased: &LeasedJob) -> (JobId, Event) {
     let attempt = leased.lease.attempt;
     let event =
-        Event::Succeeded { attempt, output: Vec::new(), children: Vec::new(), changes: None, bill: Bill::default() };
+        Event::Succeeded { attempt, output: [].into(), children: Vec::new(), changes: None, usage: Usage::default() };
     (leased.lease.job, event)
 }
 

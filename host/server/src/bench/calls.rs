@@ -58,7 +58,7 @@ impl CallTarget {
     /// Runs one call in a fresh sandbox.
     pub(super) async fn once(&self) -> anyhow::Result<()> {
         let call = Call { input: self.asked.clone(), limits: self.limits.clone() };
-        let ended = self.engine.call(Arc::clone(&self.plugin), call, Arc::new(Nobody), AttemptHandle::new()).await;
+        let ended = self.engine.call(Arc::clone(&self.plugin), call, Arc::new(NoHostCalls), AttemptHandle::new()).await;
         match ended.outcome {
             Outcome::Returned(_) => Ok(()),
             other => {

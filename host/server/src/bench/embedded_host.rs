@@ -74,7 +74,7 @@ impl NoticeCounts {
                 self.changed.notify_waiters();
             }
             Notice::AttemptEnded(ended) if ended.kind == OutcomeKind::TimedOut => {
-                self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).push(ended.bill.wall);
+                self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).push(ended.usage.wall);
             }
             Notice::AttemptEnded(ended) if ended.kind != OutcomeKind::Returned => {
                 let mut first = self.first_report.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +176,7 @@ impl EmbeddedHost {
         let ids = self.enqueue(vec![request]).await?;
         let id = *ids.first().context("the host returned no job")?;
         let seen = self.host.wait(id, max).await?;
-        match seen.map(|seen| seen.job.standing.state.name()) {
+        match seen.map(|seen| seen.job.status.state.name()) {
             Some(StateName::Succeeded) => Ok(()),
             Some(StateName::Failed | StateName::Cancelled) => Err(self.notices.failure("a job did not succeed").into()),
             _ => bail!("the job {id} did not end within {max:?}"),

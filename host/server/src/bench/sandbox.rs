@@ -101,12 +101,12 @@ async fn suspended(workspace: &Workspace, settings: &Settings, count: u32) -> an
         let some = BATCH.min(count as usize - first);
         embedded.enqueue((0..some).map(|_| load.request(None)).collect()).await?;
     }
-    while embedded.host.vitals().running < count || !is_quiet().await? {
+    while embedded.host.health().running < count || !is_quiet().await? {
         if started.elapsed() > SUSPEND_TIMEOUT {
-            bail!("only {} attempts run after {SUSPEND_TIMEOUT:?}", embedded.host.vitals().running);
+            bail!("only {} attempts run after {SUSPEND_TIMEOUT:?}", embedded.host.health().running);
         }
     }
-    report.figure("attempts-suspended", f64::from(embedded.host.vitals().running), Unit::Count);
+    report.figure("attempts-suspended", f64::from(embedded.host.health().running), Unit::Count);
     let (resident_then, anonymous_then) = (resident_bytes(Process::This)?, anonymous_bytes(Process::This)?);
     report.figure("resident-memory", resident_then as f64, Unit::Bytes);
     report.figure("of-it-anonymous", anonymous_then as f64, Unit::Bytes);
@@ -124,8 +124,8 @@ async fn suspended(workspace: &Workspace, settings: &Settings, count: u32) -> an
     let id = *more.first().context("the host returned no job")?;
     tokio::time::sleep(QUIET).await;
     let view = embedded.host.job(id).await?.context("the store lost a job")?;
-    report.with("one-more", view.seen.job.standing.state.name().as_str());
-    if embedded.host.vitals().running != count {
+    report.with("one-more", view.seen.job.status.state.name().as_str());
+    if embedded.host.health().running != count {
         return Err(embedded.notices.failure("attempts ended that should have waited").into());
     }
     embedded.host.stop_now().await;

@@ -44,7 +44,7 @@ impl Target {
                 report.with("host", "its own, in this process");
                 workspace.describe(report);
                 report.with("plugins", embedded.host.catalog().plugins().len());
-                report.with("at-once", embedded.host.vitals().capacity);
+                report.with("at-once", embedded.host.health().capacity);
                 report.with("guest-threads", settings.guest_threads);
             }
             Target::Remote(_) => report.with("host", settings.host.as_str()),

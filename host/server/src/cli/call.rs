@@ -165,7 +165,7 @@ async fn attempt(engine: &Arc<Engine>, plugin: Arc<Plugin>, call: EngineCall, li
                 if cancel_requested {
                     control.stop(Interruption::Drain, "stopped by a second interrupt".to_owned());
                 } else {
-                    note("wharf: asked the plugin to end; interrupt again to stop it at once");
+                    note("wharf: cancelling the job; interrupt again to stop it at once");
                     control.request_cancel();
                 }
                 cancel_requested = true;
@@ -238,7 +238,7 @@ impl HostCalls for Listener {
     }
 
     fn kv(&self) -> Option<&dyn KvAccess> {
-        Some(&self.kept)
+        Some(&self.kv)
     }
 }
 
@@ -249,12 +249,12 @@ struct Document<'e> {
     report: Option<&'e str>,
     result: Option<Box<RawValue>>,
     result_base64: Option<String>,
-    bill: Bill,
+    usage: Usage,
     sandbox_ms: f64,
 }
 
 #[derive(Serialize)]
-struct Bill {
+struct Usage {
     guest_ms: f64,
     wall_ms: f64,
     memory_peak_bytes: u64,
@@ -262,8 +262,8 @@ struct Bill {
     out_bytes: u64,
 }
 
-fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
-    let bill = &ended.usage;
+fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<ExitStatus> {
+    let usage = &ended.usage;
     let ms = |length: std::time::Duration| length.as_secs_f64() * 1000.0;
     let result = match &ended.outcome {
         Outcome::Returned(bytes) => Some(bytes),
@@ -276,12 +276,12 @@ fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
             report: result.is_none().then(|| ended.outcome.report()),
             result: json,
             result_base64: base64,
-            bill: Bill {
-                guest_ms: ms(bill.guest),
-                wall_ms: ms(bill.wall),
-                memory_peak_bytes: bill.memory_peak_bytes,
-                in_bytes: bill.in_bytes,
-                out_bytes: bill.out_bytes,
+            usage: Usage {
+                guest_ms: ms(usage.guest),
+                wall_ms: ms(usage.wall),
+                memory_peak_bytes: usage.memory_peak_bytes,
+                in_bytes: usage.in_bytes,
+                out_bytes: usage.out_bytes,
             },
             sandbox_ms: ms(ended.sandbox),
         })?;
@@ -294,9 +294,9 @@ fn shown(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exit> {
     if !json {
         let cost = format!(
             "guest {}, wall {}, memory {}",
-            millis(ms(bill.guest)),
-            millis(ms(bill.wall)),
-            bytesize::ByteSize(bill.memory_peak_bytes).display().iec()
+            millis(ms(usage.guest)),
+            millis(ms(usage.wall)),
+            bytesize::ByteSize(usage.memory_peak_bytes).display().iec()
         );
         note(format_args!(
             "wharf: the job {} ({cost}): {}",

@@ -115,10 +115,10 @@ fn report(file: &Path, checked: &CheckReport) -> String {
             );
         }
         None => {
-            lines.push(format!("{}: it would be refused", file.display()));
-            // Which tool to look at.
+            lines.push(format!("{}: would be refused", file.display()));
+            // The tools that built the component may be the cause.
             if !checked.producers.is_empty() {
-                lines.push(format!("  made by {}", checked.producers.join(", ")));
+                lines.push(format!("  built with {}", checked.producers.join(", ")));
             }
         }
     }
@@ -146,7 +146,7 @@ fn document(file: &Path, checked: &CheckReport) -> Value {
         "imports": checked.imports,
         "exports": checked.exports,
         "made_by": checked.producers,
-        "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(task_document).collect::<Vec<_>>()),
+        "tasks": checked.manifest().map(|manifest| manifest.tasks.values().map(TaskDocument::from).collect::<Vec<_>>()),
         "topics": checked.manifest().map(|manifest| manifest.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>()),
         "receive": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| TaskDocument::from(&receive.task)),
         "reentrant": checked.manifest().and_then(|manifest| manifest.receive.as_ref()).map(|receive| receive.reentrant),

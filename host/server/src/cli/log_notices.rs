@@ -13,7 +13,7 @@ use crate::progress::loading_step_text;
 pub(crate) fn log_notice(notice: &Notice, log: &Log) {
     match notice {
         Notice::JobsEnqueued { task, count } => debug!(%task, count, "jobs enqueued"),
-        Notice::JobsKnown { task, count } => debug!(%task, count, "jobs with known tokens"),
+        Notice::JobsDeduplicated { task, count } => debug!(%task, count, "jobs with known tokens"),
         Notice::JobsDiscarded { task, count } => debug!(%task, count, "jobs discarded: their lane is full"),
         Notice::AttemptStarted { task, job, number, .. } => debug!(%task, %job, number, "attempt started"),
         Notice::SuspectStarted { task, job, crashes } => {
@@ -25,12 +25,13 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
         }
         Notice::JobEnded { task, job, state } => debug!(%task, %job, state = state.as_str(), "job ended"),
         Notice::JobReplaced { job } => debug!(%job, "cancelled: a newer job of its key took its place"),
-        Notice::CancelAsked { job } => debug!(%job, "cancel requested"),
-        Notice::RetryAsked { job } => debug!(%job, "retry requested"),
+        Notice::CancelRequested { job } => debug!(%job, "cancel requested"),
+        Notice::RetryRequested { job } => debug!(%job, "retry requested"),
         Notice::LogDropped { task, job, lines } => debug!(%task, %job, lines, "log lines dropped"),
         Notice::BroadcastEnded(ended) => broadcast_ended(ended),
         Notice::BroadcastRefused { topic } => warn!(%topic, "broadcast refused: too many broadcasts are open"),
-        Notice::SubscriberLog { plugin, topic, stream, line } => debug!(%plugin, %topic, ?stream, "{line}"),
+        // The runner logs the lines of guests itself, with the target `wharf::guest`.
+        Notice::SubscriberLog { .. } => {}
         Notice::SubscriberLogDropped { plugin, topic, lines } => debug!(%plugin, %topic, lines, "log lines dropped"),
         Notice::PluginLoading { plugin, step } => {
             log.show_progress(format!("{plugin}: {}", loading_step_text(*step)));
@@ -55,22 +56,22 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
                 if *refused > 0 { format!(", {} refused", counted(*refused as u64, "file")) } else { String::new() };
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
         }
-        Notice::FolderTrouble { why } => error!(why, "could not read the plugin folder; loaded plugins stay"),
-        Notice::StoreTrouble { doing, why } => error!(doing, why, "the store failed; trying again"),
-        Notice::StoreMended => info!("the store works again"),
-        Notice::StoreLogHeld { log, bytes } => warn!(
+        Notice::FolderUnreadable { why } => error!(why, "could not read the plugin folder; loaded plugins stay"),
+        Notice::StoreFailed { doing, why } => error!(doing, why, "the store failed; trying again"),
+        Notice::StoreRecovered => info!("the store works again"),
+        Notice::StoreLogPinned { log, bytes } => warn!(
             "{log} has grown to {} MiB and keeps growing, because another program, such as a backup or a shell, has a read \
              transaction open on the database; `fuser -v {log}` names the program. The log is written to the database file \
              when that transaction ends",
             bytes >> 20
         ),
-        Notice::StoreLogFree => info!("the store's log is written to its database file again"),
+        Notice::StoreLogReleased => info!("the store's log is written to its database file again"),
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
-        Notice::Upkeep { reclaimed, forgotten, took } if *reclaimed > 0 => {
-            warn!(reclaimed, forgotten, ?took, "upkeep: leases had expired; their jobs wait again");
+        Notice::Upkeep { reclaimed, deleted, took } if *reclaimed > 0 => {
+            warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }
-        Notice::Upkeep { reclaimed, forgotten, took } => debug!(reclaimed, forgotten, ?took, "upkeep"),
-        Notice::DrainBegan { patience, running } => drain_started(*patience, *running),
+        Notice::Upkeep { reclaimed, deleted, took } => debug!(reclaimed, deleted, ?took, "upkeep"),
+        Notice::DrainStarted { timeout, running } => drain_started(*timeout, *running),
         Notice::DrainEnded => info!("stopped"),
         Notice::HostFault { doing, why } => error!(doing, why, "a bug in the host; please report it"),
     }
@@ -92,11 +93,11 @@ fn counted(count: u64, what: &str) -> String {
 }
 
 fn attempt_ended(ended: &AttemptEnded) {
-    let AttemptEnded { task, job, number, kind, report, bill, .. } = ended;
+    let AttemptEnded { task, job, number, kind, report, usage, .. } = ended;
     let first = report.lines().next().unwrap_or_default();
     match kind {
         OutcomeKind::Returned => {
-            debug!(%task, %job, number, wall = ?bill.wall, guest = ?bill.guest, "attempt returned")
+            debug!(%task, %job, number, wall = ?usage.wall, guest = ?usage.guest, "attempt returned")
         }
         OutcomeKind::Cancelled | OutcomeKind::Interrupted => {
             debug!(%task, %job, number, outcome = kind.as_str(), first, "attempt ended")

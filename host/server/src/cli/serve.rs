@@ -107,7 +107,7 @@ async fn start(settings: &Settings, listener: &TcpListener, metrics: Arc<Metrics
 
 /// Waits until the loop that runs jobs has ended, although it was not asked to.
 async fn death(host: &Host) {
-    while host.vitals().alive {
+    while host.health().alive {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

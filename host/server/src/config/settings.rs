@@ -123,7 +123,7 @@ impl Settings {
             broadcasts: self.broadcasts_at_once,
             lease: self.lease,
             lease_margin: self.lease_margin,
-            write_patience: bounds::WRITE_PATIENCE,
+            write_timeout: bounds::WRITE_PATIENCE,
             cancel_grace: self.cancel_grace,
             upkeep_interval: self.upkeep_interval,
             keep_finished: self.keep_finished,

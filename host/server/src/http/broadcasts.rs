@@ -99,16 +99,16 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         let result = entry.job.result.as_deref();
         BatchJob {
             plugin: entry.plugin.to_string(),
-            state: entry.job.standing.state.name().into(),
+            state: entry.job.status.state.name().into(),
             id: Some(entry.job.id.to_string()),
             url: Some(links::job_from_broadcast(entry.job.id)),
-            attempt: entry.job.standing.attempt,
+            attempt: entry.job.status.attempt,
             reply: result.and_then(inline_json),
             reply_base64: result.and_then(inline_base64),
             report: entry.job.report.as_ref().map(AttemptReport::from),
         }
     });
-    let finished = batch.jobs.iter().all(|entry| entry.job.standing.state.name().is_final());
+    let finished = batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final());
     Ok(Json(batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect())))
 }
 

@@ -113,7 +113,7 @@ async fn result_within(
 /// Returns the result of a job that succeeded, and `None` if the job has not ended. A job that failed or was cancelled is a
 /// problem.
 pub(crate) fn finished(job: &CoreJob) -> Result<Option<&[u8]>, Problem> {
-    let (kind, without_report) = match job.standing.state.name() {
+    let (kind, without_report) = match job.status.state.name() {
         StateName::Succeeded => return Ok(Some(job.result.as_deref().unwrap_or_default())),
         StateName::Waiting | StateName::Running => return Ok(None),
         StateName::Failed => (Kind::JOB_FAILED, "the job failed without a report"),

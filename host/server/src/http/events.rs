@@ -38,7 +38,7 @@ pub(crate) async fn events(
     let after = last_event(&headers)?;
     let view = job_lookup::job(&host, id).await?;
     let received_all = Some(Position { entry: view.seen.entries, end: true });
-    if view.seen.job.standing.state.name().is_final() && after == received_all {
+    if view.seen.job.status.state.name().is_final() && after == received_all {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(event_stream(follow(host, id, after.map_or(0, |last| last.entry)), stopping))
@@ -72,7 +72,7 @@ async fn update_event(host: Host, update: Result<JobUpdate, StoreError>) -> Even
             event(name, &entry).id(numbered.number.to_string())
         }
         Ok(JobUpdate::State(snapshot)) => {
-            let end = snapshot.job.standing.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
+            let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
             let event = event(JobEventName::State, &job_document(&host, *snapshot).await);
             match end {
                 Some(id) => event.id(id),
@@ -87,7 +87,7 @@ async fn update_event(host: Host, update: Result<JobUpdate, StoreError>) -> Even
 async fn job_document(host: &Host, snapshot: JobSnapshot) -> Job {
     if snapshot.why.is_some()
         && let Ok(Some(view)) = host.job(snapshot.job.id).await
-        && view.seen.job.standing == snapshot.job.standing
+        && view.seen.job.status == snapshot.job.status
     {
         return Job::in_event(&view);
     }

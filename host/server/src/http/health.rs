@@ -24,23 +24,23 @@ pub(crate) async fn health() -> Response {
 
 /// Reports if the host takes and runs jobs, and if not, why.
 pub(crate) async fn ready(State(host): State<Host>) -> Response {
-    let vitals = host.vitals();
+    let health = host.health();
     let mut reasons = Vec::new();
-    if vitals.draining {
+    if health.draining {
         reasons.push("the host is stopping".to_owned());
-    } else if !vitals.alive {
+    } else if !health.alive {
         reasons.push(
             "the host has stopped running jobs, as a bug ended its loop; see its log, and start it again".to_owned(),
         );
     }
-    if !vitals.first_scan_done {
+    if !health.first_scan_done {
         reasons.push("plugins are still loading".to_owned());
     }
-    if let Err(error) = &vitals.store {
+    if let Err(error) = &health.store {
         reasons.push(format!("the store failed: {error}"));
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness::new(reasons, vitals.running, vitals.capacity))).into_response()
+    (status, Json(Readiness::new(reasons, health.running, health.capacity))).into_response()
 }
 
 /// Returns all metrics in the text format of OpenMetrics.
@@ -55,16 +55,16 @@ pub(crate) async fn metrics(
 
 /// Reads the gauges. If the store does not respond, its gauges are left out, and the gauge `store_up` is 0.
 async fn gauges(host: &Host) -> Gauges {
-    let (vitals, catalog) = (host.vitals(), host.catalog());
+    let (health, catalog) = (host.health(), host.catalog());
     let mut gauges = Gauges::new();
     gauges.plain(
         "alive",
         "1 if the loop that runs jobs is alive; if it is 0, the host must be started again",
-        u64::from(vitals.alive),
+        u64::from(health.alive),
     );
-    gauges.plain("broadcasts_open", "Live broadcasts open on this host", vitals.broadcasts as u64);
-    gauges.plain("attempts_running", "Attempts running on this host", u64::from(vitals.running));
-    gauges.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(vitals.capacity));
+    gauges.plain("broadcasts_open", "Live broadcasts open on this host", health.broadcasts as u64);
+    gauges.plain("attempts_running", "Attempts running on this host", u64::from(health.running));
+    gauges.plain("attempts_capacity", "Attempts that may run at once on this host", u64::from(health.capacity));
     gauges.plain("plugins_loaded", "Plugins loaded", catalog.plugins().len() as u64);
     gauges.plain(
         "plugins_refused",
@@ -72,7 +72,7 @@ async fn gauges(host: &Host) -> Gauges {
         catalog.refused().len() as u64,
     );
     let (stats, limits) = (host.stats().await, host.limits().await);
-    gauges.plain("store_up", "1 if the store responds", u64::from(stats.is_ok() && vitals.store.is_ok()));
+    gauges.plain("store_up", "1 if the store responds", u64::from(stats.is_ok() && health.store.is_ok()));
     if let Ok(stats) = stats {
         let by_task = |pick: fn(u64, u64) -> u64| {
             stats.tasks.iter().map(move |(task, waiting, running)| (task.to_string(), pick(*waiting, *running)))

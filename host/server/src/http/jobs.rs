@@ -34,7 +34,7 @@ pub(crate) async fn result(State(host): State<Host>, Path(id): Path<String>) -> 
     match finished(&seen.job)? {
         Some(bytes) => Ok((harmless_headers(bytes), bytes.to_vec()).into_response()),
         None => {
-            let state = seen.job.standing.state.name().as_str();
+            let state = seen.job.status.state.name().as_str();
             let detail = format!("job {id} is {state}; follow its events at /v1/jobs/{id}/events until it ends");
             Err(Problem::new(Kind::JOB_NOT_FINISHED, detail).with("state", state))
         }

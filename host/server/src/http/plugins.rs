@@ -22,7 +22,7 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         && let Some(plugin) = loaded_or_refused(&catalog, &id)
     {
         let bytes_max = catalog.plugin(&id).and_then(|loaded| loaded.plugin.kv_bytes_max());
-        return Ok(Json(plugin.with_kv(host.kept(&id).await?, bytes_max)));
+        return Ok(Json(plugin.with_kv(host.kv_usage(&id).await?, bytes_max)));
     }
     Err(unknown(&catalog, id))
 }

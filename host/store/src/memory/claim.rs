@@ -38,7 +38,7 @@ impl Queue {
         };
         let Ok(admitted) = admit(&mut context, &claim.offer(), &limits);
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Claimed { leased: context.leased, wake_at, held_back: admitted.held_back }
+        Claimed { leased: context.leased, wake_at, quota_reached: admitted.quota_reached }
     }
 }
 
@@ -131,7 +131,7 @@ impl QueueView for ClaimContext<'_> {
     }
 
     fn lease(&mut self, _line: &Line, ready: &Ready) -> Result<(), Infallible> {
-        let status = self.queue.jobs[&ready.id].job.standing;
+        let status = self.queue.jobs[&ready.id].job.status;
         let lease = Lease {
             job: ready.id,
             attempt: status.attempt + 1,

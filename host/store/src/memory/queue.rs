@@ -76,7 +76,7 @@ impl Queue {
     /// Adds a job to the index of its state.
     pub(super) fn index(&mut self, id: JobId, now: Timestamp) {
         let job = &self.jobs[&id].job;
-        match job.standing.state {
+        match job.status.state {
             State::Waiting { due } if due <= now => self.make_ready(id),
             State::Waiting { due } => _ = self.delayed.insert((due, id)),
             State::Running { .. } => _ = self.running.entry(job.lane.clone()).or_default().insert(id),
@@ -87,7 +87,7 @@ impl Queue {
     /// Adds a waiting job to the due ones of its lane.
     pub(super) fn make_ready(&mut self, id: JobId) {
         let job = &self.jobs[&id].job;
-        let State::Waiting { due } = job.standing.state else { return };
+        let State::Waiting { due } = job.status.state else { return };
         let lane = self.ready.entry(job.lane.clone()).or_insert_with(|| {
             // A lane joins at the end of the order.
             self.turn += 1;
@@ -99,7 +99,7 @@ impl Queue {
     /// Removes a job from the index of its state.
     pub(super) fn unindex(&mut self, id: JobId) {
         let job = &self.jobs[&id].job;
-        match job.standing.state {
+        match job.status.state {
             State::Waiting { due } => {
                 self.delayed.remove(&(due, id));
                 let Some(lane) = self.ready.get_mut(&job.lane) else { return };
@@ -127,16 +127,16 @@ impl Queue {
     /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
-        let change = Change::of(&record.job.standing, &event, now)?;
+        let change = Change::of(&record.job.status, &event, now)?;
         self.unindex(id);
         let record = self.jobs.get_mut(&id).expect("found above");
-        record.job.standing = change.status;
+        record.job.status = change.status;
         record.job.finished_at = change.finished_at;
         if change.report.is_some() {
             record.job.report = change.report;
         }
         if change.attempt_ended {
-            record.job.bill = change.bill;
+            record.job.usage = change.usage;
         }
         let mut children = Vec::new();
         match event {
@@ -160,7 +160,7 @@ impl Queue {
         }
         self.index(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
-        Ok(Recorded { state: change.status.state.name(), cancel_asked: change.status.cancel_asked, children })
+        Ok(Recorded { state: change.status.state.name(), cancel_requested: change.status.cancel_requested, children })
     }
 
     /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
@@ -189,11 +189,11 @@ impl Queue {
             new.id = self.ids.next(now);
         }
 
-        let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
+        let (mut replaced, mut cancel_requested) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
             let running: Vec<JobId> = self.running.get(&new.lane).into_iter().flatten().copied().collect();
             let waiting = self.waiting(&new.lane);
-            let leaving = |id: &JobId| self.jobs[id].job.standing.cancel_asked;
+            let leaving = |id: &JobId| self.jobs[id].job.status.cancel_requested;
             let counts = LaneCounts {
                 running: running.len() as u32,
                 leaving: running.iter().filter(|id| leaving(id)).count() as u32,
@@ -206,7 +206,7 @@ impl Queue {
                     return Inserted::Discarded { holders: holders.collect() };
                 }
                 ConflictDecision::Replace { cancel_running } => {
-                    cancel_asked =
+                    cancel_requested =
                         running.into_iter().filter(|id| !leaving(id)).take(cancel_running as usize).collect();
                     replaced = waiting;
                 }
@@ -215,8 +215,8 @@ impl Queue {
         for id in &replaced {
             self.apply(*id, Event::Replaced, now).expect("a waiting job can be replaced");
         }
-        for id in &cancel_asked {
-            self.apply(*id, Event::CancelAsked, now).expect("a running job can be asked to cancel");
+        for id in &cancel_requested {
+            self.apply(*id, Event::CancelRequested, now).expect("a running job can be asked to cancel");
         }
 
         let id = new.id;
@@ -228,18 +228,18 @@ impl Queue {
             token: new.token,
             batch: new.batch,
             payload: new.payload,
-            standing: JobStatus::new(new.due.map_or(now, |due| due.from(now))),
+            status: JobStatus::new(new.due.map_or(now, |due| due.from(now))),
             enqueued_at: now,
             started_at: None,
             finished_at: None,
             report: None,
             result: None,
-            bill: None,
+            usage: None,
         };
         self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
         self.index(id, now);
-        Inserted::Added { id, replaced, cancel_asked }
+        Inserted::Added { id, replaced, cancel_requested }
     }
 
     /// Returns the waiting jobs of a lane, due or not, by ID.

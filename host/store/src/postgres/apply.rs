@@ -54,7 +54,7 @@ impl Ledger<'_> {
                 _ => None,
             };
             let end = self.writes.ends.entry(id).or_default();
-            end.attempt = Some((change.bill, output));
+            end.attempt = Some((change.usage, output));
             end.report = change.report.or(end.report.take());
         } else if change.report.is_some() {
             self.writes.ends.entry(id).or_default().report = change.report;

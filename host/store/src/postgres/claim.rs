@@ -90,7 +90,7 @@ impl Ledger<'_> {
         self.leave_lanes(&snapshot, left, &limits);
         let wake_at = next_due.map(|due| due.max(self.now));
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, held_back: admitted.held_back })
+        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
     }
 
     /// Reads delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.

@@ -133,7 +133,7 @@ impl Head {
             attempt: value::<i32>(row, "jobs", 12)? as u32,
             failures: value::<i32>(row, "jobs", 13)? as u32,
             crashes: value::<i32>(row, "jobs", 14)? as u32,
-            cancel_asked: false,
+            cancel_requested: false,
         };
         let batch = if value::<Option<i64>>(row, "jobs", 15)?.is_some() { rows::batch(row)? } else { None };
         let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(Arc::from);

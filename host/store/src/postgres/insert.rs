@@ -72,7 +72,7 @@ impl Ledger<'_> {
             self.apply(*id, &Event::Replaced).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
         }
         for id in &cancelled {
-            self.apply(*id, &Event::CancelAsked).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
+            self.apply(*id, &Event::CancelRequested).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
         }
 
         let status = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
@@ -86,7 +86,7 @@ impl Ledger<'_> {
         if state == READY {
             self.writes.joined.insert(id);
         }
-        Ok(Inserted::Added { id, replaced, cancel_asked: cancelled })
+        Ok(Inserted::Added { id, replaced, cancel_requested: cancelled })
     }
 
     /// Counts the jobs of a lane; delayed jobs only up to `waiting_max`.

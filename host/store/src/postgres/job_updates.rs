@@ -1,12 +1,13 @@
 //! Statements that write the rows of jobs, one for each step that a job takes, and their log entries.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, State};
 use wharf_core::lease::Lease;
-use wharf_core::outcome::{Bill, Report};
+use wharf_core::outcome::{Report, Usage};
 
 use super::job_row::JobRow;
 use super::lane_rows::lane_columns;
@@ -49,7 +50,7 @@ impl StatusColumns {
             due_ats: statuses().map(|status| due_at(status.state)).collect(),
             failures: statuses().map(|status| status.failures as i32).collect(),
             crashes: statuses().map(|status| status.crashes as i32).collect(),
-            cancel_requested: statuses().map(|status| status.cancel_asked).collect(),
+            cancel_requested: statuses().map(|status| status.cancel_requested).collect(),
             finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(micros)).collect(),
             lines: jobs.iter().map(|(_, job)| job.line).collect(),
         }
@@ -70,7 +71,7 @@ impl StatusColumns {
 }
 
 /// The end of an attempt: its report if it has one, its resource usage and its output.
-type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Bill>, Option<Vec<u8>>));
+type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Usage>, Option<Arc<[u8]>>));
 
 /// Resource usages and outputs as columns.
 fn result_columns<'w>(ended: &[Ended<'w>]) -> ([Vec<Option<i64>>; 6], Vec<Option<&'w [u8]>>) {

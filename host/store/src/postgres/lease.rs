@@ -58,8 +58,8 @@ pub(super) async fn renew(
         owned.insert((lease.job, lease.attempt), (lease, value(&row, "jobs", "cancel_requested")?));
     }
     let result = |wanted: &Lease| match owned.get(&(wanted.job, wanted.attempt)) {
-        Some((lease, true)) => Renewed::HeldCancelAsked(*lease),
-        Some((lease, false)) => Renewed::Held(*lease),
+        Some((lease, true)) => Renewed::RenewedCancelRequested(*lease),
+        Some((lease, false)) => Renewed::Renewed(*lease),
         None => Renewed::Lost(*wanted),
     };
     Ok(leases.iter().map(result).collect())

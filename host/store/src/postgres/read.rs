@@ -74,7 +74,7 @@ pub(super) async fn job(
     )?;
     let Some(row) = job.first() else { return Ok(None) };
     let (job, is_ready) = (rows::job(row)?, value::<i16>(row, "jobs", "state")? == READY);
-    let why = match job.standing.state {
+    let why = match job.status.state {
         State::Waiting { due } => {
             let table = declared.with_overrides(overrides);
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };

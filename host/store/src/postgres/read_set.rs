@@ -113,7 +113,7 @@ impl ReadSet {
                 self.expiring.insert(id);
                 self.returning.insert(id);
             }
-            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RetryAsked => {
+            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RetryRequested => {
                 self.returning.insert(id);
             }
             _ => {}

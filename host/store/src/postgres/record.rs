@@ -30,7 +30,7 @@ impl Ledger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
+        Ok(Ok(Recorded { state: after.state.name(), cancel_requested: after.cancel_requested, children }))
     }
 
     /// Ends an expired lease, unless it was renewed since it was read. Returns true if it ended.

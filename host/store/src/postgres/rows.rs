@@ -9,7 +9,7 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, NumberedEntry, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
-use wharf_core::outcome::{Bill, OutcomeKind, Report};
+use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::time::Timestamp;
 
 use super::session::{SessionError, damaged, value};
@@ -119,7 +119,7 @@ pub(super) fn status(id: JobId, row: &Row) -> Result<JobStatus, SessionError> {
         attempt,
         failures: count("failures")?,
         crashes: count("crashes")?,
-        cancel_asked: value(row, "jobs", "cancel_requested")?,
+        cancel_requested: value(row, "jobs", "cancel_requested")?,
     })
 }
 
@@ -152,21 +152,21 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         token: token.map(|token| parse("token", &token)).transpose()?,
         batch: batch(row)?,
         payload: bytes(row, "jobs", "payload")?.unwrap_or_default(),
-        standing: status(id, row)?,
+        status: status(id, row)?,
         enqueued_at: moment(row, "jobs", "enqueued_at")?,
         started_at: optional_moment("started_at")?,
         finished_at: optional_moment("finished_at")?,
         report,
         result: bytes(row, "jobs", "output")?,
-        bill: usage(row)?,
+        usage: usage(row)?,
     })
 }
 
-fn usage(row: &Row) -> Result<Option<Bill>, SessionError> {
+fn usage(row: &Row) -> Result<Option<Usage>, SessionError> {
     let Some(queue_wait) = value::<Option<i64>>(row, "jobs", "queue_wait_us")? else { return Ok(None) };
     let number =
         |column: &str| value::<Option<i64>>(row, "jobs", column).map(|number| number.unwrap_or_default() as u64);
-    Ok(Some(Bill {
+    Ok(Some(Usage {
         queue_wait: Duration::from_micros(queue_wait as u64),
         guest: Duration::from_micros(number("guest_us")?),
         wall: Duration::from_micros(number("wall_us")?),
@@ -177,7 +177,7 @@ fn usage(row: &Row) -> Result<Option<Bill>, SessionError> {
 }
 
 /// Returns the six columns of an attempt's resource usage, in the order of the table.
-pub(super) fn usage_columns(usage: Option<&Bill>) -> [Option<i64>; 6] {
+pub(super) fn usage_columns(usage: Option<&Usage>) -> [Option<i64>; 6] {
     usage.map_or([None; 6], |usage| {
         [
             length_us(usage.queue_wait),
@@ -208,8 +208,8 @@ pub(super) fn numbered_entry(row: &Row) -> Result<NumberedEntry, SessionError> {
     let text = || text(row, "entries", "data");
     let entry = match value::<i16>(row, "entries", "kind")? {
         0 => Entry::Chunk(bytes(row, "entries", "data")?.unwrap_or_default()),
-        1 => Entry::Log { stream: Stream::Stdout, line: text()? },
-        2 => Entry::Log { stream: Stream::Stderr, line: text()? },
+        1 => Entry::Log { stream: Stream::Stdout, line: text()?.into() },
+        2 => Entry::Log { stream: Stream::Stderr, line: text()?.into() },
         3 => Entry::LogDropped { lines: amount()? as u64 },
         4 => Entry::Progress { fraction: amount()? as f32, note: text()? },
         other => return Err(damaged("kind of log entry", &other.to_string())),

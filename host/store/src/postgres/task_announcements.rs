@@ -68,7 +68,7 @@ fn line(task: &TaskAnnouncement) -> String {
     let schema = match &task.schema {
         SchemaAnnouncement::Absent => NONE.to_owned(),
         SchemaAnnouncement::Text(schema) => escaped(schema),
-        SchemaAnnouncement::Untold => NOT_ANNOUNCED.to_owned(),
+        SchemaAnnouncement::NotAnnounced => NOT_ANNOUNCED.to_owned(),
     };
     let (per_key, total) = (number(task.limits.per_key), number(task.limits.total));
     format!("{} {} {on_conflict} {per_key} {total} {key} {schema}", task.name, task.group)
@@ -92,7 +92,7 @@ fn task(line: &str) -> Option<TaskAnnouncement> {
         key: if key == NONE { None } else { Some(unescaped(key)?) },
         schema: match schema {
             NONE => SchemaAnnouncement::Absent,
-            NOT_ANNOUNCED => SchemaAnnouncement::Untold,
+            NOT_ANNOUNCED => SchemaAnnouncement::NotAnnounced,
             schema => SchemaAnnouncement::Text(unescaped(schema)?),
         },
     })
@@ -141,7 +141,7 @@ mod tests {
         let schema = |text: &str| SchemaAnnouncement::Text(text.to_owned());
         let tasks = [
             announcement(None, SchemaAnnouncement::Absent),
-            announcement(Some("/tenant"), SchemaAnnouncement::Untold),
+            announcement(Some("/tenant"), SchemaAnnouncement::NotAnnounced),
             announcement(
                 Some("/a b\n\0\u{202e}%41ä"),
                 schema("{\"type\": \"object\",\n\t\"title\": \"ü\u{1f600} %\"}"),

@@ -47,7 +47,7 @@ impl Ledger<'_> {
             insert.execute(params![id, signed(claim.node.0), claimed_at, expires_at, jobs])?;
         }
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, held_back: admitted.held_back })
+        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
     }
 
     /// Makes at most `PROMOTE_BATCH` delayed jobs ready that are due: one claim must not pay for all that became due at once.
@@ -285,7 +285,7 @@ impl QueueView for ClaimContext<'_, '_> {
             None => self.payload(signed(ready.id.number()))?,
         };
         let state = State::Waiting { due: ready.due };
-        let before = JobStatus { state, attempt, failures, crashes, cancel_asked: false };
+        let before = JobStatus { state, attempt, failures, crashes, cancel_requested: false };
         let until = self.now + self.claim.lease;
         let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: self.claim.node, until };
         let status = before.after(&Event::Claimed { lease }, self.now).map_err(|refusal| {

@@ -50,7 +50,7 @@ impl Ledger<'_> {
                 return Ok(Inserted::Duplicate { id: job_id(known)? });
             }
         }
-        let (mut replaced, mut cancel_asked) = (Vec::new(), Vec::new());
+        let (mut replaced, mut cancel_requested) = (Vec::new(), Vec::new());
         if new.on_conflict != OnConflict::Wait {
             let per_key = self.limits()?.per_key(&new.lane);
             match resolve(new.on_conflict, self.lane_counts(lane, lane_columns, per_key.unwrap_or(0))?, per_key) {
@@ -60,15 +60,15 @@ impl Ledger<'_> {
                 }
                 ConflictDecision::Replace { cancel_running } => {
                     replaced = self.waiting(lane, lane_columns)?;
-                    cancel_asked = self.oldest_staying(lane, cancel_running);
+                    cancel_requested = self.oldest_staying(lane, cancel_running);
                 }
             }
         }
         for id in &replaced {
             self.apply(*id, &Event::Replaced, now)?.map_err(|refusal| refused(*id, refusal))?;
         }
-        for id in &cancel_asked {
-            self.apply(*id, &Event::CancelAsked, now)?.map_err(|refusal| refused(*id, refusal))?;
+        for id in &cancel_requested {
+            self.apply(*id, &Event::CancelRequested, now)?.map_err(|refusal| refused(*id, refusal))?;
         }
 
         let due = new.due.map_or(now, |due| due.from(now));
@@ -113,7 +113,7 @@ impl Ledger<'_> {
             let mut insert = self.conn.prepare_cached("INSERT INTO payloads (job, payload) VALUES (?1, ?2)")?;
             insert.execute(params![id, &*new.payload])?;
         }
-        Ok(Inserted::Added { id: job, replaced, cancel_asked })
+        Ok(Inserted::Added { id: job, replaced, cancel_requested })
     }
 
     /// Counts the unfinished jobs of a lane; delayed ones up to `delayed_max`.
@@ -131,7 +131,7 @@ impl Ledger<'_> {
 
     /// Returns true if the job runs and its cancellation was not requested.
     fn stays(&self, id: JobId) -> bool {
-        self.lanes.running(id).is_some_and(|job| !job.status.cancel_asked)
+        self.lanes.running(id).is_some_and(|job| !job.status.cancel_requested)
     }
 
     /// Returns the oldest `max` running jobs of a lane whose cancellation was not requested.

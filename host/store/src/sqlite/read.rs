@@ -62,7 +62,7 @@ pub(super) fn job(
     let entries: i64 = snapshot
         .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?
         .query_row([number], |row| row.get(0))?;
-    let why = match job.standing.state {
+    let why = match job.status.state {
         State::Waiting { due } => {
             let table = declared.with_overrides(overrides(&snapshot)?);
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
@@ -84,12 +84,12 @@ pub(super) fn job(
 
 /// Applies a claim to a job whose row is behind it.
 fn with_claim(job: Job, claim: &UnsyncedClaim) -> Job {
-    if !claim.is_ahead_of(&job.standing) {
+    if !claim.is_ahead_of(&job.status) {
         return job;
     }
     let state = State::Running { lease: claim.lease };
-    let standing = JobStatus { state, attempt: claim.lease.attempt, ..job.standing };
-    Job { standing, started_at: Some(claim.started_at), ..job }
+    let status = JobStatus { state, attempt: claim.lease.attempt, ..job.status };
+    Job { status, started_at: Some(claim.started_at), ..job }
 }
 
 /// Returns the claims that the rows of their jobs are behind, in the snapshot of `conn`.

@@ -48,7 +48,7 @@ impl Ledger<'_> {
         let after = change.status;
         if change.attempt_ended {
             let output = match event {
-                Event::Succeeded { output, .. } => Some(output.as_slice()),
+                Event::Succeeded { output, .. } => Some(&**output),
                 _ => None,
             };
             self.update_ready(id, &stored, &after, now)?;
@@ -81,7 +81,7 @@ impl Ledger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded { state: after.state.name(), cancel_asked: after.cancel_asked, children }))
+        Ok(Ok(Recorded { state: after.state.name(), cancel_requested: after.cancel_requested, children }))
     }
 
     /// Adds a job to the ready ones or removes it from them, as its new status requires.
@@ -110,9 +110,9 @@ impl Ledger<'_> {
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
-        let JobStatus { attempt, failures, crashes, cancel_asked, .. } = change.status;
+        let JobStatus { attempt, failures, crashes, cancel_requested, .. } = change.status;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(timestamp_us));
-        let usage = usage_columns(change.bill.as_ref());
+        let usage = usage_columns(change.usage.as_ref());
         let inline = output.filter(|output| output.len() <= INLINE_BYTES_MAX);
         let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
         let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
@@ -125,7 +125,7 @@ impl Ledger<'_> {
             attempt,
             failures,
             crashes,
-            cancel_asked,
+            cancel_requested,
             started_at,
             finished_at,
             queue_wait_us,
@@ -165,7 +165,7 @@ impl Ledger<'_> {
              WHERE id = ?1",
         )?;
         let (expires_at, started_at) = (timestamp_us(lease.until), timestamp_us(job.started_at));
-        let (number, node, cancel_requested) = (signed(id.number()), signed(lease.node.0), job.status.cancel_asked);
+        let (number, node, cancel_requested) = (signed(id.number()), signed(lease.node.0), job.status.cancel_requested);
         write.execute(params![number, lease.attempt, cancel_requested, node, expires_at, started_at])?;
         drop(write);
         self.lanes.set_running(id, Some(RunningJob { claim: None, ..job }));
@@ -203,7 +203,11 @@ impl Ledger<'_> {
             Some(lease) => {
                 let status = JobStatus { state: State::Running { lease }, ..job.status };
                 self.write_running(requested.job, RunningJob { status, ..job })?;
-                Ok(if status.cancel_asked { Renewed::HeldCancelAsked(lease) } else { Renewed::Held(lease) })
+                Ok(if status.cancel_requested {
+                    Renewed::RenewedCancelRequested(lease)
+                } else {
+                    Renewed::Renewed(lease)
+                })
             }
             None => Ok(Renewed::Lost(*requested)),
         }

@@ -9,7 +9,7 @@ use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, OnConflict};
-use wharf_core::outcome::Bill;
+use wharf_core::outcome::Usage;
 
 use super::*;
 use crate::clock::SystemClock;
@@ -156,12 +156,12 @@ async fn an_end_its_children_and_its_values_are_written_together_or_not_at_all()
     let (plugin, key): (PluginId, KvKey) = ("words".parse().unwrap(), "total".parse().unwrap());
     let mut changes = KvChanges::new(plugin.clone());
     changes.put(key.clone(), Some(vec![7; 1_000_000].into())).unwrap();
-    let (children, changes, bill) = (vec![child.clone()], Some(Arc::new(changes)), Bill::default());
-    let end = vec![(parent.id, Event::Succeeded { attempt, output: vec![1], children, changes, bill })];
+    let (children, changes, usage) = (vec![child.clone()], Some(Arc::new(changes)), Usage::default());
+    let end = vec![(parent.id, Event::Succeeded { attempt, output: [1].into(), children, changes, usage })];
     limit_growth(&store, 4).await;
     // The value is written last, and fails for lack of space: what was written before it is rolled back.
     assert!(matches!(store.record(end.clone()).await, Err(StoreError::Busy(_))));
-    let state = async || store.job(parent.id, declared.clone()).await.unwrap().unwrap().job.standing.state.name();
+    let state = async || store.job(parent.id, declared.clone()).await.unwrap().unwrap().job.status.state.name();
     assert_eq!(state().await, StateName::Running);
     assert_eq!(store.job(child.id, declared.clone()).await.unwrap(), None);
     assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap(), None);

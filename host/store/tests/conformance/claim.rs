@@ -24,7 +24,7 @@ fn a_claim_returns_all_that_an_attempt_needs() {
         assert_eq!((leased.task, leased.lane, leased.payload), (new.task, new.lane, new.payload));
         assert_eq!((leased.failures, leased.due, leased.claimed_at), (0, enqueued, now));
         let job = stage.seen(new.id).await.job;
-        assert_eq!((job.standing.state, job.started_at), (State::Running { lease }, Some(now)));
+        assert_eq!((job.status.state, job.started_at), (State::Running { lease }, Some(now)));
     });
 }
 
@@ -196,10 +196,10 @@ fn a_task_without_quota_does_not_delay_others() {
         let within = |room: u32| Claim { task_quotas: vec![(task(COUNT), room)], ..stage.wish(9) };
         let claim = async |room| stage.store.claim(within(room)).await.unwrap();
         let none = claim(0).await;
-        assert_eq!((ids(&none.leased), none.held_back), (lists, true));
+        assert_eq!((ids(&none.leased), none.quota_reached), (lists, true));
         let first = claim(2).await;
-        assert_eq!((ids(&first.leased), first.held_back), (vec![counts[0], more], true));
+        assert_eq!((ids(&first.leased), first.quota_reached), (vec![counts[0], more], true));
         let rest = claim(9).await;
-        assert_eq!((ids(&rest.leased), rest.held_back), (counts[1..].to_vec(), false));
+        assert_eq!((ids(&rest.leased), rest.quota_reached), (counts[1..].to_vec(), false));
     });
 }

@@ -30,7 +30,7 @@ fn what_is_given_back_after_the_clock_was_set_back_waits_as_long_as_it_should() 
         stage.pass(SECOND);
         assert_eq!(ids(&stage.claim(3).await), [delayed.id]);
         // And who runs goes on.
-        assert!(matches!(stage.store.renew(vec![leased[2].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));
+        assert!(matches!(stage.store.renew(vec![leased[2].lease], LEASE).await.unwrap()[..], [Renewed::Renewed(_)]));
         stage.succeed(&leased[2]).await.unwrap();
     });
 }
@@ -58,7 +58,7 @@ fn a_lease_of_a_clock_that_has_gone_ends_as_soon_as_any_other() {
         // Both hosts have the time to renew theirs; one of them is gone.
         assert!(stage.store.reclaim(9).await.unwrap().is_empty());
         stage.pass(LEASE / 3);
-        assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));
+        assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Renewed(_)]));
         stage.pass(LEASE / 3);
         assert!(stage.store.reclaim(9).await.unwrap().is_empty());
         stage.pass(LEASE / 3);

@@ -29,7 +29,7 @@ fn a_silent_network_is_noticed_and_recovers() {
         assert_eq!(recorded.unwrap().state, StateName::Succeeded);
         let late = stage.store.renew(vec![leased.lease], LEASE).await.unwrap();
         assert_eq!(late, [Renewed::Lost(leased.lease)]);
-        assert_eq!(stage.seen(id).await.job.standing.attempt, 1);
+        assert_eq!(stage.seen(id).await.job.status.attempt, 1);
     });
 }
 

@@ -6,7 +6,7 @@ use wharf_core::limits::OnConflict;
 use wharf_core::outcome::OutcomeKind;
 use wharf_store::Inserted;
 
-use crate::stage::{COUNT, LIST, SECOND, at_most, bill, ids, on_every_store};
+use crate::stage::{COUNT, LIST, SECOND, at_most, ids, on_every_store, usage};
 
 #[test]
 fn a_job_is_stored_unchanged() {
@@ -26,7 +26,7 @@ fn a_job_is_stored_unchanged() {
         assert_eq!((job.id, &job.task, &job.lane, &job.payload), (new.id, &new.task, &new.lane, &new.payload));
         assert_eq!((job.priority, job.token, job.enqueued_at), (-3, Some(token), stage.store.now()));
         assert_eq!(job.batch, Some(batch.clone()));
-        assert_eq!((job.standing.attempt, job.started_at, job.finished_at, job.result), (0, None, None, None));
+        assert_eq!((job.status.attempt, job.started_at, job.finished_at, job.result), (0, None, None, None));
         stage.pass(5 * SECOND);
         assert_eq!(stage.claim_one().await.batch, Some(batch));
     });
@@ -92,7 +92,7 @@ fn a_job_without_a_token_is_never_a_duplicate_whatever_its_id() {
 
         let child = NewJob { payload: b"child".as_slice().into(), ..first.clone() };
         let children = vec![child.clone(), child];
-        let succeeded = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let succeeded = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, usage: usage() };
         let recorded = stage.record(first.id, succeeded).await.unwrap();
         for answer in recorded.children {
             let Inserted::Added { id, .. } = answer else { panic!("{answer:?}") };
@@ -141,10 +141,10 @@ fn a_new_job_replaces_the_waiting_ones() {
         stage.insert(delayed.clone()).await;
         let new = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "acme") };
         let replaced = vec![waiting, delayed.id];
-        assert_eq!(stage.insert(new.clone()).await, Inserted::Added { id: new.id, replaced, cancel_asked: vec![] });
+        assert_eq!(stage.insert(new.clone()).await, Inserted::Added { id: new.id, replaced, cancel_requested: vec![] });
         assert_eq!(stage.state(running).await, StateName::Running);
         let gone = stage.seen(waiting).await.job;
-        assert_eq!(gone.standing.state.name(), StateName::Cancelled);
+        assert_eq!(gone.status.state.name(), StateName::Cancelled);
         assert_eq!(gone.report.unwrap().kind, OutcomeKind::Cancelled);
         assert_eq!(gone.finished_at, Some(stage.store.now()));
     });
@@ -160,13 +160,13 @@ fn a_new_job_cancels_as_many_running_ones_as_it_needs() {
         let first = pushing();
         let asked = vec![running[0]];
         let answer = stage.insert(first.clone()).await;
-        assert_eq!(answer, Inserted::Added { id: first.id, replaced: vec![], cancel_asked: asked });
-        assert!(stage.seen(running[0]).await.job.standing.cancel_asked);
+        assert_eq!(answer, Inserted::Added { id: first.id, replaced: vec![], cancel_requested: asked });
+        assert!(stage.seen(running[0]).await.job.status.cancel_requested);
         assert_eq!(stage.seen(running[0]).await.job.report, None, "it has not ended yet");
         // The next job replaces the waiting one, and needs no other job to end.
         let second = pushing();
         let answer = stage.insert(second.clone()).await;
-        assert_eq!(answer, Inserted::Added { id: second.id, replaced: vec![first.id], cancel_asked: vec![] });
+        assert_eq!(answer, Inserted::Added { id: second.id, replaced: vec![first.id], cancel_requested: vec![] });
     });
 }
 

@@ -11,7 +11,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_store::{PostgresStore, Store};
 
 use crate::server::Postgres;
-use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, bill, failed, on_every_store};
+use crate::stage::{COUNT, Kind, LEASE, LIST, Stage, added, failed, on_every_store, usage};
 
 const WORDS: &str = "words";
 const OTHER: &str = "thumbnail";
@@ -34,7 +34,7 @@ fn changes(of: &str, what: &[(&str, Option<&[u8]>)]) -> Arc<KvChanges> {
 
 fn keeping(attempt: u32, changes: &Arc<KvChanges>) -> Event {
     let changes = Some(Arc::clone(changes));
-    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes, bill: bill() }
+    Event::Succeeded { attempt, output: b"result".as_slice().into(), children: vec![], changes, usage: usage() }
 }
 
 impl Stage {
@@ -152,10 +152,10 @@ fn children_and_values_are_written_together() {
         let leased = stage.running().await;
         let end = |attempt| Event::Succeeded {
             attempt,
-            output: vec![],
+            output: [].into(),
             children: vec![child.clone()],
             changes: Some(values.clone()),
-            bill: bill(),
+            usage: usage(),
         };
         assert_eq!(stage.record(leased.lease.job, end(2)).await, Err(Refusal::Stale));
         assert_eq!(stage.store.job(child.id, stage.declared.clone()).await.unwrap(), None);

@@ -17,10 +17,10 @@ fn a_renewed_lease_lasts_longer() {
         let lease = stage.claim_one().await.lease;
         stage.pass(20 * SECOND);
         let longer = Lease { until: stage.store.now() + LEASE, ..lease };
-        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::Held(longer)]);
+        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::Renewed(longer)]);
         stage.pass(20 * SECOND);
         assert!(stage.store.reclaim(10).await.unwrap().is_empty());
-        assert_eq!(stage.seen(lease.job).await.job.standing.state, State::Running { lease: longer });
+        assert_eq!(stage.seen(lease.job).await.job.status.state, State::Running { lease: longer });
     });
 }
 
@@ -29,10 +29,10 @@ fn a_renewal_reports_the_request_to_cancel() {
     on_every_store(|stage| async move {
         stage.add(COUNT, "").await;
         let lease = stage.claim_one().await.lease;
-        let recorded = stage.record(lease.job, Event::CancelAsked).await.unwrap();
-        assert_eq!((recorded.state, recorded.cancel_asked), (StateName::Running, true));
+        let recorded = stage.record(lease.job, Event::CancelRequested).await.unwrap();
+        assert_eq!((recorded.state, recorded.cancel_requested), (StateName::Running, true));
         let longer = Lease { until: stage.store.now() + LEASE, ..lease };
-        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::HeldCancelAsked(longer)]);
+        assert_eq!(stage.store.renew(vec![lease], LEASE).await.unwrap(), [Renewed::RenewedCancelRequested(longer)]);
     });
 }
 
@@ -46,7 +46,7 @@ fn an_expired_lease_is_reclaimed_and_its_job_retried() {
         stage.pass(SECOND);
         assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
         let job = stage.seen(id).await.job;
-        assert_eq!((job.standing.crashes, job.standing.failures), (1, 0));
+        assert_eq!((job.status.crashes, job.status.failures), (1, 0));
         assert_eq!(job.report.unwrap().kind, OutcomeKind::Interrupted);
         let second = stage.claim_one().await;
         assert_eq!(second.lease.attempt, 2);
@@ -89,8 +89,8 @@ fn the_mark_of_a_node_decides_if_its_end_counts_as_a_crash() {
         let id = stage.add(COUNT, "").await;
         let crashes = async || {
             let job = stage.seen(id).await.job;
-            assert_eq!((job.standing.state.name(), job.standing.failures), (StateName::Waiting, 0));
-            job.standing.crashes
+            assert_eq!((job.status.state.name(), job.status.failures), (StateName::Waiting, 0));
+            job.status.crashes
         };
         let draining = NodeMark { draining: true, suspect: None };
         // Another host drains.
@@ -138,12 +138,12 @@ fn the_mark_of_a_node_is_deleted_long_after_it_can_matter() {
         stage.pass(3 * 24 * 3600 * SECOND);
         stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
-        assert_eq!(stage.seen(id).await.job.standing.crashes, 0, "however late the lease is reclaimed");
+        assert_eq!(stage.seen(id).await.job.status.crashes, 0, "however late the lease is reclaimed");
         stage.pass(5 * 24 * 3600 * SECOND);
         stage.store.set_node_mark(NodeId(8), draining).await.unwrap();
         stage.claim_one().await;
         dies(&stage, id).await;
-        assert_eq!(stage.seen(id).await.job.standing.crashes, 1);
+        assert_eq!(stage.seen(id).await.job.status.crashes, 1);
     });
 }
 

@@ -64,7 +64,7 @@ fn every_end_of_an_attempt_frees_its_slot() {
             |attempt, _| failed(attempt, None),
             |attempt, later| failed(attempt, Some(later)),
             |attempt, later| Event::Released { attempt, report: crate::stage::trapped(), claimable_in: later },
-            |attempt, _| Event::Cancelled { attempt, bill: crate::stage::bill() },
+            |attempt, _| Event::Cancelled { attempt, usage: crate::stage::usage() },
         ];
         for ending in endings {
             let leased = stage.claim_one().await;

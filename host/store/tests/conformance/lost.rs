@@ -37,6 +37,6 @@ fn the_status_of_a_commit_without_a_response_is_queried() {
         assert_eq!(stage.succeed(&leased).await.unwrap().state, StateName::Succeeded);
         assert_lost();
         let seen = stage.seen(id).await;
-        assert_eq!((seen.job.standing.attempt, seen.entries), (1, 2));
+        assert_eq!((seen.job.status.attempt, seen.entries), (1, 2));
     });
 }

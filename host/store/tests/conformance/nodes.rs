@@ -28,7 +28,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
     let words = vec![
         task("words/count", schema),
         task("words/list", SchemaAnnouncement::Absent),
-        task("words/receive", SchemaAnnouncement::Untold),
+        task("words/receive", SchemaAnnouncement::NotAnnounced),
     ];
     Node {
         id: NodeId(id),
@@ -79,7 +79,7 @@ fn a_node_learns_which_of_its_jobs_others_cancelled() {
         let (here, job) = (leased[0].lease.node, leased[1].lease.job);
         let Some(none) = stage.store.cancel_requests(here).await.unwrap() else { return };
         assert!(none.is_empty());
-        stage.record(job, Event::CancelAsked).await.unwrap();
+        stage.record(job, Event::CancelRequested).await.unwrap();
         assert_eq!(stage.store.cancel_requests(here).await.unwrap(), Some(vec![job]));
         assert_eq!(stage.store.cancel_requests(NodeId(999)).await.unwrap(), Some(vec![]));
         stage.succeed(&leased[1]).await.unwrap();

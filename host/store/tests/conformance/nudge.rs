@@ -14,7 +14,7 @@ fn every_change_that_a_caller_may_wait_for_nudges() {
         nudges.changed().await.unwrap();
         stage.claim_one().await;
         nudges.changed().await.unwrap();
-        stage.record(id, Event::CancelAsked).await.unwrap();
+        stage.record(id, Event::CancelRequested).await.unwrap();
         nudges.changed().await.unwrap();
         stage.pass(LEASE);
         stage.store.reclaim(1).await.unwrap();

@@ -199,7 +199,7 @@ async fn a_whole_life(stage: &Stage) {
     let entries = vec![Entry::Chunk(b"one".as_slice().into())];
     stage.record(id, Event::Wrote { attempt: 1, entries }).await.unwrap();
     let renewed = stage.store.renew(vec![leased.lease], LEASE).await.unwrap();
-    assert!(matches!(renewed[..], [Renewed::Held(_)]), "{renewed:?}");
+    assert!(matches!(renewed[..], [Renewed::Renewed(_)]), "{renewed:?}");
     stage.pass(2 * LEASE);
     assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
     assert!(stage.succeed(&leased).await.is_err(), "it is late");
@@ -265,17 +265,17 @@ async fn every_other_statement(stage: &Stage) {
         let leased = stage.claim(1).await;
         let Some(leased) = leased.first() else { break };
         let (job, attempt) = (leased.lease.job, leased.lease.attempt);
-        stage.record(job, Event::CancelAsked).await.unwrap();
+        stage.record(job, Event::CancelRequested).await.unwrap();
         assert_eq!(store.cancel_requests(leased.lease.node).await.unwrap(), Some(vec![job]));
         if round % 2 == 0 {
             stage.succeed(leased).await.unwrap();
         } else {
             stage.record(job, failed(attempt, None)).await.unwrap();
-            stage.record(job, Event::RetryAsked).await.unwrap();
-            stage.record(job, Event::CancelAsked).await.unwrap();
+            stage.record(job, Event::RetryRequested).await.unwrap();
+            stage.record(job, Event::CancelRequested).await.unwrap();
         }
     }
-    assert_eq!(stage.seen(delayed.id).await.job.standing.attempt, 1, "it came due");
+    assert_eq!(stage.seen(delayed.id).await.job.status.attempt, 1, "it came due");
     let waits = add("d", OnConflict::Wait).await;
     let states =
         [StateName::Waiting, StateName::Running, StateName::Succeeded, StateName::Failed, StateName::Cancelled];
@@ -283,7 +283,7 @@ async fn every_other_statement(stage: &Stage) {
         let filter = JobFilter { state: Some(state), task: Some(task.clone()), max: 100, ..JobFilter::default() };
         let page = store.jobs(filter).await.unwrap();
         assert_eq!(page.jobs.iter().any(|job| job.id == waits), state == StateName::Waiting, "{state:?}");
-        assert!(page.jobs.iter().all(|job| job.standing.state.name() == state), "{page:?}");
+        assert!(page.jobs.iter().all(|job| job.status.state.name() == state), "{page:?}");
     }
     let filter = JobFilter { batch: batch.as_ref().map(|batch| batch.id), max: 10, ..JobFilter::default() };
     assert_eq!(store.jobs(filter).await.unwrap().jobs.len(), 1);

@@ -10,7 +10,7 @@ use wharf_core::outcome::OutcomeKind;
 use wharf_store::Inserted;
 
 use crate::stage::{
-    COUNT, LEASE, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded, task, trapped,
+    COUNT, LEASE, LIST, SECOND, added, at_most, failed, ids, on_every_store, succeeded, task, trapped, usage,
 };
 
 #[test]
@@ -20,9 +20,9 @@ fn a_result_is_stored_with_its_usage() {
         let leased = stage.claim_one().await;
         stage.pass(SECOND);
         let recorded = stage.succeed(&leased).await.unwrap();
-        assert_eq!((recorded.state, recorded.cancel_asked), (StateName::Succeeded, false));
+        assert_eq!((recorded.state, recorded.cancel_requested), (StateName::Succeeded, false));
         let job = stage.seen(id).await.job;
-        assert_eq!((job.result.as_deref(), job.bill), (Some(b"result".as_slice()), Some(bill())));
+        assert_eq!((job.result.as_deref(), job.usage), (Some(b"result".as_slice()), Some(usage())));
         assert_eq!((job.finished_at, job.report), (Some(stage.store.now()), None));
     });
 }
@@ -32,7 +32,7 @@ fn an_empty_result_is_a_result() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        let event = Event::Succeeded { attempt: 1, output: vec![], children: vec![], changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children: vec![], changes: None, usage: usage() };
         stage.record(id, event).await.unwrap();
         assert_eq!(stage.seen(id).await.job.result.as_deref(), Some(b"".as_slice()));
     });
@@ -46,7 +46,7 @@ fn a_failure_is_retried_after_its_delay() {
         let retry_at = stage.clock_in(10);
         stage.record(id, failed(1, Some(10 * SECOND))).await.unwrap();
         let job = stage.seen(id).await.job;
-        assert_eq!((job.standing.failures, job.report), (1, Some(trapped())));
+        assert_eq!((job.status.failures, job.report), (1, Some(trapped())));
         assert_eq!(stage.claim_whole(1).await.wake_at, Some(retry_at));
         stage.pass(10 * SECOND);
         let again = stage.claim_one().await;
@@ -66,7 +66,7 @@ fn a_released_job_costs_no_attempt_and_does_not_spin() {
         stage.pass(SECOND);
         let again = stage.claim_one().await;
         assert_eq!((again.lease.attempt, again.failures), (2, 0));
-        assert_eq!(stage.seen(id).await.job.bill, None, "nothing is known of the last attempt that ended");
+        assert_eq!(stage.seen(id).await.job.usage, None, "nothing is known of the last attempt that ended");
     });
 }
 
@@ -77,8 +77,8 @@ fn events_are_numbered_without_gaps_over_attempts() {
         stage.claim_one().await;
         let entries = vec![
             Entry::Chunk(b"chunk".as_slice().into()),
-            Entry::Log { stream: Stream::Stdout, line: "out".to_owned() },
-            Entry::Log { stream: Stream::Stderr, line: "é".to_owned() },
+            Entry::Log { stream: Stream::Stdout, line: "out".into() },
+            Entry::Log { stream: Stream::Stderr, line: "é".into() },
             Entry::LogDropped { lines: 12_345 },
             Entry::Progress { fraction: 0.1, note: "a tenth".to_owned() },
             Entry::Chunk(b"".as_slice().into()),
@@ -109,10 +109,10 @@ fn children_are_enqueued_with_success_or_not_at_all() {
         let children = vec![child.clone(), twin.clone(), same];
         let event = |attempt| Event::Succeeded {
             attempt,
-            output: vec![],
+            output: [].into(),
             children: children.clone(),
             changes: None,
-            bill: bill(),
+            usage: usage(),
         };
         assert_eq!(stage.record(parent, event(2)).await, Err(Refusal::Stale));
         assert!(stage.claim(5).await.is_empty());
@@ -131,7 +131,7 @@ fn a_child_may_take_the_slot_of_its_parent() {
         let child = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let second = NewJob { on_conflict: OnConflict::Discard, ..stage.new_job(COUNT, "a") };
         let children = vec![child.clone(), second];
-        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, usage: usage() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children, [added(child.id), Inserted::Discarded { holders: vec![child.id] }]);
     });
@@ -154,7 +154,7 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
         let replaced = NewJob { on_conflict: OnConflict::ReplaceWaiting, ..stage.new_job(COUNT, "c") };
         let replacing = NewJob { id: stage.store.next_id().unwrap(), ..replaced.clone() };
         let children = [&same, &full, &twice, &again, &replaced, &replacing].map(Clone::clone).to_vec();
-        let event = Event::Succeeded { attempt: 1, output: vec![], children, changes: None, bill: bill() };
+        let event = Event::Succeeded { attempt: 1, output: [].into(), children, changes: None, usage: usage() };
         let recorded = stage.record(parent, event).await.unwrap();
         assert_eq!(recorded.children[0], Inserted::Duplicate { id: known.id });
         assert_eq!(recorded.children[1], Inserted::Discarded { holders: vec![waiting] });
@@ -168,10 +168,10 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
         ] {
             let job = stage.seen(child.id).await.job;
             let report = job.report.expect("it says why");
-            assert_eq!((job.standing.state, report.kind), (State::Cancelled, OutcomeKind::Cancelled));
+            assert_eq!((job.status.state, report.kind), (State::Cancelled, OutcomeKind::Cancelled));
             assert!(report.text.contains(&why), "{}", report.text);
             assert_eq!((&job.payload, job.finished_at), (&child.payload, Some(stage.store.now())));
-            assert_eq!((job.token, job.standing.attempt, job.started_at), (None, 0, None));
+            assert_eq!((job.token, job.status.attempt, job.started_at), (None, 0, None));
         }
         let of_token = |token: &str| (known.task.clone(), token.parse::<Token>().unwrap());
         let of = vec![of_token("two"), of_token("three"), of_token("one"), (task(COUNT), "one".parse().unwrap())];
@@ -179,7 +179,7 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
         assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "none of the others runs");
 
         // An operator may retry it all the same. It is deleted like any other.
-        assert_eq!(stage.record(full.id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
+        assert_eq!(stage.record(full.id, Event::RetryRequested).await.unwrap().state, StateName::Waiting);
         stage.pass(LEASE);
         assert_eq!(stage.store.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
         assert_eq!(stage.store.job(same.id, stage.declared.clone()).await.unwrap(), None);
@@ -210,8 +210,8 @@ fn a_waiting_job_is_cancelled_at_once() {
         let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "") };
         stage.insert(delayed.clone()).await;
         for id in [stage.add(COUNT, "").await, delayed.id] {
-            assert_eq!(stage.record(id, Event::CancelAsked).await.unwrap().state, StateName::Cancelled);
-            assert_eq!(stage.record(id, Event::CancelAsked).await, Err(Refusal::Finished(StateName::Cancelled)));
+            assert_eq!(stage.record(id, Event::CancelRequested).await.unwrap().state, StateName::Cancelled);
+            assert_eq!(stage.record(id, Event::CancelRequested).await, Err(Refusal::Finished(StateName::Cancelled)));
             assert_eq!(stage.seen(id).await.job.report.unwrap().kind, OutcomeKind::Cancelled);
         }
         assert!(stage.claim(5).await.is_empty());
@@ -223,7 +223,7 @@ fn a_cancelled_job_is_not_retried_after_it_failed() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        stage.record(id, Event::CancelAsked).await.unwrap();
+        stage.record(id, Event::CancelRequested).await.unwrap();
         let recorded = stage.record(id, failed(1, Some(Duration::ZERO))).await.unwrap();
         assert_eq!(recorded.state, StateName::Cancelled);
     });
@@ -234,16 +234,16 @@ fn a_finished_job_is_retried_on_request() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Running)));
+        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Running)));
         stage.record(id, failed(1, None)).await.unwrap();
         stage.pass(SECOND);
-        assert_eq!(stage.record(id, Event::RetryAsked).await.unwrap().state, StateName::Waiting);
-        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Waiting)));
+        assert_eq!(stage.record(id, Event::RetryRequested).await.unwrap().state, StateName::Waiting);
+        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Waiting)));
         assert_eq!(stage.seen(id).await.job.finished_at, None);
         let again = stage.claim_one().await;
         assert_eq!((again.lease.attempt, again.failures, again.due), (2, 0, stage.store.now()));
         stage.succeed(&again).await.unwrap();
-        assert_eq!(stage.record(id, Event::RetryAsked).await, Err(Refusal::NotFinished(StateName::Succeeded)));
+        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Succeeded)));
     });
 }
 

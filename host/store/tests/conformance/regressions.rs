@@ -5,7 +5,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 use wharf_store::{Inserted, Renewed};
 
-use crate::stage::{COUNT, LEASE, LIST, SECOND, added, at_most, bill, failed, ids, on_every_store, succeeded};
+use crate::stage::{COUNT, LEASE, LIST, SECOND, added, at_most, failed, ids, on_every_store, succeeded, usage};
 
 /// Solid Queue S1: a job that outlived its lease gave its permit to a second one, and on its end to a third. From then on, a
 /// limit of one was a limit of two until the backlog was empty.
@@ -18,7 +18,7 @@ fn solid_queue_s1_an_overlong_holder_does_not_raise_the_limit() {
         // However long the job takes, it has the only slot while it renews.
         for _ in 0..100 {
             stage.pass(LEASE / 3);
-            assert!(matches!(stage.store.renew(vec![overlong.lease], LEASE).await.unwrap()[0], Renewed::Held(_)));
+            assert!(matches!(stage.store.renew(vec![overlong.lease], LEASE).await.unwrap()[0], Renewed::Renewed(_)));
             assert!(stage.store.reclaim(10).await.unwrap().is_empty());
             assert!(stage.claim(10).await.is_empty());
         }
@@ -124,10 +124,10 @@ fn river_and_pg_boss_a_completion_of_an_earlier_attempt_is_refused() {
         let child = stage.new_job(LIST, "");
         let late = Event::Succeeded {
             attempt: 1,
-            output: b"old".to_vec(),
+            output: b"old".as_slice().into(),
             children: vec![child.clone()],
             changes: None,
-            bill: bill(),
+            usage: usage(),
         };
         assert_eq!(stage.record(id, late).await, Err(Refusal::Stale));
         assert_eq!(stage.record(id, failed(first.lease.attempt, None)).await, Err(Refusal::Stale));
@@ -165,7 +165,7 @@ fn inngest_4766_a_lease_over_before_its_renewal_lets_nobody_overlap() {
         stage.pass(10 * SECOND);
         // The lease has expired but was not reclaimed: it still counts, and a renewal in time keeps it.
         assert!(stage.claim(5).await.is_empty());
-        assert!(matches!(stage.store.renew(vec![first.lease], LEASE).await.unwrap()[0], Renewed::Held(_)));
+        assert!(matches!(stage.store.renew(vec![first.lease], LEASE).await.unwrap()[0], Renewed::Renewed(_)));
         stage.pass(10 * SECOND);
         assert!(stage.store.reclaim(5).await.unwrap().is_empty());
         assert!(stage.claim(5).await.is_empty());
@@ -218,7 +218,7 @@ fn dbos_and_bullmq_only_the_holders_count() {
                 let event = match round % 3 {
                     0 => succeeded(attempt),
                     1 => failed(attempt, None),
-                    _ => Event::Cancelled { attempt, bill: bill() },
+                    _ => Event::Cancelled { attempt, usage: usage() },
                 };
                 stage.record(id, event.clone()).await.unwrap();
                 assert_eq!(stage.record(id, event).await, Err(Refusal::Stale));

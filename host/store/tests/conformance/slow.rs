@@ -66,7 +66,7 @@ fn the_status_of_a_commit_that_hung_is_queried() {
         assert_eq!(stage.insert(NewJob { id: stage.id(), ..job.clone() }).await, Inserted::Duplicate { id: job.id });
         assert_eq!(count(&stage).await, 3);
         assert_eq!(stage.claim_one().await.lease.attempt, 1);
-        assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Held(_)]));
+        assert!(matches!(stage.store.renew(vec![leased[1].lease], LEASE).await.unwrap()[..], [Renewed::Renewed(_)]));
         assert_eq!(stage.succeed(&leased[1]).await.unwrap().state, StateName::Succeeded);
     });
 }

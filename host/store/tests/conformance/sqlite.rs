@@ -8,7 +8,7 @@ use wharf_core::job::{NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_store::{JobFilter, OpenError, SqliteStore, Store, open};
 
-use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, bill, block_on, ids};
+use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, ids, usage};
 
 fn refused(address: &str) -> OpenError {
     match block_on(open(address, HandClock::new())) {
@@ -120,7 +120,7 @@ fn ids_of_deleted_jobs_are_not_used_again() {
         // Enqueued by a clock that was ahead.
         stage.pass(1000 * LEASE);
         let last = stage.add(COUNT, "").await;
-        stage.record(last, Event::CancelAsked).await.unwrap();
+        stage.record(last, Event::CancelRequested).await.unwrap();
         stage.pass(LEASE);
         assert_eq!(stage.store.delete_finished(stage.store.now(), 1).await.unwrap(), 1);
         let (_folder, file) = crash_image(&stage);
@@ -140,10 +140,10 @@ fn payloads_and_results_of_any_size_are_read_back_unchanged() {
             assert_eq!(leased.payload, job.payload);
             let end = Event::Succeeded {
                 attempt: 1,
-                output: vec![b'r'; bytes],
+                output: vec![b'r'; bytes].into(),
                 children: vec![],
                 changes: None,
-                bill: bill(),
+                usage: usage(),
             };
             stage.record(job.id, end).await.unwrap();
             let seen = stage.seen(job.id).await.job;
@@ -171,7 +171,7 @@ fn attempts_that_only_a_claim_records_are_found_after_a_crash() {
         // One ends, one is renewed, one is cancelled; nothing more happens to the last.
         stage.succeed(&running[0]).await.unwrap();
         stage.store.renew(vec![running[1].lease], LEASE).await.unwrap();
-        stage.record(running[2].lease.job, Event::CancelAsked).await.unwrap();
+        stage.record(running[2].lease.job, Event::CancelRequested).await.unwrap();
 
         let (_folder, file) = crash_image(&stage);
         let after = Stage { store: Arc::new(SqliteStore::open(&file, stage.clock.clone()).unwrap()), ..stage };
@@ -185,9 +185,9 @@ fn attempts_that_only_a_claim_records_are_found_after_a_crash() {
         assert_eq!(after.store.jobs(wanted).await.unwrap().jobs.len(), 4);
         assert_eq!(after.store.reclaim(9).await.unwrap().len(), 3);
         let crashes = |number: usize| after.seen(running[number].lease.job);
-        assert_eq!(crashes(1).await.job.standing.crashes, 1);
+        assert_eq!(crashes(1).await.job.status.crashes, 1);
         assert_eq!(after.state(running[2].lease.job).await, StateName::Cancelled);
-        assert_eq!(crashes(3).await.job.standing.crashes, 1);
+        assert_eq!(crashes(3).await.job.status.crashes, 1);
         for leased in after.claim(9).await {
             after.succeed(&leased).await.unwrap();
         }

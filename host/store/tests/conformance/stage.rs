@@ -12,7 +12,7 @@ use wharf_core::job::{LeasedJob, NewJob, StateName};
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
-use wharf_core::outcome::{Bill, OutcomeKind, Report};
+use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::time::Timestamp;
 use wharf_store::{
     Claim, Claimed, Clock, Inserted, JobSnapshot, MemoryStore, PostgresStore, Recorded, SqliteStore, Store,
@@ -96,15 +96,15 @@ pub(crate) fn at_most(per_key: impl Into<Option<u32>>, total: impl Into<Option<u
 }
 
 pub(crate) fn added(id: JobId) -> Inserted {
-    Inserted::Added { id, replaced: vec![], cancel_asked: vec![] }
+    Inserted::Added { id, replaced: vec![], cancel_requested: vec![] }
 }
 
 pub(crate) fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
     leased.iter().map(|leased| leased.lease.job).collect()
 }
 
-pub(crate) fn bill() -> Bill {
-    Bill { queue_wait: SECOND, guest: 2 * SECOND, wall: 3 * SECOND, memory_peak_bytes: 4, in_bytes: 5, out_bytes: 6 }
+pub(crate) fn usage() -> Usage {
+    Usage { queue_wait: SECOND, guest: 2 * SECOND, wall: 3 * SECOND, memory_peak_bytes: 4, in_bytes: 5, out_bytes: 6 }
 }
 
 pub(crate) fn trapped() -> Report {
@@ -219,7 +219,7 @@ impl Stage {
     }
 
     pub(crate) async fn state(&self, id: JobId) -> StateName {
-        self.seen(id).await.job.standing.state.name()
+        self.seen(id).await.job.status.state.name()
     }
 
     pub(crate) fn pass(&self, length: Duration) {
@@ -228,11 +228,11 @@ impl Stage {
 }
 
 pub(crate) fn succeeded(attempt: u32) -> Event {
-    Event::Succeeded { attempt, output: b"result".to_vec(), children: vec![], changes: None, bill: bill() }
+    Event::Succeeded { attempt, output: b"result".as_slice().into(), children: vec![], changes: None, usage: usage() }
 }
 
 pub(crate) fn failed(attempt: u32, retry_in: Option<Duration>) -> Event {
-    Event::Failed { attempt, report: trapped(), retry_in, bill: bill() }
+    Event::Failed { attempt, report: trapped(), retry_in, usage: usage() }
 }
 
 impl Stage {

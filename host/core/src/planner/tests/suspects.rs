@@ -137,7 +137,7 @@ fn one_that_does_no_harm_is_joined_once_that_is_written_and_is_alone_longer_afte
         assert!(planner.wake_at().unwrap() <= at(length));
         let lease = Lease { until: at(length) + LEASE, ..leased(1, at(0.0)).lease };
         turn(&mut planner, Input::Tick, at(length - 1.0));
-        planner.on(Input::Renewed(vec![RenewResult::Held { lease, cancel_asked: false }]), at(length - 1.0));
+        planner.on(Input::Renewed(vec![RenewResult::Renewed { lease, cancel_requested: false }]), at(length - 1.0));
         let actions = turn(&mut planner, Input::Tick, at(length));
         assert_eq!((actions.contains(&mark(1, false)), claims(&actions)), (true, false), "{actions:?}");
         let actions = turn(&mut planner, Input::MarkFailed, at(length));
@@ -153,19 +153,19 @@ fn one_that_does_no_harm_is_joined_once_that_is_written_and_is_alone_longer_afte
 
 #[test]
 fn a_parked_suspect_can_be_cancelled_lost_and_released_by_a_drain() {
-    let held_back = || given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]).0;
-    let mut planner = held_back();
-    let actions = turn(&mut planner, Input::CancelAsked(id(2)), at(1.0));
+    let quota_reached = || given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]).0;
+    let mut planner = quota_reached();
+    let actions = turn(&mut planner, Input::CancelRequested(id(2)), at(1.0));
     assert!(matches!(events(&actions)[..], [(2, Event::Cancelled { .. })]), "{actions:?}");
     assert!(claims(&actions), "nobody waits to be alone any more");
 
-    let mut planner = held_back();
+    let mut planner = quota_reached();
     turn(&mut planner, Input::Tick, at(10.0 - 0.001));
     let lost = Input::Renewed(vec![RenewResult::Lost(leased(2, at(0.0)).lease)]);
     let actions = turn(&mut planner, lost, at(10.0 - 0.001));
     assert!(actions.contains(&Action::Dropped(attempt(2))) && claims(&actions), "{actions:?}");
 
-    let mut planner = held_back();
+    let mut planner = quota_reached();
     let actions = turn(&mut planner, Input::Drain { until: at(9.0) }, at(1.0));
     assert!(matches!(events(&actions)[..], [(2, Event::Released { .. })]), "{actions:?}");
     planner.on(returned(1), at(2.0));
@@ -176,7 +176,7 @@ fn a_parked_suspect_can_be_cancelled_lost_and_released_by_a_drain() {
     // Its cancellation was requested while its claim was in flight.
     let mut planner = super::planner(4);
     planner.decide(at(0.0));
-    planner.on(Input::CancelAsked(id(2)), at(0.1));
+    planner.on(Input::CancelRequested(id(2)), at(0.1));
     let actions = turn(&mut planner, claim_of(vec![suspect(2, at(0.1))]), at(0.1));
     assert!(matches!(events(&actions)[..], [(2, Event::Cancelled { .. })]), "{actions:?}");
 }

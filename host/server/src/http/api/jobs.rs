@@ -173,7 +173,7 @@ impl Job {
 
     /// Returns the document of one job as lists carry it: without payload, result, log and the reason why it waits.
     pub(crate) fn in_list(job: &job::Job) -> Job {
-        let status = &job.standing;
+        let status = &job.status;
         Job {
             id: job.id.to_string(),
             task: job.task.to_string(),
@@ -194,13 +194,13 @@ impl Job {
             attempt: status.attempt,
             failures: status.failures,
             crashes: status.crashes,
-            cancel_requested: status.cancel_asked,
+            cancel_requested: status.cancel_requested,
             lease: match status.state {
                 State::Running { lease } => Some(Lease { node: lease.node.to_string(), until: Moment(lease.until) }),
                 _ => None,
             },
             report: job.report.as_ref().map(AttemptReport::from),
-            usage: job.bill.as_ref().map(Usage::from),
+            usage: job.usage.as_ref().map(Usage::from),
             payload_bytes: None,
             payload: None,
             payload_base64: None,
@@ -218,8 +218,8 @@ impl From<&outcome::Report> for AttemptReport {
     }
 }
 
-impl From<&outcome::Bill> for Usage {
-    fn from(usage: &outcome::Bill) -> Usage {
+impl From<&outcome::Usage> for Usage {
+    fn from(usage: &outcome::Usage) -> Usage {
         Usage {
             queue_wait_ms: millis(usage.queue_wait),
             guest_ms: millis(usage.guest),

@@ -49,7 +49,7 @@ impl LogEntry {
             },
             Entry::Log { stream, line } => {
                 let stream = Some(LogStream::from(*stream));
-                (JobEventName::Log, LogEntry { stream, line: Some(line.clone()), ..common })
+                (JobEventName::Log, LogEntry { stream, line: Some(line.to_string()), ..common })
             }
             Entry::LogDropped { lines } => (JobEventName::LogDropped, LogEntry { lines: Some(*lines), ..common }),
             Entry::Progress { fraction, note } => {

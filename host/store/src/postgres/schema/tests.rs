@@ -9,7 +9,7 @@ use wharf_core::job::NewJob;
 use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, OnConflict};
-use wharf_core::outcome::Bill;
+use wharf_core::outcome::Usage;
 
 use self::server::Postgres;
 use super::*;
@@ -52,8 +52,13 @@ async fn works(store: &PostgresStore) {
     let claimed = store.claim(claim).await.unwrap();
     let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
     store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();
-    let ended =
-        |attempt| Event::Succeeded { attempt, output: vec![1], children: vec![], changes: None, bill: Bill::default() };
+    let ended = |attempt| Event::Succeeded {
+        attempt,
+        output: [1].into(),
+        children: vec![],
+        changes: None,
+        usage: Usage::default(),
+    };
     let events = leases.iter().map(|lease| (lease.job, ended(lease.attempt))).collect();
     for recorded in store.record(events).await.unwrap() {
         recorded.unwrap();

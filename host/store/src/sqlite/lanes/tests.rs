@@ -62,7 +62,7 @@ fn change(lanes: &mut Lanes, jitter: &mut fastrand::Rng) {
                 attempt: 1,
                 failures: 0,
                 crashes: 0,
-                cancel_asked: jitter.bool(),
+                cancel_requested: jitter.bool(),
             };
             let lane = lanes.running(id).map_or(no, |job| job.lane);
             let claim = jitter.bool().then(|| jitter.i64(1..4));
@@ -104,7 +104,7 @@ fn claims_without_running_jobs_are_reported_once() {
         let id = JobId::from_number(number).unwrap();
         let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
         let status =
-            JobStatus { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_asked: false };
+            JobStatus { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_requested: false };
         (id, Some(RunningJob { status, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
     };
     for number in 1..=3 {

@@ -15,7 +15,7 @@ use wharf_core::time::Timestamp;
 use wharf_store::{Claim, Store};
 
 use super::world::World;
-use crate::stage::{LEASE, SECOND, bill, group, trapped};
+use crate::stage::{LEASE, SECOND, group, trapped, usage};
 
 /// The IDs of durable broadcasts.
 pub(super) const BATCHES: [u64; 2] = [7, 8];
@@ -127,13 +127,13 @@ fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
 
 fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     if rng.u32(..5) == 0 {
-        return (job_id(rng, world), one_of(rng, &[Event::CancelAsked, Event::Replaced, Event::RetryAsked]));
+        return (job_id(rng, world), one_of(rng, &[Event::CancelRequested, Event::Replaced, Event::RetryRequested]));
     }
-    let Some(lease) = lease(rng, world) else { return (job_id(rng, world), Event::CancelAsked) };
+    let Some(lease) = lease(rng, world) else { return (job_id(rng, world), Event::CancelRequested) };
     let attempt = if rng.u32(..20) == 0 { lease.attempt + 1 } else { lease.attempt };
     let entries = vec![
         Entry::Chunk(vec![rng.u8(..); rng.usize(..4)].into()),
-        Entry::Log { stream: one_of(rng, &[Stream::Stdout, Stream::Stderr]), line: "line".to_owned() },
+        Entry::Log { stream: one_of(rng, &[Stream::Stdout, Stream::Stderr]), line: "line".into() },
         Entry::LogDropped { lines: rng.u64(..1000) },
         Entry::Progress { fraction: rng.f32(), note: "on the way".to_owned() },
     ];
@@ -142,16 +142,16 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
         0 | 1 => Event::Wrote { attempt, entries },
         2..5 => {
             let children = (0..rng.usize(..3)).map(|_| new_job(rng, world)).collect();
-            let (output, changes) = (vec![rng.u8(..); rng.usize(..3)], changes(rng));
-            Event::Succeeded { attempt, output, children, changes, bill: bill() }
+            let (output, changes) = (vec![rng.u8(..); rng.usize(..3)].into(), changes(rng));
+            Event::Succeeded { attempt, output, children, changes, usage: usage() }
         }
-        5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), bill: bill() },
-        6 => Event::Failed { attempt, report: trapped(), retry_in: None, bill: bill() },
+        5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), usage: usage() },
+        6 => Event::Failed { attempt, report: trapped(), retry_in: None, usage: usage() },
         7 => Event::Released { attempt, report: trapped(), claimable_in: later },
-        8 => Event::Cancelled { attempt, bill: bill() },
+        8 => Event::Cancelled { attempt, usage: usage() },
         9 => Event::LeaseExpired { attempt, mark: NodeMark { draining: rng.bool(), suspect: None } },
         10 => Event::Claimed { lease },
-        _ => Event::CancelAsked,
+        _ => Event::CancelRequested,
     };
     (lease.job, event)
 }

@@ -127,8 +127,8 @@ impl World {
                 occurred.insert("renew");
                 for result in call!(self, renew(leases, length)) {
                     occurred.insert(match result {
-                        Renewed::Held(_) => "held",
-                        Renewed::HeldCancelAsked(_) => "held and asked to end",
+                        Renewed::Renewed(_) => "held",
+                        Renewed::RenewedCancelRequested(_) => "held and asked to end",
                         Renewed::Lost(_) => "lost",
                     });
                 }
@@ -194,8 +194,7 @@ impl World {
         let limits = claim.declared.with_overrides(self.oracle.overrides().await.unwrap());
         let all = self.snapshot(&self.oracle).await.seen;
         let (mut lanes, mut groups) = (BTreeMap::new(), BTreeMap::new());
-        for JobSnapshot { job, .. } in
-            all.iter().filter(|seen| matches!(seen.job.standing.state, State::Running { .. }))
+        for JobSnapshot { job, .. } in all.iter().filter(|seen| matches!(seen.job.status.state, State::Running { .. }))
         {
             *lanes.entry(&job.lane).or_insert(0u32) += 1;
             *groups.entry(&job.lane.group).or_insert(0u32) += 1;
@@ -204,7 +203,7 @@ impl World {
             let of_task = claimed.leased.iter().filter(|leased| leased.task == *task).count();
             assert!(of_task <= *quota as usize, "{task} exceeds its quota");
         }
-        if claimed.held_back {
+        if claimed.quota_reached {
             occurred.insert("held back");
         }
         for leased in &claimed.leased {
@@ -237,12 +236,12 @@ impl World {
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
         for JobSnapshot { job, why, entries } in &snapshot.seen {
-            if let State::Running { lease } = job.standing.state {
-                assert_eq!((lease.job, lease.attempt), (job.id, job.standing.attempt));
+            if let State::Running { lease } = job.status.state {
+                assert_eq!((lease.job, lease.attempt), (job.id, job.status.attempt));
                 self.running.push(lease);
             }
-            assert_eq!(job.finished_at.is_some(), job.standing.state.name().is_final());
-            assert_eq!(why.is_some(), matches!(job.standing.state, State::Waiting { .. }));
+            assert_eq!(job.finished_at.is_some(), job.status.state.name().is_final());
+            assert_eq!(why.is_some(), matches!(job.status.state, State::Waiting { .. }));
             if let Some(why) = why {
                 occurred.insert(match why {
                     WaitReason::NotDue { .. } => "why: not due",
@@ -313,12 +312,12 @@ async fn values_of(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Opt
 fn note_inserted(result: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
     let kinds = if child { ["child added", "child known", "child discarded"] } else { ["added", "known", "discarded"] };
     match result {
-        Inserted::Added { replaced, cancel_asked, .. } => {
+        Inserted::Added { replaced, cancel_requested, .. } => {
             occurred.insert(kinds[0]);
             if !replaced.is_empty() {
                 occurred.insert("replaced waiting");
             }
-            if !cancel_asked.is_empty() {
+            if !cancel_requested.is_empty() {
                 occurred.insert("asked running to end");
             }
         }
@@ -362,9 +361,9 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
         Event::Released { .. } => "event: released",
         Event::Cancelled { .. } => "event: cancelled",
         Event::LeaseExpired { .. } => "event: lease expired",
-        Event::CancelAsked => "event: cancel asked",
+        Event::CancelRequested => "event: cancel asked",
         Event::Replaced => "event: replaced",
         Event::NotEnqueued(_) => panic!("only a store says so"),
-        Event::RetryAsked => "event: retry asked",
+        Event::RetryRequested => "event: retry asked",
     });
 }

@@ -1,4 +1,4 @@
-//! What a plugin keeps, in a whole host: with success or not at all, within what it is granted, beside others.
+//! The values of a plugin, in a whole host: written with success or not at all, within the quota, without delaying others.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ async fn start(grant: &str, store: &Arc<dyn Store>) -> Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_attempt_changes_comes_with_its_success_or_not_at_all() {
+async fn changes_of_an_attempt_commit_with_its_success_or_not_at_all() {
     let setup = granted();
     for store in [memory(), setup.sqlite()] {
         let running = setup.start(Arc::clone(&store)).await;
@@ -53,14 +53,14 @@ async fn what_an_attempt_changes_comes_with_its_success_or_not_at_all() {
         for end in [json!({ "fail": "retry" }), json!({ "fail": "discard" }), json!("trap")] {
             let tried = json!([{ "get": "a" }, { "set": ["a", "2"] }, { "set": ["b", "2"] }, { "get": "b" }, end]);
             let id = running.enqueue(steps("do", tried)).await;
-            assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Failed);
+            assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Failed);
             assert_eq!((value(&store, "a").await.as_deref(), value(&store, "b").await), (Some("1"), None), "{end}");
         }
-        // The next one reads what was committed, and its own on top.
+        // The next one reads the committed values, with its own changes on top.
         let read = json!([{ "get": "a" }, { "remove": "a" }, { "get": "a" }, { "set": ["c", "3"] },
             { "keys": { "prefix": "", "after": null, "most": 9 } }]);
         assert_eq!(running.result(steps("do", read)).await, json!(["1", null, null, null, ["c"]]));
-        assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 1, bytes: 2 });
+        assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 1, bytes: 2 });
     }
 }
 
@@ -71,7 +71,7 @@ async fn a_cancelled_attempt_leaves_nothing() {
     let id = running.enqueue(steps("do", json!([{ "set": ["a", "1"] }, "loop"]))).await;
     running.until_running(id).await;
     running.host.cancel(id).await.unwrap();
-    assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+    assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     assert_eq!(value(&store, "a").await, None);
 }
 
@@ -84,54 +84,54 @@ async fn under_a_limit_of_one_no_change_is_lost() {
     let requests = (0..100).map(|_| add()).collect();
     let ids: Vec<_> = running.host.enqueue(requests).await.unwrap();
     for enqueued in ids {
-        assert_eq!(running.finished(added(&enqueued)).await.job.standing.state.name(), StateName::Succeeded);
+        assert_eq!(running.finished(added(&enqueued)).await.job.status.state.name(), StateName::Succeeded);
     }
     assert_eq!(value(&store, "total").await.as_deref(), Some("100"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_what_is_granted_a_plugin_is_told_and_others_go_on() {
+async fn beyond_its_quota_a_plugin_gets_an_error_and_others_go_on() {
     let store = memory();
     let setup = Setup::new().with(&["villain-kv", "words"]).granting("villain-kv", "kv = \"100KiB\"");
     let running = setup.start(Arc::clone(&store)).await;
     let fill = |key: &str, bytes: u64| json!({ "fill": { "key": key, "bytes": bytes } });
     assert_eq!(running.result(steps("do", json!([fill("a", 60_000)]))).await, json!([null]));
-    // What is there already counts, and so does what this attempt wrote before.
-    let told = running
+    // Committed values count, and so do those that this attempt wrote before.
+    let results = running
         .result(steps("do", json!([fill("b", 60_000), fill("b", 30_000), fill("c", 30_000), { "get": "c" }])))
         .await;
-    let error = told[0]["error"].as_str().unwrap();
+    let error = results[0]["error"].as_str().unwrap();
     assert!(
-        error.contains("`villain-kv` keeps 60001 bytes and would keep 120002; 102400 is the most: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.villain-kv]"),
+        error.contains("`villain-kv` stores 60001 bytes and would store 120002; the limit is 102400: remove some, or grant more in wharf.toml with kv = \"SIZE\" under [plugins.villain-kv]"),
         "{error}"
     );
-    assert_eq!((told[1].clone(), told[3].clone()), (Value::Null, Value::Null), "{told}");
-    assert!(told[2]["error"].as_str().unwrap().contains("keeps 90002 bytes"), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 2, bytes: 90_002 });
-    // What makes less of it is taken, and gives room.
+    assert_eq!((results[1].clone(), results[3].clone()), (Value::Null, Value::Null), "{results}");
+    assert!(results[2]["error"].as_str().unwrap().contains("stores 90002 bytes"), "{results}");
+    assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 2, bytes: 90_002 });
+    // A change that reduces the usage is accepted, and frees bytes.
     let shrunk = running.result(steps("do", json!([fill("a", 10), fill("c", 60_000)]))).await;
     assert_eq!(shrunk, json!([null, null]));
     let words = Request { task: "words/count".into(), payload: br#"{"text": "a b"}"#.to_vec(), ..Request::default() };
     assert_eq!(running.result(words).await["words"], 2);
 }
 
-/// What stands past the grant, since it was made smaller or by attempts side by side, can be made less.
+/// Usage can exceed the quota after the quota was lowered, or by attempts side by side. It can then be reduced.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_keeps_too_much_can_take_some_away() {
+async fn a_plugin_beyond_its_quota_can_remove_values() {
     let store = memory();
     let first = start(GRANT, &store).await;
     first.result(steps("do", json!([{ "many": { "prefix": "k", "count": 10, "bytes": 1000 } }]))).await;
     drop(first);
     let running = start("kv = \"5KiB\"", &store).await;
-    let told = running
+    let results = running
         .result(steps(
             "do",
             json!([{ "set": ["new", ""] }, { "fill": { "key": "k0", "bytes": 999 } }, { "remove": "k1" }]),
         ))
         .await;
-    assert!(told[0]["error"].as_str().unwrap().contains("5120 is the most"), "{told}");
-    assert_eq!((told[1].clone(), told[2].clone()), (Value::Null, Value::Null), "{told}");
-    assert_eq!(running.host.kept(&villain()).await.unwrap(), KvUsage { values: 9, bytes: 10_020 - 1 - 1002 });
+    assert!(results[0]["error"].as_str().unwrap().contains("the limit is 5120"), "{results}");
+    assert_eq!((results[1].clone(), results[2].clone()), (Value::Null, Value::Null), "{results}");
+    assert_eq!(running.host.kv_usage(&villain()).await.unwrap(), KvUsage { values: 9, bytes: 10_020 - 1 - 1002 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,13 +143,14 @@ async fn a_page_of_keys_is_bounded_and_the_next_one_follows() {
         running.result(steps("do", json!([{ "many": { "prefix": prefix, "count": count, "bytes": 1 } }]))).await;
     }
     let page = |after: Value| json!({ "keys": { "prefix": "", "after": after, "most": 4_000_000 } });
-    let told = running.result(steps("do", json!([page(Value::Null), { "remove": "a0" }, page(json!("a999"))]))).await;
-    let keys = |place: usize| told[place].as_array().unwrap().len();
-    assert_eq!((keys(0), told[0][0].as_str(), keys(2), told[2][0].as_str()), (1000, Some("a0"), 200, Some("b0")));
+    let results =
+        running.result(steps("do", json!([page(Value::Null), { "remove": "a0" }, page(json!("a999"))]))).await;
+    let keys = |place: usize| results[place].as_array().unwrap().len();
+    assert_eq!((keys(0), results[0][0].as_str(), keys(2), results[2][0].as_str()), (1000, Some("a0"), 200, Some("b0")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_ever_keeps_nobody_waiting() {
+async fn an_endless_reader_delays_nobody() {
     let setup = granted().with(&["words"]);
     let store = setup.sqlite();
     let running = setup.start(Arc::clone(&store)).await;
@@ -162,16 +163,16 @@ async fn who_asks_for_ever_keeps_nobody_waiting() {
         let words =
             Request { task: "words/count".into(), payload: br#"{"text": "a b"}"#.to_vec(), ..Request::default() };
         assert_eq!(running.result(words).await["words"], 2);
-        assert!(running.host.job(ids[0]).await.unwrap().is_some(), "people are answered, too");
+        assert!(running.host.job(ids[0]).await.unwrap().is_some(), "clients get their responses, too");
     }
     for id in ids {
         running.host.cancel(id).await.unwrap();
-        assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+        assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_subscriber_changes_is_there_before_its_reply() {
+async fn changes_of_a_subscriber_are_committed_before_its_reply() {
     let setup = granted();
     let store = setup.sqlite();
     let running = setup.start(Arc::clone(&store)).await;

@@ -28,13 +28,13 @@ use crate::setup::{LONG, Setup, memory, order};
 struct Cut {
     store: Arc<dyn Store>,
     off: AtomicBool,
-    /// What is to be written is, and nobody hears of it before this ends.
-    silent: AtomicBool,
-    /// Only what plugins keep cannot be read.
-    kept_off: AtomicBool,
-    /// Only what attempts write cannot be written.
+    /// Writes are done, but return only when this ends.
+    hanging: AtomicBool,
+    /// Only values of plugins cannot be read.
+    kv_off: AtomicBool,
+    /// Only the events of attempts cannot be recorded.
     records_off: AtomicBool,
-    announced: AtomicU32,
+    registered: AtomicU32,
 }
 
 impl Cut {
@@ -42,23 +42,23 @@ impl Cut {
         Arc::new(Cut {
             store,
             off: AtomicBool::default(),
-            silent: AtomicBool::default(),
-            kept_off: AtomicBool::default(),
+            hanging: AtomicBool::default(),
+            kv_off: AtomicBool::default(),
             records_off: AtomicBool::default(),
-            announced: AtomicU32::default(),
+            registered: AtomicU32::default(),
         })
     }
 
-    fn kept(&self) -> Result<&Arc<dyn Store>, StoreError> {
-        if self.kept_off.load(Ordering::SeqCst) { Err(StoreError::Broken("cut off".into())) } else { self.reached() }
+    fn values(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        if self.kv_off.load(Ordering::SeqCst) { Err(StoreError::Broken("cut off".into())) } else { self.reached() }
     }
 
     fn reached(&self) -> Result<&Arc<dyn Store>, StoreError> {
         if self.off.load(Ordering::SeqCst) { Err(StoreError::Busy("cut off".into())) } else { Ok(&self.store) }
     }
 
-    async fn answer<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
-        while self.silent.load(Ordering::SeqCst) {
+    async fn respond<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+        while self.hanging.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         written
@@ -75,7 +75,7 @@ impl Store for Cut {
     }
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
         let inserted = self.reached()?.insert(jobs, declared).await;
-        self.answer(inserted).await
+        self.respond(inserted).await
     }
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         self.reached()?.claim(claim).await
@@ -85,7 +85,7 @@ impl Store for Cut {
             return Err(StoreError::Busy("cut off".into()));
         }
         let recorded = self.reached()?.record(events).await;
-        self.answer(recorded).await
+        self.respond(recorded).await
     }
     async fn insert_with_changes(
         &self,
@@ -117,13 +117,13 @@ impl Store for Cut {
         self.store.entries(id, after, max).await
     }
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.kept()?.value(plugin, key).await
+        self.values()?.value(plugin, key).await
     }
     async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        self.kept()?.value_keys(plugin, wanted).await
+        self.values()?.value_keys(plugin, wanted).await
     }
     async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        self.kept()?.usage(plugin, of).await
+        self.values()?.usage(plugin, of).await
     }
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_finished(before, max).await
@@ -138,7 +138,7 @@ impl Store for Cut {
         self.store.stats().await
     }
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.announced.fetch_add(1, Ordering::SeqCst);
+        self.registered.fetch_add(1, Ordering::SeqCst);
         self.store.register(node, silent).await
     }
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {
@@ -150,8 +150,8 @@ impl Store for Cut {
     async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
         self.store.cancel_requests(node).await
     }
-    async fn send_messages(&self, letters: Vec<NodeMessage>) -> Result<(), StoreError> {
-        self.reached()?.send_messages(letters).await
+    async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
+        self.reached()?.send_messages(messages).await
     }
     async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
         self.reached()?.receive_messages(node).await
@@ -165,24 +165,24 @@ impl Store for Cut {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_while_the_store_is_away_is_recorded_when_it_is_back() {
+async fn an_end_while_the_store_is_away_is_recorded_when_it_is_back() {
     let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"emit","chunks":5,"pause-ms":50}"#)).await;
     running.until_running(id).await;
     cut.off.store(true, Ordering::SeqCst);
-    running.until_told("the attempt ended", |notice| matches!(notice, Notice::AttemptEnded(_))).await;
-    running.until_told("the store is in trouble", |notice| matches!(notice, Notice::StoreTrouble { .. })).await;
-    assert!(running.host.vitals().store.unwrap_err().contains("cut off"));
-    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.standing.state.name(), StateName::Running);
+    running.until_notified("the attempt ended", |notice| matches!(notice, Notice::AttemptEnded(_))).await;
+    running.until_notified("the store failed", |notice| matches!(notice, Notice::StoreFailed { .. })).await;
+    assert!(running.host.health().store.unwrap_err().contains("cut off"));
+    assert_eq!(running.host.job(id).await.unwrap().unwrap().seen.job.status.state.name(), StateName::Running);
     cut.off.store(false, Ordering::SeqCst);
     let seen = running.finished(id).await;
-    assert_eq!((seen.job.standing.state.name(), seen.job.standing.attempt), (StateName::Succeeded, 1));
+    assert_eq!((seen.job.status.state.name(), seen.job.status.attempt), (StateName::Succeeded, 1));
     let chunks = running.host.follow(id, 0);
     let chunks = futures_util::StreamExt::collect::<Vec<_>>(chunks).await;
     assert_eq!(chunks.len(), 6, "five chunks and the end: {chunks:?}");
-    running.until_told("the store is mended", |notice| matches!(notice, Notice::StoreMended)).await;
-    assert_eq!(running.host.vitals().store, Ok(()));
+    running.until_notified("the store has recovered", |notice| matches!(notice, Notice::StoreRecovered)).await;
+    assert_eq!(running.host.health().store, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,80 +194,79 @@ async fn an_attempt_whose_lease_cannot_be_confirmed_is_stopped_before_it_runs_ou
     let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":60000}"#)).await;
     // It outlives its first lease, since the store can be reached.
     running.until_running(id).await;
-    let first = running.host.job(id).await.unwrap().unwrap().seen.job.standing;
+    let first = running.host.job(id).await.unwrap().unwrap().seen.job.status;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let now = running.host.job(id).await.unwrap().unwrap().seen.job.standing;
+    let now = running.host.job(id).await.unwrap().unwrap().seen.job.status;
     assert_eq!((first.attempt, now.attempt), (1, 1));
     cut.off.store(true, Ordering::SeqCst);
     let stopped =
         |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.job == id && ended.number == 1);
-    running.until_told("it was stopped", stopped).await;
-    let wharf_core::job::State::Running { lease } =
-        running.host.job(id).await.unwrap().unwrap().seen.job.standing.state
+    running.until_notified("it was stopped", stopped).await;
+    let wharf_core::job::State::Running { lease } = running.host.job(id).await.unwrap().unwrap().seen.job.status.state
     else {
         panic!("nobody could have recorded its end")
     };
     assert!(cut.now() < lease.until, "its lease had run out before it was stopped");
     cut.off.store(false, Ordering::SeqCst);
-    running.until_told("it runs again", |notice| matches!(notice, Notice::AttemptStarted { number: 2, .. })).await;
+    running.until_notified("it runs again", |notice| matches!(notice, Notice::AttemptStarted { number: 2, .. })).await;
     running.host.stop_now().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_hears_nothing_is_told_no_more_than_is_known() {
+async fn a_write_without_a_response_is_reported_as_unknown() {
     let folder = tempfile::tempdir().unwrap();
     let file: Arc<dyn Store> =
         Arc::new(SqliteStore::open(folder.path().join("wharf.db"), Arc::new(SystemClock)).unwrap());
     for store in [memory(), file] {
         let cut = Cut::before(store);
         let mut setup = Setup::new().with(&["villain"]);
-        setup.write_patience = Duration::from_millis(100);
+        setup.write_timeout = Duration::from_millis(100);
         let running = setup.start(cut.clone()).await;
         let asked =
             || Request { token: Some("one".to_owned()), delay: Some(LONG), ..order("slow", r#"{"do":"echo"}"#) };
-        cut.silent.store(true, Ordering::SeqCst);
-        let unheard = running.host.enqueue(vec![asked()]).await.unwrap_err();
-        assert!(matches!(unheard, EnqueueError::Store(StoreError::Unknown(_))), "{unheard:?}");
-        let silence =
-            |notice: &Notice| matches!(notice, Notice::StoreTrouble { why, .. } if why.contains("did not respond"));
-        running.until_told("the store did not respond", silence).await;
-        cut.silent.store(false, Ordering::SeqCst);
+        cut.hanging.store(true, Ordering::SeqCst);
+        let unknown = running.host.enqueue(vec![asked()]).await.unwrap_err();
+        assert!(matches!(unknown, EnqueueError::Store(StoreError::Unknown(_))), "{unknown:?}");
+        let no_response =
+            |notice: &Notice| matches!(notice, Notice::StoreFailed { why, .. } if why.contains("no response"));
+        running.until_notified("the store gave no response", no_response).await;
+        cut.hanging.store(false, Ordering::SeqCst);
         let Enqueued::Duplicate(id) = running.host.enqueue(vec![asked()]).await.unwrap().remove(0) else {
             panic!("it was written, and its token is known")
         };
-        cut.silent.store(true, Ordering::SeqCst);
-        let unheard = running.host.cancel(id).await.unwrap_err();
-        assert!(matches!(unheard, ChangeError::Store(StoreError::Unknown(_))), "{unheard:?}");
-        cut.silent.store(false, Ordering::SeqCst);
-        assert_eq!(running.finished(id).await.job.standing.state.name(), StateName::Cancelled);
+        cut.hanging.store(true, Ordering::SeqCst);
+        let unknown = running.host.cancel(id).await.unwrap_err();
+        assert!(matches!(unknown, ChangeError::Store(StoreError::Unknown(_))), "{unknown:?}");
+        cut.hanging.store(false, Ordering::SeqCst);
+        assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_hangs_is_told_of_while_it_hangs() {
+async fn a_write_that_hangs_is_reported_while_it_hangs() {
     let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
     let id = running.enqueue(order("slow", r#"{"do":"sleep","ms":200}"#)).await;
     running.until_running(id).await;
-    cut.silent.store(true, Ordering::SeqCst);
-    // Nothing fails meanwhile: this node is announced, and leases are renewed.
-    let hangs = |notice: &Notice| matches!(notice, Notice::StoreTrouble { doing: "recording", why } if why.contains("has not answered"));
-    running.until_told("the record hangs", hangs).await;
-    // Others that are answered do not hide it.
-    let before = cut.announced.load(Ordering::SeqCst);
-    while cut.announced.load(Ordering::SeqCst) < before + 2 {
+    cut.hanging.store(true, Ordering::SeqCst);
+    // Nothing fails meanwhile: this node registers, and leases are renewed.
+    let hangs = |notice: &Notice| matches!(notice, Notice::StoreFailed { doing: "recording", why } if why.contains("no response"));
+    running.until_notified("the record hangs", hangs).await;
+    // Other calls that return do not hide it.
+    let before = cut.registered.load(Ordering::SeqCst);
+    while cut.registered.load(Ordering::SeqCst) < before + 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(running.host.vitals().store.is_err());
-    assert!(!running.told().iter().any(|notice| matches!(notice, Notice::StoreMended)));
-    cut.silent.store(false, Ordering::SeqCst);
-    assert_eq!(running.finished(id).await.job.standing.attempt, 1);
-    let mended = async {
-        while running.host.vitals().store.is_err() {
+    assert!(running.host.health().store.is_err());
+    assert!(!running.notices().iter().any(|notice| matches!(notice, Notice::StoreRecovered)));
+    cut.hanging.store(false, Ordering::SeqCst);
+    assert_eq!(running.finished(id).await.job.status.attempt, 1);
+    let recovered = async {
+        while running.host.health().store.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, mended).await.expect("it is well again");
+    tokio::time::timeout(LONG, recovered).await.expect("the store recovers");
 }
 
 fn steps(steps: &str) -> Request {
@@ -276,39 +275,39 @@ fn steps(steps: &str) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_what_its_plugin_keeps_waits_until_the_store_is_back() {
+async fn an_attempt_that_reads_values_waits_until_the_store_is_back() {
     let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain-kv"]).granting("villain-kv", "kv = true").start(cut.clone()).await;
-    for asks in [
+    for query in [
         r#"[{"get": "a"}]"#,
         r#"[{"set": ["a", "1"]}]"#,
         r#"[{"keys": {"prefix": "", "after": null, "most": 9}}]"#,
         r#"[{"add": "n"}, {"add": "n"}]"#,
     ] {
-        cut.kept_off.store(true, Ordering::SeqCst);
-        let before = running.told().len();
-        let id = running.enqueue(steps(asks)).await;
+        cut.kv_off.store(true, Ordering::SeqCst);
+        let before = running.notices().len();
+        let id = running.enqueue(steps(query)).await;
         let fails = async {
             let is_it =
-                |notice: &Notice| matches!(notice, Notice::StoreTrouble { doing, .. } if doing.contains("keeps"));
-            while !running.told()[before..].iter().any(is_it) {
+                |notice: &Notice| matches!(notice, Notice::StoreFailed { doing, .. } if doing.contains("values"));
+            while !running.notices()[before..].iter().any(is_it) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(LONG, fails).await.expect("the store fails");
-        cut.kept_off.store(false, Ordering::SeqCst);
+        cut.kv_off.store(false, Ordering::SeqCst);
         let job = running.finished(id).await.job;
-        let standing = job.standing;
+        let status = job.status;
         assert_eq!(
-            (standing.state.name(), standing.attempt, standing.failures),
+            (status.state.name(), status.attempt, status.failures),
             (StateName::Succeeded, 1, 0),
-            "{asks}: {:?}",
+            "{query}: {:?}",
             job.report
         );
         let result = String::from_utf8_lossy(&job.result.unwrap()).into_owned();
-        assert!(!result.contains("error"), "the guest heard of nothing: {result}");
-        // Until the next one, the same trouble is none to be told again.
-        running.until_mended(before).await;
+        assert!(!result.contains("error"), "the guest got an error: {result}");
+        // Otherwise the next failure, which is the same one, would not be reported.
+        running.until_recovered(before).await;
     }
 }
 
@@ -325,16 +324,16 @@ async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_a
     for (request, reads) in [reads, writes] {
         let cut = Cut::before(memory());
         let running = setup.start(cut.clone()).await;
-        let off = if reads { &cut.kept_off } else { &cut.records_off };
+        let off = if reads { &cut.kv_off } else { &cut.records_off };
         off.store(true, Ordering::SeqCst);
         let id = running.enqueue(request).await;
         let given_back = |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.job == id && ended.kind == OutcomeKind::Interrupted);
-        running.until_told("it was given back", given_back).await;
+        running.until_notified("it was given back", given_back).await;
         off.store(false, Ordering::SeqCst);
         let job = running.finished(id).await.job;
-        assert_eq!((job.standing.state.name(), job.standing.failures), (StateName::Succeeded, 0), "{:?}", job.report);
-        assert!(job.standing.attempt > 1);
-        let ended = running.told().into_iter().find(given_back).unwrap();
+        assert_eq!((job.status.state.name(), job.status.failures), (StateName::Succeeded, 0), "{:?}", job.report);
+        assert!(job.status.attempt > 1);
+        let ended = running.notices().into_iter().find(given_back).unwrap();
         let Notice::AttemptEnded(ended) = ended else { unreachable!() };
         assert!(ended.report.contains("waited for the store"), "{}", ended.report);
         running.host.stop_now().await;
@@ -345,7 +344,7 @@ async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_a
 async fn a_subscriber_whose_time_ends_while_it_waits_for_the_store_has_not_failed() {
     let cut = Cut::before(memory());
     let running = Setup::new().with(&["villain-kv"]).granting("villain-kv", "kv = true").start(cut.clone()).await;
-    cut.kept_off.store(true, Ordering::SeqCst);
+    cut.kv_off.store(true, Ordering::SeqCst);
     let payload = br#"{"steps": [{"get": "a"}]}"#.as_slice().into();
     let asked = Broadcast { topic: "kv.do".into(), payload, timeout: LONG, mode: Mode::All };
     let answer = running.host.broadcast(asked).unwrap().all().await.remove(0).answer;
