@@ -17,15 +17,19 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes a problem without a place and without a hint.
+    /// Makes a problem without a place and without a hint. `what` is cut to [`bounds::PROBLEM_BYTES_MAX`] bytes: it may quote
+    /// a name that is as long as the file.
     pub fn new(what: impl Into<String>) -> Problem {
-        Problem { what: what.into(), at: None, hint: String::new() }
+        let mut what = what.into();
+        cut(&mut what, bounds::PROBLEM_BYTES_MAX);
+        Problem { what, at: None, hint: String::new() }
     }
 
-    /// Adds how to fix it.
+    /// Adds how to fix it, cut to [`bounds::PROBLEM_BYTES_MAX`] bytes.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = hint.into();
+        cut(&mut self.hint, bounds::PROBLEM_BYTES_MAX);
         self
     }
 

@@ -91,10 +91,13 @@ fn member<'t>(object: &'t str, name: &str) -> Result<Option<&'t str>, Twice> {
 fn element(array: &str, index: usize) -> Option<&str> {
     let mut rest = inside(array);
     for _ in 0..index {
+        // The index is a stranger's and may be far past the end.
+        if is_end(rest) {
+            return None;
+        }
         rest = next(&rest[value_bytes(rest)..]);
     }
-    // At the end of the array there is no value.
-    Some(&rest[..value_bytes(rest)]).filter(|value| !value.is_empty())
+    Some(&rest[..value_bytes(rest)]).filter(|_| !is_end(rest))
 }
 
 fn index(field: &str) -> Option<usize> {
@@ -111,6 +114,11 @@ fn inside(container: &str) -> &str {
 fn next(after: &str) -> &str {
     let after = after.trim_ascii_start();
     after.strip_prefix(',').map_or(after, str::trim_ascii_start)
+}
+
+/// Returns true if what follows a value, or the opening bracket, is the end of the container.
+fn is_end(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with([']', '}'])
 }
 
 /// Returns true if a JSON string is `name`. A string with half of a surrogate pair is not a name.
@@ -168,6 +176,13 @@ mod tests {
 
     fn find<'t>(pointer: &str, json: &'t str) -> Result<Option<&'t str>, FindError> {
         Pointer::parse(pointer).unwrap().find(json.as_bytes())
+    }
+
+    #[test]
+    fn an_index_far_past_the_end_costs_no_more_than_the_array() {
+        let far = format!("/{}", usize::MAX);
+        assert!(matches!(find(&far, "[1,2]"), Ok(None)) && matches!(find(&far, "[]"), Ok(None)));
+        assert!(matches!(find("/1", "[[],{}]"), Ok(Some("{}"))) && matches!(find("/2", "[[],{}]"), Ok(None)));
     }
 
     #[test]
