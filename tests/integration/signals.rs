@@ -83,7 +83,7 @@ fn signals_that_mean_nothing_are_said_and_change_nothing() {
         host.signal(&format!("-{signal}"));
     }
     for signal in ["USR1", "USR2", "IO", "STKFLT"] {
-        let line = format!("received SIG{signal}, which has no effect; the host goes on");
+        let line = format!("ignored SIG{signal}; the host goes on");
         eventually("it is said", || host.said().contains(&line).then_some(()));
     }
     assert_eq!(host.finished(&id)["attempt"], 1);

@@ -33,7 +33,7 @@ pub struct Line {
     /// When the lane was last served, or got its first due job after that. The lane with the lowest turn is next.
     /// All lines of a lane have the same turn.
     pub turn: u64,
-    /// How many jobs of the lane are running. A store may stop counting at the lane's limit.
+    /// Number of jobs of the lane that are running. A store may stop counting at the lane's limit.
     pub holders: u32,
 }
 
@@ -50,12 +50,12 @@ pub struct Ready {
     pub bytes: u64,
 }
 
-/// What a node offers to run in one claim.
+/// The capacity that a node offers in one claim.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimBudget<'a> {
     /// The tasks that the node can run, each with its group.
     pub tasks: &'a [(TaskName, Group)],
-    /// How many jobs may start.
+    /// Number of jobs that may start.
     pub free: u32,
     /// Caps below `free` for single tasks.
     pub task_quotas: &'a [(TaskName, u32)],
@@ -64,7 +64,7 @@ pub struct ClaimBudget<'a> {
 /// The result of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// How many jobs were leased.
+    /// Number of jobs that were leased.
     pub taken: u32,
     /// True if the claim reached `bounds::CLAIM_BYTES_MAX` before it used `free`: another claim can start more jobs at
     /// once.
@@ -118,14 +118,14 @@ struct Candidate {
     lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
     /// The index of the lane's group in `GroupQuotas::left`.
     group: usize,
-    /// How many more jobs of the lane may start.
+    /// Number of further jobs of the lane that may start.
     free_slots: u32,
     turn: u64,
     /// True if a job of the lane was leased.
     served: bool,
 }
 
-/// How much of a line was fetched.
+/// The extent to which a line was fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fetched {
     None,
@@ -220,7 +220,7 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
     Ok(Admitted { taken, cut, quota_reached: task_quotas.is_one_used_up() })
 }
 
-/// How many more jobs of each task may start. Few tasks have a quota.
+/// Number of further jobs that may start, for each task. Few tasks have a quota.
 struct TaskQuotas(HashMap<TaskName, u32>);
 
 impl TaskQuotas {
@@ -241,7 +241,7 @@ impl TaskQuotas {
     }
 }
 
-/// How many more jobs of each group may start. A group's running jobs are counted when the group is first needed.
+/// Number of further jobs that may start, for each group. A group's running jobs are counted when the group is first needed.
 #[derive(Default)]
 struct GroupQuotas {
     places: HashMap<Group, usize>,

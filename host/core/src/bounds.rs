@@ -118,19 +118,19 @@ pub const RECEIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
 /// Time from the request to cancel an attempt until its sandbox is stopped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// How long a host that shuts down waits for running attempts. Together with the other work of a shutdown it is well
+/// Time for which a host that shuts down waits for running attempts. Together with the other work of a shutdown it is well
 /// below the 30 s after which Kubernetes kills a container.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 /// Length of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// How many times a lease is renewed during its length.
+/// Number of times that a lease is renewed during its length.
 pub const LEASE_RENEWALS: u32 = 3;
-/// How long before the end of its lease an attempt is stopped.
+/// Time before the end of its lease at which an attempt is stopped.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// Timeout for a write to the store that a client waits for: longer than a fault that the store recovers from by
 /// itself, shorter than clients wait.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(20);
-/// How many attempts of a job may fail, unless its manifest sets another number.
+/// Number of attempts of a job that may fail, unless its manifest sets another number.
 pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
 /// Maximum number of attempts that a manifest may set.
 pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
@@ -205,7 +205,7 @@ pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const COMPILES_AT_ONCE: usize = 1;
 
 // Attempts at once on one node.
-/// How many attempts run at once on one node, unless the settings say otherwise.
+/// Number of attempts that run at once on one node, unless the settings say otherwise.
 pub const ATTEMPTS_DEFAULT: u32 = 256;
 /// Maximum number of attempts at once on one node: each has six memory mappings, and the kernel's default map count is
 /// used up at 10,900.
@@ -216,11 +216,11 @@ pub const ATTEMPTS_MAX: u32 = 8000;
 pub const BROADCAST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// The longest timeout of a broadcast.
 pub const BROADCAST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// How many broadcasts of one depth may be open at once, unless the settings say otherwise; another one is rejected.
+/// Number of broadcasts of one depth that may be open at once, unless the settings say otherwise; another one is rejected.
 pub const BROADCASTS_DEFAULT: u32 = 64;
 /// Maximum number of open broadcasts of one depth that can be set.
 pub const BROADCASTS_MAX: u32 = 1024;
-/// How many subscribers broadcasts from outside call at once, unless the settings say otherwise. Nested broadcasts have
+/// Number of subscribers that broadcasts from outside call at once, unless the settings say otherwise. Nested broadcasts have
 /// their own share at each depth, half as large as that of the depth before.
 pub const BROADCAST_CALLS_DEFAULT: u32 = 1024;
 /// Maximum number of subscribers called at once that can be set.
@@ -245,7 +245,7 @@ pub const HTTP_REQUESTS_MAX: u32 = 100;
 // Upkeep.
 /// Interval of the store's upkeep.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(300);
-/// How long finished jobs are kept.
+/// Time for which finished jobs are kept.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Maximum number of jobs that one transaction of the upkeep reclaims or deletes.
 pub const UPKEEP_BATCH: u32 = 500;
@@ -253,7 +253,7 @@ pub const UPKEEP_BATCH: u32 = 500;
 pub const PROMOTE_BATCH: u32 = 1000;
 /// Maximum number of jobs, or of entries of a job's log, in one page.
 pub const PAGE_MAX: u32 = 1000;
-/// How many slot holders a wait reason, and the report of a discarded job, lists.
+/// Number of slot holders that a wait reason, and the report of a discarded job, lists.
 pub const HOLDERS_NAMED: usize = 10;
 /// Below this number of waiting jobs, a store lists them through their own indexes. Above it, reading all jobs in
 /// reverse order of their IDs soon finds enough of them.

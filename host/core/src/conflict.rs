@@ -17,7 +17,7 @@ pub struct LaneCounts {
     pub waiting: u32,
 }
 
-/// What to do with a new job, given the other jobs of its lane.
+/// The decision about a new job, given the other jobs of its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConflictDecision {
     /// Enqueue it.
@@ -26,7 +26,7 @@ pub enum ConflictDecision {
     Discard,
     /// Cancel all waiting jobs of the lane, then enqueue it.
     Replace {
-        /// How many running jobs of the lane to cancel as well, oldest first. Those that are already being cancelled
+        /// Number of running jobs of the lane to cancel as well, oldest first. Those that are already being cancelled
         /// are skipped.
         cancel_running: u32,
     },

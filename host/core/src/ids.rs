@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::bounds;
 use crate::time::Timestamp;
 
-/// How many characters of a rejected text an error quotes.
+/// Number of characters of a rejected text that an error quotes.
 const QUOTED_CHARS_MAX: usize = 80;
 
 /// A text that is not a valid ID, name, key, token, topic or subscription.
 /// Displays as "invalid job ID `x`: expected 13 characters from 0-9 and a-z".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseIdError {
-    /// What the text was parsed as, such as "job ID".
+    /// Kind of ID that the text was parsed as, such as "job ID".
     pub kind: &'static str,
     /// The beginning of the rejected text.
     pub text: String,

@@ -69,7 +69,7 @@ pub struct NewJob {
     pub due: Option<Due>,
     /// The idempotency token.
     pub token: Option<Token>,
-    /// What to do if the lane has no free slot.
+    /// Policy for a lane without a free slot.
     pub on_conflict: OnConflict,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
@@ -177,9 +177,9 @@ pub struct JobStatus {
     pub state: State,
     /// The number of the attempt that started last; 0 before the first.
     pub attempt: u32,
-    /// How many attempts failed and count against the retry policy.
+    /// Number of attempts that failed and count against the retry policy.
     pub failures: u32,
-    /// How many attempts ended with their host. They are counted apart from failures: a host's death is not the job's
+    /// Number of attempts that ended with their host. They are counted apart from failures: a host's death is not the job's
     /// fault, unless the host dies while only that job runs. [`crate::lease::NodeMark::blame`] defines what counts.
     pub crashes: u32,
     /// True if the running attempt was asked to cancel.
@@ -204,7 +204,7 @@ impl fmt::Display for NotEnqueued {
                 let holders: Vec<String> = holders.iter().map(JobId::to_string).collect();
                 write!(
                     f,
-                    "the job was not enqueued: its key has no free slot, and its task discards jobs in that case; \
+                    "the job was not enqueued: all slots of its key are in use, and its task discards jobs in that case; \
                      the slots are used by {}",
                     holders.join(", ")
                 )
@@ -238,7 +238,7 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When the job reached a final state.
     pub finished_at: Option<Timestamp>,
-    /// How the last attempt that did not return a result ended.
+    /// Report of the last attempt that did not return a result.
     pub report: Option<Report>,
     /// The result, if the job succeeded.
     pub result: Option<Arc<[u8]>>,
@@ -259,9 +259,9 @@ pub struct LeasedJob {
     pub payload: Arc<[u8]>,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
-    /// How many attempts failed before this one.
+    /// Number of attempts that failed before this one.
     pub failures: u32,
-    /// How many attempts ended with their host before this one.
+    /// Number of attempts that ended with their host before this one.
     pub crashes: u32,
     /// When the job became due.
     pub due: Timestamp,
@@ -283,7 +283,7 @@ pub enum Entry {
     },
     /// Log lines were dropped at this place, because they came faster than they could be stored or exceeded a bound.
     LogDropped {
-        /// How many lines were dropped.
+        /// Number of lines that were dropped.
         lines: u64,
     },
     /// The attempt's progress.
@@ -339,14 +339,14 @@ pub enum WaitReason {
     },
     /// The lane's slots are all taken.
     LaneFull {
-        /// How many jobs of the lane may run at once.
+        /// Number of jobs of the lane that may run at once.
         limit: u32,
         /// The jobs in the slots (the first `bounds::HOLDERS_NAMED`), each with the time when it started.
         holders: Vec<(JobId, Timestamp)>,
     },
     /// The group's slots are all taken.
     GroupFull {
-        /// How many jobs of the group may run at once.
+        /// Number of jobs of the group that may run at once.
         limit: u32,
         /// The jobs in the slots (the first `bounds::HOLDERS_NAMED`), each with the time when it started.
         holders: Vec<(JobId, Timestamp)>,

@@ -71,7 +71,7 @@ impl KvKeyQuery {
     }
 }
 
-/// How much a plugin stores in kv.
+/// A plugin's storage in kv.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvUsage {
     /// The number of values.

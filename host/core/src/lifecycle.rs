@@ -24,7 +24,7 @@ pub enum Event {
     Wrote {
         /// The number of the attempt.
         attempt: u32,
-        /// What it emitted, in order.
+        /// Entries that the attempt emitted, in order.
         entries: Vec<Entry>,
     },
     /// The attempt returned a result. The store writes all of this in one transaction.
@@ -44,7 +44,7 @@ pub enum Event {
     Failed {
         /// The number of the attempt.
         attempt: u32,
-        /// How it failed.
+        /// The failure, as its report says it.
         report: Report,
         /// The delay before the next attempt; `None` fails the job.
         retry_in: Option<Duration>,
@@ -72,7 +72,7 @@ pub enum Event {
     LeaseExpired {
         /// The number of the attempt.
         attempt: u32,
-        /// What the node had recorded about this attempt.
+        /// The mark that the node had recorded about this attempt.
         mark: NodeMark,
     },
     /// A user, or a newer job of the same lane, requests that the job is cancelled.

@@ -8,9 +8,9 @@ use crate::key::{Key, Lane};
 /// The limits of a group. `None` is no limit; zero pauses the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// How many jobs of one key may run at once.
+    /// Number of jobs of one key that may run at once.
     pub per_key: Option<u32>,
-    /// How many jobs of the group may run at once.
+    /// Number of jobs of the group that may run at once.
     pub total: Option<u32>,
 }
 
@@ -62,7 +62,7 @@ pub struct Override {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitTable {
     declared: BTreeMap<Group, Limits>,
-    /// By group, then by key; key `None` is the whole group.
+    /// Overrides by group, then by key; key `None` is the whole group.
     overrides: BTreeMap<Group, BTreeMap<Option<Key>, Limits>>,
 }
 

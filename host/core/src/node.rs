@@ -18,9 +18,9 @@ pub struct Node {
     pub started: Timestamp,
     /// When the node registered last, by the store's clock.
     pub seen: Timestamp,
-    /// How many attempts may run at once.
+    /// Number of attempts that may run at once.
     pub capacity: u32,
-    /// How many attempts are running.
+    /// Number of attempts that are running.
     pub running: u32,
     /// True if the node is shutting down.
     pub draining: bool,

@@ -35,7 +35,7 @@ pub enum MessageBody {
         payload: Arc<[u8]>,
         /// The deadline by the store's clock; later replies are ignored.
         until: Timestamp,
-        /// How many broadcasts this one is nested in.
+        /// Number of broadcasts that this one is nested in.
         depth: u32,
         /// The plugins whose attempts wait for this broadcast.
         chain: Vec<PluginId>,

@@ -157,10 +157,10 @@ impl Outcome {
 /// The report of an attempt or a job that was cancelled on request.
 pub const CANCELLED: &str = "cancelled on request";
 
-/// What an ended attempt leaves on its job.
+/// The report that an ended attempt leaves on its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// How the attempt ended.
+    /// Kind of the outcome.
     pub kind: OutcomeKind,
     /// An explanation for users.
     pub text: String,

@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Outcome};
 /// A task's retry policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How many attempts may fail in all, including the first.
+    /// Number of attempts that may fail in all, including the first.
     pub attempts: u32,
     /// The delay before the first retry; later delays double.
     pub backoff_min: Duration,

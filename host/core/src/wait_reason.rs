@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// The running jobs that hold the slots of a lane or of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
-    /// How many there are.
+    /// Number of slot holders.
     pub count: u32,
     /// The first `bounds::HOLDERS_NAMED` of them by id, each with the time when its attempt started.
     pub first: Vec<(JobId, Timestamp)>,

@@ -15,9 +15,9 @@ use crate::spec::task::Task;
 /// One attempt: its input and its limits.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What the guest is called with.
+    /// The guest function's input.
     pub input: CallInput,
-    /// What the attempt may use.
+    /// Limits of the attempt.
     pub limits: AttemptLimits,
 }
 
@@ -166,7 +166,7 @@ pub trait KvAccess: Send + Sync + 'static {
 /// The end of an attempt: its outcome, and what it used.
 #[derive(Clone, Debug)]
 pub struct AttemptEnd {
-    /// What the guest did.
+    /// The guest's outcome.
     pub outcome: Outcome,
     /// The resources that it used. `queue_wait` is zero: the engine does not know it.
     pub usage: Usage,

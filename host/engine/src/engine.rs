@@ -45,7 +45,7 @@ pub struct Settings {
     pub guest_threads: usize,
     /// The folder in which compiled plugins are cached.
     pub cache_dir: PathBuf,
-    /// Where components are read and compiled.
+    /// The process in which components are read and compiled.
     pub compile: Compile,
 }
 

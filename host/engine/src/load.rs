@@ -53,7 +53,7 @@ pub struct CheckReport {
     pub producers: Vec<String>,
     /// Why the file cannot be loaded; empty if it can.
     pub problems: Vec<Problem>,
-    /// What its operator may want to know, such as what works only with a grant.
+    /// Notes for its operator, such as that something works only with a grant.
     pub notes: Vec<Problem>,
     /// The loaded plugin; present exactly if there are no problems.
     pub plugin: Option<Arc<Plugin>>,
@@ -169,7 +169,7 @@ impl CheckReport {
     }
 }
 
-/// What is known of a file, and what was made of it so far.
+/// A file that is being loaded, and what was made of it so far.
 enum FileState {
     /// A plugin of the same bytes is loaded.
     Linked(Arc<Linked>),

@@ -24,7 +24,7 @@ pub struct Plugin {
     pub is_async: bool,
     /// The interfaces that it imports, with their versions.
     pub imports: Vec<String>,
-    /// How many ordinary sandboxes one of this plugin counts as: see [`crate::wasmtime_config::weight`].
+    /// Number of ordinary sandboxes that one of this plugin counts as: see [`crate::wasmtime_config::weight`].
     pub(crate) weight: u32,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.

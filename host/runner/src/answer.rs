@@ -67,13 +67,13 @@ pub struct Durable {
 /// The health of a host at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSnapshot {
-    /// How many attempts run now.
+    /// Number of attempts that run now.
     pub running: u32,
     /// The maximum number of attempts at once.
     pub capacity: u32,
     /// The host is stopping: it claims no more jobs.
     pub draining: bool,
-    /// How many live broadcasts are open now, at every depth.
+    /// Number of live broadcasts that are open now, at every depth.
     pub broadcasts: usize,
     /// Every file that was in the plugin folder at the start was loaded or refused.
     pub first_scan_done: bool,

@@ -47,7 +47,7 @@ pub(crate) struct AttemptHost {
     deferred: Mutex<Deferred>,
 }
 
-/// What is not written yet.
+/// Entries that are not written yet.
 #[derive(Default)]
 struct Deferred {
     /// Dropped lines that the log does not mention yet.

@@ -12,7 +12,7 @@ use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
 
-/// How similar a name must be to be suggested, in 0..1.
+/// Similarity that a name must have to be suggested, in 0..1.
 const SIMILARITY_MIN: f64 = 0.7;
 
 /// A plugin that is loaded.
@@ -46,14 +46,14 @@ pub struct PendingFile {
     pub file: PathBuf,
     /// When it was first seen.
     pub since: Timestamp,
-    /// How far it is.
+    /// Step that it has reached.
     pub step: Step,
     /// The plugin that it will be. Its topics are known only if the operator set them; otherwise they are in its manifest, which
     /// is read when it is loaded.
     pub awaited: LoadingPlugin,
 }
 
-/// How far the loading of a file is.
+/// A step of loading a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The file is read and checked, and its compiled code is looked up in the cache.
@@ -64,13 +64,13 @@ pub enum Step {
     Compiling,
 }
 
-/// What is known of the plugin folder at one moment.
+/// The state of the plugin folder at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) plugins: BTreeMap<PluginId, Loaded>,
     pub(crate) refused: BTreeMap<PathBuf, Refused>,
     pub(crate) pending: BTreeMap<PluginId, PendingFile>,
-    /// What [`Catalog::is_open`] returns.
+    /// The value of [`Catalog::is_open`].
     pub(crate) open: bool,
 }
 

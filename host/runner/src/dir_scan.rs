@@ -22,7 +22,7 @@ pub(crate) struct Found {
     pub(crate) old: bool,
 }
 
-/// What a file is, by its name.
+/// Kind of a file, by its name.
 #[derive(Clone)]
 pub(crate) enum Kind {
     /// The component of this plugin.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Refused(Problem),
 }
 
-/// What distinguishes a changed file from what it was before.
+/// Metadata that distinguishes a changed file from what it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// The size in bytes.

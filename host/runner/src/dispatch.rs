@@ -34,7 +34,7 @@ use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::ClaimQuotas;
 
-/// How many messages are taken in before the planner is asked.
+/// Number of messages that are taken in before the planner is asked.
 const MESSAGES_PER_TURN: usize = 4096;
 
 /// The state of the loop, for the parts of the host that read it.
@@ -45,7 +45,7 @@ pub(crate) struct Load {
     pub(crate) stopped: bool,
 }
 
-/// What the loop needs of the host.
+/// Parts of the host that the loop needs.
 pub(crate) struct DispatchParts {
     pub(crate) node: NodeId,
     /// The length of the leases with which jobs are claimed.

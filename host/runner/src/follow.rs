@@ -93,7 +93,7 @@ impl Drop for Registration {
     }
 }
 
-/// What counts as a change of state for a follower. A renewed lease does not.
+/// The parts of a job whose change a follower reports. A renewed lease is not among them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FollowedState {
     name: StateName,
@@ -118,7 +118,7 @@ impl FollowedState {
     }
 }
 
-/// What a read of the store found.
+/// Result of reading the store.
 enum ReadResult {
     More,
     Nothing,

@@ -21,9 +21,9 @@ use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 
-/// How often a node registers and reads the others.
+/// Interval at which a node registers and reads the others.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// How soon after a change of its plugins a node registers: further changes in this time are registered together with it.
+/// Delay between a change of its plugins and the registration of a node: further changes in this time are registered together with it.
 const CHANGE_DELAY: Duration = Duration::from_millis(200);
 /// A node that did not register for this long is no longer listed. Its jobs do not wait for that: their leases run out by
 /// themselves.
@@ -33,7 +33,7 @@ const CANCEL_READ_PAUSE: Duration = Duration::from_millis(100);
 /// Cancel requests are read at least this often, whatever nudges were lost.
 const CANCEL_READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a node registers of itself, and where it gets that from.
+/// The content of a node's registration, and where it comes from.
 pub(crate) struct Heartbeat {
     pub(crate) store: WatchedStore,
     pub(crate) plugins: Arc<PluginIndex>,

@@ -27,9 +27,9 @@ use crate::wait_reason::{JobView, why_waiting};
 
 /// Payloads of more bytes than this are checked on a thread of their own: it takes long enough to delay others.
 const CHECKED_INLINE_BYTES: usize = 128 << 10;
-/// How long the end of a host waits for each: its deregistration, and the tasks that were stopped.
+/// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an immediate stop waits for the attempts that were given back to be recorded.
+/// Time for which an immediate stop waits for the attempts that were given back to be recorded.
 const STOP_NOW_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A handle to a running host. Clones are handles to the same host; when the last one is dropped, it ends as if its power was

@@ -28,7 +28,7 @@ pub(crate) struct KvView {
 /// The changes of the attempt, and what it knows of the committed values.
 struct Own {
     changes: KvChanges,
-    /// What the plugin had stored when that was last read.
+    /// Values that the plugin had stored when they were last read.
     usage: Option<KvUsage>,
     /// The sizes in bytes of the committed values that it changes, as far as they were read; `None` if there is no value.
     lengths: HashMap<KvKey, Option<u64>>,

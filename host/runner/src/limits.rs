@@ -26,7 +26,7 @@ pub struct GroupLimits {
     pub in_force: Limits,
     /// The overrides of an operator for single keys.
     pub keys: Vec<(Key, Limits)>,
-    /// How many jobs of the group run now, on all nodes.
+    /// Number of jobs of the group that run now, on all nodes.
     pub running: u64,
 }
 

@@ -18,16 +18,16 @@ pub(crate) enum LoopMessage {
     /// An attempt finished, with what only listeners need to know of it.
     AttemptFinished {
         attempt: Box<FinishedAttempt>,
-        /// How long it took to create the sandbox and to remove it.
+        /// Time to create the sandbox and to remove it.
         sandbox: Duration,
-        /// How many lines of its log were dropped.
+        /// Number of lines of its log that were dropped.
         lines_dropped: u64,
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),
 }
 
-/// What the loop needs to know of an event while the store records it.
+/// The facts about an event that the loop needs while the store records it.
 pub(crate) struct PendingEvent {
     pub(crate) attempt: AttemptId,
     /// The buffer bytes that its entries occupy in the attempt's host; `None` for the end of an attempt.

@@ -33,21 +33,21 @@ pub enum Notice {
     JobsEnqueued {
         /// The task of all these jobs.
         task: TaskName,
-        /// How many jobs were added.
+        /// Number of jobs that were added.
         count: u64,
     },
     /// Requests were answered with a job that existed already under their token.
     JobsDeduplicated {
         /// The task of all these requests.
         task: TaskName,
-        /// How many requests there were.
+        /// Number of requests.
         count: u64,
     },
     /// Requests were discarded because their lane was full and their task says `discard`.
     JobsDiscarded {
         /// The task of all these requests.
         task: TaskName,
-        /// How many requests there were.
+        /// Number of requests.
         count: u64,
     },
     /// An attempt of a job started on this node.
@@ -58,7 +58,7 @@ pub enum Notice {
         job: JobId,
         /// The number of the attempt, from 1.
         number: u32,
-        /// How long the job had waited since it was due.
+        /// Time for which the job had waited since it was due.
         queue_wait: Duration,
     },
     /// A job runs alone, since so many of its attempts ended with their hosts that it may be what kills them.
@@ -67,7 +67,7 @@ pub enum Notice {
         task: TaskName,
         /// The job.
         job: JobId,
-        /// How many of its attempts ended with their hosts.
+        /// Number of its attempts that ended with their hosts.
         crashes: u32,
     },
     /// An attempt ended on this node. Its end is recorded next.
@@ -111,7 +111,7 @@ pub enum Notice {
         task: TaskName,
         /// The job.
         job: JobId,
-        /// How many lines were dropped in the whole attempt.
+        /// Number of lines that were dropped in the whole attempt.
         lines: u64,
     },
     /// A live broadcast ended: every subscriber has its reply.
@@ -127,7 +127,7 @@ pub enum Notice {
         plugin: PluginId,
         /// The topic of the broadcast.
         topic: Topic,
-        /// Whether it was stdout or stderr.
+        /// The stream: stdout or stderr.
         stream: Stream,
         /// The line, without its end.
         line: String,
@@ -138,7 +138,7 @@ pub enum Notice {
         plugin: PluginId,
         /// The topic of the broadcast.
         topic: Topic,
-        /// How many lines were dropped.
+        /// Number of lines that were dropped.
         lines: u64,
     },
     /// A plugin came to another step of loading; sent once for each step.
@@ -156,11 +156,11 @@ pub enum Notice {
         version: String,
         /// SHA-256 of its file, in hex.
         digest: String,
-        /// How many tasks it has.
+        /// Number of its tasks.
         tasks: usize,
-        /// How many topics it subscribes to.
+        /// Number of topics that it subscribes to.
         topics: usize,
-        /// How long loading took, compiling included.
+        /// Time that loading took, compiling included.
         took: Duration,
     },
     /// A file is not a plugin that can run.
@@ -179,9 +179,9 @@ pub enum Notice {
     },
     /// Every file that was in the plugin folder at the start was loaded or refused.
     FirstScanDone {
-        /// How many plugins are loaded.
+        /// Number of plugins that are loaded.
         loaded: usize,
-        /// How many files were refused.
+        /// Number of files that were refused.
         refused: usize,
     },
     /// The plugin folder could not be read; the plugins that are loaded stay.
@@ -191,7 +191,7 @@ pub enum Notice {
     },
     /// A call of the store failed or hangs; it is made again.
     StoreFailed {
-        /// What the call was for, such as "recording".
+        /// Purpose of the call, such as "recording".
         doing: &'static str,
         /// The error.
         why: String,
@@ -216,32 +216,32 @@ pub enum Notice {
     },
     /// A round of upkeep ended.
     Upkeep {
-        /// How many expired leases were ended.
+        /// Number of expired leases that were ended.
         reclaimed: u64,
-        /// How many finished jobs were deleted.
+        /// Number of finished jobs that were deleted.
         deleted: u64,
-        /// How long the round took.
+        /// Time that the round took.
         took: Duration,
     },
     /// The host started to drain: it claims no more jobs.
     DrainStarted {
-        /// How long running attempts may go on.
+        /// Time for which running attempts may go on.
         timeout: Duration,
-        /// How many attempts were running.
+        /// Number of attempts that were running.
         running: u32,
     },
     /// The drain ended: nothing runs any more, and everything is recorded.
     DrainEnded,
     /// A bug of the host: what it was doing failed.
     HostFault {
-        /// What the host was doing.
+        /// The host's activity at that time.
         doing: &'static str,
-        /// What is known of the failure, and whether to restart the host.
+        /// Description of the failure, and whether to restart the host.
         why: String,
     },
 }
 
-/// How an attempt ended, with its resource usage.
+/// The end of an attempt, with its resource usage.
 #[derive(Clone, Debug)]
 pub struct AttemptEnded {
     /// The task of the job.
@@ -256,11 +256,11 @@ pub struct AttemptEnded {
     pub report: String,
     /// The resources that the attempt used.
     pub usage: Usage,
-    /// How long it took to create the sandbox and to remove it.
+    /// Time to create the sandbox and to remove it.
     pub sandbox: Duration,
 }
 
-/// How a live broadcast ended.
+/// The end of a live broadcast.
 #[derive(Clone, Debug)]
 pub struct BroadcastEnded {
     /// The ID of the broadcast.
@@ -273,7 +273,7 @@ pub struct BroadcastEnded {
     pub ending: BroadcastEnding,
     /// The number of answers of each kind; kinds without an answer are left out.
     pub answers: Vec<(&'static str, u64)>,
-    /// How long it took, from its start.
+    /// Time from its start to its end.
     pub took: Duration,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct OtherNodes {
     subscriptions: Subscriptions<(PluginId, NodeId)>,
 }
 
-/// What one other node announced.
+/// The announcement of one other node.
 struct OtherNode {
     name: String,
     started: Timestamp,

@@ -49,7 +49,7 @@ impl PluginIndex {
     }
 }
 
-/// What a node knows of plugins at one moment: its own, and those of the other nodes.
+/// A node's knowledge of plugins at one moment: its own, and those of the other nodes.
 #[derive(Clone)]
 pub(crate) struct PluginView {
     pub(crate) catalog: Arc<Catalog>,
@@ -57,7 +57,7 @@ pub(crate) struct PluginView {
     pub(crate) now: Timestamp,
 }
 
-/// Where a plugin is loading.
+/// The place where a plugin is loading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadingWhere {
     /// On this node.

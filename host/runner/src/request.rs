@@ -56,7 +56,7 @@ pub enum BadRequest {
     Loading {
         /// The task of the request.
         task: TaskName,
-        /// Where its plugin is loading.
+        /// The place where its plugin is loading.
         at: LoadingWhere,
     },
     /// Transient if the plugin comes to this node as well; otherwise the request must go to one of the other nodes.
@@ -111,7 +111,7 @@ pub enum EnqueueRejection {
     /// There are too many jobs in one request.
     #[error("the request has {jobs} jobs; the limit is {max}: send them in parts")]
     TooMany {
-        /// How many there are.
+        /// Number of jobs in the request.
         jobs: usize,
         /// The limit.
         max: usize,
@@ -193,7 +193,7 @@ pub(crate) struct Prepared {
     pub(crate) jobs: Vec<(usize, NewJob)>,
     /// The requests whose task is not known here.
     pub(crate) absent: Vec<Absent>,
-    /// How many of these have no token by which they may be known.
+    /// Number of these jobs that have no token, by which a retry would find them.
     without_token: usize,
     /// The limit groups of jobs whose task only other nodes have.
     pub(crate) groups_elsewhere: Vec<Group>,

@@ -37,7 +37,7 @@ use crate::upkeep::Upkeep;
 pub struct Parts {
     /// The durable queue. Several hosts may share one store.
     pub store: Arc<dyn Store>,
-    /// What compiles and runs plugins.
+    /// The engine that compiles and runs plugins.
     pub engine: Arc<Engine>,
 }
 
@@ -60,17 +60,17 @@ pub struct Settings {
     pub lease: Duration,
     /// A lease is trusted this much less than its length. Must be below a third of it.
     pub lease_margin: Duration,
-    /// How long a client's write waits for the store before its outcome is reported as unknown.
+    /// Time for which a client's write waits for the store before its outcome is reported as unknown.
     pub write_timeout: Duration,
-    /// How long an attempt may go on after a cancel request.
+    /// Time for which an attempt may go on after a cancel request.
     pub cancel_grace: Duration,
-    /// How often finished jobs are deleted.
+    /// Interval at which finished jobs are deleted.
     pub upkeep_interval: Duration,
-    /// How long finished jobs are kept.
+    /// Time for which finished jobs are kept.
     pub keep_finished: Duration,
     /// The plugin folder is scanned at least this often, whatever its watcher reports.
     pub rescan: Duration,
-    /// What the operator set for single plugins.
+    /// The operator's settings for single plugins.
     pub plugins: BTreeMap<PluginId, PluginSettings>,
 }
 

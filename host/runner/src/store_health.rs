@@ -35,7 +35,7 @@ pub(crate) struct WatchedStore {
     write_timeout: Duration,
 }
 
-/// What was seen of the calls so far.
+/// Results of the calls so far.
 struct StoreHealth {
     /// The last failure; empty once the store has recovered from it.
     failure: ArcSwapOption<StoreFailure>,

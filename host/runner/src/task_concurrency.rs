@@ -21,7 +21,7 @@ const MEASURED_AFTER: u32 = 8;
 /// The mean is over about this many attempts, the last ones.
 const MEAN_OVER: u32 = 16;
 
-/// How often a task is checked whose quota held jobs back: an attempt that starts to wait sends no message.
+/// Interval at which a task is checked whose quota held jobs back: an attempt that starts to wait sends no message.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The number of attempts of each task, and how long they compute.

@@ -12,7 +12,7 @@ use crate::follow::Followers;
 use crate::notice::{Listener, Notice};
 use crate::store_health::WatchedStore;
 
-/// How many rounds there are in the length of a lease: an expired lease is found that soon.
+/// Number of rounds in the length of a lease: an expired lease is found within one of them.
 const ROUNDS_PER_LEASE: u32 = 3;
 
 /// The upkeep of a host, in rounds.
@@ -22,13 +22,13 @@ pub(crate) struct Upkeep {
     pub(crate) listener: Listener,
     /// The length of a lease.
     pub(crate) lease: Duration,
-    /// How often finished jobs are deleted.
+    /// Interval at which finished jobs are deleted.
     pub(crate) interval: Duration,
-    /// How long finished jobs are kept.
+    /// Time for which finished jobs are kept.
     pub(crate) keep_finished: Duration,
 }
 
-/// What one round did.
+/// Result of one round.
 #[derive(Debug, Default)]
 struct Round {
     reclaimed: Vec<JobId>,

@@ -137,7 +137,7 @@ impl Signals {
 }
 
 fn log_without_effect(name: &str) {
-    info!("received {name}, which has no effect; the host goes on");
+    info!("ignored {name}; the host goes on");
 }
 
 /// Returns the signals that were ignored when this process started, as a bit mask: bit 0 is signal 1. Returns 0 if that cannot

@@ -9,7 +9,7 @@ use wharf_core::ids::NodeId;
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
-/// How long a node mark is kept. By then all attempts of the node have ended, and so have their leases.
+/// Time for which a node mark is kept. By then all attempts of the node have ended, and so have their leases.
 pub(crate) const MARKS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The registered nodes by ID. The lock is held for one lookup, never across an await.

@@ -67,7 +67,7 @@ use nudge::Nudger;
 use operation::{WriteRequest, WriteResult};
 use session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions};
 use time::Time;
-use writer::{Writer, WriterContext};
+use writer::{PostgresWriter, WriterContext};
 
 /// A durable queue in a PostgreSQL database, shared by any number of hosts.
 pub struct PostgresStore {
@@ -78,7 +78,7 @@ pub struct PostgresStore {
     time: Time,
     source: Arc<IdSource>,
     nudger: Arc<Nudger>,
-    writer: Writer,
+    writer: PostgresWriter,
     /// The address without its password, for errors.
     address: String,
     _tasks: BackgroundTasks,
@@ -142,7 +142,7 @@ impl PostgresStore {
         if address.listen {
             tasks.push(tokio::spawn(nudge::receive_nudges(nudger.clone(), address.clone())));
         }
-        let writer = Writer::start(context);
+        let writer = PostgresWriter::start(context);
         let (address, _tasks) = (address.redacted, BackgroundTasks(tasks));
         Ok(PostgresStore { sessions, readers, time, source, nudger, writer, address, _tasks })
     }

@@ -53,10 +53,10 @@ mod tests;
 use checkpoint::Checkpoints;
 use file::DatabaseFile;
 use file_watch::FileWatch;
-use ledger::Ledger;
+use ledger::SqliteLedger;
 use readers::Readers;
 use unsynced_claims::UnsyncedClaims;
-use writer::Writer;
+use writer::SqliteWriter;
 
 /// A durable queue in one SQLite file.
 pub struct SqliteStore {
@@ -69,7 +69,7 @@ pub struct SqliteStore {
     watch: Arc<FileWatch>,
     /// Declared before the writer, and so dropped first: the last connection that closes the file removes its log.
     readers: Readers,
-    writer: Writer,
+    writer: SqliteWriter,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -94,7 +94,8 @@ impl SqliteStore {
         let checkpoints = Checkpoints::start(&watch, &mut conn, checkpointer).map_err(unusable)?;
         let nudge = Nudge::new(0);
         let readers = Readers::new(&file, watch.clone());
-        let (writer, shared) = Writer::start(file, conn, checkpoints, watch.clone(), (clock.clone(), nudge.clone()))?;
+        let (writer, shared) =
+            SqliteWriter::start(file, conn, checkpoints, watch.clone(), (clock.clone(), nudge.clone()))?;
         Ok(SqliteStore {
             clock,
             ids: shared.ids,
@@ -119,7 +120,7 @@ impl Store for SqliteStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
-        let insert = move |ledger: &mut Ledger| {
+        let insert = move |ledger: &mut SqliteLedger| {
             let now = ledger.now();
             ledger.declare(&declared);
             jobs.iter().map(|job| ledger.insert(job, now)).collect()
@@ -128,7 +129,7 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let lease = move |ledger: &mut Ledger| {
+        let lease = move |ledger: &mut SqliteLedger| {
             let now = ledger.now();
             ledger.claim(&claim, now)
         };
@@ -136,7 +137,7 @@ impl Store for SqliteStore {
     }
 
     async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
-        let record = move |ledger: &mut Ledger| {
+        let record = move |ledger: &mut SqliteLedger| {
             let now = ledger.now();
             let apply = |(id, event): &(JobId, Event)| {
                 if event.is_recordable() { ledger.apply(*id, event, now) } else { Ok(Err(Refusal::Stale)) }
@@ -152,7 +153,7 @@ impl Store for SqliteStore {
         declared: Arc<LimitTable>,
         changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        let insert = move |ledger: &mut Ledger| {
+        let insert = move |ledger: &mut SqliteLedger| {
             let now = ledger.now();
             ledger.declare(&declared);
             changes.iter().try_for_each(|changes| ledger.change_values(changes))?;
@@ -166,7 +167,7 @@ impl Store for SqliteStore {
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        let write = move |ledger: &mut Ledger| ledger.write_mark(node, mark);
+        let write = move |ledger: &mut SqliteLedger| ledger.write_mark(node, mark);
         self.writer.write(write, |()| false).await
     }
 

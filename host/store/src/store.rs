@@ -184,7 +184,7 @@ pub struct Claim {
     pub tasks: Arc<[(TaskName, Group)]>,
     /// The limits declared in manifests and settings. The store applies its overrides to them.
     pub declared: Arc<LimitTable>,
-    /// How many jobs to lease at most.
+    /// Number of jobs to lease at most.
     pub free: u32,
     /// Caps below `free` for single tasks.
     pub task_quotas: Vec<(TaskName, u32)>,
@@ -313,7 +313,7 @@ pub enum OpenError {
     MendAddress {
         /// The address.
         address: String,
-        /// What is wrong with it.
+        /// The error, for the operator.
         reason: String,
     },
     /// Stop the other host that uses the file, or use another file.
@@ -343,7 +343,7 @@ pub enum OpenError {
     MendFile {
         /// The path of the file.
         file: String,
-        /// What is wrong with it.
+        /// The error, for the operator.
         reason: String,
     },
     /// Fix the database.
@@ -351,7 +351,7 @@ pub enum OpenError {
     MendDatabase {
         /// The database's address.
         address: String,
-        /// What is wrong with it.
+        /// The error, for the operator.
         reason: String,
     },
     /// Wait: the database responds, and will accept this host later.

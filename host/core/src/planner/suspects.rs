@@ -22,12 +22,12 @@ use crate::lifecycle::Event;
 use crate::outcome::Usage;
 use crate::time::Timestamp;
 
-/// How long a node waits to become idle; doubled each time that it did not.
+/// Time for which a node waits to become idle; doubled each time that it did not.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_DOUBLINGS_MAX: u32 = 8;
-/// How long a suspect runs alone: this long at first, and four times as long for each further host that ended with it.
+/// Time for which a suspect runs alone: this long at first, and four times as long for each further host that ended with it.
 const ALONE: Duration = Duration::from_secs(30);
-/// How long suspects may run one after the other before other jobs have their turn.
+/// Time for which suspects may run one after the other before other jobs have their turn.
 const TURN: Duration = Duration::from_secs(30);
 /// Delay before a released suspect is claimable again, by this node or another.
 const RELEASE_DELAY: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub(super) struct Suspects {
     paused_at: Option<Timestamp>,
     /// The last turn of other jobs: its start and its length.
     rest: Option<(Timestamp, Duration)>,
-    /// How many times in a row the node did not become idle in time.
+    /// Number of times in a row that the node did not become idle in time.
     fruitless_waits: u32,
     /// True if a suspect was started in this pause.
     started: bool,

@@ -17,7 +17,7 @@ const FRAMES_MAX: usize = 20;
 pub(crate) struct Report<'a> {
     /// The guest's own words, which come first: its panic or its exception.
     pub(crate) guest_error: Option<String>,
-    /// What the host knows of the end, in one line.
+    /// The host's account of the end, in one line.
     pub(crate) headline: String,
     pub(crate) error: Option<&'a wasmtime::Error>,
     /// The line table of the component that ran.

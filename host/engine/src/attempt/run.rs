@@ -60,7 +60,7 @@ impl GuestInput {
     }
 }
 
-/// What the guest's function returned, or the error that it ended with; `None` if the host ended it while it waited.
+/// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
 
 /// The pool has no free slot for a sandbox. Nothing has run yet, so that the attempt can be tried again.

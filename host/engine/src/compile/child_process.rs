@@ -19,7 +19,7 @@ use crate::compile::examine::FilePaths;
 use crate::inspect::description::Description;
 use crate::spec::problem::{Problem, cut};
 
-/// Where components are read and compiled.
+/// The process in which components are read and compiled.
 #[derive(Clone, Debug)]
 pub enum Compile {
     /// In a process of its own, started as `program args... COMPONENT CODE DESCRIPTION BYTES INSPECT-SECONDS SECONDS`,

@@ -46,7 +46,7 @@ pub(crate) fn notes(manifest: &Manifest, has: Callable) -> Vec<Problem> {
     }
     if manifest.topics.is_empty() && has.subscriber {
         notes.push(
-            Problem::new("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
+            Problem::new("it exports `wharf:plugin/subscriber`, which is never called: its manifest lists no topics")
                 .hint("to receive broadcasts, set topics = [\"...\"] at the top of the manifest"),
         );
     }

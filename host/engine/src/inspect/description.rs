@@ -23,7 +23,7 @@ pub(crate) struct Description {
     pub(crate) lines: LineTable,
     /// SHA-256 of its compiled code; `None` exactly if there are problems.
     pub(crate) code: Option<String>,
-    /// How often its reader was ended from outside, for example by a machine short of memory; `problems` then explains
+    /// Number of times that its reader was ended from outside, for example by a machine short of memory; `problems` then explains
     /// it.
     pub(crate) interrupted: u32,
 }

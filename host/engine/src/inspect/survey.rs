@@ -11,7 +11,7 @@ const PRODUCERS_MAX: usize = 8;
 /// A longer name and version were not meant to be read.
 const PRODUCER_CHARS_MAX: usize = 60;
 
-/// What the first pass found.
+/// Findings of the first pass.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// Number of core instances that a sandbox has. Components within may be instantiated more than once: with

@@ -7,7 +7,7 @@ pub(crate) struct GuestError {
     expected: Expected,
 }
 
-/// What the next lines hold, if they belong to an error that has started.
+/// Content of the next lines, if they belong to an error that has started.
 #[derive(Default)]
 enum Expected {
     #[default]

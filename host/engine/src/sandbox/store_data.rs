@@ -36,7 +36,7 @@ pub(crate) struct Sandbox {
     outbound: Outbound,
 }
 
-/// What the attempt has sent so far.
+/// Amounts that the attempt has sent so far.
 #[derive(Default)]
 pub(crate) struct Sent {
     pub(crate) chunks: u64,

@@ -37,7 +37,7 @@ pub enum PayloadError {
     KeyKind {
         /// The task's JSON pointer to the key.
         pointer: String,
-        /// What the payload has there.
+        /// Description of the value that the payload has there.
         found: &'static str,
     },
     /// The key is not valid.
@@ -45,7 +45,7 @@ pub enum PayloadError {
     Key {
         /// The task's JSON pointer to the key.
         pointer: String,
-        /// What is wrong with the key.
+        /// The error in the key.
         reason: String,
     },
     #[error(

@@ -8,11 +8,11 @@ use wharf_core::bounds;
 /// One thing that is wrong, where it is, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What is wrong: one sentence without a full stop, or a few lines.
+    /// Description of the mistake: one sentence without a full stop, or a few lines.
     pub what: String,
     /// Line and column in the text, both from 1.
     pub at: Option<(usize, usize)>,
-    /// How to fix it; may be empty.
+    /// Advice on how to fix it; may be empty.
     pub hint: String,
 }
 

@@ -35,7 +35,7 @@ pub struct RawManifest {
     /// Patterns of the topics to which the plugin subscribes.
     #[serde(default)]
     pub topics: Vec<Subscription>,
-    /// How the subscriber is called.
+    /// Call settings of the subscriber.
     pub receive: Option<RawReceive>,
     /// The tasks, by name.
     #[serde(default)]
@@ -98,11 +98,11 @@ pub struct RawLimit {
     pub total: Option<u32>,
     /// The group that shares these limits.
     pub group: Option<String>,
-    /// What happens to a new job whose lane is full.
+    /// Policy for a new job whose lane is full.
     pub on_conflict: Option<RawOnConflict>,
 }
 
-/// What happens to a new job whose lane is full, as it is written.
+/// Policy for a new job whose lane is full, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RawOnConflict {

@@ -21,7 +21,7 @@ pub struct Task {
     pub group: Group,
     /// Limits of jobs that run at once.
     pub limits: Limits,
-    /// What happens to a new job whose lane is full.
+    /// Policy for a new job whose lane is full.
     pub on_conflict: OnConflict,
     /// The retry policy.
     pub retry: RetryPolicy,
@@ -33,7 +33,7 @@ pub struct Task {
     pub stall: Option<Duration>,
     /// Maximum memory of an attempt in bytes.
     pub memory_bytes: u64,
-    /// Where the payload has the job's key.
+    /// Path to the job's key in the payload.
     pub key: Option<KeyPointer>,
     /// The schema of its payloads.
     pub schema: Option<Schema>,
@@ -57,7 +57,7 @@ impl Task {
     }
 }
 
-/// Where a task is declared, and its default timeout.
+/// The declaration of a task, and its default timeout.
 pub(crate) struct TaskContext<'a> {
     pub(crate) plugin: &'a PluginId,
     /// The name within the plugin, such as "count".

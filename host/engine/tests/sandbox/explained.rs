@@ -156,7 +156,8 @@ async fn notes_say_what_could_be_granted_and_what_a_plugin_declares() {
 
     let muted = check(&scene, "villain", component("villain").await, "topics = []").await;
     assert!(
-        shown(&muted.notes).contains("it exports `wharf:plugin/subscriber`, which is never called: it has no topics")
+        shown(&muted.notes)
+            .contains("it exports `wharf:plugin/subscriber`, which is never called: its manifest lists no topics")
     );
     assert!(muted.manifest().unwrap().receive.is_none());
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use wharf_core::ids::PluginId;
 
-/// What led to a broadcast: empty for one that a client starts.
+/// The calls that led to a broadcast: empty for one that a client starts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallChain {
-    /// How many broadcasts lie above the next one.
+    /// Number of broadcasts that lie above the next one.
     pub(crate) depth: u32,
     /// The plugins whose attempts wait for it.
     plugins: Arc<[PluginId]>,

@@ -17,7 +17,7 @@ use crate::other_nodes::OtherNodes;
 use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 
-/// How often messages are polled that no nudge reports: while answers are awaited, if there are other nodes, if there are none.
+/// Interval at which messages are polled that no nudge reports: while answers are awaited, if there are other nodes, if there are none.
 const POLL_AWAITING: Duration = Duration::from_millis(50);
 pub(super) const POLL: Duration = Duration::from_secs(1);
 const POLL_ALONE: Duration = Duration::from_secs(5);

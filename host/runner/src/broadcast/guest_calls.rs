@@ -49,7 +49,7 @@ pub(crate) struct GuestCalls {
     kv: Option<KvView>,
 }
 
-/// What a guest leaves if it succeeds.
+/// Jobs and kv changes that a guest leaves if it succeeds.
 pub(crate) struct Effects {
     pub(crate) children: Vec<NewJob>,
     pub(crate) changes: Option<Arc<KvChanges>>,

@@ -24,11 +24,11 @@ use super::cluster::{Cluster, PluginAnswer};
 use super::subscriber_call::{Admitted, SubscriberCall};
 use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 
-/// How often it is checked that the nodes which call subscribers are still live.
+/// Interval at which it is checked that the nodes which call subscribers are still live.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the end of a broadcast waits for call messages that are still being written.
+/// Time for which the end of a broadcast waits for call messages that are still being written.
 const CALL_MESSAGES_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many answers are received before anything else is checked.
+/// Number of answers that are received before anything else is checked.
 const ANSWERS_PER_TURN: usize = 256;
 
 /// A live broadcast.

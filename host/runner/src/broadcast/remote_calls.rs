@@ -35,7 +35,7 @@ pub(crate) struct RemoteCalls {
     stopping: CancellationToken,
     /// The broadcasts for which subscribers are called here. Locked for one look-up, never across an await.
     running: Mutex<HashMap<(NodeId, JobId), CancellationToken>>,
-    /// How many subscribers may be called here for others at once, or wait for a sandbox.
+    /// Number of subscribers that may be called here for others at once, or wait for a sandbox.
     permits: Semaphore,
 }
 

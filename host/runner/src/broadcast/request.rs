@@ -17,12 +17,12 @@ use crate::plugin_view::PluginView;
 pub struct Broadcast {
     /// The topic, such as "document.saved".
     pub topic: String,
-    /// What every subscriber receives.
+    /// The message for every subscriber.
     pub payload: Arc<[u8]>,
     /// The time for the whole broadcast: subscribers that have not replied by then are stopped. At most
     /// `bounds::BROADCAST_TIMEOUT_MAX`.
     pub timeout: Duration,
-    /// How many replies are wanted.
+    /// Number of replies that are wanted.
     pub mode: Mode,
 }
 

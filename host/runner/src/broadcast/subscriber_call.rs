@@ -39,7 +39,7 @@ pub(super) struct Admitted<'a> {
     pub(super) permit: Permit,
 }
 
-/// What all calls of one broadcast have in common on this node.
+/// Parts that all calls of one broadcast share on this node.
 pub(super) struct SubscriberCall {
     pub(super) context: Arc<CallContext>,
     pub(super) guest: Arc<GuestContext>,
@@ -132,7 +132,7 @@ struct SubscriberHost {
 
 impl HostCalls for SubscriberHost {
     fn emit(&self, _chunk: Vec<u8>) -> BoxFuture<'_, Result<(), String>> {
-        let why = "a live broadcast has no output stream; return everything as the reply";
+        let why = "only jobs have an output stream; return everything as the reply of the broadcast";
         Box::pin(ready(Err(why.to_owned())))
     }
 

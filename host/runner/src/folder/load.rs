@@ -21,7 +21,7 @@ pub(super) struct LoadResult {
     pub(super) took: Duration,
 }
 
-/// What came of loading a file.
+/// Result of loading a file.
 pub(super) enum LoadOutcome {
     Plugin(Arc<Plugin>),
     Refused(LoadError),

@@ -34,7 +34,7 @@ pub(super) struct Queue {
     /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
     pub(super) values: KvMap,
-    /// What nodes recorded about themselves, and when.
+    /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
 }
 

@@ -5,12 +5,12 @@ use wharf_core::ids::JobId;
 use wharf_core::job::JobStatus;
 use wharf_core::lifecycle::{Event, Refusal};
 
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::rows::{READY, signed, state_number};
 use super::session::SessionError;
 use super::write_set::ShrunkLine;
 
-impl Ledger<'_> {
+impl PostgresLedger<'_> {
     /// Applies one event to a job, with its effects on the job's line, its lane and its results. Returns the new status.
     pub(super) async fn apply(&mut self, id: JobId, event: &Event) -> Result<Result<JobStatus, Refusal>, SessionError> {
         let Some(before) = self.jobs.get(&id).cloned() else { return Ok(Err(Refusal::Unknown)) };

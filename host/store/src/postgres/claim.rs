@@ -16,7 +16,7 @@ use wharf_core::time::Timestamp;
 
 use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
 use super::job_row::{JOB_COLUMNS, JobRow, rank};
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::rows::{READY, RUNNING, job_id, length_us, micros, signed, timestamp};
 use super::running_rows::RunningRows;
 use super::session::{SessionError, damaged, value};
@@ -41,7 +41,7 @@ impl ReopenedGroups {
     }
 }
 
-impl Ledger<'_> {
+impl PostgresLedger<'_> {
     /// Leases the jobs that admission chooses.
     pub(super) async fn claim(
         &mut self,

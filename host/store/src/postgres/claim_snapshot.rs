@@ -16,7 +16,7 @@ use wharf_core::key::Lane;
 
 use super::job_row::rank;
 use super::lane_rows::LaneRow;
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::rows::{self, job_id, key_from, micros, parse, signed};
 use super::running_rows::SlotCounts;
 use super::session::{SessionError, value};
@@ -150,7 +150,11 @@ impl Head {
 
 impl ClaimSnapshot {
     /// Reads a snapshot for a claim. `share` multiplies how many jobs of each line are read.
-    pub(super) async fn read(ledger: &Ledger<'_>, claim: &Claim, share: i64) -> Result<ClaimSnapshot, SessionError> {
+    pub(super) async fn read(
+        ledger: &PostgresLedger<'_>,
+        claim: &Claim,
+        share: i64,
+    ) -> Result<ClaimSnapshot, SessionError> {
         let mut snapshot = ClaimSnapshot {
             lanes: Vec::new(),
             lines: Vec::new(),
@@ -233,7 +237,7 @@ impl ClaimSnapshot {
     fn add(
         &mut self,
         row: &Row,
-        ledger: &Ledger<'_>,
+        ledger: &PostgresLedger<'_>,
         counts: &SlotCounts<'_>,
         lane_indexes: &mut HashMap<LaneRow, usize>,
     ) -> Result<(), SessionError> {

@@ -11,7 +11,7 @@ use wharf_core::limits::OnConflict;
 
 use super::job_row::JobRow;
 use super::lane_rows::LaneRow;
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::rows::{READY, job_id, state_number};
 use super::session::{SessionError, damaged, value};
 use crate::store::Inserted;
@@ -21,7 +21,7 @@ const WAITING: &str = "SELECT unnest(ids) AS id FROM $schema.lines JOIN $schema.
                        WHERE lines.limit_group = $1 AND lines.key = $2
                        UNION ALL SELECT id FROM $schema.jobs WHERE delayed AND limit_group = $1 AND key = $2 ORDER BY id";
 
-impl Ledger<'_> {
+impl PostgresLedger<'_> {
     /// Adds a job whose id was given out before. If it is not accepted, a job with this id is added that is cancelled and
     /// reports the reason.
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {

@@ -26,14 +26,14 @@ pub(super) fn lane_columns<'l>(lanes: impl IntoIterator<Item = &'l LaneRow>) -> 
 
 /// A cache of the tables `names` and `task_groups`.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct LaneNames {
     numbers: HashMap<String, i32>,
     texts: HashMap<i32, String>,
     /// Tasks, each with a limit group of its jobs.
     task_groups: HashSet<(i32, i32)>,
 }
 
-impl Names {
+impl LaneNames {
     /// Adds names to the table if they are new, and caches their numbers. Must be called outside a transaction: numbers that
     /// are rolled back must not be cached.
     pub(super) async fn add(&mut self, session: &Session, names: BTreeSet<&str>) -> Result<(), SessionError> {

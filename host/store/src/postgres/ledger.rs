@@ -18,7 +18,7 @@ use wharf_core::time::Timestamp;
 use super::id_source::IdSource;
 use super::job_row::{JOB_COLUMNS, JobRow, LineRow};
 use super::kv::KvWrites;
-use super::lane_rows::{LaneRow, Names, lane_columns};
+use super::lane_rows::{LaneNames, LaneRow, lane_columns};
 use super::prepared::SESSION_MARK;
 use super::read::read_override;
 use super::read_set::ReadSet;
@@ -62,9 +62,9 @@ const HAS_CLOSED_LANES: &str = "SELECT EXISTS (SELECT FROM $schema.lines
      WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL)";
 
 /// A transaction of the writer: the rows that it read, as its operations changed them, and the changes to write.
-pub(super) struct Ledger<'t> {
+pub(super) struct PostgresLedger<'t> {
     pub(super) session: &'t Session,
-    pub(super) names: &'t mut Names,
+    pub(super) names: &'t mut LaneNames,
     pub(super) now: Timestamp,
     /// Makes a new id for a job whose id belongs to another job.
     pub(super) source: &'t IdSource,
@@ -92,16 +92,16 @@ pub(super) struct Ledger<'t> {
     pub(super) values: KvWrites,
 }
 
-impl<'t> Ledger<'t> {
+impl<'t> PostgresLedger<'t> {
     /// Starts a transaction, in one round trip.
     pub(super) async fn begin(
         session: &'t Session,
-        names: &'t mut Names,
+        names: &'t mut LaneNames,
         (time, source): (&Time, &'t IdSource),
         declared: Arc<LimitTable>,
         reads: &ReadSet,
         cached: HashMap<JobId, JobRow>,
-    ) -> Result<Ledger<'t>, SessionError> {
+    ) -> Result<PostgresLedger<'t>, SessionError> {
         let jobs: Vec<i64> = reads.jobs.iter().copied().collect();
         let returning: Vec<i64> = reads.returning.iter().copied().collect();
         let wrote: Vec<i64> = reads.wrote.iter().copied().collect();
@@ -169,7 +169,7 @@ impl<'t> Ledger<'t> {
                 "a newer Wharf changed its tables: start that version here, too".to_owned(),
             ));
         }
-        let mut ledger = Ledger {
+        let mut ledger = PostgresLedger {
             session,
             names,
             now: time.observe(rows::timestamp(computed(&moment, 0)?), sent),
@@ -303,7 +303,7 @@ impl<'t> Ledger<'t> {
     /// Writes the remaining changes and commits, in one round trip.
     pub(super) async fn commit(&mut self) -> Result<(), SessionError> {
         let values = std::mem::take(&mut self.values);
-        let end = async |this: &Ledger<'_>| {
+        let end = async |this: &PostgresLedger<'_>| {
             futures_util::try_join!(values.write(this.session), this.session.execute("COMMIT")).map(drop)
         };
         self.flush_and(end).await
@@ -312,7 +312,7 @@ impl<'t> Ledger<'t> {
     /// Writes the changes so far and runs `then`, which may read them, in one round trip.
     pub(super) async fn flush_and<T>(
         &mut self,
-        then: impl AsyncFnOnce(&Ledger<'_>) -> Result<T, SessionError>,
+        then: impl AsyncFnOnce(&PostgresLedger<'_>) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
         let writes = std::mem::take(&mut self.writes);
         if self.running.remove(&writes.released) != writes.released.len() {

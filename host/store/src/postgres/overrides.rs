@@ -3,10 +3,10 @@
 use tokio_postgres::types::Type;
 use wharf_core::limits::{Limits, Override};
 
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::session::SessionError;
 
-impl Ledger<'_> {
+impl PostgresLedger<'_> {
     /// Puts an override in force, or ends it if it has no limits. Closed lanes of its group are opened; the next claim closes
     /// those again that are full.
     pub(super) async fn set_override(&mut self, change: &Override) -> Result<(), SessionError> {

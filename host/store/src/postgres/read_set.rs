@@ -7,7 +7,7 @@ use wharf_core::job::NewJob;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
-use super::lane_rows::{LaneRow, Names};
+use super::lane_rows::{LaneNames, LaneRow};
 use super::node_marks::ExpiredLease;
 use super::operation::WriteRequest;
 use super::rows::signed;
@@ -47,7 +47,7 @@ impl ReadSet {
     /// (`is_retry`) ids of new jobs are looked up first.
     pub(super) fn new<'w>(
         requests: impl Iterator<Item = &'w WriteRequest>,
-        names: &Names,
+        names: &LaneNames,
         cache: &RunningCache,
         is_retry: bool,
     ) -> Result<ReadSet, SessionError> {
@@ -88,7 +88,7 @@ impl ReadSet {
         Ok(reads)
     }
 
-    fn add_job(&mut self, job: &NewJob, names: &Names, is_retry: bool) -> Result<(), SessionError> {
+    fn add_job(&mut self, job: &NewJob, names: &LaneNames, is_retry: bool) -> Result<(), SessionError> {
         let lane = names.lane_row(&job.lane)?;
         // Other jobs of its lane may cause it to be discarded.
         self.slot_holders |= job.on_conflict != OnConflict::Wait;

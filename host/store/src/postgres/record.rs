@@ -4,12 +4,12 @@ use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lifecycle::{Event, Refusal};
 
-use super::ledger::Ledger;
+use super::ledger::PostgresLedger;
 use super::node_marks::ExpiredLease;
 use super::session::SessionError;
 use crate::store::Recorded;
 
-impl Ledger<'_> {
+impl PostgresLedger<'_> {
     /// Applies one event from a runner or a client. A refusal changes nothing.
     pub(super) async fn record(&mut self, id: JobId, event: &Event) -> Result<Result<Recorded, Refusal>, SessionError> {
         if !event.is_recordable() {

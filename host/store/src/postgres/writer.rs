@@ -15,8 +15,8 @@ use wharf_core::limits::LimitTable;
 use super::claim::ReopenedGroups;
 use super::id_source::IdSource;
 use super::job_row::JobRow;
-use super::lane_rows::{LaneRow, Names};
-use super::ledger::Ledger;
+use super::lane_rows::{LaneNames, LaneRow};
+use super::ledger::PostgresLedger;
 use super::nudge::Nudger;
 use super::operation::{WriteRequest, WriteResult, all_names, all_new_jobs};
 use super::prepared::{PoolerDetected, PreparedStatements};
@@ -46,7 +46,7 @@ struct PendingRequest {
 }
 
 /// A handle to the writer's task.
-pub(super) struct Writer {
+pub(super) struct PostgresWriter {
     requests: mpsc::Sender<PendingRequest>,
     address: String,
 }
@@ -61,13 +61,13 @@ pub(super) struct WriterContext {
     pub(super) address: String,
 }
 
-impl Writer {
+impl PostgresWriter {
     /// Starts the writer's task. It ends when the handle is dropped.
-    pub(super) fn start(context: WriterContext) -> Writer {
+    pub(super) fn start(context: WriterContext) -> PostgresWriter {
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let address = context.address.clone();
         let state = WriterState {
-            names: Names::default(),
+            names: LaneNames::default(),
             declared: Arc::default(),
             reopened: ReopenedGroups::default(),
             session: None,
@@ -75,7 +75,7 @@ impl Writer {
             cache: RunningCache::default(),
         };
         tokio::spawn(serve(context, state, waiting));
-        Writer { requests, address }
+        PostgresWriter { requests, address }
     }
 
     /// Runs an operation, and returns its result once that is durable.
@@ -90,7 +90,7 @@ impl Writer {
 
 /// The state that the writer keeps from one transaction to the next.
 struct WriterState {
-    names: Names,
+    names: LaneNames,
     /// The limits that manifests and settings declared at the last insert or claim.
     declared: Arc<LimitTable>,
     reopened: ReopenedGroups,
@@ -299,7 +299,8 @@ async fn run(
         reads.cached.iter().filter_map(|id| Some((*id, state.cache.take(*id)?))).collect();
     let declared = state.declared.clone();
     let started =
-        Ledger::begin(session, &mut state.names, (&context.time, &context.source), declared, &reads, cached).await;
+        PostgresLedger::begin(session, &mut state.names, (&context.time, &context.source), declared, &reads, cached)
+            .await;
     let has_prepared = session.prepared.as_ref().is_some_and(|prepared| !prepared.is_empty());
     let started =
         started.map_err(|error| if has_prepared { SessionError::PreparedLost(Box::new(error)) } else { error });
@@ -324,7 +325,7 @@ async fn run(
 
 /// Applies one request to the ledger.
 async fn apply(
-    ledger: &mut Ledger<'_>,
+    ledger: &mut PostgresLedger<'_>,
     reopened: &mut ReopenedGroups,
     request: &WriteRequest,
 ) -> Result<WriteResult, SessionError> {
@@ -363,7 +364,7 @@ enum IdsGiven {
 }
 
 async fn insert(
-    ledger: &mut Ledger<'_>,
+    ledger: &mut PostgresLedger<'_>,
     jobs: &[NewJob],
     declared: &Arc<LimitTable>,
     ids_given: IdsGiven,

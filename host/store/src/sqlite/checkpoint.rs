@@ -25,14 +25,14 @@ use crate::store::PinnedLog;
 const CHECKPOINT_PAGES: u32 = 16_000;
 /// Pages that may be left to the writer (4 MiB): it copies them in a moment.
 const REST_PAGES: u32 = 1_000;
-/// How often the thread copies a log to which the writer adds more than `REST_PAGES` each time.
+/// Interval at which the thread copies a log to which the writer adds more than `REST_PAGES` each time.
 const PASSES: usize = 4;
 /// If copying is slower than writing, the writer waits for it once this many times `CHECKPOINT_PAGES` were added since the last
 /// copy (256 MiB), so that the log is bounded.
 const LOG_TIMES_MAX: u32 = 4;
 /// A pinned log is reported from this length on (128 MiB).
 const PINNED_PAGES_REPORTED: u32 = 2 * CHECKPOINT_PAGES;
-/// How often the thread checks the store's files, and tries again to copy a pinned log.
+/// Interval at which the thread checks the store's files, and tries again to copy a pinned log.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a page in the log.
 const FRAME_BYTES: u64 = 4096 + 24;
@@ -184,7 +184,7 @@ fn copy_most(watch: &FileWatch, checkpointer: &Connection) {
     }
 }
 
-/// How far a copy got, in pages.
+/// Progress of a copy, in pages.
 #[derive(Clone, Copy)]
 struct Copied {
     /// The log's length when the copy started.

@@ -16,13 +16,13 @@ use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::lanes::{self, LaneNo, RunningJob};
-use super::ledger::Ledger;
+use super::ledger::SqliteLedger;
 use super::rows::{batch, bytes, priority, rank, timestamp};
 use super::unsynced_claims;
 use crate::columns::{self, DamagedData, job_id, key, signed, timestamp_us, unsigned};
 use crate::store::{Claim, Claimed};
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Leases jobs that may start now.
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> rusqlite::Result<Claimed> {
         self.declare(&claim.declared);
@@ -120,7 +120,7 @@ fn check_removed(removed: usize, leased: usize) -> rusqlite::Result<()> {
 
 /// A claim in progress.
 struct ClaimContext<'l, 'c> {
-    ledger: &'l mut Ledger<'c>,
+    ledger: &'l mut SqliteLedger<'c>,
     claim: &'l Claim,
     /// The id of the row in `claims` that this claim writes.
     id: i64,

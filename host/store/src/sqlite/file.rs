@@ -16,7 +16,7 @@ use crate::store::{OpenError, StoreError};
 /// One script per schema version, in order; a file's `user_version` says how many of them were applied to it.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_schema.sql")];
 
-/// How long a statement waits for another program that has locked the file, such as a backup.
+/// Time for which a statement waits for another program that has locked the file, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The writer's page cache in KiB (16 MiB). Jobs are served in about the order in which they are on the disk, so that the
 /// writer's working set is small however many wait; and SQLite scans the whole cache at each commit after two pages of an

@@ -27,7 +27,7 @@ const CELL_COUNT_AT: usize = 103;
 /// The kind of a page that has cells and no pages below it.
 const LEAF: u8 = 0x0d;
 
-/// What a database's header says about it. The default is the header of a file without a byte, and of a database without a
+/// Application ID and versions in a database's header. The default is the header of a file without a byte, and of a database without a
 /// table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileHeader {

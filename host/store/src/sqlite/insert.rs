@@ -10,13 +10,13 @@ use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
 use super::lanes::LaneNo;
-use super::ledger::Ledger;
+use super::ledger::SqliteLedger;
 use super::row_padding;
 use super::rows::INLINE_BYTES_MAX;
 use crate::columns::{DamagedData, READY, job_id, key_text, signed, state_number, timestamp_us};
 use crate::store::Inserted;
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
     /// this ID.
     pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {

@@ -4,10 +4,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 
-use super::ledger::Ledger;
+use super::ledger::SqliteLedger;
 use crate::columns::{DamagedData, unsigned};
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Changes a plugin's values, and the counts of its values and bytes.
     pub(super) fn change_values(&self, changes: &KvChanges) -> rusqlite::Result<()> {
         let plugin = changes.plugin.as_str();

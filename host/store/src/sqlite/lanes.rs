@@ -1,6 +1,6 @@
 //! The lanes in memory: the ready lines and the running jobs of each. The file has one writer, so that it need not query them.
 //!
-//! Everything here follows from the tables, and is read from them when the file is opened (`Ledger::open`). Changes are
+//! Everything here follows from the tables, and is read from them when the file is opened (`SqliteLedger::open`). Changes are
 //! rolled back with their transaction.
 
 mod numbers;

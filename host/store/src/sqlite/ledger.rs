@@ -12,7 +12,7 @@ use wharf_core::time::Timestamp;
 
 use super::lanes::{LaneNo, Lanes, Line};
 use super::read;
-use super::rows::{Names, priority, rank, status};
+use super::rows::{InternedNames, priority, rank, status};
 use super::statements::Statements;
 use super::unsynced_claims::{self, UnsyncedClaims};
 use crate::clock::Clock;
@@ -20,11 +20,11 @@ use crate::columns::{READY, key, signed, timestamp_us};
 
 /// The writer's connection, and what the writer remembers of the tables. Each kind of operation has a file of its own:
 /// `insert`, `claim`, `record`, `kv`, `node_marks` and, for opening the file, `recovery`.
-pub(super) struct Ledger<'c> {
+pub(super) struct SqliteLedger<'c> {
     pub(super) conn: &'c Connection,
     pub(super) statements: Statements<'c>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) names: Names,
+    pub(super) names: InternedNames,
     pub(super) lanes: Lanes,
     /// The highest id in the table `claims`, also of rows that were deleted since.
     pub(super) last_claim: i64,
@@ -62,10 +62,10 @@ pub(super) struct StoredJob {
     pub(super) started_at: Option<i64>,
 }
 
-impl<'c> Ledger<'c> {
+impl<'c> SqliteLedger<'c> {
     /// Reads the tables of a file that this process has locked, and ends all leases in it: the lock proves that their owners
     /// are gone.
-    pub(super) fn open(conn: &'c Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<Ledger<'c>> {
+    pub(super) fn open(conn: &'c Connection, clock: Arc<dyn Clock>) -> rusqlite::Result<SqliteLedger<'c>> {
         let now = timestamp_us(clock.now());
         conn.execute("UPDATE jobs SET lease_expires_at = ?1 WHERE state = 2 AND lease_expires_at > ?1", [now])?;
         conn.execute("UPDATE claims SET lease_expires_at = ?1 WHERE lease_expires_at > ?1", [now])?;
@@ -76,11 +76,11 @@ impl<'c> Ledger<'c> {
             |row| row.get(0),
         )?;
         let last_id = last_id.and_then(|last| JobId::from_number(last as u64));
-        let mut ledger = Ledger {
+        let mut ledger = SqliteLedger {
             conn,
             statements: Statements::new(conn),
             clock,
-            names: Names::default(),
+            names: InternedNames::default(),
             lanes: Lanes::default(),
             last_claim,
             ids: Arc::new(Mutex::new(JobIds::after(last_id))),
@@ -153,7 +153,7 @@ impl<'c> Ledger<'c> {
     /// Forgets what was remembered of a transaction that was rolled back.
     pub(super) fn after_rollback(&mut self) {
         self.lanes.roll_back();
-        self.names = Names::default();
+        self.names = InternedNames::default();
         self.effective = None;
         self.closed_under = None;
     }

@@ -4,11 +4,11 @@ use rusqlite::{OptionalExtension, params};
 use wharf_core::ids::NodeId;
 use wharf_core::lease::{NodeMark, StartedSuspect};
 
-use super::ledger::Ledger;
+use super::ledger::SqliteLedger;
 use crate::columns::{job_id, signed, timestamp_us};
 use crate::node_list::MARKS_KEPT;
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Replaces the mark of a node, and deletes marks that are older than `MARKS_KEPT`.
     pub(super) fn write_mark(&self, node: NodeId, mark: NodeMark) -> rusqlite::Result<()> {
         let now = self.now();

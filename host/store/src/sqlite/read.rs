@@ -14,7 +14,7 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
-use super::rows::{self, Names, numbered_entry, timestamp};
+use super::rows::{self, InternedNames, numbered_entry, timestamp};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
 use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us};
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
@@ -280,7 +280,7 @@ pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>, now: Time
                  UNION ALL SELECT min(due_at) FROM jobs INDEXED BY jobs_delayed WHERE state = 0 AND due_at <= ?1)",
         )?
         .query_row([timestamp_us(now)], |row| row.get(0))?;
-    let mut names = Names::default();
+    let mut names = InternedNames::default();
     let tasks =
         tasks.into_iter().map(|(task, (waiting, running))| Ok((names.task(&snapshot, task)?, waiting, running)));
     let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;

@@ -12,13 +12,13 @@ use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
 use super::lanes::RunningJob;
-use super::ledger::{Ledger, StoredJob};
+use super::ledger::{SqliteLedger, StoredJob};
 use super::row_padding;
 use super::rows::INLINE_BYTES_MAX;
 use crate::columns::{entry_columns, signed, state_number, timestamp_us, usage_columns};
 use crate::store::{Recorded, Renewed};
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(
         &mut self,

@@ -6,12 +6,12 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 
 use super::lanes::{Line, RunningJob};
-use super::ledger::{Ledger, StoredJob};
+use super::ledger::{SqliteLedger, StoredJob};
 use super::rows::{priority, status, timestamp};
 use super::unsynced_claims;
 use crate::columns::{DamagedData, job_id, key, unsigned};
 
-impl Ledger<'_> {
+impl SqliteLedger<'_> {
     /// Loads the ready lines, one at a time: there may be as many as keys.
     pub(super) fn load_ready(&mut self) -> rusqlite::Result<()> {
         let mut find = self.conn.prepare(
@@ -24,7 +24,8 @@ impl Ledger<'_> {
             let (top, low) = (priority(row.get(2)?), priority(row.get(3)?));
             let (id, turn): (i64, Option<i64>) = (row.get(4)?, row.get(5)?);
             let mut jobs = find_job.query([id])?;
-            let missing = || DamagedData::inconsistent(format_args!("the ready job {id} has no row in `jobs`"));
+            let missing =
+                || DamagedData::inconsistent(format_args!("the row of the ready job {id} is missing in `jobs`"));
             let job = jobs.next()?.ok_or_else(missing)?;
             let group = self.names.group(self.conn, job.get(1)?)?;
             let lane = Lane { group, key: key(job.get_ref(2)?.as_str()?)? };

@@ -50,13 +50,13 @@ pub(super) fn bytes(value: ValueRef<'_>) -> Option<Arc<[u8]>> {
 /// A cache of the names that the numbers of tasks and groups refer to. It must be emptied when a transaction is rolled back,
 /// since that may have added names.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct InternedNames {
     numbers: HashMap<String, i64>,
     tasks: HashMap<i64, TaskName>,
     groups: HashMap<i64, Group>,
 }
 
-impl Names {
+impl InternedNames {
     /// Returns the number of a name, if it has one.
     pub(super) fn find(&mut self, conn: &Connection, text: &str) -> rusqlite::Result<Option<i64>> {
         if let Some(number) = self.numbers.get(text) {

@@ -112,7 +112,7 @@ fn no_statement_of_the_writer_scans() {
 
 /// Limits the file to `max` more pages.
 async fn limit_growth(store: &SqliteStore, max: i64) {
-    let grow = move |ledger: &mut Ledger| {
+    let grow = move |ledger: &mut SqliteLedger| {
         let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         ledger.conn.query_row(&format!("PRAGMA max_page_count = {}", now + max), [], |row| row.get::<_, i64>(0))
     };
@@ -198,7 +198,7 @@ fn blocked_writer(
     let (report_started, started) = tokio::sync::oneshot::channel();
     let (resume, may_resume) = std::sync::mpsc::channel();
     let mut report_started = Some(report_started);
-    let wait = move |_: &mut Ledger| {
+    let wait = move |_: &mut SqliteLedger| {
         report_started.take().map(|started| started.send(()));
         may_resume.recv().map_err(|_| rusqlite::Error::InvalidQuery)
     };
@@ -206,7 +206,7 @@ fn blocked_writer(
 }
 
 /// Returns the value of `PRAGMA synchronous` in an operation: with 2 the commit waits for the disk, with 1 it does not.
-fn synchronous(ledger: &mut Ledger) -> rusqlite::Result<i64> {
+fn synchronous(ledger: &mut SqliteLedger) -> rusqlite::Result<i64> {
     ledger.conn.query_row("PRAGMA synchronous", [], |row| row.get(0))
 }
 
@@ -225,7 +225,7 @@ async fn only_claims_and_renewals_do_not_wait_for_the_disk() {
     let done = Arc::new(AtomicU32::new(0));
     let counted = |done: &Arc<AtomicU32>| {
         let done = done.clone();
-        move |ledger: &mut Ledger| Ok((done.fetch_add(1, Ordering::Relaxed), synchronous(ledger)?))
+        move |ledger: &mut SqliteLedger| Ok((done.fetch_add(1, Ordering::Relaxed), synchronous(ledger)?))
     };
     let others = async {
         started.await.unwrap();
@@ -246,7 +246,7 @@ async fn a_commit_that_the_disk_did_not_confirm_may_have_been_written() {
     let fails = Arc::new(AtomicU32::new(0));
     let unconfirmed = |fails: &Arc<AtomicU32>| {
         let fails = fails.clone();
-        move |_: &mut Ledger| {
+        move |_: &mut SqliteLedger| {
             fails.fetch_add(1, Ordering::Relaxed);
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
             Err::<(), _>(rusqlite::Error::SqliteFailure(code, None))

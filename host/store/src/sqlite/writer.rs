@@ -13,7 +13,7 @@ use tracing::warn;
 use super::checkpoint::Checkpoints;
 use super::file::{self, DatabaseFile};
 use super::file_watch::FileWatch;
-use super::ledger::{Ledger, SharedState};
+use super::ledger::{SharedState, SqliteLedger};
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
@@ -24,7 +24,7 @@ const GROUP_MAX: usize = 512;
 
 /// An operation in the writer's queue. It may run twice: once in a group that is rolled back, and then alone.
 trait Operation: Send {
-    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()>;
+    fn run(&mut self, ledger: &mut SqliteLedger) -> rusqlite::Result<()>;
     /// Returns true if a power cut after the result was sent must not undo the operation.
     fn is_durable(&self) -> bool;
     /// Sends the result to the caller; `Err` if the transaction was rolled back. Returns true if others may wait for what
@@ -43,10 +43,10 @@ struct PendingOperation<T, F, N> {
 impl<T, F, N> Operation for PendingOperation<T, F, N>
 where
     T: Send,
-    F: FnMut(&mut Ledger) -> rusqlite::Result<T> + Send,
+    F: FnMut(&mut SqliteLedger) -> rusqlite::Result<T> + Send,
     N: Fn(&T) -> bool + Send,
 {
-    fn run(&mut self, ledger: &mut Ledger) -> rusqlite::Result<()> {
+    fn run(&mut self, ledger: &mut SqliteLedger) -> rusqlite::Result<()> {
         self.result = Some((self.run)(ledger)?);
         Ok(())
     }
@@ -67,14 +67,14 @@ where
 }
 
 /// The handle to the writer's thread. Dropping it waits until the thread has run all operations in its queue.
-pub(super) struct Writer {
+pub(super) struct SqliteWriter {
     operations: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
     /// The store's path, for errors.
     name: String,
 }
 
-impl Writer {
+impl SqliteWriter {
     /// Starts the thread, which owns the file from then on.
     ///
     /// # Errors
@@ -85,12 +85,12 @@ impl Writer {
         checkpoints: Checkpoints,
         watch: Arc<FileWatch>,
         (clock, nudge): (Arc<dyn Clock>, watch::Sender<u64>),
-    ) -> Result<(Writer, SharedState), OpenError> {
+    ) -> Result<(SqliteWriter, SharedState), OpenError> {
         let (operations, queue) = mpsc::channel(QUEUE_MAX);
         let name = file.path().display().to_string();
         let (report_opened, opened) = std::sync::mpsc::sync_channel(1);
         let run = move || {
-            match Ledger::open(&conn, clock) {
+            match SqliteLedger::open(&conn, clock) {
                 Ok(ledger) => {
                     if report_opened.send(Ok(ledger.shared())).is_ok() {
                         run_queue((&file, &*watch), (ledger, checkpoints), queue, &nudge);
@@ -112,7 +112,9 @@ impl Writer {
             .spawn(run)
             .map_err(|error| unusable(format!("could not start a thread for it: {error}")))?;
         let reason = match opened.recv() {
-            Ok(Ok(shared)) => return Ok((Writer { operations: Some(operations), thread: Some(thread), name }, shared)),
+            Ok(Ok(shared)) => {
+                return Ok((SqliteWriter { operations: Some(operations), thread: Some(thread), name }, shared));
+            }
             Ok(Err(error)) => file::reason(&error),
             Err(_) => "its writer panicked: this is a bug of the host".to_owned(),
         };
@@ -125,7 +127,7 @@ impl Writer {
     /// what it did.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        run: impl FnMut(&mut SqliteLedger) -> rusqlite::Result<T> + Send + 'static,
         needs_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
         self.submit(run, needs_nudge, true).await
@@ -135,7 +137,7 @@ impl Writer {
     /// cut, which ends every attempt and every lease. Everything that is durable later comes after it, and makes it durable too.
     pub(super) async fn write_unsynced<T: Send + 'static>(
         &self,
-        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        run: impl FnMut(&mut SqliteLedger) -> rusqlite::Result<T> + Send + 'static,
         needs_nudge: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<T, StoreError> {
         self.submit(run, needs_nudge, false).await
@@ -143,7 +145,7 @@ impl Writer {
 
     async fn submit<T: Send + 'static>(
         &self,
-        run: impl FnMut(&mut Ledger) -> rusqlite::Result<T> + Send + 'static,
+        run: impl FnMut(&mut SqliteLedger) -> rusqlite::Result<T> + Send + 'static,
         needs_nudge: impl Fn(&T) -> bool + Send + 'static,
         durable: bool,
     ) -> Result<T, StoreError> {
@@ -156,7 +158,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for SqliteWriter {
     fn drop(&mut self) {
         drop(self.operations.take());
         // The file stays locked until the thread has closed it, and must be unlocked when this returns.
@@ -172,7 +174,7 @@ type Files<'f> = (&'f DatabaseFile, &'f FileWatch);
 /// Runs operations until all senders are dropped and the queue is empty.
 fn run_queue(
     files: Files<'_>,
-    (mut ledger, mut checkpoints): (Ledger<'_>, Checkpoints),
+    (mut ledger, mut checkpoints): (SqliteLedger<'_>, Checkpoints),
     mut queue: mpsc::Receiver<Box<dyn Operation>>,
     nudge: &watch::Sender<u64>,
 ) {
@@ -205,7 +207,7 @@ fn finish_all(group: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Res
 /// for what changed; sets `is_full` if an operation failed for lack of space.
 fn run_group(
     files: Files<'_>,
-    ledger: &mut Ledger,
+    ledger: &mut SqliteLedger,
     syncs: bool,
     mut group: Vec<Box<dyn Operation>>,
     is_full: &mut bool,
@@ -232,7 +234,7 @@ fn run_group(
 
 /// Checks that a restart would find what was committed: only then it is acknowledged. If the file was moved away in the
 /// meantime it may be moved back, with the commit: so the outcome is unknown.
-fn check_committed((_, watch): Files<'_>, ledger: &Ledger, syncs: bool) -> Result<(), StoreError> {
+fn check_committed((_, watch): Files<'_>, ledger: &SqliteLedger, syncs: bool) -> Result<(), StoreError> {
     if !syncs {
         return Ok(());
     }
@@ -250,7 +252,7 @@ fn affects_all(error: &rusqlite::Error) -> bool {
 
 fn store_error(
     (database, watch): Files<'_>,
-    ledger: &Ledger,
+    ledger: &SqliteLedger,
     error: &rusqlite::Error,
     is_full: &mut bool,
 ) -> StoreError {
@@ -267,7 +269,7 @@ fn store_error(
 }
 
 /// Runs all operations of the group and commits them, durably if `syncs`; if one fails, none has happened.
-fn commit(ledger: &mut Ledger, syncs: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
+fn commit(ledger: &mut SqliteLedger, syncs: bool, group: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
     let mut run = || {
         ledger.set_sync(syncs)?;
         ledger.conn.execute_batch("BEGIN IMMEDIATE")?;
