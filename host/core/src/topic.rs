@@ -71,7 +71,7 @@ impl FromStr for Pattern {
             return Err(bad("`>` matches the rest of a topic, so it must be the last token".to_owned()));
         }
         let is_good = |token: &&str| *token == "*" || is_token(token);
-        if fits(text) && others.iter().all(|t| is_good(t)) && (*last == ">" || is_good(last)) {
+        if fits(text) && others.iter().all(&is_good) && (*last == ">" || is_good(last)) {
             return Ok(Pattern(text.to_owned()));
         }
         Err(bad(format!("{}; `*` matches one whole token, a last `>` the rest", token_rule())))

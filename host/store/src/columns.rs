@@ -167,7 +167,7 @@ impl StatusColumns {
             CANCELLED => State::Cancelled,
             other => return Err(DamagedData::invalid("state", &other.to_string())),
         };
-        Ok(JobStatus { state, attempt, failures, crashes, cancel_requested: cancel_requested })
+        Ok(JobStatus { state, attempt, failures, crashes, cancel_requested })
     }
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn build(at: &TaskContext<'_>, raw: RawTask, problems: &mut Vec<Probl
         }
     }
     let memory_bytes = raw.memory.map_or(bounds::MEMORY_BYTES_DEFAULT, |size| size.0);
-    if memory_bytes < 64 * bounds::KIB || memory_bytes > bounds::MEMORY_BYTES_MAX {
+    if !(64 * bounds::KIB..=bounds::MEMORY_BYTES_MAX).contains(&memory_bytes) {
         let max = bytesize::ByteSize(bounds::MEMORY_BYTES_MAX).display().iec();
         bad(
             "memory",

@@ -152,7 +152,7 @@ impl Queue {
                 }));
             }
             Event::Succeeded { output, children: new, changes, .. } => {
-                record.job.result = Some(output.into());
+                record.job.result = Some(output);
                 children = new;
                 changes.iter().for_each(|changes| self.values.change(changes));
             }
