@@ -44,3 +44,72 @@ impl Change {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ids::{JobId, NodeId};
+    use crate::lease::{Lease, NodeMark};
+    use crate::outcome::{CANCELLED, OutcomeKind};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+    const BILL: Usage = Usage {
+        queue_wait: Duration::ZERO,
+        guest: Duration::from_millis(1),
+        wall: Duration::from_millis(2),
+        memory_peak_bytes: 3,
+        in_bytes: 4,
+        out_bytes: 5,
+    };
+
+    fn running() -> JobStatus {
+        let lease = Lease { job: JobId::from_number(1).unwrap(), attempt: 1, node: NodeId(1), until: NOW };
+        JobStatus::new(NOW).after(&Event::Claimed { lease }, NOW).unwrap()
+    }
+
+    fn report() -> Report {
+        Report { kind: OutcomeKind::Trapped, text: "why".to_owned() }
+    }
+
+    fn failed(retry_in: Option<Duration>) -> Event {
+        Event::Failed { attempt: 1, report: report(), retry_in, usage: BILL }
+    }
+
+    #[test]
+    fn an_attempt_that_ends_frees_its_slot_and_leaves_its_report_and_usage() {
+        let change = Change::of(&running(), &failed(None), NOW).unwrap();
+        assert!(change.attempt_ended);
+        assert_eq!((change.report, change.usage, change.finished_at), (Some(report()), Some(BILL), Some(NOW)));
+    }
+
+    #[test]
+    fn a_job_that_waits_for_its_retry_has_not_finished() {
+        let change = Change::of(&running(), &failed(Some(Duration::from_secs(1))), NOW).unwrap();
+        assert_eq!((change.attempt_ended, change.finished_at), (true, None));
+    }
+
+    #[test]
+    fn the_end_of_a_host_leaves_no_usage_because_nobody_measured_it() {
+        let expired = Event::LeaseExpired { attempt: 1, mark: NodeMark::default() };
+        let change = Change::of(&running(), &expired, NOW).unwrap();
+        assert_eq!((change.attempt_ended, change.usage), (true, None));
+        assert!(change.report.is_some());
+    }
+
+    #[test]
+    fn a_request_to_cancel_explains_nothing_while_the_attempt_still_runs() {
+        let change = Change::of(&running(), &Event::CancelRequested, NOW).unwrap();
+        assert_eq!((change.attempt_ended, change.report, change.finished_at), (false, None, None));
+        let ended = Change::of(&change.status, &Event::Cancelled { attempt: 1, usage: BILL }, NOW).unwrap();
+        assert_eq!(ended.report.map(|report| report.text).as_deref(), Some(CANCELLED));
+        assert_eq!(ended.usage, Some(BILL));
+    }
+
+    #[test]
+    fn a_job_that_is_cancelled_before_it_ran_frees_no_slot() {
+        let change = Change::of(&JobStatus::new(NOW), &Event::CancelRequested, NOW).unwrap();
+        assert_eq!((change.attempt_ended, change.usage, change.finished_at), (false, None, Some(NOW)));
+    }
+}

@@ -58,3 +58,72 @@ pub fn placeholder(new: &NewJob) -> NewJob {
     let due = Some(Due::In(Duration::from_secs(1)));
     NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Group, JobId, TaskName};
+    use crate::key::Lane;
+
+    const RULES: [OnConflict; 4] =
+        [OnConflict::Wait, OnConflict::Discard, OnConflict::ReplaceWaiting, OnConflict::CancelRunning];
+
+    fn counts(running: u32, leaving: u32, waiting: u32) -> LaneCounts {
+        LaneCounts { running, leaving, waiting }
+    }
+
+    #[test]
+    fn a_lane_without_a_limit_or_with_a_free_slot_takes_every_job() {
+        for rule in RULES {
+            assert_eq!(resolve(rule, counts(9, 0, 9), None), ConflictDecision::Enqueue, "{rule:?}");
+            assert_eq!(resolve(rule, counts(1, 0, 1), Some(3)), ConflictDecision::Enqueue, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn running_and_waiting_jobs_together_are_a_conflict_once_they_reach_the_limit() {
+        for (running, waiting) in [(2, 0), (1, 1), (0, 2)] {
+            let decided = RULES.map(|rule| resolve(rule, counts(running, 0, waiting), Some(2)));
+            let [wait, discard, replace, _] = decided;
+            assert_eq!((wait, discard), (ConflictDecision::Enqueue, ConflictDecision::Discard));
+            assert_eq!(replace, ConflictDecision::Replace { cancel_running: 0 }, "running jobs stay");
+        }
+    }
+
+    #[test]
+    fn cancel_running_frees_one_slot_and_cancels_no_job_without_need() {
+        let cancelled = |counts, limit| match resolve(OnConflict::CancelRunning, counts, Some(limit)) {
+            ConflictDecision::Replace { cancel_running } => cancel_running,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(cancelled(counts(3, 0, 0), 3), 1);
+        assert_eq!(cancelled(counts(3, 1, 0), 3), 0, "a job that is being cancelled frees its slot soon");
+        assert_eq!(cancelled(counts(1, 0, 2), 3), 0, "the jobs that wait are replaced, so a slot is free");
+        assert_eq!(cancelled(counts(5, 1, 0), 3), 2, "the limit was lowered while five were running");
+        assert_eq!(cancelled(counts(2, 0, 0), 0), 2, "a paused lane has no slot to free");
+    }
+
+    #[test]
+    fn a_placeholder_keeps_the_job_but_neither_its_token_nor_its_place() {
+        let task: TaskName = "p/t".parse().unwrap();
+        let new = NewJob {
+            id: JobId::from_number(7).unwrap(),
+            lane: Lane { group: Group::from(&task), key: None },
+            task,
+            payload: [1].into(),
+            priority: 3,
+            due: None,
+            token: Some("once".parse().unwrap()),
+            on_conflict: OnConflict::Discard,
+            batch: None,
+        };
+        let placeholder = placeholder(&new);
+        assert_eq!(placeholder.token, None, "another job with this token may still be enqueued");
+        assert!(
+            matches!(placeholder.due, Some(Due::In(delay)) if !delay.is_zero()),
+            "no claim finds it before its end"
+        );
+        assert_eq!(placeholder.on_conflict, OnConflict::Wait, "it replaces no other job");
+        assert_eq!(NewJob { token: new.token.clone(), due: None, on_conflict: new.on_conflict, ..placeholder }, new);
+    }
+}

@@ -394,4 +394,91 @@ mod tests {
         assert_eq!(Group::from(&task).as_str().parse(), Ok(Group::from(&task)));
         assert!("count".parse::<Group>().is_ok() && "a b".parse::<Group>().is_err());
     }
+
+    #[test]
+    fn a_job_id_has_its_time_above_its_count() {
+        let now = Timestamp::from_millis(1_700_000_000_123);
+        let mut ids = JobIds::after(None);
+        let [first, second] = [ids.next(now), ids.next(now)].map(JobId::number);
+        assert_eq!(first >> COUNT_BITS, 1_700_000_000_123 - ID_EPOCH_MS);
+        assert_eq!(second, first + 1);
+        // Before 2020 there is only the count.
+        assert_eq!(JobIds::after(None).next(Timestamp::ZERO).number(), 1);
+        assert_eq!(JobIds::after(JobId::from_number(41)).next(Timestamp::ZERO).number(), 42);
+    }
+
+    #[test]
+    fn an_id_of_one_of_several_sources_ends_with_the_number_of_its_source() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let last = JobId::from_number(5 * ReservedIds::SOURCES + 900);
+        for source in [0, 1, 7, 1023] {
+            let mut ids = JobIds::of_source(source, last);
+            for now in [Timestamp::ZERO, now, now] {
+                assert_eq!(ids.next(now).number() % ReservedIds::SOURCES, source);
+            }
+            let next = JobIds::of_source(source, last).next(Timestamp::ZERO).number();
+            assert_eq!(next, 6 * ReservedIds::SOURCES + source, "the first one of its own after the last ID");
+        }
+        assert_eq!(JobIds::of_source(1024 + 7, None).next(now), JobIds::of_source(7, None).next(now));
+    }
+
+    #[test]
+    fn a_reservation_is_used_up_to_its_bound_and_not_beyond() {
+        let (until, step) = (Timestamp::from_millis(1), ReservedIds::SOURCES);
+        let made = |below: u64| {
+            let mut ids = ReservedIds::of_source(7, JobId::from_number(10 * step), until, below);
+            assert_eq!(ids.last(), JobId::from_number(10 * step), "none is made yet");
+            let next = |_| {
+                let id = ids.next(Timestamp::ZERO)?.number();
+                assert_eq!(ids.last().map(|last| last.number() / step), Some(id / step));
+                Some(id)
+            };
+            (0..9).map_while(next).collect::<Vec<u64>>()
+        };
+        assert_eq!(made(12 * step + 7), [11 * step + 7], "the bound itself belongs to the next owner");
+        assert_eq!(made(12 * step + 8), [11 * step + 7, 12 * step + 7]);
+    }
+
+    #[test]
+    fn a_number_is_owned_until_the_end_of_its_time_exclusively() {
+        let until = Timestamp::from_millis(1_700_000_000_000);
+        let mut ids = ReservedIds::of_source(7, None, until, u64::MAX);
+        assert!(ids.next(until - Duration::from_micros(1)).is_some());
+        assert_eq!((ids.next(until), ids.next(until + Duration::from_secs(1))), (None, None));
+    }
+
+    #[test]
+    fn a_reservation_starts_at_its_time_or_after_the_last_id_and_spans_its_length() {
+        let now = Timestamp::from_millis(ID_EPOCH_MS + 10);
+        let of_now = 10 << COUNT_BITS;
+        assert_eq!(ReservedIds::floor(now, None), of_now);
+        assert_eq!(ReservedIds::floor(now, JobId::from_number(5)), of_now);
+        assert_eq!(ReservedIds::floor(now, JobId::from_number(of_now + 5)), of_now + 5, "its clock was ahead");
+        assert_eq!(ReservedIds::span(Duration::from_millis(3)), 3 << COUNT_BITS);
+        assert_eq!(ReservedIds::span(Duration::MAX), ReservedIds::span(Duration::from_millis(u64::MAX >> COUNT_BITS)));
+    }
+
+    #[test]
+    fn a_task_belongs_to_a_plugin_whose_name_follows_the_same_rule() {
+        let plugin: PluginId = "thumb-nail".parse().unwrap();
+        let task = TaskName::new(&plugin, "make-2").unwrap();
+        assert_eq!((task.as_str(), task.plugin(), task.task()), ("thumb-nail/make-2", plugin.clone(), "make-2"));
+        for bad in ["", "a_b", "A", "-a", "a.b", "é", "a/b"] {
+            assert!(TaskName::new(&plugin, bad).is_err() && bad.parse::<PluginId>().is_err(), "{bad}");
+        }
+        assert!("a/é".parse::<Group>().is_err() && "a/b/c".parse::<Group>().is_err());
+    }
+
+    #[test]
+    fn an_error_quotes_the_beginning_of_a_long_text() {
+        let error = "X".repeat(5000).parse::<PluginId>().unwrap_err();
+        assert_eq!((error.text.len(), error.kind), (QUOTED_CHARS_MAX, "name"));
+        let shown = "a\n".parse::<JobId>().unwrap_err().to_string();
+        assert_eq!(shown, r"invalid job ID `a\n`: expected 13 characters from 0-9 and a-z");
+    }
+
+    #[test]
+    fn a_node_id_is_written_with_all_its_digits() {
+        assert_eq!((NodeId(0xff).to_string().as_str(), NodeId(u64::MAX).to_string().len()), ("00000000000000ff", 16));
+    }
 }

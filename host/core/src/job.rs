@@ -356,3 +356,61 @@ pub enum WaitReason {
     /// No limit blocks the job: other jobs are ahead of it, or every node is busy.
     InTurn,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_any_text_within_the_bound_and_reads_as_it_was_written() {
+        let longest = "x".repeat(bounds::TOKEN_BYTES_MAX);
+        for good in ["a", "order 7\n", &longest] {
+            assert_eq!(good.parse::<Token>().unwrap().as_str(), good);
+        }
+        for (bad, length) in [("", 0), (&*"x".repeat(257), 257)] {
+            let reason = bad.parse::<Token>().unwrap_err().reason;
+            assert_eq!(reason, format!("expected 1 to 256 bytes, got {length}"));
+        }
+    }
+
+    #[test]
+    fn a_delay_counts_from_when_the_job_is_inserted_and_a_fixed_time_does_not() {
+        let (now, at) = (Timestamp::from_millis(5_000), Timestamp::from_millis(9_000));
+        assert_eq!(Due::In(Duration::from_secs(2)).from(now), Timestamp::from_millis(7_000));
+        assert_eq!(Due::At(at).from(now), at);
+    }
+
+    #[test]
+    fn each_state_has_a_name_that_filters_and_json_know() {
+        let names = StateName::ALL.map(StateName::as_str);
+        assert_eq!(names, ["waiting", "running", "succeeded", "failed", "cancelled"]);
+        assert_eq!(names.map(StateName::from_name), StateName::ALL.map(Some));
+        assert_eq!(["", "Waiting", "done"].map(StateName::from_name), [None; 3]);
+    }
+
+    #[test]
+    fn a_job_has_finished_once_it_neither_waits_nor_runs() {
+        assert_eq!(StateName::ALL.map(StateName::is_final), [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn the_size_of_an_entry_is_what_the_attempt_wrote() {
+        let sizes = [
+            Entry::Chunk([1, 2, 3].into()),
+            Entry::Log { stream: Stream::Stderr, line: "four".into() },
+            Entry::Progress { fraction: 0.5, note: "fives".to_owned() },
+            Entry::LogDropped { lines: 9 },
+        ]
+        .map(|entry| entry.bytes());
+        assert_eq!(sizes, [3, 4, 5, 0], "the host itself notes dropped lines");
+    }
+
+    #[test]
+    fn a_job_that_was_not_enqueued_names_the_jobs_that_are_the_reason() {
+        let [a, b] = [1, 2].map(|number| JobId::from_number(number).unwrap());
+        let duplicate = NotEnqueued::Duplicate(a).to_string();
+        assert_eq!(duplicate, format!("the job was not enqueued: job {a} has the same token"));
+        let full = NotEnqueued::LaneFull(vec![a, b]).to_string();
+        assert!(full.ends_with(&format!("the slots are used by {a}, {b}")), "{full}");
+    }
+}

@@ -54,3 +54,25 @@ pub struct Lane {
     /// The key; `None` is the lane of all jobs without a key.
     pub key: Option<Key>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_any_text_within_the_bound_and_reads_as_it_was_written() {
+        let longest = "ä".repeat(bounds::KEY_BYTES_MAX / 2);
+        for good in ["a", "Müller & Sons", "{\"id\": 7}", &longest] {
+            let key: Key = good.parse().unwrap();
+            assert_eq!((key.as_str(), key.to_string().as_str()), (good, good));
+        }
+    }
+
+    #[test]
+    fn an_empty_a_too_long_and_an_unprintable_key_are_rejected_each_with_its_reason() {
+        let reason = |text: &str| text.parse::<Key>().unwrap_err().reason;
+        assert_eq!(reason(""), "expected 1 to 256 bytes, got 0");
+        assert_eq!(reason(&"x".repeat(257)), "expected 1 to 256 bytes, got 257");
+        assert_eq!(reason("a\nb"), "control characters are not allowed");
+    }
+}

@@ -287,4 +287,44 @@ mod tests {
         assert_eq!(some.after(usage, length), KvUsage { values: 5, bytes: 100 - 7 - 6 + 2 });
         assert_eq!(some.after(usage, |_| None), KvUsage { values: 7, bytes: 106 });
     }
+
+    #[test]
+    fn a_kv_key_is_any_text_within_the_bound_and_reads_as_it_was_written() {
+        let longest = "x".repeat(bounds::KV_KEY_BYTES_MAX);
+        for good in ["a", "users/7 \n", &longest] {
+            let key = key(good);
+            assert_eq!((key.as_str(), key.to_string().as_str()), (good, good));
+        }
+        for (bad, length) in [("", 0), (&*"x".repeat(513), 513)] {
+            let reason = bad.parse::<KvKey>().unwrap_err().reason;
+            assert_eq!(reason, format!("expected 1 to 512 bytes, got {length}"));
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_a_change_like_any_other() {
+        assert!(changes(&[]).is_empty());
+        assert!(!changes(&[("a", None)]).is_empty());
+        assert_eq!(changes(&[("abc", None)]).bytes(), 3, "its key is written");
+    }
+
+    #[test]
+    fn a_change_that_is_undone_leaves_what_was_there_before() {
+        let before = changes(&[("a", Some("12345")), ("b", None)]);
+        for (name, value) in [("a", Some("1")), ("a", None), ("b", Some("123")), ("new", Some("12")), ("new", None)] {
+            let mut changed = before.clone();
+            let was = changed.get(&key(name)).map(|value| value.cloned());
+            changed.put(key(name), value.map(|value| value.as_bytes().into())).unwrap();
+            assert_ne!(changed, before);
+            changed.undo(key(name), was);
+            assert_eq!(changed, before, "{name} with {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_keys_starts_behind_the_last_one_of_the_page_before() {
+        let wanted = KvKeyQuery { prefix: "a".into(), after: Some("a/2".into()), max: 9 };
+        let has = ["a/1", "a/2", "a/3", "b"].map(|name| wanted.has(&key(name)));
+        assert_eq!(has, [false, false, true, false]);
+    }
 }

@@ -106,3 +106,66 @@ impl NodeMark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u64) -> JobId {
+        JobId::from_number(number).unwrap()
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_has_expired_from_its_end_on() {
+        let lease = Lease { job: job(1), attempt: 1, node: NodeId(1), until: at(10) };
+        assert_eq!([9, 10, 11].map(|now| lease.is_expired(at(now))), [false, true, true]);
+    }
+
+    #[test]
+    fn a_renewal_moves_only_the_end_and_only_for_the_attempt_that_owns_the_lease() {
+        let lease = Lease { job: job(1), attempt: 2, node: NodeId(1), until: at(10) };
+        assert_eq!(lease.renewed(2, at(20)), Some(Lease { until: at(20), ..lease }));
+        assert_eq!((lease.renewed(1, at(20)), lease.renewed(3, at(20))), (None, None));
+    }
+
+    #[test]
+    fn a_margin_below_the_time_between_two_renewals_is_valid() {
+        let lease = Duration::from_secs(30);
+        let between = lease / bounds::LEASE_RENEWALS;
+        let tick = Duration::from_nanos(1);
+        assert_eq!([between - tick, between, between + tick].map(|m| is_margin_valid(lease, m)), [true, false, false]);
+    }
+
+    #[test]
+    fn a_job_is_a_suspect_from_its_third_crash_on() {
+        assert_eq!([0, 2, 3, 4].map(is_suspect), [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_mark_about_one_attempt_names_no_other_and_still_says_that_the_node_drains() {
+        let started = StartedSuspect { job: job(1), attempt: 2, alone: true };
+        for draining in [false, true] {
+            let mark = NodeMark { draining, suspect: Some(started) };
+            assert_eq!(mark.about(job(1), 2), mark);
+            for (other, attempt) in [(1, 1), (2, 2)] {
+                assert_eq!(mark.about(job(other), attempt), NodeMark { draining, suspect: None });
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_suspect_that_ran_alone_on_a_node_that_was_not_draining_is_to_blame() {
+        let mark =
+            |alone| NodeMark { draining: false, suspect: Some(StartedSuspect { job: job(1), attempt: 2, alone }) };
+        let blame = |mark: NodeMark, crashes| mark.blame(job(1), 2, crashes);
+        assert_eq!(blame(mark(true), bounds::SUSPECT_CRASHES), Blame::ThisOne);
+        assert_eq!(blame(mark(false), bounds::SUSPECT_CRASHES), Blame::OneOfMany);
+        assert_eq!(blame(mark(true), bounds::SUSPECT_CRASHES - 1), Blame::OneOfMany, "it was not a suspect");
+        assert_eq!(blame(NodeMark::default(), bounds::SUSPECT_CRASHES), Blame::Nobody, "it had not been started");
+        assert_eq!(blame(NodeMark { draining: true, ..mark(true) }, bounds::SUSPECT_CRASHES), Blame::Nobody);
+    }
+}

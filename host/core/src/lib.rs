@@ -17,15 +17,16 @@
 //!
 //! let now = Timestamp::from_millis(1_700_000_000_000);
 //! let waiting = JobStatus::new(now);
-//! let cancelled = waiting.after(&Event::CancelAsked, now)?;
+//! let cancelled = waiting.after(&Event::CancelRequested, now)?;
 //! assert_eq!(cancelled.state.name(), StateName::Cancelled);
-//! assert_eq!(cancelled.after(&Event::CancelAsked, now), Err(Refusal::Finished(StateName::Cancelled)));
+//! assert_eq!(cancelled.after(&Event::CancelRequested, now), Err(Refusal::Finished(StateName::Cancelled)));
 //! # Ok::<(), Refusal>(())
 //! ```
 //!
 //! The modules are declared in reading order. Each uses only those above it.
 
 #![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod bounds;
 pub mod time;

@@ -179,4 +179,23 @@ mod tests {
         assert_eq!((other.per_key(&lane(Some("a"))), other.per_key(&lane(None))), (Some(5), Some(3)));
         assert_eq!(other.overrides().count(), 1);
     }
+
+    #[test]
+    fn both_limits_are_satisfied_by_the_lower_number() {
+        let [a, b] = [limits(Some(2), None), limits(Some(5), Some(7))];
+        assert_eq!((a.and(b), b.and(a)), (limits(Some(2), Some(7)), limits(Some(2), Some(7))));
+        assert_eq!(limits(None, Some(0)).and(b), limits(Some(5), Some(0)), "zero pauses and is not the absence of one");
+    }
+
+    #[test]
+    fn declared_limits_and_overrides_can_be_listed_apart() {
+        let mut table = LimitTable::default();
+        table.declare(group(), limits(Some(3), None));
+        let set = [override_(None, limits(None, Some(0))), override_(Some("a"), limits(Some(5), None))];
+        set.iter().rev().for_each(|set| table.set(set.clone()));
+        assert_eq!(table.declared().collect::<Vec<_>>(), [(&group(), limits(Some(3), None))]);
+        assert_eq!(table.overrides().collect::<Vec<_>>(), set, "the whole group comes before its keys");
+        assert!(table.clear(&group(), Some(&"a".parse().unwrap())));
+        assert_eq!(table.overrides().collect::<Vec<_>>(), set[..1]);
+    }
 }

@@ -92,3 +92,20 @@ pub enum SchemaAnnouncement {
     /// The task has a schema that is too large to be published.
     NotAnnounced,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_loads_may_subscribe_to_the_topics_that_it_announced() {
+        let loading = |topics: Option<&[&str]>| LoadingPlugin {
+            plugin: "p".parse().unwrap(),
+            topics: topics.map(|topics| topics.iter().map(|topic| topic.parse().unwrap()).collect()),
+        };
+        let topic: Topic = "document.saved".parse().unwrap();
+        assert!(loading(Some(&["user.*", "document.>"])).may_subscribe(&topic));
+        assert!(!loading(Some(&["user.*"])).may_subscribe(&topic) && !loading(Some(&[])).may_subscribe(&topic));
+        assert!(loading(None).may_subscribe(&topic), "its topics are not known, so any broadcast may be for it");
+    }
+}

@@ -182,3 +182,37 @@ pub struct Usage {
     /// Bytes that the guest sent: result, chunks and log.
     pub out_bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_released_name_of_each_kind_still_reads_as_that_kind() {
+        let released =
+            ["returned", "failed", "trapped", "timed-out", "out-of-memory", "output-bound", "cancelled", "interrupted"];
+        assert_eq!(OutcomeKind::ALL.map(OutcomeKind::as_str), released);
+        assert_eq!(released.map(OutcomeKind::from_name), OutcomeKind::ALL.map(Some));
+        assert_eq!(OutcomeKind::from_name("lost"), None);
+    }
+
+    #[test]
+    fn every_attempt_without_a_result_explains_itself_to_users() {
+        let text = || "why".to_owned();
+        let limit = Duration::from_secs(1);
+        for failed in [
+            Outcome::Failed(Failure::Retry(text())),
+            Outcome::Failed(Failure::RetryAfter(text(), limit)),
+            Outcome::Failed(Failure::Discard(text())),
+            Outcome::Trapped(text()),
+            Outcome::TimedOut { clock: TimeoutKind::Wall, limit, report: text() },
+            Outcome::OutOfMemory { limit_bytes: 1, report: text() },
+            Outcome::OutputBound(text()),
+            Outcome::Interrupted(Interruption::Drain, text()),
+        ] {
+            assert_eq!(failed.report(), "why", "{failed:?}");
+        }
+        assert_eq!(Outcome::Cancelled.report(), CANCELLED);
+        assert_eq!(Outcome::Returned(vec![1]).report(), "");
+    }
+}

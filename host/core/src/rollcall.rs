@@ -128,6 +128,7 @@ impl Rollcall {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::{Interruption, TimeoutKind};
 
     fn reply(plugin: &str, answer: Answer) -> Reply {
         Reply { plugin: plugin.parse().expect("an id"), answer, elapsed: Duration::from_millis(1) }
@@ -172,5 +173,61 @@ mod tests {
     #[test]
     fn nobody_asked_is_over_at_once() {
         assert!(Rollcall::open([], Mode::All).is_over());
+    }
+
+    #[test]
+    fn a_quorum_is_more_than_half() {
+        let enough = |subscribers: u8| {
+            let plugins: Vec<String> = (0..subscribers).map(|n| format!("p{n}")).collect();
+            let mut call = Rollcall::open(plugins.iter().map(|id| id.parse().expect("an id")), Mode::Quorum);
+            let taken = plugins.iter().take_while(|id| {
+                let open = !call.has_enough();
+                call.take(&reply(id, Answer::Replied(vec![])));
+                open
+            });
+            taken.count()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 6].map(enough), [1, 2, 2, 3, 3, 4]);
+    }
+
+    #[test]
+    fn a_rollcall_of_all_ends_with_the_last_answer_even_if_it_is_no_reply() {
+        let mut call = open(Mode::All);
+        for plugin in ["a", "b"] {
+            call.take(&reply(plugin, Answer::Replied(vec![])));
+            assert!(!call.is_over());
+        }
+        call.take(&reply("c", Answer::Skipped("not loaded".to_owned())));
+        assert!(call.is_over() && !call.has_enough());
+    }
+
+    #[test]
+    fn each_end_of_a_subscribers_attempt_is_an_answer_with_a_name() {
+        let text = || "why".to_owned();
+        let answers = [
+            Outcome::Returned(vec![1]),
+            Outcome::Failed(Failure::Discard(text())),
+            Outcome::Trapped(text()),
+            Outcome::OutOfMemory { limit_bytes: 1, report: text() },
+            Outcome::OutputBound(text()),
+            Outcome::TimedOut { clock: TimeoutKind::Wall, limit: Duration::ZERO, report: text() },
+            Outcome::Interrupted(Interruption::Drain, text()),
+        ]
+        .map(Answer::from);
+        assert_eq!(
+            answers,
+            [
+                Answer::Replied(vec![1]),
+                Answer::Failed(Failure::Discard(text())),
+                Answer::Trapped(text()),
+                Answer::Trapped(text()),
+                Answer::Trapped(text()),
+                Answer::TimedOut(text()),
+                Answer::Skipped(text()),
+            ]
+        );
+        let names = ["replied", "failed", "trapped", "trapped", "trapped", "timed-out", "skipped"];
+        assert_eq!(answers.map(|answer| answer.kind()), names);
+        assert_eq!(Answer::from(Outcome::Cancelled).kind(), "skipped");
     }
 }

@@ -50,3 +50,25 @@ impl Sub<Duration> for Timestamp {
         Timestamp(self.0.saturating_sub(u64::try_from(length.as_micros()).unwrap_or(u64::MAX)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_keeps_microseconds_and_gives_whole_milliseconds() {
+        let time = Timestamp::from_micros(1_700_000_000_123_456);
+        assert_eq!((time.as_micros(), time.as_millis()), (1_700_000_000_123_456, 1_700_000_000_123));
+        assert_eq!(Timestamp::from_millis(7), Timestamp::from_micros(7_000));
+    }
+
+    #[test]
+    fn times_stop_at_their_ends_instead_of_wrapping() {
+        let (first, last) = (Timestamp::ZERO, Timestamp::from_micros(u64::MAX));
+        let second = Duration::from_secs(1);
+        assert_eq!((last + second, Timestamp::from_millis(u64::MAX), first + Duration::MAX), (last, last, last));
+        assert_eq!((first - second, last - Duration::MAX), (first, first));
+        assert_eq!((first.since(last), (first + second).since(first)), (Duration::ZERO, second));
+        assert_eq!(first + second - second / 4, Timestamp::from_millis(750));
+    }
+}

@@ -206,4 +206,38 @@ mod tests {
         assert!("a.".repeat(400).parse::<Topic>().is_err());
         assert!(["x"; 17].join(".").parse::<Topic>().is_err(), "too many tokens");
     }
+
+    #[test]
+    fn topics_and_patterns_read_as_they_were_written() {
+        for text in ["document.saved", "A-1.b_2", "x"] {
+            assert_eq!((topic(text).as_str(), topic(text).to_string().as_str()), (text, text));
+        }
+        for text in ["*.b-2.>", "*", ">", "A_1.*"] {
+            let pattern: Pattern = text.parse().expect("a pattern");
+            assert_eq!((pattern.as_str(), pattern.to_string().as_str()), (text, text));
+        }
+    }
+
+    #[test]
+    fn the_bounds_hold_for_topics_and_patterns_alike() {
+        let tokens = |count: usize| vec!["x"; count].join(".");
+        let bytes = |count: usize| "x".repeat(count);
+        for good in [tokens(bounds::TOPIC_TOKENS_MAX), bytes(bounds::TOPIC_BYTES_MAX)] {
+            assert!(good.parse::<Topic>().is_ok() && good.parse::<Pattern>().is_ok(), "{good}");
+        }
+        for bad in [tokens(bounds::TOPIC_TOKENS_MAX + 1), bytes(bounds::TOPIC_BYTES_MAX + 1)] {
+            assert!(bad.parse::<Topic>().is_err() && bad.parse::<Pattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rejected_text_is_answered_with_the_rule_that_it_breaks() {
+        let topic = |text: &str| text.parse::<Topic>().unwrap_err().reason;
+        let pattern = |text: &str| text.parse::<Pattern>().unwrap_err().reason;
+        let rule = "expected up to 16 tokens of letters, digits, `-` and `_`, separated by dots, 256 bytes in all";
+        assert_eq!(topic("a b"), rule);
+        assert!(topic("a.*").contains("are for subscriptions"));
+        assert!(pattern("a b").starts_with(rule));
+        assert!(pattern(">.a").contains("must be the last token"));
+    }
 }

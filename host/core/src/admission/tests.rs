@@ -15,6 +15,10 @@ struct Queue {
     started: Vec<u64>,
     /// How many jobs were read.
     seen: usize,
+    /// How many times the queue was read.
+    reads: usize,
+    /// The groups whose running jobs were counted, in that order.
+    counted: Vec<Group>,
 }
 
 fn task(name: &str) -> TaskName {
@@ -44,6 +48,12 @@ impl Queue {
         number
     }
 
+    fn add_large(&mut self, key: &str, bytes: u64) -> u64 {
+        let number = self.add("p/a", "g", key, 0);
+        self.jobs.last_mut().unwrap().2.bytes = bytes;
+        number
+    }
+
     fn line(&self, id: LaneId, name: &TaskName) -> Option<Line> {
         let (lane, turn, open) = self.lanes[id.0 as usize].clone();
         let top =
@@ -58,6 +68,14 @@ impl Queue {
         let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, limits);
         assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, quota_reached: false });
         self.started.clone()
+    }
+
+    /// Admits jobs of one task without limits. Returns the started jobs, and true if the claim was cut.
+    fn admit_large(&mut self, free: u32) -> (Vec<u64>, bool) {
+        self.started.clear();
+        let tasks = [(task("p/a"), group("g"))];
+        let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, &LimitTable::default());
+        (self.started.clone(), admitted.cut)
     }
 
     /// Admits with quotas for some tasks. Returns the started jobs, and true if a quota was used up.
@@ -75,6 +93,7 @@ impl QueueView for Queue {
     type Error = Infallible;
 
     fn lines(&mut self, task: &TaskName, max: u32) -> Result<Vec<Line>, Infallible> {
+        self.reads += 1;
         let mut lines: Vec<Line> = (0..self.lanes.len() as u64).filter_map(|id| self.line(LaneId(id), task)).collect();
         lines.sort_by_key(|line| (Reverse(line.top), line.turn));
         lines.truncate(max as usize);
@@ -82,10 +101,12 @@ impl QueueView for Queue {
     }
 
     fn siblings(&mut self, lane: LaneId, task: &TaskName, tasks: &[TaskName]) -> Result<Vec<Line>, Infallible> {
+        self.reads += 1;
         Ok(tasks.iter().filter(|other| *other != task).filter_map(|other| self.line(lane, other)).collect())
     }
 
     fn heads(&mut self, lane: LaneId, task: &TaskName, max: u32) -> Result<Vec<Ready>, Infallible> {
+        self.reads += 1;
         let of_line = self.jobs.iter().filter(|(of, other, _)| *of == lane && other == task);
         let mut heads: Vec<Ready> = of_line.map(|(.., job)| *job).collect();
         heads.sort_by_key(|job| (Reverse(job.priority), job.due, job.id));
@@ -95,6 +116,7 @@ impl QueueView for Queue {
     }
 
     fn group_holders(&mut self, group: &Group) -> Result<u32, Infallible> {
+        self.counted.push(group.clone());
         Ok(self.running.iter().filter(|lane| self.lanes[lane.0 as usize].0.group == *group).count() as u32)
     }
 
@@ -227,4 +249,131 @@ fn a_lane_that_serves_another_task_takes_no_room() {
     let third = queue.add("p/b", "g", "y", 0);
     assert_eq!(queue.admit_within(&[("p/b", 1)], TWO, 3), (vec![first, third], true));
     assert_eq!(queue.admit_within(&[("p/b", 1)], TWO, 3), (vec![second], true));
+}
+
+#[test]
+fn a_lane_has_a_free_slot_below_its_limit_and_always_without_one() {
+    assert_eq!([0, 1, 2, 3].map(|holders| has_free_slot(holders, Some(2))), [true, true, false, false]);
+    assert!(has_free_slot(u32::MAX, None) && !has_free_slot(0, Some(0)));
+}
+
+#[test]
+fn a_claim_starts_no_more_jobs_than_its_node_has_slots() {
+    let mut queue = Queue::default();
+    ["x", "y", "x", "y", "x"].into_iter().for_each(|key| _ = queue.add("p/a", "g", key, 0));
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 2), [1, 2]);
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 2), [3, 4]);
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 2), [5]);
+}
+
+#[test]
+fn a_claim_is_cut_before_its_payloads_exceed_the_bound() {
+    let mut queue = Queue::default();
+    let half = bounds::CLAIM_BYTES_MAX / 2;
+    let [first, second, third] = [half, half, 1].map(|bytes| queue.add_large("x", bytes));
+    assert_eq!(queue.admit_large(9), (vec![first, second], true), "two halves fit");
+    assert_eq!(queue.admit_large(9), (vec![third], false));
+    assert_eq!(queue.admit_large(9), (vec![], false));
+}
+
+#[test]
+fn the_first_job_of_a_claim_starts_however_large_it_is() {
+    let mut queue = Queue::default();
+    let large = queue.add_large("x", bounds::CLAIM_BYTES_MAX + 1);
+    let small = queue.add_large("x", 1);
+    assert_eq!(queue.admit_large(9), (vec![large], true));
+    assert_eq!(queue.admit_large(9), (vec![small], false));
+}
+
+#[test]
+fn no_small_job_overtakes_one_that_is_too_large_for_this_claim() {
+    let mut queue = Queue::default();
+    let [first, large, small] =
+        [("x", 2), ("y", bounds::CLAIM_BYTES_MAX - 1), ("z", 1)].map(|(key, bytes)| queue.add_large(key, bytes));
+    assert_eq!(queue.admit_large(9), (vec![first], true));
+    assert_eq!(queue.admit_large(9), (vec![large, small], false));
+}
+
+#[test]
+fn a_lane_takes_a_turn_for_each_job_while_others_wait_and_one_turn_while_it_is_alone() {
+    let turns = |keys: &[&str]| {
+        let mut queue = Queue::default();
+        keys.iter().for_each(|key| _ = queue.add("p/a", "g", key, 0));
+        let before = queue.turn;
+        assert_eq!(queue.admit(ONE, &LimitTable::default(), 9).len(), keys.len());
+        queue.turn - before
+    };
+    assert_eq!(turns(&["x", "x", "x", "x"]), 1);
+    // The last job of `x` starts when `y` has none left: the lane keeps the turn of its second job.
+    assert_eq!(turns(&["x", "y", "x", "y", "x"]), 4);
+}
+
+#[test]
+fn a_lane_is_closed_by_the_claim_that_fills_it_and_stays_open_before() {
+    let mut queue = Queue::default();
+    (0..3).for_each(|_| _ = queue.add("p/a", "g", "x", 0));
+    let table = limits("g", Some(2), None);
+    for open in [true, false] {
+        assert_eq!(queue.admit(ONE, &table, 1).len(), 1);
+        assert_eq!(queue.lanes[0].2, open);
+    }
+}
+
+#[test]
+fn a_claim_without_slots_and_a_task_that_cannot_start_cost_no_read() {
+    let mut queue = Queue::default();
+    queue.add("p/a", "g", "x", 0);
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 0), [0u64; 0]);
+    assert_eq!(queue.admit(ONE, &limits("g", None, Some(0)), 9), [0u64; 0]);
+    assert_eq!(queue.admit_within(&[("p/a", 0)], ONE, 9), (vec![], true));
+    assert_eq!(queue.reads, 0);
+}
+
+#[test]
+fn a_claim_reads_the_jobs_that_it_starts_and_at_most_one_more_of_each_lane() {
+    let seen = |free: u32, limits: &LimitTable| {
+        let mut queue = Queue::default();
+        (0..3).for_each(|_| _ = queue.add("p/a", "g", "y", 0));
+        (0..99).for_each(|_| _ = queue.add("p/a", "g", "x", 0));
+        let started = queue.admit(ONE, limits, free).len();
+        assert!(queue.seen <= started + 2, "{} for {started}", queue.seen);
+        (started, queue.seen)
+    };
+    assert_eq!(seen(1, &LimitTable::default()), (1, 1));
+    assert_eq!(seen(10, &LimitTable::default()).0, 10);
+    assert_eq!(seen(10, &limits("g", Some(1), None)), (2, 2), "no more of a lane than it has slots");
+    assert_eq!(seen(10, &limits("g", None, Some(4))).0, 4);
+}
+
+#[test]
+fn a_line_whose_jobs_are_all_read_is_not_read_again() {
+    let mut queue = Queue::default();
+    (0..3).for_each(|_| _ = queue.add("p/a", "g", "x", 0));
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 9).len(), 3);
+    assert_eq!(queue.reads, 3, "the lines, the siblings and the jobs");
+}
+
+#[test]
+fn each_group_has_its_own_total_and_is_counted_once() {
+    let mut queue = Queue::default();
+    let tasks = [("p/a", "g"), ("p/b", "h"), ("p/c", "g")];
+    for _ in 0..3 {
+        tasks.iter().zip(["x", "x", "y"]).for_each(|((name, of), key)| _ = queue.add(name, of, key, 0));
+    }
+    let mut table = limits("g", None, Some(3));
+    table.declare(group("h"), crate::limits::Limits { per_key: None, total: Some(2) });
+    let started = queue.admit(&tasks, &table, 9);
+    let of_h = started.iter().filter(|number| **number % 3 == 2).count();
+    assert_eq!((started.len() - of_h, of_h), (3, 2));
+    assert_eq!(queue.counted, [group("g"), group("h")]);
+    assert_eq!(queue.admit(&tasks, &table, 9), [0u64; 0], "running jobs count");
+}
+
+#[test]
+fn a_quota_that_is_not_used_up_holds_nothing_back() {
+    let mut queue = Queue::default();
+    let first = queue.add("p/a", "g", "x", 0);
+    assert_eq!(queue.admit_within(&[("p/a", 2), ("p/b", 1)], TWO, 9), (vec![first], false));
+    let [second, third] = ["x", "x"].map(|key| queue.add("p/a", "g", key, 0));
+    assert_eq!(queue.admit_within(&[("p/a", 2), ("p/b", 1)], TWO, 9), (vec![second, third], true));
 }

@@ -206,3 +206,87 @@ fn the_last_attempt_number_is_never_used_twice() {
     let failed = status(State::Failed).after(&Event::RetryRequested, NOW).unwrap();
     assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
 }
+
+fn succeeded() -> Event {
+    Event::Succeeded { attempt: 1, output: [].into(), children: vec![], changes: None, usage: Usage::default() }
+}
+
+#[test]
+fn a_record_call_may_neither_lease_a_job_nor_reject_a_new_one() {
+    for (name, event) in events(1) {
+        assert_eq!(event.is_recordable(), !["claimed", "not taken"].contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn the_size_of_an_event_is_what_a_store_writes_for_it() {
+    let child = |bytes: usize| NewJob {
+        id: JobId::from_number(9).unwrap(),
+        task: "p/t".parse().unwrap(),
+        lane: crate::key::Lane { group: "g".parse().unwrap(), key: None },
+        payload: vec![0; bytes].into(),
+        priority: 0,
+        due: None,
+        token: None,
+        on_conflict: Default::default(),
+        batch: None,
+    };
+    let mut changes = KvChanges::new("p".parse().unwrap());
+    changes.put("key".parse().unwrap(), Some([0; 4].into())).unwrap();
+    let Event::Succeeded { attempt, usage, .. } = succeeded() else { unreachable!() };
+    let full = Event::Succeeded {
+        attempt,
+        output: [0; 10].into(),
+        children: vec![child(200), child(300)],
+        changes: Some(Arc::new(changes)),
+        usage,
+    };
+    assert_eq!(full.bytes(), 10 + 200 + 300 + 3 + 4);
+
+    let entries = vec![Entry::Chunk([0; 5].into()), Entry::Chunk([0; 6].into())];
+    assert_eq!(Event::Wrote { attempt: 1, entries }.bytes(), 11);
+    let report = Report { kind: OutcomeKind::Trapped, text: "twelve bytes".to_owned() };
+    let failed = Event::Failed { attempt: 1, report: report.clone(), retry_in: None, usage };
+    let released = Event::Released { attempt: 1, report, claimable_in: DELAY };
+    assert_eq!((failed.bytes(), released.bytes(), Event::CancelRequested.bytes()), (12, 12, 0));
+}
+
+#[test]
+fn what_a_user_reads_on_a_job_after_each_event() {
+    let left = |event: &Event| event.report().map(|report| (report.kind, report.text));
+    let text = |kind, text: &str| Some((kind, text.to_owned()));
+    for (name, event) in events(1) {
+        let expected = match name {
+            "failed, again" | "failed, over" | "released" => text(OutcomeKind::Trapped, ""),
+            "cancelled" | "cancel asked" => text(OutcomeKind::Cancelled, "cancelled on request"),
+            "replaced" => text(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
+            "not taken" => text(OutcomeKind::Cancelled, &NotEnqueued::LaneFull(vec![]).to_string()),
+            "lease expired" => {
+                text(OutcomeKind::Interrupted, "the host that ran this attempt died or could not renew its lease")
+            }
+            _ => None,
+        };
+        assert_eq!(left(&event), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_report_of_an_expired_lease_says_whether_the_host_was_shutting_down_or_the_job_ran_alone() {
+    let text = |mark: NodeMark| Event::LeaseExpired { attempt: 1, mark }.report().unwrap().text;
+    let [plain, beside] = [text(NodeMark::default()), text(started(1, false))];
+    assert_eq!(plain, beside, "any of the jobs there may have ended the host");
+    assert!(text(started(1, true)).contains("no other job was running there"));
+    let draining = text(NodeMark { draining: true, ..started(1, true) });
+    assert!(draining.contains("does not count against the job"), "{draining}");
+}
+
+#[test]
+fn a_refusal_tells_users_the_state_that_the_job_is_in() {
+    assert_eq!(Refusal::Finished(StateName::Failed).to_string(), "the job has already finished (failed)");
+    assert_eq!(
+        Refusal::NotFinished(StateName::Running).to_string(),
+        "only a failed or cancelled job can be retried; this one is running"
+    );
+    assert_eq!(Refusal::Unknown.to_string(), "no such job");
+    assert_eq!(Refusal::Stale.to_string(), "the job no longer belongs to this attempt");
+}

@@ -45,7 +45,6 @@ impl Planner {
         self.claim_was_full = leased.len() >= claim.requested as usize;
         let earliest = if leased.is_empty() { now + FRUITLESS } else { now };
         self.next_poll_at = wake_at.map_or(now + POLL, |at| at.max(earliest).min(now + POLL));
-        self.next_lease_check = self.next_lease_check.min(now + self.lease_check_interval());
         for job in leased {
             self.take_in(job, &claim, now);
         }

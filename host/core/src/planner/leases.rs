@@ -106,7 +106,7 @@ impl Planner {
             return;
         }
         let mut overdue = Vec::new();
-        for (attempt, state) in self.attempts.iter().filter(|(_, state)| state.running && !state.stopping) {
+        for (attempt, state) in &self.attempts {
             if now >= state.trusted_until {
                 overdue.push((*attempt, Interruption::LeaseLost, LEASE_LOST));
             } else if drained {

@@ -107,7 +107,7 @@ impl Planner {
     pub(super) fn record_failed(&mut self, events: Vec<(JobId, Event)>, now: Timestamp) {
         let Some(carried) = self.record.take() else { return };
         self.record_backoff.failed(now);
-        for ((attempt, is_end), (_, event)) in carried.into_iter().zip(events).rev() {
+        for ((attempt, _), (_, event)) in carried.into_iter().zip(events).rev() {
             let Some(state) = self.attempts.get_mut(&attempt) else {
                 continue;
             };
@@ -119,8 +119,7 @@ impl Planner {
                     entries.append(&mut state.unwritten);
                     state.unwritten = entries;
                 }
-                end if is_end => state.end = Some(end),
-                _ => {}
+                end => state.end = Some(end),
             }
             if !mem::replace(&mut state.queued, true) {
                 self.unwritten.push_front(attempt);

@@ -187,7 +187,8 @@ impl Planner {
     }
 
     fn check_idle_timeout(&mut self, paused_at: Timestamp, now: Timestamp) {
-        if now >= paused_at + self.suspects.idle_timeout() {
+        // Once a suspect has run alone the node was idle, and the turn of suspects is bounded by `TURN`.
+        if !self.suspects.started && now >= paused_at + self.suspects.idle_timeout() {
             self.suspects.fruitless_waits = self.suspects.fruitless_waits.saturating_add(1);
             self.release_suspects(NOT_IDLE, RELEASE_DELAY);
             self.end_pause(paused_at, now);
@@ -247,9 +248,7 @@ impl Planner {
             // After its time alone, the next turn starts when the mark is stored, or when it can be stored again.
             return (self.marks.wanted.suspect != Some(alone.joined())).then_some(alone.since + alone.length);
         }
-        let idle = paused_at + self.suspects.idle_timeout();
-        let turn = self.suspects.started.then_some(paused_at + TURN);
-        Some(turn.map_or(idle, |turn| turn.min(idle)))
+        Some(paused_at + if self.suspects.started { TURN } else { self.suspects.idle_timeout() })
     }
 
     // The node mark.

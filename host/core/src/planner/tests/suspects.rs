@@ -185,7 +185,7 @@ fn a_parked_suspect_can_be_cancelled_lost_and_released_by_a_drain() {
 fn a_drain_is_marked_at_once_and_in_one_mark_for_all_jobs() {
     let mut planner = running(&[1, 2]);
     let draining = Action::Mark(NodeMark { draining: true, suspect: None });
-    assert_eq!(turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0)), [draining.clone()]);
+    assert_eq!(turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0)), std::slice::from_ref(&draining));
     assert_eq!(turn(&mut planner, Input::MarkFailed, at(1.0)), []);
     let again = planner.wake_at().unwrap();
     assert!(again > at(1.0) && again < at(2.0));
@@ -213,4 +213,66 @@ fn a_clock_that_is_set_back_delays_no_suspect_for_long() {
     let mut planner = alone(bounds::SUSPECT_CRASHES);
     turn(&mut planner, Input::Tick, early);
     assert!(planner.suspects_wake_at().unwrap() <= early + Duration::from_secs(30));
+}
+
+#[test]
+fn a_parked_suspect_whose_lease_is_no_longer_trusted_is_released_and_never_started() {
+    let (mut planner, _) = given(vec![leased(1, at(0.0)), suspect(2, at(0.0))]);
+    let actions = turn(&mut planner, Input::Tick, at(27.0));
+    let [(2, Event::Released { claimable_in, report, .. })] = events(&actions)[..] else { panic!("{actions:?}") };
+    assert_eq!((claimable_in, report.text.as_str()), (&Duration::ZERO, crate::lease::LEASE_LOST));
+    assert_eq!(stops(&actions), [(1, Interruption::LeaseLost)]);
+
+    // Its mark is stored too late.
+    let (mut planner, _) = given(vec![suspect(1, at(0.0))]);
+    let actions = turn(&mut planner, Input::Marked, at(27.0));
+    assert_eq!((started(&actions), events(&actions).len()), (vec![], 1));
+}
+
+#[test]
+fn a_suspect_that_runs_long_does_not_use_up_the_idle_time_of_the_next() {
+    let mut planner = unhurried();
+    turn(&mut planner, claim_of((1..=2).map(|job| long(suspect(job, at(0.0)))).collect()), at(0.0));
+    assert_eq!(started(&turn(&mut planner, Input::Marked, at(0.0))), [1]);
+    planner.on(returned(1), at(12.0));
+    assert_eq!(events(&planner.decide(at(12.0))).len(), 1, "the second one stays parked: the node was idle before");
+    assert_eq!(turn(&mut planner, stands(1), at(12.0)), [mark(2, true)]);
+    assert_eq!(started(&turn(&mut planner, Input::Marked, at(12.1))), [2]);
+}
+
+#[test]
+fn a_node_with_suspects_wakes_for_their_times_and_for_nothing_else() {
+    let mut planner = unhurried();
+    turn(&mut planner, claim_of((1..=2).map(|job| long(suspect(job, at(0.0)))).collect()), at(0.0));
+    assert_eq!(planner.suspects_wake_at(), Some(at(10.0)), "it waits to become idle");
+    turn(&mut planner, Input::Marked, at(0.0));
+    assert_eq!(planner.suspects_wake_at(), Some(at(30.0)), "the first suspect is alone until then");
+    planner.on(returned(1), at(4.0));
+    planner.decide(at(4.0));
+    assert_eq!(planner.suspects_wake_at(), Some(at(30.0)), "the next one waits until the turn of suspects ends");
+    assert_eq!(turn(&mut planner, stands(1), at(4.0)), [mark(2, true)]);
+    assert_eq!(planner.mark_wakes_at(), None, "the mark is being stored");
+    turn(&mut planner, Input::Marked, at(4.0));
+    assert_eq!((planner.mark_wakes_at(), planner.suspects_wake_at()), (None, Some(at(34.0))));
+    assert_eq!(turn(&mut planner, Input::Tick, at(34.0)), [mark(2, false)]);
+    assert_eq!(planner.suspects_wake_at(), None, "the mark decides when others join");
+    assert!(claims(&turn(&mut planner, Input::Marked, at(34.1))));
+    assert_eq!((planner.mark_wakes_at(), planner.suspects_wake_at()), (None, None));
+}
+
+#[test]
+fn a_mark_that_could_not_be_stored_is_repeated_after_a_delay_that_a_success_ends() {
+    let mut planner = running(&[1]);
+    turn(&mut planner, Input::Drain { until: at(5.0) }, at(1.0));
+    let mut now = at(1.0);
+    for delay in [50, 100, 200] {
+        assert_eq!(turn(&mut planner, Input::MarkFailed, now), []);
+        let again = now + Duration::from_millis(delay);
+        assert_eq!((planner.mark_wakes_at(), planner.decide(again - Duration::from_micros(1))), (Some(again), vec![]));
+        assert!(matches!(planner.decide(again)[..], [Action::Mark(_)]));
+        now = again;
+    }
+    turn(&mut planner, Input::Marked, now);
+    assert_eq!(turn(&mut planner, Input::MarkFailed, now), [], "no mark is being stored");
+    assert_eq!(planner.mark_wakes_at(), None);
 }
