@@ -41,6 +41,7 @@
 //! those above it.
 
 #![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod spec;
 pub mod call;

@@ -58,6 +58,7 @@
 //! Modules are declared in reading order; each uses only those above it.
 
 #![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod notice;
 mod catalog;

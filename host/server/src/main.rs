@@ -1,6 +1,8 @@
 //! `wharf`: a host for WebAssembly plugins, and the commands that talk to it.
 //! Modules are listed in reading order; each uses only those above it.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod stderr;
 mod signals;
 mod file_limit;

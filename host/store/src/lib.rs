@@ -2,6 +2,9 @@
 //!
 //! A backend reads rows, lets `wharf_core` decide, and writes rows, so that each rule exists once.
 
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod clock;
 mod store;
 mod node_list;
