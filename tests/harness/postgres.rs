@@ -186,10 +186,10 @@ pub(crate) fn psql(dir: &Path, port: u16, statements: &str) -> Command {
 
 /// The address of a schema of its own on the server that this process shares.
 pub(crate) fn shared_address() -> String {
-    static SHARED: OnceLock<Result<String, Postgres>> = OnceLock::new();
+    static SHARED: OnceLock<Result<String, Box<Postgres>>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| match std::env::var("WHARF_TEST_POSTGRES") {
         Ok(address) if !address.is_empty() => Ok(address),
-        _ => Err(Postgres::start(false)),
+        _ => Err(Box::new(Postgres::start(false))),
     });
     match shared {
         Ok(address) => fresh(address),

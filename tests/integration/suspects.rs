@@ -64,7 +64,10 @@ fn only_the_killer_is_failed(setup: impl Fn(&Path) -> Setup) {
     }
     let job = host.finished(&killer);
     assert_eq!(crashes(&job), (Some("failed"), Some(CRASHES_MAX), Some(0)), "{job}");
-    assert!(job["report"]["text"].as_str().is_some_and(|text| text.contains("no other job ran there")), "{job}");
+    assert!(
+        job["report"]["text"].as_str().is_some_and(|text| text.contains("no other job was running there")),
+        "{job}"
+    );
     for id in &innocents {
         let job = host.finished(id);
         assert_eq!(crashes(&job), (Some("succeeded"), Some(SUSPECT), Some(0)), "{job}");

@@ -104,11 +104,11 @@ impl Ground {
         self.happenings.insert((self.elapsed + delay.as_micros() as u64, self.sequence), happening);
     }
 
-    pub(crate) fn to_node(&mut self, node: &Node, delay: Duration, what: ForNode) {
+    pub(crate) fn send_to_node(&mut self, node: &Node, delay: Duration, what: ForNode) {
         self.after(delay, Happening::Node { node: node.place, life: node.life, what });
     }
 
-    pub(crate) fn to_store(&mut self, node: &Node, call: Call) {
+    pub(crate) fn send_to_store(&mut self, node: &Node, call: Call) {
         // Now and then a store is very slow.
         let max = if self.rng.u32(0..200) == 0 && !self.calm { 5_000_000 } else { 3000 };
         let delay = Duration::from_micros(self.rng.u64(50..max));

@@ -82,7 +82,7 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self, ground: &mut Ground) {
-        ground.to_node(self, Duration::ZERO, ForNode::Hear(Input::CatalogChanged { any_task: true }));
+        ground.send_to_node(self, Duration::ZERO, ForNode::Hear(Input::CatalogChanged { any_task: true }));
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -97,12 +97,12 @@ impl Node {
     pub(crate) fn pause(&mut self, long: Duration, ground: &mut Ground) {
         let until = ground.elapsed() + long;
         self.sleeps_until = Some(self.sleeps_until.map_or(until, |at| at.max(until)));
-        ground.to_node(self, long, ForNode::Resume);
+        ground.send_to_node(self, long, ForNode::Resume);
     }
 
     pub(crate) fn resume(&mut self, ground: &mut Ground) {
         self.sleeps_until = None;
-        ground.to_node(self, Duration::ZERO, ForNode::Resume);
+        ground.send_to_node(self, Duration::ZERO, ForNode::Resume);
     }
 
     /// True when it says that its drain is over.
@@ -114,7 +114,7 @@ impl Node {
                 if ground.rng.u32(0..3) == 0 {
                     self.wake_number += 1;
                     let number = self.wake_number;
-                    ground.to_node(self, Duration::from_micros(150), ForNode::Wake { number });
+                    ground.send_to_node(self, Duration::from_micros(150), ForNode::Wake { number });
                     return false;
                 }
                 self.turn(ground)
@@ -150,7 +150,7 @@ impl Node {
                         );
                     } else {
                         let rest = acting.trusted_until - ground.elapsed();
-                        ground.to_node(self, rest, ForNode::TrustOver(attempt));
+                        ground.send_to_node(self, rest, ForNode::TrustOver(attempt));
                     }
                 }
                 false
@@ -172,17 +172,17 @@ impl Node {
         self.wake_number += 1;
         if let Some(at) = self.planner.wake_at() {
             let number = self.wake_number;
-            ground.to_node(self, at.since(now), ForNode::Wake { number });
+            ground.send_to_node(self, at.since(now), ForNode::Wake { number });
         }
         self.stopped
     }
 
     fn act(&mut self, action: Action, ground: &mut Ground) {
         match action {
-            Action::Record(events) => ground.to_store(self, Call::Record(events)),
-            Action::Claim { free } => ground.to_store(self, Call::Claim { node: self.id, free }),
-            Action::Renew(leases) => ground.to_store(self, Call::Renew(leases)),
-            Action::Mark(mark) => ground.to_store(self, Call::Mark { node: self.id, mark }),
+            Action::Record(events) => ground.send_to_store(self, Call::Record(events)),
+            Action::Claim { free } => ground.send_to_store(self, Call::Claim { node: self.id, free }),
+            Action::Renew(leases) => ground.send_to_store(self, Call::Renew(leases)),
+            Action::Mark(mark) => ground.send_to_store(self, Call::Mark { node: self.id, mark }),
             Action::Start { leased, trusted_until } => {
                 let trusted_until = ground.elapsed() + trusted_until.since(ground.now());
                 self.start_attempt(*leased, trusted_until, ground);
@@ -193,7 +193,7 @@ impl Node {
                     acting.trusted_until = until;
                     ground.checkers.trusted();
                     // It may be sooner than before, if the clock was set.
-                    ground.to_node(self, until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
+                    ground.send_to_node(self, until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
                 }
             }
             Action::RequestCancel(attempt) => self.ask_cancel(attempt, ground),
@@ -217,7 +217,7 @@ impl Node {
         ground.tell(|| format!("{} starts {attempt:?} in {:?}: {script:?}", self.id, leased.lane));
         for number in 0..script.chunks {
             let at = script.takes / (script.chunks + 1) * (number + 1);
-            ground.to_node(self, at, ForNode::Chunk { attempt, number });
+            ground.send_to_node(self, at, ForNode::Chunk { attempt, number });
         }
         if leased.task.as_str() == KILLS {
             // Some do it late.
@@ -225,9 +225,9 @@ impl Node {
             let after = ground.between(Duration::from_millis(1), max);
             ground.after(after, Happening::Kills { node: self.place, life: self.life, attempt });
         } else {
-            ground.to_node(self, script.takes, ForNode::End { attempt, outcome: script.outcome.clone() });
+            ground.send_to_node(self, script.takes, ForNode::End { attempt, outcome: script.outcome.clone() });
         }
-        ground.to_node(self, trusted_until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
+        ground.send_to_node(self, trusted_until.saturating_sub(ground.elapsed()), ForNode::TrustOver(attempt));
         let tasks = [(leased.task.clone(), leased.lane.group.clone())];
         let children = (0..script.children).map(|_| new_job(ground, &tasks)).collect();
         let beside: Vec<AttemptId> = self.acting.keys().copied().collect();
@@ -247,7 +247,7 @@ impl Node {
             ground.faults.note(Fault::CancelIgnored);
         }
         let ends_in = acting.script.heeds_cancel.unwrap_or(CANCEL_GRACE);
-        ground.to_node(self, ends_in, ForNode::End { attempt, outcome: Outcome::Cancelled });
+        ground.send_to_node(self, ends_in, ForNode::End { attempt, outcome: Outcome::Cancelled });
     }
 
     fn end(&mut self, attempt: AttemptId, outcome: Outcome, ground: &mut Ground) {
@@ -276,6 +276,6 @@ impl Node {
         self.inbox.push(input);
         self.wake_number += 1;
         let number = self.wake_number;
-        ground.to_node(self, Duration::from_micros(20), ForNode::Wake { number });
+        ground.send_to_node(self, Duration::from_micros(20), ForNode::Wake { number });
     }
 }

@@ -64,7 +64,7 @@ impl World {
     fn ask_nodes_to_cancel(&mut self, job: JobId) {
         let asked = self.ground.rng.usize(0..NODES);
         let delay = self.ground.between(Duration::ZERO, Duration::from_millis(5));
-        self.ground.to_node(&self.nodes[asked], delay, ForNode::Hear(Input::CancelRequested(job)));
+        self.ground.send_to_node(&self.nodes[asked], delay, ForNode::Hear(Input::CancelRequested(job)));
     }
 
     fn retry(&mut self) {

@@ -282,7 +282,7 @@ impl World {
             };
             for _ in 0..times {
                 let delay = self.ground.between(Duration::ZERO, Duration::from_millis(20));
-                self.ground.to_node(&self.nodes[place], delay, ForNode::Hear(Input::Nudged));
+                self.ground.send_to_node(&self.nodes[place], delay, ForNode::Hear(Input::Nudged));
             }
         }
     }
@@ -317,7 +317,7 @@ impl World {
                 self.ground.faults.note(Fault::Drain);
                 let patience = self.ground.between(Duration::ZERO, Duration::from_secs(20));
                 let until = self.ground.now() + patience;
-                self.ground.to_node(&self.nodes[place], Duration::ZERO, ForNode::Hear(Input::Drain { until }));
+                self.ground.send_to_node(&self.nodes[place], Duration::ZERO, ForNode::Hear(Input::Drain { until }));
             }
             2 | 3 => {
                 self.ground.faults.note(Fault::Pause);
@@ -366,7 +366,7 @@ impl World {
     fn drain_all(&mut self) {
         let until = self.ground.now() + Duration::from_secs(1);
         for place in 0..NODES {
-            self.ground.to_node(&self.nodes[place], Duration::ZERO, ForNode::Hear(Input::Drain { until }));
+            self.ground.send_to_node(&self.nodes[place], Duration::ZERO, ForNode::Hear(Input::Drain { until }));
         }
         let by = self.ground.elapsed() + LEASE;
         while self.nodes.iter().any(|node| !node.has_stopped()) {

@@ -42,7 +42,7 @@ fn every_path_and_type_that_the_map_names_exists() {
                 [" ", "<", "(", ";", ":", "\n"].iter().any(|end| sources.contains(&format!("{kind} {name}{end}")))
             };
             let is_variant = [",", " {", "("].iter().any(|end| sources.contains(&format!("    {name}{end}")));
-            if !kinds.iter().any(|kind| is_there(kind)) && !is_variant {
+            if !kinds.iter().any(is_there) && !is_variant {
                 missing.push(name);
             }
         }

@@ -173,7 +173,7 @@ fn foreign(text: &str) -> Option<String> {
         let pair = format!("{second} {third}");
         let ends =
             |ending: &&str| pair.split(' ').take(ending.split(' ').count()).collect::<Vec<_>>().join(" ") == **ending;
-        let is_foreign = ["is", "are"].contains(&verb) && FOREIGN_ENDINGS.iter().any(|ending| ends(ending));
+        let is_foreign = ["is", "are"].contains(&verb) && FOREIGN_ENDINGS.iter().any(ends);
         (is_negated || is_foreign).then(|| format!("{verb} {pair}"))
     })
 }

@@ -58,6 +58,10 @@ mod nodes;
 mod messages;
 mod nudge;
 mod writer;
+#[cfg(test)]
+#[path = "../../../tests/harness/postgres.rs"]
+#[expect(dead_code, reason = "the tests from outside do more with a server")]
+mod test_server;
 
 pub use address::without_password;
 

@@ -173,7 +173,7 @@ impl OwnTasks<'_> {
         let reentrant = raw.reentrant.unwrap_or(false);
         let timeout_default = bounds::RECEIVE_TIMEOUT_DEFAULT;
         let at = TaskContext { plugin: self.plugin, task: RECEIVE, table: RECEIVE, timeout_default };
-        task::build(&at, raw.as_task(), problems).map(|task| Receive { task, reentrant })
+        task::build(&at, raw.into_task(), problems).map(|task| Receive { task, reentrant })
     }
 }
 
@@ -275,8 +275,8 @@ mod tests {
         assert_eq!(message("", "").lines().next().unwrap(), "manifest: no task and no topic is declared");
         let text = message("topics = ['a..b', 'ok', '>.c', 3]", "");
         for expected in [
-            "manifest, line 3, column 11: `a..b` is no subscription",
-            "line 3, column 25: `>.c` is no subscription: `>` stands",
+            "manifest, line 3, column 11: invalid subscription `a..b`",
+            "line 3, column 25: invalid subscription `>.c`: `>` matches",
             "line 3, column 32: invalid type",
         ] {
             assert!(text.contains(expected), "`{expected}` is not in\n{text}");

@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(find(r#"{"a":{"b":null}}"#), Ok(None));
         assert_eq!(find("[]"), Ok(None));
         assert!(find(r#"{"a":{"b":[]}}"#).unwrap_err().contains("at `/a/b`"));
-        assert!(find(r#"{"a":{"b":""}}"#).unwrap_err().contains("it is empty"));
+        assert!(find(r#"{"a":{"b":""}}"#).unwrap_err().contains("expected 1 to 256 bytes, got 0"));
         assert!(find("\u{89}PNG").unwrap_err().starts_with("not JSON, which this task's key needs"));
     }
 
@@ -251,7 +251,10 @@ mod tests {
         assert!(half.contains("at `/tenant`") && half.contains("half of a surrogate pair"), "{half}");
         let twice = describe_error(r#"{"tenant":"a","\u0074enant":"b"}"#);
         assert!(twice.starts_with("duplicate member `tenant` at the top level"), "{twice}");
-        assert!(describe_error(&format!(r#"{{"tenant":{}}}"#, "1".repeat(257))).contains("longer than 256 bytes"));
+        assert!(
+            describe_error(&format!(r#"{{"tenant":{}}}"#, "1".repeat(257)))
+                .contains("expected 1 to 256 bytes, got 257")
+        );
     }
 
     #[test]

@@ -148,11 +148,11 @@ impl RawReceive {
     #[must_use]
     pub fn under(self, over: &RawReceive) -> RawReceive {
         let reentrant = over.reentrant.or(self.reentrant);
-        RawReceive { reentrant, ..RawReceive::from(self.as_task().under(&over.clone().as_task())) }
+        RawReceive { reentrant, ..RawReceive::from(self.into_task().under(&over.clone().into_task())) }
     }
 
     /// Returns the settings as those of a task without schema and key.
-    pub(crate) fn as_task(self) -> RawTask {
+    pub(crate) fn into_task(self) -> RawTask {
         let RawReceive { limit, retry, timeout, cpu, stall, memory, reentrant: _ } = self;
         RawTask { limit, retry, timeout, cpu, stall, memory, ..RawTask::default() }
     }

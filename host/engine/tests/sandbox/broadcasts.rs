@@ -231,6 +231,6 @@ async fn the_end_is_told_also_if_the_host_fails_and_its_room_is_free_again() {
         scene.engine.start(admission, plugin, asked, Arc::new(Broken), handle, |ended| drop(tell.send(ended)));
         let outcome = shown.await.unwrap().outcome;
         assert!(matches!(outcome, Outcome::Interrupted(Interruption::Host, _)), "{outcome:?}");
-        assert!(outcome.report().ends_with("a bug of the host: as the test wants"), "{outcome:?}");
+        assert!(outcome.report().ends_with("as the test wants; this is a bug of the host"), "{outcome:?}");
     }
 }

@@ -63,7 +63,7 @@ async fn what_is_missing_is_named() {
         format!(
             "it does not export `wharf:plugin/manifest@0.1.0`\n    {WORLDS}\n\
          it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`\n    {WORLDS}\n\
-         file name: `Bad Name` is no name: a-z, 0-9 and -, not beginning with -, at most 64 characters\n    \
+         file name: invalid name `Bad Name`: expected a-z, 0-9 and `-`, not starting with `-`, at most 64 characters\n    \
          rename the file; its name without .wasm is the plugin's id"
         )
     );

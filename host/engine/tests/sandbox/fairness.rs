@@ -63,7 +63,7 @@ async fn an_attempt_that_computes_for_long_moves_to_threads_that_give_way() {
     assert_returned(&short);
     let here = rustix::process::getpriority_process(None).unwrap();
     let ordinary = ("wharf-guest".to_owned(), here);
-    assert_eq!(*recorded.threads.lock().unwrap(), [ordinary.clone()]);
+    assert_eq!(*recorded.threads.lock().unwrap(), std::slice::from_ref(&ordinary));
 
     let (long, recorded) = scene.run(&villain, order(300_000)).await;
     assert_returned(&long);

@@ -107,7 +107,7 @@ async fn who_keeps_values_without_the_grant_is_refused_with_the_lines_to_paste()
         assert_eq!(checked.plugin.is_none(), !checked.problems.is_empty());
         checked.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
-    let refused = "it imports `wharf:plugin/kv@0.1.0`, to keep values in the store, which is not granted\n    \
+    let refused = "it imports `wharf:plugin/kv@0.1.0`, but storing values in kv is not granted\n    \
                    to grant it, in wharf.toml:\n    [plugins.shop]\n    kv = true";
     assert_eq!(shown("").await, refused);
     assert_eq!(shown("kv = false\nenv = { A = \"b\" }").await, refused);
@@ -141,7 +141,7 @@ async fn keys_and_values_that_are_too_large_are_refused_and_the_attempt_goes_on(
     let came: Vec<serde_json::Value> =
         serde_json::from_str(&assert_returned(&run(&scene, &villain, &steps, &Kept::new(None)).await)).unwrap();
     let error = |place: usize| came[place]["error"].as_str().unwrap_or_else(|| panic!("{place}: {came:?}")).to_owned();
-    assert!(error(0).contains("longer than 512 bytes") && error(1).contains("it is empty"), "{came:?}");
+    assert!(error(0).contains("expected 1 to 512 bytes, got 513") && error(1).ends_with("got 0"), "{came:?}");
     assert!(error(2).contains("the value is 1048577 bytes; the limit is 1048576"), "{came:?}");
     assert!(error(3).contains("is 513 bytes; the limit is 512"), "{came:?}");
     assert_eq!((&came[4], &came[5]), (&serde_json::Value::Null, &serde_json::json!([long])));
@@ -155,11 +155,18 @@ async fn an_attempt_changes_so_much_and_no_more() {
     let shown = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
     assert_eq!(
         shown,
-        r#"[1000,null,null,"again",null]"#.replacen("null", r#"{"error":"an attempt may change 1000 values"}"#, 1)
+        r#"[1000,null,null,"again",null]"#.replacen(
+            "null",
+            r#"{"error":"an attempt may change at most 1000 values"}"#,
+            1
+        )
     );
     let steps = r#"[{"many":{"prefix":"a","count":5,"bytes":1048576}},{"keys":{"prefix":"","after":null,"most":9}}]"#;
     let shown = assert_returned(&run(&scene, &villain, steps, &Kept::new(None)).await);
-    assert_eq!(shown, r#"[{"error":"what an attempt changes may have 4 MiB in all"},["a0","a1","a2"]]"#);
+    assert_eq!(
+        shown,
+        r#"[{"error":"the values that an attempt changes may have at most 4 MiB in all"},["a0","a1","a2"]]"#
+    );
     assert_returned(&scene.run(&words, words_call(&words)).await.0);
 }
 

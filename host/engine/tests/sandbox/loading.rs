@@ -144,7 +144,7 @@ async fn a_file_that_ended_its_reader_is_not_read_again() {
         ),
         ("kill -XCPU $$", "reading it took too long", 1),
         ("kill -SEGV $$", "the process that was reading it was killed by signal 11", 1),
-        ("echo 'a bug' >&2; exit 101", "the process that was reading it failed, which is a bug of the host: a bug", 1),
+        ("echo 'a bug' >&2; exit 101", "the process that was reading it failed: a bug; this is a bug of the host", 1),
         // The machine may have been short of memory: it is tried once more, and then the file counts as the cause.
         ("kill -9 $$", "the process that was reading it was killed by signal 9", 2),
     ];

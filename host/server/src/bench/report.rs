@@ -196,7 +196,7 @@ mod tests {
         report.latencies("single", latencies);
         let document = report.document();
         assert_eq!(document["with"]["batch"], 7);
-        assert_eq!(document["figures"], json!({"jobs-per-second": 1234.5, "fsync-ms": 1.5}));
+        assert_eq!(document["figures"], json!({"jobs_per_second": 1234.5, "fsync_ms": 1.5}));
         assert_eq!(document["latency_ms"]["single"]["count"], 100);
         let p99 = document["latency_ms"]["single"]["p99"].as_f64().unwrap();
         assert!((99.0..99.2).contains(&p99), "{p99}");

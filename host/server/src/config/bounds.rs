@@ -118,6 +118,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("upkeep-batch", hard::UPKEEP_BATCH.to_string()),
         ("promote-batch", hard::PROMOTE_BATCH.to_string()),
         ("page-max", hard::PAGE_MAX.to_string()),
+        ("holders-named", hard::HOLDERS_NAMED.to_string()),
+        ("waiting-sorted-max", hard::WAITING_SORTED_MAX.to_string()),
         ("page-bytes-max", bytes(hard::PAGE_BYTES_MAX)),
     ]
 }

@@ -171,10 +171,7 @@ fn a_mistake_in_a_plugins_section_is_reported_like_any_other() {
     assert!(error.starts_with("wharf.toml:2:1: unknown key `htpp`"), "{error}");
     assert!(error.contains("did you mean `http`?"), "{error}");
     let error = World::new("[plugins.words]\nkv = 3\n").error();
-    assert!(
-        error.starts_with("wharf.toml:2:6: ") && error.contains("true, or how much it may keep, such as \"64MiB\""),
-        "{error}"
-    );
+    assert!(error.starts_with("wharf.toml:2:6: ") && error.contains("true or a size, such as \"64MiB\""), "{error}");
     let error = World::new("[plugins.Words]\n").error();
     assert!(error.starts_with("wharf.toml:1:10: `Words` is no name"), "{error}");
     let error = World::new("").variable("WHARF__PLUGINS__WORDS__HTTP", "x").error();

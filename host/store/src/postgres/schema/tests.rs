@@ -11,14 +11,10 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::outcome::Usage;
 
-use self::server::Postgres;
 use super::*;
 use crate::postgres::PostgresStore;
+use crate::postgres::test_server::Postgres;
 use crate::store::{Claim, Store};
-
-#[path = "../../../../../tests/harness/postgres.rs"]
-#[expect(dead_code, reason = "the tests from outside do more with a server")]
-mod server;
 
 /// A migration that a next version may have: a column for jobs, and one more table.
 const NEXT: &str = "ALTER TABLE $schema.jobs ADD COLUMN colour text;

@@ -1,12 +1,8 @@
 //! Conflicts by their SQLSTATE, and the schema's placeholder, on a real server.
 
-use self::server::Postgres;
 use super::*;
 use crate::postgres::PostgresStore;
-
-#[path = "../../../../../tests/harness/postgres.rs"]
-#[expect(dead_code, reason = "the tests from outside do more with a server")]
-mod server;
+use crate::postgres::test_server::Postgres;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_rows_are_a_conflict_and_a_division_by_zero_is_none() {
