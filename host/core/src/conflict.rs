@@ -1,4 +1,5 @@
-//! Decides what happens to a new job whose lane has no free slot.
+//! Decides what happens to a new job whose lane has no free slot: the concurrency limit of its key is reached, and its task
+//! says in `on-conflict` whether it waits, is discarded, or replaces others.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Limits on how many jobs of one key, and of one group, may run at once.
+//! Concurrency limits: how many jobs of one key (a tenant), and of one group, may run at once.
 
 use std::collections::BTreeMap;
 

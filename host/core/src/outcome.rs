@@ -171,7 +171,7 @@ pub struct Report {
 pub struct Usage {
     /// Time from when the job was due until it was claimed.
     pub queue_wait: Duration,
-    /// Time in the guest's code.
+    /// CPU time in the guest's code, which the setting `cpu` bounds.
     pub guest: Duration,
     /// Time from the claim to the end of the attempt.
     pub wall: Duration,

@@ -39,8 +39,8 @@ use suspects::{Marks, Suspects};
 /// The longest time between two claims of an idle node. Nudges may be lost; polling finds all work.
 const POLL: Duration = Duration::from_secs(1);
 /// Delay before a call that the store failed is repeated; doubled after each further error.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const STORE_RETRY_MIN: Duration = Duration::from_millis(50);
+const STORE_RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// The ID of one attempt of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -257,7 +257,7 @@ struct Backoff {
 
 impl Backoff {
     fn failed(&mut self, now: Timestamp) {
-        self.until = now + (BACKOFF_MIN * (1 << self.errors.min(10))).min(BACKOFF_MAX);
+        self.until = now + (STORE_RETRY_MIN * (1 << self.errors.min(10))).min(STORE_RETRY_MAX);
         self.errors = self.errors.saturating_add(1);
     }
 
@@ -418,7 +418,7 @@ impl Planner {
         self.next_poll_at = self.next_poll_at.min(now + POLL);
         self.suspects.clamp_times(now);
         for backoff in [&mut self.claim_backoff, &mut self.record_backoff, &mut self.marks.backoff] {
-            backoff.until = backoff.until.min(now + BACKOFF_MAX);
+            backoff.until = backoff.until.min(now + STORE_RETRY_MAX);
         }
         if let Some(drain) = &mut self.drain {
             drain.until = drain.until.min(now + drain.length);

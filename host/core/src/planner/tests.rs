@@ -159,7 +159,7 @@ fn an_end_is_kept_until_it_is_recorded_or_refused() {
         let record = planner.decide(now).into_iter().find(|action| matches!(action, Action::Record(_)));
         let Some(Action::Record(kept)) = record else { panic!("not tried again") };
         planner.on(Input::RecordFailed(kept), now);
-        now = now + BACKOFF_MAX;
+        now = now + STORE_RETRY_MAX;
     }
     let actions = planner.decide(now);
     assert!(matches!(events(&actions)[0], (1, Event::Succeeded { .. })));
@@ -364,7 +364,7 @@ fn a_claim_that_fails_is_repeated_after_a_delay_that_doubles_up_to_a_bound() {
     assert_eq!(planner.wake_at(), Some(next));
     assert_eq!(planner.decide(next), [Action::Claim { free: 4 }]);
     turn(&mut planner, Input::ClaimFailed, next);
-    assert_eq!(planner.wake_at(), Some(next + BACKOFF_MIN));
+    assert_eq!(planner.wake_at(), Some(next + STORE_RETRY_MIN));
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn a_record_call_that_fails_is_repeated_after_a_delay_and_not_before() {
     let actions = turn(&mut planner, wrote(1, "a"), at(0.5));
     let [Action::Record(sent)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(turn(&mut planner, Input::RecordFailed(sent.clone()), at(0.5)), []);
-    let again = at(0.5) + BACKOFF_MIN;
+    let again = at(0.5) + STORE_RETRY_MIN;
     assert_eq!(planner.wake_at(), Some(again));
     assert_eq!(turn(&mut planner, wrote(1, "b"), again - Duration::from_micros(1)), []);
     let actions = planner.decide(again);
@@ -445,7 +445,7 @@ fn events_that_could_not_be_recorded_of_a_lost_attempt_are_dropped() {
     let lost = Input::Renewed(vec![RenewResult::Lost(leased(1, at(0.0)).lease)]);
     assert_eq!(stops(&turn(&mut planner, lost, at(10.1))), [(1, Interruption::LeaseLost)]);
     planner.on(Input::RecordFailed(sent.clone()), at(10.2));
-    assert_eq!(events(&planner.decide(at(10.2) + BACKOFF_MIN)), []);
+    assert_eq!(events(&planner.decide(at(10.2) + STORE_RETRY_MIN)), []);
 }
 
 #[test]
@@ -606,7 +606,7 @@ fn a_backoff_is_no_longer_than_its_bound_after_the_clock_was_set_back() {
     planner.on(Input::ClaimFailed, at(0.0));
     let early = Timestamp::from_millis(5);
     assert_eq!(planner.decide(early), []);
-    assert_eq!(planner.wake_at(), Some(early + BACKOFF_MAX));
+    assert_eq!(planner.wake_at(), Some(early + STORE_RETRY_MAX));
 }
 
 #[test]

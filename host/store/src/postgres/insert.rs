@@ -1,4 +1,4 @@
-//! New jobs, and their effect on other jobs of their lane.
+//! New jobs: the check of their idempotency tokens, and their effect on other jobs of their lane.
 
 use tokio_postgres::types::Type;
 use tracing::warn;

@@ -1,7 +1,7 @@
 //! Prepared statements: the server parses and plans them once for a session, which is half the cost of a small one.
 //!
-//! They belong to the server's session, and nothing tells whether that is ours alone: a pooler may use another session for each
-//! transaction, where the same name is unknown, or names a statement of another host. So the transaction that prepares
+//! They belong to the server's session, and nothing tells whether that is ours alone: a pooler such as PgBouncer may use another
+//! session for each transaction, where the same name is unknown, or names a statement of another host. So the transaction that prepares
 //! statements also leaves a mark in the session, and each transaction starts by checking it. If it is missing nothing is
 //! committed, and from then on statements are not prepared.
 

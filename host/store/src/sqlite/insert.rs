@@ -1,4 +1,4 @@
-//! New jobs, and what they do to the others of their lane.
+//! New jobs: the check of their idempotency tokens, and their effect on other jobs of their lane.
 
 use rusqlite::{OptionalExtension, params};
 use wharf_core::bounds;

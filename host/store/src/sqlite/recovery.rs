@@ -1,4 +1,5 @@
-//! What the ledger loads when the file is opened: the ready lines and the running jobs.
+//! Recovery after a restart or a crash: loads the ready lines and the running jobs when the file is opened. Leases of the host
+//! before are ended by `SqliteLedger::open`.
 
 use wharf_core::ids::NodeId;
 use wharf_core::key::Lane;
