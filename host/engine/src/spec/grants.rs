@@ -18,8 +18,8 @@ use crate::spec::raw::{HumanSize, RawReceive, RawTask, Subscription};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PluginSettings {
-    /// Places to which the plugin may send HTTP requests, such as "https://api.example.com" or
-    /// "https://*.example.com:8443".
+    /// Places to which the plugin may send HTTP requests, such as `"https://api.example.com"` or
+    /// `"https://*.example.com:8443"`.
     #[serde(default)]
     pub http: Vec<HttpGrant>,
     /// Addresses outside the public internet to which granted names may lead, such as "10.0.0.0/8".

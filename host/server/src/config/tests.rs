@@ -173,7 +173,7 @@ fn a_mistake_in_a_plugins_section_is_reported_like_any_other() {
     let error = World::new("[plugins.words]\nkv = 3\n").error();
     assert!(error.starts_with("wharf.toml:2:6: ") && error.contains("true or a size, such as \"64MiB\""), "{error}");
     let error = World::new("[plugins.Words]\n").error();
-    assert!(error.starts_with("wharf.toml:1:10: `Words` is no name"), "{error}");
+    assert!(error.starts_with("wharf.toml:1:10: invalid name `Words`"), "{error}");
     let error = World::new("").variable("WHARF__PLUGINS__WORDS__HTTP", "x").error();
     assert_eq!(error, "WHARF__PLUGINS__WORDS__HTTP: settings of a plugin can be set in wharf.toml only");
 }
