@@ -301,6 +301,6 @@ mod tests {
         );
         let many = format!("topics = [{}]", "'a', ".repeat(bounds::TOPICS_MAX + 1));
         assert_eq!(message(&many, ""), "manifest: 65 topics are declared; the limit is 64");
-        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("is no subscription"));
+        assert!(subscriber("topics = ['a']", "topics = ['a b']").unwrap_err().contains("invalid subscription"));
     }
 }
