@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::server::{PORT, Postgres, psql};
 
 /// Longer than anything takes, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAKE: &str = "
 CREATE SCHEMA valve;
@@ -78,7 +78,7 @@ impl Standby<'_> {
         });
         let began = Instant::now();
         while server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "0" {
-            assert!(began.elapsed() < PATIENCE, "commits do not wait for a standby");
+            assert!(began.elapsed() < TIMEOUT, "commits do not wait for a standby");
             thread::sleep(Duration::from_millis(5));
         }
         held.store(true, Ordering::SeqCst);
@@ -112,7 +112,7 @@ pub(crate) fn cut_those_that_wait(server: &Postgres) {
     let began = Instant::now();
     // One that sleeps is awake now and then.
     while server.sql(text) == "0" {
-        assert!(began.elapsed() < PATIENCE, "nobody waits");
+        assert!(began.elapsed() < TIMEOUT, "nobody waits");
         thread::sleep(Duration::from_millis(1));
     }
 }

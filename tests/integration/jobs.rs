@@ -16,7 +16,7 @@ fn a_job_runs_and_its_result_is_kept() {
     assert_eq!(job["attempt"], 1);
     assert_eq!(host.result(&id), json!({ "lines": 2, "words": 3, "characters": 14 }));
     let usage = &job["usage"];
-    assert!(usage["guest_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{usage}");
+    assert!(usage["cpu_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{usage}");
     assert!(usage["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{usage}");
 }
 

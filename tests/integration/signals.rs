@@ -8,7 +8,7 @@ use crate::harness::{Host, Setup, eventually};
 const NONE_IGNORED: &[&str] = &["env", "--default-signal"];
 
 fn host(starter: &'static [&'static str]) -> Host {
-    let patient = "[attempts]\ndrain-patience = \"60s\"";
+    let patient = "[attempts]\ndrain-timeout = \"60s\"";
     Setup::default().plugin("villain").settings(patient).under(starter).start()
 }
 

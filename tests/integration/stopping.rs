@@ -32,7 +32,7 @@ fn a_running_job_is_asked_and_one_that_does_not_listen_is_stopped() {
 
 #[test]
 fn drain_waits_for_what_runs_and_gives_back_the_rest_at_no_cost() {
-    let mut host = Setup::default().plugin("villain").settings("[attempts]\ndrain-patience = \"5s\"").start();
+    let mut host = Setup::default().plugin("villain").settings("[attempts]\ndrain-timeout = \"5s\"").start();
     let short = host.enqueue("villain/do", json!({ "do": "sleep", "ms": 3000 }));
     let long = host.enqueue("villain/slow", json!({ "do": "sleep", "ms": 12_000 }));
     let tight = host.enqueue("villain/slow", json!({ "do": "spin", "ms": 12_000 }));
@@ -53,7 +53,7 @@ fn drain_waits_for_what_runs_and_gives_back_the_rest_at_no_cost() {
 
 #[test]
 fn a_second_sigterm_stops_at_once() {
-    let mut host = Setup::default().plugin("villain").settings("[attempts]\ndrain-patience = \"60s\"").start();
+    let mut host = Setup::default().plugin("villain").settings("[attempts]\ndrain-timeout = \"60s\"").start();
     let id = host.enqueue("villain/slow", json!({ "do": "sleep", "ms": 60_000 }));
     host.in_state(&id, "running");
     host.signal("-TERM");

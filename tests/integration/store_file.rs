@@ -189,19 +189,19 @@ fn a_reader_that_never_ends_is_told_of_with_how_much_it_costs() {
     let host = Setup::default().plugin("villain").start();
     let reader = rusqlite::Connection::open(store(&host)).expect("the store");
     reader.execute_batch("BEGIN; SELECT count(*) FROM jobs;").expect("it reads");
-    assert_eq!(host.metric("wharf_store_log_held_bytes"), Some(0.0));
+    assert_eq!(host.metric("wharf_store_log_pinned_bytes"), Some(0.0));
     let large = json!({ "task": "villain/do", "payload": { "do": "x".repeat(16 << 20) }, "delay": "1h" });
     for _ in 0..10 {
         host.client().post("/v1/jobs", &large).ok();
     }
-    let held = eventually("it is told", || host.metric("wharf_store_log_held_bytes").filter(|bytes| *bytes > 0.0));
+    let held = eventually("it is told", || host.metric("wharf_store_log_pinned_bytes").filter(|bytes| *bytes > 0.0));
     assert!(held >= f64::from(128 << 20), "{held}");
     let line = || host.said().lines().find(|line| line.contains("wharf.db-wal has grown to")).map(str::to_owned);
     let line = eventually("the log says so", line);
     assert!(line.contains("WARN") && line.contains("fuser -v"), "{line}");
     assert!(host.is_ready(), "it works");
     reader.execute_batch("COMMIT").expect("it ends");
-    eventually("it is carried in", || (host.metric("wharf_store_log_held_bytes") == Some(0.0)).then_some(()));
+    eventually("it is carried in", || (host.metric("wharf_store_log_pinned_bytes") == Some(0.0)).then_some(()));
     assert!(host.said().contains("written to its database file again"), "{}", host.said());
     echoes(&host);
     let length = || std::fs::metadata(host.dir().join("wharf.db-wal")).expect("the log").len();

@@ -25,7 +25,7 @@ fn version(folder: &Path, name: &str, changes: &[(&str, &str)]) -> std::path::Pa
 
 fn setup(address: &str, logs: &Path) -> Setup {
     let settings = format!(
-        "[attempts]\ndrain-patience = \"4s\"\n[plugins.villain]\n\
+        "[attempts]\ndrain-timeout = \"4s\"\n[plugins.villain]\n\
          dirs = [{{ host = \"{}\", guest = \"/log\", writable = true }}]",
         logs.display()
     );

@@ -23,7 +23,7 @@ pub(crate) const NODES: usize = 3;
 /// Trouble and people keep at it this long; then both rest, and all must come to its end.
 const UNREST: Duration = Duration::from_secs(150);
 /// Beyond what any lease, retry or clock that was set back can delay.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(3600);
 /// The task whose attempts kill their nodes.
 pub(crate) const KILLS: &str = "d/kills";
 const START: Duration = Duration::from_secs(1_700_000_000);
@@ -120,7 +120,7 @@ impl World {
                 break;
             }
             let stuck = self.ground.checkers.unfinished();
-            assert!(self.ground.elapsed() < UNREST + PATIENCE, "stuck, long after all trouble ended: {stuck:?}");
+            assert!(self.ground.elapsed() < UNREST + TIMEOUT, "stuck, long after all trouble ended: {stuck:?}");
         }
         self.drain_all();
         self.ground.checkers.look_at_the_end(&self.ground.store);

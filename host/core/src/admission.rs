@@ -1,9 +1,9 @@
 //! Admission: decides which waiting jobs a claim starts, and in which order.
 //!
 //! Fairness between tenants is decided here. Jobs of a higher priority come first. Among equal priorities, lanes (a tenant
-//! each) take turns. Within a lane, the job that became
-//! due first comes first. A lane without a free slot is closed in its store and not read again until a slot is free. So
-//! the cost of a claim depends on how many jobs it starts, never on how many are waiting.
+//! each) take turns. Within a lane, the job that became due first comes first. A lane without a free slot is closed in its
+//! store and not read again until a slot is free. So the cost of a claim depends on how many jobs it starts, never on how
+//! many are waiting.
 //!
 //! [`admit`] decides, and a store carries it out through [`QueueView`].
 

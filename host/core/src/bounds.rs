@@ -120,7 +120,7 @@ pub const CPU_DEFAULT: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Time for which a host that shuts down waits for running attempts. Together with the other work of a shutdown it is well
 /// below the 30 s after which Kubernetes kills a container.
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Length of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Number of times that a lease is renewed during its length.
@@ -129,7 +129,7 @@ pub const LEASE_RENEWALS: u32 = 3;
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// Timeout for a write to the store that a client waits for: longer than a fault that the store recovers from by
 /// itself, shorter than clients wait.
-pub const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of attempts of a job that may fail, unless its manifest sets another number.
 pub const RETRY_ATTEMPTS_DEFAULT: u32 = 5;
 /// Maximum number of attempts that a manifest may set.
@@ -190,9 +190,9 @@ pub const TASKS_MAX: usize = 64;
 pub const PATTERNS_MAX: usize = 64;
 /// Maximum size in bytes of one payload schema that a node publishes, so that nodes without the plugin can enqueue jobs
 /// for it.
-pub const TOLD_SCHEMA_BYTES_MAX: usize = 16 * KIB as usize;
+pub const PUBLISHED_SCHEMA_BYTES_MAX: usize = 16 * KIB as usize;
 /// Maximum size in bytes of all payload schemas that a node publishes.
-pub const TOLD_SCHEMAS_BYTES_MAX: usize = 256 * KIB as usize;
+pub const PUBLISHED_SCHEMAS_BYTES_MAX: usize = 256 * KIB as usize;
 /// Maximum number of subscriptions of one plugin.
 pub const TOPICS_MAX: usize = 64;
 /// Maximum size in bytes of the memory that compiling a component may use.
@@ -278,7 +278,7 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX, "any job can be claimed");
     assert!(MEMORY_BYTES_DEFAULT <= MEMORY_BYTES_MAX);
     assert!(WASM_STACK_BYTES < ASYNC_STACK_BYTES);
-    assert!(DRAIN_PATIENCE.as_secs() + 8 < 30, "a host exits before Kubernetes kills it");
+    assert!(DRAIN_TIMEOUT.as_secs() + 8 < 30, "a host exits before Kubernetes kills it");
     assert!(
         0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,
         "a job is not failed because one host died by chance"

@@ -57,7 +57,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000);
     const BILL: Usage = Usage {
         queue_wait: Duration::ZERO,
-        guest: Duration::from_millis(1),
+        cpu: Duration::from_millis(1),
         wall: Duration::from_millis(2),
         memory_peak_bytes: 3,
         in_bytes: 4,

@@ -172,7 +172,7 @@ pub struct Usage {
     /// Time from when the job was due until it was claimed.
     pub queue_wait: Duration,
     /// CPU time in the guest's code, which the setting `cpu` bounds.
-    pub guest: Duration,
+    pub cpu: Duration,
     /// Time from the claim to the end of the attempt.
     pub wall: Duration,
     /// The largest size of the sandbox's memories together, in bytes.

@@ -62,7 +62,7 @@ impl CallInput {
 pub struct AttemptLimits {
     /// Maximum wall time.
     pub timeout: Duration,
-    /// Maximum guest time: the processor time that the guest uses.
+    /// Maximum CPU time: the processor time that the guest uses.
     pub cpu: Duration,
     /// Maximum time without output and without progress, if there is such a limit.
     pub stall: Option<Duration>,
@@ -70,9 +70,9 @@ pub struct AttemptLimits {
     pub memory_bytes: u64,
     /// Time between the request to cancel and the moment when the sandbox is stopped.
     pub cancel_grace: Duration,
-    /// The end of its lease, if there is one; [`AttemptHandle::trust_until`](crate::AttemptHandle::trust_until) moves
+    /// The end of the lease with which it starts, if there is one; [`AttemptHandle::trust_until`](crate::AttemptHandle::trust_until) moves
     /// it.
-    pub deadline: Option<Instant>,
+    pub first_lease_end: Option<Instant>,
 }
 
 impl AttemptLimits {
@@ -84,7 +84,7 @@ impl AttemptLimits {
             stall: task.stall,
             memory_bytes: task.memory_bytes,
             cancel_grace: bounds::CANCEL_GRACE,
-            deadline: None,
+            first_lease_end: None,
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct GuestJob {
 /// The calls that an attempt makes to its host. They run on the threads that run guests.
 pub trait HostCalls: Send + Sync + 'static {
     /// Takes one chunk of output, in order. May wait until the host has capacity; the guest waits with it, which costs
-    /// no guest time.
+    /// no CPU time.
     ///
     /// # Errors
     /// The text that the guest receives.
@@ -121,7 +121,7 @@ pub trait HostCalls: Send + Sync + 'static {
     /// Takes the progress that the guest reports: a fraction between 0 and 1, and a note.
     fn progress(&self, fraction: f32, note: String);
     /// Takes jobs to be enqueued with the attempt's success, and returns the ids that they will have. May query which
-    /// of them exist already; the guest waits meanwhile, which costs no guest time. Polled on the threads that run
+    /// of them exist already; the guest waits meanwhile, which costs no CPU time. Polled on the threads that run
     /// guests, which have no timers.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ pub trait HostCalls: Send + Sync + 'static {
     /// Calls every subscriber of `topic` and returns one reply for each, ordered by plugin. Takes no longer than
     /// `timeout`, which is within `remaining`, the time that the attempt has left.
     ///
-    /// The guest waits meanwhile, which costs no guest time. If the attempt is ended, the future is dropped and the
+    /// The guest waits meanwhile, which costs no CPU time. If the attempt is ended, the future is dropped and the
     /// replies with it. Polled on the threads that run guests, which have no timers: a call that needs one runs it on
     /// the host's own runtime.
     ///
@@ -152,7 +152,7 @@ pub trait HostCalls: Send + Sync + 'static {
 /// Reads and changes of a plugin's values in the store: the committed values with the attempt's own changes on top,
 /// which are committed with its success.
 ///
-/// The guest waits meanwhile, which costs no guest time. The futures are polled on the threads that run guests, which
+/// The guest waits meanwhile, which costs no CPU time. The futures are polled on the threads that run guests, which
 /// have no timers. The errors are texts that the guest receives.
 pub trait KvAccess: Send + Sync + 'static {
     /// Returns the value of a key, if there is one.

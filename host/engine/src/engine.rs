@@ -225,8 +225,8 @@ impl Engine {
         handle: AttemptHandle,
         on_end: impl FnOnce(AttemptEnd) + Send + 'static,
     ) {
-        if let Some(deadline) = call.limits.deadline {
-            handle.set_first_lease_end(deadline);
+        if let Some(lease_end) = call.limits.first_lease_end {
+            handle.set_first_lease_end(lease_end);
         }
         let engine = Arc::clone(self);
         drop(self.guests.spawn(async move {
@@ -258,8 +258,8 @@ impl Engine {
     ) -> impl Future<Output = AttemptEnd> + Send + use<> {
         let engine = Arc::clone(self);
         async move {
-            if let Some(deadline) = call.limits.deadline {
-                handle.set_first_lease_end(deadline);
+            if let Some(lease_end) = call.limits.first_lease_end {
+                handle.set_first_lease_end(lease_end);
             }
             let waiting_since = Instant::now();
             let pool = match call.input {

@@ -1,4 +1,4 @@
-//! When guests run: threads, guest time, timeouts, cancellation, and the permits for sandboxes. Modules are in reading
+//! When guests run: threads, CPU time, timeouts, cancellation, and the permits for sandboxes. Modules are in reading
 //! order; each uses only those above it.
 
 pub(crate) mod cpu_meter;

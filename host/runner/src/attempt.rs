@@ -124,5 +124,8 @@ fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: D
             attempt: leased.lease.attempt,
         },
     };
-    Call { input, limits: AttemptLimits { cancel_grace, deadline: Some(trusted_until), ..AttemptLimits::of(task) } }
+    Call {
+        input,
+        limits: AttemptLimits { cancel_grace, first_lease_end: Some(trusted_until), ..AttemptLimits::of(task) },
+    }
 }

@@ -220,7 +220,7 @@ impl Dispatch {
         let (kind, report, usage) = (finished.outcome.kind(), finished.outcome.report().to_owned(), finished.usage);
         // An attempt that failed at once, or was stopped, says little about how long others compute.
         let is_whole = matches!(kind, OutcomeKind::Returned | OutcomeKind::TimedOut);
-        self.quotas.finished(&task, is_whole.then_some(usage.guest), now.instant);
+        self.quotas.finished(&task, is_whole.then_some(usage.cpu), now.instant);
         self.notify(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, usage, sandbox })));
     }
 

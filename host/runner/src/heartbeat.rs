@@ -139,7 +139,7 @@ impl Heartbeat {
 }
 
 fn loaded_plugins(catalog: &Catalog) -> Vec<LoadedPlugin> {
-    let mut free_bytes = bounds::TOLD_SCHEMAS_BYTES_MAX;
+    let mut free_bytes = bounds::PUBLISHED_SCHEMAS_BYTES_MAX;
     let plugins = catalog.plugins().iter();
     let loaded = plugins.map(|(id, loaded)| LoadedPlugin {
         plugin: id.clone(),
@@ -163,7 +163,7 @@ async fn soon_after_a_change(change: &mut watch::Receiver<u64>) {
 fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
     let schema = match task.schema.as_ref().map(Schema::text) {
         None => SchemaAnnouncement::Absent,
-        Some(text) if text.len() <= bounds::TOLD_SCHEMA_BYTES_MAX.min(*free_bytes) => {
+        Some(text) if text.len() <= bounds::PUBLISHED_SCHEMA_BYTES_MAX.min(*free_bytes) => {
             *free_bytes -= text.len();
             SchemaAnnouncement::Text(text.to_owned())
         }

@@ -18,7 +18,7 @@ use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
 use crate::catalog::Catalog;
 use crate::follow::{self, Followers, JobUpdate};
-use crate::limits::{self, GroupLimits, LimitError};
+use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare};
@@ -274,7 +274,7 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn limits(&self) -> Result<Vec<GroupLimits>, StoreError> {
-        limits::limits(&self.0.store, &self.catalog()).await
+        limits_view::limits(&self.0.store, &self.catalog()).await
     }
 
     /// Puts an override in force, on all nodes. Raising acts at once; lowering never kills, it drains.
@@ -286,7 +286,7 @@ impl Host {
     pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
         let notice =
             Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
-        limits::set(&self.0.store, &self.0.plugins, change).await?;
+        limits_view::set(&self.0.store, &self.0.plugins, change).await?;
         self.notify(&notice);
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Host {
     /// the store failed.
     pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
         let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
-        let cleared = limits::clear(&self.0.store, &self.0.plugins, group, key).await?;
+        let cleared = limits_view::clear(&self.0.store, &self.0.plugins, group, key).await?;
         if cleared {
             self.notify(&notice);
         }

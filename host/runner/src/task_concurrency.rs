@@ -14,9 +14,9 @@ use wharf_core::job::LeasedJob;
 const AHEAD: Duration = Duration::from_secs(2);
 /// The minimum of attempts per thread, however long they compute: a task may have long attempts and short ones.
 const PER_THREAD_MIN: u32 = 4;
-/// The attempts per thread until the mean guest time of the task counts as measured.
+/// The attempts per thread until the mean CPU time of the task counts as measured.
 const PER_THREAD_UNMEASURED: u32 = 16;
-/// The mean guest time counts as measured once this many attempts have ended.
+/// The mean CPU time counts as measured once this many attempts have ended.
 const MEASURED_AFTER: u32 = 8;
 /// The mean is over about this many attempts, the last ones.
 const MEAN_OVER: u32 = 16;
@@ -35,8 +35,8 @@ struct TaskLoad {
     running: u32,
     /// Attempts that have ended, counted up to `MEAN_OVER`.
     ended: u32,
-    /// The mean guest time of an attempt, in seconds.
-    guest: f64,
+    /// The mean CPU time of an attempt, in seconds.
+    cpu: f64,
 }
 
 impl TaskConcurrency {
@@ -52,13 +52,13 @@ impl TaskConcurrency {
         }
     }
 
-    /// `guest` is how long the attempt computed, if that is typical of the task.
-    fn finished(&mut self, task: &TaskName, guest: Option<Duration>) {
+    /// `cpu` is how long the attempt computed, if that is typical of the task.
+    fn finished(&mut self, task: &TaskName, cpu: Option<Duration>) {
         let Some(load) = self.tasks.get_mut(task) else { return };
         load.running = load.running.saturating_sub(1);
-        if let Some(guest) = guest {
+        if let Some(cpu) = cpu {
             load.ended = MEAN_OVER.min(load.ended + 1);
-            load.guest += (guest.as_secs_f64() - load.guest) / f64::from(load.ended);
+            load.cpu += (cpu.as_secs_f64() - load.cpu) / f64::from(load.ended);
         }
     }
 
@@ -70,7 +70,7 @@ impl TaskConcurrency {
         let max = match load.filter(|load| load.ended >= MEASURED_AFTER) {
             Some(load) => {
                 // The conversion saturates, which is as good as no limit.
-                let ahead = AHEAD.as_secs_f64() * f64::from(self.threads) / load.guest;
+                let ahead = AHEAD.as_secs_f64() * f64::from(self.threads) / load.cpu;
                 (ahead as u32).max(PER_THREAD_MIN.saturating_mul(self.threads))
             }
             None => PER_THREAD_UNMEASURED.saturating_mul(self.threads),
@@ -107,9 +107,9 @@ impl ClaimQuotas {
         self.concurrency.started(task);
     }
 
-    /// Counts an attempt that has ended; `guest` is how long it computed, if that is typical of the task.
-    pub(crate) fn finished(&mut self, task: &TaskName, guest: Option<Duration>, now: Instant) {
-        self.concurrency.finished(task, guest);
+    /// Counts an attempt that has ended; `cpu` is how long it computed, if that is typical of the task.
+    pub(crate) fn finished(&mut self, task: &TaskName, cpu: Option<Duration>, now: Instant) {
+        self.concurrency.finished(task, cpu);
         if self.check_at.is_some() && self.limited.iter().any(|(limited, _)| limited == task) {
             self.check_at = Some(now);
         }
@@ -166,8 +166,8 @@ mod tests {
         (0..count).for_each(|_| concurrency.started(&task()));
     }
 
-    fn finish(concurrency: &mut TaskConcurrency, count: u32, guest: Duration) {
-        (0..count).for_each(|_| concurrency.finished(&task(), Some(guest)));
+    fn finish(concurrency: &mut TaskConcurrency, count: u32, cpu: Duration) {
+        (0..count).for_each(|_| concurrency.finished(&task(), Some(cpu)));
     }
 
     #[test]

@@ -30,7 +30,7 @@ const SECONDS: [f64; 16] =
 pub(crate) struct Metrics {
     registry: Registry,
     jobs_enqueued: Counters,
-    jobs_known: Counters,
+    jobs_deduplicated: Counters,
     jobs_discarded: Counters,
     jobs_ended: Counters,
     attempts_started: Counters,
@@ -38,15 +38,15 @@ pub(crate) struct Metrics {
     attempts_stale: Counters,
     queue_wait: Histograms,
     wall: Histograms,
-    guest: Histograms,
+    cpu: Histograms,
     sandbox: Histograms,
     log_lines_dropped: Counters,
     plugin_loads: Counters,
-    store_trouble: Counters,
-    store_log_held: Gauge,
+    store_errors: Counters,
+    store_log_pinned: Gauge,
     host_faults: Counters,
     leases_reclaimed: Counter,
-    jobs_forgotten: Counter,
+    jobs_deleted: Counter,
     jobs_replaced: Counter,
     broadcasts: Topics,
     broadcasts_refused: Counter,
@@ -64,7 +64,8 @@ impl Metrics {
             counters
         };
         let jobs_enqueued = counters("jobs_enqueued", "Jobs enqueued");
-        let jobs_known = counters("jobs_known", "Requests answered with the existing job of the same token");
+        let jobs_deduplicated =
+            counters("jobs_deduplicated", "Requests answered with the existing job of the same token");
         let jobs_discarded = counters("jobs_discarded", "Jobs discarded, as their lane was full");
         let jobs_ended = counters("jobs_ended", "Jobs that reached a final state, by state");
         let attempts_started = counters("attempts_started", "Attempts started");
@@ -73,7 +74,7 @@ impl Metrics {
             counters("attempts_stale", "Attempts whose result was refused, as another attempt owned their job");
         let log_lines_dropped = counters("log_lines_dropped", "Log lines of attempts that were dropped");
         let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
-        let store_trouble = counters("store_trouble", "Calls of the store that failed and were retried, by operation");
+        let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let mut histograms = |name: &str, help: &str| {
             let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
@@ -82,27 +83,27 @@ impl Metrics {
         };
         let queue_wait = histograms("queue_wait", "Time from when a job was due until it was claimed");
         let wall = histograms("attempt_wall", "Time from the claim of an attempt until its end");
-        let guest = histograms("attempt_guest", "Time that an attempt spent in the plugin's code");
+        let cpu = histograms("attempt_cpu", "CPU time of an attempt in the plugin's code");
         let sandbox = histograms("attempt_sandbox", "Time to create and remove the sandbox of an attempt");
-        let (leases_reclaimed, jobs_forgotten, jobs_replaced) =
+        let (leases_reclaimed, jobs_deleted, jobs_replaced) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(
             "leases_reclaimed",
             "Leases that expired, after which their jobs were reclaimed",
             leases_reclaimed.clone(),
         );
-        registry.register("jobs_forgotten", "Finished jobs deleted after their retention time", jobs_forgotten.clone());
+        registry.register("jobs_deleted", "Finished jobs deleted after their retention time", jobs_deleted.clone());
         registry.register(
             "jobs_replaced",
             "Waiting jobs cancelled for a newer job with their key",
             jobs_replaced.clone(),
         );
-        let store_log_held = Gauge::default();
+        let store_log_pinned = Gauge::default();
         registry.register_with_unit(
-            "store_log_held",
+            "store_log_pinned",
             "Last reported size of the store's write-ahead log while another program keeps it from being merged into the database file, otherwise 0",
             Unit::Bytes,
-            store_log_held.clone(),
+            store_log_pinned.clone(),
         );
         let broadcasts = Topics::new(&mut registry);
         let broadcasts_refused = Counter::default();
@@ -120,7 +121,7 @@ impl Metrics {
         Metrics {
             registry,
             jobs_enqueued,
-            jobs_known,
+            jobs_deduplicated,
             jobs_discarded,
             jobs_ended,
             attempts_started,
@@ -128,15 +129,15 @@ impl Metrics {
             attempts_stale,
             queue_wait,
             wall,
-            guest,
+            cpu,
             sandbox,
             log_lines_dropped,
             plugin_loads,
-            store_trouble,
-            store_log_held,
+            store_errors,
+            store_log_pinned,
             host_faults,
             leases_reclaimed,
-            jobs_forgotten,
+            jobs_deleted,
             jobs_replaced,
             broadcasts,
             broadcasts_refused,
@@ -148,7 +149,7 @@ impl Metrics {
     pub(crate) fn record(&self, notice: &Notice) {
         match notice {
             Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, task_labels(task), *count),
-            Notice::JobsDeduplicated { task, count } => add(&self.jobs_known, task_labels(task), *count),
+            Notice::JobsDeduplicated { task, count } => add(&self.jobs_deduplicated, task_labels(task), *count),
             Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, task_labels(task), *count),
             Notice::AttemptStarted { task, queue_wait, .. } => {
                 add(&self.attempts_started, task_labels(task), 1);
@@ -162,13 +163,13 @@ impl Metrics {
             Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, task_labels(task), *lines),
             Notice::PluginLoaded { .. } => add(&self.plugin_loads, label("result", "loaded"), 1),
             Notice::PluginRefused { .. } => add(&self.plugin_loads, label("result", "refused"), 1),
-            Notice::StoreFailed { doing, .. } => add(&self.store_trouble, label("doing", doing), 1),
-            Notice::StoreLogPinned { bytes, .. } => _ = self.store_log_held.set(bytes.cast_signed()),
-            Notice::StoreLogReleased => _ = self.store_log_held.set(0),
+            Notice::StoreFailed { doing, .. } => add(&self.store_errors, label("doing", doing), 1),
+            Notice::StoreLogPinned { bytes, .. } => _ = self.store_log_pinned.set(bytes.cast_signed()),
+            Notice::StoreLogReleased => _ = self.store_log_pinned.set(0),
             Notice::HostFault { doing, .. } => add(&self.host_faults, label("doing", doing), 1),
             Notice::Upkeep { reclaimed, deleted, .. } => {
                 self.leases_reclaimed.inc_by(*reclaimed);
-                self.jobs_forgotten.inc_by(*deleted);
+                self.jobs_deleted.inc_by(*deleted);
             }
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
@@ -196,7 +197,7 @@ impl Metrics {
     fn attempt_ended(&self, ended: &AttemptEnded) {
         add(&self.attempts_ended, task_labels_and(&ended.task, "outcome", ended.kind.as_str()), 1);
         observe(&self.wall, &ended.task, ended.usage.wall);
-        observe(&self.guest, &ended.task, ended.usage.guest);
+        observe(&self.cpu, &ended.task, ended.usage.cpu);
         observe(&self.sandbox, &ended.task, ended.sandbox);
     }
 

@@ -240,12 +240,12 @@ fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
     Ok(Report { kind, text })
 }
 
-/// Returns the columns `queue_wait_us`, `guest_us`, `wall_us`, `memory_peak_bytes`, `in_bytes` and `out_bytes`.
+/// Returns the columns `queue_wait_us`, `cpu_us`, `wall_us`, `memory_peak_bytes`, `in_bytes` and `out_bytes`.
 pub(crate) fn usage_columns(usage: Option<&Usage>) -> [Option<i64>; 6] {
     usage.map_or([None; 6], |usage| {
         [
             duration_us(usage.queue_wait),
-            duration_us(usage.guest),
+            duration_us(usage.cpu),
             duration_us(usage.wall),
             signed(usage.memory_peak_bytes),
             signed(usage.in_bytes),
@@ -258,11 +258,11 @@ pub(crate) fn usage_columns(usage: Option<&Usage>) -> [Option<i64>; 6] {
 /// Converts the columns of [`usage_columns`]; returns `None` if the first one is null.
 pub(crate) fn usage(columns: [Option<i64>; 6]) -> Option<Usage> {
     columns[0]?;
-    let [queue_wait, guest, wall, memory_peak_bytes, in_bytes, out_bytes] =
+    let [queue_wait, cpu, wall, memory_peak_bytes, in_bytes, out_bytes] =
         columns.map(|column| unsigned(column.unwrap_or_default()));
     Some(Usage {
         queue_wait: Duration::from_micros(queue_wait),
-        guest: Duration::from_micros(guest),
+        cpu: Duration::from_micros(cpu),
         wall: Duration::from_micros(wall),
         memory_peak_bytes,
         in_bytes,

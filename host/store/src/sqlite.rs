@@ -38,7 +38,7 @@ mod unsynced_claims;
 mod read;
 mod statements;
 mod ledger;
-mod recovery;
+mod load_queue;
 mod kv;
 mod node_marks;
 mod insert;

@@ -18,7 +18,7 @@ use crate::folders;
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
 /// A mirror that does not answer must not hold up the way that works.
-const RUSTUP_PATIENCE: Duration = Duration::from_secs(90);
+const RUSTUP_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(crate) struct Toolchain {
     pub(crate) rustc: PathBuf,
@@ -100,14 +100,14 @@ fn add_with_rustup() -> Result<()> {
     let mut command = Command::new("rustup");
     command.args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "1").stdin(Stdio::null());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("rustup does not start")?;
-    let end = Instant::now() + RUSTUP_PATIENCE;
+    let end = Instant::now() + RUSTUP_TIMEOUT;
     let status = loop {
         match child.try_wait().context("rustup cannot be waited for")? {
             Some(status) => break status,
             None if Instant::now() < end => thread::sleep(Duration::from_millis(100)),
             None => {
                 child.kill().and_then(|()| child.wait()).context("rustup cannot be stopped")?;
-                bail!("`rustup target add {TARGET}` did not end within {} seconds", RUSTUP_PATIENCE.as_secs());
+                bail!("`rustup target add {TARGET}` did not end within {} seconds", RUSTUP_TIMEOUT.as_secs());
             }
         }
     };

@@ -61,7 +61,7 @@ pub(crate) async fn describe(
         stall: None,
         memory_bytes: bounds::MEMORY_BYTES_DEFAULT,
         cancel_grace: bounds::CANCEL_GRACE,
-        deadline: None,
+        first_lease_end: None,
     };
     let log = Log::new(Arc::new(NoHost), handle.clone());
     let parts = SandboxParts {

@@ -109,7 +109,7 @@ impl Run {
         let sent = &store.data().sent;
         let usage = Usage {
             queue_wait: Duration::ZERO,
-            guest: handle.meter().spent(),
+            cpu: handle.meter().spent(),
             wall: Duration::ZERO,
             memory_peak_bytes: store.data().limiter.peak_bytes(),
             in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
@@ -218,7 +218,7 @@ impl EndContext<'_> {
             EndReason::TimedOut(clock, limit) => {
                 let (headline, key) = match clock {
                     TimeoutKind::Wall => (format!("timed out: it ran for {limit:?}"), "timeout"),
-                    TimeoutKind::Cpu => (format!("timed out: it used {limit:?} of guest time"), "cpu"),
+                    TimeoutKind::Cpu => (format!("timed out: it used {limit:?} of CPU time"), "cpu"),
                     TimeoutKind::Stall => (format!("stalled: no output and no progress for {limit:?}"), "stall"),
                 };
                 let report = report(headline, self.how_to_raise(key));

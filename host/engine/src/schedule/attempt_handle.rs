@@ -251,14 +251,14 @@ impl AttemptHandle {
         self.0.is_long_lived.store(true, Ordering::Release);
     }
 
-    /// Ends the attempt if any timeout but that of guest time has passed.
+    /// Ends the attempt if any timeout but that of CPU time has passed.
     pub(crate) fn check_timeouts(&self, limits: &AttemptLimits) {
         if let Ok(end_reason) = self.due_end(limits) {
             self.end(end_reason);
         }
     }
 
-    /// Ends the attempt as soon as any timeout but that of guest time has passed. Returns when the attempt has been
+    /// Ends the attempt as soon as any timeout but that of CPU time has passed. Returns when the attempt has been
     /// ended for any reason.
     pub(crate) async fn enforce_timeouts(&self, limits: &AttemptLimits) {
         while self.end_reason().is_none() {

@@ -1,4 +1,4 @@
-//! Measures guest time: the processor time of the polls of an attempt. Waiting for the host is not counted, nor is
+//! Measures CPU time: the processor time of the polls of an attempt. Waiting for the host is not counted, nor is
 //! waiting for a processor: a busy machine does not make an attempt look greedy.
 
 use std::cell::Cell;
@@ -25,13 +25,13 @@ impl CpuMeter {
         self.poll_started_ns.store(thread_ns_estimate(now), Relaxed);
     }
 
-    /// Adds the guest time since [`CpuMeter::start_poll`].
+    /// Adds the CPU time since [`CpuMeter::start_poll`].
     pub(crate) fn end_poll(&self, now: Instant) {
         let spent = thread_ns_estimate(now).saturating_sub(self.poll_started_ns.load(Relaxed));
         self.spent_ns.fetch_add(spent, Relaxed);
     }
 
-    /// Returns the guest time so far. To be called between polls.
+    /// Returns the CPU time so far. To be called between polls.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Relaxed))
     }
@@ -41,7 +41,7 @@ impl CpuMeter {
         self.spent() >= LONG_RUNNING
     }
 
-    /// Returns the guest time so far, within a poll and on its thread.
+    /// Returns the CPU time so far, within a poll and on its thread.
     pub(crate) fn spent_by_now(&self) -> Duration {
         let turn = thread_ns().saturating_sub(self.poll_started_ns.load(Relaxed));
         Duration::from_nanos(self.spent_ns.load(Relaxed) + turn)

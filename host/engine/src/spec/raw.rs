@@ -56,7 +56,7 @@ pub struct RawReceive {
     pub retry: Option<RawRetry>,
     /// Maximum wall time.
     pub timeout: Option<HumanDuration>,
-    /// Maximum guest time.
+    /// Maximum CPU time.
     pub cpu: Option<HumanDuration>,
     /// Maximum time without output and without progress.
     pub stall: Option<HumanDuration>,
@@ -80,7 +80,7 @@ pub struct RawTask {
     pub retry: Option<RawRetry>,
     /// Maximum wall time of an attempt.
     pub timeout: Option<HumanDuration>,
-    /// Maximum guest time of an attempt.
+    /// Maximum CPU time of an attempt.
     pub cpu: Option<HumanDuration>,
     /// Maximum time of an attempt without output and without progress.
     pub stall: Option<HumanDuration>,

@@ -27,7 +27,7 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// Maximum wall time of an attempt.
     pub timeout: Duration,
-    /// Maximum guest time of an attempt.
+    /// Maximum CPU time of an attempt.
     pub cpu: Duration,
     /// Maximum time of an attempt without output and without progress.
     pub stall: Option<Duration>,

@@ -17,7 +17,7 @@ async fn words() {
     assert_eq!(assert_returned(&ended).trim(), r#"{"lines":2,"words":3,"characters":13}"#);
     assert_eq!(recorded.chunks.lock().unwrap().len(), 2);
     assert_eq!(recorded.progress.lock().unwrap().last(), Some(&(1.0, "line 2 of 2".to_owned())));
-    assert!(ended.usage.guest > Duration::ZERO && ended.usage.wall >= ended.usage.guest, "{:?}", ended.usage);
+    assert!(ended.usage.cpu > Duration::ZERO && ended.usage.wall >= ended.usage.cpu, "{:?}", ended.usage);
     assert!(
         ended.usage.memory_peak_bytes > 0 && ended.usage.in_bytes > 0 && ended.usage.out_bytes > 0,
         "{:?}",
@@ -36,7 +36,7 @@ async fn a_plugin_with_an_async_handler_is_called_alike() {
     assert_eq!(*recorded.chunks.lock().unwrap(), [b"hello".to_vec()]);
     let (ended, _) = scene.run(&plugin, call(&plugin, "sleep", "3000")).await;
     assert_returned(&ended);
-    assert!(ended.usage.guest < Duration::from_millis(1500), "waiting is no guest time: {:?}", ended.usage);
+    assert!(ended.usage.cpu < Duration::from_millis(1500), "waiting is no CPU time: {:?}", ended.usage);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +140,7 @@ const ENDS: &[Expected] = &[
         r#"{"do":"loop-ignoring-cancel"}"#,
         timed_out::<1>,
         &[
-            "it used 200ms of guest time",
+            "it used 200ms of CPU time",
             "villain::time::",
             "cpu = \"...\" under [tasks.frugal]",
             "[plugins.villain.tasks.frugal]",

@@ -86,9 +86,9 @@ async fn notes_are_cut_and_jobs_are_bounded_in_bytes() {
 }
 
 /// Tests that logs are independent of chunks: a client that does not take chunks makes the guest wait, but affects
-/// neither its log nor its guest time.
+/// neither its log nor its CPU time.
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_for_room_is_no_guest_time_and_no_stall() {
+async fn waiting_for_room_is_no_cpu_time_and_no_stall() {
     let scene = Scene::new(4);
     let villain = scene.load("villain").await;
     let gate = Arc::new(Semaphore::new(0));
@@ -105,7 +105,7 @@ async fn waiting_for_room_is_no_guest_time_and_no_stall() {
     assert_eq!(recorded.chunks.lock().unwrap().len(), 3);
     assert_eq!(recorded.lines.lock().unwrap().iter().filter(|(stream, _)| *stream == Stream::Stdout).count(), 3);
     assert!(
-        ended.usage.guest < Duration::from_millis(600) && ended.usage.wall > Duration::from_millis(800),
+        ended.usage.cpu < Duration::from_millis(600) && ended.usage.wall > Duration::from_millis(800),
         "{:?}",
         ended.usage
     );

@@ -1,4 +1,4 @@
-//! Tests a plugin's values in the store: granted or refused at load, bounded, and never at the cost of guest time.
+//! Tests a plugin's values in the store: granted or refused at load, bounded, and never at the cost of CPU time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -171,7 +171,7 @@ async fn an_attempt_changes_so_much_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_for_the_store_is_no_guest_time_and_a_stop_ends_it() {
+async fn waiting_for_the_store_is_no_cpu_time_and_a_stop_ends_it() {
     let scene = Scene::new(2);
     let villain = scene.load_with("villain-kv", "kv = true\ntasks.do.cpu = \"100ms\"").await;
     let gate = Arc::new(Semaphore::new(0));

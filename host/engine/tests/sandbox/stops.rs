@@ -12,7 +12,7 @@ use crate::scene::{RecordingHost, Scene, assert_returned, call};
 /// The promise is 50 ms; on a busy machine it may take longer.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
-/// Gives the guest time to start its work.
+/// Gives the CPU time to start its work.
 async fn at_work() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
@@ -127,7 +127,7 @@ async fn a_lease_that_is_not_renewed_ends_its_attempt_and_one_that_is_does_not()
     let (lost, kept) = (AttemptHandle::new(), AttemptHandle::new());
     let began = Instant::now();
     let mut asked = call(&villain, "slow", r#"{"do":"sleep","ms":700}"#);
-    asked.limits.deadline = Some(began + Duration::from_millis(300));
+    asked.limits.first_lease_end = Some(began + Duration::from_millis(300));
     let first = scene.begin(&villain, asked.clone(), &Arc::default(), &lost);
     let second = scene.begin(&villain, asked, &Arc::default(), &kept);
     for _ in 0..10 {

@@ -23,7 +23,7 @@ async fn a_request_becomes_a_result_on_either_store() {
         let totals = running.result(request).await;
         assert_eq!((&totals["lines"], &totals["words"]), (&json!(2), &json!(3)));
         let page = running.host.jobs(wharf_store::JobFilter { max: 10, ..Default::default() }).await.unwrap();
-        assert!(page.jobs[0].usage.unwrap().guest > Duration::ZERO);
+        assert!(page.jobs[0].usage.unwrap().cpu > Duration::ZERO);
         running.host.drain(Duration::ZERO).await;
     }
 }

@@ -255,7 +255,7 @@ struct Document<'e> {
 
 #[derive(Serialize)]
 struct Usage {
-    guest_ms: f64,
+    cpu_ms: f64,
     wall_ms: f64,
     memory_peak_bytes: u64,
     in_bytes: u64,
@@ -277,7 +277,7 @@ fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exi
             result: json,
             result_base64: base64,
             usage: Usage {
-                guest_ms: ms(usage.guest),
+                cpu_ms: ms(usage.cpu),
                 wall_ms: ms(usage.wall),
                 memory_peak_bytes: usage.memory_peak_bytes,
                 in_bytes: usage.in_bytes,
@@ -293,8 +293,8 @@ fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exi
     }
     if !json {
         let cost = format!(
-            "guest {}, wall {}, memory {}",
-            millis(ms(usage.guest)),
+            "CPU {}, wall {}, memory {}",
+            millis(ms(usage.cpu)),
             millis(ms(usage.wall)),
             bytesize::ByteSize(usage.memory_peak_bytes).display().iec()
         );

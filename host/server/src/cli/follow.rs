@@ -114,7 +114,7 @@ fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> a
             progress.set_message(&status_line(&job));
             Ok(job.finished_at.is_some().then_some(FinishedJob { job, raw }))
         }
-        Some(name) if name != JobEventName::Trouble && output != FollowOutput::Json => {
+        Some(name) if name != JobEventName::StoreError && output != FollowOutput::Json => {
             let entry: LogEntry =
                 serde_json::from_str(&event.data).context("could not understand the entry that the host sent")?;
             print_entry(name, &entry, output, progress)?;

@@ -309,7 +309,7 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
             format!(
                 "queue {}, guest {}, wall {}, memory {}, in {}, out {}",
                 millis(usage.queue_wait_ms),
-                millis(usage.guest_ms),
+                millis(usage.cpu_ms),
                 millis(usage.wall_ms),
                 bytes(usage.memory_peak_bytes),
                 bytes(usage.in_bytes),

@@ -78,7 +78,7 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
     };
     let drained = end == End::AfterDraining
         && tokio::select! {
-            () = host.drain(settings.drain_patience) => true,
+            () = host.drain(settings.drain_timeout) => true,
             () = signals.end_at_once() => false,
         };
     if !drained {

@@ -33,11 +33,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped"),
-    setting(
-        "attempts.drain-patience",
-        "20s",
-        "time that running attempts may continue after the host is asked to stop",
-    ),
+    setting("attempts.drain-timeout", "20s", "time that running attempts may continue after the host is asked to stop"),
     setting("broadcasts.at-once", "64", "live broadcasts that may be open at the same time; another one is refused"),
     setting(
         "broadcasts.calls",

@@ -59,7 +59,7 @@ fn the_defaults_work_with_nothing_at_all_and_are_those_of_the_bounds() {
     assert_eq!(settings.cache_dir, PathBuf::from("/home/ann/.cache/wharf"));
     assert_eq!(raw.of("cache-dir").1.to_string(), "default, from $HOME");
     assert_eq!(settings.attempts_at_once, bounds::ATTEMPTS_DEFAULT);
-    assert_eq!((settings.cancel_grace, settings.drain_patience), (bounds::CANCEL_GRACE, bounds::DRAIN_PATIENCE));
+    assert_eq!((settings.cancel_grace, settings.drain_timeout), (bounds::CANCEL_GRACE, bounds::DRAIN_TIMEOUT));
     assert_eq!((settings.lease, settings.lease_margin), (bounds::LEASE, bounds::LEASE_MARGIN));
     assert_eq!((settings.upkeep_interval, settings.keep_finished), (bounds::UPKEEP_INTERVAL, bounds::KEEP_FINISHED));
     assert!(settings.token.is_none() && settings.plugins_dir_is_default && settings.plugins.is_empty());

@@ -79,7 +79,7 @@ async fn update_event(host: Host, update: Result<JobUpdate, StoreError>) -> Even
                 None => event,
             }
         }
-        Err(error) => event(JobEventName::Trouble, &error.to_string()),
+        Err(error) => event(JobEventName::StoreError, &error.to_string()),
     }
 }
 

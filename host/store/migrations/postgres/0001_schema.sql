@@ -73,7 +73,7 @@ CREATE TABLE $schema.jobs (
     report_outcome text,
     report_text bytea,
     queue_wait_us bigint,
-    guest_us bigint,
+    cpu_us bigint,
     wall_us bigint,
     memory_peak_bytes bigint,
     in_bytes bigint,

@@ -30,7 +30,7 @@ CREATE TABLE jobs (
     payload_bytes INTEGER NOT NULL,
     payload BLOB,
     queue_wait_us INTEGER,              -- this and the next five columns: what the last attempt used
-    guest_us INTEGER,
+    cpu_us INTEGER,
     wall_us INTEGER,
     memory_peak_bytes INTEGER,
     in_bytes INTEGER,

@@ -22,7 +22,7 @@ const STATUS_AND_REPORT: &str =
     line bigint, report_outcome text, report_text bytea";
 
 /// The columns of an attempt's resource usage.
-const USAGE: &str = "queue_wait_us bigint, guest_us bigint, wall_us bigint, memory_peak_bytes bigint,
+const USAGE: &str = "queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint,
     in_bytes bigint, out_bytes bigint";
 
 /// The statuses of jobs as columns.
@@ -190,7 +190,7 @@ async fn write_succeeded(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<(), S
     let text = format!(
         "WITH written AS (
              UPDATE $schema.jobs SET state = 3, cancel_requested = false, finished_at = $10,
-                 queue_wait_us = new.queue_wait_us, guest_us = new.guest_us, wall_us = new.wall_us,
+                 queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
                  memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
                  output = new.output
              FROM {} AS new
@@ -219,7 +219,7 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
-             queue_wait_us = new.queue_wait_us, guest_us = new.guest_us, wall_us = new.wall_us,
+             queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
              memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
              output = new.output
          FROM {} AS new

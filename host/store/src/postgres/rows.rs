@@ -168,7 +168,7 @@ fn usage(row: &Row) -> Result<Option<Usage>, SessionError> {
         |column: &str| value::<Option<i64>>(row, "jobs", column).map(|number| number.unwrap_or_default() as u64);
     Ok(Some(Usage {
         queue_wait: Duration::from_micros(queue_wait as u64),
-        guest: Duration::from_micros(number("guest_us")?),
+        cpu: Duration::from_micros(number("cpu_us")?),
         wall: Duration::from_micros(number("wall_us")?),
         memory_peak_bytes: number("memory_peak_bytes")?,
         in_bytes: number("in_bytes")?,
@@ -181,7 +181,7 @@ pub(super) fn usage_columns(usage: Option<&Usage>) -> [Option<i64>; 6] {
     usage.map_or([None; 6], |usage| {
         [
             length_us(usage.queue_wait),
-            length_us(usage.guest),
+            length_us(usage.cpu),
             length_us(usage.wall),
             signed(usage.memory_peak_bytes),
             signed(usage.in_bytes),

@@ -117,7 +117,7 @@ impl SqliteLedger<'_> {
         let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
         let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
         let padding = row_padding::remaining(numbers, inline.unwrap_or_default());
-        let [queue_wait_us, guest_us, wall_us, memory_peak_bytes, in_bytes, out_bytes] = usage;
+        let [queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes] = usage;
         self.statements.update_ended.prepared()?.execute(params![
             id,
             state,
@@ -129,7 +129,7 @@ impl SqliteLedger<'_> {
             started_at,
             finished_at,
             queue_wait_us,
-            guest_us,
+            cpu_us,
             wall_us,
             memory_peak_bytes,
             in_bytes,

@@ -147,7 +147,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         output: bytes(row.get_ref("output")?),
         usage: [
             row.get("queue_wait_us")?,
-            row.get("guest_us")?,
+            row.get("cpu_us")?,
             row.get("wall_us")?,
             row.get("memory_peak_bytes")?,
             row.get("in_bytes")?,

@@ -34,7 +34,7 @@ impl<'c> Statements<'c> {
             delete_first: lazy("DELETE FROM ready WHERE line = ?1 AND (rank, due_at, id) <= (?2, ?3, ?4)"),
             update_ended: lazy(
                 "UPDATE jobs SET state = ?2, due_at = coalesce(?3, due_at), attempt = ?4, failures = ?5, crashes = ?6,
-                     cancel_requested = ?7, started_at = ?8, finished_at = ?9, queue_wait_us = ?10, guest_us = ?11,
+                     cancel_requested = ?7, started_at = ?8, finished_at = ?9, queue_wait_us = ?10, cpu_us = ?11,
                      wall_us = ?12, memory_peak_bytes = ?13, in_bytes = ?14, out_bytes = ?15, output = ?16, node = NULL,
                      lease_expires_at = NULL, padding = zeroblob(?17)
                  WHERE id = ?1",

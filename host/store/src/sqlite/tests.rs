@@ -51,7 +51,7 @@ fn claim(free: u32) -> Claim {
 /// Returns the SQL statements of the writing side, from its source files.
 fn statements() -> Vec<&'static str> {
     let files = [
-        include_str!("recovery.rs"),
+        include_str!("load_queue.rs"),
         include_str!("kv.rs"),
         include_str!("statements.rs"),
         include_str!("ledger.rs"),

@@ -104,7 +104,7 @@ pub(crate) fn ids(leased: &[LeasedJob]) -> Vec<JobId> {
 }
 
 pub(crate) fn usage() -> Usage {
-    Usage { queue_wait: SECOND, guest: 2 * SECOND, wall: 3 * SECOND, memory_peak_bytes: 4, in_bytes: 5, out_bytes: 6 }
+    Usage { queue_wait: SECOND, cpu: 2 * SECOND, wall: 3 * SECOND, memory_peak_bytes: 4, in_bytes: 5, out_bytes: 6 }
 }
 
 pub(crate) fn trapped() -> Report {

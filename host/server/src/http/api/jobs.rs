@@ -106,7 +106,7 @@ pub(crate) struct Usage {
     /// Milliseconds from when the job was due until it was claimed.
     pub(crate) queue_wait_ms: f64,
     /// Milliseconds in the guest's code.
-    pub(crate) guest_ms: f64,
+    pub(crate) cpu_ms: f64,
     /// Milliseconds from the claim until the end.
     pub(crate) wall_ms: f64,
     /// The most memory that the guest had at one time, in bytes.
@@ -222,7 +222,7 @@ impl From<&outcome::Usage> for Usage {
     fn from(usage: &outcome::Usage) -> Usage {
         Usage {
             queue_wait_ms: millis(usage.queue_wait),
-            guest_ms: millis(usage.guest),
+            cpu_ms: millis(usage.cpu),
             wall_ms: millis(usage.wall),
             memory_peak_bytes: usage.memory_peak_bytes,
             in_bytes: usage.in_bytes,

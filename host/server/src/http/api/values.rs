@@ -66,7 +66,7 @@ closed_sets! {
     OnConflict { Wait, Discard, ReplaceWaiting, CancelRunning, }
 
     /// Name of a server-sent event of a job.
-    JobEventName { Chunk, Log, LogDropped, Progress, State, Trouble, }
+    JobEventName { Chunk, Log, LogDropped, Progress, State, StoreError, }
 
     /// Name of a server-sent event of a live broadcast.
     BroadcastEventName { Subscribers, Reply, End, }

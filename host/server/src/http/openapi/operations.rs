@@ -109,7 +109,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
         of_job("followJob", "get", "/v1/jobs/{id}/events", "Streams what the job writes, and its state")
             .description(
                 "Server-sent events: `chunk`, `log`, `log-dropped` and `progress`, with a log entry as data; `state`, \
-                 with the job as data; `trouble`, with a text as data, if the store fails. The stream ends with the \
+                 with the job as data; `store-error`, with a text as data, if the store fails. The stream ends with the \
                  final state.",
             )
             .header("Last-Event-ID", "The ID of the last event that was received: the stream continues after it.")
