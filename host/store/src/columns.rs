@@ -155,13 +155,15 @@ impl StatusColumns {
         let StatusColumns { attempt, failures, crashes, cancel_requested, .. } = *self;
         let state = match self.state {
             DELAYED | READY => State::Waiting { due: timestamp(self.due_at) },
-            RUNNING => match (self.node, self.lease_expires_at) {
-                (Some(node), Some(until)) => {
-                    let node = NodeId(unsigned(node));
-                    State::Running { lease: Lease { job: id, attempt, node, until: timestamp(until) } }
-                }
-                _ => return Err(DamagedData::inconsistent(format_args!("job {id} is running without a lease"))),
-            },
+            RUNNING => {
+                let missing = |column: &str| {
+                    let text = format_args!("job {id} is running, but column `{column}` of table `jobs` is null");
+                    DamagedData::inconsistent(text)
+                };
+                let node = NodeId(unsigned(self.node.ok_or_else(|| missing("node"))?));
+                let until = timestamp(self.lease_expires_at.ok_or_else(|| missing("lease_expires_at"))?);
+                State::Running { lease: Lease { job: id, attempt, node, until } }
+            }
             SUCCEEDED => State::Succeeded,
             FAILED => State::Failed,
             CANCELLED => State::Cancelled,

@@ -12,8 +12,9 @@ use wharf_core::limits::OnConflict;
 use super::job_row::JobRow;
 use super::lane_rows::LaneRow;
 use super::ledger::PostgresLedger;
-use super::rows::{READY, job_id, state_number};
-use super::session::{SessionError, damaged, value};
+use super::rows::job_id;
+use super::session::{SessionError, value};
+use crate::columns::{self, DamagedData, READY, state_number};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, sorted by id.
@@ -112,7 +113,7 @@ impl PostgresLedger<'_> {
 
     async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT)];
-        self.session.query(WAITING, &args).await?.iter().map(|row| job_id(value(row, "ready", 0)?)).collect()
+        self.session.query(WAITING, &args).await?.iter().map(|row| job_id(row, "ready", 0)).collect()
     }
 
     /// Returns the first running jobs of a lane without a cancel request.
@@ -120,14 +121,14 @@ impl PostgresLedger<'_> {
         let (running, max) = (self.running.of_lane(lane), i64::from(max));
         let text = "SELECT id FROM $schema.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_requested ORDER BY id LIMIT $2";
         let args = [(&running as _, Type::INT8_ARRAY), (&max as _, Type::INT8)];
-        self.session.query(text, &args).await?.iter().map(|row| job_id(value(row, "jobs", 0)?)).collect()
+        self.session.query(text, &args).await?.iter().map(|row| job_id(row, "jobs", 0)).collect()
     }
 
     /// Returns the jobs that keep a new job out: the running ones, then the waiting ones.
     async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let running = self.running.of_lane(lane);
         let mut holders: Vec<JobId> =
-            running.into_iter().take(bounds::HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
+            running.into_iter().take(bounds::HOLDERS_NAMED).map(columns::job_id).collect::<Result<_, _>>()?;
         if holders.len() < bounds::HOLDERS_NAMED {
             holders.extend(self.waiting(lane).await?.into_iter().take(bounds::HOLDERS_NAMED - holders.len()));
         }
@@ -137,5 +138,5 @@ impl PostgresLedger<'_> {
 
 /// Returns the error for a refused event of the queue's own: the job's row contradicts the query that returned it.
 fn unexpected_refusal(id: JobId, refusal: Refusal) -> SessionError {
-    damaged("job in two states", &format!("{id}: {refusal}"))
+    DamagedData::invalid("job in two states", &format!("{id}: {refusal}")).into()
 }

@@ -17,6 +17,7 @@ use tokio_postgres::{NoTls, Row};
 use super::address::Address;
 use super::prepared::{PreparedStatements, SESSION_MARK};
 use super::tls::connector;
+use crate::columns::DamagedData;
 use crate::store::{OpenError, StoreError};
 
 #[cfg(test)]
@@ -62,9 +63,10 @@ impl From<tokio_postgres::Error> for SessionError {
     }
 }
 
-/// Returns the error for a stored text or number that is not a valid `what`.
-pub(super) fn damaged(what: &str, found: &str) -> SessionError {
-    SessionError::Damaged(format!("the database holds an invalid {what}: `{}`", found.escape_debug()))
+impl From<DamagedData> for SessionError {
+    fn from(damage: DamagedData) -> SessionError {
+        SessionError::Damaged(damage.to_string())
+    }
 }
 
 impl fmt::Display for SessionError {
