@@ -207,8 +207,8 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
         GROUP BY text ORDER BY text";
     let oldest = "SELECT least((SELECT min(due_at) FROM $schema.ready),
                                (SELECT min(due_at) FROM $schema.jobs WHERE delayed AND due_at <= $1))";
-    let now = timestamp_us(now);
-    let oldest_args = [(&now as _, Type::INT8)];
+    let due_by = timestamp_us(now);
+    let oldest_args = [(&due_by as _, Type::INT8)];
     let ((), tasks, groups, oldest, ()) = futures_util::try_join!(
         session.execute(BEGIN),
         session.query(by_task, &[]),
@@ -222,7 +222,7 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
             .iter()
             .map(|row| Ok((parse("task", value(row, "names", 0)?)?, count(row, 1)?, count(row, 2)?)))
             .collect::<Result<_, SessionError>>()?,
-        oldest_due: computed::<Option<i64>>(&oldest, 0)?.map(columns::timestamp),
+        oldest_due_age: computed::<Option<i64>>(&oldest, 0)?.map(|due| now.since(columns::timestamp(due))),
         groups: groups
             .iter()
             .map(|row| Ok((parse("limit group", value(row, "names", 0)?)?, count(row, 1)?)))

@@ -285,7 +285,8 @@ pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>, now: Time
         tasks.into_iter().map(|(task, (waiting, running))| Ok((names.task(&snapshot, task)?, waiting, running)));
     let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;
     tasks.sort_unstable();
-    Ok(QueueStats { tasks, oldest_due: oldest.map(columns::timestamp), groups: groups.into_iter().collect() })
+    let oldest_due_age = oldest.map(|due| now.since(columns::timestamp(due)));
+    Ok(QueueStats { tasks, oldest_due_age, groups: groups.into_iter().collect() })
 }
 
 /// Returns a list of numbers as the JSON text that `json_each` reads: one SQL parameter, however long the list is.
