@@ -75,6 +75,13 @@ pub struct NewJob {
     pub batch: Option<Batch>,
 }
 
+impl NewJob {
+    /// Returns when the job becomes due if it is inserted at `now`.
+    pub fn due_at(&self, now: Timestamp) -> Timestamp {
+        self.due.map_or(now, |due| due.from(now))
+    }
+}
+
 /// The earliest time at which a new job may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {

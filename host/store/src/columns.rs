@@ -10,6 +10,7 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::time::Timestamp;
 
@@ -51,6 +52,11 @@ impl DamagedData {
     /// Describes rows that contradict each other.
     pub(crate) fn inconsistent(text: impl fmt::Display) -> DamagedData {
         DamagedData(format!("the database is inconsistent: {text}"))
+    }
+
+    /// Describes a job that refused an event of the store's own: its row differs from what a query returned.
+    pub(crate) fn refused(id: JobId, refusal: Refusal) -> DamagedData {
+        DamagedData::inconsistent(format_args!("job {id} refused an event: {refusal}"))
     }
 }
 

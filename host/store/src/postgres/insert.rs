@@ -3,10 +3,10 @@
 use tokio_postgres::types::Type;
 use tracing::warn;
 use wharf_core::bounds;
-use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
+use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob};
-use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
 use super::job_row::JobRow;
@@ -28,14 +28,19 @@ impl PostgresLedger<'_> {
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let inserted = self.insert(new).await?;
         // A job that is written twice is already present.
-        if let Some(why) = inserted.not_enqueued(new.id)
+        if let Some((placeholder, end)) = inserted.placeholder(new)
             && !self.jobs.contains_key(&new.id)
-            && let Inserted::Added { .. } = self.insert(&placeholder(new)).await?
+            && let Inserted::Added { .. } = self.insert(&placeholder).await?
         {
-            let changed = self.apply(new.id, &Event::NotEnqueued(why)).await?;
-            changed.map_err(|refusal| unexpected_refusal(new.id, refusal))?;
+            self.apply_own(new.id, &end).await?;
         }
         Ok(inserted)
+    }
+
+    /// Applies an event of the store itself.
+    async fn apply_own(&mut self, id: JobId, event: &Event) -> Result<(), SessionError> {
+        self.apply(id, event).await?.map_err(|refusal| DamagedData::refused(id, refusal))?;
+        Ok(())
     }
 
     /// Adds a job, under a new id if its own belongs to another job.
@@ -69,14 +74,11 @@ impl PostgresLedger<'_> {
         }
         self.load(&replaced).await?;
         self.load(&cancelled).await?;
-        for id in &replaced {
-            self.apply(*id, &Event::Replaced).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
-        }
-        for id in &cancelled {
-            self.apply(*id, &Event::CancelRequested).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
+        for (id, event) in make_room(&replaced, &cancelled) {
+            self.apply_own(id, &event).await?;
         }
 
-        let status = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
+        let status = JobStatus::new(new.due_at(self.now));
         let state = state_number(&status.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
         let whole = Some(Box::new(NewJob { id, ..new.clone() }));
@@ -134,9 +136,4 @@ impl PostgresLedger<'_> {
         }
         Ok(holders)
     }
-}
-
-/// Returns the error for a refused event of the queue's own: the job's row contradicts the query that returned it.
-fn unexpected_refusal(id: JobId, refusal: Refusal) -> SessionError {
-    DamagedData::invalid("job in two states", &format!("{id}: {refusal}")).into()
 }

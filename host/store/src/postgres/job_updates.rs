@@ -97,7 +97,7 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
     let tasks: Vec<i32> = jobs.iter().map(|(_, job)| job.task).collect();
     let lines: Vec<Option<i64>> = jobs.iter().map(|(_, job)| job.line).collect();
     let priorities: Vec<i32> = jobs.iter().map(|(_, job)| job.priority).collect();
-    let due = |job: Option<&NewJob>| job.and_then(|job| job.due).map_or(flush.now, |due| due.from(flush.now));
+    let due = |job: Option<&NewJob>| job.map_or(flush.now, |job| job.due_at(flush.now));
     let due_ats: Vec<i64> = new().map(|job| timestamp_us(due(job))).collect();
     let finished_ats: Vec<Option<i64>> = jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect();
     let tokens: Vec<Option<&[u8]>> =
