@@ -1,4 +1,4 @@
-//! How rows of tokio-postgres become the columns that all stores share.
+//! Reads rows of tokio-postgres as the columns that all stores share.
 
 use std::sync::Arc;
 
