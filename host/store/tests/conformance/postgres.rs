@@ -224,7 +224,7 @@ async fn a_whole_life(stage: &Stage) {
     };
     stage.store.register(node, LEASE).await.unwrap();
     assert_eq!(stage.store.nodes().await.unwrap().len(), 1);
-    assert_eq!(messages(&stage).receive_messages(NodeId(7)).await.unwrap(), []);
+    assert_eq!(messages(stage).receive_messages(NodeId(7)).await.unwrap(), []);
     assert_eq!(stage.succeed(&again).await.unwrap().state, StateName::Succeeded);
     assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 1);
     stage.pass(LEASE);
