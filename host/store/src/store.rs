@@ -78,8 +78,8 @@ pub trait Store: Send + Sync + 'static {
     /// Returns a page of jobs, newest first, without payload and result.
     async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError>;
 
-    /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` and about
-    /// `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
+    /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` with
+    /// at most `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;
 
     /// Returns a plugin's kv value.
