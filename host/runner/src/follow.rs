@@ -338,3 +338,44 @@ impl Follower {
         Ok(page.jobs.first().filter(|job| job.id == self.job).map(FollowedState::of))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wharf_core::job::Entry;
+
+    use super::*;
+
+    fn page(numbers: std::ops::RangeInclusive<u64>) -> Vec<NumberedEntry> {
+        let entry = |number| NumberedEntry {
+            number,
+            attempt: 1,
+            at: Timestamp::ZERO,
+            entry: Entry::Chunk(vec![0; 100].into()),
+        };
+        numbers.map(entry).collect()
+    }
+
+    fn numbers(entries: Option<Vec<NumberedEntry>>) -> Option<Vec<u64>> {
+        entries.map(|entries| entries.into_iter().map(|entry| entry.number).collect())
+    }
+
+    #[test]
+    fn a_page_that_one_follower_read_serves_those_that_come_to_it() {
+        let followers = Arc::new(Followers::default());
+        let job = JobId::from_number(7).unwrap();
+        let first = Registration::new(&followers, job);
+        first.followed.keep(&page(1..=4));
+        assert_eq!(numbers(first.followed.entries_after(0)), None, "nobody else would read it");
+        let second = Registration::new(&followers, job);
+        first.followed.keep(&page(3..=6));
+        assert_eq!(numbers(second.followed.entries_after(2)), Some(vec![3, 4, 5, 6]));
+        assert_eq!(numbers(second.followed.entries_after(4)), Some(vec![5, 6]));
+        for elsewhere in [0, 1, 6, 7, u64::MAX] {
+            assert_eq!(numbers(second.followed.entries_after(elsewhere)), None, "after {elsewhere}");
+        }
+        first.followed.keep(&[]);
+        assert!(second.followed.entries_after(2).is_some(), "the end of the log does not hide it");
+        drop((first, second));
+        assert!(followers.jobs().is_empty() && followers.count.load(Ordering::SeqCst) == 0);
+    }
+}
