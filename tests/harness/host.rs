@@ -49,6 +49,7 @@ pub(crate) enum Hears {
 #[derive(Default)]
 pub(crate) struct Setup {
     plugins: Vec<(String, PathBuf)>,
+    top: String,
     settings: String,
     token: Option<String>,
     store: Option<PathBuf>,
@@ -80,6 +81,19 @@ impl Setup {
     pub(crate) fn settings(mut self, toml: &str) -> Setup {
         self.settings.push_str(toml);
         self.settings.push('\n');
+        self
+    }
+
+    /// Adds a setting that stands above the tables.
+    pub(crate) fn top(mut self, toml: &str) -> Setup {
+        self.top.push_str(toml);
+        self.top.push('\n');
+        self
+    }
+
+    /// Listens on this port of loopback at every start.
+    pub(crate) fn port(mut self, port: u16) -> Setup {
+        self.environment.push(("WHARF__LISTEN", format!("127.0.0.1:{port}").into()));
         self
     }
 
@@ -145,7 +159,11 @@ impl Setup {
         let file = self.store.as_deref().unwrap_or(dir.path()).join("wharf.db");
         let store = self.database.unwrap_or_else(|| format!("sqlite:{}", file.display()));
         let top = format!(
-            "{token}listen = \"127.0.0.1:0\"\nstore = \"{store}\"\nplugins-dir = \"{}\"\n{cache}",
+            "{token}{}listen = \"127.0.0.1:0\"
+store = \"{store}\"
+plugins-dir = \"{}\"
+{cache}",
+            self.top,
             plugins.display(),
         );
         std::fs::write(dir.path().join("wharf.toml"), top + &self.settings).expect("settings can be written");
@@ -297,7 +315,7 @@ impl Host {
             .current_dir(self.dir.path())
             .args(args)
             .env("WHARF__HOST", self.client().address())
-            .env("WHARF__TOKEN", self.token.as_deref().unwrap_or_default());
+            .envs(self.token.as_deref().map(|token| ("WHARF__TOKEN", token)));
         command
     }
 

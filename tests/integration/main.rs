@@ -5,6 +5,7 @@ mod harness;
 
 mod as_given;
 mod bad_input;
+mod behind_a_proxy;
 mod below_a_prefix;
 #[path = "../chaos/mod.rs"]
 mod chaos;
@@ -37,6 +38,7 @@ mod release_links;
 mod reload;
 mod retries;
 mod signals;
+mod slow_readers;
 mod slow_commits;
 mod stopping;
 mod store_file;

@@ -268,8 +268,9 @@ pub const HOLDERS_NAMED: usize = 10;
 /// Below this number of waiting jobs, a store lists them through their own indexes. Above it, reading all jobs in
 /// reverse order of their IDs soon finds enough of them.
 pub const WAITING_SORTED_MAX: u32 = 10_000;
-/// Maximum size in bytes of the entries in one page. A page has at least one entry, which may be larger.
-pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
+/// Maximum size in bytes of the entries in one page: what each follower of a job holds that does not read. A page has at least
+/// one entry, which may be larger.
+pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
 
 const _: () = {
     assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk may wait to be stored");

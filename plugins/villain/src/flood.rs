@@ -106,3 +106,15 @@ pub(crate) fn emit(chunks: u32, pause_ms: u64, log_bytes: usize, bytes: usize) -
     }
     Ok(format!(r#"{{"chunks":{chunks}}}"#).into())
 }
+
+/// Chunk `n` once the file `n` is in this folder: whoever hears one chunk before it allows the next has heard it at once.
+pub(crate) fn emit_when_told(dir: &str, chunks: u32) -> Result<Vec<u8>, Failure> {
+    for chunk in 0..chunks {
+        while !std::path::Path::new(dir).join(chunk.to_string()).exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        attempt::emit(format!(r#"{{"chunk":{chunk}}}"#).as_bytes())
+            .map_err(|e| Failure::Discard(format!("chunk {chunk} was refused: {e}")))?;
+    }
+    Ok(format!(r#"{{"chunks":{chunks}}}"#).into())
+}

@@ -141,6 +141,11 @@ pub(crate) enum Order {
         #[serde(default)]
         bytes: usize,
     },
+    EmitWhenTold {
+        dir: String,
+        #[serde(default = "three")]
+        chunks: u32,
+    },
 
     // What a plugin may ask of the host.
     Progress {
@@ -272,6 +277,8 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::HugeNote { bytes } => flood::huge_note(bytes),
         Order::HugeTaskName { bytes } => flood::huge_task_name(bytes),
         Order::Emit { chunks, pause_ms, log_bytes, bytes } => flood::emit(chunks, pause_ms, log_bytes, bytes),
+
+        Order::EmitWhenTold { dir, chunks } => flood::emit_when_told(&dir, chunks),
 
         Order::Progress { fraction, note, ms } => wharf_calls::progress(fraction, &note, ms),
         Order::Remaining => wharf_calls::remaining(),

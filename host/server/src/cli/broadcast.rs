@@ -10,7 +10,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::client::{ApiRequest, Client, query, retry_while_loading};
+use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
     Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastStarted, LiveBroadcast, Reply,
@@ -98,7 +98,7 @@ impl Send {
                 path: format!("/v1/broadcasts/{}", encode(&batch.id)),
                 ..ApiRequest::default()
             };
-            (batch, raw) = client.request_with_raw(poll)?;
+            (batch, raw) = retry_while_away(|| client.request_with_raw(poll.clone()))?;
         }
         progress.finish();
         let succeeded = batch.jobs.iter().all(|job| job.state == BatchJobState::Succeeded);

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::client::{ApiRequest, Client, query, retry_while_loading};
-use super::follow::{FollowOutput, exit_of, follow, report_text};
+use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
+use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
@@ -155,16 +155,14 @@ impl Enqueue {
             return print_enqueued(&enqueued, &raw, &id, json);
         }
         let output = if self.follow { FollowOutput::Stderr } else { FollowOutput::Progress };
-        let finished = follow(client, &id, output)?;
+        let finished = follow_enqueued(client, &id, output)?;
         let exit = exit_of(&finished.job);
         if json {
             print_json(&finished.raw)?;
         } else if exit == ExitStatus::Done {
-            print_bytes(&client.bytes(ApiRequest {
-                method: "GET",
-                path: format!("/v1/jobs/{id}/result"),
-                ..ApiRequest::default()
-            })?)?;
+            let path = format!("/v1/jobs/{id}/result");
+            let request = ApiRequest { method: "GET", path, ..ApiRequest::default() };
+            print_bytes(&retry_while_away(|| client.bytes(request.clone()))?)?;
         }
         Ok(exit)
     }

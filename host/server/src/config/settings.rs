@@ -13,7 +13,9 @@ use wharf_engine::{CacheSettings, Compile, PluginSettings};
 
 use super::origin::{Origin, Problems, nearest};
 use super::raw::{Environment, RawSettings};
-use super::values::{bytes_from, duration_within, host_address, listen_address, number_within};
+use super::values::{
+    PublicUrl, bytes_from, duration_within, host_address, listen_address, number_within, public_url, yes_or_no,
+};
 
 /// The format of the host's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) enum LogFormat {
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) token: Option<String>,
+    pub(crate) public_url: Option<PublicUrl>,
+    pub(crate) proxy_authenticates: bool,
     pub(crate) host: String,
     pub(crate) store: String,
     pub(crate) plugins_dir: PathBuf,
@@ -65,10 +69,13 @@ impl Settings {
         let plugins = raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
         let host_is_known = !raw.of("host").0.is_empty();
         let mut read = Reader { raw, problems: Problems::default() };
+        read.no_empty_token();
         let millis = Duration::from_millis;
         let settings = Settings {
             listen: read.value("listen", listen_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
             token: read.value("token", token).flatten(),
+            public_url: read.value("public-url", public_url).flatten(),
+            proxy_authenticates: read.value("proxy-authenticates", yes_or_no).unwrap_or(false),
             // A host that could not be derived has its problem reported at `listen`.
             host: if host_is_known { read.value("host", host_address).unwrap_or_default() } else { String::new() },
             store: read.value("store", store).unwrap_or_default(),
@@ -164,6 +171,18 @@ impl Reader<'_> {
         self.problems.add(self.raw.of(key).1, format_args!("`{key}`: {text}"));
     }
 
+    /// Refuses a token that was set to nothing. It is a variable of another program that was not set, most likely: whoever
+    /// wrote it wants a token, and a host without one is open.
+    fn no_empty_token(&mut self) {
+        let (text, origin) = self.raw.of("token");
+        if text.is_empty() && *origin != Origin::Default {
+            self.complain(
+                "token",
+                "it is empty; set one, such as that of `openssl rand -hex 32`, or leave the setting out",
+            );
+        }
+    }
+
     /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
         if !settings.listen.ip().is_loopback() && settings.token.is_none() {
@@ -173,6 +192,14 @@ impl Reader<'_> {
                 settings.listen
             );
             self.complain("listen", text);
+        }
+        if settings.public_url.as_ref().is_some_and(|url| !url.is_loopback())
+            && settings.token.is_none()
+            && !settings.proxy_authenticates
+        {
+            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or, if the \
+                        proxy lets in only whom it knows, `proxy-authenticates = true`";
+            self.complain("public-url", text);
         }
         // After a failed renewal there must be time for a second one before attempts are stopped.
         if settings.lease_margin * bounds::LEASE_RENEWALS >= settings.lease {

@@ -21,6 +21,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting("token", "", "requests must send it as `Authorization: Bearer TOKEN`; none by default")
     },
+    setting(
+        "public-url",
+        "",
+        "address under which clients reach the host through a proxy, such as https://jobs.example.com/wharf; its name is accepted in `Host`, and /openapi.json names it",
+    ),
+    setting(
+        "proxy-authenticates",
+        "false",
+        "true if a proxy lets in only whom it knows: without a token, requests that came through a proxy are refused otherwise",
+    ),
     setting("host", "", "address of the running host for commands that talk to one; derived from `listen` by default"),
     setting(
         "store",

@@ -1,7 +1,8 @@
 //! Parsers of settings' values. Errors are fragments that fit "`KEY`: {error}".
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -60,6 +61,80 @@ pub(crate) fn host_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// The address under which clients reach the host through a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublicUrl {
+    /// The address as a whole, without a slash at the end.
+    text: String,
+    /// Scheme, name and port, without the default port, in lower case.
+    origin: String,
+    /// The name, in lower case.
+    name: String,
+}
+
+impl PublicUrl {
+    /// Returns the address, without a slash at the end.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns true if a `Host` header has this name. Its port is not looked at: many proxies pass on the name alone.
+    pub(crate) fn is_named(&self, host: &str) -> bool {
+        host.parse::<axum::http::uri::Authority>().is_ok_and(|host| {
+            !host.as_str().contains('@')
+                && host.host().eq_ignore_ascii_case(&self.name)
+                && (host.port().is_some() || host.host().len() == host.as_str().len())
+        })
+    }
+
+    /// Returns true for the origin of pages at this address, as browsers send it.
+    pub(crate) fn is_origin(&self, origin: &str) -> bool {
+        origin.eq_ignore_ascii_case(&self.origin)
+    }
+
+    /// Returns true if the address leads nowhere but to this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let name = self.name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PublicUrl, String> {
+        let read = || {
+            let rest = text.strip_prefix("http://").map(|rest| ("http", ":80", rest));
+            let (scheme, default_port, rest) =
+                rest.or_else(|| text.strip_prefix("https://").map(|rest| ("https", ":443", rest)))?;
+            if rest.contains(['?', '#', '@']) || rest.contains(char::is_whitespace) {
+                return None;
+            }
+            let uri: axum::http::Uri = text.parse().ok()?;
+            let authority = uri.authority().filter(|authority| !authority.host().is_empty())?.as_str();
+            let authority = authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
+            Some(PublicUrl {
+                text: text.trim_end_matches('/').to_owned(),
+                origin: format!("{scheme}://{authority}"),
+                name: uri.host()?.to_ascii_lowercase(),
+            })
+        };
+        read().ok_or_else(|| {
+            format!("invalid public address `{text}`: expected a URL such as \"https://jobs.example.com/wharf\"")
+        })
+    }
+}
+
+/// Parses the address under which clients reach the host; none if it is empty.
+pub(crate) fn public_url(text: &str) -> Result<Option<PublicUrl>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// Parses a yes or a no.
+pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.trim().parse().map_err(|_| format!("invalid value `{text}`: expected true or false"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +170,23 @@ mod tests {
         for text in ["9000", "many", "-1"] {
             let expected = format!("invalid number `{text}`: expected a whole number from 1 to 8000");
             assert_eq!(number_within(text, 1..=8000).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_public_url_has_a_name_an_origin_and_perhaps_a_path() {
+        let url: PublicUrl = "https://Jobs.example.com:443/wharf/".parse().unwrap();
+        assert_eq!(url.as_str(), "https://Jobs.example.com:443/wharf");
+        assert!(url.is_named("jobs.example.com") && url.is_named("JOBS.EXAMPLE.COM:8443"));
+        assert!(
+            !url.is_named("example.com") && !url.is_named("x@jobs.example.com") && !url.is_named("jobs.example.com:x")
+        );
+        assert!(url.is_origin("https://jobs.example.com") && !url.is_origin("http://jobs.example.com"));
+        assert!(!url.is_loopback() && "http://[::1]:80/".parse::<PublicUrl>().unwrap().is_loopback());
+        for bad in
+            ["jobs.example.com", "ftp://x", "https://", "https://a b", "https://a?b", "https://u@a", "https:///p"]
+        {
+            assert!(bad.parse::<PublicUrl>().unwrap_err().contains("expected a URL"), "{bad}");
         }
     }
 }

@@ -31,6 +31,7 @@ kinds! {
     BAD_REQUEST        "bad-request"        400 "The request is malformed"
     UNAUTHORIZED       "unauthorized"       401 "A valid token is required"
     CROSS_ORIGIN       "cross-origin"       403 "Requests from other sites are refused"
+    PROXY_UNTRUSTED    "proxy-untrusted"    403 "Requests through a proxy need a token"
     ROUTE_UNKNOWN      "route-unknown"      404 "Unknown route"
     JOB_UNKNOWN        "job-unknown"        404 "Unknown job"
     PLUGIN_UNKNOWN     "plugin-unknown"     404 "Unknown plugin"
@@ -57,6 +58,7 @@ kinds! {
     OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store did not respond in time"
     DRAINING           "draining"           503 "The host is stopping"
     TOO_SLOW           "too-slow"           408 "The request was too slow"
+    TOO_MANY_CONNECTIONS "too-many-connections" 503 "All connections are busy"
 }
 
 /// The longest detail of a problem, in bytes: a job's report, and text around it.

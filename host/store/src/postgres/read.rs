@@ -181,7 +181,8 @@ pub(super) async fn entries(
                     SELECT number, attempt, written_at, kind, amount, data,
                         sum(coalesce(length(data), 0)) OVER (ORDER BY number) - coalesce(length(data), 0) AS bytes_before
                     FROM (SELECT * FROM $schema.entries WHERE job = $1 AND number > $2 ORDER BY number LIMIT $3) AS first
-                ) AS measured WHERE bytes_before < $4 ORDER BY number";
+                ) AS measured
+                WHERE bytes_before = 0 OR bytes_before + coalesce(length(data), 0) <= $4 ORDER BY number";
     let (id, after) = (signed(id.number()), i64::try_from(after).unwrap_or(i64::MAX));
     let (max, bytes) = (i64::from(max.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
     let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&max as _, Type::INT8), (&bytes as _, Type::INT8)];

@@ -217,7 +217,7 @@ fn few_waiting(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(count.query_row([max], |row| row.get::<_, i64>(0))? < i64::from(max))
 }
 
-/// Returns the entries of a job after number `after`, up to `max` and about a page's bytes.
+/// Returns the entries of a job after number `after`, up to `max` and a page's bytes.
 pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rusqlite::Result<Vec<NumberedEntry>> {
     let mut find = conn.prepare_cached(
         "SELECT number, attempt, written_at, kind, amount, data FROM entries WHERE job = ?1 AND number > ?2
