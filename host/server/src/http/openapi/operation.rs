@@ -11,7 +11,7 @@ use crate::http::problem::Kind;
 const EVERYWHERE: [Kind; 5] =
     [Kind::BAD_REQUEST, Kind::UNAUTHORIZED, Kind::CROSS_ORIGIN, Kind::INTERNAL, Kind::STORE_BUSY];
 /// Problems of every operation that uses the store.
-const OF_STORE: [Kind; 2] = [Kind::STORE_BROKEN, Kind::OUTCOME_UNKNOWN];
+const OF_STORE: [Kind; 3] = [Kind::STORE_BROKEN, Kind::STORE_REFUSED, Kind::OUTCOME_UNKNOWN];
 /// Problems of every operation that reads a body.
 const OF_BODY: [Kind; 2] = [Kind::TOO_LARGE, Kind::TOO_SLOW];
 
