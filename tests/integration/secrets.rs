@@ -81,6 +81,10 @@ fn no_error_about_an_address_or_a_setting_quotes_a_secret() {
         text.contains("`plugins.words.env.KEY`: expected a string") && text.contains("`plugins.words.config.key`"),
         "{text}"
     );
+    for place in ["https://me:hunter2@example.com", "https://example.com?key=hunter2"] {
+        let text = run(&format!("[plugins.words]\nhttp = [\"{place}\"]\n"), &["config"], ("NOTHING", ""));
+        assert!(text.contains("invalid place"), "{text}");
+    }
     run("[plugins.words.env]\nKEY = \"hunter2\"\n", &["config"], ("NOTHING", ""));
     let names: Vec<_> =
         std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
