@@ -15,6 +15,7 @@ use crate::inspect::description::{Description, INTERRUPTED_MAX};
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
@@ -129,12 +130,7 @@ impl Engine {
                 let granted = GrantsCheck { id, imports: &checked.imports, settings };
                 problems.extend(granted.problems());
                 checked.notes = granted.notes();
-                let parsed = id.parse::<PluginId>().map_err(|bad| {
-                    problems.push(
-                        Problem::new(format!("file name: {bad}"))
-                            .hint("rename the file; its name without .wasm is the plugin's id"),
-                    )
-                });
+                let parsed = plugin_id(id).map_err(|problem| problems.push(problem));
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {

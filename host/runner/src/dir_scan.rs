@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_engine::Problem;
+use wharf_engine::spec::file_name::plugin_id;
 
 /// A file that did not change for this long is complete.
 pub(crate) const QUIET: Duration = Duration::from_millis(100);
@@ -109,13 +110,7 @@ fn kind(path: &Path) -> Option<Kind> {
                 .hint("rename the file"),
         ));
     }
-    Some(match stem.parse::<PluginId>() {
-        Ok(id) => Kind::Component(id),
-        Err(bad) => {
-            let hint = "rename the file: its name without .wasm is the plugin's ID";
-            Kind::Refused(Problem::new(format!("file name: {bad}")).hint(hint))
-        }
-    })
+    Some(plugin_id(stem).map_or_else(Kind::Refused, Kind::Component))
 }
 
 /// Returns the content of a file, and its stamp after it was read.

@@ -69,6 +69,17 @@ pub(crate) fn big_chunk(bytes: usize) -> Result<Vec<u8>, Failure> {
     Ok(format!(r#"{{"bytes":{bytes}}}"#).into())
 }
 
+/// The text as it is, wherever a guest can say something: both streams, a note, a chunk, the result.
+pub(crate) fn say(text: &str) -> Result<Vec<u8>, Failure> {
+    let streams = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    streams
+        .and_then(|()| io::stderr().write_all(text.as_bytes()))
+        .map_err(|e| Failure::Discard(format!("stdout: {e}")))?;
+    attempt::progress(0.5, text);
+    attempt::emit(text.as_bytes()).map_err(|e| Failure::Discard(format!("the chunk was refused: {e}")))?;
+    Ok(text.into())
+}
+
 pub(crate) fn huge_note(bytes: usize) -> Result<Vec<u8>, Failure> {
     attempt::progress(0.5, &"x".repeat(bytes));
     Ok(format!(r#"{{"bytes":{bytes}}}"#).into())

@@ -125,6 +125,9 @@ pub(crate) enum Order {
     BigChunk {
         bytes: usize,
     },
+    Say {
+        text: String,
+    },
     HugeNote {
         bytes: usize,
     },
@@ -274,6 +277,7 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::LongLine { bytes } => flood::long_line(bytes),
         Order::BigOutput { bytes } => Ok(vec![b'x'; bytes]),
         Order::BigChunk { bytes } => flood::big_chunk(bytes),
+        Order::Say { text } => flood::say(&text),
         Order::HugeNote { bytes } => flood::huge_note(bytes),
         Order::HugeTaskName { bytes } => flood::huge_task_name(bytes),
         Order::Emit { chunks, pause_ms, log_bytes, bytes } => flood::emit(chunks, pause_ms, log_bytes, bytes),

@@ -64,7 +64,9 @@ async fn it_is_compiled_once_in_a_process_of_its_own() {
     let cache = cache.path().join("deep/cache");
     let steps = load(&engine(&cache, child())).await.unwrap();
     assert_eq!(steps, [Progress::Checking, Progress::WaitingToCompile, Progress::Compiling, Progress::Describing]);
-    assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&cache), 0o700);
+    assert!(compiled_files(&cache).iter().all(|file| mode(file) == 0o600));
     assert_eq!(
         compiled_files(&cache).len(),
         2,

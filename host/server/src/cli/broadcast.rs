@@ -17,7 +17,7 @@ use crate::http::api::{
     ReplyOutcome, from_name,
 };
 use crate::http::encode;
-use crate::output::{StreamTable, millis, print_json, print_line, sanitize};
+use crate::output::{StreamTable, millis, print_json, print_line};
 use crate::payload_input;
 use crate::progress::Progress;
 use crate::stderr::note;
@@ -129,7 +129,7 @@ fn live(client: &Client, request: ApiRequest<'_>) -> anyhow::Result<ExitStatus> 
                 progress.suspend(|| note_loading(&started.loading));
                 if started.subscribers.is_empty() {
                     progress.finish();
-                    note(format_args!("no plugin subscribes to {}", sanitize(&started.topic)));
+                    note(format_args!("no plugin subscribes to {}", started.topic));
                     continue;
                 }
                 let widest = started.subscribers.iter().map(String::len).max().unwrap_or(0);
@@ -163,7 +163,7 @@ fn live(client: &Client, request: ApiRequest<'_>) -> anyhow::Result<ExitStatus> 
 /// Notes the plugins that were not called because they are still loading.
 fn note_loading(plugins: &[String]) {
     if !plugins.is_empty() {
-        note(format_args!("wharf: not called, because they are still loading: {}", sanitize(&plugins.join(", "))));
+        note(format_args!("wharf: not called, because they are still loading: {}", plugins.join(", ")));
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
 use wharf_core::bounds;
+use wharf_store::without_password;
 
 use super::sse::Events;
 use crate::cli_error::{CliError, ExitStatus};
@@ -33,6 +34,8 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Client {
     agent: Agent,
     host: String,
+    /// The address without a password that is written in it, for errors.
+    shown: String,
     token: Option<String>,
 }
 
@@ -58,7 +61,7 @@ impl Client {
             .max_redirects(0)
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
             .build();
-        Client { agent: config.new_agent(), host: host.to_owned(), token }
+        Client { agent: config.new_agent(), host: host.to_owned(), shown: without_password(host), token }
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: String) -> anyhow::Result<T> {
@@ -80,7 +83,7 @@ impl Client {
         let bytes = self.bytes(request)?;
         let read = |bytes: &[u8]| Ok((serde_json::from_slice(bytes)?, serde_json::from_slice(bytes)?));
         read(&bytes).map_err(|error: serde_json::Error| {
-            let text = format!("could not understand the response of {} to {call}: {error}; check that it is a Wharf host of this version", self.host);
+            let text = format!("could not understand the response of {} to {call}: {error}; check that it is a Wharf host of this version", self.shown);
             CliError::new(ExitStatus::Refused, text).into()
         })
     }
@@ -114,7 +117,7 @@ impl Client {
             builder = builder.header(header::ACCEPT, media_type);
         }
         let address =
-            |error: ureq::http::Error| CliError::usage(format!("invalid host address `{}`: {error}", self.host));
+            |error: ureq::http::Error| CliError::usage(format!("invalid host address `{}`: {error}", self.shown));
         let response = match request.body {
             Some((media_type, bytes)) => {
                 self.agent.run(builder.header(header::CONTENT_TYPE, media_type).body(bytes).map_err(address)?)
@@ -129,12 +132,14 @@ impl Client {
         let text = match error {
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => format!(
                 "no host listens at {}; start one with `wharf serve`, or set its address with --host or WHARF__HOST",
-                self.host
+                self.shown
             ),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                format!("invalid host address `{}`: {error}", self.host)
+            // Its text quotes the address.
+            ureq::Error::BadUri(_) => {
+                format!("invalid host address `{}`: expected a URL such as \"http://127.0.0.1:7070\"", self.shown)
             }
-            _ => format!("could not reach the host at {}: {error}", self.host),
+            ureq::Error::Http(error) => format!("invalid host address `{}`: {error}", self.shown),
+            _ => format!("could not reach the host at {}: {error}", self.shown),
         };
         CliError::new(ExitStatus::Unreachable, text)
     }
@@ -165,7 +170,7 @@ impl Client {
             _ => {
                 let text = format!(
                     "{} responded with status {status} and without a problem document; check that it is a Wharf host",
-                    self.host
+                    self.shown
                 );
                 CliError::new(ExitStatus::Refused, text)
             }

@@ -11,7 +11,7 @@ use super::client::{ApiRequest, Client, RECONNECT_PAUSE, RECONNECT_TIMEOUT};
 use super::sse::SseEvent;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{AttemptReport, Job, JobEventName, JobState, LogEntry, from_name};
-use crate::output::{print_bytes, sanitize};
+use crate::output::{print_bytes, print_json_line};
 use crate::progress::Progress;
 use crate::stderr::note;
 
@@ -114,9 +114,8 @@ fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> a
     if output == FollowOutput::Json {
         let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
         let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
-        progress.suspend(|| {
-            print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes())
-        })?;
+        let name = serde_json::to_string(&event.name)?;
+        progress.suspend(|| print_json_line(&format!("{{\"event\":{name},\"id\":{id},\"data\":{}}}", event.data)))?;
     }
     match from_name(&event.name) {
         Some(JobEventName::State) => {
@@ -213,9 +212,7 @@ pub(crate) fn exit_of(job: &Job) -> ExitStatus {
     }
     let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };
     match &job.report {
-        Some(report) => {
-            note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, sanitize(&report_text(report))))
-        }
+        Some(report) => note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, report_text(report))),
         None => note(format_args!("wharf: job {} {}{attempts}", job.id, job.state)),
     }
     ExitStatus::NotDone

@@ -9,7 +9,7 @@ use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text}
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
-use crate::output::{Table, age, millis, print_bytes, print_json, print_line, sanitize};
+use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
 use crate::payload_input;
 use crate::stderr::note;
 
@@ -269,8 +269,9 @@ fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
     }
     let job: Job = client.get(path)?;
     for (name, value) in lines_of(&job) {
-        let indented = sanitize(&value).replace('\n', "\n            ");
-        print_line(&format!("{name:<11} {indented}"))?;
+        let has_lines = matches!(name, "payload" | "result" | "report");
+        let shown = if has_lines { value.into() } else { escape_line(&value) };
+        print_line(&format!("{name:<11} {}", shown.replace('\n', "\n            ")))?;
     }
     Ok(ExitStatus::Done)
 }

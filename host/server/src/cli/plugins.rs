@@ -11,7 +11,7 @@ use crate::cli_error::ExitStatus;
 use crate::config::HumanDuration;
 use crate::http::api::{PluginFile, Refusal, TaskDocument};
 use crate::http::encode;
-use crate::output::{Table, print_json, print_line, sanitize};
+use crate::output::{Table, escape_line, print_json, print_line};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
@@ -109,7 +109,9 @@ fn show(plugin: &PluginFile) -> anyhow::Result<()> {
         lines.extend(refused.retry.map(|at| ("again", format!("{:.0}", at.date()))));
     }
     for (name, value) in lines {
-        print_line(&format!("{name:<9} {}", sanitize(&value).replace('\n', "\n          ")))?;
+        let has_lines = matches!(name, "imports" | "task" | "receive" | "refused");
+        let shown = if has_lines { value.into() } else { escape_line(&value) };
+        print_line(&format!("{name:<9} {}", shown.replace('\n', "\n          ")))?;
     }
     Ok(())
 }

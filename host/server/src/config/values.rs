@@ -57,7 +57,10 @@ pub(crate) fn host_address(text: &str) -> Result<String, String> {
         Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
             Ok(with_scheme.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!("invalid host address `{text}`: expected a URL such as \"http://127.0.0.1:7070\"")),
+        _ => Err(format!(
+            "invalid host address `{}`: expected a URL such as \"http://127.0.0.1:7070\"",
+            wharf_store::without_password(text)
+        )),
     }
 }
 

@@ -45,6 +45,7 @@ kinds! {
     TOO_LARGE          "too-large"          413 "The request is too large"
     JOB_INVALID        "job-invalid"        422 "A job is invalid"
     BROADCAST_INVALID  "broadcast-invalid"  422 "The broadcast is invalid"
+    STORE_REFUSED      "store-refused"      422 "The store cannot take a value of the request"
     // Not a 5xx: many clients repeat those on their own, and the job would run again.
     JOB_FAILED         "job-failed"         422 "The job failed"
     JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
@@ -136,6 +137,10 @@ impl From<StoreError> for Problem {
                     "{error}; send the request again: with the same token a job is enqueued only once, without a token \
                      check GET /v1/jobs first"
                 ),
+            ),
+            StoreError::Refused(_) => Problem::new(
+                Kind::STORE_REFUSED,
+                format!("{error}; nothing was changed, and the same request will be refused again"),
             ),
             StoreError::Broken(_) => {
                 Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, an operator must repair it"))

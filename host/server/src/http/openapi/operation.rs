@@ -18,7 +18,7 @@ const EVERYWHERE: [Kind; 7] = [
     Kind::TOO_MANY_CONNECTIONS,
 ];
 /// Problems of every operation that uses the store.
-const OF_STORE: [Kind; 2] = [Kind::STORE_BROKEN, Kind::OUTCOME_UNKNOWN];
+const OF_STORE: [Kind; 3] = [Kind::STORE_BROKEN, Kind::STORE_REFUSED, Kind::OUTCOME_UNKNOWN];
 /// Problems of every operation that reads a body.
 const OF_BODY: [Kind; 2] = [Kind::TOO_LARGE, Kind::TOO_SLOW];
 
