@@ -249,7 +249,9 @@ impl Workspace {
         match self.named_store() {
             None => Ok(format!("sqlite:{}", self.path().join(name).display())),
             Some(address) if address.starts_with("postgres") && !address.contains("schema=") => {
-                let joined_by = if address.contains('?') { '&' } else { '?' };
+                // Before the `@` a question mark is a part of the password.
+                let behind = address.split_once('@').map_or(address, |(_, behind)| behind);
+                let joined_by = if behind.contains('?') { '&' } else { '?' };
                 // A new name, because a schema that an earlier run left would contain its jobs.
                 Ok(format!("{address}{joined_by}schema=wharf_bench_{name}_{:x}", fastrand::u32(..)))
             }
