@@ -129,9 +129,17 @@ pub(crate) fn cut(text: &mut String, max: usize) {
 pub struct LoadError {
     /// The problems that were found.
     pub problems: Vec<Problem>,
+    /// True if they say nothing about the file, so that it may be loaded later as it is: a full disk, a process that could
+    /// not be started.
+    pub passing: bool,
 }
 
 impl LoadError {
+    /// Returns an error that says nothing about the file.
+    pub fn passing(problem: Problem) -> LoadError {
+        LoadError { problems: vec![problem], passing: true }
+    }
+
     /// Returns the first problem in one line, with the number of others: for responses that quote the same refusal many
     /// times.
     pub fn first_line(&self) -> String {
@@ -147,7 +155,7 @@ impl LoadError {
 
 impl From<Problem> for LoadError {
     fn from(problem: Problem) -> LoadError {
-        LoadError { problems: vec![problem] }
+        LoadError { problems: vec![problem], passing: false }
     }
 }
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
-use wharf_engine::{Compile, PluginSettings};
+use wharf_engine::{CacheSettings, Compile, PluginSettings};
 
 use super::origin::{Origin, Problems, nearest};
 use super::raw::{Environment, RawSettings};
-use super::values::{duration_within, host_address, listen_address, number_within};
+use super::values::{bytes_from, duration_within, host_address, listen_address, number_within};
 
 /// The format of the host's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub(crate) struct Settings {
     /// The folder was not set by the user, so the host creates it if it is missing.
     pub(crate) plugins_dir_is_default: bool,
     pub(crate) plugins_rescan: Duration,
-    pub(crate) cache_dir: PathBuf,
+    pub(crate) cache: CacheSettings,
+    pub(crate) extra_ca: Option<PathBuf>,
     pub(crate) attempts_at_once: u32,
     pub(crate) guest_threads: u32,
     pub(crate) broadcasts_at_once: u32,
@@ -74,7 +75,12 @@ impl Settings {
             plugins_dir: read.value("plugins-dir", path).unwrap_or_default(),
             plugins_dir_is_default: *read.raw.of("plugins-dir").1 == Origin::Default,
             plugins_rescan: read.duration("plugins-rescan", millis(100), DAY),
-            cache_dir: read.value("cache-dir", path).unwrap_or_default(),
+            cache: CacheSettings {
+                dir: read.value("cache-dir", path).unwrap_or_default(),
+                dir_is_default: matches!(read.raw.of("cache-dir").1, Origin::Derived(_)),
+                bytes_max: read.value("cache-max", cache_max).unwrap_or(bounds::CACHE_BYTES_DEFAULT),
+            },
+            extra_ca: Some(read.raw.of("http.extra-ca").0).filter(|file| !file.is_empty()).map(PathBuf::from),
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
             guest_threads: read.number("attempts.guest-threads", GUEST_THREADS_MAX),
             broadcasts_at_once: read.number("broadcasts.at-once", bounds::BROADCASTS_MAX),
@@ -107,8 +113,9 @@ impl Settings {
             attempts: self.attempts_at_once,
             broadcast_calls: self.broadcast_calls,
             guest_threads: self.guest_threads as usize,
-            cache_dir: self.cache_dir.clone(),
+            cache: self.cache.clone(),
             compile,
+            extra_ca: self.extra_ca.clone(),
         }
     }
 
@@ -195,6 +202,10 @@ fn store(text: &str) -> Result<String, &'static str> {
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("it is empty; name a folder") } else { Ok(PathBuf::from(text)) }
+}
+
+fn cache_max(text: &str) -> Result<u64, String> {
+    bytes_from(text, bounds::CACHE_BYTES_MIN)
 }
 
 fn log_level(text: &str) -> Result<String, String> {

@@ -30,6 +30,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("plugins-dir", "plugins", "folder whose .wasm files are the plugins"),
     setting("plugins-rescan", "10s", "interval at which that folder is scanned, in case a change was not reported"),
     setting("cache-dir", "", "folder for compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
+    setting("cache-max", "4GiB", "size of that folder; what was not used for the longest time is deleted first"),
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped"),
@@ -39,6 +40,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "broadcasts.calls",
         "1024",
         "subscribers that live broadcasts call at the same time, in addition to the jobs",
+    ),
+    setting(
+        "http.extra-ca",
+        "",
+        "PEM file of certificate authorities that HTTPS requests of plugins trust besides those that browsers trust",
     ),
     setting(
         "lease.length",

@@ -56,7 +56,7 @@ fn the_defaults_work_with_nothing_at_all_and_are_those_of_the_bounds() {
     assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
     assert_eq!(settings.host, "http://127.0.0.1:7070");
     assert_eq!((settings.store.as_str(), settings.plugins_dir.as_path()), ("sqlite:wharf.db", Path::new("plugins")));
-    assert_eq!(settings.cache_dir, PathBuf::from("/home/ann/.cache/wharf"));
+    assert_eq!(settings.cache.dir, PathBuf::from("/home/ann/.cache/wharf"));
     assert_eq!(raw.of("cache-dir").1.to_string(), "default, from $HOME");
     assert_eq!(settings.attempts_at_once, bounds::ATTEMPTS_DEFAULT);
     assert_eq!((settings.cancel_grace, settings.drain_timeout), (bounds::CANCEL_GRACE, bounds::DRAIN_TIMEOUT));

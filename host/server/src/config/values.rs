@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use wharf_engine::spec::duration::{HumanDuration, parse_duration};
 
 /// Parses a duration within bounds.
@@ -21,6 +22,15 @@ pub(crate) fn number_within(text: &str, bounds: RangeInclusive<u32>) -> Result<u
     let number = text.trim().replace('_', "").parse::<u32>().ok();
     number.filter(|number| bounds.contains(number)).ok_or_else(|| {
         format!("invalid number `{text}`: expected a whole number from {} to {}", bounds.start(), bounds.end())
+    })
+}
+
+/// Parses a size in bytes that is at least `min`.
+pub(crate) fn bytes_from(text: &str, min: u64) -> Result<u64, String> {
+    let size = text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64());
+    size.filter(|size| *size >= min).ok_or_else(|| {
+        let min = ByteSize(min).display().iec();
+        format!("invalid size `{text}`: expected at least {min}, such as \"512MiB\" or \"4GiB\"")
     })
 }
 
@@ -67,6 +77,16 @@ mod tests {
         assert_eq!(host_address("wharf.example:7070/").unwrap(), "http://wharf.example:7070");
         assert_eq!(host_address("https://wharf.example").unwrap(), "https://wharf.example");
         assert!(host_address("ftp://x").is_err() && host_address("").is_err());
+    }
+
+    #[test]
+    fn sizes_have_a_minimum() {
+        assert_eq!(bytes_from("4GiB", 1 << 20), Ok(4 << 30));
+        assert_eq!(bytes_from("2097152", 1 << 20), Ok(2 << 20));
+        for text in ["1KiB", "much", "", "-1"] {
+            let expected = format!("invalid size `{text}`: expected at least 1.0 MiB, such as \"512MiB\" or \"4GiB\"");
+            assert_eq!(bytes_from(text, 1 << 20).unwrap_err(), expected);
+        }
     }
 
     #[test]
