@@ -61,7 +61,7 @@ fn kill(signal: &str, pid: i32) {
     let _may_be_gone = std::process::Command::new("kill").args([signal, &pid.to_string()]).output();
 }
 
-fn child_of(host: i32) -> Option<i32> {
+pub(crate) fn child_of(host: i32) -> Option<i32> {
     let processes = std::fs::read_dir("/proc").expect("Linux").filter_map(Result::ok);
     let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok());
     pids.find(|pid| {

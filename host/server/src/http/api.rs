@@ -24,7 +24,7 @@ pub(crate) use limits::{Limit, LimitNumbers};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
-pub(crate) use plugins::{PluginFile, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
 };
