@@ -29,6 +29,8 @@ use crate::spec::problem::{LoadError, Problem};
 struct NoHost;
 
 const CONSTANT_TEXT: &str = "return the manifest as a constant text";
+const NO_SANDBOX: &str = "the machine could not give the host what a sandbox needs, such as open files, or some GiB of \
+                          address space, which is not memory: see `ulimit -n` and `ulimit -v`";
 const NO_JOB: &str = "`describe` runs at load, without a job";
 
 impl HostCalls for NoHost {
@@ -101,7 +103,10 @@ pub(crate) async fn describe(
                 error.as_ref().map_or(Denied::Nothing, |error| store.data().limiter.cause_of(error, is_instantiated));
             // The machine lacked something before any code of the plugin ran.
             let passing = !is_instantiated && error.as_ref().is_some_and(is_system_error);
-            let problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
+            let mut problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
+            if passing {
+                problem = problem.hint(NO_SANDBOX);
+            }
             Ok(Err(LoadError { problems: vec![problem], passing }))
         }
     }
