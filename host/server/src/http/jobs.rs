@@ -1,6 +1,7 @@
 //! `/v1/jobs`: look up, list, cancel, retry.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
@@ -32,7 +33,7 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
 pub(crate) async fn result(State(host): State<Host>, Path(id): Path<String>) -> Result<Response, Problem> {
     let JobView { seen, .. } = job_lookup::job(&host, job_lookup::job_id(&id)?).await?;
     match finished(&seen.job)? {
-        Some(bytes) => Ok((harmless_headers(bytes), bytes.to_vec()).into_response()),
+        Some(result) => Ok((harmless_headers(&result), Bytes::from_owner(result)).into_response()),
         None => {
             let state = seen.job.status.state.name().as_str();
             let detail = format!("job {id} is {state}; follow its events at /v1/jobs/{id}/events until it ends");

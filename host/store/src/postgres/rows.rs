@@ -1,7 +1,6 @@
 //! Jobs and their parts as columns of rows, and back.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -10,6 +9,7 @@ use wharf_core::job::{Batch, Entry, Job, JobStatus, NumberedEntry, State, Stream
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::session::{SessionError, damaged, value};
@@ -81,8 +81,8 @@ pub(super) fn key_from(text: &str) -> Result<Option<Key>, SessionError> {
     if text.is_empty() { Ok(None) } else { parse("key", text).map(Some) }
 }
 
-fn bytes(row: &Row, table: &str, column: &str) -> Result<Option<Arc<[u8]>>, SessionError> {
-    Ok(value::<Option<&[u8]>>(row, table, column)?.map(Arc::from))
+fn bytes(row: &Row, table: &str, column: &str) -> Result<Option<SharedBytes>, SessionError> {
+    Ok(value::<Option<&[u8]>>(row, table, column)?.map(SharedBytes::from))
 }
 
 /// Reads a text that is stored as bytes; empty if it is null.
