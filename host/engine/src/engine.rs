@@ -250,7 +250,7 @@ impl Engine {
         drop(self.guests.spawn(async move {
             let started_at = Instant::now();
             let Call { input, limits } = call;
-            let run = Run { plugin, input: input.into(), limits, host_calls, handle: handle.clone() };
+            let run = Run { plugin, input, limits, host_calls, handle: handle.clone() };
             let its = Arc::clone(&engine);
             // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays
             // small.

@@ -113,7 +113,7 @@ impl AttemptStarter {
 }
 
 fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
-    let payload = Arc::clone(&leased.payload);
+    let payload = leased.payload.clone();
     let input = match &leased.batch {
         Some(batch) => CallInput::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
         None => CallInput::Job {

@@ -232,17 +232,11 @@ enum Target<'v> {
 }
 
 impl Target<'_> {
-    fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
+    /// Checks a payload, and returns the key in it if `wants_key`.
+    fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
         match self {
-            Target::Here(task) => task.check_payload(payload),
-            Target::There(task) => task.check_payload(payload),
-        }
-    }
-
-    fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
-        match self {
-            Target::Here(task) => task.key_of(payload),
-            Target::There(task) => task.key_of(payload),
+            Target::Here(task) => task.read_payload(payload, wants_key),
+            Target::There(task) => task.read_payload(payload, wants_key),
         }
     }
 
@@ -336,16 +330,12 @@ fn prepare_one(
             return None;
         }
     };
-    if bytes <= bounds::PAYLOAD_BYTES_MAX
-        && let Err(bad) = task.check_payload(&request.payload)
-    {
-        problem(BadRequest::PayloadError(bad));
+    if bytes > bounds::PAYLOAD_BYTES_MAX {
         return None;
     }
-    let key = match key {
-        Some(explicit) => explicit,
-        None => task.key_of(&request.payload).map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?,
-    };
+    let found = task.read_payload(&request.payload, key.is_none());
+    let found = found.map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?;
+    let key = key.unwrap_or(found);
     let (name, group, on_conflict) = task.job_terms();
     if let Target::There(_) = &task {
         prepared.groups_elsewhere.push(group.clone());

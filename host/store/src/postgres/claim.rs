@@ -1,7 +1,6 @@
 //! A claim: delayed jobs that are due become ready, then admission chooses among the lines.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
@@ -12,6 +11,7 @@ use wharf_core::job::{JobStatus, LeasedJob, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
@@ -248,7 +248,7 @@ impl PostgresLedger<'_> {
     async fn large_payloads(
         &self,
         ids: impl Iterator<Item = JobId>,
-    ) -> Result<HashMap<JobId, Arc<[u8]>>, SessionError> {
+    ) -> Result<HashMap<JobId, SharedBytes>, SessionError> {
         let ids: Vec<i64> = ids.map(|id| signed(id.number())).collect();
         let text = "SELECT id, payload FROM $schema.jobs WHERE id = ANY($1)";
         let found = self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;

@@ -1,11 +1,10 @@
 //! Claims: the order of jobs, and what a claim returns.
 
-use std::sync::Arc;
-
 use wharf_core::bounds;
 use wharf_core::ids::{Group, NodeId};
 use wharf_core::job::{Due, NewJob, State, StateName};
 use wharf_core::lease::Lease;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::Claim;
 
 use crate::stage::{COUNT, LEASE, LIST, MAKE, SECOND, at_most, ids, on_every_store, task};
@@ -171,10 +170,10 @@ fn nothing_is_claimed_without_free_slots() {
 #[test]
 fn one_claim_leases_a_bounded_number_of_bytes() {
     on_every_store(|stage| async move {
-        let large: Arc<[u8]> = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
+        let large: SharedBytes = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
         let mut jobs = Vec::new();
         for payload in [&large, &large, &b"small".as_slice().into(), &large] {
-            let job = NewJob { payload: Arc::clone(payload), ..stage.new_job(COUNT, "") };
+            let job = NewJob { payload: payload.clone(), ..stage.new_job(COUNT, "") };
             jobs.push(job.id);
             stage.insert(job).await;
         }
