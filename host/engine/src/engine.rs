@@ -206,10 +206,20 @@ impl Engine {
         self.guests.spawn(future)
     }
 
+    /// Returns how many ordinary sandboxes of a pool of permits are free.
+    pub fn free_of(&self, pool: PermitPool) -> u32 {
+        self.permits.free(pool)
+    }
+
+    /// Returns a permit for one sandbox of the plugin, if there is room for it now.
+    pub fn try_admit(&self, pool: PermitPool, plugin: &Plugin) -> Option<Permit> {
+        self.permits.try_admit(pool, plugin.sandboxes)
+    }
+
     /// Waits for a permit for one sandbox: as many units of its pool as the sandbox is ordinary ones in size. The wait
     /// is not an attempt's fault and does not count for it: its clocks start when it starts.
     pub fn admit(self: &Arc<Self>, pool: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
-        self.permits.admit(pool, plugin.weight)
+        self.permits.admit(pool, plugin.sandboxes)
     }
 
     /// Runs one attempt, on the threads that run guests.

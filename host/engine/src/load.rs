@@ -325,7 +325,7 @@ impl PluginBuilder<'_> {
             manifest,
             is_async: checked.is_async,
             imports: checked.imports.clone(),
-            weight,
+            sandboxes: weight,
             env,
             linked,
         })

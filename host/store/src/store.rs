@@ -1,5 +1,6 @@
 //! The interface of the durable queue. Every write is one transaction, and is durable when the call returns.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
 use wharf_core::node_message::NodeMessage;
+use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 
 /// A receiver of wake-ups that mean "check again". They carry no data, because one may come late, twice or never.
@@ -186,6 +188,10 @@ pub struct Claim {
     pub declared: Arc<LimitTable>,
     /// Number of jobs to lease at most.
     pub free: u32,
+    /// The node's room for attempts.
+    pub room: Room,
+    /// The costs of tasks; a task that is not listed costs [`TaskCost::ORDINARY`].
+    pub costs: Arc<HashMap<TaskName, TaskCost>>,
     /// Caps below `free` for single tasks.
     pub task_quotas: Vec<(TaskName, u32)>,
     /// Length of the leases.
@@ -194,7 +200,13 @@ pub struct Claim {
 
 impl Claim {
     pub(crate) fn offer(&self) -> ClaimBudget<'_> {
-        ClaimBudget { tasks: &self.tasks, free: self.free, task_quotas: &self.task_quotas }
+        ClaimBudget {
+            tasks: &self.tasks,
+            free: self.free,
+            room: self.room,
+            costs: &self.costs,
+            task_quotas: &self.task_quotas,
+        }
     }
 }
 
@@ -207,6 +219,10 @@ pub struct Claimed {
     pub wake_at: Option<Timestamp>,
     /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
     pub quota_reached: bool,
+    /// True if the room did not suffice: there may be more jobs once an attempt ends.
+    pub short_of_room: bool,
+    /// How many of the leased jobs, the last ones, overtook a job that did not fit.
+    pub overtook: u32,
 }
 
 /// The result of an event that was applied.

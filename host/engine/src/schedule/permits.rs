@@ -89,6 +89,19 @@ impl PermitPools {
         self.of(pool).size
     }
 
+    /// Returns how many ordinary sandboxes of a pool are free.
+    pub(crate) fn free(&self, pool: PermitPool) -> u32 {
+        u32::try_from(self.of(pool).permits.available_permits()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns a permit for a sandbox that counts as `weight` ordinary ones, if these are free now and nobody waits for
+    /// them.
+    pub(crate) fn try_admit(&self, pool: PermitPool, weight: u32) -> Option<Permit> {
+        let pool = self.of(pool);
+        let permits = Arc::clone(&pool.permits).try_acquire_many_owned(weight.min(pool.size));
+        Some(Permit { _permits: permits.ok()? })
+    }
+
     /// Waits for a permit for a sandbox that counts as `weight` ordinary ones.
     pub(crate) fn admit(&self, pool: PermitPool, weight: u32) -> impl Future<Output = Permit> + Send + use<> {
         let pool = self.of(pool);

@@ -11,6 +11,7 @@ use wharf_core::kv::{KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::room::Room;
 use wharf_store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, PostgresStore, QueueStats, Recorded,
     Renewed, SqliteStore, Store,
@@ -179,8 +180,16 @@ impl World {
         self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
         // A host claims before its attempts can end: until then the SQLite store does not know what plugins declare.
         let declared = self.declared[0].clone();
-        let claim =
-            Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, task_quotas: Vec::new(), lease: LEASE };
+        let claim = Claim {
+            node: NodeId(0),
+            tasks: [].into(),
+            declared,
+            free: 0,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
+            task_quotas: Vec::new(),
+            lease: LEASE,
+        };
         call!(self, claim(claim));
     }
 
