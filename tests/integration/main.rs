@@ -35,6 +35,7 @@ mod recovery;
 mod reload;
 mod retries;
 mod signals;
+mod sleepers;
 mod slow_commits;
 mod stopping;
 mod store_file;

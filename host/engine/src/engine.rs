@@ -74,8 +74,8 @@ pub struct Engine {
     concurrent: OnceLock<Result<EngineVariant, String>>,
     ticker: Arc<Ticker>,
     permits: PermitPools,
-    /// Number of sandboxes in all permit pools together.
-    sandboxes: u32,
+    /// The sizes of all permit pools.
+    sizes: PoolSizes,
     /// Notified whenever an attempt has left its sandbox while others wait for one.
     pool_freed: Notify,
     pool_waiters: AtomicUsize,
@@ -94,8 +94,8 @@ const POOL_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) const POOL_RETRIES_MAX: u32 = 6000;
 
 impl EngineVariant {
-    fn make(kind: EngineKind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
-        let pool = wasmtime_config::pool(kind, sandboxes)?;
+    fn make(kind: EngineKind, permits: &PoolSizes, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
+        let pool = wasmtime_config::pool(kind, permits)?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
         Ok(EngineVariant { pool, linker })
@@ -116,10 +116,11 @@ impl Engine {
             .map(Arc::new)
             .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
         let wanted = PoolSizes::wanted(settings.attempts, settings.broadcast_calls);
-        let sync = EngineVariant::make(EngineKind::Sync, wanted.sum(), &ticker)
+        let sync = EngineVariant::make(EngineKind::Sync, &wanted, &ticker)
             .map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
-        let permits = PermitPools::new(&wanted.within(sandboxes));
+        let sizes = wanted.within(sandboxes);
+        let permits = PermitPools::new(&sizes);
         if sandboxes < wanted.sum() {
             tracing::warn!(
                 wanted = wanted.sum(),
@@ -142,7 +143,7 @@ impl Engine {
             concurrent: OnceLock::new(),
             ticker,
             permits,
-            sandboxes,
+            sizes,
             pool_freed: Notify::new(),
             pool_waiters: AtomicUsize::new(0),
             guests,
@@ -173,7 +174,7 @@ impl Engine {
             EngineKind::Sync => Ok(&self.sync),
             EngineKind::Async => {
                 let make = || {
-                    EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
+                    EngineVariant::make(EngineKind::Async, &self.sizes, &self.ticker)
                         .map_err(|error| format!("{error:#}"))
                 };
                 self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)

@@ -54,6 +54,11 @@ impl PoolSizes {
         self.0.iter().sum()
     }
 
+    /// Returns the number of sandboxes in all pools, if each had this many at least.
+    pub(crate) fn sum_of_at_least(&self, least: u32) -> u32 {
+        self.0.iter().map(|size| (*size).max(least)).sum()
+    }
+
     /// Returns sizes that fit into `sandboxes` in all: the same where they do, else smaller in proportion, but at least
     /// one each.
     pub(crate) fn within(&self, sandboxes: u32) -> PoolSizes {
