@@ -6,7 +6,7 @@
 //! did and still run hold at most half of what was free for both, and leave it what it needs of the whole. One of them
 //! may always run. [`Room::may_overtake`] is this rule.
 
-/// What an attempt of a task takes, or what a node has, of the room for attempts.
+/// The room that an attempt of a task takes, or that a node has for attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskCost {
     /// Number of ordinary sandboxes. An attempt takes at least one.
@@ -43,9 +43,9 @@ impl TaskCost {
 pub struct Room {
     /// All that it has. A task that costs more is taken to cost this: it runs alone.
     pub total: TaskCost,
-    /// What no attempt has.
+    /// The room that no attempt has.
     pub free: TaskCost,
-    /// What those running attempts have that overtook a job for which there was no room.
+    /// The room of those running attempts that overtook a job which did not fit.
     pub overtaking: TaskCost,
 }
 

@@ -14,7 +14,7 @@ pub(crate) const DESCRIBES_AT_ONCE: u32 = 4;
 /// some thousands later.
 const WITHOUT_POOL_MAX: u32 = 1000;
 
-/// What the pool holds for an ordinary sandbox. A component of any language has one or two memories and two tables;
+/// Slots of the pool for an ordinary sandbox. A component of any language has one or two memories and two tables;
 /// each is address space that is reserved. Core instances are not: the pool only counts them, so that it may count as
 /// many as there can be.
 const MEMORIES_EACH: u32 = 2;

@@ -15,7 +15,7 @@ pub(crate) struct AttemptRoom {
     engine: Arc<Engine>,
     /// The attempts of the last claim that overtook a job. Empty once they have started.
     overtakers: Vec<AttemptId>,
-    /// What running attempts have that overtook one.
+    /// The room of running attempts that overtook one.
     overtaking: TaskCost,
 }
 

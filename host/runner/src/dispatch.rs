@@ -79,7 +79,7 @@ struct RunningAttempt {
     task: TaskName,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
-    /// What it has of what overtaking attempts have; nothing if it overtook no job.
+    /// The room that it has as one that overtook a job; nothing if it overtook none.
     overtaking: TaskCost,
     handle: AttemptHandle,
     host: Arc<AttemptHost>,
