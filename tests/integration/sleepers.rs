@@ -21,8 +21,8 @@ fn neighbour_runs(host: &Host, who_sleeps: &str) {
     assert_eq!(job["state"], "succeeded", "beside {who_sleeps}: {job}");
 }
 
-/// Tests that a neighbour's jobs end before any of `count` attempts wakes: while they begin, and while all of them sleep
-/// at once.
+/// Tests that a neighbour's jobs end before any of `count` attempts wakes: while they begin, and while all of them
+/// sleep at once.
 fn hold_up_nobody(language: Language, count: usize) {
     let plugin = language.example();
     let task = format!("{plugin}/count");

@@ -82,7 +82,7 @@ pub struct Admitted {
     pub quota_reached: bool,
     /// True if the room did not suffice: there may be more jobs once an attempt ends.
     pub short_of_room: bool,
-    /// How many of the leased jobs, the last ones, overtook a job that did not fit.
+    /// Number of leased jobs, the last ones, that overtook a job that did not fit.
     pub overtook: u32,
 }
 
@@ -267,7 +267,7 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
     Ok(Admitted { taken, cut, quota_reached, short_of_room, overtook })
 }
 
-/// What else a claim may start, as far as its node is concerned.
+/// The jobs that a claim may still start, as far as its node is concerned.
 struct Allowance<'a> {
     task_quotas: TaskQuotas,
     costs: &'a HashMap<TaskName, TaskCost>,

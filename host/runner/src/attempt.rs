@@ -44,8 +44,8 @@ impl AttemptStarter {
         AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
     }
 
-    /// Starts an attempt. The loop itself hands it to the engine, with its permit, and its end comes from the thread on which
-    /// it ran: a short attempt is not worth a task of its own. `tasks` tracks it until its end is sent to the loop.
+    /// Starts an attempt. The loop itself hands it to the engine, with its permit, and its end comes from the thread on
+    /// which it ran: a short attempt is not worth a task of its own. `tasks` tracks it until its end is sent to the loop.
     pub(crate) fn start(&self, attempt: Attempt) {
         let Attempt { leased, plugin, permit, host, handle, trusted_until } = attempt;
         let span = host.span().clone();

@@ -48,8 +48,8 @@ impl AttemptRoom {
         cost
     }
 
-    /// Returns the permit of an attempt that starts; `None` if its plugin was replaced since the claim by one that takes
-    /// more than there is.
+    /// Returns the permit of an attempt that starts; `None` if its plugin was replaced since the claim by one that
+    /// takes more than there is.
     pub(crate) fn permit(&self, plugin: &Plugin) -> Option<Permit> {
         self.engine.try_admit(PermitPool::Jobs, plugin)
     }

@@ -221,7 +221,7 @@ pub struct Claimed {
     pub quota_reached: bool,
     /// True if the room did not suffice: there may be more jobs once an attempt ends.
     pub short_of_room: bool,
-    /// How many of the leased jobs, the last ones, overtook a job that did not fit.
+    /// Number of leased jobs, the last ones, that overtook a job that did not fit.
     pub overtook: u32,
 }
 

@@ -1,5 +1,5 @@
-//! `wharf bench isolation`: small jobs at a steady rate, before and while other attempts never stop computing, and while
-//! many others sleep.
+//! `wharf bench isolation`: small jobs at a steady rate, before and while other attempts never stop computing, and
+//! while many others sleep.
 
 use std::path::PathBuf;
 use std::sync::Arc;
