@@ -132,6 +132,7 @@ fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::permits::{PermitPool, PermitPools};
 
     fn sandboxes_of(kind: EngineKind, name: &str) -> u32 {
         let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
@@ -150,13 +151,20 @@ mod tests {
 
     #[test]
     fn the_pool_has_what_all_permits_together_may_take() {
-        for (attempts, calls) in [(256, 1024), (1, 1), (3, 40), (8000, 1400)] {
+        assert_eq!(LARGEST, 16);
+        for (attempts, calls) in [(256, 1024), (1, 1), (3, 40), (17, 9)] {
             let wanted = PoolSizes::wanted(attempts, calls);
-            for permits in [wanted.within(64), wanted] {
-                let pools = permits.sum_of_at_least(LARGEST);
-                assert!(pools >= permits.sum().max(LARGEST * (1 + bounds::BROADCAST_DEPTH_MAX)));
+            for sizes in [wanted.within(64), wanted] {
+                for each in 1..=LARGEST {
+                    let pools = PermitPools::new(&sizes);
+                    let depths = (1..=bounds::BROADCAST_DEPTH_MAX).map(|depth| PermitPool::Broadcasts { depth });
+                    let mut taken = Vec::new();
+                    for pool in depths.chain([PermitPool::Jobs]) {
+                        taken.extend(std::iter::from_fn(|| pools.try_admit(pool, each)));
+                    }
+                    assert!(taken.len() as u32 * each <= sizes.sum_of_at_least(LARGEST), "{each} each");
+                }
             }
         }
-        assert_eq!(LARGEST, 16);
     }
 }
