@@ -46,6 +46,7 @@ pub mod lifecycle;
 pub mod change;
 pub mod rollcall;
 pub mod node_message;
+pub mod room;
 pub mod admission;
 pub mod conflict;
 pub mod wait_reason;

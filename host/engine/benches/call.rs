@@ -119,7 +119,7 @@ fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
     let n = bounds::ATTEMPTS_DEFAULT + 2 * bounds::BROADCAST_CALLS_DEFAULT;
     pool.total_component_instances(n)
         .total_stacks(n)
-        .total_core_instances(n * 8)
+        .total_core_instances(n * bounds::INSTANCES_MAX as u32)
         .total_memories(n * 2)
         .total_tables(n * 4);
     pool.max_memories_per_module(bounds::MEMORIES_MAX as u32).max_tables_per_module(bounds::TABLES_MAX as u32);

@@ -14,6 +14,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 use wharf_store::{Claim, Store};
 
 use super::process_stats::{Process, anonymous_bytes, cpu_time};
@@ -204,6 +205,8 @@ impl OpenStore {
             tasks: [(self.jobs.task.clone(), Group::from(&self.jobs.task))].into(),
             declared: Arc::clone(&self.jobs.declared),
             free: BATCH_JOBS,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
             task_quotas: Vec::new(),
             lease: Duration::from_secs(600),
         };

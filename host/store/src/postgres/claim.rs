@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
-use wharf_core::admission::admit;
+use wharf_core::admission::{Admitted, admit};
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, LeasedJob, State};
@@ -91,7 +91,8 @@ impl PostgresLedger<'_> {
         self.leave_lanes(&snapshot, left, &limits);
         let wake_at = next_due.map(|due| due.max(self.now));
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
+        let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
+        Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })
     }
 
     /// Reads delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.

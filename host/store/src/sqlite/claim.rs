@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rusqlite::{Row, params};
 use smallvec::SmallVec;
-use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
+use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, LeasedJob, State};
@@ -49,7 +49,8 @@ impl SqliteLedger<'_> {
             insert.execute(params![id, signed(claim.node.0), claimed_at, expires_at, jobs])?;
         }
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
+        let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
+        Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })
     }
 
     /// Makes at most `PROMOTE_BATCH` delayed jobs ready that are due: one claim must not pay for all that became due at once.
