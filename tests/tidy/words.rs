@@ -23,6 +23,8 @@ const RIGHT_TEXTS: [(&str, &str); 0] = [];
 fn sources(name: &str) -> Vec<(PathBuf, String)> {
     let files = files_below(&root().join("host").join(name).join("src"), "rs").into_iter();
     let only_tests = ["tests.rs", "fuzz.rs", "error_samples.rs", "error_snapshot.rs"];
+    let is_test = |file: &PathBuf| file.components().any(|part| part.as_os_str() == "tests");
+    let files = files.filter(|file| !is_test(file));
     let files = files.filter(|file| file.file_name().is_some_and(|name| only_tests.iter().all(|other| name != *other)));
     let code = |text: String| text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
     files.map(|file| (file.strip_prefix(root()).expect("below").to_owned(), code(read(&file)))).collect()

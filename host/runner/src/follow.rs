@@ -48,7 +48,7 @@ pub(crate) struct Followers {
     jobs: Mutex<HashMap<JobId, Arc<FollowedJob>>>,
 }
 
-/// What the followers of one job share.
+/// State that the followers of one job share.
 #[derive(Default)]
 struct FollowedJob {
     /// Changed while `Followers::jobs` is locked.

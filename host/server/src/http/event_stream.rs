@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause after which a comment is sent on a silent stream: a proxy may close a connection that is silent for half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What proxies must know: events are of no use later. nginx collects a response before it passes it on, unless this header
+/// Headers for proxies: events are of no use later. nginx collects a response before it passes it on, unless this header
 /// says otherwise, and others do so to compress it.
 const HEADERS: [(HeaderName, &str); 3] = [
     (header::CONTENT_TYPE, "text/event-stream"),

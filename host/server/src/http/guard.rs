@@ -118,8 +118,8 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 
 fn untrusted(sign: &str) -> Problem {
     let detail = format!(
-        "the request came through a proxy, as `{sign}` shows, and this host has no token: everyone whom the proxy lets in could \
-         use it; set `token` on the host and have clients or the proxy send it, or, if the proxy lets in only whom it knows, \
+        "the request came through a proxy, as `{sign}` shows, and this host asks for no token: everyone whom the proxy lets in \
+         could use it; set `token` on the host and have clients or the proxy send it, or, if the proxy lets in only whom it knows, \
          set `proxy-authenticates = true`"
     );
     Problem::new(Kind::PROXY_UNTRUSTED, detail).with("header", sign)
