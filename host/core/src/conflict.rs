@@ -117,6 +117,7 @@ mod tests {
             token: Some("once".parse().unwrap()),
             on_conflict: OnConflict::Discard,
             batch: None,
+            lineage: Default::default(),
         };
         let placeholder = placeholder(&new);
         assert_eq!(placeholder.token, None, "another job with this token may still be enqueued");

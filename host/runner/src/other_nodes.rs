@@ -86,6 +86,14 @@ impl RemoteTask {
         self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
     }
 
+    /// Returns how many checks a payload may take; `None` if that is not known before the schema is compiled.
+    pub(crate) fn checks(&self, payload: &[u8]) -> Option<u64> {
+        if !matches!(self.announcement.schema, SchemaAnnouncement::Text(_)) {
+            return Some(0);
+        }
+        Some(self.schema.get()?.as_ref().map_or(0, |schema| schema.checks(payload)))
+    }
+
     pub(crate) fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
         let SchemaAnnouncement::Text(text) = &self.announcement.schema else { return Ok(()) };
         match self.schema.get_or_init(|| Schema::parse(text)) {

@@ -1,5 +1,6 @@
 //! The interface of the durable queue. Every write is one transaction, and is durable when the call returns.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,10 @@ pub trait Store: Send + Sync + 'static {
     /// Sets an override, or removes it if both of its limits are `None`. A raised limit takes effect with the next
     /// claim. Under a lowered limit, running jobs continue and no new one starts until few enough are running.
     async fn set_override(&self, change: Override) -> Result<(), StoreError>;
+
+    /// Returns how many jobs of each plugin wait, due or not; plugins without any may be left out. It is cheap, however
+    /// many jobs there are.
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError>;
 
     /// Returns counts for operators and metrics.
     async fn stats(&self) -> Result<QueueStats, StoreError>;
@@ -277,6 +282,15 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// True if older jobs match, too.
     pub more: bool,
+}
+
+/// Returns the counts of plugins, as sums over their tasks.
+pub(crate) fn by_plugin(tasks: impl IntoIterator<Item = (TaskName, u64)>) -> BTreeMap<PluginId, u64> {
+    let mut plugins = BTreeMap::new();
+    for (task, count) in tasks.into_iter().filter(|(_, count)| *count > 0) {
+        *plugins.entry(task.plugin()).or_default() += count;
+    }
+    plugins
 }
 
 /// Counts of the jobs in the queue.

@@ -48,6 +48,11 @@ impl Task {
         self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
     }
 
+    /// Returns how many checks a payload may take against the task's schema.
+    pub fn checks(&self, payload: &[u8]) -> u64 {
+        self.schema.as_ref().map_or(0, |schema| schema.checks(payload))
+    }
+
     /// Checks a payload against the task's schema.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ impl JobSource {
             token: None,
             on_conflict: OnConflict::Wait,
             batch: None,
+            lineage: Default::default(),
         })
     }
 }

@@ -227,6 +227,7 @@ impl Queue {
             priority: new.priority,
             token: new.token,
             batch: new.batch,
+            lineage: new.lineage,
             payload: new.payload,
             status: JobStatus::new(new.due.map_or(now, |due| due.from(now))),
             enqueued_at: now,

@@ -183,11 +183,13 @@ impl PostgresLedger<'_> {
             let position = (line.id, rank(ready.priority), micros(ready.due));
             self.writes.taken.entry((position, head.first_id)).or_insert((0, head.row_length)).0 += 1;
             self.writes.claimed.push(lease);
+            let task = self.names.number(line.task.as_str())?;
+            self.waiting.add(task, -1);
             let job = JobRow {
                 status: after,
                 state: RUNNING,
                 lane: lane.row.clone(),
-                task: self.names.number(line.task.as_str())?,
+                task,
                 line: Some(line.id),
                 priority: ready.priority,
                 finished_at: None,
@@ -202,6 +204,7 @@ impl PostgresLedger<'_> {
                 lane: lane.lane.clone(),
                 payload: payload.ok_or_else(|| damaged("ready job", &format!("{}: its row is missing", ready.id)))?,
                 batch: head.batch.clone(),
+                generation: head.generation,
                 failures: before.failures,
                 crashes: before.crashes,
                 due: ready.due,

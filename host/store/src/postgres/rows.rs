@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Batch, Entry, Job, JobStatus, NumberedEntry, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, NumberedEntry, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
@@ -151,6 +151,10 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         priority: value(row, "jobs", "priority")?,
         token: token.map(|token| parse("token", &token)).transpose()?,
         batch: batch(row)?,
+        lineage: Lineage {
+            parent: value::<Option<i64>>(row, "jobs", "parent")?.map(job_id).transpose()?,
+            generation: value::<i32>(row, "jobs", "generation")? as u32,
+        },
         payload: bytes(row, "jobs", "payload")?.unwrap_or_default(),
         status: status(id, row)?,
         enqueued_at: moment(row, "jobs", "enqueued_at")?,

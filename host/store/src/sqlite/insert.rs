@@ -81,6 +81,7 @@ impl SqliteLedger<'_> {
         let (priority, payload_bytes) = (new.priority, new.payload.len() as i64);
         let payload = (is_inline && !new.payload.is_empty()).then_some(&*new.payload);
         let key = key_text(&new.lane);
+        let parent = new.lineage.parent.map(|parent| signed(parent.number()));
         let mut job = new.id;
         let id = loop {
             let id = signed(job.number());
@@ -98,7 +99,9 @@ impl SqliteLedger<'_> {
                 topic,
                 payload_bytes,
                 payload,
-                row_padding::BYTES
+                row_padding::BYTES,
+                parent,
+                new.lineage.generation
             ];
             if self.statements.insert_job.prepared()?.execute(row)? > 0 {
                 break id;
@@ -109,6 +112,7 @@ impl SqliteLedger<'_> {
         if state == READY {
             self.add_ready((lane, task, priority), due_at, id)?;
         }
+        self.waiting.add(task, 1);
         if !is_inline {
             let mut insert = self.conn.prepare_cached("INSERT INTO payloads (job, payload) VALUES (?1, ?2)")?;
             insert.execute(params![id, &*new.payload])?;
