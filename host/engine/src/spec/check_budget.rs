@@ -180,7 +180,7 @@ fn levels(payload: &[u8]) -> Vec<Level> {
                     }
                 }
                 levels[depth].values += 1;
-                levels[depth].bytes += (end - at) as u64;
+                levels[depth].bytes += (end - at - 1) as u64;
             }
             b'{' | b'[' => {
                 levels[depth].values += 1;
@@ -222,7 +222,7 @@ mod tests {
     fn values_are_counted_by_their_level() {
         let found = levels(br#" {"a": [1, -2.5e3, true], "b\"": {}, "c": "d\\"} "#);
         let level = |values, objects, arrays, members, bytes| Level { values, objects, arrays, members, bytes };
-        assert_eq!(found, [level(1, 1, 0, 3, 0), level(3, 1, 1, 0, 9), level(3, 0, 0, 0, 0)]);
+        assert_eq!(found, [level(1, 1, 0, 3, 0), level(3, 1, 1, 0, 8), level(3, 0, 0, 0, 0)]);
         assert_eq!(levels(b"17")[0].values, 1);
         for odd in [&b""[..], b"\"", b"\"\\", b"]]]}", b":::", &[b'['; 1000]] {
             assert!(levels(odd).len() <= PAYLOAD_DEPTH_MAX + 1, "not JSON, and yet counted");
