@@ -115,5 +115,6 @@ pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJo
             _ => OnConflict::Wait,
         },
         batch: None,
+        lineage: Default::default(),
     }
 }

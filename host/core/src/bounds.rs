@@ -50,6 +50,20 @@ pub const BATCH_BYTES_MAX: u64 = 64 * MIB;
 /// Maximum size in bytes of all payloads in one claim. The first job of a claim may be larger.
 pub const CLAIM_BYTES_MAX: u64 = 64 * MIB;
 
+// Jobs that wait.
+/// Number of jobs of one plugin that may wait, unless the settings say otherwise; another one is rejected. Each takes
+/// some hundred bytes of the store besides its payload.
+pub const JOBS_WAITING_DEFAULT: u32 = 1_000_000;
+/// Maximum number of waiting jobs of one plugin that can be set.
+pub const JOBS_WAITING_MAX: u32 = 1_000_000_000;
+/// Number of generations of jobs that enqueue one another, unless the settings say otherwise.
+pub const GENERATIONS_DEFAULT: u32 = 100_000;
+/// Maximum number of generations that can be set.
+pub const GENERATIONS_MAX: u32 = 1_000_000_000;
+/// A single job that starts this much later than it is enqueued, or more, is of the same generation as the job that
+/// enqueues it.
+pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
+
 // Entries between an attempt and the store.
 /// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
 /// is dropped.
@@ -188,6 +202,11 @@ pub const TASKS_MAX: usize = 64;
 /// Maximum number of regular expressions in all payload schemas of one plugin: each may use half a MiB of the host's
 /// memory.
 pub const PATTERNS_MAX: usize = 64;
+/// Maximum number of checks of one payload against its task's schema: the schemas and keywords that apply to each of
+/// its values, counted before the payload is parsed. The worst of them takes some tens of milliseconds.
+pub const SCHEMA_CHECKS_MAX: u64 = 5_000_000;
+/// Maximum number of checks of all payloads in one request, and in one call by which a guest enqueues jobs.
+pub const BATCH_SCHEMA_CHECKS_MAX: u64 = 50_000_000;
 /// Maximum size in bytes of one payload schema that a node publishes, so that nodes without the plugin can enqueue jobs
 /// for it.
 pub const PUBLISHED_SCHEMA_BYTES_MAX: usize = 16 * KIB as usize;

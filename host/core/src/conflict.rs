@@ -133,6 +133,7 @@ mod tests {
             token: Some("once".parse().unwrap()),
             on_conflict: OnConflict::Discard,
             batch: None,
+            lineage: Default::default(),
         };
         let why = NotEnqueued::Duplicate(JobId::from_number(5).unwrap());
         let (placeholder, end) = placeholder(&new, why.clone());

@@ -74,6 +74,30 @@ pub struct NewJob {
     pub on_conflict: OnConflict,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
+    /// The jobs from which the job descends.
+    pub lineage: Lineage,
+}
+
+/// The place of a job among the jobs from which it descends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The job whose attempt enqueued it, itself or by a live broadcast; `None` for a job of a client.
+    pub parent: Option<JobId>,
+    /// Number of jobs above it, without those that only enqueued one job which starts later: see
+    /// [`Lineage::of_children`].
+    pub generation: u32,
+}
+
+impl Lineage {
+    /// Returns the lineage of the jobs that one attempt enqueues; `by` is the job of the attempt with its generation.
+    ///
+    /// They are the next generation, unless it is a single job that starts `bounds::GENERATION_PAUSE` later or more: so a
+    /// job that enqueues itself for the next minute may go on for years, and one that does so without a pause, or that
+    /// enqueues two of itself, is counted.
+    pub fn of_children(by: Lineage, delays: &[Option<Duration>]) -> Lineage {
+        let continues = matches!(delays, [Some(delay)] if *delay >= bounds::GENERATION_PAUSE);
+        Lineage { parent: by.parent, generation: by.generation.saturating_add(u32::from(!continues)) }
+    }
 }
 
 impl NewJob {
@@ -236,6 +260,8 @@ pub struct Job {
     pub token: Option<Token>,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
+    /// The jobs from which the job descends.
+    pub lineage: Lineage,
     /// The input of the task.
     pub payload: SharedBytes,
     /// The job's status.
@@ -267,6 +293,8 @@ pub struct LeasedJob {
     pub payload: SharedBytes,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
+    /// The job's generation, see [`Lineage`].
+    pub generation: u32,
     /// Number of attempts that failed before this one.
     pub failures: u32,
     /// Number of attempts that ended with their host before this one.
@@ -386,6 +414,17 @@ mod tests {
         let (now, at) = (Timestamp::from_millis(5_000), Timestamp::from_millis(9_000));
         assert_eq!(Due::In(Duration::from_secs(2)).from(now), Timestamp::from_millis(7_000));
         assert_eq!(Due::At(at).from(now), at);
+    }
+
+    #[test]
+    fn a_generation_is_counted_unless_a_single_job_starts_later() {
+        let by = Lineage { parent: JobId::from_number(7), generation: 3 };
+        let (now, soon, later) = (None, Some(Duration::from_millis(999)), Some(bounds::GENERATION_PAUSE));
+        let generation = |delays: &[Option<Duration>]| Lineage::of_children(by, delays).generation;
+        assert_eq!([generation(&[now]), generation(&[soon]), generation(&[later])], [4, 4, 3]);
+        assert_eq!([generation(&[later, later]), generation(&[now, now])], [4, 4]);
+        assert_eq!(Lineage::of_children(by, &[now]).parent, by.parent);
+        assert_eq!(Lineage::of_children(Lineage { generation: u32::MAX, ..by }, &[now]).generation, u32::MAX);
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub(crate) mod log;
 pub(crate) mod outbound_http;
 pub(crate) mod store_data;
 pub(crate) mod monotonic_clock;
+pub(crate) mod open_file;
 pub(crate) mod bindings;
 pub(crate) mod imports;

@@ -11,6 +11,7 @@ pub mod toml_diagnostics;
 pub mod duration;
 /// Manifests and settings as they are written.
 pub mod raw;
+mod check_budget;
 mod schema_cost;
 /// Payload schemas and key pointers.
 pub mod payload;

@@ -5,6 +5,7 @@ use wharf_core::lifecycle::Refusal;
 use wharf_core::topic::Topic;
 use wharf_store::{Inserted, StoreError};
 
+use crate::queue_bounds::QueueFull;
 use crate::request::EnqueueRejection;
 
 /// Why jobs were not enqueued.
@@ -13,6 +14,9 @@ pub enum EnqueueError {
     /// The requests were rejected. Nothing was enqueued.
     #[error(transparent)]
     EnqueueRejection(EnqueueRejection),
+    /// Transient: as many jobs of a plugin wait as may. Nothing was enqueued.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
     /// The store failed. After [`StoreError::Unknown`] the jobs may have been enqueued.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -24,6 +28,9 @@ pub enum ChangeError {
     /// The state of the job does not allow the change.
     #[error(transparent)]
     Refused(Refusal),
+    /// Transient: as many jobs of the plugin wait as may.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
     /// The store failed. After [`StoreError::Unknown`] the job may have been changed.
     #[error(transparent)]
     Store(#[from] StoreError),

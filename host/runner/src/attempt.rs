@@ -40,7 +40,8 @@ impl AttemptStarter {
     pub(crate) fn host(&self, leased: &LeasedJob, plugin: Option<&Plugin>, handle: &AttemptHandle) -> AttemptHost {
         let (attempt, id) = (AttemptId::from(&leased.lease), leased.task.plugin());
         let span = tracing::debug_span!("attempt", job = %attempt.job, attempt = attempt.number, task = %leased.task);
-        let calls = GuestCalls::new(Arc::clone(&self.guest), plugin, CallChain::of_job(id.clone()), handle.clone());
+        let chain = CallChain::of_job(id.clone(), attempt.job, leased.generation);
+        let calls = GuestCalls::new(Arc::clone(&self.guest), plugin, chain, handle.clone());
         AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
     }
 

@@ -5,26 +5,44 @@
 //! of that job. What turns out only at the success is recorded under the ID that was given out (`Event::NotEnqueued`).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{NewJob, Token};
+use wharf_core::job::{Due, Lineage, NewJob, Token};
 use wharf_engine::GuestJob;
 
 use crate::guest_store::GuestStore;
 use crate::plugin_view::PluginView;
-use crate::request::{ChildrenRejected, prepare_children};
+use crate::queue_bounds::{QueueBounds, Reservation, places};
+use crate::request::{ChildrenRejected, prepare_children, takes_long};
 use crate::store_health::WatchedStore;
 
-/// The jobs so far. Locked for a few assignments and never across an await, by the one guest while it enqueues, and by its end.
+/// The jobs of one guest.
+pub(crate) struct Children {
+    /// The job that enqueues them, as the parent, with its generation.
+    by: Lineage,
+    /// Locked for a few assignments and never across an await, by the one guest while it enqueues, and by its end.
+    taken: Mutex<Taken>,
+}
+
+/// The jobs so far, and their places among those that wait.
 #[derive(Default)]
-pub(crate) struct Children(Mutex<Vec<NewJob>>);
+struct Taken {
+    jobs: Vec<NewJob>,
+    places: Vec<Reservation>,
+}
 
 type Tokens = HashMap<(TaskName, Token), JobId>;
 
 impl Children {
+    /// No jobs yet, of a guest that runs for the parent of `by`, or of one that no job has called.
+    pub(crate) fn new(by: Lineage) -> Children {
+        Children { by, taken: Mutex::default() }
+    }
+
     /// Takes the jobs that a guest enqueues, and returns the IDs under which the guest knows them.
     ///
     /// # Errors
@@ -34,31 +52,68 @@ impl Children {
         &'a self,
         view: &PluginView,
         store: &'a GuestStore,
+        bounds: &'a Arc<QueueBounds>,
         jobs: Vec<GuestJob>,
     ) -> BoxFuture<'a, Result<Vec<String>, ChildrenRejected>> {
-        let new = match prepare_children(view, &**store.store(), jobs) {
-            Ok(new) => new,
-            Err(rejected) => return ready(Err(rejected)).boxed(),
-        };
+        if takes_long(view, jobs.iter().map(|job| (&*job.task, &*job.payload))) {
+            let (view, queue) = (view.clone(), store.store().clone());
+            return async move {
+                let new = store.run_apart(move || prepare_children(&view, &*queue, jobs)).await;
+                let new = new.map_err(|why| ChildrenRejected { why, passes: false })??;
+                self.take_in(store, bounds, new).await
+            }
+            .boxed();
+        }
+        match prepare_children(view, &**store.store(), jobs) {
+            Ok(new) => self.take_in(store, bounds, new),
+            Err(rejected) => ready(Err(rejected)).boxed(),
+        }
+    }
+
+    /// Keeps the jobs whose token is new, by what the store knows, if their plugins' queues have room.
+    fn take_in<'a>(
+        &'a self,
+        store: &'a GuestStore,
+        bounds: &'a Arc<QueueBounds>,
+        new: Vec<NewJob>,
+    ) -> BoxFuture<'a, Result<Vec<String>, ChildrenRejected>> {
         let tokens: Vec<(TaskName, Token)> = new.iter().filter_map(token_of).collect();
-        if tokens.is_empty() {
-            return ready(self.keep(new, Tokens::new())).boxed();
+        let places = places(&new);
+        let reserved = bounds.try_reserve(&places);
+        match reserved {
+            Some(reserved) if tokens.is_empty() => {
+                return ready(self.keep(bounds, new, reserved, Tokens::new())).boxed();
+            }
+            _ => {}
         }
         async move {
+            let reserved = match reserved {
+                Some(reserved) => reserved,
+                None => bounds.reserve(places).await.map_err(|full| rejected(full.to_string()))?,
+            };
+            if tokens.is_empty() {
+                return self.keep(bounds, new, reserved, Tokens::new());
+            }
             let wanted = tokens.clone();
             let query = async move |store: WatchedStore| store.find_by_tokens(wanted).await;
             // If the store fails, the duplicates turn out with the success of the attempt.
             let found = store.call("looking up jobs by their tokens", query).await.unwrap_or_default();
             let known = tokens.into_iter().zip(found).filter_map(|(token, id)| Some((token, id?))).collect();
-            self.keep(new, known)
+            self.keep(bounds, new, reserved, known)
         }
         .boxed()
     }
 
     /// Keeps the jobs whose token is new. `known` holds the tokens of jobs that exist already.
-    fn keep(&self, new: Vec<NewJob>, mut known: Tokens) -> Result<Vec<String>, ChildrenRejected> {
-        let rejected = |why: String| ChildrenRejected { why, passes: false };
-        let mut children = self.lock();
+    fn keep(
+        &self,
+        bounds: &QueueBounds,
+        new: Vec<NewJob>,
+        reserved: Reservation,
+        mut known: Tokens,
+    ) -> Result<Vec<String>, ChildrenRejected> {
+        let mut taken = self.lock();
+        let Taken { jobs: children, places } = &mut *taken;
         if new.iter().any(|job| job.token.is_some()) {
             known.extend(children.iter().filter_map(|job| Some((token_of(job)?, job.id))));
         }
@@ -68,7 +123,7 @@ impl Children {
             ids.push(id.to_string());
             added.extend((id == job.id).then_some(job));
         }
-        let (count, bytes) = (children.len() + added.len(), payload_bytes(&children) + payload_bytes(&added));
+        let (count, bytes) = (children.len() + added.len(), payload_bytes(children) + payload_bytes(&added));
         if count > bounds::BATCH_JOBS_MAX {
             let max = bounds::BATCH_JOBS_MAX;
             return Err(rejected(format!("the attempt would enqueue {count} jobs; the limit is {max}")));
@@ -77,17 +132,50 @@ impl Children {
             let max = bounds::BATCH_BYTES_MAX;
             return Err(rejected(format!("the attempt would enqueue {bytes} bytes of payloads; the limit is {max}")));
         }
+        let delays: Vec<Option<Duration>> = children.iter().chain(&added).map(delay).collect();
+        let generation = Lineage::of_children(self.by, &delays).generation;
+        for job in &added {
+            let plugin = job.task.plugin();
+            let max = bounds.generations_max(&plugin);
+            if generation > max {
+                return Err(rejected(format!(
+                    "the jobs would be generation {generation} of jobs that enqueue one another; the limit is {max}: enqueue a single job with a \
+                     delay of {:?} or more, which does not count, or raise `jobs.generations-max`, or `generations-max` of \
+                     [plugins.{plugin}] in wharf.toml",
+                    bounds::GENERATION_PAUSE
+                )));
+            }
+        }
         children.extend(added);
+        places.push(reserved);
         Ok(ids)
     }
 
-    /// Takes out all jobs, at the attempt's end.
+    /// Takes out all jobs, at the attempt's end. Their places are kept until this is dropped.
     pub(crate) fn take(&self) -> Vec<NewJob> {
-        std::mem::take(&mut *self.lock())
+        let mut jobs = std::mem::take(&mut self.lock().jobs);
+        if jobs.is_empty() {
+            return jobs;
+        }
+        let delays: Vec<Option<Duration>> = jobs.iter().map(delay).collect();
+        let lineage = Lineage::of_children(self.by, &delays);
+        jobs.iter_mut().for_each(|job| job.lineage = lineage);
+        jobs
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<NewJob>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn rejected(why: String) -> ChildrenRejected {
+    ChildrenRejected { why, passes: false }
+}
+
+fn delay(job: &NewJob) -> Option<Duration> {
+    match job.due {
+        Some(Due::In(delay)) => Some(delay),
+        Some(Due::At(_)) | None => None,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_engine::Problem;
@@ -119,7 +120,11 @@ fn kind(path: &Path) -> Option<Kind> {
 ///
 /// Returns the system's error if the file cannot be read.
 pub(crate) fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
-    let file = File::open(path)?;
+    // A file that was replaced by a FIFO since it was listed must not be waited for.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let mut content = Vec::new();
     // One byte more than the bound: a file that grew beyond it has another stamp by then.
     (&file).take(bounds::COMPONENT_BYTES_MAX + 1).read_to_end(&mut content)?;

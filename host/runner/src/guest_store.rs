@@ -10,6 +10,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wharf_core::bounds;
 use wharf_store::StoreError;
 
+use crate::check_threads::CheckThreads;
 use crate::store_health::WatchedStore;
 
 /// The pauses between two tries of a call that fails: the first one, and the longest. Each is twice the one before.
@@ -21,6 +22,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct GuestStore {
     store: WatchedStore,
     permits: Arc<Semaphore>,
+    checks: CheckThreads,
     tasks: TaskTracker,
     /// The runtime of the host, on which the calls run. Guest threads have no timers.
     host_runtime: Handle,
@@ -30,7 +32,7 @@ impl GuestStore {
     /// Must be called on the runtime of the host. `tasks` tracks the pending calls.
     pub(crate) fn new(store: WatchedStore, tasks: TaskTracker) -> GuestStore {
         let permits = Arc::new(Semaphore::new(bounds::KV_READS_AT_ONCE));
-        GuestStore { store, permits, tasks, host_runtime: Handle::current() }
+        GuestStore { store, permits, checks: CheckThreads::new(), tasks, host_runtime: Handle::current() }
     }
 
     /// The store itself, for what needs no round trip: its clock and its job IDs.
@@ -58,6 +60,21 @@ impl GuestStore {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err("the host failed on this call; this is a bug of the host".to_owned()),
         }
+    }
+
+    /// Runs work that takes long off the threads that run guests. It does not begin if the guest that waits for it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text for the guest that reports a bug of the host if the work panicked.
+    pub(crate) async fn run_apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let checks = self.checks.clone();
+        let run = async move { checks.run(work).await };
+        let result = AbortOnDropHandle::new(self.tasks.spawn_on(run, &self.host_runtime)).await;
+        result.map_err(|_| "the host failed on this call; this is a bug of the host".to_owned())
     }
 
     /// Makes a call again and again until the store returns: a store that fails is not the guest's failure. Ends early if the

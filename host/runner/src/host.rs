@@ -22,12 +22,11 @@ use crate::follow::{self, Followers, JobUpdate};
 use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
-use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare};
+use crate::queue_bounds::places;
+use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
-/// Payloads of more bytes than this are checked on a thread of their own: it takes long enough to delay others.
-const CHECKED_INLINE_BYTES: usize = 128 << 10;
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which an immediate stop waits for the attempts that were given back to be recorded.
@@ -65,7 +64,8 @@ impl Host {
     /// # Errors
     ///
     /// Returns [`EnqueueError::EnqueueRejection`] with the problems of all requests if any request is invalid: then nothing was
-    /// added. Returns [`EnqueueError::Store`] if the store failed; after [`StoreError::Unknown`] the jobs may have been added.
+    /// added. Returns [`EnqueueError::QueueFull`] if too many jobs of a plugin wait, and [`EnqueueError::Store`] if the store
+    /// failed; after [`StoreError::Unknown`] the jobs may have been added.
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
         let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
@@ -73,7 +73,12 @@ impl Host {
         let known = self.find_known(prepared.absent).await?;
         let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
         // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
-        let inserted = if jobs.is_empty() { Vec::new() } else { self.0.enqueuer.insert(jobs, limits).await? };
+        let inserted = if jobs.is_empty() {
+            Vec::new()
+        } else {
+            let _places = self.0.bounds.reserve(places(&jobs)).await?;
+            self.0.enqueuer.insert(jobs, limits).await?
+        };
         let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         if !known.is_empty() {
             results.extend(known);
@@ -109,21 +114,15 @@ impl Host {
         }
     }
 
-    /// Turns requests into jobs, on a thread of its own if that takes long.
+    /// Turns requests into jobs, apart from other requests if that takes long.
     async fn prepare(&self, view: PluginView, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
         let store = self.0.store.clone();
-        let bytes: usize = requests.iter().map(|request| request.payload.len()).sum();
+        let is_long = takes_long(&view, requests.iter().map(|request| (&*request.task, &*request.payload)));
         let work = move || {
             let ids = draw_ids(&*store, requests.len())?;
             prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
         };
-        if bytes <= CHECKED_INLINE_BYTES {
-            return work();
-        }
-        match tokio::task::spawn_blocking(work).await {
-            Ok(jobs) => jobs,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        if is_long { self.0.checks.run(work).await } else { work() }
     }
 
     /// Calls every subscriber of a topic now, in parallel.
@@ -145,12 +144,14 @@ impl Host {
     /// # Errors
     ///
     /// Returns [`BroadcastError::BadTopic`] if the topic is invalid, `TooLarge` if the payloads of all jobs together are too
-    /// large, `Loading` or `Elsewhere` if a subscriber would be missed, and `Store` if the store failed.
+    /// large, `Loading` or `Elsewhere` if a subscriber would be missed, `QueueFull` if too many jobs of a subscriber wait, and
+    /// `Store` if the store failed.
     pub async fn broadcast_durably(&self, topic: &str, payload: SharedBytes) -> Result<Durable, BroadcastError> {
         let view = self.view();
         let prepared = broadcast::prepare(&view, topic, payload, &*self.0.store)?;
         let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
+        let _places = self.0.bounds.reserve(places(&jobs)).await?;
         let inserted = self.0.enqueuer.insert(jobs, limits).await?;
         let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
@@ -221,9 +222,11 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded, and
-    /// [`ChangeError::Store`] if the store failed.
+    /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded,
+    /// [`ChangeError::QueueFull`] if too many jobs of its plugin wait, and [`ChangeError::Store`] if the store failed.
     pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
+        let place = self.0.store.job_summary(id).await?.map(|job| (job.task.plugin(), 1));
+        let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
         let state = self.change(id, Event::RetryRequested).await?;
         self.notify(&Notice::RetryRequested { job: id });
         Ok(state)

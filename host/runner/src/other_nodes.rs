@@ -9,14 +9,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use wharf_core::ids::{Group, NodeId, PluginId, TaskName};
-use wharf_core::key::Key;
 use wharf_core::limits::LimitTable;
 use wharf_core::node::{LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
 use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::PayloadError;
 use wharf_engine::spec::manifest::RECEIVE;
-use wharf_engine::spec::payload::{KeyPointer, Schema, check_and_find};
+use wharf_engine::spec::payload::{KeyPointer, Schema};
 
 /// A node that was not seen for this long is neither called nor awaited: it would have sent three heartbeats.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -82,17 +81,31 @@ impl RemoteTask {
         Some(RemoteTask { announcement, is_receive, key, schema: OnceLock::new() })
     }
 
-    /// Checks a payload against the task's schema, and returns the key of a job with it if `wants_key`.
-    pub(crate) fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
-        let schema = match &self.announcement.schema {
-            SchemaAnnouncement::Text(text) => match self.schema.get_or_init(|| Schema::parse(text)) {
-                Ok(schema) => Some(schema),
-                // Its own node accepted the schema: the two nodes differ in version.
-                Err(why) => return Err(PayloadError::Schema(vec![format!("the schema of the task {why}")])),
-            },
-            _ => None,
-        };
-        check_and_find(schema, self.key.as_ref().filter(|_| wants_key), payload)
+    /// Returns the task's schema, compiled at the first call; `None` if there is none, or no text of it is known here.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of every payload if the schema cannot be read.
+    pub(crate) fn schema(&self) -> Result<Option<&Schema>, PayloadError> {
+        let SchemaAnnouncement::Text(text) = &self.announcement.schema else { return Ok(None) };
+        match self.schema.get_or_init(|| Schema::parse(text)) {
+            Ok(schema) => Ok(Some(schema)),
+            // Its own node accepted the schema: the two nodes differ in version.
+            Err(why) => Err(PayloadError::Schema(vec![format!("the schema of the task {why}")])),
+        }
+    }
+
+    /// Returns the pointer that finds a job's key in its payload.
+    pub(crate) fn key(&self) -> Option<&KeyPointer> {
+        self.key.as_ref()
+    }
+
+    /// Returns how many checks a payload may take; `None` if that is not known before the schema is compiled.
+    pub(crate) fn checks(&self, payload: &[u8]) -> Option<u64> {
+        if !matches!(self.announcement.schema, SchemaAnnouncement::Text(_)) {
+            return Some(0);
+        }
+        Some(self.schema.get()?.as_ref().map_or(0, |schema| schema.checks(payload)))
     }
 }
 

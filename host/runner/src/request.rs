@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, ParseIdError, PluginId, TaskName};
-use wharf_core::job::{Due, NewJob, Token};
+use wharf_core::job::{Due, Lineage, NewJob, Token};
 use wharf_core::key::{Key, Lane};
 use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
+use wharf_engine::spec::payload::check_and_find;
 use wharf_engine::{GuestJob, PayloadError, Task};
 use wharf_store::{Store, StoreError};
 
@@ -116,6 +117,15 @@ pub enum EnqueueRejection {
         /// The limit.
         max: usize,
     },
+    /// Checking the payloads of one request against their tasks' schemas could take too long.
+    #[error(
+        "checking the payloads of the request against their tasks' schemas may take more than {max} steps, which is the \
+         limit: send them in parts"
+    )]
+    TooManyChecks {
+        /// The limit.
+        max: u64,
+    },
     /// The payloads of one request together are too large.
     #[error("the payloads of the request are {bytes} bytes; the limit is {max}: send them in parts")]
     TooLarge {
@@ -199,6 +209,8 @@ pub(crate) struct Prepared {
     pub(crate) absent: Vec<Absent>,
     /// Number of these jobs that have no token, by which a retry would find them.
     without_token: usize,
+    /// How many checks against schemas the payloads so far may have taken.
+    checks: u64,
     /// The limit groups of jobs whose task only other nodes have.
     pub(crate) groups_elsewhere: Vec<Group>,
 }
@@ -232,12 +244,20 @@ enum Target<'v> {
 }
 
 impl Target<'_> {
-    /// Checks a payload, and returns the key in it if `wants_key`.
-    fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
-        match self {
-            Target::Here(task) => task.read_payload(payload, wants_key),
-            Target::There(task) => task.read_payload(payload, wants_key),
+    /// Checks a payload, and returns the key in it if `wants_key`. Adds to `checks` how many checks that may take; past the
+    /// bound of them nothing is checked, and the caller rejects the whole request.
+    fn read_payload(&self, payload: &[u8], wants_key: bool, checks: &mut u64) -> Result<Option<Key>, PayloadError> {
+        let (schema, pointer) = match self {
+            Target::Here(task) => (task.schema.as_ref(), task.key.as_ref()),
+            Target::There(task) => (task.schema()?, task.key()),
+        };
+        let counted = schema.map(|schema| (schema, schema.checks(payload)));
+        // One that is refused for itself costs nothing.
+        *checks += counted.map(|(_, wanted)| wanted).filter(|wanted| *wanted <= bounds::SCHEMA_CHECKS_MAX).unwrap_or(0);
+        if *checks > bounds::BATCH_SCHEMA_CHECKS_MAX {
+            return Ok(None);
         }
+        check_and_find(counted, pointer.filter(|_| wants_key), payload)
     }
 
     /// Returns what a job of the task needs: its full name, its limit group, and what to do if its lane is full.
@@ -256,6 +276,36 @@ impl Target<'_> {
 /// Returns the store's error if it gives no IDs now.
 pub(crate) fn draw_ids(store: &dyn Store, requests: usize) -> Result<Vec<JobId>, StoreError> {
     (0..requests.min(bounds::BATCH_JOBS_MAX)).map(|_| store.next_id()).collect()
+}
+
+/// Payloads that take longer than this to check, in checks, are checked apart: on the thread of a client's request or
+/// of a guest they would delay others. It is about a tenth of a millisecond; to hand work to another thread and back
+/// costs about a tenth of that.
+const CHECKS_INLINE_MAX: u64 = 10_000;
+/// Bytes of a payload that are read in the time of one check.
+const BYTES_PER_CHECK: u64 = 8;
+
+/// Returns true if reading and checking these payloads, each with its task, takes long enough to be done apart.
+pub(crate) fn takes_long<'r>(view: &PluginView, payloads: impl Iterator<Item = (&'r str, &'r [u8])>) -> bool {
+    let mut checks = 0_u64;
+    for (task, payload) in payloads {
+        checks = checks.saturating_add(payload.len() as u64 / BYTES_PER_CHECK);
+        // Those past the bound of a payload, or of an unknown task, are rejected without a check.
+        if checks > CHECKS_INLINE_MAX {
+            return true;
+        }
+        let Ok(name) = task.parse::<TaskName>() else { continue };
+        let wanted = match view.catalog.task(&name) {
+            Some((_, task)) => Some(task.checks(payload)),
+            None => match view.others.task(&name, view.now) {
+                TaskElsewhere::Known(task) => task.checks(payload),
+                TaskElsewhere::Unknown(_) | TaskElsewhere::Nowhere => Some(0),
+            },
+        };
+        let Some(wanted) = wanted else { return true };
+        checks = checks.saturating_add(wanted);
+    }
+    checks > CHECKS_INLINE_MAX
 }
 
 /// Turns requests into jobs, each with one of `ids`: all or none.
@@ -277,12 +327,15 @@ pub(crate) fn prepare(
         return Err(EnqueueRejection::TooLarge { bytes, max: bounds::BATCH_BYTES_MAX });
     }
     let jobs = Vec::with_capacity(requests.len());
-    let mut prepared = Prepared { jobs, absent: Vec::new(), without_token: 0, groups_elsewhere: Vec::new() };
+    let mut prepared = Prepared { jobs, absent: Vec::new(), without_token: 0, checks: 0, groups_elsewhere: Vec::new() };
     let mut problems = Vec::new();
     for (index, (request, id)) in requests.into_iter().zip(ids).enumerate() {
         let before = problems.len();
         let mut problem = |problem| problems.push((index, problem));
         let job = prepare_one(view, (index, request, id), &mut prepared, &mut problem);
+        if prepared.checks > bounds::BATCH_SCHEMA_CHECKS_MAX {
+            return Err(EnqueueRejection::TooManyChecks { max: bounds::BATCH_SCHEMA_CHECKS_MAX });
+        }
         match job {
             Some(job) if problems.len() == before => prepared.jobs.push((index, job)),
             // The requests are rejected, whatever the rest is.
@@ -333,7 +386,7 @@ fn prepare_one(
     if bytes > bounds::PAYLOAD_BYTES_MAX {
         return None;
     }
-    let found = task.read_payload(&request.payload, key.is_none());
+    let found = task.read_payload(&request.payload, key.is_none(), &mut prepared.checks);
     let found = found.map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?;
     let key = key.unwrap_or(found);
     let (name, group, on_conflict) = task.job_terms();
@@ -350,6 +403,7 @@ fn prepare_one(
         token,
         on_conflict,
         batch: None,
+        lineage: Lineage::default(),
     })
 }
 

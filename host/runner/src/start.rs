@@ -21,6 +21,7 @@ use wharf_store::{Store, StoreError};
 
 use crate::attempt::AttemptStarter;
 use crate::broadcast::{Broadcasts, CallContext, Cluster, RemoteCalls};
+use crate::check_threads::CheckThreads;
 use crate::dispatch::{Dispatch, DispatchParts, Load};
 use crate::enqueuer::{Enqueuer, InsertNotifier};
 use crate::folder::Folder;
@@ -29,6 +30,7 @@ use crate::guest_store::GuestStore;
 use crate::heartbeat::Heartbeat;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
+use crate::queue_bounds::QueueBounds;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
 use crate::upkeep::Upkeep;
@@ -54,6 +56,10 @@ pub struct Settings {
     pub plugins_dir: PathBuf,
     /// The maximum number of attempts at once. The engine may have a lower capacity, which then counts.
     pub attempts: u32,
+    /// The maximum number of jobs of one plugin that wait, unless its settings say otherwise.
+    pub waiting_max: u32,
+    /// The maximum number of generations of jobs that enqueue one another, unless the plugin's settings say otherwise.
+    pub generations_max: u32,
     /// The maximum number of live broadcasts that are open at once, for each depth of broadcasts within broadcasts.
     pub broadcasts: u32,
     /// The length of a lease.
@@ -97,6 +103,8 @@ pub enum StartError {
 pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
     pub(crate) capacity: u32,
+    pub(crate) checks: CheckThreads,
+    pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) store: WatchedStore,
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) enqueuer: Enqueuer,
@@ -149,9 +157,11 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         host_runtime: Handle::current(),
     });
     let guest_store = GuestStore::new(store.clone(), tasks.clone());
+    let bounds = QueueBounds::new(store.clone(), settings.waiting_max, settings.generations_max, &settings.plugins);
     let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
+    let guest_parts = (guest_store, Arc::clone(&bounds));
     let broadcasts =
-        Broadcasts::new(Arc::clone(&calls), Arc::clone(&cluster), guest_store, settings.broadcasts, stopping.clone());
+        Broadcasts::new(Arc::clone(&calls), Arc::clone(&cluster), guest_parts, settings.broadcasts, stopping.clone());
     let guest = broadcasts.guest_context();
     let remote_calls = RemoteCalls::new(cluster, calls, Arc::clone(&guest), stopping.clone());
 
@@ -213,7 +223,22 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     tasks.spawn(supervised("receiving cancel requests", heartbeat.receive_cancels(), listener.clone()));
     tasks.spawn(supervised("receiving messages", Arc::new(remote_calls).receive_messages(), listener));
     let (node, _end) = (settings.node, stopping.clone().drop_guard());
-    Ok(RunningHost { node, capacity, store, plugins, enqueuer, broadcasts, load, first_scan, tasks, stopping, _end })
+    let checks = CheckThreads::new();
+    Ok(RunningHost {
+        node,
+        capacity,
+        checks,
+        bounds,
+        store,
+        plugins,
+        enqueuer,
+        broadcasts,
+        load,
+        first_scan,
+        tasks,
+        stopping,
+        _end,
+    })
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {

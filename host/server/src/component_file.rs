@@ -1,6 +1,7 @@
 //! A component in a file that a command names.
 
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,15 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Arc<[u8]>> {
         let max = bounds::COMPONENT_BYTES_MAX;
         return Err(CliError::usage(format!("{} is {bytes} bytes; the limit is {max}", path.display())).into());
     }
-    Ok(std::fs::read(path).map_err(unreadable)?.into())
+    // A pipe has no size: it is read to its end, and no further than the limit.
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(bounds::COMPONENT_BYTES_MAX + 1).read_to_end(&mut content).map_err(unreadable)?;
+    if content.len() as u64 > bounds::COMPONENT_BYTES_MAX {
+        let max = bounds::COMPONENT_BYTES_MAX;
+        return Err(CliError::usage(format!("{} is larger than the limit of {max} bytes", path.display())).into());
+    }
+    Ok(content.into())
 }
 
 /// Returns the file's name without its extension, which is the plugin's ID.

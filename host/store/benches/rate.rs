@@ -50,6 +50,7 @@ impl Bench {
             token: None,
             on_conflict: OnConflict::Wait,
             batch: None,
+            lineage: Default::default(),
         }
     }
 

@@ -93,6 +93,7 @@ fn new_job(store: &PostgresStore, task: &TaskName, keys: usize, n: usize) -> New
         token: None,
         on_conflict: OnConflict::Wait,
         batch: None,
+        lineage: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, NodeId};
-use wharf_core::job::{Batch, Entry, Job, JobStatus, State, Stream};
+use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Refusal;
@@ -190,6 +190,8 @@ pub(crate) struct JobColumns {
     pub(crate) token: Option<String>,
     pub(crate) batch: Option<i64>,
     pub(crate) topic: Option<String>,
+    pub(crate) parent: Option<i64>,
+    pub(crate) generation: u32,
     pub(crate) payload: Option<SharedBytes>,
     pub(crate) status: StatusColumns,
     /// In microseconds since 1970.
@@ -221,6 +223,7 @@ impl JobColumns {
             priority: self.priority,
             token: self.token.map(|token| parse("token", &token)).transpose()?,
             batch: batch(self.batch, self.topic.as_deref())?,
+            lineage: lineage(self.parent, self.generation)?,
             payload: self.payload.unwrap_or_default(),
             status: self.status.status(id)?,
             enqueued_at: timestamp(self.enqueued_at),
@@ -240,6 +243,14 @@ impl JobColumns {
 pub(crate) fn batch(id: Option<i64>, topic: Option<&str>) -> Result<Option<Batch>, DamagedData> {
     let Some(id) = id else { return Ok(None) };
     Ok(Some(Batch { id: job_id(id)?, topic: parse("topic", topic.unwrap_or_default())? }))
+}
+
+/// Converts the columns `parent` and `generation`: the jobs from which a job descends.
+///
+/// # Errors
+/// If the parent is not the number of an ID.
+pub(crate) fn lineage(parent: Option<i64>, generation: u32) -> Result<Lineage, DamagedData> {
+    Ok(Lineage { parent: parent.map(job_id).transpose()?, generation })
 }
 
 /// Converts the columns of a report: the name of the outcome, and the text.

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, Store, StoreError,
+    QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod kv;
@@ -240,6 +240,17 @@ impl Queue for MemoryStore {
         drop(queue);
         self.nudge();
         Ok(())
+    }
+
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
+        let queue = self.queue();
+        let ready = queue.ready.values().flat_map(|lane| &lane.lines).map(|(task, line)| (task, line.len() as u64));
+        let delayed = queue.delayed.iter().map(|(_, id)| (&queue.jobs[id].job.task, 1));
+        let mut tasks: BTreeMap<&TaskName, u64> = BTreeMap::new();
+        for (task, count) in ready.chain(delayed) {
+            *tasks.entry(task).or_default() += count;
+        }
+        Ok(by_plugin(tasks.into_iter().map(|(task, count)| (task.clone(), count))))
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! Each host has one writer that commits operations in groups; the locks of limit groups put the writers of all hosts in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -40,6 +40,7 @@ mod running_cache;
 mod read_set;
 mod read;
 mod kv;
+mod waiting_rows;
 mod running_rows;
 mod write_set;
 mod line_updates;
@@ -295,6 +296,12 @@ impl Queue for PostgresStore {
             WriteResult::OverrideSet => Ok(()),
             other => Err(unexpected_reply(&other)),
         }
+    }
+
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
+        let session = self.reader().await?;
+        let waiting = read::waiting_jobs(&session).await;
+        self.finish(session, waiting).map(by_plugin)
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {

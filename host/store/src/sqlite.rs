@@ -3,6 +3,7 @@
 //! It uses a write-ahead log with `synchronous = FULL`, except for claims and renewals. One thread writes, in groups; readers
 //! never wait for it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod file_header;
@@ -35,6 +36,7 @@ mod large_values;
 mod row_padding;
 mod lanes;
 mod unsynced_claims;
+mod waiting_counts;
 mod read;
 mod statements;
 mod ledger;
@@ -56,6 +58,7 @@ use file_watch::FileWatch;
 use ledger::SqliteLedger;
 use readers::Readers;
 use unsynced_claims::UnsyncedClaims;
+use waiting_counts::SharedCounts;
 use writer::SqliteWriter;
 
 /// A durable queue in one SQLite file.
@@ -66,6 +69,7 @@ pub struct SqliteStore {
     nudge: Nudge<u64>,
     nodes: NodeList,
     unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
+    waiting: SharedCounts,
     watch: Arc<FileWatch>,
     /// Declared before the writer, and so dropped first: the last connection that closes the file removes its log.
     readers: Readers,
@@ -102,6 +106,7 @@ impl SqliteStore {
             nudge,
             nodes: NodeList::default(),
             unsynced_claims: shared.unsynced_claims,
+            waiting: shared.waiting,
             watch,
             readers,
             writer,
@@ -201,6 +206,11 @@ impl Queue for SqliteStore {
 
     async fn set_override(&self, change: Override) -> Result<(), StoreError> {
         self.writer.write(move |ledger| ledger.set_override(&change), |()| true).await
+    }
+
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
+        let counts = self.waiting.all();
+        self.readers.read(move |conn| read::by_task_name(conn, counts).map(by_plugin)).await
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {

@@ -11,6 +11,7 @@ mod node_messages;
 
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
+pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
 pub use node_messages::NodeMessages;

@@ -164,6 +164,10 @@ pub(crate) enum Order {
         #[serde(default)]
         then: wharf_calls::Then,
     },
+    /// Enqueues itself, so many times over.
+    Breed {
+        count: usize,
+    },
 
     Broadcast {
         topic: String,
@@ -287,6 +291,7 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::Progress { fraction, note, ms } => wharf_calls::progress(fraction, &note, ms),
         Order::Remaining => wharf_calls::remaining(),
         Order::Enqueue { children, then } => wharf_calls::enqueue(children, then),
+        Order::Breed { count } => wharf_calls::breed(job, count),
 
         Order::Broadcast { topic, payload, timeout_ms } => wharf_calls::broadcast(&topic, &payload, timeout_ms),
 

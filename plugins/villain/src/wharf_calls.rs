@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     crash,
-    exports::wharf::plugin::handler::Failure,
+    exports::wharf::plugin::handler::{Failure, Job},
     wharf::plugin::{
         attempt,
         broadcasts::{self, Answer, Reply},
@@ -38,6 +38,12 @@ pub(crate) enum Then {
     Discard,
     /// Sleeps for a minute: time enough to kill the host.
     Sleep,
+}
+
+pub(crate) fn breed(job: &Job, count: usize) -> Result<Vec<u8>, Failure> {
+    let new = (0..count).map(|_| NewJob::new(&format!("villain/{}", job.task), &job.payload));
+    jobs::enqueue(new.collect()).map_err(|e| Failure::Discard(format!("enqueue was refused: {e}")))?;
+    Ok(format!(r#"{{"bred":{count}}}"#).into())
 }
 
 pub(crate) fn enqueue(children: Vec<Child>, then: Then) -> Result<Vec<u8>, Failure> {

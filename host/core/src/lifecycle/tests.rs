@@ -230,6 +230,7 @@ fn the_size_of_an_event_is_what_a_store_writes_for_it() {
         token: None,
         on_conflict: Default::default(),
         batch: None,
+        lineage: Default::default(),
     };
     let mut changes = KvChanges::new("p".parse().unwrap());
     changes.put("key".parse().unwrap(), Some([0; 4].into())).unwrap();

@@ -41,6 +41,7 @@ fn leased(job: u64, now: Timestamp) -> LeasedJob {
         task,
         payload: [].into(),
         batch: None,
+        generation: 0,
         failures: 0,
         crashes: 0,
         due: now,

@@ -14,6 +14,7 @@ use crate::sandbox::bindings::Plugin;
 use crate::sandbox::bindings::wharf::plugin::{attempt, broadcasts, jobs, types};
 use crate::sandbox::imports::replies::ReplyBudget;
 use crate::sandbox::monotonic_clock;
+use crate::sandbox::open_file;
 use crate::sandbox::store_data::Sandbox;
 
 /// Makes the linker of everything that a plugin may import. The sandbox refuses the parts that reach outside unless
@@ -22,6 +23,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Sandb
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     monotonic_clock::add_to_linker(&mut linker)?;
+    open_file::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| WasiConfig::from(sandbox.config()))?;
     Plugin::add_to_linker::<Sandbox, HasSelf<Sandbox>>(&mut linker, |sandbox| sandbox)?;

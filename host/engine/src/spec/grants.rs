@@ -37,6 +37,10 @@ pub struct PluginSettings {
     /// Grant of values in the store, with the maximum of bytes: `true`, or a size.
     #[serde(default)]
     pub kv: KvGrant,
+    /// Maximum number of its jobs that wait, in place of the host's own setting.
+    pub waiting_max: Option<u32>,
+    /// Maximum number of generations of jobs that enqueue one another, in place of the host's own setting.
+    pub generations_max: Option<u32>,
     /// Replaces the topics of the manifest; if it is empty, no broadcast reaches the plugin.
     pub topics: Option<Vec<Subscription>>,
     /// Overrides `[receive]` of the manifest.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use jsonschema::PatternOptions;
 use serde_json::Value;
+use wharf_core::bounds;
 use wharf_core::ids::ParseIdError;
 use wharf_core::key::Key;
 
+use crate::spec::check_budget::CheckCost;
 use crate::spec::schema_cost;
 
 mod pointer;
@@ -16,8 +18,9 @@ use pointer::{FindError, Pointer};
 
 /// Maximum number of errors that are reported for one payload.
 const ERRORS_MAX: usize = 10;
-/// For a larger payload only the first error is reported.
-const ALL_ERRORS_BYTES_MAX: usize = 64 * 1024;
+/// For a payload that takes more checks only the first error is reported: all are found before the first is returned,
+/// and each costs much more than a check.
+const ALL_ERRORS_CHECKS_MAX: u64 = 50_000;
 /// Maximum size of one compiled pattern of a schema, in bytes.
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// A value quoted in an error is cut after this many characters.
@@ -32,6 +35,17 @@ pub enum PayloadError {
     /// The payload does not match the task's schema; one text for each place.
     #[error("{}", .0.join("\n"))]
     Schema(Vec<String>),
+    /// Checking the payload could take too long.
+    #[error(
+        "the check against the task's schema may take {checks} steps; the limit is {max}; put less into one payload, or \
+         simplify the schema"
+    )]
+    TooManyChecks {
+        /// How many checks it may take.
+        checks: u64,
+        /// The limit.
+        max: u64,
+    },
     #[error("at `{pointer}`, the job's key: expected a string, number or boolean, got {found}")]
     /// The key is neither a string, a number nor a boolean.
     KeyKind {
@@ -118,6 +132,7 @@ impl KeyPointer {
 pub struct Schema {
     text: Arc<str>,
     validator: Arc<jsonschema::Validator>,
+    cost: Arc<CheckCost>,
 }
 
 impl Schema {
@@ -127,7 +142,7 @@ impl Schema {
     /// A reason, if `text` is not JSON, not a schema, or too expensive.
     pub fn parse(text: &str) -> Result<Schema, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
-        schema_cost::check(&value)?;
+        let cost = Arc::new(schema_cost::check(&value)?);
         // Patterns come from plugins and run on the host: an engine that never backtracks cannot hang, and one that is
         // bounded cannot exhaust memory.
         let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
@@ -135,7 +150,7 @@ impl Schema {
             .with_pattern_options(patterns)
             .build(&value)
             .map_err(|error| build_error(&error.to_string()))?;
-        Ok(Schema { text: text.into(), validator: Arc::new(validator) })
+        Ok(Schema { text: text.into(), validator: Arc::new(validator), cost })
     }
 
     /// Returns the schema as it was written.
@@ -143,14 +158,30 @@ impl Schema {
         &self.text
     }
 
+    /// Returns how many checks a payload may take: an upper bound, found in one pass over its bytes.
+    pub fn checks(&self, payload: &[u8]) -> u64 {
+        self.cost.of(payload)
+    }
+
     /// Checks a payload.
     ///
     /// # Errors
-    /// [`PayloadError`] with the first ten places where the payload does not match; for a large one with the first.
+    /// [`PayloadError`] if the check may take more than `bounds::SCHEMA_CHECKS_MAX`, or with the first ten places where
+    /// the payload does not match; for one that takes many checks with the first.
     pub fn check(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        self.check_counted(payload, self.checks(payload))
+    }
+
+    /// Checks a payload like [`Schema::check`]; `checks` is what [`Schema::checks`] returned for it.
+    ///
+    /// # Errors
+    /// Those of [`Schema::check`].
+    pub fn check_counted(&self, payload: &[u8], checks: u64) -> Result<(), PayloadError> {
+        if checks > bounds::SCHEMA_CHECKS_MAX {
+            return Err(PayloadError::TooManyChecks { checks, max: bounds::SCHEMA_CHECKS_MAX });
+        }
         let value = json(payload, "schema")?;
-        // All errors are found before the first is returned: a large payload may have millions.
-        if payload.len() > ALL_ERRORS_BYTES_MAX {
+        if checks > ALL_ERRORS_CHECKS_MAX {
             return self.validator.validate(&value).map_err(|error| PayloadError::Schema(vec![describe_error(&error)]));
         }
         let errors: Vec<String> =
@@ -159,17 +190,17 @@ impl Schema {
     }
 }
 
-/// Checks a payload against a schema, and returns the key that a pointer finds in it. What the schema's check has shown to be
-/// JSON is not checked again for the key.
+/// Checks a payload against a schema, and returns the key that a pointer finds in it. The schema comes with what
+/// [`Schema::checks`] returned for the payload. What its check has shown to be JSON is not checked again for the key.
 ///
 /// # Errors
 /// Those of [`Schema::check`] and [`KeyPointer::find`].
 pub fn check_and_find(
-    schema: Option<&Schema>,
+    schema: Option<(&Schema, u64)>,
     pointer: Option<&KeyPointer>,
     payload: &[u8],
 ) -> Result<Option<Key>, PayloadError> {
-    schema.map_or(Ok(()), |schema| schema.check(payload))?;
+    schema.map_or(Ok(()), |(schema, checks)| schema.check_counted(payload, checks))?;
     let Some(pointer) = pointer else { return Ok(None) };
     match std::str::from_utf8(payload) {
         Ok(text) if schema.is_some() => pointer.key(pointer.0.find_in_valid(text)),
@@ -307,11 +338,12 @@ mod tests {
             b"{\"\xff\":1,\"a\":2}",
         ];
         for text in texts {
-            let both = check_and_find(Some(&schema), Some(&pointer), text);
+            let counted = Some((&schema, schema.checks(text)));
+            let both = check_and_find(counted, Some(&pointer), text);
             let each = schema.check(text).and_then(|()| pointer.find(text));
             assert_eq!(both, each, "{}", text.escape_ascii());
             assert_eq!(check_and_find(None, Some(&pointer), text), pointer.find(text));
-            assert_eq!(check_and_find(Some(&schema), None, text), schema.check(text).map(|()| None));
+            assert_eq!(check_and_find(counted, None, text), schema.check(text).map(|()| None));
             assert_eq!(check_and_find(None, None, text), Ok(None));
         }
     }
@@ -324,6 +356,25 @@ mod tests {
         assert!(Schema::parse(r#"{"$ref":"http://127.0.0.1:1/x.json"}"#).is_err());
         let describe_error = Schema::parse(r#"{"pattern":"^(\\w{200}){200}$"}"#).unwrap_err();
         assert!(describe_error.contains("limited to 256 KiB"), "{describe_error}");
+    }
+
+    #[test]
+    fn a_check_that_may_take_too_long_is_refused_before_it_begins() {
+        let parts = vec!["{}"; 2_500].join(",");
+        let schema = Schema::parse(&format!(r#"{{"items":{{"allOf":[{parts}]}}}}"#)).unwrap();
+        let numbers = |count: usize| format!("[1{}]", ",1".repeat(count - 1));
+        assert_eq!(schema.check(numbers(100).as_bytes()), Ok(()));
+        let refused = schema.check(numbers(1_000_000).as_bytes()).unwrap_err();
+        assert!(matches!(refused, PayloadError::TooManyChecks { checks, .. } if checks >= 2_500_000_000), "{refused}");
+        // What is usual passes, however large.
+        let rows = Schema::parse(
+            r#"{"items":{"type":"object","required":["id","name","tags"],"additionalProperties":false,"properties":{
+                "id":{"type":"integer","minimum":0},"name":{"type":"string","minLength":1,"pattern":"^[a-z]+$"},
+                "tags":{"type":"array","items":{"enum":["a","b"]},"uniqueItems":true}}}}"#,
+        );
+        let row = r#"{"id":1,"name":"somebody","tags":["a","b"]}"#;
+        let payload = format!("[{row}{}]", format!(",{row}").repeat(20_000));
+        assert_eq!(rows.unwrap().check(payload.as_bytes()), Ok(()), "{} bytes", payload.len());
     }
 
     #[test]

@@ -67,6 +67,39 @@ async fn what_is_granted_is_there_and_read_only_unless_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fifo_is_refused_and_holds_up_nobody() {
+    let scene = Scene::new(64);
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    rustix::fs::mkfifoat(rustix::fs::CWD, at.join("fifo"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink("fifo", at.join("link")).unwrap();
+    std::fs::hard_link(at.join("fifo"), at.join("hard")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at.join("socket")).unwrap();
+    std::fs::write(at.join("a.txt"), "hello").unwrap();
+    let granted = format!("dirs = [{{ host = \"{}\", guest = \"/d\", writable = true }}]", at.display());
+    let (villain, other) = (scene.load_with("villain", &granted).await, scene.load_with("villain", &granted).await);
+    // More than a runtime has threads for files.
+    let orders: Vec<String> = (0..40)
+        .map(|n| match n % 5 {
+            0 => r#"{"do":"read-file","path":"/d/fifo"}"#.to_owned(),
+            1 => r#"{"do":"read-file","path":"/d/link"}"#.to_owned(),
+            2 => r#"{"do":"write-file","path":"/d/hard","text":"x"}"#.to_owned(),
+            3 => r#"{"do":"list-dir","path":"/d/fifo"}"#.to_owned(),
+            _ => r#"{"do":"read-file","path":"/d/socket"}"#.to_owned(),
+        })
+        .collect();
+    let runs = orders.iter().map(|order| scene.run(&villain, call(&villain, "do", order)));
+    for (ended, order) in futures_util::future::join_all(runs).await.iter().zip(&orders) {
+        let report = assert_denied(&ended.0);
+        assert!(!report.contains("timed out"), "{order}: {report}");
+    }
+    let run = async |order: &str| scene.run(&other, call(&other, "do", order)).await.0;
+    assert_eq!(assert_returned(&run(r#"{"do":"read-file","path":"/d/a.txt"}"#).await), "hello");
+    assert_returned(&run(r#"{"do":"write-file","path":"/d/a.txt","text":"new"}"#).await);
+    assert_eq!(std::fs::read_to_string(at.join("a.txt")).unwrap(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_granted_folder_that_is_gone_is_the_host_s_fault() {
     let scene = Scene::new(4);
     let villain = scene.load_with("villain", r#"dirs = [{ host = "/nowhere/at/all", guest = "/in" }]"#).await;

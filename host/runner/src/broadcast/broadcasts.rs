@@ -21,11 +21,13 @@ use super::request::{Broadcast, BroadcastError, check, check_open, loading_subsc
 use super::subscriber_call::{CallContext, SubscriberCall};
 use crate::guest_store::GuestStore;
 use crate::notice::Notice;
+use crate::queue_bounds::QueueBounds;
 
 /// The live broadcasts of one node, shared by clients and plugins.
 pub(crate) struct Broadcasts {
     context: Arc<CallContext>,
     guest_store: GuestStore,
+    bounds: Arc<QueueBounds>,
     cluster: Arc<Cluster>,
     /// Permits for open broadcasts, indexed by depth: one inside a broadcast never waits for the permit of its own caller.
     permits: Vec<Arc<Semaphore>>,
@@ -42,13 +44,13 @@ impl Broadcasts {
     pub(crate) fn new(
         context: Arc<CallContext>,
         cluster: Arc<Cluster>,
-        guest_store: GuestStore,
+        (guest_store, bounds): (GuestStore, Arc<QueueBounds>),
         max: u32,
         stopping: CancellationToken,
     ) -> Arc<Broadcasts> {
         let permits = (0..bounds::BROADCAST_DEPTH_MAX).map(|_| Arc::new(Semaphore::new(max as usize))).collect();
         let (open, ids) = (TaskTracker::new(), Mutex::new(JobIds::of_source(cluster.node().0, None)));
-        Arc::new(Broadcasts { context, guest_store, cluster, permits, max, open, stopping, ids })
+        Arc::new(Broadcasts { context, guest_store, bounds, cluster, permits, max, open, stopping, ids })
     }
 
     /// Returns what guests of this node reach.
@@ -56,6 +58,7 @@ impl Broadcasts {
         Arc::new(GuestContext {
             plugins: Arc::clone(self.cluster.plugins()),
             store: self.guest_store.clone(),
+            bounds: Arc::clone(&self.bounds),
             broadcaster: Arc::clone(self) as Arc<dyn Broadcaster>,
         })
     }

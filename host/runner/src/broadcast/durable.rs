@@ -97,6 +97,7 @@ pub(crate) fn prepare(
             token: None,
             on_conflict,
             batch: Some(batch.clone()),
+            lineage: Default::default(),
         })
     });
     let jobs = jobs.collect::<Result<_, StoreError>>()?;

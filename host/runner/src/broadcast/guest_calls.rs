@@ -19,6 +19,7 @@ use crate::child_jobs::Children;
 use crate::guest_store::GuestStore;
 use crate::kv_view::KvView;
 use crate::plugin_view::PluginIndex;
+use crate::queue_bounds::QueueBounds;
 use crate::store_health::WatchedStore;
 
 /// Starts live broadcasts. Guests inside a broadcast may start further ones; this is all that they know of what runs them.
@@ -35,6 +36,7 @@ pub(crate) trait Broadcaster: Send + Sync {
 pub(crate) struct GuestContext {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) store: GuestStore,
+    pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) broadcaster: Arc<dyn Broadcaster>,
 }
 
@@ -64,7 +66,8 @@ impl GuestCalls {
         handle: AttemptHandle,
     ) -> GuestCalls {
         let kv = plugin.and_then(|plugin| KvView::new(plugin, &context.store));
-        GuestCalls { context, handle, chain, children: Children::default(), kv }
+        let children = Children::new(chain.top);
+        GuestCalls { context, handle, chain, children, kv }
     }
 
     /// Takes out what the guest leaves, at its end.
@@ -89,7 +92,7 @@ impl GuestCalls {
     ) -> BoxFuture<'_, Result<Vec<String>, String>> {
         let store = &self.context.store;
         let view = self.context.plugins.view(store.store().now());
-        let added = self.children.add(&view, store, jobs).map_err(move |rejected| {
+        let added = self.children.add(&view, store, &self.context.bounds, jobs).map_err(move |rejected| {
             // The attempt is given back, which costs the job nothing.
             if rejected.passes {
                 let why = format!("{stopped}: it enqueues a job, and {}", rejected.why);

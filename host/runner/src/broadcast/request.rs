@@ -11,6 +11,7 @@ use wharf_core::topic::Topic;
 use wharf_store::StoreError;
 
 use crate::plugin_view::PluginView;
+use crate::queue_bounds::QueueFull;
 
 /// A live broadcast as a caller requests it.
 #[derive(Clone, Debug)]
@@ -81,6 +82,9 @@ pub enum BroadcastError {
         /// Each plugin with the names of the nodes that have it.
         Vec<(PluginId, Vec<String>)>,
     ),
+    /// Transient: as many jobs of a subscriber wait as may. No job was added.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -7,3 +7,4 @@ mod output;
 mod endings;
 mod folder;
 mod store_failures;
+mod bounds;

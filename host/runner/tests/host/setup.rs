@@ -94,6 +94,8 @@ impl Setup {
             node: NodeId(rand()),
             plugins_dir: self.plugins(),
             attempts: self.attempts,
+            waiting_max: 1_000_000,
+            generations_max: 100,
             broadcasts: 8,
             lease: self.lease,
             lease_margin: self.lease_margin,

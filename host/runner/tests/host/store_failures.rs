@@ -1,5 +1,6 @@
 //! A store that fails for a while, and one that fails for too long.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -108,6 +109,9 @@ impl Queue for Cut {
     }
     async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
         self.reached()?.find_by_tokens(of).await
+    }
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
+        self.reached()?.waiting_jobs().await
     }
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         self.store.job(id, declared).await

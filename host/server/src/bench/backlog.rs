@@ -169,6 +169,7 @@ impl JobSource {
             token: None,
             on_conflict: OnConflict::Wait,
             batch: None,
+            lineage: Default::default(),
         })
     }
 }

@@ -57,6 +57,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "PEM file of certificate authorities that HTTPS requests of plugins trust besides those that browsers trust",
     ),
     setting(
+        "jobs.waiting-max",
+        "1000000",
+        "jobs of one plugin that may wait; more are refused. `waiting-max` under [plugins.NAME] sets another number for a plugin",
+    ),
+    setting(
+        "jobs.generations-max",
+        "100000",
+        "how many jobs may enqueue one another in a row; a single job that starts at least a second later does not count. \
+         `generations-max` under [plugins.NAME] sets another number for a plugin",
+    ),
+    setting(
         "lease.length",
         "30s",
         "time after which another host may take over the jobs of a host that no longer renews its leases; leases are renewed after a third of it",

@@ -23,6 +23,7 @@ use super::api::{
     BroadcastRequest, BroadcastStarted, Disposition, LiveBroadcast, Reply, ReplyOutcome, millis,
 };
 use super::bytes::{JsonOrBase64, inline, json_or_base64, json_or_base64_of_event, payload_bytes};
+use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
@@ -263,6 +264,7 @@ fn problem(error: BroadcastError) -> Problem {
     let text = error.to_string();
     let kind = match error {
         BroadcastError::Store(error) => return error.into(),
+        BroadcastError::QueueFull(full) => return queue_full(&full),
         BroadcastError::Loading { plugins, .. } => {
             return Problem::new(Kind::PLUGIN_LOADING, text).with("plugins", ids(&plugins));
         }

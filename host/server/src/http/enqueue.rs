@@ -13,7 +13,7 @@ use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_runner::{self as runner, EnqueueError, EnqueueRejection, Host};
+use wharf_runner::{self as runner, EnqueueError, EnqueueRejection, Host, QueueFull};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
@@ -147,13 +147,16 @@ fn document(result: &runner::Enqueued) -> Enqueued {
 fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
+        EnqueueError::QueueFull(full) => queue_full(&full),
         EnqueueError::EnqueueRejection(rejection) => {
             let loading = rejection.plugins_loading();
             let kind = match &rejection {
                 EnqueueRejection::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
                 EnqueueRejection::Requests(_) if rejection.is_passing() => Kind::PLUGIN_ELSEWHERE,
                 EnqueueRejection::Requests(_) => Kind::JOB_INVALID,
-                EnqueueRejection::TooMany { .. } | EnqueueRejection::TooLarge { .. } => Kind::TOO_LARGE,
+                EnqueueRejection::TooMany { .. }
+                | EnqueueRejection::TooLarge { .. }
+                | EnqueueRejection::TooManyChecks { .. } => Kind::TOO_LARGE,
             };
             let problem = Problem::new(kind, rejection.to_string());
             match &rejection {
@@ -172,6 +175,11 @@ fn problem(error: EnqueueError) -> Problem {
             }
         }
     }
+}
+
+/// Returns the problem of a plugin of which as many jobs wait as may.
+pub(crate) fn queue_full(full: &QueueFull) -> Problem {
+    Problem::new(Kind::QUEUE_FULL, full.to_string()).with("plugin", full.plugin.to_string()).with("limit", full.max)
 }
 
 fn ids(plugins: &[PluginId]) -> Vec<String> {

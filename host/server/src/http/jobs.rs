@@ -16,7 +16,7 @@ use wharf_store::JobFilter;
 
 use super::api::{Job, JobPage, ListQuery};
 use super::bytes::harmless_headers;
-use super::enqueue::finished;
+use super::enqueue::{finished, queue_full};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
@@ -114,6 +114,7 @@ pub(crate) async fn retry(State(host): State<Host>, Path(id): Path<String>) -> R
 fn refused(id: JobId, error: ChangeError) -> Problem {
     let refusal = match error {
         ChangeError::Store(error) => return error.into(),
+        ChangeError::QueueFull(full) => return queue_full(&full),
         ChangeError::Refused(refusal) => refusal,
     };
     let kind = match refusal {

@@ -50,6 +50,7 @@ kinds! {
     JOB_FAILED         "job-failed"         422 "The job failed"
     JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
     TOO_MANY_BROADCASTS "too-many-broadcasts" 429 "Too many broadcasts are open"
+    QUEUE_FULL         "queue-full"         429 "Too many jobs of a plugin wait"
     INTERNAL           "internal"           500 "A bug in the host"
     STORE_BROKEN       "store-broken"       500 "The store is broken"
     STORE_BUSY         "store-busy"         503 "The store is busy"

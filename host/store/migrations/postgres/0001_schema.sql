@@ -66,6 +66,8 @@ CREATE TABLE $schema.jobs (
     token bytea,
     batch bigint,                       -- the durable broadcast that the job belongs to, and its topic; null in all other jobs
     topic text,
+    parent bigint,                      -- the job whose attempt enqueued this one
+    generation integer NOT NULL,        -- how many jobs are above it
     payload_bytes bigint NOT NULL,
     payload bytea NOT NULL,
     -- The results of ended attempts: how the last unsuccessful one ended, what the last one used, the output.
@@ -80,6 +82,15 @@ CREATE TABLE $schema.jobs (
     out_bytes bigint,
     output bytea
 ) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+
+-- How many jobs of each task wait, due or not: the sum over all shards, in which a single one may be negative. A
+-- transaction adds what it changes to one shard, so that hosts seldom wait for each other.
+CREATE TABLE $schema.waiting_jobs (
+    shard integer NOT NULL,
+    task integer NOT NULL,
+    jobs bigint NOT NULL,
+    PRIMARY KEY (shard, task)
+) WITH (fillfactor = 20);
 
 -- Each index holds only the jobs that its query is about; most jobs are in none of them but the primary key.
 CREATE INDEX jobs_delayed ON $schema.jobs (due_at, id) WHERE delayed;

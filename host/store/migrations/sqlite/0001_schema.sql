@@ -27,6 +27,8 @@ CREATE TABLE jobs (
     token TEXT,                         -- the idempotency token
     batch INTEGER,                      -- the durable broadcast that the job belongs to; null in all other jobs
     topic TEXT,                         -- the topic of that broadcast
+    parent INTEGER,                     -- the job whose attempt enqueued this one
+    generation INTEGER NOT NULL,        -- how many jobs are above it
     payload_bytes INTEGER NOT NULL,
     payload BLOB,
     queue_wait_us INTEGER,              -- this and the next five columns: what the last attempt used

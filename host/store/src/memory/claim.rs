@@ -147,6 +147,7 @@ impl QueueView for ClaimContext<'_> {
             lane: job.lane.clone(),
             payload: job.payload.clone(),
             batch: job.batch.clone(),
+            generation: job.lineage.generation,
             failures: status.failures,
             crashes: status.crashes,
             due: ready.due,

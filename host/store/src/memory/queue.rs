@@ -223,6 +223,7 @@ impl MemoryQueue {
             priority: new.priority,
             token: new.token,
             batch: new.batch,
+            lineage: new.lineage,
             payload: new.payload,
             status: JobStatus::new(due),
             enqueued_at: now,

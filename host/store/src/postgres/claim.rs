@@ -185,11 +185,13 @@ impl PostgresLedger<'_> {
             let position = (line.id, rank(ready.priority), timestamp_us(ready.due));
             self.writes.taken.entry((position, head.first_id)).or_insert((0, head.row_length)).0 += 1;
             self.writes.claimed.push(lease);
+            let task = self.names.number(line.task.as_str())?;
+            self.waiting.add(task, -1);
             let job = JobRow {
                 status: after,
                 state: RUNNING,
                 lane: lane.row.clone(),
-                task: self.names.number(line.task.as_str())?,
+                task,
                 line: Some(line.id),
                 priority: ready.priority,
                 finished_at: None,
@@ -205,6 +207,7 @@ impl PostgresLedger<'_> {
                 payload: payload
                     .ok_or_else(|| DamagedData::invalid("ready job", &format!("{}: its row is missing", ready.id)))?,
                 batch: head.batch.clone(),
+                generation: head.generation,
                 failures: before.failures,
                 crashes: before.crashes,
                 due: ready.due,

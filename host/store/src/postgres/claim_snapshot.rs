@@ -42,7 +42,8 @@ const READ: &str = "WITH listed AS MATERIALIZED (
         FROM share
     )
     SELECT lines.id AS line, lanes.limit_group, lanes.key, lines.task, top_priority, turn, edge, heads.id, heads.rank,
-        heads.due_at, heads.first_id, heads.length, attempt, failures, crashes, batch, topic, payload_bytes, payload
+        heads.due_at, heads.first_id, heads.length, attempt, failures, crashes, batch, topic, payload_bytes, payload,
+        generation
     FROM lanes CROSS JOIN LATERAL (
         SELECT id, task, top_priority, turn, CASE WHEN (SELECT rows_max < jobs_max FROM depth) THEN (
                 SELECT ARRAY[ready.rank, ready.due_at, ready.first_id] FROM $schema.ready WHERE ready.line = lines.id
@@ -52,7 +53,7 @@ const READ: &str = "WITH listed AS MATERIALIZED (
         OFFSET 0) AS lines
     LEFT JOIN LATERAL (
         SELECT jobs.id, front.rank, front.due_at, front.first_id, front.length, attempt, failures, crashes, batch, topic,
-            payload_bytes, CASE WHEN payload_bytes <= 1024 THEN payload END AS payload
+            payload_bytes, CASE WHEN payload_bytes <= 1024 THEN payload END AS payload, generation
         FROM (
             SELECT nearest.rank, nearest.due_at, nearest.first_id, cardinality(nearest.ids) AS length, each.id FROM (
                 SELECT rank, due_at, first_id, ids FROM $schema.ready WHERE ready.line = lines.id
@@ -113,6 +114,7 @@ pub(super) struct Head {
     pub(super) ready: Ready,
     pub(super) status: JobStatus,
     pub(super) batch: Option<Batch>,
+    pub(super) generation: u32,
     /// The first id of the row of `ready` that contains it.
     pub(super) first_id: i64,
     /// The number of jobs in that row.
@@ -138,8 +140,9 @@ impl Head {
         };
         let batch = if value::<Option<i64>>(row, "jobs", 15)?.is_some() { rows::batch(row)? } else { None };
         let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(SharedBytes::from);
+        let generation = value::<i32>(row, "jobs", 19)? as u32;
         let (first_id, row_length) = (value(row, "ready", 10)?, value::<i32>(row, "ready", 11)? as usize);
-        Ok(Some(Head { ready, status, batch, first_id, row_length, payload }))
+        Ok(Some(Head { ready, status, batch, generation, first_id, row_length, payload }))
     }
 
     /// Returns the values by which the jobs of a line are sorted.

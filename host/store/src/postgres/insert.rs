@@ -86,6 +86,7 @@ impl PostgresLedger<'_> {
         self.jobs.insert(id, job);
         self.tokens.extend(token.map(|token| (token, id)));
         self.writes.inserted.push(id);
+        self.waiting.add(task, 1);
         if state == READY {
             self.writes.joined.insert(id);
         }

@@ -107,14 +107,18 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
     let topics: Vec<Option<String>> =
         new().map(|job| batch(job).map(|batch| batch.topic.as_str().to_owned())).collect();
     let payloads: Vec<&[u8]> = new().map(|job| job.map_or(&[][..], |job| &*job.payload)).collect();
+    let lineage = |job: Option<&NewJob>| job.map(|job| job.lineage).unwrap_or_default();
+    let parents: Vec<Option<i64>> =
+        new().map(|job| lineage(job).parent.map(|parent| signed(parent.number()))).collect();
+    let generations: Vec<i32> = new().map(|job| i32::try_from(lineage(job).generation).unwrap_or(i32::MAX)).collect();
     let now = timestamp_us(flush.now);
     let text = format!(
         "INSERT INTO $schema.jobs (id, state, limit_group, key, task, line, priority, due_at, finished_at, token, batch, topic,
-             payload, payload_bytes, enqueued_at)
-         SELECT new.*, length(new.payload), $14::bigint FROM {} AS new",
+             payload, parent, generation, payload_bytes, enqueued_at)
+         SELECT new.*, length(new.payload), $16::bigint FROM {} AS new",
         unnest(
             "id bigint, state smallint, limit_group int, key text, task int, line bigint, priority int, due_at bigint,
-             finished_at bigint, token bytea, batch bigint, topic text, payload bytea"
+             finished_at bigint, token bytea, batch bigint, topic text, payload bytea, parent bigint, generation int"
         )
     );
     let args = [
@@ -131,6 +135,8 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
         (&batches as _, Type::INT8_ARRAY),
         (&topics as _, Type::TEXT_ARRAY),
         (&payloads as _, Type::BYTEA_ARRAY),
+        (&parents as _, Type::INT8_ARRAY),
+        (&generations as _, Type::INT4_ARRAY),
         (&now as _, Type::INT8),
     ];
     flush.session.query(&text, &args).await.map(drop)

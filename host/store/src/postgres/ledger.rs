@@ -27,6 +27,7 @@ use super::running_rows::{READ_RUNNING, RunningRows};
 use super::schema::{OLDEST_HOST, may_use};
 use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
+use super::waiting_rows::WaitingWrites;
 use super::write_set::{Flush, WriteSet};
 use super::{job_updates, line_updates, ready_rows};
 use crate::columns::{self, DamagedData, timestamp_us};
@@ -91,6 +92,7 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) running: RunningRows,
     pub(super) writes: WriteSet,
     pub(super) values: KvWrites,
+    pub(super) waiting: WaitingWrites,
 }
 
 impl<'t> PostgresLedger<'t> {
@@ -190,6 +192,7 @@ impl<'t> PostgresLedger<'t> {
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
             values: KvWrites::default(),
+            waiting: WaitingWrites::default(),
         };
         // Rows that were read are newer than the cache.
         for row in &job_rows {
@@ -305,7 +308,12 @@ impl<'t> PostgresLedger<'t> {
     pub(super) async fn commit(&mut self) -> Result<(), SessionError> {
         let values = std::mem::take(&mut self.values);
         let end = async |this: &PostgresLedger<'_>| {
-            futures_util::try_join!(values.write(this.session), this.session.execute("COMMIT")).map(drop)
+            futures_util::try_join!(
+                values.write(this.session),
+                this.waiting.write(this.session, &this.transaction),
+                this.session.execute("COMMIT"),
+            )
+            .map(drop)
         };
         self.flush_and(end).await
     }

@@ -21,8 +21,8 @@ const BEGIN: &str =
 /// The columns of a whole job besides its status, its payload and its output.
 const JOB: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic,
-    enqueued_at, started_at, finished_at, report_outcome, report_text, queue_wait_us, cpu_us, wall_us, memory_peak_bytes,
-    in_bytes, out_bytes";
+    parent, generation, enqueued_at, started_at, finished_at, report_outcome, report_text, queue_wait_us, cpu_us,
+    wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 const JOB_NAMES: &str = "JOIN $schema.names t ON t.id = jobs.task JOIN $schema.names g ON g.id = jobs.limit_group";
 
@@ -193,6 +193,14 @@ pub(super) async fn entries(
 pub(super) async fn overrides(session: &Session) -> Result<Vec<Override>, SessionError> {
     let text = "SELECT limit_group, key, per_key, total FROM $schema.overrides ORDER BY limit_group, key";
     session.query(text, &[]).await?.iter().map(read_override).collect()
+}
+
+/// Returns how many jobs of each task wait.
+pub(super) async fn waiting_jobs(session: &Session) -> Result<Vec<(TaskName, u64)>, SessionError> {
+    let text = "SELECT text, sum(jobs)::bigint FROM $schema.waiting_jobs JOIN $schema.names ON names.id = task
+                GROUP BY text HAVING sum(jobs) > 0";
+    let rows = session.query(text, &[]).await?;
+    rows.iter().map(|row| Ok((parse("task", value(row, "names", 0)?)?, computed::<i64>(row, 1)? as u64))).collect()
 }
 
 /// Counts waiting and running jobs, each from its own index; finished jobs cost nothing.

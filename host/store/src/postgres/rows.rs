@@ -73,6 +73,8 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         token: text(row, "jobs", "token")?,
         batch: value(row, "jobs", "batch")?,
         topic: value(row, "jobs", "topic")?,
+        parent: value(row, "jobs", "parent")?,
+        generation: count(row, "jobs", "generation")?,
         payload: bytes(row, "jobs", "payload")?,
         status: status_columns(row, 0)?,
         enqueued_at: value(row, "jobs", "enqueued_at")?,

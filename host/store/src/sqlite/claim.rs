@@ -155,6 +155,7 @@ struct ReadyJob {
     failures: u32,
     crashes: u32,
     batch: Option<Batch>,
+    generation: u32,
     /// `None` if it is too large to be read before the job is leased.
     payload: Option<SharedBytes>,
 }
@@ -199,11 +200,12 @@ impl ClaimContext<'_, '_> {
         singles.sort_unstable_by_key(|(line, _)| line.number);
         for run in consecutive(&singles, |(line, _)| line.number) {
             let mut find = self.ledger.conn.prepare_cached(
-                "SELECT ready.id, rank, ready.due_at, payload_bytes, attempt, failures, crashes, batch, topic, payload, line
+                "SELECT ready.id, rank, ready.due_at, payload_bytes, attempt, failures, crashes, batch, topic, payload,
+                        generation, line
                  FROM ready CROSS JOIN jobs ON jobs.id = ready.id WHERE line BETWEEN ?1 AND ?2 ORDER BY line",
             )?;
             let (first, last) = (run[0].0.number, run[run.len() - 1].0.number);
-            for job in find.query_map([first, last], |row| Ok((row.get::<_, i64>(10)?, ready_job(row)?)))? {
+            for job in find.query_map([first, last], |row| Ok((row.get::<_, i64>(11)?, ready_job(row)?)))? {
                 let (line, job) = job?;
                 let head = LineHead { jobs: vec![job], leased: 0 };
                 self.heads.insert((run[(line - first) as usize].1, task), head);
@@ -280,7 +282,7 @@ impl QueueView for ClaimContext<'_, '_> {
             return Err(DamagedData::inconsistent(format_args!("job {} is not the first of its line", ready.id)).into());
         };
         head.leased += 1;
-        let ReadyJob { attempt, failures, crashes, .. } = *job;
+        let ReadyJob { attempt, failures, crashes, generation, .. } = *job;
         let (batch, payload) = (job.batch.take(), job.payload.take());
         let payload = match payload {
             Some(payload) => payload,
@@ -296,12 +298,14 @@ impl QueueView for ClaimContext<'_, '_> {
         let (priority, started_at, claim) = (ready.priority, self.now, Some(self.id));
         let running = RunningJob { status, lane, task, priority, started_at, claim };
         self.ledger.lanes.set_running(ready.id, Some(running));
+        self.ledger.waiting.add(task, -1);
         self.leased.push(LeasedJob {
             lease,
             task: line.task.clone(),
             lane: line.lane.clone(),
             payload,
             batch,
+            generation,
             failures,
             crashes,
             due: ready.due,
@@ -332,6 +336,7 @@ fn ready_job(row: &Row<'_>) -> rusqlite::Result<ReadyJob> {
         failures: row.get(5)?,
         crashes: row.get(6)?,
         batch: batch(row, 7)?,
+        generation: row.get(10)?,
         payload: if payload_bytes == 0 { payload.or_else(|| Some(SharedBytes::default())) } else { payload },
     })
 }

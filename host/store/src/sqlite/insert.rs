@@ -85,6 +85,7 @@ impl SqliteLedger<'_> {
         let (priority, payload_bytes) = (new.priority, new.payload.len() as i64);
         let payload = (is_inline && !new.payload.is_empty()).then_some(&*new.payload);
         let key = key_text(&new.lane);
+        let parent = new.lineage.parent.map(|parent| signed(parent.number()));
         let mut job = new.id;
         let id = loop {
             let id = signed(job.number());
@@ -102,7 +103,9 @@ impl SqliteLedger<'_> {
                 topic,
                 payload_bytes,
                 payload,
-                row_padding::BYTES
+                row_padding::BYTES,
+                parent,
+                new.lineage.generation
             ];
             if self.statements.insert_job.prepared()?.execute(row)? > 0 {
                 break id;
@@ -113,6 +116,7 @@ impl SqliteLedger<'_> {
         if state == READY {
             self.add_ready((lane, task, priority), due_at, id)?;
         }
+        self.waiting.add(task, 1);
         if !is_inline {
             PAYLOADS.insert(self.conn, id, &new.payload)?;
         }

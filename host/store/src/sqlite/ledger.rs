@@ -15,6 +15,7 @@ use super::read;
 use super::rows::{InternedNames, priority, rank, status};
 use super::statements::Statements;
 use super::unsynced_claims::{self, UnsyncedClaims};
+use super::waiting_counts::{SharedCounts, WaitingCounts};
 use crate::clock::Clock;
 use crate::columns::{READY, key, signed, timestamp_us};
 
@@ -26,6 +27,7 @@ pub(super) struct SqliteLedger<'c> {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) names: InternedNames,
     pub(super) lanes: Lanes,
+    pub(super) waiting: WaitingCounts,
     /// The highest id in the table `claims`, also of rows that were deleted since.
     pub(super) last_claim: i64,
     /// Shared with everything that makes new job IDs.
@@ -47,6 +49,7 @@ pub(super) struct SharedState {
     /// Makes job IDs that are higher than any that a job of this store has or had.
     pub(super) ids: Arc<Mutex<JobIds>>,
     pub(super) unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
+    pub(super) waiting: SharedCounts,
 }
 
 /// A job's row, without its payload and result.
@@ -82,6 +85,7 @@ impl<'c> SqliteLedger<'c> {
             clock,
             names: InternedNames::default(),
             lanes: Lanes::default(),
+            waiting: WaitingCounts::default(),
             last_claim,
             ids: Arc::new(Mutex::new(JobIds::after(last_id))),
             unsynced_claims: Arc::default(),
@@ -91,6 +95,7 @@ impl<'c> SqliteLedger<'c> {
             syncs: true,
         };
         ledger.load_ready()?;
+        ledger.load_delayed()?;
         ledger.load_running()?;
         ledger.load_claims()?;
         ledger.after_commit();
@@ -98,7 +103,11 @@ impl<'c> SqliteLedger<'c> {
     }
 
     pub(super) fn shared(&self) -> SharedState {
-        SharedState { ids: self.ids.clone(), unsynced_claims: self.unsynced_claims.clone() }
+        SharedState {
+            ids: self.ids.clone(),
+            unsynced_claims: self.unsynced_claims.clone(),
+            waiting: self.waiting.shared(),
+        }
     }
 
     /// Makes a new job ID.
@@ -140,6 +149,7 @@ impl<'c> SqliteLedger<'c> {
 
     /// Keeps what was remembered of the transaction. Called after the commit, before any caller gets its result.
     pub(super) fn after_commit(&mut self) {
+        self.waiting.commit();
         let changed = self.lanes.commit();
         if changed.is_empty() {
             return;
@@ -153,6 +163,7 @@ impl<'c> SqliteLedger<'c> {
     /// Forgets what was remembered of a transaction that was rolled back.
     pub(super) fn after_rollback(&mut self) {
         self.lanes.roll_back();
+        self.waiting.roll_back();
         self.names = InternedNames::default();
         self.effective = None;
         self.closed_under = None;

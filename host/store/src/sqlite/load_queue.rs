@@ -32,9 +32,22 @@ impl SqliteLedger<'_> {
             let lane = Lane { group, key: key(job.get_ref(2)?.as_str()?)? };
             let line = Line { number: row.get(0)?, task: job.get(0)?, count: row.get(1).map(unsigned)?, top, low };
             self.lanes.load_line(&lane, line, turn.map(unsigned));
+            self.waiting.add(line.task, line.count as i64);
         }
         let last = self.conn.query_row("SELECT coalesce(max(turn), 0) FROM turns", [], |row| row.get(0))?;
         self.lanes.load_turn(unsigned(last));
+        Ok(())
+    }
+
+    /// Counts the delayed jobs.
+    pub(super) fn load_delayed(&mut self) -> rusqlite::Result<()> {
+        let mut count = self
+            .conn
+            .prepare("SELECT task, count(*) FROM jobs INDEXED BY jobs_delayed_lane WHERE state = 0 GROUP BY task")?;
+        let mut counts = count.query([])?;
+        while let Some(row) = counts.next()? {
+            self.waiting.add(row.get(0)?, row.get(1)?);
+        }
         Ok(())
     }
 

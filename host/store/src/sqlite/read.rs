@@ -21,9 +21,10 @@ use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us,
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 /// The columns that [`rows::job`] reads, except for the status, the payload and the result.
-const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch,
-    topic, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report, queue_wait_us, cpu_us,
-    wall_us, memory_peak_bytes, in_bytes, out_bytes";
+const JOB_COLUMNS: &str =
+    "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch,
+    topic, parent, generation, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report,
+    queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 /// The joins that [`JOB_COLUMNS`] needs.
 const JOB_JOINS: &str = "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.limit_group
@@ -250,6 +251,12 @@ pub(super) fn overrides(conn: &Connection) -> rusqlite::Result<Vec<Override>> {
         })
     })?;
     found.collect()
+}
+
+/// Returns the names of tasks in place of their numbers.
+pub(super) fn by_task_name(conn: &Connection, counts: Vec<(i64, u64)>) -> rusqlite::Result<Vec<(TaskName, u64)>> {
+    let mut names = InternedNames::default();
+    counts.into_iter().map(|(task, count)| Ok((names.task(conn, task)?, count))).collect()
 }
 
 /// Counts the waiting and the running jobs, each from its own index; finished jobs cost nothing.

@@ -136,6 +136,8 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         token: row.get("token")?,
         batch: row.get("batch")?,
         topic: row.get("topic")?,
+        parent: row.get("parent")?,
+        generation: row.get("generation")?,
         payload: bytes(row.get_ref("payload")?),
         status: status_columns(row, row.as_ref().column_index("state")?)?,
         enqueued_at: row.get("enqueued_at")?,

@@ -33,6 +33,7 @@ fn new_job(store: &SqliteStore, payload_bytes: usize) -> NewJob {
         token: None,
         on_conflict: OnConflict::Wait,
         batch: None,
+        lineage: Default::default(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Jobs as they are read: one, a page of a list, or counts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wharf_core::ids::{Group, JobId, TaskName};
+use wharf_core::ids::{Group, JobId, PluginId, TaskName};
 use wharf_core::job::{Job, StateName, Token, WaitReason};
 use wharf_core::key::Key;
 
@@ -43,6 +44,15 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// True if older jobs match, too.
     pub more: bool,
+}
+
+/// Returns the counts of plugins, as sums over their tasks.
+pub(crate) fn by_plugin(tasks: impl IntoIterator<Item = (TaskName, u64)>) -> BTreeMap<PluginId, u64> {
+    let mut plugins = BTreeMap::new();
+    for (task, count) in tasks.into_iter().filter(|(_, count)| *count > 0) {
+        *plugins.entry(task.plugin()).or_default() += count;
+    }
+    plugins
 }
 
 /// Counts of the jobs in the queue.

@@ -1,10 +1,11 @@
 //! The queue: jobs, their leases and their logs, and the limits under which they run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, TaskName};
+use wharf_core::ids::{JobId, PluginId, TaskName};
 use wharf_core::job::{Job, NewJob, NumberedEntry, Token};
 use wharf_core::kv::KvChanges;
 use wharf_core::lease::Lease;
@@ -96,6 +97,10 @@ pub trait Queue: Send + Sync {
     /// Sets an override, or removes it if both of its limits are `None`. A raised limit takes effect with the next
     /// claim. Under a lowered limit, running jobs continue and no new one starts until few enough are running.
     async fn set_override(&self, change: Override) -> Result<(), StoreError>;
+
+    /// Returns how many jobs of each plugin wait, due or not; plugins without any may be left out. It is cheap, however
+    /// many jobs there are.
+    async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError>;
 
     /// Returns counts for operators and metrics.
     async fn stats(&self) -> Result<QueueStats, StoreError>;

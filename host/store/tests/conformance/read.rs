@@ -2,7 +2,7 @@
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
-use wharf_core::job::{Batch, Due, Entry, Job, NewJob, StateName};
+use wharf_core::job::{Batch, Due, Entry, Job, Lineage, NewJob, StateName};
 use wharf_core::lifecycle::Event;
 use wharf_store::{JobFilter, QueueStats};
 
@@ -160,6 +160,45 @@ fn a_page_has_all_of_a_job_but_payload_and_result() {
         let bare = Job { payload: [].into(), result: None, ..whole };
         assert_eq!(stage.store.job_summary(listed.id).await.unwrap().as_ref(), Some(&bare));
         assert_eq!(listed, bare);
+    });
+}
+
+#[test]
+fn waiting_jobs_are_counted_for_each_plugin() {
+    on_every_store(|stage| async move {
+        let waiting = async || {
+            let counted = stage.store.waiting_jobs().await.unwrap();
+            counted.into_iter().map(|(plugin, count)| (plugin.to_string(), count)).collect::<Vec<_>>()
+        };
+        let plugin = task(COUNT).plugin().to_string();
+        assert_eq!(waiting().await, []);
+        stage.add_many(COUNT, "a", 3).await;
+        let delayed = NewJob { due: Some(Due::At(stage.clock_in(60))), ..stage.new_job(COUNT, "") };
+        let cancelled = delayed.id;
+        stage.insert(delayed).await;
+        assert_eq!(waiting().await, [(plugin.clone(), 4)]);
+        let leased = stage.claim(2).await;
+        assert_eq!((leased.len(), waiting().await), (2, vec![(plugin.clone(), 2)]));
+        let attempt = leased[0].lease.attempt;
+        stage.store.record(vec![(leased[0].lease.job, failed(attempt, Some(SECOND)))]).await.unwrap();
+        assert_eq!(waiting().await, [(plugin.clone(), 3)]);
+        stage.store.record(vec![(cancelled, Event::CancelRequested)]).await.unwrap();
+        assert_eq!(waiting().await, [(plugin, 2)]);
+    });
+}
+
+#[test]
+fn a_job_keeps_its_lineage() {
+    on_every_store(|stage| async move {
+        let parent = stage.add(COUNT, "").await;
+        let lineage = Lineage { parent: Some(parent), generation: 7 };
+        let child = NewJob { lineage, priority: 1, ..stage.new_job(COUNT, "") };
+        let id = child.id;
+        stage.insert(child).await;
+        let found = (stage.seen(parent).await.job.lineage, stage.seen(id).await.job.lineage);
+        assert_eq!(found, (Lineage::default(), lineage));
+        let generations: Vec<u32> = stage.claim(2).await.iter().map(|leased| leased.generation).collect();
+        assert_eq!(generations, [7, 0]);
     });
 }
 

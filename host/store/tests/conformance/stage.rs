@@ -166,6 +166,7 @@ impl Stage {
             token: None,
             on_conflict: OnConflict::Wait,
             batch: None,
+            lineage: Default::default(),
         }
     }
 

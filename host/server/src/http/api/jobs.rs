@@ -35,6 +35,11 @@ pub(crate) struct Job {
     /// ID of the durable broadcast to which the job belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<String>,
+    /// ID of the job whose attempt enqueued this one, itself or by a live broadcast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<String>,
+    /// Number of jobs in a row that enqueued one another and led to this one; 0 for a job of a client.
+    pub(crate) generation: u32,
     /// When the job was enqueued.
     pub(crate) enqueued_at: Moment,
     /// The job does not start before this moment; absent unless it waits.
@@ -185,6 +190,8 @@ impl Job {
             priority: job.priority,
             token: job.token.as_ref().map(|token| token.as_str().to_owned()),
             batch: job.batch.as_ref().map(|batch| batch.id.to_string()),
+            parent: job.lineage.parent.map(|parent| parent.to_string()),
+            generation: job.lineage.generation,
             enqueued_at: Moment(job.enqueued_at),
             due_at: match status.state {
                 State::Waiting { due } => Some(Moment(due)),

@@ -41,6 +41,7 @@ async fn works(store: &PostgresStore) {
         token: None,
         on_conflict: OnConflict::Wait,
         batch: None,
+        lineage: Default::default(),
     });
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();

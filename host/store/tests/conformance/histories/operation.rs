@@ -94,6 +94,7 @@ fn new_job(rng: &mut Rng, world: &World) -> NewJob {
             ],
         ),
         batch: one_of(rng, &[None, None, None, Some(BATCHES[0]), Some(BATCHES[1])]).map(batch),
+        lineage: Default::default(),
     }
 }
 

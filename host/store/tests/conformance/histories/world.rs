@@ -47,6 +47,7 @@ struct Snapshot {
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
     stats: QueueStats,
+    waiting: BTreeMap<PluginId, u64>,
     /// The usage and the values of each plugin.
     kept: Vec<(KvUsage, Vec<(KvKey, Option<Vec<u8>>)>)>,
 }
@@ -275,6 +276,8 @@ impl World {
             }
             assert!(*entries <= 1000, "the snapshot has all entries");
         }
+        let waiting = |(_, waiting, _): &(TaskName, u64, u64)| *waiting;
+        assert_eq!(snapshot.waiting.values().sum::<u64>(), snapshot.stats.tasks.iter().map(waiting).sum::<u64>());
         let running = self.running.len() as u64;
         assert_eq!(snapshot.stats.groups.iter().map(|(_, running)| running).sum::<u64>(), running);
         assert_eq!(snapshot.stats.tasks.iter().map(|(_, _, running)| running).sum::<u64>(), running);
@@ -307,11 +310,12 @@ impl World {
             entries.push(store.entries(job, 0, 1000).await.unwrap());
         }
         let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
+        let waiting = store.waiting_jobs().await.unwrap();
         let mut kept = Vec::new();
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, stats, kept }
+        Snapshot { seen, entries, pages, overrides, stats, waiting, kept }
     }
 }
 

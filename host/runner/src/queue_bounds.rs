@@ -1,0 +1,217 @@
+//! Bounds of what plugins may leave in the queue: how many jobs of one plugin wait, and how many generations of jobs may enqueue
+//! one another.
+//!
+//! Jobs that enqueue more than one of themselves grow without end, and fill the store: the number of waiting jobs ends that. A job
+//! that enqueues one of itself without a pause goes round for ever: generations end that.
+//!
+//! The number of waiting jobs is asked of the store once a second, and in between what this node adds is counted here; so it is
+//! off by what other nodes add within a second, and by the jobs that were started since, which are asked for before anybody is
+//! refused. What an attempt has enqueued counts from then on, since its jobs come with its success.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use wharf_core::ids::PluginId;
+use wharf_core::job::NewJob;
+use wharf_engine::PluginSettings;
+
+use crate::store_health::WatchedStore;
+
+/// Counts that are older than this are read again.
+const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// More jobs of a plugin than may wait.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{waiting} jobs of plugin `{plugin}` wait and {wanted} would be added; the limit is {max}: try again when some have ended, or raise \
+     `jobs.waiting-max`, or `waiting-max` of [plugins.{plugin}] in wharf.toml"
+)]
+pub struct QueueFull {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The number of its jobs that wait.
+    pub waiting: u64,
+    /// The number of jobs that would be added.
+    pub wanted: u64,
+    /// The limit.
+    pub max: u64,
+}
+
+/// The bounds, and the jobs that count.
+pub(crate) struct QueueBounds {
+    store: WatchedStore,
+    /// The runtime of the host, on which the store is asked. Guest threads have no timers.
+    host_runtime: Handle,
+    waiting_max: u32,
+    generations_max: u32,
+    /// The operator's settings for single plugins: `waiting_max` and `generations_max`.
+    plugins: BTreeMap<PluginId, (Option<u32>, Option<u32>)>,
+    /// Locked for a few assignments, never across an await.
+    counts: Mutex<Counts>,
+    /// Held by the one who asks the store; has the moment at which the last who did so began.
+    reading: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// When the last read of the store began; `None` before the first.
+    read_at: Option<Instant>,
+    /// A read was started and has not ended.
+    is_reading: bool,
+    plugins: BTreeMap<PluginId, Count>,
+}
+
+/// The jobs of one plugin.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    /// As the store said.
+    stored: u64,
+    /// Jobs that were added since the store was asked.
+    added: u64,
+    /// Jobs that will be added.
+    reserved: u64,
+}
+
+impl Count {
+    fn all(&self) -> u64 {
+        self.stored + self.added + self.reserved
+    }
+}
+
+/// Places among the waiting jobs. Dropped when the jobs are added, or are not added after all.
+pub(crate) struct Reservation {
+    bounds: Arc<QueueBounds>,
+    places: Vec<(PluginId, u64)>,
+}
+
+impl QueueBounds {
+    /// Must be called on the runtime of the host.
+    pub(crate) fn new(
+        store: WatchedStore,
+        waiting_max: u32,
+        generations_max: u32,
+        settings: &BTreeMap<PluginId, PluginSettings>,
+    ) -> Arc<QueueBounds> {
+        let own = settings.iter().map(|(id, of)| (id.clone(), (of.waiting_max, of.generations_max)));
+        Arc::new(QueueBounds {
+            store,
+            host_runtime: Handle::current(),
+            waiting_max,
+            generations_max,
+            plugins: own.collect(),
+            counts: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Returns how many generations of jobs may enqueue one another until one of this plugin.
+    pub(crate) fn generations_max(&self, plugin: &PluginId) -> u32 {
+        self.plugins.get(plugin).and_then(|(_, own)| *own).unwrap_or(self.generations_max)
+    }
+
+    fn waiting_max(&self, plugin: &PluginId) -> u64 {
+        self.plugins.get(plugin).and_then(|(own, _)| *own).unwrap_or(self.waiting_max).into()
+    }
+
+    /// Reserves places for new jobs. Asks the store before it refuses any.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first plugin of which too many jobs would wait; then no place is reserved.
+    pub(crate) async fn reserve(self: &Arc<Self>, places: Vec<(PluginId, u64)>) -> Result<Reservation, QueueFull> {
+        if let Some(reservation) = self.try_reserve(&places) {
+            return Ok(reservation);
+        }
+        let this = Arc::clone(self);
+        let wanted = Instant::now();
+        // It ends even if nobody waits for it, and others profit. If it panicked, what is known has to do.
+        let _ = self.host_runtime.spawn(async move { this.read(wanted).await }).await;
+        self.take(&places)?;
+        Ok(Reservation { bounds: Arc::clone(self), places })
+    }
+
+    /// Reserves places if there are any by what is known; `None` if the store has to be asked.
+    pub(crate) fn try_reserve(self: &Arc<Self>, places: &[(PluginId, u64)]) -> Option<Reservation> {
+        let now = Instant::now();
+        {
+            let mut counts = self.counts();
+            let read_at = counts.read_at?;
+            if now.duration_since(read_at) > COUNTS_AGE_MAX && !std::mem::replace(&mut counts.is_reading, true) {
+                let this = Arc::clone(self);
+                self.host_runtime.spawn(async move { this.read(now).await });
+            }
+        }
+        self.take(places).ok()?;
+        Some(Reservation { bounds: Arc::clone(self), places: places.to_vec() })
+    }
+
+    fn take(&self, places: &[(PluginId, u64)]) -> Result<(), QueueFull> {
+        let mut counts = self.counts();
+        for (plugin, wanted) in places {
+            let (waiting, max) = (counts.plugins.get(plugin).map_or(0, Count::all), self.waiting_max(plugin));
+            if waiting + wanted > max {
+                return Err(QueueFull { plugin: plugin.clone(), waiting, wanted: *wanted, max });
+            }
+        }
+        for (plugin, wanted) in places {
+            counts.plugins.entry(plugin.clone()).or_default().reserved += wanted;
+        }
+        Ok(())
+    }
+
+    /// Asks the store, unless somebody began to do so after `wanted`.
+    async fn read(&self, wanted: Instant) {
+        let mut last = self.reading.lock().await;
+        if last.is_some_and(|began| began >= wanted) {
+            return;
+        }
+        let began = Instant::now();
+        *last = Some(began);
+        let added: BTreeMap<PluginId, u64> =
+            self.counts().plugins.iter().map(|(plugin, count)| (plugin.clone(), count.added)).collect();
+        // A store that does not answer refuses new jobs itself; the failure was reported by the call.
+        let waiting = self.store.call("counting the waiting jobs", self.store.waiting_jobs()).await;
+        let mut counts = self.counts();
+        (counts.read_at, counts.is_reading) = (Some(began), false);
+        let Ok(waiting) = waiting else { return };
+        for (plugin, count) in &mut counts.plugins {
+            count.stored = 0;
+            // What was added before is among those that the store has counted, or has ended.
+            count.added = count.added.saturating_sub(added.get(plugin).copied().unwrap_or(0));
+        }
+        for (plugin, stored) in waiting {
+            counts.plugins.entry(plugin).or_default().stored = stored;
+        }
+        counts.plugins.retain(|_, count| count.all() > 0);
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut counts = self.bounds.counts();
+        for (plugin, places) in &self.places {
+            let count = counts.plugins.entry(plugin.clone()).or_default();
+            count.reserved = count.reserved.saturating_sub(*places);
+            count.added += places;
+        }
+    }
+}
+
+/// Returns how many of these jobs each plugin gets.
+pub(crate) fn places(jobs: &[NewJob]) -> Vec<(PluginId, u64)> {
+    let mut places: Vec<(PluginId, u64)> = Vec::new();
+    for same in jobs.chunk_by(|one, next| one.task == next.task) {
+        let (plugin, count) = (same[0].task.plugin(), same.len() as u64);
+        match places.iter_mut().find(|(other, _)| *other == plugin) {
+            Some((_, places)) => *places += count,
+            None => places.push((plugin, count)),
+        }
+    }
+    places
+}
