@@ -6,6 +6,7 @@
 mod stderr;
 mod signals;
 mod file_limit;
+mod access;
 mod config;
 mod metrics;
 mod http;

@@ -2,12 +2,13 @@
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
 use super::origin::{Origin, Problems, nearest};
 use super::table::{SETTINGS, Setting, find, variable};
+use super::tokens::TokenSection;
 
 /// The settings file that is read from the working directory if no other is named.
 const FILE: &str = "wharf.toml";
@@ -20,29 +21,12 @@ pub(crate) struct Flags {
     pub(crate) values: Vec<(String, String, String)>,
 }
 
-/// The folder and the environment variables that settings are read from. Tests create their own.
-#[derive(Debug, Default)]
-pub(crate) struct Environment {
-    pub(crate) folder: PathBuf,
-    pub(crate) variables: Vec<(OsString, OsString)>,
-}
-
-impl Environment {
-    pub(crate) fn of_this_process() -> Environment {
-        Environment { folder: PathBuf::new(), variables: std::env::vars_os().collect() }
-    }
-
-    /// Returns a variable that is set and not empty.
-    pub(crate) fn variable(&self, name: &str) -> Option<&OsString> {
-        self.variables.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
-    }
-}
-
 /// Every setting as it is written, with its source.
 #[derive(Debug)]
 pub(crate) struct RawSettings {
     values: BTreeMap<&'static str, (String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
+    pub(crate) tokens: Vec<TokenSection>,
 }
 
 impl RawSettings {
@@ -55,12 +39,14 @@ impl RawSettings {
         let mut raw = RawSettings {
             values: SETTINGS.iter().map(|s| (s.key, (s.default.to_owned(), Origin::Default))).collect(),
             plugins: Vec::new(),
+            tokens: Vec::new(),
         };
         let (from_environment, config) = read_environment(environment, &mut problems);
         if let Some((path, named)) = file_to_read(flags, config, environment) {
-            let FileValues { values, plugins } = read_file(&path, named, environment, &mut problems);
+            let FileValues { values, plugins, tokens } = read_file(&path, named, environment, &mut problems);
             values.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
             raw.plugins = plugins;
+            raw.tokens = tokens;
         }
         from_environment.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
         for (flag, key, text) in &flags.values {

@@ -11,9 +11,12 @@ use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
 use wharf_engine::{Compile, PluginSettings};
 
+use super::environment::Environment;
 use super::origin::{Origin, Problems, nearest};
-use super::raw::{Environment, RawSettings};
+use super::raw::RawSettings;
+use super::tokens;
 use super::values::{duration_within, host_address, listen_address, number_within};
+use crate::access::{Access, TokenHash, TokenTable};
 
 /// The format of the host's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,10 @@ pub(crate) enum LogFormat {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
+    /// The token that commands send, and that means admin on a host.
     pub(crate) token: Option<String>,
+    /// The tokens of `[[tokens]]`, with their rights.
+    pub(crate) tokens: Vec<(TokenHash, Access)>,
     pub(crate) host: String,
     pub(crate) store: String,
     pub(crate) plugins_dir: PathBuf,
@@ -51,7 +57,6 @@ pub(crate) struct Settings {
 
 const DAY: Duration = Duration::from_secs(86_400);
 const GUEST_THREADS_MAX: u32 = 1024;
-const TOKEN_CHARS_MIN: usize = 16;
 
 impl Settings {
     /// Checks and parses the settings. Values that are derived from others are written back into `raw`, which `wharf
@@ -62,12 +67,15 @@ impl Settings {
     pub(crate) fn check(raw: &mut RawSettings, environment: &Environment) -> Result<Settings, Problems> {
         derive_missing(raw, environment);
         let plugins = raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
+        let mut problems = Problems::default();
+        let tokens = tokens::resolve(&raw.tokens, environment, &mut problems);
         let host_is_known = !raw.of("host").0.is_empty();
-        let mut read = Reader { raw, problems: Problems::default() };
+        let mut read = Reader { raw, problems };
         let millis = Duration::from_millis;
         let settings = Settings {
             listen: read.value("listen", listen_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
             token: read.value("token", token).flatten(),
+            tokens,
             // A host that could not be derived has its problem reported at `listen`.
             host: if host_is_known { read.value("host", host_address).unwrap_or_default() } else { String::new() },
             store: read.value("store", store).unwrap_or_default(),
@@ -94,6 +102,12 @@ impl Settings {
             read.relations(&settings);
         }
         read.problems.or(settings)
+    }
+
+    /// Returns the tokens that requests may send: those of `[[tokens]]`, and `token`, which means admin.
+    pub(crate) fn token_table(&self) -> TokenTable {
+        let single = self.token.as_deref().map(|token| (TokenHash::of(token), Access::everything("token")));
+        TokenTable::new(self.tokens.iter().cloned().chain(single).collect())
     }
 
     /// Returns the settings of one plugin: empty ones if it has no section or `id` is not a plugin ID.
@@ -159,10 +173,10 @@ impl Reader<'_> {
 
     /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
-        if !settings.listen.ip().is_loopback() && settings.token.is_none() {
+        if !settings.listen.ip().is_loopback() && settings.token.is_none() && settings.tokens.is_empty() {
             let text = format!(
-                "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or \
-                 listen on 127.0.0.1",
+                "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, add \
+                 `[[tokens]]` to wharf.toml, or listen on 127.0.0.1",
                 settings.listen
             );
             self.complain("listen", text);
@@ -176,17 +190,10 @@ impl Reader<'_> {
 }
 
 fn token(text: &str) -> Result<Option<String>, String> {
-    match text {
-        "" => Ok(None),
-        short if short.len() < TOKEN_CHARS_MIN => {
-            Err(format!("it is shorter than {TOKEN_CHARS_MIN} characters; create one with `openssl rand -hex 32`"))
-        }
-        odd if !odd.bytes().all(|c| c.is_ascii_graphic()) => {
-            Err("it has characters that an HTTP header cannot carry; use ASCII letters, digits and punctuation"
-                .to_owned())
-        }
-        good => Ok(Some(good.to_owned())),
+    if text.is_empty() {
+        return Ok(None);
     }
+    tokens::check_token(text).map(|()| Some(text.to_owned()))
 }
 
 fn store(text: &str) -> Result<String, &'static str> {
