@@ -10,7 +10,7 @@ use wharf_core::lease::{NodeMark, StartedSuspect, is_suspect};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits};
 use wharf_core::planner::AttemptId;
-use wharf_store::{Inserted, JobFilter, MemoryStore, Recorded, Store};
+use wharf_store::{Inserted, JobFilter, MemoryStore, Queue as _, Recorded};
 
 use crate::faults::Odds;
 use crate::ground::at_once;

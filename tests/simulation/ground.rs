@@ -12,7 +12,7 @@ use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::Event;
 use wharf_core::planner::AttemptId;
 use wharf_core::time::Timestamp;
-use wharf_store::{Clock, MemoryStore, Store};
+use wharf_store::{Clock, MemoryStore, Queue as _};
 
 use crate::checkers::Checkers;
 use crate::faults::{Faults, Odds};

@@ -9,7 +9,7 @@ use wharf_core::key::{Key, Lane};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
 use wharf_core::planner::Input;
-use wharf_store::{Inserted, Store};
+use wharf_store::{Inserted, Queue as _};
 
 use crate::faults::Fault;
 use crate::ground::{Ground, Happening, at_once};

@@ -10,7 +10,7 @@ use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::planner::{Input, RecordResult, RenewResult};
-use wharf_store::{Claim, Clock, Inserted, MemoryStore, Renewed, Store};
+use wharf_store::{Claim, Clock, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
 
 use crate::checkers::Checkers;
 use crate::faults::{Fault, Faults, Odds};

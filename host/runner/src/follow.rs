@@ -17,7 +17,7 @@ use wharf_core::ids::JobId;
 use wharf_core::job::{Job, NumberedEntry, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
-use wharf_store::{JobFilter, JobSnapshot, Nudges, StoreError};
+use wharf_store::{JobSnapshot, Nudges, StoreError};
 
 use crate::store_health::WatchedStore;
 
@@ -288,8 +288,6 @@ impl Follower {
 
     /// Reads the job's state without its payload and result, which may be large.
     async fn read_state(&self) -> Result<Option<FollowedState>, StoreError> {
-        let above = JobId::from_number(self.job.number() + 1);
-        let page = self.store.jobs(JobFilter { before: above, max: 1, ..JobFilter::default() }).await?;
-        Ok(page.jobs.first().filter(|job| job.id == self.job).map(FollowedState::of))
+        Ok(self.store.job_summary(self.job).await?.as_ref().map(FollowedState::of))
     }
 }

@@ -111,8 +111,10 @@ impl Heartbeat {
         }
     }
 
-    /// Sends the cancel requests of other nodes to the loop, until this node stops.
+    /// Sends the cancel requests of other nodes to the loop, until this node stops. Ends at once if the store can have no
+    /// other node.
     pub(crate) async fn receive_cancels(self: Arc<Heartbeat>) {
+        let Some(messages) = self.store.messages() else { return };
         let mut nudges = self.store.nudges();
         loop {
             tokio::select! {
@@ -124,13 +126,12 @@ impl Heartbeat {
             if self.load.borrow().running == 0 {
                 continue;
             }
-            match self.store.cancel_requests(self.id).await {
-                Ok(Some(jobs)) => {
+            match messages.cancel_requests(self.id).await {
+                Ok(jobs) => {
                     for job in jobs {
                         let _ = self.to_loop.send(LoopMessage::Input(Input::CancelRequested(job)));
                     }
                 }
-                Ok(None) => return,
                 // The renewal of a job's lease brings the request as well.
                 Err(_) => {}
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
-use wharf_core::job::{NewJob, StateName};
+use wharf_core::job::{Job, NewJob, StateName};
 use wharf_core::key::Key;
 use wharf_core::kv::KvUsage;
 use wharf_core::lifecycle::Event;
@@ -240,10 +240,8 @@ impl Host {
     }
 
     async fn notify_ended(&self, job: JobId, state: StateName) {
-        let filter = JobFilter { before: JobId::from_number(job.number() + 1), max: 1, ..JobFilter::default() };
         // If the store fails here, only the notice is lost.
-        let Ok(page) = self.jobs(filter).await else { return };
-        if let Some(task) = page.jobs.into_iter().find(|found| found.id == job).map(|job| job.task) {
+        if let Ok(Some(Job { task, .. })) = self.0.store.job_summary(job).await {
             self.notify(&Notice::JobEnded { task, job, state });
         }
     }

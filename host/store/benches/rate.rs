@@ -13,7 +13,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
-use wharf_store::{Claim, SqliteStore, Store, SystemClock};
+use wharf_store::{Claim, Queue as _, SqliteStore, SystemClock};
 
 struct Bench {
     store: Arc<SqliteStore>,

@@ -17,7 +17,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
-use wharf_store::{Claim, PostgresStore, Store};
+use wharf_store::{Claim, PostgresStore, Queue as _};
 
 const JOBS: usize = 20_000;
 /// In one insert.

@@ -20,6 +20,6 @@ pub use open::open;
 pub use postgres::{PostgresStore, without_password};
 pub use sqlite::SqliteStore;
 pub use store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, PinnedLog, QueueStats, Recorded,
-    Renewed, Store, StoreError,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
+    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
 };

@@ -17,27 +17,27 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
 use wharf_core::node::Node;
-use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::wait_reason;
 
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, QueueStats, Recorded, Renewed, Store, StoreError,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
+    QueueStats, Recorded, Renewed, Store, StoreError,
 };
 
 mod kv;
 mod queue;
 mod claim;
 
-use queue::{JobRecord, Queue};
+use queue::{JobRecord, MemoryQueue};
 
 /// A queue in memory: for tests, and for work that may be lost with the host.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     /// Locked within one call of this file, never across an await: no call waits for anything.
-    queue: Mutex<Queue>,
+    queue: Mutex<MemoryQueue>,
     nudge: watch::Sender<u64>,
     nodes: NodeList,
 }
@@ -51,10 +51,15 @@ impl std::fmt::Debug for MemoryStore {
 impl MemoryStore {
     /// Creates an empty store.
     pub fn open(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore { clock, queue: Mutex::new(Queue::new()), nudge: watch::Sender::new(0), nodes: NodeList::default() }
+        MemoryStore {
+            clock,
+            queue: Mutex::new(MemoryQueue::new()),
+            nudge: watch::Sender::new(0),
+            nodes: NodeList::default(),
+        }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, MemoryQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +69,7 @@ impl MemoryStore {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl Queue for MemoryStore {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -78,6 +83,22 @@ impl Store for MemoryStore {
         let mut queue = self.queue();
         queue.declared = declared;
         let inserted = jobs.into_iter().map(|job| queue.insert(job, now)).collect();
+        drop(queue);
+        self.nudge();
+        Ok(inserted)
+    }
+
+    async fn insert_with_changes(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Option<Arc<KvChanges>>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        queue.declared = declared;
+        changes.iter().for_each(|changes| queue.values.change(changes));
+        let inserted = jobs.into_iter().map(|job| queue.insert_child(job, now)).collect();
         drop(queue);
         self.nudge();
         Ok(inserted)
@@ -103,22 +124,6 @@ impl Store for MemoryStore {
         Ok(recorded)
     }
 
-    async fn insert_with_changes(
-        &self,
-        jobs: Vec<NewJob>,
-        declared: Arc<LimitTable>,
-        changes: Option<Arc<KvChanges>>,
-    ) -> Result<Vec<Inserted>, StoreError> {
-        let now = self.now();
-        let mut queue = self.queue();
-        queue.declared = declared;
-        changes.iter().for_each(|changes| queue.values.change(changes));
-        let inserted = jobs.into_iter().map(|job| queue.insert_child(job, now)).collect();
-        drop(queue);
-        self.nudge();
-        Ok(inserted)
-    }
-
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         let until = self.now() + length;
         let mut queue = self.queue();
@@ -132,14 +137,6 @@ impl Store for MemoryStore {
             if *cancel_requested { Renewed::RenewedCancelRequested(renewed) } else { Renewed::Renewed(renewed) }
         };
         Ok(leases.into_iter().map(&mut renew).collect())
-    }
-
-    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        let now = self.now();
-        let mut queue = self.queue();
-        queue.marks.retain(|_, (at, _)| *at >= now - MARKS_KEPT);
-        queue.marks.insert(node, (now, mark));
-        Ok(())
     }
 
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
@@ -215,18 +212,6 @@ impl Store for MemoryStore {
         log_page(entries.iter().filter(|entry| entry.number > after).take(max).cloned().map(Ok))
     }
 
-    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.queue().values.value(&plugin, &key))
-    }
-
-    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        Ok(self.queue().values.keys(&plugin, &query))
-    }
-
-    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        Ok(self.queue().values.usage(&plugin, &keys))
-    }
-
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let mut queue = self.queue();
         let finished = queue.jobs.values().filter_map(|record| Some((record.job.finished_at?, record.job.id)));
@@ -284,6 +269,28 @@ impl Store for MemoryStore {
         })
     }
 
+    fn nudges(&self) -> Nudges {
+        self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl KvStore for MemoryStore {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.queue().values.value(&plugin, &key))
+    }
+
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        Ok(self.queue().values.keys(&plugin, &query))
+    }
+
+    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        Ok(self.queue().values.usage(&plugin, &keys))
+    }
+}
+
+#[async_trait]
+impl NodeRegistry for MemoryStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.nodes.announce(node, silent, self.now());
         Ok(())
@@ -298,25 +305,17 @@ impl Store for MemoryStore {
         Ok(self.nodes.all())
     }
 
-    async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        Ok(None)
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        queue.marks.retain(|_, (at, _)| *at >= now - MARKS_KEPT);
+        queue.marks.insert(node, (now, mark));
+        Ok(())
     }
+}
 
-    async fn send_messages(&self, _messages: Vec<NodeMessage>) -> Result<(), StoreError> {
-        Err(StoreError::Broken(
-            "a message to another node was sent, but no other node can use this store: a bug".to_owned(),
-        ))
-    }
-
-    async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
-        Ok(None)
-    }
-
-    fn message_nudges(&self) -> Nudges {
-        self.nudges()
-    }
-
-    fn nudges(&self) -> Nudges {
-        self.nudge.subscribe()
+impl Store for MemoryStore {
+    fn messages(&self) -> Option<&dyn NodeMessages> {
+        None
     }
 }

@@ -19,8 +19,8 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, QueueStats, Recorded, Renewed, Store,
-    StoreError,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
+    Queue, QueueStats, Recorded, Renewed, Store, StoreError,
 };
 
 mod address;
@@ -199,7 +199,7 @@ fn unexpected_reply(result: &WriteResult) -> StoreError {
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl Queue for PostgresStore {
     fn now(&self) -> Timestamp {
         self.time.now()
     }
@@ -237,10 +237,6 @@ impl Store for PostgresStore {
 
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.urgent(async |session| lease::renew(session, &self.time, &leases, length).await).await
-    }
-
-    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.urgent(async |session| node_marks::write(session, &self.time, node, mark).await).await
     }
 
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
@@ -284,24 +280,6 @@ impl Store for PostgresStore {
         self.finish(session, entries)
     }
 
-    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let session = self.reader().await?;
-        let value = kv::get(&session, &plugin, &key).await;
-        self.finish(session, value)
-    }
-
-    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        let session = self.reader().await?;
-        let keys = kv::keys(&session, &plugin, &query).await;
-        self.finish(session, keys)
-    }
-
-    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        let session = self.reader().await?;
-        let usage = kv::usage(&session, &plugin, &of).await;
-        self.finish(session, usage)
-    }
-
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         let session = self.reader().await?;
         let deleted = lease::delete_finished(&session, before, max).await;
@@ -327,6 +305,34 @@ impl Store for PostgresStore {
         self.finish(session, stats)
     }
 
+    fn nudges(&self) -> Nudges {
+        self.nudger.job_nudges()
+    }
+}
+
+#[async_trait]
+impl KvStore for PostgresStore {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
+        let session = self.reader().await?;
+        let value = kv::get(&session, &plugin, &key).await;
+        self.finish(session, value)
+    }
+
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        let session = self.reader().await?;
+        let keys = kv::keys(&session, &plugin, &query).await;
+        self.finish(session, keys)
+    }
+
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        let session = self.reader().await?;
+        let usage = kv::usage(&session, &plugin, &of).await;
+        self.finish(session, usage)
+    }
+}
+
+#[async_trait]
+impl NodeRegistry for PostgresStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.urgent(async |session| nodes::register(session, &self.time, &node, silent).await).await
     }
@@ -344,8 +350,15 @@ impl Store for PostgresStore {
         self.finish(session, nodes)
     }
 
-    async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        self.urgent(async |session| nodes::cancel_requests(session, node).await).await.map(Some)
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.urgent(async |session| node_marks::write(session, &self.time, node, mark).await).await
+    }
+}
+
+#[async_trait]
+impl NodeMessages for PostgresStore {
+    async fn cancel_requests(&self, node: NodeId) -> Result<Vec<JobId>, StoreError> {
+        self.urgent(async |session| nodes::cancel_requests(session, node).await).await
     }
 
     async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
@@ -363,16 +376,18 @@ impl Store for PostgresStore {
         self.finish(session, sent.map(drop))
     }
 
-    async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
+    async fn receive_messages(&self, node: NodeId) -> Result<Vec<NodeMessage>, StoreError> {
         self.nudger.set_node(node);
-        self.urgent(async |session| messages::receive(session, &self.time, node).await).await.map(Some)
+        self.urgent(async |session| messages::receive(session, &self.time, node).await).await
     }
 
     fn message_nudges(&self) -> Nudges {
         self.nudger.message_nudges()
     }
+}
 
-    fn nudges(&self) -> Nudges {
-        self.nudger.job_nudges()
+impl Store for PostgresStore {
+    fn messages(&self) -> Option<&dyn NodeMessages> {
+        Some(self)
     }
 }

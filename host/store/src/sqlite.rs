@@ -17,14 +17,13 @@ use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
-use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, OpenError, PinnedLog, QueueStats, Recorded,
-    Renewed, Store, StoreError,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
+    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
 };
 
 mod file_header;
@@ -110,7 +109,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Queue for SqliteStore {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -124,6 +123,21 @@ impl Store for SqliteStore {
             let now = ledger.now();
             ledger.declare(&declared);
             jobs.iter().map(|job| ledger.insert(job, now)).collect()
+        };
+        self.writer.write(insert, |_: &Vec<_>| true).await
+    }
+
+    async fn insert_with_changes(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Option<Arc<KvChanges>>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        let insert = move |ledger: &mut SqliteLedger| {
+            let now = ledger.now();
+            ledger.declare(&declared);
+            changes.iter().try_for_each(|changes| ledger.change_values(changes))?;
+            jobs.iter().map(|job| ledger.insert_child(job, now)).collect()
         };
         self.writer.write(insert, |_: &Vec<_>| true).await
     }
@@ -147,28 +161,8 @@ impl Store for SqliteStore {
         self.writer.write(record, |_: &Vec<_>| true).await
     }
 
-    async fn insert_with_changes(
-        &self,
-        jobs: Vec<NewJob>,
-        declared: Arc<LimitTable>,
-        changes: Option<Arc<KvChanges>>,
-    ) -> Result<Vec<Inserted>, StoreError> {
-        let insert = move |ledger: &mut SqliteLedger| {
-            let now = ledger.now();
-            ledger.declare(&declared);
-            changes.iter().try_for_each(|changes| ledger.change_values(changes))?;
-            jobs.iter().map(|job| ledger.insert_child(job, now)).collect()
-        };
-        self.writer.write(insert, |_: &Vec<_>| true).await
-    }
-
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.writer.write_unsynced(move |ledger| ledger.renew_all(&leases, length), |_| false).await
-    }
-
-    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        let write = move |ledger: &mut SqliteLedger| ledger.write_mark(node, mark);
-        self.writer.write(write, |()| false).await
     }
 
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
@@ -196,18 +190,6 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| read::entries(conn, id, after, max)).await
     }
 
-    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.readers.read(move |conn| kv::value(conn, &plugin, &key)).await
-    }
-
-    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        self.readers.read(move |conn| kv::keys(conn, &plugin, &query)).await
-    }
-
-    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        self.readers.read(move |conn| kv::usage(conn, &plugin, &keys)).await
-    }
-
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         self.writer.write(move |ledger| ledger.delete_finished(before, max), |_| false).await
     }
@@ -225,6 +207,28 @@ impl Store for SqliteStore {
         self.readers.read(move |conn| read::stats(conn, &claims, now)).await
     }
 
+    fn nudges(&self) -> Nudges {
+        self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl KvStore for SqliteStore {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.read(move |conn| kv::value(conn, &plugin, &key)).await
+    }
+
+    async fn value_keys(&self, plugin: PluginId, query: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        self.readers.read(move |conn| kv::keys(conn, &plugin, &query)).await
+    }
+
+    async fn usage(&self, plugin: PluginId, keys: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        self.readers.read(move |conn| kv::usage(conn, &plugin, &keys)).await
+    }
+}
+
+#[async_trait]
+impl NodeRegistry for SqliteStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         // A node that has lost its file must not be listed, and gets the error here even if it calls nothing else.
         self.watch.check()?;
@@ -241,29 +245,18 @@ impl Store for SqliteStore {
         Ok(self.nodes.all())
     }
 
-    async fn cancel_requests(&self, _node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        Ok(None)
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        let write = move |ledger: &mut SqliteLedger| ledger.write_mark(node, mark);
+        self.writer.write(write, |()| false).await
     }
+}
 
-    async fn send_messages(&self, _messages: Vec<NodeMessage>) -> Result<(), StoreError> {
-        Err(StoreError::Broken(
-            "a message to another node was sent, but no other node can use this store: a bug".to_owned(),
-        ))
-    }
-
-    async fn receive_messages(&self, _node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
-        Ok(None)
-    }
-
-    fn message_nudges(&self) -> Nudges {
-        self.nudges()
+impl Store for SqliteStore {
+    fn messages(&self) -> Option<&dyn NodeMessages> {
+        None
     }
 
     fn pinned_log(&self) -> Option<PinnedLog> {
         checkpoint::pinned_log(&self.watch)
-    }
-
-    fn nudges(&self) -> Nudges {
-        self.nudge.subscribe()
     }
 }

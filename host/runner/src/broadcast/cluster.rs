@@ -80,9 +80,15 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Returns the store's error; then the messages may be lost.
+    /// Returns the store's error; then the messages may be lost. Returns [`StoreError::Broken`] if only this node can use the
+    /// store.
     pub(super) async fn send(&self, doing: &'static str, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
-        self.store.call(doing, self.store.send_messages(messages)).await
+        let send = async {
+            let text = "a message to another node was sent, but no other node can use this store: a bug";
+            let channel = self.store.messages().ok_or_else(|| StoreError::Broken(text.to_owned()))?;
+            channel.send_messages(messages).await
+        };
+        self.store.call(doing, send).await
     }
 
     /// Returns how long to wait before messages are polled again.

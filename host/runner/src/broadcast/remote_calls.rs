@@ -53,13 +53,13 @@ impl RemoteCalls {
     /// Receives the messages to this node until it stops. Ends at once if the store can have no other node.
     pub(crate) async fn receive_messages(self: Arc<Self>) {
         let store = self.cluster.store();
-        let mut nudges = store.message_nudges();
+        let Some(channel) = store.messages() else { return };
+        let mut nudges = channel.message_nudges();
         loop {
             nudges.mark_unchanged();
             // A failure was reported by the call; the next poll tries again.
-            match store.call("receiving messages", store.receive_messages(self.cluster.node())).await {
-                Ok(None) => return,
-                Ok(Some(messages)) => messages.into_iter().for_each(|message| self.handle(message)),
+            match store.call("receiving messages", channel.receive_messages(self.cluster.node())).await {
+                Ok(messages) => messages.into_iter().for_each(|message| self.handle(message)),
                 Err(_) => tokio::time::sleep(POLL).await,
             }
             tokio::select! {

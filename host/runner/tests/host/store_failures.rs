@@ -12,14 +12,13 @@ use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
-use wharf_core::node_message::NodeMessage;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, Nudges, QueueStats, Recorded, Renewed, SqliteStore,
-    Store, StoreError, SystemClock,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
+    QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -66,7 +65,7 @@ impl Cut {
 }
 
 #[async_trait]
-impl Store for Cut {
+impl Queue for Cut {
     fn now(&self) -> Timestamp {
         self.store.now()
     }
@@ -76,6 +75,14 @@ impl Store for Cut {
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
         let inserted = self.reached()?.insert(jobs, declared).await;
         self.respond(inserted).await
+    }
+    async fn insert_with_changes(
+        &self,
+        jobs: Vec<NewJob>,
+        declared: Arc<LimitTable>,
+        changes: Option<Arc<KvChanges>>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        self.reached()?.insert_with_changes(jobs, declared, changes).await
     }
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         self.reached()?.claim(claim).await
@@ -87,19 +94,8 @@ impl Store for Cut {
         let recorded = self.reached()?.record(events).await;
         self.respond(recorded).await
     }
-    async fn insert_with_changes(
-        &self,
-        jobs: Vec<NewJob>,
-        declared: Arc<LimitTable>,
-        changes: Option<Arc<KvChanges>>,
-    ) -> Result<Vec<Inserted>, StoreError> {
-        self.reached()?.insert_with_changes(jobs, declared, changes).await
-    }
     async fn renew(&self, leases: Vec<Lease>, length: Duration) -> Result<Vec<Renewed>, StoreError> {
         self.reached()?.renew(leases, length).await
-    }
-    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
-        self.reached()?.set_node_mark(node, mark).await
     }
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         self.reached()?.reclaim(max).await
@@ -116,15 +112,6 @@ impl Store for Cut {
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         self.store.entries(id, after, max).await
     }
-    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
-        self.values()?.value(plugin, key).await
-    }
-    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
-        self.values()?.value_keys(plugin, wanted).await
-    }
-    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
-        self.values()?.usage(plugin, of).await
-    }
     async fn delete_finished(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_finished(before, max).await
     }
@@ -137,6 +124,26 @@ impl Store for Cut {
     async fn stats(&self) -> Result<QueueStats, StoreError> {
         self.store.stats().await
     }
+    fn nudges(&self) -> Nudges {
+        self.store.nudges()
+    }
+}
+
+#[async_trait]
+impl KvStore for Cut {
+    async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.values()?.value(plugin, key).await
+    }
+    async fn value_keys(&self, plugin: PluginId, wanted: KvKeyQuery) -> Result<Vec<KvKey>, StoreError> {
+        self.values()?.value_keys(plugin, wanted).await
+    }
+    async fn usage(&self, plugin: PluginId, of: Vec<KvKey>) -> Result<(KvUsage, Vec<Option<u64>>), StoreError> {
+        self.values()?.usage(plugin, of).await
+    }
+}
+
+#[async_trait]
+impl NodeRegistry for Cut {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         self.registered.fetch_add(1, Ordering::SeqCst);
         self.store.register(node, silent).await
@@ -147,20 +154,14 @@ impl Store for Cut {
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         self.store.nodes().await
     }
-    async fn cancel_requests(&self, node: NodeId) -> Result<Option<Vec<JobId>>, StoreError> {
-        self.store.cancel_requests(node).await
+    async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
+        self.reached()?.set_node_mark(node, mark).await
     }
-    async fn send_messages(&self, messages: Vec<NodeMessage>) -> Result<(), StoreError> {
-        self.reached()?.send_messages(messages).await
-    }
-    async fn receive_messages(&self, node: NodeId) -> Result<Option<Vec<NodeMessage>>, StoreError> {
-        self.reached()?.receive_messages(node).await
-    }
-    fn message_nudges(&self) -> Nudges {
-        self.store.message_nudges()
-    }
-    fn nudges(&self) -> Nudges {
-        self.store.nudges()
+}
+
+impl Store for Cut {
+    fn messages(&self) -> Option<&dyn NodeMessages> {
+        self.store.messages()
     }
 }
 

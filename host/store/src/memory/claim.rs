@@ -13,10 +13,10 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::time::Timestamp;
 
-use super::queue::Queue;
+use super::queue::MemoryQueue;
 use crate::store::{Claim, Claimed};
 
-impl Queue {
+impl MemoryQueue {
     /// Leases jobs that may start now.
     pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> Claimed {
         self.declared = claim.declared.clone();
@@ -44,7 +44,7 @@ impl Queue {
 
 /// A claim in progress.
 struct ClaimContext<'q> {
-    queue: &'q mut Queue,
+    queue: &'q mut MemoryQueue,
     claim: &'q Claim,
     now: Timestamp,
     /// The lanes that were read; a lane's id is its index.

@@ -19,7 +19,7 @@ use wharf_core::wait_reason::Holders;
 use super::kv::KvMap;
 use crate::store::{Inserted, Recorded};
 
-pub(super) struct Queue {
+pub(super) struct MemoryQueue {
     pub(super) ids: JobIds,
     pub(super) jobs: BTreeMap<JobId, JobRecord>,
     pub(super) tokens: BTreeMap<(TaskName, Token), JobId>,
@@ -51,9 +51,9 @@ pub(super) struct JobRecord {
     pub(super) entries: Vec<NumberedEntry>,
 }
 
-impl Queue {
-    pub(super) fn new() -> Queue {
-        Queue {
+impl MemoryQueue {
+    pub(super) fn new() -> MemoryQueue {
+        MemoryQueue {
             ids: JobIds::after(None),
             jobs: BTreeMap::new(),
             tokens: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wharf_core::job::{Due, NewJob, WaitReason};
 use wharf_core::lifecycle::Event;
-use wharf_store::{PostgresStore, Renewed, Store};
+use wharf_store::{PostgresStore, Queue as _, Renewed};
 
 use crate::proxy::Proxy;
 use crate::server::{Postgres, shared_address};

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::NewJob;
 use wharf_core::node::Node;
-use wharf_store::{JobFilter, SqliteStore, Store, StoreError};
+use wharf_store::{JobFilter, Queue as _, SqliteStore, StoreError};
 
 use crate::stage::{COUNT, Kind, LEASE, Stage, block_on, succeeded};
 

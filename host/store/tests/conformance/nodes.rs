@@ -77,12 +77,12 @@ fn a_node_learns_which_of_its_jobs_others_cancelled() {
         stage.add_many(COUNT, "", 3).await;
         let leased = stage.claim(2).await;
         let (here, job) = (leased[0].lease.node, leased[1].lease.job);
-        let Some(none) = stage.store.cancel_requests(here).await.unwrap() else { return };
-        assert!(none.is_empty());
+        let Some(messages) = stage.store.messages() else { return };
+        assert_eq!(messages.cancel_requests(here).await.unwrap(), []);
         stage.record(job, Event::CancelRequested).await.unwrap();
-        assert_eq!(stage.store.cancel_requests(here).await.unwrap(), Some(vec![job]));
-        assert_eq!(stage.store.cancel_requests(NodeId(999)).await.unwrap(), Some(vec![]));
+        assert_eq!(messages.cancel_requests(here).await.unwrap(), [job]);
+        assert_eq!(messages.cancel_requests(NodeId(999)).await.unwrap(), []);
         stage.succeed(&leased[1]).await.unwrap();
-        assert_eq!(stage.store.cancel_requests(here).await.unwrap(), Some(vec![]));
+        assert_eq!(messages.cancel_requests(here).await.unwrap(), []);
     });
 }

@@ -19,6 +19,12 @@ fn a_job_that_does_not_exist_is_none() {
         let id = stage.id();
         assert_eq!(stage.store.job(id, stage.declared.clone()).await.unwrap(), None);
         assert!(stage.store.entries(id, 0, 10).await.unwrap().is_empty());
+        let (before, absent, after) = (stage.add(COUNT, "").await, stage.id(), stage.add(COUNT, "").await);
+        assert!(before < absent && absent < after);
+        for (id, exists) in [(before, true), (absent, false), (after, true)] {
+            let summary = stage.store.job_summary(id).await.unwrap();
+            assert_eq!(summary.map(|job| job.id), exists.then_some(id));
+        }
     });
 }
 
@@ -151,7 +157,9 @@ fn a_page_has_all_of_a_job_but_payload_and_result() {
         stage.succeed(&leased).await.unwrap();
         let listed = stage.store.jobs(JobFilter { max: 1, ..JobFilter::default() }).await.unwrap().jobs.remove(0);
         let whole = stage.seen(listed.id).await.job;
-        assert_eq!(listed, Job { payload: [].into(), result: None, ..whole });
+        let bare = Job { payload: [].into(), result: None, ..whole };
+        assert_eq!(stage.store.job_summary(listed.id).await.unwrap().as_ref(), Some(&bare));
+        assert_eq!(listed, bare);
     });
 }
 

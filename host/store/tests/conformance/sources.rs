@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, NodeId};
-use wharf_store::{Clock, OpenError, PostgresStore, Store, StoreError};
+use wharf_store::{Clock, NodeRegistry as _, OpenError, PostgresStore, Queue as _, StoreError};
 
 use crate::proxy::Proxy;
 use crate::server::Postgres;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::lifecycle::Event;
-use wharf_store::{JobFilter, OpenError, SqliteStore, Store, open};
+use wharf_store::{JobFilter, OpenError, Queue as _, SqliteStore, open};
 
 use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, ids, usage};
 

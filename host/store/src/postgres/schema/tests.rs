@@ -14,7 +14,7 @@ use wharf_core::outcome::Usage;
 use super::*;
 use crate::postgres::PostgresStore;
 use crate::postgres::test_server::Postgres;
-use crate::store::{Claim, Store};
+use crate::store::{Claim, Queue as _};
 
 /// A migration that a next version may have: a column for jobs, and one more table.
 const NEXT: &str = "ALTER TABLE $schema.jobs ADD COLUMN colour text;

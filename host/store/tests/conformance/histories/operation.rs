@@ -12,7 +12,7 @@ use wharf_core::lease::{Lease, NodeMark, StartedSuspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
 use wharf_core::time::Timestamp;
-use wharf_store::{Claim, Store};
+use wharf_store::{Claim, Queue as _};
 
 use super::world::World;
 use crate::stage::{LEASE, SECOND, group, trapped, usage};

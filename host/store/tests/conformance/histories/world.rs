@@ -12,8 +12,8 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, PostgresStore, QueueStats, Recorded,
-    Renewed, SqliteStore, Store,
+    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore,
+    Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};

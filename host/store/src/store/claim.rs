@@ -1,0 +1,44 @@
+//! Claims: how a node takes jobs to run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::admission::ClaimBudget;
+use wharf_core::ids::{Group, NodeId, TaskName};
+use wharf_core::job::LeasedJob;
+use wharf_core::limits::LimitTable;
+use wharf_core::time::Timestamp;
+
+/// A claim: a node's request for jobs.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The node that claims.
+    pub node: NodeId,
+    /// The tasks that the node can run, each with its group.
+    pub tasks: Arc<[(TaskName, Group)]>,
+    /// The limits declared in manifests and settings. The store applies its overrides to them.
+    pub declared: Arc<LimitTable>,
+    /// Number of jobs to lease at most.
+    pub free: u32,
+    /// Caps below `free` for single tasks.
+    pub task_quotas: Vec<(TaskName, u32)>,
+    /// Length of the leases.
+    pub lease: Duration,
+}
+
+impl Claim {
+    pub(crate) fn offer(&self) -> ClaimBudget<'_> {
+        ClaimBudget { tasks: &self.tasks, free: self.free, task_quotas: &self.task_quotas }
+    }
+}
+
+/// The result of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The jobs that were leased.
+    pub leased: Vec<LeasedJob>,
+    /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
+    pub wake_at: Option<Timestamp>,
+    /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
+    pub quota_reached: bool,
+}
