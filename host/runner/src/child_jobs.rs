@@ -22,7 +22,7 @@ use crate::store_health::WatchedStore;
 #[derive(Default)]
 pub(crate) struct Children(Mutex<Vec<NewJob>>);
 
-type Tokens = HashMap<(TaskName, Token), JobId>;
+type Tokens = HashMap<UniqueToken, JobId>;
 
 impl Children {
     /// Takes the jobs that a guest enqueues, and returns the IDs under which the guest knows them.
@@ -40,7 +40,7 @@ impl Children {
             Ok(new) => new,
             Err(rejected) => return ready(Err(rejected)).boxed(),
         };
-        let tokens: Vec<(TaskName, Token)> = new.iter().filter_map(token_of).collect();
+        let tokens: Vec<UniqueToken> = new.iter().filter_map(NewJob::unique_token).collect();
         if tokens.is_empty() {
             return ready(self.keep(new, Tokens::new())).boxed();
         }
@@ -60,11 +60,11 @@ impl Children {
         let rejected = |why: String| ChildrenRejected { why, passes: false };
         let mut children = self.lock();
         if new.iter().any(|job| job.token.is_some()) {
-            known.extend(children.iter().filter_map(|job| Some((token_of(job)?, job.id))));
+            known.extend(children.iter().filter_map(|job| Some((job.unique_token()?, job.id))));
         }
         let (mut ids, mut added) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
         for job in new {
-            let id = token_of(&job).map_or(job.id, |token| *known.entry(token).or_insert(job.id));
+            let id = job.unique_token().map_or(job.id, |token| *known.entry(token).or_insert(job.id));
             ids.push(id.to_string());
             added.extend((id == job.id).then_some(job));
         }
@@ -89,10 +89,6 @@ impl Children {
     fn lock(&self) -> MutexGuard<'_, Vec<NewJob>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn token_of(job: &NewJob) -> Option<(TaskName, Token)> {
-    Some((job.task.clone(), job.token.clone()?))
 }
 
 fn payload_bytes(jobs: &[NewJob]) -> u64 {

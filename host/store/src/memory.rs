@@ -162,7 +162,7 @@ impl Queue for MemoryStore {
         Ok(expired.into_iter().map(|lease| lease.job).collect())
     }
 
-    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, tokens: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         let queue = self.queue();
         Ok(tokens.iter().map(|token| queue.tokens.get(token).copied()).collect())
     }
@@ -220,7 +220,7 @@ impl Queue for MemoryStore {
         old.truncate(max as usize);
         for (_, id) in &old {
             let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
-            job.token.map(|token| queue.tokens.remove(&(job.task, token)));
+            job.token.map(|token| queue.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
         }
         Ok(old.len() as u32)
     }

@@ -256,7 +256,7 @@ impl Queue for PostgresStore {
         }
     }
 
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         let session = self.reader().await?;
         let found = read::find_by_tokens(&session, &of).await;
         self.finish(session, found)

@@ -169,10 +169,8 @@ impl Queue for SqliteStore {
         self.writer.write(move |ledger| ledger.reclaim(max), |freed| !freed.is_empty()).await
     }
 
-    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
-        let find = move |conn: &Connection| {
-            tokens.iter().map(|(task, token)| read::find_by_token(conn, task, token)).collect()
-        };
+    async fn find_by_tokens(&self, tokens: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
+        let find = move |conn: &Connection| tokens.iter().map(|token| read::find_by_token(conn, token)).collect();
         self.readers.read(find).await
     }
 

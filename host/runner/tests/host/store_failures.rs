@@ -100,7 +100,7 @@ impl Queue for Cut {
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         self.reached()?.reclaim(max).await
     }
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         self.reached()?.find_by_tokens(of).await
     }
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {

@@ -2,11 +2,12 @@
 
 use tokio_postgres::Row;
 use wharf_core::ids::JobId;
-use wharf_core::job::{JobStatus, NewJob, State};
+use wharf_core::job::{JobStatus, NewJob, State, Token};
+use wharf_core::key::Lane;
 use wharf_core::time::Timestamp;
 
 use super::lane_rows::LaneRow;
-use super::rows::{job_id, micros, status};
+use super::rows::{job_id, key_text, micros, status};
 use super::session::{SessionError, value};
 
 /// The columns that `JobRow::read` reads.
@@ -91,4 +92,18 @@ pub(super) type ReadyPosition = (i64, i32, i64);
 /// Returns the rank of a priority. Ranks ascend as priorities fall, so the whole order of ready jobs ascends.
 pub(super) const fn rank(priority: i32) -> i32 {
     !priority
+}
+
+/// An idempotency token with the task and the key that it is unique for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TokenRow {
+    pub(super) token: Vec<u8>,
+    pub(super) task: i32,
+    pub(super) key: String,
+}
+
+impl TokenRow {
+    pub(super) fn new(token: &Token, task: i32, lane: &Lane) -> TokenRow {
+        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane).to_owned() }
+    }
 }

@@ -28,11 +28,15 @@ const JOB_COLUMNS: &str = "jobs.id AS id, t.text AS task_name, g.text AS group_n
 const JOB_JOINS: &str = "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.limit_group
     LEFT JOIN reports ON reports.job = jobs.id";
 
-/// Returns the job of a task that has this token.
-pub(super) fn find_by_token(conn: &Connection, task: &TaskName, token: &Token) -> rusqlite::Result<Option<JobId>> {
-    let mut find =
-        conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2)")?;
-    find.query_row(params![token.as_str(), task.as_str()], |row| Ok(job_id(row.get(0)?)?)).optional()
+/// Returns the job of a task and a key that has this token.
+pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Result<Option<JobId>> {
+    let mut find = conn.prepare_cached(
+        "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
+    )?;
+    find.query_row(params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", Key::as_str)], |row| {
+        Ok(job_id(row.get(0)?)?)
+    })
+    .optional()
 }
 
 /// Returns a job with its wait reason, and the number of its last entry.
