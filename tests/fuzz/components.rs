@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use wharf_core::bounds;
-use wharf_engine::{Compile, CompileLimits, Engine, PluginSettings, Settings, compile_child_main};
+use wharf_engine::{CacheSettings, Compile, CompileLimits, Engine, PluginSettings, Settings, compile_child_main};
 
 use super::driver::{Target, fuzz};
 
@@ -72,7 +72,8 @@ fn settings() -> Settings {
     let program = std::env::current_exe().expect("the file of this test");
     let max = CompileLimits { inspect_time: Duration::from_secs(5), ..CompileLimits::default() };
     let compile = Compile::Child { program, args: args.into(), max };
-    Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache_dir, compile }
+    let cache = CacheSettings::in_folder(cache_dir);
+    Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache, compile, extra_ca: None }
 }
 
 /// Not a test when it is run among the others: the process in which the engine of the one below reads files.

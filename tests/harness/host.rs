@@ -49,6 +49,7 @@ pub(crate) enum Hears {
 #[derive(Default)]
 pub(crate) struct Setup {
     plugins: Vec<(String, PathBuf)>,
+    top: String,
     settings: String,
     token: Option<String>,
     store: Option<PathBuf>,
@@ -56,6 +57,7 @@ pub(crate) struct Setup {
     environment: Vec<(&'static str, PathBuf)>,
     starter: &'static [&'static str],
     hears: Hears,
+    default_cache: bool,
 }
 
 impl Setup {
@@ -79,6 +81,19 @@ impl Setup {
     pub(crate) fn settings(mut self, toml: &str) -> Setup {
         self.settings.push_str(toml);
         self.settings.push('\n');
+        self
+    }
+
+    /// Adds a setting that stands above the tables.
+    pub(crate) fn top(mut self, toml: &str) -> Setup {
+        self.top.push_str(toml);
+        self.top.push('\n');
+        self
+    }
+
+    /// Listens on this port of loopback at every start.
+    pub(crate) fn port(mut self, port: u16) -> Setup {
+        self.environment.push(("WHARF__LISTEN", format!("127.0.0.1:{port}").into()));
         self
     }
 
@@ -106,6 +121,18 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of its environment, such as a setting above the tables.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<PathBuf>) -> Setup {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Leaves the folder of its cache to the host, in place of the one that all tests share.
+    pub(crate) fn default_cache(mut self) -> Setup {
+        self.default_cache = true;
+        self
+    }
+
     /// Lets another program start it.
     pub(crate) fn under(mut self, starter: &'static [&'static str]) -> Setup {
         self.starter = starter;
@@ -127,13 +154,17 @@ impl Setup {
         }
         // One cache for all tests: what is compiled once is not compiled again.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        let cache = if self.default_cache { String::new() } else { format!("cache-dir = \"{}\"\n", cache.display()) };
         let token = self.token.as_ref().map(|t| format!("token = \"{t}\"\n")).unwrap_or_default();
         let file = self.store.as_deref().unwrap_or(dir.path()).join("wharf.db");
         let store = self.database.unwrap_or_else(|| format!("sqlite:{}", file.display()));
         let top = format!(
-            "{token}listen = \"127.0.0.1:0\"\nstore = \"{store}\"\nplugins-dir = \"{}\"\ncache-dir = \"{}\"\n",
+            "{token}{}listen = \"127.0.0.1:0\"
+store = \"{store}\"
+plugins-dir = \"{}\"
+{cache}",
+            self.top,
             plugins.display(),
-            cache.display(),
         );
         std::fs::write(dir.path().join("wharf.toml"), top + &self.settings).expect("settings can be written");
         let mut host = Host {
@@ -284,7 +315,7 @@ impl Host {
             .current_dir(self.dir.path())
             .args(args)
             .env("WHARF__HOST", self.client().address())
-            .env("WHARF__TOKEN", self.token.as_deref().unwrap_or_default());
+            .envs(self.token.as_deref().map(|token| ("WHARF__TOKEN", token)));
         command
     }
 

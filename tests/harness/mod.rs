@@ -12,6 +12,7 @@ mod proxy;
 mod server;
 mod pooler;
 mod reverse_proxy;
+mod terminal;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
 mod valve;
 
@@ -24,4 +25,5 @@ pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
 pub(crate) use reverse_proxy::ReverseProxy;
 pub(crate) use server::{Postgres, shared_address};
+pub(crate) use terminal::on_a_terminal;
 pub(crate) use valve::Standby;

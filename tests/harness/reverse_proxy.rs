@@ -1,4 +1,4 @@
-//! A reverse proxy that serves a host below a path prefix: nginx, gone with the test process.
+//! A reverse proxy before a host: nginx as Debian sets it up, gone with the test process.
 //!
 //! If it is missing, its program is taken out of Debian's package, without installing it: its service would start.
 
@@ -17,7 +17,12 @@ pid DIR/pid;
 error_log stderr;
 events {}
 http {
-    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    types_hash_max_size 2048;
+    default_type application/octet-stream;
+    gzip on;
+    access_log DIR/access.log;
     client_body_temp_path DIR/body;
     proxy_temp_path DIR/proxy;
     fastcgi_temp_path DIR/fastcgi;
@@ -26,13 +31,18 @@ http {
     server {
         listen 127.0.0.1:PORT;
         location PREFIX/ {
-            proxy_pass HOST/;
-            proxy_http_version 1.1;
-            proxy_buffering off;
+            proxy_pass HOST/;PARAMS
         }
     }
 }
 ";
+
+/// Debian's `proxy_params`, which sites include to pass on who asked.
+const PROXY_PARAMS: &str = "
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;";
 
 /// Prints the path of nginx, and fetches it into the folder `$1` if it is missing.
 const PROGRAM: &str = r#"
@@ -51,14 +61,25 @@ echo "$1/nginx"
 
 pub(crate) struct ReverseProxy {
     address: String,
-    _dir: TempDir,
+    dir: TempDir,
     process: Child,
 }
 
 impl ReverseProxy {
-    /// Serves the host at this address below a prefix, such as `/queue`.
+    /// Serves the host at this address below a prefix, such as `/queue`, or at the root, with nothing but `proxy_pass`.
     #[track_caller]
     pub(crate) fn before(host: &str, prefix: &str) -> ReverseProxy {
+        ReverseProxy::start(host, prefix, "")
+    }
+
+    /// Serves the host in the same way, and passes on the name that was asked for and the address of the client.
+    #[track_caller]
+    pub(crate) fn with_params_before(host: &str, prefix: &str) -> ReverseProxy {
+        ReverseProxy::start(host, prefix, PROXY_PARAMS)
+    }
+
+    #[track_caller]
+    fn start(host: &str, prefix: &str, params: &str) -> ReverseProxy {
         let dir = tempfile::Builder::new().prefix("wharf-nginx-").tempdir().expect("a temporary folder");
         // A port that was just free.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
@@ -66,7 +87,8 @@ impl ReverseProxy {
             .replace("DIR", &dir.path().display().to_string())
             .replace("PORT", &port.to_string())
             .replace("PREFIX", prefix)
-            .replace("HOST", host);
+            .replace("HOST", host)
+            .replace("PARAMS", params);
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, config).expect("the configuration can be written");
         let process = Command::new(program())
@@ -75,9 +97,14 @@ impl ReverseProxy {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx starts");
-        let proxy = ReverseProxy { address: format!("http://127.0.0.1:{port}"), _dir: dir, process };
+        let proxy = ReverseProxy { address: format!("http://127.0.0.1:{port}"), dir, process };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         proxy
+    }
+
+    /// One line for each request so far, with its status.
+    pub(crate) fn requests(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
     }
 
     /// The proxy's address, without the prefix.

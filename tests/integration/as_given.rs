@@ -100,7 +100,11 @@ fn keys_that_say_two_things_or_none_are_refused() {
         refused(&client.post_bytes(&path, BYTES, b"{}"), 400, &["`key` is not UTF-8"]);
         refused(&client.get(&format!("/v1/jobs?key={bytes}")), 400, &["`key` is not UTF-8"]);
     }
-    refused(&client.put("/v1/limits/villain%2Fkeyed/%ff", &json!({ "per_key": 1 })), 400, &["UTF-8"]);
+    refused(
+        &client.put("/v1/limits?group=villain/keyed&key=%ff", &json!({ "per_key": 1 })),
+        400,
+        &["`key` is not UTF-8"],
+    );
     assert_eq!(client.get("/v1/jobs").ok()["jobs"], json!([]), "nothing was taken");
 }
 
@@ -137,7 +141,12 @@ fn of_two_that_cannot_both_hold_neither_is_dropped() {
         refused(&client.get(&path), 400, &["does not read a query"]);
     }
     refused(&client.post(&format!("{of_job}/cancel?force=true"), &json!({})), 400, &["does not read a query"]);
-    refused(&client.put("/v1/limits/villain%2Fdo?per-key=1", &json!({ "total": 1 })), 400, &["does not read a query"]);
+    refused(
+        &client.put("/v1/limits?group=villain/do&per-key=1", &json!({ "total": 1 })),
+        400,
+        &["unknown field `per-key`"],
+    );
+    refused(&client.put("/v1/limits/villain%2Fdo", &json!({ "total": 1 })), 404, &["/v1/limits?group=words%2Fcount"]);
     refused(&client.get("/v1/broadcasts/0000000000001?wait=1s"), 400, &["does not read a query"]);
     assert_eq!(host.job(&id)["state"], "waiting", "and it was not cancelled");
 }

@@ -1,4 +1,4 @@
-//! A host behind a proxy that serves it below a path prefix, of which the host knows nothing.
+//! A host behind a proxy that serves it below a path prefix, of which the host knows nothing: references lead on.
 
 use serde_json::{Value, json};
 

@@ -59,10 +59,10 @@ fn a_job_is_taken_by_a_host_that_does_not_have_its_plugin_as_by_one_that_has() {
     assert_eq!(parent["state"], "succeeded", "{parent}");
     let child = near.result(parent["id"].as_str().expect("an id"))[0].as_str().expect("an id").to_owned();
     assert_eq!(near.finished(&child)["key"], "acme");
-    near.client().put("/v1/limits/counters", &json!({ "total": 0 })).ok();
+    near.client().put("/v1/limits?group=counters", &json!({ "total": 0 })).ok();
     let paused = enqueued(&near, &job);
     assert_eq!(near.job(&paused)["wait"]["reason"], "paused", "not for want of a plugin");
-    assert_eq!(near.client().delete("/v1/limits/counters").status, 204);
+    assert_eq!(near.client().delete("/v1/limits?group=counters").status, 204);
     near.finished(&paused);
 
     // When it has left, what it had is not there any more.

@@ -31,7 +31,7 @@ fn every_wrong_request_has_a_status_a_code_and_a_text() {
     is_problem(&host.client().get("/v1/jobs?state=asleep"), 400, "bad-request");
     is_problem(&host.client().get("/v1/nothing"), 404, "route-unknown");
     is_problem(&host.client().get("/v1/plugins/nobody"), 404, "plugin-unknown");
-    is_problem(&host.client().delete("/v1/limits/words%2Fcount"), 404, "limit-not-set");
+    is_problem(&host.client().delete("/v1/limits?group=words%2Fcount"), 404, "limit-not-set");
     let kept = host.client().get("/v1/jobs").ok();
     assert_eq!(kept["jobs"], json!([]), "none of these left anything behind");
 }

@@ -77,7 +77,7 @@ fn a_log_that_may_not_grow_begins_anew_in_time() {
     let host = Setup::default().plugin("villain").under(UNDER_8_MIB).start();
     // Each writes a few pages, always the same ones: far more than the limit in all, and hardly anything that stays.
     for max in 1..=3000 {
-        let reply = host.client().put("/v1/limits/villain%2Fdo", &json!({ "total": max }));
+        let reply = host.client().put("/v1/limits?group=villain%2Fdo", &json!({ "total": max }));
         assert_eq!(reply.status, 200, "{max}: {reply:?}");
     }
     assert!(host.is_ready());

@@ -58,7 +58,7 @@ fn a_token_enqueued_twice_is_one_job() {
 fn higher_priority_goes_first_and_equals_in_order() {
     let host = Setup::default().plugin("villain").settings("[attempts]\nat-once = 1").start();
     // A pause is the gate: nothing starts before all of them wait.
-    let gate = "/v1/limits/villain%2Fdo";
+    let gate = "/v1/limits?group=villain%2Fdo";
     host.client().put(gate, &json!({ "total": 0 })).ok();
     let enqueue = |n: i32, priority: i32| {
         let payload = json!({ "do": "echo", "payload": n });

@@ -96,7 +96,7 @@ fn a_limit_changes_while_jobs_run() {
     host.in_state(&ids[0], "running");
     assert!(running(&host, "k") <= 1);
 
-    let path = "/v1/limits/villain%2Fkeyed/k";
+    let path = "/v1/limits?group=villain%2Fkeyed&key=k";
     host.client().put(path, &json!({ "per_key": 4 })).ok();
     eventually("raising acts at once", || (running(&host, "k") == 4).then_some(()));
     host.client().put(path, &json!({ "per_key": 1 })).ok();
@@ -112,7 +112,7 @@ fn a_limit_changes_while_jobs_run() {
 #[test]
 fn a_limit_of_zero_is_a_pause() {
     let host = Setup::default().plugin("villain").start();
-    let path = "/v1/limits/villain%2Fkeyed";
+    let path = "/v1/limits?group=villain%2Fkeyed";
     host.client().put(path, &json!({ "total": 0 })).ok();
     let id = sleeper(&host, "villain/keyed", "k", 0);
     assert_eq!(host.job(&id)["wait"]["reason"], "paused");
@@ -123,7 +123,7 @@ fn a_limit_of_zero_is_a_pause() {
 #[test]
 fn an_override_outlives_the_host() {
     let mut host = Setup::default().plugin("villain").start();
-    host.client().put("/v1/limits/villain%2Fkeyed/k", &json!({ "per_key": 3 })).ok();
+    host.client().put("/v1/limits?group=villain%2Fkeyed&key=k", &json!({ "per_key": 3 })).ok();
     host.kill();
     host.start();
     let limits = host.client().get("/v1/limits").ok();

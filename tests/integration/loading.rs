@@ -61,7 +61,7 @@ fn kill(signal: &str, pid: i32) {
     let _may_be_gone = std::process::Command::new("kill").args([signal, &pid.to_string()]).output();
 }
 
-fn child_of(host: i32) -> Option<i32> {
+pub(crate) fn child_of(host: i32) -> Option<i32> {
     let processes = std::fs::read_dir("/proc").expect("Linux").filter_map(Result::ok);
     let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok());
     pids.find(|pid| {
@@ -124,7 +124,7 @@ fn a_host_that_has_just_started_refuses_for_a_moment_what_it_cannot_know() {
             let body = json!({ "payload": { "do": "echo" }, "durable": durable });
             passes(&broadcast(&host, "villain.x", &body), "plugin-loading");
         }
-        passes(&host.client().put("/v1/limits/nobody%2Fdo", &json!({ "total": 1 })), "plugin-loading");
+        passes(&host.client().put("/v1/limits?group=nobody%2Fdo", &json!({ "total": 1 })), "plugin-loading");
         passes(&host.client().get("/v1/plugins/nobody"), "plugin-loading");
         let answered = enqueue(&host, &known);
         assert_eq!((answered.status, answered.json()["id"].as_str()), (200, Some(id.as_str())), "{answered:?}");
@@ -184,7 +184,7 @@ fn a_plugin_that_is_compiled_holds_up_its_own_jobs_and_nothing_else() {
     let both = enqueue(&host, &json!([echo("villain/do"), known])).ok();
     assert_eq!((&both[0]["outcome"], &both[1]["outcome"]), (&json!("added"), &json!("duplicate")), "{both}");
     assert_eq!(host.job(&waiting)["wait"]["reason"], "plugin-loading");
-    passes(&host.client().put("/v1/limits/slow%2Fdo", &json!({ "total": 1 })), "plugin-loading");
+    passes(&host.client().put("/v1/limits?group=slow%2Fdo", &json!({ "total": 1 })), "plugin-loading");
     passes(&host.client().get("/v1/plugins/slow"), "plugin-loading");
 
     let live = broadcast(&host, "villain.x", &json!({ "payload": { "do": "echo" } })).ok();

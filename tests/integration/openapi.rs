@@ -126,9 +126,9 @@ fn every_operation_answers_as_it_is_described() {
     }
 
     for (path, at) in [
-        ("/v1/limits/{group}", "/v1/limits/words%2Fcount"),
-        ("/v1/limits/{group}/{key}", "/v1/limits/words%2Fcount/acme"),
-        ("/v1/limits/{group}", "/v1/limits/nobody"),
+        ("/v1/limits", "/v1/limits?group=words%2Fcount"),
+        ("/v1/limits", "/v1/limits?group=words/count&key=acme"),
+        ("/v1/limits", "/v1/limits?group=nobody"),
     ] {
         described.fits("put", path, &client.put(at, &json!({ "per_key": 3 })));
         described.fits("get", "/v1/limits", &client.get("/v1/limits"));

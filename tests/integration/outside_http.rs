@@ -1,13 +1,15 @@
 //! HTTP of plugins, by the libraries of their languages: what is granted is reached, and nothing else, however it is asked for.
 //! For Rust the engine's tests show the same with the villain.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup};
+use crate::harness::{Host, Setup, wharf};
 
 /// More than the body of a response may have.
 const TOO_MUCH: usize = 20 << 20;
@@ -131,4 +133,94 @@ fn javascript_s_requests_go_where_they_are_granted() {
         made_of_redirect: |job| job["report"]["text"].as_str().is_some_and(|text| text.contains("answers with 302")),
     };
     javascript.reaches_what_is_granted_and_nothing_else();
+}
+
+/// A server with a certificate for 127.0.0.1 of an authority that nobody knows; it ends with this value.
+struct TlsServer {
+    child: Child,
+    port: u16,
+}
+
+impl TlsServer {
+    fn start(folder: &Path) -> TlsServer {
+        const MAKE: &str = r#"
+set -e
+key() { openssl "$@" -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes; }
+key req -x509 -days 2 -subj /CN=authority -keyout authority.key -out authority.pem
+key req -x509 -days 2 -subj /CN=another -keyout another.key -out another.pem
+key req -subj /CN=server -keyout server.key -out server.csr
+echo 'subjectAltName=IP:127.0.0.1' >names
+openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile names -out server.pem
+"#;
+        let made = Command::new("sh").args(["-c", MAKE]).current_dir(folder).output().expect("a shell");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut child = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert", "server.pem", "-key", "server.key"])
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl is there");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.parse().ok());
+        let port = port.expect("it tells its port");
+        // It goes on telling things.
+        thread::spawn(move || lines.for_each(drop));
+        TlsServer { child, port }
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_company_s_own_authority_is_trusted_once_the_operator_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = TlsServer::start(folder.path());
+    let get = |settings: &str| {
+        let grant = format!(
+            "[plugins.villain-http]\nhttp = [\"https://127.0.0.1:{}\"]\n[plugins.villain-http.tasks.do]\nretry = {{ attempts = 1 }}",
+            server.port
+        );
+        let host = Setup::default().plugin("villain-http").settings(settings).settings(&grant).start();
+        host.run("villain-http/do", json!({ "do": "http-get", "url": format!("https://127.0.0.1:{}/", server.port) }))
+    };
+    let extra = |file: &str| format!("[http]\nextra-ca = \"{}\"", folder.path().join(file).display());
+    for settings in [String::new(), extra("another.pem")] {
+        let job = get(&settings);
+        let told = job["report"]["text"].as_str().unwrap_or_default();
+        assert!(job["state"] == "failed" && told.contains("Tls"), "{settings}: {job}");
+    }
+    let bundle = ["another.pem", "authority.pem"].map(|file| std::fs::read(folder.path().join(file)).expect("made"));
+    std::fs::write(folder.path().join("bundle.pem"), bundle.concat()).expect("written");
+    let job = get(&extra("bundle.pem"));
+    assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+#[test]
+fn a_file_of_authorities_that_cannot_be_used_is_told_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("empty.pem"), "nothing").expect("written");
+    std::fs::write(folder.path().join("damaged.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .expect("written");
+    for (file, expected) in [
+        ("missing.pem", "missing.pem: could not read the file: No such file"),
+        ("empty.pem", "empty.pem: no certificate is in the file; expected PEM"),
+        ("damaged.pem", "damaged.pem: certificate 1 is damaged: "),
+    ] {
+        let output = wharf()
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--plugins-dir", ".", "--set"])
+            .arg(format!("http.extra-ca={file}"))
+            .args(["--cache-dir", "cache"])
+            .current_dir(folder.path())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+    }
 }

@@ -203,6 +203,14 @@ pub const INSPECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Maximum number of components that are compiled at once.
 pub const COMPILES_AT_ONCE: usize = 1;
+/// Size in bytes of the cache of compiled plugins, unless the settings say otherwise.
+pub const CACHE_BYTES_DEFAULT: u64 = 4096 * MIB;
+/// Minimum size in bytes of that cache that can be set.
+pub const CACHE_BYTES_MIN: u64 = MIB;
+/// Pause before a file is loaded again whose loading failed for a reason that is not the file's. It doubles each time.
+pub const LOAD_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before such a file is loaded again.
+pub const LOAD_RETRY_MAX: Duration = Duration::from_secs(300);
 
 // Attempts at once on one node.
 /// Number of attempts that run at once on one node, unless the settings say otherwise.
@@ -241,6 +249,8 @@ pub const HTTP_HEADERS_BYTES_MAX: usize = 16 * KIB as usize;
 pub const HTTP_BODY_BYTES_MAX: u64 = 16 * MIB;
 /// Maximum number of HTTP requests of one attempt.
 pub const HTTP_REQUESTS_MAX: u32 = 100;
+/// Maximum size in bytes of the file of certificate authorities that are trusted besides those that browsers trust.
+pub const EXTRA_CA_BYTES_MAX: u64 = 4 * MIB;
 
 // Upkeep.
 /// Interval of the store's upkeep.
@@ -258,8 +268,9 @@ pub const HOLDERS_NAMED: usize = 10;
 /// Below this number of waiting jobs, a store lists them through their own indexes. Above it, reading all jobs in
 /// reverse order of their IDs soon finds enough of them.
 pub const WAITING_SORTED_MAX: u32 = 10_000;
-/// Maximum size in bytes of the entries in one page. A page has at least one entry, which may be larger.
-pub const PAGE_BYTES_MAX: u64 = 4 * MIB;
+/// Maximum size in bytes of the entries in one page: what each follower of a job holds that does not read. A page has at least
+/// one entry, which may be larger.
+pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
 
 const _: () = {
     assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk may wait to be stored");

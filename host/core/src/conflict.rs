@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use crate::admission::has_free_slot;
-use crate::job::{Due, NewJob};
+use crate::ids::JobId;
+use crate::job::{Due, NewJob, NotEnqueued};
+use crate::lifecycle::Event;
 use crate::limits::OnConflict;
 
 /// Counts of a lane's unfinished jobs.
@@ -53,17 +55,24 @@ pub fn resolve(on_conflict: OnConflict, counts: LaneCounts, per_key: Option<u32>
     }
 }
 
-/// Returns the job to write under the id of `new` if that one is not enqueued, so that a reader of the id finds a
-/// cancelled job with the reason. The placeholder has no token and occupies no place in a line.
-pub fn placeholder(new: &NewJob) -> NewJob {
+/// Returns the events that make room for a new job, in the order in which a store applies them: waiting jobs are
+/// `replaced`, and running ones are asked to cancel.
+pub fn make_room(replaced: &[JobId], cancel_requested: &[JobId]) -> impl Iterator<Item = (JobId, Event)> {
+    let replaced = replaced.iter().map(|id| (*id, Event::Replaced));
+    replaced.chain(cancel_requested.iter().map(|id| (*id, Event::CancelRequested)))
+}
+
+/// Returns the job to write under the ID of `new` if that one is not enqueued, and the event that ends it then, so that
+/// a reader of the ID finds a cancelled job with the reason. The job has no token and occupies no place in a line.
+pub fn placeholder(new: &NewJob, why: NotEnqueued) -> (NewJob, Event) {
     let due = Some(Due::In(Duration::from_secs(1)));
-    NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }
+    (NewJob { token: None, due, on_conflict: OnConflict::Wait, ..new.clone() }, Event::NotEnqueued(why))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Group, JobId, TaskName};
+    use crate::ids::{Group, TaskName};
     use crate::key::Lane;
 
     const RULES: [OnConflict; 4] =
@@ -105,6 +114,13 @@ mod tests {
     }
 
     #[test]
+    fn waiting_jobs_are_replaced_before_running_ones_are_asked_to_cancel() {
+        let [a, b, c] = [1, 2, 3].map(|number| JobId::from_number(number).unwrap());
+        let events: Vec<_> = make_room(&[b, c], &[a]).collect();
+        assert_eq!(events, [(b, Event::Replaced), (c, Event::Replaced), (a, Event::CancelRequested)]);
+    }
+
+    #[test]
     fn a_placeholder_keeps_the_job_but_neither_its_token_nor_its_place() {
         let task: TaskName = "p/t".parse().unwrap();
         let new = NewJob {
@@ -118,7 +134,9 @@ mod tests {
             on_conflict: OnConflict::Discard,
             batch: None,
         };
-        let placeholder = placeholder(&new);
+        let why = NotEnqueued::Duplicate(JobId::from_number(5).unwrap());
+        let (placeholder, end) = placeholder(&new, why.clone());
+        assert_eq!(end, Event::NotEnqueued(why));
         assert_eq!(placeholder.token, None, "another job with this token may still be enqueued");
         assert!(
             matches!(placeholder.due, Some(Due::In(delay)) if !delay.is_zero()),

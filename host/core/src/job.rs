@@ -76,6 +76,11 @@ pub struct NewJob {
 }
 
 impl NewJob {
+    /// Returns when the job becomes due if it is inserted at `now`.
+    pub fn due_at(&self, now: Timestamp) -> Timestamp {
+        self.due.map_or(now, |due| due.from(now))
+    }
+
     /// Returns what no second job may have; `None` if the job has no token.
     pub fn unique_token(&self) -> Option<UniqueToken> {
         let token = self.token.clone()?;

@@ -3,8 +3,8 @@
 use crate::bounds;
 use crate::job::NumberedEntry;
 
-/// Collects entries until they reach `bounds::PAGE_BYTES_MAX`, so that a follower that is far behind keeps one page in
-/// memory and not a whole log. A page has at least one entry, if there is any.
+/// Collects entries as long as they have at most `bounds::PAGE_BYTES_MAX` bytes, so that a follower that is far behind keeps one
+/// page in memory and not a whole log. A page has at least one entry, if there is any.
 ///
 /// # Errors
 /// The first error of `entries`.
@@ -14,6 +14,9 @@ pub fn log_page<E>(entries: impl Iterator<Item = Result<NumberedEntry, E>>) -> R
     for numbered in entries {
         let numbered = numbered?;
         bytes += numbered.entry.bytes() as u64;
+        if bytes > bounds::PAGE_BYTES_MAX && !page.is_empty() {
+            break;
+        }
         page.push(numbered);
         if bytes >= bounds::PAGE_BYTES_MAX {
             break;
@@ -40,10 +43,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_with_the_entry_that_reaches_the_bound() {
+    fn a_page_ends_before_the_entry_that_exceeds_the_bound() {
         let max = bounds::PAGE_BYTES_MAX;
         assert_eq!(page(&[max / 2, max / 2, 1]), [1, 2]);
         assert_eq!(page(&[max / 2, max / 2 - 1, 1, 1]), [1, 2, 3]);
+        assert_eq!(page(&[1, max, 1]), [1], "the large one is read with the next page");
         assert_eq!(page(&[1, 2, 3]), [1, 2, 3]);
     }
 

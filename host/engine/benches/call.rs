@@ -24,8 +24,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin, PluginSettings,
-    Settings,
+    AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
+    PluginSettings, Settings,
 };
 
 wasmtime::component::bindgen!({
@@ -247,8 +247,9 @@ fn main() {
             attempts: bounds::ATTEMPTS_DEFAULT,
             broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
             guest_threads: THREADS,
-            cache_dir: cache.path().join("c"),
+            cache: CacheSettings::in_folder(cache.path().join("c")),
             compile: Compile::InProcess,
+            extra_ca: None,
         };
         let engine = Engine::new(settings).unwrap();
         let plugin =

@@ -13,8 +13,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
-    PluginSettings, Settings,
+    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
+    Plugin, PluginSettings, Settings,
 };
 
 /// The first plugin is the one that the others are compared with.
@@ -60,8 +60,9 @@ fn engine(cache: &std::path::Path) -> Arc<Engine> {
         attempts: bounds::ATTEMPTS_DEFAULT,
         broadcast_calls: bounds::BROADCAST_CALLS_DEFAULT,
         guest_threads: 2,
-        cache_dir: cache.to_owned(),
+        cache: CacheSettings::in_folder(cache),
         compile: Compile::InProcess,
+        extra_ca: None,
     };
     Engine::new(settings).unwrap()
 }

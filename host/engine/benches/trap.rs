@@ -12,8 +12,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin, PluginSettings,
-    Settings,
+    AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
+    PluginSettings, Settings,
 };
 
 #[path = "../tests/sandbox/made.rs"]
@@ -84,8 +84,9 @@ fn main() {
             attempts: 16,
             broadcast_calls: 1,
             guest_threads: 2,
-            cache_dir: dir.path().join("c"),
+            cache: CacheSettings::in_folder(dir.path().join("c")),
             compile: Compile::InProcess,
+            extra_ca: None,
         })
         .unwrap();
         let mut loaded = Vec::new();

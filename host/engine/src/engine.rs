@@ -5,12 +5,13 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio_rustls::rustls::ClientConfig;
 use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Interruption, Outcome, Usage};
@@ -18,11 +19,13 @@ use wharf_core::outcome::{Interruption, Outcome, Usage};
 use crate::attempt::run::{self, Run};
 use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
 use crate::compile::cache::Cache;
+use crate::compile::cache_folder::CacheSettings;
 use crate::compile::child_process::Compile;
 use crate::compile::dedup::LinkedCache;
 use crate::plugin::Plugin;
 use crate::sandbox::imports;
 use crate::sandbox::store_data::Sandbox;
+use crate::sandbox::trusted_roots;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::completion_batch;
 use crate::schedule::epoch_ticker::Ticker;
@@ -43,10 +46,12 @@ pub struct Settings {
     pub broadcast_calls: u32,
     /// Number of threads that run guests.
     pub guest_threads: usize,
-    /// The folder in which compiled plugins are cached.
-    pub cache_dir: PathBuf,
+    /// The cache of compiled plugins.
+    pub cache: CacheSettings,
     /// The process in which components are read and compiled.
     pub compile: Compile,
+    /// A PEM file of certificate authorities that plugins' HTTPS requests trust besides those that browsers trust.
+    pub extra_ca: Option<PathBuf>,
 }
 
 /// Why an engine could not be started.
@@ -68,10 +73,14 @@ pub struct Engine {
     /// Permits for calling the `describe` of a plugin.
     pub(crate) describing: Semaphore,
     pub(crate) runtime: Handle,
+    /// The settings of plugins' encrypted connections.
+    pub(crate) tls: Arc<ClientConfig>,
     pub(crate) linked_cache: LinkedCache,
     sync: EngineVariant,
     /// Made when the first plugin needs it.
-    concurrent: OnceLock<Result<EngineVariant, String>>,
+    concurrent: OnceLock<EngineVariant>,
+    /// Locked while `concurrent` is made.
+    making_concurrent: Mutex<()>,
     ticker: Arc<Ticker>,
     permits: PermitPools,
     /// Number of sandboxes in all permit pools together.
@@ -106,12 +115,13 @@ impl Engine {
     /// Starts an engine. Timeouts and HTTP requests run on the calling tokio runtime.
     ///
     /// # Errors
-    /// [`EngineError`] if the cache folder cannot be used, a thread cannot be started, or wasmtime cannot run here.
+    /// [`EngineError`] if the cache folder or the file of authorities cannot be used, a thread cannot be started, or wasmtime cannot run here.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(settings: Settings) -> Result<Arc<Engine>, EngineError> {
-        let cache = Cache::open(&settings.cache_dir).map_err(EngineError)?;
+        let cache = Cache::open(settings.cache).map_err(EngineError)?;
+        let tls = trusted_roots::client_config(settings.extra_ca.as_deref()).map_err(EngineError)?;
         let ticker = Ticker::start()
             .map(Arc::new)
             .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
@@ -137,9 +147,11 @@ impl Engine {
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
             describing: Semaphore::new(wasmtime_config::DESCRIBES_AT_ONCE as usize),
             runtime: Handle::current(),
+            tls,
             linked_cache: LinkedCache::default(),
             sync,
             concurrent: OnceLock::new(),
+            making_concurrent: Mutex::new(()),
             ticker,
             permits,
             sandboxes,
@@ -172,11 +184,17 @@ impl Engine {
         match kind {
             EngineKind::Sync => Ok(&self.sync),
             EngineKind::Async => {
-                let make = || {
-                    EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
-                        .map_err(|error| format!("{error:#}"))
-                };
-                self.concurrent.get_or_init(make).as_ref().map_err(Clone::clone)
+                if let Some(made) = self.concurrent.get() {
+                    return Ok(made);
+                }
+                // A failure is not kept: what it lacked may be there later.
+                let _making = self.making_concurrent.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(made) = self.concurrent.get() {
+                    return Ok(made);
+                }
+                let made = EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
+                    .map_err(|error| format!("{error:#}"))?;
+                Ok(self.concurrent.get_or_init(|| made))
             }
         }
     }

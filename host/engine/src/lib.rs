@@ -10,7 +10,7 @@
 //! use std::sync::Arc;
 //!
 //! use wharf_engine::{
-//!     AttemptHandle, AttemptLimits, Call, CallInput, Compile, Engine, HostCalls, PluginSettings, Settings,
+//!     AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, HostCalls, PluginSettings, Settings,
 //! };
 //!
 //! async fn count(host_calls: Arc<dyn HostCalls>) -> Result<(), Box<dyn std::error::Error>> {
@@ -18,8 +18,9 @@
 //!         attempts: 4,
 //!         broadcast_calls: 4,
 //!         guest_threads: 2,
-//!         cache_dir: "cache".into(),
+//!         cache: CacheSettings::in_folder("cache"),
 //!         compile: Compile::InProcess,
+//!         extra_ca: None,
 //!     })?;
 //!     let bytes = std::fs::read("words.wasm")?;
 //!     let plugin = engine.load("words".parse()?, bytes.into(), &PluginSettings::default(), &|_| {}).await?;
@@ -56,6 +57,7 @@ mod engine;
 mod load;
 
 pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
+pub use compile::cache_folder::CacheSettings;
 pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
 pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};

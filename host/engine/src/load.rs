@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::Component;
 use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
-use crate::compile::cache;
+use crate::compile::cache::{self, CachedCode};
 use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
 use crate::compile::linked::Linked;
 use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
 use crate::inspect::contract_check;
-use crate::inspect::description::Description;
+use crate::inspect::description::{Description, INTERRUPTED_MAX};
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
@@ -53,6 +53,8 @@ pub struct CheckReport {
     pub producers: Vec<String>,
     /// Why the file cannot be loaded; empty if it can.
     pub problems: Vec<Problem>,
+    /// True if the problems say nothing about the file, so that it may be loaded later as it is.
+    pub passing: bool,
     /// Notes for its operator, such as that something works only with a grant.
     pub notes: Vec<Problem>,
     /// The loaded plugin; present exactly if there are no problems.
@@ -84,7 +86,7 @@ impl Engine {
             elapsed = ?started.elapsed(),
             "component checked, compiled or found in the cache, and linked"
         );
-        checked.plugin.ok_or(LoadError { problems: checked.problems })
+        checked.plugin.ok_or(LoadError { problems: checked.problems, passing: checked.passing })
     }
 
     /// Does everything that [`Engine::load`] does, and returns all that was found on the way. `id` is the file's name
@@ -106,16 +108,19 @@ impl Engine {
                 checked.digest = digest;
                 is_wasm
             }
-            Err(problem) => Err(problem),
+            Err(failure) => Err(failure.problem),
         };
         let reading = FileLoader { engine: self, digest: &checked.digest, bytes: &bytes, progress };
         let found = match is_wasm {
             Ok(()) => reading.state().await,
-            Err(problem) => Err(problem),
+            Err(problem) => Err(problem.into()),
         };
         let mut problems = Vec::new();
         match found {
-            Err(problem) => problems.push(problem),
+            Err(Failure { problem, passing }) => {
+                problems.push(problem);
+                checked.passing = passing;
+            }
             Ok(found) => {
                 let description = found.description();
                 checked.is_async = description.kind == EngineKind::Async;
@@ -125,12 +130,7 @@ impl Engine {
                 let granted = GrantsCheck { id, imports: &checked.imports, settings };
                 problems.extend(granted.problems());
                 checked.notes = granted.notes();
-                let parsed = id.parse::<PluginId>().map_err(|bad| {
-                    problems.push(
-                        Problem::new(format!("file name: {bad}"))
-                            .hint("rename the file; its name without .wasm is the plugin's id"),
-                    )
-                });
+                let parsed = plugin_id(id).map_err(|problem| problems.push(problem));
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
@@ -138,7 +138,10 @@ impl Engine {
                             checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
-                        Err(found) => problems = Problems::from(found).into_bounded(),
+                        Err(error) => {
+                            problems = Problems::from(error.problems).into_bounded();
+                            checked.passing = error.passing;
+                        }
                     }
                 }
             }
@@ -158,6 +161,7 @@ impl CheckReport {
             exports: Vec::new(),
             producers: Vec::new(),
             problems,
+            passing: false,
             notes: Vec::new(),
             plugin: None,
         }
@@ -169,11 +173,34 @@ impl CheckReport {
     }
 }
 
+/// A failure of the host while it loads a file.
+struct Failure {
+    problem: Problem,
+    /// It may be over when the file is loaded again.
+    passing: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        Failure { problem, passing: false }
+    }
+}
+
+impl From<Failure> for LoadError {
+    fn from(failure: Failure) -> LoadError {
+        LoadError { problems: vec![failure.problem], passing: failure.passing }
+    }
+}
+
+fn passing(problem: Problem) -> Failure {
+    Failure { problem, passing: true }
+}
+
 /// A file that is being loaded, and what was made of it so far.
 enum FileState {
     /// A plugin of the same bytes is loaded.
     Linked(Arc<Linked>),
-    Compiled(Description, Component),
+    Compiled(Description, CachedCode),
     Refused(Description),
 }
 
@@ -195,11 +222,12 @@ struct FileLoader<'a> {
 }
 
 impl FileLoader<'_> {
-    async fn state(&self) -> Result<FileState, Problem> {
+    async fn state(&self) -> Result<FileState, Failure> {
         if let Some(linked) = self.engine.linked_cache.find(self.digest) {
             return Ok(FileState::Linked(linked));
         }
-        if let Some(found) = self.cached().await?.filter(|found| found.description().is_final()) {
+        let limits = self.engine.compile.reader_limits();
+        if let Some(found) = self.cached().await?.filter(|found| found.description().is_final(limits)) {
             if let FileState::Compiled(..) = &found {
                 (self.progress)(Progress::Cached);
             }
@@ -209,7 +237,7 @@ impl FileLoader<'_> {
         let _permit = self.engine.compiling.acquire().await;
         // Another task may have compiled the same bytes in the meantime.
         let before = match self.cached().await? {
-            Some(found) if found.description().is_final() => return Ok(found),
+            Some(found) if found.description().is_final(limits) => return Ok(found),
             Some(found) => found.description().interrupted,
             None => 0,
         };
@@ -218,31 +246,36 @@ impl FileLoader<'_> {
     }
 
     /// Reads the cache: a description, and the code that it names.
-    async fn cached(&self) -> Result<Option<FileState>, Problem> {
+    async fn cached(&self) -> Result<Option<FileState>, Failure> {
         let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
         let reading = run_blocking(move || {
-            let place = engine.cache.description_place(&digest, engine.compiler());
-            let described = engine.cache.description(&place)?;
+            let described = engine.cache.description(&engine.cache.description_name(&digest, engine.compiler()))?;
             let Some(code) = described.code.clone() else { return Some(Ok(FileState::Refused(described))) };
             let variant = match engine.variant_for(described.kind) {
                 Ok(variant) => variant,
-                Err(problem) => return Some(Err(problem)),
+                Err(problem) => return Some(Err(passing(problem))),
             };
-            let place = engine.cache.place(&digest, described.kind, &variant.pool.engine);
-            let component = engine.cache.load(&place, &code, &variant.pool.engine)?;
-            Some(Ok(FileState::Compiled(described, component)))
+            let name = engine.cache.code_name(&digest, described.kind, &variant.pool.engine);
+            let code = engine.cache.load(&name, &code, &variant.pool.engine)?;
+            Some(Ok(FileState::Compiled(described, code)))
         });
         reading.await?.transpose()
     }
 
     /// Has the file read and compiled. `before` is how often its reader was ended from outside.
-    async fn read(&self, before: u32) -> Result<FileState, Problem> {
-        let disk = |error: std::io::Error| Problem::new(format!("could not write to the cache folder: {error}"));
+    async fn read(&self, before: u32) -> Result<FileState, Failure> {
+        let disk = |error: std::io::Error| {
+            passing(
+                Problem::new(format!("could not write to the cache folder: {error}"))
+                    .hint("see that its disk has room, or set `cache-dir` to another folder"),
+            )
+        };
         let cache = &self.engine.cache;
+        let folder = cache.folder();
         let files = ChildFiles {
-            component: cache.temporary("component"),
-            code: cache.temporary("compiled"),
-            description: cache.temporary("description"),
+            component: cache.temporary(&folder, "component"),
+            code: cache.temporary(&folder, "compiled"),
+            description: cache.temporary(&folder, "description"),
         };
         let bytes = Arc::clone(self.bytes);
         let files = run_blocking(move || files.component.write(&bytes).map(|()| files)).await?.map_err(disk)?;
@@ -250,42 +283,56 @@ impl FileLoader<'_> {
         match child_process::compile(&self.engine.compile, files).await {
             Ok((described, files)) => {
                 let kept = run_blocking(move || {
-                    let place = engine.cache.description_place(&digest, engine.compiler());
+                    let name = engine.cache.description_name(&digest, engine.compiler());
                     let code = match described.code {
                         Some(_) => {
-                            let variant = engine.variant_for(described.kind)?;
-                            Some(engine.cache.place(&digest, described.kind, &variant.pool.engine))
+                            let variant = engine.variant_for(described.kind).map_err(passing)?;
+                            Some(engine.cache.code_name(&digest, described.kind, &variant.pool.engine))
                         }
                         None => None,
                     };
-                    let code = code.as_deref().map(|place| (&files.code, place));
-                    engine.cache.publish(code, (&files.description, &place)).map_err(disk)
+                    let code = code.as_deref().map(|name| (&files.code, name));
+                    engine.cache.publish(code, (&files.description, &name)).map_err(disk)?;
+                    engine.cache.trim(&digest);
+                    Ok::<_, Failure>(())
                 });
                 kept.await??;
             }
-            Err(CompileFailure::Host(problem)) => return Err(problem),
-            Err(CompileFailure::Ended(problem)) => return self.refused(problem, 0).await,
-            Err(CompileFailure::Interrupted(problem)) => return self.refused(problem, before + 1).await,
+            Err(CompileFailure::Host(problem)) => return Err(passing(problem)),
+            Err(CompileFailure::Ended(problem)) => {
+                self.refused(problem.clone(), 0).await?;
+                return Err(problem.into());
+            }
+            Err(CompileFailure::Interrupted(problem)) => {
+                let interrupted = before + 1;
+                self.refused(problem.clone(), interrupted).await?;
+                return Err(Failure { problem, passing: interrupted < INTERRUPTED_MAX });
+            }
         }
         self.cached().await?.ok_or_else(|| {
-            Problem::new("could not read the compiled plugin back from the cache")
-                .hint("see the host's log; the disk of the cache folder may be failing")
+            passing(
+                Problem::new("could not read the compiled plugin back from the cache")
+                    .hint("see the host's log; the disk of the cache folder may be failing"),
+            )
         })
     }
 
     /// Records in the cache that the file ended its reader, so that it is not read again until it changes.
-    async fn refused(&self, problem: Problem, interrupted: u32) -> Result<FileState, Problem> {
-        let description =
-            Description { interrupted, ..Description::refused(Problems::from(vec![problem]).into_bounded()) };
-        let (engine, digest, its) = (Arc::clone(self.engine), self.digest.to_owned(), description.clone());
+    async fn refused(&self, problem: Problem, interrupted: u32) -> Result<(), Problem> {
+        let description = Description {
+            interrupted,
+            ended_within: Some(self.engine.compile.reader_limits()),
+            ..Description::refused(Problems::from(vec![problem]).into_bounded())
+        };
+        let (engine, digest) = (Arc::clone(self.engine), self.digest.to_owned());
         run_blocking(move || {
-            let place = engine.cache.description_place(&digest, engine.compiler());
-            if let Err(error) = engine.cache.store_refusal(&its, &place) {
-                tracing::warn!(file = %place.display(), "could not write a plugin's description to the cache folder; the plugin is read again at the next start: {error}");
+            let name = engine.cache.description_name(&digest, engine.compiler());
+            if let Err(error) = engine.cache.store_refusal(&description, &name) {
+                tracing::warn!(digest, "could not write a plugin's description to the cache folder; the plugin is read again at the next start: {error}");
             }
         })
-        .await?;
-        Ok(FileState::Refused(description))
+        .await
+        .map_err(|failure| failure.problem)
     }
 }
 
@@ -298,24 +345,22 @@ struct PluginBuilder<'a> {
 }
 
 impl PluginBuilder<'_> {
-    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, Vec<Problem>> {
-        let one = |problem| vec![problem];
+    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, LoadError> {
+        let all = |problems| LoadError { problems, passing: false };
         let linked = match found {
             FileState::Linked(linked) => linked,
-            FileState::Compiled(description, component) => {
-                self.linked(description, component, &checked.digest).await.map_err(one)?
-            }
-            FileState::Refused(description) => return Err(description.problems),
+            FileState::Compiled(description, code) => self.linked(description, code, &checked.digest).await?,
+            FileState::Refused(description) => return Err(all(description.problems)),
         };
         let weight = wasmtime_config::weight(linked.pre.component(), linked.description.core_instances);
         (self.progress)(Progress::Describing);
-        let text = self.described(&linked, weight).await.map_err(one)?;
+        let text = self.described(&linked, weight).await?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Compiles the schemas, too.
-        let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await.map_err(one)??;
+        let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
-            return Err(problems);
+            return Err(all(problems));
         }
         let env = Arc::new(self.env(self.settings.clone()));
         Ok(Plugin {
@@ -331,57 +376,55 @@ impl PluginBuilder<'_> {
         })
     }
 
-    async fn linked(
-        &self,
-        description: Description,
-        component: Component,
-        digest: &str,
-    ) -> Result<Arc<Linked>, Problem> {
+    async fn linked(&self, description: Description, code: CachedCode, digest: &str) -> Result<Arc<Linked>, Failure> {
         let engine = Arc::clone(self.engine);
         let linked = run_blocking(move || {
-            let linked = link(engine.variant_for(description.kind)?, description, &component)?;
+            let variant = engine.variant_for(description.kind).map_err(passing)?;
             // Otherwise the first attempt would pay for it.
-            let _ = component.initialize_copy_on_write_image();
-            Ok(linked)
+            let _ = code.component.initialize_copy_on_write_image();
+            link(variant, description, code)
         });
         Ok(self.engine.linked_cache.get_or_insert(digest, linked.await??))
     }
 
     fn env(&self, settings: PluginSettings) -> PluginEnv {
-        PluginEnv::new(self.id.as_str(), settings, self.engine.runtime.clone())
+        PluginEnv::new(self.id.as_str(), settings, self.engine.runtime.clone(), Arc::clone(&self.engine.tls))
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.
-    async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, Problem> {
+    async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, LoadError> {
         // Without the plugin's grants: a plugin describes itself in the same way wherever it is.
         let env = Arc::new(self.env(PluginSettings::default()));
         let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBES_AT_ONCE)).await;
         for _ in 0..POOL_RETRIES_MAX {
             let describing = describe(Arc::clone(linked), Arc::clone(&env));
-            let described = self.engine.spawn_guest(describing).await.map_err(|error| host_bug(&error))?;
+            let described = self.engine.spawn_guest(describing).await.map_err(|error| host_bug(&error).problem)?;
             if let Ok(described) = described {
                 self.engine.notify_pool_freed();
                 return described;
             }
             self.engine.wait_for_pool().await;
         }
-        Err(Problem::new("no sandbox was free in time to call `describe`: attempts use all memories and tables")
-            .hint("load it again when the host has less to do, or lower `attempts.at-once`"))
+        Err(LoadError::passing(
+            Problem::new("no sandbox was free in time to call `describe`: attempts use all memories and tables")
+                .hint("load it again when the host has less to do, or lower `attempts.at-once`"),
+        ))
     }
 }
 
 /// Runs work that takes long on a thread where it delays nothing else.
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| host_bug(&error))
 }
 
-fn host_bug(error: &tokio::task::JoinError) -> Problem {
-    Problem::new(format!("the host panicked on it: {error}; this is a bug of the host"))
+fn host_bug(error: &tokio::task::JoinError) -> Failure {
+    Problem::new(format!("the host panicked on it: {error}; this is a bug of the host")).into()
 }
 
 /// Links a component. Every mismatch of imports and exports was reported before; an error that is left is also for the
 /// host's developers.
-fn link(variant: &EngineVariant, description: Description, component: &Component) -> Result<Linked, Problem> {
-    let linked = variant.linker.instantiate_pre(component).and_then(|pre| Linked::new(description, pre));
-    linked.map_err(|error| Problem::new(format!("could not link it: {error:#}")))
+fn link(variant: &EngineVariant, description: Description, code: CachedCode) -> Result<Linked, Failure> {
+    let linked =
+        variant.linker.instantiate_pre(&code.component).and_then(|pre| Linked::new(description, pre, code.in_use));
+    linked.map_err(|error| Problem::new(format!("could not link it: {error:#}")).into())
 }

@@ -2,6 +2,7 @@
 //! uses only those above it.
 
 pub(crate) mod limiter;
+pub(crate) mod trusted_roots;
 pub(crate) mod plugin_env;
 mod guest_error;
 pub(crate) mod log;

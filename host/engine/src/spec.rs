@@ -3,6 +3,8 @@
 
 /// Problems of a plugin or of its settings.
 pub mod problem;
+/// Names of plugin files.
+pub mod file_name;
 /// TOML with the place of each mistake.
 pub mod toml_diagnostics;
 /// Durations as users write them.

@@ -37,6 +37,8 @@ pub struct Refused {
     pub why: LoadError,
     /// When it was refused.
     pub since: Timestamp,
+    /// When it is loaded again, since the reason may have passed by then; `None` if only another file can help.
+    pub retry: Option<Timestamp>,
 }
 
 /// A file of the folder that is neither loaded nor refused as it is now.

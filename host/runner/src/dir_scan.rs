@@ -1,7 +1,7 @@
 //! One scan of the plugin folder: which files may be plugins, and as which each is known.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_engine::Problem;
+use wharf_engine::spec::file_name::plugin_id;
 
 /// A file that did not change for this long is complete.
 pub(crate) const QUIET: Duration = Duration::from_millis(100);
@@ -43,6 +44,11 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// Makes the stamp of a file that cannot be looked at: it is another one once it can be, and another for each error.
+    fn unread(error: &io::Error) -> Stamp {
+        Stamp { bytes: 0, modified: None, identity: (0, 0, error.raw_os_error().unwrap_or(-1).into(), 0) }
+    }
+
     fn of(metadata: &Metadata) -> Stamp {
         Stamp { bytes: metadata.len(), modified: metadata.modified().ok(), identity: identity(metadata) }
     }
@@ -62,8 +68,16 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<Found>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let Some(kind) = kind(&path) else { continue };
-        // A file that is gone since it was listed, or a link to nothing, does not count.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            // A file that is gone since it was listed, or a link to nothing, does not count.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            // Whatever else fails says nothing of the file: the attempt to load it says why.
+            Err(error) => {
+                found.push(Found { kind, stamp: Stamp::unread(&error), old: false, path });
+                continue;
+            }
+        };
         if !metadata.is_file() {
             continue;
         }
@@ -96,13 +110,7 @@ fn kind(path: &Path) -> Option<Kind> {
                 .hint("rename the file"),
         ));
     }
-    Some(match stem.parse::<PluginId>() {
-        Ok(id) => Kind::Component(id),
-        Err(bad) => {
-            let hint = "rename the file: its name without .wasm is the plugin's ID";
-            Kind::Refused(Problem::new(format!("file name: {bad}")).hint(hint))
-        }
-    })
+    Some(plugin_id(stem).map_or_else(Kind::Refused, Kind::Component))
 }
 
 /// Returns the content of a file, and its stamp after it was read.

@@ -5,11 +5,10 @@
 //! looked up in the cache of compiled code; those that are not in it are compiled afterwards, the smallest first.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ use wharf_core::ids::PluginId;
 use wharf_core::node::LoadingPlugin;
 use wharf_core::planner::Input;
 use wharf_core::time::Timestamp;
-use wharf_engine::{Engine, PluginSettings, Problem};
+use wharf_engine::{Engine, LoadError, PluginSettings, Problem};
 
 use crate::catalog::{Contents, Loaded, PendingFile, Refused, Step};
 use crate::dir_scan::{Found, Kind, QUIET, Stamp, list};
@@ -36,8 +35,10 @@ const LOADING_BYTES_MAX: usize = 256 << 20;
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
 mod load;
+mod watches;
 
 use load::{LoadOutcome, LoadResult, Loader};
+use watches::FolderWatch;
 
 /// The plugin folder of a host, and what its changes are reported to.
 pub(crate) struct Folder {
@@ -71,12 +72,34 @@ struct File {
     handled: Option<Stamp>,
     /// The stamp with which the pending load started, and how far that is.
     loading: Option<(Stamp, Step)>,
+    /// It was refused for a reason that may pass.
+    retry: Option<Retry>,
+}
+
+/// The next load of a file whose last one failed for a reason that may pass.
+#[derive(Clone, Copy)]
+struct Retry {
+    at: Instant,
+    /// The pause before it.
+    pause: Duration,
+}
+
+impl Retry {
+    fn after(last: Option<Retry>) -> Retry {
+        let pause = last.map_or(bounds::LOAD_RETRY_MIN, |last| (last.pause * 2).min(bounds::LOAD_RETRY_MAX));
+        Retry { at: Instant::now() + pause, pause }
+    }
 }
 
 impl File {
     /// Returns true if the file is neither loaded nor refused as it is now.
     fn is_pending(&self) -> bool {
         self.handled != Some(self.stamp)
+    }
+
+    /// Returns when the file is to be loaded again as it is.
+    fn next_retry(&self) -> Option<Instant> {
+        self.retry.filter(|_| self.loading.is_none() && !self.missing && !self.is_pending()).map(|retry| retry.at)
     }
 
     /// Returns true if others need not wait for the file: it is handled, or takes long.
@@ -96,6 +119,9 @@ struct State {
     /// When the folder was first listed.
     listed: Option<Instant>,
     loads: JoinSet<LoadResult>,
+    /// Given away while it is used; made anew should it be lost there.
+    watch: Option<FolderWatch>,
+    hint: Arc<Notify>,
     loader: Loader,
     /// One permit for each component that the engine compiles at once, so that the order of compiling is the one of this folder.
     compiling: Arc<Semaphore>,
@@ -107,8 +133,6 @@ impl Folder {
     /// Watches the folder until the host stops.
     pub(crate) async fn run(self) {
         let hint = Arc::new(Notify::new());
-        // Without a watcher the rescan finds the changes.
-        let _watcher = watch_for_hints(&self.dir, Arc::clone(&hint)).ok();
         let stopping = self.stopping.clone();
         let loader = Loader {
             engine: Arc::clone(&self.engine),
@@ -123,6 +147,8 @@ impl Folder {
             is_new: false,
             listed: None,
             loads: JoinSet::new(),
+            watch: None,
+            hint: Arc::clone(&hint),
             loader,
             compiling: Arc::new(Semaphore::new(bounds::COMPILES_AT_ONCE)),
             unreadable: None,
@@ -145,6 +171,7 @@ impl State {
             // Files that need not be compiled come first, and are not slowed down by those that must.
             let waits = self.contents.open && self.next_to_compile().is_some();
             let compiling = Arc::clone(&self.compiling);
+            let retry = self.files.values().filter_map(File::next_retry).min();
             tokio::select! {
                 Some(loaded) = self.loads.join_next() => self.load_ended(loaded),
                 Ok(permit) = compiling.acquire_owned(), if waits => self.compile(permit),
@@ -153,6 +180,7 @@ impl State {
                     self.scan().await;
                     scanned = Instant::now();
                 }
+                () = tokio::time::sleep_until(retry.unwrap_or(scanned).into()), if retry.is_some() => self.handle_ready(),
                 () = tokio::time::sleep_until((scanned + pause).into()) => {
                     self.scan().await;
                     scanned = Instant::now();
@@ -180,9 +208,18 @@ impl State {
 
     /// Scans the folder once.
     async fn scan(&mut self) {
-        let dir = self.folder.dir.clone();
-        let listed = tokio::task::spawn_blocking(move || list(&dir)).await;
-        let found = match listed.map_err(std::io::Error::other).and_then(|listed| listed) {
+        let (dir, watch) = (self.folder.dir.clone(), self.watch.take());
+        let new = || FolderWatch::new(Arc::clone(&self.hint), self.folder.listener.clone());
+        let mut watch = watch.unwrap_or_else(new);
+        let listed = tokio::task::spawn_blocking(move || {
+            watch.renew(&dir);
+            (watch, list(&dir))
+        });
+        let listed = listed.await.map_err(std::io::Error::other).and_then(|(watch, listed)| {
+            self.watch = Some(watch);
+            listed
+        });
+        let found = match listed {
             Ok(found) => found,
             // A folder that is away for a moment retires no plugin.
             Err(error) => return self.unreadable(&error),
@@ -191,6 +228,10 @@ impl State {
         self.listed.get_or_insert_with(Instant::now);
         self.update_files(found);
         self.retire_missing();
+        self.handle_ready();
+    }
+
+    fn handle_ready(&mut self) {
         for (path, stamp, kind) in self.ready() {
             self.handle(path, stamp, kind);
         }
@@ -217,13 +258,14 @@ impl State {
                 }
                 Some(file) => {
                     (file.stamp, file.kind, file.since, file.quiet, file.missing) = (stamp, kind, now, old, false);
-                    file.seen = seen;
+                    (file.seen, file.retry) = (seen, None);
                     // As it was before, it is not compiled any more.
                     file.loading = file.loading.filter(|(_, step)| *step != Step::WaitingToCompile);
                 }
                 None => {
-                    let (since, quiet, missing, handled, loading) = (now, old, false, None, None);
-                    self.files.insert(path, File { kind, stamp, since, seen, quiet, missing, handled, loading });
+                    let (since, quiet, missing) = (now, old, false);
+                    let (handled, loading, retry) = (None, None, None);
+                    self.files.insert(path, File { kind, stamp, since, seen, quiet, missing, handled, loading, retry });
                 }
             }
         }
@@ -252,39 +294,43 @@ impl State {
         }
     }
 
-    /// Returns the files that are complete and neither loaded nor refused as they are, the smallest first.
+    /// Returns the files that are complete and neither loaded nor refused as they are, and those to be loaded again, the
+    /// smallest first.
     fn ready(&self) -> Vec<(PathBuf, Stamp, Kind)> {
-        let ready = |file: &&File| file.quiet && !file.missing && file.loading.is_none() && file.is_pending();
-        let files = self.files.iter().filter(|(_, file)| ready(file));
+        let now = Instant::now();
+        let is_new = |file: &File| file.quiet && !file.missing && file.loading.is_none() && file.is_pending();
+        let is_due = |file: &File| file.next_retry().is_some_and(|at| at <= now);
+        let files = self.files.iter().filter(|(_, file)| is_new(file) || is_due(file));
         let mut files: Vec<_> = files.map(|(path, file)| (path.clone(), file.stamp, file.kind.clone())).collect();
         files.sort_by_key(|(_, stamp, _)| stamp.bytes);
         files
     }
 
     fn handle(&mut self, path: PathBuf, stamp: Stamp, kind: Kind) {
-        let refused = |plugin, problem: Problem| LoadResult {
+        let refused = |plugin, why: LoadError| LoadResult {
             file: path.clone(),
             stamp,
             plugin,
-            outcome: LoadOutcome::Refused(problem.into()),
+            outcome: LoadOutcome::Refused(why),
             took: Duration::ZERO,
         };
         match kind {
-            Kind::Refused(problem) => self.loaded(refused(None, problem)),
+            Kind::Refused(problem) => self.loaded(refused(None, problem.into())),
             Kind::Component(id) => {
                 let loaded = &self.contents.plugins;
                 let loading = self.files.values().filter(|file| file.loading.is_some()).count();
                 if !loaded.contains_key(&id) && loaded.len() + loading >= bounds::PLUGINS_MAX {
                     let problem =
                         Problem::new(format!("too many plugins are loaded; the limit is {}", bounds::PLUGINS_MAX));
-                    return self.loaded(refused(Some(id), problem.hint("remove other files from the plugin folder")));
+                    let problem = problem.hint("remove other files from the plugin folder");
+                    return self.loaded(refused(Some(id), LoadError::passing(problem)));
                 }
                 if stamp.bytes > bounds::COMPONENT_BYTES_MAX {
                     let max = bounds::COMPONENT_BYTES_MAX;
                     let problem = Problem::new(format!("file is {} bytes; the limit is {max}", stamp.bytes));
                     return self.loaded(refused(
                         Some(id),
-                        problem.hint("build it with optimizations and without debug information"),
+                        problem.hint("build it with optimizations and without debug information").into(),
                     ));
                 }
                 if let Some(file) = self.files.get_mut(&path) {
@@ -338,13 +384,19 @@ impl State {
         }
         file.loading = None;
         match outcome {
-            LoadOutcome::Changed => return,
+            LoadOutcome::Changed => {
+                (file.handled, file.retry) = (None, None);
+                return;
+            }
             LoadOutcome::ToCompile => {
                 file.loading = (file.stamp == stamp).then_some((stamp, Step::WaitingToCompile));
                 return;
             }
             LoadOutcome::Plugin(_) | LoadOutcome::Refused(_) => file.handled = Some(stamp),
         }
+        let is_passing = matches!(&outcome, LoadOutcome::Refused(why) if why.passing);
+        file.retry = is_passing.then(|| Retry::after(file.retry));
+        let retry = file.retry;
         let since = self.folder.store.now();
         let Contents { plugins, refused, .. } = &mut self.contents;
         match outcome {
@@ -366,12 +418,19 @@ impl State {
             }
             LoadOutcome::Refused(why) => {
                 let kept = plugin.as_ref().is_some_and(|id| plugins.contains_key(id));
-                self.folder.listener.notify(&Notice::PluginRefused {
-                    file: path.display().to_string(),
-                    why: why.to_string(),
-                    kept,
-                });
-                refused.insert(path.clone(), Refused { plugin, file: path, why, since });
+                // A failure that goes on is reported once.
+                let before = refused.get(&path).filter(|before| before.retry.is_some() && before.why == why);
+                if before.is_none() {
+                    self.folder.listener.notify(&Notice::PluginRefused {
+                        file: path.display().to_string(),
+                        why: why.to_string(),
+                        kept,
+                        passing: why.passing,
+                    });
+                }
+                let retry = retry.map(|retry| since + retry.pause);
+                let since = before.map_or(since, |before| before.since);
+                refused.insert(path.clone(), Refused { plugin, file: path, why, since, retry });
                 self.is_new = true;
             }
             LoadOutcome::Changed | LoadOutcome::ToCompile => {}
@@ -410,15 +469,4 @@ impl State {
         // A loop that has ended does not need to know.
         let _ = self.folder.to_loop.send(LoopMessage::Input(Input::CatalogChanged { any_task }));
     }
-}
-
-fn watch_for_hints(dir: &Path, hint: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // A scan is an access itself: it must not cause another scan.
-        if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-            hint.notify_one();
-        }
-    })?;
-    watcher.watch(dir, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }

@@ -3,6 +3,9 @@
 //! The truth is in the store; followers are only woken. On this node a record wakes exactly the followers of its job. What other
 //! nodes record arrives as nudges of the store. These may be many, and concern other jobs, so each read that a nudge causes and
 //! that finds nothing lengthens the pause before the next one.
+//!
+//! A follower reads only when its client takes more, and holds one page at most. Where several follow one job, the last page that
+//! one of them read serves the others, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,20 +45,50 @@ pub(crate) struct Followers {
     /// The number of followers; while it is zero, `jobs` is not locked.
     count: AtomicUsize,
     /// Locked for one look-up, never across an await.
-    jobs: Mutex<HashMap<JobId, (usize, Arc<Notify>)>>,
+    jobs: Mutex<HashMap<JobId, Arc<FollowedJob>>>,
+}
+
+/// What the followers of one job share.
+#[derive(Default)]
+struct FollowedJob {
+    /// Changed while `Followers::jobs` is locked.
+    followers: AtomicUsize,
+    notify: Notify,
+    /// The last page of entries that was read, if several follow the job.
+    page: Mutex<Arc<[NumberedEntry]>>,
+}
+
+impl FollowedJob {
+    fn page(&self) -> MutexGuard<'_, Arc<[NumberedEntry]>> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the entries after number `after`, if the last page that was read has the next one. Entries never change, and their
+    /// numbers have no gaps.
+    fn entries_after(&self, after: u64) -> Option<Vec<NumberedEntry>> {
+        let page = Arc::clone(&self.page());
+        let at = page.iter().position(|entry| entry.number > after)?;
+        (page[at].number == after + 1).then(|| page[at..].to_vec())
+    }
+
+    fn keep(&self, page: &[NumberedEntry]) {
+        if self.followers.load(Ordering::SeqCst) > 1 && !page.is_empty() {
+            *self.page() = page.into();
+        }
+    }
 }
 
 impl Followers {
     /// Wakes the followers of a job of which something was recorded.
     pub(crate) fn wake(&self, job: JobId) {
         if self.count.load(Ordering::SeqCst) > 0
-            && let Some((_, notify)) = self.jobs().get(&job)
+            && let Some(followed) = self.jobs().get(&job)
         {
-            notify.notify_waiters();
+            followed.notify.notify_waiters();
         }
     }
 
-    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, (usize, Arc<Notify>)>> {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Arc<FollowedJob>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,19 +97,19 @@ impl Followers {
 struct Registration {
     followers: Arc<Followers>,
     job: JobId,
-    notify: Arc<Notify>,
+    followed: Arc<FollowedJob>,
 }
 
 impl Registration {
     fn new(followers: &Arc<Followers>, job: JobId) -> Registration {
-        let notify = {
+        let followed = {
             let mut jobs = followers.jobs();
-            let (count, notify) = jobs.entry(job).or_default();
-            *count += 1;
-            Arc::clone(notify)
+            let followed = jobs.entry(job).or_default();
+            followed.followers.fetch_add(1, Ordering::SeqCst);
+            Arc::clone(followed)
         };
         followers.count.fetch_add(1, Ordering::SeqCst);
-        Registration { followers: Arc::clone(followers), job, notify }
+        Registration { followers: Arc::clone(followers), job, followed }
     }
 }
 
@@ -84,11 +117,8 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.followers.count.fetch_sub(1, Ordering::SeqCst);
         let mut jobs = self.followers.jobs();
-        if let Some((count, _)) = jobs.get_mut(&self.job) {
-            *count -= 1;
-            if *count == 0 {
-                jobs.remove(&self.job);
-            }
+        if self.followed.followers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            jobs.remove(&self.job);
         }
     }
 }
@@ -133,6 +163,8 @@ struct Follower {
     nudges: Nudges,
     /// The number of the last entry that was read.
     after: u64,
+    /// True once entries may be sent: the state at the start comes first.
+    began: bool,
     /// The state that was sent last.
     sent: Option<FollowedState>,
     ready: VecDeque<JobUpdate>,
@@ -186,6 +218,7 @@ impl Follower {
             job,
             registration: Registration::new(followers, job),
             after,
+            began: false,
             sent: None,
             ready: VecDeque::new(),
             ended: false,
@@ -202,8 +235,8 @@ impl Follower {
                 return None;
             }
             // Registered before the read, so that no wake is lost between the two.
-            let notify = Arc::clone(&self.registration.notify);
-            let woken = notify.notified();
+            let followed = Arc::clone(&self.registration.followed);
+            let woken = followed.notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
             self.nudges.mark_unchanged();
@@ -220,8 +253,8 @@ impl Follower {
 
     async fn until_final(&mut self) -> Result<(), StoreError> {
         loop {
-            let notify = Arc::clone(&self.registration.notify);
-            let woken = notify.notified();
+            let followed = Arc::clone(&self.registration.followed);
+            let woken = followed.notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
             self.nudges.mark_unchanged();
@@ -250,12 +283,19 @@ impl Follower {
 
     /// Reads what is new: the state at the start, then up to a page of entries, or else the state if it changed.
     async fn read(&mut self) -> Result<ReadResult, StoreError> {
+        if self.began
+            && let Some(entries) = self.registration.followed.entries_after(self.after)
+        {
+            self.push(entries);
+            return Ok(ReadResult::More);
+        }
         // The state is read first: what an attempt wrote is recorded before its end, so entries that are read after the end was
         // seen are complete.
         let Some(state) = self.read_state().await? else {
             self.ended = true;
             return Ok(ReadResult::More);
         };
+        self.began = self.sent.is_some() || state.name.is_final();
         let at_start = self.sent.is_none() && !state.name.is_final();
         if !at_start {
             self.read_entries().await?;
@@ -279,15 +319,61 @@ impl Follower {
 
     async fn read_entries(&mut self) -> Result<(), StoreError> {
         let entries = self.store.entries(self.job, self.after, bounds::PAGE_MAX).await?;
+        self.registration.followed.keep(&entries);
+        self.push(entries);
+        Ok(())
+    }
+
+    fn push(&mut self, entries: Vec<NumberedEntry>) {
         if let Some(last) = entries.last() {
             self.after = last.number;
         }
         self.ready.extend(entries.into_iter().map(JobUpdate::Entry));
-        Ok(())
     }
 
     /// Reads the job's state without its payload and result, which may be large.
     async fn read_state(&self) -> Result<Option<FollowedState>, StoreError> {
         Ok(self.store.job_summary(self.job).await?.as_ref().map(FollowedState::of))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_core::job::Entry;
+
+    use super::*;
+
+    fn page(numbers: std::ops::RangeInclusive<u64>) -> Vec<NumberedEntry> {
+        let entry = |number| NumberedEntry {
+            number,
+            attempt: 1,
+            at: Timestamp::ZERO,
+            entry: Entry::Chunk(vec![0; 100].into()),
+        };
+        numbers.map(entry).collect()
+    }
+
+    fn numbers(entries: Option<Vec<NumberedEntry>>) -> Option<Vec<u64>> {
+        entries.map(|entries| entries.into_iter().map(|entry| entry.number).collect())
+    }
+
+    #[test]
+    fn a_page_that_one_follower_read_serves_those_that_come_to_it() {
+        let followers = Arc::new(Followers::default());
+        let job = JobId::from_number(7).unwrap();
+        let first = Registration::new(&followers, job);
+        first.followed.keep(&page(1..=4));
+        assert_eq!(numbers(first.followed.entries_after(0)), None, "nobody else would read it");
+        let second = Registration::new(&followers, job);
+        first.followed.keep(&page(3..=6));
+        assert_eq!(numbers(second.followed.entries_after(2)), Some(vec![3, 4, 5, 6]));
+        assert_eq!(numbers(second.followed.entries_after(4)), Some(vec![5, 6]));
+        for elsewhere in [0, 1, 6, 7, u64::MAX] {
+            assert_eq!(numbers(second.followed.entries_after(elsewhere)), None, "after {elsewhere}");
+        }
+        first.followed.keep(&[]);
+        assert!(second.followed.entries_after(2).is_some(), "the end of the log does not hide it");
+        drop((first, second));
+        assert!(followers.jobs().is_empty() && followers.count.load(Ordering::SeqCst) == 0);
     }
 }

@@ -126,14 +126,11 @@ impl Heartbeat {
             if self.load.borrow().running == 0 {
                 continue;
             }
-            match messages.cancel_requests(self.id).await {
-                Ok(jobs) => {
-                    for job in jobs {
-                        let _ = self.to_loop.send(LoopMessage::Input(Input::CancelRequested(job)));
-                    }
+            // After a failure the renewal of a job's lease brings the request as well.
+            if let Ok(jobs) = messages.cancel_requests(self.id).await {
+                for job in jobs {
+                    let _ = self.to_loop.send(LoopMessage::Input(Input::CancelRequested(job)));
                 }
-                // The renewal of a job's lease brings the request as well.
-                Err(_) => {}
             }
         }
     }

@@ -12,7 +12,7 @@
 //! use std::time::Duration;
 //!
 //! use wharf_core::ids::NodeId;
-//! use wharf_engine::{Compile, Engine};
+//! use wharf_engine::{CacheSettings, Compile, Engine};
 //! use wharf_runner::{Enqueued, Host, Parts, Request, Settings};
 //! use wharf_store::{MemoryStore, SystemClock};
 //!
@@ -21,8 +21,9 @@
 //!     attempts: 64,
 //!     broadcast_calls: 64,
 //!     guest_threads: 4,
-//!     cache_dir: "/var/cache/wharf".into(),
+//!     cache: CacheSettings::in_folder("/var/cache/wharf"),
 //!     compile: Compile::InProcess,
+//!     extra_ca: None,
 //! })?;
 //! let store = Arc::new(MemoryStore::open(Arc::new(SystemClock)));
 //! let settings = Settings {

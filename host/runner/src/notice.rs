@@ -171,6 +171,8 @@ pub enum Notice {
         why: String,
         /// The version that was loaded before stays loaded.
         kept: bool,
+        /// The reason may pass: the host tries again, and reports it again only if the reason changes.
+        passing: bool,
     },
     /// A plugin was removed because its file is gone. Attempts that run on it finish.
     PluginRetired {
@@ -186,6 +188,11 @@ pub enum Notice {
     },
     /// The plugin folder could not be read; the plugins that are loaded stay.
     FolderUnreadable {
+        /// The reason.
+        why: String,
+    },
+    /// The plugin folder could not be watched: changes in it are found by scanning it at intervals.
+    FolderUnwatched {
         /// The reason.
         why: String,
     },

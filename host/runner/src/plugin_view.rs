@@ -64,6 +64,8 @@ pub enum LoadingWhere {
     Here,
     /// On the node of this name.
     There(String),
+    /// On this node, again: the last time it failed for this reason, which may pass.
+    Again(String),
     /// Perhaps nowhere: this node has not scanned its plugin folder yet, or not received what the others announced.
     Unknown,
 }

@@ -160,6 +160,10 @@ fn describe_loading(task: &TaskName, at: &LoadingWhere) -> String {
     match at {
         LoadingWhere::Here => loading("this host"),
         LoadingWhere::There(node) => loading(node),
+        LoadingWhere::Again(why) => format!(
+            "plugin `{}` could not be loaded: {why}; this host tries again by itself: try again later",
+            task.plugin()
+        ),
         LoadingWhere::Unknown => {
             format!("`{task}` is not known yet, since this host has just started; try again in a moment")
         }
@@ -384,6 +388,11 @@ fn find<'v>(view: &'v PluginView, name: &TaskName, suggest: bool) -> Result<Targ
     }
     if let Some(nodes) = elsewhere {
         return Err(BadRequest::Elsewhere { task: name.clone(), nodes });
+    }
+    if catalog.plugin(&plugin).is_none()
+        && let Some(refused) = catalog.refusal(&plugin).filter(|refused| refused.retry.is_some())
+    {
+        return Err(BadRequest::Loading { task: name.clone(), at: LoadingWhere::Again(refused.why.first_line()) });
     }
     let refused = match catalog.plugin(&plugin) {
         // The plugin runs, perhaps in an earlier version: the name of the task is wrong.

@@ -70,6 +70,15 @@ impl WatchedStore {
         doing: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.watch_pending(doing, call, |_| true).await
+    }
+
+    async fn watch_pending<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+        counts: fn(&StoreError) -> bool,
+    ) -> Result<T, StoreError> {
         let watched = async {
             let mut call = std::pin::pin!(call);
             if let Ok(result) = tokio::time::timeout(OVERDUE_AFTER, &mut call).await {
@@ -78,7 +87,7 @@ impl WatchedStore {
             let _until_it_returns = OverdueCall::new(&self.health, doing);
             call.await
         };
-        self.call_slow(doing, watched).await
+        self.watch(doing, watched, counts).await
     }
 
     /// Awaits a call that is expected to take long, such as upkeep: like [`WatchedStore::call`], but a call that hangs is not
@@ -92,16 +101,28 @@ impl WatchedStore {
         doing: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.watch(doing, call, |_| true).await
+    }
+
+    /// Awaits a call. An error that `counts` is a failure of the store.
+    async fn watch<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+        counts: fn(&StoreError) -> bool,
+    ) -> Result<T, StoreError> {
         let result = AssertUnwindSafe(call).catch_unwind().await;
         let result = result.unwrap_or_else(|_| Err(StoreError::Broken(format!("it panicked while {doing}"))));
         match &result {
             Ok(_) => self.health.succeeded(doing),
-            Err(error) => self.health.failed(doing, error.to_string()),
+            Err(error) if counts(error) => self.health.failed(doing, error.to_string()),
+            Err(_) => {}
         }
         result
     }
 
-    /// Awaits a write that a client waits for: like [`WatchedStore::call`], but gives up after the write timeout.
+    /// Awaits a write that a client waits for: like [`WatchedStore::call`], but gives up after the write timeout. A request
+    /// that the store refuses for its values says nothing about the store: else anybody could make this host not ready.
     ///
     /// # Errors
     ///
@@ -115,7 +136,7 @@ impl WatchedStore {
             let no_response = |_| StoreError::Unknown(format!("no response within {:?}", self.write_timeout));
             tokio::time::timeout(self.write_timeout, call).await.map_err(no_response)?
         };
-        self.call(doing, in_time).await
+        self.watch_pending(doing, in_time, |error| !matches!(error, StoreError::Refused(_))).await
     }
 
     /// Describes what is wrong with the store: its last failure, if it has not recovered since, or the call that hangs.

@@ -16,6 +16,7 @@ mod new;
 mod bindings;
 mod pack;
 mod log_thread;
+mod log_fields;
 mod log;
 mod log_notices;
 mod serve;

@@ -51,6 +51,11 @@ impl CliError {
         error.downcast_ref::<CliError>().is_some_and(|error| error.plugin_loading)
     }
 
+    /// Returns true if the host could not be reached, or was too busy to answer: it may be back soon.
+    pub(crate) fn is_away(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<CliError>().is_some_and(|error| error.retryable || error.exit == ExitStatus::Unreachable)
+    }
+
     /// An error in the command line, the settings or the input.
     pub(crate) fn usage(text: impl Into<String>) -> CliError {
         CliError::new(ExitStatus::Usage, text)

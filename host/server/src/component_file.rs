@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wharf_core::bounds;
+use wharf_core::ids::PluginId;
+use wharf_engine::spec::file_name;
 
 use crate::cli_error::CliError;
 
@@ -22,4 +24,10 @@ pub(crate) fn component(path: &Path) -> anyhow::Result<Arc<[u8]>> {
 /// Returns the file's name without its extension, which is the plugin's ID.
 pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().map(OsStr::to_string_lossy).unwrap_or_default().into_owned()
+}
+
+/// Returns the plugin's ID, by the rule that holds in the plugin folder.
+pub(crate) fn plugin_id(path: &Path) -> Result<PluginId, CliError> {
+    file_name::plugin_id(&stem(path))
+        .map_err(|problem| CliError::usage(format!("could not load {}:\n{problem}", path.display())))
 }

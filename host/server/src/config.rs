@@ -23,4 +23,5 @@ pub(crate) use origin::Problems;
 pub(crate) use raw::{Flags, LIBRARY_BACKTRACES, RawSettings, backtrace_of_panic, backtraces_are_costly};
 pub(crate) use settings::{LogFormat, Settings};
 pub(crate) use table::SETTINGS;
+pub(crate) use values::PublicUrl;
 pub(crate) use wharf_engine::spec::duration::{HumanDuration, parse_duration as duration};

@@ -7,11 +7,16 @@ mod links;
 pub(crate) mod api;
 mod query;
 mod body;
+mod connection_state;
+mod timed_stream;
 pub(crate) mod connections;
+mod openapi;
+mod shared_bytes;
 mod app_state;
 mod guard;
 mod request_span;
 mod job_lookup;
+mod event_stream;
 mod enqueue;
 mod jobs;
 mod events;
@@ -21,7 +26,6 @@ mod limits;
 mod nodes;
 mod health;
 mod startup_routes;
-mod openapi;
 #[cfg(test)]
 pub(crate) mod error_samples;
 #[cfg(test)]
@@ -37,6 +41,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub(crate) use app_state::AppState;
 pub(crate) use bytes::{json_or_base64, to_base64};
+pub(crate) use connections::ConnectionBounds;
 pub(crate) use guard::Guard;
 pub(crate) use query::encode;
 pub(crate) use startup_routes::startup_routes;
@@ -56,9 +61,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/plugins", no_query(get(plugins::list)))
         .route("/v1/plugins/{id}", no_query(get(plugins::show)))
         .route("/v1/nodes", no_query(get(nodes::list)))
-        .route("/v1/limits", no_query(get(limits::list)))
-        .route("/v1/limits/{group}", no_query(put(limits::set_group).delete(limits::clear_group)))
-        .route("/v1/limits/{group}/{key}", no_query(put(limits::set_key).delete(limits::clear_key)))
+        .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -79,7 +82,7 @@ fn no_query(methods: MethodRouter<AppState>) -> MethodRouter<AppState> {
 async fn unknown_route(request: Request) -> Problem {
     let path = request.uri().path();
     let hint = if path.starts_with("/v1/limits/") {
-        "; write a group with a slash in its name as one segment, such as words%2Fcount"
+        "; the query names a group and a key, as in /v1/limits?group=words%2Fcount&key=acme"
     } else {
         ""
     };

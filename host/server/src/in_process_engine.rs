@@ -12,9 +12,14 @@ use crate::config::Settings;
 /// The hidden command that compiles one component in a process of its own.
 pub(crate) const COMPILE_CHILD_COMMAND: &str = "compile-child";
 
+/// This program itself, as the kernel knows it: the process that starts finds it there also after its file was replaced or
+/// removed, and what compiles is always what will run the code.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// Returns the way in which plugins are compiled: by this program, in a child process.
 pub(crate) fn compile_in_child() -> anyhow::Result<Compile> {
-    let program = std::env::current_exe().context("could not find the file of this program, which compiles plugins")?;
+    std::fs::metadata(THIS_PROGRAM).context("could not find this program in /proc, by which it compiles plugins")?;
+    let program = THIS_PROGRAM.into();
     Ok(Compile::Child { program, args: vec![COMPILE_CHILD_COMMAND.into()], max: CompileLimits::default() })
 }
 
@@ -41,8 +46,9 @@ pub(crate) fn single_call_engine(settings: &Settings) -> anyhow::Result<Arc<Engi
         attempts: 1,
         broadcast_calls: 1,
         guest_threads: 1,
-        cache_dir: settings.cache_dir.clone(),
+        cache: settings.cache.clone(),
         compile: compile_in_child()?,
+        extra_ca: settings.extra_ca.clone(),
     };
     Ok(engine(single)?)
 }

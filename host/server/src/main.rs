@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod output;
 mod stderr;
 mod signals;
 mod file_limit;
@@ -11,7 +12,6 @@ mod config;
 mod metrics;
 mod http;
 mod cli_error;
-mod output;
 mod progress;
 mod payload_input;
 mod component_file;
@@ -46,5 +46,10 @@ fn main() -> ExitCode {
             "wharf: could not handle SIGXFSZ, so a file that grows past its limit ends this process: {error}"
         ));
     }
+    // A panic's message may quote anybody. The host's log replaces this hook by its own.
+    std::panic::set_hook(Box::new(|panic| match config::backtrace_of_panic() {
+        Some(trace) => stderr::note(format_args!("wharf: a bug: {panic}\n{trace}")),
+        None => stderr::note(format_args!("wharf: a bug: {panic}")),
+    }));
     cli::run(std::env::args_os())
 }

@@ -187,6 +187,7 @@ impl Metrics {
             | Notice::PluginRetired { .. }
             | Notice::FirstScanDone { .. }
             | Notice::FolderUnreadable { .. }
+            | Notice::FolderUnwatched { .. }
             | Notice::StoreRecovered
             | Notice::LimitSet { .. }
             | Notice::DrainStarted { .. }

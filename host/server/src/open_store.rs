@@ -13,7 +13,7 @@ use wharf_store::{OpenError, Store, SystemClock};
 
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::Settings;
-use crate::http::{Guard, connections, startup_routes};
+use crate::http::{ConnectionBounds, Guard, connections, startup_routes};
 
 /// The pause between two tries, during which others can go on using the database.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -55,9 +55,10 @@ pub(crate) async fn open_store_when_available(
     // A second handle of the same socket: the host listens on the first one afterwards.
     let socket = listener.as_fd().try_clone_to_owned().context("could not listen while the start waits")?;
     let listener = TcpListener::from_std(socket.into()).context("could not listen while the start waits")?;
-    let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
+    let guard = Guard::new(settings);
     let routes = startup_routes(reason_shown, guard);
-    let serving = tokio::spawn(connections::serve(listener, routes, CONNECTIONS_MAX, stopping.clone()));
+    let bounds = ConnectionBounds::new(CONNECTIONS_MAX);
+    let serving = tokio::spawn(connections::serve(listener, routes, bounds, stopping.clone()));
     loop {
         tokio::time::sleep(RETRY_INTERVAL).await;
         match open(&settings.store).await {

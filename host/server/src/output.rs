@@ -1,5 +1,7 @@
-//! The output of commands: tables for users, JSON for programs. Guests' text is stripped of what would control a terminal.
+//! The output of commands: tables for users, JSON for programs. On a terminal, and in all that people read, text of others is
+//! escaped; what a guest returns goes into a file or a pipe unchanged.
 
+mod escape;
 mod spread;
 
 use std::borrow::Cow;
@@ -9,6 +11,9 @@ use console::{Term, measure_text_width, truncate_str};
 use serde::Serialize;
 use wharf_core::time::Timestamp;
 
+pub(crate) use escape::{escape_json, escape_line, escape_text};
+
+use escape::escape_bytes;
 use spread::spread;
 
 /// A table with aligned columns. On a terminal, rows are cut off at its edge.
@@ -23,7 +28,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into_iter().map(|cell| sanitize(&cell).replace('\n', " ")).collect());
+        self.rows.push(cells.into_iter().map(|cell| escape_line(&cell).into_owned()).collect());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -72,7 +77,7 @@ impl<const N: usize> StreamTable<N> {
     pub(crate) fn print<const M: usize>(&self, cells: [&str; M]) -> io::Result<()> {
         let mut line = String::new();
         for (column, cell) in cells.into_iter().enumerate() {
-            let cell = sanitize(cell).replace('\n', " ");
+            let cell = escape_line(cell);
             line.push_str(&cell);
             if let Some(width) = self.widths.get(column) {
                 line.push_str(&" ".repeat(width.saturating_sub(measure_text_width(&cell)) + 2));
@@ -90,35 +95,36 @@ impl<const N: usize> StreamTable<N> {
 pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
     // Serialized into memory first: serde_json would hide that the reader has closed the pipe.
     let text = serde_json::to_string(value)?;
-    let mut text = if io::stdout().is_terminal() { spread(&text) } else { text };
+    let mut text = if io::stdout().is_terminal() { escape_json(&spread(&text)).into_owned() } else { text };
     text.push('\n');
     Ok(print_bytes(text.as_bytes())?)
 }
 
-/// Prints one line on the standard output.
-pub(crate) fn print_line(line: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{line}")
+/// Prints a JSON document on one line.
+pub(crate) fn print_json_line(json: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let shown = if out.is_terminal() { escape_json(json) } else { json.into() };
+    writeln!(out, "{shown}")
 }
 
-/// Writes bytes to the standard output, unchanged.
+/// Prints text for people on the standard output, escaped.
+pub(crate) fn print_line(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", escape_text(line))
+}
+
+/// Writes bytes to the standard output: unchanged into a file or a pipe, escaped on a terminal, which would obey them.
 pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    // On a terminal the next prompt gets a line of its own; a file gets exactly the bytes.
-    if out.is_terminal() && bytes.last().is_some_and(|last| *last != b'\n') {
+    if !out.is_terminal() {
+        out.write_all(bytes)?;
+        return out.flush();
+    }
+    out.write_all(escape_bytes(bytes).as_bytes())?;
+    // The next prompt gets a line of its own.
+    if bytes.last().is_some_and(|last| *last != b'\n') {
         out.write_all(b"\n")?;
     }
     out.flush()
-}
-
-/// Replaces the control characters in a guest's text, except tab and newline, so that it cannot control a terminal.
-pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(is_unsafe) {
-        Cow::Owned(text.chars().map(|c| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
-    } else {
-        Cow::Borrowed(text)
-    }
 }
 
 /// Returns how long ago `moment` was, in one unit: "12s", "5m", "3h", "2d".
@@ -160,9 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_replaced() {
-        assert_eq!(sanitize("\x1b[2Jgone\tx\n"), "\u{fffd}[2Jgone\tx\n");
-        assert!(matches!(sanitize("plain"), Cow::Borrowed(_)));
+    fn a_cell_is_one_line_and_forges_no_other() {
+        let mut table = Table::new(&["KEY", "STATE"]);
+        table.row(["a\nb\x1b[2J".to_owned(), "\u{202e}x".to_owned()]);
+        assert_eq!(written(&table, None), "KEY            STATE\na\\nb\\u{1b}[2J  \\u{202e}x\n");
     }
 
     #[test]

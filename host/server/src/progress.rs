@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_engine::Progress as LoadingStep;
 
-use crate::output::sanitize;
+use crate::output::escape_line;
 use crate::stderr::note;
 
 const REDRAW: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(message: &str) -> Progress {
         let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner().with_message(message.to_owned());
+            let bar = ProgressBar::new_spinner().with_message(escape_line(message).into_owned());
             let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
             bar.set_style(style);
@@ -34,13 +34,13 @@ impl Progress {
     /// Shows what is happening now. It is visible on a terminal only.
     pub(crate) fn set_message(&self, message: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(sanitize(message).replace('\n', " "));
+            bar.set_message(escape_line(message).into_owned());
         }
     }
 
     /// Prints a line that stays.
     pub(crate) fn line(&self, line: &str) {
-        self.suspend(|| note(sanitize(line)));
+        self.suspend(|| note(line));
     }
 
     /// Runs something that writes, with the spinner out of the way.

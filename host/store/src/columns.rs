@@ -10,6 +10,7 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, State, Stream};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
 use wharf_core::time::Timestamp;
 
@@ -51,6 +52,11 @@ impl DamagedData {
     /// Describes rows that contradict each other.
     pub(crate) fn inconsistent(text: impl fmt::Display) -> DamagedData {
         DamagedData(format!("the database is inconsistent: {text}"))
+    }
+
+    /// Describes a job that refused an event of the store's own: its row differs from what a query returned.
+    pub(crate) fn refused(id: JobId, refusal: Refusal) -> DamagedData {
+        DamagedData::inconsistent(format_args!("job {id} refused an event: {refusal}"))
     }
 }
 
@@ -155,13 +161,15 @@ impl StatusColumns {
         let StatusColumns { attempt, failures, crashes, cancel_requested, .. } = *self;
         let state = match self.state {
             DELAYED | READY => State::Waiting { due: timestamp(self.due_at) },
-            RUNNING => match (self.node, self.lease_expires_at) {
-                (Some(node), Some(until)) => {
-                    let node = NodeId(unsigned(node));
-                    State::Running { lease: Lease { job: id, attempt, node, until: timestamp(until) } }
-                }
-                _ => return Err(DamagedData::inconsistent(format_args!("job {id} is running without a lease"))),
-            },
+            RUNNING => {
+                let missing = |column: &str| {
+                    let text = format_args!("job {id} is running, but column `{column}` of table `jobs` is null");
+                    DamagedData::inconsistent(text)
+                };
+                let node = NodeId(unsigned(self.node.ok_or_else(|| missing("node"))?));
+                let until = timestamp(self.lease_expires_at.ok_or_else(|| missing("lease_expires_at"))?);
+                State::Running { lease: Lease { job: id, attempt, node, until } }
+            }
             SUCCEEDED => State::Succeeded,
             FAILED => State::Failed,
             CANCELLED => State::Cancelled,

@@ -7,6 +7,7 @@
 
 mod clock;
 mod store;
+mod address_text;
 mod node_list;
 mod columns;
 mod memory;
@@ -14,10 +15,11 @@ mod sqlite;
 mod postgres;
 mod open;
 
+pub use address_text::without_password;
 pub use clock::{Clock, SystemClock};
 pub use memory::MemoryStore;
 pub use open::open;
-pub use postgres::{PostgresStore, without_password};
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,

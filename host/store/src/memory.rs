@@ -264,7 +264,7 @@ impl Queue for MemoryStore {
         }
         Ok(QueueStats {
             tasks: tasks.into_iter().map(|(task, (waiting, running))| (task.clone(), waiting, running)).collect(),
-            oldest_due,
+            oldest_due_age: oldest_due.map(|due| now.since(due)),
             groups: groups.into_iter().map(|(group, running)| (group.clone(), running)).collect(),
         })
     }

@@ -63,8 +63,6 @@ mod writer;
 #[expect(dead_code, reason = "the tests from outside do more with a server")]
 mod test_server;
 
-pub use address::without_password;
-
 use address::Address;
 use id_source::IdSource;
 use nudge::Nudger;

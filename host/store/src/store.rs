@@ -18,7 +18,7 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// What a host keeps its work in: SQLite, PostgreSQL or memory.
+/// A durable queue with the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
 pub trait Store: Queue + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;

@@ -69,6 +69,17 @@ pub(crate) fn big_chunk(bytes: usize) -> Result<Vec<u8>, Failure> {
     Ok(format!(r#"{{"bytes":{bytes}}}"#).into())
 }
 
+/// The text as it is, wherever a guest can say something: both streams, a note, a chunk, the result.
+pub(crate) fn say(text: &str) -> Result<Vec<u8>, Failure> {
+    let streams = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    streams
+        .and_then(|()| io::stderr().write_all(text.as_bytes()))
+        .map_err(|e| Failure::Discard(format!("stdout: {e}")))?;
+    attempt::progress(0.5, text);
+    attempt::emit(text.as_bytes()).map_err(|e| Failure::Discard(format!("the chunk was refused: {e}")))?;
+    Ok(text.into())
+}
+
 pub(crate) fn huge_note(bytes: usize) -> Result<Vec<u8>, Failure> {
     attempt::progress(0.5, &"x".repeat(bytes));
     Ok(format!(r#"{{"bytes":{bytes}}}"#).into())
@@ -103,6 +114,18 @@ pub(crate) fn emit(chunks: u32, pause_ms: u64, log_bytes: usize, bytes: usize) -
         if pause_ms > 0 {
             thread::sleep(Duration::from_millis(pause_ms));
         }
+    }
+    Ok(format!(r#"{{"chunks":{chunks}}}"#).into())
+}
+
+/// Chunk `n` once the file `n` is in this folder: whoever hears one chunk before it allows the next has heard it at once.
+pub(crate) fn emit_when_told(dir: &str, chunks: u32) -> Result<Vec<u8>, Failure> {
+    for chunk in 0..chunks {
+        while !std::path::Path::new(dir).join(chunk.to_string()).exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        attempt::emit(format!(r#"{{"chunk":{chunk}}}"#).as_bytes())
+            .map_err(|e| Failure::Discard(format!("chunk {chunk} was refused: {e}")))?;
     }
     Ok(format!(r#"{{"chunks":{chunks}}}"#).into())
 }

@@ -125,6 +125,9 @@ pub(crate) enum Order {
     BigChunk {
         bytes: usize,
     },
+    Say {
+        text: String,
+    },
     HugeNote {
         bytes: usize,
     },
@@ -140,6 +143,11 @@ pub(crate) enum Order {
         log_bytes: usize,
         #[serde(default)]
         bytes: usize,
+    },
+    EmitWhenTold {
+        dir: String,
+        #[serde(default = "three")]
+        chunks: u32,
     },
 
     // What a plugin may ask of the host.
@@ -269,9 +277,12 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::LongLine { bytes } => flood::long_line(bytes),
         Order::BigOutput { bytes } => Ok(vec![b'x'; bytes]),
         Order::BigChunk { bytes } => flood::big_chunk(bytes),
+        Order::Say { text } => flood::say(&text),
         Order::HugeNote { bytes } => flood::huge_note(bytes),
         Order::HugeTaskName { bytes } => flood::huge_task_name(bytes),
         Order::Emit { chunks, pause_ms, log_bytes, bytes } => flood::emit(chunks, pause_ms, log_bytes, bytes),
+
+        Order::EmitWhenTold { dir, chunks } => flood::emit_when_told(&dir, chunks),
 
         Order::Progress { fraction, note, ms } => wharf_calls::progress(fraction, &note, ms),
         Order::Remaining => wharf_calls::remaining(),

@@ -23,7 +23,7 @@ use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::metered::Metered;
 use crate::schedule::watchdog::Watchdog;
-use crate::spec::problem::Problem;
+use crate::spec::problem::{LoadError, Problem};
 
 /// The host of a call that belongs to no job: refuses every call and drops every line of the log.
 struct NoHost;
@@ -53,7 +53,7 @@ impl HostCalls for NoHost {
 pub(crate) async fn describe(
     linked: Arc<Linked>,
     env: Arc<PluginEnv>,
-) -> Result<Result<String, Problem>, PoolExhausted> {
+) -> Result<Result<String, LoadError>, PoolExhausted> {
     let handle = AttemptHandle::new();
     let limits = AttemptLimits {
         timeout: bounds::DESCRIBE_TIMEOUT,
@@ -73,7 +73,7 @@ pub(crate) async fn describe(
     };
     let sandbox = match Sandbox::new(parts, handle.start_clocks()) {
         Ok(sandbox) => sandbox,
-        Err(why) => return Ok(Err(Problem::new(why))),
+        Err(why) => return Ok(Err(LoadError::passing(Problem::new(why)))),
     };
     let mut store = Store::new(linked.pre.engine(), sandbox);
     run::apply_limits(&mut store);
@@ -99,9 +99,18 @@ pub(crate) async fn describe(
             let error = guest_return.and_then(Result::err);
             let denied =
                 error.as_ref().map_or(Denied::Nothing, |error| store.data().limiter.cause_of(error, is_instantiated));
-            Ok(Err(failed(&handle, denied, &log, &linked.description.lines, error.as_ref())))
+            // The machine lacked something before any code of the plugin ran.
+            let passing = !is_instantiated && error.as_ref().is_some_and(is_system_error);
+            let problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
+            Ok(Err(LoadError { problems: vec![problem], passing }))
         }
     }
+}
+
+fn is_system_error(error: &wasmtime::Error) -> bool {
+    let cause = error.root_cause();
+    cause.is::<rustix::io::Errno>()
+        || cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error().is_some())
 }
 
 fn failed(

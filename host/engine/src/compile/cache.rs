@@ -1,146 +1,210 @@
 //! The cache of read files, kept between starts by their digests: a description of each, and the compiled code of those
 //! that are plugins.
 //!
-//! The code is native, so the folder must be writable for the host's user only. A file's name has the digest of the
-//! bytes that it was made from and a hash of what it was made for. The description has the digest of the code, which is
-//! checked before the code is loaded.
+//! The code is native: see [`crate::compile::cache_folder`] for who may write in the folder. A file's name has the digest
+//! of the bytes that it was made from and a hash of what it was made for. The description has the digest of the code, which
+//! is checked before the code is loaded.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wharf_core::bounds;
 
+use crate::compile::cache_folder::{CacheFolder, CacheSettings};
+use crate::compile::cache_trim;
 use crate::inspect::description::Description;
 use crate::inspect::host_interfaces;
 use crate::wasmtime_config::EngineKind;
 
-/// The cache folder.
+/// The cache.
 pub(crate) struct Cache {
-    folder: PathBuf,
+    settings: CacheSettings,
+    /// Replaced if somebody removes it. Locked for a look at it, and while another is opened.
+    folder: Mutex<Arc<CacheFolder>>,
     /// Distinguishes this cache's temporary files from those of other processes: in containers each may have the
     /// process id 1.
     random: u64,
     /// Distinguishes the temporary files of this cache.
     temporary: AtomicU64,
+    /// It was said that code cannot be run from the folder.
+    said_in_memory: AtomicBool,
+    /// It was said that what is in use is more than the bound.
+    said_too_large: AtomicBool,
+}
+
+/// Code from the cache. The file is locked as used until this is dropped.
+pub(crate) struct CachedCode {
+    pub(crate) component: Component,
+    pub(crate) in_use: File,
 }
 
 impl Cache {
-    /// Opens the cache in a folder, which is made if it does not exist.
+    /// Opens the cache.
     ///
     /// # Errors
-    /// A reason, if the folder cannot be made, or if users other than the host's may write in it.
-    pub(crate) fn open(folder: &Path) -> Result<Cache, String> {
-        let shown = folder.display();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| format!("could not create the cache folder {shown}: {error}"))?;
-        let about =
-            fs::metadata(folder).map_err(|error| format!("could not read the cache folder {shown}: {error}"))?;
-        let own = rustix::process::geteuid().as_raw();
-        // Another owner could put native code there, and root runs with more rights than that owner has.
-        if about.mode() & 0o022 != 0 || about.uid() != own {
-            return Err(format!(
-                "the cache folder {shown} is writable for other users, and its files are run as native code; chown it to the host's user and chmod 700"
-            ));
-        }
-        sweep(folder);
+    /// A reason, if no folder can be used for it.
+    pub(crate) fn open(settings: CacheSettings) -> Result<Cache, String> {
+        let folder = CacheFolder::open(&settings)?;
+        sweep(&folder);
         Ok(Cache {
-            folder: folder.to_owned(),
+            settings,
+            folder: Mutex::new(Arc::new(folder)),
             random: RandomState::new().build_hasher().finish(),
             temporary: AtomicU64::new(0),
+            said_in_memory: AtomicBool::new(false),
+            said_too_large: AtomicBool::new(false),
         })
     }
 
-    /// Returns the path for the compiled code of a component with this digest.
-    pub(crate) fn place(&self, digest: &str, kind: EngineKind, engine: &Engine) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.folder.join(format!("{digest}-{}-{:016x}.cwasm", kind.as_str(), hasher.finish()))
+    /// Returns the open folder. One that was removed is made again.
+    pub(crate) fn folder(&self) -> Arc<CacheFolder> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.is_gone() {
+            match CacheFolder::open(&self.settings) {
+                Ok(again) => *folder = Arc::new(again),
+                Err(why) => tracing::warn!("the cache folder was removed; {why}"),
+            }
+        }
+        Arc::clone(&folder)
     }
 
-    /// Returns the path of a new temporary file, which is removed when dropped.
-    pub(crate) fn temporary(&self, purpose: &str) -> Temporary {
+    /// Returns the name of the compiled code of a component with this digest.
+    pub(crate) fn code_name(&self, digest: &str, kind: EngineKind, engine: &Engine) -> String {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        format!("{digest}-{}-{:016x}.cwasm", kind.as_str(), hasher.finish())
+    }
+
+    /// Returns a new temporary file in `folder`, which is removed when dropped.
+    pub(crate) fn temporary(&self, folder: &Arc<CacheFolder>, purpose: &str) -> Temporary {
         loop {
             let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-            let path = self.folder.join(format!(".{purpose}-{:016x}-{number}", self.random));
+            let name = format!(".{purpose}-{:016x}-{number}", self.random);
             // Each name is used once; a file that exists was left by a process that died.
-            if !path.exists() {
-                return Temporary(path);
+            if !folder.path(&name).exists() {
+                return Temporary { folder: Arc::clone(folder), name };
             }
         }
     }
 
-    /// Returns the path for the description of a file with this digest.
-    pub(crate) fn description_place(&self, digest: &str, engine: &Engine) -> PathBuf {
+    /// Returns the name of the description of a file with this digest.
+    pub(crate) fn description_name(&self, digest: &str, engine: &Engine) -> String {
         let mut hasher = DefaultHasher::new();
         (engine.precompile_compatibility_hash(), READERS, host_interfaces::FILES).hash(&mut hasher);
-        self.folder.join(format!("{digest}-{:016x}.description", hasher.finish()))
+        format!("{digest}-{:016x}.description", hasher.finish())
     }
 
     /// Reads the description of a file, if it was read before.
-    pub(crate) fn description(&self, place: &Path) -> Option<Description> {
+    pub(crate) fn description(&self, name: &str) -> Option<Description> {
+        let folder = self.folder();
         let mut bytes = Vec::new();
-        File::open(place).ok()?.take(bounds::DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let file = folder.file(name).ok()?;
+        cache_trim::note_use(&file);
+        file.take(bounds::DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes).ok()?;
         let description = Description::from_bytes(&bytes);
         if description.is_none() {
-            tracing::warn!(file = %place.display(), "a plugin's description in the cache is damaged; the plugin is read again");
+            tracing::warn!(file = %folder.shown(name).display(), "a plugin's description in the cache is damaged; the plugin is read again");
         }
         description
     }
 
-    /// Loads the compiled code at `place`, if it exists and its digest is right.
-    pub(crate) fn load(&self, place: &Path, digest: &str, engine: &Engine) -> Option<Component> {
-        match digest_of_file(place) {
+    /// Loads the compiled code in the file `name`, if it exists and its digest is right.
+    pub(crate) fn load(&self, name: &str, digest: &str, engine: &Engine) -> Option<CachedCode> {
+        let folder = self.folder();
+        let shown = folder.shown(name);
+        let mut file = folder.file(name).ok()?;
+        // Before it is read, so that it is not deleted meanwhile.
+        cache_trim::hold(&file);
+        cache_trim::note_use(&file);
+        match digest_of_file(&mut file) {
             Ok(found) if found == digest => {}
             Ok(_) => {
-                tracing::warn!(file = %place.display(), "a compiled plugin in the cache is damaged; it is compiled again");
+                tracing::warn!(file = %shown.display(), "a compiled plugin in the cache is damaged; it is compiled again");
                 return None;
             }
             Err(_) => return None,
         }
+        let component = self.map(&file, engine).or_else(|not_mapped| {
+            let component = in_memory(&mut file, digest, engine)?;
+            if !self.said_in_memory.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "code cannot be run from the cache folder, perhaps since it is mounted with noexec; each plugin's code is read into memory: {not_mapped:#}"
+                );
+            }
+            Ok::<_, wasmtime::Error>(component)
+        });
+        let component = component.inspect_err(|error| tracing::warn!(file = %shown.display(), "a compiled plugin in the cache is not compatible; it is compiled again: {error:#}")).ok()?;
+        Some(CachedCode { component, in_use: file })
+    }
+
+    /// Maps the code of an open file, whose digest was checked.
+    fn map(&self, file: &File, engine: &Engine) -> wasmtime::Result<Component> {
+        // The file that was checked, whatever has its name by now.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         #[expect(
             unsafe_code,
             reason = "native code from disk: the folder is the host's alone, and the file is what the host wrote"
         )]
         // SAFETY: only the host's user can write in the folder, files are put in place by rename and never changed
         // after, and the digest shows that this one is what a compiler of this host made.
-        let component = unsafe { Component::deserialize_file(engine, place) };
-        component.inspect_err(|error| tracing::warn!(file = %place.display(), "a compiled plugin in the cache is not compatible; it is compiled again: {error:#}")).ok()
+        unsafe {
+            Component::deserialize_file(engine, path)
+        }
     }
 
     /// Moves new files into place by rename: the code first, so that the code that a description names exists.
     ///
     /// # Errors
     /// If the files cannot be synced or renamed.
-    pub(crate) fn publish(
-        &self,
-        code: Option<(&Temporary, &Path)>,
-        description: (&Temporary, &Path),
-    ) -> io::Result<()> {
-        for (file, place) in code.into_iter().chain([description]) {
-            File::open(&file.0)?.sync_all()?;
-            fs::rename(&file.0, place)?;
+    pub(crate) fn publish(&self, code: Option<(&Temporary, &str)>, description: (&Temporary, &str)) -> io::Result<()> {
+        for (file, name) in code.into_iter().chain([description]) {
+            File::open(file.path())?.sync_all()?;
+            fs::rename(file.path(), file.folder.path(name))?;
         }
-        File::open(&self.folder)?.sync_all()
+        File::open(description.0.folder.by_descriptor())?.sync_all()
+    }
+
+    /// Deletes what was not used for the longest time, down to the bound; not what was made of the component `keep`.
+    pub(crate) fn trim(&self, keep: &str) {
+        let bytes = cache_trim::trim(&self.folder(), self.settings.bytes_max, keep);
+        if bytes > self.settings.bytes_max && !self.said_too_large.swap(true, Ordering::Relaxed) {
+            let [bytes, max] = [bytes, self.settings.bytes_max].map(|bytes| bytesize::ByteSize(bytes).display().iec());
+            tracing::warn!("the compiled plugins that are in use take {bytes}, more than `cache-max`, which is {max}");
+        }
     }
 
     /// Writes the description of a file that its reader did not survive.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(crate) fn store_refusal(&self, description: &Description, place: &Path) -> io::Result<()> {
-        let file = self.temporary("description");
+    pub(crate) fn store_refusal(&self, description: &Description, name: &str) -> io::Result<()> {
+        let file = self.temporary(&self.folder(), "description");
         file.write(&description.to_bytes().map_err(io::Error::other)?)?;
-        self.publish(None, (&file, place))
+        self.publish(None, (&file, name))
+    }
+}
+
+/// Reads code into memory, where it cannot be mapped: on a file system that is mounted with `noexec`.
+fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result<Component> {
+    let mut code = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut code)?;
+    if digest_of(&code) != digest {
+        return Err(wasmtime::Error::msg("its digest is another than before"));
+    }
+    #[expect(unsafe_code, reason = "native code from disk, as in `Cache::map`")]
+    // SAFETY: as for a file that is mapped; the digest is that of the very bytes that are loaded.
+    unsafe {
+        Component::deserialize(engine, &code)
     }
 }
 
@@ -160,15 +224,13 @@ const READERS: [&str; 11] = [
 ];
 
 /// Removes temporary files of hosts that died while they compiled. Nothing depends on it, so errors are ignored.
-fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_temporary =
-            name.to_str().is_some_and(|name| TEMPORARIES.iter().any(|purpose| name.starts_with(purpose)));
-        let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|modified| modified.elapsed().ok());
+fn sweep(folder: &CacheFolder) {
+    for (name, about) in folder.files() {
+        let is_temporary = TEMPORARIES.iter().any(|purpose| name.starts_with(purpose));
+        let age = about.modified().ok().and_then(|modified| modified.elapsed().ok());
         // A younger file may belong to a host that is compiling right now.
         if is_temporary && age.is_some_and(|age| age > bounds::COMPILE_TIMEOUT) {
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(folder.path(name));
         }
     }
 }
@@ -176,21 +238,34 @@ fn sweep(folder: &Path) {
 const TEMPORARIES: [&str; 3] = [".component-", ".compiled-", ".description-"];
 
 /// A temporary file, removed when dropped: see [`Cache::temporary`].
-pub(crate) struct Temporary(PathBuf);
+pub(crate) struct Temporary {
+    folder: Arc<CacheFolder>,
+    name: String,
+}
 
 impl Temporary {
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
+    /// Returns its path in this process, for as long as this value lives.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path(&self.name)
+    }
+
+    /// Returns its name within [`Temporary::folder`].
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn folder(&self) -> &CacheFolder {
+        &self.folder
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0)?.write_all(bytes)
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path())?.write_all(bytes)
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.path());
     }
 }
 
@@ -199,9 +274,8 @@ pub(crate) fn digest_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-fn digest_of_file(path: &Path) -> io::Result<String> {
+fn digest_of_file(file: &mut File) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer)? {
@@ -221,20 +295,21 @@ mod tests {
 
     fn cache(folder: &tempfile::TempDir) -> Cache {
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        Cache::open(folder.path()).unwrap()
+        Cache::open(CacheSettings::in_folder(folder.path())).unwrap()
     }
 
     #[test]
     fn a_leftover_file_is_never_reused() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(&folder);
-        let next = cache.temporary("compiled").path().to_owned();
+        let opened = cache.folder();
+        let next = folder.path().join(cache.temporary(&opened, "compiled").name());
         cache.temporary.store(0, Ordering::Relaxed);
         fs::write(&next, "left").unwrap();
         for purpose in ["component", "compiled", "description"] {
             cache.temporary.store(0, Ordering::Relaxed);
-            let file = cache.temporary(purpose);
-            assert_ne!(file.path(), next);
+            let file = cache.temporary(&opened, purpose);
+            assert_ne!(Some(file.name()), next.file_name().and_then(|name| name.to_str()));
             file.write(b"mine").unwrap();
         }
         assert_eq!(fs::read(&next).unwrap(), b"left");

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use wharf_core::bounds;
 
 use crate::compile::cache::Temporary;
 use crate::compile::examine::FilePaths;
-use crate::inspect::description::Description;
+use crate::inspect::description::{Description, ReaderLimits};
 use crate::spec::problem::{Problem, cut};
 
 /// The process in which components are read and compiled.
@@ -57,6 +57,19 @@ impl Default for CompileLimits {
     }
 }
 
+impl Compile {
+    /// Returns the limits that a component's reader has: those that are wanted, within what this process may use itself.
+    pub(crate) fn reader_limits(&self) -> ReaderLimits {
+        match self {
+            Compile::Child { max, .. } => ReaderLimits {
+                memory_bytes: within_own(Resource::As, max.memory_bytes),
+                cpu_seconds: cpu_seconds(max.time.as_secs_f64().ceil() as u64),
+            },
+            Compile::InProcess => ReaderLimits { memory_bytes: u64::MAX, cpu_seconds: u64::MAX },
+        }
+    }
+}
+
 /// The process runs at the lowest priority: running attempts go first.
 const NICENESS: i32 = 19;
 const STDERR_BYTES_MAX: u64 = 4096;
@@ -71,8 +84,8 @@ pub(crate) struct ChildFiles {
 }
 
 impl ChildFiles {
-    fn paths(&self) -> FilePaths<'_> {
-        FilePaths { component: self.component.path(), code: self.code.path(), description: self.description.path() }
+    fn all(&self) -> [&Temporary; 3] {
+        [&self.component, &self.code, &self.description]
     }
 }
 
@@ -95,8 +108,10 @@ pub(crate) async fn compile(how: &Compile, files: ChildFiles) -> Result<(Descrip
     match how {
         Compile::InProcess => {
             let done = tokio::task::spawn_blocking(move || {
-                files.paths().examine(|| {}).map_err(|why| CompileFailure::Host(not_compiled(&why)))?;
-                description(&files).map(|description| (description, files))
+                let [component, code, description] = &files.all().map(Temporary::path);
+                let paths = FilePaths { component, code, description };
+                paths.examine(|| {}).map_err(|why| CompileFailure::Host(not_compiled(&why)))?;
+                read_description(&files).map(|description| (description, files))
             });
             done.await.map_err(|_| {
                 CompileFailure::Ended(Problem::new("the compiler panicked on it; this is a bug of the host"))
@@ -104,20 +119,20 @@ pub(crate) async fn compile(how: &Compile, files: ChildFiles) -> Result<(Descrip
         }
         Compile::Child { program, args, max } => {
             let mut command = Command::new(program);
-            let FilePaths { component, code, description: place } = files.paths();
-            command.args(args).args([component, code, place]);
+            // The folder by its descriptor, which the process has until it executes its program.
+            command.current_dir(files.component.folder().by_descriptor());
+            command.args(args).args(files.all().map(Temporary::name));
             command.arg(max.memory_bytes.to_string());
             command.args([max.inspect_time, max.time].map(|time| time.as_secs_f64().ceil().to_string()));
-            run_child(&mut command, *max, files.description.path()).await?;
-            let done =
-                tokio::task::spawn_blocking(move || description(&files).map(|description| (description, files))).await;
+            run_child(&mut command, *max, &files.description.path()).await?;
+            let done = tokio::task::spawn_blocking(move || read_description(&files).map(|read| (read, files))).await;
             done.map_err(|_| CompileFailure::Host(Problem::new("the host panicked on it; this is a bug of the host")))?
         }
     }
 }
 
 /// Reads the description that the process wrote, within its limit.
-fn description(files: &ChildFiles) -> Result<Description, CompileFailure> {
+fn read_description(files: &ChildFiles) -> Result<Description, CompileFailure> {
     let disk = |error: &dyn std::fmt::Display| {
         CompileFailure::Host(Problem::new(format!("could not read what was compiled from the cache folder: {error}")))
     };
@@ -187,14 +202,20 @@ impl ChildEnd {
             return Ok(());
         }
         let ChildEnd { doing, stderr_text, took, max } = &self;
-        let memory = bytesize::ByteSize(max.memory_bytes).display().iec();
+        let memory_bytes = within_own(Resource::As, max.memory_bytes);
+        let memory = bytesize::ByteSize(memory_bytes).display().iec();
         if ["memory allocation of", "Cannot allocate memory", "out of memory"]
             .iter()
             .any(|text| stderr_text.contains(text))
         {
             return Err(CompileFailure::Ended(
-                Problem::new(format!("{doing} it took more memory than the limit of {memory}"))
-                    .hint("make it smaller: split its largest functions, or leave code out"),
+                Problem::new(format!("{doing} it took more memory than the limit of {memory}")).hint(
+                    if memory_bytes < max.memory_bytes {
+                        "the host itself was started with this limit (`ulimit -v`, `LimitAS=`): raise it"
+                    } else {
+                        "make it smaller: split its largest functions, or leave code out"
+                    },
+                ),
             ));
         }
         if stderr_text.contains("has overflowed its stack") {
@@ -224,8 +245,15 @@ impl ChildEnd {
     fn too_long(&self) -> Problem {
         let ChildEnd { doing, took, max, .. } = self;
         let limit = if *doing == "reading" { max.inspect_time.min(max.time) } else { max.time };
-        Problem::new(format!("{doing} it took too long: stopped after {took:.1?}"))
-            .hint(format!("the limit is {limit:?} of wall time and of processor time; make it smaller"))
+        let cpu = Duration::from_secs(cpu_seconds(limit.as_secs_f64().ceil() as u64));
+        let hint = if cpu < limit {
+            format!(
+                "the host itself was started with a limit of {cpu:?} of processor time (`ulimit -t`, `LimitCPU=`): raise it"
+            )
+        } else {
+            format!("the limit is {limit:?} of wall time and of processor time; make it smaller")
+        };
+        Problem::new(format!("{doing} it took too long: stopped after {took:.1?}")).hint(hint)
     }
 }
 
@@ -288,12 +316,25 @@ fn number(text: &OsString) -> Option<u64> {
 }
 
 fn limit(resource: Resource, max: u64, at_last: u64) -> rustix::io::Result<()> {
-    setrlimit(resource, Rlimit { current: Some(max), maximum: Some(at_last) })
+    // The host may have been started with less, which nobody can raise.
+    let at_last = within_own(resource, at_last);
+    setrlimit(resource, Rlimit { current: Some(max.min(at_last)), maximum: Some(at_last) })
+}
+
+/// Returns `wanted`, or the hard limit of this process if that is lower.
+fn within_own(resource: Resource, wanted: u64) -> u64 {
+    getrlimit(resource).maximum.map_or(wanted, |own| own.min(wanted))
 }
 
 /// At the soft limit the kernel sends a signal that names the cause, at the hard limit it kills the process.
 fn limit_time(seconds: u64, at_last: u64) -> rustix::io::Result<()> {
-    limit(Resource::Cpu, seconds, at_last + 1)
+    limit(Resource::Cpu, seconds.min(cpu_seconds(at_last)), at_last + 1)
+}
+
+/// Returns `wanted` seconds of processor time, or what the hard limit of this process leaves: a second before it, so that
+/// the signal at the end still names the cause.
+fn cpu_seconds(wanted: u64) -> u64 {
+    within_own(Resource::Cpu, wanted.saturating_add(1)).saturating_sub(1).max(1)
 }
 
 fn apply_limits(bytes: u64, inspect_seconds: u64, seconds: u64) -> Result<(), String> {

@@ -1,9 +1,12 @@
 //! Inspects, strips and compiles the bytes of an untrusted component. This recurses, allocates and computes as those
 //! bytes demand, so it runs in a process that may die of it: see [`crate::compile::child_process`].
 
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::{fs, io, thread};
+use std::thread;
 
 use crate::compile::cache::digest_of;
 use crate::inspect::contract_check;
@@ -40,7 +43,7 @@ impl FilePaths<'_> {
         inspected();
         match compile(&bytes, &mut description) {
             Ok(code) => {
-                fs::write(self.code, &code).map_err(|error| disk(&error))?;
+                write(self.code, &code)?;
                 description.code = Some(digest_of(&code));
             }
             Err(why) => {
@@ -52,7 +55,7 @@ impl FilePaths<'_> {
     }
 
     fn write(&self, description: &Description) -> Result<(), String> {
-        fs::write(self.description, description.to_bytes()?).map_err(|error| disk(&error))
+        write(self.description, &description.to_bytes()?)
     }
 }
 
@@ -63,8 +66,11 @@ fn compile(bytes: &[u8], description: &mut Description) -> Result<Vec<u8>, Strin
     engine.precompile_component(&stripped.bytes).map_err(|error| format!("{error:#}"))
 }
 
-fn disk(error: &io::Error) -> String {
-    format!("could not write to the cache folder: {error}")
+/// Writes a file of the cache, which is for the host's user only, whatever the folder is.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(bytes));
+    written.map_err(|error| format!("could not write to the cache folder: {error}"))
 }
 
 /// Runs `work` on a thread with a large stack.

@@ -1,5 +1,7 @@
 //! A component linked with all its imports, with the indices of the functions that the host calls.
 
+use std::fs::File;
+
 use wasmtime::component::InstancePre;
 
 use crate::inspect::description::Description;
@@ -14,6 +16,8 @@ pub(crate) struct Linked {
     /// A plugin has at least one of `handler` and `subscriber`.
     pub(crate) handler: Option<handler::GuestIndices>,
     pub(crate) subscriber: Option<subscriber::GuestIndices>,
+    /// Keeps its code in the cache.
+    _in_use: File,
 }
 
 impl Linked {
@@ -21,13 +25,14 @@ impl Linked {
     ///
     /// # Errors
     /// If the component does not export a manifest.
-    pub(crate) fn new(description: Description, pre: InstancePre<Sandbox>) -> wasmtime::Result<Linked> {
+    pub(crate) fn new(description: Description, pre: InstancePre<Sandbox>, in_use: File) -> wasmtime::Result<Linked> {
         Ok(Linked {
             description,
             manifest: manifest::GuestIndices::new(&pre)?,
             handler: handler::GuestIndices::new(&pre).ok(),
             subscriber: subscriber::GuestIndices::new(&pre).ok(),
             pre,
+            _in_use: in_use,
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::inspect::description::{self, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
 use crate::inspect::survey::survey;
 use crate::inspect::wit_signature;
-use crate::spec::problem::{Problem, Problems, cut};
+use crate::spec::problem::{Problem, Problems, cut, in_one_line};
 use crate::spec::toml_diagnostics::nearest;
 use crate::wasmtime_config::EngineKind;
 
@@ -141,6 +141,8 @@ fn validate(bytes: &[u8]) -> Result<EngineKind, Problem> {
 }
 
 fn unreadable(message: &str) -> Problem {
+    // It quotes names of the component.
+    let message = &in_one_line(message);
     // Newer tools write these in a form that this version of wasmtime cannot read.
     if message.contains("for canonical function")
         || message.contains("more async builtins")

@@ -26,6 +26,21 @@ pub(crate) struct Description {
     /// Number of times that its reader was ended from outside, for example by a machine short of memory; `problems` then explains
     /// it.
     pub(crate) interrupted: u32,
+    /// Limits within which its reader ended, if it did: with more, the file is read again.
+    pub(crate) ended_within: Option<ReaderLimits>,
+}
+
+/// The limits of a component's reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReaderLimits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_seconds: u64,
+}
+
+impl ReaderLimits {
+    fn are_within(self, other: ReaderLimits) -> bool {
+        self.memory_bytes <= other.memory_bytes && self.cpu_seconds <= other.cpu_seconds
+    }
 }
 
 /// After so many ends of its reader from outside, the file counts as the cause.
@@ -43,12 +58,14 @@ impl Description {
             lines: LineTable::default(),
             code: None,
             interrupted: 0,
+            ended_within: None,
         }
     }
 
-    /// Returns true if reading the file again would give nothing new.
-    pub(crate) fn is_final(&self) -> bool {
-        self.interrupted == 0 || self.interrupted >= INTERRUPTED_MAX
+    /// Returns true if reading the file again within these limits would give nothing new.
+    pub(crate) fn is_final(&self, limits: ReaderLimits) -> bool {
+        (self.interrupted == 0 || self.interrupted >= INTERRUPTED_MAX)
+            && self.ended_within.is_none_or(|before| limits.are_within(before))
     }
 
     /// Serializes the description: a line of JSON, followed by the rows of `lines` as they are.

@@ -1,4 +1,5 @@
-//! A guest's stdout and stderr, line by line. Nothing here makes the guest wait or fails it: a line that is too long is
+//! A guest's stdout and stderr, line by line. A carriage return ends a line as well: what a progress display overwrites on a
+//! terminal is a line each here, and seen while it is current. Nothing here makes the guest wait or fails it: a line that is too long is
 //! cut, and lines beyond the limit of the whole log are dropped and counted.
 
 use std::collections::VecDeque;
@@ -50,6 +51,8 @@ struct Lines {
 struct Partial {
     bytes: Vec<u8>,
     cut: bool,
+    /// The line before was ended by a carriage return, and nothing came since: a newline belongs to it.
+    after_return: bool,
 }
 
 /// The guest's end of one of the two streams.
@@ -103,13 +106,16 @@ impl Log {
     fn write(&self, stream: Stream, mut bytes: &[u8]) {
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         while !bytes.is_empty() {
-            let newline = bytes.iter().position(|byte| *byte == b'\n');
-            let (line, rest) = match newline {
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (line, rest) = match end {
                 Some(place) => (&bytes[..place], &bytes[place + 1..]),
                 None => (bytes, &bytes[bytes.len()..]),
             };
-            lines.partial(stream).push(line);
-            if newline.is_some() {
+            let partial = lines.partial(stream);
+            partial.push(line);
+            if let Some(place) = end
+                && partial.is_ended_by(bytes[place])
+            {
                 self.end_line(&mut lines, stream);
             }
             bytes = rest;
@@ -156,6 +162,16 @@ impl Partial {
         let free = (bounds::LOG_LINE_BYTES_MAX as usize - CUT.len()).saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(free)]);
         self.cut |= bytes.len() > free;
+        self.after_return &= bytes.is_empty();
+    }
+
+    /// Returns true if this newline or carriage return ends a line. A return at the beginning of a line does not: displays write
+    /// it before each text, or behind. It is followed by a newline only where the line is empty.
+    fn is_ended_by(&mut self, end: u8) -> bool {
+        let is_return = end == b'\r';
+        let ends = if is_return { !self.bytes.is_empty() } else { !self.after_return };
+        self.after_return = is_return && ends;
+        ends
     }
 
     fn take(&mut self) -> String {
@@ -165,8 +181,6 @@ impl Partial {
         text.truncate(text.floor_char_boundary(bounds::LOG_LINE_BYTES_MAX as usize - CUT.len()));
         if self.cut || text.len() < whole {
             text.push_str(CUT);
-        } else if text.ends_with('\r') {
-            text.pop();
         }
         // The buffer of one odd long line is not kept.
         if self.bytes.capacity() > 4096 {
@@ -212,5 +226,41 @@ impl OutputStream for Writer {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         Ok(WRITE_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the lines of what is written in these pieces, and the rest that has not ended.
+    fn lines(pieces: &[&str]) -> (Vec<String>, String) {
+        let (mut partial, mut lines) = (Partial::default(), Vec::new());
+        for piece in pieces {
+            for part in piece.split_inclusive(['\n', '\r']) {
+                let end = part.bytes().last().filter(|end| b"\n\r".contains(end));
+                partial.push(part.trim_end_matches(['\n', '\r']).as_bytes());
+                if end.is_some_and(|end| partial.is_ended_by(end)) {
+                    lines.push(partial.take());
+                }
+            }
+        }
+        (lines, partial.take())
+    }
+
+    #[test]
+    fn a_carriage_return_ends_a_line_and_with_a_newline_one_line() {
+        let is = |pieces: &[&str], expected: &[&str], rest: &str| {
+            assert_eq!(
+                lines(pieces),
+                (expected.iter().map(|line| (*line).to_owned()).collect(), rest.to_owned()),
+                "{pieces:?}"
+            );
+        };
+        is(&["1 %\r", "2 %\r", "3 %"], &["1 %", "2 %"], "3 %");
+        is(&["\r1 %", "\r2 %", "\n"], &["1 %", "2 %"], "");
+        is(&["a\r\nb\r", "\n\nc"], &["a", "b", ""], "c");
+        is(&["\r\n\r\n", "\r\rx\n"], &["", "", "x"], "");
+        is(&["a\r", "b\n"], &["a", "b"], "");
     }
 }

@@ -22,7 +22,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_core::bounds;
@@ -129,7 +128,7 @@ impl GrantedRequest {
         if self.tls {
             let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
                 .map_err(|_| Error::HttpRequestUriInvalid)?;
-            let connector = TlsConnector::from(Arc::clone(&TLS_CONFIG));
+            let connector = TlsConnector::from(Arc::clone(&self.env.tls));
             let stream = timeout(self.connect, connector.connect(name, stream))
                 .await
                 .map_err(|_| Error::ConnectionTimeout)?
@@ -271,9 +270,3 @@ impl Body for TimedBody {
         self.incoming.is_end_stream()
     }
 }
-
-/// Trusts the certificate authorities that browsers trust.
-static TLS_CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-});

@@ -1,7 +1,10 @@
 //! The environment that all sandboxes of one plugin share: one value, so that making a sandbox changes only one
 //! reference count that other threads change, too.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle;
+use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::spec::grants::PluginSettings;
@@ -14,11 +17,13 @@ pub(crate) struct PluginEnv {
     pub(crate) config: WasiConfigVariables,
     /// The host's own runtime.
     pub(crate) runtime: Handle,
+    /// The settings of its encrypted connections.
+    pub(crate) tls: Arc<ClientConfig>,
 }
 
 impl PluginEnv {
-    pub(crate) fn new(plugin: &str, settings: PluginSettings, runtime: Handle) -> PluginEnv {
+    pub(crate) fn new(plugin: &str, settings: PluginSettings, runtime: Handle, tls: Arc<ClientConfig>) -> PluginEnv {
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime }
+        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, tls }
     }
 }

@@ -143,9 +143,11 @@ impl FromStr for HttpGrant {
     type Err = String;
     /// Parses a place as the requests are parsed that are compared with it; only `*.` is beyond an URL's grammar.
     fn from_str(text: &str) -> Result<HttpGrant, String> {
+        // Behind these may stand a password or a token, which no error shows.
+        let shown = text.find(['?', '#', '@']).map_or(text, |_| "***");
         let bad = |why: &str| {
             format!(
-                "invalid place `{text}`: {why}; expected something like \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\""
+                "invalid place `{shown}`: {why}; expected something like \"https://api.example.com\", \"https://*.example.com\" or \"http://10.1.2.3:8080\""
             )
         };
         let (plain, has_wildcard) = match text.split_once("://*.") {

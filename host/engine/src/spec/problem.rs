@@ -114,6 +114,21 @@ impl From<Vec<Problem>> for Problems {
     }
 }
 
+/// Returns a text that a file or its author wrote, in one line: control characters and marks that nobody sees become escapes. So
+/// what an error quotes does not look like a line of the error.
+pub(crate) fn in_one_line(text: &str) -> String {
+    let is_hidden = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_hidden(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 /// Cuts an untrusted text to `max` bytes, and marks the cut.
 pub(crate) fn cut(text: &mut String, max: usize) {
     const CUT: &str = " ...";
@@ -129,9 +144,17 @@ pub(crate) fn cut(text: &mut String, max: usize) {
 pub struct LoadError {
     /// The problems that were found.
     pub problems: Vec<Problem>,
+    /// True if they say nothing about the file, so that it may be loaded later as it is: a full disk, a process that could
+    /// not be started.
+    pub passing: bool,
 }
 
 impl LoadError {
+    /// Returns an error that says nothing about the file.
+    pub fn passing(problem: Problem) -> LoadError {
+        LoadError { problems: vec![problem], passing: true }
+    }
+
     /// Returns the first problem in one line, with the number of others: for responses that quote the same refusal many
     /// times.
     pub fn first_line(&self) -> String {
@@ -147,7 +170,7 @@ impl LoadError {
 
 impl From<Problem> for LoadError {
     fn from(problem: Problem) -> LoadError {
-        LoadError { problems: vec![problem] }
+        LoadError { problems: vec![problem], passing: false }
     }
 }
 

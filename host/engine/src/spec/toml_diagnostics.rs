@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use crate::spec::problem::Problem;
+use crate::spec::problem::{Problem, in_one_line};
 
 /// Maximum number of problems that are reported for one text.
 const PROBLEMS_MAX: usize = 20;
@@ -63,8 +63,9 @@ fn cut(text: &mut String) {
 /// Converts a TOML error of `text`: adds its line and column, and for an unknown key the nearest known one.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
     let at = error.span().map(|span| position(text, span.start));
-    let message = error.message();
-    match parse_unknown(message) {
+    // It quotes names and values of the text.
+    let message = in_one_line(error.message());
+    match parse_unknown(&message) {
         Some((word, known)) if message.starts_with("unknown variant") => {
             Problem::new(format!("unknown value `{word}`; expected one of {}", list(&known)))
                 .at(at)
@@ -75,7 +76,7 @@ pub fn toml_problem(text: &str, error: &toml::de::Error) -> Problem {
             let hint = if nearest.is_empty() { format!("the keys here are {}", list(&known)) } else { nearest };
             Problem::new(format!("unknown key `{word}`")).at(at).hint(hint)
         }
-        None => Problem::new(message.to_owned()).at(at),
+        None => Problem::new(message).at(at),
     }
 }
 
@@ -173,6 +174,15 @@ mod tests {
                 "line 3, column 1: unknown key `ü`\n    the keys here are `keep-finished`, `port`",
             ]
         );
+    }
+
+    #[test]
+    fn a_quoted_name_forges_no_line() {
+        for text in ["\"k\\n2026 INFO\\r\\u001b[2J\\u202e\" = 1", "port = \"x\\n2026 INFO\\r\\u001b[2J\\u202e\""] {
+            let problem = read::<RawExample>(text).unwrap_err().remove(0);
+            assert!(problem.what.contains(r"\n2026 INFO\r\u{1b}[2J\u{202e}"), "{problem}");
+            assert!(!problem.to_string().contains(['\r', '\x1b', '\u{202e}']), "{problem}");
+        }
     }
 
     #[test]

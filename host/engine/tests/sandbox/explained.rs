@@ -64,7 +64,7 @@ async fn what_is_missing_is_named() {
             "it does not export `wharf:plugin/manifest@0.1.0`\n    {WORLDS}\n\
          it exports neither `wharf:plugin/handler@0.1.0` nor `wharf:plugin/subscriber@0.1.0`\n    {WORLDS}\n\
          file name: invalid name `Bad Name`: expected a-z, 0-9 and `-`, not starting with `-`, at most 64 characters\n    \
-         rename the file; its name without .wasm is the plugin's id"
+         rename the file to bad-name.wasm; its name without .wasm is the plugin's ID"
         )
     );
 }
@@ -225,3 +225,27 @@ async fn more_than_may_be_is_refused_before_it_is_looked_at() {
     let text = shown(&check(&scene, "x", huge, "").await.problems);
     assert!(text.starts_with("the file is 64.0 MiB; the limit is 64.0 MiB"), "{text}");
 }
+
+/// The validator has no codes, so these are recognized by parts of its texts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_validator_says_of_features_is_recognized() {
+    let scene = Scene::new(1);
+    for (text, expected) in [
+        (
+            "(component (core module (memory 1 1 shared)))",
+            "it uses threads and shared memory, which plugins cannot use",
+        ),
+        ("(component (core module (memory i64 1)))", "it uses 64-bit memories, which plugins cannot use"),
+        ("(component (core module (type (struct))))", "it uses garbage-collected types, which plugins cannot use"),
+        ("(component (core module (tag)))", "it uses exceptions, which plugins cannot use"),
+        ("(component (core func (canon backpressure.inc)) (core func (canon thread.index)))", STREAMS),
+    ] {
+        let checked = check(&scene, "x", component_of(text), "").await;
+        assert!(shown(&checked.problems).contains(expected), "`{expected}` is not in\n{}", shown(&checked.problems));
+    }
+    // A canonical function of a later version: section 8 with one function of an unknown kind.
+    let checked = check(&scene, "x", *b"\0asm\x0d\0\x01\0\x08\x02\x01\x7e", "").await;
+    assert!(shown(&checked.problems).contains(STREAMS), "{}", shown(&checked.problems));
+}
+
+const STREAMS: &str = "this version of the host does not support streams and futures of WASI 0.3";

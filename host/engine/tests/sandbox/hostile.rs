@@ -6,15 +6,16 @@ use std::sync::Arc;
 use wasm_encoder::Encode;
 use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
-use wharf_engine::{CheckReport, Engine, Plugin, Settings};
+use wharf_engine::{CacheSettings, CheckReport, Engine, Plugin, Settings};
 
 use crate::made::{Made, inlined, line_program, section};
 use crate::scene::{Scene, assert_returned, call, child, settings, words_call};
 
 /// Makes an engine that reads files as a host does: in a child process.
 fn engine(cache: &Path) -> Arc<Engine> {
-    let cache_dir = cache.join("cache");
-    Engine::new(Settings { attempts: 4, broadcast_calls: 1, guest_threads: 2, cache_dir, compile: child() }).unwrap()
+    let cache = CacheSettings::in_folder(cache.join("cache"));
+    let (attempts, broadcast_calls, guest_threads) = (4, 1, 2);
+    Engine::new(Settings { attempts, broadcast_calls, guest_threads, cache, compile: child(), extra_ca: None }).unwrap()
 }
 
 async fn check(engine: &Arc<Engine>, bytes: Vec<u8>) -> CheckReport {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_engine::{Compile, CompileLimits, Engine, Progress, Settings, compile_child_main};
+use wharf_engine::{CacheSettings, Compile, CompileLimits, Engine, Progress, Settings, compile_child_main};
 
 use crate::scene::{Scene, assert_returned, child, child_with, component, settings, words_call};
 
@@ -22,8 +22,8 @@ fn the_compiling_process() {
 }
 
 fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
-    Engine::new(Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache_dir: cache.to_owned(), compile })
-        .unwrap()
+    let cache = CacheSettings::in_folder(cache);
+    Engine::new(Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache, compile, extra_ca: None }).unwrap()
 }
 
 /// Loads `words` and returns the steps of it, or the explanation of why it failed.
@@ -64,7 +64,9 @@ async fn it_is_compiled_once_in_a_process_of_its_own() {
     let cache = cache.path().join("deep/cache");
     let steps = load(&engine(&cache, child())).await.unwrap();
     assert_eq!(steps, [Progress::Checking, Progress::WaitingToCompile, Progress::Compiling, Progress::Describing]);
-    assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&cache), 0o700);
+    assert!(compiled_files(&cache).iter().all(|file| mode(file) == 0o600));
     assert_eq!(
         compiled_files(&cache).len(),
         2,
@@ -100,18 +102,14 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_others_may_write_is_no_cache() {
+async fn a_cache_that_is_removed_is_made_again() {
     let cache = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let refused = Engine::new(Settings {
-        attempts: 1,
-        broadcast_calls: 1,
-        guest_threads: 1,
-        cache_dir: cache.path().to_owned(),
-        compile: Compile::InProcess,
-    });
-    let shown = refused.err().unwrap().to_string();
-    assert!(shown.contains("is writable for other users") && shown.contains("chmod 700"), "{shown}");
+    let cache = cache.path().join("cache");
+    let engine = engine(&cache, child());
+    load(&engine).await.unwrap();
+    std::fs::remove_dir_all(&cache).unwrap();
+    assert!(load(&engine).await.unwrap().contains(&Progress::Compiling));
+    assert_eq!(compiled_files(&cache).len(), 2);
 }
 
 fn shell(script: &str) -> Compile {

@@ -12,8 +12,8 @@ use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
 use wharf_engine::{
-    AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Compile, CompileLimits, Engine, GuestJob, HostCalls,
-    Plugin, PluginSettings, Settings, spec::toml_diagnostics,
+    AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, CompileLimits, Engine, GuestJob,
+    HostCalls, Plugin, PluginSettings, Settings, spec::toml_diagnostics,
 };
 
 /// A host that records the calls of attempts.
@@ -137,8 +137,14 @@ pub(crate) fn settings(toml: &str) -> PluginSettings {
 
 impl Scene {
     pub(crate) fn new(attempts: u32) -> Scene {
-        let (cache_dir, compile) = (shared_cache(), Compile::InProcess);
-        let settings = Settings { attempts, broadcast_calls: BROADCAST_CALLS, guest_threads: 2, cache_dir, compile };
+        let settings = Settings {
+            attempts,
+            broadcast_calls: BROADCAST_CALLS,
+            guest_threads: 2,
+            cache: CacheSettings::in_folder(shared_cache()),
+            compile: Compile::InProcess,
+            extra_ca: None,
+        };
         Scene { engine: Engine::new(settings).unwrap() }
     }
 

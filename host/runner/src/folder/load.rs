@@ -1,6 +1,7 @@
 //! The loading of one file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,7 +65,12 @@ impl Loader {
                 .and_then(|read| read);
             let none = PluginSettings::default();
             let outcome = match content {
-                Err(error) => LoadOutcome::Refused(Problem::new(format!("could not read the file: {error}")).into()),
+                // It is gone: the next scan shows it.
+                Err(error) if error.kind() == ErrorKind::NotFound => LoadOutcome::Changed,
+                Err(error) => {
+                    let problem = Problem::new(format!("could not read the file: {error}"));
+                    LoadOutcome::Refused(LoadError::passing(problem))
+                }
                 Ok((_, after)) if after != stamp => LoadOutcome::Changed,
                 Ok((bytes, _)) => {
                     let (may_compile, to_compile) = (compile_permit.is_some(), Notify::new());

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::StateName;
-use wharf_engine::{Compile, Engine, PluginSettings};
+use wharf_engine::{CacheSettings, Compile, Engine, PluginSettings};
 use wharf_runner::{Enqueued, Host, JobUpdate, Notice, Parts, Request, Settings};
 use wharf_store::{JobSnapshot, MemoryStore, SqliteStore, Store, SystemClock};
 
@@ -83,8 +83,9 @@ impl Setup {
             broadcast_calls: self.attempts,
             guest_threads: 2,
             // Shared by all tests, so that each component is compiled once.
-            cache_dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
+            cache: CacheSettings::in_folder(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
             compile: Compile::InProcess,
+            extra_ca: None,
         })
         .unwrap();
         let settings = Settings {

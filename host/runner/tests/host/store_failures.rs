@@ -33,6 +33,8 @@ struct Cut {
     kv_off: AtomicBool,
     /// Only the events of attempts cannot be recorded.
     records_off: AtomicBool,
+    /// New jobs have values that the store cannot take.
+    refusing: AtomicBool,
     registered: AtomicU32,
 }
 
@@ -44,6 +46,7 @@ impl Cut {
             hanging: AtomicBool::default(),
             kv_off: AtomicBool::default(),
             records_off: AtomicBool::default(),
+            refusing: AtomicBool::default(),
             registered: AtomicU32::default(),
         })
     }
@@ -73,6 +76,9 @@ impl Queue for Cut {
         self.store.next_id()
     }
     async fn insert(&self, jobs: Vec<NewJob>, declared: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+        if self.refusing.load(Ordering::SeqCst) {
+            return Err(StoreError::Refused("no room for it".into()));
+        }
         let inserted = self.reached()?.insert(jobs, declared).await;
         self.respond(inserted).await
     }
@@ -350,4 +356,17 @@ async fn a_subscriber_whose_time_ends_while_it_waits_for_the_store_has_not_faile
     let asked = Broadcast { topic: "kv.do".into(), payload, timeout: LONG, mode: Mode::All };
     let answer = running.host.broadcast(asked).unwrap().all().await.remove(0).answer;
     assert!(matches!(&answer, Answer::Skipped(why) if why.contains("the store")), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_store_refuses_leaves_the_host_ready() {
+    let cut = Cut::before(memory());
+    let running = Setup::new().with(&["villain"]).start(cut.clone()).await;
+    cut.refusing.store(true, Ordering::SeqCst);
+    let refused = running.host.enqueue(vec![order("slow", r#"{"do":"echo"}"#)]).await.unwrap_err();
+    assert!(matches!(refused, EnqueueError::Store(StoreError::Refused(_))), "{refused:?}");
+    assert!(running.host.health().store.is_ok());
+    cut.refusing.store(false, Ordering::SeqCst);
+    let id = running.enqueue(order("slow", r#"{"do":"echo"}"#)).await;
+    assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Succeeded);
 }

@@ -50,7 +50,7 @@ impl HttpBench {
                 report.with("host", "its own, a process beside this one");
                 workspace.describe(&mut report);
                 report.with("at-once", settings.attempts_at_once);
-                let served = SubprocessHost::start(Arc::new(workspace), settings, &settings.cache_dir).await?;
+                let served = SubprocessHost::start(Arc::new(workspace), settings, &settings.cache.dir).await?;
                 (served.address.clone(), Some(served))
             }
         };

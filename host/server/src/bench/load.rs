@@ -8,7 +8,7 @@ use wharf_runner::Request;
 use super::report::BenchReport;
 use super::workspace::{COMPONENT, Workspace};
 use crate::cli_error::CliError;
-use crate::component_file::{component, stem};
+use crate::component_file::{component, plugin_id};
 use crate::payload_input;
 
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ impl LoadArgs {
     /// Reads and checks the load.
     pub(super) fn read(&self) -> anyhow::Result<Load> {
         let plugin = match &self.plugin {
-            Some(file) => (stem(file).replace('_', "-"), component(file)?.to_vec()),
+            Some(file) => (plugin_id(file)?.to_string(), component(file)?.to_vec()),
             None => ("bench".to_owned(), COMPONENT.to_vec()),
         };
         let task = match self.task.as_deref() {

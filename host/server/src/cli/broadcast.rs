@@ -10,14 +10,14 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::client::{ApiRequest, Client, query, retry_while_loading};
+use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
     Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastStarted, LiveBroadcast, Reply,
     ReplyOutcome, from_name,
 };
 use crate::http::encode;
-use crate::output::{StreamTable, millis, print_json, print_line, sanitize};
+use crate::output::{StreamTable, millis, print_json, print_line};
 use crate::payload_input;
 use crate::progress::Progress;
 use crate::stderr::note;
@@ -98,7 +98,7 @@ impl Send {
                 path: format!("/v1/broadcasts/{}", encode(&batch.id)),
                 ..ApiRequest::default()
             };
-            (batch, raw) = client.request_with_raw(poll)?;
+            (batch, raw) = retry_while_away(|| client.request_with_raw(poll.clone()))?;
         }
         progress.finish();
         let succeeded = batch.jobs.iter().all(|job| job.state == BatchJobState::Succeeded);
@@ -129,7 +129,7 @@ fn live(client: &Client, request: ApiRequest<'_>) -> anyhow::Result<ExitStatus> 
                 progress.suspend(|| note_loading(&started.loading));
                 if started.subscribers.is_empty() {
                     progress.finish();
-                    note(format_args!("no plugin subscribes to {}", sanitize(&started.topic)));
+                    note(format_args!("no plugin subscribes to {}", started.topic));
                     continue;
                 }
                 let widest = started.subscribers.iter().map(String::len).max().unwrap_or(0);
@@ -163,7 +163,7 @@ fn live(client: &Client, request: ApiRequest<'_>) -> anyhow::Result<ExitStatus> 
 /// Notes the plugins that were not called because they are still loading.
 fn note_loading(plugins: &[String]) {
     if !plugins.is_empty() {
-        note(format_args!("wharf: not called, because they are still loading: {}", sanitize(&plugins.join(", "))));
+        note(format_args!("wharf: not called, because they are still loading: {}", plugins.join(", ")));
     }
 }
 

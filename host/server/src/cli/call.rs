@@ -24,11 +24,11 @@ use wharf_engine::{
 
 use super::ephemeral_kv::EphemeralKv;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::component_file::{component, stem};
+use crate::component_file::{component, plugin_id};
 use crate::config::Settings;
 use crate::http::json_or_base64;
 use crate::in_process_engine::{runtime, single_call_engine};
-use crate::output::{millis, print_bytes, print_json, sanitize};
+use crate::output::{millis, print_bytes, print_json};
 use crate::payload_input;
 use crate::progress::{Progress, loading_step_text};
 use crate::stderr::note;
@@ -121,11 +121,8 @@ async fn load(
     bytes: Arc<[u8]>,
     settings: &Settings,
 ) -> anyhow::Result<Arc<Plugin>> {
-    // Compilers name their output with underscores. In the plugin folder such a file must be renamed, here it need not be.
-    let name = stem(&target.file).replace('_', "-");
-    let id = name
-        .parse()
-        .map_err(|error| CliError::usage(format!("{}: {error}; rename the file", target.file.display())))?;
+    let id = plugin_id(&target.file)?;
+    let name = id.to_string();
     let progress = Progress::new(&name);
     let on_progress = |step| progress.set_message(&format!("{name}: {}", loading_step_text(step)));
     let loaded = engine.load(id, bytes, &settings.plugin(&name), &on_progress).await;
@@ -298,11 +295,7 @@ fn print_end(ended: &AttemptEnd, json: bool, chunks: bool) -> anyhow::Result<Exi
             millis(ms(usage.wall)),
             bytesize::ByteSize(usage.memory_peak_bytes).display().iec()
         );
-        note(format_args!(
-            "wharf: the job {} ({cost}): {}",
-            ended.outcome.kind().as_str(),
-            sanitize(ended.outcome.report())
-        ));
+        note(format_args!("wharf: the job {} ({cost}): {}", ended.outcome.kind().as_str(), ended.outcome.report()));
     }
     Ok(ExitStatus::NotDone)
 }

@@ -14,7 +14,7 @@ use crate::component_file::{component, stem};
 use crate::config::{HumanDuration, Settings};
 use crate::http::api::TaskDocument;
 use crate::in_process_engine::{runtime, single_call_engine};
-use crate::output::{print_json, print_line, sanitize};
+use crate::output::{print_json, print_line};
 use crate::progress::{Progress, loading_step_text};
 
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ impl Check {
             print_json(&checked.iter().map(|(file, checked)| document(file, checked)).collect::<Vec<_>>())?;
         } else {
             for (file, checked) in &checked {
-                print_line(sanitize(&report(file, checked)).trim_end())?;
+                print_line(report(file, checked).trim_end())?;
             }
         }
         Ok(if checked.iter().all(|(_, checked)| checked.problems.is_empty()) {

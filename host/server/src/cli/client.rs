@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use ureq::http::{Request, Response, header};
 use ureq::{Agent, Body};
 use wharf_core::bounds;
+use wharf_store::without_password;
 
 use super::sse::Events;
 use crate::cli_error::{CliError, ExitStatus};
@@ -23,12 +24,18 @@ const RESPONSE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The time for which commands wait for a plugin that is still loading: as long as its compilation may take.
 const LOADING_TIMEOUT: Duration = bounds::COMPILE_TIMEOUT;
 const LOADING_PAUSE: Duration = Duration::from_secs(1);
+/// The time for which a lost host is waited for: a host that restarts is back within it.
+pub(crate) const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause between two tries to reach it again.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A running host.
 #[derive(Debug)]
 pub(crate) struct Client {
     agent: Agent,
     host: String,
+    /// The address without a password that is written in it, for errors.
+    shown: String,
     token: Option<String>,
 }
 
@@ -54,7 +61,7 @@ impl Client {
             .max_redirects(0)
             .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
             .build();
-        Client { agent: config.new_agent(), host: host.to_owned(), token }
+        Client { agent: config.new_agent(), host: host.to_owned(), shown: without_password(host), token }
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, path: String) -> anyhow::Result<T> {
@@ -76,7 +83,7 @@ impl Client {
         let bytes = self.bytes(request)?;
         let read = |bytes: &[u8]| Ok((serde_json::from_slice(bytes)?, serde_json::from_slice(bytes)?));
         read(&bytes).map_err(|error: serde_json::Error| {
-            let text = format!("could not understand the response of {} to {call}: {error}; check that it is a Wharf host of this version", self.host);
+            let text = format!("could not understand the response of {} to {call}: {error}; check that it is a Wharf host of this version", self.shown);
             CliError::new(ExitStatus::Refused, text).into()
         })
     }
@@ -110,7 +117,7 @@ impl Client {
             builder = builder.header(header::ACCEPT, media_type);
         }
         let address =
-            |error: ureq::http::Error| CliError::usage(format!("invalid host address `{}`: {error}", self.host));
+            |error: ureq::http::Error| CliError::usage(format!("invalid host address `{}`: {error}", self.shown));
         let response = match request.body {
             Some((media_type, bytes)) => {
                 self.agent.run(builder.header(header::CONTENT_TYPE, media_type).body(bytes).map_err(address)?)
@@ -125,12 +132,14 @@ impl Client {
         let text = match error {
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => format!(
                 "no host listens at {}; start one with `wharf serve`, or set its address with --host or WHARF__HOST",
-                self.host
+                self.shown
             ),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                format!("invalid host address `{}`: {error}", self.host)
+            // Its text quotes the address.
+            ureq::Error::BadUri(_) => {
+                format!("invalid host address `{}`: expected a URL such as \"http://127.0.0.1:7070\"", self.shown)
             }
-            _ => format!("could not reach the host at {}: {error}", self.host),
+            ureq::Error::Http(error) => format!("invalid host address `{}`: {error}", self.shown),
+            _ => format!("could not reach the host at {}: {error}", self.shown),
         };
         CliError::new(ExitStatus::Unreachable, text)
     }
@@ -145,14 +154,23 @@ impl Client {
                 // Not a refused request: the task's `on-conflict` says to discard the job.
                 let exit = if code == "lane-full" { ExitStatus::NotDone } else { ExitStatus::Refused };
                 let mut error = CliError::new(exit, format!("{} ({code})", member("detail")));
-                error.retryable = code == "store-busy";
+                error.retryable = matches!(code, "store-busy" | "too-many-connections");
                 error.plugin_loading = code == "plugin-loading";
                 error
+            }
+            // Wharf describes its own with a problem document.
+            _ if matches!(status.as_u16(), 502..=504) => {
+                let text = format!(
+                    "could not reach the host at {}: a proxy there responded with status {status}; check that the host runs, and \
+                     that the proxy leads to it",
+                    self.host
+                );
+                CliError::new(ExitStatus::Unreachable, text)
             }
             _ => {
                 let text = format!(
                     "{} responded with status {status} and without a problem document; check that it is a Wharf host",
-                    self.host
+                    self.shown
                 );
                 CliError::new(ExitStatus::Refused, text)
             }
@@ -176,6 +194,20 @@ pub(crate) fn retry_while_loading<T>(request: impl Fn() -> anyhow::Result<T>) ->
     }
 }
 
+/// Repeats a request that changes nothing while the host is away, for as long as a host takes to restart. The host was reached
+/// before.
+pub(crate) fn retry_while_away<T>(request: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        match request() {
+            Err(error) if started.elapsed() < RECONNECT_TIMEOUT && CliError::is_away(&error) => {
+                std::thread::sleep(RECONNECT_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Returns the query string of the values that are present, or an empty string if none is.
 pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let present = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))));
@@ -193,6 +225,42 @@ mod tests {
         assert_eq!(encode("a b&ü"), "a%20b%26%C3%BC");
         assert_eq!(query([("task", Some("a/b".to_owned())), ("key", None)]), "?task=a%2Fb");
         assert_eq!(query([("key", None)]), "");
+    }
+
+    /// Answers each connection with the next of these responses.
+    fn server(responses: Vec<&'static str>) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for response in responses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).unwrap();
+                std::io::Write::write_all(&mut stream, response.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_reach_the_host_is_no_answer_of_the_host() {
+        const GATEWAY: [&str; 3] = [
+            "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>",
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        ];
+        for response in GATEWAY {
+            let client = Client::new(&server(vec![response]), None);
+            let error = client.get::<Value>("/v1/jobs".to_owned()).unwrap_err();
+            assert_eq!(error.downcast_ref::<CliError>().unwrap().exit, ExitStatus::Unreachable);
+            assert!(CliError::is_away(&error) && error.to_string().contains("check that the host runs"), "{error}");
+        }
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\n7";
+        let client = Client::new(&server(GATEWAY.into_iter().chain([ok]).collect()), None);
+        assert_eq!(retry_while_away(|| client.get::<u32>("/v1/jobs".to_owned())).unwrap(), 7);
+        let refused = "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let error = Client::new(&server(vec![refused]), None).get::<Value>("/".to_owned()).unwrap_err();
+        assert!(!CliError::is_away(&error));
     }
 
     #[test]

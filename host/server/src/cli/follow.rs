@@ -1,23 +1,19 @@
 //! Follows one job until it has ended, across lost connections and restarts of the host.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::client::{ApiRequest, Client};
+use super::client::{ApiRequest, Client, RECONNECT_PAUSE, RECONNECT_TIMEOUT};
 use super::sse::SseEvent;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{AttemptReport, Job, JobEventName, JobState, LogEntry, from_name};
-use crate::output::{print_bytes, sanitize};
+use crate::output::{print_bytes, print_json_line};
 use crate::progress::Progress;
 use crate::stderr::note;
-
-/// The time for which a lost host is waited for: a host that restarts is back within it.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The output of a command while its job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +36,28 @@ pub(crate) struct FinishedJob {
     pub(crate) raw: Box<RawValue>,
 }
 
-/// Follows a job until it has ended, and returns its document.
+/// ID of the last event for a client that has received none.
+const NO_EVENT: &str = "0";
+
+/// Follows a job until it has ended, and returns its document. A host that was never reached is not waited for.
 pub(crate) fn follow(client: &Client, id: &str, output: FollowOutput) -> anyhow::Result<FinishedJob> {
+    follow_after(client, id, output, None)
+}
+
+/// Follows a job that the host has just enqueued.
+pub(crate) fn follow_enqueued(client: &Client, id: &str, output: FollowOutput) -> anyhow::Result<FinishedJob> {
+    follow_after(client, id, output, Some(NO_EVENT.to_owned()))
+}
+
+/// Follows a job after the last event that was received; it is absent if the host was never reached.
+fn follow_after(
+    client: &Client,
+    id: &str,
+    output: FollowOutput,
+    mut last: Option<String>,
+) -> anyhow::Result<FinishedJob> {
     let progress = Progress::new(&format!("job {id}"));
-    let (mut last, mut lost_at) = (None, None::<Instant>);
+    let mut lost_at = None::<Instant>;
     loop {
         match follow_connection(client, id, output, &progress, &mut last) {
             Ok(Some(finished)) => return Ok(finished),
@@ -52,10 +66,8 @@ pub(crate) fn follow(client: &Client, id: &str, output: FollowOutput) -> anyhow:
             Err(error) => {
                 let cli_error = error.downcast_ref::<CliError>();
                 let retryable = cli_error.is_some_and(|error| error.retryable);
-                let unreachable = cli_error.is_some_and(|error| error.exit == ExitStatus::Unreachable);
-                // A host that was never reached is not waited for.
                 let was_reached = last.is_some() || lost_at.is_some();
-                if !(retryable || unreachable && was_reached)
+                if !(retryable || CliError::is_away(&error) && was_reached)
                     || lost_at.is_some_and(|at| at.elapsed() > RECONNECT_TIMEOUT)
                 {
                     return Err(error);
@@ -84,7 +96,7 @@ fn follow_connection(
         return client.request_with_raw(request).map(|(job, raw)| Some(FinishedJob { job, raw }));
     };
     // From here on the host was reached, so a lost connection is opened again.
-    last.get_or_insert_with(|| "0".to_owned());
+    last.get_or_insert_with(|| NO_EVENT.to_owned());
     for event in events {
         let Ok(event) = event else { return Ok(None) };
         if let Some(finished) = print_event(&event, output, progress)? {
@@ -102,9 +114,8 @@ fn print_event(event: &SseEvent, output: FollowOutput, progress: &Progress) -> a
     if output == FollowOutput::Json {
         let id = event.id.as_deref().filter(|_| event.name != "state").and_then(entry_number);
         let id = id.map_or_else(|| "null".to_owned(), |number| number.to_string());
-        progress.suspend(|| {
-            print_bytes(format!("{{\"event\":\"{}\",\"id\":{id},\"data\":{}}}\n", event.name, event.data).as_bytes())
-        })?;
+        let name = serde_json::to_string(&event.name)?;
+        progress.suspend(|| print_json_line(&format!("{{\"event\":{name},\"id\":{id},\"data\":{}}}", event.data)))?;
     }
     match from_name(&event.name) {
         Some(JobEventName::State) => {
@@ -201,9 +212,7 @@ pub(crate) fn exit_of(job: &Job) -> ExitStatus {
     }
     let attempts = if job.attempt > 1 { format!(" after {} attempts", job.attempt) } else { String::new() };
     match &job.report {
-        Some(report) => {
-            note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, sanitize(&report_text(report))))
-        }
+        Some(report) => note(format_args!("wharf: job {} {}{attempts}: {}", job.id, job.state, report_text(report))),
         None => note(format_args!("wharf: job {} {}{attempts}", job.id, job.state)),
     }
     ExitStatus::NotDone

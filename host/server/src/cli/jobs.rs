@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
 
-use super::client::{ApiRequest, Client, query, retry_while_loading};
-use super::follow::{FollowOutput, exit_of, follow, report_text};
+use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
+use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
-use crate::output::{Table, age, millis, print_bytes, print_json, print_line, sanitize};
+use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
 use crate::payload_input;
 use crate::stderr::note;
 
@@ -155,16 +155,14 @@ impl Enqueue {
             return print_enqueued(&enqueued, &raw, &id, json);
         }
         let output = if self.follow { FollowOutput::Stderr } else { FollowOutput::Progress };
-        let finished = follow(client, &id, output)?;
+        let finished = follow_enqueued(client, &id, output)?;
         let exit = exit_of(&finished.job);
         if json {
             print_json(&finished.raw)?;
         } else if exit == ExitStatus::Done {
-            print_bytes(&client.bytes(ApiRequest {
-                method: "GET",
-                path: format!("/v1/jobs/{id}/result"),
-                ..ApiRequest::default()
-            })?)?;
+            let path = format!("/v1/jobs/{id}/result");
+            let request = ApiRequest { method: "GET", path, ..ApiRequest::default() };
+            print_bytes(&retry_while_away(|| client.bytes(request.clone()))?)?;
         }
         Ok(exit)
     }
@@ -271,8 +269,9 @@ fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
     }
     let job: Job = client.get(path)?;
     for (name, value) in lines_of(&job) {
-        let indented = sanitize(&value).replace('\n', "\n            ");
-        print_line(&format!("{name:<11} {indented}"))?;
+        let has_lines = matches!(name, "payload" | "result" | "report");
+        let shown = if has_lines { value.into() } else { escape_line(&value) };
+        print_line(&format!("{name:<11} {}", shown.replace('\n', "\n            ")))?;
     }
     Ok(ExitStatus::Done)
 }

@@ -3,10 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 
-use super::client::{ApiRequest, Client, retry_while_loading};
+use super::client::{ApiRequest, Client, query, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{Limit, LimitNumbers};
-use crate::http::encode;
 use crate::output::{Table, print_json};
 use crate::stderr::note;
 
@@ -91,8 +90,7 @@ impl Set {
 }
 
 fn path(group: &str, key: Option<&str>) -> String {
-    let key = key.map(|key| format!("/{}", encode(key))).unwrap_or_default();
-    format!("/v1/limits/{}{key}", encode(group))
+    format!("/v1/limits{}", query([("group", Some(group.to_owned())), ("key", key.map(str::to_owned))]))
 }
 
 fn number(limit: Option<u32>) -> String {

@@ -15,8 +15,10 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::log_fields::EscapedFields;
 use super::log_thread::{LineQueue, Sink};
 use crate::config::{LogFormat, Settings, backtrace_of_panic};
+use crate::output::{escape_json, escape_text};
 use crate::progress::Progress;
 
 /// The time for which the end of the process waits for a reader that has stopped.
@@ -24,7 +26,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A handle to the log of a host.
 #[derive(Clone, Debug)]
-pub(crate) struct Log(LineQueue);
+pub(crate) struct Log {
+    queue: LineQueue,
+    format: LogFormat,
+}
 
 impl Log {
     /// Starts the log, together with a progress display that shows `message`. Dropped lines are added to `dropped`.
@@ -35,7 +40,8 @@ impl Log {
         // Bypasses Rust's lock of the standard error: a write that hangs would keep it, and a panicking thread would wait for it.
         let out = stderr.as_fd().try_clone_to_owned().context("could not open the standard error")?;
         let standard_error = StandardError { out: out.into(), progress: Progress::new(message) };
-        let log = Log(LineQueue::start(standard_error, dropped).context("could not start the thread of the log")?);
+        let queue = LineQueue::start(standard_error, dropped).context("could not start the thread of the log")?;
+        let log = Log { queue, format: settings.log_format };
         // The settings were checked, so this filter is valid.
         let filter = EnvFilter::new(&settings.log_level);
         let subscriber = tracing_subscriber::fmt()
@@ -45,7 +51,7 @@ impl Log {
             .with_target(settings.log_level.contains('='))
             .with_ansi(colours);
         match settings.log_format {
-            LogFormat::Text => subscriber.init(),
+            LogFormat::Text => subscriber.fmt_fields(EscapedFields).init(),
             LogFormat::Json => subscriber.json().flatten_event(true).init(),
         }
         panic::set_hook(Box::new(|panic| match backtrace_of_panic() {
@@ -57,38 +63,42 @@ impl Log {
 
     /// Shows on a terminal what the host is doing now.
     pub(crate) fn show_progress(&self, message: String) {
-        self.0.show_progress(message);
+        self.queue.show_progress(message);
     }
 
     /// Removes the progress display; from here on the log consists of lines only.
     pub(crate) fn end_progress(&self) {
-        self.0.end_progress();
+        self.queue.end_progress();
     }
 
     /// Logs a line without time and level.
     pub(crate) fn line(&self, line: &str) {
-        self.0.add(format!("{line}\n").as_bytes());
+        self.queue.add(format!("{}\n", escape_text(line)).as_bytes());
     }
 
     /// Waits until everything is written, for a second at most.
     pub(crate) fn close(&self) {
-        self.0.close(CLOSE_TIMEOUT);
+        self.queue.close(CLOSE_TIMEOUT);
     }
 }
 
 impl<'a> MakeWriter<'a> for Log {
     type Writer = EventWriter<'a>;
     fn make_writer(&'a self) -> EventWriter<'a> {
-        EventWriter(&self.0)
+        EventWriter(self)
     }
 }
 
 /// A writer for one event, whose bytes come in one piece.
-pub(crate) struct EventWriter<'a>(&'a LineQueue);
+pub(crate) struct EventWriter<'a>(&'a Log);
 
 impl Write for EventWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.add(bytes);
+        match self.0.format {
+            LogFormat::Text => self.0.queue.add(bytes),
+            // JSON need not escape all that a terminal obeys or does not show.
+            LogFormat::Json => self.0.queue.add(escape_json(&String::from_utf8_lossy(bytes)).as_bytes()),
+        }
         Ok(bytes.len())
     }
 

@@ -45,9 +45,10 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
                 offers.into_iter().filter(|(_, count)| *count > 0).map(|(text, _)| text).collect();
             info!("loaded plugin {plugin} {version} ({}, {digest}, {took:.1?})", offers.join(", "));
         }
-        Notice::PluginRefused { file, why, kept } => {
+        Notice::PluginRefused { file, why, kept, passing } => {
             let kept = if *kept { "; the loaded version stays in use" } else { "" };
-            warn!("refused {file}{kept}: {why}");
+            let again = if *passing { "; it is loaded again later" } else { "" };
+            warn!("refused {file}{kept}{again}: {why}");
         }
         Notice::PluginRetired { plugin } => info!("retired plugin {plugin}: its file is gone"),
         Notice::FirstScanDone { loaded, refused } => {
@@ -57,6 +58,9 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             info!("ready: {} loaded{refused}", counted(*loaded as u64, "plugin"));
         }
         Notice::FolderUnreadable { why } => error!(why, "could not read the plugin folder; loaded plugins stay"),
+        Notice::FolderUnwatched { why } => {
+            warn!(why, "could not watch the plugin folder; changes are found every `plugins-rescan`")
+        }
         Notice::StoreFailed { doing, why } => error!(doing, why, "the store failed; trying again"),
         Notice::StoreRecovered => info!("the store works again"),
         Notice::StoreLogPinned { log, bytes } => warn!(

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use super::client::Client;
 use crate::cli_error::ExitStatus;
 use crate::config::HumanDuration;
-use crate::http::api::{PluginFile, TaskDocument};
+use crate::http::api::{PluginFile, Refusal, TaskDocument};
 use crate::http::encode;
-use crate::output::{Table, print_json, print_line, sanitize};
+use crate::output::{Table, escape_line, print_json, print_line};
 use crate::stderr::note;
 
 #[derive(Debug, Subcommand)]
@@ -47,11 +47,11 @@ fn list(plugins: &[PluginFile]) -> anyhow::Result<()> {
     let mut table = Table::new(&["PLUGIN", "VERSION", "DIGEST", "SIZE", "TASKS", "TOPICS", "STATE"]);
     for plugin in plugins {
         let name = plugin.id.clone().unwrap_or_else(|| plugin.file.clone());
-        let refused = plugin.refused.as_ref().and_then(|refused| refused.problems.first()).map(String::as_str);
-        let state = match (&plugin.loaded, refused) {
+        let state = match (&plugin.loaded, &plugin.refused) {
             (Some(_), None) => "loaded".to_owned(),
-            (Some(_), Some(problem)) => format!("loaded; its new file was refused: {problem}"),
-            (None, problem) => format!("refused: {}", problem.unwrap_or_default()),
+            (Some(_), Some(refused)) => format!("loaded; its new file was refused{}", reason(refused)),
+            (None, Some(refused)) => format!("refused{}", reason(refused)),
+            (None, None) => "refused".to_owned(),
         };
         let (version, digest, size, tasks, topics) = match &plugin.loaded {
             Some(loaded) => {
@@ -69,6 +69,11 @@ fn list(plugins: &[PluginFile]) -> anyhow::Result<()> {
         return Ok(());
     }
     Ok(table.print()?)
+}
+
+fn reason(refused: &Refusal) -> String {
+    let again = if refused.retry.is_some() { ", is loaded again later" } else { "" };
+    format!("{again}: {}", refused.problems.first().map_or("", String::as_str))
 }
 
 fn short(task: &str) -> &str {
@@ -101,9 +106,12 @@ fn show(plugin: &PluginFile) -> anyhow::Result<()> {
     }
     if let Some(refused) = &plugin.refused {
         lines.push(("refused", refused.problems.join("\n")));
+        lines.extend(refused.retry.map(|at| ("again", format!("{:.0}", at.date()))));
     }
     for (name, value) in lines {
-        print_line(&format!("{name:<9} {}", sanitize(&value).replace('\n', "\n          ")))?;
+        let has_lines = matches!(name, "imports" | "task" | "receive" | "refused");
+        let shown = if has_lines { value.into() } else { escape_line(&value) };
+        print_line(&format!("{name:<9} {}", shown.replace('\n', "\n          ")))?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::log_notices::log_notice;
 use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
 use crate::file_limit::{file_limit, raise_file_limit};
-use crate::http::{AppState, Guard, connections, routes};
+use crate::http::{AppState, ConnectionBounds, Guard, connections, routes};
 use crate::in_process_engine::{compile_in_child, engine, runtime};
 use crate::metrics::Metrics;
 use crate::open_store::open_store_when_available;
@@ -67,9 +67,10 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
         without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
-    let state = AppState { host: host.clone(), metrics, stopping: stopping.clone() };
-    let guard = Guard::new(settings.token.clone(), settings.listen.ip().is_loopback());
-    let serving = tokio::spawn(connections::serve(listener, routes(state, guard), connections_max(), stopping.clone()));
+    let state = AppState::new(host.clone(), metrics, stopping.clone(), settings);
+    let guard = Guard::new(settings);
+    let bounds = ConnectionBounds::new(connections_max());
+    let serving = tokio::spawn(connections::serve(listener, routes(state, guard), bounds, stopping.clone()));
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),

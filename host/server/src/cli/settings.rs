@@ -33,7 +33,7 @@ fn lines(raw: &RawSettings) -> Vec<(String, String, String, &'static str)> {
         let (value, origin) = raw.of(setting.key);
         let shown = match setting.key {
             _ if setting.secret && !value.is_empty() => MASK.to_owned(),
-            "store" => without_password(value),
+            "store" | "host" => without_password(value),
             _ => value.to_owned(),
         };
         (setting.key.to_owned(), shown, origin.to_string(), setting.about)

@@ -137,11 +137,42 @@ fn plugin_sections(
         let mut shown = Vec::new();
         show(&format!("plugins.{id}"), &section, places, &mut shown);
         let at = section.span().start;
+        let not_text = values_that_are_no_text(&section);
+        if !not_text.is_empty() {
+            for (key, at) in not_text {
+                let text = format_args!(
+                    "`plugins.{id}.{key}`: expected a string; its value is not shown, as it may be a secret"
+                );
+                problems.add(&places.of(at), text);
+            }
+            continue;
+        }
         match PluginSettings::deserialize(ValueDeserializer::from(section)) {
             Ok(settings) => found.plugins.push(PluginSection { id, settings, shown }),
             Err(error) => places.complain(&error, at, problems),
         }
     }
+}
+
+/// The tables of a plugin's section whose values may be secrets.
+const SECRET_TABLES: [&str; 2] = ["env", "config"];
+
+/// Returns the key and the place of each value that may be a secret and is no string: the usual error would quote it.
+fn values_that_are_no_text(section: &Spanned<DeValue<'_>>) -> Vec<(String, usize)> {
+    let DeValue::Table(section) = section.get_ref() else { return Vec::new() };
+    let mut found = Vec::new();
+    for (table, value) in section.iter().filter(|(name, _)| SECRET_TABLES.contains(&name.get_ref().as_ref())) {
+        match value.get_ref() {
+            DeValue::Table(values) => found.extend(
+                values
+                    .iter()
+                    .filter(|(_, value)| !matches!(value.get_ref(), DeValue::String(_)))
+                    .map(|(name, value)| (format!("{}.{}", table.get_ref(), name.get_ref()), value.span().start)),
+            ),
+            _ => found.push((table.get_ref().clone().into_owned(), value.span().start)),
+        }
+    }
+    found
 }
 
 /// Flattens a value into lines of key and value, as they are written.
@@ -153,7 +184,7 @@ fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mu
             }
         }
         // Values that are passed to a plugin may be secrets.
-        _ if key.split('.').nth(2).is_some_and(|part| part == "env" || part == "config") => {
+        _ if key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part)) => {
             shown.push((key.to_owned(), "(set)".to_owned(), places.of(value.span().start)));
         }
         _ => shown.push((key.to_owned(), places.text[value.span()].to_owned(), places.of(value.span().start))),

@@ -126,8 +126,8 @@ fn read_environment(
             problems.add(&Origin::Environment(name.display().to_string()), "its name is not UTF-8");
             continue;
         };
-        // An empty variable counts as unset: many tools have no other way to unset one.
-        if value.is_empty() {
+        // An empty variable counts as unset: many tools have no other way to unset one. But who sets a secret wants it to hold.
+        if value.is_empty() && !by_variable.get(name).is_some_and(|setting| setting.secret) {
             continue;
         }
         let origin = Origin::Environment(name.to_owned());

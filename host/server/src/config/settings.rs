@@ -9,13 +9,15 @@ use std::time::Duration;
 use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
-use wharf_engine::{Compile, PluginSettings};
+use wharf_engine::{CacheSettings, Compile, PluginSettings};
 
 use super::environment::Environment;
 use super::origin::{Origin, Problems, nearest};
 use super::raw::RawSettings;
 use super::tokens;
-use super::values::{duration_within, host_address, listen_address, number_within};
+use super::values::{
+    PublicUrl, bytes_from, duration_within, host_address, listen_address, number_within, public_url, yes_or_no,
+};
 use crate::access::{Access, TokenHash, TokenTable};
 
 /// The format of the host's own log.
@@ -33,13 +35,16 @@ pub(crate) struct Settings {
     pub(crate) token: Option<String>,
     /// The tokens of `[[tokens]]`, with their rights.
     pub(crate) tokens: Vec<(TokenHash, Access)>,
+    pub(crate) public_url: Option<PublicUrl>,
+    pub(crate) proxy_authenticates: bool,
     pub(crate) host: String,
     pub(crate) store: String,
     pub(crate) plugins_dir: PathBuf,
     /// The folder was not set by the user, so the host creates it if it is missing.
     pub(crate) plugins_dir_is_default: bool,
     pub(crate) plugins_rescan: Duration,
-    pub(crate) cache_dir: PathBuf,
+    pub(crate) cache: CacheSettings,
+    pub(crate) extra_ca: Option<PathBuf>,
     pub(crate) attempts_at_once: u32,
     pub(crate) guest_threads: u32,
     pub(crate) broadcasts_at_once: u32,
@@ -71,18 +76,26 @@ impl Settings {
         let tokens = tokens::resolve(&raw.tokens, environment, &mut problems);
         let host_is_known = !raw.of("host").0.is_empty();
         let mut read = Reader { raw, problems };
+        read.no_empty_token();
         let millis = Duration::from_millis;
         let settings = Settings {
             listen: read.value("listen", listen_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
             token: read.value("token", token).flatten(),
             tokens,
+            public_url: read.value("public-url", public_url).flatten(),
+            proxy_authenticates: read.value("proxy-authenticates", yes_or_no).unwrap_or(false),
             // A host that could not be derived has its problem reported at `listen`.
             host: if host_is_known { read.value("host", host_address).unwrap_or_default() } else { String::new() },
             store: read.value("store", store).unwrap_or_default(),
             plugins_dir: read.value("plugins-dir", path).unwrap_or_default(),
             plugins_dir_is_default: *read.raw.of("plugins-dir").1 == Origin::Default,
             plugins_rescan: read.duration("plugins-rescan", millis(100), DAY),
-            cache_dir: read.value("cache-dir", path).unwrap_or_default(),
+            cache: CacheSettings {
+                dir: read.value("cache-dir", path).unwrap_or_default(),
+                dir_is_default: matches!(read.raw.of("cache-dir").1, Origin::Derived(_)),
+                bytes_max: read.value("cache-max", cache_max).unwrap_or(bounds::CACHE_BYTES_DEFAULT),
+            },
+            extra_ca: Some(read.raw.of("http.extra-ca").0).filter(|file| !file.is_empty()).map(PathBuf::from),
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
             guest_threads: read.number("attempts.guest-threads", GUEST_THREADS_MAX),
             broadcasts_at_once: read.number("broadcasts.at-once", bounds::BROADCASTS_MAX),
@@ -121,8 +134,9 @@ impl Settings {
             attempts: self.attempts_at_once,
             broadcast_calls: self.broadcast_calls,
             guest_threads: self.guest_threads as usize,
-            cache_dir: self.cache_dir.clone(),
+            cache: self.cache.clone(),
             compile,
+            extra_ca: self.extra_ca.clone(),
         }
     }
 
@@ -171,6 +185,18 @@ impl Reader<'_> {
         self.problems.add(self.raw.of(key).1, format_args!("`{key}`: {text}"));
     }
 
+    /// Refuses a token that was set to nothing. It is a variable of another program that was not set, most likely: whoever
+    /// wrote it wants a token, and a host without one is open.
+    fn no_empty_token(&mut self) {
+        let (text, origin) = self.raw.of("token");
+        if text.is_empty() && *origin != Origin::Default {
+            self.complain(
+                "token",
+                "it is empty; set one, such as that of `openssl rand -hex 32`, or leave the setting out",
+            );
+        }
+    }
+
     /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
         if !settings.listen.ip().is_loopback() && settings.token.is_none() && settings.tokens.is_empty() {
@@ -180,6 +206,14 @@ impl Reader<'_> {
                 settings.listen
             );
             self.complain("listen", text);
+        }
+        if settings.public_url.as_ref().is_some_and(|url| !url.is_loopback())
+            && settings.token.is_none()
+            && !settings.proxy_authenticates
+        {
+            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or, if the \
+                        proxy lets in only whom it knows, `proxy-authenticates = true`";
+            self.complain("public-url", text);
         }
         // After a failed renewal there must be time for a second one before attempts are stopped.
         if settings.lease_margin * bounds::LEASE_RENEWALS >= settings.lease {
@@ -202,6 +236,10 @@ fn store(text: &str) -> Result<String, &'static str> {
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("it is empty; name a folder") } else { Ok(PathBuf::from(text)) }
+}
+
+fn cache_max(text: &str) -> Result<u64, String> {
+    bytes_from(text, bounds::CACHE_BYTES_MIN)
 }
 
 fn log_level(text: &str) -> Result<String, String> {

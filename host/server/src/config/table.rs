@@ -21,6 +21,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting("token", "", "requests must send it as `Authorization: Bearer TOKEN`; none by default")
     },
+    setting(
+        "public-url",
+        "",
+        "address under which clients reach the host through a proxy, such as https://jobs.example.com/wharf; its name is accepted in `Host`, and /openapi.json names it",
+    ),
+    setting(
+        "proxy-authenticates",
+        "false",
+        "true if a proxy lets in only whom it knows: without a token, requests that came through a proxy are refused otherwise",
+    ),
     setting("host", "", "address of the running host for commands that talk to one; derived from `listen` by default"),
     setting(
         "store",
@@ -30,6 +40,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("plugins-dir", "plugins", "folder whose .wasm files are the plugins"),
     setting("plugins-rescan", "10s", "interval at which that folder is scanned, in case a change was not reported"),
     setting("cache-dir", "", "folder for compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
+    setting("cache-max", "4GiB", "size of that folder; what was not used for the longest time is deleted first"),
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped"),
@@ -39,6 +50,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "broadcasts.calls",
         "1024",
         "subscribers that live broadcasts call at the same time, in addition to the jobs",
+    ),
+    setting(
+        "http.extra-ca",
+        "",
+        "PEM file of certificate authorities that HTTPS requests of plugins trust besides those that browsers trust",
     ),
     setting(
         "lease.length",

@@ -57,7 +57,7 @@ fn the_defaults_work_with_nothing_at_all_and_are_those_of_the_bounds() {
     assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
     assert_eq!(settings.host, "http://127.0.0.1:7070");
     assert_eq!((settings.store.as_str(), settings.plugins_dir.as_path()), ("sqlite:wharf.db", Path::new("plugins")));
-    assert_eq!(settings.cache_dir, PathBuf::from("/home/ann/.cache/wharf"));
+    assert_eq!(settings.cache.dir, PathBuf::from("/home/ann/.cache/wharf"));
     assert_eq!(raw.of("cache-dir").1.to_string(), "default, from $HOME");
     assert_eq!(settings.attempts_at_once, bounds::ATTEMPTS_DEFAULT);
     assert_eq!((settings.cancel_grace, settings.drain_timeout), (bounds::CANCEL_GRACE, bounds::DRAIN_TIMEOUT));
@@ -181,9 +181,34 @@ fn a_mistake_in_a_plugins_section_is_reported_like_any_other() {
 
 #[test]
 fn an_empty_variable_counts_as_unset() {
-    let file = "token = \"0123456789abcdef\"";
-    let settings = World::new(file).variable("WHARF__TOKEN", "").variable("WHARF__CONFIG", "").read().unwrap().0;
-    assert_eq!(settings.token.as_deref(), Some("0123456789abcdef"));
+    let file = "listen = \"127.0.0.1:1\"";
+    let settings = World::new(file).variable("WHARF__LISTEN", "").variable("WHARF__CONFIG", "").read().unwrap().0;
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:1");
+}
+
+#[test]
+fn an_empty_token_is_refused_wherever_it_stands() {
+    let refused = "`token`: it is empty; set one, such as that of `openssl rand -hex 32`, or leave the setting out";
+    let variable = World::new("token = \"0123456789abcdef\"").variable("WHARF__TOKEN", "");
+    assert_eq!(variable.error(), format!("WHARF__TOKEN: {refused}"));
+    assert_eq!(World::new("token = \"\"").error(), format!("wharf.toml:1:9: {refused}"));
+    assert_eq!(World::new("").flag("--token", "token", "").error(), format!("--token: {refused}"));
+}
+
+#[test]
+fn a_public_url_requires_a_token_or_a_proxy_that_authenticates() {
+    let url = "public-url = \"https://jobs.example.com/wharf/\"\n";
+    let error = World::new(url).error();
+    assert!(
+        error.starts_with("wharf.toml:1:14: `public-url`: others reach the host there, which requires a token"),
+        "{error}"
+    );
+    let token = World::new(&format!("{url}token = \"0123456789abcdef\"")).read().unwrap().0;
+    assert_eq!(token.public_url.unwrap().as_str(), "https://jobs.example.com/wharf");
+    assert!(World::new(&format!("{url}proxy-authenticates = true")).read().unwrap().0.proxy_authenticates);
+    assert!(World::new("public-url = \"http://localhost:8080\"").read().is_ok());
+    let error = World::new("proxy-authenticates = \"maybe\"").error();
+    assert!(error.ends_with("invalid value `maybe`: expected true or false"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Parsers of settings' values. Errors are fragments that fit "`KEY`: {error}".
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use wharf_engine::spec::duration::{HumanDuration, parse_duration};
 
 /// Parses a duration within bounds.
@@ -21,6 +23,15 @@ pub(crate) fn number_within(text: &str, bounds: RangeInclusive<u32>) -> Result<u
     let number = text.trim().replace('_', "").parse::<u32>().ok();
     number.filter(|number| bounds.contains(number)).ok_or_else(|| {
         format!("invalid number `{text}`: expected a whole number from {} to {}", bounds.start(), bounds.end())
+    })
+}
+
+/// Parses a size in bytes that is at least `min`.
+pub(crate) fn bytes_from(text: &str, min: u64) -> Result<u64, String> {
+    let size = text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64());
+    size.filter(|size| *size >= min).ok_or_else(|| {
+        let min = ByteSize(min).display().iec();
+        format!("invalid size `{text}`: expected at least {min}, such as \"512MiB\" or \"4GiB\"")
     })
 }
 
@@ -46,8 +57,85 @@ pub(crate) fn host_address(text: &str) -> Result<String, String> {
         Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
             Ok(with_scheme.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!("invalid host address `{text}`: expected a URL such as \"http://127.0.0.1:7070\"")),
+        _ => Err(format!(
+            "invalid host address `{}`: expected a URL such as \"http://127.0.0.1:7070\"",
+            wharf_store::without_password(text)
+        )),
     }
+}
+
+/// The address under which clients reach the host through a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublicUrl {
+    /// The address as a whole, without a slash at the end.
+    text: String,
+    /// Scheme, name and port, without the default port, in lower case.
+    origin: String,
+    /// The name, in lower case.
+    name: String,
+}
+
+impl PublicUrl {
+    /// Returns the address, without a slash at the end.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns true if a `Host` header has this name. Its port is not looked at: many proxies pass on the name alone.
+    pub(crate) fn is_named(&self, host: &str) -> bool {
+        host.parse::<axum::http::uri::Authority>().is_ok_and(|host| {
+            !host.as_str().contains('@')
+                && host.host().eq_ignore_ascii_case(&self.name)
+                && (host.port().is_some() || host.host().len() == host.as_str().len())
+        })
+    }
+
+    /// Returns true for the origin of pages at this address, as browsers send it.
+    pub(crate) fn is_origin(&self, origin: &str) -> bool {
+        origin.eq_ignore_ascii_case(&self.origin)
+    }
+
+    /// Returns true if the address leads nowhere but to this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let name = self.name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PublicUrl, String> {
+        let read = || {
+            let rest = text.strip_prefix("http://").map(|rest| ("http", ":80", rest));
+            let (scheme, default_port, rest) =
+                rest.or_else(|| text.strip_prefix("https://").map(|rest| ("https", ":443", rest)))?;
+            if rest.contains(['?', '#', '@']) || rest.contains(char::is_whitespace) {
+                return None;
+            }
+            let uri: axum::http::Uri = text.parse().ok()?;
+            let authority = uri.authority().filter(|authority| !authority.host().is_empty())?.as_str();
+            let authority = authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
+            Some(PublicUrl {
+                text: text.trim_end_matches('/').to_owned(),
+                origin: format!("{scheme}://{authority}"),
+                name: uri.host()?.to_ascii_lowercase(),
+            })
+        };
+        read().ok_or_else(|| {
+            format!("invalid public address `{text}`: expected a URL such as \"https://jobs.example.com/wharf\"")
+        })
+    }
+}
+
+/// Parses the address under which clients reach the host; none if it is empty.
+pub(crate) fn public_url(text: &str) -> Result<Option<PublicUrl>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// Parses a yes or a no.
+pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.trim().parse().map_err(|_| format!("invalid value `{text}`: expected true or false"))
 }
 
 #[cfg(test)]
@@ -70,11 +158,38 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_a_minimum() {
+        assert_eq!(bytes_from("4GiB", 1 << 20), Ok(4 << 30));
+        assert_eq!(bytes_from("2097152", 1 << 20), Ok(2 << 20));
+        for text in ["1KiB", "much", "", "-1"] {
+            let expected = format!("invalid size `{text}`: expected at least 1.0 MiB, such as \"512MiB\" or \"4GiB\"");
+            assert_eq!(bytes_from(text, 1 << 20).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
     fn numbers_stay_within_their_bounds() {
         assert_eq!(number_within("8", 1..=8000), Ok(8));
         for text in ["9000", "many", "-1"] {
             let expected = format!("invalid number `{text}`: expected a whole number from 1 to 8000");
             assert_eq!(number_within(text, 1..=8000).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_public_url_has_a_name_an_origin_and_perhaps_a_path() {
+        let url: PublicUrl = "https://Jobs.example.com:443/wharf/".parse().unwrap();
+        assert_eq!(url.as_str(), "https://Jobs.example.com:443/wharf");
+        assert!(url.is_named("jobs.example.com") && url.is_named("JOBS.EXAMPLE.COM:8443"));
+        assert!(
+            !url.is_named("example.com") && !url.is_named("x@jobs.example.com") && !url.is_named("jobs.example.com:x")
+        );
+        assert!(url.is_origin("https://jobs.example.com") && !url.is_origin("http://jobs.example.com"));
+        assert!(!url.is_loopback() && "http://[::1]:80/".parse::<PublicUrl>().unwrap().is_loopback());
+        for bad in
+            ["jobs.example.com", "ftp://x", "https://", "https://a b", "https://a?b", "https://u@a", "https:///p"]
+        {
+            assert!(bad.parse::<PublicUrl>().unwrap_err().contains("expected a URL"), "{bad}");
         }
     }
 }

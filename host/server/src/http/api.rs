@@ -20,11 +20,11 @@ pub(crate) use broadcasts::{
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
-pub(crate) use limits::{Limit, LimitNumbers};
+pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
-pub(crate) use plugins::{PluginFile, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
 };

@@ -6,6 +6,9 @@ use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 use wharf_runner::Host;
 
+use super::openapi::Description;
+use super::shared_bytes::SharedBytes;
+use crate::config::Settings;
 use crate::metrics::Metrics;
 
 /// State of the routes of one running host.
@@ -17,4 +20,16 @@ pub(crate) struct AppState {
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the host has stopped: streams and waits end then, and with them their connections.
     pub(crate) stopping: CancellationToken,
+    /// Large parts of responses that are being sent.
+    pub(crate) shared: Arc<SharedBytes>,
+    /// The document at `/openapi.json`.
+    pub(crate) description: Arc<Description>,
+}
+
+impl AppState {
+    /// Returns the state of the routes of this host.
+    pub(crate) fn new(host: Host, metrics: Arc<Metrics>, stopping: CancellationToken, settings: &Settings) -> AppState {
+        let description = Arc::new(Description::new(settings.public_url.as_ref()));
+        AppState { host, metrics, stopping, shared: Arc::default(), description }
+    }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::json;
@@ -24,7 +23,7 @@ use super::api::{
     BroadcastRequest, BroadcastStarted, Disposition, LiveBroadcast, Reply, ReplyOutcome, millis,
 };
 use super::bytes::{JsonOrBase64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event, payload_bytes};
-use super::events::{event, event_stream};
+use super::event_stream::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::{body, links, query};
@@ -198,7 +197,7 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the events of a live broadcast: its subscribers, each reply as it comes, and the end.
-fn events(replies: Replies, started: Instant) -> impl Stream<Item = Event> {
+fn events(replies: Replies, started: Instant) -> impl Stream<Item = Bytes> {
     let document = BroadcastStarted {
         id: replies.id.to_string(),
         topic: replies.topic.to_string(),
@@ -211,12 +210,12 @@ fn events(replies: Replies, started: Instant) -> impl Stream<Item = Event> {
             Some(reply) => {
                 outcomes.push((&reply.answer).into());
                 let document = reply_document(reply, json_or_base64_of_event);
-                Some((event(BroadcastEventName::Reply, &document), Some((replies, outcomes))))
+                Some((event(BroadcastEventName::Reply, None, &document), Some((replies, outcomes))))
             }
-            None => Some((event(BroadcastEventName::End, &ended(outcomes, started)), None)),
+            None => Some((event(BroadcastEventName::End, None, &ended(outcomes, started)), None)),
         }
     });
-    stream::iter([event(BroadcastEventName::Subscribers, &document)]).chain(rest)
+    stream::iter([event(BroadcastEventName::Subscribers, None, &document)]).chain(rest)
 }
 
 fn ended(replies: impl IntoIterator<Item = ReplyOutcome>, started: Instant) -> BroadcastEnded {

@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, ListQuery};
+use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, LimitQuery, ListQuery};
 use super::body::{self, media_type, no_idempotency_key};
 use super::problem::Problem;
 use super::query::{json, query};
@@ -22,6 +22,9 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
     }
     for text in ["timeuot=5s", "durable=yes"] {
         add(samples, "broadcast query", text, problem_of_query::<BroadcastQuery>(text)).await;
+    }
+    for text in ["key=a", "group=a&grup=b"] {
+        add(samples, "limit query", text, problem_of_query::<LimitQuery>(text)).await;
     }
     for text in ["", "{", "{\"payload\":1}", "{\"task\":1}", "{\"task\":\"a/b\",\"dealy\":\"1s\"}"] {
         add(samples, "job", text, json::<JobRequest>(text.as_bytes()).err()).await;

@@ -4,33 +4,32 @@
 //! connection, and after a restart. The final state has an ID of its own, `17.end` after entry 17: only a client that comes
 //! back with it has received the end, and the answer is then 204, as nothing follows.
 
-use std::convert::Infallible;
-use std::time::Duration;
+use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use wharf_core::ids::JobId;
 use wharf_runner::{Host, JobUpdate, JobView};
 use wharf_store::{JobSnapshot, StoreError};
 
 use super::api::{Job, JobEventName, LogEntry};
+use super::event_stream::{event, event_stream};
 use super::job_lookup;
 use super::path::Path;
 use super::problem::Problem;
+use super::shared_bytes::{SharedBytes, SharedName};
 
-/// Pause after which a comment is sent on a silent stream: a proxy may close a connection that is silent for half a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Follows a job until its final state.
 pub(crate) async fn events(
     State(host): State<Host>,
     State(stopping): State<CancellationToken>,
+    State(shared): State<Arc<SharedBytes>>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -41,45 +40,36 @@ pub(crate) async fn events(
     if view.seen.job.status.state.name().is_final() && after == received_all {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(event_stream(follow(host, id, after.map_or(0, |last| last.entry)), stopping))
+    Ok(event_stream(follow(host, shared, id, after.map_or(0, |last| last.entry)), stopping))
 }
 
-/// Returns the response that streams these events until `stopping` is cancelled.
-pub(crate) fn event_stream(
-    events: impl Stream<Item = Event> + Send + 'static,
-    stopping: CancellationToken,
-) -> Response {
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
-    let events = events.take_until(stopping.cancelled_owned()).map(Ok::<_, Infallible>);
-    ([(header::CACHE_CONTROL, "no-store")], Sse::new(events).keep_alive(keep_alive)).into_response()
-}
-
-/// Returns an event with this name and a document as its data.
-pub(crate) fn event(name: impl ToString, document: &impl Serialize) -> Event {
-    let data = serde_json::to_string(document).expect("documents have string keys and no value that JSON lacks");
-    Event::default().event(name.to_string()).data(data)
-}
-
-fn follow(host: Host, id: JobId, after: u64) -> impl Stream<Item = Event> {
+fn follow(host: Host, shared: Arc<SharedBytes>, id: JobId, after: u64) -> impl Stream<Item = Bytes> {
     let updates = host.follow(id, after);
-    updates.then(move |update| update_event(host.clone(), update))
+    updates.then(move |update| {
+        let (host, shared) = (host.clone(), Arc::clone(&shared));
+        async move { update_event(&host, &shared, id, update).await }
+    })
 }
 
-async fn update_event(host: Host, update: Result<JobUpdate, StoreError>) -> Event {
+async fn update_event(
+    host: &Host,
+    shared: &Arc<SharedBytes>,
+    job: JobId,
+    update: Result<JobUpdate, StoreError>,
+) -> Bytes {
     match update {
         Ok(JobUpdate::Entry(numbered)) => {
-            let (name, entry) = LogEntry::event(&numbered);
-            event(name, &entry).id(numbered.number.to_string())
+            let shared_name = SharedName::Entry(job, numbered.number);
+            shared.get(shared_name).unwrap_or_else(|| {
+                let (name, entry) = LogEntry::event(&numbered);
+                shared.share(shared_name, event(name, Some(&numbered.number.to_string()), &entry))
+            })
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
-            let event = event(JobEventName::State, &job_document(&host, *snapshot).await);
-            match end {
-                Some(id) => event.id(id),
-                None => event,
-            }
+            event(JobEventName::State, end.as_deref(), &job_document(host, *snapshot).await)
         }
-        Err(error) => event(JobEventName::StoreError, &error.to_string()),
+        Err(error) => event(JobEventName::StoreError, None, &error.to_string()),
     }
 }
 
@@ -104,7 +94,10 @@ struct Position {
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    // Some clients send it empty before they have received an event.
+    let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.as_bytes().trim_ascii().is_empty()) else {
+        return Ok(None);
+    };
     let last = value.to_str().ok().and_then(|text| {
         let (number, rest) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
         Some(Position { entry: number.parse().ok()?, end: rest == "end" })
@@ -124,6 +117,7 @@ mod tests {
     fn the_last_event_is_an_entry_or_the_end_or_absent() {
         let with = |value: &str| last_event(&HeaderMap::from_iter([(LAST_EVENT_ID, value.parse().unwrap())]));
         assert_eq!(last_event(&HeaderMap::new()).unwrap(), None);
+        assert_eq!((with("").unwrap(), with(" ").unwrap()), (None, None));
         assert_eq!(with("17").unwrap(), Some(Position { entry: 17, end: false }));
         assert_eq!(with("17.end").unwrap(), Some(Position { entry: 17, end: true }));
         assert!(with("seventeen").is_err() && with(".end").is_err());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde::de::DeserializeOwned;
 
-use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, ListQuery};
+use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, LimitQuery, ListQuery};
 use super::query::{encode, json, query};
 use crate::fuzz::{Target, fuzz};
 
@@ -17,6 +17,7 @@ const TARGET: Target = Target {
         "state=running",
         "key=",
         "batch=",
+        "group=a",
         "limit=10",
         "before=0s9y115fm0000",
         "wait=30s",
@@ -68,6 +69,7 @@ fn check(input: &[u8]) -> String {
         results.push_str(&read_query::<ListQuery>(&uri));
         results.push_str(&read_query::<EnqueueQuery>(&uri));
         results.push_str(&read_query::<BroadcastQuery>(&uri));
+        results.push_str(&read_query::<LimitQuery>(&uri));
     }
     for result in [
         read_body::<JobRequest>(body),
@@ -77,7 +79,7 @@ fn check(input: &[u8]) -> String {
     ] {
         results.push_str(&result);
     }
-    assert!(results.len() <= 64 * 1024 + 12 * input.len(), "{} bytes of text", results.len());
+    assert!(results.len() <= 64 * 1024 + 16 * input.len(), "{} bytes of text", results.len());
     // The host reads the text that the commands encode.
     let text = String::from_utf8_lossy(&body[..body.len().min(4096)]).into_owned();
     let uri: Uri = format!("/v1/jobs?key={}", encode(&text)).parse().expect("an address");

@@ -1,54 +1,92 @@
-//! Checks of every request before its route: its origin, and its token.
+//! Checks of every request before its route: its origin, its way here, and its token.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
 
 use super::problem::{Kind, Problem};
+use crate::config::{PublicUrl, Settings};
+
+/// Headers that proxies add to what they pass on.
+static OF_PROXIES: [HeaderName; 6] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
+    header::VIA,
+];
 
 /// The rules by which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Guard {
     /// Token that requests must have; if `None`, every client that reaches the address is let in.
     token: Option<String>,
-    /// True on loopback without a token: the name in `Host` must be loopback, too. Otherwise a web page whose name is made to
-    /// resolve to this machine could send requests through its visitor's browser (DNS rebinding).
-    only_loopback_names: bool,
+    /// True on loopback without a token: the name in `Host` must be loopback, or the one of `public-url`. Otherwise a web page
+    /// whose name is made to resolve to this machine could send requests through its visitor's browser (DNS rebinding).
+    only_known_names: bool,
+    public_url: Option<PublicUrl>,
+    /// True if a proxy lets in only whom it knows. Otherwise a proxy on this machine would open the host to everyone: what it
+    /// passes on comes from loopback.
+    proxy_authenticates: bool,
 }
 
 impl Guard {
-    /// Returns the rules for a host with this token that listens on loopback or not.
-    pub(crate) fn new(token: Option<String>, on_loopback: bool) -> Guard {
-        Guard { only_loopback_names: on_loopback && token.is_none(), token }
+    /// Returns the rules of a host with these settings.
+    pub(crate) fn new(settings: &Settings) -> Guard {
+        Guard {
+            only_known_names: settings.listen.ip().is_loopback() && settings.token.is_none(),
+            token: settings.token.clone(),
+            public_url: settings.public_url.clone(),
+            proxy_authenticates: settings.proxy_authenticates,
+        }
     }
 
-    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let host = text(header::HOST).or(uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
-        if self.only_loopback_names && !is_loopback_name(host) {
+    fn check(&self, request: &Parts) -> Result<(), Problem> {
+        let headers = &request.headers;
+        let open = matches!(request.uri.path(), "/health" | "/ready");
+        let host = single(headers, &header::HOST)?;
+        if host.is_none() && request.version > Version::HTTP_10 && request.uri.authority().is_none() {
+            return Err(Problem::bad_request("`Host` is missing; send the name of this host, as HTTP/1.1 requires"));
+        }
+        // A proxy may send an address in place of a path. Both names must be known then.
+        let names = [host, request.uri.authority().map(|authority| authority.as_str())];
+        let names: Vec<&str> = names.into_iter().flatten().collect();
+        let is_public = |name: &&str| self.public_url.as_ref().is_some_and(|url| url.is_named(name));
+        if self.token.is_none() && !self.proxy_authenticates && !open {
+            let sign = OF_PROXIES.iter().find(|name| headers.contains_key(*name)).map(HeaderName::as_str);
+            if let Some(sign) = sign.or(names.iter().any(is_public).then_some("host")) {
+                return Err(untrusted(sign));
+            }
+        }
+        if self.only_known_names
+            && let Some(name) = names.iter().find(|name| !is_loopback(name) && !is_public(name))
+        {
             let detail = format!(
-                "`Host` names `{host}`, which is not this machine's loopback; use 127.0.0.1 or localhost, or set `token` on the host"
+                "`Host` names `{name}`, which is not this machine's loopback; use 127.0.0.1 or localhost, or set `token` on \
+                 the host; for a proxy that passes its own name on, set `public-url`"
             );
             return Err(Problem::new(Kind::CROSS_ORIGIN, detail));
         }
-        if let Some(origin) = text(header::ORIGIN)
-            && origin.split_once("://").is_none_or(|(_, from)| from != host)
+        if let Some(origin) = single(headers, &header::ORIGIN)?
+            && !self.is_own(origin, host)
         {
             return Err(Problem::new(
                 Kind::CROSS_ORIGIN,
                 format!(
-                    "requests from pages of `{origin}` are refused; only pages of the host's own address may send them"
+                    "requests from pages of `{origin}` are refused; only pages of the host's own address may send them, or \
+                     of its `public-url`"
                 ),
             ));
         }
-        let open = matches!(uri.path(), "/health" | "/ready");
         match &self.token {
-            Some(token) if !open => match text(header::AUTHORIZATION).map(bearer) {
+            Some(token) if !open => match single(headers, &header::AUTHORIZATION)?.map(bearer) {
                 Some(Some(given)) if given.as_bytes().ct_eq(token.as_bytes()).into() => Ok(()),
                 Some(_) => Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is not the one of this host")),
                 None => {
@@ -59,12 +97,39 @@ impl Guard {
             _ => Ok(()),
         }
     }
+
+    /// Returns true for pages of the host's own address, and of its public one.
+    fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
+        let of_host = origin.split_once("://").is_some_and(|(_, from)| Some(from) == host);
+        of_host || self.public_url.as_ref().is_some_and(|url| url.is_origin(origin))
+    }
+}
+
+/// Returns the value of a header that may be there once.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::bad_request(format!("`{name}` is given twice; leave one out")));
+    }
+    let text = value.to_str().map_err(|_| Problem::bad_request(format!("invalid `{name}`: expected ASCII text")));
+    text.map(Some)
+}
+
+fn untrusted(sign: &str) -> Problem {
+    let detail = format!(
+        "the request came through a proxy, as `{sign}` shows, and this host has no token: everyone whom the proxy lets in could \
+         use it; set `token` on the host and have clients or the proxy send it, or, if the proxy lets in only whom it knows, \
+         set `proxy-authenticates = true`"
+    );
+    Problem::new(Kind::PROXY_UNTRUSTED, detail).with("header", sign)
 }
 
 /// Lets a request in, or answers it with a problem.
 pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let (parts, body) = request.into_parts();
+    match guard.check(&parts) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => problem.into_response(),
     }
 }
@@ -80,29 +145,63 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn is_loopback_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+/// Returns true if a `Host` names this machine's loopback. What is odd does not.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, port))) if is_port(port) => address,
+        Some(_) => return false,
+        None => match host.split_once(':') {
+            Some((name, _)) if is_port(&host[name.len()..]) => name,
+            Some(_) => return false,
+            None => host,
+        },
     };
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Returns true for nothing, and for a colon and a number.
+fn is_port(text: &str) -> bool {
+    text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(guard: &Guard, path: &str, headers: &[(header::HeaderName, &str)]) -> Result<(), String> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        guard.check(&path.parse().unwrap(), &headers).map_err(|problem| format!("{problem:?}"))
+    const OPEN: Guard = Guard { token: None, only_known_names: true, public_url: None, proxy_authenticates: false };
+
+    fn with_token(token: &str) -> Guard {
+        Guard { token: Some(token.to_owned()), only_known_names: false, ..OPEN }
     }
 
-    const HERE: (header::HeaderName, &str) = (header::HOST, "127.0.0.1:7070");
+    fn behind(url: &str) -> Guard {
+        Guard { public_url: Some(url.parse().unwrap()), proxy_authenticates: true, ..OPEN }
+    }
+
+    fn check_version(
+        guard: &Guard,
+        version: Version,
+        address: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<(), String> {
+        let mut request = Request::builder().version(version).uri(address);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        guard.check(&parts).map_err(|problem| format!("{problem:?}"))
+    }
+
+    fn check(guard: &Guard, path: &str, headers: &[(HeaderName, &str)]) -> Result<(), String> {
+        check_version(guard, Version::HTTP_11, path, headers)
+    }
+
+    const HERE: (HeaderName, &str) = (header::HOST, "127.0.0.1:7070");
 
     #[test]
     fn the_token_is_required_everywhere_but_at_the_probes() {
-        let guard = Guard::new(Some("0123456789abcdef".to_owned()), false);
+        let guard = with_token("0123456789abcdef");
         let with = |value| check(&guard, "/v1/jobs", &[HERE, (header::AUTHORIZATION, value)]);
         assert_eq!(with("Bearer 0123456789abcdef"), Ok(()));
         assert_eq!(with("bearer 0123456789abcdef"), Ok(()));
@@ -114,21 +213,82 @@ mod tests {
 
     #[test]
     fn names_that_are_not_loopback_are_refused_without_a_token() {
-        let open = Guard::new(None, true);
-        for name in ["localhost:7070", "127.0.0.1", "[::1]:7070", "LOCALHOST"] {
-            assert_eq!(check(&open, "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");
+        for name in ["localhost:7070", "localhost", "127.0.0.1", "[::1]:7070", "[::1]", "LOCALHOST"] {
+            assert_eq!(check(&OPEN, "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");
         }
-        for name in ["evil.example:7070", "127.0.0.1.evil.example", ""] {
-            assert!(check(&open, "/v1/jobs", &[(header::HOST, name)]).unwrap_err().contains("cross-origin"), "{name}");
+        for name in [
+            "evil.example:7070",
+            "127.0.0.1.evil.example",
+            "",
+            "[::1].evil.example",
+            "[::1",
+            "[::1]evil:80",
+            "localhost:80.evil.example",
+            "::1",
+            "127.0.0.1:80:80",
+            "evil.example@127.0.0.1",
+        ] {
+            assert!(check(&OPEN, "/v1/jobs", &[(header::HOST, name)]).unwrap_err().contains("cross-origin"), "{name}");
+        }
+        let twice = check(&OPEN, "/v1/jobs", &[HERE, (header::HOST, "evil.example")]);
+        assert!(twice.unwrap_err().contains("`host` is given twice"));
+        for (address, host) in [("http://evil.example/v1/jobs", HERE.1), ("http://127.0.0.1/", "evil.example")] {
+            assert!(check(&OPEN, address, &[(header::HOST, host)]).unwrap_err().contains("cross-origin"), "{address}");
+        }
+        assert_eq!(check(&OPEN, "http://127.0.0.1:7070/v1/jobs", &[HERE]), Ok(()));
+    }
+
+    #[test]
+    fn only_http_1_0_may_leave_the_name_out() {
+        for path in ["/health", "/v1/jobs"] {
+            assert_eq!(check_version(&OPEN, Version::HTTP_10, path, &[]), Ok(()));
+            assert!(check(&OPEN, path, &[]).unwrap_err().contains("`Host` is missing"));
         }
     }
 
     #[test]
+    fn what_a_proxy_passes_on_needs_a_token_or_a_proxy_that_authenticates() {
+        let trusting = Guard { proxy_authenticates: true, ..OPEN };
+        let token = with_token("0123456789abcdef");
+        for name in &OF_PROXIES {
+            let passed_on = [HERE, (name.clone(), "192.0.2.1")];
+            let refused = check(&OPEN, "/v1/jobs", &passed_on).unwrap_err();
+            assert!(refused.contains("proxy-untrusted") && refused.contains(name.as_str()), "{refused}");
+            assert_eq!(check(&OPEN, "/health", &passed_on), Ok(()), "probes change nothing and tell little");
+            assert_eq!(check(&trusting, "/v1/jobs", &passed_on), Ok(()));
+            assert!(check(&token, "/v1/jobs", &passed_on).unwrap_err().contains("unauthorized"));
+        }
+    }
+
+    #[test]
+    fn the_public_name_is_known() {
+        let guard = behind("https://jobs.example.com/wharf");
+        for name in ["jobs.example.com", "JOBS.example.com:443", "127.0.0.1:7070"] {
+            assert_eq!(check(&guard, "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");
+        }
+        for name in ["example.com", "jobs.example.com.evil.example", "jobs.example.com:x"] {
+            assert!(check(&guard, "/v1/jobs", &[(header::HOST, name)]).unwrap_err().contains("cross-origin"), "{name}");
+        }
+        // The name itself tells that a proxy stands in between.
+        let open = Guard { proxy_authenticates: false, ..guard };
+        let refused = check(&open, "/v1/jobs", &[(header::HOST, "jobs.example.com")]);
+        assert!(refused.unwrap_err().contains("proxy-untrusted"));
+        assert_eq!(check(&open, "/v1/jobs", &[HERE]), Ok(()));
+    }
+
+    #[test]
     fn pages_of_other_sites_are_refused() {
-        let open = Guard::new(None, true);
-        assert_eq!(check(&open, "/", &[HERE, (header::ORIGIN, "http://127.0.0.1:7070")]), Ok(()));
+        assert_eq!(check(&OPEN, "/", &[HERE, (header::ORIGIN, "http://127.0.0.1:7070")]), Ok(()));
         for origin in ["https://evil.example", "null", "http://127.0.0.1:8080"] {
-            assert!(check(&open, "/", &[HERE, (header::ORIGIN, origin)]).unwrap_err().contains("cross-origin"));
+            assert!(check(&OPEN, "/", &[HERE, (header::ORIGIN, origin)]).unwrap_err().contains("cross-origin"));
+        }
+        let twice = [HERE, (header::ORIGIN, "http://127.0.0.1:7070"), (header::ORIGIN, "https://evil.example")];
+        assert!(check(&OPEN, "/", &twice).is_err());
+        // A proxy that replaces the name leaves the origin.
+        let guard = behind("https://jobs.example.com/wharf");
+        assert_eq!(check(&guard, "/", &[HERE, (header::ORIGIN, "https://jobs.example.com")]), Ok(()));
+        for origin in ["http://jobs.example.com", "https://jobs.example.com:8443", "https://evil.example"] {
+            assert!(check(&guard, "/", &[HERE, (header::ORIGIN, origin)]).is_err(), "{origin}");
         }
     }
 }

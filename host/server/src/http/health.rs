@@ -1,14 +1,12 @@
 //! `/health`, `/ready` and `/metrics`: for probes and Prometheus.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use wharf_runner::Host;
-use wharf_store::{Clock as _, SystemClock};
 
 use super::api::{Health, Readiness};
 use super::problem::{Kind, Problem};
@@ -89,8 +87,8 @@ async fn gauges(host: &Host) -> Gauges {
             "task",
             by_task(|_, running| running),
         );
-        let oldest = stats.oldest_due.map_or(Duration::ZERO, |due| SystemClock.now().since(due));
-        gauges.seconds("oldest_due_age", "Time since the job that has waited longest became due", oldest);
+        let age = stats.oldest_due_age.unwrap_or_default();
+        gauges.seconds("oldest_due_age", "Time since the job that has waited longest became due", age);
     }
     if let Ok(limits) = limits {
         let by_group = |pick: fn(&wharf_runner::GroupLimits) -> Option<u64>| {

@@ -1,6 +1,9 @@
 //! `/v1/jobs`: look up, list, cancel, retry.
 
+use std::sync::Arc;
+
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +20,7 @@ use super::enqueue::finished;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
+use super::shared_bytes::{SharedBytes, SharedName};
 use super::{job_lookup, links};
 
 /// Number of jobs on a page, if the query does not set it.
@@ -29,16 +33,27 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
 }
 
 /// Returns the result of one job as the plugin returned it, byte for byte.
-pub(crate) async fn result(State(host): State<Host>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let JobView { seen, .. } = job_lookup::job(&host, job_lookup::job_id(&id)?).await?;
-    match finished(&seen.job)? {
-        Some(bytes) => Ok((harmless_headers(bytes), bytes.to_vec()).into_response()),
-        None => {
-            let state = seen.job.status.state.name().as_str();
-            let detail = format!("job {id} is {state}; follow its events at /v1/jobs/{id}/events until it ends");
-            Err(Problem::new(Kind::JOB_NOT_FINISHED, detail).with("state", state))
-        }
+pub(crate) async fn result(
+    State(host): State<Host>,
+    State(shared): State<Arc<SharedBytes>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = job_lookup::job_id(&id)?;
+    let result = match shared.get(SharedName::Result(id)) {
+        Some(result) => result,
+        None => shared.share(SharedName::Result(id), stored_result(&host, id).await?),
+    };
+    Ok((harmless_headers(&result), result).into_response())
+}
+
+async fn stored_result(host: &Host, id: JobId) -> Result<Bytes, Problem> {
+    let JobView { seen, .. } = job_lookup::job(host, id).await?;
+    if finished(&seen.job)?.is_some() {
+        return Ok(seen.job.result.map(Bytes::from_owner).unwrap_or_default());
     }
+    let state = seen.job.status.state.name().as_str();
+    let detail = format!("job {id} is {state}; follow its events at /v1/jobs/{id}/events until it ends");
+    Err(Problem::new(Kind::JOB_NOT_FINISHED, detail).with("state", state))
 }
 
 /// Lists jobs, newest first.

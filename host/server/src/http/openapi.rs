@@ -5,8 +5,9 @@ mod schemas;
 mod operation;
 mod operations;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, OnceLock};
 
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
@@ -14,14 +15,33 @@ use serde_json::{Map, Value, json};
 use operations::operations;
 use schemas::Schemas;
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
+use crate::config::PublicUrl;
 
-/// Returns the OpenAPI document.
-pub(crate) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+/// The OpenAPI document of this host, which is made when somebody asks for it.
+#[derive(Debug)]
+pub(crate) struct Description {
+    /// Address of the API: the public one, or the folder of the document itself, which holds below a path prefix, too.
+    server: String,
+    text: OnceLock<String>,
 }
 
-fn document() -> Value {
+impl Description {
+    /// Returns the document of a host with this public address.
+    pub(crate) fn new(public_url: Option<&PublicUrl>) -> Description {
+        Description { server: public_url.map_or(".", PublicUrl::as_str).to_owned(), text: OnceLock::new() }
+    }
+
+    fn text(&self) -> &str {
+        self.text.get_or_init(|| document(&self.server).to_string())
+    }
+}
+
+/// Returns the OpenAPI document.
+pub(crate) async fn openapi(State(description): State<Arc<Description>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], description.text().to_owned())
+}
+
+fn document(server: &str) -> Value {
     let mut schemas = Schemas::new();
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations(&mut schemas) {
@@ -36,8 +56,7 @@ fn document() -> Value {
             "summary": "Jobs and broadcasts in WebAssembly sandboxes",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        // Relative to the address of this document, so that it holds below a path prefix, too.
-        "servers": [{ "url": "." }],
+        "servers": [{ "url": server }],
         // A host on loopback may do without a token.
         "security": [{ "token": [] }, {}],
         "tags": [
@@ -102,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_schema_is_valid_and_is_used() {
-        let document = document();
+        let document = document(".");
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         let schemas = document["components"]["schemas"].as_object().unwrap();

@@ -31,6 +31,7 @@ kinds! {
     BAD_REQUEST        "bad-request"        400 "The request is malformed"
     UNAUTHORIZED       "unauthorized"       401 "A valid token is required"
     CROSS_ORIGIN       "cross-origin"       403 "Requests from other sites are refused"
+    PROXY_UNTRUSTED    "proxy-untrusted"    403 "Requests through a proxy need a token"
     ROUTE_UNKNOWN      "route-unknown"      404 "Unknown route"
     JOB_UNKNOWN        "job-unknown"        404 "Unknown job"
     PLUGIN_UNKNOWN     "plugin-unknown"     404 "Unknown plugin"
@@ -44,6 +45,7 @@ kinds! {
     TOO_LARGE          "too-large"          413 "The request is too large"
     JOB_INVALID        "job-invalid"        422 "A job is invalid"
     BROADCAST_INVALID  "broadcast-invalid"  422 "The broadcast is invalid"
+    STORE_REFUSED      "store-refused"      422 "The store cannot take a value of the request"
     // Not a 5xx: many clients repeat those on their own, and the job would run again.
     JOB_FAILED         "job-failed"         422 "The job failed"
     JOB_CANCELLED      "job-cancelled"      409 "The job was cancelled"
@@ -57,6 +59,7 @@ kinds! {
     OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store did not respond in time"
     DRAINING           "draining"           503 "The host is stopping"
     TOO_SLOW           "too-slow"           408 "The request was too slow"
+    TOO_MANY_CONNECTIONS "too-many-connections" 503 "All connections are busy"
 }
 
 /// The longest detail of a problem, in bytes: a job's report, and text around it.
@@ -134,6 +137,10 @@ impl From<StoreError> for Problem {
                     "{error}; send the request again: with the same token a job is enqueued only once, without a token \
                      check GET /v1/jobs first"
                 ),
+            ),
+            StoreError::Refused(_) => Problem::new(
+                Kind::STORE_REFUSED,
+                format!("{error}; nothing was changed, and the same request will be refused again"),
             ),
             StoreError::Broken(_) => {
                 Problem::new(Kind::STORE_BROKEN, format!("{error}; nothing was changed, an operator must repair it"))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::change::Change;
-use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
+use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
 use wharf_core::key::Lane;
@@ -160,20 +160,19 @@ impl MemoryQueue {
         }
         self.index(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
-        Ok(Recorded { state: change.status.state.name(), cancel_requested: change.status.cancel_requested, children })
+        Ok(Recorded::new(&change.status, children))
     }
 
     /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
     /// this ID.
     pub(super) fn insert_child(&mut self, new: NewJob, now: Timestamp) -> Inserted {
-        let (id, instead) = (new.id, placeholder(&new));
-        let inserted = self.insert(new, now);
+        let inserted = self.insert(new.clone(), now);
         // A child that is written twice exists already.
-        if let Some(why) = inserted.not_enqueued(id)
-            && !self.jobs.contains_key(&id)
-            && let Inserted::Added { .. } = self.insert(instead, now)
+        if let Some((placeholder, end)) = inserted.placeholder(&new)
+            && !self.jobs.contains_key(&new.id)
+            && let Inserted::Added { .. } = self.insert(placeholder, now)
         {
-            self.apply(id, Event::NotEnqueued(why), now).expect("a waiting job can be cancelled");
+            self.apply(new.id, end, now).expect("a waiting job can be cancelled");
         }
         inserted
     }
@@ -212,14 +211,11 @@ impl MemoryQueue {
                 }
             }
         }
-        for id in &replaced {
-            self.apply(*id, Event::Replaced, now).expect("a waiting job can be replaced");
-        }
-        for id in &cancel_requested {
-            self.apply(*id, Event::CancelRequested, now).expect("a running job can be asked to cancel");
+        for (id, event) in make_room(&replaced, &cancel_requested) {
+            self.apply(id, event, now).expect("a job that waits or runs can be cancelled");
         }
 
-        let id = new.id;
+        let (id, due) = (new.id, new.due_at(now));
         let job = Job {
             id,
             task: new.task,
@@ -228,7 +224,7 @@ impl MemoryQueue {
             token: new.token,
             batch: new.batch,
             payload: new.payload,
-            status: JobStatus::new(new.due.map_or(now, |due| due.from(now))),
+            status: JobStatus::new(due),
             enqueued_at: now,
             started_at: None,
             finished_at: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
+use crate::address_text::{UrlParts, without_password};
 use crate::store::OpenError;
 
 /// The time limit for making a connection.
@@ -14,6 +15,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 /// The default number of connections of one host for reading. Up to five more write, renew and listen.
 const POOL: usize = 8;
+/// The prefix of the channel on which the hosts of a schema notify each other.
+const CHANNEL_PREFIX: &str = "wharf_";
+/// The longest name of a schema, in bytes. PostgreSQL cuts off identifiers after 63 bytes, the channel's too.
+const SCHEMA_BYTES_MAX: usize = 63 - CHANNEL_PREFIX.len();
+const EXPECTED: &str = "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 
 /// The parsed address of a store in PostgreSQL.
 #[derive(Clone)]
@@ -30,43 +36,26 @@ pub(super) struct Address {
     pub(super) redacted: String,
 }
 
-/// Returns an address with `***` in place of its password, for logs and errors.
-pub fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{name}:***@{host}"),
-            None => authority.to_owned(),
-        },
-        None => authority.to_owned(),
-    };
-    let Some((path, query)) = tail.split_once('?') else { return format!("{scheme}://{authority}{tail}") };
-    let shown = |pair: &str| match pair.split_once('=') {
-        Some(("password", _)) => "password=***".to_owned(),
-        _ => pair.to_owned(),
-    };
-    let query: Vec<String> = query.split('&').map(shown).collect();
-    format!("{scheme}://{authority}{path}?{}", query.join("&"))
-}
-
 impl Address {
     /// Parses an address; names of options that are not Wharf's are passed on to the driver.
     pub(super) fn parse(address: &str) -> Result<Address, OpenError> {
         let redacted = without_password(address);
         let invalid = |reason: String| OpenError::MendAddress { address: redacted.clone(), reason };
-        let (base, query) = address.split_once('?').unwrap_or((address, ""));
+        let Some(parts) = UrlParts::split(address) else {
+            return Err(invalid(format!(
+                "is not a valid address: {EXPECTED}, with `@` in a password as %40, `:` as %3A and `%` as %25"
+            )));
+        };
         let (mut schema, mut pool, mut roots, mut listen, mut tls) = ("wharf".to_owned(), POOL, None, true, None);
         let mut driver_options = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in parts.parameters.iter().copied() {
             match name {
                 "schema" if is_schema(value) => schema = value.to_owned(),
                 "schema" => {
-                    return Err(invalid(
-                        "has an invalid `schema`: expected up to 63 characters from a-z, 0-9 and _, not starting with a digit"
-                            .to_owned(),
-                    ));
+                    return Err(invalid(format!(
+                        "has an invalid `schema`: expected 1 to {SCHEMA_BYTES_MAX} characters from a-z, 0-9 and _, not starting \
+                         with a digit or with pg_"
+                    )));
                 }
                 "pool" => match value.parse() {
                     Ok(number @ 2..=1000) => pool = number,
@@ -88,17 +77,16 @@ impl Address {
                         ));
                     }
                 },
-                _ => driver_options.push(pair),
+                _ => driver_options.push((name, value)),
             }
         }
-        let rest =
-            if driver_options.is_empty() { base.to_owned() } else { format!("{base}?{}", driver_options.join("&")) };
+        let rest = parts.with_parameters(&driver_options);
         let mut config: Config = rest.parse().map_err(|error: tokio_postgres::Error| {
             let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            invalid(format!("is not a valid address ({reason}): expected postgres://USER:PASSWORD@HOST:PORT/DATABASE"))
+            invalid(format!("is not a valid address ({reason}): {EXPECTED}"))
         })?;
         if config.get_hosts().is_empty() {
-            return Err(invalid("names no server: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()));
+            return Err(invalid(format!("names no server: {EXPECTED}")));
         }
         config
             .ssl_mode(tls.unwrap_or(if is_local(&config) { SslMode::Disable } else { SslMode::Require }))
@@ -110,18 +98,25 @@ impl Address {
         Ok(Address { config, schema, pool, root_certificates: roots, listen, redacted })
     }
 
+    /// Returns the name of the channel on which the hosts of this schema notify each other.
+    pub(super) fn channel(&self) -> String {
+        format!("{CHANNEL_PREFIX}{}", self.schema)
+    }
+
     /// Returns true if connections are encrypted.
     pub(super) fn wants_tls(&self) -> bool {
         self.config.get_ssl_mode() != SslMode::Disable
     }
 }
 
-/// Returns true for a valid name of a schema.
+/// Returns true for a valid name of a schema. It is quoted in statements, so that it may be a word of SQL such as `user`; names with
+/// `pg_` are the server's own.
 fn is_schema(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|c| c.is_ascii_lowercase() || c == b'_')
         && bytes.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
-        && name.len() <= 63
+        && name.len() <= SCHEMA_BYTES_MAX
+        && !name.starts_with("pg_")
 }
 
 /// Returns true if all its servers are on this machine, so traffic never leaves it.
@@ -137,18 +132,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_never_shown() {
-        for (address, shown) in [
-            ("postgres://me:secret@db/jobs", "postgres://me:***@db/jobs"),
-            ("postgres://me:s@cret@db/jobs?schema=a", "postgres://me:***@db/jobs?schema=a"),
-            ("postgres://me@db/jobs?password=secret&pool=3", "postgres://me@db/jobs?password=***&pool=3"),
-            ("postgres://db", "postgres://db"),
-            ("sqlite:wharf.db", "sqlite:wharf.db"),
+    fn the_driver_reads_the_password_that_is_not_shown() {
+        for (written, password) in [
+            ("secret", "secret"),
+            ("sec/ret", "sec/ret"),
+            ("sec?ret", "sec?ret"),
+            ("se?schema=x&c/ret", "se?schema=x&c/ret"),
+            ("s:e:c", "s:e:c"),
+            ("s%40c%2Fr%25t", "s@c/r%t"),
         ] {
-            assert_eq!(without_password(address), shown);
+            let address = Address::parse(&format!("postgres://me:{written}@db/jobs?schema=own")).unwrap();
+            assert_eq!(address.config.get_password(), Some(password.as_bytes()));
+            assert_eq!((address.config.get_dbname(), address.schema.as_str()), (Some("jobs"), "own"));
+            assert_eq!(address.redacted, "postgres://me:***@db/jobs?schema=own");
         }
-        let error = Address::parse("postgres://me:secret@db/jobs?sslmode=maybe").map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("sslmode") && !error.contains("secret"), "{error}");
+        let address = Address::parse("postgres://me@db/jobs?password=secret").unwrap();
+        assert_eq!(address.config.get_password(), Some(&b"secret"[..]));
+    }
+
+    #[test]
+    fn no_error_quotes_a_password() {
+        for address in [
+            "postgres://me:secret@db/jobs?sslmode=maybe",
+            "postgres://me:secret@db/jobs?port=x",
+            "postgres://me:x@secret@db/jobs",
+            "postgres://me:x@secret?secret=secret@db/jobs",
+            "postgres://me:secret",
+            "postgres://me:secret@db/jobs?secret",
+            "postgres:me:secret@db",
+        ] {
+            let error = Address::parse(address).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("expected") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_schema_may_be_a_word_of_sql_and_its_channel_has_a_valid_name() {
+        let schema = |name: &str| Address::parse(&format!("postgres://db/jobs?schema={name}"));
+        let longest = "x".repeat(SCHEMA_BYTES_MAX);
+        for name in ["user", "order", "_", "a1", &longest] {
+            let channel = schema(name).unwrap().channel();
+            assert!(channel.len() <= 63 && channel.ends_with(name), "{channel}");
+        }
+        for name in ["", "1a", "A", "a-b", "pg_jobs", "a\"b", &format!("{longest}x")] {
+            let error = schema(name).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("`schema`: expected 1 to 57 characters"), "{error}");
+        }
     }
 
     #[test]

@@ -6,9 +6,9 @@ use wharf_core::job::JobStatus;
 use wharf_core::lifecycle::{Event, Refusal};
 
 use super::ledger::PostgresLedger;
-use super::rows::{READY, signed, state_number};
 use super::session::SessionError;
 use super::write_set::ShrunkLine;
+use crate::columns::{READY, signed, state_number};
 
 impl PostgresLedger<'_> {
     /// Applies one event to a job, with its effects on the job's line, its lane and its results. Returns the new status.

@@ -17,10 +17,11 @@ use wharf_core::time::Timestamp;
 use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
 use super::job_row::{JOB_COLUMNS, JobRow, rank};
 use super::ledger::PostgresLedger;
-use super::rows::{READY, RUNNING, job_id, length_us, micros, signed, timestamp};
+use super::rows::job_id;
 use super::running_rows::RunningRows;
-use super::session::{SessionError, damaged, value};
+use super::session::{SessionError, value};
 use super::write_set::ShrunkLine;
+use crate::columns::{DamagedData, READY, RUNNING, duration_us, signed, timestamp, timestamp_us};
 use crate::store::{Claim, Claimed};
 
 /// The interval at which lanes that a lower limit closed elsewhere are opened again.
@@ -99,7 +100,7 @@ impl PostgresLedger<'_> {
             "SELECT {JOB_COLUMNS} FROM $schema.jobs WHERE delayed AND due_at <= $1 AND limit_group + 0 = ANY($2)
              ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
         );
-        let (now, max) = (micros(self.now), i64::from(bounds::PROMOTE_BATCH));
+        let (now, max) = (timestamp_us(self.now), i64::from(bounds::PROMOTE_BATCH));
         let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY), (&max as _, Type::INT8)];
         self.session.query(&text, &args).await?.iter().map(JobRow::read).collect()
     }
@@ -174,13 +175,13 @@ impl PostgresLedger<'_> {
             let lease = Lease { job: ready.id, attempt: before.attempt + 1, node: claim.node, until };
             let after = before
                 .after(&Event::Claimed { lease }, self.now)
-                .map_err(|refusal| damaged("ready job", &format!("{}: {refusal}", ready.id)))?;
+                .map_err(|refusal| DamagedData::invalid("ready job", &format!("{}: {refusal}", ready.id)))?;
             if let Some(job) = self.jobs.get_mut(&ready.id) {
                 (job.status, job.state) = (after, RUNNING);
             }
             let lane = &snapshot.lanes[line.lane];
             let id = signed(ready.id.number());
-            let position = (line.id, rank(ready.priority), micros(ready.due));
+            let position = (line.id, rank(ready.priority), timestamp_us(ready.due));
             self.writes.taken.entry((position, head.first_id)).or_insert((0, head.row_length)).0 += 1;
             self.writes.claimed.push(lease);
             let job = JobRow {
@@ -200,7 +201,8 @@ impl PostgresLedger<'_> {
                 lease,
                 task: line.task.clone(),
                 lane: lane.lane.clone(),
-                payload: payload.ok_or_else(|| damaged("ready job", &format!("{}: its row is missing", ready.id)))?,
+                payload: payload
+                    .ok_or_else(|| DamagedData::invalid("ready job", &format!("{}: its row is missing", ready.id)))?,
                 batch: head.batch.clone(),
                 failures: before.failures,
                 crashes: before.crashes,
@@ -212,7 +214,7 @@ impl PostgresLedger<'_> {
         self.reserve_numbers(RunningRows::rows_max(heads.len(), running.len())).await?;
         for (group, jobs) in running {
             let numbers = &mut self.numbers;
-            self.running.add(group, length_us(claim.lease), &jobs, || numbers.pop_front().unwrap_or_default());
+            self.running.add(group, duration_us(claim.lease), &jobs, || numbers.pop_front().unwrap_or_default());
         }
         Ok((leased, emptied))
     }
@@ -250,6 +252,6 @@ impl PostgresLedger<'_> {
         let ids: Vec<i64> = ids.map(|id| signed(id.number())).collect();
         let text = "SELECT id, payload FROM $schema.jobs WHERE id = ANY($1)";
         let found = self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;
-        found.iter().map(|row| Ok((job_id(value(row, "jobs", 0)?)?, value::<&[u8]>(row, "jobs", 1)?.into()))).collect()
+        found.iter().map(|row| Ok((job_id(row, "jobs", 0)?, value::<&[u8]>(row, "jobs", 1)?.into()))).collect()
     }
 }

@@ -17,9 +17,10 @@ use wharf_core::key::Lane;
 use super::job_row::rank;
 use super::lane_rows::LaneRow;
 use super::ledger::PostgresLedger;
-use super::rows::{self, job_id, key_from, micros, parse, signed};
+use super::rows;
 use super::running_rows::SlotCounts;
 use super::session::{SessionError, value};
+use crate::columns::{self, parse, signed, timestamp_us};
 use crate::store::Claim;
 
 /// Reads the first open lines of each task; all open lines of their lanes with tasks of the claim; and the first jobs of each
@@ -126,8 +127,8 @@ impl Head {
     fn read(row: &Row) -> Result<Option<Head>, SessionError> {
         let Some(id) = value::<Option<i64>>(row, "jobs", 7)? else { return Ok(None) };
         let priority = !value::<i32>(row, "ready", 8)?;
-        let due = rows::timestamp(value(row, "ready", 9)?);
-        let ready = Ready { id: job_id(id)?, priority, due, bytes: value::<i64>(row, "jobs", 17)? as u64 };
+        let due = columns::timestamp(value(row, "ready", 9)?);
+        let ready = Ready { id: columns::job_id(id)?, priority, due, bytes: value::<i64>(row, "jobs", 17)? as u64 };
         let status = JobStatus {
             state: State::Waiting { due },
             attempt: value::<i32>(row, "jobs", 12)? as u32,
@@ -144,7 +145,7 @@ impl Head {
     /// Returns the values by which the jobs of a line are sorted.
     fn sort_key(&self) -> Vec<i64> {
         let ready = &self.ready;
-        vec![i64::from(rank(ready.priority)), micros(ready.due), signed(ready.id.number())]
+        vec![i64::from(rank(ready.priority)), timestamp_us(ready.due), signed(ready.id.number())]
     }
 }
 
@@ -248,7 +249,7 @@ impl ClaimSnapshot {
             let lane = match lane_indexes.get(&lane_row) {
                 Some(lane) => *lane,
                 None => {
-                    let lane = Lane { group: ledger.names.group(lane_row.group)?, key: key_from(&lane_row.key)? };
+                    let lane = Lane { group: ledger.names.group(lane_row.group)?, key: columns::key(&lane_row.key)? };
                     let running = counts.of_lane(&lane_row);
                     lane_indexes.insert(lane_row.clone(), self.lanes.len());
                     self.lanes.push(SnapshotLane { row: lane_row, lane, running, lines: Vec::new() });

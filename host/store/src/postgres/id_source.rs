@@ -12,9 +12,9 @@ use tracing::{info, warn};
 use wharf_core::ids::{JobId, ReservedIds};
 use wharf_core::time::Timestamp;
 
-use super::rows::{length_us, signed, timestamp};
 use super::session::{RESPONSE_TIMEOUT, Session, SessionError, Sessions, computed, value};
 use super::time::{NOW, Time};
+use crate::columns::{duration_us, signed, timestamp};
 
 /// A number is free again this long after its host last renewed it. Longer than most faults last, and short enough that hosts
 /// which are killed again and again do not use up all numbers.
@@ -88,7 +88,7 @@ impl IdSource {
              UPDATE $schema.id_sources SET owned_until = now + $2, reserved_below = greatest(reserved_below, $5) FROM moment
              WHERE number = $3 AND owner = $4 RETURNING owned_until, reserved_below, now"
         );
-        let (manual_now, ownership, below) = (time.manual_micros(), length_us(OWNERSHIP), id_bound(below));
+        let (manual_now, ownership, below) = (time.manual_micros(), duration_us(OWNERSHIP), id_bound(below));
         let args = [
             (&manual_now as _, Type::INT8),
             (&ownership as _, Type::INT8),
@@ -189,7 +189,7 @@ async fn acquire(
         before = ReservedIds::SOURCES - 1,
         sources = ReservedIds::SOURCES,
     );
-    let (manual_now, ownership) = (time.manual_micros(), length_us(OWNERSHIP));
+    let (manual_now, ownership) = (time.manual_micros(), duration_us(OWNERSHIP));
     let (floor, span) = (id_bound(ReservedIds::floor(now, last)), id_bound(ReservedIds::span(OWNERSHIP)));
     let args = [
         (&manual_now as _, Type::INT8),

@@ -3,17 +3,18 @@
 use tokio_postgres::types::Type;
 use tracing::warn;
 use wharf_core::bounds;
-use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
+use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob};
-use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
 use super::job_row::JobRow;
 use super::lane_rows::LaneRow;
 use super::ledger::PostgresLedger;
-use super::rows::{READY, job_id, state_number};
-use super::session::{SessionError, damaged, value};
+use super::rows::job_id;
+use super::session::{SessionError, value};
+use crate::columns::{self, DamagedData, READY, state_number};
 use crate::store::Inserted;
 
 /// The waiting jobs of a lane, due or not, sorted by id.
@@ -27,14 +28,19 @@ impl PostgresLedger<'_> {
     pub(super) async fn insert_child(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let inserted = self.insert(new).await?;
         // A job that is written twice is already present.
-        if let Some(why) = inserted.not_enqueued(new.id)
+        if let Some((placeholder, end)) = inserted.placeholder(new)
             && !self.jobs.contains_key(&new.id)
-            && let Inserted::Added { .. } = self.insert(&placeholder(new)).await?
+            && let Inserted::Added { .. } = self.insert(&placeholder).await?
         {
-            let changed = self.apply(new.id, &Event::NotEnqueued(why)).await?;
-            changed.map_err(|refusal| unexpected_refusal(new.id, refusal))?;
+            self.apply_own(new.id, &end).await?;
         }
         Ok(inserted)
+    }
+
+    /// Applies an event of the store itself.
+    async fn apply_own(&mut self, id: JobId, event: &Event) -> Result<(), SessionError> {
+        self.apply(id, event).await?.map_err(|refusal| DamagedData::refused(id, refusal))?;
+        Ok(())
     }
 
     /// Adds a job, under a new id if its own belongs to another job.
@@ -68,14 +74,11 @@ impl PostgresLedger<'_> {
         }
         self.load(&replaced).await?;
         self.load(&cancelled).await?;
-        for id in &replaced {
-            self.apply(*id, &Event::Replaced).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
-        }
-        for id in &cancelled {
-            self.apply(*id, &Event::CancelRequested).await?.map_err(|refusal| unexpected_refusal(*id, refusal))?;
+        for (id, event) in make_room(&replaced, &cancelled) {
+            self.apply_own(id, &event).await?;
         }
 
-        let status = JobStatus::new(new.due.map_or(self.now, |due| due.from(self.now)));
+        let status = JobStatus::new(new.due_at(self.now));
         let state = state_number(&status.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
         let whole = Some(Box::new(NewJob { id, ..new.clone() }));
@@ -112,7 +115,7 @@ impl PostgresLedger<'_> {
 
     async fn waiting(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let args = [(&lane.group as _, Type::INT4), (&lane.key as _, Type::TEXT)];
-        self.session.query(WAITING, &args).await?.iter().map(|row| job_id(value(row, "ready", 0)?)).collect()
+        self.session.query(WAITING, &args).await?.iter().map(|row| job_id(row, "ready", 0)).collect()
     }
 
     /// Returns the first running jobs of a lane without a cancel request.
@@ -120,22 +123,17 @@ impl PostgresLedger<'_> {
         let (running, max) = (self.running.of_lane(lane), i64::from(max));
         let text = "SELECT id FROM $schema.jobs WHERE id = ANY($1) AND state = 2 AND NOT cancel_requested ORDER BY id LIMIT $2";
         let args = [(&running as _, Type::INT8_ARRAY), (&max as _, Type::INT8)];
-        self.session.query(text, &args).await?.iter().map(|row| job_id(value(row, "jobs", 0)?)).collect()
+        self.session.query(text, &args).await?.iter().map(|row| job_id(row, "jobs", 0)).collect()
     }
 
     /// Returns the jobs that keep a new job out: the running ones, then the waiting ones.
     async fn slot_holders(&self, lane: &LaneRow) -> Result<Vec<JobId>, SessionError> {
         let running = self.running.of_lane(lane);
         let mut holders: Vec<JobId> =
-            running.into_iter().take(bounds::HOLDERS_NAMED).map(job_id).collect::<Result<_, SessionError>>()?;
+            running.into_iter().take(bounds::HOLDERS_NAMED).map(columns::job_id).collect::<Result<_, _>>()?;
         if holders.len() < bounds::HOLDERS_NAMED {
             holders.extend(self.waiting(lane).await?.into_iter().take(bounds::HOLDERS_NAMED - holders.len()));
         }
         Ok(holders)
     }
-}
-
-/// Returns the error for a refused event of the queue's own: the job's row contradicts the query that returned it.
-fn unexpected_refusal(id: JobId, refusal: Refusal) -> SessionError {
-    damaged("job in two states", &format!("{id}: {refusal}"))
 }

@@ -7,8 +7,9 @@ use wharf_core::key::Lane;
 use wharf_core::time::Timestamp;
 
 use super::lane_rows::LaneRow;
-use super::rows::{job_id, key_text, micros, status};
+use super::rows::{job_id, status};
 use super::session::{SessionError, value};
+use crate::columns::{key_text, timestamp_us};
 
 /// The columns that `JobRow::read` reads.
 pub(super) const JOB_COLUMNS: &str =
@@ -35,10 +36,10 @@ pub(super) struct JobRow {
 impl JobRow {
     /// Reads a row with `JOB_COLUMNS`.
     pub(super) fn read(row: &Row) -> Result<(JobId, JobRow), SessionError> {
-        let id = job_id(value(row, "jobs", "id")?)?;
+        let id = job_id(row, "jobs", "id")?;
         let lane = LaneRow { group: value(row, "jobs", "limit_group")?, key: value(row, "jobs", "key")? };
         let job = JobRow {
-            status: status(id, row)?,
+            status: status(id, row, 1)?,
             state: value(row, "jobs", "state")?,
             lane,
             task: value(row, "jobs", "task")?,
@@ -53,7 +54,7 @@ impl JobRow {
     /// Returns the position of a job that is ready.
     pub(super) fn ready_position(&self) -> Option<ReadyPosition> {
         match self.status.state {
-            State::Waiting { due } => Some((self.line?, rank(self.priority), micros(due))),
+            State::Waiting { due } => Some((self.line?, rank(self.priority), timestamp_us(due))),
             _ => None,
         }
     }

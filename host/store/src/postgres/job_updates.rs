@@ -11,10 +11,10 @@ use wharf_core::outcome::{Report, Usage};
 
 use super::job_row::JobRow;
 use super::lane_rows::lane_columns;
-use super::rows::{self, SUCCEEDED, job_id, micros, signed};
 use super::session::{Arg, SessionError};
 use super::unnest::unnest;
 use super::write_set::Flush;
+use crate::columns::{self, SUCCEEDED, signed, timestamp_us};
 
 /// The columns of `StatusColumns`, and those of each job's report.
 const STATUS_AND_REPORT: &str =
@@ -40,7 +40,7 @@ struct StatusColumns {
 impl StatusColumns {
     fn new(jobs: &[(i64, &JobRow)]) -> StatusColumns {
         let due_at = |state| match state {
-            State::Waiting { due } => Some(micros(due)),
+            State::Waiting { due } => Some(timestamp_us(due)),
             _ => None,
         };
         let statuses = || jobs.iter().map(|(_, job)| job.status);
@@ -51,7 +51,7 @@ impl StatusColumns {
             failures: statuses().map(|status| status.failures as i32).collect(),
             crashes: statuses().map(|status| status.crashes as i32).collect(),
             cancel_requested: statuses().map(|status| status.cancel_requested).collect(),
-            finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(micros)).collect(),
+            finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect(),
             lines: jobs.iter().map(|(_, job)| job.line).collect(),
         }
     }
@@ -77,7 +77,7 @@ type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Usage>, Option<Arc<[u8]
 fn result_columns<'w>(ended: &[Ended<'w>]) -> ([Vec<Option<i64>>; 6], Vec<Option<&'w [u8]>>) {
     let mut usages: [Vec<Option<i64>>; 6] = Default::default();
     for (_, _, (usage, _)) in ended {
-        for (column, value) in usages.iter_mut().zip(rows::usage_columns(usage.as_ref())) {
+        for (column, value) in usages.iter_mut().zip(columns::usage_columns(usage.as_ref())) {
             column.push(value);
         }
     }
@@ -97,9 +97,9 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
     let tasks: Vec<i32> = jobs.iter().map(|(_, job)| job.task).collect();
     let lines: Vec<Option<i64>> = jobs.iter().map(|(_, job)| job.line).collect();
     let priorities: Vec<i32> = jobs.iter().map(|(_, job)| job.priority).collect();
-    let due = |job: Option<&NewJob>| job.and_then(|job| job.due).map_or(flush.now, |due| due.from(flush.now));
-    let due_ats: Vec<i64> = new().map(|job| micros(due(job))).collect();
-    let finished_ats: Vec<Option<i64>> = jobs.iter().map(|(_, job)| job.finished_at.map(micros)).collect();
+    let due = |job: Option<&NewJob>| job.map_or(flush.now, |job| job.due_at(flush.now));
+    let due_ats: Vec<i64> = new().map(|job| timestamp_us(due(job))).collect();
+    let finished_ats: Vec<Option<i64>> = jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect();
     let tokens: Vec<Option<&[u8]>> =
         new().map(|job| job.and_then(|job| job.token.as_ref()).map(|token| token.as_str().as_bytes())).collect();
     let batch = |job: Option<&NewJob>| job.and_then(|job| job.batch.clone());
@@ -107,7 +107,7 @@ pub(super) async fn write_inserted(flush: &Flush<'_>) -> Result<(), SessionError
     let topics: Vec<Option<String>> =
         new().map(|job| batch(job).map(|batch| batch.topic.as_str().to_owned())).collect();
     let payloads: Vec<&[u8]> = new().map(|job| job.map_or(&[][..], |job| &*job.payload)).collect();
-    let now = micros(flush.now);
+    let now = timestamp_us(flush.now);
     let text = format!(
         "INSERT INTO $schema.jobs (id, state, limit_group, key, task, line, priority, due_at, finished_at, token, batch, topic,
              payload, payload_bytes, enqueued_at)
@@ -147,7 +147,7 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
         return Ok(());
     }
     let statuses = StatusColumns::new(&jobs);
-    let report = |id: &i64| writes.ends.get(&job_id(*id).ok()?)?.report.as_ref();
+    let report = |id: &i64| writes.ends.get(&columns::job_id(*id).ok()?)?.report.as_ref();
     let reports = || jobs.iter().map(|(id, _)| report(id));
     let kinds: Vec<Option<&str>> = reports().map(|report| report.map(|report| report.kind.as_str())).collect();
     let texts: Vec<Option<&[u8]>> = reports().map(|report| report.map(|report| report.text.as_bytes())).collect();
@@ -185,7 +185,7 @@ async fn write_succeeded(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<(), S
         ended.iter().map(|(id, ..)| flush.jobs.get(id).map_or(0, |job| job.status.attempt as i32)).collect();
     let count = ids.len() as i64;
     let (usages, outputs) = result_columns(ended);
-    let now = micros(flush.now);
+    let now = timestamp_us(flush.now);
     // `require_rows` rolls the transaction back if some job is no longer in its attempt.
     let text = format!(
         "WITH written AS (
@@ -239,7 +239,7 @@ pub(super) async fn write_claimed(flush: &Flush<'_>) -> Result<(), SessionError>
     let Some(Lease { node, until, .. }) = leases().next() else { return Ok(()) };
     let ids: Vec<i64> = leases().map(|lease| signed(lease.job.number())).collect();
     let attempts: Vec<i32> = leases().map(|lease| lease.attempt as i32).collect();
-    let (node, until, now) = (signed(node.0), micros(*until), micros(flush.now));
+    let (node, until, now) = (signed(node.0), timestamp_us(*until), timestamp_us(flush.now));
     let text = format!(
         "UPDATE $schema.jobs SET state = 2, attempt = new.attempt, cancel_requested = false, node = $3,
              lease_expires_at = $4, started_at = $5
@@ -262,11 +262,11 @@ pub(super) async fn write_entries(flush: &Flush<'_>) -> Result<(), SessionError>
     let ids: Vec<i64> = entries.iter().map(|(id, ..)| signed(id.number())).collect();
     let numbers: Vec<i64> = entries.iter().map(|(_, number, ..)| *number).collect();
     let attempts: Vec<i32> = entries.iter().map(|(_, _, attempt, _)| *attempt as i32).collect();
-    let columns: Vec<_> = entries.iter().map(|(.., entry)| rows::entry_columns(entry)).collect();
+    let columns: Vec<_> = entries.iter().map(|(.., entry)| columns::entry_columns(entry)).collect();
     let kinds: Vec<i16> = columns.iter().map(|(kind, ..)| *kind).collect();
     let amounts: Vec<Option<f64>> = columns.iter().map(|(_, amount, _)| *amount).collect();
     let data: Vec<Option<&[u8]>> = columns.iter().map(|(.., data)| *data).collect();
-    let now = micros(flush.now);
+    let now = timestamp_us(flush.now);
     let text = "INSERT INTO $schema.entries (job, number, attempt, kind, amount, data, written_at)
                 SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::int[]), unnest($4::smallint[]), unnest($5::float8[]),
                     unnest($6::bytea[]), $7::bigint";

@@ -7,8 +7,8 @@ use tokio_postgres::types::Type;
 use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 
-use super::rows::parse;
 use super::session::{Session, SessionError, value};
+use crate::columns::parse;
 
 /// Changes of values that a transaction has not written yet: a value, or `None` to delete it.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ pub(super) async fn keys(session: &Session, plugin: &PluginId, query: &KvKeyQuer
         (&max as _, Type::INT8),
     ];
     let found = session.query(text, &args).await?;
-    found.iter().map(|row| parse("key of a value", &String::from_utf8_lossy(value(row, "kv", 0)?))).collect()
+    found.iter().map(|row| Ok(parse("key of a value", &String::from_utf8_lossy(value(row, "kv", 0)?))?)).collect()
 }
 
 /// Reads the usage of a plugin, and the sizes of the values under these keys in bytes, in the order of `of`.

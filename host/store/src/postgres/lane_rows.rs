@@ -7,8 +7,8 @@ use wharf_core::ids::Group;
 use wharf_core::job::NewJob;
 use wharf_core::key::Lane;
 
-use super::rows::{key_text, parse};
-use super::session::{Session, SessionError, damaged, value};
+use super::session::{Session, SessionError, value};
+use crate::columns::{DamagedData, key_text, parse};
 
 /// A lane as the tables contain it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,7 +73,7 @@ impl LaneNames {
 
     /// Returns the number of a name that was added.
     pub(super) fn number(&self, name: &str) -> Result<i32, SessionError> {
-        self.numbers.get(name).copied().ok_or_else(|| damaged("name", name))
+        Ok(self.numbers.get(name).copied().ok_or_else(|| DamagedData::invalid("name", name))?)
     }
 
     /// Converts a lane whose limit group was added.
@@ -93,11 +93,12 @@ impl LaneNames {
 
     /// Returns the name of a number that is cached.
     pub(super) fn text(&self, number: i32) -> Result<&str, SessionError> {
-        self.texts.get(&number).map(String::as_str).ok_or_else(|| damaged("number of a name", &number.to_string()))
+        let text = self.texts.get(&number).map(String::as_str);
+        Ok(text.ok_or_else(|| DamagedData::invalid("number of a name", &number.to_string()))?)
     }
 
     /// Returns the limit group of a number that is cached.
     pub(super) fn group(&self, number: i32) -> Result<Group, SessionError> {
-        parse("limit group", self.text(number)?)
+        Ok(parse("limit group", self.text(number)?)?)
     }
 }

@@ -10,9 +10,10 @@ use wharf_core::lease::Lease;
 use wharf_core::time::Timestamp;
 
 use super::node_marks::{self, ExpiredLease, MARK_COLUMNS};
-use super::rows::{job_id, length_us, micros, moment, signed, timestamp};
+use super::rows::{self, job_id};
 use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
+use crate::columns::{duration_us, signed, timestamp, timestamp_us};
 use crate::store::Renewed;
 
 /// A smaller difference does not show that the clock was set back: some renewal was just faster.
@@ -28,7 +29,7 @@ pub(super) async fn renew(
 ) -> Result<Vec<Renewed>, SessionError> {
     let ids: Vec<i64> = leases.iter().map(|lease| signed(lease.job.number())).collect();
     let attempts: Vec<i32> = leases.iter().map(|lease| lease.attempt as i32).collect();
-    let (sent, now, by) = (Instant::now(), time.manual_micros(), length_us(by));
+    let (sent, now, by) = (Instant::now(), time.manual_micros(), duration_us(by));
     let text = format!(
         "WITH wanted AS (SELECT DISTINCT * FROM unnest($1::bigint[], $2::int[]) AS wanted (id, attempt)),
               owned AS (SELECT jobs.id FROM $schema.jobs JOIN wanted ON jobs.id = wanted.id AND jobs.attempt = wanted.attempt
@@ -50,10 +51,10 @@ pub(super) async fn renew(
     let mut owned: HashMap<(JobId, u32), (Lease, bool)> = HashMap::new();
     for row in renewed {
         let lease = Lease {
-            job: job_id(value(&row, "jobs", "id")?)?,
+            job: job_id(&row, "jobs", "id")?,
             attempt: value::<i32>(&row, "jobs", "attempt")? as u32,
             node: NodeId(value::<i64>(&row, "jobs", "node")? as u64),
-            until: moment(&row, "jobs", "lease_expires_at")?,
+            until: rows::timestamp(&row, "jobs", "lease_expires_at")?,
         };
         owned.insert((lease.job, lease.attempt), (lease, value(&row, "jobs", "cancel_requested")?));
     }
@@ -69,7 +70,7 @@ pub(super) async fn renew(
 /// its leases within a third of their length, and one that can't has stopped its attempts after that length at most: from now
 /// on these leases count from now.
 pub(super) async fn shorten_after_clock_jump(session: &Session, time: &Time) -> Result<(), SessionError> {
-    let (now, slack) = (time.manual_micros(), length_us(CLOCK_SLACK));
+    let (now, slack) = (time.manual_micros(), duration_us(CLOCK_SLACK));
     // Each job by its id (`OFFSET 0` keeps it so): the server would rather read all jobs, finished ones included.
     let text = format!(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
@@ -97,7 +98,7 @@ pub(super) async fn expired(session: &Session, time: &Time, max: u32) -> Result<
     );
     let found = session.query_selective(&text, &[(&now, Type::INT8), (&max, Type::INT8)]).await?;
     let expired = |row: &Row| {
-        let (job, attempt) = (job_id(value(row, "jobs", 0)?)?, value::<i32>(row, "jobs", 1)? as u32);
+        let (job, attempt) = (job_id(row, "jobs", 0)?, value::<i32>(row, "jobs", 1)? as u32);
         Ok(ExpiredLease { job, attempt, mark: node_marks::mark(row, 2)?.about(job, attempt) })
     };
     found.iter().map(expired).collect()
@@ -131,7 +132,7 @@ pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u
                     ON CONFLICT (one) DO UPDATE SET id = greatest(last_deleted.id, excluded.id)
                 )
                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old)";
-    let (before, mut deleted) = (micros(before), 0);
+    let (before, mut deleted) = (timestamp_us(before), 0);
     while deleted < max {
         let remaining = i64::from(max - deleted);
         let row = session.query_one(text, &[(&before, Type::INT8), (&remaining, Type::INT8)]).await?;

@@ -22,13 +22,14 @@ use super::lane_rows::{LaneNames, LaneRow, lane_columns};
 use super::prepared::SESSION_MARK;
 use super::read::read_override;
 use super::read_set::ReadSet;
-use super::rows::{self, job_id, micros};
+use super::rows::job_id;
 use super::running_rows::{READ_RUNNING, RunningRows};
 use super::schema::{OLDEST_HOST, may_use};
-use super::session::{Session, SessionError, computed, damaged, value};
+use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
 use super::write_set::{Flush, WriteSet};
 use super::{job_updates, line_updates, ready_rows};
+use crate::columns::{self, DamagedData, timestamp_us};
 
 /// If a host stops in the middle, its locks are free again after two seconds. Its own steps take milliseconds, and if it was only
 /// slow it starts again; meanwhile others wait, and lose nothing: leases are renewed without these locks.
@@ -107,7 +108,7 @@ impl<'t> PostgresLedger<'t> {
         let wrote: Vec<i64> = reads.wrote.iter().copied().collect();
         let groups: Vec<i32> = reads.groups.iter().copied().collect();
         let tasks: Vec<i32> = reads.tasks.iter().copied().collect();
-        let due = if reads.has_claims { micros(time.now()) } else { i64::MIN };
+        let due = if reads.has_claims { timestamp_us(time.now()) } else { i64::MIN };
         let promoted_max = i64::from(bounds::PROMOTE_BATCH);
         let tokens: Vec<&[u8]> = reads.tokens.iter().map(|row| row.token.as_slice()).collect();
         let token_tasks: Vec<i32> = reads.tokens.iter().map(|row| row.task).collect();
@@ -179,7 +180,7 @@ impl<'t> PostgresLedger<'t> {
         let mut ledger = PostgresLedger {
             session,
             names,
-            now: time.observe(rows::timestamp(computed(&moment, 0)?), sent),
+            now: time.observe(columns::timestamp(computed(&moment, 0)?), sent),
             source,
             transaction: computed(&moment, 1)?,
             locked: computed(&locked, 0)?,
@@ -203,7 +204,7 @@ impl<'t> PostgresLedger<'t> {
             ledger.jobs.insert(id, job);
         }
         for id in &reads.returning {
-            if let Some(job) = ledger.jobs.get(&job_id(*id)?) {
+            if let Some(job) = ledger.jobs.get(&columns::job_id(*id)?) {
                 ledger.lanes.entry(job.lane.clone()).or_default();
             }
         }
@@ -211,10 +212,10 @@ impl<'t> PostgresLedger<'t> {
         for row in &by_token {
             let token =
                 TokenRow { token: value(row, "jobs", 1)?, task: value(row, "jobs", 2)?, key: value(row, "jobs", 3)? };
-            ledger.tokens.insert(token, job_id(value(row, "jobs", 0)?)?);
+            ledger.tokens.insert(token, job_id(row, "jobs", 0)?);
         }
         for row in &last_entries {
-            ledger.last_entries.insert(job_id(computed(row, 0)?)?, value(row, "entries", 1)?);
+            ledger.last_entries.insert(columns::job_id(computed(row, 0)?)?, value(row, "entries", 1)?);
         }
         Ok(ledger)
     }
@@ -235,7 +236,7 @@ impl<'t> PostgresLedger<'t> {
     /// Reads jobs that are not in memory yet.
     pub(super) async fn load(&mut self, ids: &[JobId]) -> Result<(), SessionError> {
         let ids: Vec<i64> =
-            ids.iter().filter(|id| !self.jobs.contains_key(id)).map(|id| rows::signed(id.number())).collect();
+            ids.iter().filter(|id| !self.jobs.contains_key(id)).map(|id| columns::signed(id.number())).collect();
         if !ids.is_empty() {
             let text = format!("SELECT {JOB_COLUMNS} FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE");
             for row in self.session.query(&text, &[(&ids, Type::INT8_ARRAY)]).await? {
@@ -327,7 +328,9 @@ impl<'t> PostgresLedger<'t> {
             if self.uses_cache {
                 return Err(SessionError::StaleCache);
             }
-            return Err(damaged("running job without a slot", &format!("one of {:?}", writes.released)));
+            return Err(
+                DamagedData::invalid("running job without a slot", &format!("one of {:?}", writes.released)).into()
+            );
         }
         let running = self.running.take_changes();
         let this = &*self;

@@ -10,9 +10,10 @@ use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::Answer;
 
-use super::rows::{job_id, length_us, micros, moment, parse, signed};
-use super::session::{Session, SessionError, damaged, value};
+use super::rows::{self, job_id};
+use super::session::{Session, SessionError, value};
 use super::time::{NOW, Time};
+use crate::columns::{DamagedData, duration_us, parse, signed, timestamp_us};
 
 const TABLE: &str = "node_messages";
 
@@ -45,7 +46,7 @@ fn body_columns(body: &MessageBody) -> BodyColumns<'_> {
             kind: "call",
             plugins: ids(plugins),
             topic: Some(topic.as_str()),
-            deadline_at: Some(micros(*until)),
+            deadline_at: Some(timestamp_us(*until)),
             depth: Some(i64::from(*depth)),
             chain: ids(chain),
             body: Some(payload),
@@ -64,7 +65,7 @@ fn reply_columns(answer: &Answer) -> BodyColumns<'_> {
         Answer::Replied(reply) => BodyColumns { kind: "replied", body: Some(reply), ..BodyColumns::default() },
         Answer::Failed(Failure::Retry(text)) => with_text("retry", text),
         Answer::Failed(Failure::RetryAfter(text, after)) => {
-            BodyColumns { retry_after_us: Some(length_us(*after)), ..with_text("retry-after", text) }
+            BodyColumns { retry_after_us: Some(duration_us(*after)), ..with_text("retry-after", text) }
         }
         Answer::Failed(Failure::Discard(text)) => with_text("discard", text),
         Answer::Trapped(text) => with_text("trapped", text),
@@ -110,7 +111,7 @@ pub(super) async fn receive(session: &Session, time: &Time, node: NodeId) -> Res
               received AS (DELETE FROM $schema.node_messages WHERE receiver = $3 RETURNING *)
          SELECT * FROM received ORDER BY id"
     );
-    let (now, kept, to) = (time.manual_micros(), length_us(KEPT), signed(node.0));
+    let (now, kept, to) = (time.manual_micros(), duration_us(KEPT), signed(node.0));
     let args = [(&now as _, Type::INT8), (&kept as _, Type::INT8), (&to as _, Type::INT8)];
     session.query(&text, &args).await?.iter().map(read).collect()
 }
@@ -120,7 +121,7 @@ fn read(row: &Row) -> Result<NodeMessage, SessionError> {
     Ok(NodeMessage {
         from: node("sender")?,
         to: node("receiver")?,
-        broadcast: job_id(value(row, TABLE, "broadcast")?)?,
+        broadcast: job_id(row, TABLE, "broadcast")?,
         about: read_body(row)?,
     })
 }
@@ -129,20 +130,21 @@ fn read_body(row: &Row) -> Result<MessageBody, SessionError> {
     let kind: String = value(row, TABLE, "kind")?;
     let plugins = |column: &str| {
         let texts: Vec<String> = value(row, TABLE, column)?;
-        texts.iter().map(|text| parse("plugin", text)).collect::<Result<Vec<PluginId>, SessionError>>()
+        Ok::<_, SessionError>(texts.iter().map(|text| parse("plugin", text)).collect::<Result<Vec<PluginId>, _>>()?)
     };
     match kind.as_str() {
         "call" => Ok(MessageBody::Call {
             plugins: plugins("plugins")?,
             topic: parse("topic", value::<Option<&str>>(row, TABLE, "topic")?.unwrap_or_default())?,
             payload: value::<Option<&[u8]>>(row, TABLE, "body")?.map_or_else(|| Arc::from([]), Arc::from),
-            until: moment(row, TABLE, "deadline_at")?,
+            until: rows::timestamp(row, TABLE, "deadline_at")?,
             depth: value::<Option<i64>>(row, TABLE, "depth")?.unwrap_or_default() as u32,
             chain: plugins("chain")?,
         }),
         "over" => Ok(MessageBody::Over),
         kind => {
-            let plugin = plugins("plugins")?.pop().ok_or_else(|| damaged("reply without a plugin", kind))?;
+            let plugin =
+                plugins("plugins")?.pop().ok_or_else(|| DamagedData::invalid("reply without a plugin", kind))?;
             Ok(MessageBody::Reply { plugin, answer: read_answer(kind, row)? })
         }
     }
@@ -162,6 +164,6 @@ fn read_answer(kind: &str, row: &Row) -> Result<Answer, SessionError> {
         "trapped" => Answer::Trapped(text()?),
         "timed-out" => Answer::TimedOut(text()?),
         "skipped" => Answer::Skipped(text()?),
-        other => return Err(damaged("kind of message", other)),
+        other => return Err(DamagedData::invalid("kind of message", other).into()),
     })
 }

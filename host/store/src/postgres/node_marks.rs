@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::lease::{NodeMark, StartedSuspect};
 
-use super::rows::{job_id, length_us, signed};
 use super::session::{Session, SessionError, value};
 use super::time::{NOW, Time};
+use crate::columns::{self, duration_us, signed};
 use crate::node_list::MARKS_KEPT;
 
 /// The columns that `mark` reads.
@@ -32,7 +32,7 @@ pub(super) async fn write(session: &Session, time: &Time, node: NodeId, mark: No
              suspect_job = excluded.suspect_job, suspect_attempt = excluded.suspect_attempt,
              suspect_alone = excluded.suspect_alone"
     );
-    let (now, kept, node) = (time.manual_micros(), length_us(MARKS_KEPT), signed(node.0));
+    let (now, kept, node) = (time.manual_micros(), duration_us(MARKS_KEPT), signed(node.0));
     let job = mark.suspect.map(|suspect| signed(suspect.job.number()));
     let attempt = mark.suspect.map(|suspect| suspect.attempt as i32);
     let alone = mark.suspect.map(|suspect| suspect.alone);
@@ -56,7 +56,7 @@ pub(super) fn mark(row: &Row, first: usize) -> Result<NodeMark, SessionError> {
     let alone = value::<Option<bool>>(row, table, first + 3)?;
     let suspect = match (job, attempt, alone) {
         (Some(job), Some(attempt), Some(alone)) => {
-            Some(StartedSuspect { job: job_id(job)?, attempt: attempt as u32, alone })
+            Some(StartedSuspect { job: columns::job_id(job)?, attempt: attempt as u32, alone })
         }
         _ => None,
     };

@@ -8,10 +8,11 @@ use wharf_core::ids::{JobId, NodeId};
 use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::topic::Pattern;
 
-use super::rows::{job_id, length_us, micros, moment, parse, signed};
+use super::rows::{self, job_id};
 use super::session::{Session, SessionError, value};
 use super::task_announcements;
 use super::time::{NOW, Time};
+use crate::columns::{duration_us, parse, signed, timestamp_us};
 
 /// Writes the row of a node, and deletes nodes that were silent for longer than `silent`, or since the clock was set back.
 pub(super) async fn register(
@@ -40,7 +41,8 @@ pub(super) async fn register(
     let tasks: Vec<String> =
         node.plugins.iter().map(|loaded| task_announcements::write(loaded.tasks.as_deref())).collect();
     let loading: Vec<String> = node.pending.iter().map(task_announcements::write_loading).collect();
-    let (now, silent, id, started) = (time.manual_micros(), length_us(silent), signed(node.id.0), micros(node.started));
+    let (now, silent, id, started) =
+        (time.manual_micros(), duration_us(silent), signed(node.id.0), timestamp_us(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
     let args = [
         (&now as _, Type::INT8),
@@ -85,7 +87,7 @@ fn node(row: &Row) -> Result<Node, SessionError> {
             plugin: parse("plugin", &plugin)?,
             version,
             digest,
-            topics: topics.collect::<Result<_, SessionError>>()?,
+            topics: topics.collect::<Result<_, _>>()?,
             tasks: task_announcements::read(&tasks),
         })
     };
@@ -93,8 +95,8 @@ fn node(row: &Row) -> Result<Node, SessionError> {
         id: NodeId(value::<i64>(row, "nodes", "id")? as u64),
         name: value(row, "nodes", "name")?,
         version: value(row, "nodes", "version")?,
-        started: moment(row, "nodes", "started_at")?,
-        seen: moment(row, "nodes", "seen_at")?,
+        started: rows::timestamp(row, "nodes", "started_at")?,
+        seen: rows::timestamp(row, "nodes", "seen_at")?,
         capacity: count("capacity")?,
         running: count("running")?,
         draining: value(row, "nodes", "draining")?,
@@ -108,5 +110,5 @@ pub(super) async fn cancel_requests(session: &Session, node: NodeId) -> Result<V
     let text = "SELECT id FROM $schema.jobs WHERE cancel_requested AND state = 2 AND node = $1";
     let node = signed(node.0);
     let found = session.query_selective(text, &[(&node, Type::INT8)]).await?;
-    found.iter().map(|row| job_id(value(row, "jobs", 0)?)).collect()
+    found.iter().map(|row| job_id(row, "jobs", 0)).collect()
 }

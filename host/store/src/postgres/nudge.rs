@@ -82,7 +82,7 @@ impl Nudger {
             messages: watch::Sender::new(0),
             node: AtomicU64::new(0),
             outgoing: Notify::new(),
-            channel: format!("wharf_{}", address.schema),
+            channel: address.channel(),
             sender,
             echo: Mutex::default(),
         }
@@ -187,7 +187,7 @@ where
 {
     let (client, mut connection) = address.config.connect(tls).await?;
     let mut messages = std::pin::pin!(stream::poll_fn(move |cx| connection.poll_message(cx)));
-    let listen = format!("LISTEN {}", nudger.channel);
+    let listen = format!("LISTEN \"{}\"", nudger.channel);
     let mut request = std::pin::pin!(client.batch_execute(&listen));
     let mut is_listening = false;
     loop {

@@ -10,8 +10,9 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
-use super::rows::{self, READY, job_id, key_from, micros, moment, numbered_entry, parse, signed, timestamp};
+use super::rows::{self, STATUS_COLUMNS, job_id, numbered_entry};
 use super::session::{Arg, Session, SessionError, computed, value};
+use crate::columns::{self, READY, parse, signed, timestamp_us};
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 const BEGIN: &str =
@@ -31,7 +32,7 @@ pub(super) fn read_override(row: &Row) -> Result<Override, SessionError> {
         |column: &str| value::<Option<i64>>(row, "overrides", column).map(|limit| limit.map(|limit| limit as u32));
     Ok(Override {
         group: parse("limit group", value(row, "overrides", "limit_group")?)?,
-        key: key_from(value(row, "overrides", "key")?)?,
+        key: columns::key(value(row, "overrides", "key")?)?,
         limits: Limits { per_key: limit("per_key")?, total: limit("total")? },
     })
 }
@@ -48,7 +49,7 @@ pub(super) async fn find_by_tokens(session: &Session, of: &[UniqueToken]) -> Res
     let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", Key::as_str)).collect();
     let args = [(&tasks as _, Type::TEXT_ARRAY), (&tokens as _, Type::BYTEA_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
     let found = session.query(text, &args).await?;
-    found.iter().map(|row| value::<Option<i64>>(row, "jobs", 0)?.map(job_id).transpose()).collect()
+    found.iter().map(|row| Ok(value::<Option<i64>>(row, "jobs", 0)?.map(columns::job_id).transpose()?)).collect()
 }
 
 /// Reads one job whole, and the reason why it waits.
@@ -59,10 +60,8 @@ pub(super) async fn job(
     now: Timestamp,
 ) -> Result<Option<JobSnapshot>, SessionError> {
     let number = signed(id.number());
-    let whole = format!(
-        "SELECT {JOB}, {}, payload, output FROM $schema.jobs {JOB_NAMES} WHERE jobs.id = $1",
-        rows::STATUS_COLUMNS
-    );
+    let whole =
+        format!("SELECT {STATUS_COLUMNS}, {JOB}, payload, output FROM $schema.jobs {JOB_NAMES} WHERE jobs.id = $1");
     let args = [(&number as _, Type::INT8)];
     let ((), job, last_entry, overrides, lane, group, ()) = futures_util::try_join!(
         session.execute(BEGIN),
@@ -108,7 +107,7 @@ async fn holders(session: &Session, job: i64, scope: Scope) -> Result<Holders, S
     let found = session.query(&text, &[(&job, Type::INT8), (&max, Type::INT8)]).await?;
     let first = found
         .iter()
-        .map(|row| Ok((job_id(value(row, "jobs", 0)?)?, moment(row, "jobs", "started_at")?)))
+        .map(|row| Ok((job_id(row, "jobs", 0)?, rows::timestamp(row, "jobs", "started_at")?)))
         .collect::<Result<_, SessionError>>()?;
     let count = found.first().map_or(Ok(0), |row| value::<i64>(row, "running", 2))?;
     Ok(Holders { count: count as u32, first })
@@ -152,9 +151,8 @@ pub(super) async fn jobs(session: &Session, filter: &JobFilter) -> Result<JobPag
     }
     let conditions = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
     let text = format!(
-        "SELECT {JOB}, {}, NULL::bytea AS payload, NULL::bytea AS output
-         FROM (SELECT * FROM $schema.jobs WHERE {conditions} ORDER BY jobs.id DESC LIMIT $1) AS jobs {JOB_NAMES} ORDER BY jobs.id DESC",
-        rows::STATUS_COLUMNS
+        "SELECT {STATUS_COLUMNS}, {JOB}, NULL::bytea AS payload, NULL::bytea AS output
+         FROM (SELECT * FROM $schema.jobs WHERE {conditions} ORDER BY jobs.id DESC LIMIT $1) AS jobs {JOB_NAMES} ORDER BY jobs.id DESC"
     );
     let found = session.query_selective(&text, &args).await?;
     let mut jobs = found.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
@@ -184,7 +182,8 @@ pub(super) async fn entries(
                     SELECT number, attempt, written_at, kind, amount, data,
                         sum(coalesce(length(data), 0)) OVER (ORDER BY number) - coalesce(length(data), 0) AS bytes_before
                     FROM (SELECT * FROM $schema.entries WHERE job = $1 AND number > $2 ORDER BY number LIMIT $3) AS first
-                ) AS measured WHERE bytes_before < $4 ORDER BY number";
+                ) AS measured
+                WHERE bytes_before = 0 OR bytes_before + coalesce(length(data), 0) <= $4 ORDER BY number";
     let (id, after) = (signed(id.number()), i64::try_from(after).unwrap_or(i64::MAX));
     let (max, bytes) = (i64::from(max.clamp(1, bounds::PAGE_MAX)), bounds::PAGE_BYTES_MAX as i64);
     let args = [(&id as _, Type::INT8), (&after as _, Type::INT8), (&max as _, Type::INT8), (&bytes as _, Type::INT8)];
@@ -210,8 +209,8 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
         GROUP BY text ORDER BY text";
     let oldest = "SELECT least((SELECT min(due_at) FROM $schema.ready),
                                (SELECT min(due_at) FROM $schema.jobs WHERE delayed AND due_at <= $1))";
-    let now = micros(now);
-    let oldest_args = [(&now as _, Type::INT8)];
+    let due_by = timestamp_us(now);
+    let oldest_args = [(&due_by as _, Type::INT8)];
     let ((), tasks, groups, oldest, ()) = futures_util::try_join!(
         session.execute(BEGIN),
         session.query(by_task, &[]),
@@ -225,7 +224,7 @@ pub(super) async fn stats(session: &Session, now: Timestamp) -> Result<QueueStat
             .iter()
             .map(|row| Ok((parse("task", value(row, "names", 0)?)?, count(row, 1)?, count(row, 2)?)))
             .collect::<Result<_, SessionError>>()?,
-        oldest_due: computed::<Option<i64>>(&oldest, 0)?.map(timestamp),
+        oldest_due_age: computed::<Option<i64>>(&oldest, 0)?.map(|due| now.since(columns::timestamp(due))),
         groups: groups
             .iter()
             .map(|row| Ok((parse("limit group", value(row, "names", 0)?)?, count(row, 1)?)))

@@ -10,9 +10,9 @@ use wharf_core::limits::OnConflict;
 use super::lane_rows::{LaneNames, LaneRow};
 use super::node_marks::ExpiredLease;
 use super::operation::WriteRequest;
-use super::rows::signed;
 use super::running_cache::RunningCache;
 use super::session::SessionError;
+use crate::columns::signed;
 
 /// The rows that a transaction reads when it starts.
 #[derive(Debug, Default)]

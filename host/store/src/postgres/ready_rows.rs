@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
 
 use super::job_row::ReadyPosition;
-use super::rows::{micros, signed};
 use super::session::{Session, SessionError};
 use super::unnest::unnest;
 use super::write_set::Flush;
+use crate::columns::{signed, timestamp_us};
 
 /// The maximum number of jobs in one row: as many as the server stores in the row itself.
 const ROW_MAX: usize = 128;
@@ -164,7 +164,7 @@ pub(super) async fn write_finished(flush: &Flush<'_>) -> Result<(), SessionError
     let ids: Vec<i64> = flush.writes.finished.iter().map(|id: &JobId| signed(id.number())).collect();
     let mut lists = IdLists::default();
     ids.chunks(ROW_MAX).for_each(|ids| lists.add(ids));
-    let finished_at = micros(flush.now);
+    let finished_at = timestamp_us(flush.now);
     let text = format!(
         "INSERT INTO $schema.finished (finished_at, first_id, ids)
          SELECT $5::bigint, first_id, ($4::bigint[])[start:stop]

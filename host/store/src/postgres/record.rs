@@ -30,7 +30,7 @@ impl PostgresLedger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded { state: after.state.name(), cancel_requested: after.cancel_requested, children }))
+        Ok(Ok(Recorded::new(&after, children)))
     }
 
     /// Ends an expired lease, unless it was renewed since it was read. Returns true if it ended.

@@ -56,10 +56,18 @@ pub(super) async fn prepare(sessions: &Sessions, address: &Address) -> Result<()
 /// If several hosts start together, one of them migrates and the others wait for it.
 async fn migrate(session: &Session, schema: &str, migrations: &[&str]) -> Result<(i64, i64), SessionError> {
     let known = migrations.len() as i64;
-    let server = session.query_one("SELECT current_setting('server_version_num')::int", &[]).await?;
-    let server: i32 = computed(&server, 0)?;
+    let text = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')";
+    let row = session.query_one(text, &[]).await?;
+    let (server, encoding): (i32, String) = (computed(&row, 0)?, computed(&row, 1)?);
     if server < SERVER_VERSION_MIN {
         return Err(SessionError::Damaged(format!("its server is older than PostgreSQL 13 ({server}); upgrade it")));
+    }
+    // A key with a character that the encoding lacks would fail the request that has it.
+    if encoding != "UTF8" {
+        return Err(SessionError::Damaged(format!(
+            "its encoding is {encoding}, which has no room for every key; make another database with CREATE DATABASE wharf \
+             ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0, and name it in the address"
+        )));
     }
     if let Some(found) = version(session, schema).await?.filter(|(found, _)| *found >= known) {
         return Ok(found);
@@ -139,7 +147,7 @@ fn reason(error: &SessionError, address: &Address) -> String {
         Some(S::INVALID_CATALOG_NAME) => format!("{error}; create it, or name another database in the address"),
         Some(S::INSUFFICIENT_PRIVILEGE) => {
             format!(
-                "{error}; CREATE SCHEMA {schema} AUTHORIZATION its user, or name a schema that it owns with ?schema=NAME"
+                "{error}; CREATE SCHEMA \"{schema}\" AUTHORIZATION its user, or name a schema that it owns with ?schema=NAME"
             )
         }
         Some(S::LOCK_NOT_AVAILABLE) => format!("its tables are busy ({error})"),

@@ -17,6 +17,7 @@ use tokio_postgres::{NoTls, Row};
 use super::address::Address;
 use super::prepared::{PreparedStatements, SESSION_MARK};
 use super::tls::connector;
+use crate::columns::DamagedData;
 use crate::store::{OpenError, StoreError};
 
 #[cfg(test)]
@@ -62,9 +63,10 @@ impl From<tokio_postgres::Error> for SessionError {
     }
 }
 
-/// Returns the error for a stored text or number that is not a valid `what`.
-pub(super) fn damaged(what: &str, found: &str) -> SessionError {
-    SessionError::Damaged(format!("the database holds an invalid {what}: `{}`", found.escape_debug()))
+impl From<DamagedData> for SessionError {
+    fn from(damage: DamagedData) -> SessionError {
+        SessionError::Damaged(damage.to_string())
+    }
 }
 
 impl fmt::Display for SessionError {
@@ -155,6 +157,13 @@ impl SessionError {
         self.is_lost_connection() || error.code().is_some_and(|code| transient(code.code()))
     }
 
+    /// Returns true if the server refused a value of the request, or its size: the request is wrong, and the server works.
+    fn is_refused_value(&self) -> bool {
+        // Classes of SQLSTATE: data exceptions, limits of the server.
+        let refused = |code: &str| ["22", "54"].iter().any(|class| code.starts_with(class));
+        matches!(self, SessionError::Server(error) if error.code().is_some_and(|code| refused(code.code())))
+    }
+
     /// Returns true if the server has no record of the transaction whose status was queried.
     pub(super) fn is_unknown_transaction(&self) -> bool {
         matches!(self, SessionError::Server(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE))
@@ -163,7 +172,11 @@ impl SessionError {
     /// Converts to the store's error, for callers; nothing was written. `address` is the store's, without its password.
     pub(super) fn store_error(&self, address: &str) -> StoreError {
         let text = format!("{address}: {self}");
-        if self.is_transient() { StoreError::Busy(text) } else { StoreError::Broken(text) }
+        match self {
+            _ if self.is_transient() => StoreError::Busy(text),
+            _ if self.is_refused_value() => StoreError::Refused(text),
+            _ => StoreError::Broken(text),
+        }
     }
 }
 

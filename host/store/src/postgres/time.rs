@@ -83,7 +83,7 @@ impl Time {
     pub(super) fn manual_micros(&self) -> Option<i64> {
         match self {
             Time::Database(_) => None,
-            Time::Manual(clock) => Some(super::rows::micros(clock.now())),
+            Time::Manual(clock) => Some(crate::columns::timestamp_us(clock.now())),
         }
     }
 }

@@ -12,8 +12,8 @@ use wharf_core::time::Timestamp;
 
 use super::job_row::{JobRow, LineRow, ReadyPosition};
 use super::lane_rows::LaneRow;
-use super::rows::signed;
 use super::session::Session;
+use crate::columns::signed;
 
 /// Changes of a transaction that are not written yet.
 #[derive(Debug, Default)]

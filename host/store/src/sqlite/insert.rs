@@ -2,10 +2,10 @@
 
 use rusqlite::{OptionalExtension, params};
 use wharf_core::bounds;
-use wharf_core::conflict::{ConflictDecision, LaneCounts, placeholder, resolve};
+use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob};
-use wharf_core::lifecycle::{Event, Refusal};
+use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
@@ -22,13 +22,19 @@ impl SqliteLedger<'_> {
     pub(super) fn insert_child(&mut self, new: &NewJob, now: Timestamp) -> rusqlite::Result<Inserted> {
         let inserted = self.insert(new, now)?;
         // A child that is written twice exists already.
-        if let Some(why) = inserted.not_enqueued(new.id)
+        if let Some((placeholder, end)) = inserted.placeholder(new)
             && !self.exists(new.id)?
-            && let Inserted::Added { .. } = self.insert(&placeholder(new), now)?
+            && let Inserted::Added { .. } = self.insert(&placeholder, now)?
         {
-            self.apply(new.id, &Event::NotEnqueued(why), now)?.map_err(|refusal| refused(new.id, refusal))?;
+            self.apply_own(new.id, &end, now)?;
         }
         Ok(inserted)
+    }
+
+    /// Applies an event of the store itself.
+    fn apply_own(&mut self, id: JobId, event: &Event, now: Timestamp) -> rusqlite::Result<()> {
+        self.apply(id, event, now)?.map_err(|refusal| DamagedData::refused(id, refusal))?;
+        Ok(())
     }
 
     fn exists(&self, id: JobId) -> rusqlite::Result<bool> {
@@ -66,14 +72,11 @@ impl SqliteLedger<'_> {
                 }
             }
         }
-        for id in &replaced {
-            self.apply(*id, &Event::Replaced, now)?.map_err(|refusal| refused(*id, refusal))?;
-        }
-        for id in &cancel_requested {
-            self.apply(*id, &Event::CancelRequested, now)?.map_err(|refusal| refused(*id, refusal))?;
+        for (id, event) in make_room(&replaced, &cancel_requested) {
+            self.apply_own(id, &event, now)?;
         }
 
-        let due = new.due.map_or(now, |due| due.from(now));
+        let due = new.due_at(now);
         let state = state_number(&JobStatus::new(due).state, now);
         let is_inline = new.payload.len() <= INLINE_BYTES_MAX;
         let token = new.token.as_ref().map(|token| token.as_str());
@@ -172,9 +175,4 @@ impl SqliteLedger<'_> {
         holders.truncate(bounds::HOLDERS_NAMED);
         Ok(holders)
     }
-}
-
-/// Returns the error for an event of the ledger itself that a job refused: the row differs from what a query returned.
-fn refused(id: JobId, refusal: Refusal) -> DamagedData {
-    DamagedData::inconsistent(format_args!("job {id} refused an event: {refusal}"))
 }

@@ -10,8 +10,9 @@ use rustix::fs::fstatfs;
 use super::file_header::unusable;
 use crate::store::OpenError;
 
-/// The permissions that SQLite gives a file that it creates, before the umask.
-const MODE: u32 = 0o644;
+/// The permissions of files that are created: jobs are for the host's user only. SQLite gives the log and its index those of the
+/// database, and files that exist keep theirs.
+const MODE: u32 = 0o600;
 /// Magic numbers of the file systems that implement `flock` as a lock on the file's bytes, which would keep out SQLite's own
 /// locks: NFS, and SMB in its two kinds.
 const FLOCK_LOCKS_BYTES: [u32; 3] = [0x6969, 0xFF53_4D42, 0xFE53_4D42];
@@ -119,7 +120,7 @@ fn lock_named(path: &Path, real: &Path) -> Result<File, OpenError> {
     let failed = |verb: &str, error: &std::io::Error| {
         unusable(path, format!("could not {verb} its lock file {}: {error}", name.display()))
     };
-    let lock = File::options().create(true).truncate(false).write(true).open(&name);
+    let lock = File::options().create(true).truncate(false).write(true).mode(MODE).open(&name);
     let lock = lock.map_err(|error| failed("write", &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),

@@ -221,7 +221,7 @@ fn few_waiting(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(count.query_row([max], |row| row.get::<_, i64>(0))? < i64::from(max))
 }
 
-/// Returns the entries of a job after number `after`, up to `max` and about a page's bytes.
+/// Returns the entries of a job after number `after`, up to `max` and a page's bytes.
 pub(super) fn entries(conn: &Connection, id: JobId, after: u64, max: u32) -> rusqlite::Result<Vec<NumberedEntry>> {
     let mut find = conn.prepare_cached(
         "SELECT number, attempt, written_at, kind, amount, data FROM entries WHERE job = ?1 AND number > ?2
@@ -289,7 +289,8 @@ pub(super) fn stats(conn: &Connection, claims: &Mutex<UnsyncedClaims>, now: Time
         tasks.into_iter().map(|(task, (waiting, running))| Ok((names.task(&snapshot, task)?, waiting, running)));
     let mut tasks = tasks.collect::<rusqlite::Result<Vec<(TaskName, u64, u64)>>>()?;
     tasks.sort_unstable();
-    Ok(QueueStats { tasks, oldest_due: oldest.map(columns::timestamp), groups: groups.into_iter().collect() })
+    let oldest_due_age = oldest.map(|due| now.since(columns::timestamp(due)));
+    Ok(QueueStats { tasks, oldest_due_age, groups: groups.into_iter().collect() })
 }
 
 /// Returns a list of numbers as the JSON text that `json_each` reads: one SQL parameter, however long the list is.

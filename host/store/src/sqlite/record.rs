@@ -81,7 +81,7 @@ impl SqliteLedger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded { state: after.state.name(), cancel_requested: after.cancel_requested, children }))
+        Ok(Ok(Recorded::new(&after, children)))
     }
 
     /// Adds a job to the ready ones or removes it from them, as its new status requires.

@@ -6,6 +6,9 @@ pub enum StoreError {
     /// Nothing was written. The caller may try again later.
     #[error("the store cannot write now: {0}")]
     Busy(String),
+    /// Nothing was written: the store can't take a value of this call, which will fail again. Other calls work.
+    #[error("the store refused a value: {0}")]
+    Refused(String),
     /// Nothing was written, and the call will fail until an operator fixes the store.
     #[error("the store is broken: {0}")]
     Broken(String),

@@ -1,9 +1,10 @@
 //! Jobs as they are read: one, a page of a list, or counts.
 
+use std::time::Duration;
+
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Job, StateName, Token, WaitReason};
 use wharf_core::key::Key;
-use wharf_core::time::Timestamp;
 
 /// A job with the data that is derived when it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +50,8 @@ pub struct JobPage {
 pub struct QueueStats {
     /// Each task with its number of waiting jobs (due or not) and its number of running jobs.
     pub tasks: Vec<(TaskName, u64, u64)>,
-    /// When the waiting job that has been due longest became due.
-    pub oldest_due: Option<Timestamp>,
+    /// For how long the waiting job has been due that has been due longest, by the store's clock.
+    pub oldest_due_age: Option<Duration>,
     /// Each group with its number of running jobs.
     pub groups: Vec<(Group, u64)>,
 }

@@ -1,4 +1,4 @@
-//! What nodes tell each other through a store that they share.
+//! Messages between the nodes that share a store.
 
 use async_trait::async_trait;
 use wharf_core::ids::{JobId, NodeId};
@@ -7,7 +7,7 @@ use wharf_core::node_message::NodeMessage;
 use super::error::StoreError;
 use super::queue::Nudges;
 
-/// The messages between the nodes that share a store. A store that only one node can use has none.
+/// Calls between the nodes that share a store. A store that only one node can use has none of them.
 #[async_trait]
 pub trait NodeMessages: Send + Sync {
     /// Returns jobs that run on this node and whose cancellation another node requested.

@@ -82,8 +82,8 @@ pub trait Queue: Send + Sync {
     /// Returns a page of jobs, newest first, without payload and result.
     async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError>;
 
-    /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` and about
-    /// `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
+    /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` with
+    /// at most `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;
 
     /// Deletes at most `max` jobs that finished before `before`, with their logs and results. Returns how many. The kv

@@ -1,8 +1,10 @@
 //! The results of writes: which jobs were added, changed or lost.
 
+use wharf_core::conflict::placeholder;
 use wharf_core::ids::JobId;
-use wharf_core::job::{NotEnqueued, StateName};
+use wharf_core::job::{JobStatus, NewJob, NotEnqueued, StateName};
 use wharf_core::lease::Lease;
+use wharf_core::lifecycle::Event;
 
 /// The result of inserting a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +31,15 @@ pub enum Inserted {
 }
 
 impl Inserted {
-    /// Returns why no job is stored under `id`, the ID of the job to insert; `None` if one is.
-    pub(crate) fn not_enqueued(&self, id: JobId) -> Option<NotEnqueued> {
-        match self {
-            Inserted::Duplicate { id: known } if *known != id => Some(NotEnqueued::Duplicate(*known)),
-            Inserted::Discarded { holders } => Some(NotEnqueued::LaneFull(holders.clone())),
-            Inserted::Added { .. } | Inserted::Duplicate { .. } => None,
-        }
+    /// Returns the job to insert under the ID of `new`, and the event that ends it then, if this result left no job under
+    /// the ID.
+    pub(crate) fn placeholder(&self, new: &NewJob) -> Option<(NewJob, Event)> {
+        let why = match self {
+            Inserted::Duplicate { id: known } if *known != new.id => NotEnqueued::Duplicate(*known),
+            Inserted::Discarded { holders } => NotEnqueued::LaneFull(holders.clone()),
+            Inserted::Added { .. } | Inserted::Duplicate { .. } => return None,
+        };
+        Some(placeholder(new, why))
     }
 }
 
@@ -48,6 +52,13 @@ pub struct Recorded {
     pub cancel_requested: bool,
     /// The result of inserting each child. A child that was not enqueued is stored under its ID as a cancelled job.
     pub children: Vec<Inserted>,
+}
+
+impl Recorded {
+    /// Returns the result of an event that left a job in this status.
+    pub(crate) fn new(status: &JobStatus, children: Vec<Inserted>) -> Recorded {
+        Recorded { state: status.state.name(), cancel_requested: status.cancel_requested, children }
+    }
 }
 
 /// The result of renewing a lease.

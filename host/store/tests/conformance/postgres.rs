@@ -224,7 +224,7 @@ async fn a_whole_life(stage: &Stage) {
     };
     stage.store.register(node, LEASE).await.unwrap();
     assert_eq!(stage.store.nodes().await.unwrap().len(), 1);
-    assert_eq!(messages(&stage).receive_messages(NodeId(7)).await.unwrap(), []);
+    assert_eq!(messages(stage).receive_messages(NodeId(7)).await.unwrap(), []);
     assert_eq!(stage.succeed(&again).await.unwrap().state, StateName::Succeeded);
     assert_eq!(stage.store.entries(id, 0, 10).await.unwrap().len(), 1);
     stage.pass(LEASE);
@@ -290,7 +290,7 @@ async fn every_other_statement(stage: &Stage) {
     let filter = JobFilter { batch: batch.as_ref().map(|batch| batch.id), max: 10, ..JobFilter::default() };
     assert_eq!(store.jobs(filter).await.unwrap().jobs.len(), 1);
     let stats = store.stats().await.unwrap();
-    assert_eq!((stats.tasks, stats.oldest_due.is_some()), (vec![(task, 1, 0)], true));
+    assert_eq!((stats.tasks, stats.oldest_due_age.is_some()), (vec![(task, 1, 0)], true));
     let large = stage.claim_one().await;
     assert_eq!((large.lease.job, large.payload.len()), (waits, 5000));
     stage.succeed(&large).await.unwrap();
@@ -332,4 +332,84 @@ async fn every_other_statement(stage: &Stage) {
 
 fn messages(stage: &Stage) -> &dyn NodeMessages {
     stage.store.messages().expect("several hosts may share this store")
+}
+
+#[test]
+fn a_schema_may_have_any_valid_name() {
+    let server = Postgres::start(false);
+    let longest = "x".repeat(57);
+    for name in ["user", "order", "table", "_1", &longest] {
+        eprintln!("in the schema {name}");
+        let address = server.address_of("wharf", name);
+        block_on(async {
+            let stage = Stage::at(&address).await;
+            // Another host, which must hear of the job at once.
+            let other = PostgresStore::open(&address).await.unwrap();
+            let mut nudges = other.nudges();
+            let heard = async {
+                loop {
+                    stage.add(COUNT, "nudge").await;
+                    nudges.mark_unchanged();
+                    let changed = tokio::time::timeout(SECOND, nudges.changed());
+                    if changed.await.is_ok() {
+                        break;
+                    }
+                }
+            };
+            tokio::time::timeout(60 * SECOND, heard).await.expect("nudges of the other host arrive");
+            drop(other);
+            while let Some(leased) = stage.claim(1).await.first() {
+                stage.succeed(leased).await.unwrap();
+            }
+            stage.pass(LEASE);
+            stage.store.delete_finished(stage.store.now(), 1000).await.unwrap();
+            a_whole_life(&stage.limit(COUNT, at_most(1, None))).await;
+        });
+    }
+    let refused = block_on(PostgresStore::open(&server.address_of("wharf", "pg_jobs"))).unwrap_err().to_string();
+    assert!(refused.contains("`schema`"), "{refused}");
+}
+
+#[test]
+fn a_database_that_lacks_characters_is_refused_at_the_start() {
+    let server = Postgres::start(false);
+    for (encoding, database) in [("LATIN1", "latin"), ("SQL_ASCII", "ascii")] {
+        server.sql(&format!("CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        let address = server.address_of("wharf", "jobs").replace("/postgres?", &format!("/{database}?"));
+        let refused = block_on(PostgresStore::open(&address)).unwrap_err();
+        assert!(matches!(refused, OpenError::MendDatabase { .. }), "{refused:?}");
+        let text = refused.to_string();
+        let how = "CREATE DATABASE wharf ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0";
+        assert!(text.contains(&format!("its encoding is {encoding}")) && text.contains(how), "{text}");
+    }
+    server.sql("CREATE DATABASE wharf ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0");
+    let address = server.address_of("wharf", "jobs").replace("/postgres?", "/wharf?");
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        let id = stage.add(COUNT, "größe 日本 👩\u{200d}🔬").await;
+        assert_eq!(stage.claim_one().await.lease.job, id);
+    });
+}
+
+#[test]
+fn a_value_that_the_server_refuses_fails_its_request_and_no_other() {
+    let server = Postgres::start(false);
+    let address = server.address();
+    let schema = address.split_once("schema=").unwrap().1;
+    block_on(async {
+        let stage = Stage::at(&address).await;
+        for (code, key) in [("22021", "data"), ("54000", "limit")] {
+            server.sql(&format!(
+                "CREATE FUNCTION {schema}.refuse_{key}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF new.key = '{key}' THEN RAISE SQLSTATE '{code}' USING MESSAGE = 'no room for it'; END IF;
+                     RETURN new;
+                 END $$;
+                 CREATE TRIGGER refuse_{key} BEFORE INSERT ON {schema}.jobs FOR EACH ROW EXECUTE FUNCTION {schema}.refuse_{key}()"
+            ));
+            let add = |key| stage.store.insert(vec![stage.new_job(COUNT, key)], stage.declared.clone());
+            let (refused, fine) = tokio::join!(add(key), add("fine"));
+            assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("no room for it")), "{refused:?}");
+            fine.unwrap();
+        }
+    });
 }

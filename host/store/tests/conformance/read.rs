@@ -170,10 +170,10 @@ fn stats_count_unfinished_jobs() {
         let oldest = stage.clock_in(1);
         let delayed = NewJob { due: Some(Due::At(oldest)), ..stage.new_job(COUNT, "") };
         stage.insert(delayed).await;
-        assert_eq!(stage.store.stats().await.unwrap().oldest_due, None);
+        assert_eq!(stage.store.stats().await.unwrap().oldest_due_age, None);
         stage.pass(2 * SECOND);
         stage.add_many(LIST, "a", 3).await;
-        assert_eq!(stage.store.stats().await.unwrap().oldest_due, Some(oldest));
+        assert_eq!(stage.store.stats().await.unwrap().oldest_due_age, Some(SECOND), "by the store's clock");
         let mut wish = stage.wish(2);
         wish.tasks = [(task(LIST), group(LIST))].into();
         let running = stage.store.claim(wish).await.unwrap().leased;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::lifecycle::Event;
-use wharf_store::{JobFilter, OpenError, Queue as _, SqliteStore, open};
+use wharf_store::{JobFilter, OpenError, Queue as _, SqliteStore, Store, open};
 
 use crate::stage::{COUNT, HandClock, Kind, LEASE, Stage, at_most, block_on, ids, usage};
 
@@ -195,4 +195,53 @@ fn attempts_that_only_a_claim_records_are_found_after_a_crash() {
             Connection::open(&file).unwrap().query_row("SELECT count(*) FROM claims", [], |row| row.get(0)).unwrap();
         assert_eq!(claims, 1, "only that of the job that still runs");
     });
+}
+
+#[test]
+fn files_are_for_the_host_s_user_and_keep_what_an_operator_set() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let modes = |stage: &Stage| {
+        ["", "-wal", "-shm", ".lock"].map(|suffix| {
+            let file = format!("{}{suffix}", stage.file().display());
+            std::fs::metadata(file).unwrap().permissions().mode() & 0o777
+        })
+    };
+    block_on(async {
+        let stage = Stage::new(Kind::Sqlite).await;
+        stage.add(COUNT, "secret").await;
+        assert_eq!(modes(&stage), [0o600; 4]);
+        let (file, clock) = (stage.file(), stage.clock.clone());
+        let Stage { store, folder, .. } = stage;
+        drop(store);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&file, clock.clone()).unwrap());
+        let again = Stage { store, folder, clock, ..Stage::new(Kind::Memory).await };
+        again.add(COUNT, "secret").await;
+        assert_eq!(modes(&again), [0o640, 0o640, 0o640, 0o600], "the log has the mode of the database");
+    });
+}
+
+#[test]
+fn an_address_that_others_understand_in_another_way_is_refused_with_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().display();
+    for (address, right) in [
+        ("sqlite://wharf.db".to_owned(), "sqlite:wharf.db for a file in the working directory".to_owned()),
+        ("sqlite:///a/wharf.db?mode=rwc".to_owned(), "sqlite:/a/wharf.db for a path from the root".to_owned()),
+        ("sqlite://:memory:".to_owned(), "sqlite:wharf.db".to_owned()),
+        (format!("sqlite:{inside}/a.db?mode=rwc"), format!("takes none; expected sqlite:{inside}/a.db")),
+        (format!("{inside}/a.db?cache=shared&mode=rwc"), format!("takes none; expected sqlite:{inside}/a.db")),
+        ("file:wharf.db?mode=rwc".to_owned(), "expected a path, sqlite:PATH".to_owned()),
+        ("host=db password=secret".to_owned(), "postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()),
+        ("user = me password = 'se/cr:et'".to_owned(), "postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()),
+        ("postgres:me:secret@db".to_owned(), "postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()),
+        ("mysql://me:secret@db/jobs".to_owned(), "postgres://".to_owned()),
+    ] {
+        let error = refused(&address);
+        let text = error.to_string();
+        assert!(matches!(error, OpenError::MendAddress { .. }) && text.contains(&right), "{address}: {text}");
+        assert!(!text.contains("secret") && !text.contains("cr:et"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file was made");
+    block_on(open(&format!("sqlite:{inside}/what?.db"), HandClock::new())).expect("a name is a name");
 }

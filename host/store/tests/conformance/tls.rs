@@ -1,5 +1,8 @@
 //! Encrypted connections: a server whose certificate is untrusted, or of another name, is refused.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
 use wharf_store::PostgresStore;
 
 use crate::server::Postgres;
@@ -27,4 +30,20 @@ fn certificates_are_checked() {
         let absent = refused(address("localhost", "sslmode=require&sslrootcert=/nowhere.pem")).await;
         assert!(absent.contains("/nowhere.pem"), "{absent}");
     });
+}
+
+/// The driver has no code for this, so it is recognized by its text.
+#[test]
+fn a_server_without_tls_is_named_as_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.read_exact(&mut [0; 8]).unwrap();
+        client.write_all(b"N").unwrap();
+    });
+    let address = format!("postgres://wharf@127.0.0.1:{port}/postgres?sslmode=require");
+    let refused = block_on(PostgresStore::open(&address)).unwrap_err().to_string();
+    assert!(refused.contains("the server doesn't support TLS; enable it, or add ?sslmode=disable"), "{refused}");
+    answering.join().unwrap();
 }

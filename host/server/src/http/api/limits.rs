@@ -47,6 +47,16 @@ pub(crate) struct LimitNumbers {
     pub(crate) total: Option<u32>,
 }
 
+/// The query of a request that sets or removes a limit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitQuery {
+    /// A limit group: its name, or a task, as PLUGIN/TASK.
+    pub(crate) group: String,
+    /// A key, for a limit of this key only.
+    pub(crate) key: Option<String>,
+}
+
 impl From<Limits> for LimitNumbers {
     fn from(limits: Limits) -> LimitNumbers {
         LimitNumbers { per_key: limits.per_key, total: limits.total }

@@ -74,6 +74,9 @@ pub(crate) struct LoadedVersion {
 pub(crate) struct Refusal {
     /// When it was refused.
     pub(crate) since: Moment,
+    /// When it is loaded again, since the reason may have passed by then; absent if only another file can help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<Moment>,
     /// The problems, each with what to do about it.
     pub(crate) problems: Vec<String>,
 }
@@ -140,6 +143,7 @@ impl PluginFile {
             loaded: loaded.map(LoadedVersion::from),
             refused: refused.map(|refused| Refusal {
                 since: Moment(refused.since),
+                retry: refused.retry.map(Moment),
                 problems: refused.why.problems.iter().map(ToString::to_string).collect(),
             }),
             kv: None,

@@ -7,11 +7,18 @@ use serde_json::{Map, Value, json};
 use super::schemas::reference;
 use crate::http::problem::Kind;
 
-/// Problems of every operation; the last one while the host waits for its store at the start.
-const EVERYWHERE: [Kind; 5] =
-    [Kind::BAD_REQUEST, Kind::UNAUTHORIZED, Kind::CROSS_ORIGIN, Kind::INTERNAL, Kind::STORE_BUSY];
+/// Problems of every operation; `store-busy` while the host waits for its store at the start.
+const EVERYWHERE: [Kind; 7] = [
+    Kind::BAD_REQUEST,
+    Kind::UNAUTHORIZED,
+    Kind::CROSS_ORIGIN,
+    Kind::PROXY_UNTRUSTED,
+    Kind::INTERNAL,
+    Kind::STORE_BUSY,
+    Kind::TOO_MANY_CONNECTIONS,
+];
 /// Problems of every operation that uses the store.
-const OF_STORE: [Kind; 2] = [Kind::STORE_BROKEN, Kind::OUTCOME_UNKNOWN];
+const OF_STORE: [Kind; 3] = [Kind::STORE_BROKEN, Kind::STORE_REFUSED, Kind::OUTCOME_UNKNOWN];
 /// Problems of every operation that reads a body.
 const OF_BODY: [Kind; 2] = [Kind::TOO_LARGE, Kind::TOO_SLOW];
 
@@ -98,7 +105,7 @@ impl Operation {
     /// Marks an operation that needs neither a token nor the store.
     pub(super) fn open(mut self) -> Operation {
         self.members.insert("security".to_owned(), json!([{}]));
-        self.problems = vec![Kind::CROSS_ORIGIN];
+        self.problems = vec![Kind::BAD_REQUEST, Kind::CROSS_ORIGIN];
         self
     }
 

@@ -7,15 +7,14 @@ use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
     Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, EnqueueQuery,
-    Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, ListQuery, LiveBroadcast, LogEntry,
-    Node, PluginFile, Readiness, Reply,
+    Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
+    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, Reply,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
 
 const LIMIT: &str =
     "The limits to set, at least one; one that is absent or null stays as declared. A key has only `per_key`.";
-const GROUP: &str = "A limit group; one that is named after a task is written as one segment: `plugin%2Ftask`.";
 
 /// Returns every operation, and adds the schemas that they use.
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
@@ -211,14 +210,9 @@ fn plugins_and_nodes(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn limits(schemas: &mut Schemas) -> Vec<Operation> {
     let (limit, request) = (schemas.response::<Limit>(), schemas.request::<LimitNumbers>("LimitRequest", LIMIT));
-    let of_group = |name, method, summary| {
-        Operation::new("limits", name, method, "/v1/limits/{group}", summary).segment("group", GROUP)
-    };
-    let of_key = |name, method, summary| {
-        Operation::new("limits", name, method, "/v1/limits/{group}/{key}", summary)
-            .segment("group", GROUP)
-            .segment("key", "A key.")
-    };
+    let query = schemas.query::<LimitQuery>();
+    let of_limit =
+        |name, method, summary| Operation::new("limits", name, method, "/v1/limits", summary).query(query.clone());
     let set = |operation: Operation| {
         operation
             .description("Takes effect while hosts run, on all that share the store. A limit of 0 is a pause.")
@@ -243,10 +237,8 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .response(200, "Every limit group.", json_of(list_of(limit.clone())))
         .uses_store(),
-        set(of_group("setGroupLimit", "put", "Sets the limits of a group")),
-        clear(of_group("clearGroupLimit", "delete", "Removes the limits that were set for a group")),
-        set(of_key("setKeyLimit", "put", "Sets the limit of one key of a group")),
-        clear(of_key("clearKeyLimit", "delete", "Removes the limit that was set for one key of a group")),
+        set(of_limit("setLimit", "put", "Sets the limits of a group, or of one key of it")),
+        clear(of_limit("clearLimit", "delete", "Removes the limits that were set for a group, or for one key of it")),
     ]
 }
 

@@ -54,10 +54,11 @@ impl Schemas {
         reference(name)
     }
 
-    /// Returns the parameters of a query, each of which is optional.
+    /// Returns the parameters of a query.
     pub(super) fn query<T: JsonSchema>(&mut self) -> Vec<Value> {
         let schema = Value::from(self.requests.subschema_for::<T>());
         let Some(Value::Object(members)) = schema.get("properties") else { return Vec::new() };
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
         let parameter = |(name, schema): (&String, &Value)| {
             let mut schema = schema.clone();
             if let Some(Value::Array(types)) = schema.get("type") {
@@ -70,6 +71,9 @@ impl Schemas {
             let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
             if let Some(description) = description {
                 parameter["description"] = description;
+            }
+            if required.iter().any(|one| one == name) {
+                parameter["required"] = json!(true);
             }
             parameter
         };
