@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{NewJob, Token};
+use wharf_core::ids::JobId;
+use wharf_core::job::{NewJob, UniqueToken};
 use wharf_engine::GuestJob;
 
 use crate::guest_store::GuestStore;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, NumberedEntry, Token};
+use wharf_core::ids::{JobId, NodeId, PluginId};
+use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};

@@ -8,7 +8,7 @@ use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
-use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::key::Lane;
 use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};

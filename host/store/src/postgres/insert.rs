@@ -9,7 +9,7 @@ use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
-use super::job_row::JobRow;
+use super::job_row::{JobRow, TokenRow};
 use super::lane_rows::LaneRow;
 use super::ledger::PostgresLedger;
 use super::rows::job_id;

@@ -16,7 +16,7 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
 use super::id_source::IdSource;
-use super::job_row::{JOB_COLUMNS, JobRow, LineRow};
+use super::job_row::{JOB_COLUMNS, JobRow, LineRow, TokenRow};
 use super::kv::KvWrites;
 use super::lane_rows::{LaneNames, LaneRow, lane_columns};
 use super::prepared::SESSION_MARK;

@@ -3,8 +3,8 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{NumberedEntry, State, StateName, Token};
+use wharf_core::ids::JobId;
+use wharf_core::job::{NumberedEntry, State, StateName, UniqueToken};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
@@ -46,7 +46,7 @@ pub(super) async fn find_by_tokens(session: &Session, of: &[UniqueToken]) -> Res
                 ORDER BY position";
     let tasks: Vec<&str> = of.iter().map(|one| one.task.as_str()).collect();
     let tokens: Vec<&[u8]> = of.iter().map(|one| one.token.as_str().as_bytes()).collect();
-    let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", Key::as_str)).collect();
+    let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", |key| key.as_str())).collect();
     let args = [(&tasks as _, Type::TEXT_ARRAY), (&tokens as _, Type::BYTEA_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
     let found = session.query(text, &args).await?;
     found.iter().map(|row| Ok(value::<Option<i64>>(row, "jobs", 0)?.map(columns::job_id).transpose()?)).collect()

@@ -7,6 +7,7 @@ use wharf_core::job::NewJob;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
+use super::job_row::TokenRow;
 use super::lane_rows::{LaneNames, LaneRow};
 use super::node_marks::ExpiredLease;
 use super::operation::WriteRequest;

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, Token};
+use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, UniqueToken};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
@@ -33,7 +33,7 @@ pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Re
     let mut find = conn.prepare_cached(
         "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
     )?;
-    find.query_row(params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", Key::as_str)], |row| {
+    find.query_row(params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", |key| key.as_str())], |row| {
         Ok(job_id(row.get(0)?)?)
     })
     .optional()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{Job, NewJob, NumberedEntry, Token};
+use wharf_core::ids::JobId;
+use wharf_core::job::{Job, NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::KvChanges;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, Token};
+use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, UniqueToken};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
