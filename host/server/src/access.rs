@@ -242,6 +242,17 @@ impl Access {
         })
     }
 
+    /// Waits until what the client opened must end: the host is stopping, or its token is no longer valid.
+    pub(crate) fn end(&self, stopping: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let revoked = self.revoked.clone();
+        async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = revoked.cancelled() => {}
+            }
+        }
+    }
+
     /// Returns true if both grant the same rights under the same name.
     fn equals(&self, other: &Access) -> bool {
         (&self.name, &self.scopes, &self.key) == (&other.name, &other.scopes, &other.key)

@@ -15,6 +15,7 @@ mod call;
 mod new;
 mod bindings;
 mod pack;
+mod tokens;
 mod log_thread;
 mod log_fields;
 mod log;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::access::Tokens;
 use crate::bench::BenchCommand;
 use crate::cli_error::{CliError, EXIT_CODES, ExitStatus};
 use crate::config::{Environment, Flags, RawSettings, Settings};
@@ -72,6 +74,9 @@ enum Command {
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
+    /// Create a token for clients of a host
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
     /// Measure throughput, latency and the cost of a sandbox: on a temporary host by default, on a running one with --host
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -153,6 +158,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::New(new) => return new.run(json),
         Command::Bindings(bindings) => return bindings.run(),
         Command::Pack(pack) => return pack.run(),
+        Command::Token(command) => return command.run(json),
         _ => {}
     }
     let invalid = |problems: crate::config::Problems| CliError::usage(problems.to_string());
@@ -161,7 +167,10 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
     let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
-        Command::Serve(_) => serve::serve(&settings),
+        Command::Serve(_) => {
+            let tokens = Tokens::new(settings.token_table(&raw, &environment).map_err(invalid)?);
+            serve::serve(&settings, tokens)
+        }
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
@@ -172,7 +181,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config => settings::show(&raw, json),
         // Handled above.
-        Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(ExitStatus::Done),
+        Command::New(_) | Command::Bindings(_) | Command::Pack(_) | Command::Token(_) => Ok(ExitStatus::Done),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(ExitStatus::Done),
     }
 }

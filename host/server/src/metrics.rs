@@ -51,6 +51,8 @@ pub(crate) struct Metrics {
     broadcasts: Topics,
     broadcasts_refused: Counter,
     /// Counted by the log itself: a notice of it would be one more line.
+    /// Requests with a token that is not valid.
+    pub(crate) wrong_tokens: Counter,
     pub(crate) host_log_lines_dropped: Counter,
 }
 
@@ -105,6 +107,8 @@ impl Metrics {
             Unit::Bytes,
             store_log_pinned.clone(),
         );
+        let wrong_tokens = Counter::default();
+        registry.register("wrong_tokens", "Requests with a token that is not valid", wrong_tokens.clone());
         let broadcasts = Topics::new(&mut registry);
         let broadcasts_refused = Counter::default();
         registry.register(
@@ -141,6 +145,7 @@ impl Metrics {
             jobs_replaced,
             broadcasts,
             broadcasts_refused,
+            wrong_tokens,
             host_log_lines_dropped,
         }
     }

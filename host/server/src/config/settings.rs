@@ -33,8 +33,6 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// The token that commands send, and that means admin on a host.
     pub(crate) token: Option<String>,
-    /// The tokens of `[[tokens]]`, with their rights.
-    pub(crate) tokens: Vec<(TokenHash, Access)>,
     pub(crate) public_url: Option<PublicUrl>,
     pub(crate) proxy_authenticates: bool,
     pub(crate) host: String,
@@ -72,16 +70,13 @@ impl Settings {
     pub(crate) fn check(raw: &mut RawSettings, environment: &Environment) -> Result<Settings, Problems> {
         derive_missing(raw, environment);
         let plugins = raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
-        let mut problems = Problems::default();
-        let tokens = tokens::resolve(&raw.tokens, environment, &mut problems);
         let host_is_known = !raw.of("host").0.is_empty();
-        let mut read = Reader { raw, problems };
+        let mut read = Reader { raw, problems: Problems::default() };
         read.no_empty_token();
         let millis = Duration::from_millis;
         let settings = Settings {
             listen: read.value("listen", listen_address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
             token: read.value("token", token).flatten(),
-            tokens,
             public_url: read.value("public-url", public_url).flatten(),
             proxy_authenticates: read.value("proxy-authenticates", yes_or_no).unwrap_or(false),
             // A host that could not be derived has its problem reported at `listen`.
@@ -118,9 +113,12 @@ impl Settings {
     }
 
     /// Returns the tokens that requests may send: those of `[[tokens]]`, and `token`, which means admin.
-    pub(crate) fn token_table(&self) -> TokenTable {
+    ///
+    /// # Errors
+    /// When a token cannot be read; the error lists every problem.
+    pub(crate) fn token_table(&self, raw: &RawSettings, environment: &Environment) -> Result<TokenTable, Problems> {
         let single = self.token.as_deref().map(|token| (TokenHash::of(token), Access::everything("token")));
-        TokenTable::new(self.tokens.iter().cloned().chain(single).collect())
+        Ok(TokenTable::new(tokens::resolve(&raw.tokens, environment)?.into_iter().chain(single).collect()))
     }
 
     /// Returns the settings of one plugin: empty ones if it has no section or `id` is not a plugin ID.
@@ -199,7 +197,7 @@ impl Reader<'_> {
 
     /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
-        if !settings.listen.ip().is_loopback() && settings.token.is_none() && settings.tokens.is_empty() {
+        if !settings.listen.ip().is_loopback() && settings.token.is_none() && self.raw.tokens.is_empty() {
             let text = format!(
                 "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, add \
                  `[[tokens]]` to wharf.toml, or listen on 127.0.0.1",

@@ -34,11 +34,21 @@ impl World {
         self
     }
 
-    fn read(&self) -> Result<(Settings, RawSettings), String> {
+    fn environment(&self) -> Environment {
         let variables = self.variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let environment = Environment { folder: self.folder.path().to_owned(), variables };
+        Environment { folder: self.folder.path().to_owned(), variables }
+    }
+
+    fn tokens(&self) -> Tokens {
+        let (settings, raw) = self.read().unwrap();
+        Tokens::new(settings.token_table(&raw, &self.environment()).unwrap())
+    }
+
+    fn read(&self) -> Result<(Settings, RawSettings), String> {
+        let environment = self.environment();
         let mut raw = RawSettings::read(&self.flags, &environment).map_err(|problems| problems.to_string())?;
         let settings = Settings::check(&mut raw, &environment).map_err(|problems| problems.to_string())?;
+        let _tokens = settings.token_table(&raw, &environment).map_err(|problems| problems.to_string())?;
         Ok((settings, raw))
     }
 
@@ -234,8 +244,7 @@ fn tokens_have_names_scopes_and_perhaps_a_key() {
     );
     let world = World::new(&file).variable("OPS_TOKEN", "operators-token-1");
     std::fs::write(world.folder.path().join("acme.token"), "acme-token-of-16+\n").unwrap();
-    let (settings, raw) = world.read().unwrap();
-    let tokens = Tokens::new(settings.token_table());
+    let (tokens, (_, raw)) = (world.tokens(), world.read().unwrap());
     let acme = tokens.find("acme-token-of-16+").expect("the newline is no part of it");
     assert_eq!((&*acme.name, acme.key().map(ToString::to_string)), ("acme", Some("acme".to_owned())));
     assert!(acme.enqueues_some() && !acme.reads());

@@ -165,12 +165,16 @@ fn list(scopes: &[Scope]) -> String {
     scopes.iter().map(|scope| format!("\"{scope}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the hash and the rights of each token, and reads those that are outside of the file.
+/// Returns the hash and the rights of each token, and reads those that are outside of the file. Only a host does so: commands
+/// in its folder may lack the rights to read them.
+///
+/// # Errors
+/// When a token cannot be read or stands there twice; the error lists every problem.
 pub(super) fn resolve(
     sections: &[TokenSection],
     environment: &Environment,
-    problems: &mut Problems,
-) -> Vec<(TokenHash, Access)> {
+) -> Result<Vec<(TokenHash, Access)>, Problems> {
+    let mut problems = Problems::default();
     let mut tokens: Vec<(TokenHash, Access)> = Vec::new();
     for section in sections {
         let outside = section.from.as_ref().map(|(source, at)| (read(source, environment), at));
@@ -189,7 +193,7 @@ pub(super) fn resolve(
             tokens.push((hash, section.access.clone()));
         }
     }
-    tokens
+    problems.or(tokens)
 }
 
 fn read(source: &TokenSource, environment: &Environment) -> Result<String, String> {
