@@ -159,10 +159,7 @@ impl Setup {
         let file = self.store.as_deref().unwrap_or(dir.path()).join("wharf.db");
         let store = self.database.unwrap_or_else(|| format!("sqlite:{}", file.display()));
         let top = format!(
-            "{token}{}listen = \"127.0.0.1:0\"
-store = \"{store}\"
-plugins-dir = \"{}\"
-{cache}",
+            "{token}{}listen = \"127.0.0.1:0\"\nstore = \"{store}\"\nplugins-dir = \"{}\"\n{cache}",
             self.top,
             plugins.display(),
         );

@@ -102,9 +102,11 @@ fn sandboxes_are_called_and_suspended() {
 
 #[test]
 fn loops_are_ended_and_small_jobs_are_not() {
-    let report = report(&["isolation", "--loops", "2", "--rate", "50"]);
+    let report = report(&["isolation", "--loops", "2", "--rate", "50", "--sleepers", "20"]);
     has(&report, &["small-jobs-p99-before-ms", "p99-beside-a-loop-to-before-ratio"]);
-    assert_eq!(report["with"]["loops"], 2);
+    has(&report, &["small-jobs-p99-beside-sleepers-ms", "p99-beside-sleepers-to-before-ratio"]);
+    let with = &report["with"];
+    assert_eq!((&with["loops"], &with["sleepers"], &with["sleeper"]), (&2.into(), &20.into(), &"bench/wait".into()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, component, photo, wharf};
+use crate::harness::{Setup, component, eventually, photo, wharf};
 
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
@@ -116,4 +116,18 @@ fn config_shows_every_setting_and_where_it_came_from() {
     assert!(line("listen").contains("default"), "{text}");
     let json = succeeds(wharf().current_dir(dir.path()).args(["config", "--json"]));
     serde_json::from_str::<Value>(&json).expect("JSON");
+}
+
+#[test]
+fn a_file_name_that_is_no_id_is_refused_in_the_same_words_everywhere() {
+    let host = Setup::default().plugin("words").start();
+    host.put_plugin("my_plugin", &component("words"));
+    let rule = ["file name: invalid name `my_plugin`: expected a-z", "rename the file to my-plugin.wasm; its name"];
+    let file = host.plugin_file("my_plugin").display().to_string();
+    for args in [&["check", &file][..], &["call", &format!("{file}#count")]] {
+        let Output { status, stdout, stderr } = host.cli(args).output().expect("it runs");
+        let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+        assert!(!status.success() && rule.iter().all(|part| said.contains(part)), "{args:?}: {said}");
+    }
+    eventually("the folder refuses it", || rule.iter().all(|part| host.said().contains(part)).then_some(()));
 }

@@ -39,6 +39,7 @@ mod reload;
 mod retries;
 mod secrets;
 mod signals;
+mod sleepers;
 mod slow_readers;
 mod slow_commits;
 mod stopping;

@@ -65,7 +65,8 @@ fn followers_that_do_not_read_share_what_they_hold() {
     let before = resident(&host);
     let readers = readers_that_stop(&host, &path, 300);
     let more = resident(&host).saturating_sub(before);
-    assert!(more < 128 << 20, "{} readers hold {} MiB", readers.len(), more >> 20);
+    // A page of the log and the event being sent, for each reader alone, would be more than a gigabyte.
+    assert!(more < 400 << 20, "{} readers hold {} MiB", readers.len(), more >> 20);
     drop(readers);
     // What they shared is whole for whoever does read.
     let chunks = host.client().events(job["id"].as_str().expect("an id"), None).filter(|event| event.kind == "chunk");

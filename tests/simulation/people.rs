@@ -104,7 +104,7 @@ pub(crate) fn new_job(ground: &mut Ground, tasks: &[(TaskName, Group)]) -> NewJo
         id: ground.store.next_id().unwrap(),
         task,
         lane: Lane { group, key },
-        payload: Arc::from(*b"{}"),
+        payload: b"{}".into(),
         priority: ground.rng.i32(0..3),
         due: delay.map(Due::In),
         token: None,

@@ -10,6 +10,7 @@ use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::planner::{Input, RecordResult, RenewResult};
+use wharf_core::room::Room;
 use wharf_store::{Claim, Clock, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
 
 use crate::checkers::Checkers;
@@ -207,6 +208,8 @@ impl World {
                     tasks: Arc::clone(&self.tasks),
                     declared: Arc::clone(&self.declared),
                     free,
+                    room: Room::UNLIMITED,
+                    costs: Arc::default(),
                     task_quotas: Vec::new(),
                     lease: LEASE,
                 };
@@ -223,7 +226,11 @@ impl World {
                 if !claimed.leased.is_empty() {
                     self.nudge();
                 }
-                Input::Claimed { leased: claimed.leased, wake_at: claimed.wake_at }
+                Input::Claimed {
+                    leased: claimed.leased,
+                    wake_at: claimed.wake_at,
+                    short_of_room: claimed.short_of_room,
+                }
             }
             Call::Record(events) => {
                 let results = at_once(ground.store.record(events.clone())).expect("memory never fails");

@@ -5,6 +5,9 @@
 //! store and not read again until a slot is free. So the cost of a claim depends on how many jobs it starts, never on how
 //! many are waiting.
 //!
+//! A job starts only if the node has room for it. One that comes to its turn and does not fit keeps its turn, and holds
+//! up nobody: others may overtake it, as far as [`Room`] lets them.
+//!
 //! [`admit`] decides, and a store carries it out through [`QueueView`].
 
 use std::cmp::Reverse;
@@ -14,6 +17,7 @@ use crate::bounds;
 use crate::ids::{Group, JobId, TaskName};
 use crate::key::Lane;
 use crate::limits::LimitTable;
+use crate::room::{Room, TaskCost};
 use crate::time::Timestamp;
 
 /// A store's own number for a lane.
@@ -58,6 +62,10 @@ pub struct ClaimBudget<'a> {
     pub tasks: &'a [(TaskName, Group)],
     /// Number of jobs that may start.
     pub free: u32,
+    /// The node's room for attempts.
+    pub room: Room,
+    /// The costs of tasks; a task that is not listed costs [`TaskCost::ORDINARY`].
+    pub costs: &'a HashMap<TaskName, TaskCost>,
     /// Caps below `free` for single tasks.
     pub task_quotas: &'a [(TaskName, u32)],
 }
@@ -72,6 +80,10 @@ pub struct Admitted {
     pub cut: bool,
     /// True if a quota of `task_quotas` is used up: there may be more jobs of that task.
     pub quota_reached: bool,
+    /// True if the room did not suffice: there may be more jobs once an attempt ends.
+    pub short_of_room: bool,
+    /// Number of leased jobs, the last ones, that overtook a job that did not fit.
+    pub overtook: u32,
 }
 
 /// A store's queue, as [`admit`] reads and changes it inside the claiming transaction.
@@ -115,8 +127,8 @@ pub fn has_free_slot(holders: u32, per_key: Option<u32>) -> bool {
 /// The state of one lane during a claim.
 struct Candidate {
     id: LaneId,
-    /// The lane's lines of the claim's tasks, each with the heads fetched so far.
-    lines: Vec<(Line, VecDeque<Ready>, Fetched)>,
+    /// The lane's lines of the claim's tasks.
+    lines: Vec<CandidateLine>,
     /// The index of the lane's group in `GroupQuotas::left`.
     group: usize,
     /// Number of further jobs of the lane that may start.
@@ -124,6 +136,17 @@ struct Candidate {
     turn: u64,
     /// True if a job of the lane was leased.
     served: bool,
+    /// The lane's turn when one of its jobs did not fit: it keeps this, whatever else of it starts.
+    kept_turn: Option<u64>,
+}
+
+/// One of a lane's lines during a claim.
+struct CandidateLine {
+    line: Line,
+    /// The jobs that were fetched and have not started.
+    heads: VecDeque<Ready>,
+    fetched: Fetched,
+    cost: TaskCost,
 }
 
 /// The extent to which a line was fetched.
@@ -140,8 +163,15 @@ enum Fetched {
 /// # Errors
 /// The first error of the store; the whole claim must then be rolled back.
 pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &LimitTable) -> Result<Admitted, Q::Error> {
-    let ClaimBudget { tasks, free, .. } = *budget;
-    let mut task_quotas = TaskQuotas(budget.task_quotas.iter().cloned().collect());
+    let ClaimBudget { tasks, .. } = *budget;
+    let mut allowance = Allowance {
+        task_quotas: TaskQuotas(budget.task_quotas.iter().cloned().collect()),
+        costs: budget.costs,
+        room: budget.room,
+        waiting: None,
+    };
+    // Every attempt takes a sandbox.
+    let free = budget.free.min(budget.room.free.sandboxes);
     let names: Vec<TaskName> = tasks.iter().map(|(task, _)| task.clone()).collect();
     let mut group_quotas = GroupQuotas::default();
     let mut lanes: Vec<Candidate> = Vec::new();
@@ -150,7 +180,7 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
     let mut next: BinaryHeap<(i32, Reverse<u64>, Reverse<LaneId>, usize)> = BinaryHeap::new();
 
     for (task, group) in tasks {
-        if free == 0 || task_quotas.left(task) == 0 || *group_quotas.of(group, queue, limits)?.1 == 0 {
+        if free == 0 || allowance.task_quotas.left(task) == 0 || *group_quotas.of(group, queue, limits)?.1 == 0 {
             continue;
         }
         // `free` lines and not just the task's quota: a lane may give its turn to another task.
@@ -165,14 +195,18 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
             let siblings = queue.siblings(line.lane_id, task, &names)?;
             let (id, turn) = (line.lane_id, line.turn);
             let top = siblings.iter().map(|s| s.top).fold(line.top, i32::max);
-            let lines = std::iter::once(line).chain(siblings).map(|l| (l, VecDeque::new(), Fetched::None)).collect();
+            let candidate = |line: Line| {
+                let cost = allowance.cost(&line.task);
+                CandidateLine { line, heads: VecDeque::new(), fetched: Fetched::None, cost }
+            };
+            let lines = std::iter::once(line).chain(siblings).map(candidate).collect();
             next.push((top, Reverse(turn), Reverse(id), lanes.len()));
-            lanes.push(Candidate { id, lines, group, free_slots, turn, served: false });
+            lanes.push(Candidate { id, lines, group, free_slots, turn, served: false, kept_turn: None });
         }
     }
 
-    let (mut taken, mut bytes, mut cut) = (0, 0, false);
-    while taken < free {
+    let (mut taken, mut overtook, mut bytes, mut cut) = (0, 0, 0, false);
+    while taken < free && allowance.room.free.sandboxes > 0 {
         let Some((top, _, Reverse(id), place)) = next.pop() else { break };
         let lane = &mut lanes[place];
         let group_left = &mut group_quotas.left[lane.group];
@@ -181,14 +215,24 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
         }
         // If no other lane is waiting for a turn, a whole line can be fetched at once.
         let max = if next.is_empty() { (free - taken).min(lane.free_slots).min(*group_left) } else { 1 };
-        let Some(first) = first_in_lane(queue, lane, &task_quotas, max)? else { continue };
-        let (line, heads, _) = &mut lane.lines[first];
+        let Some(first) = first_in_lane(queue, lane, &allowance, max)? else { continue };
+        let CandidateLine { line, heads, cost, .. } = &mut lane.lines[first];
+        let cost = *cost;
         // The lane got its place by a job of a task whose quota is used up now: it goes back to the place of its other
         // jobs.
         if let Some(job) = heads.front()
             && job.priority < top
         {
             next.push((job.priority, Reverse(lane.turn), Reverse(id), place));
+            continue;
+        }
+        if !allowance.may_start(cost) {
+            allowance.waiting = Some(cost);
+            lane.kept_turn = Some(lane.turn);
+            lane.lines.remove(first);
+            if let Some(first) = first_in_lane(queue, lane, &allowance, max)? {
+                next.push((lane.lines[first].heads[0].priority, Reverse(lane.turn), Reverse(id), place));
+            }
             continue;
         }
         // The first job starts first: a smaller one does not overtake one that is too large for this claim.
@@ -199,7 +243,7 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
         }
         bytes += job.bytes;
         queue.lease(line, &job)?;
-        task_quotas.take(&line.task);
+        overtook += u32::from(allowance.take(&line.task, cost));
         taken += 1;
         *group_left -= u32::from(*group_left != u32::MAX);
         lane.free_slots -= u32::from(lane.free_slots != u32::MAX);
@@ -209,16 +253,51 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
         }
         if taken < free
             && lane.free_slots > 0
-            && let Some(first) = first_in_lane(queue, lane, &task_quotas, max)?
+            && let Some(first) = first_in_lane(queue, lane, &allowance, max)?
         {
-            next.push((lane.lines[first].1[0].priority, Reverse(lane.turn), Reverse(id), place));
+            next.push((lane.lines[first].heads[0].priority, Reverse(lane.turn), Reverse(id), place));
         }
     }
 
     for lane in lanes.iter().filter(|lane| lane.served) {
-        queue.leave(lane.id, lane.turn, lane.free_slots > 0)?;
+        queue.leave(lane.id, lane.kept_turn.unwrap_or(lane.turn), lane.free_slots > 0)?;
     }
-    Ok(Admitted { taken, cut, quota_reached: task_quotas.is_one_used_up() })
+    let quota_reached = allowance.task_quotas.is_one_used_up();
+    let short_of_room = allowance.waiting.is_some() || (taken < budget.free && allowance.room.free.sandboxes == 0);
+    Ok(Admitted { taken, cut, quota_reached, short_of_room, overtook })
+}
+
+/// The jobs that a claim may still start, as far as its node is concerned.
+struct Allowance<'a> {
+    task_quotas: TaskQuotas,
+    costs: &'a HashMap<TaskName, TaskCost>,
+    room: Room,
+    /// The cost of the first job that came to its turn and did not fit.
+    waiting: Option<TaskCost>,
+}
+
+impl Allowance<'_> {
+    fn cost(&self, task: &TaskName) -> TaskCost {
+        let known = if self.costs.is_empty() { None } else { self.costs.get(task) };
+        self.room.bounded(known.copied().unwrap_or(TaskCost::ORDINARY))
+    }
+
+    fn may_start(&self, cost: TaskCost) -> bool {
+        self.waiting.map_or_else(|| self.room.fits(cost), |waiting| self.room.may_overtake(cost, waiting))
+    }
+
+    /// Takes what a job of the task takes. Returns true if the job overtakes one that does not fit.
+    fn take(&mut self, task: &TaskName, cost: TaskCost) -> bool {
+        self.task_quotas.take(task);
+        self.room.take(cost, self.waiting.is_some());
+        self.waiting.is_some()
+    }
+
+    /// Returns true if a line is worth reading: its first job may start, or come to its turn as the first that does not
+    /// fit.
+    fn concerns(&self, line: &CandidateLine) -> bool {
+        self.task_quotas.left(&line.line.task) > 0 && (self.waiting.is_none() || self.may_start(line.cost))
+    }
 }
 
 /// Number of further jobs that may start, for each task. Few tasks have a quota.
@@ -304,25 +383,26 @@ fn open_lines<Q: QueueView>(
     }
 }
 
-/// Returns the index of the lane's line whose first job comes first, with that job fetched. Lines whose task has no
-/// quota left are removed.
+/// Returns the index of the lane's line whose first job comes first, with that job fetched. Lines of which nothing may
+/// start any more in this claim are removed.
 fn first_in_lane<Q: QueueView>(
     queue: &mut Q,
     lane: &mut Candidate,
-    task_quotas: &TaskQuotas,
+    allowance: &Allowance<'_>,
     max: u32,
 ) -> Result<Option<usize>, Q::Error> {
-    lane.lines.retain(|(line, ..)| task_quotas.left(&line.task) > 0);
-    for (line, heads, fetched) in &mut lane.lines {
-        let max = max.min(task_quotas.left(&line.task));
+    lane.lines.retain(|line| allowance.concerns(line));
+    for CandidateLine { line, heads, fetched, cost } in &mut lane.lines {
+        let max = max.min(allowance.task_quotas.left(&line.task)).min(allowance.room.count_of(*cost).max(1));
         if heads.is_empty() && *fetched != Fetched::All {
             let found = queue.heads(lane.id, &line.task, max)?;
             *fetched = if (found.len() as u32) < max { Fetched::All } else { Fetched::Some };
             heads.extend(found);
         }
     }
-    let first = |heads: &VecDeque<Ready>| heads.front().map(|job| (Reverse(job.priority), job.due, job.id));
-    Ok((0..lane.lines.len()).filter(|i| !lane.lines[*i].1.is_empty()).min_by_key(|i| first(&lane.lines[*i].1)))
+    let first = |line: &CandidateLine| line.heads.front().map(|job| (Reverse(job.priority), job.due, job.id));
+    let with_jobs = (0..lane.lines.len()).filter(|i| !lane.lines[*i].heads.is_empty());
+    Ok(with_jobs.min_by_key(|i| first(&lane.lines[*i])))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::key::{Key, Lane};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::outcome::{Report, Usage};
+use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
@@ -62,7 +63,7 @@ pub struct NewJob {
     /// The lane in which the job waits.
     pub lane: Lane,
     /// The input of the task.
-    pub payload: Arc<[u8]>,
+    pub payload: SharedBytes,
     /// Jobs of a higher priority run first.
     pub priority: i32,
     /// The earliest time to run the job; `None` is now.
@@ -253,7 +254,7 @@ pub struct Job {
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
     /// The input of the task.
-    pub payload: Arc<[u8]>,
+    pub payload: SharedBytes,
     /// The job's status.
     pub status: JobStatus,
     /// When the store inserted the job.
@@ -265,7 +266,7 @@ pub struct Job {
     /// Report of the last attempt that did not return a result.
     pub report: Option<Report>,
     /// The result, if the job succeeded.
-    pub result: Option<Arc<[u8]>>,
+    pub result: Option<SharedBytes>,
     /// Resource usage of the last ended attempt.
     pub usage: Option<Usage>,
 }
@@ -280,7 +281,7 @@ pub struct LeasedJob {
     /// The lane of the job.
     pub lane: Lane,
     /// The input of the task.
-    pub payload: Arc<[u8]>,
+    pub payload: SharedBytes,
     /// The durable broadcast that the job is part of.
     pub batch: Option<Batch>,
     /// Number of attempts that failed before this one.
@@ -297,7 +298,7 @@ pub struct LeasedJob {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// A part of a streamed result.
-    Chunk(Arc<[u8]>),
+    Chunk(SharedBytes),
     /// A log line.
     Log {
         /// The stream it was written to.

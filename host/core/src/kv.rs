@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::bounds;
 use crate::ids::{ParseIdError, PluginId};
+use crate::shared_bytes::SharedBytes;
 
 /// The key of a kv value: any text of 1 to `bounds::KV_KEY_BYTES_MAX` bytes. Keys sort by their bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +88,7 @@ pub struct KvChanges {
     /// The plugin that owns the values.
     pub plugin: PluginId,
     /// `None` deletes the value.
-    values: BTreeMap<KvKey, Option<Arc<[u8]>>>,
+    values: BTreeMap<KvKey, Option<SharedBytes>>,
     bytes: u64,
 }
 
@@ -132,12 +133,12 @@ impl KvChanges {
     }
 
     /// Returns the changes in the order of their keys; `None` deletes the value.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&KvKey, Option<&Arc<[u8]>>)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&KvKey, Option<&SharedBytes>)> {
         self.values.iter().map(|(key, value)| (key, value.as_ref()))
     }
 
     /// Returns the change of this key: a new value, `Some(None)` if it is deleted, or `None` if the key is not changed.
-    pub fn get(&self, key: &KvKey) -> Option<Option<&Arc<[u8]>>> {
+    pub fn get(&self, key: &KvKey) -> Option<Option<&SharedBytes>> {
         self.values.get(key).map(Option::as_ref)
     }
 
@@ -145,8 +146,8 @@ impl KvChanges {
     ///
     /// # Errors
     /// If the change exceeds a quota of the attempt; it is then not added.
-    pub fn put(&mut self, key: KvKey, value: Option<Arc<[u8]>>) -> Result<(), QuotaExceeded> {
-        let weight = |value: &Option<Arc<[u8]>>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
+    pub fn put(&mut self, key: KvKey, value: Option<SharedBytes>) -> Result<(), QuotaExceeded> {
+        let weight = |value: &Option<SharedBytes>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
         let before = self.values.get(&key);
         if before.is_none() && self.values.len() == bounds::KV_WRITES_MAX {
             return Err(QuotaExceeded::Writes);
@@ -161,8 +162,8 @@ impl KvChanges {
     }
 
     /// Undoes a `put`. `before` is what `get` returned for the key before it.
-    pub fn undo(&mut self, key: KvKey, before: Option<Option<Arc<[u8]>>>) {
-        let weight = |value: &Option<Arc<[u8]>>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
+    pub fn undo(&mut self, key: KvKey, before: Option<Option<SharedBytes>>) {
+        let weight = |value: &Option<SharedBytes>| (key.0.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
         let put = before.as_ref().map_or(0, weight);
         let gone = match before {
             Some(before) => self.values.insert(key.clone(), before),

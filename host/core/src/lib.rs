@@ -29,6 +29,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod bounds;
+pub mod shared_bytes;
 pub mod time;
 pub mod ids;
 pub mod key;
@@ -45,6 +46,7 @@ pub mod lifecycle;
 pub mod change;
 pub mod rollcall;
 pub mod node_message;
+pub mod room;
 pub mod admission;
 pub mod conflict;
 pub mod wait_reason;

@@ -9,6 +9,7 @@ use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
 use crate::kv::KvChanges;
 use crate::lease::{Blame, Lease, NodeMark};
 use crate::outcome::{CANCELLED, OutcomeKind, Report, Usage};
+use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 
 /// A durable fact about a job, and the only way to change one. Events carry delays, never absolute times that a host
@@ -32,7 +33,7 @@ pub enum Event {
         /// The number of the attempt.
         attempt: u32,
         /// The result.
-        output: Arc<[u8]>,
+        output: SharedBytes,
         /// The jobs that the attempt enqueued.
         children: Vec<NewJob>,
         /// The changes to its plugin's kv values.

@@ -2,10 +2,9 @@
 //!
 //! Messages carry nothing that must survive: every node that waits for one has a deadline.
 
-use std::sync::Arc;
-
 use crate::ids::{JobId, NodeId, PluginId};
 use crate::rollcall::Answer;
+use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
@@ -32,7 +31,7 @@ pub enum MessageBody {
         /// The topic of the broadcast.
         topic: Topic,
         /// The payload of the broadcast.
-        payload: Arc<[u8]>,
+        payload: SharedBytes,
         /// The deadline by the store's clock; later replies are ignored.
         until: Timestamp,
         /// Number of broadcasts that this one is nested in.

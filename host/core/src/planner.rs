@@ -129,6 +129,8 @@ pub enum Input {
         leased: Vec<LeasedJob>,
         /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
         wake_at: Option<Timestamp>,
+        /// True if the node's room did not suffice: there may be more jobs once an attempt ends.
+        short_of_room: bool,
     },
     /// A claim failed.
     ClaimFailed,
@@ -284,7 +286,7 @@ pub struct Planner {
     /// When the renewal in flight was sent.
     renewal: Option<Timestamp>,
     any_task: bool,
-    /// True if the last claim returned as many jobs as were requested: there may be more.
+    /// True if the last claim returned as many jobs as were requested, or as there was room for: there may be more.
     claim_was_full: bool,
     poll_now: bool,
     next_poll_at: Timestamp,
@@ -341,7 +343,7 @@ impl Planner {
                 self.any_task = any_task;
                 self.poll_now = true;
             }
-            Input::Claimed { leased, wake_at } => self.claimed(leased, wake_at, now),
+            Input::Claimed { leased, wake_at, short_of_room } => self.claimed(leased, wake_at, short_of_room, now),
             Input::ClaimFailed => {
                 self.claim = None;
                 self.poll_now = true;

@@ -23,6 +23,7 @@ use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_engine::{
     AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls, Plugin,
     PluginSettings, Settings,
@@ -118,7 +119,7 @@ fn floor(component: &[u8]) -> HandlerPluginPre<Floor> {
     let n = bounds::ATTEMPTS_DEFAULT + 2 * bounds::BROADCAST_CALLS_DEFAULT;
     pool.total_component_instances(n)
         .total_stacks(n)
-        .total_core_instances(n * 8)
+        .total_core_instances(n * bounds::INSTANCES_MAX as u32)
         .total_memories(n * 2)
         .total_tables(n * 4);
     pool.max_memories_per_module(bounds::MEMORIES_MAX as u32).max_tables_per_module(bounds::TABLES_MAX as u32);
@@ -174,13 +175,13 @@ impl HostCalls for Deaf {
     }
 }
 
-async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) {
+async fn through_the_engine(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedBytes) {
     let call = Call {
         input: CallInput::Job {
             id: "0000000000001".to_owned(),
             task: "count".to_owned(),
             key: None,
-            payload: Arc::clone(payload),
+            payload: payload.clone(),
             attempt: 1,
         },
         limits: AttemptLimits::of(&plugin.manifest.tasks["count"]),
@@ -256,7 +257,7 @@ fn main() {
             engine.load("words".parse().unwrap(), component, &PluginSettings::default(), &|_| {}).await.unwrap();
         (engine, plugin)
     });
-    let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
+    let payload: SharedBytes = PAYLOAD.as_bytes().into();
 
     for (name, at_once, attempts) in [("one after the other", 1, ATTEMPTS / 8), ("64 in flight", IN_FLIGHT, ATTEMPTS)] {
         let (mut floors, mut handed, mut engines) = (Vec::new(), Vec::new(), Vec::new());
@@ -275,7 +276,7 @@ fn main() {
             });
             let ours = measure(attempts, || {
                 in_flight(&runtime, at_once, attempts, || {
-                    let (engine, plugin, payload) = (Arc::clone(&engine), Arc::clone(&plugin), Arc::clone(&payload));
+                    let (engine, plugin, payload) = (Arc::clone(&engine), Arc::clone(&plugin), payload.clone());
                     async move { through_the_engine(&engine, &plugin, &payload).await }
                 });
             });

@@ -12,6 +12,7 @@ use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Outcome;
 use wharf_core::rollcall::Reply;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_engine::{
     AttemptEnd, AttemptHandle, AttemptLimits, CacheSettings, Call, CallInput, Compile, Engine, GuestJob, HostCalls,
     Plugin, PluginSettings, Settings,
@@ -41,12 +42,12 @@ impl HostCalls for Deaf {
     }
 }
 
-async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &Arc<[u8]>) -> AttemptEnd {
+async fn attempt(engine: &Arc<Engine>, plugin: &Arc<Plugin>, payload: &SharedBytes) -> AttemptEnd {
     let input = CallInput::Job {
         id: "0000000000001".to_owned(),
         task: "count".to_owned(),
         key: None,
-        payload: Arc::clone(payload),
+        payload: payload.clone(),
         attempt: 1,
     };
     let call = Call { input, limits: AttemptLimits::of(&plugin.manifest.tasks["count"]) };
@@ -88,7 +89,7 @@ fn main() {
     assert!(!plugins.is_empty(), "there are {}", PLUGINS.join(", "));
     let components: Vec<Arc<[u8]>> =
         plugins.iter().map(|name| std::fs::read(plugins::build(name).unwrap()).unwrap().into()).collect();
-    let payload: Arc<[u8]> = PAYLOAD.as_bytes().into();
+    let payload: SharedBytes = PAYLOAD.as_bytes().into();
     runtime.block_on(async {
         // Otherwise the first one would pay for the engine's own start.
         let (cold, warm) = (engine(&cache), engine(&cache));

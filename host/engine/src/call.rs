@@ -1,6 +1,5 @@
 //! The input of an attempt, the calls that it makes to its host while it runs, and its end.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -9,6 +8,7 @@ use wharf_core::job::Stream;
 use wharf_core::kv::{KvKey, KvKeyQuery};
 use wharf_core::outcome::{Outcome, Usage};
 use wharf_core::rollcall::Reply;
+use wharf_core::shared_bytes::SharedBytes;
 
 use crate::spec::task::Task;
 
@@ -33,7 +33,7 @@ pub enum CallInput {
         /// The key of the job, if it has one.
         key: Option<String>,
         /// The payload.
-        payload: Arc<[u8]>,
+        payload: SharedBytes,
         /// The number of the attempt; 1 for the first.
         attempt: u32,
     },
@@ -44,13 +44,13 @@ pub enum CallInput {
         /// The topic.
         topic: String,
         /// The payload.
-        payload: Arc<[u8]>,
+        payload: SharedBytes,
     },
 }
 
 impl CallInput {
     /// Returns the payload of the job or of the broadcast.
-    pub fn payload(&self) -> &Arc<[u8]> {
+    pub fn payload(&self) -> &SharedBytes {
         match self {
             CallInput::Job { payload, .. } | CallInput::Message { payload, .. } => payload,
         }

@@ -83,8 +83,8 @@ pub struct Engine {
     making_concurrent: Mutex<()>,
     ticker: Arc<Ticker>,
     permits: PermitPools,
-    /// Number of sandboxes in all permit pools together.
-    sandboxes: u32,
+    /// The sizes of all permit pools.
+    sizes: PoolSizes,
     /// Notified whenever an attempt has left its sandbox while others wait for one.
     pool_freed: Notify,
     pool_waiters: AtomicUsize,
@@ -103,8 +103,8 @@ const POOL_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) const POOL_RETRIES_MAX: u32 = 6000;
 
 impl EngineVariant {
-    fn make(kind: EngineKind, sandboxes: u32, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
-        let pool = wasmtime_config::pool(kind, sandboxes)?;
+    fn make(kind: EngineKind, permits: &PoolSizes, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
+        let pool = wasmtime_config::pool(kind, permits)?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
         Ok(EngineVariant { pool, linker })
@@ -126,10 +126,11 @@ impl Engine {
             .map(Arc::new)
             .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
         let wanted = PoolSizes::wanted(settings.attempts, settings.broadcast_calls);
-        let sync = EngineVariant::make(EngineKind::Sync, wanted.sum(), &ticker)
+        let sync = EngineVariant::make(EngineKind::Sync, &wanted, &ticker)
             .map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
-        let permits = PermitPools::new(&wanted.within(sandboxes));
+        let sizes = wanted.within(sandboxes);
+        let permits = PermitPools::new(&sizes);
         if sandboxes < wanted.sum() {
             tracing::warn!(
                 wanted = wanted.sum(),
@@ -154,7 +155,7 @@ impl Engine {
             making_concurrent: Mutex::new(()),
             ticker,
             permits,
-            sandboxes,
+            sizes,
             pool_freed: Notify::new(),
             pool_waiters: AtomicUsize::new(0),
             guests,
@@ -192,7 +193,7 @@ impl Engine {
                 if let Some(made) = self.concurrent.get() {
                     return Ok(made);
                 }
-                let made = EngineVariant::make(EngineKind::Async, self.sandboxes, &self.ticker)
+                let made = EngineVariant::make(EngineKind::Async, &self.sizes, &self.ticker)
                     .map_err(|error| format!("{error:#}"))?;
                 Ok(self.concurrent.get_or_init(|| made))
             }
@@ -224,10 +225,20 @@ impl Engine {
         self.guests.spawn(future)
     }
 
+    /// Returns how many ordinary sandboxes of a pool of permits are free.
+    pub fn free_of(&self, pool: PermitPool) -> u32 {
+        self.permits.free(pool)
+    }
+
+    /// Returns a permit for one sandbox of the plugin, if there is room for it now.
+    pub fn try_admit(&self, pool: PermitPool, plugin: &Plugin) -> Option<Permit> {
+        self.permits.try_admit(pool, plugin.sandboxes)
+    }
+
     /// Waits for a permit for one sandbox: as many units of its pool as the sandbox is ordinary ones in size. The wait
     /// is not an attempt's fault and does not count for it: its clocks start when it starts.
     pub fn admit(self: &Arc<Self>, pool: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
-        self.permits.admit(pool, plugin.weight)
+        self.permits.admit(pool, plugin.sandboxes)
     }
 
     /// Runs one attempt, on the threads that run guests.
@@ -250,7 +261,7 @@ impl Engine {
         drop(self.guests.spawn(async move {
             let started_at = Instant::now();
             let Call { input, limits } = call;
-            let run = Run { plugin, input: input.into(), limits, host_calls, handle: handle.clone() };
+            let run = Run { plugin, input, limits, host_calls, handle: handle.clone() };
             let its = Arc::clone(&engine);
             // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays
             // small.

@@ -352,9 +352,9 @@ impl PluginBuilder<'_> {
             FileState::Compiled(description, code) => self.linked(description, code, &checked.digest).await?,
             FileState::Refused(description) => return Err(all(description.problems)),
         };
-        let weight = wasmtime_config::weight(linked.pre.component(), linked.description.core_instances);
+        let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
-        let text = self.described(&linked, weight).await?;
+        let text = self.described(&linked, sandboxes).await?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Compiles the schemas, too.
         let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
@@ -370,7 +370,7 @@ impl PluginBuilder<'_> {
             manifest,
             is_async: checked.is_async,
             imports: checked.imports.clone(),
-            weight,
+            sandboxes,
             env,
             linked,
         })
@@ -392,10 +392,10 @@ impl PluginBuilder<'_> {
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.
-    async fn described(&self, linked: &Arc<Linked>, weight: u32) -> Result<String, LoadError> {
+    async fn described(&self, linked: &Arc<Linked>, sandboxes: u32) -> Result<String, LoadError> {
         // Without the plugin's grants: a plugin describes itself in the same way wherever it is.
         let env = Arc::new(self.env(PluginSettings::default()));
-        let _permits = self.engine.describing.acquire_many(weight.min(wasmtime_config::DESCRIBES_AT_ONCE)).await;
+        let _permits = self.engine.describing.acquire_many(sandboxes.min(wasmtime_config::DESCRIBES_AT_ONCE)).await;
         for _ in 0..POOL_RETRIES_MAX {
             let describing = describe(Arc::clone(linked), Arc::clone(&env));
             let described = self.engine.spawn_guest(describing).await.map_err(|error| host_bug(&error).problem)?;

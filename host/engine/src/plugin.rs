@@ -24,8 +24,8 @@ pub struct Plugin {
     pub is_async: bool,
     /// The interfaces that it imports, with their versions.
     pub imports: Vec<String>,
-    /// Number of ordinary sandboxes that one of this plugin counts as: see [`crate::wasmtime_config::weight`].
-    pub(crate) weight: u32,
+    /// Number of ordinary sandboxes that one of this plugin counts as.
+    pub sandboxes: u32,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,

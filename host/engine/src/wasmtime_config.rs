@@ -6,28 +6,35 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wharf_core::bounds;
 
+use crate::schedule::permits::PoolSizes;
+
 /// Sandboxes of the pool besides those of attempts and broadcasts: loading calls `describe` in one.
 pub(crate) const DESCRIBES_AT_ONCE: u32 = 4;
 /// Maximum number of sandboxes without a pool: each maps its own memory, and the kernel's limit of mappings is reached
 /// some thousands later.
 const WITHOUT_POOL_MAX: u32 = 1000;
 
-/// Core instances of an ordinary sandbox in the pool: a component has about four core instances and two tables, one of
-/// an interpreted language has more.
-const INSTANCES_EACH: u32 = 8;
+/// Slots of the pool for an ordinary sandbox. A component of any language has one or two memories and two tables;
+/// each is address space that is reserved. Core instances are not: the pool only counts them, so that it may count as
+/// many as there can be.
 const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 4;
 
-/// Returns how many ordinary sandboxes one of this component counts as, so that an attempt of a component with many
-/// memories takes as many permits as it takes slots.
-pub(crate) fn weight(component: &Component, core_instances: u32) -> u32 {
-    let (memories, tables) =
-        component.resources_required().map_or((bounds::MEMORIES_MAX as u32, bounds::TABLES_MAX as u32), |needed| {
-            (needed.num_memories, needed.num_tables)
-        });
-    let shares =
-        [memories.div_ceil(MEMORIES_EACH), tables.div_ceil(TABLES_EACH), core_instances.div_ceil(INSTANCES_EACH)];
-    shares.into_iter().max().unwrap_or(1).max(1)
+/// Number of ordinary sandboxes that the largest one counts as.
+const LARGEST: u32 = sandboxes_for(bounds::MEMORIES_MAX as u32, bounds::TABLES_MAX as u32);
+
+const fn sandboxes_for(memories: u32, tables: u32) -> u32 {
+    let (by_memories, by_tables) = (memories.div_ceil(MEMORIES_EACH), tables.div_ceil(TABLES_EACH));
+    let more = if by_memories > by_tables { by_memories } else { by_tables };
+    if more > 1 { more } else { 1 }
+}
+
+/// Returns how many ordinary sandboxes one of this component counts as: so many permits are all the memories and tables
+/// that wasmtime takes of the pool for it. The count is of the flattened component, in which each instance of a
+/// component within it stands as often as it is made.
+pub(crate) fn sandboxes_of(component: &Component) -> u32 {
+    // Only a component that imports core modules cannot be counted, and the host has none to offer.
+    component.resources_required().map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
 }
 
 /// Which of the two engines a component needs. Component-model concurrency costs each call some microseconds and is the
@@ -54,18 +61,19 @@ pub(crate) struct Pool {
     pub(crate) pooled: bool,
 }
 
-/// Makes an engine for up to `sandboxes` at once: with a pool of that size, or of the largest smaller size that can be
-/// had, or without a pool.
+/// Makes an engine for as many sandboxes at once as the permits allow: with a pool of that size, or of the largest
+/// smaller size that can be had, or without a pool.
 ///
 /// # Errors
 /// If wasmtime cannot run here at all.
-pub(crate) fn pool(kind: EngineKind, sandboxes: u32) -> wasmtime::Result<Pool> {
+pub(crate) fn pool(kind: EngineKind, permits: &PoolSizes) -> wasmtime::Result<Pool> {
+    let sandboxes = permits.sum();
     let mut sizes = vec![sandboxes, sandboxes / 4, 64];
     sizes.retain(|size| *size > 0 && *size <= sandboxes);
     sizes.dedup();
     for size in sizes {
         let mut config = config(kind);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(size + DESCRIBES_AT_ONCE)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(&permits.within(size))));
         match Engine::new(&config) {
             Ok(engine) => return Ok(Pool { engine, sandboxes: size, pooled: true }),
             Err(error) => tracing::warn!(sandboxes = size, "could not reserve a sandbox pool of this size: {error:#}"),
@@ -94,14 +102,16 @@ fn config(kind: EngineKind) -> Config {
     config
 }
 
-fn slots(sandboxes: u32) -> PoolingAllocationConfig {
+fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    // Even where there are few sandboxes, the largest one fits.
+    let sandboxes = permits.sum() + DESCRIBES_AT_ONCE;
+    // Even where there are few permits, the largest sandbox fits: it takes all of them.
+    let ordinary = permits.sum_of_at_least(LARGEST) + DESCRIBES_AT_ONCE.max(LARGEST);
     pool.total_component_instances(sandboxes)
         .total_stacks(sandboxes)
-        .total_core_instances((sandboxes * INSTANCES_EACH).max(bounds::INSTANCES_MAX as u32))
-        .total_memories((sandboxes * MEMORIES_EACH).max(bounds::MEMORIES_MAX as u32))
-        .total_tables((sandboxes * TABLES_EACH).max(bounds::TABLES_MAX as u32))
+        .total_core_instances(sandboxes * bounds::INSTANCES_MAX as u32)
+        .total_memories(ordinary * MEMORIES_EACH)
+        .total_tables(ordinary * TABLES_EACH)
         .max_memories_per_module(bounds::MEMORIES_MAX as u32)
         .max_tables_per_module(bounds::TABLES_MAX as u32)
         .table_elements(bounds::TABLE_ELEMENTS_MAX)
@@ -122,16 +132,39 @@ fn slots(sandboxes: u32) -> PoolingAllocationConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::contract_check;
+    use crate::schedule::permits::{PermitPool, PermitPools};
+
+    fn sandboxes_of(kind: EngineKind, name: &str) -> u32 {
+        let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
+        super::sandboxes_of(&Component::new(&compiler(kind).unwrap(), &bytes).unwrap())
+    }
 
     #[test]
     fn an_ordinary_plugin_takes_one_share_and_one_with_many_memories_more() {
-        let weight_of = |name: &str| {
-            let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
-            let component = Component::new(&compiler(EngineKind::Sync).unwrap(), &bytes).unwrap();
-            weight(&component, contract_check::inspect(&bytes).core_instances)
-        };
-        assert_eq!((weight_of("words"), weight_of("thumbnail")), (1, 1));
-        assert_eq!(weight_of("villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));
+        for name in ["words", "words-c", "words-go", "words-python", "thumbnail"] {
+            assert_eq!(sandboxes_of(EngineKind::Sync, name), 1, "{name}");
+        }
+        // One component within another.
+        assert_eq!(sandboxes_of(EngineKind::Async, "words-js"), 1);
+        assert_eq!(sandboxes_of(EngineKind::Sync, "villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));
+    }
+
+    #[test]
+    fn the_pool_has_what_all_permits_together_may_take() {
+        assert_eq!(LARGEST, 16);
+        for (attempts, calls) in [(256, 1024), (1, 1), (3, 40), (17, 9)] {
+            let wanted = PoolSizes::wanted(attempts, calls);
+            for sizes in [wanted.within(64), wanted] {
+                for each in 1..=LARGEST {
+                    let pools = PermitPools::new(&sizes);
+                    let depths = (1..=bounds::BROADCAST_DEPTH_MAX).map(|depth| PermitPool::Broadcasts { depth });
+                    let mut taken = Vec::new();
+                    for pool in depths.chain([PermitPool::Jobs]) {
+                        taken.extend(std::iter::from_fn(|| pools.try_admit(pool, each)));
+                    }
+                    assert!(taken.len() as u32 * each <= sizes.sum_of_at_least(LARGEST), "{each} each");
+                }
+            }
+        }
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 use wharf_core::bounds;
 use wharf_core::job::LeasedJob;
 use wharf_core::outcome::{Interruption, Outcome, Usage};
 use wharf_core::planner::{AttemptId, FinishedAttempt};
 use wharf_core::retry::RetryPolicy;
-use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, PermitPool, Plugin, Task};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, Permit, Plugin, Task};
 
 use crate::attempt_host::AttemptHost;
 use crate::broadcast::{CallChain, Effects, GuestCalls, GuestContext};
@@ -31,6 +29,7 @@ pub(crate) struct AttemptStarter {
 pub(crate) struct Attempt {
     pub(crate) leased: LeasedJob,
     pub(crate) plugin: Arc<Plugin>,
+    pub(crate) permit: Permit,
     pub(crate) host: Arc<AttemptHost>,
     pub(crate) handle: AttemptHandle,
     pub(crate) trusted_until: Instant,
@@ -45,10 +44,10 @@ impl AttemptStarter {
         AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
     }
 
-    /// Starts an attempt. The loop itself hands it to the engine if a sandbox is free, and its end comes from the thread on
+    /// Starts an attempt. The loop itself hands it to the engine, with its permit, and its end comes from the thread on
     /// which it ran: a short attempt is not worth a task of its own. `tasks` tracks it until its end is sent to the loop.
     pub(crate) fn start(&self, attempt: Attempt) {
-        let Attempt { leased, plugin, host, handle, trusted_until } = attempt;
+        let Attempt { leased, plugin, permit, host, handle, trusted_until } = attempt;
         let span = host.span().clone();
         let task = match &leased.batch {
             Some(_) => plugin.manifest.receive.as_ref().map(|receive| &receive.task),
@@ -80,14 +79,7 @@ impl AttemptStarter {
             drop(entered);
             drop(token);
         };
-        let engine = Arc::clone(&self.engine);
-        match span.in_scope(|| engine.admit(PermitPool::Jobs, &plugin).now_or_never()) {
-            Some(permit) => span.in_scope(|| engine.start(permit, plugin, call, host_calls, handle, on_end)),
-            None => {
-                let run = async move { on_end(engine.call(plugin, call, host_calls, handle).await) };
-                drop(self.tasks.spawn(run.instrument(span)));
-            }
-        }
+        span.in_scope(|| self.engine.start(permit, plugin, call, host_calls, handle, on_end));
     }
 
     /// Ends an attempt that was claimed but cannot start.
@@ -113,7 +105,7 @@ impl AttemptStarter {
 }
 
 fn call(leased: &LeasedJob, task: &Task, trusted_until: Instant, cancel_grace: Duration) -> Call {
-    let payload = Arc::clone(&leased.payload);
+    let payload = leased.payload.clone();
     let input = match &leased.batch {
         Some(batch) => CallInput::Message { id: batch.id.to_string(), topic: batch.topic.to_string(), payload },
         None => CallInput::Job {

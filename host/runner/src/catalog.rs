@@ -1,13 +1,14 @@
 //! The plugins that are loaded at one moment. A catalog is immutable and replaced whole; readers keep theirs as long as they
 //! like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use wharf_core::ids::{Group, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::LoadingPlugin;
+use wharf_core::room::TaskCost;
 use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
@@ -82,6 +83,7 @@ pub struct Catalog {
     version: u64,
     contents: Contents,
     claimable: Arc<[(TaskName, Group)]>,
+    costs: Arc<HashMap<TaskName, TaskCost>>,
     limits: Arc<LimitTable>,
     subscriptions: Subscriptions<PluginId>,
 }
@@ -91,6 +93,7 @@ impl Catalog {
     pub(crate) fn next(&self, contents: Contents) -> Catalog {
         let mut limits = LimitTable::default();
         let mut claimable = Vec::new();
+        let mut costs = HashMap::new();
         let mut subscriptions = Subscriptions::default();
         for (id, Loaded { plugin, .. }) in &contents.plugins {
             for task in runs(plugin) {
@@ -98,12 +101,16 @@ impl Catalog {
                 // Before that, a job might need a plugin that is loaded a moment later.
                 if contents.open {
                     claimable.push((task.name.clone(), task.group.clone()));
+                    let cost = TaskCost { sandboxes: plugin.sandboxes, ..TaskCost::ORDINARY };
+                    if cost != TaskCost::ORDINARY {
+                        costs.insert(task.name.clone(), cost);
+                    }
                 }
             }
             plugin.manifest.topics.iter().for_each(|pattern| subscriptions.add(pattern, id.clone()));
         }
         let (version, claimable, limits) = (self.version + 1, claimable.into(), Arc::new(limits));
-        Catalog { version, contents, claimable, limits, subscriptions }
+        Catalog { version, contents, claimable, costs: Arc::new(costs), limits, subscriptions }
     }
 
     /// Returns the version of the catalog, which grows with every change.
@@ -183,6 +190,16 @@ impl Catalog {
     /// Returns what this node claims: each task with its limit group.
     pub(crate) fn claimable(&self) -> &Arc<[(TaskName, Group)]> {
         &self.claimable
+    }
+
+    /// Returns what an attempt of each claimable task takes, where that is not one ordinary sandbox.
+    pub(crate) fn costs(&self) -> &Arc<HashMap<TaskName, TaskCost>> {
+        &self.costs
+    }
+
+    /// Returns what an attempt of a task takes.
+    pub(crate) fn cost(&self, task: &TaskName) -> TaskCost {
+        self.costs.get(task).copied().unwrap_or(TaskCost::ORDINARY)
     }
 
     /// Returns the limits that manifests and settings declare, without overrides.

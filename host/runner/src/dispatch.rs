@@ -3,7 +3,7 @@
 //! A turn takes in everything that has arrived, asks the planner once, and does what it decides. Nothing in a turn waits.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::pending;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,14 @@ use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
+use wharf_core::room::TaskCost;
 use wharf_core::time::Timestamp;
 use wharf_engine::AttemptHandle;
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, AttemptStarter};
 use crate::attempt_host::{AttemptHost, buffered_bytes};
+use crate::attempt_room::AttemptRoom;
 use crate::enqueuer::InsertNotifier;
 use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
@@ -69,6 +71,7 @@ pub(crate) struct Dispatch {
     /// Progress that waits for its interval to end; each waits equally long.
     progress: VecDeque<(Instant, AttemptId)>,
     quotas: ClaimQuotas,
+    room: AttemptRoom,
 }
 
 /// An attempt from its start until its end is recorded.
@@ -76,6 +79,8 @@ struct RunningAttempt {
     task: TaskName,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
+    /// The room that it has as one that overtook a job; nothing if it overtook none.
+    overtaking: TaskCost,
     handle: AttemptHandle,
     host: Arc<AttemptHost>,
 }
@@ -95,6 +100,7 @@ impl Now {
 
 impl Dispatch {
     pub(crate) fn new(parts: DispatchParts, planner: Planner, quotas: ClaimQuotas) -> Dispatch {
+        let room = AttemptRoom::new(Arc::clone(&parts.starter.engine));
         Dispatch {
             parts,
             planner,
@@ -102,6 +108,7 @@ impl Dispatch {
             store_calls: FuturesUnordered::new(),
             progress: VecDeque::new(),
             quotas,
+            room,
         }
     }
 
@@ -178,9 +185,10 @@ impl Dispatch {
                 }
                 self.planner.on(input, now.stamp);
             }
-            LoopMessage::Claimed(Claimed { leased, wake_at, quota_reached }) => {
+            LoopMessage::Claimed(Claimed { leased, wake_at, quota_reached, short_of_room, overtook }) => {
                 self.quotas.claimed(&leased, quota_reached, now.instant);
-                self.planner.on(Input::Claimed { leased, wake_at }, now.stamp);
+                self.room.claimed(&leased, overtook);
+                self.planner.on(Input::Claimed { leased, wake_at, short_of_room }, now.stamp);
             }
             LoopMessage::ProgressLater(attempt) => {
                 self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
@@ -213,6 +221,7 @@ impl Dispatch {
     fn attempt_finished(&mut self, finished: &FinishedAttempt, sandbox: Duration, lines_dropped: u64, now: Now) {
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
+        self.room.ended(running.overtaking);
         let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
         if lines_dropped > 0 {
             self.notify(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
@@ -299,6 +308,7 @@ impl Dispatch {
         // by the next claim.
         self.store_calls.extend(record);
         self.store_calls.extend(claim);
+        self.room.all_started();
         stopped
     }
 
@@ -310,8 +320,9 @@ impl Dispatch {
 
     /// Removes the attempt and returns its task, if the attempt was known.
     fn remove(&mut self, attempt: AttemptId) -> Option<TaskName> {
-        let RunningAttempt { task, counts, .. } = self.attempts.remove(&attempt)?;
+        let RunningAttempt { task, counts, overtaking, .. } = self.attempts.remove(&attempt)?;
         if counts {
+            self.room.ended(overtaking);
             self.quotas.removed(&task);
         }
         Some(task)
@@ -330,12 +341,18 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
+        let overtaking = self.room.starts(id, || self.parts.plugins.catalog().cost(&task));
+        let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
         let running =
-            RunningAttempt { task: task.clone(), counts: true, handle: handle.clone(), host: Arc::clone(&host) };
+            RunningAttempt { task: task.clone(), counts: true, overtaking, handle: its_handle, host: its_host };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
         let Some(plugin) = plugin else {
             let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
+            return self.parts.starter.cannot_start(&leased, why);
+        };
+        let Some(permit) = self.room.permit(&plugin) else {
+            let why = format!("plugin `{}` was replaced by one that needs more sandboxes than are free", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);
         };
         let queue_wait = leased.claimed_at.since(leased.due);
@@ -344,7 +361,7 @@ impl Dispatch {
             self.notify(&Notice::SuspectStarted { task, job, crashes });
         }
         self.notify(&Notice::AttemptStarted { task, job: id.job, number: id.number, queue_wait });
-        self.parts.starter.start(Attempt { leased, plugin, host, handle, trusted_until });
+        self.parts.starter.start(Attempt { leased, plugin, permit, host, handle, trusted_until });
     }
 
     fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, LoopMessage> {
@@ -365,6 +382,12 @@ impl Dispatch {
     }
 
     fn claim(&mut self, free: u32) -> BoxFuture<'static, LoopMessage> {
+        let room = self.room.now();
+        if room.free.sandboxes == 0 {
+            let leased = Vec::new();
+            let none = Claimed { leased, wake_at: None, quota_reached: false, short_of_room: true, overtook: 0 };
+            return Box::pin(ready(LoopMessage::Claimed(none)));
+        }
         let store = self.parts.store.clone();
         let catalog = self.parts.plugins.catalog();
         let (tasks, attempts) = (catalog.claimable(), &self.attempts);
@@ -375,6 +398,8 @@ impl Dispatch {
             tasks: Arc::clone(tasks),
             declared: Arc::clone(catalog.limits()),
             free,
+            room,
+            costs: Arc::clone(catalog.costs()),
             task_quotas,
             lease: self.parts.lease,
         };

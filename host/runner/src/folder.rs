@@ -17,7 +17,6 @@ use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_core::node::LoadingPlugin;
 use wharf_core::planner::Input;
-use wharf_core::time::Timestamp;
 use wharf_engine::{Engine, LoadError, PluginSettings, Problem};
 
 use crate::catalog::{Contents, Loaded, PendingFile, Refused, Step};
@@ -34,9 +33,11 @@ const LOADING_BYTES_MAX: usize = 256 << 20;
 /// A file that takes longer than this after the first scan does not delay the others: it counts as one that has to be compiled.
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
+mod file;
 mod load;
 mod watches;
 
+use file::{File, Retry};
 use load::{LoadOutcome, LoadResult, Loader};
 use watches::FolderWatch;
 
@@ -54,58 +55,6 @@ pub(crate) struct Folder {
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) stopping: CancellationToken,
     pub(crate) listener: Listener,
-}
-
-/// A file of the folder.
-struct File {
-    kind: Kind,
-    stamp: Stamp,
-    /// When it was first seen with this stamp.
-    since: Instant,
-    /// When it was first seen with this stamp, by the store's clock, for users.
-    seen: Timestamp,
-    /// The file is complete: it did not change for a while.
-    quiet: bool,
-    /// The file was gone in the last scan. If it is gone in the next one, too, it counts as removed.
-    missing: bool,
-    /// The stamp with which it was last loaded or refused.
-    handled: Option<Stamp>,
-    /// The stamp with which the pending load started, and how far that is.
-    loading: Option<(Stamp, Step)>,
-    /// It was refused for a reason that may pass.
-    retry: Option<Retry>,
-}
-
-/// The next load of a file whose last one failed for a reason that may pass.
-#[derive(Clone, Copy)]
-struct Retry {
-    at: Instant,
-    /// The pause before it.
-    pause: Duration,
-}
-
-impl Retry {
-    fn after(last: Option<Retry>) -> Retry {
-        let pause = last.map_or(bounds::LOAD_RETRY_MIN, |last| (last.pause * 2).min(bounds::LOAD_RETRY_MAX));
-        Retry { at: Instant::now() + pause, pause }
-    }
-}
-
-impl File {
-    /// Returns true if the file is neither loaded nor refused as it is now.
-    fn is_pending(&self) -> bool {
-        self.handled != Some(self.stamp)
-    }
-
-    /// Returns when the file is to be loaded again as it is.
-    fn next_retry(&self) -> Option<Instant> {
-        self.retry.filter(|_| self.loading.is_none() && !self.missing && !self.is_pending()).map(|retry| retry.at)
-    }
-
-    /// Returns true if others need not wait for the file: it is handled, or takes long.
-    fn is_decided(&self) -> bool {
-        !self.is_pending() || self.loading.is_some_and(|(_, step)| step != Step::Reading)
-    }
 }
 
 /// Everything that the task owns.

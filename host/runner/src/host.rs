@@ -12,6 +12,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
@@ -161,7 +162,7 @@ impl Host {
     ///
     /// Returns [`BroadcastError::BadTopic`] if the topic is invalid, `TooLarge` if the payloads of all jobs together are too
     /// large, `Loading` or `Elsewhere` if a subscriber would be missed, and `Store` if the store failed.
-    pub async fn broadcast_durably(&self, topic: &str, payload: Arc<[u8]>) -> Result<Durable, BroadcastError> {
+    pub async fn broadcast_durably(&self, topic: &str, payload: SharedBytes) -> Result<Durable, BroadcastError> {
         let view = self.view();
         let prepared = broadcast::prepare(&view, topic, payload, &*self.0.store)?;
         let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));

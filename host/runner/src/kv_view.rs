@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use wharf_core::bounds;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::outcome::Outcome;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_engine::{KvAccess, Plugin};
 use wharf_store::StoreError;
 
@@ -109,7 +110,7 @@ impl KvAccess for KvView {
             let grows = value.is_some();
             let before = {
                 let mut own = self.own();
-                let before = own.changes.get(&key).map(Option::<&Arc<[u8]>>::cloned);
+                let before = own.changes.get(&key).map(Option::<&SharedBytes>::cloned);
                 own.changes.put(key.clone(), value.map(Into::into)).map_err(|exceeded| exceeded.to_string())?;
                 before
             };
@@ -177,10 +178,10 @@ impl KvView {
 
     /// Returns why the last change of `key` exceeds the quota; `None` if it only reduces what exceeded it before. `before` is the
     /// attempt's own change of that key before the last one.
-    fn quota_exceeded(&self, key: &KvKey, before: Option<&Option<Arc<[u8]>>>) -> Option<String> {
+    fn quota_exceeded(&self, key: &KvKey, before: Option<&Option<SharedBytes>>) -> Option<String> {
         let mut own = self.own();
         let usage = own.usage?;
-        let now = own.changes.get(key).map(Option::<&Arc<[u8]>>::cloned);
+        let now = own.changes.get(key).map(Option::<&SharedBytes>::cloned);
         let after = own.after(usage);
         own.changes.undo(key.clone(), before.cloned());
         let without = own.after(usage);

@@ -76,6 +76,7 @@ mod store_wait;
 mod kv_view;
 mod broadcast;
 mod attempt_host;
+mod attempt_room;
 mod attempt;
 mod task_concurrency;
 mod dispatch;

@@ -16,7 +16,7 @@ use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::PayloadError;
 use wharf_engine::spec::manifest::RECEIVE;
-use wharf_engine::spec::payload::{KeyPointer, Schema};
+use wharf_engine::spec::payload::{KeyPointer, Schema, check_and_find};
 
 /// A node that was not seen for this long is neither called nor awaited: it would have sent three heartbeats.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -82,17 +82,17 @@ impl RemoteTask {
         Some(RemoteTask { announcement, is_receive, key, schema: OnceLock::new() })
     }
 
-    pub(crate) fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
-        self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
-    }
-
-    pub(crate) fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
-        let SchemaAnnouncement::Text(text) = &self.announcement.schema else { return Ok(()) };
-        match self.schema.get_or_init(|| Schema::parse(text)) {
-            Ok(schema) => schema.check(payload),
-            // Its own node accepted the schema: the two nodes differ in version.
-            Err(why) => Err(PayloadError::Schema(vec![format!("the schema of the task {why}")])),
-        }
+    /// Checks a payload against the task's schema, and returns the key of a job with it if `wants_key`.
+    pub(crate) fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
+        let schema = match &self.announcement.schema {
+            SchemaAnnouncement::Text(text) => match self.schema.get_or_init(|| Schema::parse(text)) {
+                Ok(schema) => Some(schema),
+                // Its own node accepted the schema: the two nodes differ in version.
+                Err(why) => return Err(PayloadError::Schema(vec![format!("the schema of the task {why}")])),
+            },
+            _ => None,
+        };
+        check_and_find(schema, self.key.as_ref().filter(|_| wants_key), payload)
     }
 }
 

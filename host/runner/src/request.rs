@@ -250,17 +250,11 @@ enum Target<'v> {
 }
 
 impl Target<'_> {
-    fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
+    /// Checks a payload, and returns the key in it if `wants_key`.
+    fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
         match self {
-            Target::Here(task) => task.check_payload(payload),
-            Target::There(task) => task.check_payload(payload),
-        }
-    }
-
-    fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
-        match self {
-            Target::Here(task) => task.key_of(payload),
-            Target::There(task) => task.key_of(payload),
+            Target::Here(task) => task.read_payload(payload, wants_key),
+            Target::There(task) => task.read_payload(payload, wants_key),
         }
     }
 
@@ -355,27 +349,22 @@ fn prepare_one(
             return None;
         }
     };
-    if bytes <= bounds::PAYLOAD_BYTES_MAX
-        && let Err(bad) = task.check_payload(&request.payload)
-    {
-        problem(BadRequest::PayloadError(bad));
+    if bytes > bounds::PAYLOAD_BYTES_MAX {
         return None;
     }
-    let of_payload = |problem: &mut dyn FnMut(BadRequest)| {
-        task.key_of(&request.payload).map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()
-    };
-    let key = match (key, &request.only_key) {
-        (Some(explicit), None) => explicit,
-        (None, None) => of_payload(problem)?,
-        (explicit, Some(only)) => {
-            let in_payload = of_payload(problem)?;
-            let named = [("the request", explicit.flatten()), ("the payload", in_payload)];
-            let other = named.into_iter().find_map(|(place, key)| Some((place, key.filter(|key| key != only)?)));
+    let wants_key = key.is_none() || request.only_key.is_some();
+    let found = task.read_payload(&request.payload, wants_key);
+    let found = found.map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?;
+    let key = match request.only_key {
+        None => key.unwrap_or(found),
+        Some(only) => {
+            let named = [("the request", key.flatten()), ("the payload", found)];
+            let other = named.into_iter().find_map(|(place, key)| Some((place, key.filter(|key| *key != only)?)));
             if let Some((place, named)) = other {
-                problem(BadRequest::KeyForbidden { only: only.clone(), place, named });
+                problem(BadRequest::KeyForbidden { only, place, named });
                 return None;
             }
-            Some(only.clone())
+            Some(only)
         }
     };
     let (name, group, on_conflict) = task.job_terms();

@@ -44,7 +44,7 @@ pub(crate) enum BenchCommand {
     Broadcast(broadcast::BroadcastBench),
     /// Measure calls per second in fresh sandboxes without a queue, or the memory of suspended attempts
     Sandbox(sandbox::SandboxBench),
-    /// Compare the latency of small jobs before and during attempts that never stop computing
+    /// Compare the latency of small jobs before and beside attempts that never stop computing, and many that sleep
     Isolation(isolation::IsolationBench),
     /// Measure the cost of a claim, a record and an enqueue with few and with many waiting jobs
     Backlog(backlog::BacklogBench),

@@ -13,6 +13,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 use wharf_store::{Claim, Queue as _, SqliteStore, SystemClock};
 
 struct Bench {
@@ -62,6 +63,8 @@ impl Bench {
             tasks: [(self.task.clone(), Group::from(&self.task))].into(),
             declared: self.declared.clone(),
             free,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
             task_quotas: Vec::new(),
             lease: Duration::from_secs(600),
         }

@@ -17,6 +17,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 use wharf_store::{Claim, PostgresStore, Queue as _};
 
 const JOBS: usize = 20_000;
@@ -62,6 +63,8 @@ async fn measure(address: &str, keys: usize) -> f64 {
         tasks: [(task.clone(), Group::from(&task))].into(),
         declared: Arc::clone(&declared),
         free: bounds::ATTEMPTS_DEFAULT,
+        room: Room::UNLIMITED,
+        costs: Arc::default(),
         task_quotas: Vec::new(),
         lease: bounds::LEASE,
     };

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, NodeId};
@@ -12,6 +11,7 @@ use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 /// The column `state` of a waiting job that was not due when it was written. SQL statements contain the numbers of states as
@@ -190,7 +190,7 @@ pub(crate) struct JobColumns {
     pub(crate) token: Option<String>,
     pub(crate) batch: Option<i64>,
     pub(crate) topic: Option<String>,
-    pub(crate) payload: Option<Arc<[u8]>>,
+    pub(crate) payload: Option<SharedBytes>,
     pub(crate) status: StatusColumns,
     /// In microseconds since 1970.
     pub(crate) enqueued_at: i64,
@@ -201,7 +201,7 @@ pub(crate) struct JobColumns {
     /// The name of the outcome that `report` is about.
     pub(crate) outcome: Option<String>,
     pub(crate) report: Option<String>,
-    pub(crate) output: Option<Arc<[u8]>>,
+    pub(crate) output: Option<SharedBytes>,
     /// Read by [`usage`].
     pub(crate) usage: [Option<i64>; 6],
 }
@@ -293,7 +293,7 @@ pub(crate) fn entry_columns(entry: &Entry) -> (i16, Option<f64>, Option<&[u8]>) 
 ///
 /// # Errors
 /// If the kind is unknown.
-pub(crate) fn entry(kind: i16, amount: Option<f64>, data: Option<Arc<[u8]>>) -> Result<Entry, DamagedData> {
+pub(crate) fn entry(kind: i16, amount: Option<f64>, data: Option<SharedBytes>) -> Result<Entry, DamagedData> {
     let data = data.unwrap_or_default();
     let amount = amount.unwrap_or_default();
     let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();

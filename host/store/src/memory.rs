@@ -17,6 +17,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
 use wharf_core::node::Node;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::wait_reason;
 
@@ -198,7 +199,7 @@ impl Queue for MemoryStore {
                 && (filter.token.is_none() || job.token == filter.token)
                 && filter.batch.is_none_or(|batch| job.batch.as_ref().is_some_and(|of| of.id == batch))
         };
-        let summary = |job: &Job| Job { payload: Arc::default(), result: None, ..job.clone() };
+        let summary = |job: &Job| Job { payload: SharedBytes::default(), result: None, ..job.clone() };
         let mut jobs: Vec<Job> = newest_first.filter(matches).take(max + 1).map(summary).collect();
         let more = jobs.len() > max;
         jobs.truncate(max);

@@ -31,6 +31,7 @@ mod lock;
 mod file;
 mod file_watch;
 mod rows;
+mod large_values;
 mod row_padding;
 mod lanes;
 mod unsynced_claims;

@@ -12,6 +12,8 @@ struct Queue {
     lanes: Vec<(Lane, u64, bool)>,
     running: Vec<LaneId>,
     turn: u64,
+    /// How many jobs were added.
+    added: u64,
     started: Vec<u64>,
     /// How many jobs were read.
     seen: usize,
@@ -29,6 +31,15 @@ fn group(name: &str) -> Group {
     name.parse().unwrap()
 }
 
+fn budget<'a>(
+    tasks: &'a [(TaskName, Group)],
+    free: u32,
+    task_quotas: &'a [(TaskName, u32)],
+    costs: &'a HashMap<TaskName, TaskCost>,
+) -> ClaimBudget<'a> {
+    ClaimBudget { tasks, free, room: Room::UNLIMITED, costs, task_quotas }
+}
+
 impl Queue {
     fn lane(&mut self, group_name: &str, key: &str) -> LaneId {
         let lane = Lane { group: group(group_name), key: Some(key.parse().unwrap()) };
@@ -42,7 +53,8 @@ impl Queue {
 
     fn add(&mut self, name: &str, group_name: &str, key: &str, priority: i32) -> u64 {
         let lane = self.lane(group_name, key);
-        let number = self.jobs.len() as u64 + self.started.len() as u64 + 1;
+        self.added += 1;
+        let number = self.added;
         let id = JobId::from_number(number).unwrap();
         self.jobs.push((lane, task(name), Ready { id, priority, due: Timestamp::from_millis(number), bytes: 0 }));
         number
@@ -65,8 +77,9 @@ impl Queue {
     fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         self.started.clear();
-        let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, limits);
-        assert_eq!(admitted, Admitted { taken: self.started.len() as u32, cut: false, quota_reached: false });
+        let Ok(admitted) = admit(self, &budget(&tasks, free, &[], &HashMap::new()), limits);
+        let taken = self.started.len() as u32;
+        assert_eq!(admitted, Admitted { taken, cut: false, quota_reached: false, short_of_room: false, overtook: 0 });
         self.started.clone()
     }
 
@@ -74,7 +87,7 @@ impl Queue {
     fn admit_large(&mut self, free: u32) -> (Vec<u64>, bool) {
         self.started.clear();
         let tasks = [(task("p/a"), group("g"))];
-        let Ok(admitted) = admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &[] }, &LimitTable::default());
+        let Ok(admitted) = admit(self, &budget(&tasks, free, &[], &HashMap::new()), &LimitTable::default());
         (self.started.clone(), admitted.cut)
     }
 
@@ -83,8 +96,7 @@ impl Queue {
         let tasks: Vec<_> = tasks.iter().map(|(name, group_name)| (task(name), group(group_name))).collect();
         let task_quotas: Vec<_> = task_quotas.iter().map(|(name, room)| (task(name), *room)).collect();
         self.started.clear();
-        let Ok(admitted) =
-            admit(self, &ClaimBudget { tasks: &tasks, free, task_quotas: &task_quotas }, &LimitTable::default());
+        let Ok(admitted) = admit(self, &budget(&tasks, free, &task_quotas, &HashMap::new()), &LimitTable::default());
         (self.started.clone(), admitted.quota_reached)
     }
 }
@@ -377,3 +389,5 @@ fn a_quota_that_is_not_used_up_holds_nothing_back() {
     let [second, third] = ["x", "x"].map(|key| queue.add("p/a", "g", key, 0));
     assert_eq!(queue.admit_within(&[("p/a", 2), ("p/b", 1)], TWO, 9), (vec![second, third], true));
 }
+
+mod room;

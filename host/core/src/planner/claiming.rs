@@ -39,10 +39,16 @@ impl Planner {
         }
     }
 
-    pub(super) fn claimed(&mut self, leased: Vec<LeasedJob>, wake_at: Option<Timestamp>, now: Timestamp) {
+    pub(super) fn claimed(
+        &mut self,
+        leased: Vec<LeasedJob>,
+        wake_at: Option<Timestamp>,
+        short_of_room: bool,
+        now: Timestamp,
+    ) {
         let Some(claim) = self.claim.take() else { return };
         self.claim_backoff.succeeded();
-        self.claim_was_full = leased.len() >= claim.requested as usize;
+        self.claim_was_full = short_of_room || leased.len() >= claim.requested as usize;
         let earliest = if leased.is_empty() { now + FRUITLESS } else { now };
         self.next_poll_at = wake_at.map_or(now + POLL, |at| at.max(earliest).min(now + POLL));
         for job in leased {

@@ -55,7 +55,11 @@ fn turn(planner: &mut Planner, input: Input, now: Timestamp) -> Vec<Action> {
 }
 
 fn claimed(jobs: impl IntoIterator<Item = u64>, now: Timestamp) -> Input {
-    Input::Claimed { leased: jobs.into_iter().map(|job| leased(job, now)).collect(), wake_at: None }
+    Input::Claimed {
+        leased: jobs.into_iter().map(|job| leased(job, now)).collect(),
+        wake_at: None,
+        short_of_room: false,
+    }
 }
 
 fn ended(job: u64, outcome: Outcome) -> Input {

@@ -29,6 +29,8 @@ use crate::spec::problem::{LoadError, Problem};
 struct NoHost;
 
 const CONSTANT_TEXT: &str = "return the manifest as a constant text";
+const NO_SANDBOX: &str = "the machine could not give the host what a sandbox needs, such as open files, or some GiB of \
+                          address space, which is not memory: see `ulimit -n` and `ulimit -v`";
 const NO_JOB: &str = "`describe` runs at load, without a job";
 
 impl HostCalls for NoHost {
@@ -101,7 +103,10 @@ pub(crate) async fn describe(
                 error.as_ref().map_or(Denied::Nothing, |error| store.data().limiter.cause_of(error, is_instantiated));
             // The machine lacked something before any code of the plugin ran.
             let passing = !is_instantiated && error.as_ref().is_some_and(is_system_error);
-            let problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
+            let mut problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
+            if passing {
+                problem = problem.hint(NO_SANDBOX);
+            }
             Ok(Err(LoadError { problems: vec![problem], passing }))
         }
     }
@@ -113,6 +118,18 @@ fn is_system_error(error: &wasmtime::Error) -> bool {
         || cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error().is_some())
 }
 
+/// Returns the problem of a component that begins with more of something than one sandbox may have.
+fn too_many(error: &wasmtime::Error) -> Option<String> {
+    let text = error.root_cause().to_string();
+    let (what, max) = match text.strip_prefix("resource limit exceeded: ")?.split(' ').next()? {
+        "instance" => ("core instances", bounds::INSTANCES_MAX),
+        "memory" => ("memories", bounds::MEMORIES_MAX),
+        "table" => ("tables", bounds::TABLES_MAX),
+        _ => return None,
+    };
+    Some(format!("too many {what} at start; the limit is {max} in all"))
+}
+
 fn failed(
     handle: &AttemptHandle,
     denied: Denied,
@@ -121,6 +138,7 @@ fn failed(
     error: Option<&wasmtime::Error>,
 ) -> Problem {
     let trap = error.and_then(|error| error.downcast_ref::<Trap>());
+    let too_many = error.and_then(too_many);
     let (headline, advice) = match (handle.end_reason(), denied, error) {
         (Some(EndReason::TimedOut(..)), ..) => {
             (format!("`describe` did not return within {} s", bounds::DESCRIBE_TIMEOUT.as_secs()), CONSTANT_TEXT)
@@ -133,6 +151,7 @@ fn failed(
             format!("too many table elements at start; the limit is {} in all", bounds::TABLE_ELEMENTS_MAX),
             "make its tables smaller",
         ),
+        _ if too_many.is_some() => (too_many.unwrap_or_default(), "compose it of fewer"),
         (_, _, Some(error)) => {
             let why = trap.map_or_else(|| error.root_cause().to_string(), |trap| report::trap_text(*trap));
             let is_abort = trap == Some(&Trap::UnreachableCodeReached);

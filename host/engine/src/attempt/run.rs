@@ -27,37 +27,10 @@ const SEND_CHUNKS: &str = "send large output in chunks with `emit`";
 /// Everything that one attempt runs with.
 pub(crate) struct Run {
     pub(crate) plugin: Arc<Plugin>,
-    pub(crate) input: GuestInput,
+    pub(crate) input: CallInput,
     pub(crate) limits: AttemptLimits,
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
-}
-
-/// The input of a call in the form in which the guest takes it.
-pub(crate) enum GuestInput {
-    Job(Job),
-    Message(Message),
-}
-
-impl From<CallInput> for GuestInput {
-    fn from(input: CallInput) -> GuestInput {
-        match input {
-            CallInput::Job { id, task, key, payload, attempt } => {
-                GuestInput::Job(Job { id, task, key, payload: payload.to_vec(), attempt })
-            }
-            CallInput::Message { id, topic, payload } => {
-                GuestInput::Message(Message { id, topic, payload: payload.to_vec() })
-            }
-        }
-    }
-}
-
-impl GuestInput {
-    fn payload(&self) -> &[u8] {
-        match self {
-            GuestInput::Job(Job { payload, .. }) | GuestInput::Message(Message { payload, .. }) => payload,
-        }
-    }
 }
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
@@ -142,11 +115,13 @@ impl Run {
         let absent = || wasmtime::Error::msg("the plugin does not export the function to call");
         let linked = &self.plugin.linked;
         match &self.input {
-            GuestInput::Job(job) => {
+            CallInput::Job { id, task, key, payload, attempt } => {
+                let job = Job { id, task, key: key.as_deref(), payload, attempt: *attempt };
                 let handler = linked.handler.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
                 handler.call_handle(store, job).await
             }
-            GuestInput::Message(message) => {
+            CallInput::Message { id, topic, payload } => {
+                let message = Message { id, topic, payload };
                 let subscriber = linked.subscriber.as_ref().ok_or_else(absent)?.load(&mut *store, instance)?;
                 subscriber.call_receive(store, message).await
             }
@@ -305,8 +280,8 @@ impl EndContext<'_> {
     fn how_to_raise(&self, key: &str) -> String {
         let plugin = &self.run.plugin.id;
         let table = match &self.run.input {
-            GuestInput::Job(job) => format!("tasks.{}", job.task),
-            GuestInput::Message(_) => RECEIVE.to_owned(),
+            CallInput::Job { task, .. } => format!("tasks.{task}"),
+            CallInput::Message { .. } => RECEIVE.to_owned(),
         };
         format!(
             "to raise the limit, set {key} = \"...\" under [{table}] in the manifest, or under [plugins.{plugin}.{table}] in wharf.toml"

@@ -43,7 +43,7 @@ pub(crate) struct CacheFolder {
     shown: PathBuf,
 }
 
-/// Where temporary files may be: the first that can be used is taken.
+/// Returns the folders for temporary files: the first that can be used is taken.
 fn temporary_folders() -> [PathBuf; 2] {
     [std::env::temp_dir(), PathBuf::from("/dev/shm")]
 }
@@ -175,7 +175,7 @@ impl CacheFolder {
     }
 }
 
-/// Who may write in a folder.
+/// The owner and the mode of a folder.
 struct Owned {
     user: u32,
     mode: u32,
@@ -188,7 +188,7 @@ impl Owned {
     }
 
     /// Returns true if only the host's user can write. Root, too, takes no code of others: it has more rights than they have.
-    /// Where there is an access list, the mode's middle digit is the most that it grants.
+    /// An access list grants at most the middle digit of the mode.
     fn is_private(&self) -> bool {
         self.user == rustix::process::geteuid().as_raw() && self.mode & 0o022 == 0
     }

@@ -57,7 +57,6 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let names = |items: &Items| description::shown(items.keys().map(|key| resolve.name_world_key(key)));
             Description {
                 kind,
-                core_instances: count.min(max),
                 imports: names(imports),
                 exports: names(exports),
                 producers: surveyed.producers,

@@ -12,7 +12,6 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
-    pub(crate) core_instances: u32,
     /// The names of interfaces, with their versions.
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
@@ -50,7 +49,6 @@ impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
             kind: EngineKind::Sync,
-            core_instances: 0,
             imports: Vec::new(),
             exports: Vec::new(),
             producers: Vec::new(),

@@ -14,8 +14,8 @@ const PRODUCER_CHARS_MAX: usize = 60;
 /// Findings of the first pass.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Number of core instances that a sandbox has. Components within may be instantiated more than once: with
-    /// instances of their own they count as the maximum of a sandbox.
+    /// Number of core instances that the component itself makes. Those of components within it are counted when it is
+    /// first instantiated: they may be made any number of times.
     pub(crate) core_instances: u32,
     /// The languages, SDKs and tools of its producers sections with their versions, each once, in the file's order: the
     /// main one is first.
@@ -39,11 +39,10 @@ pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, Problem> {
                 let instances = section.clone().into_iter();
                 let instantiated =
                     instances.filter(|instance| matches!(instance, Ok(Instance::Instantiate { .. }))).count();
-                found.core_instances = if depth > 1 && instantiated > 0 {
-                    found.core_instances.max(bounds::INSTANCES_MAX as u32)
-                } else {
-                    found.core_instances.saturating_add(u32::try_from(instantiated).unwrap_or(u32::MAX))
-                };
+                if depth == 1 {
+                    let own = u32::try_from(instantiated).unwrap_or(u32::MAX);
+                    found.core_instances = found.core_instances.saturating_add(own);
+                }
             }
             _ => {}
         }

@@ -13,5 +13,7 @@ wasmtime::component::bindgen!({
         default: trappable,
     },
     exports: { default: async },
+    // What the host passes to a guest is written to its memory from where it is.
+    ownership: Borrowing { duplicate_if_necessary: false },
     with: { "wharf:plugin/jobs.new-job": crate::call::GuestJob },
 });

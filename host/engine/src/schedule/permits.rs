@@ -54,6 +54,11 @@ impl PoolSizes {
         self.0.iter().sum()
     }
 
+    /// Returns the number of sandboxes in all pools, if each had this many at least.
+    pub(crate) fn sum_of_at_least(&self, least: u32) -> u32 {
+        self.0.iter().map(|size| (*size).max(least)).sum()
+    }
+
     /// Returns sizes that fit into `sandboxes` in all: the same where they do, else smaller in proportion, but at least
     /// one each.
     pub(crate) fn within(&self, sandboxes: u32) -> PoolSizes {
@@ -87,6 +92,19 @@ impl PermitPools {
     /// Returns the number of sandboxes in a pool.
     pub(crate) fn size(&self, pool: PermitPool) -> u32 {
         self.of(pool).size
+    }
+
+    /// Returns how many ordinary sandboxes of a pool are free.
+    pub(crate) fn free(&self, pool: PermitPool) -> u32 {
+        u32::try_from(self.of(pool).permits.available_permits()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns a permit for a sandbox that counts as `weight` ordinary ones, if these are free now and nobody waits for
+    /// them.
+    pub(crate) fn try_admit(&self, pool: PermitPool, weight: u32) -> Option<Permit> {
+        let pool = self.of(pool);
+        let permits = Arc::clone(&pool.permits).try_acquire_many_owned(weight.min(pool.size));
+        Some(Permit { _permits: permits.ok()? })
     }
 
     /// Waits for a permit for a sandbox that counts as `weight` ordinary ones.

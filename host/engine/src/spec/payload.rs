@@ -88,9 +88,13 @@ impl KeyPointer {
     /// [`PayloadError`] if the payload is not JSON, has a value there that cannot be a key, or has the member more than
     /// once.
     pub fn find(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
+        self.key(self.0.find(payload))
+    }
+
+    fn key(&self, found: Result<Option<&str>, FindError>) -> Result<Option<Key>, PayloadError> {
         let pointer = || self.as_str().to_owned();
         let bad = |reason: String| PayloadError::Key { pointer: pointer(), reason };
-        let found = self.0.find(payload).map_err(|error| match error {
+        let found = found.map_err(|error| match error {
             FindError::NotJson(why) => PayloadError::NotJson("key", why),
             FindError::Twice { at, member } => PayloadError::KeyTwice { pointer: pointer(), at, member },
         })?;
@@ -152,6 +156,24 @@ impl Schema {
         let errors: Vec<String> =
             self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| describe_error(&error)).collect();
         if errors.is_empty() { Ok(()) } else { Err(PayloadError::Schema(errors)) }
+    }
+}
+
+/// Checks a payload against a schema, and returns the key that a pointer finds in it. What the schema's check has shown to be
+/// JSON is not checked again for the key.
+///
+/// # Errors
+/// Those of [`Schema::check`] and [`KeyPointer::find`].
+pub fn check_and_find(
+    schema: Option<&Schema>,
+    pointer: Option<&KeyPointer>,
+    payload: &[u8],
+) -> Result<Option<Key>, PayloadError> {
+    schema.map_or(Ok(()), |schema| schema.check(payload))?;
+    let Some(pointer) = pointer else { return Ok(None) };
+    match std::str::from_utf8(payload) {
+        Ok(text) if schema.is_some() => pointer.key(pointer.0.find_in_valid(text)),
+        _ => pointer.find(payload),
     }
 }
 
@@ -265,6 +287,33 @@ mod tests {
         let describe_error = schema.check(br#"{"n":"x"}"#).unwrap_err().to_string();
         assert!(describe_error.contains("at `/n`: \"x\" is not of type \"integer\""), "{describe_error}");
         assert!(describe_error.contains("\"text\" is a required property"), "{describe_error}");
+    }
+
+    #[test]
+    fn a_payload_is_json_for_its_key_as_for_its_schema() {
+        let (schema, pointer) = (Schema::parse("true").unwrap(), KeyPointer::parse("/a").unwrap());
+        let texts: [&[u8]; 12] = [
+            br#"{"a":"x"}"#,
+            br#"{"a":1.50,"b":[]}"#,
+            br#" {"a":"x","a":"y"} "#,
+            b"[]",
+            b"",
+            b"{\"a\":\"x\"",
+            b"{\"a\":\"\xff\"}",
+            b"\xff",
+            b"{\"a\":1} x",
+            br#"{"a":"\ud800"}"#,
+            br#"{"b":1e400,"a":"x"}"#,
+            b"{\"\xff\":1,\"a\":2}",
+        ];
+        for text in texts {
+            let both = check_and_find(Some(&schema), Some(&pointer), text);
+            let each = schema.check(text).and_then(|()| pointer.find(text));
+            assert_eq!(both, each, "{}", text.escape_ascii());
+            assert_eq!(check_and_find(None, Some(&pointer), text), pointer.find(text));
+            assert_eq!(check_and_find(Some(&schema), None, text), schema.check(text).map(|()| None));
+            assert_eq!(check_and_find(None, None, text), Ok(None));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use wharf_core::key::Key;
 use wharf_core::limits::{Limits, OnConflict};
 use wharf_core::retry::RetryPolicy;
 
-use crate::spec::payload::{KeyPointer, PayloadError, Schema};
+use crate::spec::payload::{KeyPointer, PayloadError, Schema, check_and_find};
 use crate::spec::problem::Problem;
 use crate::spec::raw::RawTask;
 
@@ -46,6 +46,14 @@ impl Task {
     /// [`PayloadError`] if the payload has a value that cannot be a key where the key is expected.
     pub fn key_of(&self, payload: &[u8]) -> Result<Option<Key>, PayloadError> {
         self.key.as_ref().map_or(Ok(None), |pointer| pointer.find(payload))
+    }
+
+    /// Checks a payload against the task's schema, and returns the key of a job with it if `wants_key`.
+    ///
+    /// # Errors
+    /// Those of [`Task::check_payload`] and [`Task::key_of`].
+    pub fn read_payload(&self, payload: &[u8], wants_key: bool) -> Result<Option<Key>, PayloadError> {
+        check_and_find(self.schema.as_ref(), self.key.as_ref().filter(|_| wants_key), payload)
     }
 
     /// Checks a payload against the task's schema.

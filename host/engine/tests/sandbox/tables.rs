@@ -6,7 +6,7 @@ use wharf_core::bounds;
 use wharf_core::outcome::Outcome;
 use wharf_engine::Problem;
 
-use crate::made::{bytes_of, wrapped};
+use crate::made::{bytes_of, section, wrapped};
 use crate::scene::{Scene, assert_returned, call, settings};
 
 const MANIFEST: &str = "name = 'tables'\nversion = '1'\n[tasks.do]\nretry = { attempts = 1 }\n";
@@ -91,4 +91,46 @@ async fn core_instances_are_bounded() {
     assert_returned(&scene.run_beside(&words, &loaded, call(&loaded, "do", "")).await.0);
     let text = shown(&check(max + 1).await.problems);
     assert!(text.contains("core instances; the limit is 64"), "{text}");
+}
+
+/// Tests components within a component: each is counted as often as it is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn core_instances_of_components_within_are_counted_as_often_as_they_are_made() {
+    let scene = Scene::new(4);
+    let own = 4;
+    // A component with an instance of an empty module, which is the first or a later one of the plugin's components,
+    // and instances of it.
+    let with_components = |more: usize| {
+        let mut bytes = plugin("");
+        let mut depth = 0;
+        let mut components = 0;
+        for part in wasmparser::Parser::new(0).parse_all(&bytes) {
+            match part.unwrap() {
+                wasmparser::Payload::ComponentSection { .. } if depth == 1 => components += 1,
+                wasmparser::Payload::Version { .. } => depth += 1,
+                wasmparser::Payload::End(_) => depth -= 1,
+                _ => {}
+            }
+        }
+        let module = [1, 8, 0, b'a', b's', b'm', 1, 0, 0, 0];
+        let instance = [2, 4, 1, 0, 0, 0];
+        let within = [&b"\0asm\x0d\0\x01\0"[..], &module, &instance].concat();
+        bytes.extend(section(4, &within));
+        for _ in 0..more {
+            bytes.extend(section(5, &[1, 0, components, 0]));
+        }
+        bytes
+    };
+    let check = async |more: usize| {
+        let bytes: Arc<[u8]> = with_components(more).into();
+        scene.engine.check("within", bytes, &settings(""), &|_| {}).await
+    };
+    let max = bounds::INSTANCES_MAX;
+    let fits = check(max - own).await;
+    let loaded = fits.plugin.unwrap_or_else(|| panic!("{}", shown(&fits.problems)));
+    assert_eq!(loaded.sandboxes, 1, "they have no memory of their own");
+    let words = scene.load("words").await;
+    assert_returned(&scene.run_beside(&words, &loaded, call(&loaded, "do", "")).await.0);
+    let text = shown(&check(max + 1).await.problems);
+    assert!(text.starts_with("too many core instances at start; the limit is 64 in all"), "{text}");
 }

@@ -6,6 +6,7 @@ use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, PluginId};
 use wharf_core::job::{self, Job, NewJob};
 use wharf_core::key::Lane;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::topic::Topic;
 use wharf_engine::{Receive, Task};
 use wharf_store::{JobFilter, Store, StoreError};
@@ -52,7 +53,7 @@ pub(crate) struct PreparedBroadcast {
 pub(crate) fn prepare(
     view: &PluginView,
     topic: &str,
-    payload: Arc<[u8]>,
+    payload: SharedBytes,
     store: &dyn Store,
 ) -> Result<PreparedBroadcast, BroadcastError> {
     let topic: Topic = topic.parse().map_err(BroadcastError::BadTopic)?;
@@ -90,7 +91,7 @@ pub(crate) fn prepare(
             id: store.next_id()?,
             task,
             lane: Lane { group, key: None },
-            payload: Arc::clone(&payload),
+            payload: payload.clone(),
             priority: 0,
             due: None,
             token: None,
@@ -132,7 +133,7 @@ impl Batch {
             let Some(seen) = store.job(job.id, Arc::clone(catalog.limits())).await? else { continue };
             let bytes = seen.job.result.as_ref().map_or(0, |result| result.len() as u64);
             free_bytes = free_bytes.saturating_sub(bytes);
-            *job = Job { payload: Arc::default(), ..seen.job };
+            *job = Job { payload: SharedBytes::default(), ..seen.job };
         }
         let of_plugin = |job: Job| BatchJob { plugin: job.task.plugin(), job };
         let mut jobs: Vec<BatchJob> = jobs.into_iter().map(of_plugin).collect();

@@ -163,7 +163,7 @@ impl Live {
         let body = |plugins: &[PluginId]| MessageBody::Call {
             plugins: plugins.to_vec(),
             topic: call.topic.clone(),
-            payload: Arc::clone(&call.payload),
+            payload: call.payload.clone(),
             until: cluster.store().now() + self.timeout.saturating_sub(self.started.elapsed()),
             depth: call.chain.depth,
             chain: call.chain.plugins().to_vec(),

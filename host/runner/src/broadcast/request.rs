@@ -1,12 +1,12 @@
 //! A broadcast as it is requested, and why it may be refused.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::bounds;
 use wharf_core::ids::{ParseIdError, PluginId};
 use wharf_core::rollcall::Mode;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::topic::Topic;
 use wharf_store::StoreError;
 
@@ -18,7 +18,7 @@ pub struct Broadcast {
     /// The topic, such as "document.saved".
     pub topic: String,
     /// The message for every subscriber.
-    pub payload: Arc<[u8]>,
+    pub payload: SharedBytes,
     /// The time for the whole broadcast: subscribers that have not replied by then are stopped. At most
     /// `bounds::BROADCAST_TIMEOUT_MAX`.
     pub timeout: Duration,

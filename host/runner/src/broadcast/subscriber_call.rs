@@ -10,6 +10,7 @@ use wharf_core::ids::JobId;
 use wharf_core::job::Stream;
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{Answer, Reply};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::topic::Topic;
 use wharf_engine::{
     AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, GuestJob, HostCalls, KvAccess, Permit,
@@ -45,7 +46,7 @@ pub(super) struct SubscriberCall {
     pub(super) guest: Arc<GuestContext>,
     pub(super) id: JobId,
     pub(super) topic: Topic,
-    pub(super) payload: Arc<[u8]>,
+    pub(super) payload: SharedBytes,
     /// The chain that led to this broadcast.
     pub(super) chain: CallChain,
     /// The catalog of the moment in which the broadcast started: reloads do not change it.
@@ -87,7 +88,7 @@ impl SubscriberCall {
         let input = CallInput::Message {
             id: self.id.to_string(),
             topic: self.topic.to_string(),
-            payload: Arc::clone(&self.payload),
+            payload: self.payload.clone(),
         };
         let call = Call { input, limits: AttemptLimits { timeout: own.timeout.min(remaining), ..own } };
         let chain = self.chain.then(plugin.id.clone());

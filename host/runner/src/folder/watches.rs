@@ -24,7 +24,7 @@ pub(super) struct FolderWatch {
     hint: Arc<Notify>,
     listener: Listener,
     set: Option<WatchSet>,
-    /// What failed the last time.
+    /// The failure of the last time.
     failed: Option<String>,
 }
 

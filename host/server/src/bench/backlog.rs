@@ -14,6 +14,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 use wharf_store::{Claim, Store};
 
 use super::process_stats::{Process, anonymous_bytes, cpu_time};
@@ -204,6 +205,8 @@ impl OpenStore {
             tasks: [(self.jobs.task.clone(), Group::from(&self.jobs.task))].into(),
             declared: Arc::clone(&self.jobs.declared),
             free: BATCH_JOBS,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
             task_quotas: Vec::new(),
             lease: Duration::from_secs(600),
         };
@@ -249,7 +252,9 @@ impl Workspace {
         match self.named_store() {
             None => Ok(format!("sqlite:{}", self.path().join(name).display())),
             Some(address) if address.starts_with("postgres") && !address.contains("schema=") => {
-                let joined_by = if address.contains('?') { '&' } else { '?' };
+                // Before the `@` a question mark is a part of the password.
+                let behind = address.split_once('@').map_or(address, |(_, behind)| behind);
+                let joined_by = if behind.contains('?') { '&' } else { '?' };
                 // A new name, because a schema that an earlier run left would contain its jobs.
                 Ok(format!("{address}{joined_by}schema=wharf_bench_{name}_{:x}", fastrand::u32(..)))
             }

@@ -15,16 +15,16 @@ use crate::payload_input;
 pub(super) struct LoadArgs {
     /// Plugin to run [default: a built-in one that does nothing]
     #[arg(long, value_name = "FILE", requires = "task")]
-    plugin: Option<PathBuf>,
+    pub(super) plugin: Option<PathBuf>,
     /// Task to run, as PLUGIN/TASK, or as TASK of --plugin [default: bench/noop]
     #[arg(long, value_name = "TASK")]
-    task: Option<String>,
+    pub(super) task: Option<String>,
     /// Payload: JSON, @FILE for the bytes of a file, or - for the standard input
     #[arg(long, short, value_name = "JSON|@FILE|-", allow_hyphen_values = true, conflicts_with = "payload_bytes")]
-    input: Option<String>,
+    pub(super) input: Option<String>,
     /// Size of a meaningless payload, in bytes [default: 64]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2..=33_554_432))]
-    payload_bytes: Option<u32>,
+    pub(super) payload_bytes: Option<u32>,
 }
 
 const PAYLOAD_BYTES: u32 = 64;

@@ -23,6 +23,10 @@ fn time_limit(bytes: usize) -> Duration {
     TOTAL_MIN + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
 }
 
+/// Memory that is reserved for a body, at most, as a multiple of what was received of it: what was received is copied whenever
+/// that is used up, and what is only announced must not hold memory.
+const RESERVED_TO_RECEIVED_MAX: usize = 16;
+
 /// Bytes that are read and dropped after a body turned out to be too large. Most clients read the response only when they have
 /// sent everything, and if the connection is closed before, they report nothing but "broken pipe".
 const LINGER_BYTES: u64 = 256 * bounds::MIB;
@@ -76,8 +80,8 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
         linger(stream).await;
         return Err(too_large());
     }
-    // Memory is reserved as bytes are received, not as they are announced.
-    let mut bytes = Vec::with_capacity(usize::try_from(declared.unwrap_or(0).min(64 * 1024)).unwrap_or(0));
+    let declared = usize::try_from(declared.unwrap_or(0)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(declared.min(64 * 1024));
     let started = Instant::now();
     loop {
         let left = time_limit(bytes.len()).saturating_sub(started.elapsed());
@@ -88,7 +92,10 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
                 linger(stream).await;
                 return Err(too_large());
             }
-            Ok(Some(Ok(part))) => bytes.extend_from_slice(&part),
+            Ok(Some(Ok(part))) => {
+                reserve(&mut bytes, part.len(), declared);
+                bytes.extend_from_slice(&part);
+            }
             Ok(Some(Err(error))) => return Err(Problem::bad_request(format!("the body ended early: {error}"))),
             Err(_) if left < SILENCE_MAX => {
                 let detail = format!(
@@ -104,6 +111,15 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
                 return Err(Problem::new(Kind::TOO_SLOW, detail));
             }
         }
+    }
+}
+
+/// Reserves memory for `more` bytes of a body: all that is announced, but no more than [`RESERVED_TO_RECEIVED_MAX`] allows.
+fn reserve(bytes: &mut Vec<u8>, more: usize, declared: usize) {
+    let received = bytes.len() + more;
+    if received > bytes.capacity() {
+        let wanted = declared.min(received.saturating_mul(RESERVED_TO_RECEIVED_MAX));
+        bytes.reserve_exact(wanted.saturating_sub(bytes.len()));
     }
 }
 
@@ -133,6 +149,22 @@ mod tests {
     #[test]
     fn a_large_body_may_take_longer() {
         assert_eq!((time_limit(0), time_limit(6_400 * 1024)), (Duration::from_secs(60), Duration::from_secs(160)));
+    }
+
+    #[test]
+    fn memory_is_reserved_as_bytes_are_received() {
+        let mut bytes = Vec::new();
+        let mut capacities = Vec::new();
+        for _ in 0..200 {
+            reserve(&mut bytes, 1024, 200 * 1024);
+            assert!(bytes.capacity() <= (bytes.len() + 1024) * RESERVED_TO_RECEIVED_MAX);
+            bytes.extend_from_slice(&[7; 1024]);
+            capacities.push(bytes.capacity());
+        }
+        capacities.dedup();
+        assert_eq!(capacities, [16 * 1024, 200 * 1024], "no more than was announced");
+        reserve(&mut bytes, 1, 0);
+        assert_eq!(bytes.capacity(), 200 * 1024, "without an announcement the buffer grows as any other");
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! `/v1/broadcasts`: calls every subscriber of a topic, live with one reply from each, or durably with one job for each.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -16,13 +15,14 @@ use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{self, Answer, Mode};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_runner::{Broadcast, BroadcastError, Durable, Enqueued, Host, Replies};
 
 use super::api::{
     AttemptReport, Batch, BatchJob, BatchJobState, BroadcastEnded, BroadcastEventName, BroadcastQuery,
     BroadcastRequest, BroadcastStarted, Disposition, LiveBroadcast, Reply, ReplyOutcome, millis,
 };
-use super::bytes::{JsonOrBase64, inline_base64, inline_json, json_or_base64, json_or_base64_of_event, payload_bytes};
+use super::bytes::{JsonOrBase64, inline, json_or_base64, json_or_base64_of_event, payload_bytes};
 use super::event_stream::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
@@ -36,7 +36,7 @@ const JSON_BYTES_MAX: u64 = bounds::PAYLOAD_BYTES_MAX / 3 * 4 + 64 * bounds::KIB
 
 /// The payload and options of one request, from its body and query.
 struct Options {
-    payload: Arc<[u8]>,
+    payload: SharedBytes,
     timeout: Option<Duration>,
     mode: Option<Mode>,
     durable: bool,
@@ -109,15 +109,15 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
     let id = id.parse().map_err(|_| unknown())?;
     let batch = host.batch(id).await?.ok_or_else(unknown)?;
     let jobs = batch.jobs.iter().map(|entry| {
-        let result = entry.job.result.as_deref();
+        let (reply, reply_base64) = entry.job.result.as_deref().map(inline).unwrap_or_default();
         BatchJob {
             plugin: entry.plugin.to_string(),
             state: entry.job.status.state.name().into(),
             id: Some(entry.job.id.to_string()),
             url: Some(links::job_from_broadcast(entry.job.id)),
             attempt: entry.job.status.attempt,
-            reply: result.and_then(inline_json),
-            reply_base64: result.and_then(inline_base64),
+            reply,
+            reply_base64,
             report: entry.job.report.as_ref().map(AttemptReport::from),
         }
     });

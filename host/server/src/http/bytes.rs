@@ -23,7 +23,7 @@ pub(crate) fn payload_bytes(payload: Option<Box<RawValue>>, payload_base64: Opti
         (Some(_), Some(_)) => Err("`payload` and `payload_base64` exclude each other; use `payload` for JSON, \
                                    `payload_base64` for other bytes"
             .to_owned()),
-        (Some(json), None) => Ok(json.get().as_bytes().to_vec()),
+        (Some(json), None) => Ok(String::from(Box::<str>::from(json)).into_bytes()),
         (None, Some(text)) => STANDARD
             .decode(text.trim())
             .map_err(|error| format!("`payload_base64`: invalid base64: {error}; encode it with padding")),
@@ -31,19 +31,13 @@ pub(crate) fn payload_bytes(payload: Option<Box<RawValue>>, payload_base64: Opti
     }
 }
 
-/// Returns the bytes as JSON, if they are JSON that a document can embed and not too long.
-/// White space around the value is left out.
-pub(crate) fn inline_json(bytes: &[u8]) -> Option<Box<RawValue>> {
-    if bytes.len() > INLINE_BYTES_MAX { None } else { embeddable(bytes) }
-}
-
-/// Returns the bytes in base64, if a document cannot embed them as JSON and they are not too long.
-pub(crate) fn inline_base64(bytes: &[u8]) -> Option<String> {
-    (bytes.len() <= INLINE_BYTES_MAX && inline_json(bytes).is_none()).then(|| to_base64(bytes))
-}
-
-/// Bytes in a document: as JSON, or in base64; exactly one of the two is present.
+/// Bytes in a document: as JSON, or in base64; at most one of the two is present.
 pub(crate) type JsonOrBase64 = (Option<Box<RawValue>>, Option<String>);
+
+/// Returns the bytes as [`json_or_base64`] does, but neither if they are too long. White space around JSON is left out.
+pub(crate) fn inline(bytes: &[u8]) -> JsonOrBase64 {
+    if bytes.len() > INLINE_BYTES_MAX { (None, None) } else { json_or_base64(bytes) }
+}
 
 /// Returns the bytes, however long they are: as JSON if a document can embed them, otherwise in base64.
 pub(crate) fn json_or_base64(bytes: &[u8]) -> JsonOrBase64 {
@@ -127,6 +121,10 @@ pub(crate) fn harmless_headers(bytes: &[u8]) -> [(HeaderName, HeaderValue); 3] {
 mod tests {
     use super::*;
 
+    fn inline_json(bytes: &[u8]) -> Option<Box<RawValue>> {
+        inline(bytes).0
+    }
+
     #[test]
     fn media_types_are_detected_from_the_bytes_and_never_html() {
         assert_eq!(media_type(b"\x89PNG\r\n\x1a\nrest"), "image/png");
@@ -142,8 +140,9 @@ mod tests {
     fn json_stays_byte_for_byte() {
         let text = r#"{"n": 12345678901234567890123, "b":1, "a":2}"#;
         assert_eq!(inline_json(text.as_bytes()).unwrap().get(), text);
-        assert_eq!(inline_base64(text.as_bytes()), None);
-        assert_eq!(inline_base64(b"\xff"), Some("/w==".to_owned()));
+        assert_eq!(inline(text.as_bytes()).1, None);
+        assert_eq!(inline(b"\xff").1, Some("/w==".to_owned()));
+        assert!(matches!(inline(&vec![b'1'; INLINE_BYTES_MAX + 1]), (None, None)));
         assert_eq!(media_type(b"\"\xff\""), "application/octet-stream", "bytes that are not text are not JSON");
         for odd in ["1e400", r#""\ud800""#, r#"{"a":1,"a":2}"#, "null", "[\n1 ]"] {
             assert_eq!(inline_json(odd.as_bytes()).unwrap().get(), odd);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
@@ -134,7 +135,7 @@ async fn result_within(
     if let Some(snapshot) = ended
         && let Some(result) = finished(&snapshot.job)?
     {
-        return Ok((location, harmless_headers(result), result.to_vec()).into_response());
+        return Ok((location, harmless_headers(&result), Bytes::from_owner(result)).into_response());
     }
     if access.revoked.is_cancelled() {
         let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");
@@ -146,9 +147,9 @@ async fn result_within(
 
 /// Returns the result of a job that succeeded, and `None` if the job has not ended. A job that failed or was cancelled is a
 /// problem.
-pub(crate) fn finished(job: &CoreJob) -> Result<Option<&[u8]>, Problem> {
+pub(crate) fn finished(job: &CoreJob) -> Result<Option<SharedBytes>, Problem> {
     let (kind, without_report) = match job.status.state.name() {
-        StateName::Succeeded => return Ok(Some(job.result.as_deref().unwrap_or_default())),
+        StateName::Succeeded => return Ok(Some(job.result.clone().unwrap_or_default())),
         StateName::Waiting | StateName::Running => return Ok(None),
         StateName::Failed => (Kind::JOB_FAILED, "the job failed without a report"),
         StateName::Cancelled => (Kind::JOB_CANCELLED, "the job was cancelled"),

@@ -56,8 +56,8 @@ pub(crate) async fn result(
 
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
     let JobView { seen, .. } = job_lookup::job(host, access, id).await?;
-    if finished(&seen.job)?.is_some() {
-        return Ok(seen.job.result.map(Bytes::from_owner).unwrap_or_default());
+    if let Some(result) = finished(&seen.job)? {
+        return Ok(Bytes::from_owner(result));
     }
     let state = seen.job.status.state.name().as_str();
     let detail = format!("job {id} is {state}; follow its events at /v1/jobs/{id}/events until it ends");

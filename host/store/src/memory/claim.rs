@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
-use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
+use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::LeasedJob;
@@ -38,7 +38,8 @@ impl MemoryQueue {
         };
         let Ok(admitted) = admit(&mut context, &claim.offer(), &limits);
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Claimed { leased: context.leased, wake_at, quota_reached: admitted.quota_reached }
+        let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
+        Claimed { leased: context.leased, wake_at, quota_reached, short_of_room, overtook }
     }
 }
 

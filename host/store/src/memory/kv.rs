@@ -1,13 +1,13 @@
 //! The values of plugins: a map. Their usage is counted on request.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
+use wharf_core::shared_bytes::SharedBytes;
 
 #[derive(Default)]
-pub(super) struct KvMap(BTreeMap<PluginId, BTreeMap<KvKey, Arc<[u8]>>>);
+pub(super) struct KvMap(BTreeMap<PluginId, BTreeMap<KvKey, SharedBytes>>);
 
 impl KvMap {
     /// Applies changes to a plugin's values.
@@ -21,7 +21,7 @@ impl KvMap {
         }
     }
 
-    fn values_of(&self, plugin: &PluginId) -> impl Iterator<Item = (&KvKey, &Arc<[u8]>)> {
+    fn values_of(&self, plugin: &PluginId) -> impl Iterator<Item = (&KvKey, &SharedBytes)> {
         self.0.get(plugin).into_iter().flatten()
     }
 

@@ -1,17 +1,17 @@
 //! A claim: delayed jobs that are due become ready, then admission chooses among the lines.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
-use wharf_core::admission::admit;
+use wharf_core::admission::{Admitted, admit};
 use wharf_core::bounds;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, LeasedJob, State};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
@@ -91,7 +91,8 @@ impl PostgresLedger<'_> {
         self.leave_lanes(&snapshot, left, &limits);
         let wake_at = next_due.map(|due| due.max(self.now));
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
+        let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
+        Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })
     }
 
     /// Reads delayed jobs that are due, at most `PROMOTE_BATCH`: one claim must not pay for all that came due at once.
@@ -248,7 +249,7 @@ impl PostgresLedger<'_> {
     async fn large_payloads(
         &self,
         ids: impl Iterator<Item = JobId>,
-    ) -> Result<HashMap<JobId, Arc<[u8]>>, SessionError> {
+    ) -> Result<HashMap<JobId, SharedBytes>, SessionError> {
         let ids: Vec<i64> = ids.map(|id| signed(id.number())).collect();
         let text = "SELECT id, payload FROM $schema.jobs WHERE id = ANY($1)";
         let found = self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await?;

@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -13,6 +12,7 @@ use wharf_core::admission::{LaneId, Line, QueueView, Ready};
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
+use wharf_core::shared_bytes::SharedBytes;
 
 use super::job_row::rank;
 use super::lane_rows::LaneRow;
@@ -118,7 +118,7 @@ pub(super) struct Head {
     /// The number of jobs in that row.
     pub(super) row_length: usize,
     /// `None` for a large payload, which is read when the job is leased.
-    pub(super) payload: Option<Arc<[u8]>>,
+    pub(super) payload: Option<SharedBytes>,
 }
 
 impl Head {
@@ -137,7 +137,7 @@ impl Head {
             cancel_requested: false,
         };
         let batch = if value::<Option<i64>>(row, "jobs", 15)?.is_some() { rows::batch(row)? } else { None };
-        let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(Arc::from);
+        let payload = value::<Option<&[u8]>>(row, "jobs", 18)?.map(SharedBytes::from);
         let (first_id, row_length) = (value(row, "ready", 10)?, value::<i32>(row, "ready", 11)? as usize);
         Ok(Some(Head { ready, status, batch, first_id, row_length, payload }))
     }

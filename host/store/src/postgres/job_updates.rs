@@ -1,13 +1,13 @@
 //! Statements that write the rows of jobs, one for each step that a job takes, and their log entries.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, State};
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{Report, Usage};
+use wharf_core::shared_bytes::SharedBytes;
 
 use super::job_row::JobRow;
 use super::lane_rows::lane_columns;
@@ -71,7 +71,7 @@ impl StatusColumns {
 }
 
 /// The end of an attempt: its report if it has one, its resource usage and its output.
-type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Usage>, Option<Arc<[u8]>>));
+type Ended<'w> = (JobId, Option<&'w Report>, &'w (Option<Usage>, Option<SharedBytes>));
 
 /// Resource usages and outputs as columns.
 fn result_columns<'w>(ended: &[Ended<'w>]) -> ([Vec<Option<i64>>; 6], Vec<Option<&'w [u8]>>) {

@@ -1,18 +1,18 @@
 //! The values that plugins keep: changed in the transaction of the attempt that changed them, read without the writer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use wharf_core::ids::PluginId;
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
+use wharf_core::shared_bytes::SharedBytes;
 
 use super::session::{Session, SessionError, value};
 use crate::columns::parse;
 
 /// Changes of values that a transaction has not written yet: a value, or `None` to delete it.
 #[derive(Debug, Default)]
-pub(super) struct KvWrites(BTreeMap<(PluginId, KvKey), Option<Arc<[u8]>>>);
+pub(super) struct KvWrites(BTreeMap<(PluginId, KvKey), Option<SharedBytes>>);
 
 impl KvWrites {
     /// Adds changes. A later change of a value replaces an earlier one.

@@ -1,6 +1,5 @@
 //! Messages between nodes: rows that are written once, read once, and may be lost in a crash of the server.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -136,7 +135,7 @@ fn read_body(row: &Row) -> Result<MessageBody, SessionError> {
         "call" => Ok(MessageBody::Call {
             plugins: plugins("plugins")?,
             topic: parse("topic", value::<Option<&str>>(row, TABLE, "topic")?.unwrap_or_default())?,
-            payload: value::<Option<&[u8]>>(row, TABLE, "body")?.map_or_else(|| Arc::from([]), Arc::from),
+            payload: value::<Option<&[u8]>>(row, TABLE, "body")?.unwrap_or_default().into(),
             until: rows::timestamp(row, TABLE, "deadline_at")?,
             depth: value::<Option<i64>>(row, TABLE, "depth")?.unwrap_or_default() as u32,
             chain: plugins("chain")?,

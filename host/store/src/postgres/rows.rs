@@ -1,10 +1,9 @@
 //! Reads rows of tokio-postgres as the columns that all stores share.
 
-use std::sync::Arc;
-
 use tokio_postgres::Row;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Batch, Job, JobStatus, NumberedEntry};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::session::{ColumnIndex, SessionError, value};
@@ -24,8 +23,8 @@ pub(super) fn job_id(row: &Row, table: &str, column: impl ColumnIndex) -> Result
     Ok(columns::job_id(value(row, table, column)?)?)
 }
 
-fn bytes(row: &Row, table: &str, column: &str) -> Result<Option<Arc<[u8]>>, SessionError> {
-    Ok(value::<Option<&[u8]>>(row, table, column)?.map(Arc::from))
+fn bytes(row: &Row, table: &str, column: &str) -> Result<Option<SharedBytes>, SessionError> {
+    Ok(value::<Option<&[u8]>>(row, table, column)?.map(SharedBytes::from))
 }
 
 /// Reads a text that is stored as bytes.

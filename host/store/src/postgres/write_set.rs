@@ -2,12 +2,12 @@
 //! of row.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use wharf_core::ids::JobId;
 use wharf_core::job::Entry;
 use wharf_core::lease::Lease;
 use wharf_core::outcome::{Report, Usage};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::job_row::{JobRow, LineRow, ReadyPosition};
@@ -62,7 +62,7 @@ pub(super) struct ShrunkLine {
 pub(super) struct JobEnd {
     pub(super) report: Option<Report>,
     /// The resource usage and the output of an attempt, which replace those of an earlier attempt.
-    pub(super) attempt: Option<(Option<Usage>, Option<Arc<[u8]>>)>,
+    pub(super) attempt: Option<(Option<Usage>, Option<SharedBytes>)>,
 }
 
 /// One flush: a write set, and what its statements need besides it.

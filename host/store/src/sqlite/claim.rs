@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 use smallvec::SmallVec;
-use wharf_core::admission::{LaneId, Line, QueueView, Ready, admit};
+use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, LeasedJob, State};
@@ -13,9 +13,11 @@ use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use super::lanes::{self, LaneNo, RunningJob};
+use super::large_values::PAYLOADS;
 use super::ledger::SqliteLedger;
 use super::rows::{batch, bytes, priority, rank, timestamp};
 use super::unsynced_claims;
@@ -47,7 +49,8 @@ impl SqliteLedger<'_> {
             insert.execute(params![id, signed(claim.node.0), claimed_at, expires_at, jobs])?;
         }
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
-        Ok(Claimed { leased, wake_at, quota_reached: admitted.quota_reached })
+        let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
+        Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })
     }
 
     /// Makes at most `PROMOTE_BATCH` delayed jobs ready that are due: one claim must not pay for all that became due at once.
@@ -153,7 +156,7 @@ struct ReadyJob {
     crashes: u32,
     batch: Option<Batch>,
     /// `None` if it is too large to be read before the job is leased.
-    payload: Option<Arc<[u8]>>,
+    payload: Option<SharedBytes>,
 }
 
 /// Jobs that are read of a line at once, if that many may start, where lanes take turns.
@@ -210,10 +213,9 @@ impl ClaimContext<'_, '_> {
     }
 
     /// Reads a payload that is not in the job's own row.
-    fn payload(&self, job: i64) -> rusqlite::Result<Arc<[u8]>> {
-        let mut read = self.ledger.conn.prepare_cached("SELECT payload FROM payloads WHERE job = ?1")?;
-        let payload = read.query_row([job], |row| Ok(bytes(row.get_ref(0)?))).optional()?;
-        Ok(payload.flatten().unwrap_or_default())
+    fn payload(&self, ready: &Ready) -> rusqlite::Result<SharedBytes> {
+        let payload = PAYLOADS.read(self.ledger.conn, signed(ready.id.number()), ready.bytes)?;
+        Ok(payload.unwrap_or_default())
     }
 }
 
@@ -282,7 +284,7 @@ impl QueueView for ClaimContext<'_, '_> {
         let (batch, payload) = (job.batch.take(), job.payload.take());
         let payload = match payload {
             Some(payload) => payload,
-            None => self.payload(signed(ready.id.number()))?,
+            None => self.payload(ready)?,
         };
         let state = State::Waiting { due: ready.due };
         let before = JobStatus { state, attempt, failures, crashes, cancel_requested: false };
@@ -330,6 +332,6 @@ fn ready_job(row: &Row<'_>) -> rusqlite::Result<ReadyJob> {
         failures: row.get(5)?,
         crashes: row.get(6)?,
         batch: batch(row, 7)?,
-        payload: if payload_bytes == 0 { payload.or_else(|| Some(Arc::default())) } else { payload },
+        payload: if payload_bytes == 0 { payload.or_else(|| Some(SharedBytes::default())) } else { payload },
     })
 }

@@ -10,6 +10,7 @@ use wharf_core::limits::OnConflict;
 use wharf_core::time::Timestamp;
 
 use super::lanes::LaneNo;
+use super::large_values::PAYLOADS;
 use super::ledger::SqliteLedger;
 use super::row_padding;
 use super::rows::INLINE_BYTES_MAX;
@@ -115,8 +116,7 @@ impl SqliteLedger<'_> {
             self.add_ready((lane, task, priority), due_at, id)?;
         }
         if !is_inline {
-            let mut insert = self.conn.prepare_cached("INSERT INTO payloads (job, payload) VALUES (?1, ?2)")?;
-            insert.execute(params![id, &*new.payload])?;
+            PAYLOADS.insert(self.conn, id, &new.payload)?;
         }
         Ok(Inserted::Added { id: job, replaced, cancel_requested })
     }

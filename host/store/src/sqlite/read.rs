@@ -14,9 +14,10 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
+use super::large_values::{OUTPUTS, PAYLOADS};
 use super::rows::{self, InternedNames, numbered_entry, timestamp};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
-use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us};
+use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us, unsigned};
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 /// The columns that [`rows::job`] reads, except for the status, the payload and the result.
@@ -33,9 +34,10 @@ pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Re
     let mut find = conn.prepare_cached(
         "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
     )?;
-    find.query_row(params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", |key| key.as_str())], |row| {
-        Ok(job_id(row.get(0)?)?)
-    })
+    find.query_row(
+        params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", |key| key.as_str())],
+        |row| Ok(job_id(row.get(0)?)?),
+    )
     .optional()
 }
 
@@ -53,15 +55,24 @@ pub(super) fn job(
     let snapshot = conn.unchecked_transaction()?;
     let number = signed(id.number());
     let sql = format!(
-        "SELECT {JOB_COLUMNS}, {}, coalesce(jobs.payload, payloads.payload) AS payload,
-             coalesce(jobs.output, outputs.output) AS output FROM jobs {JOB_JOINS}
+        "SELECT {JOB_COLUMNS}, {}, jobs.payload AS payload, jobs.output AS output, length(payloads.payload) AS payload_size,
+             length(outputs.output) AS output_size FROM jobs {JOB_JOINS}
          LEFT JOIN payloads ON payloads.job = jobs.id LEFT JOIN outputs ON outputs.job = jobs.id WHERE jobs.id = ?1",
         rows::STATUS
     );
-    let read = |row: &Row<'_>| Ok((rows::job(row)?, row.get::<_, i16>("state")? == READY));
+    let read = |row: &Row<'_>| {
+        let large = [row.get::<_, Option<i64>>("payload_size")?, row.get("output_size")?];
+        Ok((rows::job(row)?, row.get::<_, i16>("state")? == READY, large))
+    };
     let job = snapshot.prepare_cached(&sql)?.query_row([number], read).optional()?;
     let found = [before, unsynced_claims::lock(claims).get(id)];
-    let Some((job, is_ready)) = job else { return Ok(None) };
+    let Some((mut job, is_ready, [payload_size, output_size])) = job else { return Ok(None) };
+    if let Some(size) = payload_size {
+        job.payload = PAYLOADS.read(&snapshot, number, unsigned(size))?.unwrap_or_default();
+    }
+    if let Some(size) = output_size {
+        job.result = OUTPUTS.read(&snapshot, number, unsigned(size))?;
+    }
     let job = found.iter().flatten().fold(job, with_claim);
     let entries: i64 = snapshot
         .prepare_cached("SELECT coalesce(max(number), 0) FROM entries WHERE job = ?1")?

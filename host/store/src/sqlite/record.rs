@@ -12,6 +12,7 @@ use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
 use super::lanes::RunningJob;
+use super::large_values::OUTPUTS;
 use super::ledger::{SqliteLedger, StoredJob};
 use super::row_padding;
 use super::rows::INLINE_BYTES_MAX;
@@ -138,8 +139,7 @@ impl SqliteLedger<'_> {
             padding
         ])?;
         if let (Some(large), None) = (output, inline) {
-            let mut insert = self.conn.prepare_cached("INSERT INTO outputs (job, output) VALUES (?1, ?2)")?;
-            insert.execute(params![id, large])?;
+            OUTPUTS.insert(self.conn, id, large)?;
         }
         Ok(())
     }

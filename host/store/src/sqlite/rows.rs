@@ -1,12 +1,11 @@
 //! How rusqlite's rows and errors become the columns that all stores share, and the names of tasks and groups.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Batch, Job, JobStatus, NumberedEntry};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
 use crate::columns::{self, DamagedData, JobColumns, StatusColumns, parse};
@@ -40,7 +39,7 @@ pub(super) fn timestamp(row: &Row<'_>, column: &str) -> rusqlite::Result<Timesta
 }
 
 /// Returns the bytes of a blob or a text, and `None` for a null or a number.
-pub(super) fn bytes(value: ValueRef<'_>) -> Option<Arc<[u8]>> {
+pub(super) fn bytes(value: ValueRef<'_>) -> Option<SharedBytes> {
     match value {
         ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Some(bytes.into()),
         _ => None,

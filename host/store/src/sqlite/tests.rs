@@ -10,6 +10,7 @@ use wharf_core::job::{NewJob, StateName};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 
 use super::*;
 use crate::clock::SystemClock;
@@ -43,6 +44,8 @@ fn claim(free: u32) -> Claim {
         tasks,
         declared: Arc::new(LimitTable::default()),
         free,
+        room: Room::UNLIMITED,
+        costs: Arc::default(),
         task_quotas: Vec::new(),
         lease: Duration::from_secs(30),
     }

@@ -1,5 +1,6 @@
 //! Claims: how a node takes jobs to run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use wharf_core::admission::ClaimBudget;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::LeasedJob;
 use wharf_core::limits::LimitTable;
+use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 
 /// A claim: a node's request for jobs.
@@ -20,6 +22,10 @@ pub struct Claim {
     pub declared: Arc<LimitTable>,
     /// Number of jobs to lease at most.
     pub free: u32,
+    /// The node's room for attempts.
+    pub room: Room,
+    /// The costs of tasks; a task that is not listed costs [`TaskCost::ORDINARY`].
+    pub costs: Arc<HashMap<TaskName, TaskCost>>,
     /// Caps below `free` for single tasks.
     pub task_quotas: Vec<(TaskName, u32)>,
     /// Length of the leases.
@@ -28,7 +34,13 @@ pub struct Claim {
 
 impl Claim {
     pub(crate) fn offer(&self) -> ClaimBudget<'_> {
-        ClaimBudget { tasks: &self.tasks, free: self.free, task_quotas: &self.task_quotas }
+        ClaimBudget {
+            tasks: &self.tasks,
+            free: self.free,
+            room: self.room,
+            costs: &self.costs,
+            task_quotas: &self.task_quotas,
+        }
     }
 }
 
@@ -41,4 +53,8 @@ pub struct Claimed {
     pub wake_at: Option<Timestamp>,
     /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
     pub quota_reached: bool,
+    /// True if the room did not suffice: there may be more jobs once an attempt ends.
+    pub short_of_room: bool,
+    /// Number of leased jobs, the last ones, that overtook a job that did not fit.
+    pub overtook: u32,
 }

@@ -1,11 +1,14 @@
 //! Claims: the order of jobs, and what a claim returns.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use wharf_core::bounds;
 use wharf_core::ids::{Group, NodeId};
 use wharf_core::job::{Due, NewJob, State, StateName};
 use wharf_core::lease::Lease;
+use wharf_core::room::{Room, TaskCost};
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::Claim;
 
 use crate::stage::{COUNT, LEASE, LIST, MAKE, SECOND, at_most, ids, on_every_store, task};
@@ -171,10 +174,10 @@ fn nothing_is_claimed_without_free_slots() {
 #[test]
 fn one_claim_leases_a_bounded_number_of_bytes() {
     on_every_store(|stage| async move {
-        let large: Arc<[u8]> = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
+        let large: SharedBytes = vec![7; bounds::PAYLOAD_BYTES_MAX as usize].into();
         let mut jobs = Vec::new();
         for payload in [&large, &large, &b"small".as_slice().into(), &large] {
-            let job = NewJob { payload: Arc::clone(payload), ..stage.new_job(COUNT, "") };
+            let job = NewJob { payload: payload.clone(), ..stage.new_job(COUNT, "") };
             jobs.push(job.id);
             stage.insert(job).await;
         }
@@ -201,5 +204,32 @@ fn a_task_without_quota_does_not_delay_others() {
         assert_eq!((ids(&first.leased), first.quota_reached), (vec![counts[0], more], true));
         let rest = claim(9).await;
         assert_eq!((ids(&rest.leased), rest.quota_reached), (counts[1..].to_vec(), false));
+    });
+}
+
+#[test]
+fn a_job_for_which_there_is_no_room_keeps_its_turn_and_others_overtake_it() {
+    on_every_store(|stage| async move {
+        let heavy = stage.add(LIST, "a").await;
+        let light = stage.add_many(COUNT, "a", 9).await;
+        let total = TaskCost { sandboxes: 8, bytes: 100 };
+        let costs: Arc<HashMap<_, _>> = Arc::new([(task(LIST), TaskCost { sandboxes: 2, bytes: 60 })].into());
+        let claim = async |sandboxes, bytes, overtaking| {
+            let room = Room { total, free: TaskCost { sandboxes, bytes }, overtaking };
+            let claim = Claim { room, costs: Arc::clone(&costs), ..stage.wish(9) };
+            let claimed = stage.store.claim(claim).await.unwrap();
+            (ids(&claimed.leased), claimed.short_of_room, claimed.overtook)
+        };
+        assert_eq!(claim(1, 100, TaskCost::NOTHING).await, (vec![light[0]], true, 1), "one sandbox is not enough");
+        assert_eq!(claim(1, 100, TaskCost::ORDINARY).await, (vec![], true, 0), "one overtakes already");
+        assert_eq!(claim(3, 59, TaskCost::NOTHING).await, (vec![light[1]], true, 1), "one byte is missing");
+        let (started, short_of_room, overtook) = claim(4, 60, TaskCost::ORDINARY).await;
+        assert_eq!(
+            (started, short_of_room, overtook),
+            (vec![heavy, light[2], light[3]], true, 0),
+            "it has kept its turn"
+        );
+        assert_eq!(claim(0, 100, TaskCost::NOTHING).await, (vec![], true, 0));
+        assert_eq!(claim(8, 100, TaskCost::NOTHING).await, (light[4..].to_vec(), false, 0));
     });
 }

@@ -71,6 +71,8 @@ const WANTED: &[&str] = &[
     "leased",
     "leased nothing",
     "held back",
+    "short of room",
+    "overtook",
     "wakes later",
     "reclaimed",
     "forgot",

@@ -1,12 +1,12 @@
 //! Messages between nodes: each is received once, unchanged, by the node that it is for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::Answer;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_store::{NodeMessages as _, PostgresStore};
 
@@ -22,7 +22,7 @@ fn of_every_kind() -> Vec<MessageBody> {
         MessageBody::Call {
             plugins: vec!["words".parse().unwrap(), "summary".parse().unwrap()],
             topic: "document.saved".parse().unwrap(),
-            payload: Arc::from(*b"\x00\xff{}"),
+            payload: SharedBytes::from(b"\x00\xff{}"),
             until: Timestamp::from_millis(1_900_000_000_123),
             depth: 2,
             chain: vec!["asker".parse().unwrap()],

@@ -12,6 +12,7 @@ use wharf_core::node::Node;
 use wharf_core::node_message::{MessageBody, NodeMessage};
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::Answer;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::{
     Inserted, JobFilter, NodeMessages, OpenError, PostgresStore, Queue as _, Renewed, Store, StoreError,
 };
@@ -302,7 +303,7 @@ async fn every_other_statement(stage: &Stage) {
     let (plugin, key): (PluginId, KvKey) = ("words".parse().unwrap(), "total".parse().unwrap());
     for (value, usage) in [(Some(&b"12"[..]), (1, 7)), (Some(b"3"), (1, 6)), (None, (0, 0))] {
         let mut changes = KvChanges::new(plugin.clone());
-        changes.put(key.clone(), value.map(Arc::from)).unwrap();
+        changes.put(key.clone(), value.map(SharedBytes::from)).unwrap();
         store.insert_with_changes(vec![], stage.declared.clone(), Some(Arc::new(changes))).await.unwrap();
         assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap().as_deref(), value);
         let query = KvKeyQuery { prefix: String::new(), after: None, max: 10 };

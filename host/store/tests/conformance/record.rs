@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use wharf_core::bounds;
 use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, UniqueToken};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
 use wharf_core::outcome::OutcomeKind;
+use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::Inserted;
 
 use crate::stage::{
@@ -271,5 +273,31 @@ fn no_event_leases_a_job_past_the_limits() {
         let lease = Lease { job: id, attempt: 1, node, until: stage.clock_in(9) };
         assert_eq!(stage.record(id, Event::Claimed { lease }).await, Err(Refusal::Stale));
         assert_eq!(stage.state(id).await, StateName::Waiting);
+    });
+}
+
+/// Stores keep payloads and results in different places and ways by their size.
+#[test]
+fn payloads_and_results_of_every_size_come_back_as_they_were() {
+    const KIB: usize = bounds::KIB as usize;
+    let bytes = |size: usize, seed: usize| -> SharedBytes {
+        let bytes: Vec<u8> = (0..size).map(|index| (index * 31 + index / 251 + seed) as u8).collect();
+        bytes.into()
+    };
+    on_every_store(|stage| async move {
+        for size in [0, 1, KIB, KIB + 1, 64 * KIB - 1, 64 * KIB, 1024 * KIB, 4096 * KIB, 4096 * KIB + 1] {
+            let (payload, output) = (bytes(size, 1), bytes(size, 2));
+            let job = NewJob { payload: payload.clone(), ..stage.new_job(COUNT, "") };
+            let id = job.id;
+            stage.insert(job).await;
+            assert!(stage.seen(id).await.job.payload == payload, "{size} while it waits");
+            let leased = stage.claim_one().await;
+            assert!(leased.payload == payload, "{size} when it is claimed");
+            let (attempt, usage) = (leased.lease.attempt, usage());
+            let end = Event::Succeeded { attempt, output: output.clone(), children: vec![], changes: None, usage };
+            stage.record(id, end).await.unwrap();
+            let seen = stage.seen(id).await.job;
+            assert!(seen.payload == payload && seen.result.as_ref() == Some(&output), "{size} after its end");
+        }
     });
 }

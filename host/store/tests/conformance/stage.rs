@@ -13,6 +13,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Limits, OnConflict};
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
+use wharf_core::room::Room;
 use wharf_core::time::Timestamp;
 use wharf_store::{
     Claim, Claimed, Clock, Inserted, JobSnapshot, MemoryStore, PostgresStore, Recorded, SqliteStore, Store,
@@ -189,7 +190,16 @@ impl Stage {
 
     pub(crate) fn wish(&self, free: u32) -> Claim {
         let (tasks, declared) = (self.tasks.clone(), self.declared.clone());
-        Claim { node: NodeId(7), tasks, declared, free, task_quotas: Vec::new(), lease: LEASE }
+        Claim {
+            node: NodeId(7),
+            tasks,
+            declared,
+            free,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
+            task_quotas: Vec::new(),
+            lease: LEASE,
+        }
     }
 
     pub(crate) async fn claim_whole(&self, free: u32) -> Claimed {

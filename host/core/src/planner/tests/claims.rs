@@ -18,10 +18,22 @@ fn nothing_is_claimed_without_a_task_or_while_a_claim_is_in_flight() {
 }
 
 #[test]
+fn a_node_that_is_short_of_room_claims_again_once_an_attempt_ends() {
+    for short_of_room in [true, false] {
+        let mut planner = planner(4);
+        planner.decide(at(0.0));
+        let leased = vec![leased(1, at(0.0))];
+        turn(&mut planner, Input::Claimed { leased, wake_at: None, short_of_room }, at(0.0));
+        let actions = turn(&mut planner, returned(1), at(0.1));
+        assert_eq!(actions.iter().any(|action| matches!(action, Action::Claim { .. })), short_of_room);
+    }
+}
+
+#[test]
 fn a_delayed_job_is_claimed_when_it_is_due() {
     let mut planner = planner(1);
     planner.decide(at(0.0));
-    turn(&mut planner, Input::Claimed { leased: Vec::new(), wake_at: Some(at(0.3)) }, at(0.0));
+    turn(&mut planner, Input::Claimed { leased: Vec::new(), wake_at: Some(at(0.3)), short_of_room: false }, at(0.0));
     assert_eq!(planner.wake_at(), Some(at(0.3)));
 }
 
@@ -88,7 +100,8 @@ fn the_next_claim_follows_at_once_while_jobs_are_due_and_within_the_poll_interva
     let next = |jobs: &[u64], wake_at: Option<Timestamp>| {
         let mut planner = planner(4);
         planner.decide(at(0.0));
-        planner.on(Input::Claimed { leased: jobs.iter().map(|job| leased(*job, at(5.0))).collect(), wake_at }, at(5.0));
+        let leased = jobs.iter().map(|job| leased(*job, at(5.0))).collect();
+        planner.on(Input::Claimed { leased, wake_at, short_of_room: false }, at(5.0));
         planner.wake_at().unwrap().max(at(5.0))
     };
     assert_eq!(next(&[1], Some(at(4.0))), at(5.0));

@@ -13,7 +13,7 @@ fn suspect(job: u64, now: Timestamp) -> LeasedJob {
 }
 
 fn claim_of(leased: Vec<LeasedJob>) -> Input {
-    Input::Claimed { leased, wake_at: None }
+    Input::Claimed { leased, wake_at: None, short_of_room: false }
 }
 
 fn started(actions: &[Action]) -> Vec<u64> {

@@ -46,12 +46,17 @@ impl Pointer {
         &self.text
     }
 
-    /// Returns the text of the value in `json`; `None` if there is none.
+    /// Returns the text of the value in `json`; `None` if there is none. Checks that `json` is valid.
     pub(super) fn find<'t>(&self, json: &'t [u8]) -> Result<Option<&'t str>, FindError> {
         let text = std::str::from_utf8(json)
             .map_err(|error| FindError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
-        // Everything below relies on valid JSON. Nothing here recurses with the depth of the text.
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| FindError::NotJson(error.to_string()))?;
+        self.find_in_valid(text)
+    }
+
+    /// Returns the text of the value in `text`, which must be valid JSON; `None` if there is none. Nothing here recurses with
+    /// the depth of the text.
+    pub(super) fn find_in_valid<'t>(&self, text: &'t str) -> Result<Option<&'t str>, FindError> {
         let mut value = text.trim_ascii();
         for (depth, field) in self.fields.iter().enumerate() {
             let found = match value.as_bytes().first() {

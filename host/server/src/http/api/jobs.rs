@@ -10,7 +10,7 @@ use wharf_runner::JobView;
 use super::moment::{Moment, millis};
 use super::values::{JobState, Outcome};
 use super::wait::Wait;
-use crate::http::bytes::{inline_base64, inline_json};
+use crate::http::bytes::inline;
 
 /// A job.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -150,14 +150,15 @@ impl Job {
     /// Returns the document of one job, with its payload and its result.
     pub(crate) fn whole(view: &JobView) -> Job {
         let snapshot = &view.seen;
-        let (payload, result) = (&snapshot.job.payload, snapshot.job.result.as_deref());
+        let (payload, payload_base64) = inline(&snapshot.job.payload);
+        let (result, result_base64) = snapshot.job.result.as_deref().map(inline).unwrap_or_default();
         Job {
-            payload_bytes: Some(payload.len()),
-            payload: inline_json(payload),
-            payload_base64: inline_base64(payload),
-            result_bytes: result.map(<[u8]>::len),
-            result: result.and_then(inline_json),
-            result_base64: result.and_then(inline_base64),
+            payload_bytes: Some(snapshot.job.payload.len()),
+            payload,
+            payload_base64,
+            result_bytes: snapshot.job.result.as_deref().map(<[u8]>::len),
+            result,
+            result_base64,
             ..Job::in_event(view)
         }
     }

@@ -10,6 +10,7 @@ use wharf_core::key::Lane;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::outcome::Usage;
+use wharf_core::room::Room;
 
 use super::*;
 use crate::postgres::PostgresStore;
@@ -43,8 +44,16 @@ async fn works(store: &PostgresStore) {
     });
     store.insert(jobs.collect(), declared.clone()).await.unwrap();
     let tasks = [(task.clone(), Group::from(&task))].into();
-    let claim =
-        Claim { node: NodeId(1), tasks, declared, free: 10, task_quotas: Vec::new(), lease: Duration::from_secs(60) };
+    let claim = Claim {
+        node: NodeId(1),
+        tasks,
+        declared,
+        free: 10,
+        room: Room::UNLIMITED,
+        costs: Arc::default(),
+        task_quotas: Vec::new(),
+        lease: Duration::from_secs(60),
+    };
     let claimed = store.claim(claim).await.unwrap();
     let leases: Vec<_> = claimed.leased.iter().map(|leased| leased.lease).collect();
     store.renew(leases.clone(), Duration::from_secs(60)).await.unwrap();

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use wharf_core::ids::{JobId, NodeId, TaskName};
+use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
 use wharf_core::kv::KvChanges;
 use wharf_core::lease::{Lease, NodeMark, StartedSuspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
+use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{Claim, Queue as _};
 
@@ -114,9 +115,24 @@ fn claim(rng: &mut Rng, world: &World) -> Claim {
         tasks: tasks.into(),
         declared: Arc::clone(&world.declared[usize::from(rng.u32(..12) == 0)]),
         free: rng.u32(..6),
+        room: room(rng),
+        costs: Arc::new(world.tasks.iter().filter_map(|task| task_cost(rng, task)).collect()),
         task_quotas,
         lease: one_of(rng, &[SECOND, 5 * SECOND, LEASE]),
     }
+}
+
+/// Returns the room of a node that has little of it; sometimes without bounds.
+fn room(rng: &mut Rng) -> Room {
+    let mut some = |sandboxes, bytes| TaskCost { sandboxes: rng.u32(..=sandboxes), bytes: rng.u64(..=bytes) };
+    let (free, overtaking) = (some(5, 100), some(2, 50));
+    let total = TaskCost { sandboxes: 6, bytes: 120 };
+    if rng.u32(..2) == 0 { Room::UNLIMITED } else { Room { total, free, overtaking } }
+}
+
+fn task_cost(rng: &mut Rng, (task, _): &(TaskName, Group)) -> Option<(TaskName, TaskCost)> {
+    let cost = TaskCost { sandboxes: rng.u32(..5), bytes: rng.u64(..60) };
+    (rng.u32(..3) == 0).then(|| (task.clone(), cost))
 }
 
 /// Returns a lease; mostly one that is current.

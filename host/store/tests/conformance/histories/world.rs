@@ -11,6 +11,7 @@ use wharf_core::kv::{KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::room::{Room, TaskCost};
 use wharf_store::{
     Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore,
     Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
@@ -179,8 +180,16 @@ impl World {
         self.database = Some(PostgresStore::open_with_clock(&self.address, self.clock.clone()).await.unwrap());
         // A host claims before its attempts can end: until then the SQLite store does not know what plugins declare.
         let declared = self.declared[0].clone();
-        let claim =
-            Claim { node: NodeId(0), tasks: [].into(), declared, free: 0, task_quotas: Vec::new(), lease: LEASE };
+        let claim = Claim {
+            node: NodeId(0),
+            tasks: [].into(),
+            declared,
+            free: 0,
+            room: Room::UNLIMITED,
+            costs: Arc::default(),
+            task_quotas: Vec::new(),
+            lease: LEASE,
+        };
         call!(self, claim(claim));
     }
 
@@ -212,8 +221,21 @@ impl World {
             let total = limits.of(&lane.group).total;
             assert!(total.is_none_or(|limit| groups[&lane.group] <= limit), "{:?} is over its limit", lane.group);
         }
-        // No job is stuck: while slots are free, a job that still waits has another reason than its turn.
-        if claimed.leased.len() < claim.free as usize {
+        let mut taken = TaskCost::NOTHING;
+        for leased in &claimed.leased {
+            let cost = claim.costs.get(&leased.task).copied().unwrap_or(TaskCost::ORDINARY);
+            taken = taken.plus(claim.room.bounded(cost));
+        }
+        assert!(claim.room.fits(taken), "{taken:?} of {:?}", claim.room);
+        assert!(claimed.overtook as usize <= claimed.leased.len());
+        if claimed.short_of_room {
+            occurred.insert("short of room");
+        }
+        if claimed.overtook > 0 {
+            occurred.insert("overtook");
+        }
+        // No job is stuck: while slots and room are free, a job that still waits has another reason than its turn.
+        if claimed.leased.len() < claim.free as usize && !claimed.short_of_room {
             let of_task = |task: &TaskName| claimed.leased.iter().filter(|leased| leased.task == *task).count();
             let has_quota = |task: &TaskName| {
                 claim.task_quotas.iter().all(|(bounded, quota)| bounded != task || of_task(task) < *quota as usize)
