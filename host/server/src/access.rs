@@ -1,5 +1,6 @@
 //! Who may do what: tokens, their scopes, and the key that a token may be bound to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -186,6 +187,11 @@ impl Access {
         Access::new(name, vec![Scope::Admin], None)
     }
 
+    /// Returns the same rights, to be revoked apart from these.
+    fn apart(self) -> Access {
+        Access { revoked: CancellationToken::new(), ..self }
+    }
+
     fn has(&self, found: impl Fn(&Scope) -> bool) -> bool {
         self.scopes.iter().any(|scope| *scope == Scope::Admin || found(scope))
     }
@@ -211,6 +217,7 @@ impl Access {
     }
 
     /// Returns true if the client may do everything.
+    #[cfg(test)]
     pub(crate) fn is_admin(&self) -> bool {
         self.has(|_| false)
     }
@@ -259,31 +266,77 @@ impl Access {
     }
 }
 
+/// Names of the tokens that differ between two tables.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct TokenChanges {
+    pub(crate) added: Vec<String>,
+    pub(crate) removed: Vec<String>,
+    /// Tokens with other hashes, scopes or another key.
+    pub(crate) changed: Vec<String>,
+}
+
 /// The tokens that the settings have.
-#[derive(Debug, Default)]
-pub(crate) struct TokenTable(Vec<(TokenHash, Access)>);
+#[derive(Debug)]
+pub(crate) struct TokenTable {
+    tokens: Vec<(TokenHash, Access)>,
+    /// The rights of every client if there are no tokens.
+    anyone: Access,
+}
 
 impl TokenTable {
     /// Returns a table of these tokens.
     pub(crate) fn new(tokens: Vec<(TokenHash, Access)>) -> TokenTable {
-        TokenTable(tokens)
+        // Each hash ends what it opened alone: the second one of a token stays valid when the first is removed.
+        let tokens = tokens.into_iter().map(|(hash, access)| (hash, access.apart())).collect();
+        TokenTable { tokens, anyone: Access::everything("none") }
     }
 
     /// Returns true if requests need no token.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tokens.is_empty()
+    }
+
+    /// Returns the names that differ between this table and its replacement.
+    fn changes_to(&self, new: &TokenTable) -> TokenChanges {
+        let (old, new) = (self.by_name(), new.by_name());
+        let same = |one: &[&(TokenHash, Access)], other: &[&(TokenHash, Access)]| {
+            let pairs = one.iter().zip(other);
+            one.len() == other.len() && pairs.into_iter().all(|(one, other)| one.0 == other.0 && one.1.equals(&other.1))
+        };
+        let mut changes = TokenChanges::default();
+        for (name, tokens) in &new {
+            match old.get(name) {
+                None => changes.added.push((*name).to_owned()),
+                Some(before) if !same(before, tokens) => changes.changed.push((*name).to_owned()),
+                Some(_) => {}
+            }
+        }
+        changes.removed = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (*name).to_owned()).collect();
+        changes
+    }
+
+    fn by_name(&self) -> BTreeMap<&str, Vec<&(TokenHash, Access)>> {
+        let mut names: BTreeMap<&str, Vec<&(TokenHash, Access)>> = BTreeMap::new();
+        self.tokens.iter().for_each(|token| names.entry(&*token.1.name).or_default().push(token));
+        names
     }
 
     /// Returns the rights of a token. Takes as long for every token that is given.
     fn find(&self, given: &str) -> Option<Access> {
         let given = TokenHash::of(given);
         let mut found = None;
-        for (hash, access) in &self.0 {
+        for (hash, access) in &self.tokens {
             if bool::from(hash.0.ct_eq(&given.0)) {
                 found = Some(access);
             }
         }
         found.cloned()
+    }
+}
+
+impl Default for TokenTable {
+    fn default() -> TokenTable {
+        TokenTable::new(Vec::new())
     }
 }
 
@@ -297,9 +350,10 @@ impl Tokens {
         Tokens(Arc::new(ArcSwap::from_pointee(table)))
     }
 
-    /// Returns true if requests need no token.
-    pub(crate) fn are_none(&self) -> bool {
-        self.0.load().is_empty()
+    /// Returns the rights of every client if requests need no token.
+    pub(crate) fn anyone(&self) -> Option<Access> {
+        let table = self.0.load();
+        table.is_empty().then(|| table.anyone.clone())
     }
 
     /// Returns the rights of a token, if it is valid.
@@ -307,94 +361,36 @@ impl Tokens {
         self.0.load().find(given)
     }
 
-    /// Replaces all tokens at once. Streams and waits of a token go on if it keeps its name and rights; those of all others
-    /// end.
-    pub(crate) fn replace(&self, table: TokenTable) {
+    /// Replaces all tokens at once and returns what changed. Streams and waits of a token go on if it keeps its name and
+    /// rights; those of all others end.
+    pub(crate) fn replace(&self, table: TokenTable) -> TokenChanges {
         let old = self.0.load_full();
+        let changes = old.changes_to(&table);
         let kept = |hash: &TokenHash, access: &Access| {
-            old.0.iter().find(|(known, had)| known == hash && had.equals(access)).map(|(_, had)| had.clone())
+            old.tokens.iter().find(|(known, had)| known == hash && had.equals(access)).map(|(_, had)| had.clone())
         };
-        let tokens = table.0.into_iter().map(|(hash, access)| {
+        let tokens = table.tokens.into_iter().map(|(hash, access)| {
             let access = kept(&hash, &access).unwrap_or(access);
             (hash, access)
         });
-        let new = TokenTable(tokens.collect());
-        let is_kept =
-            |hash: &TokenHash, access: &Access| new.0.iter().any(|(known, has)| known == hash && has.equals(access));
-        let revoked: Vec<Access> =
-            old.0.iter().filter(|(hash, access)| !is_kept(hash, access)).map(|(_, access)| access.clone()).collect();
+        let anyone = if old.is_empty() { old.anyone.clone() } else { table.anyone };
+        let new = TokenTable { tokens: tokens.collect(), anyone };
+        let is_kept = |hash: &TokenHash, access: &Access| {
+            new.tokens.iter().any(|(known, has)| known == hash && has.equals(access))
+        };
+        let mut revoked: Vec<Access> = Vec::new();
+        let gone = old.tokens.iter().filter(|(hash, access)| !is_kept(hash, access));
+        revoked.extend(gone.map(|(_, access)| access.clone()));
+        if old.is_empty() && !new.is_empty() {
+            // From here on, everyone needs a token.
+            revoked.push(old.anyone.clone());
+        }
         self.0.store(Arc::new(new));
         // Only now: whoever looks again because of it finds the new table.
         revoked.iter().for_each(|access| access.revoked.cancel());
+        changes
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn access(name: &str, scopes: &[&str]) -> Access {
-        Access::new(name, scopes.iter().map(|scope| scope.parse().unwrap()).collect(), None)
-    }
-
-    #[test]
-    fn a_scope_grants_what_it_names_and_no_more() {
-        let ci = access("ci", &["enqueue:report/*", "enqueue:words/count", "broadcast:document.>"]);
-        let task = |text: &str| text.parse::<TaskName>().unwrap();
-        assert!(ci.enqueues(&task("report/build")) && ci.enqueues(&task("words/count")) && ci.enqueues_some());
-        assert!(!ci.enqueues(&task("words/other")) && !ci.enqueues(&task("reports/build")));
-        let topic = |text: &str| text.parse::<Topic>().unwrap();
-        assert!(ci.broadcasts(&topic("document.saved")) && ci.broadcasts(&topic("document.saved.now")));
-        assert!(!ci.broadcasts(&topic("document")) && !ci.broadcasts(&topic("documents.saved")));
-        assert!(!ci.reads() && !ci.operates() && !ci.is_admin());
-        let operator = access("operator", &["operate"]);
-        assert!(operator.reads() && operator.operates() && !operator.is_admin() && !operator.enqueues_some());
-        let admin = access("admin", &["admin"]);
-        assert!(admin.is_admin() && admin.operates() && admin.reads() && admin.enqueues(&task("a/b")));
-        assert!(admin.broadcasts(&topic("a.b")) && admin.broadcasts_some());
-        let reader = access("reader", &["read"]);
-        assert!(reader.reads() && !reader.operates() && !reader.broadcasts_some());
-    }
-
-    #[test]
-    fn scopes_that_match_nothing_or_are_unknown_say_what_to_write() {
-        let error = |text: &str| text.parse::<Scope>().unwrap_err();
-        assert!(error("enqueue").contains("`enqueue:*`"));
-        assert!(error("broadcast").contains("`broadcast:>`"));
-        assert!(error("enqueue:report").contains("invalid scope `enqueue:report`"), "{}", error("enqueue:report"));
-        assert!(error("broadcast:a..b").contains("invalid scope"));
-        for unknown in ["", "reed", "read:jobs", "admin:*", "Read"] {
-            assert!(error(unknown).contains("enqueue:PLUGIN/TASK"), "{unknown}");
-        }
-        for text in ["read", "enqueue:*", "enqueue:report/*", "enqueue:a/b", "broadcast:a.*.>", "operate", "admin"] {
-            assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_hash_is_written_as_it_is_read() {
-        let hash = TokenHash::of("0123456789abcdef");
-        assert_eq!(hash.to_string().parse(), Ok(hash));
-        for wrong in ["", "sha256:", "sha256:zz", &hash.to_string()[1..], &format!("{hash}0"), "md5:00"] {
-            assert!(wrong.parse::<TokenHash>().is_err(), "{wrong}");
-        }
-        let signs = format!("sha256:{}", "+1".repeat(32));
-        assert!(signs.parse::<TokenHash>().is_err());
-    }
-
-    #[test]
-    fn replaced_tokens_end_what_they_opened_and_kept_ones_do_not() {
-        let table = |names: &[(&str, &str, &str)]| {
-            let entry = |(token, name, scope): &(&str, &str, &str)| (TokenHash::of(token), access(name, &[scope]));
-            TokenTable::new(names.iter().map(entry).collect())
-        };
-        let tokens = Tokens::new(table(&[("a", "kept", "read"), ("b", "gone", "read"), ("c", "less", "operate")]));
-        let [kept, gone, less] = ["a", "b", "c"].map(|token| tokens.find(token).unwrap());
-        tokens.replace(table(&[("a", "kept", "read"), ("c", "less", "read"), ("d", "new", "admin")]));
-        assert!(!kept.revoked.is_cancelled() && gone.revoked.is_cancelled() && less.revoked.is_cancelled());
-        assert!(tokens.find("b").is_none() && tokens.find("d").is_some_and(|access| access.is_admin()));
-        assert!(!tokens.find("c").unwrap().operates());
-        tokens.replace(table(&[]));
-        assert!(kept.revoked.is_cancelled() && tokens.are_none());
-    }
-}
+mod tests;

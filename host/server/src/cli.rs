@@ -20,6 +20,7 @@ mod log_thread;
 mod log_fields;
 mod log;
 mod log_notices;
+mod reload;
 mod serve;
 
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ use crate::cli_error::{CliError, EXIT_CODES, ExitStatus};
 use crate::config::{Environment, Flags, RawSettings, Settings};
 use crate::{cli_error, in_process_engine, output};
 use client::Client;
+use reload::Reload;
 
 /// Run WebAssembly plugins as durable jobs, with concurrency limits per key
 #[derive(Debug, Parser)]
@@ -163,13 +165,18 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
     }
     let invalid = |problems: crate::config::Problems| CliError::usage(problems.to_string());
     let environment = Environment::of_this_process();
-    let mut raw = RawSettings::read(&flags(&line)?, &environment).map_err(invalid)?;
+    let flags = flags(&line)?;
+    let files = reload::Files::of_settings(&flags, &environment);
+    let mut raw = RawSettings::read(&flags, &environment).map_err(invalid)?;
     let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
         Command::Serve(_) => {
-            let tokens = Tokens::new(settings.token_table(&raw, &environment).map_err(invalid)?);
-            serve::serve(&settings, tokens)
+            let files = files.with_tokens(&raw, &environment);
+            let table = settings.token_table(&raw, &environment).map_err(invalid)?;
+            let needs_tokens = !table.is_empty() || !settings.listen.ip().is_loopback();
+            let reload = Reload::new(flags, environment, files, raw, needs_tokens);
+            serve::serve(&settings, Tokens::new(table), reload)
         }
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),

@@ -16,6 +16,7 @@ use wharf_store::without_password;
 
 use super::log::Log;
 use super::log_notices::log_notice;
+use super::reload::Reload;
 use crate::access::Tokens;
 use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
@@ -34,12 +35,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
-pub(crate) fn serve(settings: &Settings, tokens: Tokens) -> anyhow::Result<ExitStatus> {
+pub(crate) fn serve(settings: &Settings, tokens: Tokens, reload: Reload) -> anyhow::Result<ExitStatus> {
     let metrics = Arc::new(Metrics::new());
     let log = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
     raise_file_limit();
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(settings, tokens, metrics, &log));
+    let ended = runtime.block_on(run(settings, tokens, reload, metrics, &log));
     // An abandoned start may still be busy with the store or with a plugin.
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     // Through the log, like everything else: it never waits for a reader that has stopped.
@@ -49,9 +50,17 @@ pub(crate) fn serve(settings: &Settings, tokens: Tokens) -> anyhow::Result<ExitS
     Ok(exit)
 }
 
-async fn run(settings: &Settings, tokens: Tokens, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<ExitStatus> {
+async fn run(
+    settings: &Settings,
+    tokens: Tokens,
+    reload: Reload,
+    metrics: Arc<Metrics>,
+    log: &Log,
+) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
+    // From here on: the start may wait long for a database, and answers to tokens meanwhile.
+    tokio::spawn(reload.run(signals.reload(), tokens.clone(), Arc::clone(&metrics)));
     let host = tokio::select! {
         host = start(settings, &tokens, &listener, Arc::clone(&metrics), log) => host?,
         _ = signals.end() => {

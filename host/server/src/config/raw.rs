@@ -1,8 +1,11 @@
 //! The first step: collects every setting as it is written, with its source.
 
 use std::backtrace::Backtrace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use wharf_core::ids::PluginId;
+use wharf_engine::PluginSettings;
 
 use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
@@ -12,6 +15,8 @@ use super::tokens::TokenSection;
 
 /// The settings file that is read from the working directory if no other is named.
 const FILE: &str = "wharf.toml";
+/// The variable that names the settings file.
+const CONFIG: &str = "WHARF__CONFIG";
 
 /// The settings on a command line, in the order of the flags.
 #[derive(Debug, Default)]
@@ -60,6 +65,31 @@ impl RawSettings {
             }
         }
         problems.or(raw)
+    }
+
+    /// Returns the path of the settings file, whether or not it is there.
+    pub(crate) fn path(flags: &Flags, environment: &Environment) -> PathBuf {
+        let named = flags.config.clone().or_else(|| environment.variable(CONFIG).map(PathBuf::from));
+        environment.folder.join(named.unwrap_or_else(|| PathBuf::from(FILE)))
+    }
+
+    /// Returns the keys of what the other settings set otherwise, besides tokens: `attempts.at-once`, `plugins.words`.
+    pub(crate) fn keys_that_differ(&self, other: &RawSettings) -> Vec<String> {
+        // A derived value differs only with the setting that it is derived from.
+        let written = |(text, origin): &(String, Origin)| match origin {
+            Origin::Derived(_) => None,
+            _ => Some(text.clone()),
+        };
+        let differs = |key: &&Setting| written(&self.values[key.key]) != written(&other.values[key.key]);
+        let values = SETTINGS.iter().filter(|setting| setting.key != "token").filter(differs);
+        let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
+            raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
+        };
+        let (old, new) = (sections(self), sections(other));
+        let plugins: BTreeSet<&PluginId> =
+            old.keys().chain(new.keys()).filter(|id| old.get(*id) != new.get(*id)).collect();
+        let plugins = plugins.into_iter().map(|id| format!("plugins.{id}"));
+        values.map(|setting| setting.key.to_owned()).chain(plugins).collect()
     }
 
     fn set(&mut self, setting: &'static Setting, text: String, origin: Origin) {
@@ -131,7 +161,7 @@ fn read_environment(
             continue;
         }
         let origin = Origin::Environment(name.to_owned());
-        if name == "WHARF__CONFIG" {
+        if name == CONFIG {
             config = Some(PathBuf::from(value));
         } else if name.starts_with("WHARF__PLUGINS__") {
             problems.add(&origin, "settings of a plugin can be set in wharf.toml only");
@@ -141,7 +171,7 @@ fn read_environment(
                 None => problems.add(&origin, "its value is not UTF-8"),
             }
         } else {
-            let known = by_variable.keys().map(String::as_str).chain(["WHARF__CONFIG"]);
+            let known = by_variable.keys().map(String::as_str).chain([CONFIG]);
             problems.add(&origin, format_args!("unknown setting{}", nearest(name, known)));
         }
     }

@@ -117,8 +117,17 @@ impl Settings {
     /// # Errors
     /// When a token cannot be read; the error lists every problem.
     pub(crate) fn token_table(&self, raw: &RawSettings, environment: &Environment) -> Result<TokenTable, Problems> {
-        let single = self.token.as_deref().map(|token| (TokenHash::of(token), Access::everything("token")));
-        Ok(TokenTable::new(tokens::resolve(&raw.tokens, environment)?.into_iter().chain(single).collect()))
+        let mut tokens = tokens::resolve(&raw.tokens, environment)?;
+        if let Some(token) = &self.token {
+            let hash = TokenHash::of(token);
+            let mut problems = Problems::default();
+            if tokens.iter().any(|(known, _)| *known == hash) {
+                problems.add(raw.of("token").1, "`token`: it stands in `tokens`, too; leave one out");
+            }
+            tokens = problems.or(tokens)?;
+            tokens.push((hash, Access::everything("token")));
+        }
+        Ok(TokenTable::new(tokens))
     }
 
     /// Returns the settings of one plugin: empty ones if it has no section or `id` is not a plugin ID.
@@ -207,6 +216,7 @@ impl Reader<'_> {
         }
         if settings.public_url.as_ref().is_some_and(|url| !url.is_loopback())
             && settings.token.is_none()
+            && self.raw.tokens.is_empty()
             && !settings.proxy_authenticates
         {
             let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or, if the \

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -57,6 +57,16 @@ pub(crate) struct TokenSection {
     access: Access,
     hashes: Vec<(TokenHash, Origin)>,
     from: Option<(TokenSource, Origin)>,
+}
+
+impl TokenSection {
+    /// Returns the file that the token is read from.
+    pub(crate) fn file(&self, environment: &Environment) -> Option<PathBuf> {
+        match self.from.as_ref()? {
+            (TokenSource::File(path), _) => Some(environment.folder.join(path)),
+            (TokenSource::Variable(_), _) => None,
+        }
+    }
 }
 
 /// Where a token is read from.
