@@ -104,6 +104,12 @@ fn one_value(
         if is_section(key) {
             return problems.add(&here, format_args!("`{key}` is a section; write `[{key}]` and put its keys below"));
         }
+        if key == "tokens" {
+            return problems.add(&here, "`tokens` is a list of tables; write `[[tokens]]` for each token");
+        }
+        if key == "plugins" {
+            return problems.add(&here, "`plugins` has a table for each plugin; write `[plugins.NAME]`");
+        }
         let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins", "tokens"]);
         return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };

@@ -219,8 +219,9 @@ impl Reader<'_> {
             && self.raw.tokens.is_empty()
             && !settings.proxy_authenticates
         {
-            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or, if the \
-                        proxy lets in only whom it knows, `proxy-authenticates = true`";
+            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, add \
+                        `[[tokens]]` to wharf.toml, or, if the proxy lets in only whom it knows, set \
+                        `proxy-authenticates = true`";
             self.complain("public-url", text);
         }
         // After a failed renewal there must be time for a second one before attempts are stopped.
