@@ -165,7 +165,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What one client may do: the rights of its token, or everything where the host needs none.
+/// The rights of one client: those of its token, or all where the host needs none.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     /// Name of the token, the author of what the client changes.

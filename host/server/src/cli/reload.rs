@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The most names that one line of the log has.
 const NAMES_MAX: usize = 20;
 
-/// What tells one state of a file from another.
+/// Tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),

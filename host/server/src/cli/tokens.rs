@@ -13,7 +13,7 @@ use crate::output::{print_json, print_line};
 
 /// Random bytes of a token: as many as its hash has.
 const TOKEN_BYTES: usize = 32;
-/// What a token begins with, so that tools which search for leaked secrets find it.
+/// The beginning of each token, so that tools which search for leaked secrets find it.
 const TOKEN_PREFIX: &str = "wharf_";
 
 /// Commands about tokens.

@@ -69,7 +69,7 @@ impl TokenSection {
     }
 }
 
-/// Where a token is read from.
+/// The place that a token is read from.
 #[derive(Debug)]
 enum TokenSource {
     Variable(String),

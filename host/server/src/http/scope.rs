@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::{Kind, Problem};
 use crate::access::Access;
 
-/// What a method of a route needs of a token.
+/// The needs of a method of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// `read`; a token with a key finds its own jobs.
@@ -72,7 +72,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
     Problem::new(Kind::FORBIDDEN, detail).with("scope", scope)
 }
 
-/// What each method of each route needs. Probes need no token.
+/// The needs of each method of each route. Probes need no token.
 const NEEDS: [(Method, &str, Need); 16] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
