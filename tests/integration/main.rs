@@ -47,5 +47,6 @@ mod store_file;
 mod streaming;
 mod suspects;
 mod terminal;
+mod tokens;
 mod unread;
 mod upgrades;

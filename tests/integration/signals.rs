@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::{Host, Setup, eventually};
+use std::process::{Command, Stdio};
+
+use crate::harness::{Host, Setup, eventually, wharf};
 
 /// Whoever started the tests may have chosen to ignore some, as `nohup` does: a host would keep to that.
 const NONE_IGNORED: &[&str] = &["env", "--default-signal"];
@@ -12,23 +14,24 @@ fn host(starter: &'static [&'static str]) -> Host {
     Setup::default().plugin("villain").settings(patient).under(starter).start()
 }
 
+/// No terminal, whatever the tests were started on.
+const NO_TERMINAL: &[&str] = &["setsid", "env", "--default-signal"];
+
 #[test]
-fn a_terminal_that_closes_drains_the_host_however_often_it_says_so() {
-    let mut host = host(NONE_IGNORED);
+fn without_a_terminal_a_hangup_reads_the_settings_again_and_hurries_no_drain() {
+    let mut host = host(NO_TERMINAL);
     let id = host.enqueue("villain/slow", json!({ "do": "sleep", "ms": 3000 }));
     host.in_state(&id, "running");
     host.signal("-HUP");
+    eventually("it is said", || host.said().contains("wharf.toml again: no token changed").then_some(()));
+    assert!(host.is_ready(), "{}", host.said());
+    host.signal("-TERM");
     eventually("the host drains", || (!host.is_ready()).then_some(()));
     host.signal("-HUP");
     eventually("the second one is said", || {
-        host.said().contains("SIGHUP: this version does not reload settings; the host already drains").then_some(())
+        host.said().contains("ignored SIGHUP; the host already drains").then_some(())
     });
     assert_eq!(host.ended(), Some(0), "{}", host.said());
-    assert!(
-        host.said().contains("SIGHUP: this version does not reload settings; the host drains\n"),
-        "{}",
-        host.said()
-    );
     host.start();
     let job = host.finished(&id);
     assert_eq!(
@@ -36,6 +39,37 @@ fn a_terminal_that_closes_drains_the_host_however_often_it_says_so() {
         (Some("succeeded"), Some(1)),
         "it could finish: {job}"
     );
+}
+
+#[test]
+fn a_terminal_that_closes_drains_the_host() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    std::fs::create_dir(folder.path().join("plugins")).expect("a plugin folder");
+    let command = wharf();
+    let program = command.get_program().to_str().expect("text");
+    // The terminal is one of `script`: when that is killed, its terminal closes.
+    let line = format!("exec env --default-signal '{program}' serve --listen 127.0.0.1:0 --store memory: 2>log");
+    let mut script = Command::new("setsid");
+    script.args(["script", "--quiet", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+    script.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    for (name, _) in command.get_envs() {
+        script.env_remove(name);
+    }
+    let mut script = script.spawn().expect("`script` of util-linux runs");
+    eventually("the host is ready", || said().contains("ready: 0 plugins").then_some(()));
+    let children = format!("/proc/{0}/task/{0}/children", script.id());
+    let host = std::fs::read_to_string(children).expect("it runs").trim().to_owned();
+    let hangup = Command::new("kill").args(["-HUP", &host]).status().expect("kill runs");
+    assert!(hangup.success(), "kill -HUP {host}");
+    eventually("an open terminal does not end it", || said().contains("again: no token changed").then_some(()));
+    script.kill().expect("it can be killed");
+    script.wait().expect("it can be waited for");
+    eventually("the host drains", || {
+        said().contains("received SIGHUP: the terminal of this host closed; the host drains").then_some(())
+    });
+    eventually("the host ends", || (!std::path::Path::new(&format!("/proc/{host}")).exists()).then_some(()));
 }
 
 #[test]

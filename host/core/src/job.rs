@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::bounds;
 use crate::ids::{JobId, ParseIdError, TaskName};
-use crate::key::Lane;
+use crate::key::{Key, Lane};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::outcome::{Report, Usage};
@@ -15,8 +15,8 @@ use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 use crate::topic::Topic;
 
-/// An idempotency token of 1 to `bounds::TOKEN_BYTES_MAX` bytes. A task accepts one job for each token; later ones are
-/// duplicates.
+/// An idempotency token of 1 to `bounds::TOKEN_BYTES_MAX` bytes. A task accepts one job for each token of a key; later ones
+/// are duplicates.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(Arc<str>);
 
@@ -105,6 +105,23 @@ impl NewJob {
     pub fn due_at(&self, now: Timestamp) -> Timestamp {
         self.due.map_or(now, |due| due.from(now))
     }
+
+    /// Returns what no second job may have; `None` if the job has no token.
+    pub fn unique_token(&self) -> Option<UniqueToken> {
+        let token = self.token.clone()?;
+        Some(UniqueToken { task: self.task.clone(), key: self.lane.key.clone(), token })
+    }
+}
+
+/// An idempotency token with what it is unique for: one tenant's token never answers with another's job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UniqueToken {
+    /// The task.
+    pub task: TaskName,
+    /// The key of the job's lane.
+    pub key: Option<Key>,
+    /// The token.
+    pub token: Token,
 }
 
 /// The earliest time at which a new job may run.

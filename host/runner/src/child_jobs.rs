@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use wharf_core::bounds;
-use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{Due, Lineage, NewJob, Token};
+use wharf_core::ids::JobId;
+use wharf_core::job::{Due, Lineage, NewJob, UniqueToken};
 use wharf_engine::GuestJob;
 
 use crate::guest_store::GuestStore;
@@ -35,7 +35,7 @@ struct Taken {
     places: Vec<Reservation>,
 }
 
-type Tokens = HashMap<(TaskName, Token), JobId>;
+type Tokens = HashMap<UniqueToken, JobId>;
 
 impl Children {
     /// No jobs yet, of a guest that runs for the parent of `by`, or of one that no job has called.
@@ -77,7 +77,7 @@ impl Children {
         bounds: &'a Arc<QueueBounds>,
         new: Vec<NewJob>,
     ) -> BoxFuture<'a, Result<Vec<String>, ChildrenRejected>> {
-        let tokens: Vec<(TaskName, Token)> = new.iter().filter_map(token_of).collect();
+        let tokens: Vec<UniqueToken> = new.iter().filter_map(NewJob::unique_token).collect();
         let places = places(&new);
         let reserved = bounds.try_reserve(&places);
         match reserved {
@@ -115,11 +115,11 @@ impl Children {
         let mut taken = self.lock();
         let Taken { jobs: children, places } = &mut *taken;
         if new.iter().any(|job| job.token.is_some()) {
-            known.extend(children.iter().filter_map(|job| Some((token_of(job)?, job.id))));
+            known.extend(children.iter().filter_map(|job| Some((job.unique_token()?, job.id))));
         }
         let (mut ids, mut added) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
         for job in new {
-            let id = token_of(&job).map_or(job.id, |token| *known.entry(token).or_insert(job.id));
+            let id = job.unique_token().map_or(job.id, |token| *known.entry(token).or_insert(job.id));
             ids.push(id.to_string());
             added.extend((id == job.id).then_some(job));
         }
@@ -177,10 +177,6 @@ fn delay(job: &NewJob) -> Option<Duration> {
         Some(Due::In(delay)) => Some(delay),
         Some(Due::At(_)) | None => None,
     }
-}
-
-fn token_of(job: &NewJob) -> Option<(TaskName, Token)> {
-    Some((job.task.clone(), job.token.clone()?))
 }
 
 fn payload_bytes(jobs: &[NewJob]) -> u64 {

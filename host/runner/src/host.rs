@@ -27,6 +27,8 @@ use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, 
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
+/// Jobs of one token that are compared with a request whose key is not known.
+const KEYS_OF_A_TOKEN_MAX: u32 = 8;
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which an immediate stop waits for the attempts that were given back to be recorded.
@@ -90,12 +92,15 @@ impl Host {
     /// Returns the existing jobs of requests whose task is not known here: a token finds its job wherever the plugin is.
     async fn find_known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
         let (mut known, mut problems) = (Vec::new(), Vec::new());
-        for Absent { index, problem, token } in absent {
+        for Absent { index, problem, token, key, payload } in absent {
             let found = match token {
                 // Beyond this number problems are not reported anyway.
                 Some((task, token)) if problems.len() < PROBLEMS_MAX => {
-                    let filter = JobFilter { task: Some(task), token: Some(token), max: 1, ..JobFilter::default() };
-                    self.jobs(filter).await?.jobs.pop()
+                    let is_exact = key.is_some();
+                    let max = if is_exact { 1 } else { KEYS_OF_A_TOKEN_MAX };
+                    let filter = JobFilter { task: Some(task), token: Some(token), key, max, ..JobFilter::default() };
+                    let found = self.jobs(filter).await?.jobs;
+                    if is_exact { found.into_iter().next() } else { self.with_payload(found, &payload).await? }
                 }
                 _ => None,
             };
@@ -112,6 +117,17 @@ impl Host {
         } else {
             Err(EnqueueError::EnqueueRejection(EnqueueRejection::of(problems)))
         }
+    }
+
+    /// Returns the job that has this payload.
+    async fn with_payload(&self, jobs: Vec<Job>, payload: &[u8]) -> Result<Option<Job>, StoreError> {
+        for job in jobs {
+            let whole = self.0.store.job(job.id, Arc::clone(self.catalog().limits())).await?;
+            if whole.is_some_and(|whole| *whole.job.payload == *payload) {
+                return Ok(Some(job));
+            }
+        }
+        Ok(None)
     }
 
     /// Turns requests into jobs, apart from other requests if that takes long.

@@ -32,8 +32,11 @@ pub struct Request {
     pub delay: Option<Duration>,
     /// The job starts no earlier than this moment; excludes `delay`.
     pub at: Option<Timestamp>,
-    /// The idempotency token: a second request with the same task and token adds no job.
+    /// The idempotency token: a second request with the same task, key and token adds no job.
     pub token: Option<String>,
+    /// The only key that the client may enqueue jobs of. The job gets it if nothing else says a key; a request or payload that
+    /// names another one is rejected.
+    pub only_key: Option<Key>,
 }
 
 /// Why one request is rejected. Each variant calls for another correction by the caller.
@@ -91,6 +94,16 @@ pub enum BadRequest {
     /// The token does not parse.
     #[error("token: {0}")]
     BadToken(ParseIdError),
+    /// The client may enqueue jobs of one key only, and this is not it.
+    #[error("key: this client may enqueue jobs of key `{only}` only, and {place} names `{named}`")]
+    KeyForbidden {
+        /// The only key that the client may use.
+        only: Key,
+        /// The part of the request that names another one.
+        place: &'static str,
+        /// The other key.
+        named: Key,
+    },
     /// Both `delay` and `at` are set.
     #[error("delay: expected either `delay` or `at`, got both")]
     DelayAndAt,
@@ -221,6 +234,11 @@ pub(crate) struct Absent {
     pub(crate) problem: BadRequest,
     /// The task and token by which the job may be known all the same, if it was enqueued earlier.
     pub(crate) token: Option<(TaskName, Token)>,
+    /// The key of the request, or the only one that its client may use.
+    pub(crate) key: Option<Key>,
+    /// The payload. A job of the same token and without a key in its request is known by it, since only the task knows where
+    /// the key stands in it.
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Prepared {
@@ -379,16 +397,29 @@ fn prepare_one(
         Err(why) => {
             let token = token.map(|token| (name, token));
             prepared.without_token += usize::from(token.is_none());
-            prepared.absent.push(Absent { index, problem: why, token });
+            let key = key.flatten().or(request.only_key);
+            prepared.absent.push(Absent { index, problem: why, token, key, payload: request.payload });
             return None;
         }
     };
     if bytes > bounds::PAYLOAD_BYTES_MAX {
         return None;
     }
-    let found = task.read_payload(&request.payload, key.is_none(), &mut prepared.checks);
+    let wants_key = key.is_none() || request.only_key.is_some();
+    let found = task.read_payload(&request.payload, wants_key, &mut prepared.checks);
     let found = found.map_err(|bad| problem(BadRequest::PayloadError(bad))).ok()?;
-    let key = key.unwrap_or(found);
+    let key = match request.only_key {
+        None => key.unwrap_or(found),
+        Some(only) => {
+            let named = [("the request", key.flatten()), ("the payload", found)];
+            let other = named.into_iter().find_map(|(place, key)| Some((place, key.filter(|key| *key != only)?)));
+            if let Some((place, named)) = other {
+                problem(BadRequest::KeyForbidden { only, place, named });
+                return None;
+            }
+            Some(only)
+        }
+    };
     let (name, group, on_conflict) = task.job_terms();
     if let Target::There(_) = &task {
         prepared.groups_elsewhere.push(group.clone());
@@ -473,6 +504,7 @@ pub(crate) fn prepare_children(
         delay: job.delay,
         at: None,
         token: job.token,
+        only_key: None,
     };
     let requests: Vec<Request> = jobs.into_iter().map(request).collect();
     let no_ids = |error: StoreError| ChildrenRejected { why: error.to_string(), passes: true };

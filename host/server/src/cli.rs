@@ -15,10 +15,12 @@ mod call;
 mod new;
 mod bindings;
 mod pack;
+mod tokens;
 mod log_thread;
 mod log_fields;
 mod log;
 mod log_notices;
+mod reload;
 mod serve;
 
 use std::ffi::OsString;
@@ -28,11 +30,13 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::access::Tokens;
 use crate::bench::BenchCommand;
 use crate::cli_error::{CliError, EXIT_CODES, ExitStatus};
 use crate::config::{Environment, Flags, RawSettings, Settings};
 use crate::{cli_error, in_process_engine, output};
 use client::Client;
+use reload::Reload;
 
 /// Run WebAssembly plugins as durable jobs, with concurrency limits per key
 #[derive(Debug, Parser)]
@@ -72,6 +76,9 @@ enum Command {
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
+    /// Create a token for clients of a host
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
     /// Measure throughput, latency and the cost of a sandbox: on a temporary host by default, on a running one with --host
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -153,15 +160,24 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::New(new) => return new.run(json),
         Command::Bindings(bindings) => return bindings.run(),
         Command::Pack(pack) => return pack.run(),
+        Command::Token(command) => return command.run(json),
         _ => {}
     }
     let invalid = |problems: crate::config::Problems| CliError::usage(problems.to_string());
     let environment = Environment::of_this_process();
-    let mut raw = RawSettings::read(&flags(&line)?, &environment).map_err(invalid)?;
+    let flags = flags(&line)?;
+    let files = reload::Files::of_settings(&flags, &environment);
+    let mut raw = RawSettings::read(&flags, &environment).map_err(invalid)?;
     let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
-        Command::Serve(_) => serve::serve(&settings),
+        Command::Serve(_) => {
+            let files = files.with_tokens(&raw, &environment);
+            let table = settings.token_table(&raw, &environment).map_err(invalid)?;
+            let needs_tokens = !table.is_empty() || !settings.listen.ip().is_loopback();
+            let reload = Reload::new(flags, environment, files, raw, needs_tokens);
+            serve::serve(&settings, Tokens::new(table), reload)
+        }
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
@@ -172,7 +188,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config => settings::show(&raw, json),
         // Handled above.
-        Command::New(_) | Command::Bindings(_) | Command::Pack(_) => Ok(ExitStatus::Done),
+        Command::New(_) | Command::Bindings(_) | Command::Pack(_) | Command::Token(_) => Ok(ExitStatus::Done),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(ExitStatus::Done),
     }
 }

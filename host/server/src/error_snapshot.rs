@@ -81,6 +81,14 @@ fn settings(samples: &mut ErrorSamples) {
         "token = \"short\"",
         "token = \"sixteen and more characters\"",
         "token = \"\"",
+        "tokens = \"sixteen and more characters\"",
+        "[tokens]\nname = \"ci\"",
+        "[[tokens]]\nname = \"ci\"\ncan = [\"read\"]",
+        "[[tokens]]\nname = \"ci\"\nhash = \"sha256:12\"\ncan = [\"reed\", \"enqueue\"]",
+        "[[tokens]]\nname = \"ci\"\nfrom = \"vault:ci\"\ncan = []",
+        "[[tokens]]\nname = \"ci\"\nfrom = \"env:UNSET\"\ncan = [\"read\"]",
+        "[[tokens]]\nname = \"ci\"\nfrom = \"env:A\"\ncan = [\"admin\"]\nkey = \"acme\"",
+        "plugins = 1",
         "public-url = \"jobs.example.com\"",
         "public-url = \"https://jobs.example.com\"",
         "proxy-authenticates = \"maybe\"",
@@ -105,7 +113,7 @@ fn settings(samples: &mut ErrorSamples) {
         let home = ("HOME".into(), "/home/ann".into());
         let environment = Environment { folder: folder.path().to_owned(), variables: vec![home] };
         let checked = RawSettings::read(&Flags::default(), &environment)
-            .and_then(|mut raw| Settings::check(&mut raw, &environment));
+            .and_then(|mut raw| Settings::check(&mut raw, &environment)?.token_table(&raw, &environment));
         match checked {
             Ok(_) => samples.add("settings", file, "(valid)"),
             Err(problems) => samples.add("settings", file, problems),

@@ -10,6 +10,7 @@ mod body;
 mod connection_state;
 mod timed_stream;
 pub(crate) mod connections;
+mod scope;
 mod openapi;
 mod shared_bytes;
 mod app_state;
@@ -69,6 +70,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(state)
+        .layer(from_fn(scope::scope))
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(from_fn(request_span::request_span))

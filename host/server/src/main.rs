@@ -7,6 +7,7 @@ mod output;
 mod stderr;
 mod signals;
 mod file_limit;
+mod access;
 mod config;
 mod metrics;
 mod http;

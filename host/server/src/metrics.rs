@@ -50,6 +50,9 @@ pub(crate) struct Metrics {
     jobs_replaced: Counter,
     broadcasts: Topics,
     broadcasts_refused: Counter,
+    /// Requests with a token that is not valid.
+    pub(crate) wrong_tokens: Counter,
+    settings_reloads: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
 }
@@ -75,6 +78,7 @@ impl Metrics {
         let log_lines_dropped = counters("log_lines_dropped", "Log lines of attempts that were dropped");
         let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
         let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
+        let settings_reloads = counters("settings_reloads", "Times that the settings were read again, by result");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let mut histograms = |name: &str, help: &str| {
             let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
@@ -105,6 +109,8 @@ impl Metrics {
             Unit::Bytes,
             store_log_pinned.clone(),
         );
+        let wrong_tokens = Counter::default();
+        registry.register("wrong_tokens", "Requests with a token that is not valid", wrong_tokens.clone());
         let broadcasts = Topics::new(&mut registry);
         let broadcasts_refused = Counter::default();
         registry.register(
@@ -141,8 +147,15 @@ impl Metrics {
             jobs_replaced,
             broadcasts,
             broadcasts_refused,
+            wrong_tokens,
+            settings_reloads,
             host_log_lines_dropped,
         }
+    }
+
+    /// Counts that the settings were read again.
+    pub(crate) fn settings_reloaded(&self, result: &'static str) {
+        add(&self.settings_reloads, label("result", result), 1);
     }
 
     /// Counts a notice. It is called on the host's threads, so it only adds.

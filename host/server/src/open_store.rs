@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wharf_store::{OpenError, Store, SystemClock};
 
+use crate::access::Tokens;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::Settings;
 use crate::http::{ConnectionBounds, Guard, connections, startup_routes};
@@ -40,6 +42,7 @@ fn cannot_open(error: &OpenError) -> CliError {
 /// `/ready` on `listener` with the reason.
 pub(crate) async fn open_store_when_available(
     settings: &Settings,
+    tokens: &Tokens,
     listener: &TcpListener,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let first_reason = match open(&settings.store).await {
@@ -55,7 +58,7 @@ pub(crate) async fn open_store_when_available(
     // A second handle of the same socket: the host listens on the first one afterwards.
     let socket = listener.as_fd().try_clone_to_owned().context("could not listen while the start waits")?;
     let listener = TcpListener::from_std(socket.into()).context("could not listen while the start waits")?;
-    let guard = Guard::new(settings);
+    let guard = Guard::new(settings, tokens.clone(), Counter::default());
     let routes = startup_routes(reason_shown, guard);
     let bounds = ConnectionBounds::new(CONNECTIONS_MAX);
     let serving = tokio::spawn(connections::serve(listener, routes, bounds, stopping.clone()));

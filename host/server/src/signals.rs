@@ -7,14 +7,16 @@
 //! SIGABRT, SIGSYS, SIGTRAP) nothing could go on.
 
 use std::fs;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
+use std::time::Duration;
 
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 /// Makes a write past the largest permitted file size (`ulimit -f`, systemd's `LimitFSIZE=`) fail like a write to a full disk.
@@ -37,6 +39,8 @@ enum Effect {
     EndAtOnce,
     /// Ends the host after draining, however often it is received.
     Drain,
+    /// Reads the settings again; ends the host after draining if the terminal is gone that it was started on.
+    Reload,
     /// Only writes a line to the log.
     Nothing,
 }
@@ -47,7 +51,7 @@ const SIGNALS: [(Number, &str, Effect, &str); 13] = [
     (Number::INT, "SIGINT", Effect::End, ""),
     (Number::QUIT, "SIGQUIT", Effect::EndAtOnce, ""),
     // A terminal that closes sends it once, and often once more through its shell; systemd sends it right after SIGTERM.
-    (Number::HUP, "SIGHUP", Effect::Drain, "this version does not reload settings"),
+    (Number::HUP, "SIGHUP", Effect::Reload, "the terminal of this host closed"),
     // LXC stops a container with it; init sends it when the power fails.
     (Number::POWER, "SIGPWR", Effect::Drain, "the power fails, or the container is being stopped"),
     // It is sent once a second from here on, until the hard limit ends the process.
@@ -71,9 +75,19 @@ pub(crate) enum End {
     AtOnce,
 }
 
+/// The time after which a host looks once more whether its terminal is gone: a shell that ends may send SIGHUP first.
+const TERMINAL_GRACE: Duration = Duration::from_secs(1);
+
 /// The signals of a host, received from the moment at which this value is created.
 pub(crate) struct Signals {
     received: Vec<(Signal, &'static str, Effect, &'static str)>,
+    had_terminal: bool,
+    reload: Arc<Notify>,
+}
+
+/// Returns true if this process has a controlling terminal that is open.
+fn has_terminal() -> bool {
+    fs::File::open("/dev/tty").is_ok()
 }
 
 impl Signals {
@@ -92,17 +106,45 @@ impl Signals {
                 received.push((signal(SignalKind::from_raw(number))?, name, effect, reason));
             }
         }
-        Ok(Signals { received })
+        Ok(Signals { received, had_terminal: has_terminal(), reload: Arc::default() })
+    }
+
+    /// Returns what is notified when a signal asks to read the settings again.
+    pub(crate) fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
     }
 
     /// Waits until a signal requests that the host ends.
     pub(crate) async fn end(&mut self) -> End {
+        let mut hung_up: Option<(&str, &str)> = None;
         loop {
-            let (name, effect, reason) = self.next().await;
+            let terminal_ended = async {
+                match hung_up {
+                    Some(signal) => {
+                        tokio::time::sleep(TERMINAL_GRACE).await;
+                        signal
+                    }
+                    None => pending().await,
+                }
+            };
+            let (name, effect, reason) = tokio::select! {
+                received = self.next() => received,
+                (name, reason) = terminal_ended => {
+                    hung_up = None;
+                    if has_terminal() {
+                        continue;
+                    }
+                    (name, Effect::Drain, reason)
+                }
+            };
             match effect {
                 Effect::End => return End::AfterDraining,
                 Effect::EndAtOnce => return End::AtOnce,
-                Effect::Drain => {
+                Effect::Reload if !self.had_terminal || has_terminal() => {
+                    hung_up = self.had_terminal.then_some((name, reason));
+                    self.reload.notify_one();
+                }
+                Effect::Drain | Effect::Reload => {
                     info!("received {name}: {reason}; the host drains");
                     return End::AfterDraining;
                 }
@@ -118,6 +160,7 @@ impl Signals {
             match effect {
                 Effect::End | Effect::EndAtOnce => return,
                 Effect::Drain => warn!("received {name}: {reason}; the host already drains"),
+                Effect::Reload => info!("ignored {name}; the host already drains"),
                 Effect::Nothing => log_without_effect(name),
             }
         }

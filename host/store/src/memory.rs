@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -163,7 +163,7 @@ impl Queue for MemoryStore {
         Ok(expired.into_iter().map(|lease| lease.job).collect())
     }
 
-    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, tokens: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         let queue = self.queue();
         Ok(tokens.iter().map(|token| queue.tokens.get(token).copied()).collect())
     }
@@ -221,7 +221,7 @@ impl Queue for MemoryStore {
         old.truncate(max as usize);
         for (_, id) in &old {
             let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
-            job.token.map(|token| queue.tokens.remove(&(job.task, token)));
+            job.token.map(|token| queue.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
         }
         Ok(old.len() as u32)
     }

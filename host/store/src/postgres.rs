@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, NumberedEntry, Token};
+use wharf_core::ids::{JobId, NodeId, PluginId};
+use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -255,7 +255,7 @@ impl Queue for PostgresStore {
         }
     }
 
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         let session = self.reader().await?;
         let found = read::find_by_tokens(&session, &of).await;
         self.finish(session, found)

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
-use wharf_core::ids::{JobId, JobIds, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, NumberedEntry, Token};
+use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
+use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -175,10 +175,8 @@ impl Queue for SqliteStore {
         self.writer.write(move |ledger| ledger.reclaim(max), |freed| !freed.is_empty()).await
     }
 
-    async fn find_by_tokens(&self, tokens: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
-        let find = move |conn: &Connection| {
-            tokens.iter().map(|(task, token)| read::find_by_token(conn, task, token)).collect()
-        };
+    async fn find_by_tokens(&self, tokens: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
+        let find = move |conn: &Connection| tokens.iter().map(|token| read::find_by_token(conn, token)).collect();
         self.readers.read(find).await
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NewJob, NumberedEntry, StateName, Token};
+use wharf_core::ids::{JobId, NodeId, PluginId};
+use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
 use wharf_core::lifecycle::{Event, Refusal};
@@ -107,7 +107,7 @@ impl Queue for Cut {
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError> {
         self.reached()?.reclaim(max).await
     }
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError> {
+    async fn find_by_tokens(&self, of: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError> {
         self.reached()?.find_by_tokens(of).await
     }
     async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {

@@ -16,6 +16,8 @@ use wharf_store::without_password;
 
 use super::log::Log;
 use super::log_notices::log_notice;
+use super::reload::Reload;
+use crate::access::Tokens;
 use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
 use crate::file_limit::{file_limit, raise_file_limit};
@@ -33,12 +35,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
-pub(crate) fn serve(settings: &Settings) -> anyhow::Result<ExitStatus> {
+pub(crate) fn serve(settings: &Settings, tokens: Tokens, reload: Reload) -> anyhow::Result<ExitStatus> {
     let metrics = Arc::new(Metrics::new());
     let log = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
     raise_file_limit();
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(settings, metrics, &log));
+    let ended = runtime.block_on(run(settings, tokens, reload, metrics, &log));
     // An abandoned start may still be busy with the store or with a plugin.
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     // Through the log, like everything else: it never waits for a reader that has stopped.
@@ -48,11 +50,19 @@ pub(crate) fn serve(settings: &Settings) -> anyhow::Result<ExitStatus> {
     Ok(exit)
 }
 
-async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<ExitStatus> {
+async fn run(
+    settings: &Settings,
+    tokens: Tokens,
+    reload: Reload,
+    metrics: Arc<Metrics>,
+    log: &Log,
+) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
+    // From here on: the start may wait long for a database, and answers to tokens meanwhile.
+    tokio::spawn(reload.run(signals.reload(), tokens.clone(), Arc::clone(&metrics)));
     let host = tokio::select! {
-        host = start(settings, &listener, Arc::clone(&metrics), log) => host?,
+        host = start(settings, &tokens, &listener, Arc::clone(&metrics), log) => host?,
         _ = signals.end() => {
             info!("stopped before the start was complete");
             return Ok(ExitStatus::Done);
@@ -67,8 +77,8 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
         without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
+    let guard = Guard::new(settings, tokens, metrics.wrong_tokens.clone());
     let state = AppState::new(host.clone(), metrics, stopping.clone(), settings);
-    let guard = Guard::new(settings);
     let bounds = ConnectionBounds::new(connections_max());
     let serving = tokio::spawn(connections::serve(listener, routes(state, guard), bounds, stopping.clone()));
 
@@ -98,9 +108,15 @@ async fn run(settings: &Settings, metrics: Arc<Metrics>, log: &Log) -> anyhow::R
 }
 
 /// Opens the store and creates the engine, both off this thread: a slow disk must not delay the handling of signals.
-async fn start(settings: &Settings, listener: &TcpListener, metrics: Arc<Metrics>, log: &Log) -> anyhow::Result<Host> {
+async fn start(
+    settings: &Settings,
+    tokens: &Tokens,
+    listener: &TcpListener,
+    metrics: Arc<Metrics>,
+    log: &Log,
+) -> anyhow::Result<Host> {
     let port = listener.local_addr().map_or(0, |address| address.port());
-    let store = open_store_when_available(settings, listener).await?;
+    let store = open_store_when_available(settings, tokens, listener).await?;
     let engine_settings = settings.engine_settings(compile_in_child()?);
     let engine = spawn_blocking(move || engine(engine_settings)).await.context("could not create the engine")??;
     Ok(host(settings, port, Parts { store, engine }, metrics, log.clone()).await?)

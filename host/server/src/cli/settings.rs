@@ -39,7 +39,9 @@ fn lines(raw: &RawSettings) -> Vec<(String, String, String, &'static str)> {
         (setting.key.to_owned(), shown, origin.to_string(), setting.about)
     });
     let plugins = raw.plugins.iter().flat_map(|section| &section.shown);
-    settings.chain(plugins.map(|(key, value, origin)| (key.clone(), value.clone(), origin.to_string(), ""))).collect()
+    let tokens = raw.tokens.iter().flat_map(|section| &section.shown);
+    let sections = plugins.chain(tokens);
+    settings.chain(sections.map(|(key, value, origin)| (key.clone(), value.clone(), origin.to_string(), ""))).collect()
 }
 
 fn document(raw: &RawSettings) -> Value {

@@ -11,6 +11,7 @@ use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
 use super::table::{SETTINGS, Setting, find};
+use super::tokens::{self, TokenSection};
 
 /// The section of one plugin.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct PluginSection {
 pub(crate) struct FileValues {
     pub(crate) values: Vec<(&'static Setting, String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
+    pub(crate) tokens: Vec<TokenSection>,
 }
 
 /// Parses `text`, the content of the file `path`. Every problem is added to `problems`.
@@ -43,6 +45,13 @@ pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValu
         let name = key.get_ref().as_ref();
         match value.get_ref() {
             DeValue::Table(_) if name == "plugins" => plugin_sections(value, &places, &mut found, problems),
+            DeValue::Array(_) if name == "tokens" => {
+                let at = value.span().start;
+                match Vec::deserialize(ValueDeserializer::from(value)) {
+                    Ok(raw) => found.tokens = tokens::check(raw, |offset| places.of(offset), problems),
+                    Err(error) => places.complain(&error, at, problems),
+                }
+            }
             DeValue::Table(section) if is_section(name) => {
                 for (key, value) in section {
                     let full = format!("{name}.{}", key.get_ref());
@@ -95,7 +104,13 @@ fn one_value(
         if is_section(key) {
             return problems.add(&here, format_args!("`{key}` is a section; write `[{key}]` and put its keys below"));
         }
-        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins"]);
+        if key == "tokens" {
+            return problems.add(&here, "`tokens` is a list of tables; write `[[tokens]]` for each token");
+        }
+        if key == "plugins" {
+            return problems.add(&here, "`plugins` has a table for each plugin; write `[plugins.NAME]`");
+        }
+        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins", "tokens"]);
         return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };
     let text = match value.get_ref() {

@@ -1,16 +1,22 @@
 //! The first step: collects every setting as it is written, with its source.
 
 use std::backtrace::Backtrace;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use wharf_core::ids::PluginId;
+use wharf_engine::PluginSettings;
+
+use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
 use super::origin::{Origin, Problems, nearest};
 use super::table::{SETTINGS, Setting, find, variable};
+use super::tokens::TokenSection;
 
 /// The settings file that is read from the working directory if no other is named.
 const FILE: &str = "wharf.toml";
+/// The variable that names the settings file.
+const CONFIG: &str = "WHARF__CONFIG";
 
 /// The settings on a command line, in the order of the flags.
 #[derive(Debug, Default)]
@@ -20,29 +26,12 @@ pub(crate) struct Flags {
     pub(crate) values: Vec<(String, String, String)>,
 }
 
-/// The folder and the environment variables that settings are read from. Tests create their own.
-#[derive(Debug, Default)]
-pub(crate) struct Environment {
-    pub(crate) folder: PathBuf,
-    pub(crate) variables: Vec<(OsString, OsString)>,
-}
-
-impl Environment {
-    pub(crate) fn of_this_process() -> Environment {
-        Environment { folder: PathBuf::new(), variables: std::env::vars_os().collect() }
-    }
-
-    /// Returns a variable that is set and not empty.
-    pub(crate) fn variable(&self, name: &str) -> Option<&OsString> {
-        self.variables.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
-    }
-}
-
 /// Every setting as it is written, with its source.
 #[derive(Debug)]
 pub(crate) struct RawSettings {
     values: BTreeMap<&'static str, (String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
+    pub(crate) tokens: Vec<TokenSection>,
 }
 
 impl RawSettings {
@@ -55,12 +44,14 @@ impl RawSettings {
         let mut raw = RawSettings {
             values: SETTINGS.iter().map(|s| (s.key, (s.default.to_owned(), Origin::Default))).collect(),
             plugins: Vec::new(),
+            tokens: Vec::new(),
         };
         let (from_environment, config) = read_environment(environment, &mut problems);
         if let Some((path, named)) = file_to_read(flags, config, environment) {
-            let FileValues { values, plugins } = read_file(&path, named, environment, &mut problems);
+            let FileValues { values, plugins, tokens } = read_file(&path, named, environment, &mut problems);
             values.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
             raw.plugins = plugins;
+            raw.tokens = tokens;
         }
         from_environment.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
         for (flag, key, text) in &flags.values {
@@ -74,6 +65,31 @@ impl RawSettings {
             }
         }
         problems.or(raw)
+    }
+
+    /// Returns the path of the settings file, whether or not it is there.
+    pub(crate) fn path(flags: &Flags, environment: &Environment) -> PathBuf {
+        let named = flags.config.clone().or_else(|| environment.variable(CONFIG).map(PathBuf::from));
+        environment.folder.join(named.unwrap_or_else(|| PathBuf::from(FILE)))
+    }
+
+    /// Returns the keys of what the other settings set otherwise, besides tokens: `attempts.at-once`, `plugins.words`.
+    pub(crate) fn keys_that_differ(&self, other: &RawSettings) -> Vec<String> {
+        // A derived value differs only with the setting that it is derived from.
+        let written = |(text, origin): &(String, Origin)| match origin {
+            Origin::Derived(_) => None,
+            _ => Some(text.clone()),
+        };
+        let differs = |key: &&Setting| written(&self.values[key.key]) != written(&other.values[key.key]);
+        let values = SETTINGS.iter().filter(|setting| setting.key != "token").filter(differs);
+        let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
+            raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
+        };
+        let (old, new) = (sections(self), sections(other));
+        let plugins: BTreeSet<&PluginId> =
+            old.keys().chain(new.keys()).filter(|id| old.get(*id) != new.get(*id)).collect();
+        let plugins = plugins.into_iter().map(|id| format!("plugins.{id}"));
+        values.map(|setting| setting.key.to_owned()).chain(plugins).collect()
     }
 
     fn set(&mut self, setting: &'static Setting, text: String, origin: Origin) {
@@ -145,7 +161,7 @@ fn read_environment(
             continue;
         }
         let origin = Origin::Environment(name.to_owned());
-        if name == "WHARF__CONFIG" {
+        if name == CONFIG {
             config = Some(PathBuf::from(value));
         } else if name.starts_with("WHARF__PLUGINS__") {
             problems.add(&origin, "settings of a plugin can be set in wharf.toml only");
@@ -155,7 +171,7 @@ fn read_environment(
                 None => problems.add(&origin, "its value is not UTF-8"),
             }
         } else {
-            let known = by_variable.keys().map(String::as_str).chain(["WHARF__CONFIG"]);
+            let known = by_variable.keys().map(String::as_str).chain([CONFIG]);
             problems.add(&origin, format_args!("unknown setting{}", nearest(name, known)));
         }
     }

@@ -11,11 +11,14 @@ use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
 use wharf_engine::{CacheSettings, Compile, PluginSettings};
 
+use super::environment::Environment;
 use super::origin::{Origin, Problems, nearest};
-use super::raw::{Environment, RawSettings};
+use super::raw::RawSettings;
+use super::tokens;
 use super::values::{
     PublicUrl, bytes_from, duration_within, host_address, listen_address, number_within, public_url, yes_or_no,
 };
+use crate::access::{Access, TokenHash, TokenTable};
 
 /// The format of the host's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
+    /// The token that commands send, and that means admin on a host.
     pub(crate) token: Option<String>,
     pub(crate) public_url: Option<PublicUrl>,
     pub(crate) proxy_authenticates: bool,
@@ -58,7 +62,6 @@ pub(crate) struct Settings {
 
 const DAY: Duration = Duration::from_secs(86_400);
 const GUEST_THREADS_MAX: u32 = 1024;
-const TOKEN_CHARS_MIN: usize = 16;
 
 impl Settings {
     /// Checks and parses the settings. Values that are derived from others are written back into `raw`, which `wharf
@@ -111,6 +114,24 @@ impl Settings {
             read.relations(&settings);
         }
         read.problems.or(settings)
+    }
+
+    /// Returns the tokens that requests may send: those of `[[tokens]]`, and `token`, which means admin.
+    ///
+    /// # Errors
+    /// When a token cannot be read; the error lists every problem.
+    pub(crate) fn token_table(&self, raw: &RawSettings, environment: &Environment) -> Result<TokenTable, Problems> {
+        let mut tokens = tokens::resolve(&raw.tokens, environment)?;
+        if let Some(token) = &self.token {
+            let hash = TokenHash::of(token);
+            let mut problems = Problems::default();
+            if tokens.iter().any(|(known, _)| *known == hash) {
+                problems.add(raw.of("token").1, "`token`: it stands in `tokens`, too; leave one out");
+            }
+            tokens = problems.or(tokens)?;
+            tokens.push((hash, Access::everything("token")));
+        }
+        Ok(TokenTable::new(tokens))
     }
 
     /// Returns the settings of one plugin: empty ones if it has no section or `id` is not a plugin ID.
@@ -191,20 +212,22 @@ impl Reader<'_> {
 
     /// Checks settings against each other.
     fn relations(&mut self, settings: &Settings) {
-        if !settings.listen.ip().is_loopback() && settings.token.is_none() {
+        if !settings.listen.ip().is_loopback() && settings.token.is_none() && self.raw.tokens.is_empty() {
             let text = format!(
-                "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or \
-                 listen on 127.0.0.1",
+                "{} is reachable from other machines, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, add \
+                 `[[tokens]]` to wharf.toml, or listen on 127.0.0.1",
                 settings.listen
             );
             self.complain("listen", text);
         }
         if settings.public_url.as_ref().is_some_and(|url| !url.is_loopback())
             && settings.token.is_none()
+            && self.raw.tokens.is_empty()
             && !settings.proxy_authenticates
         {
-            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, or, if the \
-                        proxy lets in only whom it knows, `proxy-authenticates = true`";
+            let text = "others reach the host there, which requires a token; set `token` in wharf.toml or WHARF__TOKEN, add \
+                        `[[tokens]]` to wharf.toml, or, if the proxy lets in only whom it knows, set \
+                        `proxy-authenticates = true`";
             self.complain("public-url", text);
         }
         // After a failed renewal there must be time for a second one before attempts are stopped.
@@ -216,17 +239,10 @@ impl Reader<'_> {
 }
 
 fn token(text: &str) -> Result<Option<String>, String> {
-    match text {
-        "" => Ok(None),
-        short if short.len() < TOKEN_CHARS_MIN => {
-            Err(format!("it is shorter than {TOKEN_CHARS_MIN} characters; create one with `openssl rand -hex 32`"))
-        }
-        odd if !odd.bytes().all(|c| c.is_ascii_graphic()) => {
-            Err("it has characters that an HTTP header cannot carry; use ASCII letters, digits and punctuation"
-                .to_owned())
-        }
-        good => Ok(Some(good.to_owned())),
+    if text.is_empty() {
+        return Ok(None);
     }
+    tokens::check_token(text).map(|()| Some(text.to_owned()))
 }
 
 fn store(text: &str) -> Result<String, &'static str> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wharf_core::bounds;
 
 use super::{Environment, Flags, RawSettings, Settings};
+use crate::access::Tokens;
 
 /// A folder, flags and variables to read settings from.
 struct World {
@@ -33,11 +34,21 @@ impl World {
         self
     }
 
-    fn read(&self) -> Result<(Settings, RawSettings), String> {
+    fn environment(&self) -> Environment {
         let variables = self.variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let environment = Environment { folder: self.folder.path().to_owned(), variables };
+        Environment { folder: self.folder.path().to_owned(), variables }
+    }
+
+    fn tokens(&self) -> Tokens {
+        let (settings, raw) = self.read().unwrap();
+        Tokens::new(settings.token_table(&raw, &self.environment()).unwrap())
+    }
+
+    fn read(&self) -> Result<(Settings, RawSettings), String> {
+        let environment = self.environment();
         let mut raw = RawSettings::read(&self.flags, &environment).map_err(|problems| problems.to_string())?;
         let settings = Settings::check(&mut raw, &environment).map_err(|problems| problems.to_string())?;
+        let _tokens = settings.token_table(&raw, &environment).map_err(|problems| problems.to_string())?;
         Ok((settings, raw))
     }
 
@@ -218,4 +229,65 @@ fn a_bare_word_of_the_log_is_a_level() {
     for good in ["info", "WARN", "off", "info,wharf_engine=debug", "wharf_engine::pool=trace"] {
         assert_eq!(World::new(&format!("[log]\nlevel = \"{good}\"\n")).read().unwrap().0.log_level, good);
     }
+}
+
+const HASH: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+#[test]
+fn tokens_have_names_scopes_and_perhaps_a_key() {
+    let file = format!(
+        "token = \"0123456789abcdef\"\n\
+         [[tokens]]\nname = \"ci\"\nhash = [\"{HASH}\", \"sha256:{}\"]\ncan = [\"read\", \"enqueue:report/*\"]\n\
+         [[tokens]]\nname = \"acme\"\nfrom = \"file:acme.token\"\ncan = [\"enqueue:*\"]\nkey = \"acme\"\n\
+         [[tokens]]\nname = \"ops\"\nfrom = \"env:OPS_TOKEN\"\ncan = [\"operate\"]\n",
+        "0".repeat(64)
+    );
+    let world = World::new(&file).variable("OPS_TOKEN", "operators-token-1");
+    std::fs::write(world.folder.path().join("acme.token"), "acme-token-of-16+\n").unwrap();
+    let (tokens, (_, raw)) = (world.tokens(), world.read().unwrap());
+    let acme = tokens.find("acme-token-of-16+").expect("the newline is no part of it");
+    assert_eq!((&*acme.name, acme.key().map(ToString::to_string)), ("acme", Some("acme".to_owned())));
+    assert!(acme.enqueues_some() && !acme.reads());
+    assert!(tokens.find("operators-token-1").is_some_and(|access| access.operates()));
+    assert!(tokens.find("test").is_some_and(|access| &*access.name == "ci"), "the hash is that of `test`");
+    assert!(tokens.find("0123456789abcdef").is_some_and(|access| access.is_admin()));
+    assert!(tokens.find("acme-token-of-16+\n").is_none() && tokens.find("").is_none());
+    let shown: Vec<String> =
+        raw.tokens.iter().flat_map(|token| &token.shown).map(|(_, value, _)| value.clone()).collect();
+    assert!(shown.contains(&HASH.to_owned()) && !shown.iter().any(|value| value.contains("acme-token")), "{shown:?}");
+}
+
+#[test]
+fn bad_tokens_are_refused_with_their_place() {
+    let error = |lines: &str| World::new(&format!("[[tokens]]\n{lines}\n")).error();
+    let token = |rest: &str| error(&format!("name = \"ci\"\n{rest}"));
+    for (text, place, says) in [
+        (token("can = [\"read\"]"), "wharf.toml:1:1", "neither `hash` nor `from`"),
+        (token(&format!("hash = \"{HASH}\"\ncan = []")), "wharf.toml:4:7", "it is empty"),
+        (token(&format!("hash = \"{HASH}\"\ncan = [\"reed\"]")), "wharf.toml:4:8", "unknown scope `reed`"),
+        (token(&format!("hash = \"{HASH}\"\ncan = [\"enqueue\"]")), "wharf.toml:4:8", "it matches no task"),
+        (token("hash = \"sha256:12\"\ncan = [\"read\"]"), "wharf.toml:3:8", "64 hexadecimal digits"),
+        (token("from = \"vault:x\"\ncan = [\"read\"]"), "wharf.toml:3:8", "`env:NAME` or `file:PATH`"),
+        (token("from = \"file:missing\"\ncan = [\"read\"]"), "wharf.toml:3:8", "could not read missing"),
+        (token("from = \"env:UNSET\"\ncan = [\"read\"]"), "wharf.toml:3:8", "UNSET is not set"),
+        (token("from = \"env:HOME\"\ncan = [\"read\"]"), "wharf.toml:3:8", "shorter than 16 characters"),
+        (token("scopes = [\"read\"]"), "wharf.toml:3:1", "scopes"),
+        (token(&format!("hash = \"{HASH}\"\ncan = [\"admin\"]\nkey = \"acme\"")), "wharf.toml:4:7", "beyond one key"),
+        (token(&format!("hash = \"{HASH}\"\ncan = [\"read\"]\nkey = \"\"")), "wharf.toml:5:7", "`key`"),
+        (error("name = \"\"\nfrom = \"env:A\"\ncan = [\"read\"]"), "wharf.toml:2:8", "`name`: expected 1 to 64 bytes"),
+    ] {
+        assert!(text.contains(place) && text.contains(says), "expected {place} {says}, got {text}");
+    }
+    let one = format!("[[tokens]]\nname = \"ci\"\nhash = \"{HASH}\"\ncan = [\"read\"]\n");
+    let twice = World::new(&format!("{one}{one}")).error();
+    assert!(twice.contains("a second token is called `ci`") && twice.contains("wharf.toml:6:8"), "{twice}");
+    let same = World::new(&format!("{one}{}", one.replace("\"ci\"", "\"other\""))).error();
+    assert!(same.contains("the same token stands in `tokens` twice") && same.contains("wharf.toml:7:8"), "{same}");
+}
+
+#[test]
+fn a_host_that_others_reach_needs_a_token_of_either_kind() {
+    let token = format!("[[tokens]]\nname = \"ci\"\nhash = \"{HASH}\"\ncan = [\"read\"]\n");
+    assert!(World::new(&format!("listen = \"0.0.0.0:80\"\n{token}")).read().is_ok());
+    assert!(World::new("listen = \"0.0.0.0:80\"").error().contains("`[[tokens]]`"));
 }

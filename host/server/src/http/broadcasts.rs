@@ -27,7 +27,9 @@ use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
+use super::scope::forbidden;
 use super::{body, links, query};
+use crate::access::Access;
 use crate::config;
 
 /// The longest JSON body, in bytes: the largest payload in base64, and 64 KiB for the other members.
@@ -45,12 +47,19 @@ struct Options {
 pub(crate) async fn send(
     State(host): State<Host>,
     State(stopping): State<CancellationToken>,
+    access: Access,
     Path(topic): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let query: BroadcastQuery = query::query(&head.uri)?;
     body::no_idempotency_key(&head.headers, "every request starts a broadcast of its own")?;
+    // What is no topic is refused for that.
+    if let Ok(parsed) = topic.parse()
+        && !access.broadcasts(&parsed)
+    {
+        return Err(forbidden(&access, &format!("broadcast:{topic}")));
+    }
     let options = read(query, &head.headers, body).await?;
     if options.durable {
         return send_durably(&host, &topic, options).await;
@@ -64,11 +73,16 @@ pub(crate) async fn send(
     });
     let replies = replies.map_err(problem)?;
     if accepts_events(&head.headers) {
-        return Ok(event_stream(events(replies, started), stopping));
+        return Ok(event_stream(events(replies, started), access.end(stopping)));
     }
     let (id, topic) = (replies.id.to_string(), replies.topic.to_string());
     let loading = ids(&replies.loading);
-    let replies = replies.all().await;
+    let replies = tokio::select! {
+        replies = replies.all() => replies,
+        () = access.revoked.cancelled() => {
+            return Err(Problem::new(Kind::UNAUTHORIZED, "the token was revoked while the broadcast ran; its calls were stopped"));
+        }
+    };
     let ended = ended(replies.iter().map(|reply| (&reply.answer).into()), started);
     let replies = replies.into_iter().map(|reply| reply_document(reply, json_or_base64)).collect();
     Ok(Json(LiveBroadcast { id, topic, ended, loading, replies }).into_response())

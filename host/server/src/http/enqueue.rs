@@ -13,12 +13,14 @@ use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_runner::{self as runner, EnqueueError, EnqueueRejection, Host, QueueFull};
+use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, QueueFull};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
 use super::problem::{Kind, Problem};
+use super::scope::forbidden;
 use super::{body, job_lookup, links, query};
+use crate::access::Access;
 use crate::config;
 
 /// The longest JSON body, in bytes: the largest batch in base64, and one KiB for each job's other members.
@@ -32,10 +34,34 @@ enum Requests {
     Many(Vec<runner::Request>),
 }
 
+impl Requests {
+    /// Returns the requests with the key that the client is bound to.
+    ///
+    /// # Errors
+    /// If the client may not enqueue jobs of a task.
+    fn allowed_to(mut self, access: &Access) -> Result<Requests, Problem> {
+        let requests = match &mut self {
+            Requests::One(request) => std::slice::from_mut(request),
+            Requests::Many(requests) => requests.as_mut_slice(),
+        };
+        for request in requests {
+            // What is no task is refused for that.
+            if let Ok(task) = request.task.parse()
+                && !access.enqueues(&task)
+            {
+                return Err(forbidden(access, &format!("enqueue:{task}")));
+            }
+            request.only_key = access.key().cloned();
+        }
+        Ok(self)
+    }
+}
+
 /// Enqueues the jobs of a request.
 pub(crate) async fn enqueue(
     State(host): State<Host>,
     State(stopping): State<CancellationToken>,
+    access: Access,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -48,11 +74,14 @@ pub(crate) async fn enqueue(
     } else {
         from_json(&query, &head.headers, body).await?
     };
-    match requests {
+    if wait.is_some() && !access.reads() {
+        return Err(forbidden(&access, "read").hint("`wait` returns a job's result"));
+    }
+    match requests.allowed_to(&access)? {
         Requests::One(request) => {
             let result = enqueue_one(&host, request).await?;
             match (wait, result) {
-                (Some(timeout), (_, id, _)) => result_within(&host, &stopping, id, timeout).await,
+                (Some(timeout), (_, id, _)) => result_within(&host, &access, stopping, id, timeout).await,
                 (None, (status, id, document)) => {
                     Ok((status, [(header::LOCATION, links::job_from_jobs(id))], Json(document)).into_response())
                 }
@@ -93,13 +122,14 @@ async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCod
 /// Waits for the job and answers with its result, or with 202 and the job if it takes longer than `timeout`.
 async fn result_within(
     host: &Host,
-    stopping: &CancellationToken,
+    access: &Access,
+    stopping: CancellationToken,
     id: JobId,
     timeout: Duration,
 ) -> Result<Response, Problem> {
     let ended = tokio::select! {
         ended = host.wait(id, timeout) => ended?,
-        () = stopping.cancelled() => None,
+        () = access.end(stopping) => None,
     };
     let location = [(header::LOCATION, links::job_from_jobs(id))];
     if let Some(snapshot) = ended
@@ -107,7 +137,11 @@ async fn result_within(
     {
         return Ok((location, harmless_headers(&result), Bytes::from_owner(result)).into_response());
     }
-    let view = job_lookup::job(host, id).await?;
+    if access.revoked.is_cancelled() {
+        let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");
+        return Err(Problem::new(Kind::UNAUTHORIZED, detail).with("job", id.to_string()));
+    }
+    let view = job_lookup::job(host, access, id).await?;
     Ok((StatusCode::ACCEPTED, location, Json(Job::whole(&view))).into_response())
 }
 
@@ -153,6 +187,7 @@ fn problem(error: EnqueueError) -> Problem {
             let kind = match &rejection {
                 EnqueueRejection::Requests(_) if loading.is_some() => Kind::PLUGIN_LOADING,
                 EnqueueRejection::Requests(_) if rejection.is_passing() => Kind::PLUGIN_ELSEWHERE,
+                EnqueueRejection::Requests(problems) if problems.iter().all(is_of_another_key) => Kind::KEY_FORBIDDEN,
                 EnqueueRejection::Requests(_) => Kind::JOB_INVALID,
                 EnqueueRejection::TooMany { .. }
                 | EnqueueRejection::TooLarge { .. }
@@ -180,6 +215,10 @@ fn problem(error: EnqueueError) -> Problem {
 /// Returns the problem of a plugin of which as many jobs wait as may.
 pub(crate) fn queue_full(full: &QueueFull) -> Problem {
     Problem::new(Kind::QUEUE_FULL, full.to_string()).with("plugin", full.plugin.to_string()).with("limit", full.max)
+}
+
+fn is_of_another_key((_, problem): &(usize, BadRequest)) -> bool {
+    matches!(problem, BadRequest::KeyForbidden { .. })
 }
 
 fn ids(plugins: &[PluginId]) -> Vec<String> {
@@ -210,6 +249,7 @@ fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<runner::Request, 
         delay: delay(query.delay.as_deref()).map_err(|text| Problem::new(Kind::JOB_INVALID, text))?,
         at: query.at.map(|moment| moment.0),
         token: query.token,
+        only_key: None,
     })
 }
 
@@ -250,5 +290,6 @@ fn from_document(document: JobRequest) -> Result<runner::Request, String> {
         delay: delay(document.delay.as_deref())?,
         at: document.at.map(|moment| moment.0),
         token: document.token,
+        only_key: None,
     })
 }

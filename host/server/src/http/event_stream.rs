@@ -9,7 +9,6 @@ use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 /// Pause after which a comment is sent on a silent stream: a proxy may close a connection that is silent for half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -21,12 +20,12 @@ const HEADERS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("x-accel-buffering"), "no"),
 ];
 
-/// Returns the response that streams these events until `stopping` is cancelled.
+/// Returns the response that streams these events until `end` is ready.
 pub(crate) fn event_stream(
     events: impl Stream<Item = Bytes> + Send + 'static,
-    stopping: CancellationToken,
+    end: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
-    let events = Box::pin(events.take_until(stopping.cancelled_owned()));
+    let events = Box::pin(events.take_until(Box::pin(end)));
     let frames = stream::unfold(events, |mut events| async move {
         let frame = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
             Ok(event) => event?,
@@ -68,7 +67,7 @@ mod tests {
 
     #[tokio::test]
     async fn proxies_are_told_to_pass_events_on() {
-        let response = event_stream(stream::iter([event("a", None, &1)]), CancellationToken::new());
+        let response = event_stream(stream::iter([event("a", None, &1)]), std::future::pending());
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("content-type"), "text/event-stream");
         assert_eq!(header("x-accel-buffering"), "no");

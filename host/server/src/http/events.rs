@@ -22,6 +22,7 @@ use super::job_lookup;
 use super::path::Path;
 use super::problem::Problem;
 use super::shared_bytes::{SharedBytes, SharedName};
+use crate::access::Access;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -30,30 +31,33 @@ pub(crate) async fn events(
     State(host): State<Host>,
     State(stopping): State<CancellationToken>,
     State(shared): State<Arc<SharedBytes>>,
+    access: Access,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = job_lookup::job_id(&id)?;
     let after = last_event(&headers)?;
-    let view = job_lookup::job(&host, id).await?;
+    let view = job_lookup::job(&host, &access, id).await?;
     let received_all = Some(Position { entry: view.seen.entries, end: true });
     if view.seen.job.status.state.name().is_final() && after == received_all {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(event_stream(follow(host, shared, id, after.map_or(0, |last| last.entry)), stopping))
+    let end = access.end(stopping);
+    Ok(event_stream(follow(host, shared, access, id, after.map_or(0, |last| last.entry)), end))
 }
 
-fn follow(host: Host, shared: Arc<SharedBytes>, id: JobId, after: u64) -> impl Stream<Item = Bytes> {
+fn follow(host: Host, shared: Arc<SharedBytes>, access: Access, id: JobId, after: u64) -> impl Stream<Item = Bytes> {
     let updates = host.follow(id, after);
     updates.then(move |update| {
-        let (host, shared) = (host.clone(), Arc::clone(&shared));
-        async move { update_event(&host, &shared, id, update).await }
+        let (host, shared, access) = (host.clone(), Arc::clone(&shared), access.clone());
+        async move { update_event(&host, &shared, &access, id, update).await }
     })
 }
 
 async fn update_event(
     host: &Host,
     shared: &Arc<SharedBytes>,
+    access: &Access,
     job: JobId,
     update: Result<JobUpdate, StoreError>,
 ) -> Bytes {
@@ -67,21 +71,21 @@ async fn update_event(
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
-            event(JobEventName::State, end.as_deref(), &job_document(host, *snapshot).await)
+            event(JobEventName::State, end.as_deref(), &job_document(host, access, *snapshot).await)
         }
         Err(error) => event(JobEventName::StoreError, None, &error.to_string()),
     }
 }
 
 /// Returns the job's document. A job may wait for a reason outside of the queue, which only the host knows.
-async fn job_document(host: &Host, snapshot: JobSnapshot) -> Job {
+async fn job_document(host: &Host, access: &Access, snapshot: JobSnapshot) -> Job {
     if snapshot.why.is_some()
         && let Ok(Some(view)) = host.job(snapshot.job.id).await
         && view.seen.job.status == snapshot.job.status
     {
-        return Job::in_event(&view);
+        return Job::in_event(&job_lookup::seen_by(view, access));
     }
-    Job::in_event(&JobView { seen: snapshot, waiting: None })
+    Job::in_event(&job_lookup::seen_by(JobView { seen: snapshot, waiting: None }, access))
 }
 
 /// The last event that a client has received.

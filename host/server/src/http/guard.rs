@@ -8,9 +8,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq as _;
+use prometheus_client::metrics::counter::Counter;
 
 use super::problem::{Kind, Problem};
+use crate::access::{Access, Tokens};
 use crate::config::{PublicUrl, Settings};
 
 /// Headers that proxies add to what they pass on.
@@ -26,11 +27,13 @@ static OF_PROXIES: [HeaderName; 6] = [
 /// The rules by which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// Token that requests must have; if `None`, every client that reaches the address is let in.
-    token: Option<String>,
-    /// True on loopback without a token: the name in `Host` must be loopback, or the one of `public-url`. Otherwise a web page
+    /// The tokens of which requests must have one; if there are none, every client that reaches the address is let in.
+    tokens: Tokens,
+    /// Number of requests with a token that is not valid.
+    wrong_tokens: Counter,
+    /// True on loopback. Without tokens, the name in `Host` must be loopback, or the one of `public-url`. Otherwise a web page
     /// whose name is made to resolve to this machine could send requests through its visitor's browser (DNS rebinding).
-    only_known_names: bool,
+    on_loopback: bool,
     public_url: Option<PublicUrl>,
     /// True if a proxy lets in only whom it knows. Otherwise a proxy on this machine would open the host to everyone: what it
     /// passes on comes from loopback.
@@ -38,17 +41,24 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Returns the rules of a host with these settings.
-    pub(crate) fn new(settings: &Settings) -> Guard {
+    /// Returns the rules of a host with these settings and tokens. Requests with a wrong token are counted.
+    pub(crate) fn new(settings: &Settings, tokens: Tokens, wrong_tokens: Counter) -> Guard {
         Guard {
-            only_known_names: settings.listen.ip().is_loopback() && settings.token.is_none(),
-            token: settings.token.clone(),
+            tokens,
+            wrong_tokens,
+            on_loopback: settings.listen.ip().is_loopback(),
             public_url: settings.public_url.clone(),
             proxy_authenticates: settings.proxy_authenticates,
         }
     }
 
-    fn check(&self, request: &Parts) -> Result<(), Problem> {
+    /// Returns what the client may do; `None` on routes that need no token.
+    ///
+    /// # Errors
+    /// The problem of a request that is not let in.
+    fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
+        let anyone = self.tokens.anyone();
+        let is_open = anyone.is_some();
         let headers = &request.headers;
         let open = matches!(request.uri.path(), "/health" | "/ready");
         let host = single(headers, &header::HOST)?;
@@ -59,13 +69,14 @@ impl Guard {
         let names = [host, request.uri.authority().map(|authority| authority.as_str())];
         let names: Vec<&str> = names.into_iter().flatten().collect();
         let is_public = |name: &&str| self.public_url.as_ref().is_some_and(|url| url.is_named(name));
-        if self.token.is_none() && !self.proxy_authenticates && !open {
+        if is_open && !self.proxy_authenticates && !open {
             let sign = OF_PROXIES.iter().find(|name| headers.contains_key(*name)).map(HeaderName::as_str);
             if let Some(sign) = sign.or(names.iter().any(is_public).then_some("host")) {
                 return Err(untrusted(sign));
             }
         }
-        if self.only_known_names
+        if is_open
+            && self.on_loopback
             && let Some(name) = names.iter().find(|name| !is_loopback(name) && !is_public(name))
         {
             let detail = format!(
@@ -85,16 +96,25 @@ impl Guard {
                 ),
             ));
         }
-        match &self.token {
-            Some(token) if !open => match single(headers, &header::AUTHORIZATION)?.map(bearer) {
-                Some(Some(given)) if given.as_bytes().ct_eq(token.as_bytes()).into() => Ok(()),
-                Some(_) => Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is not the one of this host")),
+        if open {
+            return Ok(None);
+        }
+        if anyone.is_some() {
+            return Ok(anyone);
+        }
+        match single(headers, &header::AUTHORIZATION)?.map(bearer) {
+            Some(given) => match given.and_then(|given| self.tokens.find(given)) {
+                Some(access) => Ok(Some(access)),
                 None => {
-                    let detail = "missing token: send the header `Authorization: Bearer TOKEN`, with the `token` of the host's settings";
-                    Err(Problem::new(Kind::UNAUTHORIZED, detail))
+                    self.wrong_tokens.inc();
+                    Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is none of this host's"))
                 }
             },
-            _ => Ok(()),
+            None => {
+                let detail =
+                    "missing token: send the header `Authorization: Bearer TOKEN`, with a token of the host's settings";
+                Err(Problem::new(Kind::UNAUTHORIZED, detail))
+            }
         }
     }
 
@@ -127,9 +147,15 @@ fn untrusted(sign: &str) -> Problem {
 
 /// Lets a request in, or answers it with a problem.
 pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     match guard.check(&parts) {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Ok(access) => {
+            if let Some(access) = access {
+                tracing::Span::current().record("token", &*access.name);
+                parts.extensions.insert(access);
+            }
+            next.run(Request::from_parts(parts, body)).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
@@ -168,15 +194,20 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{TokenHash, TokenTable};
 
-    const OPEN: Guard = Guard { token: None, only_known_names: true, public_url: None, proxy_authenticates: false };
+    fn open() -> Guard {
+        let (tokens, wrong_tokens) = (Tokens::default(), Counter::default());
+        Guard { tokens, wrong_tokens, on_loopback: true, public_url: None, proxy_authenticates: false }
+    }
 
     fn with_token(token: &str) -> Guard {
-        Guard { token: Some(token.to_owned()), only_known_names: false, ..OPEN }
+        let table = TokenTable::new(vec![(TokenHash::of(token), Access::everything("token"))]);
+        Guard { tokens: Tokens::new(table), ..open() }
     }
 
     fn behind(url: &str) -> Guard {
-        Guard { public_url: Some(url.parse().unwrap()), proxy_authenticates: true, ..OPEN }
+        Guard { public_url: Some(url.parse().unwrap()), proxy_authenticates: true, ..open() }
     }
 
     fn check_version(
@@ -190,7 +221,7 @@ mod tests {
             request = request.header(name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        guard.check(&parts).map_err(|problem| format!("{problem:?}"))
+        guard.check(&parts).map(drop).map_err(|problem| format!("{problem:?}"))
     }
 
     fn check(guard: &Guard, path: &str, headers: &[(HeaderName, &str)]) -> Result<(), String> {
@@ -214,7 +245,7 @@ mod tests {
     #[test]
     fn names_that_are_not_loopback_are_refused_without_a_token() {
         for name in ["localhost:7070", "localhost", "127.0.0.1", "[::1]:7070", "[::1]", "LOCALHOST"] {
-            assert_eq!(check(&OPEN, "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");
+            assert_eq!(check(&open(), "/v1/jobs", &[(header::HOST, name)]), Ok(()), "{name}");
         }
         for name in [
             "evil.example:7070",
@@ -228,33 +259,39 @@ mod tests {
             "127.0.0.1:80:80",
             "evil.example@127.0.0.1",
         ] {
-            assert!(check(&OPEN, "/v1/jobs", &[(header::HOST, name)]).unwrap_err().contains("cross-origin"), "{name}");
+            assert!(
+                check(&open(), "/v1/jobs", &[(header::HOST, name)]).unwrap_err().contains("cross-origin"),
+                "{name}"
+            );
         }
-        let twice = check(&OPEN, "/v1/jobs", &[HERE, (header::HOST, "evil.example")]);
+        let twice = check(&open(), "/v1/jobs", &[HERE, (header::HOST, "evil.example")]);
         assert!(twice.unwrap_err().contains("`host` is given twice"));
         for (address, host) in [("http://evil.example/v1/jobs", HERE.1), ("http://127.0.0.1/", "evil.example")] {
-            assert!(check(&OPEN, address, &[(header::HOST, host)]).unwrap_err().contains("cross-origin"), "{address}");
+            assert!(
+                check(&open(), address, &[(header::HOST, host)]).unwrap_err().contains("cross-origin"),
+                "{address}"
+            );
         }
-        assert_eq!(check(&OPEN, "http://127.0.0.1:7070/v1/jobs", &[HERE]), Ok(()));
+        assert_eq!(check(&open(), "http://127.0.0.1:7070/v1/jobs", &[HERE]), Ok(()));
     }
 
     #[test]
     fn only_http_1_0_may_leave_the_name_out() {
         for path in ["/health", "/v1/jobs"] {
-            assert_eq!(check_version(&OPEN, Version::HTTP_10, path, &[]), Ok(()));
-            assert!(check(&OPEN, path, &[]).unwrap_err().contains("`Host` is missing"));
+            assert_eq!(check_version(&open(), Version::HTTP_10, path, &[]), Ok(()));
+            assert!(check(&open(), path, &[]).unwrap_err().contains("`Host` is missing"));
         }
     }
 
     #[test]
     fn what_a_proxy_passes_on_needs_a_token_or_a_proxy_that_authenticates() {
-        let trusting = Guard { proxy_authenticates: true, ..OPEN };
+        let trusting = Guard { proxy_authenticates: true, ..open() };
         let token = with_token("0123456789abcdef");
         for name in &OF_PROXIES {
             let passed_on = [HERE, (name.clone(), "192.0.2.1")];
-            let refused = check(&OPEN, "/v1/jobs", &passed_on).unwrap_err();
+            let refused = check(&open(), "/v1/jobs", &passed_on).unwrap_err();
             assert!(refused.contains("proxy-untrusted") && refused.contains(name.as_str()), "{refused}");
-            assert_eq!(check(&OPEN, "/health", &passed_on), Ok(()), "probes change nothing and tell little");
+            assert_eq!(check(&open(), "/health", &passed_on), Ok(()), "probes change nothing and tell little");
             assert_eq!(check(&trusting, "/v1/jobs", &passed_on), Ok(()));
             assert!(check(&token, "/v1/jobs", &passed_on).unwrap_err().contains("unauthorized"));
         }
@@ -278,12 +315,12 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused() {
-        assert_eq!(check(&OPEN, "/", &[HERE, (header::ORIGIN, "http://127.0.0.1:7070")]), Ok(()));
+        assert_eq!(check(&open(), "/", &[HERE, (header::ORIGIN, "http://127.0.0.1:7070")]), Ok(()));
         for origin in ["https://evil.example", "null", "http://127.0.0.1:8080"] {
-            assert!(check(&OPEN, "/", &[HERE, (header::ORIGIN, origin)]).unwrap_err().contains("cross-origin"));
+            assert!(check(&open(), "/", &[HERE, (header::ORIGIN, origin)]).unwrap_err().contains("cross-origin"));
         }
         let twice = [HERE, (header::ORIGIN, "http://127.0.0.1:7070"), (header::ORIGIN, "https://evil.example")];
-        assert!(check(&OPEN, "/", &twice).is_err());
+        assert!(check(&open(), "/", &twice).is_err());
         // A proxy that replaces the name leaves the origin.
         let guard = behind("https://jobs.example.com/wharf");
         assert_eq!(check(&guard, "/", &[HERE, (header::ORIGIN, "https://jobs.example.com")]), Ok(()));

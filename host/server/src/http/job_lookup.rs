@@ -1,18 +1,45 @@
 //! Finds the job that an address names.
 
 use wharf_core::ids::{JobId, ParseIdError};
-use wharf_runner::{Host, JobView};
+use wharf_core::job::WaitReason;
+use wharf_runner::{Host, JobView, JobWaitReason};
 
 use super::problem::{Kind, Problem};
+use crate::access::Access;
 
 /// Reads the ID of a job in an address.
 pub(crate) fn job_id(text: &str) -> Result<JobId, Problem> {
     text.parse().map_err(|error: ParseIdError| Problem::new(Kind::JOB_UNKNOWN, error.to_string()).with("job", text))
 }
 
-/// Returns the job with this ID.
-pub(crate) async fn job(host: &Host, id: JobId) -> Result<JobView, Problem> {
-    host.job(id).await?.ok_or_else(|| unknown(id))
+/// Returns the job with this ID, if the client sees jobs of its key. A job of another key is unknown to it.
+pub(crate) async fn job(host: &Host, access: &Access, id: JobId) -> Result<JobView, Problem> {
+    let view = host.job(id).await?.filter(|view| access.sees(view.seen.job.lane.key.as_ref()));
+    view.map(|view| seen_by(view, access)).ok_or_else(|| unknown(id))
+}
+
+/// Checks that the client sees the job, if it does not see all.
+pub(crate) async fn check(host: &Host, access: &Access, id: JobId) -> Result<(), Problem> {
+    match access.key() {
+        Some(_) => job(host, access, id).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group.
+pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
+    let hide = |why: &mut WaitReason| {
+        if let WaitReason::GroupFull { holders, .. } = why {
+            holders.clear();
+        }
+    };
+    if access.key().is_some() {
+        view.seen.why.as_mut().map(hide);
+        if let Some(JobWaitReason::Queue(why)) = &mut view.waiting {
+            hide(why);
+        }
+    }
+    view
 }
 
 /// Returns the problem that no job has this ID.

@@ -22,13 +22,18 @@ use super::problem::{Kind, Problem};
 use super::query::{encode, query};
 use super::shared_bytes::{SharedBytes, SharedName};
 use super::{job_lookup, links};
+use crate::access::Access;
 
 /// Number of jobs on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
 
 /// Shows one job.
-pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
-    let view = job_lookup::job(&host, job_lookup::job_id(&id)?).await?;
+pub(crate) async fn show(
+    State(host): State<Host>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Problem> {
+    let view = job_lookup::job(&host, &access, job_lookup::job_id(&id)?).await?;
     Ok(Json(Job::whole(&view)))
 }
 
@@ -36,18 +41,21 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
 pub(crate) async fn result(
     State(host): State<Host>,
     State(shared): State<Arc<SharedBytes>>,
+    access: Access,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id = job_lookup::job_id(&id)?;
+    // A result that is shared is known without its job.
+    job_lookup::check(&host, &access, id).await?;
     let result = match shared.get(SharedName::Result(id)) {
         Some(result) => result,
-        None => shared.share(SharedName::Result(id), stored_result(&host, id).await?),
+        None => shared.share(SharedName::Result(id), stored_result(&host, &access, id).await?),
     };
     Ok((harmless_headers(&result), result).into_response())
 }
 
-async fn stored_result(host: &Host, id: JobId) -> Result<Bytes, Problem> {
-    let JobView { seen, .. } = job_lookup::job(host, id).await?;
+async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
+    let JobView { seen, .. } = job_lookup::job(host, access, id).await?;
     if let Some(result) = finished(&seen.job)? {
         return Ok(Bytes::from_owner(result));
     }
@@ -57,9 +65,16 @@ async fn stored_result(host: &Host, id: JobId) -> Result<Bytes, Problem> {
 }
 
 /// Lists jobs, newest first.
-pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<JobPage>, Problem> {
+pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> Result<Json<JobPage>, Problem> {
     let query: ListQuery = query(&uri)?;
-    let page = host.jobs(filter(&query)?).await?;
+    let mut filter = filter(&query)?;
+    if let Some(key) = access.key() {
+        if filter.key.as_ref().is_some_and(|wanted| wanted != key) {
+            return Ok(Json(JobPage { jobs: Vec::new(), next: None }));
+        }
+        filter.key = Some(key.clone());
+    }
+    let page = host.jobs(filter).await?;
     let next = page.jobs.last().filter(|_| page.more).map(|last| next_page(&query, last.id));
     Ok(Json(JobPage { jobs: page.jobs.iter().map(Job::in_list).collect(), next }))
 }
@@ -98,17 +113,27 @@ fn next_page(query: &ListQuery, last: JobId) -> String {
 }
 
 /// Requests that a job is cancelled.
-pub(crate) async fn cancel(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
+pub(crate) async fn cancel(
+    State(host): State<Host>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Problem> {
     let id = job_lookup::job_id(&id)?;
+    job_lookup::check(&host, &access, id).await?;
     host.cancel(id).await.map_err(|error| refused(id, error))?;
-    Ok(Json(Job::whole(&job_lookup::job(&host, id).await?)))
+    Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 
 /// Gives a failed or cancelled job another attempt.
-pub(crate) async fn retry(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
+pub(crate) async fn retry(
+    State(host): State<Host>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Problem> {
     let id = job_lookup::job_id(&id)?;
+    job_lookup::check(&host, &access, id).await?;
     host.retry(id).await.map_err(|error| refused(id, error))?;
-    Ok(Json(Job::whole(&job_lookup::job(&host, id).await?)))
+    Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 
 fn refused(id: JobId, error: ChangeError) -> Problem {

@@ -32,6 +32,8 @@ kinds! {
     UNAUTHORIZED       "unauthorized"       401 "A valid token is required"
     CROSS_ORIGIN       "cross-origin"       403 "Requests from other sites are refused"
     PROXY_UNTRUSTED    "proxy-untrusted"    403 "Requests through a proxy need a token"
+    FORBIDDEN          "forbidden"          403 "The token does not allow this"
+    KEY_FORBIDDEN      "key-forbidden"      403 "The token is bound to another key"
     ROUTE_UNKNOWN      "route-unknown"      404 "Unknown route"
     JOB_UNKNOWN        "job-unknown"        404 "Unknown job"
     PLUGIN_UNKNOWN     "plugin-unknown"     404 "Unknown plugin"

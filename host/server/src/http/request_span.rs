@@ -12,7 +12,7 @@ use tracing::{Instrument as _, debug, debug_span};
 pub(crate) async fn request_span(request: Request, next: Next) -> Response {
     // The route, not the path: IDs and keys would make each line another one.
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
-    let span = debug_span!("request", method = %request.method(), route, status = Empty);
+    let span = debug_span!("request", method = %request.method(), route, token = Empty, status = Empty);
     let started = Instant::now();
     let recorded = span.clone();
     let run = async move {

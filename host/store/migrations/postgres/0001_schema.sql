@@ -97,7 +97,7 @@ CREATE INDEX jobs_delayed ON $schema.jobs (due_at, id) WHERE delayed;
 CREATE INDEX jobs_delayed_lane ON $schema.jobs (limit_group, key) WHERE delayed;
 CREATE INDEX jobs_cancel_requested ON $schema.jobs (id) WHERE cancel_requested;
 CREATE INDEX jobs_unsuccessful ON $schema.jobs (unsuccessful, id) WHERE unsuccessful IS NOT NULL;
-CREATE UNIQUE INDEX jobs_token ON $schema.jobs (token, task) WHERE token IS NOT NULL;
+CREATE UNIQUE INDEX jobs_token ON $schema.jobs (token, task, key) WHERE token IS NOT NULL;
 CREATE INDEX jobs_batch ON $schema.jobs (batch) WHERE batch IS NOT NULL;
 
 -- The ready jobs of each line, many in a row: those of one priority that are due at one moment, in the order of their ids.

@@ -8,7 +8,7 @@ use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
-use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, Token};
+use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::key::Lane;
 use wharf_core::lease::NodeMark;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -22,7 +22,7 @@ use crate::store::{Inserted, Recorded};
 pub(super) struct MemoryQueue {
     pub(super) ids: JobIds,
     pub(super) jobs: BTreeMap<JobId, JobRecord>,
-    pub(super) tokens: BTreeMap<(TaskName, Token), JobId>,
+    pub(super) tokens: BTreeMap<UniqueToken, JobId>,
     /// The lanes that have due jobs.
     pub(super) ready: BTreeMap<Lane, ReadyLane>,
     pub(super) delayed: BTreeSet<(Timestamp, JobId)>,
@@ -180,7 +180,7 @@ impl MemoryQueue {
     /// Inserts a job, unless one with its token exists or its lane is full and its task discards it then. Jobs that it replaces
     /// are cancelled.
     pub(super) fn insert(&mut self, mut new: NewJob, now: Timestamp) -> Inserted {
-        let token = new.token.clone().map(|token| (new.task.clone(), token));
+        let token = new.unique_token();
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token).copied()) {
             return Inserted::Duplicate { id };
         }

@@ -9,7 +9,7 @@ use wharf_core::job::{JobStatus, NewJob};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
-use super::job_row::JobRow;
+use super::job_row::{JobRow, TokenRow};
 use super::lane_rows::LaneRow;
 use super::ledger::PostgresLedger;
 use super::rows::job_id;
@@ -47,7 +47,7 @@ impl PostgresLedger<'_> {
     pub(super) async fn insert(&mut self, new: &NewJob) -> Result<Inserted, SessionError> {
         let task = self.names.number(new.task.as_str())?;
         let lane = self.names.lane_row(&new.lane)?;
-        let token = new.token.as_ref().map(|token| (token.as_str().as_bytes().to_vec(), task));
+        let token = new.token.as_ref().map(|token| TokenRow::new(token, task, &new.lane));
         if let Some(id) = token.as_ref().and_then(|token| self.tokens.get(token)) {
             return Ok(Inserted::Duplicate { id: *id });
         }

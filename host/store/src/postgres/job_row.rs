@@ -2,13 +2,14 @@
 
 use tokio_postgres::Row;
 use wharf_core::ids::JobId;
-use wharf_core::job::{JobStatus, NewJob, State};
+use wharf_core::job::{JobStatus, NewJob, State, Token};
+use wharf_core::key::Lane;
 use wharf_core::time::Timestamp;
 
 use super::lane_rows::LaneRow;
 use super::rows::{job_id, status};
 use super::session::{SessionError, value};
-use crate::columns::timestamp_us;
+use crate::columns::{key_text, timestamp_us};
 
 /// The columns that `JobRow::read` reads.
 pub(super) const JOB_COLUMNS: &str =
@@ -92,4 +93,18 @@ pub(super) type ReadyPosition = (i64, i32, i64);
 /// Returns the rank of a priority. Ranks ascend as priorities fall, so the whole order of ready jobs ascends.
 pub(super) const fn rank(priority: i32) -> i32 {
     !priority
+}
+
+/// An idempotency token with the task and the key that it is unique for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TokenRow {
+    pub(super) token: Vec<u8>,
+    pub(super) task: i32,
+    pub(super) key: String,
+}
+
+impl TokenRow {
+    pub(super) fn new(token: &Token, task: i32, lane: &Lane) -> TokenRow {
+        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane).to_owned() }
+    }
 }

@@ -16,7 +16,7 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
 use super::id_source::IdSource;
-use super::job_row::{JOB_COLUMNS, JobRow, LineRow};
+use super::job_row::{JOB_COLUMNS, JobRow, LineRow, TokenRow};
 use super::kv::KvWrites;
 use super::lane_rows::{LaneNames, LaneRow, lane_columns};
 use super::prepared::SESSION_MARK;
@@ -81,7 +81,7 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) uses_cache: bool,
     /// Jobs that this transaction claims, for the cache.
     pub(super) claimed: Vec<(JobId, JobRow)>,
-    pub(super) tokens: HashMap<(Vec<u8>, i32), JobId>,
+    pub(super) tokens: HashMap<TokenRow, JobId>,
     pub(super) last_entries: HashMap<JobId, i64>,
     /// The lines of the lanes that were read.
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
@@ -112,8 +112,9 @@ impl<'t> PostgresLedger<'t> {
         let tasks: Vec<i32> = reads.tasks.iter().copied().collect();
         let due = if reads.has_claims { timestamp_us(time.now()) } else { i64::MIN };
         let promoted_max = i64::from(bounds::PROMOTE_BATCH);
-        let (tokens, token_tasks): (Vec<&[u8]>, Vec<i32>) =
-            reads.tokens.iter().map(|(token, task)| (token.as_slice(), *task)).unzip();
+        let tokens: Vec<&[u8]> = reads.tokens.iter().map(|row| row.token.as_slice()).collect();
+        let token_tasks: Vec<i32> = reads.tokens.iter().map(|row| row.task).collect();
+        let token_keys: Vec<&str> = reads.tokens.iter().map(|row| row.key.as_str()).collect();
         let (lane_groups, lane_keys) = lane_columns(&reads.lanes);
         // A new line needs a number and perhaps a turn for its lane; a claim needs a turn for each job.
         let numbers = sequence_values(2 * (reads.lanes.len() + returning.len()) + reads.free as usize);
@@ -133,8 +134,10 @@ impl<'t> PostgresLedger<'t> {
         let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit FROM $schema.lines JOIN (
                          SELECT * FROM unnest($1::int[], $2::text[]) AS named (limit_group, key)
                          UNION SELECT limit_group, key FROM $schema.jobs WHERE id = ANY($3)) AS lanes USING (limit_group, key)";
-        let by_token = "SELECT jobs.id, jobs.token, jobs.task FROM unnest($1::bytea[], $2::int[]) AS wanted (token, task)
-                     JOIN $schema.jobs ON jobs.token IS NOT NULL AND jobs.token = wanted.token AND jobs.task = wanted.task";
+        let by_token = "SELECT jobs.id, jobs.token, jobs.task, jobs.key
+                     FROM unnest($1::bytea[], $2::int[], $3::text[]) AS wanted (token, task, key)
+                     JOIN $schema.jobs ON jobs.token IS NOT NULL AND jobs.token = wanted.token AND jobs.task = wanted.task
+                         AND jobs.key = wanted.key";
         let last_entries =
             "SELECT job, coalesce((SELECT max(number) FROM $schema.entries WHERE entries.job = wanted.job), 0)
              FROM unnest($1::bigint[]) AS wanted (job)";
@@ -143,7 +146,11 @@ impl<'t> PostgresLedger<'t> {
             (&lane_keys as _, Type::TEXT_ARRAY),
             (&returning as _, Type::INT8_ARRAY),
         ];
-        let by_token_args = [(&tokens as _, Type::BYTEA_ARRAY), (&token_tasks as _, Type::INT4_ARRAY)];
+        let by_token_args = [
+            (&tokens as _, Type::BYTEA_ARRAY),
+            (&token_tasks as _, Type::INT4_ARRAY),
+            (&token_keys as _, Type::TEXT_ARRAY),
+        ];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
         let (numbers_args, expiring_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
         let has_lanes = !(reads.lanes.is_empty() && returning.is_empty());
@@ -206,7 +213,8 @@ impl<'t> PostgresLedger<'t> {
         }
         ledger.add_lines(&lines)?;
         for row in &by_token {
-            let token = (value(row, "jobs", 1)?, value(row, "jobs", 2)?);
+            let token =
+                TokenRow { token: value(row, "jobs", 1)?, task: value(row, "jobs", 2)?, key: value(row, "jobs", 3)? };
             ledger.tokens.insert(token, job_id(row, "jobs", 0)?);
         }
         for row in &last_entries {

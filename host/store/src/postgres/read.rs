@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{NumberedEntry, State, StateName, Token};
+use wharf_core::job::{NumberedEntry, State, StateName, UniqueToken};
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
@@ -38,16 +38,17 @@ pub(super) fn read_override(row: &Row) -> Result<Override, SessionError> {
 }
 
 /// Finds the jobs with these tokens, in the order of `of`.
-pub(super) async fn find_by_tokens(
-    session: &Session,
-    of: &[(TaskName, Token)],
-) -> Result<Vec<Option<JobId>>, SessionError> {
+pub(super) async fn find_by_tokens(session: &Session, of: &[UniqueToken]) -> Result<Vec<Option<JobId>>, SessionError> {
     let text = "SELECT (SELECT jobs.id FROM $schema.jobs WHERE jobs.token IS NOT NULL AND jobs.token = wanted.token
+                        AND jobs.key = wanted.key
                         AND jobs.task = (SELECT id FROM $schema.names WHERE text = wanted.task))
-                FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS wanted (task, token, position) ORDER BY position";
-    let (tasks, tokens): (Vec<&str>, Vec<&[u8]>) =
-        of.iter().map(|(task, token)| (task.as_str(), token.as_str().as_bytes())).unzip();
-    let found = session.query(text, &[(&tasks, Type::TEXT_ARRAY), (&tokens, Type::BYTEA_ARRAY)]).await?;
+                FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS wanted (task, token, key, position)
+                ORDER BY position";
+    let tasks: Vec<&str> = of.iter().map(|one| one.task.as_str()).collect();
+    let tokens: Vec<&[u8]> = of.iter().map(|one| one.token.as_str().as_bytes()).collect();
+    let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", |key| key.as_str())).collect();
+    let args = [(&tasks as _, Type::TEXT_ARRAY), (&tokens as _, Type::BYTEA_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
+    let found = session.query(text, &args).await?;
     found.iter().map(|row| Ok(value::<Option<i64>>(row, "jobs", 0)?.map(columns::job_id).transpose()?)).collect()
 }
 

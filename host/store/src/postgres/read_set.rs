@@ -7,6 +7,7 @@ use wharf_core::job::NewJob;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::OnConflict;
 
+use super::job_row::TokenRow;
 use super::lane_rows::{LaneNames, LaneRow};
 use super::node_marks::ExpiredLease;
 use super::operation::WriteRequest;
@@ -28,7 +29,7 @@ pub(super) struct ReadSet {
     /// Jobs among these that write log entries: the number of the last entry is read.
     pub(super) wrote: BTreeSet<i64>,
     /// Tokens whose jobs are read, each with the number of its task.
-    pub(super) tokens: Vec<(Vec<u8>, i32)>,
+    pub(super) tokens: Vec<TokenRow>,
     /// Lanes whose lines are read.
     pub(super) lanes: BTreeSet<LaneRow>,
     /// Limit groups that are locked.
@@ -98,7 +99,7 @@ impl ReadSet {
         self.groups.insert(lane.group);
         self.lanes.insert(lane);
         if let Some(token) = &job.token {
-            self.tokens.push((token.as_str().as_bytes().to_vec(), names.number(job.task.as_str())?));
+            self.tokens.push(TokenRow::new(token, names.number(job.task.as_str())?, &job.lane));
         }
         Ok(())
     }

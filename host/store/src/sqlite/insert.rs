@@ -51,8 +51,10 @@ impl SqliteLedger<'_> {
         let lane = self.lanes.find_or_add(&new.lane);
         let lane_columns = (group, key_text(&new.lane));
         if let Some(token) = &new.token {
-            let mut find = self.conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = ?2")?;
-            let known: Option<i64> = find.query_row(params![token.as_str(), task], |row| row.get(0)).optional()?;
+            let mut find =
+                self.conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = ?2 AND key = ?3")?;
+            let known: Option<i64> =
+                find.query_row(params![token.as_str(), task, lane_columns.1], |row| row.get(0)).optional()?;
             if let Some(known) = known {
                 return Ok(Inserted::Duplicate { id: job_id(known)? });
             }

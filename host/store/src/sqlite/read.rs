@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId, TaskName};
-use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, Token};
+use wharf_core::job::{Job, JobStatus, NumberedEntry, State, StateName, UniqueToken};
 use wharf_core::key::Lane;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::log_page::log_page;
@@ -30,11 +30,16 @@ const JOB_COLUMNS: &str =
 const JOB_JOINS: &str = "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.limit_group
     LEFT JOIN reports ON reports.job = jobs.id";
 
-/// Returns the job of a task that has this token.
-pub(super) fn find_by_token(conn: &Connection, task: &TaskName, token: &Token) -> rusqlite::Result<Option<JobId>> {
-    let mut find =
-        conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2)")?;
-    find.query_row(params![token.as_str(), task.as_str()], |row| Ok(job_id(row.get(0)?)?)).optional()
+/// Returns the job of a task and a key that has this token.
+pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Result<Option<JobId>> {
+    let mut find = conn.prepare_cached(
+        "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
+    )?;
+    find.query_row(
+        params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", |key| key.as_str())],
+        |row| Ok(job_id(row.get(0)?)?),
+    )
+    .optional()
 }
 
 /// Returns a job with its wait reason, and the number of its last entry.

@@ -27,7 +27,7 @@ pub struct JobFilter {
     pub task: Option<TaskName>,
     /// Only jobs with this key.
     pub key: Option<Key>,
-    /// Only jobs with this idempotency token: at most one of each task.
+    /// Only jobs with this idempotency token: at most one of each task and key.
     pub token: Option<Token>,
     /// Only jobs of this durable broadcast.
     pub batch: Option<JobId>,

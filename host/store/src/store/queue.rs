@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wharf_core::ids::{JobId, PluginId, TaskName};
-use wharf_core::job::{Job, NewJob, NumberedEntry, Token};
+use wharf_core::ids::{JobId, PluginId};
+use wharf_core::job::{Job, NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::KvChanges;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -69,7 +69,7 @@ pub trait Queue: Send + Sync {
     async fn reclaim(&self, max: u32) -> Result<Vec<JobId>, StoreError>;
 
     /// Returns the jobs with these tokens, in the order of `of`.
-    async fn find_by_tokens(&self, of: Vec<(TaskName, Token)>) -> Result<Vec<Option<JobId>>, StoreError>;
+    async fn find_by_tokens(&self, of: Vec<UniqueToken>) -> Result<Vec<Option<JobId>>, StoreError>;
 
     /// Returns one job with payload and result, and the reason if it waits.
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError>;

@@ -66,6 +66,23 @@ fn a_known_token_returns_the_existing_job() {
 }
 
 #[test]
+fn a_token_of_one_key_is_not_that_of_another() {
+    on_every_store(|stage| async move {
+        let with_token = |key: &str| NewJob { token: Some("t".parse().unwrap()), ..stage.new_job(COUNT, key) };
+        let jobs: Vec<NewJob> = ["", "a", "b"].map(with_token).to_vec();
+        let declared = || stage.declared.clone();
+        let first = stage.store.insert(jobs.clone(), declared()).await.unwrap();
+        assert!(first.iter().all(|one| matches!(one, Inserted::Added { .. })), "{first:?}");
+        let again = stage.store.insert(["b", "", "a"].map(with_token).to_vec(), declared()).await.unwrap();
+        let ids = [2, 0, 1].map(|index: usize| Inserted::Duplicate { id: jobs[index].id });
+        assert_eq!(again, ids);
+        let of = jobs.iter().map(|job| job.unique_token().unwrap()).collect();
+        let found = stage.store.find_by_tokens(of).await.unwrap();
+        assert!(found.iter().eq(jobs.iter().map(|job| Some(job.id)).collect::<Vec<_>>().iter()));
+    });
+}
+
+#[test]
 fn a_job_without_a_token_is_never_a_duplicate_whatever_its_id() {
     on_every_store(|stage| async move {
         let first = stage.new_job(COUNT, "");

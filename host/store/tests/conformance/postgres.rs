@@ -251,7 +251,7 @@ async fn every_other_statement(stage: &Stage) {
     assert_eq!(stage.insert(first.clone()).await, added(first.id));
     let second = NewJob { id: stage.id(), ..first.clone() };
     assert_eq!(stage.insert(second).await, Inserted::Duplicate { id: first.id });
-    assert_eq!(store.find_by_tokens(vec![(task.clone(), token)]).await.unwrap(), [Some(first.id)]);
+    assert_eq!(store.find_by_tokens(vec![first.unique_token().unwrap()]).await.unwrap(), [Some(first.id)]);
     let leased = stage.claim_one().await;
     assert_eq!((leased.lease.job, &leased.batch), (first.id, &batch));
     for on_conflict in [OnConflict::ReplaceWaiting, OnConflict::Discard, OnConflict::Wait, OnConflict::CancelRunning] {

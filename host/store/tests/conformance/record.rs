@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wharf_core::bounds;
-use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, Token};
+use wharf_core::job::{Due, Entry, NewJob, State, StateName, Stream, UniqueToken};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::OnConflict;
@@ -175,9 +175,11 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
             assert_eq!((&job.payload, job.finished_at), (&child.payload, Some(stage.store.now())));
             assert_eq!((job.token, job.status.attempt, job.started_at), (None, 0, None));
         }
-        let of_token = |token: &str| (known.task.clone(), token.parse::<Token>().unwrap());
-        let of = vec![of_token("two"), of_token("three"), of_token("one"), (task(COUNT), "one".parse().unwrap())];
-        assert_eq!(stage.store.find_by_tokens(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None]);
+        let of_token = |token: &str| UniqueToken { token: token.parse().unwrap(), ..known.unique_token().unwrap() };
+        let other_task = UniqueToken { task: task(COUNT), ..of_token("one") };
+        let other_key = UniqueToken { key: Some("z".parse().unwrap()), ..of_token("one") };
+        let of = vec![of_token("two"), of_token("three"), of_token("one"), other_task, other_key];
+        assert_eq!(stage.store.find_by_tokens(of).await.unwrap(), [Some(twice.id), None, Some(known.id), None, None]);
         assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "none of the others runs");
 
         // An operator may retry it all the same. It is deleted like any other.

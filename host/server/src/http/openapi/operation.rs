@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::reference;
 use crate::http::problem::Kind;
+use crate::http::scope::{self, Need};
 
 /// Problems of every operation; `store-busy` while the host waits for its store at the start.
 const EVERYWHERE: [Kind; 7] = [
@@ -100,6 +101,19 @@ impl Operation {
     /// Adds the problems of the store.
     pub(super) fn uses_store(self) -> Operation {
         self.problems(&OF_STORE)
+    }
+
+    /// Returns what the operation needs of a token.
+    pub(super) fn need(&self) -> Option<Need> {
+        let method = self.method.to_ascii_uppercase().parse().ok()?;
+        scope::need(&method, self.path.replace("/broadcasts/{id}", "/broadcasts/{topic}").as_str()).ok().flatten()
+    }
+
+    /// Says what the operation needs of a token.
+    pub(super) fn needs(mut self, need: Need) -> Operation {
+        self.members.insert("x-scope".to_owned(), json!(need.scope()));
+        self.members.insert("x-by-key".to_owned(), json!(need.is_by_key()));
+        self.problems(&[Kind::FORBIDDEN])
     }
 
     /// Marks an operation that needs neither a token nor the store.

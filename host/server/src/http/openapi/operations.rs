@@ -23,7 +23,12 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
     all.extend(host(schemas));
-    all
+    all.into_iter()
+        .map(|operation| match operation.need() {
+            Some(need) => operation.needs(need),
+            None => operation,
+        })
+        .collect()
 }
 
 fn json_of(schema: Value) -> Value {
@@ -85,6 +90,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             )
             .problems(&[
                 Kind::JOB_INVALID,
+                Kind::KEY_FORBIDDEN,
                 Kind::LANE_FULL,
                 Kind::JOB_UNKNOWN,
                 Kind::JOB_FAILED,

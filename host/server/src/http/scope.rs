@@ -1,0 +1,132 @@
+//! What each route needs of a client's token.
+
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::{Kind, Problem};
+use crate::access::Access;
+
+/// The needs of a method of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// `read`; a token with a key finds its own jobs.
+    Read,
+    /// `read`, and no key: it shows more than one key's jobs.
+    ReadAll,
+    /// `operate`; a token with a key changes its own jobs.
+    Operate,
+    /// `operate`, and no key: it changes more than one key's jobs.
+    OperateAll,
+    /// `enqueue` for the tasks of the request; a token with a key enqueues its own jobs.
+    Enqueue,
+    /// `broadcast` for the topic, and no key.
+    Broadcast,
+}
+
+impl Need {
+    /// Returns the scope as it is documented.
+    pub(crate) fn scope(self) -> &'static str {
+        match self {
+            Need::Read | Need::ReadAll => "read",
+            Need::Operate | Need::OperateAll => "operate",
+            Need::Enqueue => "enqueue:PLUGIN/TASK",
+            Need::Broadcast => "broadcast:TOPIC",
+        }
+    }
+
+    /// Returns true if a token with a key may use the route.
+    pub(crate) fn is_by_key(self) -> bool {
+        !matches!(self, Need::ReadAll | Need::OperateAll | Need::Broadcast)
+    }
+
+    fn check(self, access: &Access) -> Result<(), Problem> {
+        let has = match self {
+            Need::Read | Need::ReadAll => access.reads(),
+            Need::Operate | Need::OperateAll => access.operates(),
+            Need::Enqueue => access.enqueues_some(),
+            Need::Broadcast => access.broadcasts_some(),
+        };
+        if !has {
+            return Err(forbidden(access, self.scope()));
+        }
+        if !self.is_by_key()
+            && let Some(key) = access.key()
+        {
+            let detail = format!(
+                "token `{}` is bound to key `{key}`, and this route reaches beyond one key; use a token without `key`",
+                access.name
+            );
+            return Err(Problem::new(Kind::FORBIDDEN, detail));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the problem of a token that lacks a scope.
+pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
+    let detail =
+        format!("token `{}` lacks the scope `{scope}`; add it to `can` of the token in wharf.toml", access.name);
+    Problem::new(Kind::FORBIDDEN, detail).with("scope", scope)
+}
+
+/// The needs of each method of each route. Probes need no token.
+const NEEDS: [(Method, &str, Need); 16] = [
+    (Method::POST, "/v1/jobs", Need::Enqueue),
+    (Method::GET, "/v1/jobs", Need::Read),
+    (Method::GET, "/v1/jobs/{id}", Need::Read),
+    (Method::GET, "/v1/jobs/{id}/result", Need::Read),
+    (Method::GET, "/v1/jobs/{id}/events", Need::Read),
+    (Method::POST, "/v1/jobs/{id}/cancel", Need::Operate),
+    (Method::POST, "/v1/jobs/{id}/retry", Need::Operate),
+    (Method::POST, "/v1/broadcasts/{topic}", Need::Broadcast),
+    (Method::GET, "/v1/broadcasts/{topic}", Need::ReadAll),
+    (Method::GET, "/v1/plugins", Need::ReadAll),
+    (Method::GET, "/v1/plugins/{id}", Need::ReadAll),
+    (Method::GET, "/v1/nodes", Need::ReadAll),
+    (Method::GET, "/v1/limits", Need::ReadAll),
+    (Method::PUT, "/v1/limits", Need::OperateAll),
+    (Method::DELETE, "/v1/limits", Need::OperateAll),
+    (Method::GET, "/metrics", Need::ReadAll),
+];
+/// The routes that every token may use.
+const FOR_ALL: [&str; 3] = ["/openapi.json", "/health", "/ready"];
+
+/// Returns what a method of a route needs; an error if the route is in no table.
+pub(crate) fn need(method: &Method, route: &str) -> Result<Option<Need>, Problem> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let mut known = NEEDS.iter().filter(|(_, path, _)| *path == route).peekable();
+    if known.peek().is_none() && !FOR_ALL.contains(&route) {
+        return Err(Problem::new(Kind::INTERNAL, format!("a bug in Wharf: nothing says which tokens may use {route}")));
+    }
+    // Another method does not exist, and the router says so.
+    Ok(known.find(|(of, ..)| of == method).map(|(.., need)| *need))
+}
+
+/// Lets a request on to its route if its token has what that needs.
+pub(crate) async fn scope(request: Request, next: Next) -> Response {
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return next.run(request).await };
+    let checked = need(request.method(), route.as_str()).and_then(|need| match need {
+        Some(need) => need.check(request.extensions().get::<Access>().ok_or_else(unknown_client)?),
+        None => Ok(()),
+    });
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Fails closed: the guard knows every client, or has refused it.
+fn unknown_client() -> Problem {
+    Problem::new(Kind::INTERNAL, "a bug in Wharf: the request came to its route without a check of its token")
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Access {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Access, Problem> {
+        parts.extensions.get::<Access>().cloned().ok_or_else(unknown_client)
+    }
+}
