@@ -160,7 +160,9 @@ impl SessionError {
     /// Returns true if the server refused a value of the request, or its size: the request is wrong, and the server works.
     fn is_refused_value(&self) -> bool {
         // Classes of SQLSTATE: data exceptions, limits of the server.
-        let refused = |code: &str| ["22", "54"].iter().any(|class| code.starts_with(class));
+        // A division by zero is of this class, too, and a bug of a statement.
+        let is_ours = |code: &str| code == SqlState::DIVISION_BY_ZERO.code();
+        let refused = |code: &str| ["22", "54"].iter().any(|class| code.starts_with(class)) && !is_ours(code);
         matches!(self, SessionError::Server(error) if error.code().is_some_and(|code| refused(code.code())))
     }
 
