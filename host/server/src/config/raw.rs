@@ -81,7 +81,8 @@ impl RawSettings {
             _ => Some(text.clone()),
         };
         let differs = |key: &&Setting| written(&self.values[key.key]) != written(&other.values[key.key]);
-        let values = SETTINGS.iter().filter(|setting| setting.key != "token").filter(differs);
+        // Tokens are replaced, and only commands use the address of a host.
+        let values = SETTINGS.iter().filter(|setting| !["token", "host"].contains(&setting.key)).filter(differs);
         let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
             raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
         };
