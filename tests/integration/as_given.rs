@@ -207,8 +207,9 @@ fn results_and_replies_are_shown_as_they_were_given() {
         assert!(replies.contains(&format!("\"reply\":{text}}}")), "{replies}");
         let table = output(&mut host.cli(&["broadcast", "villain.x", "--input", &input]));
         let bytes = format!("{} bytes", text.len());
-        let shown = if text.contains('\r') { bytes } else { text.replace(['\n', '\t'], " ") };
-        assert!(table.replace('\t', " ").contains(&shown), "{shown}: {table}");
+        let in_one_line = text.replace('\n', "\\n").replace('\t', "\\t");
+        let shown = if text.contains('\r') { bytes } else { in_one_line };
+        assert!(table.contains(&shown), "{shown}: {table}");
         let durable = ["broadcast", "villain.x", "--input", &input, "--durable", "--wait", "--json"];
         assert!(output(&mut host.cli(&durable)).contains(&format!("\"reply\":{text}}}")), "{text}");
     }

@@ -222,7 +222,7 @@ pub(crate) struct Prepared {
     pub(crate) absent: Vec<Absent>,
     /// Number of these jobs that have no token, by which a retry would find them.
     without_token: usize,
-    /// How many checks against schemas the payloads so far may have taken.
+    /// The number of checks against schemas that the payloads so far may have taken.
     checks: u64,
     /// The limit groups of jobs whose task only other nodes have.
     pub(crate) groups_elsewhere: Vec<Group>,

@@ -157,7 +157,7 @@ fn unreadable(message: &str) -> Problem {
     ];
     for (name, words) in switched_off {
         if message.contains(&format!("{name} "))
-            && (message.contains("not enabled") || message.contains("support") || message.contains("requires"))
+            && ["not enabled", "must be enabled", "support", "requires"].iter().any(|part| message.contains(part))
         {
             return Problem::new(format!("it uses {words}, which plugins cannot use: {message}"))
                 .hint("build it without them");

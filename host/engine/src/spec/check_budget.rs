@@ -21,7 +21,7 @@ const UNREADABLE_POSITIONS: u64 = 8192;
 const FORMAT_BYTE_CHECKS: u64 = 1;
 const REGEX_BYTE_CHECKS: u64 = 4096;
 
-/// What one value costs where a schema applies to it, in checks.
+/// Cost of one value where a schema applies to it, in checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ValueCost {
     pub(crate) value: u64,
@@ -130,7 +130,7 @@ struct Level {
     bytes: u64,
 }
 
-/// What a schema costs, level by level of a payload.
+/// Cost of a schema, level by level of a payload.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CheckCost {
     pub(crate) levels: Vec<ValueCost>,

@@ -41,7 +41,7 @@ pub enum PayloadError {
          simplify the schema"
     )]
     TooManyChecks {
-        /// How many checks it may take.
+        /// The number of checks that it may take.
         checks: u64,
         /// The limit.
         max: u64,

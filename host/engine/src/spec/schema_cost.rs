@@ -48,7 +48,7 @@ struct Node {
     edges: Vec<(AppliesTo, usize)>,
     /// The number of times that this schema's parts apply: `unevaluated...` applies them again.
     weight: u64,
-    /// What its own keywords cost, without the schemas in it.
+    /// Cost of its own keywords, without the schemas in it.
     cost: ValueCost,
 }
 

@@ -26,7 +26,7 @@ const TOKENS_MAX: usize = 1000;
 #[serde(deny_unknown_fields)]
 pub(super) struct RawToken {
     name: Spanned<String>,
-    hash: Option<Hashes>,
+    hash: Option<Spanned<Hashes>>,
     from: Option<Spanned<String>>,
     can: Spanned<Vec<Spanned<String>>>,
     key: Option<Spanned<String>>,
@@ -36,12 +36,12 @@ pub(super) struct RawToken {
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a hash or an array of hashes")]
 enum Hashes {
-    One(Spanned<String>),
-    Many(Vec<Spanned<String>>),
+    One(String),
+    Many(Vec<String>),
 }
 
 impl Hashes {
-    fn all(&self) -> &[Spanned<String>] {
+    fn all(&self) -> &[String] {
         match self {
             Hashes::One(hash) => std::slice::from_ref(hash),
             Hashes::Many(hashes) => hashes,
@@ -114,11 +114,13 @@ fn section(
 ) -> Option<TokenSection> {
     let name = token.name.get_ref().clone();
     let mut hashes = Vec::new();
-    for hash in token.hash.iter().flat_map(Hashes::all) {
-        let here = place(hash.span().start);
-        match hash.get_ref().parse::<TokenHash>() {
-            Ok(parsed) => hashes.push((parsed, here)),
-            Err(error) => problems.add(&here, format_args!("`hash`: {error}")),
+    for written in &token.hash {
+        let here = place(written.span().start);
+        for hash in written.get_ref().all() {
+            match hash.parse::<TokenHash>() {
+                Ok(parsed) => hashes.push((parsed, here.clone())),
+                Err(error) => problems.add(&here, format_args!("`hash`: {error}")),
+            }
         }
     }
     let from = token.from.as_ref().and_then(|from| {

@@ -43,7 +43,7 @@ mod tests {
     fn a_null_in_a_document_is_a_value() {
         let job = |payload: &str| {
             let rest = r#""id":"","task":"","state":"waiting","group":"","key":null,"priority":0,"token":null,
-                "enqueued_at":"2030-01-31T12:00:00Z","attempt":0,"failures":0,"crashes":0,"cancel_requested":false"#;
+                "enqueued_at":"2030-01-31T12:00:00Z","generation":0,"attempt":0,"failures":0,"crashes":0,"cancel_requested":false"#;
             serde_json::from_str::<Job>(&format!("{{{rest}{payload}}}"))
                 .unwrap()
                 .payload

@@ -10,7 +10,7 @@ use super::session::{Session, SessionError};
 /// The number of shards. A host's transactions come one after the other; those of other hosts mostly use another shard.
 const SHARDS: u64 = 16;
 
-/// How a transaction changes the counts, by the number of the task.
+/// Changes of the counts by a transaction, by the number of the task.
 #[derive(Debug, Default)]
 pub(super) struct WaitingWrites(BTreeMap<i32, i64>);
 
