@@ -85,6 +85,7 @@ fn no_statement_of_the_writer_scans() {
             "SELECT id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at, limit_group,",
             "the running jobs, when the file is opened",
         ),
+        ("SELECT task, count(*) FROM jobs INDEXED BY jobs_delayed_lane", "the delayed jobs, when the file is opened"),
         ("SELECT due_at FROM jobs WHERE state = 0 ORDER BY due_at LIMIT 1", "the first row of an index in that order"),
     ];
     let (folder, _store) = store();
