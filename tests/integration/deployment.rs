@@ -130,7 +130,7 @@ fn a_host_whose_file_is_replaced_or_removed_goes_on_compiling() {
 
 #[test]
 fn a_full_cache_disk_is_tried_again_until_there_is_room() {
-    const FULL: &[&str] = &["prlimit", "--fsize=400000:unlimited"];
+    const FULL: &[&str] = &["prlimit", "--fsize=300000:unlimited"];
     let cache = tempfile::tempdir().expect("a folder");
     let cache = cache.path().join("c");
     let host = Setup::default().plugin("words").variable("WHARF__CACHE_DIR", &cache).under(FULL).start();
