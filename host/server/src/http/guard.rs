@@ -151,7 +151,7 @@ pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
     match guard.check(&parts) {
         Ok(access) => {
             if let Some(access) = access {
-                if !guard.tokens.are_none() {
+                if guard.tokens.anyone().is_none() {
                     tracing::Span::current().record("token", &*access.name);
                 }
                 parts.extensions.insert(access);
