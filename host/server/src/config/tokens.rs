@@ -114,7 +114,7 @@ fn section(
 ) -> Option<TokenSection> {
     let name = token.name.get_ref().clone();
     let mut hashes = Vec::new();
-    for written in &token.hash {
+    if let Some(written) = &token.hash {
         let here = place(written.span().start);
         for hash in written.get_ref().all() {
             match hash.parse::<TokenHash>() {
