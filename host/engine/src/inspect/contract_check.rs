@@ -149,6 +149,7 @@ fn unreadable(message: &str) -> Problem {
     {
         return Problem::new(STREAMS).hint(STREAMS_HINT);
     }
+    const OFF: [&str; 6] = ["not enabled", "must be enabled", "disabled", "disallowed", "support", "requires"];
     let switched_off = [
         ("threads", "threads and shared memory"),
         ("memory64", "64-bit memories"),
@@ -156,9 +157,7 @@ fn unreadable(message: &str) -> Problem {
         ("exceptions", "exceptions"),
     ];
     for (name, words) in switched_off {
-        if message.contains(&format!("{name} "))
-            && ["not enabled", "must be enabled", "support", "requires"].iter().any(|part| message.contains(part))
-        {
+        if message.contains(&format!("{name} ")) && OFF.iter().any(|part| message.contains(part)) {
             return Problem::new(format!("it uses {words}, which plugins cannot use: {message}"))
                 .hint("build it without them");
         }
