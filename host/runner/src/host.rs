@@ -23,7 +23,9 @@ use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::request::{Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, prepare, takes_long};
+use crate::request::{
+    Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, is_same_json, prepare, takes_long,
+};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
@@ -119,11 +121,11 @@ impl Host {
         }
     }
 
-    /// Returns the job that has this payload.
+    /// Returns the job that has this payload, and with it the key that the task would find there.
     async fn with_payload(&self, jobs: Vec<Job>, payload: &[u8]) -> Result<Option<Job>, StoreError> {
         for job in jobs {
             let whole = self.0.store.job(job.id, Arc::clone(self.catalog().limits())).await?;
-            if whole.is_some_and(|whole| *whole.job.payload == *payload) {
+            if whole.is_some_and(|whole| is_same_json(&whole.job.payload, payload)) {
                 return Ok(Some(job));
             }
         }

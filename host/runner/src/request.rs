@@ -326,6 +326,28 @@ pub(crate) fn takes_long<'r>(view: &PluginView, payloads: impl Iterator<Item = (
     checks > CHECKS_INLINE_MAX
 }
 
+/// Returns true if two payloads are the same JSON, apart from white space between its tokens. Numbers and texts must be written
+/// in the same way, since a key is found as it is written.
+pub(crate) fn is_same_json(one: &[u8], other: &[u8]) -> bool {
+    fn significant(json: &[u8]) -> impl Iterator<Item = u8> + '_ {
+        let (mut in_string, mut is_escaped) = (false, false);
+        json.iter().copied().filter(move |byte| {
+            if !in_string {
+                in_string = *byte == b'"';
+                return !byte.is_ascii_whitespace();
+            }
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            true
+        })
+    }
+    significant(one).eq(significant(other))
+}
+
 /// Turns requests into jobs, each with one of `ids`: all or none.
 ///
 /// # Errors
@@ -516,6 +538,22 @@ pub(crate) fn prepare_children(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_compared_without_the_white_space_between_its_tokens() {
+        let same = |one: &str, other: &str| is_same_json(one.as_bytes(), other.as_bytes());
+        assert!(same(r#"{"a": [1, "b c"]}"#, "{\n  \"a\":[1,\"b c\"]\n}"));
+        assert!(same(r#"{"a\" b": 1}"#, r#"{"a\" b":1}"#));
+        for (one, other) in [
+            (r#"{"a":"b c"}"#, r#"{"a":"bc"}"#),
+            (r#"{"a":12345678901234567890}"#, r#"{"a":12345678901234567891}"#),
+            (r#"{"a":1}"#, r#"{"a":1.0}"#),
+            (r#"{"a":"\\"}"#, r#"{"a":"\\ "}"#),
+            (r#"{"a":1}"#, r#"{"a":1}}"#),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
+        }
+    }
 
     #[test]
     fn a_permanent_problem_is_reported_among_many_transient_ones() {
