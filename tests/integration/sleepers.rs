@@ -33,12 +33,8 @@ fn hold_up_nobody(language: Language, count: usize) {
         json!({ "task": task, "payload": payload })
     };
     let answer = host.client().post("/v1/jobs", &(0..count).map(sleeper).collect::<Vec<_>>().into()).ok();
-    let ids: Vec<String> = answer["jobs"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|job| job["id"].as_str().expect("an ID").into())
-        .collect();
+    let ids: Vec<String> =
+        answer.as_array().expect("a list").iter().map(|job| job["id"].as_str().expect("an ID").into()).collect();
     assert_eq!(ids.len(), count);
     neighbour_runs(&host, plugin);
     eventually(&format!("all {count} of {plugin} run"), || {
@@ -99,7 +95,7 @@ fn sleepers_that_take_many_sandboxes_wait_in_the_queue_and_hold_up_nobody() {
     let task = "villain-memories/slow";
     let sleeper = |ms: u64| json!({ "task": task, "payload": { "do": "sleep", "ms": ms } });
     let ids = |answer: Value| -> Vec<String> {
-        answer["jobs"].as_array().expect("a list").iter().map(|job| job["id"].as_str().expect("an ID").into()).collect()
+        answer.as_array().expect("a list").iter().map(|job| job["id"].as_str().expect("an ID").into()).collect()
     };
     let sleeping = ids(host.client().post("/v1/jobs", &vec![sleeper(600_000); 4].into()).ok());
     eventually("four run: thirty-six sandboxes of forty", || (running(&host) == 4).then_some(()));
