@@ -238,7 +238,7 @@ async fn what_the_validator_says_of_features_is_recognized() {
         ("(component (core module (memory i64 1)))", "it uses 64-bit memories, which plugins cannot use"),
         ("(component (core module (type (struct))))", "it uses garbage-collected types, which plugins cannot use"),
         ("(component (core module (tag)))", "it uses exceptions, which plugins cannot use"),
-        ("(component (core func (canon backpressure.inc)) (core func (canon thread.index)))", STREAMS),
+        ("(component (core func (canon subtask.cancel async)))", STREAMS),
     ] {
         let checked = check(&scene, "x", component_of(text), "").await;
         assert!(shown(&checked.problems).contains(expected), "`{expected}` is not in\n{}", shown(&checked.problems));
