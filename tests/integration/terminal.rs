@@ -122,7 +122,7 @@ fn host_with_evil_text(format: &str) -> Host {
         let id = host.enqueue("villain/do", order);
         host.finished(&id);
     }
-    eventually("the file is refused", || host.said().contains("refused x").then_some(()));
+    eventually("the file is refused", || host.said().contains("invalid name").then_some(()));
     host
 }
 

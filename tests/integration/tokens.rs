@@ -326,7 +326,7 @@ fn a_file_that_is_wrong_changes_nothing_and_says_where() {
 
 /// Lets a link lead elsewhere, in one step.
 fn link(from: &Path, to: &str) {
-    let temporary = from.with_extension("new");
+    let temporary = from.with_file_name("link.new");
     std::os::unix::fs::symlink(to, &temporary).expect("linked");
     std::fs::rename(temporary, from).expect("renamed");
 }
