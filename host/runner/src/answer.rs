@@ -6,7 +6,7 @@ use wharf_core::topic::Topic;
 use wharf_store::{Inserted, StoreError};
 
 use crate::queue_bounds::QueueFull;
-use crate::request::EnqueueRejection;
+use crate::rejection::EnqueueRejection;
 
 /// Why jobs were not enqueued.
 #[derive(Debug, thiserror::Error)]

@@ -23,9 +23,8 @@ use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::request::{
-    Absent, EnqueueRejection, PROBLEMS_MAX, Prepared, Request, draw_ids, is_same_json, prepare, takes_long,
-};
+use crate::rejection::{EnqueueRejection, PROBLEMS_MAX};
+use crate::request::{Absent, Prepared, Request, draw_ids, is_same_json, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
