@@ -251,7 +251,8 @@ impl Host {
 
     async fn change(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
         let store = &self.0.store;
-        let mut recorded = store.call_with_timeout("recording a request", store.record(vec![(id, event)])).await?;
+        let mut recorded =
+            store.call_with_timeout("recording a request", store.record(Arc::new(vec![(id, event)]))).await?;
         self.0.enqueuer.inserts.followers.wake(id);
         match recorded.pop() {
             Some(Ok(recorded)) => Ok(recorded.state),
