@@ -73,7 +73,11 @@ impl Host {
         let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
-        let known = self.find_known(prepared.absent).await?;
+        // Apart: the future of every request would have room for it, and is moved more than once.
+        let known = match prepared.absent {
+            absent if absent.is_empty() => Vec::new(),
+            absent => Box::pin(self.find_known(absent)).await?,
+        };
         let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
         // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
         let inserted = if jobs.is_empty() {
