@@ -217,7 +217,6 @@ impl Access {
     }
 
     /// Returns true if the client may do everything.
-    #[cfg(test)]
     pub(crate) fn is_admin(&self) -> bool {
         self.has(|_| false)
     }

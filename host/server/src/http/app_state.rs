@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 use wharf_runner::Host;
 
+use super::held_config::HeldConfig;
 use super::openapi::Description;
 use super::shared_bytes::SharedBytes;
 use crate::config::Settings;
@@ -24,12 +25,20 @@ pub(crate) struct AppState {
     pub(crate) shared: Arc<SharedBytes>,
     /// The document at `/openapi.json`.
     pub(crate) description: Arc<Description>,
+    /// The settings of the host, for clients.
+    pub(crate) config: HeldConfig,
 }
 
 impl AppState {
     /// Returns the state of the routes of this host.
-    pub(crate) fn new(host: Host, metrics: Arc<Metrics>, stopping: CancellationToken, settings: &Settings) -> AppState {
+    pub(crate) fn new(
+        host: Host,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+        settings: &Settings,
+        config: HeldConfig,
+    ) -> AppState {
         let description = Arc::new(Description::new(settings.public_url.as_ref()));
-        AppState { host, metrics, stopping, shared: Arc::default(), description }
+        AppState { host, metrics, stopping, shared: Arc::default(), description, config }
     }
 }
