@@ -57,7 +57,7 @@ impl LiveSettings {
     }
 }
 
-/// What became of the loaded plugins whose settings were changed.
+/// The loaded plugins whose settings were changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettingsChanges {
     /// The plugins that go on with their new settings.

@@ -88,9 +88,13 @@ enum Command {
     /// Print effective settings and their sources, and every hard limit
     ///
     /// These are the settings that a host started in this folder would have. With --host, those that a running host has, why it
-    /// refuses its settings file, if it does, and which changes wait for its next start; --host without an address is the host
-    /// that commands in this folder talk to.
-    Config,
+    /// refuses its settings file, if it does, and which changes wait for its next start.
+    Config {
+        /// Print the settings of a running host: of the one at this address, or of the one that other commands talk to
+        // In place of the global option of this name, which needs an address.
+        #[arg(id = "host", long = "host", value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "")]
+        running: Option<String>,
+    },
     /// Print a shell completion script, as in: wharf completion bash > /etc/bash_completion.d/wharf
     Completion { shell: Shell },
     /// Compile one component in a process of its own
@@ -111,14 +115,7 @@ struct GlobalArgs {
     #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = "Global options")]
     set: Vec<String>,
     /// Address of the running host [default: http://127.0.0.1:7070] [env: WHARF__HOST]
-    #[arg(
-        long,
-        global = true,
-        value_name = "ADDRESS",
-        num_args = 0..=1,
-        default_missing_value = "",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "ADDRESS", help_heading = "Global options")]
     host: Option<String>,
     /// Bearer token of the host [env: WHARF__TOKEN]
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Global options")]
@@ -186,7 +183,6 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Err(_) if is_of_running_host(&line) => read_settings(&flags.without_file(), &environment).map_err(invalid)?,
         read => read.map_err(invalid)?,
     };
-    let is_of_running_host = is_of_running_host(&line);
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
         Command::Serve(_) => {
@@ -206,8 +202,8 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Limit(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
-        Command::Config if is_of_running_host => settings::show_running(&client(), json),
-        Command::Config => settings::show(&raw, json),
+        Command::Config { running: Some(_) } => settings::show_running(&client(), json),
+        Command::Config { running: None } => settings::show(&raw, json),
         // Handled above.
         Command::New(_) | Command::Bindings(_) | Command::Pack(_) | Command::Token(_) => Ok(ExitStatus::Done),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(ExitStatus::Done),
@@ -222,7 +218,7 @@ fn read_settings(flags: &Flags, environment: &Environment) -> Result<(RawSetting
 
 /// Returns true for `wharf config --host`, which asks a host for its settings.
 fn is_of_running_host(line: &CommandLine) -> bool {
-    matches!(line.command, Command::Config) && line.global.host.is_some()
+    matches!(&line.command, Command::Config { running: Some(_) })
 }
 
 /// Collects the settings that flags override. `--set` comes first, because a named flag takes precedence over it.

@@ -43,7 +43,7 @@ impl EarlierPlugins {
     }
 }
 
-/// What becomes of a loaded plugin with its new settings.
+/// A loaded plugin with its new settings.
 enum Next {
     Plugin(Arc<Plugin>),
     Refused(LoadError),

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The most names that one line of the log has.
 const NAMES_MAX: usize = 20;
 
-/// What new settings are given to.
+/// The parts of a host that take new settings.
 pub(crate) struct Targets {
     pub(crate) tokens: Tokens,
     pub(crate) log: LogLevel,

@@ -36,7 +36,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of connections that are served at once; more of them wait until one ends.
 const CONNECTIONS_MAX: u64 = 4096;
 
-/// What a host starts with besides its settings, and what changes it while it runs.
+/// The parts of a host that are ready before it starts.
 pub(crate) struct Start {
     pub(crate) live: LiveSettings,
     pub(crate) tokens: Tokens,

@@ -23,7 +23,7 @@ pub(crate) struct PluginSection {
     pub(crate) settings: PluginSettings,
     /// Keys and values as they are written, for `wharf config`.
     pub(crate) shown: Vec<(String, String, Origin)>,
-    /// What all hosts of a store should have, in one form however it is written.
+    /// The values that all hosts of a store should have, in one form however they are written.
     pub(super) shared: String,
 }
 

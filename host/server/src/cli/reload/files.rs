@@ -10,7 +10,7 @@ use crate::config::{Environment, Flags, RawSettings};
 
 /// The time for which files must stay as they are before they are read because somebody asked.
 const SETTLED_FOR: Duration = Duration::from_millis(100);
-/// How often that is tried.
+/// The most times that files are looked at until they stay as they are.
 const TRIES_MAX: u32 = 20;
 
 /// Tells one state of a file from another.

@@ -38,7 +38,7 @@ pub(crate) struct ConfigSetting {
 /// The refusal of a settings file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ConfigRefusal {
-    /// What is wrong, with file, line and column.
+    /// Mistakes in the file, each with file, line and column.
     pub(crate) why: String,
     /// When the file was first refused.
     pub(crate) since: Moment,
