@@ -68,9 +68,7 @@ fn a_grant_loads_the_plugin_that_was_refused_without_it_and_its_loss_refuses_it_
     assert!(listed.contains("kv is not granted") && listed.contains("words"), "{listed}");
     assert!(host.said().contains("plugins refused `villain-kv`"), "{}", host.said());
     assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
-    eventually("its job waits for it", || {
-        (host.job(&waiting)["wait"]["reason"] == "plugin-absent").then_some(())
-    });
+    eventually("its job waits for it", || (host.job(&waiting)["wait"]["reason"] == "plugin-absent").then_some(()));
     put(&host, &format!("{without}{KV}"), "applied");
     assert_eq!(host.finished(&waiting)["state"], "succeeded");
 }
@@ -80,7 +78,8 @@ fn what_is_taken_away_ends_a_running_attempt_at_its_next_host_call_and_costs_its
     let host = Setup::default().plugin("villain-kv").settings(KV).start();
     let with = settings(&host);
     // It asks again and again, and would for minutes.
-    let ask = json!({ "steps": [{ "set": ["k", "of the first"] }, { "ask": { "key": "k", "times": 2_000_000_000u32 } }] });
+    let ask =
+        json!({ "steps": [{ "set": ["k", "of the first"] }, { "ask": { "key": "k", "times": 2_000_000_000u32 } }] });
     let id = host.enqueue("villain-kv/do", ask);
     // This one leaves its host alone, and so ends by itself, but what it has set is not kept.
     let sets = json!({ "steps": [{ "set": ["late", "x"] }, { "sleep": 5000 }] });
@@ -177,8 +176,9 @@ fn limits_and_task_settings_act_at_once_and_a_job_that_waits_keeps_its_group() {
     host.client().put("/v1/limits?group=other", &json!({ "per_key": 1 })).ok();
     put(&host, &with("per-key = 9, group = \"other\""), "applied");
     let limits = host.client().get("/v1/limits").ok();
-    let other = limits.as_array().and_then(|all| all.iter().find(|limit| limit["group"] == "other")).expect("the group");
-    assert_eq!((other["declared"]["per_key"].as_u64(), other["in_force"]["per_key"].as_u64()), (Some(9), Some(1)), "{other}");
+    let other =
+        limits.as_array().and_then(|all| all.iter().find(|limit| limit["group"] == "other")).expect("the group");
+    assert_eq!((other["declared"]["per_key"].as_u64(), other["per_key"].as_u64()), (Some(9), Some(1)), "{other}");
     let held = host.enqueue("villain/keyed", sleep);
     eventually("the operator's limit holds", || (host.job(&held)["wait"]["reason"] == "lane-full").then_some(()));
 
@@ -231,7 +231,11 @@ fn a_mistake_leaves_what_holds_and_is_told_with_its_place() {
         ("[plugins.words]\nhttp = [\"x\"]\n", 0, ""),
         ("[plugins.other]\nhttp = [\"x\"]\n", 2, "invalid place `x`"),
         ("[attempts]\nat-once = \"many\"\n", 2, "`attempts.at-once`"),
-        ("[plugins.words.tasks.cuont]\nmemory = \"64MiB\"\n", 2, "plugin `words` cannot have these settings: settings: unknown task"),
+        (
+            "[plugins.words.tasks.cuont]\nmemory = \"64MiB\"\n",
+            2,
+            "plugin `words` cannot have these settings: settings: unknown task",
+        ),
         ("[plugins.words.tasks.count]\nmemory = \"1TiB\"\n", 2, "tasks.count.memory: "),
         ("[plugins.words.tasks.count]\nretry = { attempts = 0 }\n", 2, "tasks.count.retry.attempts: 0 is out of range"),
     ] {
@@ -242,13 +246,19 @@ fn a_mistake_leaves_what_holds_and_is_told_with_its_place() {
             assert!(why.starts_with(&format!("wharf.toml:{}:", lines + place)), "{why}");
         }
         assert!(why.contains(says), "{why}");
-        assert!(host.said().contains(&format!("refused wharf.toml, and everything stays as it was: {}", why.lines().next().unwrap_or_default())));
+        assert!(host.said().contains(&format!(
+            "refused wharf.toml, and everything stays as it was: {}",
+            why.lines().next().unwrap_or_default()
+        )));
         assert!(holds(&host, "plugins.words.env.A").is_some());
         assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
     }
     let shown = host.cli(&["config", "--host"]).output().expect("it runs");
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("refused ") && shown.contains("0 is out of range"), "the file in this folder is the wrong one: {shown}");
+    assert!(
+        shown.contains("refused ") && shown.contains("0 is out of range"),
+        "the file in this folder is the wrong one: {shown}"
+    );
     std::fs::remove_file(host.dir().join("wharf.toml")).expect("removed");
     eventually("it is told that the file is gone", || {
         refused(&host)["why"].as_str().is_some_and(|why| why.contains("the file is gone")).then_some(())

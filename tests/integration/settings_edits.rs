@@ -34,7 +34,8 @@ fn version(top: &str, n: u64) -> String {
 fn broken(text: &str) -> String {
     let line_starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
     let at = line_starts[fastrand::usize(..line_starts.len())];
-    let mistakes = ["[[[\n", "nonsense = 1\n", "= \n", "\"open\n", "[plugins.villain-kv.tasks.od]\nmemory = \"1MiB\"\n"];
+    let mistakes =
+        ["[[[\n", "nonsense = 1\n", "= \n", "\"open\n", "[plugins.villain-kv.tasks.od]\nmemory = \"1MiB\"\n"];
     match fastrand::usize(..mistakes.len()) {
         // A table in the middle would end the one before it.
         last if last + 1 == mistakes.len() => format!("{text}{}", mistakes[last]),
@@ -43,7 +44,7 @@ fn broken(text: &str) -> String {
 }
 
 fn link(to: &str, from: &Path) {
-    let temporary = from.with_extension("link");
+    let temporary = from.with_file_name("link.new");
     std::os::unix::fs::symlink(to, &temporary).expect("linked");
     std::fs::rename(temporary, from).expect("renamed");
 }
@@ -75,6 +76,15 @@ fn reloads(host: &Host) -> [f64; 2] {
         .map(|result| host.metric(&format!("wharf_settings_reloads_total{{result=\"{result}\"}}")).unwrap_or_default())
 }
 
+/// Ends the load when it is dropped, also by a panic.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs one job that reads the number in four places, and returns it.
 fn read_number(client: &Client) -> u64 {
     let read = [json!({ "config": "a" }), json!({ "env": "A" })];
@@ -91,7 +101,8 @@ fn read_number(client: &Client) -> u64 {
 #[test]
 fn no_attempt_has_half_of_a_file_and_no_job_fails_for_an_edit() {
     let edits = std::env::var("SETTINGS_EDITS").ok().and_then(|text| text.parse().ok()).unwrap_or(EDITS);
-    let host = Setup::default().plugin("villain-kv").plugin("changes").settings("[plugins.villain-kv]\nkv = true\n").start();
+    let host =
+        Setup::default().plugin("villain-kv").plugin("changes").settings("[plugins.villain-kv]\nkv = true\n").start();
     let top = std::fs::read_to_string(host.dir().join("wharf.toml")).expect("it is there");
     let top = top.split("[plugins.").next().expect("the top").to_owned();
     std::fs::write(host.dir().join("wharf.toml"), version(&top, 0)).expect("written");
@@ -99,6 +110,7 @@ fn no_attempt_has_half_of_a_file_and_no_job_fails_for_an_edit() {
     let (stop, ran) = (AtomicBool::new(false), AtomicU64::new(0));
     let (mut good, mut last) = (1.0, 0);
     std::thread::scope(|scope| {
+        let _end = End(&stop);
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -125,7 +137,6 @@ fn no_attempt_has_half_of_a_file_and_no_job_fails_for_an_edit() {
                 (good, last) = (good + 1.0, number);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(read_number(host.client()), last, "what was read last holds");
     let failed = host.client().get("/v1/jobs?state=failed").ok();
