@@ -1,5 +1,6 @@
 //! Tests real components in real sandboxes: each limit is reached, each mistake is explained, and neighbours go on.
 
+mod revoked;
 mod scene;
 mod made;
 
