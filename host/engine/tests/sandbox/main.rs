@@ -1,6 +1,5 @@
 //! Tests real components in real sandboxes: each limit is reached, each mistake is explained, and neighbours go on.
 
-mod revoked;
 mod scene;
 mod made;
 
@@ -11,6 +10,7 @@ mod fairness;
 mod outside;
 mod broadcasts;
 mod kv;
+mod revoked;
 mod languages;
 mod tables;
 mod hostile;

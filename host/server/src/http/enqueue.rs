@@ -8,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
@@ -19,7 +18,7 @@ use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
 use super::problem::{Kind, Problem};
 use super::scope::forbidden;
-use super::{body, job_lookup, links, query};
+use super::{AppState, body, job_lookup, links, query};
 use crate::access::Access;
 use crate::config;
 
@@ -59,8 +58,7 @@ impl Requests {
 
 /// Enqueues the jobs of a request.
 pub(crate) async fn enqueue(
-    State(host): State<Host>,
-    State(stopping): State<CancellationToken>,
+    State(state): State<AppState>,
     access: Access,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -79,9 +77,10 @@ pub(crate) async fn enqueue(
     }
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
-            let result = enqueue_one(&host, request).await?;
+            let result = enqueue_one(&state.host, request).await?;
             match (wait, result) {
-                (Some(timeout), (_, id, _)) => result_within(&host, &access, stopping, id, timeout).await,
+                // Apart, since most requests do not wait: what one request holds is moved more than once on its way.
+                (Some(timeout), (_, id, _)) => Box::pin(result_within(&state, &access, id, timeout)).await,
                 (None, (status, id, document)) => {
                     Ok((status, [(header::LOCATION, links::job_from_jobs(id))], Json(document)).into_response())
                 }
@@ -91,7 +90,7 @@ pub(crate) async fn enqueue(
             Err(Problem::bad_request("`wait` does not work with an array; follow each job at /v1/jobs/{id}/events"))
         }
         Requests::Many(requests) => {
-            let results = host.enqueue(requests).await.map_err(problem)?;
+            let results = state.host.enqueue(requests).await.map_err(problem)?;
             let documents: Vec<_> = results.iter().map(document).collect();
             Ok((StatusCode::ACCEPTED, Json(documents)).into_response())
         }
@@ -120,16 +119,10 @@ async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCod
 }
 
 /// Waits for the job and answers with its result, or with 202 and the job if it takes longer than `timeout`.
-async fn result_within(
-    host: &Host,
-    access: &Access,
-    stopping: CancellationToken,
-    id: JobId,
-    timeout: Duration,
-) -> Result<Response, Problem> {
+async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Duration) -> Result<Response, Problem> {
     let ended = tokio::select! {
-        ended = host.wait(id, timeout) => ended?,
-        () = access.end(stopping) => None,
+        ended = state.host.wait(id, timeout) => ended?,
+        () = access.end(state.stopping.clone()) => None,
     };
     let location = [(header::LOCATION, links::job_from_jobs(id))];
     if let Some(snapshot) = ended
@@ -141,7 +134,7 @@ async fn result_within(
         let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");
         return Err(Problem::new(Kind::UNAUTHORIZED, detail).with("job", id.to_string()));
     }
-    let view = job_lookup::job(host, access, id).await?;
+    let view = job_lookup::job(&state.host, access, id).await?;
     Ok((StatusCode::ACCEPTED, location, Json(Job::whole(&view))).into_response())
 }
 

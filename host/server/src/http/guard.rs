@@ -1,13 +1,7 @@
 //! Checks of every request before its route: its origin, its way here, and its token.
 
-use std::any::Any;
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 
 use super::problem::{Kind, Problem};
@@ -52,11 +46,16 @@ impl Guard {
         }
     }
 
+    /// Returns true if every request must have a token.
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.tokens.anyone().is_none()
+    }
+
     /// Returns what the client may do; `None` on routes that need no token.
     ///
     /// # Errors
     /// The problem of a request that is not let in.
-    fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
+    pub(super) fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
         let anyone = self.tokens.anyone();
         let is_open = anyone.is_some();
         let headers = &request.headers;
@@ -145,29 +144,6 @@ fn untrusted(sign: &str) -> Problem {
     Problem::new(Kind::PROXY_UNTRUSTED, detail).with("header", sign)
 }
 
-/// Lets a request in, or answers it with a problem.
-pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    match guard.check(&parts) {
-        Ok(access) => {
-            if let Some(access) = access {
-                if guard.tokens.anyone().is_none() {
-                    tracing::Span::current().record("token", &*access.name);
-                }
-                parts.extensions.insert(access);
-            }
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// Returns the answer to a request whose route panicked. The panic itself is in the log.
-pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
-    Problem::new(Kind::INTERNAL, detail).into_response()
-}
-
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -195,6 +171,8 @@ fn is_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Request;
+
     use super::*;
     use crate::access::{TokenHash, TokenTable};
 
