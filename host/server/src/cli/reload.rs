@@ -144,7 +144,8 @@ impl Reload {
         if !is_asked && (!is_due || !is_still) {
             return None;
         }
-        if now != self.read {
+        // It is told again.
+        if is_asked || now != self.read {
             self.refused = None;
         }
         let mut files = now;
@@ -254,14 +255,13 @@ async fn change(host: &Host, live: LiveSettings) -> Result<SettingsChanges, Sett
 
 /// Returns what changed, in words.
 fn described(tokens: &TokenChanges, plugins: &SettingsChanges, keys: &[String]) -> String {
-    let ids = |ids: &[wharf_core::ids::PluginId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let refused = plugins.refused.iter().map(ToString::to_string).collect();
     let groups = [
         ("tokens added", tokens.added.clone()),
         ("tokens removed", tokens.removed.clone()),
         ("tokens changed", tokens.changed.clone()),
-        ("plugins changed", ids(&plugins.changed)),
-        ("plugins refused", ids(&plugins.refused)),
         ("settings changed", keys.to_vec()),
+        ("plugins refused", refused),
     ];
     let groups = groups.into_iter().filter(|(_, names)| !names.is_empty());
     let texts: Vec<String> = groups.map(|(what, names)| format!("{what} {}", listed(&names))).collect();

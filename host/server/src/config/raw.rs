@@ -1,8 +1,11 @@
 //! The first step: collects every setting as it is written, with its source.
 
 use std::backtrace::Backtrace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use wharf_core::ids::PluginId;
+use wharf_engine::PluginSettings;
 
 use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
@@ -91,12 +94,19 @@ impl RawSettings {
         changed.map(|setting| setting.key.to_owned()).collect()
     }
 
-    /// Returns the keys of the settings that differ in `new` and take effect at once, besides those of plugins and tokens.
+    /// Returns the keys of the settings that differ in `new` and take effect at once, besides tokens: `log.level`, `plugins.words`.
     pub(crate) fn live_keys_that_differ(&self, new: &RawSettings) -> Vec<String> {
         // A host sends no requests to another one.
         let live = SETTINGS.iter().filter(|setting| setting.live && !["token", "host"].contains(&setting.key));
         let changed = live.filter(|setting| self.values[setting.key].0 != new.values[setting.key].0);
-        changed.map(|setting| setting.key.to_owned()).collect()
+        let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
+            raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
+        };
+        let (old, new) = (sections(self), sections(new));
+        let plugins: BTreeSet<&PluginId> =
+            old.keys().chain(new.keys()).filter(|id| old.get(*id) != new.get(*id)).collect();
+        let plugins = plugins.into_iter().map(|id| format!("plugins.{id}"));
+        changed.map(|setting| setting.key.to_owned()).chain(plugins).collect()
     }
 
     /// Returns what a host has that was started with `started`, once these settings have taken effect: those that need a restart

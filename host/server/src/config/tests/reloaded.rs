@@ -52,7 +52,7 @@ fn what_needs_a_restart_stays_and_the_rest_is_replaced() {
     let started = raw("store = \"memory:\"\n[jobs]\nwaiting-max = 5\n[lease]\nlength = \"30s\"\n");
     let new = raw(&format!("store = \"sqlite:x\"\n[jobs]\nwaiting-max = 6\n[log]\nlevel = \"debug\"\n{WORDS}"));
     assert_eq!(started.keys_for_restart(&new), ["store"], "a default that is written is no change");
-    assert_eq!(started.live_keys_that_differ(&new), ["jobs.waiting-max", "log.level"]);
+    assert_eq!(started.live_keys_that_differ(&new), ["jobs.waiting-max", "log.level", "plugins.words"]);
     let held = new.over(&started);
     let of = |key| held.of(key).0;
     assert_eq!((of("store"), of("jobs.waiting-max"), of("log.level")), ("memory:", "6", "debug"));
