@@ -38,6 +38,8 @@ mod release_links;
 mod reload;
 mod retries;
 mod secrets;
+mod settings;
+mod settings_edits;
 mod signals;
 mod sleepers;
 mod slow_readers;

@@ -73,7 +73,7 @@ fn every_operation_answers_as_it_is_described() {
     let client = host.client();
     let mut described = Described::by(&host);
     let mut get = |path: &str, at: &str| described.fits("get", path, &client.get(at));
-    for path in ["/health", "/ready", "/openapi.json", "/v1/plugins", "/v1/nodes", "/v1/limits"] {
+    for path in ["/health", "/ready", "/openapi.json", "/v1/plugins", "/v1/nodes", "/v1/config", "/v1/limits"] {
         get(path, path);
     }
     get("/v1/plugins/{id}", "/v1/plugins/changes");

@@ -355,7 +355,8 @@ impl PluginBuilder<'_> {
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, sandboxes).await?;
-        let (id, settings) = (self.id.clone(), self.settings.clone());
+        let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
+        let text = Arc::clone(&manifest_text);
         // Compiles the schemas, too.
         let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
         let problems = exports_check::problems(&manifest, (&*linked).into());
@@ -371,6 +372,7 @@ impl PluginBuilder<'_> {
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             sandboxes,
+            manifest_text,
             env,
             linked,
         })

@@ -7,6 +7,7 @@ use wharf_core::ids::PluginId;
 
 use crate::compile::linked::Linked;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 
 /// A loaded plugin. It never changes: a plugin that is replaced becomes another one. Attempts share it by `Arc`, and
@@ -26,6 +27,8 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// Number of ordinary sandboxes that one of this plugin counts as.
     pub sandboxes: u32,
+    /// The manifest as `describe` returned it, from which the plugin is made again when its settings change.
+    pub(crate) manifest_text: Arc<str>,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,
@@ -35,6 +38,17 @@ impl Plugin {
     /// Returns how many bytes of keys and values the plugin may store; `None` if it has no grant for any.
     pub fn kv_bytes_max(&self) -> Option<u64> {
         self.env.settings.kv_bytes_max()
+    }
+
+    /// Returns the keys of its settings of which `new` grants less.
+    pub fn lost_with(&self, new: &PluginSettings) -> Vec<&'static str> {
+        self.env.settings.lost_with(new)
+    }
+
+    /// Ends every attempt of this plugin as interrupted by its host: at its next host call, at its next tick if it computes, or
+    /// at its end. No other attempt of it begins. `why` is recorded as the reason.
+    pub fn revoke(&self, why: String) {
+        self.env.revoke(why);
     }
 }
 

@@ -106,6 +106,7 @@ impl Heartbeat {
             capacity: self.capacity,
             running: load.running,
             draining: load.draining,
+            settings: Some(catalog.settings().digest.clone()).filter(|digest| !digest.is_empty()),
             plugins: loaded_plugins(&catalog),
             pending: catalog.awaited().cloned().collect(),
         }

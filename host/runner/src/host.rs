@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::sync::oneshot;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, StateName};
 use wharf_core::key::Key;
@@ -18,8 +19,10 @@ use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
 use crate::catalog::Catalog;
+use crate::folder::SettingsRequest;
 use crate::follow::{self, Followers, JobUpdate};
 use crate::limits_view::{self, GroupLimits, LimitError};
+use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
@@ -328,6 +331,23 @@ impl Host {
             self.notify(&notice);
         }
         Ok(cleared)
+    }
+
+    /// Replaces the settings that may change while the host runs: all of them, or none.
+    ///
+    /// New attempts get the new settings. Running attempts go on with those that they began with, unless their plugin has less
+    /// granted now: then they end at their next host call, and their jobs run again, which costs them nothing. Jobs that wait
+    /// keep their limit group and their key. A plugin that was refused for its settings is loaded again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SettingsRejection::Invalid`] if the settings do not fit a loaded plugin, and [`SettingsRejection::Stopping`] if
+    /// the host is stopping.
+    pub async fn change_settings(&self, settings: LiveSettings) -> Result<SettingsChanges, SettingsRejection> {
+        let (answer, answered) = oneshot::channel();
+        let request = SettingsRequest { settings, answer };
+        self.0.to_folder.send(request).await.map_err(|_| SettingsRejection::Stopping)?;
+        answered.await.unwrap_or(Err(SettingsRejection::Stopping))
     }
 
     /// Returns the nodes that share the store, this one among them.

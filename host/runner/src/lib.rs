@@ -40,7 +40,7 @@
 //!     upkeep_interval: Duration::from_secs(300),
 //!     keep_finished: Duration::from_secs(86_400),
 //!     rescan: Duration::from_secs(5),
-//!     plugins: Default::default(),
+//!     live: Default::default(),
 //! };
 //! let host = Host::start(Parts { store, engine }, settings, |notice| println!("{notice:?}")).await?;
 //! host.ready().await;
@@ -61,6 +61,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod live_settings;
 mod notice;
 mod catalog;
 mod other_nodes;
@@ -99,6 +100,7 @@ pub use catalog::{Catalog, Loaded, PendingFile, Refused, Step};
 pub use follow::JobUpdate;
 pub use host::Host;
 pub use limits_view::{GroupLimits, LimitError};
+pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
 pub use plugin_view::LoadingWhere;
 pub use queue_bounds::QueueFull;

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use wharf_core::ids::PluginId;
 use wharf_core::job::NewJob;
-use wharf_engine::PluginSettings;
 
+use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 
 /// Counts that are older than this are read again.
@@ -44,10 +44,8 @@ pub(crate) struct QueueBounds {
     store: WatchedStore,
     /// The runtime of the host, on which the store is asked. Guest threads have no timers.
     host_runtime: Handle,
-    waiting_max: u32,
-    generations_max: u32,
-    /// The operator's settings for single plugins: `waiting_max` and `generations_max`.
-    plugins: BTreeMap<PluginId, (Option<u32>, Option<u32>)>,
+    /// Has the settings, which may change.
+    plugins: Arc<PluginIndex>,
     /// Locked for a few assignments, never across an await.
     counts: Mutex<Counts>,
     /// Held by the one who asks the store; has the moment at which the last who did so began.
@@ -88,19 +86,11 @@ pub(crate) struct Reservation {
 
 impl QueueBounds {
     /// Must be called on the runtime of the host.
-    pub(crate) fn new(
-        store: WatchedStore,
-        waiting_max: u32,
-        generations_max: u32,
-        settings: &BTreeMap<PluginId, PluginSettings>,
-    ) -> Arc<QueueBounds> {
-        let own = settings.iter().map(|(id, of)| (id.clone(), (of.waiting_max, of.generations_max)));
+    pub(crate) fn new(store: WatchedStore, plugins: Arc<PluginIndex>) -> Arc<QueueBounds> {
         Arc::new(QueueBounds {
             store,
             host_runtime: Handle::current(),
-            waiting_max,
-            generations_max,
-            plugins: own.collect(),
+            plugins,
             counts: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
         })
@@ -108,11 +98,7 @@ impl QueueBounds {
 
     /// Returns how many generations of jobs may enqueue one another until one of this plugin.
     pub(crate) fn generations_max(&self, plugin: &PluginId) -> u32 {
-        self.plugins.get(plugin).and_then(|(_, own)| *own).unwrap_or(self.generations_max)
-    }
-
-    fn waiting_max(&self, plugin: &PluginId) -> u64 {
-        self.plugins.get(plugin).and_then(|(own, _)| *own).unwrap_or(self.waiting_max).into()
+        self.plugins.generations_max(plugin)
     }
 
     /// Reserves places for new jobs. Asks the store before it refuses any.
@@ -150,7 +136,7 @@ impl QueueBounds {
     fn take(&self, places: &[(PluginId, u64)]) -> Result<(), QueueFull> {
         let mut counts = self.counts();
         for (plugin, wanted) in places {
-            let (waiting, max) = (counts.plugins.get(plugin).map_or(0, Count::all), self.waiting_max(plugin));
+            let (waiting, max) = (counts.plugins.get(plugin).map_or(0, Count::all), self.plugins.waiting_max(plugin));
             if waiting + wanted > max {
                 return Err(QueueFull { plugin: plugin.clone(), waiting, wanted: *wanted, max });
             }

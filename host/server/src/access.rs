@@ -237,7 +237,6 @@ impl Rights {
     }
 
     /// Returns true if the client may do everything.
-    #[cfg(test)]
     pub(crate) fn is_admin(&self) -> bool {
         self.has(|_| false)
     }

@@ -10,6 +10,7 @@ mod fairness;
 mod outside;
 mod broadcasts;
 mod kv;
+mod revoked;
 mod languages;
 mod tables;
 mod hostile;

@@ -41,6 +41,7 @@ fn node(id: u64, plugins: Vec<LoadedPlugin>) -> Node {
         capacity: 1,
         running: 0,
         draining: false,
+        settings: None,
         plugins,
         pending: vec![],
     }

@@ -11,12 +11,14 @@ mod log_entry;
 mod broadcasts;
 mod plugins;
 mod nodes;
+mod config;
 mod limits;
 mod health;
 
 pub(crate) use broadcasts::{
     Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
 };
+pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};

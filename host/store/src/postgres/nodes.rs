@@ -25,11 +25,12 @@ pub(super) async fn register(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM $schema.nodes USING moment WHERE (seen_at < now - $2 OR seen_at > now + $2) AND id <> $3)
          INSERT INTO $schema.nodes (seen_at, id, name, version, started_at, capacity, running, draining, plugins,
-             plugin_versions, digests, topics, tasks, loading)
-         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM moment
+             plugin_versions, digests, topics, tasks, loading, settings)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, capacity = excluded.capacity, running = excluded.running,
              draining = excluded.draining, plugins = excluded.plugins, plugin_versions = excluded.plugin_versions,
              digests = excluded.digests, topics = excluded.topics, loading = excluded.loading,
+             settings = excluded.settings,
              tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
     );
     let texts = |pick: fn(&LoadedPlugin) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
@@ -60,6 +61,7 @@ pub(super) async fn register(
         (&topics as _, Type::TEXT_ARRAY),
         (&tasks as _, Type::TEXT_ARRAY),
         (&loading as _, Type::TEXT_ARRAY),
+        (&node.settings as _, Type::TEXT),
     ];
     session.query(&text, &args).await.map(drop)
 }
@@ -100,6 +102,7 @@ fn node(row: &Row) -> Result<Node, SessionError> {
         capacity: count("capacity")?,
         running: count("running")?,
         draining: value(row, "nodes", "draining")?,
+        settings: value(row, "nodes", "settings")?,
         plugins: plugins.map(loaded).collect::<Result<_, SessionError>>()?,
         pending: texts("loading")?.iter().filter_map(|text| task_announcements::read_loading(text)).collect(),
     })

@@ -23,6 +23,7 @@ fn node(stage: &Stage) -> Node {
         capacity: 1,
         running: 0,
         draining: false,
+        settings: None,
         plugins: vec![],
         pending: Vec::new(),
     }

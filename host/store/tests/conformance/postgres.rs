@@ -223,6 +223,7 @@ async fn a_whole_life(stage: &Stage) {
         capacity: 1,
         running: 1,
         draining: false,
+        settings: None,
         plugins: vec![],
         pending: vec![],
     };

@@ -28,6 +28,9 @@ pub(crate) struct Node {
     pub(crate) capacity: u32,
     /// True if the node is stopping and starts no more jobs.
     pub(crate) draining: bool,
+    /// Digest of the settings that all nodes should share; null if the node's version does not publish it. Nodes with different
+    /// digests have different settings.
+    pub(crate) settings: Option<String>,
     /// Plugins that the node has loaded.
     pub(crate) plugins: Vec<LoadedPlugin>,
 }
@@ -56,6 +59,7 @@ impl Node {
             running: node.running,
             capacity: node.capacity,
             draining: node.draining,
+            settings: node.settings,
             plugins: node.plugins.into_iter().map(LoadedPlugin::from).collect(),
         }
     }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
-    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, EnqueueQuery,
-    Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
+    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, Config,
+    EnqueueQuery, Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
     LiveBroadcast, LogEntry, Node, PluginFile, Readiness, Reply,
 };
 use crate::http::bytes::MEDIA_TYPES;
@@ -263,6 +263,12 @@ fn host(schemas: &mut Schemas) -> Vec<Operation> {
             "Metrics in the text format of OpenMetrics.",
             json!({ "application/openmetrics-text": { "type": "string" } }),
         ),
+        Operation::new("host", "getConfig", "get", "/v1/config", "Returns the settings of this host")
+            .description(
+                "Every setting with its source, without secrets. Each host reads its own settings file, and again when it \
+                 changes; a file that is refused changes nothing, and `refused` says what is wrong.",
+            )
+            .response(200, "The settings that hold.", json_of(schemas.response::<Config>())),
         Operation::new("host", "openapi", "get", "/openapi.json", "Returns this document").response(
             200,
             "OpenAPI 3.1.",
