@@ -6,6 +6,7 @@ use std::convert::Infallible;
 
 use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
+use wharf_core::hold::HoldEnd;
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::LeasedJob;
 use wharf_core::key::Lane;
@@ -14,7 +15,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::time::Timestamp;
 
 use super::queue::MemoryQueue;
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, wake_at};
 
 impl MemoryQueue {
     /// Leases jobs that may start now.
@@ -25,12 +26,14 @@ impl MemoryQueue {
             self.delayed.remove(&(due, id));
             self.make_ready(id);
         }
-        let wake_at = self.delayed.first().map(|(due, _)| (*due).max(now));
+        let next_due = self.delayed.first().map(|(due, _)| (*due).max(now));
+        let wake_at = wake_at(next_due, self.holds.next_end(now));
 
         let limits = self.limits();
+        let claim = &*claim.without_held_tasks(&self.holds, now);
         let mut context = ClaimContext {
             queue: self,
-            claim: &claim,
+            claim,
             now,
             lanes: Vec::new(),
             closed: BTreeSet::new(),
@@ -76,6 +79,7 @@ impl ClaimContext<'_> {
             top,
             turn: self.queue.ready[lane].turn,
             holders: self.queue.running.get(lane).map_or(0, |holders| holders.len() as u32),
+            held: self.queue.holds.on_lane(lane, self.now),
         }
     }
 }
@@ -164,6 +168,11 @@ impl QueueView for ClaimContext<'_> {
         if !open {
             self.closed.insert(lane);
         }
+        Ok(())
+    }
+    fn hold(&mut self, lane: LaneId, _: HoldEnd) -> Result<(), Infallible> {
+        let lane = self.lane(lane);
+        self.closed.insert(lane);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 use wharf_core::admission::{Admitted, admit};
 use wharf_core::bounds;
+use wharf_core::hold::HoldEnd;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, LeasedJob, State};
 use wharf_core::lease::Lease;
@@ -14,7 +15,7 @@ use wharf_core::limits::LimitTable;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
-use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
+use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder, held_until_at};
 use super::job_row::{JOB_COLUMNS, JobRow, rank};
 use super::ledger::PostgresLedger;
 use super::rows::job_id;
@@ -22,7 +23,7 @@ use super::running_rows::RunningRows;
 use super::session::{SessionError, value};
 use super::write_set::ShrunkLine;
 use crate::columns::{DamagedData, READY, RUNNING, duration_us, signed, timestamp, timestamp_us};
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, wake_at};
 
 /// The interval at which lanes that a lower limit closed elsewhere are opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,6 +54,8 @@ impl PostgresLedger<'_> {
         let limits = self.limits();
         self.names.load(self.session, &self.locked).await?;
         self.reopen(&limits, reopened).await?;
+        let holds = self.read_holds(claim).await?;
+        let claim = &*claim.without_held_tasks(&holds.of_tasks, self.now);
         self.reserve_numbers(claim.free as usize).await?;
 
         let mut share = 1;
@@ -72,7 +75,9 @@ impl PostgresLedger<'_> {
                 Ok(admitted) => break (admitted, context.into_choice()),
                 // Lanes that were closed stay closed, so the next snapshot does not contain them.
                 Err(NotRead::Lines) => {
-                    self.leave_lanes(&snapshot, context.into_choice().left_lanes, &limits);
+                    let choice = context.into_choice();
+                    self.leave_lanes(&snapshot, choice.left_lanes, &limits);
+                    self.leave_held(&snapshot, choice.held_lanes);
                     self.flush().await?;
                 }
                 Err(NotRead::Heads) => share = share.saturating_mul(4),
@@ -89,7 +94,8 @@ impl PostgresLedger<'_> {
         let (leased, emptied) = self.lease(claim, &snapshot, &choice.heads).await?;
         let left = choice.left_lanes.into_iter().filter(|(lane, ..)| !snapshot.is_removed(*lane, &emptied)).collect();
         self.leave_lanes(&snapshot, left, &limits);
-        let wake_at = next_due.map(|due| due.max(self.now));
+        self.leave_held(&snapshot, choice.held_lanes);
+        let wake_at = wake_at(next_due.map(|due| due.max(self.now)), holds.next_end);
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
         let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
         Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })
@@ -154,6 +160,15 @@ impl PostgresLedger<'_> {
             self.has_closed_lanes |= closed_by_limit.is_some();
             self.writes.left_lanes.insert(lane.row.clone(), (turn as i64, closed_by_limit));
             self.lanes.remove(&lane.row);
+        }
+    }
+
+    /// Closes held lanes until their holds end.
+    fn leave_held(&mut self, snapshot: &ClaimSnapshot, held: Vec<(usize, HoldEnd)>) {
+        for (lane, end) in held {
+            let row = &snapshot.lanes[lane].row;
+            self.writes.held_lanes.insert(row.clone(), held_until_at(end));
+            self.lanes.remove(row);
         }
     }
 

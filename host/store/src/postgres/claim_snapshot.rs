@@ -5,10 +5,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::admission::{LaneId, Line, QueueView, Ready};
+use wharf_core::hold::HoldEnd;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
@@ -31,7 +33,7 @@ use crate::store::Claim;
 const READ: &str = "WITH listed AS MATERIALIZED (
         SELECT line.* FROM unnest($1::int[]) AS named (task) CROSS JOIN LATERAL (
             SELECT id, limit_group, key FROM $schema.lines
-            WHERE task = named.task AND closed_by_limit IS NULL AND limit_group + 0 = ANY($2)
+            WHERE task = named.task AND closed_by_limit IS NULL AND held_until_at IS NULL AND limit_group + 0 = ANY($2)
             ORDER BY top_priority DESC, turn LIMIT $3) AS line
     ), lanes AS MATERIALIZED (
         SELECT DISTINCT limit_group, key FROM listed
@@ -50,6 +52,7 @@ const READ: &str = "WITH listed AS MATERIALIZED (
                 ORDER BY ready.rank, ready.due_at, ready.first_id OFFSET (SELECT rows_max FROM depth) LIMIT 1) END AS edge
         FROM $schema.lines
         WHERE lines.limit_group = lanes.limit_group AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by_limit IS NULL
+            AND held_until_at IS NULL
         OFFSET 0) AS lines
     LEFT JOIN LATERAL (
         SELECT jobs.id, front.rank, front.due_at, front.first_id, front.length, attempt, failures, crashes, batch, topic,
@@ -62,6 +65,17 @@ const READ: &str = "WITH listed AS MATERIALIZED (
             ORDER BY nearest.rank, nearest.due_at, each.id LIMIT (SELECT jobs_max FROM depth)
         ) AS front JOIN $schema.jobs ON jobs.id = front.id) AS heads ON true
     ORDER BY lines.id, heads.rank, heads.due_at, heads.id";
+
+/// The read of [`READ`], and in one more column the last end of the holds on each lane, as in `held_until_at`; `$5` is now.
+static READ_WITH_HOLDS: LazyLock<String> = LazyLock::new(|| {
+    let lanes = "SELECT DISTINCT limit_group, key FROM listed";
+    let held = "SELECT each.*, (
+            SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
+                ON scope IN ('group:' || names.text, 'key:' || each.key, 'group:' || names.text || ' key:' || each.key)
+            WHERE names.id = each.limit_group AND (until_at IS NULL OR until_at > $5)) AS held_until_at
+        FROM (SELECT DISTINCT limit_group, key FROM listed) AS each";
+    READ.replace(lanes, held).replace("generation\n    FROM lanes", "generation, lanes.held_until_at\n    FROM lanes")
+});
 
 /// Reads the limit groups whose jobs all have tasks of the claim: all lines of their lanes are read.
 const READ_WHOLE_GROUPS: &str = "SELECT limit_group FROM $schema.task_groups WHERE limit_group = ANY($2)
@@ -89,6 +103,8 @@ pub(super) struct SnapshotLane {
     pub(super) lane: Lane,
     /// The number of its running jobs.
     running: u32,
+    /// The last end of the holds on it.
+    held: Option<HoldEnd>,
     /// The indexes of its lines in `ClaimSnapshot::lines`.
     lines: Vec<usize>,
 }
@@ -173,16 +189,19 @@ impl ClaimSnapshot {
         }
         let tasks: Vec<i32> =
             claim.tasks.iter().map(|(task, _)| ledger.names.number(task.as_str())).collect::<Result<_, _>>()?;
-        let free = i64::from(claim.free);
+        let (free, now) = (i64::from(claim.free), timestamp_us(ledger.now));
         let read_args = [
             (&tasks as _, Type::INT4_ARRAY),
             (&ledger.locked as _, Type::INT4_ARRAY),
             (&free as _, Type::INT8),
             (&share as _, Type::INT8),
+            (&now as _, Type::INT8),
         ];
+        let (read, read_args) =
+            if ledger.has_holds { (READ_WITH_HOLDS.as_str(), &read_args[..]) } else { (READ, &read_args[..4]) };
         let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&ledger.locked as _, Type::INT4_ARRAY)];
         let (found, whole) = futures_util::try_join!(
-            ledger.session.query(READ, &read_args),
+            ledger.session.query(read, read_args),
             ledger.session.query(READ_WHOLE_GROUPS, &whole_args),
         )?;
         for row in &whole {
@@ -254,8 +273,10 @@ impl ClaimSnapshot {
                 None => {
                     let lane = Lane { group: ledger.names.group(lane_row.group)?, key: columns::key(&lane_row.key)? };
                     let running = counts.of_lane(&lane_row);
+                    let held: Option<i64> = if ledger.has_holds { value(row, "holds", 20)? } else { None };
                     lane_indexes.insert(lane_row.clone(), self.lanes.len());
-                    self.lanes.push(SnapshotLane { row: lane_row, lane, running, lines: Vec::new() });
+                    let held = held.map(hold_end);
+                    self.lanes.push(SnapshotLane { row: lane_row, lane, running, held, lines: Vec::new() });
                     self.lanes.len() - 1
                 }
             };
@@ -273,6 +294,18 @@ impl ClaimSnapshot {
         }
         Ok(())
     }
+}
+
+/// Returns the column `held_until_at` of a lane whose last hold ends like this.
+pub(super) fn held_until_at(end: HoldEnd) -> i64 {
+    match end {
+        HoldEnd::At(at) => timestamp_us(at),
+        HoldEnd::Released => i64::MAX,
+    }
+}
+
+fn hold_end(held_until_at: i64) -> HoldEnd {
+    if held_until_at == i64::MAX { HoldEnd::Released } else { HoldEnd::At(columns::timestamp(held_until_at)) }
 }
 
 /// The remainder of a line after a claim.
@@ -298,6 +331,8 @@ pub(super) struct Choice {
     pub(super) heads: Vec<(usize, usize)>,
     /// Lanes after the claim: the index of a lane, its turn, and whether it is open.
     pub(super) left_lanes: Vec<(usize, u64, bool)>,
+    /// Lanes that are held: the index of a lane, and the last end of the holds on it.
+    pub(super) held_lanes: Vec<(usize, HoldEnd)>,
     /// The number of turns that were used.
     pub(super) turns: usize,
 }
@@ -332,6 +367,7 @@ impl<'s> ClaimContext<'s> {
             top: line.top_priority,
             turn: line.turn as u64,
             holders: lane.running,
+            held: lane.held,
         }
     }
 
@@ -403,6 +439,12 @@ impl QueueView for ClaimContext<'_> {
             self.closed.insert(lane);
         }
         self.choice.left_lanes.push((lane, turn, open));
+        Ok(())
+    }
+    fn hold(&mut self, lane: LaneId, end: HoldEnd) -> Result<(), NotRead> {
+        let lane = lane.0 as usize;
+        self.closed.insert(lane);
+        self.choice.held_lanes.push((lane, end));
         Ok(())
     }
 }

@@ -60,8 +60,10 @@ const LOCK: &str = "SELECT coalesce(array_agg(limit_group), '{}'), count(lock),
                  SELECT limit_group FROM $schema.jobs WHERE delayed AND due_at <= $4 ORDER BY due_at, id LIMIT $5) AS delayed
          ) AS touched ORDER BY limit_group OFFSET 0) AS sorted) AS taken";
 
-const HAS_CLOSED_LANES: &str = "SELECT EXISTS (SELECT FROM $schema.lines
-     WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL)";
+/// Whether a lane of the locked limit groups is closed by its limit, and whether there is a hold.
+const HAS_CLOSED_LANES_AND_HOLDS: &str = "SELECT EXISTS (SELECT FROM $schema.lines
+     WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL),
+     EXISTS (SELECT FROM $schema.holds)";
 
 /// A transaction of the writer: the rows that it read, as its operations changed them, and the changes to write.
 pub(super) struct PostgresLedger<'t> {
@@ -87,6 +89,8 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
     /// True if a lane of the locked limit groups may be closed. If none is, none has to be opened when attempts end.
     pub(super) has_closed_lanes: bool,
+    /// True if there may be a hold. If there is none, a claim looks for none.
+    pub(super) has_holds: bool,
     /// Unused numbers of `line_numbers`.
     pub(super) numbers: VecDeque<i64>,
     pub(super) running: RunningRows,
@@ -131,7 +135,7 @@ impl<'t> PostgresLedger<'t> {
         let expiring: Vec<i64> = reads.expiring.iter().copied().collect();
         let lock_expiring = "SELECT FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
         let job_rows = format!("SELECT {JOB_COLUMNS} FROM $schema.jobs WHERE id = ANY($1)");
-        let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit FROM $schema.lines JOIN (
+        let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at FROM $schema.lines JOIN (
                          SELECT * FROM unnest($1::int[], $2::text[]) AS named (limit_group, key)
                          UNION SELECT limit_group, key FROM $schema.jobs WHERE id = ANY($3)) AS lanes USING (limit_group, key)";
         let by_token = "SELECT jobs.id, jobs.token, jobs.task, jobs.key
@@ -167,7 +171,7 @@ impl<'t> PostgresLedger<'t> {
             session.query_if(!wrote.is_empty(), last_entries, &wrote_args),
             session.query_if(numbers > 0, NUMBERS, &numbers_args),
             session.query_if(reads.slot_holders, READ_RUNNING, &[]),
-            session.query_if(reads.slot_holders, HAS_CLOSED_LANES, &[]),
+            session.query_if(reads.slot_holders, HAS_CLOSED_LANES_AND_HOLDS, &[]),
         )?;
 
         let mark: Option<&str> = computed(&moment, 2)?;
@@ -195,6 +199,7 @@ impl<'t> PostgresLedger<'t> {
             last_entries: HashMap::new(),
             lanes: reads.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             has_closed_lanes: closed.first().map_or(Ok(true), |row| computed(row, 0))?,
+            has_holds: closed.first().map_or(Ok(true), |row| computed(row, 1))?,
             numbers: expand_numbers(&numbers)?,
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
@@ -255,7 +260,7 @@ impl<'t> PostgresLedger<'t> {
         let lanes: BTreeSet<LaneRow> = lanes.filter(|lane| !self.lanes.contains_key(lane)).collect();
         if !lanes.is_empty() {
             let (groups, keys) = lane_columns(&lanes);
-            let text = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit
+            let text = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at
                         FROM unnest($1::int[], $2::text[]) AS named (limit_group, key) JOIN $schema.lines USING (limit_group, key)";
             let found = self.session.query(text, &[(&groups, Type::INT4_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
             self.lanes.extend(lanes.into_iter().map(|lane| (lane, Vec::new())));
@@ -279,7 +284,7 @@ impl<'t> PostgresLedger<'t> {
     }
 
     /// Returns the line for a job that becomes ready, with a top priority that is no lower than the job's.
-    /// A new lane joins at the back of the ring; a new line gets the turn and the limit of its lane.
+    /// A new lane joins at the back of the ring; a new line gets the turn, the limit and the hold of its lane.
     pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, SessionError> {
         self.load_lanes(std::iter::once(lane.clone())).await?;
         let shrunk = |line: &LineRow| self.writes.shrunk_lines.contains_key(&line.id);
@@ -296,12 +301,13 @@ impl<'t> PostgresLedger<'t> {
             }
             return Ok(line.id);
         }
-        let sibling = lines.first().map(|line| (line.turn, line.closed_by_limit));
-        let (turn, closed_by_limit) = match sibling {
+        let sibling = lines.first().map(|line| (line.turn, line.closed_by_limit, line.held_until_at));
+        let (turn, closed_by_limit, held_until_at) = match sibling {
             Some(sibling) => sibling,
-            None => (self.next_number().await?, None),
+            None => (self.next_number().await?, None, None),
         };
-        let line = LineRow { id: self.next_number().await?, task, top_priority: priority, turn, closed_by_limit };
+        let id = self.next_number().await?;
+        let line = LineRow { id, task, top_priority: priority, turn, closed_by_limit, held_until_at };
         self.lanes.entry(lane.clone()).or_default().push(line);
         self.writes.new_lines.push((lane.clone(), line));
         Ok(line.id)
@@ -364,6 +370,7 @@ impl<'t> PostgresLedger<'t> {
             line_updates::write_shrunk(&flush),
             line_updates::write_reopened(&flush),
             line_updates::write_left(&flush),
+            line_updates::write_held(&flush),
             then(this),
         )?;
         for id in &writes.inserted {
