@@ -28,6 +28,7 @@ use crate::folder::Folder;
 use crate::follow::Followers;
 use crate::guest_store::GuestStore;
 use crate::heartbeat::Heartbeat;
+use crate::held_subscribers::HeldSubscribers;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
@@ -109,6 +110,7 @@ pub(crate) struct RunningHost {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
+    pub(crate) held_subscribers: Arc<HeldSubscribers>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
     pub(crate) tasks: TaskTracker,
@@ -149,10 +151,12 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
     let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let held_subscribers = Arc::new(HeldSubscribers::new(store.clone(), Arc::clone(&plugins)));
     let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),
         enqueuer: enqueuer.clone(),
         listener: listener.clone(),
+        held: Arc::clone(&held_subscribers),
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
     });
@@ -233,6 +237,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         plugins,
         enqueuer,
         broadcasts,
+        held_subscribers,
         load,
         first_scan,
         tasks,
