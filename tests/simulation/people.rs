@@ -22,12 +22,14 @@ impl World {
         if self.ground.calm {
             return;
         }
-        match self.ground.rng.u32(0..12) {
+        // Where nothing fails but what kills nodes, jobs that are held would only keep others from running alone.
+        let kinds = if self.ground.odds.trouble { 12 } else { 10 };
+        match self.ground.rng.u32(0..kinds) {
             0 => self.cancel(),
             1 => self.retry(),
             2 => self.set_limit(),
-            3 => self.hold(),
-            4 => self.release(),
+            10 => self.hold(),
+            11 => self.release(),
             _ => self.enqueue(),
         }
         let next = self.ground.between(Duration::from_millis(100), Duration::from_secs(4));

@@ -18,7 +18,7 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 /// Time for which a broadcast waits for the store at most.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known of the holds on the subscribers of this node.
+/// The holds on the subscribers of this node, as far as they are known.
 pub(crate) struct HeldSubscribers {
     store: WatchedStore,
     plugins: Arc<PluginIndex>,

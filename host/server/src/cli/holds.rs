@@ -46,7 +46,7 @@ pub(crate) enum HoldCommand {
     },
 }
 
-/// How long a hold lasts, and why.
+/// The length of a hold, and the reason for it.
 #[derive(Debug, Args)]
 pub(crate) struct Length {
     /// Length of time after which the hold ends by itself, such as 30m

@@ -74,7 +74,7 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
         Notice::HoldSet { hold } => {
             let until = hold.until.map(|until| format!("{:.0}", Moment(until).date()));
-            let (reason, by) = (hold.reason.as_str(), hold.by.as_deref());
+            let (reason, by) = (Some(hold.reason.as_str()).filter(|reason| !reason.is_empty()), hold.by.as_deref());
             info!(scope = %hold.scope, until, reason, by, "hold set");
         }
         Notice::HoldReleased { scope, by } => info!(%scope, by = by.as_deref(), "hold released"),

@@ -68,7 +68,7 @@ pub(crate) async fn release(State(host): State<Host>, access: Access, uri: Uri) 
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::new(
             Kind::HOLD_UNKNOWN,
-            format!("there is no hold `{scope}`; GET /v1/holds lists all, and each is released as it was set"),
+            format!("unknown hold `{scope}`; GET /v1/holds lists the holds in force, and each is released as it was set"),
         )),
     }
 }

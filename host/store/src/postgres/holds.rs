@@ -16,7 +16,7 @@ use super::session::{SessionError, value};
 use crate::columns::{timestamp, timestamp_us};
 use crate::store::Claim;
 
-/// What a claim has to know of holds besides those of lanes.
+/// The holds that concern a claim, without those of lanes.
 #[derive(Debug, Default)]
 pub(super) struct ClaimHolds {
     /// The holds in force of all, and of the plugins, tasks and limit groups of the claim.

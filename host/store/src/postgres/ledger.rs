@@ -60,7 +60,7 @@ const LOCK: &str = "SELECT coalesce(array_agg(limit_group), '{}'), count(lock),
                  SELECT limit_group FROM $schema.jobs WHERE delayed AND due_at <= $4 ORDER BY due_at, id LIMIT $5) AS delayed
          ) AS touched ORDER BY limit_group OFFSET 0) AS sorted) AS taken";
 
-/// Whether a lane of the locked limit groups is closed by its limit, and whether there is a hold.
+/// Returns true if a lane of the locked limit groups is closed by its limit, and true if there is a hold.
 const HAS_CLOSED_LANES_AND_HOLDS: &str = "SELECT EXISTS (SELECT FROM $schema.lines
      WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL),
      EXISTS (SELECT FROM $schema.holds)";

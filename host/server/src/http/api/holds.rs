@@ -10,7 +10,7 @@ use super::values::HoldKind;
 /// A hold: its jobs are enqueued and wait. What runs goes on.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Hold {
-    /// What is held: every job, or the jobs of the plugin, task, limit group or key that the member of this name has.
+    /// Kind of the scope: every job, or the jobs of the plugin, task, limit group or key that the member of this name has.
     pub(crate) kind: HoldKind,
     /// The plugin whose jobs are held.
     #[serde(skip_serializing_if = "Option::is_none")]
