@@ -14,7 +14,6 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use crate::bounds;
-use crate::hold::HoldEnd;
 use crate::ids::{Group, JobId, TaskName};
 use crate::key::Lane;
 use crate::limits::LimitTable;
@@ -41,8 +40,8 @@ pub struct Line {
     pub turn: u64,
     /// Number of jobs of the lane that are running. A store may stop counting at the lane's limit.
     pub holders: u32,
-    /// The end of the holds on the lane; `None` if it is not held.
-    pub held: Option<HoldEnd>,
+    /// True if the lane is held, by its group or its key.
+    pub held: bool,
 }
 
 /// A job at the head of a line.
@@ -119,8 +118,8 @@ pub trait QueueView {
     fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Self::Error>;
     /// Stores a lane's turn, and whether the lane is open. The store itself maintains `top` of its lines.
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Self::Error>;
-    /// Closes a lane that is held. The store opens it at this end, or when a hold on it is set or released.
-    fn hold(&mut self, lane: LaneId, end: HoldEnd) -> Result<(), Self::Error>;
+    /// Closes a lane that is held. The store opens it when a hold on it ends, or is set or released.
+    fn hold(&mut self, lane: LaneId) -> Result<(), Self::Error>;
 }
 
 /// Returns true if a lane with this many running jobs has a free slot. `per_key` is the lane's limit; `None` is no
@@ -377,8 +376,8 @@ fn open_lines<Q: QueueView>(
         let lines = queue.lines(task, max)?;
         let mut closed = false;
         for line in &lines {
-            if let Some(end) = line.held {
-                queue.hold(line.lane_id, end)?;
+            if line.held {
+                queue.hold(line.lane_id)?;
                 closed = true;
             } else if !has_free_slot(line.holders, limits.per_key(&line.lane)) {
                 queue.leave(line.lane_id, line.turn, false)?;

@@ -201,8 +201,8 @@ pub struct HoldTable {
     holds: HashMap<HoldScope, Hold>,
     /// The holds that end by themselves, the first to end first.
     ends: BTreeSet<(Timestamp, HoldScope)>,
-    /// Number of holds of groups and of keys: only these hold lanes.
-    of_lanes: usize,
+    /// Number of holds of each kind that is on lanes: of groups, of keys in all groups, of keys in one group.
+    of_lanes: [usize; 3],
 }
 
 impl HoldTable {
@@ -224,7 +224,9 @@ impl HoldTable {
     /// Sets a hold. It replaces an earlier one of the same scope.
     pub fn set(&mut self, hold: Hold) {
         self.remove(&hold.scope);
-        self.of_lanes += usize::from(is_of_lanes(&hold.scope));
+        if let Some(kind) = kind_on_lanes(&hold.scope) {
+            self.of_lanes[kind] += 1;
+        }
         self.ends.extend(hold.until.map(|until| (until, hold.scope.clone())));
         self.holds.insert(hold.scope.clone(), hold);
     }
@@ -232,7 +234,9 @@ impl HoldTable {
     /// Removes the hold of exactly this scope.
     pub fn remove(&mut self, scope: &HoldScope) -> Option<Hold> {
         let hold = self.holds.remove(scope)?;
-        self.of_lanes -= usize::from(is_of_lanes(scope));
+        if let Some(kind) = kind_on_lanes(scope) {
+            self.of_lanes[kind] -= 1;
+        }
         if let Some(until) = hold.until {
             self.ends.remove(&(until, scope.clone()));
         }
@@ -254,15 +258,21 @@ impl HoldTable {
         scopes.iter().rev().filter_map(|scope| self.in_force(scope, now)).max_by_key(|hold| hold.end())
     }
 
-    /// Returns the last end of all holds on a lane, by its group or its key; `None` if the lane is not held.
-    pub fn on_lane(&self, lane: &Lane, now: Timestamp) -> Option<HoldEnd> {
-        if self.of_lanes == 0 {
-            return None;
-        }
-        let end = |scope: HoldScope| self.in_force(&scope, now).map(Hold::end);
-        let of_key = |group| lane.key.clone().and_then(|key| end(HoldScope::Key { group, key }));
-        let group = &lane.group;
-        [end(HoldScope::Group(group.clone())), of_key(None), of_key(Some(group.clone()))].into_iter().flatten().max()
+    /// Returns true if a lane is held, by its group or its key.
+    pub fn is_on_lane(&self, lane: &Lane, now: Timestamp) -> bool {
+        let [_, keys, lanes] = self.of_lanes;
+        let of_key = |group| {
+            let scope = lane.key.clone().map(|key| HoldScope::Key { group, key });
+            scope.is_some_and(|scope| self.in_force(&scope, now).is_some())
+        };
+        (keys > 0 && of_key(None))
+            || (lanes > 0 && of_key(Some(lane.group.clone())))
+            || self.is_on_group(&lane.group, now)
+    }
+
+    /// Returns true if this group is held.
+    pub fn is_on_group(&self, group: &Group, now: Timestamp) -> bool {
+        self.of_lanes[0] > 0 && self.in_force(&HoldScope::Group(group.clone()), now).is_some()
     }
 
     /// Returns those of these tasks whose jobs may start, as far as all, their plugin, themselves or their group are concerned;
@@ -319,9 +329,14 @@ fn after(time: Timestamp) -> (Timestamp, HoldScope) {
     (time + Duration::from_micros(1), HoldScope::All)
 }
 
-/// Returns true if a hold of this scope holds lanes, and not just tasks.
-fn is_of_lanes(scope: &HoldScope) -> bool {
-    matches!(scope, HoldScope::Group(_) | HoldScope::Key { .. })
+/// Returns the index in `HoldTable::of_lanes` of a hold of this scope; `None` if it holds tasks only.
+fn kind_on_lanes(scope: &HoldScope) -> Option<usize> {
+    match scope {
+        HoldScope::All | HoldScope::Plugin(_) | HoldScope::Task(_) => None,
+        HoldScope::Group(_) => Some(0),
+        HoldScope::Key { group: None, .. } => Some(1),
+        HoldScope::Key { group: Some(_), .. } => Some(2),
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Queue {
         let top =
             self.jobs.iter().filter(|(of, task, _)| *of == id && task == name).map(|(.., job)| job.priority).max()?;
         let holders = self.running.iter().filter(|of| **of == id).count() as u32;
-        let held = self.held.contains(&id).then_some(HoldEnd::Released);
+        let held = self.held.contains(&id);
         open.then(|| Line { lane_id: id, lane, task: name.clone(), top, turn, holders, held })
     }
 
@@ -152,7 +152,7 @@ impl QueueView for Queue {
         Ok(())
     }
 
-    fn hold(&mut self, lane: LaneId, _: HoldEnd) -> Result<(), Infallible> {
+    fn hold(&mut self, lane: LaneId) -> Result<(), Infallible> {
         assert!(self.held.contains(&lane));
         self.lanes[lane.0 as usize].2 = false;
         Ok(())

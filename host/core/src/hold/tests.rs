@@ -47,8 +47,8 @@ fn each_scope_holds_its_own_jobs_and_no_others() {
         assert_eq!(on_job(&table, &of_job, NOW).as_deref(), Some(text));
         let is_wide = ["all", "plugin:words", "task:words/count"].contains(&text);
         assert_eq!(on_job(&table, &others, NOW).is_some(), is_wide, "{text}");
-        assert_eq!(table.on_lane(&of_job, NOW), (!is_wide).then_some(HoldEnd::Released), "{text}");
-        assert_eq!(table.on_lane(&others, NOW), None, "{text}");
+        assert_eq!((table.is_on_lane(&of_job, NOW), table.is_on_lane(&others, NOW)), (!is_wide, false), "{text}");
+        assert_eq!(table.is_on_group(&of_job.group, NOW), text == "group:g");
     }
     for text in ["plugin:other", "task:words/list", "group:a", "key:g", "group:h key:a"] {
         assert_eq!(on_job(&table(&[(text, None)]), &of_job, NOW), None, "{text}");
@@ -62,7 +62,7 @@ fn a_hold_ends_at_its_time_and_not_before() {
     let (of_job, end) = (lane("g", "a"), NOW + SECOND);
     let just_before = end - Duration::from_micros(1);
     assert!(on_job(&table, &of_job, just_before).is_some() && on_job(&table, &of_job, end).is_none());
-    assert_eq!((table.on_lane(&of_job, NOW), table.on_lane(&of_job, end)), (Some(HoldEnd::At(end)), None));
+    assert_eq!((table.is_on_lane(&of_job, just_before), table.is_on_lane(&of_job, end)), (true, false));
     assert_eq!((table.next_end(just_before), table.next_end(end)), (Some(end), None));
 }
 
@@ -74,8 +74,6 @@ fn the_hold_that_lasts_longest_is_named_and_of_equal_ones_the_widest() {
     assert_eq!(named(&[("all", first), ("key:a", last), ("group:g", first)]), "key:a");
     assert_eq!(named(&[("all", last), ("group:g key:a", None)]), "group:g key:a");
     assert_eq!(named(&[("key:a", last), ("plugin:words", last), ("group:g", last)]), "plugin:words");
-    let ends = table(&[("key:a", first), ("group:g", last)]);
-    assert_eq!(ends.on_lane(&of_job, NOW), last.map(HoldEnd::At));
     assert!(HoldEnd::At(Timestamp::from_micros(u64::MAX)) < HoldEnd::Released);
 }
 
@@ -104,7 +102,7 @@ fn a_hold_replaces_the_earlier_one_of_its_scope() {
     assert_eq!(table.get(&scope("key:a")), Some(&hold("key:a", None)));
     assert_eq!(table.remove(&scope("key:a")), Some(hold("key:a", None)));
     assert_eq!((table.remove(&scope("key:a")), table.is_empty()), (None, true));
-    assert_eq!((table.on_lane(&lane("g", "a"), NOW), table), (None, HoldTable::default()));
+    assert_eq!((table.is_on_lane(&lane("g", "a"), NOW), table), (false, HoldTable::default()));
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 
 use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
-use wharf_core::hold::HoldEnd;
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::LeasedJob;
 use wharf_core::key::Lane;
@@ -79,7 +78,7 @@ impl ClaimContext<'_> {
             top,
             turn: self.queue.ready[lane].turn,
             holders: self.queue.running.get(lane).map_or(0, |holders| holders.len() as u32),
-            held: self.queue.holds.on_lane(lane, self.now),
+            held: self.queue.holds.is_on_lane(lane, self.now),
         }
     }
 }
@@ -170,7 +169,7 @@ impl QueueView for ClaimContext<'_> {
         }
         Ok(())
     }
-    fn hold(&mut self, lane: LaneId, _: HoldEnd) -> Result<(), Infallible> {
+    fn hold(&mut self, lane: LaneId) -> Result<(), Infallible> {
         let lane = self.lane(lane);
         self.closed.insert(lane);
         Ok(())

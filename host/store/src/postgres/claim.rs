@@ -1,12 +1,12 @@
 //! A claim: delayed jobs that are due become ready, then admission chooses among the lines.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 use wharf_core::admission::{Admitted, admit};
 use wharf_core::bounds;
-use wharf_core::hold::HoldEnd;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, LeasedJob, State};
 use wharf_core::lease::Lease;
@@ -15,7 +15,7 @@ use wharf_core::limits::LimitTable;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
-use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder, held_until_at};
+use super::claim_snapshot::{ClaimContext, ClaimSnapshot, NotRead, Remainder};
 use super::job_row::{JOB_COLUMNS, JobRow, rank};
 use super::ledger::PostgresLedger;
 use super::rows::job_id;
@@ -54,20 +54,32 @@ impl PostgresLedger<'_> {
         let limits = self.limits();
         self.names.load(self.session, &self.locked).await?;
         self.reopen(&limits, reopened).await?;
-        let holds = self.read_holds(claim).await?;
-        let claim = &*claim.without_held_tasks(&holds.of_tasks, self.now);
         self.reserve_numbers(claim.free as usize).await?;
 
         let mut share = 1;
         let first_read = self.flush_and(async |this| {
-            futures_util::try_join!(this.due(), ClaimSnapshot::read(this, claim, share), this.next_due())
+            futures_util::try_join!(
+                this.open_ended_holds(),
+                this.due(),
+                ClaimSnapshot::read(this, claim, &this.locked, share),
+                this.next_due(),
+                this.claim_holds(claim),
+            )
         });
-        let (due, mut snapshot, mut next_due) = first_read.await?;
-        if !due.is_empty() {
+        let ((), due, mut snapshot, mut next_due, holds) = first_read.await?;
+        if self.has_holds {
+            self.lanes.clear();
+        }
+        // Most claims meet no hold, so that it was right to read all.
+        let open = claim.without_held_tasks(&holds.table, self.now);
+        let is_held = matches!(open, Cow::Owned(_)) || holds.open_groups.len() < self.locked.len();
+        let (claim, groups) = (&*open, &holds.open_groups);
+        if is_held || !due.is_empty() {
             self.promote(due).await?;
             self.reserve_numbers(claim.free as usize).await?;
             let this = &*self;
-            (snapshot, next_due) = futures_util::try_join!(ClaimSnapshot::read(this, claim, share), this.next_due())?;
+            let read = ClaimSnapshot::read(this, claim, groups, share);
+            (snapshot, next_due) = futures_util::try_join!(read, this.next_due())?;
         }
         let (admitted, choice) = loop {
             let mut context = ClaimContext::new(&snapshot, self.numbers.iter().copied().collect());
@@ -75,14 +87,12 @@ impl PostgresLedger<'_> {
                 Ok(admitted) => break (admitted, context.into_choice()),
                 // Lanes that were closed stay closed, so the next snapshot does not contain them.
                 Err(NotRead::Lines) => {
-                    let choice = context.into_choice();
-                    self.leave_lanes(&snapshot, choice.left_lanes, &limits);
-                    self.leave_held(&snapshot, choice.held_lanes);
+                    self.leave_lanes(&snapshot, context.into_choice().left_lanes, &limits);
                     self.flush().await?;
                 }
                 Err(NotRead::Heads) => share = share.saturating_mul(4),
             }
-            snapshot = ClaimSnapshot::read(self, claim, share).await?;
+            snapshot = ClaimSnapshot::read(self, claim, groups, share).await?;
         };
         self.numbers.drain(..choice.turns);
         // A line without jobs remains after the response to a commit was lost, and would be in the way of others.
@@ -94,7 +104,6 @@ impl PostgresLedger<'_> {
         let (leased, emptied) = self.lease(claim, &snapshot, &choice.heads).await?;
         let left = choice.left_lanes.into_iter().filter(|(lane, ..)| !snapshot.is_removed(*lane, &emptied)).collect();
         self.leave_lanes(&snapshot, left, &limits);
-        self.leave_held(&snapshot, choice.held_lanes);
         let wake_at = wake_at(next_due.map(|due| due.max(self.now)), holds.next_end);
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
         let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
@@ -160,15 +169,6 @@ impl PostgresLedger<'_> {
             self.has_closed_lanes |= closed_by_limit.is_some();
             self.writes.left_lanes.insert(lane.row.clone(), (turn as i64, closed_by_limit));
             self.lanes.remove(&lane.row);
-        }
-    }
-
-    /// Closes held lanes until their holds end.
-    fn leave_held(&mut self, snapshot: &ClaimSnapshot, held: Vec<(usize, HoldEnd)>) {
-        for (lane, end) in held {
-            let row = &snapshot.lanes[lane].row;
-            self.writes.held_lanes.insert(row.clone(), held_until_at(end));
-            self.lanes.remove(row);
         }
     }
 

@@ -5,12 +5,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::admission::{LaneId, Line, QueueView, Ready};
-use wharf_core::hold::HoldEnd;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
@@ -66,17 +64,6 @@ const READ: &str = "WITH listed AS MATERIALIZED (
         ) AS front JOIN $schema.jobs ON jobs.id = front.id) AS heads ON true
     ORDER BY lines.id, heads.rank, heads.due_at, heads.id";
 
-/// The read of [`READ`], and in one more column the last end of the holds on each lane, as in `held_until_at`; `$5` is now.
-static READ_WITH_HOLDS: LazyLock<String> = LazyLock::new(|| {
-    let lanes = "SELECT DISTINCT limit_group, key FROM listed";
-    let held = "SELECT each.*, (
-            SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
-                ON scope IN ('group:' || names.text, 'key:' || each.key, 'group:' || names.text || ' key:' || each.key)
-            WHERE names.id = each.limit_group AND (until_at IS NULL OR until_at > $5)) AS held_until_at
-        FROM (SELECT DISTINCT limit_group, key FROM listed) AS each";
-    READ.replace(lanes, held).replace("generation\n    FROM lanes", "generation, lanes.held_until_at\n    FROM lanes")
-});
-
 /// Reads the limit groups whose jobs all have tasks of the claim: all lines of their lanes are read.
 const READ_WHOLE_GROUPS: &str = "SELECT limit_group FROM $schema.task_groups WHERE limit_group = ANY($2)
     GROUP BY limit_group HAVING bool_and(task = ANY($1))";
@@ -103,8 +90,6 @@ pub(super) struct SnapshotLane {
     pub(super) lane: Lane,
     /// The number of its running jobs.
     running: u32,
-    /// The last end of the holds on it.
-    held: Option<HoldEnd>,
     /// The indexes of its lines in `ClaimSnapshot::lines`.
     lines: Vec<usize>,
 }
@@ -169,10 +154,11 @@ impl Head {
 }
 
 impl ClaimSnapshot {
-    /// Reads a snapshot for a claim. `share` multiplies how many jobs of each line are read.
+    /// Reads a snapshot for a claim, of these limit groups. `share` multiplies how many jobs of each line are read.
     pub(super) async fn read(
         ledger: &PostgresLedger<'_>,
         claim: &Claim,
+        groups: &[i32],
         share: i64,
     ) -> Result<ClaimSnapshot, SessionError> {
         let mut snapshot = ClaimSnapshot {
@@ -189,19 +175,16 @@ impl ClaimSnapshot {
         }
         let tasks: Vec<i32> =
             claim.tasks.iter().map(|(task, _)| ledger.names.number(task.as_str())).collect::<Result<_, _>>()?;
-        let (free, now) = (i64::from(claim.free), timestamp_us(ledger.now));
+        let free = i64::from(claim.free);
         let read_args = [
             (&tasks as _, Type::INT4_ARRAY),
-            (&ledger.locked as _, Type::INT4_ARRAY),
+            (&groups as _, Type::INT4_ARRAY),
             (&free as _, Type::INT8),
             (&share as _, Type::INT8),
-            (&now as _, Type::INT8),
         ];
-        let (read, read_args) =
-            if ledger.has_holds { (READ_WITH_HOLDS.as_str(), &read_args[..]) } else { (READ, &read_args[..4]) };
-        let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&ledger.locked as _, Type::INT4_ARRAY)];
+        let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&groups as _, Type::INT4_ARRAY)];
         let (found, whole) = futures_util::try_join!(
-            ledger.session.query(read, read_args),
+            ledger.session.query(READ, &read_args),
             ledger.session.query(READ_WHOLE_GROUPS, &whole_args),
         )?;
         for row in &whole {
@@ -273,10 +256,8 @@ impl ClaimSnapshot {
                 None => {
                     let lane = Lane { group: ledger.names.group(lane_row.group)?, key: columns::key(&lane_row.key)? };
                     let running = counts.of_lane(&lane_row);
-                    let held: Option<i64> = if ledger.has_holds { value(row, "holds", 20)? } else { None };
                     lane_indexes.insert(lane_row.clone(), self.lanes.len());
-                    let held = held.map(hold_end);
-                    self.lanes.push(SnapshotLane { row: lane_row, lane, running, held, lines: Vec::new() });
+                    self.lanes.push(SnapshotLane { row: lane_row, lane, running, lines: Vec::new() });
                     self.lanes.len() - 1
                 }
             };
@@ -294,18 +275,6 @@ impl ClaimSnapshot {
         }
         Ok(())
     }
-}
-
-/// Returns the column `held_until_at` of a lane whose last hold ends like this.
-pub(super) fn held_until_at(end: HoldEnd) -> i64 {
-    match end {
-        HoldEnd::At(at) => timestamp_us(at),
-        HoldEnd::Released => i64::MAX,
-    }
-}
-
-fn hold_end(held_until_at: i64) -> HoldEnd {
-    if held_until_at == i64::MAX { HoldEnd::Released } else { HoldEnd::At(columns::timestamp(held_until_at)) }
 }
 
 /// The remainder of a line after a claim.
@@ -331,8 +300,6 @@ pub(super) struct Choice {
     pub(super) heads: Vec<(usize, usize)>,
     /// Lanes after the claim: the index of a lane, its turn, and whether it is open.
     pub(super) left_lanes: Vec<(usize, u64, bool)>,
-    /// Lanes that are held: the index of a lane, and the last end of the holds on it.
-    pub(super) held_lanes: Vec<(usize, HoldEnd)>,
     /// The number of turns that were used.
     pub(super) turns: usize,
 }
@@ -367,7 +334,8 @@ impl<'s> ClaimContext<'s> {
             top: line.top_priority,
             turn: line.turn as u64,
             holders: lane.running,
-            held: lane.held,
+            // Held lanes are closed by those who set holds and add lanes, and are not read.
+            held: false,
         }
     }
 
@@ -441,10 +409,8 @@ impl QueueView for ClaimContext<'_> {
         self.choice.left_lanes.push((lane, turn, open));
         Ok(())
     }
-    fn hold(&mut self, lane: LaneId, end: HoldEnd) -> Result<(), NotRead> {
-        let lane = lane.0 as usize;
-        self.closed.insert(lane);
-        self.choice.held_lanes.push((lane, end));
+    fn hold(&mut self, lane: LaneId) -> Result<(), NotRead> {
+        self.closed.insert(lane.0 as usize);
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! Holds: what sets, ends and deletes them, and what a claim has to know of them.
 //!
-//! A claim closes the held lanes that it meets, until the last hold on them ends. Then the next claim opens them, by the row of
-//! the lane alone. Setting and releasing a hold opens its lanes, too. Both lock the limit groups of their jobs, so that no claim
-//! runs beside them.
+//! A lane whose key is held is closed until its last hold ends: by who sets the hold, or by who adds the lane. So a claim does
+//! not meet it. Who sets or releases a hold locks the limit groups of its jobs, so that no claim runs beside that. The first claim
+//! after the end of a hold opens its lanes, by their own rows alone. Holds of all, of plugins, tasks and groups close no lanes:
+//! claims leave out their tasks and groups.
 
 use futures_util::try_join;
 use tokio_postgres::types::Type;
@@ -11,16 +12,20 @@ use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
 
 use super::hold_rows::{COLUMNS, read_hold};
+use super::lane_rows::{LaneRow, lane_columns};
 use super::ledger::PostgresLedger;
+use super::operation::group_of;
 use super::session::{SessionError, value};
 use crate::columns::{timestamp, timestamp_us};
 use crate::store::Claim;
 
-/// The holds that concern a claim, without those of lanes.
+/// The holds that concern a claim, without those of keys.
 #[derive(Debug, Default)]
 pub(super) struct ClaimHolds {
-    /// The holds in force of all, and of the plugins, tasks and limit groups of the claim.
-    pub(super) of_tasks: HoldTable,
+    /// The holds of all, and of the plugins, tasks and limit groups of the claim.
+    pub(super) table: HoldTable,
+    /// The locked limit groups that are not held.
+    pub(super) open_groups: Vec<i32>,
     /// When the next hold ends by itself.
     pub(super) next_end: Option<Timestamp>,
 }
@@ -48,8 +53,7 @@ impl PostgresLedger<'_> {
         ];
         self.session.query(text, &args).await?;
         self.has_holds = true;
-        // An earlier hold may have closed its lanes for longer.
-        self.open_held(&hold.scope).await?;
+        self.update_lanes(&hold.scope).await?;
         Ok(Some(hold))
     }
 
@@ -58,12 +62,12 @@ impl PostgresLedger<'_> {
         let delete = format!("DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
         let deleted = self.session.query(&delete, &[(&scope.to_string(), Type::TEXT)]).await?;
         let Some(row) = deleted.first() else { return Ok(None) };
-        self.open_held(scope).await?;
+        self.update_lanes(scope).await?;
         Ok(Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now)))
     }
 
-    /// Deletes at most `max` holds that have ended, and returns how many. It also opens every lane that no hold is on: one whose
-    /// limit group was added while its hold was released may have been closed after that.
+    /// Deletes at most `max` holds that have ended, and returns how many. It also opens every lane that no hold is on: the limit
+    /// group of a lane may have been added while its hold was released.
     pub(super) async fn delete_ended_holds(&mut self, max: u32) -> Result<u32, SessionError> {
         let delete = "DELETE FROM $schema.holds WHERE scope = ANY(ARRAY(
                           SELECT scope FROM $schema.holds WHERE until_at <= $1 ORDER BY until_at LIMIT $2))
@@ -71,7 +75,7 @@ impl PostgresLedger<'_> {
         let open = "UPDATE $schema.lines SET held_until_at = NULL
                     WHERE held_until_at IS NOT NULL AND limit_group + 0 = ANY($1) AND NOT EXISTS (
                         SELECT FROM $schema.names JOIN $schema.holds
-                            ON scope IN ('group:' || names.text, 'key:' || key, 'group:' || names.text || ' key:' || key)
+                            ON scope IN ('key:' || key, 'group:' || names.text || ' key:' || key)
                         WHERE names.id = limit_group AND (until_at IS NULL OR until_at > $2))";
         // New lines of this transaction must be in the table before they can be opened.
         self.flush().await?;
@@ -80,65 +84,89 @@ impl PostgresLedger<'_> {
             [(&now as _, Type::INT8), (&max as _, Type::INT8)],
             [(&self.locked as _, Type::INT4_ARRAY), (&now as _, Type::INT8)],
         );
-        let (deleted, _) =
-            try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
-        self.lanes.clear();
+        let (deleted, _) = try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
+        self.forget_lanes();
         Ok(deleted.len() as u32)
     }
 
-    /// Opens the lanes that a hold of this scope has closed. The next claim closes those again that another hold is on. Holds of
-    /// all, of plugins and of tasks close no lanes: claims leave out their tasks.
-    async fn open_held(&mut self, scope: &HoldScope) -> Result<(), SessionError> {
-        let key = match scope {
-            HoldScope::All | HoldScope::Plugin(_) | HoldScope::Task(_) => return Ok(()),
-            HoldScope::Group(_) => None,
-            HoldScope::Key { key, .. } => Some(key.as_str()),
+    /// Closes the lanes of a key that is held now, and opens those of one that is held no more.
+    async fn update_lanes(&mut self, scope: &HoldScope) -> Result<(), SessionError> {
+        let HoldScope::Key { key, .. } = scope else { return Ok(()) };
+        let groups = match group_of(scope) {
+            Some(group) => vec![self.names.number(group.as_str())?],
+            None => self.locked.clone(),
         };
-        let groups = match scope {
-            HoldScope::Group(group) | HoldScope::Key { group: Some(group), .. } => {
-                vec![self.names.number(group.as_str())?]
-            }
-            _ => self.locked.clone(),
-        };
-        // New lines of this transaction must be in the table before they can be opened.
+        // New lines of this transaction must be in the table before they can be changed.
         self.flush().await?;
-        let open = "UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at + 0 IS NOT NULL AND limit_group = ANY($1)";
-        let groups_arg = (&groups as _, Type::INT4_ARRAY);
-        match key {
-            None => self.session.query(open, &[groups_arg]).await?,
-            Some(key) => {
-                self.session.query(&format!("{open} AND key = $2"), &[groups_arg, (&key as _, Type::TEXT)]).await?
-            }
-        };
-        self.lanes.clear();
+        let text = "UPDATE $schema.lines SET held_until_at = (
+                        SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
+                            ON scope IN ('key:' || $2, 'group:' || names.text || ' key:' || $2)
+                        WHERE names.id = lines.limit_group AND (until_at IS NULL OR until_at > $3))
+                    WHERE limit_group = ANY($1) AND key = $2";
+        let (key, now) = (key.as_str(), timestamp_us(self.now));
+        let args = [(&groups as _, Type::INT4_ARRAY), (&key as _, Type::TEXT), (&now as _, Type::INT8)];
+        self.session.query(text, &args).await?;
+        self.forget_lanes();
         Ok(())
     }
 
-    /// Reads what a claim has to know of holds, and opens the lanes of the locked limit groups whose holds have ended.
-    pub(super) async fn read_holds(&mut self, claim: &Claim) -> Result<ClaimHolds, SessionError> {
-        if !self.has_holds {
-            return Ok(ClaimHolds::default());
-        }
-        let of_tasks = format!("SELECT {COLUMNS} FROM $schema.holds WHERE scope = ANY($1)");
-        let next_end = "SELECT min(until_at) FROM $schema.holds WHERE until_at > $1";
-        let open = "UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at <= $1 AND limit_group + 0 = ANY($2)";
-        let (scopes, now) = (HoldScope::of_tasks(&claim.tasks), timestamp_us(self.now));
-        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-        // New lines of this transaction must be in the table before they can be opened.
-        let read = self.flush_and(async |this| {
-            let (scopes_arg, now_arg) = ((&scopes as _, Type::TEXT_ARRAY), (&now as _, Type::INT8));
-            let open_args = [now_arg.clone(), (&this.locked as _, Type::INT4_ARRAY)];
-            try_join!(
-                this.session.query(&of_tasks, std::slice::from_ref(&scopes_arg)),
-                this.session.query_one(next_end, std::slice::from_ref(&now_arg)),
-                this.session.query(open, &open_args),
-            )
-        });
-        let (of_tasks, next_end, _) = read.await?;
+    fn forget_lanes(&mut self) {
         self.lanes.clear();
-        Ok(ClaimHolds {
-            of_tasks: of_tasks.iter().map(read_hold).collect::<Result<_, _>>()?,
-            next_end: value::<Option<i64>>(&next_end, "holds", 0)?.map(timestamp),
-        })
+        self.lane_holds.clear();
+    }
+
+    /// Reads until when lanes are held that may be added.
+    pub(super) async fn read_lane_holds<'l>(
+        &mut self,
+        lanes: impl IntoIterator<Item = &'l LaneRow>,
+    ) -> Result<(), SessionError> {
+        let (groups, keys) = lane_columns(lanes.into_iter().filter(|lane| !lane.key.is_empty()));
+        let text = "SELECT lanes.limit_group, lanes.key, max(coalesce(until_at, 9223372036854775807))
+                    FROM unnest($1::int[], $2::text[]) AS lanes (limit_group, key) JOIN $schema.names ON names.id = lanes.limit_group
+                    JOIN $schema.holds ON scope IN ('key:' || lanes.key, 'group:' || names.text || ' key:' || lanes.key)
+                    WHERE until_at IS NULL OR until_at > $3 GROUP BY lanes.limit_group, lanes.key";
+        let now = timestamp_us(self.now);
+        let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY), (&now as _, Type::INT8)];
+        for row in self.session.query_if(self.has_holds && !keys.is_empty(), text, &args).await? {
+            let lane = LaneRow { group: value(&row, "holds", 0)?, key: value(&row, "holds", 1)? };
+            self.lane_holds.insert(lane, value(&row, "holds", 2)?);
+        }
+        Ok(())
+    }
+
+    /// Opens the lanes of the locked limit groups whose holds have ended.
+    pub(super) async fn open_ended_holds(&self) -> Result<(), SessionError> {
+        let text = "UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at <= $1 AND limit_group + 0 = ANY($2)";
+        let now = timestamp_us(self.now);
+        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY)];
+        self.session.query_if(self.has_holds, text, &args).await.map(drop)
+    }
+
+    /// Reads the holds that concern a claim.
+    pub(super) async fn claim_holds(&self, claim: &Claim) -> Result<ClaimHolds, SessionError> {
+        if !self.has_holds {
+            return Ok(ClaimHolds { open_groups: self.locked.clone(), ..ClaimHolds::default() });
+        }
+        let mut scopes = HoldScope::of_tasks(&claim.tasks);
+        for number in &self.locked {
+            scopes.insert(HoldScope::Group(self.names.group(*number)?));
+        }
+        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+        let now = timestamp_us(self.now);
+        let table = format!("SELECT {COLUMNS} FROM $schema.holds WHERE scope = ANY($1)");
+        let (table_args, end_args) = ([(&scopes as _, Type::TEXT_ARRAY)], [(&now as _, Type::INT8)]);
+        let (found, next_end) = try_join!(
+            self.session.query(&table, &table_args),
+            self.session.query_one("SELECT min(until_at) FROM $schema.holds WHERE until_at > $1", &end_args),
+        )?;
+        let table: HoldTable = found.iter().map(read_hold).collect::<Result<_, _>>()?;
+        let mut open_groups = Vec::new();
+        for number in &self.locked {
+            if !table.is_on_group(&self.names.group(*number)?, self.now) {
+                open_groups.push(*number);
+            }
+        }
+        let next_end = value::<Option<i64>>(&next_end, "holds", 0)?.map(timestamp);
+        Ok(ClaimHolds { table, open_groups, next_end })
     }
 }

@@ -60,10 +60,8 @@ const LOCK: &str = "SELECT coalesce(array_agg(limit_group), '{}'), count(lock),
                  SELECT limit_group FROM $schema.jobs WHERE delayed AND due_at <= $4 ORDER BY due_at, id LIMIT $5) AS delayed
          ) AS touched ORDER BY limit_group OFFSET 0) AS sorted) AS taken";
 
-/// Returns true if a lane of the locked limit groups is closed by its limit, and true if there is a hold.
-const HAS_CLOSED_LANES_AND_HOLDS: &str = "SELECT EXISTS (SELECT FROM $schema.lines
-     WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL),
-     EXISTS (SELECT FROM $schema.holds)";
+const HAS_CLOSED_LANES: &str = "SELECT EXISTS (SELECT FROM $schema.lines
+     WHERE limit_group = ANY(current_setting('wharf.locked')::int[]) AND closed_by_limit IS NOT NULL)";
 
 /// A transaction of the writer: the rows that it read, as its operations changed them, and the changes to write.
 pub(super) struct PostgresLedger<'t> {
@@ -89,8 +87,10 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
     /// True if a lane of the locked limit groups may be closed. If none is, none has to be opened when attempts end.
     pub(super) has_closed_lanes: bool,
-    /// True if there may be a hold. If there is none, a claim looks for none.
+    /// True if there is a hold. If there is none, nothing looks for one.
     pub(super) has_holds: bool,
+    /// The column `held_until_at` for new lanes, of those of `lanes` that are held.
+    pub(super) lane_holds: HashMap<LaneRow, i64>,
     /// Unused numbers of `line_numbers`.
     pub(super) numbers: VecDeque<i64>,
     pub(super) running: RunningRows,
@@ -130,7 +130,7 @@ impl<'t> PostgresLedger<'t> {
             (&due as _, Type::INT8),
             (&promoted_max as _, Type::INT8),
         ];
-        let moment = format!("SELECT {NOW}, pg_current_xact_id()::text, {SESSION_MARK}, {OLDEST_HOST}");
+        let moment = format!("SELECT {NOW}, pg_current_xact_id()::text, {SESSION_MARK}, {OLDEST_HOST}, EXISTS (SELECT FROM $schema.holds)");
         // The locks of limit groups keep all others off these rows but renewals, which only matter to the end of a lease.
         let expiring: Vec<i64> = reads.expiring.iter().copied().collect();
         let lock_expiring = "SELECT FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
@@ -171,7 +171,7 @@ impl<'t> PostgresLedger<'t> {
             session.query_if(!wrote.is_empty(), last_entries, &wrote_args),
             session.query_if(numbers > 0, NUMBERS, &numbers_args),
             session.query_if(reads.slot_holders, READ_RUNNING, &[]),
-            session.query_if(reads.slot_holders, HAS_CLOSED_LANES_AND_HOLDS, &[]),
+            session.query_if(reads.slot_holders, HAS_CLOSED_LANES, &[]),
         )?;
 
         let mark: Option<&str> = computed(&moment, 2)?;
@@ -199,7 +199,8 @@ impl<'t> PostgresLedger<'t> {
             last_entries: HashMap::new(),
             lanes: reads.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             has_closed_lanes: closed.first().map_or(Ok(true), |row| computed(row, 0))?,
-            has_holds: closed.first().map_or(Ok(true), |row| computed(row, 1))?,
+            has_holds: computed(&moment, 4)?,
+            lane_holds: HashMap::new(),
             numbers: expand_numbers(&numbers)?,
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
@@ -217,6 +218,8 @@ impl<'t> PostgresLedger<'t> {
             }
         }
         ledger.add_lines(&lines)?;
+        let lanes: Vec<LaneRow> = ledger.lanes.keys().cloned().collect();
+        ledger.read_lane_holds(&lanes).await?;
         for row in &by_token {
             let token =
                 TokenRow { token: value(row, "jobs", 1)?, task: value(row, "jobs", 2)?, key: value(row, "jobs", 3)? };
@@ -263,6 +266,7 @@ impl<'t> PostgresLedger<'t> {
             let text = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at
                         FROM unnest($1::int[], $2::text[]) AS named (limit_group, key) JOIN $schema.lines USING (limit_group, key)";
             let found = self.session.query(text, &[(&groups, Type::INT4_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
+            self.read_lane_holds(&lanes).await?;
             self.lanes.extend(lanes.into_iter().map(|lane| (lane, Vec::new())));
             self.add_lines(&found)?;
         }
@@ -304,7 +308,7 @@ impl<'t> PostgresLedger<'t> {
         let sibling = lines.first().map(|line| (line.turn, line.closed_by_limit, line.held_until_at));
         let (turn, closed_by_limit, held_until_at) = match sibling {
             Some(sibling) => sibling,
-            None => (self.next_number().await?, None, None),
+            None => (self.next_number().await?, None, self.lane_holds.get(lane).copied()),
         };
         let id = self.next_number().await?;
         let line = LineRow { id, task, top_priority: priority, turn, closed_by_limit, held_until_at };
@@ -370,7 +374,6 @@ impl<'t> PostgresLedger<'t> {
             line_updates::write_shrunk(&flush),
             line_updates::write_reopened(&flush),
             line_updates::write_left(&flush),
-            line_updates::write_held(&flush),
             then(this),
         )?;
         for id in &writes.inserted {

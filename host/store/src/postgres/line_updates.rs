@@ -128,17 +128,3 @@ pub(super) async fn write_left(flush: &Flush<'_>) -> Result<(), SessionError> {
     ];
     flush.session.query_if(!groups.is_empty(), &text, &args).await.map(drop)
 }
-
-/// Closes lanes that are held, until their holds end.
-pub(super) async fn write_held(flush: &Flush<'_>) -> Result<(), SessionError> {
-    let lanes = &flush.writes.held_lanes;
-    let (groups, keys) = lane_columns(lanes.keys());
-    let until: Vec<i64> = lanes.values().copied().collect();
-    let text = format!(
-        "UPDATE $schema.lines SET held_until_at = held.until_at FROM {} AS held
-         WHERE lines.limit_group = held.limit_group AND lines.key = held.key",
-        unnest("limit_group int, key text, until_at bigint")
-    );
-    let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY), (&until as _, Type::INT8_ARRAY)];
-    flush.session.query_if(!groups.is_empty(), &text, &args).await.map(drop)
-}

@@ -46,8 +46,6 @@ pub(super) struct WriteSet {
     pub(super) reopened: BTreeSet<LaneRow>,
     /// Lanes as a claim left them: the turn, and the limit that closes them.
     pub(super) left_lanes: BTreeMap<LaneRow, (i64, Option<i32>)>,
-    /// Lanes that a claim closed because they are held, each with its column `held_until_at`.
-    pub(super) held_lanes: BTreeMap<LaneRow, i64>,
 }
 
 /// A line that lost ready jobs.

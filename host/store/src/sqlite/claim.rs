@@ -7,7 +7,6 @@ use rusqlite::{Row, params};
 use smallvec::SmallVec;
 use wharf_core::admission::{Admitted, LaneId, Line, QueueView, Ready, admit};
 use wharf_core::bounds;
-use wharf_core::hold::HoldEnd;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, LeasedJob, State};
 use wharf_core::key::Lane;
@@ -176,7 +175,7 @@ impl ClaimContext<'_, '_> {
             top: line.top,
             turn: lanes.turn(no),
             holders: lanes.holders(no).len() as u32,
-            held: holds.as_ref().and_then(|holds| holds.on_lane(&lane, self.now)),
+            held: holds.as_ref().is_some_and(|holds| holds.is_on_lane(&lane, self.now)),
             lane,
         }
     }
@@ -324,7 +323,7 @@ impl QueueView for ClaimContext<'_, '_> {
         Ok(())
     }
 
-    fn hold(&mut self, lane: LaneId, _: HoldEnd) -> rusqlite::Result<()> {
+    fn hold(&mut self, lane: LaneId) -> rusqlite::Result<()> {
         self.ledger.lanes.close(LaneNo(lane.0 as u32));
         Ok(())
     }
