@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     CancelIgnored,
     Retry,
     LimitChanged,
+    /// Jobs were held until somebody released them.
+    Held,
+    HeldForATime,
+    Released,
     AttemptFailed,
     Child,
     /// An attempt killed its node.
@@ -34,7 +38,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 24] = [
         Fault::Crash,
         Fault::Drain,
         Fault::Pause,
@@ -51,6 +55,9 @@ impl Fault {
         Fault::CancelIgnored,
         Fault::Retry,
         Fault::LimitChanged,
+        Fault::Held,
+        Fault::HeldForATime,
+        Fault::Released,
         Fault::AttemptFailed,
         Fault::Child,
         Fault::Killed,

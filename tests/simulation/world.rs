@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::planner::{Input, RecordResult, RenewResult};
 use wharf_core::room::Room;
-use wharf_store::{Claim, Clock, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
+use wharf_store::{Claim, Clock, HoldStore as _, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
 
 use crate::checkers::Checkers;
 use crate::faults::{Fault, Faults, Odds};
@@ -223,6 +224,12 @@ impl World {
                 let table =
                     self.declared.with_overrides(at_once(ground.store.overrides()).expect("memory never fails"));
                 claimed.leased.iter().for_each(|leased| ground.checkers.claimed(leased, &table));
+                let holds: HoldTable =
+                    at_once(ground.store.holds(None, 1000)).expect("memory never fails").holds.into_iter().collect();
+                for leased in &claimed.leased {
+                    let hold = holds.on_job(&leased.task, &leased.lane, ground.now());
+                    assert_eq!(hold, None, "{leased:?} was claimed while it was held");
+                }
                 if !claimed.leased.is_empty() {
                     self.nudge();
                 }
@@ -361,6 +368,7 @@ impl World {
             at_once(self.ground.store.set_override(Override { limits: Limits::default(), ..set }))
                 .expect("memory never fails");
         }
+        self.release_all();
         for place in 0..NODES {
             self.nodes[place].resume(&mut self.ground);
             if self.nodes[place].is_draining() {

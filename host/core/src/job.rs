@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
+use crate::hold::Hold;
 use crate::ids::{JobId, ParseIdError, TaskName};
 use crate::key::{Key, Lane};
 use crate::lease::Lease;
@@ -390,6 +391,8 @@ pub enum WaitReason {
         /// When it becomes due.
         until: Timestamp,
     },
+    /// An operator holds it.
+    Held(Box<Hold>),
     /// The lane's slots are all taken.
     LaneFull {
         /// Number of jobs of the lane that may run at once.
@@ -408,6 +411,18 @@ pub enum WaitReason {
     Paused,
     /// No limit blocks the job: other jobs are ahead of it, or every node is busy.
     InTurn,
+}
+
+impl WaitReason {
+    /// Returns the hold on the job, if there is one, in place of a limit or of other jobs. A job that is not due waits for its
+    /// time first.
+    pub fn or_held(self, hold: Option<&Hold>) -> WaitReason {
+        match (self, hold) {
+            (WaitReason::NotDue { until }, _) => WaitReason::NotDue { until },
+            (_, Some(hold)) => WaitReason::Held(Box::new(hold.clone())),
+            (reason, None) => reason,
+        }
+    }
 }
 
 #[cfg(test)]

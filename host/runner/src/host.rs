@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, StateName};
 use wharf_core::key::Key;
@@ -14,13 +15,14 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
 use crate::catalog::Catalog;
 use crate::folder::SettingsRequest;
 use crate::follow::{self, Followers, JobUpdate};
+use crate::holds_view::{self, HoldError, HoldSet};
 use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
@@ -348,6 +350,43 @@ impl Host {
         let request = SettingsRequest { settings, answer };
         self.0.to_folder.send(request).await.map_err(|_| SettingsRejection::Stopping)?;
         answered.await.unwrap_or(Err(SettingsRejection::Stopping))
+    }
+
+    /// Holds jobs, on all nodes: they are enqueued and wait. What runs goes on.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`HoldError::Ended`] if the hold would end at once, `TooMany` if there are too many holds, and `Store` if the store
+    /// failed.
+    pub async fn hold(&self, new: NewHold) -> Result<HoldSet, HoldError> {
+        let set = holds_view::set(&self.0.store, &self.view(), new).await?;
+        self.0.held_subscribers.forget();
+        self.notify(&Notice::HoldSet { hold: Box::new(set.hold.clone()) });
+        Ok(set)
+    }
+
+    /// Releases the hold of exactly this scope; returns it if it was in force. `by` is the name of the operator's token.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn release(&self, scope: HoldScope, by: Option<String>) -> Result<Option<Hold>, StoreError> {
+        let store = &self.0.store;
+        let released = store.call_with_timeout("releasing a hold", store.release_hold(scope.clone())).await?;
+        self.0.held_subscribers.forget();
+        if released.is_some() {
+            self.notify(&Notice::HoldReleased { scope, by });
+        }
+        Ok(released)
+    }
+
+    /// Returns the first `max` holds in force whose scopes come after `after`, in the order of the scopes' texts.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        self.0.store.holds(after, max).await
     }
 
     /// Returns the nodes that share the store, this one among them.

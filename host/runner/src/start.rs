@@ -27,6 +27,7 @@ use crate::folder::{Folder, SettingsRequest};
 use crate::follow::Followers;
 use crate::guest_store::GuestStore;
 use crate::heartbeat::Heartbeat;
+use crate::held_subscribers::HeldSubscribers;
 use crate::live_settings::LiveSettings;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
@@ -105,6 +106,7 @@ pub(crate) struct RunningHost {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
+    pub(crate) held_subscribers: Arc<HeldSubscribers>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Sends new settings to the task that owns the plugin folder.
@@ -148,10 +150,12 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
     let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let held_subscribers = Arc::new(HeldSubscribers::new(store.clone(), Arc::clone(&plugins)));
     let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),
         enqueuer: enqueuer.clone(),
         listener: listener.clone(),
+        held: Arc::clone(&held_subscribers),
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
     });
@@ -232,6 +236,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         plugins,
         enqueuer,
         broadcasts,
+        held_subscribers,
         load,
         first_scan,
         to_folder,

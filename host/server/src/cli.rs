@@ -7,6 +7,7 @@ mod jobs;
 mod broadcast;
 mod plugins;
 mod limits;
+mod holds;
 mod nodes;
 mod settings;
 mod check;
@@ -76,6 +77,14 @@ enum Command {
     /// Show and change concurrency limits
     #[command(subcommand)]
     Limit(limits::LimitCommand),
+    /// Hold jobs: they are enqueued and wait, while running ones go on
+    #[command(subcommand)]
+    Hold(holds::HoldCommand),
+    /// Release a hold
+    #[command(subcommand)]
+    Release(holds::ReleaseCommand),
+    /// List the holds in force
+    Holds,
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -200,6 +209,9 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
+        Command::Hold(command) => command.run(&client(), json),
+        Command::Release(command) => command.run(&client()),
+        Command::Holds => holds::list(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

@@ -25,6 +25,7 @@ mod events;
 mod broadcasts;
 mod plugins;
 mod limits;
+mod holds;
 mod nodes;
 mod config;
 mod health;
@@ -66,6 +67,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/nodes", no_query(get(nodes::list)))
         .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
+        .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

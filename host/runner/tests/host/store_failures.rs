@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
@@ -18,8 +19,8 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -136,6 +137,25 @@ impl Queue for Cut {
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()
+    }
+}
+
+#[async_trait]
+impl HoldStore for Cut {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        self.reached()?.set_hold(hold).await
+    }
+    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+        self.reached()?.release_hold(scope).await
+    }
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        self.reached()?.holds(after, max).await
+    }
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        self.reached()?.holds_of(scopes).await
+    }
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_ended_holds(max).await
     }
 }
 

@@ -5,6 +5,7 @@ mod moment;
 mod raw_json;
 mod values;
 mod enqueue;
+mod holds;
 mod wait;
 mod jobs;
 mod log_entry;
@@ -21,6 +22,7 @@ pub(crate) use broadcasts::{
 pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use health::{Health, Readiness};
+pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;

@@ -171,7 +171,6 @@ fn is_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::extract::Request;
 
     use super::*;
     use crate::access::{TokenHash, TokenTable};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::key::Lane;
@@ -33,6 +34,7 @@ pub(super) struct MemoryQueue {
     pub(super) overrides: LimitTable,
     /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
+    pub(super) holds: HoldTable,
     pub(super) values: KvMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
@@ -63,6 +65,7 @@ impl MemoryQueue {
             turn: 0,
             overrides: LimitTable::default(),
             declared: Arc::default(),
+            holds: HoldTable::default(),
             values: KvMap::default(),
             marks: BTreeMap::new(),
         }

@@ -66,6 +66,12 @@ impl LaneNames {
         Ok(())
     }
 
+    /// Reads the numbers of all tasks that jobs were ever enqueued for. Must be called outside a transaction.
+    pub(super) async fn all_tasks(session: &Session) -> Result<Vec<i32>, SessionError> {
+        let found = session.query_unprepared("SELECT DISTINCT task FROM $schema.task_groups", &[]).await?;
+        found.iter().map(|row| value(row, "task_groups", 0)).collect()
+    }
+
     fn cache(&mut self, number: i32, text: String) {
         self.numbers.insert(text.clone(), number);
         self.texts.insert(number, text);

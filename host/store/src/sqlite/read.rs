@@ -14,6 +14,7 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
+use super::hold_rows;
 use super::large_values::{OUTPUTS, PAYLOADS};
 use super::rows::{self, InternedNames, numbered_entry, timestamp};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
@@ -91,7 +92,8 @@ pub(super) fn job(
             }
             // A ready job stays ready, even if the clock is set back.
             let due = if is_ready { due.min(now) } else { due };
-            Some(wait_reason(due, now, limits, of_lane, of_group))
+            let hold = hold_rows::on_job(&snapshot, &job.task, &job.lane, now)?;
+            Some(wait_reason(due, now, limits, of_lane, of_group).or_held(hold.as_ref()))
         }
         _ => None,
     };
