@@ -125,7 +125,7 @@ async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Du
         () = access.end(state.stopping.clone()) => None,
     };
     let location = [(header::LOCATION, links::job_from_jobs(id))];
-    if let Some(snapshot) = ended
+    if let Some(snapshot) = ended.filter(|snapshot| access.sees(snapshot.job.lane.key.as_ref()))
         && let Some(result) = finished(&snapshot.job)?
     {
         return Ok((location, harmless_headers(&result), Bytes::from_owner(result)).into_response());
