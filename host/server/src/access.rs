@@ -247,6 +247,11 @@ impl Rights {
         self.has(|scope| matches!(scope, Scope::Enqueue(_)))
     }
 
+    /// Returns true if the client may enqueue jobs of every task.
+    pub(crate) fn enqueues_all(&self) -> bool {
+        self.has(|scope| matches!(scope, Scope::Enqueue(TaskPattern::All)))
+    }
+
     /// Returns true if the client may enqueue jobs of this task.
     pub(crate) fn enqueues(&self, task: &TaskName) -> bool {
         self.has(|scope| matches!(scope, Scope::Enqueue(tasks) if tasks.matches(task)))

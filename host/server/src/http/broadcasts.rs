@@ -27,7 +27,7 @@ use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
 use super::path::Path;
 use super::problem::{Kind, Problem};
-use super::scope::forbidden;
+use super::scope::{forbidden, still_valid};
 use super::{body, links, query};
 use crate::access::Access;
 use crate::config;
@@ -61,6 +61,7 @@ pub(crate) async fn send(
         return Err(forbidden(&access, &format!("broadcast:{topic}")));
     }
     let options = read(query, &head.headers, body).await?;
+    still_valid(&access)?;
     if options.durable {
         return send_durably(&host, &topic, options).await;
     }

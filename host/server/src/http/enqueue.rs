@@ -17,7 +17,8 @@ use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, H
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
 use super::problem::{Kind, Problem};
-use super::scope::forbidden;
+use super::scope::{forbidden, still_valid};
+use super::shared_bytes::SharedName;
 use super::{AppState, body, job_lookup, links, query};
 use crate::access::Access;
 use crate::config;
@@ -43,9 +44,11 @@ impl Requests {
             Requests::One(request) => std::slice::from_mut(request),
             Requests::Many(requests) => requests.as_mut_slice(),
         };
+        let any_task = access.enqueues_all();
         for request in requests {
             // What is no task is refused for that.
-            if let Ok(task) = request.task.parse()
+            if !any_task
+                && let Ok(task) = request.task.parse()
                 && !access.enqueues(&task)
             {
                 return Err(forbidden(access, &format!("enqueue:{task}")));
@@ -75,6 +78,7 @@ pub(crate) async fn enqueue(
     if wait.is_some() && !access.reads() {
         return Err(forbidden(&access, "read").hint("`wait` returns a job's result"));
     }
+    still_valid(&access)?;
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
             let result = enqueue_one(&state.host, request).await?;
@@ -128,7 +132,8 @@ async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Du
     if let Some(snapshot) = ended.filter(|snapshot| access.sees(snapshot.job.lane.key.as_ref()))
         && let Some(result) = finished(&snapshot.job)?
     {
-        return Ok((location, harmless_headers(&result), Bytes::from_owner(result)).into_response());
+        let result = state.shared.share(SharedName::Result(id), Bytes::from_owner(result));
+        return Ok((location, harmless_headers(result.media_type().await), result.bytes()).into_response());
     }
     if access.revoked.is_cancelled() {
         let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");

@@ -64,10 +64,11 @@ async fn update_event(
     match update {
         Ok(JobUpdate::Entry(numbered)) => {
             let shared_name = SharedName::Entry(job, numbered.number);
-            shared.get(shared_name).unwrap_or_else(|| {
+            let held = shared.get(shared_name).unwrap_or_else(|| {
                 let (name, entry) = LogEntry::event(&numbered);
                 shared.share(shared_name, event(name, Some(&numbered.number.to_string()), &entry))
-            })
+            });
+            held.bytes()
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));

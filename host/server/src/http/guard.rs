@@ -66,17 +66,17 @@ impl Guard {
         }
         // A proxy may send an address in place of a path. Both names must be known then.
         let names = [host, request.uri.authority().map(|authority| authority.as_str())];
-        let names: Vec<&str> = names.into_iter().flatten().collect();
+        let named = || names.into_iter().flatten();
         let is_public = |name: &&str| self.public_url.as_ref().is_some_and(|url| url.is_named(name));
         if is_open && !self.proxy_authenticates && !open {
             let sign = OF_PROXIES.iter().find(|name| headers.contains_key(*name)).map(HeaderName::as_str);
-            if let Some(sign) = sign.or(names.iter().any(is_public).then_some("host")) {
+            if let Some(sign) = sign.or(named().any(|name| is_public(&name)).then_some("host")) {
                 return Err(untrusted(sign));
             }
         }
         if is_open
             && self.on_loopback
-            && let Some(name) = names.iter().find(|name| !is_loopback(name) && !is_public(name))
+            && let Some(name) = named().find(|name| !is_loopback(name) && !is_public(name))
         {
             let detail = format!(
                 "`Host` names `{name}`, which is not this machine's loopback; use 127.0.0.1 or localhost, or set `token` on \
@@ -194,7 +194,7 @@ mod tests {
         address: &str,
         headers: &[(HeaderName, &str)],
     ) -> Result<(), String> {
-        let mut request = Request::builder().version(version).uri(address);
+        let mut request = axum::http::Request::builder().version(version).uri(address);
         for (name, value) in headers {
             request = request.header(name, *value);
         }

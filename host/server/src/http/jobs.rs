@@ -51,7 +51,7 @@ pub(crate) async fn result(
         Some(result) => result,
         None => shared.share(SharedName::Result(id), stored_result(&host, &access, id).await?),
     };
-    Ok((harmless_headers(&result), result).into_response())
+    Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
@@ -76,7 +76,12 @@ pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> 
     }
     let page = host.jobs(filter).await?;
     let next = page.jobs.last().filter(|_| page.more).map(|last| next_page(&query, last.id));
-    Ok(Json(JobPage { jobs: page.jobs.iter().map(Job::in_list).collect(), next }))
+    let listed = |job| {
+        let listed = Job::in_list(job);
+        // It may be a job of another key.
+        if access.key().is_some() { Job { parent: None, ..listed } } else { listed }
+    };
+    Ok(Json(JobPage { jobs: page.jobs.iter().map(listed).collect(), next }))
 }
 
 fn filter(query: &ListQuery) -> Result<JobFilter, Problem> {

@@ -99,7 +99,7 @@ pub(crate) fn need(method: &Method, route: &str) -> Result<Option<Need>, Problem
     if known.peek().is_none() && !FOR_ALL.contains(&route) {
         return Err(Problem::new(Kind::INTERNAL, format!("a bug in Wharf: nothing says which tokens may use {route}")));
     }
-    // Another method does not exist, and the router says so.
+    // Another method does not exist, and the router says so; a test holds that each one that does exist is in the table.
     Ok(known.find(|(of, ..)| of == method).map(|(.., need)| *need))
 }
 
@@ -113,6 +113,18 @@ pub(super) fn check(request: &Parts, client: Option<&Access>) -> Result<(), Prob
         Some(need) => need.check(client.ok_or_else(unknown_client)?),
         None => Ok(()),
     }
+}
+
+/// Checks that a token was not revoked since its request began, as while its body was on the way.
+///
+/// # Errors
+/// The problem that it was; nothing was changed.
+pub(super) fn still_valid(access: &Access) -> Result<(), Problem> {
+    if access.revoked.is_cancelled() {
+        let detail = "the token was revoked while the body of the request was on its way; nothing was changed";
+        return Err(Problem::new(Kind::UNAUTHORIZED, detail));
+    }
+    Ok(())
 }
 
 /// Fails closed: the guard knows every client, or has refused it.
