@@ -91,6 +91,7 @@ mod limits_view;
 mod wait_reason;
 mod answer;
 mod start;
+mod known_jobs;
 mod host;
 
 pub use answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};

@@ -152,6 +152,11 @@ pub(crate) fn takes_long<'r>(view: &PluginView, payloads: impl Iterator<Item = (
     checks > CHECKS_INLINE_MAX
 }
 
+/// Returns true if reading this many bytes takes long enough to be done apart.
+pub(crate) fn takes_long_to_read(bytes: usize) -> bool {
+    bytes as u64 / BYTES_PER_CHECK > CHECKS_INLINE_MAX
+}
+
 /// Returns true if two payloads are the same JSON, apart from white space between its tokens. Numbers and texts must be written
 /// in the same way, since a key is found as it is written.
 pub(crate) fn is_same_json(one: &[u8], other: &[u8]) -> bool {

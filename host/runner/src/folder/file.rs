@@ -44,6 +44,11 @@ impl Retry {
 }
 
 impl File {
+    /// Notes that the file is not loaded again until it changes: its load was lost.
+    pub(super) fn give_up(&mut self) {
+        (self.loading, self.handled, self.retry) = (None, Some(self.stamp), None);
+    }
+
     /// Returns true if the file is neither loaded nor refused as it is now.
     pub(super) fn is_pending(&self) -> bool {
         self.handled != Some(self.stamp)
