@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Host, Reply, Setup, eventually, wharf};
+use crate::harness::{Client, Host, Reply, Setup, eventually, link, wharf};
 
 const ADMIN: &str = "the-token-of-the-tests";
 /// A token that may do what one scope allows, for each scope but `admin`.
@@ -336,13 +335,6 @@ fn a_file_that_is_wrong_changes_nothing_and_says_where() {
     assert!(host.metric("wharf_settings_reloads_total{result=\"applied\"}") >= Some(2.0));
 }
 
-/// Lets a link lead elsewhere, in one step.
-fn link(from: &Path, to: &str) {
-    let temporary = from.with_file_name("link.new");
-    std::os::unix::fs::symlink(to, &temporary).expect("linked");
-    std::fs::rename(temporary, from).expect("renamed");
-}
-
 #[test]
 fn a_token_of_a_file_follows_the_links_to_it() {
     let secrets = tempfile::tempdir().expect("a folder");
@@ -352,14 +344,14 @@ fn a_token_of_a_file_follows_the_links_to_it() {
         std::fs::write(dir.join(version).join("ci"), format!("{token}\n")).expect("written");
     }
     // As a container platform mounts secrets: the file is a link through a folder that is a link.
-    link(&dir.join("..data"), "v1");
-    link(&dir.join("ci"), "..data/ci");
+    link("v1", &dir.join("..data"));
+    link("..data/ci", &dir.join("ci"));
     let file = dir.join("ci");
     let table = format!("[[tokens]]\nname = \"ci\"\nfrom = \"file:{}\"\ncan = [\"read\"]\n", file.display());
     let host = Setup::default().token(ADMIN).settings(&table).start();
     let status = |token: &str| host.client().clone().with_token(Some(token)).get("/v1/jobs").status;
     assert_eq!((status("the-first-token-of-ci"), status("the-second-token-of-ci")), (200, 401));
-    link(&dir.join("..data"), "v2");
+    link("v2", &dir.join("..data"));
     eventually("the second one holds", || (status("the-second-token-of-ci") == 200).then_some(()));
     assert_eq!(status("the-first-token-of-ci"), 401);
     assert!(host.said().contains("tokens changed `ci`") && !host.said().contains("-token-of-ci"), "{}", host.said());

@@ -31,10 +31,14 @@ pub(crate) enum Fault {
     Suspect,
     /// That went on for so long that others joined it.
     Joined,
+    /// A claim left jobs behind for which a node had no room.
+    ShortOfRoom,
+    /// A job started before one that did not fit.
+    Overtook,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 23] = [
         Fault::Crash,
         Fault::Drain,
         Fault::Pause,
@@ -56,6 +60,8 @@ impl Fault {
         Fault::Killed,
         Fault::Suspect,
         Fault::Joined,
+        Fault::ShortOfRoom,
+        Fault::Overtook,
     ];
 }
 

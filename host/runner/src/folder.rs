@@ -316,8 +316,7 @@ impl State {
             Err(error) => {
                 // Which file it was is lost with the task: every file that was loading counts as handled until it changes.
                 self.folder.listener.notify(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
-                let is_loading =
-                    |file: &File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
+                let is_loading = |file: &File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
                 for (path, file) in self.files.iter_mut().filter(|(_, file)| is_loading(file)) {
                     file.give_up();
                     if let Some(refused) = self.contents.refused.get_mut(path) {

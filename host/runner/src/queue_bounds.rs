@@ -47,7 +47,10 @@ impl fmt::Display for QueueFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let QueueFull { plugin, waiting, wanted, max } = self;
         if self.is_oversized() {
-            write!(f, "{wanted} jobs of plugin `{plugin}` would be added at once; the limit is {max} that wait: add them in parts")?;
+            write!(
+                f,
+                "{wanted} jobs of plugin `{plugin}` would be added at once; the limit is {max} that wait: add them in parts"
+            )?;
         } else {
             write!(f, "{waiting} jobs of plugin `{plugin}` wait and {wanted} would be added; the limit is {max}: ")?;
             f.write_str("try again when some have ended")?;
@@ -94,6 +97,28 @@ struct Count {
 impl Count {
     fn all(&self) -> u64 {
         self.stored + self.added + self.reserved
+    }
+}
+
+impl Counts {
+    /// Returns the jobs of each plugin that were added since the store was asked.
+    fn added(&self) -> BTreeMap<PluginId, u64> {
+        self.plugins.iter().map(|(plugin, count)| (plugin.clone(), count.added)).collect()
+    }
+
+    /// Takes in what the store has counted; `None` if it failed. `added` are the jobs that had been added when it `began`.
+    fn take_in(&mut self, began: Instant, added: &BTreeMap<PluginId, u64>, waiting: Option<BTreeMap<PluginId, u64>>) {
+        (self.read_at, self.is_reading) = (Some(began), false);
+        let Some(waiting) = waiting else { return };
+        for (plugin, count) in &mut self.plugins {
+            count.stored = 0;
+            // What was added before is among those that the store has counted, or has ended.
+            count.added = count.added.saturating_sub(added.get(plugin).copied().unwrap_or(0));
+        }
+        for (plugin, stored) in waiting {
+            self.plugins.entry(plugin).or_default().stored = stored;
+        }
+        self.plugins.retain(|_, count| count.all() > 0);
     }
 }
 
@@ -196,22 +221,10 @@ impl QueueBounds {
         }
         let began = Instant::now();
         *last = Some(began);
-        let added: BTreeMap<PluginId, u64> =
-            self.counts().plugins.iter().map(|(plugin, count)| (plugin.clone(), count.added)).collect();
+        let added = self.counts().added();
         // A store that does not answer refuses new jobs itself; the failure was reported by the call.
         let waiting = self.store.call_with_timeout("counting the waiting jobs", self.store.waiting_jobs()).await;
-        let mut counts = self.counts();
-        (counts.read_at, counts.is_reading) = (Some(began), false);
-        let Ok(waiting) = waiting else { return };
-        for (plugin, count) in &mut counts.plugins {
-            count.stored = 0;
-            // What was added before is among those that the store has counted, or has ended.
-            count.added = count.added.saturating_sub(added.get(plugin).copied().unwrap_or(0));
-        }
-        for (plugin, stored) in waiting {
-            counts.plugins.entry(plugin).or_default().stored = stored;
-        }
-        counts.plugins.retain(|_, count| count.all() > 0);
+        self.counts().take_in(began, &added, waiting.ok());
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -278,4 +291,4 @@ pub(crate) fn places_of_unknown(jobs: &[NewJob], mut known: HashSet<UniqueToken>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -35,10 +35,9 @@ pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Re
     let mut find = conn.prepare_cached(
         "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
     )?;
-    find.query_row(
-        params![of.token.as_str(), of.task.as_str(), key_text(of.key.as_ref())],
-        |row| Ok(job_id(row.get(0)?)?),
-    )
+    find.query_row(params![of.token.as_str(), of.task.as_str(), key_text(of.key.as_ref())], |row| {
+        Ok(job_id(row.get(0)?)?)
+    })
     .optional()
 }
 
