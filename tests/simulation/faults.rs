@@ -35,10 +35,14 @@ pub(crate) enum Fault {
     Suspect,
     /// That went on for so long that others joined it.
     Joined,
+    /// A claim left jobs behind for which a node had no room.
+    ShortOfRoom,
+    /// A job started before one that did not fit.
+    Overtook,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 24] = [
+    pub(crate) const ALL: [Fault; 26] = [
         Fault::Crash,
         Fault::Drain,
         Fault::Pause,
@@ -63,6 +67,8 @@ impl Fault {
         Fault::Killed,
         Fault::Suspect,
         Fault::Joined,
+        Fault::ShortOfRoom,
+        Fault::Overtook,
     ];
 }
 

@@ -11,7 +11,7 @@ use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::planner::{Input, RecordResult, RenewResult};
-use wharf_core::room::Room;
+use wharf_core::room::{Room, TaskCost};
 use wharf_store::{Claim, Clock, HoldStore as _, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
 
 use crate::checkers::Checkers;
@@ -204,13 +204,19 @@ impl World {
         let ground = &mut self.ground;
         match call {
             Call::Claim { node, free } => {
+                let room = room(ground);
+                let task_cost = |(task, _): &(TaskName, Group)| {
+                    let cost = TaskCost { sandboxes: ground.rng.u32(..5), bytes: ground.rng.u64(..60) };
+                    (ground.rng.u32(..3) == 0).then(|| (task.clone(), cost))
+                };
+                let costs = self.tasks.iter().filter_map(task_cost).collect();
                 let claim = Claim {
                     node,
                     tasks: Arc::clone(&self.tasks),
                     declared: Arc::clone(&self.declared),
                     free,
-                    room: Room::UNLIMITED,
-                    costs: Arc::default(),
+                    room,
+                    costs: Arc::new(costs),
                     task_quotas: Vec::new(),
                     lease: LEASE,
                 };
@@ -221,6 +227,12 @@ impl World {
                         claimed.leased.iter().map(|l| (l.lease.job, l.lease.attempt)).collect::<Vec<_>>()
                     )
                 });
+                if claimed.short_of_room {
+                    ground.faults.note(Fault::ShortOfRoom);
+                }
+                if claimed.overtook > 0 {
+                    ground.faults.note(Fault::Overtook);
+                }
                 let table =
                     self.declared.with_overrides(at_once(ground.store.overrides()).expect("memory never fails"));
                 claimed.leased.iter().for_each(|leased| ground.checkers.claimed(leased, &table));
@@ -391,6 +403,17 @@ impl World {
             assert!(self.ground.elapsed() < by, "a drain with nothing to do does not end");
         }
     }
+}
+
+/// Returns the room of a node that claims: sometimes little of it, unless trouble rests or was never meant.
+fn room(ground: &mut Ground) -> Room {
+    if ground.calm || !ground.odds.trouble || ground.rng.bool() {
+        return Room::UNLIMITED;
+    }
+    let mut some =
+        |sandboxes, bytes| TaskCost { sandboxes: ground.rng.u32(..=sandboxes), bytes: ground.rng.u64(..=bytes) };
+    let (free, overtaking) = (some(5, 100), some(2, 50));
+    Room { total: TaskCost { sandboxes: 6, bytes: 120 }, free, overtaking }
 }
 
 /// What a node hears of a call that failed, or seemed to.

@@ -3,6 +3,7 @@
 //! Only the loop takes of this room, and only for what a claim has brought. So what a claim is told to be free is free
 //! when its jobs start: no job is claimed that then waits for a sandbox.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use wharf_core::job::LeasedJob;
@@ -14,14 +15,14 @@ use wharf_engine::{Engine, Permit, PermitPool, Plugin};
 pub(crate) struct AttemptRoom {
     engine: Arc<Engine>,
     /// The attempts of the last claim that overtook a job. Empty once they have started.
-    overtakers: Vec<AttemptId>,
+    overtakers: HashSet<AttemptId>,
     /// The room of running attempts that overtook one.
     overtaking: TaskCost,
 }
 
 impl AttemptRoom {
     pub(crate) fn new(engine: Arc<Engine>) -> AttemptRoom {
-        AttemptRoom { engine, overtakers: Vec::new(), overtaking: TaskCost::NOTHING }
+        AttemptRoom { engine, overtakers: HashSet::new(), overtaking: TaskCost::NOTHING }
     }
 
     /// Returns the room of this moment.

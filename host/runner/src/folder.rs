@@ -326,10 +326,14 @@ impl State {
             Err(error) => {
                 // Which file it was is lost with the task: every file that was loading counts as handled until it changes.
                 self.folder.listener.notify(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
-                let is_loading =
-                    |file: &&mut File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
-                let unfinished = self.files.values_mut().filter(is_loading);
-                unfinished.for_each(|file| (file.loading, file.handled) = (None, Some(file.stamp)));
+                let is_loading = |file: &File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
+                for (path, file) in self.files.iter_mut().filter(|(_, file)| is_loading(file)) {
+                    file.give_up();
+                    if let Some(refused) = self.contents.refused.get_mut(path) {
+                        refused.retry = None;
+                        self.is_new = true;
+                    }
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use tokio::sync::oneshot;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
-use wharf_core::job::{Job, NewJob, StateName};
+use wharf_core::job::{Job, NewJob, State, StateName};
 use wharf_core::key::Key;
 use wharf_core::kv::KvUsage;
 use wharf_core::lifecycle::Event;
@@ -28,13 +28,10 @@ use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::rejection::{EnqueueRejection, PROBLEMS_MAX};
-use crate::request::{Absent, Prepared, Request, draw_ids, is_same_json, prepare, takes_long};
+use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{JobView, why_waiting};
 
-/// Jobs of one token that are compared with a request whose key is not known.
-const KEYS_OF_A_TOKEN_MAX: u32 = 8;
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which an immediate stop waits for the attempts that were given back to be recorded.
@@ -81,14 +78,14 @@ impl Host {
         // Apart: the future of every request would have room for it, and is moved more than once.
         let known = match prepared.absent {
             absent if absent.is_empty() => Vec::new(),
-            absent => Box::pin(self.find_known(absent)).await?,
+            absent => Box::pin(self.0.find_known(absent)).await?,
         };
         let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
         // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
         let inserted = if jobs.is_empty() {
             Vec::new()
         } else {
-            let _places = self.0.bounds.reserve(places(&jobs)).await?;
+            let _places = self.0.reserve_new(&jobs).await?;
             self.0.enqueuer.insert(jobs, limits).await?
         };
         let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
@@ -97,47 +94,6 @@ impl Host {
             results.sort_unstable_by_key(|(index, _)| *index);
         }
         Ok(results.into_iter().map(|(_, enqueued)| enqueued).collect())
-    }
-
-    /// Returns the existing jobs of requests whose task is not known here: a token finds its job wherever the plugin is.
-    async fn find_known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
-        let (mut known, mut problems) = (Vec::new(), Vec::new());
-        for Absent { index, problem, token, key, payload } in absent {
-            let found = match token {
-                // Beyond this number problems are not reported anyway.
-                Some((task, token)) if problems.len() < PROBLEMS_MAX => {
-                    let is_exact = key.is_some();
-                    let max = if is_exact { 1 } else { KEYS_OF_A_TOKEN_MAX };
-                    let filter = JobFilter { task: Some(task), token: Some(token), key, max, ..JobFilter::default() };
-                    let found = self.jobs(filter).await?.jobs;
-                    if is_exact { found.into_iter().next() } else { self.with_payload(found, &payload).await? }
-                }
-                _ => None,
-            };
-            match found {
-                Some(job) => {
-                    self.notify(&Notice::JobsDeduplicated { task: job.task, count: 1 });
-                    known.push((index, Enqueued::Duplicate(job.id)));
-                }
-                None => problems.push((index, problem)),
-            }
-        }
-        if problems.is_empty() {
-            Ok(known)
-        } else {
-            Err(EnqueueError::EnqueueRejection(EnqueueRejection::of(problems)))
-        }
-    }
-
-    /// Returns the job that has this payload, and with it the key that the task would find there.
-    async fn with_payload(&self, jobs: Vec<Job>, payload: &[u8]) -> Result<Option<Job>, StoreError> {
-        for job in jobs {
-            let whole = self.0.store.job(job.id, Arc::clone(self.catalog().limits())).await?;
-            if whole.is_some_and(|whole| is_same_json(&whole.job.payload, payload)) {
-                return Ok(Some(job));
-            }
-        }
-        Ok(None)
     }
 
     /// Turns requests into jobs, apart from other requests if that takes long.
@@ -251,7 +207,10 @@ impl Host {
     /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded,
     /// [`ChangeError::QueueFull`] if too many jobs of its plugin wait, and [`ChangeError::Store`] if the store failed.
     pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
-        let place = self.0.store.job_summary(id).await?.map(|job| (job.task.plugin(), 1));
+        let job = self.0.store.job_summary(id).await?;
+        // Any other job will not wait: its retry is refused, which a full queue must not hide.
+        let again = job.filter(|job| matches!(job.status.state, State::Failed | State::Cancelled));
+        let place = again.map(|job| (job.task.plugin(), 1));
         let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
         let state = self.change(id, Event::RetryRequested).await?;
         self.notify(&Notice::RetryRequested { job: id });

@@ -94,6 +94,7 @@ mod holds_view;
 mod wait_reason;
 mod answer;
 mod start;
+mod known_jobs;
 mod host;
 
 pub use answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};

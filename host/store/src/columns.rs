@@ -112,9 +112,9 @@ pub(crate) fn job_id(column: i64) -> Result<JobId, DamagedData> {
     JobId::from_number(unsigned(column)).ok_or_else(|| DamagedData::invalid("job ID", &column.to_string()))
 }
 
-/// Returns the column `key` of a lane: empty for jobs without a key.
-pub(crate) fn key_text(lane: &Lane) -> &str {
-    lane.key.as_ref().map_or("", Key::as_str)
+/// Returns the column `key`: empty for jobs without a key.
+pub(crate) fn key_text(key: Option<&Key>) -> &str {
+    key.map_or("", Key::as_str)
 }
 
 /// Converts the column `key`.

@@ -119,6 +119,8 @@ impl SubscriberCall {
             }
             let (enqueuer, limits) = (context.enqueuer.clone(), Arc::clone(catalog.limits()));
             let insert = async move {
+                // The places of the jobs in the queue are kept until the jobs are in it.
+                let _until_written = calls;
                 let written = enqueuer.insert_with_changes(children, limits, changes).await;
                 on_answer(written.map_or_else(
                     |error| {

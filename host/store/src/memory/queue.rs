@@ -28,6 +28,8 @@ pub(super) struct MemoryQueue {
     pub(super) ready: BTreeMap<Lane, ReadyLane>,
     pub(super) delayed: BTreeSet<(Timestamp, JobId)>,
     pub(super) running: BTreeMap<Lane, BTreeSet<JobId>>,
+    /// Number of waiting jobs of each task, due or not.
+    pub(super) waiting: BTreeMap<TaskName, u64>,
     /// The last turn that was used.
     pub(super) turn: u64,
     /// The overrides alone, without the declared limits.
@@ -62,6 +64,7 @@ impl MemoryQueue {
             ready: BTreeMap::new(),
             delayed: BTreeSet::new(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             turn: 0,
             overrides: LimitTable::default(),
             declared: Arc::default(),
@@ -131,6 +134,7 @@ impl MemoryQueue {
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
         let change = Change::of(&record.job.status, &event, now)?;
+        count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);
         let record = self.jobs.get_mut(&id).expect("found above");
         record.job.status = change.status;
@@ -236,6 +240,7 @@ impl MemoryQueue {
             result: None,
             usage: None,
         };
+        count(&mut self.waiting, &job.task, 1);
         self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
         self.index(id, now);
@@ -256,5 +261,15 @@ impl MemoryQueue {
         let lanes = self.running.iter().filter(|(lane, _)| is_counted(lane));
         let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
+    }
+}
+
+/// Adds to the number of waiting jobs of a task. None has an entry of zero.
+fn count(waiting: &mut BTreeMap<TaskName, u64>, task: &TaskName, added: i64) {
+    match waiting.get_mut(task) {
+        _ if added == 0 => {}
+        Some(jobs) if jobs.checked_add_signed(added) == Some(0) => _ = waiting.remove(task),
+        Some(jobs) => *jobs = jobs.saturating_add_signed(added),
+        None => _ = waiting.insert(task.clone(), added.unsigned_abs()),
     }
 }

@@ -108,6 +108,6 @@ pub(super) struct TokenRow {
 
 impl TokenRow {
     pub(super) fn new(token: &Token, task: i32, lane: &Lane) -> TokenRow {
-        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane).to_owned() }
+        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane.key.as_ref()).to_owned() }
     }
 }

@@ -84,7 +84,7 @@ impl LaneNames {
 
     /// Converts a lane whose limit group was added.
     pub(super) fn lane_row(&self, lane: &Lane) -> Result<LaneRow, SessionError> {
-        Ok(LaneRow { group: self.number(lane.group.as_str())?, key: key_text(lane).to_owned() })
+        Ok(LaneRow { group: self.number(lane.group.as_str())?, key: key_text(lane.key.as_ref()).to_owned() })
     }
 
     /// Caches the names of these numbers.

@@ -48,7 +48,7 @@ pub(super) async fn find_by_tokens(session: &Session, of: &[UniqueToken]) -> Res
                 ORDER BY position";
     let tasks: Vec<&str> = of.iter().map(|one| one.task.as_str()).collect();
     let tokens: Vec<&[u8]> = of.iter().map(|one| one.token.as_str().as_bytes()).collect();
-    let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", |key| key.as_str())).collect();
+    let keys: Vec<&str> = of.iter().map(|one| columns::key_text(one.key.as_ref())).collect();
     let args = [(&tasks as _, Type::TEXT_ARRAY), (&tokens as _, Type::BYTEA_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
     let found = session.query(text, &args).await?;
     found.iter().map(|row| Ok(value::<Option<i64>>(row, "jobs", 0)?.map(columns::job_id).transpose()?)).collect()

@@ -18,7 +18,7 @@ use super::statements::Statements;
 use super::unsynced_claims::{self, UnsyncedClaims};
 use super::waiting_counts::{SharedCounts, WaitingCounts};
 use crate::clock::Clock;
-use crate::columns::{READY, key, signed, timestamp_us};
+use crate::columns::{READY, key, key_text, signed, timestamp_us};
 
 /// The writer's connection, and what the writer remembers of the tables. Each kind of operation has a file of its own:
 /// `insert`, `claim`, `record`, `holds`, `kv`, `node_marks` and, for opening the file, `load_queue`.
@@ -199,7 +199,7 @@ impl<'c> SqliteLedger<'c> {
 
     /// Sets an override, or removes it if it has no limits.
     pub(super) fn set_override(&mut self, change: &Override) -> rusqlite::Result<()> {
-        let (group, key) = (change.group.as_str(), change.key.as_ref().map_or("", |key| key.as_str()));
+        let (group, key) = (change.group.as_str(), key_text(change.key.as_ref()));
         if change.limits == Limits::default() {
             let mut delete = self.conn.prepare_cached("DELETE FROM overrides WHERE limit_group = ?1 AND key = ?2")?;
             delete.execute([group, key])?;

@@ -335,6 +335,11 @@ impl World {
         let second = all_holds.holds.first().map(|hold| hold.scope.clone());
         let holds = vec![store.holds(second, 2).await.unwrap(), all_holds];
         let waiting = store.waiting_jobs().await.unwrap();
+        let mut counted = BTreeMap::new();
+        for (task, count, _) in stats.tasks.iter().filter(|(_, count, _)| *count > 0) {
+            *counted.entry(task.plugin()).or_default() += count;
+        }
+        assert_eq!(waiting, counted, "{:?}", stats.tasks);
         let mut kept = Vec::new();
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
