@@ -6,6 +6,8 @@ use wharf_engine::PluginSettings;
 use wharf_store::{MemoryStore, Queue as _, SystemClock};
 
 use super::*;
+use crate::catalog::{Catalog, Contents};
+use crate::live_settings::LiveSettings;
 use crate::notice::Listener;
 
 /// Longer than anything takes, however slow the machine.
@@ -22,7 +24,10 @@ pub(crate) fn bounds(
     settings: &BTreeMap<PluginId, PluginSettings>,
 ) -> Arc<QueueBounds> {
     let store = WatchedStore::new(store, LONG, Listener::new(|_| {}));
-    QueueBounds::new(store, waiting_max, generations_max, settings)
+    let live = LiveSettings { waiting_max, generations_max, plugins: settings.clone(), ..LiveSettings::default() };
+    let plugins = PluginIndex::default();
+    plugins.set_catalog(Catalog::default().next(Contents { settings: Arc::new(live), ..Contents::default() }));
+    QueueBounds::new(store, Arc::new(plugins))
 }
 
 pub(crate) fn plugin(name: &str) -> PluginId {
