@@ -194,7 +194,10 @@ fn a_token_with_a_key_finds_and_makes_jobs_of_that_key_only() {
     let foreign = words(json!({ "key": "other", "token": "t" }));
     is_problem(&acme.post("/v1/jobs", &foreign), 403, "key-forbidden");
     is_problem(&acme.post("/v1/jobs?wait=1s", &foreign), 403, "key-forbidden");
-    is_problem(&acme.post("/v1/jobs", &json!([words(json!({ "token": "t" })), foreign])), 403, "key-forbidden");
+    is_problem(&acme.post("/v1/jobs", &json!([foreign])), 403, "key-forbidden");
+    let beside_own = acme.post("/v1/jobs", &json!([words(json!({ "token": "t" })), foreign]));
+    is_problem(&beside_own, 422, "job-invalid");
+    assert!(!beside_own.json().to_string().contains(&other), "{}", beside_own.json());
     for own_job in [json!({ "token": "t" }), json!({ "key": "acme", "token": "t" })] {
         assert_eq!(id(acme.post("/v1/jobs", &words(own_job))), own);
     }

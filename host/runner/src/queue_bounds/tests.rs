@@ -110,7 +110,8 @@ async fn a_count_that_fails_changes_nothing_and_is_not_repeated_at_once() {
     bounds.counts().is_reading = true;
     bounds.counts().take_in(began, &added, None);
     assert_eq!(bounds.counted("a"), (0, 2, 0));
-    assert_eq!((bounds.counts().read_at, bounds.counts().is_reading), (Some(began), false));
+    let counts = bounds.counts();
+    assert_eq!((counts.read_at, counts.is_reading), (Some(began), false));
 }
 
 #[tokio::test]
