@@ -315,6 +315,19 @@ fn a_token_is_rotated_under_load_without_a_failed_request() {
 }
 
 #[test]
+fn a_host_that_got_its_first_token_is_not_opened_again_by_a_file_without_one() {
+    let token = Token::new();
+    let host = Setup::default().start();
+    let open = settings(&host);
+    assert_eq!(host.client().get("/v1/jobs").status, 200);
+    replace_settings(&host, &(open.clone() + &token.table("ci", &["read"], None)), "tokens added `ci`");
+    is_problem(&host.client().get("/v1/jobs"), 401, "unauthorized");
+    replace_settings(&host, &open, "no token is left");
+    is_problem(&host.client().get("/v1/jobs"), 401, "unauthorized");
+    assert_eq!(token.client(&host).get("/v1/jobs").status, 200);
+}
+
+#[test]
 fn a_file_that_is_wrong_changes_nothing_and_says_where() {
     let [token, other] = [Token::new(), Token::new()];
     let host = Setup::default().settings(&token.table("ci", &["read"], None));

@@ -124,8 +124,15 @@ impl Reload {
                     self = again;
                     found
                 }
-                // The host is gone, or a panic has been logged.
-                Err(_) => return,
+                Err(error) => {
+                    if error.is_panic() {
+                        error!(
+                            "a bug in Wharf ended the reading of changed settings; what holds stays, and nothing is read again: start the \
+                             host again to change settings or tokens"
+                        );
+                    }
+                    return;
+                }
             };
             match found {
                 None => {}
@@ -201,6 +208,8 @@ impl Reload {
                 SettingsChanges::default()
             }
         };
+        // Whoever was closed out once is not let in by a file that lost its tokens.
+        self.needs_tokens |= !table.is_empty();
         let tokens = targets.tokens.replace(table);
         targets.log.set(&settings.log_level);
         targets.config.replace(shown(&held), digest, restart.clone());
