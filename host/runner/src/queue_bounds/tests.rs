@@ -6,7 +6,6 @@ use wharf_engine::PluginSettings;
 use wharf_store::{MemoryStore, Queue as _, SystemClock};
 
 use super::*;
-use crate::catalog::{Catalog, Contents};
 use crate::live_settings::LiveSettings;
 use crate::notice::Listener;
 
@@ -25,8 +24,7 @@ pub(crate) fn bounds(
 ) -> Arc<QueueBounds> {
     let store = WatchedStore::new(store, LONG, Listener::new(|_| {}));
     let live = LiveSettings { waiting_max, generations_max, plugins: settings.clone(), ..LiveSettings::default() };
-    let plugins = PluginIndex::default();
-    plugins.set_catalog(Catalog::default().next(Contents { settings: Arc::new(live), ..Contents::default() }));
+    let plugins = PluginIndex::new(live);
     QueueBounds::new(store, Arc::new(plugins))
 }
 
