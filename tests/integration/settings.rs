@@ -277,7 +277,7 @@ fn a_file_that_a_plugin_refuses_is_taken_once_there_is_a_plugin_that_it_fits() {
     eventually("the settings are taken", || (reloads(&host, "applied") == 1.0).then_some(()));
     assert!(config(&host)["refused"].is_null());
     assert_eq!(reloads(&host, "refused"), 1.0, "it was told once");
-    assert_eq!(plugin(&host, "words")["loaded"]["tasks"].as_array().map_or(0, Vec::len) > 5, true);
+    assert!(plugin(&host, "words")["loaded"]["tasks"].as_array().map_or(0, Vec::len) > 5);
 }
 
 #[test]
