@@ -47,10 +47,7 @@ pub(crate) async fn result(
     let id = job_lookup::job_id(&id)?;
     // A result that is shared is known without its job.
     job_lookup::check(&host, &access, id).await?;
-    let result = match shared.get(SharedName::Result(id)) {
-        Some(result) => result,
-        None => shared.share(SharedName::Result(id), stored_result(&host, &access, id).await?),
-    };
+    let result = shared.get_or_load(SharedName::Result(id), stored_result(&host, &access, id)).await?;
     Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
