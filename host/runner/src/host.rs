@@ -75,7 +75,8 @@ impl Host {
         let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
-        // Apart: the future of every request would have room for it, and is moved more than once.
+        // What few requests need stands in a box, here and below: the future of every request would have room for it, and is moved
+        // more than once.
         let known = match prepared.absent {
             absent if absent.is_empty() => Vec::new(),
             absent => Box::pin(self.0.find_known(absent)).await?,
@@ -104,7 +105,7 @@ impl Host {
             let ids = draw_ids(&*store, requests.len())?;
             prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
         };
-        if is_long { self.0.checks.run(work).await } else { work() }
+        if is_long { Box::pin(self.0.checks.run(work)).await } else { work() }
     }
 
     /// Calls every subscriber of a topic now, in parallel.
