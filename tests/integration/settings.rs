@@ -151,8 +151,17 @@ fn a_folder_that_is_taken_away_is_closed_to_the_attempt_that_has_it() {
 
 #[test]
 fn limits_and_task_settings_act_at_once_and_a_job_that_waits_keeps_its_group() {
+    limits_act_at_once(Setup::default());
+}
+
+#[test]
+fn limits_of_a_changed_file_act_at_once_on_postgres() {
+    limits_act_at_once(Setup::default().database(&shared_address()));
+}
+
+fn limits_act_at_once(setup: Setup) {
     let of = |limit: &str| format!("[plugins.villain.tasks.keyed]\nlimit = {{ {limit} }}\ntimeout = \"100s\"\n");
-    let host = Setup::default().plugin("villain").settings(&of("per-key = 1")).start();
+    let host = setup.plugin("villain").settings(&of("per-key = 1")).start();
     let text = settings(&host);
     let with = |limit: &str| text.replace(&of("per-key = 1"), &of(limit));
     let sleep = json!({ "do": "sleep", "ms": 90_000, "key": "a" });
