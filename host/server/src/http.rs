@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, get, post, put};
 
 pub(crate) use app_state::AppState;
@@ -50,6 +50,7 @@ pub(crate) use held_config::HeldConfig;
 pub(crate) use query::encode;
 pub(crate) use startup_routes::startup_routes;
 
+use entry::EntryLayer;
 use problem::{Kind, Problem};
 
 /// Returns every route of a running host.
@@ -75,7 +76,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(state)
-        .layer(from_fn_with_state(Arc::new(guard), entry::enter))
+        .layer(EntryLayer(Arc::new(guard)))
 }
 
 /// Refuses queries on routes that do not read one.

@@ -2,6 +2,8 @@
 //!
 //! Labels are tasks, groups, topics and fixed words: never keys or IDs, whose number is not bounded.
 
+mod tasks;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +15,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use wharf_core::ids::TaskName;
-use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
+use wharf_runner::{BroadcastEnded, Notice};
+
+use tasks::TaskMetrics;
 
 /// Labels of one series: names are fixed, and values are few.
 type Labels = Vec<(&'static str, String)>;
@@ -29,18 +32,7 @@ const SECONDS: [f64; 16] =
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    jobs_enqueued: Counters,
-    jobs_deduplicated: Counters,
-    jobs_discarded: Counters,
-    jobs_ended: Counters,
-    attempts_started: Counters,
-    attempts_ended: Counters,
-    attempts_stale: Counters,
-    queue_wait: Histograms,
-    wall: Histograms,
-    cpu: Histograms,
-    sandbox: Histograms,
-    log_lines_dropped: Counters,
+    tasks: TaskMetrics,
     plugin_loads: Counters,
     store_errors: Counters,
     store_log_pinned: Gauge,
@@ -62,35 +54,17 @@ impl Metrics {
     /// Returns metrics that have counted nothing yet.
     pub(crate) fn new() -> Metrics {
         let mut registry = Registry::with_prefix("wharf");
+        let tasks = TaskMetrics::new(&mut registry);
         let mut counters = |name: &str, help: &str| {
             let counters = Counters::default();
             registry.register(name, help, counters.clone());
             counters
         };
-        let jobs_enqueued = counters("jobs_enqueued", "Jobs enqueued");
-        let jobs_deduplicated =
-            counters("jobs_deduplicated", "Requests answered with the existing job of the same token");
-        let jobs_discarded = counters("jobs_discarded", "Jobs discarded, as their lane was full");
-        let jobs_ended = counters("jobs_ended", "Jobs that reached a final state, by state");
-        let attempts_started = counters("attempts_started", "Attempts started");
-        let attempts_ended = counters("attempts_ended", "Attempts ended, by outcome");
-        let attempts_stale =
-            counters("attempts_stale", "Attempts whose result was refused, as another attempt owned their job");
-        let log_lines_dropped = counters("log_lines_dropped", "Log lines of attempts that were dropped");
         let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
         let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
         let settings_reloads = counters("settings_reloads", "Times that the settings were read again, by result");
         let hold_changes = counters("hold_changes", "Holds set and released on this host, by change");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
-        let mut histograms = |name: &str, help: &str| {
-            let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
-            registry.register_with_unit(name, help, Unit::Seconds, histograms.clone());
-            histograms
-        };
-        let queue_wait = histograms("queue_wait", "Time from when a job was due until it was claimed");
-        let wall = histograms("attempt_wall", "Time from the claim of an attempt until its end");
-        let cpu = histograms("attempt_cpu", "CPU time of an attempt in the plugin's code");
-        let sandbox = histograms("attempt_sandbox", "Time to create and remove the sandbox of an attempt");
         let (leases_reclaimed, jobs_deleted, jobs_replaced) =
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(
@@ -128,18 +102,7 @@ impl Metrics {
         );
         Metrics {
             registry,
-            jobs_enqueued,
-            jobs_deduplicated,
-            jobs_discarded,
-            jobs_ended,
-            attempts_started,
-            attempts_ended,
-            attempts_stale,
-            queue_wait,
-            wall,
-            cpu,
-            sandbox,
-            log_lines_dropped,
+            tasks,
             plugin_loads,
             store_errors,
             store_log_pinned,
@@ -164,19 +127,14 @@ impl Metrics {
     /// Counts a notice. It is called on the host's threads, so it only adds.
     pub(crate) fn record(&self, notice: &Notice) {
         match notice {
-            Notice::JobsEnqueued { task, count } => add(&self.jobs_enqueued, task_labels(task), *count),
-            Notice::JobsDeduplicated { task, count } => add(&self.jobs_deduplicated, task_labels(task), *count),
-            Notice::JobsDiscarded { task, count } => add(&self.jobs_discarded, task_labels(task), *count),
-            Notice::AttemptStarted { task, queue_wait, .. } => {
-                add(&self.attempts_started, task_labels(task), 1);
-                observe(&self.queue_wait, task, *queue_wait);
-            }
-            Notice::AttemptEnded(ended) => self.attempt_ended(ended),
-            Notice::AttemptStale { task, .. } => add(&self.attempts_stale, task_labels(task), 1),
-            Notice::JobEnded { task, state, .. } => {
-                add(&self.jobs_ended, task_labels_and(task, "state", state.as_str()), 1)
-            }
-            Notice::LogDropped { task, lines, .. } => add(&self.log_lines_dropped, task_labels(task), *lines),
+            Notice::JobsEnqueued { task, count } => self.tasks.enqueued(task, *count),
+            Notice::JobsDeduplicated { task, count } => self.tasks.deduplicated(task, *count),
+            Notice::JobsDiscarded { task, count } => self.tasks.discarded(task, *count),
+            Notice::AttemptStarted { task, queue_wait, .. } => self.tasks.attempt_started(task, *queue_wait),
+            Notice::AttemptEnded(ended) => self.tasks.attempt_ended(ended),
+            Notice::AttemptStale { task, .. } => self.tasks.attempt_stale(task),
+            Notice::JobEnded { task, state, .. } => self.tasks.ended(task, *state),
+            Notice::LogDropped { task, lines, .. } => self.tasks.log_lines_dropped(task, *lines),
             Notice::PluginLoaded { .. } => add(&self.plugin_loads, label("result", "loaded"), 1),
             Notice::PluginRefused { .. } => add(&self.plugin_loads, label("result", "refused"), 1),
             Notice::StoreFailed { doing, .. } => add(&self.store_errors, label("doing", doing), 1),
@@ -211,13 +169,6 @@ impl Metrics {
             | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}
         }
-    }
-
-    fn attempt_ended(&self, ended: &AttemptEnded) {
-        add(&self.attempts_ended, task_labels_and(&ended.task, "outcome", ended.kind.as_str()), 1);
-        observe(&self.wall, &ended.task, ended.usage.wall);
-        observe(&self.cpu, &ended.task, ended.usage.cpu);
-        observe(&self.sandbox, &ended.task, ended.sandbox);
     }
 
     /// Writes all counters and histograms, and these gauges, in the text format of OpenMetrics.
@@ -326,14 +277,6 @@ impl Gauges {
     }
 }
 
-fn task_labels(task: &TaskName) -> Labels {
-    vec![("task", task.to_string())]
-}
-
-fn task_labels_and(task: &TaskName, name: &'static str, value: &str) -> Labels {
-    vec![("task", task.to_string()), (name, value.to_owned())]
-}
-
 fn label(name: &'static str, value: &str) -> Labels {
     vec![(name, value.to_owned())]
 }
@@ -342,15 +285,14 @@ fn add(counters: &Counters, labels: Labels, count: u64) {
     counters.get_or_create(&labels).inc_by(count);
 }
 
-fn observe(histograms: &Histograms, task: &TaskName, length: Duration) {
-    histograms.get_or_create(&task_labels(task)).observe(length.as_secs_f64());
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use wharf_core::ids::TaskName;
     use wharf_core::job::StateName;
     use wharf_core::outcome::{OutcomeKind, Usage};
+    use wharf_runner::AttemptEnded;
+
+    use super::*;
 
     #[test]
     fn the_text_has_what_was_counted_and_the_gauges() {

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::sync::watch;
 
 use super::api::Readiness;
-use super::entry;
+use super::entry::EntryLayer;
 use super::guard::Guard;
 use super::health::health;
 use super::problem::{Kind, Problem};
@@ -26,7 +25,7 @@ pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Router {
         .route("/ready", get(ready))
         .fallback(not_yet)
         .with_state(reason)
-        .layer(from_fn_with_state(Arc::new(guard), entry::enter))
+        .layer(EntryLayer(Arc::new(guard)))
 }
 
 async fn ready(State(reason): State<Reason>) -> Response {
