@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-/// What the kernel told of those who write in a file.
+/// State of the last program that wrote in a file, as the kernel tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// Nothing, or nobody told: the file may be on another machine.
+    /// Nobody was heard to write. A writer on another machine never is.
     Unheard,
-    /// Somebody wrote and has not closed the file.
+    /// A program wrote in the file and has not closed it.
     Open,
-    /// Whoever wrote last has closed the file.
+    /// The program that wrote last has closed the file.
     Closed,
 }
 
-/// How a file differs from the one that was read.
+/// Difference of a file from the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     /// The path leads to another file, by a rename or a link.
@@ -33,12 +33,12 @@ pub(super) const WHILE_OPEN: Duration = Duration::from_secs(60);
 
 /// Returns the time for which a file must stay as it is.
 pub(super) fn stillness(change: Change) -> Duration {
-    match change {
-        Change { writer: Writer::Open, .. } => WHILE_OPEN,
-        Change { is_empty: true, .. } => IN_DOUBT,
-        Change { writer: Writer::Unheard, is_replaced: false, .. } => IN_DOUBT,
+    match change.writer {
+        Writer::Open => WHILE_OPEN,
+        _ if change.is_empty => IN_DOUBT,
+        Writer::Unheard if !change.is_replaced => IN_DOUBT,
         // Who replaces a file has written the new one before.
-        Change { writer: Writer::Unheard, is_replaced: true, .. } | Change { writer: Writer::Closed, .. } => AFTER_CLOSE,
+        Writer::Unheard | Writer::Closed => AFTER_CLOSE,
     }
 }
 

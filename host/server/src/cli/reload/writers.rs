@@ -29,7 +29,7 @@ struct Watched {
     /// The watch of the folder that has the file, where another file may get its name.
     folder: Option<i32>,
     name: OsString,
-    /// What was heard since the file was read.
+    /// The last writer that was heard since the file was read.
     writer: Writer,
 }
 

@@ -72,7 +72,10 @@ fn hosts_share_a_digest_unless_something_differs_that_they_should_share() {
     same("[plugins.a]\nkv = true\n[plugins.b]\nkv = true\n", "[plugins.b]\nkv = true\n[plugins.a]\nkv = true\n");
     same(WORDS, &WORDS.replace("\"64MiB\"", "67_108_864"));
     same(WORDS, &WORDS.replace("64MiB", "65536KiB"));
-    same("[lease]\nlength = \"60s\"\n[jobs]\nwaiting-max = 5000\n", "[lease]\nlength = \"1m\"\n[jobs]\nwaiting-max = 5_000\n");
+    same(
+        "[lease]\nlength = \"60s\"\n[jobs]\nwaiting-max = 5000\n",
+        "[lease]\nlength = \"1m\"\n[jobs]\nwaiting-max = 5_000\n",
+    );
     let group = |name: &str| WORDS.replace("per-key = 2", &format!("group = \"{name}\""));
     other(&group("60s"), &group("1m"));
     other("", "[lease]\nlength = \"31s\"\n");
