@@ -41,6 +41,7 @@ mod retries;
 mod secrets;
 mod settings;
 mod settings_edits;
+mod settings_halves;
 mod signals;
 mod sleepers;
 mod slow_readers;

@@ -1,10 +1,13 @@
 //! Reads the settings again while the host runs. Grants, task settings, limits, tokens and the log level take effect at once,
 //! all of the file or none of it; every other setting takes effect at the next start.
 
+mod stillness;
+mod writers;
 mod files;
 
+use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -12,6 +15,8 @@ use tracing::{error, info, warn};
 use wharf_runner::{Host, LiveSettings, SettingsChanges, SettingsRejection};
 
 pub(crate) use files::Files;
+use stillness::{AFTER_CLOSE, WHILE_OPEN};
+use writers::Writers;
 
 use super::log::LogLevel;
 use crate::access::{TokenChanges, TokenTable, Tokens};
@@ -19,7 +24,7 @@ use crate::config::{Environment, Flags, RawSettings, Settings, shown};
 use crate::http::HeldConfig;
 use crate::metrics::Metrics;
 
-/// The interval at which the files are looked at. A change is read once it has lasted for one.
+/// The interval at which the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The most names that one line of the log has.
 const NAMES_MAX: usize = 20;
@@ -57,8 +62,18 @@ pub(crate) struct Reload {
     read: Files,
     /// The files at the last look.
     seen: Files,
+    /// The time since which the files are as they were seen, and nobody was heard to write.
+    still_since: Instant,
+    /// Those who write in the files.
+    writers: Writers,
+    /// True if somebody asked to read the files, and they were not read since.
+    is_asked: bool,
     /// True if the files changed while they were read, so that what they said does not count.
     is_torn: bool,
+    /// True if it was reported that the changed files are not read yet.
+    is_delay_reported: bool,
+    /// The time until the next look.
+    next_look: Duration,
     /// The settings that were last reported to need a restart.
     reported: Vec<String>,
     /// Settings for a host that has not started yet.
@@ -81,7 +96,9 @@ impl Reload {
         let has_file = files.has_settings();
         let (read, seen) = (files.clone(), files);
         let (held, pending, refused, refused_by) = (None, None, None, None);
-        let (is_torn, reported) = (false, Vec::new());
+        let (is_asked, is_torn, is_delay_reported, reported) = (false, false, false, Vec::new());
+        // The first look begins to listen to those who write.
+        let (still_since, writers, next_look) = (Instant::now(), Writers::new(), Duration::ZERO);
         Reload {
             flags,
             environment,
@@ -91,7 +108,12 @@ impl Reload {
             needs_tokens,
             read,
             seen,
+            still_since,
+            writers,
+            is_asked,
             is_torn,
+            is_delay_reported,
+            next_look,
             reported,
             pending,
             refused,
@@ -99,24 +121,23 @@ impl Reload {
         }
     }
 
-    /// Gives new settings to `targets` whenever the files have changed, and reads them at once when `asked` is notified. It
-    /// never returns.
+    /// Gives new settings to `targets` whenever the files have changed, and whenever `asked` is notified. It never returns.
     pub(crate) async fn run(mut self, asked: Arc<Notify>, mut targets: Targets) {
         loop {
-            let is_asked = tokio::select! {
-                () = asked.notified() => true,
-                () = tokio::time::sleep(INTERVAL) => false,
+            tokio::select! {
+                () = asked.notified() => self.is_asked = true,
+                () = tokio::time::sleep(self.next_look) => {}
                 Ok(()) = targets.host.changed() => {
                     self.host_started(&targets).await;
                     continue;
                 }
-            };
+            }
             let host = targets.host.borrow().clone();
             let catalog = host.as_ref().map(|host| host.catalog().version());
             let is_retry = self.refused_by.is_some() && self.refused_by != catalog;
             // Off this thread: the folder may be one of a slow network.
             let looked = spawn_blocking(move || {
-                let found = self.look(is_asked, is_retry);
+                let found = self.look(is_retry);
                 (self, found)
             });
             let found = match looked.await {
@@ -134,34 +155,66 @@ impl Reload {
                     return;
                 }
             };
-            match found {
-                None => {}
-                Some(Err(why)) => self.refuse(why, None, &targets),
-                Some(Ok(checked)) => self.apply(checked, host, is_asked, &targets).await,
+            let Some(result) = found else { continue };
+            let is_asked = mem::take(&mut self.is_asked);
+            match result {
+                Err(why) => self.refuse(why, None, &targets),
+                Ok(checked) => self.apply(checked, host, is_asked, &targets).await,
             }
         }
     }
 
-    /// Returns what the files say, if they are to be read now.
-    fn look(&mut self, is_asked: bool, is_retry: bool) -> Option<Result<Checked, String>> {
-        let now = if is_asked { self.read.settled() } else { self.read.now() };
-        let is_still = now == self.seen;
+    /// Returns what the files say, if they are to be read now. Who asks for it may be late, and somebody may write again: only
+    /// files that have not changed are read at once.
+    fn look(&mut self, is_retry: bool) -> Option<Result<Checked, String>> {
+        // Before the files are looked at: no change is seen whose writer is not heard.
+        let is_heard = self.writers.listen(self.read.paths());
+        let now = self.read.now();
+        if is_heard || now != self.seen {
+            self.still_since = Instant::now();
+        }
         self.seen = now.clone();
-        let is_due = now != self.read || self.is_torn || is_retry;
-        if !is_asked && (!is_due || !is_still) {
+        self.next_look = INTERVAL;
+        let is_changed = now != self.read || self.is_torn;
+        if is_changed && !self.is_complete(&now) {
+            return None;
+        }
+        if !is_changed && !self.is_asked && !is_retry {
             return None;
         }
         // It is told again.
-        if is_asked || now != self.read {
+        if self.is_asked || now != self.read {
             self.refused = None;
         }
-        let mut files = now;
+        let mut files = now.clone();
         let result = self.check(&mut files);
         let after = files.now();
-        self.is_torn = after != files;
+        // If somebody writes at this moment, a later look reads what became of it, as it does with files of tokens that were
+        // not watched yet.
+        self.is_torn = after != files || files.has_more_than(&now);
         (self.read, self.seen) = (files, after);
-        // If somebody writes at this moment, a later look reads what became of it.
-        (!self.is_torn).then_some(result)
+        if self.is_torn {
+            self.still_since = Instant::now();
+            return None;
+        }
+        self.writers.forget_closed();
+        self.is_delay_reported = false;
+        Some(result)
+    }
+
+    /// Returns true if changed files have stayed as they are for so long that nobody still writes them.
+    fn is_complete(&mut self, now: &Files) -> bool {
+        let (needed, file) = now.stillness(&self.read, &self.writers);
+        let still = self.still_since.elapsed();
+        self.next_look = needed.saturating_sub(still).min(INTERVAL);
+        if needed == WHILE_OPEN && (AFTER_CLOSE..needed).contains(&still) && !self.is_delay_reported {
+            self.is_delay_reported = true;
+            info!(
+                "{} changed, but the program that writes it has not closed it; it is read once it is closed, or has not changed for a minute",
+                file.display()
+            );
+        }
+        still >= needed
     }
 
     /// Reads all settings. `files` become those that were read, as they were before.

@@ -7,13 +7,16 @@ use sha2::{Digest as _, Sha256};
 use super::raw::RawSettings;
 use super::shared_form::EMPTY;
 use super::table::SETTINGS;
+use super::values::in_one_form;
 
-/// Returns the digest in hex. Settings that are written in another order or with other spaces have the same one.
+/// Returns the digest in hex. Settings that are written in another order, with other spaces or in other units have the same one.
 pub(crate) fn digest(raw: &RawSettings) -> String {
     let mut text = String::new();
     for setting in SETTINGS.iter().filter(|setting| setting.shared) {
+        let (value, _) = raw.of(setting.key);
+        let value = in_one_form(value).unwrap_or_else(|| value.to_owned());
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{} = {:?}", setting.key, raw.of(setting.key).0);
+        let _ = writeln!(text, "{} = {value:?}", setting.key);
     }
     let plugins = raw.plugins.iter().filter(|section| section.shared != EMPTY);
     let mut sections: Vec<String> =

@@ -2,8 +2,12 @@
 
 use toml::de::DeValue;
 
+use super::values::in_one_form;
+
 /// The tables of a plugin's section whose values may be secrets.
 pub(super) const SECRET_TABLES: [&str; 2] = ["env", "config"];
+/// The keys whose texts are names, even if they look like a duration or a size.
+const NAMES: [&str; 2] = ["group", "topics"];
 /// The form of a section without any setting.
 pub(super) const EMPTY: &str = "{}";
 
@@ -35,7 +39,10 @@ fn form<'v>(value: &'v DeValue<'_>, path: &mut Vec<&'v str>) -> String {
             format!("[{}]", values.join(", "))
         }
         _ if path.first().is_some_and(|table| SECRET_TABLES.contains(table)) => "_".to_owned(),
-        DeValue::String(text) => format!("{text:?}"),
+        DeValue::String(text) => {
+            let is_name = path.last().is_some_and(|key| NAMES.contains(key));
+            in_one_form(text).filter(|_| !is_name).unwrap_or_else(|| format!("{text:?}"))
+        }
         DeValue::Boolean(is_true) => is_true.to_string(),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.to_string(),

@@ -35,6 +35,15 @@ pub(crate) fn bytes_from(text: &str, min: u64) -> Result<u64, String> {
     })
 }
 
+/// Returns a duration, a range of durations, a size or a number in one form, however it is written: `60s` and `1m` are equal.
+/// Returns `None` for any other text.
+pub(super) fn in_one_form(text: &str) -> Option<String> {
+    let duration = |text: &str| parse_duration(text).ok().map(|duration| format!("{duration:?}"));
+    let range = || text.split_once("..").and_then(|(min, max)| Some(format!("{}..{}", duration(min)?, duration(max)?)));
+    let number = || text.trim().replace('_', "").parse::<ByteSize>().ok().map(|size| size.as_u64().to_string());
+    duration(text).or_else(range).or_else(number)
+}
+
 /// Parses the address to listen on: an IP address or `localhost`, and a port.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let numeric = match text.strip_prefix("localhost:") {
@@ -141,6 +150,24 @@ pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_means_the_same_has_one_form() {
+        let same = |one: &str, other: &str| {
+            let form = in_one_form(one);
+            assert!(form.is_some() && form == in_one_form(other), "{one} {other} {form:?}");
+        };
+        same("60s", "1m");
+        same("1h 30m", " 90m ");
+        same("1s..5m", "1000ms..300s");
+        same("64MiB", "65536 KiB");
+        same("1_000_000", "1000000");
+        assert_ne!(in_one_form("5"), in_one_form("5s"));
+        assert_ne!(in_one_form("64MiB"), in_one_form("64MB"));
+        for text in ["", "words", "https://a.example", "10.0.0.0/8", "/a", "wait", "1s..", "1s..x"] {
+            assert_eq!(in_one_form(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations_stay_within_their_bounds() {

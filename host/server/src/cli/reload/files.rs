@@ -6,12 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::stillness::{AFTER_CLOSE, Change, stillness};
+use super::writers::Writers;
 use crate::config::{Environment, Flags, RawSettings};
-
-/// The time for which files must stay as they are before they are read because somebody asked.
-const SETTLED_FOR: Duration = Duration::from_millis(100);
-/// The most times that files are looked at until they stay as they are.
-const TRIES_MAX: u32 = 20;
 
 /// Tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,24 +64,33 @@ impl Files {
         Files::of(self.0.iter().map(|(path, _)| path.clone()))
     }
 
-    /// Returns these files as they are once nobody has changed them for a moment, or after two seconds.
-    pub(super) fn settled(&self) -> Files {
-        let mut before = self.now();
-        for _ in 0..TRIES_MAX {
-            std::thread::sleep(SETTLED_FOR);
-            let now = self.now();
-            if now == before {
-                break;
-            }
-            before = now;
-        }
-        before
+    /// Returns the paths, some of which may lead nowhere.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Returns the time for which these files must stay as they are, if `read` are the same ones as they were read, and the file
+    /// for which they must.
+    pub(super) fn stillness(&self, read: &Files, writers: &Writers) -> (Duration, &Path) {
+        let changed = self.0.iter().zip(&read.0).filter(|(now, before)| now != before);
+        let times = changed.map(|((path, now), (_, before))| {
+            let Some(now) = now else { return (AFTER_CLOSE, path.as_path()) };
+            let is_replaced = before.is_none_or(|before| before.file != now.file);
+            let change = Change { is_replaced, is_empty: now.size == 0, writer: writers.of(path) };
+            (stillness(change), path.as_path())
+        });
+        times.max_by_key(|(time, _)| *time).unwrap_or((AFTER_CLOSE, Path::new("")))
     }
 
     /// Returns the first of them that is a pipe or a device: it cannot be read twice, and reading it may never end.
     pub(super) fn unreadable(&self) -> Option<&Path> {
         let is_other = |path: &Path| path.metadata().is_ok_and(|data| !data.is_file() && !data.is_dir());
         self.0.iter().map(|(path, _)| path.as_path()).find(|path| is_other(path))
+    }
+
+    /// Returns true if they are more files than these.
+    pub(super) fn has_more_than(&self, other: &Files) -> bool {
+        self.paths().any(|path| !other.paths().any(|other| other == path))
     }
 
     /// Returns true if there is a settings file.

@@ -70,6 +70,14 @@ fn hosts_share_a_digest_unless_something_differs_that_they_should_share() {
     same(WORDS, &WORDS.replace("/srv/a", "/srv/b"));
     same(WORDS, &WORDS.replace("per-key = 2, total = 8", "total = 8,  per-key = 2"));
     same("[plugins.a]\nkv = true\n[plugins.b]\nkv = true\n", "[plugins.b]\nkv = true\n[plugins.a]\nkv = true\n");
+    same(WORDS, &WORDS.replace("\"64MiB\"", "67_108_864"));
+    same(WORDS, &WORDS.replace("64MiB", "65536KiB"));
+    same(
+        "[lease]\nlength = \"60s\"\n[jobs]\nwaiting-max = 5000\n",
+        "[lease]\nlength = \"1m\"\n[jobs]\nwaiting-max = 5_000\n",
+    );
+    let group = |name: &str| WORDS.replace("per-key = 2", &format!("group = \"{name}\""));
+    other(&group("60s"), &group("1m"));
     other("", "[lease]\nlength = \"31s\"\n");
     other("", "[jobs]\nwaiting-max = 5\n");
     other("", WORDS);
