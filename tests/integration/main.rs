@@ -22,6 +22,7 @@ mod elsewhere;
 mod faces;
 mod file_size;
 mod full_database;
+mod audit;
 mod holds;
 mod jobs;
 mod kv;
