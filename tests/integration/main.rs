@@ -54,3 +54,4 @@ mod terminal;
 mod tokens;
 mod unread;
 mod upgrades;
+mod why_it_waits;

@@ -54,4 +54,5 @@ pub mod room;
 pub mod admission;
 pub mod conflict;
 pub mod wait_reason;
+pub mod placement;
 pub mod planner;

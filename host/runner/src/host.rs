@@ -33,7 +33,7 @@ use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
 use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
-use crate::wait_reason::{JobView, why_waiting};
+use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -169,12 +169,23 @@ impl Host {
     /// Returns the store's error.
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let view = self.view();
-        let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
-        let draining = self.0.load.borrow().draining;
-        Ok(found.map(|seen| JobView {
-            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
-            seen,
-        }))
+        let Some(mut seen) = self.0.store.job(id, Arc::clone(view.catalog.limits())).await? else { return Ok(None) };
+        if seen.why.is_none() {
+            return Ok(Some(JobView { seen, waiting: None, nodes: Vec::new() }));
+        }
+        // The limits of a group that only other nodes declare are not those that this node declares.
+        let group = [seen.job.lane.group.clone()];
+        if !view.has_group(&group[0])
+            && let Some(again) = self.0.store.job(id, view.limits(&group)).await?
+        {
+            seen = again;
+        }
+        let load = *self.0.load.borrow();
+        let here =
+            ThisNode { name: &self.0.name, draining: load.draining, running: load.running, capacity: self.0.capacity };
+        let nodes = nodes_for(&seen.job.task, &view, &here);
+        let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, &view, &nodes));
+        Ok(Some(JobView { seen, waiting, nodes }))
     }
 
     /// Returns jobs, newest first, without payload and result.

@@ -10,6 +10,7 @@ use wharf_core::audit::ActKind;
 use wharf_core::job::{StateName, Stream};
 use wharf_core::limits;
 use wharf_core::outcome::OutcomeKind;
+use wharf_core::placement::NodeReadiness;
 use wharf_core::rollcall::Answer;
 
 /// Declares enums whose variants are written in kebab-case in JSON and by `Display`.
@@ -43,6 +44,9 @@ closed_sets! {
     WaitReasonName {
         NotDue, Held, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, Draining, InTurn,
     }
+
+    /// Readiness of a host to run a task, from the readiest to the one that is farthest from it.
+    HostReadiness { Ready, Full, Loading, Draining, TaskAbsent, PluginAbsent, }
 
     /// Kind of the scope of a hold: every job, or the jobs of a plugin, a task, a limit group or a key.
     HoldKind { All, Plugin, Task, Group, Key, }
@@ -82,6 +86,19 @@ closed_sets! {
 /// Returns the value that has this name, such as the one of an event; `None` if the name is unknown.
 pub(crate) fn from_name<T: DeserializeOwned>(name: &str) -> Option<T> {
     T::deserialize(IntoDeserializer::<NameError>::into_deserializer(name)).ok()
+}
+
+impl From<NodeReadiness> for HostReadiness {
+    fn from(readiness: NodeReadiness) -> HostReadiness {
+        match readiness {
+            NodeReadiness::Ready => HostReadiness::Ready,
+            NodeReadiness::Full => HostReadiness::Full,
+            NodeReadiness::Loading => HostReadiness::Loading,
+            NodeReadiness::Draining => HostReadiness::Draining,
+            NodeReadiness::TaskAbsent => HostReadiness::TaskAbsent,
+            NodeReadiness::PluginAbsent => HostReadiness::PluginAbsent,
+        }
+    }
 }
 
 /// Converts between the names of documents and the kinds of the core, in both directions.
