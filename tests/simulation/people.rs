@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::author::Author;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Due, NewJob};
@@ -91,7 +92,7 @@ impl World {
         };
         self.ground.faults.note(Fault::LimitChanged);
         self.ground.tell(|| format!("limits of {group}: {limits:?}"));
-        at_once(self.ground.store.set_override(Override { group: group.clone(), key: None, limits }))
+        at_once(self.ground.store.set_override(Override { group: group.clone(), key: None, limits }, Author::anyone()))
             .expect("memory never fails");
         self.nudge();
     }
@@ -110,7 +111,7 @@ impl World {
         let max = Duration::from_secs(40);
         let length = (self.ground.rng.u32(0..3) > 0).then(|| self.ground.between(Duration::from_millis(1), max));
         let (scope, reason) = (self.scope(), HoldReason::default());
-        let hold = NewHold { scope, length: length.map(HoldLength::For), reason, by: None };
+        let hold = NewHold { scope, length: length.map(HoldLength::For), reason, by: Author::anyone() };
         self.ground.faults.note(if length.is_some() { Fault::HeldForATime } else { Fault::Held });
         let set = at_once(self.ground.store.set_hold(hold)).expect("memory never fails");
         self.ground.tell(|| format!("hold {set:?}"));
@@ -119,7 +120,7 @@ impl World {
 
     fn release(&mut self) {
         let scope = self.scope();
-        let released = at_once(self.ground.store.release_hold(scope)).expect("memory never fails");
+        let released = at_once(self.ground.store.release_hold(scope, Author::anyone())).expect("memory never fails");
         if let Some(hold) = released {
             self.ground.faults.note(Fault::Released);
             self.ground.tell(|| format!("release {hold:?}"));
@@ -131,7 +132,7 @@ impl World {
     pub(crate) fn release_all(&mut self) {
         let holds = at_once(self.ground.store.holds(None, 1000)).expect("memory never fails").holds;
         for hold in holds.into_iter().filter(|hold| hold.until.is_none()) {
-            at_once(self.ground.store.release_hold(hold.scope)).expect("memory never fails");
+            at_once(self.ground.store.release_hold(hold.scope, Author::anyone())).expect("memory never fails");
         }
     }
 }

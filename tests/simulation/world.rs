@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wharf_core::author::Author;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
@@ -377,7 +378,7 @@ impl World {
         self.ground.calm = true;
         self.ground.odds = Odds::none();
         for set in at_once(self.ground.store.overrides()).expect("memory never fails") {
-            at_once(self.ground.store.set_override(Override { limits: Limits::default(), ..set }))
+            at_once(self.ground.store.set_override(Override { limits: Limits::default(), ..set }, Author::anyone()))
                 .expect("memory never fails");
         }
         self.release_all();

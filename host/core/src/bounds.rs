@@ -70,6 +70,18 @@ pub const HOLDS_MAX: u32 = 100_000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 
+// The audit log.
+/// Time for which acts of operators are kept.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Maximum length in bytes of an author's name, and of the address of a client.
+pub const AUTHOR_BYTES_MAX: usize = 128;
+/// Maximum length in bytes of the target of an act. A longer one is cut.
+pub const ACT_TARGET_BYTES_MAX: usize = 1024;
+/// Maximum length in bytes of the detail of an act. A longer one is cut.
+pub const ACT_DETAIL_BYTES_MAX: usize = 1024;
+/// Maximum number of acts that one look into the audit log reads, whatever its filter is.
+pub const ACTS_READ_MAX: u32 = 2000;
+
 // Entries between an attempt and the store.
 /// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
 /// is dropped.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::author::Author;
 use crate::bounds;
 use crate::ids::{Group, ParseIdError, PluginId, TaskName};
 use crate::key::{Key, Lane};
@@ -143,8 +144,8 @@ pub struct NewHold {
     pub length: Option<HoldLength>,
     /// The operator's reason.
     pub reason: HoldReason,
-    /// The name of the operator's token, if the host knows it.
-    pub by: Option<String>,
+    /// The author.
+    pub by: Author,
 }
 
 impl NewHold {
@@ -155,7 +156,7 @@ impl NewHold {
             HoldLength::Until(until) => until,
             HoldLength::For(length) => now + length,
         });
-        Hold { scope, until, reason, by, since: now }
+        Hold { scope, until, reason, by: by.name().map(str::to_owned), since: now }
     }
 }
 
@@ -168,7 +169,7 @@ pub struct Hold {
     pub until: Option<Timestamp>,
     /// The operator's reason.
     pub reason: HoldReason,
-    /// The name of the operator's token, if the host knew it.
+    /// The author's name; `None` if the host asked for no token.
     pub by: Option<String>,
     /// When it was set.
     pub since: Timestamp,

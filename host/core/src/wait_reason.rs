@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_hold_is_named_before_every_limit_and_after_the_time_of_a_job() {
-        let hold = NewHold { scope: HoldScope::All, length: None, reason: HoldReason::default(), by: None }.set_at(NOW);
+        let by = crate::author::Author::anyone();
+        let hold = NewHold { scope: HoldScope::All, length: None, reason: HoldReason::default(), by }.set_at(NOW);
         let held = WaitReason::Held(Box::new(hold.clone()));
         for reason in
             [why(Some(0), None, 0, 0), why(Some(1), None, 1, 1), why(None, Some(1), 0, 1), why(None, None, 0, 0)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
+use wharf_core::audit::{ActKind, NewAct};
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -15,7 +17,8 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_core::time::Timestamp;
+use wharf_store::{ActFilter, ActPage, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -30,7 +33,7 @@ use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
 use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
-use crate::wait_reason::{JobView, why_waiting};
+use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -166,12 +169,23 @@ impl Host {
     /// Returns the store's error.
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let view = self.view();
-        let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
-        let draining = self.0.load.borrow().draining;
-        Ok(found.map(|seen| JobView {
-            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
-            seen,
-        }))
+        let Some(mut seen) = self.0.store.job(id, Arc::clone(view.catalog.limits())).await? else { return Ok(None) };
+        if seen.why.is_none() {
+            return Ok(Some(JobView { seen, waiting: None, nodes: Vec::new() }));
+        }
+        // The limits of a group that only other nodes declare are not those that this node declares.
+        let group = [seen.job.lane.group.clone()];
+        if !view.has_group(&group[0])
+            && let Some(again) = self.0.store.job(id, view.limits(&group)).await?
+        {
+            seen = again;
+        }
+        let load = *self.0.load.borrow();
+        let here =
+            ThisNode { name: &self.0.name, draining: load.draining, running: load.running, capacity: self.0.capacity };
+        let nodes = nodes_for(&seen.job.task, &view, &here);
+        let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, &view, &nodes));
+        Ok(Some(JobView { seen, waiting, nodes }))
     }
 
     /// Returns jobs, newest first, without payload and result.
@@ -190,8 +204,8 @@ impl Host {
     ///
     /// Returns [`ChangeError::Refused`] if there is no such job or it has finished, and [`ChangeError::Store`] if the store
     /// failed.
-    pub async fn cancel(&self, id: JobId) -> Result<StateName, ChangeError> {
-        let state = self.change(id, Event::CancelRequested).await?;
+    pub async fn cancel(&self, id: JobId, by: Author) -> Result<StateName, ChangeError> {
+        let state = self.change(id, Event::CancelRequested, by).await?;
         self.notify(&Notice::CancelRequested { job: id });
         if state.is_final() {
             self.notify_ended(id, state).await;
@@ -207,27 +221,22 @@ impl Host {
     ///
     /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded,
     /// [`ChangeError::QueueFull`] if too many jobs of its plugin wait, and [`ChangeError::Store`] if the store failed.
-    pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
+    pub async fn retry(&self, id: JobId, by: Author) -> Result<StateName, ChangeError> {
         let job = self.0.store.job_summary(id).await?;
         // Any other job will not wait: its retry is refused, which a full queue must not hide.
         let again = job.filter(|job| matches!(job.status.state, State::Failed | State::Cancelled));
         let place = again.map(|job| (job.task.plugin(), 1));
         let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
-        let state = self.change(id, Event::RetryRequested).await?;
+        let state = self.change(id, Event::RetryRequested, by).await?;
         self.notify(&Notice::RetryRequested { job: id });
         Ok(state)
     }
 
-    async fn change(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
+    async fn change(&self, id: JobId, event: Event, by: Author) -> Result<StateName, ChangeError> {
         let store = &self.0.store;
-        let mut recorded =
-            store.call_with_timeout("recording a request", store.record(Arc::new(vec![(id, event)]))).await?;
+        let recorded = store.call_with_timeout("recording a request", store.change_job(id, event, by)).await?;
         self.0.enqueuer.inserts.followers.wake(id);
-        match recorded.pop() {
-            Some(Ok(recorded)) => Ok(recorded.state),
-            Some(Err(refusal)) => Err(ChangeError::Refused(refusal)),
-            None => Err(ChangeError::Store(StoreError::Broken("it returned no result for one event".to_owned()))),
-        }
+        recorded.map(|recorded| recorded.state).map_err(ChangeError::Refused)
     }
 
     async fn notify_ended(&self, job: JobId, state: StateName) {
@@ -272,10 +281,10 @@ impl Host {
     ///
     /// Returns [`LimitError::UnknownGroup`] or `Loading` if no plugin of any node has the group, `Nothing` or `TotalOfKey` if the
     /// override sets nothing that can be set, and `Store` if the store failed.
-    pub async fn set_limit(&self, change: Override) -> Result<(), LimitError> {
+    pub async fn set_limit(&self, change: Override, by: Author) -> Result<(), LimitError> {
         let notice =
             Notice::LimitSet { group: change.group.to_string(), key: change.key.as_ref().map(ToString::to_string) };
-        limits_view::set(&self.0.store, &self.0.plugins, change).await?;
+        limits_view::set(&self.0.store, &self.0.plugins, change, by).await?;
         self.notify(&notice);
         Ok(())
     }
@@ -286,9 +295,9 @@ impl Host {
     ///
     /// Returns [`LimitError::UnknownGroup`] or `Loading` if there was none and no plugin of any node has the group, and `Store` if
     /// the store failed.
-    pub async fn clear_limit(&self, group: Group, key: Option<Key>) -> Result<bool, LimitError> {
+    pub async fn clear_limit(&self, group: Group, key: Option<Key>, by: Author) -> Result<bool, LimitError> {
         let notice = Notice::LimitSet { group: group.to_string(), key: key.as_ref().map(ToString::to_string) };
-        let cleared = limits_view::clear(&self.0.store, &self.0.plugins, group, key).await?;
+        let cleared = limits_view::clear(&self.0.store, &self.0.plugins, (group, key), by).await?;
         if cleared {
             self.notify(&notice);
         }
@@ -325,17 +334,17 @@ impl Host {
         Ok(set)
     }
 
-    /// Releases the hold of exactly this scope; returns it if it was in force. `by` is the name of the operator's token.
+    /// Releases the hold of exactly this scope; returns it if it was in force.
     ///
     /// # Errors
     ///
     /// Returns the store's error.
-    pub async fn release(&self, scope: HoldScope, by: Option<String>) -> Result<Option<Hold>, StoreError> {
-        let store = &self.0.store;
-        let released = store.call_with_timeout("releasing a hold", store.release_hold(scope.clone())).await?;
+    pub async fn release(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
+        let (store, name) = (&self.0.store, by.name().map(str::to_owned));
+        let released = store.call_with_timeout("releasing a hold", store.release_hold(scope.clone(), by)).await?;
         self.0.held_subscribers.forget();
         if released.is_some() {
-            self.notify(&Notice::HoldReleased { scope, by });
+            self.notify(&Notice::HoldReleased { scope, by: name });
         }
         Ok(released)
     }
@@ -349,6 +358,25 @@ impl Host {
         self.0.store.holds(after, max).await
     }
 
+    /// Returns a page of the acts of operators, newest first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
+        self.0.store.acts(filter).await
+    }
+
+    /// Adds the act of this host having read other settings: `digest` is that of the new ones, `detail` says what changed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn add_settings_act(&self, digest: &str, detail: &str) -> Result<(), StoreError> {
+        let act = NewAct::new(Author::host(&self.0.name), ActKind::SettingsChanged, digest, detail, 1);
+        self.0.store.call_with_timeout("adding an act", self.0.store.add_act(act)).await
+    }
+
     /// Returns the nodes that share the store, this one among them.
     ///
     /// # Errors
@@ -356,6 +384,11 @@ impl Host {
     /// Returns the store's error.
     pub async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         self.0.store.nodes().await
+    }
+
+    /// Returns the time by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.store.now()
     }
 
     /// Returns the ID of this node.

@@ -111,4 +111,4 @@ pub use queue_bounds::QueueFull;
 pub use rejection::{BadRequest, EnqueueRejection};
 pub use request::Request;
 pub use start::{Parts, Settings, StartError};
-pub use wait_reason::{JobView, JobWaitReason};
+pub use wait_reason::{JobView, JobWaitReason, NodeForTask};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wharf_core::author::Author;
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::key::Key;
 use wharf_core::limits::{Limits, Override};
@@ -89,7 +90,12 @@ pub(crate) async fn limits(store: &WatchedStore, catalog: &Catalog) -> Result<Ve
 ///
 /// Returns `Nothing` or `TotalOfKey` if the override is invalid, `UnknownGroup` or `Loading` if the group is not known, and
 /// `Store` if the store failed.
-pub(crate) async fn set(store: &WatchedStore, plugins: &PluginIndex, change: Override) -> Result<(), LimitError> {
+pub(crate) async fn set(
+    store: &WatchedStore,
+    plugins: &PluginIndex,
+    change: Override,
+    by: Author,
+) -> Result<(), LimitError> {
     if change.limits == Limits::default() {
         return Err(LimitError::Nothing);
     }
@@ -97,7 +103,7 @@ pub(crate) async fn set(store: &WatchedStore, plugins: &PluginIndex, change: Ove
         return Err(LimitError::TotalOfKey);
     }
     check_known(&plugins.view(store.now()), &change.group)?;
-    Ok(store.call_with_timeout("setting a limit", store.set_override(change)).await?)
+    Ok(store.call_with_timeout("setting a limit", store.set_override(change, by)).await?)
 }
 
 /// Ends an override; returns false if there was none.
@@ -108,13 +114,13 @@ pub(crate) async fn set(store: &WatchedStore, plugins: &PluginIndex, change: Ove
 pub(crate) async fn clear(
     store: &WatchedStore,
     plugins: &PluginIndex,
-    group: Group,
-    key: Option<Key>,
+    (group, key): (Group, Option<Key>),
+    by: Author,
 ) -> Result<bool, LimitError> {
     let overrides = store.overrides().await?;
     if overrides.iter().any(|set| set.group == group && set.key == key) {
         let ended = Override { group, key, limits: Limits::default() };
-        store.call_with_timeout("clearing a limit", store.set_override(ended)).await?;
+        store.call_with_timeout("clearing a limit", store.set_override(ended, by)).await?;
         return Ok(true);
     }
     check_known(&plugins.view(store.now()), &group).map(|()| false)

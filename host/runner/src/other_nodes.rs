@@ -11,6 +11,7 @@ use std::time::Duration;
 use wharf_core::ids::{Group, NodeId, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::{LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
+use wharf_core::placement::NodeFacts;
 use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::PayloadError;
@@ -36,6 +37,8 @@ struct OtherNode {
     started: Timestamp,
     seen: Timestamp,
     draining: bool,
+    running: u32,
+    capacity: u32,
     plugins: BTreeMap<PluginId, AnnouncedTasks>,
     pending: Vec<LoadingPlugin>,
 }
@@ -131,8 +134,9 @@ impl OtherNodes {
                 };
                 plugins.insert(loaded.plugin, loaded.tasks.map(|tasks| tasks.into_iter().map(task).collect()));
             }
-            let Node { name, started, seen, draining, pending, .. } = node;
-            next.nodes.insert(node.id, OtherNode { name, started, seen, draining, plugins, pending });
+            let Node { name, started, seen, draining, running, capacity, pending, .. } = node;
+            let other = OtherNode { name, started, seen, draining, running, capacity, plugins, pending };
+            next.nodes.insert(node.id, other);
         }
         next
     }
@@ -224,6 +228,23 @@ impl OtherNodes {
     pub(crate) fn runs(&self, name: &TaskName, now: Timestamp) -> bool {
         let claims = |node: &NodeId| self.nodes.get(node).is_some_and(|other| !other.draining);
         self.with(&name.plugin(), now).any(|(node, tasks)| claims(&node) && may_have(tasks, name))
+    }
+
+    /// Returns the names of the live other nodes, with what each announced that matters to a task.
+    pub(crate) fn facts(&self, name: &TaskName, now: Timestamp) -> impl Iterator<Item = (&str, NodeFacts)> {
+        let (name, plugin) = (name.clone(), name.plugin());
+        self.nodes.values().filter(move |other| other.is_live(now)).map(move |other| {
+            let tasks = other.plugins.get(&plugin);
+            let facts = NodeFacts {
+                has_plugin: tasks.is_some(),
+                runs_task: tasks.is_some_and(|tasks| may_have(tasks, &name)),
+                is_loading: other.pending.iter().any(|pending| pending.plugin == plugin),
+                draining: other.draining,
+                running: other.running,
+                capacity: other.capacity,
+            };
+            (other.name.as_str(), facts)
+        })
     }
 
     /// Returns true if another node has tasks in this limit group.

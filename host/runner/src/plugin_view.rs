@@ -99,6 +99,11 @@ impl PluginView {
         Some(LoadingWhere::There(node.to_owned()))
     }
 
+    /// Returns true if a plugin of this node has tasks in this limit group, or no other node is known.
+    pub(crate) fn has_group(&self, group: &Group) -> bool {
+        self.others.is_alone() || self.catalog.runs().any(|task| task.group == *group)
+    }
+
     /// Returns the limits that are declared here, with those that other nodes declare of `groups_elsewhere`.
     pub(crate) fn limits(&self, groups_elsewhere: &[Group]) -> Arc<LimitTable> {
         let here = self.catalog.limits();

@@ -99,6 +99,7 @@ pub enum StartError {
 /// The parts of a running host, as its handle needs them.
 pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
+    pub(crate) name: String,
     pub(crate) capacity: u32,
     pub(crate) checks: CheckThreads,
     pub(crate) bounds: Arc<QueueBounds>,
@@ -206,7 +207,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     };
     let heartbeat = Arc::new(Heartbeat {
         id: settings.node,
-        name: settings.name,
+        name: settings.name.clone(),
         version: settings.version,
         capacity,
         started: store.now(),
@@ -225,10 +226,11 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     tasks.spawn(supervised("registering this node", Arc::clone(&heartbeat).register(), listener.clone()));
     tasks.spawn(supervised("receiving cancel requests", heartbeat.receive_cancels(), listener.clone()));
     tasks.spawn(supervised("receiving messages", Arc::new(remote_calls).receive_messages(), listener));
-    let (node, _end) = (settings.node, stopping.clone().drop_guard());
+    let (node, name, _end) = (settings.node, settings.name, stopping.clone().drop_guard());
     let checks = CheckThreads::new();
     Ok(RunningHost {
         node,
+        name,
         capacity,
         checks,
         bounds,

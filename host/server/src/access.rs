@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
+use wharf_core::author::Author;
 use wharf_core::ids::{ParseIdError, PluginId, TaskName};
 use wharf_core::key::Key;
 use wharf_core::topic::{Pattern, Subscriptions, Topic};
@@ -166,7 +167,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The name of the rights that every client has where the host asks for no token.
+/// The name of the rights that every client has where the host asks for no token, for texts. A token may have it, too.
 const NOBODY: &str = "none";
 
 /// The rights of one client: those of its token, or all where the host needs none. Clones share them.
@@ -176,8 +177,10 @@ pub(crate) struct Access(Arc<Rights>);
 /// The rights of a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Rights {
-    /// Name of the token, the author of what the client changes.
+    /// Name of the token, for texts.
     pub(crate) name: Arc<str>,
+    /// True for the rights of a token.
+    is_token: bool,
     scopes: Arc<[Scope]>,
     key: Option<Key>,
     /// Cancelled when the settings no longer have the token with these rights.
@@ -195,12 +198,19 @@ impl Deref for Access {
 impl Access {
     /// Returns the rights of a token.
     pub(crate) fn new(name: &str, scopes: Vec<Scope>, key: Option<Key>) -> Access {
-        Access(Arc::new(Rights { name: name.into(), scopes: scopes.into(), key, revoked: CancellationToken::new() }))
+        let revoked = CancellationToken::new();
+        Access(Arc::new(Rights { name: name.into(), is_token: true, scopes: scopes.into(), key, revoked }))
     }
 
     /// Returns the right to do everything.
     pub(crate) fn everything(name: &str) -> Access {
         Access::new(name, vec![Scope::Admin], None)
+    }
+
+    /// Returns the rights of every client where the host asks for no token.
+    fn anyone() -> Access {
+        let rights = Access::everything(NOBODY);
+        Access(Arc::new(Rights { is_token: false, ..Rights::clone(&rights) }))
     }
 
     /// Returns the same rights, to be revoked apart from these.
@@ -219,9 +229,9 @@ impl Rights {
         self.scopes.iter().any(|scope| *scope == Scope::Admin || found(scope))
     }
 
-    /// Returns the name of the client's token; `None` if the host asks for no token.
-    pub(crate) fn author(&self) -> Option<String> {
-        (&*self.name != NOBODY).then(|| self.name.to_string())
+    /// Returns the author of what the client changes.
+    pub(crate) fn author(&self) -> Author {
+        if self.is_token { Author::token(&self.name) } else { Author::anyone() }
     }
 
     /// Returns the key whose jobs alone the client sees and enqueues; `None` if it is bound to no key.
@@ -315,7 +325,7 @@ impl TokenTable {
     pub(crate) fn new(tokens: Vec<(TokenHash, Access)>) -> TokenTable {
         // Each hash ends what it opened alone: the second one of a token stays valid when the first is removed.
         let tokens = tokens.into_iter().map(|(hash, access)| (hash, access.apart())).collect();
-        TokenTable { tokens, anyone: Access::everything(NOBODY) }
+        TokenTable { tokens, anyone: Access::anyone() }
     }
 
     /// Returns true if requests need no token.

@@ -8,6 +8,7 @@ mod broadcast;
 mod plugins;
 mod limits;
 mod holds;
+mod audit;
 mod nodes;
 mod settings;
 mod check;
@@ -85,6 +86,8 @@ enum Command {
     Release(holds::ReleaseCommand),
     /// List the holds in force
     Holds,
+    /// List what operators changed: who, what, when and from where
+    Audit(audit::Audit),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -212,6 +215,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Hold(command) => command.run(&client(), json),
         Command::Release(command) => command.run(&client()),
         Command::Holds => holds::list(&client(), json),
+        Command::Audit(audit) => audit.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

@@ -9,12 +9,14 @@ mod query;
 mod body;
 mod connection_state;
 mod timed_stream;
+mod peer_address;
 pub(crate) mod connections;
 mod scope;
 mod openapi;
 mod shared_bytes;
 mod held_config;
 mod app_state;
+mod author;
 mod guard;
 mod entry;
 mod job_lookup;
@@ -26,6 +28,7 @@ mod broadcasts;
 mod plugins;
 mod limits;
 mod holds;
+mod audit;
 mod nodes;
 mod config;
 mod health;
@@ -69,6 +72,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
+        .route("/v1/audit", get(audit::list))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

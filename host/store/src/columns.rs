@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use wharf_core::audit::{Act, ActId, ActKind};
+use wharf_core::author::Author;
 use wharf_core::hold::Hold;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, Stream};
@@ -160,6 +162,33 @@ pub(crate) fn hold(columns: HoldColumns<'_>) -> Result<Hold, DamagedData> {
         by,
         since: timestamp(at),
     })
+}
+
+/// The columns of an act.
+#[derive(Debug)]
+pub(crate) struct ActColumns<'r> {
+    pub(crate) id: i64,
+    pub(crate) acted_at: i64,
+    pub(crate) author: Option<&'r str>,
+    pub(crate) address: Option<&'r str>,
+    pub(crate) act: &'r str,
+    pub(crate) target: String,
+    pub(crate) detail: String,
+    pub(crate) count: i64,
+}
+
+impl ActColumns<'_> {
+    /// Converts the columns to an act.
+    pub(crate) fn act(self) -> Act {
+        Act {
+            id: ActId { at: timestamp(self.acted_at), number: unsigned(self.id) },
+            author: Author::from_parts(self.author, self.address),
+            kind: ActKind::from_name(self.act),
+            target: self.target,
+            detail: self.detail,
+            count: unsigned(self.count),
+        }
+    }
 }
 
 /// The columns of a job's status.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
@@ -30,6 +32,7 @@ use crate::store::{
     NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
+mod audit;
 mod kv;
 mod queue;
 mod claim;
@@ -233,8 +236,13 @@ impl Queue for MemoryStore {
         Ok(self.queue().overrides.overrides().collect())
     }
 
-    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
+    async fn set_override(&self, change: Override, by: Author) -> Result<(), StoreError> {
+        let now = self.now();
         let mut queue = self.queue();
+        let is_set = |set: Override| set.group == change.group && set.key == change.key;
+        if change.limits != Limits::default() || queue.overrides.overrides().any(is_set) {
+            queue.acts.add(NewAct::of_override(by, &change), now);
+        }
         if change.limits == Limits::default() {
             queue.overrides.clear(&change.group, change.key.as_ref());
         } else {
@@ -285,22 +293,28 @@ impl Queue for MemoryStore {
 #[async_trait]
 impl HoldStore for MemoryStore {
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
-        let hold = hold.set_at(self.now());
+        let (by, hold) = (hold.by.clone(), hold.set_at(self.now()));
         let mut queue = self.queue();
         if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= bounds::HOLDS_MAX as usize {
             return Ok(None);
         }
+        queue.acts.add(NewAct::of_hold(by, &hold), hold.since);
         queue.holds.set(hold.clone());
         drop(queue);
         self.nudge();
         Ok(Some(hold))
     }
 
-    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
         let now = self.now();
-        let released = self.queue().holds.remove(&scope);
+        let mut queue = self.queue();
+        let released = queue.holds.remove(&scope).filter(|hold| hold.is_in_force(now));
+        if released.is_some() {
+            queue.acts.add(NewAct::of_release(by, &scope), now);
+        }
+        drop(queue);
         self.nudge();
-        Ok(released.filter(|hold| hold.is_in_force(now)))
+        Ok(released)
     }
 
     async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -20,8 +22,9 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    by_plugin,
 };
 
 mod address;
@@ -52,6 +55,7 @@ mod ledger;
 mod apply;
 mod overrides;
 mod holds;
+mod audit;
 mod insert;
 mod record;
 mod claim_snapshot;
@@ -231,7 +235,7 @@ impl Queue for PostgresStore {
     }
 
     async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
-        match self.write(WriteRequest::Record(events)).await? {
+        match self.write(WriteRequest::Record(events, None)).await? {
             WriteResult::Recorded(recorded) => Ok(recorded),
             other => Err(unexpected_reply(&other)),
         }
@@ -294,9 +298,9 @@ impl Queue for PostgresStore {
         self.finish(session, overrides)
     }
 
-    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
-        match self.write(WriteRequest::SetOverride(change)).await? {
-            WriteResult::OverrideSet => Ok(()),
+    async fn set_override(&self, change: Override, by: Author) -> Result<(), StoreError> {
+        match self.write(WriteRequest::SetOverride(change, by)).await? {
+            WriteResult::Done => Ok(()),
             other => Err(unexpected_reply(&other)),
         }
     }
@@ -327,8 +331,8 @@ impl HoldStore for PostgresStore {
         }
     }
 
-    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
-        match self.write(WriteRequest::ReleaseHold(scope)).await? {
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
+        match self.write(WriteRequest::ReleaseHold(scope, by)).await? {
             WriteResult::Hold(released) => Ok(released),
             other => Err(unexpected_reply(&other)),
         }
@@ -356,6 +360,37 @@ impl HoldStore for PostgresStore {
             WriteResult::HoldsDeleted(deleted) => Ok(deleted),
             other => Err(unexpected_reply(&other)),
         }
+    }
+}
+
+#[async_trait]
+impl AuditLog for PostgresStore {
+    async fn change_job(&self, id: JobId, event: Event, by: Author) -> Result<Result<Recorded, Refusal>, StoreError> {
+        let result = self.write(WriteRequest::Record(Arc::new(vec![(id, event)]), Some(by))).await?;
+        let unexpected = unexpected_reply(&result);
+        match result {
+            WriteResult::Recorded(mut recorded) => recorded.pop().ok_or(unexpected),
+            _ => Err(unexpected),
+        }
+    }
+
+    async fn add_act(&self, act: NewAct) -> Result<(), StoreError> {
+        match self.write(WriteRequest::AddAct(act)).await? {
+            WriteResult::Done => Ok(()),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
+        let session = self.reader().await?;
+        let page = audit::page(&session, &filter).await;
+        self.finish(session, page)
+    }
+
+    async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let deleted = audit::delete(&session, before, max).await;
+        self.finish(session, deleted)
     }
 }
 

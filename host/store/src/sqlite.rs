@@ -11,6 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -24,8 +26,9 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store,
+    StoreError, by_plugin,
 };
 
 mod file_header;
@@ -44,6 +47,7 @@ mod statements;
 mod ledger;
 mod load_queue;
 mod holds;
+mod audit;
 mod kv;
 mod node_marks;
 mod insert;
@@ -205,8 +209,8 @@ impl Queue for SqliteStore {
         self.readers.read(read::overrides).await
     }
 
-    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
-        self.writer.write(move |ledger| ledger.set_override(&change), |()| true).await
+    async fn set_override(&self, change: Override, by: Author) -> Result<(), StoreError> {
+        self.writer.write(move |ledger| ledger.set_override(&change, &by), |()| true).await
     }
 
     async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
@@ -230,8 +234,8 @@ impl HoldStore for SqliteStore {
         self.writer.write(move |ledger| ledger.set_hold(&hold), |_| true).await
     }
 
-    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
-        self.writer.write(move |ledger| ledger.release_hold(&scope), |_| true).await
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
+        self.writer.write(move |ledger| ledger.release_hold(&scope, &by), |_| true).await
     }
 
     async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
@@ -246,6 +250,25 @@ impl HoldStore for SqliteStore {
 
     async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
         self.writer.write(move |ledger| ledger.delete_ended_holds(max), |_| false).await
+    }
+}
+
+#[async_trait]
+impl AuditLog for SqliteStore {
+    async fn change_job(&self, id: JobId, event: Event, by: Author) -> Result<Result<Recorded, Refusal>, StoreError> {
+        self.writer.write(move |ledger| ledger.change_job(id, &event, &by), |_| true).await
+    }
+
+    async fn add_act(&self, act: NewAct) -> Result<(), StoreError> {
+        self.writer.write(move |ledger| ledger.write_act(&act), |()| false).await
+    }
+
+    async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
+        self.readers.read(move |conn| audit::page(conn, &filter)).await
+    }
+
+    async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_acts(before, max), |_| false).await
     }
 }
 

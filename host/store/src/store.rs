@@ -7,9 +7,11 @@ mod job_view;
 mod queue;
 mod kv_store;
 mod hold_store;
+mod audit_log;
 mod node_registry;
 mod node_messages;
 
+pub use audit_log::{ActFilter, ActPage, AuditLog};
 pub(crate) use claim::wake_at;
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
@@ -22,8 +24,9 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with the holds on it, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + HoldStore + KvStore + NodeRegistry + 'static {
+/// A durable queue with the holds on it, the audit log, the kv values of plugins and the nodes that use it: in SQLite,
+/// PostgreSQL or memory.
+pub trait Store: Queue + HoldStore + AuditLog + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

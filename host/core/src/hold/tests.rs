@@ -1,6 +1,7 @@
 //! Tests of holds: their texts, and which jobs they hold.
 
 use super::*;
+use crate::author::Author;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const SECOND: Duration = Duration::from_secs(1);
@@ -123,7 +124,7 @@ fn the_holds_that_ended_are_known_by_when_they_ended() {
 #[test]
 fn a_new_hold_ends_by_the_clock_of_its_store() {
     let new =
-        |length| NewHold { scope: HoldScope::All, length, reason: "why".parse().unwrap(), by: Some("ann".into()) };
+        |length| NewHold { scope: HoldScope::All, length, reason: "why".parse().unwrap(), by: Author::token("ann") };
     let set = |length| new(length).set_at(NOW);
     assert_eq!(set(Some(HoldLength::For(SECOND))).until, Some(NOW + SECOND));
     assert_eq!(set(Some(HoldLength::Until(Timestamp::ZERO))).until, Some(Timestamp::ZERO));

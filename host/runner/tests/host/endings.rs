@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wharf_core::author::Author;
 use wharf_core::job::StateName;
 use wharf_core::lifecycle::Refusal;
 use wharf_runner::{ChangeError, JobWaitReason};
@@ -15,12 +16,12 @@ async fn a_tight_loop_that_ignores_cancel_is_stopped_after_the_grace() {
     let id = running.enqueue(order("slow", r#"{"do":"loop-ignoring-cancel"}"#)).await;
     running.until_running(id).await;
     let asked = Instant::now();
-    assert_eq!(running.host.cancel(id).await.unwrap(), StateName::Running);
+    assert_eq!(running.host.cancel(id, Author::anyone()).await.unwrap(), StateName::Running);
     assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     assert!(asked.elapsed() >= Duration::from_millis(200), "the grace period was not given");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert!(matches!(
-        running.host.cancel(id).await,
+        running.host.cancel(id, Author::anyone()).await,
         Err(ChangeError::Refused(Refusal::Finished(StateName::Cancelled)))
     ));
 }
@@ -31,7 +32,7 @@ async fn a_job_is_cancelled_whatever_moment_it_is_asked() {
     for _ in 0..50 {
         // No waiting in between: it may wait, be on its way from the store, or run.
         let id = running.enqueue(order("slow", r#"{"do":"loop"}"#)).await;
-        running.host.cancel(id).await.unwrap();
+        running.host.cancel(id, Author::anyone()).await.unwrap();
         let asked = Instant::now();
         assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
         assert!(asked.elapsed() < Duration::from_secs(5), "the request was lost until a lease was renewed");

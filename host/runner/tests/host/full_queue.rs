@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use wharf_core::author::Author;
 use wharf_core::ids::JobId;
 use wharf_core::job::StateName;
 use wharf_core::rollcall::{Answer, Mode};
@@ -67,17 +68,17 @@ async fn a_job_that_cannot_be_retried_is_refused_for_that_in_a_full_queue_too() 
     let succeeded = running.enqueue(order("do", r#"{"do":"echo"}"#)).await;
     assert_eq!(running.finished(succeeded).await.job.status.state.name(), StateName::Succeeded);
     let cancelled = running.enqueue(later()).await;
-    assert_eq!(running.host.cancel(cancelled).await.unwrap(), StateName::Cancelled);
+    assert_eq!(running.host.cancel(cancelled, Author::anyone()).await.unwrap(), StateName::Cancelled);
     let waiting = running.enqueue(later()).await;
     let gone: JobId = "0000000000001".parse().unwrap();
     for id in [succeeded, waiting, gone] {
-        let refused = running.host.retry(id).await.unwrap_err();
+        let refused = running.host.retry(id, Author::anyone()).await.unwrap_err();
         assert!(matches!(refused, ChangeError::Refused(_)), "{id}: {refused}");
     }
-    let full = running.host.retry(cancelled).await.unwrap_err();
+    let full = running.host.retry(cancelled, Author::anyone()).await.unwrap_err();
     assert!(matches!(full, ChangeError::QueueFull(_)), "{full}");
-    running.host.cancel(waiting).await.unwrap();
-    assert_eq!(running.host.retry(cancelled).await.unwrap(), StateName::Waiting);
+    running.host.cancel(waiting, Author::anyone()).await.unwrap();
+    assert_eq!(running.host.retry(cancelled, Author::anyone()).await.unwrap(), StateName::Waiting);
 }
 
 #[tokio::test(flavor = "multi_thread")]

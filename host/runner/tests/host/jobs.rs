@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
+use wharf_core::author::Author;
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::StateName;
 use wharf_core::limits::{Limits, Override};
@@ -66,7 +67,7 @@ async fn a_job_that_fails_is_tried_again() {
     let job = running.finished(id).await.job;
     assert_eq!((job.status.state.name(), job.status.failures), (StateName::Failed, 1));
     assert_eq!(job.report.unwrap().kind, OutcomeKind::Trapped);
-    running.host.retry(id).await.unwrap();
+    running.host.retry(id, Author::anyone()).await.unwrap();
     assert_eq!(running.finished(id).await.job.status.attempt, 2);
 }
 
@@ -93,18 +94,18 @@ async fn a_limit_that_is_raised_acts_at_once() {
     let group: Group = "villain/keyed".parse().unwrap();
     let set =
         |per_key| Override { group: group.clone(), key: None, limits: Limits { per_key: Some(per_key), total: None } };
-    running.host.set_limit(set(0)).await.unwrap();
+    running.host.set_limit(set(0), Author::anyone()).await.unwrap();
     let id = running.enqueue(order("keyed", r#"{"do":"echo","key":"a"}"#)).await;
     let view = running.host.job(id).await.unwrap().unwrap();
     assert_eq!(view.waiting, Some(JobWaitReason::Queue(wharf_core::job::WaitReason::Paused)));
     let shown = running.host.limits().await.unwrap().into_iter().find(|limits| limits.group == group).unwrap();
     assert_eq!((shown.declared.per_key, shown.in_force.per_key), (Some(1), Some(0)));
-    running.host.set_limit(set(1)).await.unwrap();
+    running.host.set_limit(set(1), Author::anyone()).await.unwrap();
     running.finished(id).await;
-    assert!(running.host.clear_limit(group.clone(), None).await.unwrap());
-    assert!(!running.host.clear_limit(group.clone(), None).await.unwrap());
+    assert!(running.host.clear_limit(group.clone(), None, Author::anyone()).await.unwrap());
+    assert!(!running.host.clear_limit(group.clone(), None, Author::anyone()).await.unwrap());
     let stranger = Override { group: "villain/keyd".parse().unwrap(), ..set(1) };
-    let Err(LimitError::UnknownGroup { nearest, .. }) = running.host.set_limit(stranger).await else {
+    let Err(LimitError::UnknownGroup { nearest, .. }) = running.host.set_limit(stranger, Author::anyone()).await else {
         panic!("a stranger was set")
     };
     assert_eq!(nearest.unwrap().as_str(), "villain/keyed");

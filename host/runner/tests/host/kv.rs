@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::StateName;
@@ -70,7 +71,7 @@ async fn a_cancelled_attempt_leaves_nothing() {
     let running = start(GRANT, &store).await;
     let id = running.enqueue(steps("do", json!([{ "set": ["a", "1"] }, "loop"]))).await;
     running.until_running(id).await;
-    running.host.cancel(id).await.unwrap();
+    running.host.cancel(id, Author::anyone()).await.unwrap();
     assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     assert_eq!(value(&store, "a").await, None);
 }
@@ -166,7 +167,7 @@ async fn an_endless_reader_delays_nobody() {
         assert!(running.host.job(ids[0]).await.unwrap().is_some(), "clients get their responses, too");
     }
     for id in ids {
-        running.host.cancel(id).await.unwrap();
+        running.host.cancel(id, Author::anyone()).await.unwrap();
         assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);
     }
 }

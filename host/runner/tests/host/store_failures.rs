@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
@@ -19,8 +21,9 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError,
+    SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -145,8 +148,8 @@ impl Queue for Cut {
     async fn overrides(&self) -> Result<Vec<Override>, StoreError> {
         self.store.overrides().await
     }
-    async fn set_override(&self, change: Override) -> Result<(), StoreError> {
-        self.reached()?.set_override(change).await
+    async fn set_override(&self, change: Override, by: Author) -> Result<(), StoreError> {
+        self.reached()?.set_override(change, by).await
     }
     async fn stats(&self) -> Result<QueueStats, StoreError> {
         self.store.stats().await
@@ -161,8 +164,8 @@ impl HoldStore for Cut {
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
         self.reached()?.set_hold(hold).await
     }
-    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
-        self.reached()?.release_hold(scope).await
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError> {
+        self.reached()?.release_hold(scope, by).await
     }
     async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
         self.reached()?.holds(after, max).await
@@ -172,6 +175,23 @@ impl HoldStore for Cut {
     }
     async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_ended_holds(max).await
+    }
+}
+
+#[async_trait]
+impl AuditLog for Cut {
+    async fn change_job(&self, id: JobId, event: Event, by: Author) -> Result<Result<Recorded, Refusal>, StoreError> {
+        let recorded = self.reached()?.change_job(id, event, by).await;
+        self.respond(recorded).await
+    }
+    async fn add_act(&self, act: NewAct) -> Result<(), StoreError> {
+        self.reached()?.add_act(act).await
+    }
+    async fn acts(&self, filter: ActFilter) -> Result<ActPage, StoreError> {
+        self.store.acts(filter).await
+    }
+    async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_acts(before, max).await
     }
 }
 
@@ -282,7 +302,7 @@ async fn a_write_without_a_response_is_reported_as_unknown() {
             panic!("it was written, and its token is known")
         };
         cut.hanging.store(true, Ordering::SeqCst);
-        let unknown = running.host.cancel(id).await.unwrap_err();
+        let unknown = running.host.cancel(id, Author::anyone()).await.unwrap_err();
         assert!(matches!(unknown, ChangeError::Store(StoreError::Unknown(_))), "{unknown:?}");
         cut.hanging.store(false, Ordering::SeqCst);
         assert_eq!(running.finished(id).await.job.status.state.name(), StateName::Cancelled);

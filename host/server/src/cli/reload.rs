@@ -28,6 +28,8 @@ use crate::metrics::Metrics;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The most names that one line of the log has.
 const NAMES_MAX: usize = 20;
+/// The text for files that say what holds already.
+const NOTHING: &str = "nothing changed";
 
 /// The parts of a host that take new settings.
 pub(crate) struct Targets {
@@ -78,6 +80,8 @@ pub(crate) struct Reload {
     reported: Vec<String>,
     /// Settings for a host that has not started yet.
     pending: Option<LiveSettings>,
+    /// The digest of the last settings, and what changed, until the audit log has them.
+    unrecorded: Option<(String, String)>,
     /// Why the files were refused, if they are.
     refused: Option<String>,
     /// The version of the catalog whose plugins refused the files. Other plugins may take them.
@@ -96,7 +100,8 @@ impl Reload {
         let has_file = files.has_settings();
         let (read, seen) = (files.clone(), files);
         let (held, pending, refused, refused_by) = (None, None, None, None);
-        let (is_asked, is_torn, is_delay_reported, reported) = (false, false, false, Vec::new());
+        let (is_asked, is_torn, is_delay_reported) = (false, false, false);
+        let (reported, unrecorded) = (Vec::new(), None);
         // The first look begins to listen to those who write.
         let (still_since, writers, next_look) = (Instant::now(), Writers::new(), Duration::ZERO);
         Reload {
@@ -116,6 +121,7 @@ impl Reload {
             next_look,
             reported,
             pending,
+            unrecorded,
             refused,
             refused_by,
         }
@@ -245,7 +251,7 @@ impl Reload {
         let restart = self.started.keys_for_restart(&raw);
         let held = raw.over(&self.started);
         let live = settings.live_settings(&held);
-        let digest = live.digest.clone();
+        let (digest, recorded) = (live.digest.clone(), live.digest.clone());
         let plugins = match host {
             // The plugins go first: they alone may still refuse.
             Some(host) => match change(&host, live).await {
@@ -268,7 +274,13 @@ impl Reload {
         targets.config.replace(shown(&held), digest, restart.clone());
         targets.metrics.settings_reloaded("applied");
         let keys = self.held.as_ref().unwrap_or(&self.started).live_keys_that_differ(&held);
-        info!("read {} again: {}", self.read.settings(), described(&tokens, &plugins, &keys));
+        let what = described(&tokens, &plugins, &keys);
+        info!("read {} again: {what}", self.read.settings());
+        let asked = if is_asked { "after SIGHUP" } else { "after a change of its file" };
+        if what != NOTHING {
+            self.unrecorded = Some((recorded, format!("{asked}: {what}")));
+            self.record_act(targets).await;
+        }
         self.report_restart(restart, is_asked);
         (self.held, self.has_file) = (Some(held), self.read.has_settings());
         (self.refused, self.refused_by) = (None, None);
@@ -287,8 +299,19 @@ impl Reload {
         self.refused = Some(why);
     }
 
+    /// Adds the act of having read other settings to the audit log, if a host is there to do so.
+    async fn record_act(&mut self, targets: &Targets) {
+        let host = targets.host.borrow().clone();
+        let Some(host) = host else { return };
+        let Some((digest, detail)) = self.unrecorded.take() else { return };
+        if let Err(error) = host.add_settings_act(&digest, &detail).await {
+            error!("could not add to the audit log that settings were changed ({detail}): {error}");
+        }
+    }
+
     /// Gives the host the settings that were read before it had started.
     async fn host_started(&mut self, targets: &Targets) {
+        self.record_act(targets).await;
         let host = targets.host.borrow().clone();
         let (Some(host), Some(live)) = (host, self.pending.take()) else { return };
         if let Err(SettingsRejection::Invalid(found)) = change(&host, live).await {
@@ -327,7 +350,7 @@ fn described(tokens: &TokenChanges, plugins: &SettingsChanges, keys: &[String]) 
     ];
     let groups = groups.into_iter().filter(|(_, names)| !names.is_empty());
     let texts: Vec<String> = groups.map(|(what, names)| format!("{what} {}", listed(&names))).collect();
-    if texts.is_empty() { "nothing changed".to_owned() } else { texts.join("; ") }
+    if texts.is_empty() { NOTHING.to_owned() } else { texts.join("; ") }
 }
 
 fn listed(names: &[String]) -> String {

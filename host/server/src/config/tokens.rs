@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
+use wharf_core::author::RESERVED_PREFIXES;
 use wharf_core::key::Key;
 
 use super::environment::Environment;
@@ -104,6 +105,10 @@ pub(super) fn check(
         let name = token.name.get_ref();
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(|c| c.is_control()) {
             let text = format!("`name`: expected 1 to {NAME_BYTES_MAX} bytes without control characters");
+            problems.add(&place(token.name.span().start), text);
+        } else if let Some(prefix) = RESERVED_PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
+            let text =
+                format!("`name`: `{prefix}` begins the names of other authors in the audit log; choose another name");
             problems.add(&place(token.name.span().start), text);
         } else if names.contains(name) {
             let text =

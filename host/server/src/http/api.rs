@@ -6,6 +6,7 @@ mod raw_json;
 mod values;
 mod enqueue;
 mod holds;
+mod audit;
 mod wait;
 mod jobs;
 mod log_entry;
@@ -16,6 +17,7 @@ mod config;
 mod limits;
 mod health;
 
+pub(crate) use audit::{Act, ActPage, AuditQuery};
 pub(crate) use broadcasts::{
     Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
 };

@@ -29,6 +29,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<SharedBytes>,
     /// The document at `/openapi.json`.
     pub(crate) description: Arc<Description>,
+    /// True if a proxy lets in only whom it knows, and says whom.
+    pub(crate) proxy_authenticates: bool,
     /// The settings of the host, for clients.
     pub(crate) config: HeldConfig,
 }
@@ -43,7 +45,9 @@ impl AppState {
         config: HeldConfig,
     ) -> AppState {
         let description = Arc::new(Description::new(settings.public_url.as_ref()));
-        AppState(Arc::new(Parts { host, metrics, stopping, shared: Arc::default(), description, config }))
+        let proxy_authenticates = settings.proxy_authenticates;
+        let shared = Arc::default();
+        AppState(Arc::new(Parts { host, metrics, stopping, shared, description, proxy_authenticates, config }))
     }
 }
 

@@ -5,6 +5,7 @@
 //! all of them are busy, a few more are accepted, on which only probes are answered.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::connection_state::{ConnectionState, OpenConnections, Registered};
+use super::peer_address::note_peer;
 use super::problem::{Kind, Problem};
 use super::timed_stream::{ClientTimeouts, TimedStream};
 
@@ -99,7 +101,7 @@ pub(crate) async fn serve(
     let (places, for_probes) = (Places::new(bounds.max), Places::new(bounds.for_probes));
     let open = TaskTracker::new();
     let next = async || {
-        let stream = accept(&listener).await;
+        let (stream, peer) = accept(&listener).await;
         let state = Arc::new(ConnectionState::new(epoch));
         let (permit, is_for_probes) = loop {
             if let Some(permit) = places.take().await {
@@ -117,12 +119,12 @@ pub(crate) async fn serve(
         };
         let open = if is_for_probes { &for_probes.open } else { &places.open };
         let place = Place { for_probes: is_for_probes, _registered: open.add(&state), _permit: permit };
-        (stream, state, place)
+        (stream, peer, state, place)
     };
-    while let Some((stream, state, place)) = stopping.run_until_cancelled(next()).await {
+    while let Some((stream, peer, state, place)) = stopping.run_until_cancelled(next()).await {
         let stream = TimedStream::new(stream, Arc::clone(&state), bounds.timeouts);
         let routes = TowerToHyperService::new(routes.clone());
-        let client = Client { routes, state, place, idle: bounds.timeouts.idle };
+        let client = Client { routes, state, place, peer, idle: bounds.timeouts.idle };
         open.spawn(client.serve(stream, stopping.clone()));
     }
     drop(listener);
@@ -130,10 +132,10 @@ pub(crate) async fn serve(
     open.wait().await;
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, peer)) => return (stream, peer.ip()),
             // The client closed the connection before it was accepted.
             Err(error)
                 if matches!(
@@ -153,6 +155,8 @@ struct Client {
     routes: TowerToHyperService<Router>,
     state: Arc<ConnectionState>,
     place: Place,
+    /// The address of the other end.
+    peer: IpAddr,
     idle: Duration,
 }
 
@@ -178,11 +182,12 @@ impl Client {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<RespondingBody>, Closing> {
+    async fn respond(&self, mut request: Request<Incoming>) -> Result<Response<RespondingBody>, Closing> {
         if !self.state.begin() {
             return Err(Closing);
         }
         let responding = Responding(Arc::clone(&self.state));
+        note_peer(&mut request, self.peer);
         let response = if self.place.for_probes {
             let mut response = match request.uri().path() {
                 "/health" | "/ready" | "/metrics" => {

@@ -86,7 +86,7 @@ async fn job_document(host: &Host, access: &Access, snapshot: JobSnapshot) -> Jo
     {
         return Job::in_event(&job_lookup::seen_by(view, access));
     }
-    Job::in_event(&job_lookup::seen_by(JobView { seen: snapshot, waiting: None }, access))
+    Job::in_event(&job_lookup::seen_by(JobView { seen: snapshot, waiting: None, nodes: Vec::new() }, access))
 }
 
 /// The last event that a client has received.

@@ -11,10 +11,10 @@ use wharf_core::ids::ParseIdError;
 use wharf_runner::{HoldError, Host};
 
 use super::api::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
+use super::author::RequestAuthor;
 use super::problem::{Kind, Problem};
 use super::query::encode;
 use super::{body, links, query};
-use crate::access::Access;
 use crate::config;
 
 /// The longest body, in bytes: far more than a scope and a reason need.
@@ -38,7 +38,11 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Hold
 }
 
 /// Sets a hold.
-pub(crate) async fn set(State(host): State<Host>, access: Access, request: Request) -> Result<Json<Hold>, Problem> {
+pub(crate) async fn set(
+    State(host): State<Host>,
+    RequestAuthor(by): RequestAuthor,
+    request: Request,
+) -> Result<Json<Hold>, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
     let HoldRequest { all, plugin, task, group, key, until, length, reason } = query::json(&body)?;
@@ -55,15 +59,19 @@ pub(crate) async fn set(State(host): State<Host>, access: Access, request: Reque
         (None, None) => None,
     };
     let reason = parsed("reason", reason.as_deref().unwrap_or_default())?;
-    let new = NewHold { scope, length, reason, by: access.author() };
+    let new = NewHold { scope, length, reason, by };
     let set = host.hold(new).await.map_err(refused)?;
     Ok(Json(Hold { known: Some(set.is_known), ..Hold::from(&set.hold) }))
 }
 
 /// Releases a hold.
-pub(crate) async fn release(State(host): State<Host>, access: Access, uri: Uri) -> Result<StatusCode, Problem> {
+pub(crate) async fn release(
+    State(host): State<Host>,
+    RequestAuthor(by): RequestAuthor,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
     let scope = scope(query::query(&uri)?)?;
-    match host.release(scope.clone(), access.author()).await? {
+    match host.release(scope.clone(), by).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::new(
             Kind::HOLD_UNKNOWN,

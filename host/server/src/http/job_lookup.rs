@@ -27,7 +27,7 @@ pub(crate) async fn check(host: &Host, access: &Access, id: JobId) -> Result<(),
 }
 
 /// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group, which one,
-/// perhaps of another key, enqueued the job, and what operators say of holds that are on other keys as well.
+/// perhaps of another key, enqueued the job, what operators say of holds that are on other keys as well, and which hosts there are.
 pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
     if let Some(key) = access.key() {
         let hide = |why: &mut WaitReason| match why {
@@ -36,6 +36,7 @@ pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
             _ => {}
         };
         view.seen.job.lineage.parent = None;
+        view.nodes.clear();
         view.seen.why.as_mut().map(hide);
         if let Some(JobWaitReason::Queue(why)) = &mut view.waiting {
             hide(why);

@@ -15,6 +15,7 @@ use wharf_runner::{ChangeError, Host, JobView};
 use wharf_store::JobFilter;
 
 use super::api::{Job, JobPage, ListQuery};
+use super::author::RequestAuthor;
 use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
 use super::path::Path;
@@ -118,11 +119,12 @@ fn next_page(query: &ListQuery, last: JobId) -> String {
 pub(crate) async fn cancel(
     State(host): State<Host>,
     access: Access,
+    RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<Job>, Problem> {
     let id = job_lookup::job_id(&id)?;
     job_lookup::check(&host, &access, id).await?;
-    host.cancel(id).await.map_err(|error| refused(id, error))?;
+    host.cancel(id, by).await.map_err(|error| refused(id, error))?;
     Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 
@@ -130,11 +132,12 @@ pub(crate) async fn cancel(
 pub(crate) async fn retry(
     State(host): State<Host>,
     access: Access,
+    RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
 ) -> Result<Json<Job>, Problem> {
     let id = job_lookup::job_id(&id)?;
     job_lookup::check(&host, &access, id).await?;
-    host.retry(id).await.map_err(|error| refused(id, error))?;
+    host.retry(id, by).await.map_err(|error| refused(id, error))?;
     Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 

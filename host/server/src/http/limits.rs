@@ -11,6 +11,7 @@ use wharf_core::limits::Override;
 use wharf_runner::{Host, LimitError};
 
 use super::api::{Limit, LimitNumbers, LimitQuery};
+use super::author::RequestAuthor;
 use super::problem::{Kind, Problem};
 use super::scope::still_valid;
 use super::{body, query};
@@ -25,14 +26,19 @@ pub(crate) async fn list(State(host): State<Host>) -> Result<Json<Vec<Limit>>, P
 }
 
 /// Sets the limits of a group, or of one key of it.
-pub(crate) async fn set(State(host): State<Host>, access: Access, request: Request) -> Result<Json<Limit>, Problem> {
+pub(crate) async fn set(
+    State(host): State<Host>,
+    access: Access,
+    RequestAuthor(by): RequestAuthor,
+    request: Request,
+) -> Result<Json<Limit>, Problem> {
     let (head, body) = request.into_parts();
     let (group, key) = group_and_key(&head.uri)?;
     let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
     let numbers: LimitNumbers = query::json(&body)?;
     still_valid(&access)?;
     let change = Override { group: group.clone(), key: key.clone(), limits: numbers.into() };
-    host.set_limit(change).await.map_err(|error| refused(error, &group))?;
+    host.set_limit(change, by).await.map_err(|error| refused(error, &group))?;
     let all = host.limits().await?;
     let changed = all.iter().find(|limit| limit.group == group);
     changed
@@ -41,10 +47,14 @@ pub(crate) async fn set(State(host): State<Host>, access: Access, request: Reque
 }
 
 /// Removes the limits that were set for a group, or for one key of it.
-pub(crate) async fn clear(State(host): State<Host>, uri: Uri) -> Result<StatusCode, Problem> {
+pub(crate) async fn clear(
+    State(host): State<Host>,
+    RequestAuthor(by): RequestAuthor,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
     let (group, key) = group_and_key(&uri)?;
     let of_key = key.as_ref().map(|key| format!(" of key `{key}`")).unwrap_or_default();
-    match host.clear_limit(group.clone(), key.clone()).await {
+    match host.clear_limit(group.clone(), key.clone(), by).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) => Err(Problem::new(
             Kind::LIMIT_NOT_SET,

@@ -181,6 +181,19 @@ CREATE TABLE $schema.holds (
 );
 CREATE INDEX holds_ending ON $schema.holds (until_at) WHERE until_at IS NOT NULL;
 
+-- The acts of operators: what they changed, each written in the transaction of its change.
+CREATE TABLE $schema.audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    acted_at bigint NOT NULL,
+    author text,                        -- the name of the operator's token, or "host:NAME"; null if the host asked for no token
+    address text,                       -- the network address of the client, if it is known
+    act text NOT NULL,
+    target text NOT NULL,
+    detail text NOT NULL,
+    changed bigint NOT NULL             -- the number of things that changed
+);
+CREATE INDEX audit_in_order ON $schema.audit (acted_at, id);
+
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (
     id bigint PRIMARY KEY,

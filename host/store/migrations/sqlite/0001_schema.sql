@@ -125,6 +125,19 @@ CREATE TABLE holds (
     held_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- The acts of operators: what they changed, each written in the transaction of its change.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    acted_at INTEGER NOT NULL,
+    author TEXT,                        -- the name of the operator's token, or "host:NAME"; null if the host asked for no token
+    address TEXT,                       -- the network address of the client, if it is known
+    act TEXT NOT NULL,
+    target TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    changed INTEGER NOT NULL            -- the number of things that changed
+);
+CREATE INDEX audit_in_order ON audit (acted_at);
+
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE last_deleted (
     one INTEGER PRIMARY KEY CHECK (one = 1),

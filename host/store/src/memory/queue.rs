@@ -17,6 +17,7 @@ use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::Holders;
 
+use super::audit::ActList;
 use super::kv::KvMap;
 use crate::store::{Inserted, Recorded};
 
@@ -37,6 +38,7 @@ pub(super) struct MemoryQueue {
     /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
     pub(super) holds: HoldTable,
+    pub(super) acts: ActList,
     pub(super) values: KvMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
@@ -69,6 +71,7 @@ impl MemoryQueue {
             overrides: LimitTable::default(),
             declared: Arc::default(),
             holds: HoldTable::default(),
+            acts: ActList::default(),
             values: KvMap::default(),
             marks: BTreeMap::new(),
         }

@@ -7,6 +7,8 @@
 
 use futures_util::try_join;
 use tokio_postgres::types::Type;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
@@ -54,16 +56,21 @@ impl PostgresLedger<'_> {
         self.session.query(text, &args).await?;
         self.has_holds = true;
         self.update_lanes(&hold.scope).await?;
+        self.write_act(&NewAct::of_hold(new.by.clone(), &hold)).await?;
         Ok(Some(hold))
     }
 
     /// Removes a hold. Returns it if it was in force.
-    pub(super) async fn release_hold(&mut self, scope: &HoldScope) -> Result<Option<Hold>, SessionError> {
+    pub(super) async fn release_hold(&mut self, scope: &HoldScope, by: &Author) -> Result<Option<Hold>, SessionError> {
         let delete = format!("DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
         let deleted = self.session.query(&delete, &[(&scope.to_string(), Type::TEXT)]).await?;
         let Some(row) = deleted.first() else { return Ok(None) };
         self.update_lanes(scope).await?;
-        Ok(Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now)))
+        let released = Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now));
+        if released.is_some() {
+            self.write_act(&NewAct::of_release(by.clone(), scope)).await?;
+        }
+        Ok(released)
     }
 
     /// Deletes at most `max` holds that have ended, and returns how many. It also opens every lane that no hold is on: the limit

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::NewJob;
@@ -20,12 +22,14 @@ pub(super) enum WriteRequest {
     /// Adds jobs whose ids were given out before, and changes values with them.
     InsertWithChanges(Vec<NewJob>, Arc<LimitTable>, Option<Arc<KvChanges>>),
     Claim(Claim),
-    Record(Arc<Vec<(JobId, Event)>>),
+    /// Applies events; those of an operator are acts of this author.
+    Record(Arc<Vec<(JobId, Event)>>, Option<Author>),
     /// Ends leases that had expired when they were read.
     Expire(Vec<ExpiredLease>),
-    SetOverride(Override),
+    SetOverride(Override, Author),
     SetHold(NewHold),
-    ReleaseHold(HoldScope),
+    ReleaseHold(HoldScope, Author),
+    AddAct(NewAct),
     /// Deletes at most this many holds that have ended.
     DeleteEndedHolds(u32),
 }
@@ -38,7 +42,7 @@ pub(super) enum WriteResult {
     Recorded(Vec<Result<Recorded, Refusal>>),
     /// The jobs whose leases were ended.
     Expired(Vec<JobId>),
-    OverrideSet,
+    Done,
     /// The hold that was set or released.
     Hold(Option<Hold>),
     HoldsDeleted(u32),
@@ -50,9 +54,7 @@ impl WriteResult {
         match self {
             WriteResult::Claimed(claimed) => !claimed.leased.is_empty(),
             WriteResult::Expired(freed) => !freed.is_empty(),
-            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::OverrideSet | WriteResult::Hold(_) => {
-                true
-            }
+            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Done | WriteResult::Hold(_) => true,
             WriteResult::HoldsDeleted(_) => false,
         }
     }
@@ -66,7 +68,7 @@ impl WriteRequest {
     /// Returns the scope of the hold that it sets or releases.
     pub(super) fn hold_scope(&self) -> Option<&HoldScope> {
         match self {
-            WriteRequest::SetHold(NewHold { scope, .. }) | WriteRequest::ReleaseHold(scope) => Some(scope),
+            WriteRequest::SetHold(NewHold { scope, .. }) | WriteRequest::ReleaseHold(scope, _) => Some(scope),
             _ => None,
         }
     }
@@ -81,12 +83,13 @@ impl WriteRequest {
     pub(super) fn job_count(&self) -> usize {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.len(),
-            WriteRequest::Record(events) => events.len(),
+            WriteRequest::Record(events, _) => events.len(),
             WriteRequest::Expire(expired) => expired.len(),
             WriteRequest::Claim(_)
-            | WriteRequest::SetOverride(_)
+            | WriteRequest::SetOverride(..)
             | WriteRequest::SetHold(_)
-            | WriteRequest::ReleaseHold(_)
+            | WriteRequest::ReleaseHold(..)
+            | WriteRequest::AddAct(_)
             | WriteRequest::DeleteEndedHolds(_) => 0,
         }
     }
@@ -98,7 +101,7 @@ impl WriteRequest {
         match self {
             WriteRequest::Insert(jobs, _) => payloads(jobs),
             WriteRequest::InsertWithChanges(jobs, _, changes) => payloads(jobs) + changed(changes),
-            WriteRequest::Record(events) => events.iter().map(|(_, event)| event.bytes()).sum(),
+            WriteRequest::Record(events, _) => events.iter().map(|(_, event)| event.bytes()).sum(),
             _ => 0,
         }
     }
@@ -107,7 +110,7 @@ impl WriteRequest {
     pub(super) fn new_jobs(&self) -> Vec<&NewJob> {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.iter().collect(),
-            WriteRequest::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
+            WriteRequest::Record(events, _) => events.iter().flat_map(|(_, event)| children(event)).collect(),
             _ => Vec::new(),
         }
     }
@@ -145,7 +148,7 @@ pub(super) fn all_names<'w>(requests: impl Iterator<Item = &'w WriteRequest>) ->
             WriteRequest::Claim(claim) => {
                 names.extend(claim.tasks.iter().flat_map(|(task, group)| [task.as_str(), group.as_str()]));
             }
-            WriteRequest::SetOverride(change) => _ = names.insert(change.group.as_str()),
+            WriteRequest::SetOverride(change, _) => _ = names.insert(change.group.as_str()),
             request => names.extend(request.hold_scope().and_then(group_of).map(Group::as_str)),
         }
     }

@@ -58,8 +58,8 @@ impl ReadSet {
                 reads.add_job(job, names, is_retry)?;
             }
             match request {
-                WriteRequest::Insert(..) | WriteRequest::InsertWithChanges(..) => {}
-                WriteRequest::Record(events) => {
+                WriteRequest::Insert(..) | WriteRequest::InsertWithChanges(..) | WriteRequest::AddAct(_) => {}
+                WriteRequest::Record(events, _) => {
                     for (id, event) in events.iter() {
                         match cache.find(*id, event) {
                             Some(job) => {
@@ -83,8 +83,8 @@ impl ReadSet {
                         reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
-                WriteRequest::SetOverride(change) => _ = reads.groups.insert(names.number(change.group.as_str())?),
-                WriteRequest::SetHold(_) | WriteRequest::ReleaseHold(_) | WriteRequest::DeleteEndedHolds(_) => {
+                WriteRequest::SetOverride(change, _) => _ = reads.groups.insert(names.number(change.group.as_str())?),
+                WriteRequest::SetHold(_) | WriteRequest::ReleaseHold(..) | WriteRequest::DeleteEndedHolds(_) => {
                     if let Some(group) = request.hold_scope().and_then(group_of) {
                         reads.groups.insert(names.number(group.as_str())?);
                     }

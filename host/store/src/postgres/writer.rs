@@ -339,10 +339,13 @@ async fn apply(
             insert(ledger, jobs, declared, IdsGiven::Before).await
         }
         WriteRequest::Claim(claim) => Ok(WriteResult::Claimed(ledger.claim(claim, reopened).await?)),
-        WriteRequest::Record(events) => {
+        WriteRequest::Record(events, by) => {
             let mut recorded = Vec::with_capacity(events.len());
             for (id, event) in events.iter() {
-                recorded.push(ledger.record(*id, event).await?);
+                recorded.push(match by {
+                    None => ledger.record(*id, event).await?,
+                    Some(by) => ledger.change_job(*id, event, by).await?,
+                });
             }
             Ok(WriteResult::Recorded(recorded))
         }
@@ -355,9 +358,10 @@ async fn apply(
             }
             Ok(WriteResult::Expired(freed))
         }
-        WriteRequest::SetOverride(change) => ledger.set_override(change).await.map(|()| WriteResult::OverrideSet),
+        WriteRequest::SetOverride(change, by) => ledger.set_override(change, by).await.map(|()| WriteResult::Done),
         WriteRequest::SetHold(new) => ledger.set_hold(new).await.map(WriteResult::Hold),
-        WriteRequest::ReleaseHold(scope) => ledger.release_hold(scope).await.map(WriteResult::Hold),
+        WriteRequest::ReleaseHold(scope, by) => ledger.release_hold(scope, by).await.map(WriteResult::Hold),
+        WriteRequest::AddAct(act) => ledger.write_act(act).await.map(|()| WriteResult::Done),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
     }
 }

@@ -4,6 +4,8 @@
 //! released or deleted, and by the first claim after it ended.
 
 use rusqlite::params;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
 use wharf_core::time::Timestamp;
@@ -38,13 +40,18 @@ impl SqliteLedger<'_> {
         drop(write);
         // An earlier hold may have closed its lanes for longer.
         self.open_held(&hold.scope);
+        self.write_act(&NewAct::of_hold(new.by.clone(), &hold))?;
         Ok(Some(hold))
     }
 
     /// Removes a hold. Returns it if it was in force.
-    pub(super) fn release_hold(&mut self, scope: &HoldScope) -> rusqlite::Result<Option<Hold>> {
+    pub(super) fn release_hold(&mut self, scope: &HoldScope, by: &Author) -> rusqlite::Result<Option<Hold>> {
         let now = self.now();
-        Ok(self.remove_hold(scope)?.filter(|hold| hold.is_in_force(now)))
+        let released = self.remove_hold(scope)?.filter(|hold| hold.is_in_force(now));
+        if released.is_some() {
+            self.write_act(&NewAct::of_release(by.clone(), scope))?;
+        }
+        Ok(released)
     }
 
     /// Deletes at most `max` holds that have ended, and returns how many.

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::admission::has_free_slot;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds};
 use wharf_core::job::JobStatus;
@@ -21,7 +23,7 @@ use crate::clock::Clock;
 use crate::columns::{READY, key, key_text, signed, timestamp_us};
 
 /// The writer's connection, and what the writer remembers of the tables. Each kind of operation has a file of its own:
-/// `insert`, `claim`, `record`, `holds`, `kv`, `node_marks` and, for opening the file, `load_queue`.
+/// `insert`, `claim`, `record`, `holds`, `audit`, `kv`, `node_marks` and, for opening the file, `load_queue`.
 pub(super) struct SqliteLedger<'c> {
     pub(super) conn: &'c Connection,
     pub(super) statements: Statements<'c>,
@@ -198,11 +200,13 @@ impl<'c> SqliteLedger<'c> {
     }
 
     /// Sets an override, or removes it if it has no limits.
-    pub(super) fn set_override(&mut self, change: &Override) -> rusqlite::Result<()> {
+    pub(super) fn set_override(&mut self, change: &Override, by: &Author) -> rusqlite::Result<()> {
         let (group, key) = (change.group.as_str(), key_text(change.key.as_ref()));
         if change.limits == Limits::default() {
             let mut delete = self.conn.prepare_cached("DELETE FROM overrides WHERE limit_group = ?1 AND key = ?2")?;
-            delete.execute([group, key])?;
+            if delete.execute([group, key])? == 0 {
+                return Ok(());
+            }
         } else {
             let mut write = self.conn.prepare_cached(
                 "INSERT INTO overrides (limit_group, key, per_key, total) VALUES (?1, ?2, ?3, ?4)
@@ -211,7 +215,7 @@ impl<'c> SqliteLedger<'c> {
             write.execute(params![group, key, change.limits.per_key, change.limits.total])?;
         }
         self.effective = None;
-        Ok(())
+        self.write_act(&NewAct::of_override(by.clone(), change))
     }
 
     /// Reads a job's row.

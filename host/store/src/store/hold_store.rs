@@ -1,6 +1,7 @@
 //! The holds of a store.
 
 use async_trait::async_trait;
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 
 use super::error::StoreError;
@@ -10,11 +11,12 @@ use super::error::StoreError;
 #[async_trait]
 pub trait HoldStore: Send + Sync {
     /// Sets a hold, in place of an earlier one of the same scope. No claim that begins after this returns takes a job of the
-    /// scope. Returns `None`, and sets nothing, if there are `bounds::HOLDS_MAX` holds of other scopes.
+    /// scope. Returns `None`, and sets nothing, if there are `bounds::HOLDS_MAX` holds of other scopes. The act of an
+    /// operator who sets a hold is added to the audit log.
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError>;
 
-    /// Removes the hold of exactly this scope. Returns it if it was in force.
-    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError>;
+    /// Removes the hold of exactly this scope. Returns it if it was in force; then the act is added to the audit log.
+    async fn release_hold(&self, scope: HoldScope, by: Author) -> Result<Option<Hold>, StoreError>;
 
     /// Returns the first `max` holds in force whose scopes come after `after`, in the order of the scopes' texts.
     async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError>;

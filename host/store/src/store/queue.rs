@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::author::Author;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job, NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::KvChanges;
@@ -95,8 +96,9 @@ pub trait Queue: Send + Sync {
     async fn overrides(&self) -> Result<Vec<Override>, StoreError>;
 
     /// Sets an override, or removes it if both of its limits are `None`. A raised limit takes effect with the next
-    /// claim. Under a lowered limit, running jobs continue and no new one starts until few enough are running.
-    async fn set_override(&self, change: Override) -> Result<(), StoreError>;
+    /// claim. Under a lowered limit, running jobs continue and no new one starts until few enough are running. The act is
+    /// added to the audit log, unless an override was to be removed that does not exist.
+    async fn set_override(&self, change: Override, by: Author) -> Result<(), StoreError>;
 
     /// Returns how many jobs of each plugin wait, due or not; plugins without any may be left out. It is cheap, however
     /// many jobs there are.

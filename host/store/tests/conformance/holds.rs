@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::author::Author;
 use wharf_core::hold::{Hold, HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Due, NewJob, WaitReason};
@@ -21,7 +22,7 @@ fn new_hold(text: &str, length: Option<Duration>) -> NewHold {
         scope: scope(text),
         length: length.map(HoldLength::For),
         reason: "the upstream is down".parse().unwrap(),
-        by: Some("ann".to_owned()),
+        by: Author::token("ann"),
     }
 }
 
@@ -30,7 +31,7 @@ async fn hold(stage: &Stage, text: &str, length: Option<Duration>) -> Hold {
 }
 
 async fn release(stage: &Stage, text: &str) -> bool {
-    stage.store.release_hold(scope(text)).await.unwrap().is_some()
+    stage.store.release_hold(scope(text), Author::anyone()).await.unwrap().is_some()
 }
 
 /// Returns the scope of the hold that a job waits for.
@@ -258,9 +259,13 @@ fn held_lanes_hold_up_no_others_however_many_there_are() {
         assert!(stage.claim(100).await.is_empty());
         // A limit that changes opens all lanes: the held ones are closed again.
         let change = wharf_core::limits::Override { group: group(COUNT), key: None, limits: at_most(1, None) };
-        stage.store.set_override(change.clone()).await.unwrap();
+        stage.store.set_override(change.clone(), Author::anyone()).await.unwrap();
         assert!(stage.claim(100).await.is_empty());
-        stage.store.set_override(wharf_core::limits::Override { limits: Limits::default(), ..change }).await.unwrap();
+        stage
+            .store
+            .set_override(wharf_core::limits::Override { limits: Limits::default(), ..change }, Author::anyone())
+            .await
+            .unwrap();
         assert!(stage.claim(100).await.is_empty());
         assert!(release(&stage, "key:held 7").await);
         assert_eq!(stage.claim(100).await.len(), 2);
@@ -292,14 +297,14 @@ fn holds_are_listed_in_pages_and_found_by_their_scopes() {
         let since = stage.store.now();
         let expected = |text| new_hold(text, None).set_at(since);
         assert_eq!(found, [expected("all"), expected("key:a")], "with reason, author and time");
-        assert_eq!(stage.store.release_hold(ended.scope).await.unwrap(), None, "it was not in force");
+        assert_eq!(stage.store.release_hold(ended.scope, Author::anyone()).await.unwrap(), None, "it was not in force");
     });
 }
 
 #[test]
 fn a_hold_without_reason_and_author_reads_as_it_was_set() {
     on_every_store(|stage| async move {
-        let new = NewHold { scope: scope("all"), length: None, reason: HoldReason::default(), by: None };
+        let new = NewHold { scope: scope("all"), length: None, reason: HoldReason::default(), by: Author::anyone() };
         let set = stage.store.set_hold(new).await.unwrap().unwrap();
         assert_eq!(stage.store.holds(None, 1).await.unwrap().holds, [set]);
     });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wharf_core::author::Author;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Due, NewJob, WaitReason};
 use wharf_core::lifecycle::Event;
@@ -11,7 +12,7 @@ use crate::stage::{COUNT, LIST, SECOND, Stage, at_most, failed, group, ids, on_e
 
 async fn set(stage: &Stage, name: &str, key: Option<&str>, limits: Limits) {
     let key = key.map(|key| key.parse().unwrap());
-    stage.store.set_override(Override { group: group(name), key, limits }).await.unwrap();
+    stage.store.set_override(Override { group: group(name), key, limits }, Author::anyone()).await.unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Nudges: waiting callers are told to poll again.
 
+use wharf_core::author::Author;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::Override;
 
@@ -20,7 +21,7 @@ fn every_change_that_a_caller_may_wait_for_nudges() {
         stage.store.reclaim(1).await.unwrap();
         nudges.changed().await.unwrap();
         let change = Override { group: group(COUNT), key: None, limits: at_most(1, None) };
-        stage.store.set_override(change).await.unwrap();
+        stage.store.set_override(change, Author::anyone()).await.unwrap();
         nudges.changed().await.unwrap();
     });
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wharf_core::author::Author;
 use wharf_core::ids::{NodeId, PluginId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, StateName, Token};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery};
@@ -211,7 +212,7 @@ async fn a_whole_life(stage: &Stage) {
     assert!(stage.succeed(&leased).await.is_err(), "it is late");
     let again = stage.claim_one().await;
     let change = Override { group: group(COUNT), key: None, limits: at_most(1, None) };
-    stage.store.set_override(change.clone()).await.unwrap();
+    stage.store.set_override(change.clone(), Author::anyone()).await.unwrap();
     assert_eq!(stage.store.overrides().await.unwrap(), [change]);
     let here = stage.store.now();
     let node = Node {
@@ -302,7 +303,7 @@ async fn every_other_statement(stage: &Stage) {
 
     // Overrides, values, marks and messages.
     let change = Override { group: group(COUNT), key: None, limits: at_most(None, None) };
-    store.set_override(change).await.unwrap();
+    store.set_override(change, Author::anyone()).await.unwrap();
     assert_eq!(store.overrides().await.unwrap(), []);
     let (plugin, key): (PluginId, KvKey) = ("words".parse().unwrap(), "total".parse().unwrap());
     for (value, usage) in [(Some(&b"12"[..]), (1, 7)), (Some(b"3"), (1, 6)), (None, (0, 0))] {

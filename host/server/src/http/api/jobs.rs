@@ -170,11 +170,7 @@ impl Job {
 
     /// Returns the document of one job as events carry it: without payload and result.
     pub(crate) fn in_event(view: &JobView) -> Job {
-        Job {
-            wait: view.waiting.as_ref().map(Wait::from),
-            entries: Some(view.seen.entries),
-            ..Job::in_list(&view.seen.job)
-        }
+        Job { wait: Wait::of(view), entries: Some(view.seen.entries), ..Job::in_list(&view.seen.job) }
     }
 
     /// Returns the document of one job as lists carry it: without payload, result, log and the reason why it waits.

@@ -6,9 +6,11 @@ use schemars::JsonSchema;
 use serde::de::value::Error as NameError;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
+use wharf_core::audit::ActKind;
 use wharf_core::job::{StateName, Stream};
 use wharf_core::limits;
 use wharf_core::outcome::OutcomeKind;
+use wharf_core::placement::NodeReadiness;
 use wharf_core::rollcall::Answer;
 
 /// Declares enums whose variants are written in kebab-case in JSON and by `Display`.
@@ -43,8 +45,14 @@ closed_sets! {
         NotDue, Held, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, Draining, InTurn,
     }
 
+    /// Readiness of a host to run a task, from the readiest to the one that is farthest from it.
+    HostReadiness { Ready, Full, Loading, Draining, TaskAbsent, PluginAbsent, }
+
     /// Kind of the scope of a hold: every job, or the jobs of a plugin, a task, a limit group or a key.
     HoldKind { All, Plugin, Task, Group, Key, }
+
+    /// Kind of an act in the audit log; `other` for one that only a newer version knows.
+    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, SettingsChanged, Other, }
 
     /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
     /// full.
@@ -79,6 +87,38 @@ closed_sets! {
 pub(crate) fn from_name<T: DeserializeOwned>(name: &str) -> Option<T> {
     T::deserialize(IntoDeserializer::<NameError>::into_deserializer(name)).ok()
 }
+
+impl From<NodeReadiness> for HostReadiness {
+    fn from(readiness: NodeReadiness) -> HostReadiness {
+        match readiness {
+            NodeReadiness::Ready => HostReadiness::Ready,
+            NodeReadiness::Full => HostReadiness::Full,
+            NodeReadiness::Loading => HostReadiness::Loading,
+            NodeReadiness::Draining => HostReadiness::Draining,
+            NodeReadiness::TaskAbsent => HostReadiness::TaskAbsent,
+            NodeReadiness::PluginAbsent => HostReadiness::PluginAbsent,
+        }
+    }
+}
+
+/// Converts between the names of documents and the kinds of the core, in both directions.
+macro_rules! act_names {
+    ($($variant:ident)+) => {
+        impl From<ActKind> for ActName {
+            fn from(kind: ActKind) -> ActName {
+                match kind { $(ActKind::$variant => ActName::$variant,)+ }
+            }
+        }
+
+        impl From<ActName> for ActKind {
+            fn from(name: ActName) -> ActKind {
+                match name { $(ActName::$variant => ActKind::$variant,)+ }
+            }
+        }
+    };
+}
+
+act_names! { JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased SettingsChanged Other }
 
 impl From<StateName> for JobState {
     fn from(state: StateName) -> JobState {
@@ -173,6 +213,10 @@ mod tests {
             assert_eq!(JobState::from(state).to_string(), state.as_str());
             assert_eq!(StateName::from(JobState::from(state)), state);
             assert_eq!(BatchJobState::from(state).to_string(), state.as_str());
+        }
+        for kind in ActKind::ALL {
+            assert_eq!(ActName::from(*kind).to_string(), kind.as_str());
+            assert_eq!(ActKind::from(ActName::from(*kind)), *kind);
         }
         for kind in OutcomeKind::ALL {
             assert_eq!(Outcome::from(kind).to_string(), kind.as_str());

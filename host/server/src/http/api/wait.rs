@@ -4,12 +4,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wharf_core::ids::JobId;
 use wharf_core::job::WaitReason;
+use wharf_core::placement::NodeReadiness;
 use wharf_core::time::Timestamp;
-use wharf_runner::JobWaitReason;
+use wharf_runner::{JobView, JobWaitReason, NodeForTask};
 
 use super::holds::Hold;
 use super::moment::Moment;
-use super::values::WaitReasonName;
+use super::values::{HostReadiness, WaitReasonName};
+
+/// Number of hosts that a reason names.
+const HOSTS_NAMED: usize = 10;
 
 /// Reason why a job waits, with its details.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +34,18 @@ pub(crate) struct Wait {
     /// The hold on the job that lasts longest; present with `held`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hold: Option<Hold>,
+    /// The live hosts, the readiest to run the task first, at most ten; absent with the reasons that do not depend on hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hosts: Vec<WaitingFor>,
+}
+
+/// A host, as it announced itself up to three seconds ago.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct WaitingFor {
+    /// Name of the host.
+    pub(crate) name: String,
+    /// Its readiness to run the task.
+    pub(crate) readiness: HostReadiness,
 }
 
 /// A running job that holds a slot of a limit.
@@ -43,7 +59,15 @@ pub(crate) struct Holder {
 
 impl Wait {
     fn new(reason: WaitReasonName, message: impl Into<String>) -> Wait {
-        Wait { reason, message: message.into(), until: None, limit: None, holders: Vec::new(), hold: None }
+        Wait {
+            reason,
+            message: message.into(),
+            until: None,
+            limit: None,
+            holders: Vec::new(),
+            hold: None,
+            hosts: Vec::new(),
+        }
     }
 
     fn full(reason: WaitReasonName, what: &str, limit: u32, holders: &[(JobId, Timestamp)]) -> Wait {
@@ -53,6 +77,26 @@ impl Wait {
         let message = format!("{what} has its limit of {limit} running{names}");
         let holders = holders.iter().map(|(id, since)| Holder { id: id.to_string(), since: Moment(*since) }).collect();
         Wait { limit: Some(limit), holders, ..Wait::new(reason, message) }
+    }
+}
+
+impl Wait {
+    /// Returns why a job waits; `None` for a job that does not wait.
+    pub(crate) fn of(view: &JobView) -> Option<Wait> {
+        let reason = view.waiting.as_ref()?;
+        let mut wait = Wait::from(reason);
+        if matches!(reason, JobWaitReason::Queue(WaitReason::InTurn)) && !view.nodes.is_empty() {
+            let count = |readiness| view.nodes.iter().filter(|node| node.readiness == readiness).count();
+            if let (0, full @ 1..) = (count(NodeReadiness::Ready), count(NodeReadiness::Full)) {
+                let hosts = if full == 1 { "the host that runs" } else { "each host that runs" };
+                wait.message = format!("{hosts} its task has as many attempts as it may have; it starts when one ends");
+            }
+        }
+        if !matches!(reason, JobWaitReason::Queue(why) if *why != WaitReason::InTurn) {
+            let host = |node: &NodeForTask| WaitingFor { name: node.name.clone(), readiness: node.readiness.into() };
+            wait.hosts = view.nodes.iter().take(HOSTS_NAMED).map(host).collect();
+        }
+        Some(wait)
     }
 }
 
@@ -72,11 +116,11 @@ impl From<&JobWaitReason> for Wait {
             ),
             JobWaitReason::TaskAbsent { task } => Wait::new(
                 WaitReasonName::TaskAbsent,
-                format!("plugin `{}` does not have the task `{}` any more", task.plugin(), task.task()),
+                format!("no host has plugin `{}` with the task `{}`", task.plugin(), task.task()),
             ),
             JobWaitReason::Draining => Wait::new(
                 WaitReasonName::Draining,
-                "this host is stopping; another host, or its next start, runs the job",
+                "every host that runs its task is stopping; another host, or the next start of one, runs the job",
             ),
         }
     }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
-    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, Config,
-    EnqueueQuery, Enqueued, Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest,
-    Limit, LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery,
-    Reply,
+    ActPage, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted,
+    Config, EnqueueQuery, Enqueued, Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage,
+    JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, PluginFile, Readiness,
+    ReleaseQuery, Reply,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -24,6 +24,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
     all.extend(holds(schemas));
+    all.push(audit(schemas));
     all.extend(host(schemas));
     all.into_iter()
         .map(|operation| match operation.need() {
@@ -276,6 +277,18 @@ fn holds(schemas: &mut Schemas) -> Vec<Operation> {
             .problems(&[Kind::HOLD_UNKNOWN])
             .uses_store(),
     ]
+}
+
+fn audit(schemas: &mut Schemas) -> Operation {
+    Operation::new("host", "listActs", "get", "/v1/audit", "Lists what operators changed, newest first")
+        .description(
+            "Each act that changed something, with its author, its time and the address that it came from: retries and cancels of \
+             jobs, limits, holds, and settings that a host read again. Enqueued jobs and broadcasts are no acts. Acts are kept \
+             for 90 days.",
+        )
+        .query(schemas.query::<AuditQuery>())
+        .response(200, "One page, and the address of the next page.", json_of(schemas.response::<ActPage>()))
+        .uses_store()
 }
 
 fn host(schemas: &mut Schemas) -> Vec<Operation> {

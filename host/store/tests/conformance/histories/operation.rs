@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use wharf_core::author::Author;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
@@ -35,9 +36,11 @@ pub(super) enum Operation {
     Mark(NodeId, NodeMark),
     Reclaim(u32),
     DeleteFinished(Timestamp, u32),
-    SetOverride(Override),
+    SetOverride(Override, Author),
+    ChangeJob(JobId, Event, Author),
+    DeleteActs(Timestamp, u32),
     SetHold(NewHold),
-    ReleaseHold(HoldScope),
+    ReleaseHold(HoldScope, Author),
     DeleteEndedHolds(u32),
     Pass(Duration),
     Crash,
@@ -55,11 +58,15 @@ impl Operation {
                 Operation::InsertWithChanges((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
             }
             2..4 => Operation::SetHold(new_hold(rng)),
-            4..6 => Operation::ReleaseHold(hold_scope(rng)),
+            4..6 => Operation::ReleaseHold(hold_scope(rng), author(rng)),
             6 => Operation::DeleteEndedHolds(rng.u32(1..4)),
             7..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
-            50..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
+            50..53 => {
+                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested]);
+                Operation::ChangeJob(job_id(rng, world), event, author(rng))
+            }
+            53..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
             74..79 => {
                 let leases = (0..rng.usize(1..4)).filter_map(|_| lease(rng, world)).collect();
                 // Not longer than the shortest length that a claim uses.
@@ -67,7 +74,8 @@ impl Operation {
             }
             79..83 => Operation::Reclaim(rng.u32(1..4)),
             83..86 => Operation::DeleteFinished(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
-            86..89 => Operation::SetOverride(override_(rng)),
+            86..88 => Operation::SetOverride(override_(rng), author(rng)),
+            88 => Operation::DeleteActs(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
             89..92 => mark(rng, world),
             92..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
             _ => Operation::Crash,
@@ -222,8 +230,13 @@ fn new_hold(rng: &mut Rng) -> NewHold {
         scope: hold_scope(rng),
         length: one_of(rng, &lengths),
         reason: one_of(rng, &["", "why"]).parse::<HoldReason>().unwrap(),
-        by: one_of(rng, &[None, Some("ann".to_owned())]),
+        by: author(rng),
     }
+}
+
+fn author(rng: &mut Rng) -> Author {
+    let authors = [Author::anyone(), Author::token("ann"), Author::token("none").at_address("10.0.0.1")];
+    one_of(rng, &authors)
 }
 
 fn override_(rng: &mut Rng) -> Override {

@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use wharf_core::audit::ActKind;
+use wharf_core::author::Author;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
@@ -13,9 +15,10 @@ use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::room::{Room, TaskCost};
+use wharf_core::time::Timestamp;
 use wharf_store::{
-    Claim, Claimed, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore,
-    NodeRegistry as _, PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
+    ActFilter, AuditLog as _, Claim, Claimed, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot,
+    MemoryStore, NodeRegistry as _, PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -48,6 +51,8 @@ struct Snapshot {
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
+    /// Every act: when, who, what. Their numbers differ between stores.
+    acts: Vec<(Timestamp, Author, ActKind, String, String)>,
     stats: QueueStats,
     waiting: BTreeMap<PluginId, u64>,
     /// The usage and the values of each plugin.
@@ -154,16 +159,26 @@ impl World {
                     occurred.insert("forgot");
                 }
             }
-            Operation::SetOverride(change) => {
+            Operation::SetOverride(change, by) => {
                 occurred.insert("set override");
-                call!(self, set_override(change));
+                call!(self, set_override(change, by));
+            }
+            Operation::ChangeJob(job, event, by) => {
+                let result = call!(self, change_job(job, event, by));
+                occurred.insert(if result.is_ok() { "act on a job" } else { "act on a job refused" });
+                note_recorded(&event, &result, occurred);
+            }
+            Operation::DeleteActs(before, max) => {
+                if call!(self, delete_acts(before, max)) > 0 {
+                    occurred.insert("deleted acts");
+                }
             }
             Operation::SetHold(hold) => {
                 occurred.insert("set hold");
                 call!(self, set_hold(hold));
             }
-            Operation::ReleaseHold(scope) => {
-                let released = call!(self, release_hold(scope));
+            Operation::ReleaseHold(scope, by) => {
+                let released = call!(self, release_hold(scope, by));
                 occurred.insert(if released.is_some() { "released" } else { "released nothing" });
             }
             Operation::DeleteEndedHolds(max) => {
@@ -344,8 +359,29 @@ impl World {
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, holds, stats, waiting, kept }
+        let acts = acts_of(store).await;
+        Snapshot { seen, entries, pages, overrides, holds, acts, stats, waiting, kept }
     }
+}
+
+/// Reads all acts, in pages; and those of one author once more.
+async fn acts_of(store: &dyn Store) -> Vec<(Timestamp, Author, ActKind, String, String)> {
+    let (mut all, mut filter) = (Vec::new(), ActFilter { max: 3, ..ActFilter::default() });
+    loop {
+        let page = store.acts(filter.clone()).await.unwrap();
+        all.extend(page.acts);
+        match page.next {
+            Some(next) => filter.before = Some(next),
+            None => break,
+        }
+    }
+    assert!(all.windows(2).all(|pair| pair[0].id > pair[1].id), "newest first, each once");
+    let of_none = ActFilter { author: Some(Some("none".to_owned())), max: 1000, ..ActFilter::default() };
+    let found = store.acts(of_none).await.unwrap().acts;
+    let mut expected = all.clone();
+    expected.retain(|act| act.author.name() == Some("none"));
+    assert_eq!(found, expected);
+    all.into_iter().map(|act| (act.id.at, act.author, act.kind, act.target, act.detail)).collect()
 }
 
 async fn values_of(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Option<Vec<u8>>)>) {
