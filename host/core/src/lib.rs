@@ -38,6 +38,7 @@ pub mod hold;
 pub mod topic;
 pub mod limits;
 pub mod outcome;
+pub mod fingerprint;
 pub mod retry;
 pub mod node;
 pub mod lease;
