@@ -299,7 +299,7 @@ pub struct Job {
     pub report: Option<Report>,
     /// The result, if the job succeeded.
     pub result: Option<SharedBytes>,
-    /// Resource usage of the last ended attempt.
+    /// Resource usage of all ended attempts that were measured.
     pub usage: Option<Usage>,
 }
 

@@ -40,6 +40,7 @@ pub mod limits;
 pub mod outcome;
 pub mod fingerprint;
 pub mod retry;
+pub mod attempt;
 pub mod node;
 pub mod lease;
 pub mod kv;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
+use wharf_core::attempt::Attempt;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -172,6 +173,15 @@ impl Host {
             waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
             seen,
         }))
+    }
+
+    /// Returns the attempts that a job keeps of those that ended without a result, in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.0.store.attempts(id).await
     }
 
     /// Returns jobs, newest first, without payload and result.

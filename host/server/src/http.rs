@@ -21,6 +21,7 @@ mod job_lookup;
 mod event_stream;
 mod enqueue;
 mod jobs;
+mod attempts;
 mod events;
 mod broadcasts;
 mod plugins;
@@ -58,6 +59,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
         .route("/v1/jobs/{id}/result", no_query(get(jobs::result)))
+        .route("/v1/jobs/{id}/attempts", no_query(get(attempts::list)))
         .route("/v1/jobs/{id}/events", no_query(get(events::events)))
         .route("/v1/jobs/{id}/cancel", no_query(post(jobs::cancel)))
         .route("/v1/jobs/{id}/retry", no_query(post(jobs::retry)))

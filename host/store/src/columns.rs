@@ -280,7 +280,10 @@ pub(crate) fn lineage(parent: Option<i64>, generation: u32) -> Result<Lineage, D
 }
 
 /// Converts the columns of a report: the name of the outcome, and the text.
-fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
+///
+/// # Errors
+/// If no outcome has this name.
+pub(crate) fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
     let kind = OutcomeKind::from_name(outcome).ok_or_else(|| DamagedData::invalid("outcome", outcome))?;
     Ok(Report { kind, text })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use wharf_core::attempt::Attempt;
 use wharf_core::bounds;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
@@ -26,8 +27,8 @@ use wharf_core::wait_reason::wait_reason;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
+    NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod kv;
@@ -173,7 +174,7 @@ impl Queue for MemoryStore {
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let now = self.now();
         let queue = self.queue();
-        let Some(JobRecord { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
+        let Some(JobRecord { job, entries, .. }) = queue.jobs.get(&id) else { return Ok(None) };
         let table = declared.with_overrides(queue.overrides.overrides());
         let why = match job.status.state {
             State::Waiting { due } => {
@@ -325,6 +326,13 @@ impl HoldStore for MemoryStore {
         let ended = queue.holds.ended(now, max as usize);
         ended.iter().for_each(|scope| _ = queue.holds.remove(scope));
         Ok(ended.len() as u32)
+    }
+}
+
+#[async_trait]
+impl AttemptStore for MemoryStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.queue().jobs.get(&id).map(|record| record.attempts.clone()).unwrap_or_default())
     }
 }
 

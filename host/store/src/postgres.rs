@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::attempt::Attempt;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -20,8 +21,8 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
+    NodeMessages, NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -48,6 +49,7 @@ mod write_set;
 mod line_updates;
 mod ready_rows;
 mod job_updates;
+mod attempts;
 mod ledger;
 mod apply;
 mod overrides;
@@ -356,6 +358,15 @@ impl HoldStore for PostgresStore {
             WriteResult::HoldsDeleted(deleted) => Ok(deleted),
             other => Err(unexpected_reply(&other)),
         }
+    }
+}
+
+#[async_trait]
+impl AttemptStore for PostgresStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        let session = self.reader().await?;
+        let attempts = attempts::of_job(&session, id).await;
+        self.finish(session, attempts)
     }
 }
 

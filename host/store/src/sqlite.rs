@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::attempt::Attempt;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -24,8 +25,9 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
+    NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    by_plugin,
 };
 
 mod file_header;
@@ -46,6 +48,7 @@ mod load_queue;
 mod holds;
 mod kv;
 mod node_marks;
+mod attempts;
 mod insert;
 mod record;
 mod claim;
@@ -246,6 +249,13 @@ impl HoldStore for SqliteStore {
 
     async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
         self.writer.write(move |ledger| ledger.delete_ended_holds(max), |_| false).await
+    }
+}
+
+#[async_trait]
+impl AttemptStore for SqliteStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.readers.read(move |conn| attempts::of_job(conn, id)).await
     }
 }
 

@@ -5,11 +5,13 @@ mod written;
 mod claim;
 mod job_view;
 mod queue;
+mod attempt_store;
 mod kv_store;
 mod hold_store;
 mod node_registry;
 mod node_messages;
 
+pub use attempt_store::AttemptStore;
 pub(crate) use claim::wake_at;
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
@@ -22,8 +24,8 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with the holds on it, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + HoldStore + KvStore + NodeRegistry + 'static {
+/// A durable queue with the holds on it, the attempts that failed, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
+pub trait Store: Queue + HoldStore + AttemptStore + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

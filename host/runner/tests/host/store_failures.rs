@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::attempt::Attempt;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
@@ -19,8 +20,9 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
+    NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError,
+    SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -172,6 +174,13 @@ impl HoldStore for Cut {
     }
     async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_ended_holds(max).await
+    }
+}
+
+#[async_trait]
+impl AttemptStore for Cut {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.reached()?.attempts(id).await
     }
 }
 

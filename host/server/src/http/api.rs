@@ -8,6 +8,7 @@ mod enqueue;
 mod holds;
 mod wait;
 mod jobs;
+mod attempts;
 mod log_entry;
 mod broadcasts;
 mod plugins;
@@ -16,6 +17,7 @@ mod config;
 mod limits;
 mod health;
 
+pub(crate) use attempts::AttemptList;
 pub(crate) use broadcasts::{
     Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
 };

@@ -75,11 +75,12 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 20] = [
+const NEEDS: [(Method, &str, Need); 21] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
     (Method::GET, "/v1/jobs/{id}/result", Need::Read),
+    (Method::GET, "/v1/jobs/{id}/attempts", Need::Read),
     (Method::GET, "/v1/jobs/{id}/events", Need::Read),
     (Method::POST, "/v1/jobs/{id}/cancel", Need::Operate),
     (Method::POST, "/v1/jobs/{id}/retry", Need::Operate),

@@ -70,7 +70,7 @@ CREATE TABLE $schema.jobs (
     generation integer NOT NULL,        -- how many jobs are above it
     payload_bytes bigint NOT NULL,
     payload bytea NOT NULL,
-    -- The results of ended attempts: how the last unsuccessful one ended, what the last one used, the output.
+    -- The results of ended attempts: how the last unsuccessful one ended, what all of them used, the output.
     -- Texts are bytes, since a guest may write characters that PostgreSQL does not accept in a text.
     report_outcome text,
     report_text bytea,
@@ -159,6 +159,27 @@ CREATE TABLE $schema.entries (
     kind smallint NOT NULL,             -- 0 chunk, 1 stdout, 2 stderr, 3 dropped lines, 4 progress
     amount double precision,            -- the number of dropped lines, or the fraction done
     data bytea,
+    PRIMARY KEY (job, number)
+);
+
+-- The attempts of each job that ended without a result: the oldest and the newest of them.
+CREATE TABLE $schema.attempts (
+    job bigint NOT NULL,
+    number integer NOT NULL,
+    node bigint NOT NULL,             -- the node that had leased the job
+    node_name text,                 -- this and the next two columns are null if the node did not record the end
+    plugin_version text,
+    digest text,
+    began_at bigint,
+    ended_at bigint NOT NULL,
+    outcome text NOT NULL,
+    report bytea NOT NULL,
+    queue_wait_us bigint,             -- this and the next five columns are null if nobody measured them
+    cpu_us bigint,
+    wall_us bigint,
+    memory_peak_bytes bigint,
+    in_bytes bigint,
+    out_bytes bigint,
     PRIMARY KEY (job, number)
 );
 

@@ -31,7 +31,7 @@ CREATE TABLE jobs (
     generation INTEGER NOT NULL,        -- how many jobs are above it
     payload_bytes INTEGER NOT NULL,
     payload BLOB,
-    queue_wait_us INTEGER,              -- this and the next five columns: what the last attempt used
+    queue_wait_us INTEGER,              -- this and the next five columns: what all its attempts used
     cpu_us INTEGER,
     wall_us INTEGER,
     memory_peak_bytes INTEGER,
@@ -104,6 +104,27 @@ CREATE TABLE entries (
     kind INTEGER NOT NULL,              -- 0 chunk, 1 stdout, 2 stderr, 3 lines dropped, 4 progress
     amount REAL,                        -- the number of lines dropped, or the fraction done
     data BLOB,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+-- The attempts of each job that ended without a result: the oldest and the newest of them.
+CREATE TABLE attempts (
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    node INTEGER NOT NULL,             -- the node that had leased the job
+    node_name TEXT,                 -- this and the next two columns are null if the node did not record the end
+    plugin_version TEXT,
+    digest TEXT,
+    began_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    report TEXT NOT NULL,
+    queue_wait_us INTEGER,             -- this and the next five columns are null if nobody measured them
+    cpu_us INTEGER,
+    wall_us INTEGER,
+    memory_peak_bytes INTEGER,
+    in_bytes INTEGER,
+    out_bytes INTEGER,
     PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wharf_core::attempt::{Attempt, dropped_attempt};
 use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
@@ -49,10 +50,12 @@ pub(super) struct ReadyLane {
     pub(super) lines: BTreeMap<TaskName, BTreeSet<(Reverse<i32>, Timestamp, JobId)>>,
 }
 
-/// A job with its entries.
+/// A job with its entries and its attempts.
 pub(super) struct JobRecord {
     pub(super) job: Job,
     pub(super) entries: Vec<NumberedEntry>,
+    /// The attempts that it keeps of those that ended without a result.
+    pub(super) attempts: Vec<Attempt>,
 }
 
 impl MemoryQueue {
@@ -142,8 +145,12 @@ impl MemoryQueue {
         if change.report.is_some() {
             record.job.report = change.report;
         }
-        if change.attempt_ended {
-            record.job.usage = change.usage;
+        record.job.usage = match (record.job.usage, change.usage) {
+            (Some(before), Some(attempt)) => Some(before.plus(&attempt)),
+            (before, attempt) => attempt.or(before),
+        };
+        if let Some(end) = change.unsuccessful {
+            record.add_attempt(Attempt { end: *end, began: record.job.started_at, ended: now });
         }
         let mut children = Vec::new();
         match event {
@@ -241,7 +248,7 @@ impl MemoryQueue {
             usage: None,
         };
         count(&mut self.waiting, &job.task, 1);
-        self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
+        self.jobs.insert(id, JobRecord { job, entries: Vec::new(), attempts: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
         self.index(id, now);
         Inserted::Added { id, replaced, cancel_requested }
@@ -261,6 +268,14 @@ impl MemoryQueue {
         let lanes = self.running.iter().filter(|(lane, _)| is_counted(lane));
         let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
+    }
+}
+
+impl JobRecord {
+    fn add_attempt(&mut self, attempt: Attempt) {
+        let dropped = dropped_attempt(attempt.end.number);
+        self.attempts.push(attempt);
+        self.attempts.retain(|kept| Some(kept.end.number) != dropped);
     }
 }
 

@@ -60,6 +60,7 @@ impl PostgresLedger<'_> {
         } else if change.report.is_some() {
             self.writes.ends.entry(id).or_default().report = change.report;
         }
+        self.writes.attempts.extend(change.unsuccessful.map(|attempt| (id, attempt)));
         Ok(Ok(after))
     }
 }

@@ -25,6 +25,15 @@ const STATUS_AND_REPORT: &str =
 const USAGE: &str = "queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint,
     in_bytes bigint, out_bytes bigint";
 
+/// Assignments that add an attempt's resource usage to that of its job, as `Usage::plus` does. Nulls are not measured.
+const USAGE_ADDED: &str =
+    "queue_wait_us = coalesce(jobs.queue_wait_us + new.queue_wait_us, new.queue_wait_us, jobs.queue_wait_us),
+    cpu_us = coalesce(jobs.cpu_us + new.cpu_us, new.cpu_us, jobs.cpu_us),
+    wall_us = coalesce(jobs.wall_us + new.wall_us, new.wall_us, jobs.wall_us),
+    memory_peak_bytes = greatest(jobs.memory_peak_bytes, new.memory_peak_bytes),
+    in_bytes = coalesce(jobs.in_bytes + new.in_bytes, new.in_bytes, jobs.in_bytes),
+    out_bytes = coalesce(jobs.out_bytes + new.out_bytes, new.out_bytes, jobs.out_bytes)";
+
 /// The statuses of jobs as columns.
 struct StatusColumns {
     ids: Vec<i64>,
@@ -196,8 +205,7 @@ async fn write_succeeded(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<(), S
     let text = format!(
         "WITH written AS (
              UPDATE $schema.jobs SET state = 3, cancel_requested = false, finished_at = $10,
-                 queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
-                 memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
+                 {USAGE_ADDED},
                  output = new.output
              FROM {} AS new
              WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
@@ -225,8 +233,7 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
-             queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
-             memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
+             {USAGE_ADDED},
              output = new.output
          FROM {} AS new
          WHERE jobs.id = new.id",

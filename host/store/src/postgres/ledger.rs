@@ -29,7 +29,7 @@ use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
 use super::waiting_rows::WaitingWrites;
 use super::write_set::{Flush, WriteSet};
-use super::{job_updates, line_updates, ready_rows};
+use super::{attempts, job_updates, line_updates, ready_rows};
 use crate::columns::{self, DamagedData, timestamp_us};
 
 /// If a host stops in the middle, its locks are free again after two seconds. Its own steps take milliseconds, and if it was only
@@ -366,6 +366,7 @@ impl<'t> PostgresLedger<'t> {
             job_updates::write_inserted(&flush),
             job_updates::write_changed(&flush),
             job_updates::write_ended(&flush),
+            attempts::write_attempts(&flush),
             job_updates::write_claimed(&flush),
             running.write(this.session),
             job_updates::write_entries(&flush),

@@ -69,6 +69,9 @@ impl SqliteLedger<'_> {
         if let Some(report) = &change.report {
             self.write_report(id, report)?;
         }
+        if let Some(attempt) = &change.unsuccessful {
+            self.add_attempt(id, attempt, stored.started_at, now)?;
+        }
 
         let mut children = Vec::new();
         match event {
@@ -114,7 +117,7 @@ impl SqliteLedger<'_> {
         let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
         let JobStatus { attempt, failures, crashes, cancel_requested, .. } = change.status;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(timestamp_us));
-        let usage = usage_columns(change.usage.as_ref());
+        let usage = usage_columns(self.total_usage(id, attempt, change.usage)?.as_ref());
         let inline = output.filter(|output| output.len() <= INLINE_BYTES_MAX);
         let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
         let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
@@ -240,21 +243,25 @@ impl SqliteLedger<'_> {
     /// Deletes at most `max` jobs that finished before `before`, the oldest first, and returns how many.
     pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
         let mut find = self.conn.prepare_cached(
-            "SELECT id FROM jobs WHERE state >= 3 AND finished_at < ?1 ORDER BY finished_at, id LIMIT ?2",
+            "SELECT id, state > 3 OR attempt > 1 FROM jobs WHERE state >= 3 AND finished_at < ?1
+             ORDER BY finished_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![timestamp_us(before), max], |row| row.get(0))?;
-        let old: Vec<i64> = found.collect::<rusqlite::Result<_>>()?;
-        let Some(last) = old.iter().max() else { return Ok(0) };
+        let found = find.query_map(params![timestamp_us(before), max], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let old: Vec<(i64, bool)> = found.collect::<rusqlite::Result<_>>()?;
+        let Some(last) = old.iter().map(|(id, _)| id).max() else { return Ok(0) };
         let mut write = self.conn.prepare_cached(
             "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
         write.execute([last])?;
-        for id in &old {
+        for (id, may_have_attempts) in &old {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM reports WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM entries WHERE job = ?1")?.execute([id])?;
+            if *may_have_attempts {
+                self.conn.prepare_cached("DELETE FROM attempts WHERE job = ?1")?.execute([id])?;
+            }
         }
         Ok(old.len() as u32)
     }

@@ -62,7 +62,7 @@ pub(crate) struct Job {
     pub(crate) lease: Option<Lease>,
     /// Report of the last attempt that did not return.
     pub(crate) report: Option<AttemptReport>,
-    /// Resource usage of the last attempt that ended.
+    /// Resource usage of all attempts that ended and were measured, together: sums, and of the memory the peak.
     pub(crate) usage: Option<Usage>,
     /// Size of the payload in bytes; absent in lists and events.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ pub(crate) struct AttemptReport {
     pub(crate) text: String,
 }
 
-/// Resource usage of one attempt.
+/// Resource usage of one attempt, or of several together.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Usage {
     /// Milliseconds from when the job was due until it was claimed.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
-    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, Config,
+    AttemptList, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, Config,
     EnqueueQuery, Enqueued, Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest,
     Limit, LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery,
     Reply,
@@ -105,13 +105,21 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .query(schemas.query::<ListQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<JobPage>()))
             .uses_store(),
-        of_job("getJob", "get", "/v1/jobs/{id}", "Returns one job: its state, why it waits, the usage of its last attempt")
+        of_job("getJob", "get", "/v1/jobs/{id}", "Returns one job: its state, why it waits, the usage of its attempts")
             .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN])
             .uses_store(),
         of_job("getJobResult", "get", "/v1/jobs/{id}/result", "Returns the result, byte for byte")
             .response(200, "The bytes that the plugin returned.", bytes())
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
+            .uses_store(),
+        of_job("listAttempts", "get", "/v1/jobs/{id}/attempts", "Lists the attempts of the job that ended without a result")
+            .description(
+                "The first five and the last twenty stay with the job, and the others are counted. Of an attempt that ended \
+                 with its host only the node and the times are known.",
+            )
+            .response(200, "The attempts.", json_of(schemas.response::<AttemptList>()))
+            .problems(&[Kind::JOB_UNKNOWN])
             .uses_store(),
         of_job("followJob", "get", "/v1/jobs/{id}/events", "Streams what the job writes, and its state")
             .description(

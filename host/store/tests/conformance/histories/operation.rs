@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use wharf_core::attempt::AttemptOrigin;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
@@ -169,15 +170,31 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
             let (output, changes) = (vec![rng.u8(..); rng.usize(..3)].into(), changes(rng));
             Event::Succeeded { attempt, output, children, changes, usage: usage() }
         }
-        5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), usage: usage() },
-        6 => Event::Failed { attempt, report: trapped(), retry_in: None, usage: usage() },
-        7 => Event::Released { attempt, report: trapped(), claimable_in: later },
-        8 => Event::Cancelled { attempt, usage: usage() },
+        5 => Event::Failed {
+            attempt,
+            report: trapped(),
+            retry_in: Some(later),
+            usage: usage(),
+            origin: Some(origin(rng)),
+        },
+        6 => Event::Failed { attempt, report: trapped(), retry_in: None, usage: usage(), origin: None },
+        7 => Event::Released {
+            attempt,
+            report: trapped(),
+            claimable_in: later,
+            usage: rng.bool().then(usage),
+            origin: None,
+        },
+        8 => Event::Cancelled { attempt, usage: usage(), origin: None },
         9 => Event::LeaseExpired { attempt, mark: NodeMark { draining: rng.bool(), suspect: None } },
         10 => Event::Claimed { lease },
         _ => Event::CancelRequested,
     };
     (lease.job, event)
+}
+
+fn origin(rng: &mut Rng) -> Arc<AttemptOrigin> {
+    Arc::new(AttemptOrigin::new("here", one_of(rng, &["1.0", "1.1"]), one_of(rng, &["abc", "def"])))
 }
 
 /// Returns a step that marks a node; mostly one that runs a job.

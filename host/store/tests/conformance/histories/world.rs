@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
@@ -45,6 +46,7 @@ pub(super) struct World {
 struct Snapshot {
     seen: Vec<JobSnapshot>,
     entries: Vec<Vec<NumberedEntry>>,
+    attempts: Vec<Vec<Attempt>>,
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
@@ -278,6 +280,11 @@ impl World {
         }
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
+        for (JobSnapshot { job, .. }, attempts) in snapshot.seen.iter().zip(&snapshot.attempts) {
+            let has_result = matches!(job.status.state, State::Running { .. } | State::Succeeded);
+            let ended = job.status.attempt - u32::from(has_result);
+            assert_eq!(attempts.len() as u32 + dropped_count(attempts), ended, "{job:?} has {attempts:?}");
+        }
         for JobSnapshot { job, why, entries } in &snapshot.seen {
             if let State::Running { lease } = job.status.state {
                 assert_eq!((lease.job, lease.attempt), (job.id, job.status.attempt));
@@ -325,10 +332,11 @@ impl World {
         for batch in BATCHES.map(JobId::from_number) {
             pages.push(store.jobs(JobFilter { batch, max: 1000, ..JobFilter::default() }).await.unwrap());
         }
-        let (mut seen, mut entries) = (Vec::new(), Vec::new());
+        let (mut seen, mut entries, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
             entries.push(store.entries(job, 0, 1000).await.unwrap());
+            attempts.push(store.attempts(job).await.unwrap());
         }
         let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
         let all_holds = store.holds(None, 1000).await.unwrap();
@@ -344,7 +352,7 @@ impl World {
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, holds, stats, waiting, kept }
+        Snapshot { seen, entries, attempts, pages, overrides, holds, stats, waiting, kept }
     }
 }
 
