@@ -3,7 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ids::ParseIdError;
+use crate::ids::{ParseIdError, TaskName};
+use crate::outcome::{OutcomeKind, Report};
+
+mod sha256;
+mod message;
+mod frames;
 
 /// The fingerprint of a failure. Failures with equal fingerprints are one failure group.
 ///
@@ -14,7 +19,31 @@ pub struct Fingerprint {
     hash: u64,
 }
 
+/// The version of the rule in this file. It changes when equal failures would get another fingerprint than before.
+const VERSION: u16 = 1;
 const HASH_CHARS: usize = 16;
+
+impl Fingerprint {
+    /// Computes the fingerprint of a failure of a job: its task, the outcome, the first line of the report without what
+    /// differs from job to job, and for a trap the functions in which it happened.
+    pub fn of(task: &TaskName, report: &Report) -> Fingerprint {
+        let mut parts = vec![task.as_str().to_owned(), report.kind.as_str().to_owned(), normalised_message(report)];
+        if report.kind == OutcomeKind::Trapped {
+            parts.extend(frames::functions(&report.text));
+        }
+        Fingerprint { version: VERSION, hash: sha256::first_64_bits(parts.join("\0").as_bytes()) }
+    }
+}
+
+/// Returns the first line of a report without numbers, times, IDs, hashes and quoted texts.
+pub fn normalised_message(report: &Report) -> String {
+    message::normalised(report.text.lines().next().unwrap_or_default())
+}
+
+/// Hashes a text to 64 bits, such that nobody can find two texts with one hash at will.
+pub fn hash(text: &str) -> u64 {
+    sha256::first_64_bits(text.as_bytes())
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,6 +75,31 @@ impl FromStr for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(task: &str, kind: OutcomeKind, text: &str) -> Fingerprint {
+        Fingerprint::of(&task.parse().unwrap(), &Report { kind, text: text.to_owned() })
+    }
+
+    #[test]
+    fn failures_of_one_cause_have_one_fingerprint_and_others_have_others() {
+        let failed = |text: &str| of("shop/pay", OutcomeKind::Failed, text);
+        assert_eq!(failed("no order 17 of 'acme'"), failed("no order 18 of 'beta'\nmore"));
+        assert_ne!(failed("no order 17"), failed("no customer 17"));
+        assert_ne!(failed("no order 17"), of("shop/refund", OutcomeKind::Failed, "no order 17"));
+        assert_ne!(failed("no order 17"), of("shop/pay", OutcomeKind::Trapped, "no order 17"));
+        let trapped = |function: &str| format!("trapped: unreachable\nwhere:\n   0: {function} at a.rs:1");
+        let of_trap = |function: &str| of("shop/pay", OutcomeKind::Trapped, &trapped(function));
+        assert_ne!(of_trap("shop::pay"), of_trap("shop::parse"));
+        // Where a limit of time struck is chance.
+        let timed_out = |function: &str| of("shop/pay", OutcomeKind::TimedOut, &trapped(function));
+        assert_eq!(timed_out("shop::pay"), timed_out("shop::parse"));
+    }
+
+    #[test]
+    fn the_rule_makes_the_fingerprints_that_it_made_before() {
+        let known = of("words/count", OutcomeKind::Failed, "no order 17");
+        assert_eq!(known.to_string(), "f1:7c7dab2845b86bc5");
+    }
 
     #[test]
     fn a_fingerprint_is_read_as_it_is_written() {
