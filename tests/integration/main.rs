@@ -4,6 +4,7 @@
 mod harness;
 
 mod as_given;
+mod attempts;
 mod bad_input;
 mod behind_a_proxy;
 mod below_a_prefix;

@@ -114,6 +114,7 @@ fn every_operation_answers_as_it_is_described() {
     for id in [&id, ended, well, "0000000000001"] {
         get("/v1/jobs/{id}", &format!("/v1/jobs/{id}"));
         get("/v1/jobs/{id}/result", &format!("/v1/jobs/{id}/result"));
+        get("/v1/jobs/{id}/attempts", &format!("/v1/jobs/{id}/attempts"));
     }
     let page = get("/v1/jobs", "/v1/jobs?limit=2");
     get("/v1/jobs", &resolve("/v1/jobs?limit=2", page["next"].as_str().expect("a next page")));

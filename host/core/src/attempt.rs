@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::bounds;
+use crate::fingerprint::Fingerprint;
 use crate::ids::NodeId;
 use crate::outcome::{Report, Usage};
 use crate::time::Timestamp;
@@ -38,6 +39,8 @@ pub struct EndedAttempt {
 pub struct Attempt {
     /// What its end left.
     pub end: EndedAttempt,
+    /// The fingerprint of an attempt that failed.
+    pub fingerprint: Option<Fingerprint>,
     /// When the job was claimed for the attempt.
     pub began: Option<Timestamp>,
     /// When the store recorded the end.
@@ -95,7 +98,7 @@ mod tests {
     fn attempt(number: u32) -> Attempt {
         let report = Report { kind: OutcomeKind::Failed, text: "no\nwhy".to_owned() };
         let end = EndedAttempt { number, node: NodeId(1), origin: None, report, usage: None };
-        Attempt { end, began: None, ended: Timestamp::ZERO }
+        Attempt { end, fingerprint: None, began: None, ended: Timestamp::ZERO }
     }
 
     #[test]

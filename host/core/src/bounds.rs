@@ -78,6 +78,22 @@ pub const HOLDS_MAX: u32 = 100_000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 
+// Failure groups.
+/// Maximum number of failure groups of one task: the one that failed last the longest ago makes room for a new one.
+pub const FAILURE_GROUPS_MAX: u32 = 200;
+/// Time for which a failure group is kept after its last failure.
+pub const KEEP_FAILURE_GROUPS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Number up to which the different keys of a failure group are counted.
+pub const FAILURE_KEYS_MAX: u32 = 1000;
+/// Maximum number of versions that a failure group keeps.
+pub const FAILURE_VERSIONS_MAX: u32 = 20;
+/// Maximum number of jobs that a failure group keeps as examples.
+pub const FAILURE_SAMPLES_MAX: u32 = 10;
+/// Maximum length in bytes of the message of such an example.
+pub const FAILURE_SAMPLE_BYTES_MAX: usize = 500;
+/// Maximum number of digests of one plugin of which a store remembers when it saw them first.
+pub const PLUGIN_DIGESTS_MAX: u32 = 100;
+
 // Entries between an attempt and the store.
 /// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
 /// is dropped.

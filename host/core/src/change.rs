@@ -1,6 +1,8 @@
 //! Works out all that an event changes on a job: the new status, and what the attempt leaves on the job.
 
 use crate::attempt::{EndedAttempt, shortened};
+use crate::fingerprint::Fingerprint;
+use crate::ids::TaskName;
 use crate::job::{JobStatus, State};
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Report, Usage};
@@ -19,6 +21,8 @@ pub struct Change {
     pub usage: Option<Usage>,
     /// The attempt, if it ended without a result: it is added to the job's list of attempts.
     pub unsuccessful: Option<Box<EndedAttempt>>,
+    /// True if the attempt failed, which counts against the job.
+    pub is_failure: bool,
     /// When the job finished, if its new state is final.
     pub finished_at: Option<Timestamp>,
 }
@@ -57,8 +61,14 @@ impl Change {
             report,
             usage,
             unsuccessful,
+            is_failure: attempt_ended && (status.failures > before.failures || status.state == State::Failed),
             finished_at: status.state.name().is_final().then_some(now),
         })
+    }
+
+    /// Returns the fingerprint of the attempt that failed; `None` if none did.
+    pub fn fingerprint(&self, task: &TaskName) -> Option<Fingerprint> {
+        self.report.as_ref().filter(|_| self.is_failure).map(|report| Fingerprint::of(task, report))
     }
 
     /// Returns how many waiting jobs there are more by this change of a job whose status was `before`: 1, 0 or -1.

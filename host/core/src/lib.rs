@@ -48,6 +48,7 @@ pub mod job;
 pub mod log_page;
 pub mod lifecycle;
 pub mod change;
+pub mod failure;
 pub mod rollcall;
 pub mod node_message;
 pub mod room;

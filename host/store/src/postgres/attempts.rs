@@ -17,8 +17,9 @@ pub(super) async fn write_attempts(flush: &Flush<'_>) -> Result<(), SessionError
     if attempts.is_empty() {
         return Ok(());
     }
-    futures_util::try_join!(insert(flush, attempts), delete_dropped(flush, attempts))?;
-    Ok(())
+    // In a box, since few transactions have any: the future of every flush would have room for it.
+    Box::pin(async { futures_util::try_join!(insert(flush, attempts), delete_dropped(flush, attempts)).map(drop) })
+        .await
 }
 
 async fn insert(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>)]) -> Result<(), SessionError> {
