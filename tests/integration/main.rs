@@ -21,6 +21,7 @@ mod deployment;
 mod durable_broadcasts;
 mod elsewhere;
 mod faces;
+mod failures;
 mod file_size;
 mod full_database;
 mod holds;

@@ -48,13 +48,16 @@ pub struct Attempt {
 }
 
 impl AttemptOrigin {
-    /// Describes a node and a plugin. A version is whatever a plugin says, so that it is cut, and control characters in it
-    /// are replaced.
+    /// Describes a node and a plugin. The version, which is whatever the plugin says, is kept as [`short_version`].
     pub fn new(node_name: &str, plugin_version: &str, digest: &str) -> AttemptOrigin {
-        let end = plugin_version.floor_char_boundary(bounds::VERSION_BYTES_MAX);
-        let plugin_version = plugin_version[..end].replace(char::is_control, " ");
+        let plugin_version = short_version(plugin_version);
         AttemptOrigin { node_name: node_name.to_owned(), plugin_version, digest: digest.to_owned() }
     }
+}
+
+/// Returns a plugin's version in at most `bounds::VERSION_BYTES_MAX` bytes, without control characters.
+pub fn short_version(version: &str) -> String {
+    version[..version.floor_char_boundary(bounds::VERSION_BYTES_MAX)].replace(char::is_control, " ")
 }
 
 impl EndedAttempt {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::sync::oneshot;
 use wharf_core::attempt::Attempt;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -16,7 +18,7 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{FailureFilter, FailurePage, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -182,6 +184,44 @@ impl Host {
     /// Returns the store's error.
     pub async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
         self.0.store.attempts(id).await
+    }
+
+    /// Returns failure groups, the one that failed last first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        self.0.store.failures(filter).await
+    }
+
+    /// Returns one failure group with its versions and samples; `None` if there is no such group.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn failure(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        self.0.store.failure_details(fingerprint).await
+    }
+
+    /// Sets the state of a failure group; `by` is the name of the operator's token. Returns `None` if there is no such group.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let store = &self.0.store;
+        let set = store.set_failure_state(fingerprint, state, by.clone());
+        let group = store.call_with_timeout("setting the state of a failure group", set).await?;
+        if group.is_some() {
+            self.notify(&Notice::FailureStateSet { fingerprint, state, by });
+        }
+        Ok(group)
     }
 
     /// Returns jobs, newest first, without payload and result.

@@ -1,4 +1,4 @@
-//! Ends the leases of dead nodes, and deletes old jobs and holds that have ended. The normal path never waits for it.
+//! Ends the leases of dead nodes, and deletes old jobs, old failure groups, and holds that have ended. The normal path never waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,8 @@ impl Upkeep {
             match keep {
                 Some(keep) => {
                     self.delete_finished(keep, &mut done).await?;
-                    self.delete_ended_holds().await
+                    self.delete_ended_holds().await?;
+                    self.delete_old_failures().await
                 }
                 None => Ok(()),
             }
@@ -93,6 +94,13 @@ impl Upkeep {
     /// Deletes every hold that has ended, in batches.
     async fn delete_ended_holds(&self) -> Result<(), StoreError> {
         while self.store.delete_ended_holds(bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
+        Ok(())
+    }
+
+    /// Deletes every failure group that failed last too long ago, in batches.
+    async fn delete_old_failures(&self) -> Result<(), StoreError> {
+        let before = self.store.now() - bounds::KEEP_FAILURE_GROUPS;
+        while self.store.delete_failures(before, bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
         Ok(())
     }
 

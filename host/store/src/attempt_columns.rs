@@ -22,6 +22,7 @@ pub(crate) struct AttemptColumns {
     pub(crate) ended_at: i64,
     pub(crate) outcome: String,
     pub(crate) report: String,
+    pub(crate) fingerprint: Option<String>,
     /// Read by [`columns::usage`].
     pub(crate) usage: [Option<i64>; 6],
 }
@@ -30,7 +31,7 @@ impl AttemptColumns {
     /// Converts the columns to an attempt.
     ///
     /// # Errors
-    /// If the outcome is not valid.
+    /// If the outcome or the fingerprint is not valid.
     pub(crate) fn attempt(self) -> Result<Attempt, DamagedData> {
         let origin = match (self.node_name, self.plugin_version, self.digest) {
             (Some(node_name), Some(plugin_version), Some(digest)) => {
@@ -45,6 +46,12 @@ impl AttemptColumns {
             report: columns::report(&self.outcome, self.report)?,
             usage: columns::usage(self.usage),
         };
-        Ok(Attempt { end, began: self.began_at.map(columns::timestamp), ended: columns::timestamp(self.ended_at) })
+        let fingerprint = self.fingerprint.map(|text| columns::parse("fingerprint", &text)).transpose()?;
+        Ok(Attempt {
+            end,
+            fingerprint,
+            began: self.began_at.map(columns::timestamp),
+            ended: columns::timestamp(self.ended_at),
+        })
     }
 }

@@ -229,6 +229,7 @@ pub(crate) struct JobColumns {
     /// The name of the outcome that `report` is about.
     pub(crate) outcome: Option<String>,
     pub(crate) report: Option<String>,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) output: Option<SharedBytes>,
     /// Read by [`usage`].
     pub(crate) usage: [Option<i64>; 6],
@@ -256,6 +257,7 @@ impl JobColumns {
             started_at: self.started_at.map(timestamp),
             finished_at: self.finished_at.map(timestamp),
             report,
+            fingerprint: self.fingerprint.map(|text| parse("fingerprint", &text)).transpose()?,
             result: self.output,
             usage: usage(self.usage),
         })

@@ -9,8 +9,10 @@ mod clock;
 mod store;
 mod address_text;
 mod node_list;
+mod announced_plugins;
 mod columns;
 mod attempt_columns;
+mod failure_columns;
 mod memory;
 mod sqlite;
 mod postgres;
@@ -23,6 +25,7 @@ pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
-    NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    AttemptStore, Claim, Claimed, FailureCursor, FailureFilter, FailurePage, FailureStore, HoldPage, HoldStore,
+    Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog,
+    Queue, QueueStats, Recorded, Renewed, Store, StoreError,
 };

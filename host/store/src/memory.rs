@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::attempt::Attempt;
 use wharf_core::bounds;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
@@ -24,14 +26,17 @@ use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::wait_reason;
 
+use crate::announced_plugins::PluginDigest;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    AttemptStore, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore,
-    NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage, HoldStore, Inserted, JobFilter,
+    JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store,
+    StoreError, by_plugin,
 };
 
 mod kv;
+mod failures;
 mod queue;
 mod claim;
 
@@ -225,6 +230,7 @@ impl Queue for MemoryStore {
         old.truncate(max as usize);
         for (_, id) in &old {
             let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
+            queue.failures.forget_job(*id);
             job.token.map(|token| queue.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
         }
         Ok(old.len() as u32)
@@ -337,6 +343,31 @@ impl AttemptStore for MemoryStore {
 }
 
 #[async_trait]
+impl FailureStore for MemoryStore {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        Ok(self.queue().failures.page(&filter))
+    }
+
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        Ok(self.queue().failures.details(fingerprint))
+    }
+
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let now = self.now();
+        Ok(self.queue().failures.set_state(fingerprint, state, by, now))
+    }
+
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        Ok(self.queue().failures.delete(before, max as usize))
+    }
+}
+
+#[async_trait]
 impl KvStore for MemoryStore {
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.queue().values.value(&plugin, &key))
@@ -354,7 +385,11 @@ impl KvStore for MemoryStore {
 #[async_trait]
 impl NodeRegistry for MemoryStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.nodes.announce(node, silent, self.now());
+        let now = self.now();
+        let mut queue = self.queue();
+        node.plugins.iter().for_each(|loaded| _ = queue.failures.see(&PluginDigest::from(loaded), now));
+        drop(queue);
+        self.nodes.announce(node, silent, now);
         Ok(())
     }
 

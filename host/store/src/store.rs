@@ -6,6 +6,7 @@ mod claim;
 mod job_view;
 mod queue;
 mod attempt_store;
+mod failure_store;
 mod kv_store;
 mod hold_store;
 mod node_registry;
@@ -15,6 +16,7 @@ pub use attempt_store::AttemptStore;
 pub(crate) use claim::wake_at;
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
+pub use failure_store::{FailureCursor, FailureFilter, FailurePage, FailureStore};
 pub use hold_store::{HoldPage, HoldStore};
 pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
@@ -24,8 +26,8 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with the holds on it, the attempts that failed, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + HoldStore + AttemptStore + KvStore + NodeRegistry + 'static {
+/// A durable queue with the holds on it, the attempts and jobs that failed, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
+pub trait Store: Queue + HoldStore + AttemptStore + FailureStore + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

@@ -342,6 +342,7 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
             )
         }),
     );
+    add("failure", job.fingerprint.clone());
     add("report", job.report.as_ref().map(report_text));
     lines
 }

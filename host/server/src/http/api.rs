@@ -9,6 +9,7 @@ mod holds;
 mod wait;
 mod jobs;
 mod attempts;
+mod failures;
 mod log_entry;
 mod broadcasts;
 mod plugins;
@@ -23,6 +24,7 @@ pub(crate) use broadcasts::{
 };
 pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
+pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
@@ -32,7 +34,8 @@ pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use values::{
-    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
+    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
+    from_name,
 };
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use wharf_core::attempt::{Attempt, dropped_attempt};
 use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
+use wharf_core::failure::NewFailure;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
@@ -18,6 +19,7 @@ use wharf_core::limits::{LimitTable, OnConflict};
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::Holders;
 
+use super::failures::FailureMap;
 use super::kv::KvMap;
 use crate::store::{Inserted, Recorded};
 
@@ -39,6 +41,7 @@ pub(super) struct MemoryQueue {
     pub(super) declared: Arc<LimitTable>,
     pub(super) holds: HoldTable,
     pub(super) values: KvMap,
+    pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
 }
@@ -73,6 +76,7 @@ impl MemoryQueue {
             declared: Arc::default(),
             holds: HoldTable::default(),
             values: KvMap::default(),
+            failures: FailureMap::default(),
             marks: BTreeMap::new(),
         }
     }
@@ -140,8 +144,14 @@ impl MemoryQueue {
         count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);
         let record = self.jobs.get_mut(&id).expect("found above");
+        let before = record.job.status.state;
         record.job.status = change.status;
         record.job.finished_at = change.finished_at;
+        let fingerprint = change.fingerprint(&record.job.task);
+        if change.status.state != before {
+            record.job.fingerprint = fingerprint.filter(|_| change.status.state == State::Failed);
+        }
+        let failure = NewFailure::of(id, &record.job.task, record.job.lane.key.as_ref(), &change, now);
         if change.report.is_some() {
             record.job.report = change.report;
         }
@@ -150,7 +160,7 @@ impl MemoryQueue {
             (before, attempt) => attempt.or(before),
         };
         if let Some(end) = change.unsuccessful {
-            record.add_attempt(Attempt { end: *end, began: record.job.started_at, ended: now });
+            record.add_attempt(Attempt { end: *end, fingerprint, began: record.job.started_at, ended: now });
         }
         let mut children = Vec::new();
         match event {
@@ -174,7 +184,9 @@ impl MemoryQueue {
         }
         self.index(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
-        Ok(Recorded::new(&change.status, children))
+        let regressed = failure.filter(|failure| self.failures.count(failure, now));
+        let regressed = regressed.map(|failure| failure.fingerprint);
+        Ok(Recorded { regressed, ..Recorded::new(&change.status, children) })
     }
 
     /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
@@ -244,6 +256,7 @@ impl MemoryQueue {
             started_at: None,
             finished_at: None,
             report: None,
+            fingerprint: None,
             result: None,
             usage: None,
         };

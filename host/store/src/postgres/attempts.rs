@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::attempt::{Attempt, AttemptOrigin, EndedAttempt, dropped_attempt};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 
 use super::session::{Arg, Session, SessionError, value};
@@ -10,6 +11,9 @@ use super::unnest::unnest;
 use super::write_set::Flush;
 use crate::attempt_columns::AttemptColumns;
 use crate::columns::{signed, timestamp_us, usage_columns};
+
+/// A job, its attempt, and the fingerprint of an attempt that failed.
+pub(super) type EndedWithoutResult = (JobId, Box<EndedAttempt>, Option<Fingerprint>);
 
 /// Adds the attempts that ended without a result to those that their jobs keep, in place of others if these are too many.
 pub(super) async fn write_attempts(flush: &Flush<'_>) -> Result<(), SessionError> {
@@ -22,12 +26,14 @@ pub(super) async fn write_attempts(flush: &Flush<'_>) -> Result<(), SessionError
         .await
 }
 
-async fn insert(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>)]) -> Result<(), SessionError> {
-    let ends = || attempts.iter().map(|(_, end)| end);
+async fn insert(flush: &Flush<'_>, attempts: &[EndedWithoutResult]) -> Result<(), SessionError> {
+    let ends = || attempts.iter().map(|(_, end, _)| end);
     let origins = |pick: fn(&AttemptOrigin) -> &str| -> Vec<Option<&str>> {
         ends().map(|end| end.origin.as_deref().map(pick)).collect()
     };
-    let jobs: Vec<i64> = attempts.iter().map(|(id, _)| signed(id.number())).collect();
+    let jobs: Vec<i64> = attempts.iter().map(|(id, ..)| signed(id.number())).collect();
+    let fingerprints: Vec<Option<String>> =
+        attempts.iter().map(|(.., fingerprint)| fingerprint.map(|fingerprint| fingerprint.to_string())).collect();
     let numbers: Vec<i32> = ends().map(|end| end.number as i32).collect();
     let nodes: Vec<i64> = ends().map(|end| signed(end.node.0)).collect();
     let (names, versions, digests) = (
@@ -46,12 +52,12 @@ async fn insert(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>)]) -> R
     let now = timestamp_us(flush.now);
     // A job that ends was claimed in an earlier transaction, which wrote when.
     let text = format!(
-        "INSERT INTO $schema.attempts (job, number, node, node_name, plugin_version, digest, outcome, report, queue_wait_us,
+        "INSERT INTO $schema.attempts (job, number, node, node_name, plugin_version, digest, outcome, report, fingerprint, queue_wait_us,
              cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes, began_at, ended_at)
-         SELECT new.*, jobs.started_at, $15::bigint FROM {} AS new JOIN $schema.jobs ON jobs.id = new.job",
+         SELECT new.*, jobs.started_at, $16::bigint FROM {} AS new JOIN $schema.jobs ON jobs.id = new.job",
         unnest(
             "job bigint, number int, node bigint, node_name text, plugin_version text, digest text, outcome text, report bytea,
-             queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint, in_bytes bigint, out_bytes bigint"
+             fingerprint text,             queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint, in_bytes bigint, out_bytes bigint"
         )
     );
     let mut args: Vec<Arg<'_>> = vec![
@@ -63,15 +69,16 @@ async fn insert(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>)]) -> R
         (&digests, Type::TEXT_ARRAY),
         (&outcomes, Type::TEXT_ARRAY),
         (&reports, Type::BYTEA_ARRAY),
+        (&fingerprints, Type::TEXT_ARRAY),
     ];
     args.extend(usages.iter().map(|column| (column as _, Type::INT8_ARRAY)));
     args.push((&now, Type::INT8));
     flush.session.query(&text, &args).await.map(drop)
 }
 
-async fn delete_dropped(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>)]) -> Result<(), SessionError> {
+async fn delete_dropped(flush: &Flush<'_>, attempts: &[EndedWithoutResult]) -> Result<(), SessionError> {
     let dropped =
-        attempts.iter().filter_map(|(id, end)| Some((signed(id.number()), dropped_attempt(end.number)? as i32)));
+        attempts.iter().filter_map(|(id, end, _)| Some((signed(id.number()), dropped_attempt(end.number)? as i32)));
     let (jobs, numbers): (Vec<i64>, Vec<i32>) = dropped.unzip();
     let text = format!(
         "DELETE FROM $schema.attempts USING {} AS dropped
@@ -85,7 +92,7 @@ async fn delete_dropped(flush: &Flush<'_>, attempts: &[(JobId, Box<EndedAttempt>
 /// Returns the attempts that a job keeps, in ascending order.
 pub(super) async fn of_job(session: &Session, id: JobId) -> Result<Vec<Attempt>, SessionError> {
     let text =
-        "SELECT number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report, queue_wait_us,
+        "SELECT number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report, fingerprint, queue_wait_us,
                     cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes
                 FROM $schema.attempts WHERE job = $1 ORDER BY number";
     let id = signed(id.number());
@@ -96,7 +103,7 @@ fn attempt(row: &Row) -> Result<Attempt, SessionError> {
     let table = "attempts";
     let mut usage = [None; 6];
     for (column, read) in usage.iter_mut().enumerate() {
-        *read = value(row, table, 9 + column)?;
+        *read = value(row, table, 10 + column)?;
     }
     let columns = AttemptColumns {
         number: value::<i32>(row, table, 0)? as u32,
@@ -108,6 +115,7 @@ fn attempt(row: &Row) -> Result<Attempt, SessionError> {
         ended_at: value(row, table, 6)?,
         outcome: value(row, table, 7)?,
         report: String::from_utf8_lossy(value(row, table, 8)?).into_owned(),
+        fingerprint: value(row, table, 9)?,
         usage,
     };
     Ok(columns.attempt()?)

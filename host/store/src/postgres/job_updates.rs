@@ -19,7 +19,7 @@ use crate::columns::{self, SUCCEEDED, signed, timestamp_us};
 /// The columns of `StatusColumns`, and those of each job's report.
 const STATUS_AND_REPORT: &str =
     "id bigint, state smallint, due_at bigint, failures int, crashes int, cancel_requested boolean, finished_at bigint,
-    line bigint, report_outcome text, report_text bytea";
+    line bigint, fingerprint text, report_outcome text, report_text bytea";
 
 /// The columns of an attempt's resource usage.
 const USAGE: &str = "queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint,
@@ -44,6 +44,7 @@ struct StatusColumns {
     cancel_requested: Vec<bool>,
     finished_ats: Vec<Option<i64>>,
     lines: Vec<Option<i64>>,
+    fingerprints: Vec<Option<String>>,
 }
 
 impl StatusColumns {
@@ -62,6 +63,10 @@ impl StatusColumns {
             cancel_requested: statuses().map(|status| status.cancel_requested).collect(),
             finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect(),
             lines: jobs.iter().map(|(_, job)| job.line).collect(),
+            fingerprints: jobs
+                .iter()
+                .map(|(_, job)| job.fingerprint.map(|fingerprint| fingerprint.to_string()))
+                .collect(),
         }
     }
 
@@ -75,6 +80,7 @@ impl StatusColumns {
             (&self.cancel_requested, Type::BOOL_ARRAY),
             (&self.finished_ats, Type::INT8_ARRAY),
             (&self.lines, Type::INT8_ARRAY),
+            (&self.fingerprints, Type::TEXT_ARRAY),
         ]
     }
 }
@@ -169,6 +175,7 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
+             fingerprint = new.fingerprint,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text)
          FROM {} AS new
@@ -231,6 +238,7 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
+             fingerprint = new.fingerprint,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
              {USAGE_ADDED},

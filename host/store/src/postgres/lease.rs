@@ -127,6 +127,8 @@ pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u
                     RETURNING jobs.id, jobs.state > 3 OR jobs.attempt > 1 AS may_have_attempts
                 ), attempts AS (
                     DELETE FROM $schema.attempts USING gone WHERE may_have_attempts AND job = gone.id
+                ), samples AS (
+                    DELETE FROM $schema.failure_samples USING gone WHERE may_have_attempts AND job = gone.id
                 ), entries AS (
                     DELETE FROM $schema.entries USING gone WHERE job = gone.id
                 ), last AS (

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use wharf_core::attempt::EndedAttempt;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::Entry;
 use wharf_core::lease::Lease;
@@ -28,7 +29,7 @@ pub(super) struct WriteSet {
     pub(super) changed: BTreeSet<JobId>,
     pub(super) ends: BTreeMap<JobId, JobEnd>,
     /// Attempts that ended without a result.
-    pub(super) attempts: Vec<(JobId, Box<EndedAttempt>)>,
+    pub(super) attempts: Vec<(JobId, Box<EndedAttempt>, Option<Fingerprint>)>,
     /// Jobs that became ready, each with a line.
     pub(super) joined: BTreeSet<JobId>,
     /// Jobs that left the table `ready` without being claimed, with the positions that they had.

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use wharf_core::attempt::{Attempt, EndedAttempt, dropped_attempt};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::outcome::Usage;
 use wharf_core::time::Timestamp;
@@ -16,14 +17,14 @@ impl SqliteLedger<'_> {
         &self,
         id: JobId,
         attempt: &EndedAttempt,
-        began_at: Option<i64>,
-        now: Timestamp,
+        fingerprint: Option<Fingerprint>,
+        (began_at, now): (Option<i64>, Timestamp),
     ) -> rusqlite::Result<()> {
         let id = signed(id.number());
         let mut write = self.conn.prepare_cached(
             "INSERT INTO attempts (job, number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report,
-                 queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 fingerprint, queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?;
         let origin = attempt.origin.as_deref();
         let [queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes] =
@@ -39,6 +40,7 @@ impl SqliteLedger<'_> {
             timestamp_us(now),
             attempt.report.kind.as_str(),
             attempt.report.text,
+            fingerprint.map(|fingerprint| fingerprint.to_string()),
             queue_wait_us,
             cpu_us,
             wall_us,
@@ -81,7 +83,7 @@ fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Usage>> {
 /// Returns the attempts that a job keeps, in ascending order.
 pub(super) fn of_job(conn: &Connection, id: JobId) -> rusqlite::Result<Vec<Attempt>> {
     let mut find = conn.prepare_cached(
-        "SELECT number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report, queue_wait_us, cpu_us,
+        "SELECT number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report, fingerprint, queue_wait_us, cpu_us,
              wall_us, memory_peak_bytes, in_bytes, out_bytes
          FROM attempts WHERE job = ?1 ORDER BY number",
     )?;
@@ -96,7 +98,8 @@ pub(super) fn of_job(conn: &Connection, id: JobId) -> rusqlite::Result<Vec<Attem
             ended_at: row.get(6)?,
             outcome: row.get(7)?,
             report: row.get(8)?,
-            usage: [row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?, row.get(13)?, row.get(14)?],
+            fingerprint: row.get(9)?,
+            usage: [row.get(10)?, row.get(11)?, row.get(12)?, row.get(13)?, row.get(14)?, row.get(15)?],
         };
         Ok(columns.attempt()?)
     })?;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rusqlite::params;
 use wharf_core::change::Change;
+use wharf_core::failure::NewFailure;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lease::Lease;
@@ -11,6 +13,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
+use super::failure_rows;
 use super::lanes::RunningJob;
 use super::large_values::OUTPUTS;
 use super::ledger::{SqliteLedger, StoredJob};
@@ -66,11 +69,24 @@ impl SqliteLedger<'_> {
                 }
             }
         }
-        if let Some(report) = &change.report {
-            self.write_report(id, report)?;
-        }
+        let mut regressed = None;
         if let Some(attempt) = &change.unsuccessful {
-            self.add_attempt(id, attempt, stored.started_at, now)?;
+            let (task, key) = (self.names.task(self.conn, stored.task)?, self.lanes.lane(stored.lane).key);
+            let fingerprint = change.fingerprint(&task);
+            self.add_attempt(id, attempt, fingerprint, (stored.started_at, now))?;
+            if let Some(failure) = NewFailure::of(id, &task, key.as_ref(), &change, now)
+                && self.count_failure(&failure, now)?
+            {
+                regressed = Some(failure.fingerprint);
+            }
+            let of_job = fingerprint.filter(|_| after.state == State::Failed);
+            change.report.iter().try_for_each(|report| self.write_report(id, report, of_job))?;
+        } else if let Some(report) = &change.report {
+            self.write_report(id, report, None)?;
+        } else if let Event::RetryRequested = event {
+            self.conn
+                .prepare_cached("UPDATE reports SET fingerprint = NULL WHERE job = ?1")?
+                .execute([signed(id.number())])?;
         }
 
         let mut children = Vec::new();
@@ -86,7 +102,7 @@ impl SqliteLedger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded::new(&after, children)))
+        Ok(Ok(Recorded { regressed, ..Recorded::new(&after, children) }))
     }
 
     /// Adds a job to the ready ones or removes it from them, as its new status requires.
@@ -177,10 +193,12 @@ impl SqliteLedger<'_> {
     }
 
     /// Writes how the last unsuccessful attempt ended, or why the job ended without one.
-    fn write_report(&self, id: JobId, report: &Report) -> rusqlite::Result<()> {
-        let mut write =
-            self.conn.prepare_cached("INSERT OR REPLACE INTO reports (job, outcome, text) VALUES (?1, ?2, ?3)")?;
-        write.execute(params![signed(id.number()), report.kind.as_str(), report.text])?;
+    fn write_report(&self, id: JobId, report: &Report, fingerprint: Option<Fingerprint>) -> rusqlite::Result<()> {
+        let mut write = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO reports (job, outcome, text, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        write.execute(params![signed(id.number()), report.kind.as_str(), report.text, fingerprint])?;
         Ok(())
     }
 
@@ -261,6 +279,7 @@ impl SqliteLedger<'_> {
             self.conn.prepare_cached("DELETE FROM entries WHERE job = ?1")?.execute([id])?;
             if *may_have_attempts {
                 self.conn.prepare_cached("DELETE FROM attempts WHERE job = ?1")?.execute([id])?;
+                failure_rows::forget_job(self.conn, *id)?;
             }
         }
         Ok(old.len() as u32)

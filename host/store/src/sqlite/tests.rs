@@ -63,6 +63,8 @@ fn statements() -> Vec<&'static str> {
         include_str!("insert.rs"),
         include_str!("record.rs"),
         include_str!("attempts.rs"),
+        include_str!("failures.rs"),
+        include_str!("failure_rows.rs"),
         include_str!("claim.rs"),
     ];
     let texts = files.iter().flat_map(|file| file.split('"').skip(1).step_by(2));

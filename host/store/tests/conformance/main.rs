@@ -17,6 +17,7 @@ mod holds;
 mod lease;
 mod record;
 mod attempts;
+mod failures;
 mod read;
 mod kv;
 mod nudge;

@@ -40,6 +40,8 @@ pub(crate) struct Attempt {
     pub(crate) summary: String,
     /// Description of what happened, of at most 4 KiB.
     pub(crate) report: String,
+    /// Fingerprint of the failure; `null` if the attempt did not fail.
+    pub(crate) fingerprint: Option<String>,
     /// Resource usage; `null` if nobody measured it.
     pub(crate) usage: Option<Usage>,
 }
@@ -66,6 +68,7 @@ impl From<&attempt::Attempt> for Attempt {
             outcome: end.report.kind.into(),
             summary: end.first_line().to_owned(),
             report: end.report.text.clone(),
+            fingerprint: attempt.fingerprint.map(|fingerprint| fingerprint.to_string()),
             usage: end.usage.as_ref().map(Usage::from),
         }
     }

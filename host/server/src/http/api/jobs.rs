@@ -62,6 +62,9 @@ pub(crate) struct Job {
     pub(crate) lease: Option<Lease>,
     /// Report of the last attempt that did not return.
     pub(crate) report: Option<AttemptReport>,
+    /// Fingerprint of the failure, which names its failure group; absent unless the job failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
     /// Resource usage of all attempts that ended and were measured, together: sums, and of the memory the peak.
     pub(crate) usage: Option<Usage>,
     /// Size of the payload in bytes; absent in lists and events.
@@ -208,6 +211,7 @@ impl Job {
                 _ => None,
             },
             report: job.report.as_ref().map(AttemptReport::from),
+            fingerprint: job.fingerprint.map(|fingerprint| fingerprint.to_string()),
             usage: job.usage.as_ref().map(Usage::from),
             payload_bytes: None,
             payload: None,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::de::value::Error as NameError;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
+use wharf_core::failure;
 use wharf_core::job::{StateName, Stream};
 use wharf_core::limits;
 use wharf_core::outcome::OutcomeKind;
@@ -45,6 +46,9 @@ closed_sets! {
 
     /// Kind of the scope of a hold: every job, or the jobs of a plugin, a task, a limit group or a key.
     HoldKind { All, Plugin, Task, Group, Key, }
+
+    /// State of a failure group.
+    FailureState { Open, Resolved, Ignored, }
 
     /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
     /// full.
@@ -131,6 +135,26 @@ impl From<OutcomeKind> for Outcome {
     }
 }
 
+impl From<failure::FailureState> for FailureState {
+    fn from(state: failure::FailureState) -> FailureState {
+        match state {
+            failure::FailureState::Open => FailureState::Open,
+            failure::FailureState::Resolved => FailureState::Resolved,
+            failure::FailureState::Ignored => FailureState::Ignored,
+        }
+    }
+}
+
+impl From<FailureState> for failure::FailureState {
+    fn from(state: FailureState) -> failure::FailureState {
+        match state {
+            FailureState::Open => failure::FailureState::Open,
+            FailureState::Resolved => failure::FailureState::Resolved,
+            FailureState::Ignored => failure::FailureState::Ignored,
+        }
+    }
+}
+
 impl From<&Answer> for ReplyOutcome {
     fn from(answer: &Answer) -> ReplyOutcome {
         match answer {
@@ -176,6 +200,10 @@ mod tests {
         }
         for kind in OutcomeKind::ALL {
             assert_eq!(Outcome::from(kind).to_string(), kind.as_str());
+        }
+        for state in failure::FailureState::ALL {
+            assert_eq!(FailureState::from(state).to_string(), state.as_str());
+            assert_eq!(failure::FailureState::from(FailureState::from(state)), state);
         }
         for kind in Answer::KINDS {
             assert_eq!(from_name::<ReplyOutcome>(kind).unwrap().to_string(), kind);
