@@ -4,6 +4,7 @@
 mod harness;
 
 mod as_given;
+mod attempts;
 mod bad_input;
 mod behind_a_proxy;
 mod below_a_prefix;
@@ -20,6 +21,7 @@ mod deployment;
 mod durable_broadcasts;
 mod elsewhere;
 mod faces;
+mod failures;
 mod file_size;
 mod full_database;
 mod audit;

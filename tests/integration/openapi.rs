@@ -114,7 +114,12 @@ fn every_operation_answers_as_it_is_described() {
     for id in [&id, ended, well, "0000000000001"] {
         get("/v1/jobs/{id}", &format!("/v1/jobs/{id}"));
         get("/v1/jobs/{id}/result", &format!("/v1/jobs/{id}/result"));
+        get("/v1/jobs/{id}/attempts", &format!("/v1/jobs/{id}/attempts"));
     }
+    host.run("villain/do", json!({ "do": "fail-discard", "text": "no" }));
+    let page = get("/v1/failures", "/v1/failures?limit=1");
+    get("/v1/failures", &resolve("/v1/failures?limit=1", page["next"].as_str().expect("a next page")));
+    get("/v1/failures", "/v1/failures?state=done");
     let page = get("/v1/jobs", "/v1/jobs?limit=2");
     get("/v1/jobs", &resolve("/v1/jobs?limit=2", page["next"].as_str().expect("a next page")));
     get("/v1/jobs", "/v1/jobs?state=asleep");
@@ -127,6 +132,15 @@ fn every_operation_answers_as_it_is_described() {
         described.seen.insert(format!("get {events}"));
     }
 
+    let failure = client.get("/v1/failures").ok()["failures"][0]["fingerprint"].as_str().expect("text").to_owned();
+    for fingerprint in [&*failure, "f1:0000000000000001", "nothing"] {
+        let path = "/v1/failures/{fingerprint}";
+        described.fits("get", path, &client.get(&format!("/v1/failures/{fingerprint}")));
+        for verb in ["resolve", "ignore", "reopen"] {
+            let reply = client.post(&format!("/v1/failures/{fingerprint}/{verb}"), &Value::Null);
+            described.fits("post", &format!("{path}/{verb}"), &reply);
+        }
+    }
     for (path, at) in [
         ("/v1/limits", "/v1/limits?group=words%2Fcount"),
         ("/v1/limits", "/v1/limits?group=words/count&key=acme"),

@@ -53,7 +53,7 @@ fn is_problem(reply: &Reply, status: u16, code: &str) {
 /// Requests an operation of the description, with what its address and its body need.
 fn request(client: &Client, method: &str, path: &str) -> Reply {
     let id = if path.starts_with("/v1/plugins") { "words" } else { "0000000000001" };
-    let path = path.replace("{id}", id).replace("{topic}", "nobody.x");
+    let path = path.replace("{id}", id).replace("{fingerprint}", "f1:0000000000000001").replace("{topic}", "nobody.x");
     let of_limits = "/v1/limits?group=words%2Fcount";
     match (method, path.as_str()) {
         ("get", path) => client.get(path),
@@ -141,6 +141,21 @@ fn a_scope_names_its_tasks_and_topics() {
 }
 
 #[test]
+fn a_token_with_a_key_sees_the_attempts_of_its_own_jobs_only() {
+    let token = Token::new();
+    let host = host(&[token.table("acme", &["read"], Some("acme"))]);
+    let failed = |key: &str| {
+        let id = host.enqueue_with(json!({ "task": "villain/do", "key": key, "payload": { "do": "trap" } }));
+        assert_eq!(host.finished(&id)["state"], "failed");
+        format!("/v1/jobs/{id}/attempts")
+    };
+    let (own, other) = (failed("acme"), failed("other"));
+    assert_eq!(host.client().get(&other).ok()["attempts"][0]["outcome"], "trapped");
+    assert_eq!(token.client(&host).get(&own).ok()["attempts"][0]["outcome"], "trapped");
+    is_problem(&token.client(&host).get(&other), 404, "job-unknown");
+}
+
+#[test]
 fn a_token_with_a_key_finds_and_makes_jobs_of_that_key_only() {
     let token = Token::new();
     let host = host(&[token.table("acme", &["read", "operate", "enqueue:*"], Some("acme"))]);
@@ -169,7 +184,7 @@ fn a_token_with_a_key_finds_and_makes_jobs_of_that_key_only() {
 
     for id in [&other, &keyless] {
         host.finished(id);
-        for path in ["", "/result", "/events"] {
+        for path in ["", "/result", "/events", "/attempts"] {
             is_problem(&acme.get(&format!("/v1/jobs/{id}{path}")), 404, "job-unknown");
         }
         for path in ["/cancel", "/retry"] {

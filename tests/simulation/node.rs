@@ -264,6 +264,7 @@ impl Node {
             attempt,
             outcome,
             usage: Usage::default(),
+            origin: None,
             children: acting.children,
             changes: None,
             retry: RETRY,

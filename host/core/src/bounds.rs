@@ -43,6 +43,14 @@ pub const PROGRESS_NOTE_BYTES_MAX: u64 = KIB;
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Maximum size in bytes of a report, with its backtrace and the last lines of stderr.
 pub const REPORT_BYTES_MAX: u64 = 16 * KIB;
+/// Maximum length in bytes of a plugin's version, as an attempt keeps it.
+pub const VERSION_BYTES_MAX: usize = 100;
+/// Number of a job's first attempts without a result that the job keeps.
+pub const ATTEMPTS_KEPT_OLDEST: u32 = 5;
+/// Number of a job's last attempts without a result that the job keeps. Those in between are only counted.
+pub const ATTEMPTS_KEPT_NEWEST: u32 = 20;
+/// Maximum size in bytes of the report of each attempt that a job keeps. The job itself has the last report whole.
+pub const ATTEMPT_REPORT_BYTES_MAX: usize = 4 * KIB as usize;
 /// Maximum number of jobs in one request, and of jobs that one attempt enqueues.
 pub const BATCH_JOBS_MAX: usize = 10_000;
 /// Maximum size in bytes of all payloads in one request, and of those that one attempt enqueues.
@@ -81,6 +89,21 @@ pub const ACT_TARGET_BYTES_MAX: usize = 1024;
 pub const ACT_DETAIL_BYTES_MAX: usize = 1024;
 /// Maximum number of acts that one look into the audit log reads, whatever its filter is.
 pub const ACTS_READ_MAX: u32 = 2000;
+// Failure groups.
+/// Maximum number of failure groups of one task: the one that failed last the longest ago makes room for a new one.
+pub const FAILURE_GROUPS_MAX: u32 = 200;
+/// Time for which a failure group is kept after its last failure.
+pub const KEEP_FAILURE_GROUPS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Number up to which the different keys of a failure group are counted.
+pub const FAILURE_KEYS_MAX: u32 = 1000;
+/// Maximum number of versions that a failure group keeps.
+pub const FAILURE_VERSIONS_MAX: u32 = 20;
+/// Maximum number of jobs that a failure group keeps as examples.
+pub const FAILURE_SAMPLES_MAX: u32 = 10;
+/// Maximum length in bytes of the message of such an example.
+pub const FAILURE_SAMPLE_BYTES_MAX: usize = 500;
+/// Maximum number of digests of one plugin of which a store remembers when it saw them first.
+pub const PLUGIN_DIGESTS_MAX: u32 = 100;
 
 // Entries between an attempt and the store.
 /// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
@@ -332,6 +355,8 @@ const _: () = {
         "a job is not failed because one host died by chance"
     );
     assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
+    assert!(ATTEMPTS_KEPT_OLDEST > 0 && ATTEMPTS_KEPT_NEWEST > 0);
+    assert!(ATTEMPT_REPORT_BYTES_MAX as u64 <= REPORT_BYTES_MAX);
     assert!(BROADCAST_CALLS_DEFAULT <= BROADCAST_CALLS_MAX && BROADCAST_DEPTH_MAX > 0);
     assert!((ATTEMPTS_MAX + 2 * BROADCAST_CALLS_MAX) * 6 < 65_530, "all sandboxes fit the kernel's default map count");
     assert!(OUTPUT_BYTES_MAX <= REPLIES_BYTES_MAX, "one reply can be as large as any result");

@@ -1,5 +1,8 @@
 //! Works out all that an event changes on a job: the new status, and what the attempt leaves on the job.
 
+use crate::attempt::{EndedAttempt, shortened};
+use crate::fingerprint::Fingerprint;
+use crate::ids::TaskName;
 use crate::job::{JobStatus, State};
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Report, Usage};
@@ -14,9 +17,12 @@ pub struct Change {
     pub attempt_ended: bool,
     /// The new report, which replaces the job's report; `None` keeps the old one.
     pub report: Option<Report>,
-    /// Resource usage of the attempt that ended. If an attempt ended, this replaces the job's usage, even if it is
-    /// `None`.
+    /// Resource usage of the attempt that ended, which is added to the job's usage; `None` if nobody measured it.
     pub usage: Option<Usage>,
+    /// The attempt, if it ended without a result: it is added to the job's list of attempts.
+    pub unsuccessful: Option<Box<EndedAttempt>>,
+    /// True if the attempt failed, which counts against the job.
+    pub is_failure: bool,
     /// When the job finished, if its new state is final.
     pub finished_at: Option<Timestamp>,
 }
@@ -29,19 +35,40 @@ impl Change {
     pub fn of(before: &JobStatus, event: &Event, now: Timestamp) -> Result<Change, Refusal> {
         let status = before.after(event, now)?;
         let is_running = |status: &JobStatus| matches!(status.state, State::Running { .. });
+        let attempt_ended = is_running(before) && !is_running(&status);
+        // A request to cancel explains how an attempt ended only once the attempt has ended.
+        let report = if is_running(&status) { None } else { event.report() };
+        let usage = match event {
+            Event::Succeeded { usage, .. } | Event::Failed { usage, .. } | Event::Cancelled { usage, .. } => {
+                Some(*usage)
+            }
+            Event::Released { usage, .. } => *usage,
+            _ => None,
+        };
+        let unsuccessful = match (&before.state, &report) {
+            (State::Running { lease }, Some(report)) if attempt_ended => Some(Box::new(EndedAttempt {
+                number: lease.attempt,
+                node: lease.node,
+                origin: event.origin(),
+                report: shortened(report),
+                usage,
+            })),
+            _ => None,
+        };
         Ok(Change {
             status,
-            attempt_ended: is_running(before) && !is_running(&status),
-            // A request to cancel explains how an attempt ended only once the attempt has ended.
-            report: if is_running(&status) { None } else { event.report() },
-            usage: match event {
-                Event::Succeeded { usage, .. } | Event::Failed { usage, .. } | Event::Cancelled { usage, .. } => {
-                    Some(*usage)
-                }
-                _ => None,
-            },
+            attempt_ended,
+            report,
+            usage,
+            unsuccessful,
+            is_failure: attempt_ended && (status.failures > before.failures || status.state == State::Failed),
             finished_at: status.state.name().is_final().then_some(now),
         })
+    }
+
+    /// Returns the fingerprint of the attempt that failed; `None` if none did.
+    pub fn fingerprint(&self, task: &TaskName) -> Option<Fingerprint> {
+        self.report.as_ref().filter(|_| self.is_failure).map(|report| Fingerprint::of(task, report))
     }
 
     /// Returns how many waiting jobs there are more by this change of a job whose status was `before`: 1, 0 or -1.
@@ -80,7 +107,7 @@ mod tests {
     }
 
     fn failed(retry_in: Option<Duration>) -> Event {
-        Event::Failed { attempt: 1, report: report(), retry_in, usage: BILL }
+        Event::Failed { attempt: 1, report: report(), retry_in, usage: BILL, origin: None }
     }
 
     #[test]
@@ -119,7 +146,8 @@ mod tests {
     fn a_request_to_cancel_explains_nothing_while_the_attempt_still_runs() {
         let change = Change::of(&running(), &Event::CancelRequested, NOW).unwrap();
         assert_eq!((change.attempt_ended, change.report, change.finished_at), (false, None, None));
-        let ended = Change::of(&change.status, &Event::Cancelled { attempt: 1, usage: BILL }, NOW).unwrap();
+        let ended =
+            Change::of(&change.status, &Event::Cancelled { attempt: 1, usage: BILL, origin: None }, NOW).unwrap();
         assert_eq!(ended.report.map(|report| report.text).as_deref(), Some(CANCELLED));
         assert_eq!(ended.usage, Some(BILL));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
+use crate::fingerprint::Fingerprint;
 use crate::hold::Hold;
 use crate::ids::{JobId, ParseIdError, TaskName};
 use crate::key::{Key, Lane};
@@ -297,9 +298,11 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// Report of the last attempt that did not return a result.
     pub report: Option<Report>,
+    /// The fingerprint of a job that failed, by which it belongs to a failure group.
+    pub fingerprint: Option<Fingerprint>,
     /// The result, if the job succeeded.
     pub result: Option<SharedBytes>,
-    /// Resource usage of the last ended attempt.
+    /// Resource usage of all ended attempts that were measured.
     pub usage: Option<Usage>,
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attempt::AttemptOrigin;
 use crate::bounds;
 use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
 use crate::kv::KvChanges;
@@ -51,6 +52,8 @@ pub enum Event {
         retry_in: Option<Duration>,
         /// Resource usage of the attempt.
         usage: Usage,
+        /// Where the attempt ran, if it started.
+        origin: Option<Arc<AttemptOrigin>>,
     },
     /// The host returned the job to the queue, through no fault of the job.
     Released {
@@ -61,6 +64,10 @@ pub enum Event {
         /// The delay before the job may be claimed again, which keeps a job that cannot start from being claimed in a
         /// loop.
         claimable_in: Duration,
+        /// Resource usage of the attempt, if it started.
+        usage: Option<Usage>,
+        /// Where the attempt ran, if it started.
+        origin: Option<Arc<AttemptOrigin>>,
     },
     /// The attempt ended because its cancellation was requested.
     Cancelled {
@@ -68,6 +75,8 @@ pub enum Event {
         attempt: u32,
         /// Resource usage of the attempt.
         usage: Usage,
+        /// Where the attempt ran, if it started.
+        origin: Option<Arc<AttemptOrigin>>,
     },
     /// The lease expired: its node is gone, or has stopped the attempt itself.
     LeaseExpired {
@@ -203,6 +212,16 @@ impl Event {
             }
             Event::Failed { report, .. } | Event::Released { report, .. } => report.text.len(),
             _ => 0,
+        }
+    }
+
+    /// Returns what the event says of where its attempt ran.
+    pub(crate) fn origin(&self) -> Option<Arc<AttemptOrigin>> {
+        match self {
+            Event::Failed { origin, .. } | Event::Released { origin, .. } | Event::Cancelled { origin, .. } => {
+                origin.clone()
+            }
+            _ => None,
         }
     }
 

@@ -166,7 +166,7 @@ pub struct Report {
     pub text: String,
 }
 
-/// Resource usage of one attempt.
+/// Resource usage of one attempt, or of all measured attempts of a job together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Time from when the job was due until it was claimed.
@@ -181,6 +181,20 @@ pub struct Usage {
     pub in_bytes: u64,
     /// Bytes that the guest sent: result, chunks and log.
     pub out_bytes: u64,
+}
+
+impl Usage {
+    /// Returns the usage of a job after a further attempt: sums, and of the memory the larger peak.
+    pub fn plus(&self, attempt: &Usage) -> Usage {
+        Usage {
+            queue_wait: self.queue_wait.saturating_add(attempt.queue_wait),
+            cpu: self.cpu.saturating_add(attempt.cpu),
+            wall: self.wall.saturating_add(attempt.wall),
+            memory_peak_bytes: self.memory_peak_bytes.max(attempt.memory_peak_bytes),
+            in_bytes: self.in_bytes.saturating_add(attempt.in_bytes),
+            out_bytes: self.out_bytes.saturating_add(attempt.out_bytes),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attempt::AttemptOrigin;
 use crate::ids::JobId;
 use crate::job::{Entry, LeasedJob, NewJob};
 use crate::kv::KvChanges;
@@ -77,6 +78,8 @@ pub struct FinishedAttempt {
     pub outcome: Outcome,
     /// Its resource usage.
     pub usage: Usage,
+    /// Where it ran. `None` if it returned a result, which needs no such record, or if it could not start.
+    pub origin: Option<Arc<AttemptOrigin>>,
     /// The jobs that it enqueued; they are inserted only if it returned a result.
     pub children: Vec<NewJob>,
     /// The changes to its plugin's kv values; they are committed only if it returned a result.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::TaskTracker;
+use wharf_core::attempt::AttemptOrigin;
 use wharf_core::bounds;
 use wharf_core::job::LeasedJob;
-use wharf_core::outcome::{Interruption, Outcome, Usage};
+use wharf_core::outcome::{Interruption, Outcome, OutcomeKind, Usage};
 use wharf_core::planner::{AttemptId, FinishedAttempt};
 use wharf_core::retry::RetryPolicy;
 use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, CallInput, Engine, Permit, Plugin, Task};
@@ -19,6 +20,8 @@ use crate::loop_message::LoopMessage;
 /// Starts attempts, each with what it needs of the host.
 pub(crate) struct AttemptStarter {
     pub(crate) engine: Arc<Engine>,
+    /// The name of this node.
+    pub(crate) node_name: Arc<str>,
     pub(crate) guest: Arc<GuestContext>,
     pub(crate) cancel_grace: Duration,
     pub(crate) tasks: TaskTracker,
@@ -61,6 +64,7 @@ impl AttemptStarter {
         let (retry, started) = (task.retry, Instant::now());
         let call = call(&leased, task, trusted_until, self.cancel_grace);
         let (host_calls, token, to_loop) = (Arc::clone(&host), self.tasks.token(), self.to_loop.clone());
+        let (ran, node_name) = (Arc::clone(&plugin), Arc::clone(&self.node_name));
         let on_end = move |end: AttemptEnd| {
             let entered = host.span().clone().entered();
             let AttemptEnd { outcome, mut usage, sandbox } = end;
@@ -73,8 +77,11 @@ impl AttemptStarter {
             // With it goes its handle of the store: what waits for `tasks` waits for that.
             drop(host);
             let attempt = AttemptId::from(&leased.lease);
-            let finished =
-                FinishedAttempt { attempt, outcome, usage, children, changes, retry, jitter: fastrand::f64() };
+            let origin = (outcome.kind() != OutcomeKind::Returned)
+                .then(|| Arc::new(AttemptOrigin::new(&node_name, &ran.manifest.version, &ran.digest)));
+            drop(ran);
+            let jitter = fastrand::f64();
+            let finished = FinishedAttempt { attempt, outcome, usage, origin, children, changes, retry, jitter };
             let attempt = Box::new(finished);
             let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped });
             drop(entered);
@@ -94,6 +101,7 @@ impl AttemptStarter {
             attempt: AttemptId::from(&leased.lease),
             outcome: Outcome::Interrupted(Interruption::Host, why),
             usage: Usage::default(),
+            origin: None,
             children: Vec::new(),
             changes: None,
             retry,

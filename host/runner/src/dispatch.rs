@@ -268,6 +268,9 @@ impl Dispatch {
                 for (task, child) in child_tasks.into_iter().zip(&recorded.children) {
                     self.child_inserted(task, child, now);
                 }
+                if let Some(fingerprint) = recorded.regressed {
+                    self.notify(&Notice::FailureRegressed { task: task.clone(), job: attempt.job, fingerprint });
+                }
                 if recorded.state.is_final() {
                     self.notify(&Notice::JobEnded { task, job: attempt.job, state: recorded.state });
                 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -18,7 +21,9 @@ use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
-use wharf_store::{ActFilter, ActPage, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{
+    ActFilter, ActPage, FailureFilter, FailurePage, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError,
+};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -186,6 +191,53 @@ impl Host {
         let nodes = nodes_for(&seen.job.task, &view, &here);
         let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, &view, &nodes));
         Ok(Some(JobView { seen, waiting, nodes }))
+    }
+
+    /// Returns the attempts that a job keeps of those that ended without a result, in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.0.store.attempts(id).await
+    }
+
+    /// Returns failure groups, the one that failed last first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        self.0.store.failures(filter).await
+    }
+
+    /// Returns one failure group with its versions and samples; `None` if there is no such group.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn failure(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        self.0.store.failure_details(fingerprint).await
+    }
+
+    /// Sets the state of a failure group; `by` is the name of the operator's token. Returns `None` if there is no such group.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let store = &self.0.store;
+        let set = store.set_failure_state(fingerprint, state, by.clone());
+        let group = store.call_with_timeout("setting the state of a failure group", set).await?;
+        if group.is_some() {
+            self.notify(&Notice::FailureStateSet { fingerprint, state, by });
+        }
+        Ok(group)
     }
 
     /// Returns jobs, newest first, without payload and result.

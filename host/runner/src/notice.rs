@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::failure::FailureState;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope};
 use wharf_core::ids::{JobId, PluginId, TaskName};
 use wharf_core::job::{StateName, Stream};
@@ -231,6 +233,24 @@ pub enum Notice {
     HoldReleased {
         /// The scope of the hold.
         scope: HoldScope,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
+    },
+    /// A job failed whose failure group was resolved, by a plugin that was loaded first after that: the group is open again.
+    FailureRegressed {
+        /// The task of the job.
+        task: TaskName,
+        /// The job.
+        job: JobId,
+        /// The fingerprint of the group.
+        fingerprint: Fingerprint,
+    },
+    /// An operator changed the state of a failure group on this node.
+    FailureStateSet {
+        /// The fingerprint of the group.
+        fingerprint: Fingerprint,
+        /// The new state.
+        state: FailureState,
         /// The name of the operator's token, if the host knows it.
         by: Option<String>,
     },

@@ -171,6 +171,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
 
     let starter = AttemptStarter {
         engine: Arc::clone(&engine),
+        node_name: settings.name.as_str().into(),
         guest,
         cancel_grace: settings.cancel_grace,
         tasks: tasks.clone(),

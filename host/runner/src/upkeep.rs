@@ -1,4 +1,5 @@
-//! Ends the leases of dead nodes, and deletes old jobs, holds that have ended and old acts. The normal path never waits for it.
+//! Ends the leases of dead nodes, and deletes old jobs, old acts, old failure groups, and holds that have ended. The normal path
+//! never waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +66,8 @@ impl Upkeep {
                 Some(keep) => {
                     self.delete_finished(keep, &mut done).await?;
                     self.delete_ended_holds().await?;
-                    self.delete_old_acts().await
+                    self.delete_old_acts().await?;
+                    self.delete_old_failures().await
                 }
                 None => Ok(()),
             }
@@ -101,6 +103,13 @@ impl Upkeep {
     async fn delete_old_acts(&self) -> Result<(), StoreError> {
         let before = self.store.now() - bounds::AUDIT_KEPT;
         while self.store.delete_acts(before, bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
+        Ok(())
+    }
+
+    /// Deletes every failure group that failed last too long ago, in batches.
+    async fn delete_old_failures(&self) -> Result<(), StoreError> {
+        let before = self.store.now() - bounds::KEEP_FAILURE_GROUPS;
+        while self.store.delete_failures(before, bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
         Ok(())
     }
 

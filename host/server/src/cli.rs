@@ -7,6 +7,7 @@ mod jobs;
 mod broadcast;
 mod plugins;
 mod limits;
+mod failures;
 mod holds;
 mod audit;
 mod nodes;
@@ -70,6 +71,9 @@ enum Command {
     /// Enqueue, inspect, follow, cancel and retry jobs on a running host
     #[command(subcommand)]
     Job(jobs::JobCommand),
+    /// Show the jobs that failed, by what they have in common
+    #[command(subcommand)]
+    Failure(failures::FailureCommand),
     /// Call every subscriber of a topic and show the replies
     Broadcast(broadcast::Send),
     /// Show the plugins of a running host
@@ -209,6 +213,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
+        Command::Failure(command) => command.run(&client(), json),
         Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),

@@ -23,6 +23,8 @@ mod job_lookup;
 mod event_stream;
 mod enqueue;
 mod jobs;
+mod attempts;
+mod failures;
 mod events;
 mod broadcasts;
 mod plugins;
@@ -62,9 +64,15 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
         .route("/v1/jobs/{id}/result", no_query(get(jobs::result)))
+        .route("/v1/jobs/{id}/attempts", no_query(get(attempts::list)))
         .route("/v1/jobs/{id}/events", no_query(get(events::events)))
         .route("/v1/jobs/{id}/cancel", no_query(post(jobs::cancel)))
         .route("/v1/jobs/{id}/retry", no_query(post(jobs::retry)))
+        .route("/v1/failures", get(failures::list))
+        .route("/v1/failures/{fingerprint}", no_query(get(failures::show)))
+        .route("/v1/failures/{fingerprint}/resolve", no_query(post(failures::resolve)))
+        .route("/v1/failures/{fingerprint}/ignore", no_query(post(failures::ignore)))
+        .route("/v1/failures/{fingerprint}/reopen", no_query(post(failures::reopen)))
         .route("/v1/broadcasts/{topic}", post(broadcasts::send).merge(no_query(get(broadcasts::show))))
         .route("/v1/plugins", no_query(get(plugins::list)))
         .route("/v1/plugins/{id}", no_query(get(plugins::show)))

@@ -258,6 +258,7 @@ pub(crate) struct JobColumns {
     /// The name of the outcome that `report` is about.
     pub(crate) outcome: Option<String>,
     pub(crate) report: Option<String>,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) output: Option<SharedBytes>,
     /// Read by [`usage`].
     pub(crate) usage: [Option<i64>; 6],
@@ -285,6 +286,7 @@ impl JobColumns {
             started_at: self.started_at.map(timestamp),
             finished_at: self.finished_at.map(timestamp),
             report,
+            fingerprint: self.fingerprint.map(|text| parse("fingerprint", &text)).transpose()?,
             result: self.output,
             usage: usage(self.usage),
         })
@@ -309,7 +311,10 @@ pub(crate) fn lineage(parent: Option<i64>, generation: u32) -> Result<Lineage, D
 }
 
 /// Converts the columns of a report: the name of the outcome, and the text.
-fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
+///
+/// # Errors
+/// If no outcome has this name.
+pub(crate) fn report(outcome: &str, text: String) -> Result<Report, DamagedData> {
     let kind = OutcomeKind::from_name(outcome).ok_or_else(|| DamagedData::invalid("outcome", outcome))?;
     Ok(Report { kind, text })
 }

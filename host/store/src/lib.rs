@@ -9,7 +9,10 @@ mod clock;
 mod store;
 mod address_text;
 mod node_list;
+mod announced_plugins;
 mod columns;
+mod attempt_columns;
+mod failure_columns;
 mod memory;
 mod sqlite;
 mod postgres;
@@ -22,7 +25,7 @@ pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store,
-    StoreError,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureCursor, FailureFilter, FailurePage,
+    FailureStore, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry,
+    Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
 };

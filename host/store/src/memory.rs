@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
 use wharf_core::bounds;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
@@ -25,15 +28,18 @@ use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::wait_reason;
 
+use crate::announced_plugins::PluginDigest;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage, HoldStore, Inserted, JobFilter,
+    JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store,
+    StoreError, by_plugin,
 };
 
 mod audit;
 mod kv;
+mod failures;
 mod queue;
 mod claim;
 
@@ -176,7 +182,7 @@ impl Queue for MemoryStore {
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
         let now = self.now();
         let queue = self.queue();
-        let Some(JobRecord { job, entries }) = queue.jobs.get(&id) else { return Ok(None) };
+        let Some(JobRecord { job, entries, .. }) = queue.jobs.get(&id) else { return Ok(None) };
         let table = declared.with_overrides(queue.overrides.overrides());
         let why = match job.status.state {
             State::Waiting { due } => {
@@ -227,6 +233,7 @@ impl Queue for MemoryStore {
         old.truncate(max as usize);
         for (_, id) in &old {
             let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
+            queue.failures.forget_job(*id);
             job.token.map(|token| queue.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
         }
         Ok(old.len() as u32)
@@ -343,6 +350,38 @@ impl HoldStore for MemoryStore {
 }
 
 #[async_trait]
+impl AttemptStore for MemoryStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.queue().jobs.get(&id).map(|record| record.attempts.clone()).unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl FailureStore for MemoryStore {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        Ok(self.queue().failures.page(&filter))
+    }
+
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        Ok(self.queue().failures.details(fingerprint))
+    }
+
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let now = self.now();
+        Ok(self.queue().failures.set_state(fingerprint, state, by, now))
+    }
+
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        Ok(self.queue().failures.delete(before, max as usize))
+    }
+}
+
+#[async_trait]
 impl KvStore for MemoryStore {
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.queue().values.value(&plugin, &key))
@@ -360,7 +399,11 @@ impl KvStore for MemoryStore {
 #[async_trait]
 impl NodeRegistry for MemoryStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.nodes.announce(node, silent, self.now());
+        let now = self.now();
+        let mut queue = self.queue();
+        node.plugins.iter().for_each(|loaded| _ = queue.failures.see(&PluginDigest::from(loaded), now));
+        drop(queue);
+        self.nodes.announce(node, silent, now);
         Ok(())
     }
 

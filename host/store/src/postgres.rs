@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -20,11 +23,12 @@ use wharf_core::node::Node;
 use wharf_core::node_message::NodeMessage;
 use wharf_core::time::Timestamp;
 
+use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::store::{
-    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
-    by_plugin,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
+    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
+    Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -51,6 +55,9 @@ mod write_set;
 mod line_updates;
 mod ready_rows;
 mod job_updates;
+mod attempts;
+mod failure_rows;
+mod failures;
 mod ledger;
 mod apply;
 mod overrides;
@@ -62,6 +69,7 @@ mod claim_snapshot;
 mod claim;
 mod lease;
 mod task_announcements;
+mod plugin_digests;
 mod nodes;
 mod messages;
 mod nudge;
@@ -88,6 +96,7 @@ pub struct PostgresStore {
     time: Time,
     source: Arc<IdSource>,
     nudger: Arc<Nudger>,
+    announced: AnnouncedPlugins,
     writer: PostgresWriter,
     /// The address without its password, for errors.
     address: String,
@@ -154,7 +163,17 @@ impl PostgresStore {
         }
         let writer = PostgresWriter::start(context);
         let (address, _tasks) = (address.redacted, BackgroundTasks(tasks));
-        Ok(PostgresStore { sessions, readers, time, source, nudger, writer, address, _tasks })
+        Ok(PostgresStore {
+            sessions,
+            readers,
+            time,
+            source,
+            nudger,
+            announced: AnnouncedPlugins::default(),
+            writer,
+            address,
+            _tasks,
+        })
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteResult, StoreError> {
@@ -394,6 +413,46 @@ impl AuditLog for PostgresStore {
     }
 }
 
+impl AttemptStore for PostgresStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        let session = self.reader().await?;
+        let attempts = attempts::of_job(&session, id).await;
+        self.finish(session, attempts)
+    }
+}
+
+#[async_trait]
+impl FailureStore for PostgresStore {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        let session = self.reader().await?;
+        let page = failure_rows::page(&session, &filter).await;
+        self.finish(session, page)
+    }
+
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        let session = self.reader().await?;
+        let details = failure_rows::details(&session, fingerprint).await;
+        self.finish(session, details)
+    }
+
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        let session = self.reader().await?;
+        let group = failure_rows::set_state(&session, &self.time, fingerprint, state, by.as_deref()).await;
+        self.finish(session, group)
+    }
+
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let deleted = failure_rows::delete_before(&session, before, max).await;
+        self.finish(session, deleted)
+    }
+}
+
 #[async_trait]
 impl KvStore for PostgresStore {
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
@@ -418,7 +477,17 @@ impl KvStore for PostgresStore {
 #[async_trait]
 impl NodeRegistry for PostgresStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
-        self.urgent(async |session| nodes::register(session, &self.time, &node, silent).await).await
+        let new = self.announced.new_of(&node);
+        let register = async |session: &Session| {
+            nodes::register(session, &self.time, &node, silent).await?;
+            if !new.is_empty() {
+                plugin_digests::see(session, &self.time, &new).await?;
+            }
+            Ok(())
+        };
+        self.urgent(register).await?;
+        self.announced.stored(&node);
+        Ok(())
     }
 
     async fn deregister(&self, node: NodeId) -> Result<(), StoreError> {

@@ -11,8 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -23,12 +26,13 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
 use wharf_core::time::Timestamp;
 
+use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store,
-    StoreError, by_plugin,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
+    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
+    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod file_header;
@@ -50,6 +54,9 @@ mod holds;
 mod audit;
 mod kv;
 mod node_marks;
+mod attempts;
+mod failure_rows;
+mod failures;
 mod insert;
 mod record;
 mod claim;
@@ -75,6 +82,7 @@ pub struct SqliteStore {
     ids: Arc<Mutex<JobIds>>,
     nudge: Nudge<u64>,
     nodes: NodeList,
+    announced: AnnouncedPlugins,
     unsynced_claims: Arc<Mutex<UnsyncedClaims>>,
     waiting: SharedCounts,
     watch: Arc<FileWatch>,
@@ -112,6 +120,7 @@ impl SqliteStore {
             ids: shared.ids,
             nudge,
             nodes: NodeList::default(),
+            announced: AnnouncedPlugins::default(),
             unsynced_claims: shared.unsynced_claims,
             waiting: shared.waiting,
             watch,
@@ -272,6 +281,36 @@ impl AuditLog for SqliteStore {
     }
 }
 
+impl AttemptStore for SqliteStore {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.readers.read(move |conn| attempts::of_job(conn, id)).await
+    }
+}
+
+#[async_trait]
+impl FailureStore for SqliteStore {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        self.readers.read(move |conn| failure_rows::page(conn, &filter)).await
+    }
+
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        self.readers.read(move |conn| failure_rows::details(conn, fingerprint)).await
+    }
+
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        self.writer.write(move |ledger| ledger.set_failure_state(fingerprint, state, by.as_deref()), |_| false).await
+    }
+
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_failures(before, max), |_| false).await
+    }
+}
+
 #[async_trait]
 impl KvStore for SqliteStore {
     async fn value(&self, plugin: PluginId, key: KvKey) -> Result<Option<Vec<u8>>, StoreError> {
@@ -292,7 +331,16 @@ impl NodeRegistry for SqliteStore {
     async fn register(&self, node: Node, silent: Duration) -> Result<(), StoreError> {
         // A node that has lost its file must not be listed, and gets the error here even if it calls nothing else.
         self.watch.check()?;
-        self.nodes.announce(node, silent, self.now());
+        let new = self.announced.new_of(&node);
+        self.nodes.announce(node.clone(), silent, self.now());
+        if !new.is_empty() {
+            let note = move |ledger: &mut SqliteLedger| {
+                let now = ledger.now();
+                new.iter().try_for_each(|digest| ledger.see_digest(digest, now).map(drop))
+            };
+            self.writer.write(note, |()| false).await?;
+            self.announced.stored(&node);
+        }
         Ok(())
     }
 

@@ -26,10 +26,10 @@ fn events(attempt: u32) -> [(&'static str, Event); 12] {
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
         ("wrote", Event::Wrote { attempt, entries: vec![] }),
         ("succeeded", Event::Succeeded { attempt, output: [].into(), children: vec![], changes: None, usage }),
-        ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), usage }),
-        ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, usage }),
-        ("released", Event::Released { attempt, report: report(), claimable_in: DELAY }),
-        ("cancelled", Event::Cancelled { attempt, usage }),
+        ("failed, again", Event::Failed { attempt, report: report(), retry_in: Some(DELAY), usage, origin: None }),
+        ("failed, over", Event::Failed { attempt, report: report(), retry_in: None, usage, origin: None }),
+        ("released", Event::Released { attempt, report: report(), claimable_in: DELAY, usage: None, origin: None }),
+        ("cancelled", Event::Cancelled { attempt, usage, origin: None }),
         ("lease expired", Event::LeaseExpired { attempt, mark: NodeMark::default() }),
         ("cancel asked", Event::CancelRequested),
         ("replaced", Event::Replaced),
@@ -247,8 +247,8 @@ fn the_size_of_an_event_is_what_a_store_writes_for_it() {
     let entries = vec![Entry::Chunk([0; 5].into()), Entry::Chunk([0; 6].into())];
     assert_eq!(Event::Wrote { attempt: 1, entries }.bytes(), 11);
     let report = Report { kind: OutcomeKind::Trapped, text: "twelve bytes".to_owned() };
-    let failed = Event::Failed { attempt: 1, report: report.clone(), retry_in: None, usage };
-    let released = Event::Released { attempt: 1, report, claimable_in: DELAY };
+    let failed = Event::Failed { attempt: 1, report: report.clone(), retry_in: None, usage, origin: None };
+    let released = Event::Released { attempt: 1, report, claimable_in: DELAY, usage: None, origin: None };
     assert_eq!((failed.bytes(), released.bytes(), Event::CancelRequested.bytes()), (12, 12, 0));
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, AttemptId, AttemptState, FinishedAttempt, Planner, RecordResult};
+use crate::attempt::AttemptOrigin;
 use crate::ids::JobId;
 use crate::job::NewJob;
 use crate::kv::KvChanges;
@@ -48,8 +49,13 @@ impl Planner {
             return;
         }
         let effects = (finished.children, finished.changes);
-        state.end =
-            Some(end_event(state, finished.outcome, finished.usage, effects, (finished.retry, finished.jitter)));
+        state.end = Some(end_event(
+            state,
+            finished.outcome,
+            (finished.usage, finished.origin),
+            effects,
+            (finished.retry, finished.jitter),
+        ));
         self.queue_write(finished.attempt);
     }
 
@@ -131,14 +137,14 @@ impl Planner {
 /// Returns the event that returns a leased job to the queue.
 pub(super) fn release(lease: &Lease, text: &str, claimable_in: Duration) -> Event {
     let report = Report { kind: OutcomeKind::Interrupted, text: text.to_owned() };
-    Event::Released { attempt: lease.attempt, report, claimable_in }
+    Event::Released { attempt: lease.attempt, report, claimable_in, usage: None, origin: None }
 }
 
 /// Returns the event that records the end of an attempt.
 fn end_event(
     state: &AttemptState,
     outcome: Outcome,
-    usage: Usage,
+    (usage, origin): (Usage, Option<Arc<AttemptOrigin>>),
     (children, changes): (Vec<NewJob>, Option<Arc<KvChanges>>),
     retry: (RetryPolicy, f64),
 ) -> Event {
@@ -149,23 +155,24 @@ fn end_event(
         (RetryDecision::Done, Outcome::Returned(output)) => {
             Event::Succeeded { attempt, output: output.into(), children, changes, usage }
         }
-        (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, usage },
-        (RetryDecision::Release, _) if state.cancel_requested => Event::Cancelled { attempt, usage },
+        (RetryDecision::Cancelled, _) => Event::Cancelled { attempt, usage, origin },
+        (RetryDecision::Release, _) if state.cancel_requested => Event::Cancelled { attempt, usage, origin },
         (RetryDecision::Release, outcome) => {
-            let text = outcome.report().to_owned();
             // Attempts besides the failed ones: they were released, or ended with their host.
             let fruitless = attempt.saturating_sub(state.failures + 1).min(RELEASE_DOUBLINGS_MAX);
             let delay = match outcome {
                 Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << fruitless),
                 _ => Duration::ZERO,
             };
-            release(&state.lease, &text, delay)
+            // An attempt that could not start used nothing.
+            let usage = origin.is_some().then_some(usage);
+            Event::Released { attempt, report: report(&outcome), claimable_in: delay, usage, origin }
         }
         (RetryDecision::RetryIn(delay), outcome) => {
-            Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), usage }
+            Event::Failed { attempt, report: report(&outcome), retry_in: Some(delay), usage, origin }
         }
         (RetryDecision::GiveUp | RetryDecision::Done, outcome) => {
-            Event::Failed { attempt, report: report(&outcome), retry_in: None, usage }
+            Event::Failed { attempt, report: report(&outcome), retry_in: None, usage, origin }
         }
     }
 }

@@ -236,7 +236,7 @@ impl Planner {
         if self.suspects.is_parked(attempt)
             && let Some(state) = self.attempts.get_mut(&attempt)
         {
-            state.end = Some(Event::Cancelled { attempt: attempt.number, usage: Usage::default() });
+            state.end = Some(Event::Cancelled { attempt: attempt.number, usage: Usage::default(), origin: None });
             self.queue_write(attempt);
         }
     }

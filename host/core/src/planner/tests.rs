@@ -70,6 +70,7 @@ fn ended(job: u64, outcome: Outcome) -> Input {
         attempt: attempt(job),
         outcome,
         usage,
+        origin: None,
         children,
         changes: None,
         retry,

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
@@ -21,9 +24,9 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    ActFilter, ActPage, AuditLog, Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError,
-    SystemClock,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
+    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
+    QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -192,6 +195,33 @@ impl AuditLog for Cut {
     }
     async fn delete_acts(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_acts(before, max).await
+    }
+}
+
+impl AttemptStore for Cut {
+    async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
+        self.reached()?.attempts(id).await
+    }
+}
+
+#[async_trait]
+impl FailureStore for Cut {
+    async fn failures(&self, filter: FailureFilter) -> Result<FailurePage, StoreError> {
+        self.reached()?.failures(filter).await
+    }
+    async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError> {
+        self.reached()?.failure_details(fingerprint).await
+    }
+    async fn set_failure_state(
+        &self,
+        fingerprint: Fingerprint,
+        state: FailureState,
+        by: Option<String>,
+    ) -> Result<Option<FailureGroup>, StoreError> {
+        self.reached()?.set_failure_state(fingerprint, state, by).await
+    }
+    async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_failures(before, max).await
     }
 }
 

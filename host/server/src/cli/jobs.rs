@@ -7,7 +7,7 @@ use wharf_store::{Clock as _, SystemClock};
 use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text};
 use crate::cli_error::{CliError, ExitStatus};
-use crate::http::api::{EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
+use crate::http::api::{AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
 use crate::http::encode;
 use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
 use crate::payload_input;
@@ -19,7 +19,7 @@ pub(crate) enum JobCommand {
     Enqueue(Enqueue),
     /// List jobs, newest first
     List(List),
-    /// Show one job: its status, why it waits, its resource usage
+    /// Show one job: its status, why it waits, its resource usage, its attempts that ended without a result
     Show {
         /// ID of the job
         id: String,
@@ -267,13 +267,37 @@ fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
         print_json(&client.get::<Box<RawValue>>(path)?)?;
         return Ok(ExitStatus::Done);
     }
-    let job: Job = client.get(path)?;
+    let job: Job = client.get(path.clone())?;
     for (name, value) in lines_of(&job) {
         let has_lines = matches!(name, "payload" | "result" | "report");
         let shown = if has_lines { value.into() } else { escape_line(&value) };
         print_line(&format!("{name:<11} {}", shown.replace('\n', "\n            ")))?;
     }
+    let ends_otherwise = matches!(job.state, JobState::Running | JobState::Succeeded);
+    if job.attempt > u32::from(ends_otherwise) {
+        print_attempts(&client.get(format!("{path}/attempts"))?)?;
+    }
     Ok(ExitStatus::Done)
+}
+
+/// Prints a line for each attempt that ended without a result.
+fn print_attempts(list: &AttemptList) -> anyhow::Result<()> {
+    let mut expected = 1;
+    for attempt in &list.attempts {
+        if attempt.number > expected {
+            print_line(&format!("{:<11} {} more", "attempts", attempt.number - expected))?;
+        }
+        expected = attempt.number + 1;
+        let ended = format!("{:.3}", attempt.ended_at.date());
+        let version = match (&attempt.plugin_version, &attempt.digest) {
+            (Some(version), Some(digest)) => format!(", {version} ({})", digest.get(..12).unwrap_or(digest)),
+            _ => ", version unknown".to_owned(),
+        };
+        let node = attempt.node_name.as_deref().unwrap_or(&attempt.node);
+        let line = format!("{ended}, node {node}{version}: {}: {}", attempt.outcome, attempt.summary);
+        print_line(&format!("{:<11} {}", format!("attempt {}", attempt.number), escape_line(&line)))?;
+    }
+    Ok(())
 }
 
 fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
@@ -286,6 +310,8 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
     add("priority", (job.priority != 0).then(|| job.priority.to_string()));
     add("token", job.token.clone());
     add("broadcast", job.batch.clone());
+    add("parent", job.parent.clone());
+    add("generation", (job.generation != 0).then(|| job.generation.to_string()));
     add("cancel", job.cancel_requested.then(|| "requested".to_owned()));
     let crashes = if job.crashes > 0 { format!(", {} ended with their host", job.crashes) } else { String::new() };
     add("attempt", (job.attempt > 0).then(|| format!("{} ({} failed{crashes})", job.attempt, job.failures)));
@@ -316,6 +342,7 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
             )
         }),
     );
+    add("failure", job.fingerprint.clone());
     add("report", job.report.as_ref().map(report_text));
     lines
 }

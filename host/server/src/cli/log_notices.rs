@@ -78,6 +78,12 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             info!(scope = %hold.scope, until, reason, by, "hold set");
         }
         Notice::HoldReleased { scope, by } => info!(%scope, by = by.as_deref(), "hold released"),
+        Notice::FailureRegressed { task, job, fingerprint } => {
+            warn!(%task, %job, %fingerprint, "a failure that was resolved is back, with a newer version of its plugin")
+        }
+        Notice::FailureStateSet { fingerprint, state, by } => {
+            info!(%fingerprint, state = state.as_str(), by = by.as_deref(), "state of a failure group changed")
+        }
         Notice::Upkeep { reclaimed, deleted, took } if *reclaimed > 0 => {
             warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }

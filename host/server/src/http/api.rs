@@ -9,6 +9,8 @@ mod holds;
 mod audit;
 mod wait;
 mod jobs;
+mod attempts;
+mod failures;
 mod log_entry;
 mod broadcasts;
 mod plugins;
@@ -17,12 +19,14 @@ mod config;
 mod limits;
 mod health;
 
+pub(crate) use attempts::AttemptList;
 pub(crate) use audit::{Act, ActPage, AuditQuery};
 pub(crate) use broadcasts::{
     Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
 };
 pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
+pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
@@ -32,7 +36,8 @@ pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use values::{
-    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, JobEventName, JobState, ReplyOutcome, from_name,
+    BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
+    from_name,
 };
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::api::{
-    BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers, LimitQuery,
-    ListQuery, ReleaseQuery,
+    BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers,
+    LimitQuery, ListQuery, ReleaseQuery,
 };
 use super::body::{self, media_type, no_idempotency_key};
 use super::problem::Problem;
@@ -31,6 +31,9 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
     }
     for text in ["afetr=key:a", "limit=many"] {
         add(samples, "holds query", text, problem_of_query::<HoldsQuery>(text)).await;
+    }
+    for text in ["state=done", "afetr=x"] {
+        add(samples, "failures query", text, problem_of_query::<FailuresQuery>(text)).await;
     }
     for text in ["all=yes", "keys=a"] {
         add(samples, "release query", text, problem_of_query::<ReleaseQuery>(text)).await;

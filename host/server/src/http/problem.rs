@@ -41,6 +41,7 @@ kinds! {
     GROUP_UNKNOWN      "group-unknown"      404 "Unknown limit group"
     LIMIT_NOT_SET      "limit-not-set"      404 "The limit is not set"
     HOLD_UNKNOWN       "hold-unknown"       404 "Unknown hold"
+    FAILURE_UNKNOWN    "failure-unknown"    404 "Unknown failure group"
     METHOD_NOT_ALLOWED "method-not-allowed" 405 "The route does not accept this method"
     JOB_FINISHED       "job-finished"       409 "The job has already ended"
     JOB_NOT_FINISHED   "job-not-finished"   409 "The job has not ended yet"

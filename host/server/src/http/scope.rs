@@ -75,14 +75,20 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 21] = [
+const NEEDS: [(Method, &str, Need); 27] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
     (Method::GET, "/v1/jobs/{id}/result", Need::Read),
+    (Method::GET, "/v1/jobs/{id}/attempts", Need::Read),
     (Method::GET, "/v1/jobs/{id}/events", Need::Read),
     (Method::POST, "/v1/jobs/{id}/cancel", Need::Operate),
     (Method::POST, "/v1/jobs/{id}/retry", Need::Operate),
+    (Method::GET, "/v1/failures", Need::ReadAll),
+    (Method::GET, "/v1/failures/{fingerprint}", Need::ReadAll),
+    (Method::POST, "/v1/failures/{fingerprint}/resolve", Need::OperateAll),
+    (Method::POST, "/v1/failures/{fingerprint}/ignore", Need::OperateAll),
+    (Method::POST, "/v1/failures/{fingerprint}/reopen", Need::OperateAll),
     (Method::POST, "/v1/broadcasts/{topic}", Need::Broadcast),
     (Method::GET, "/v1/broadcasts/{topic}", Need::ReadAll),
     (Method::GET, "/v1/plugins", Need::ReadAll),

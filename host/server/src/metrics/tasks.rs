@@ -60,8 +60,7 @@ impl TaskMetrics {
             counters
         };
         let enqueued = counters("jobs_enqueued", "Jobs enqueued");
-        let deduplicated =
-            counters("jobs_deduplicated", "Requests answered with the existing job of the same token");
+        let deduplicated = counters("jobs_deduplicated", "Requests answered with the existing job of the same token");
         let discarded = counters("jobs_discarded", "Jobs discarded, as their lane was full");
         let ended = counters("jobs_ended", "Jobs that reached a final state, by state");
         let attempts_started = counters("attempts_started", "Attempts started");

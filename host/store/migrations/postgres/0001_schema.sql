@@ -70,10 +70,11 @@ CREATE TABLE $schema.jobs (
     generation integer NOT NULL,        -- how many jobs are above it
     payload_bytes bigint NOT NULL,
     payload bytea NOT NULL,
-    -- The results of ended attempts: how the last unsuccessful one ended, what the last one used, the output.
+    -- The results of ended attempts: how the last unsuccessful one ended, what all of them used, the output.
     -- Texts are bytes, since a guest may write characters that PostgreSQL does not accept in a text.
     report_outcome text,
     report_text bytea,
+    fingerprint text COLLATE "C",       -- null unless the job failed
     queue_wait_us bigint,
     cpu_us bigint,
     wall_us bigint,
@@ -97,6 +98,7 @@ CREATE INDEX jobs_delayed ON $schema.jobs (due_at, id) WHERE delayed;
 CREATE INDEX jobs_delayed_lane ON $schema.jobs (limit_group, key) WHERE delayed;
 CREATE INDEX jobs_cancel_requested ON $schema.jobs (id) WHERE cancel_requested;
 CREATE INDEX jobs_unsuccessful ON $schema.jobs (unsuccessful, id) WHERE unsuccessful IS NOT NULL;
+CREATE INDEX jobs_fingerprint ON $schema.jobs (fingerprint, id) WHERE fingerprint IS NOT NULL;
 CREATE UNIQUE INDEX jobs_token ON $schema.jobs (token, task, key) WHERE token IS NOT NULL;
 CREATE INDEX jobs_batch ON $schema.jobs (batch) WHERE batch IS NOT NULL;
 
@@ -160,6 +162,83 @@ CREATE TABLE $schema.entries (
     amount double precision,            -- the number of dropped lines, or the fraction done
     data bytea,
     PRIMARY KEY (job, number)
+);
+
+-- The attempts of each job that ended without a result: the oldest and the newest of them.
+CREATE TABLE $schema.attempts (
+    job bigint NOT NULL,
+    number integer NOT NULL,
+    node bigint NOT NULL,               -- the node that had leased the job
+    node_name text,                     -- this and the next two columns are null if the node did not record the end
+    plugin_version text,
+    digest text,
+    began_at bigint,
+    ended_at bigint NOT NULL,
+    outcome text NOT NULL,
+    report bytea NOT NULL,
+    fingerprint text COLLATE "C",       -- null unless the attempt failed
+    queue_wait_us bigint,               -- this and the next five columns are null if nobody measured them
+    cpu_us bigint,
+    wall_us bigint,
+    memory_peak_bytes bigint,
+    in_bytes bigint,
+    out_bytes bigint,
+    PRIMARY KEY (job, number)
+);
+
+-- The jobs that failed, by the fingerprint of their failures. Only a job that fails writes here and in the next four tables.
+CREATE TABLE $schema.failure_groups (
+    fingerprint text COLLATE "C" PRIMARY KEY,
+    task text COLLATE "C" NOT NULL,
+    outcome text NOT NULL,
+    message text NOT NULL,               -- without what differs from job to job
+    failures bigint NOT NULL,
+    keys integer NOT NULL,                  -- how many of them are in `failure_keys`
+    first_seen_at bigint NOT NULL,
+    last_seen_at bigint NOT NULL,
+    state text NOT NULL,                 -- open, resolved or ignored
+    changed_at bigint,                     -- when the state changed last, and the name of the operator's token
+    changed_by text,
+    regressed_at bigint                    -- when the group last came back after it was resolved
+);
+CREATE INDEX failure_groups_of_task ON $schema.failure_groups (task, last_seen_at, fingerprint);
+CREATE INDEX failure_groups_in_order ON $schema.failure_groups (last_seen_at, fingerprint);
+
+-- The digests of the plugin that failed, for each group.
+CREATE TABLE $schema.failure_versions (
+    fingerprint text COLLATE "C" NOT NULL,
+    digest text COLLATE "C" NOT NULL,
+    version text NOT NULL,
+    failures bigint NOT NULL,
+    first_seen_at bigint NOT NULL,
+    last_seen_at bigint NOT NULL,
+    PRIMARY KEY (fingerprint, digest)
+);
+
+-- The last jobs of each group. They are deleted with their jobs, since messages may contain what these are about.
+CREATE TABLE $schema.failure_samples (
+    fingerprint text COLLATE "C" NOT NULL,
+    job bigint NOT NULL,
+    failed_at bigint NOT NULL,
+    message bytea NOT NULL,
+    PRIMARY KEY (fingerprint, job)
+);
+CREATE INDEX failure_samples_of_job ON $schema.failure_samples (job);
+
+-- Hashes of the keys of each group's jobs: keys are counted and not kept.
+CREATE TABLE $schema.failure_keys (
+    fingerprint text COLLATE "C" NOT NULL,
+    key_hash bigint NOT NULL,
+    PRIMARY KEY (fingerprint, key_hash)
+);
+
+-- When each digest of a plugin was loaded first by any host, which tells a regression from an upgrade that is under way.
+CREATE TABLE $schema.plugin_digests (
+    plugin text COLLATE "C" NOT NULL,
+    digest text COLLATE "C" NOT NULL,
+    version text NOT NULL,
+    first_seen_at bigint NOT NULL,
+    PRIMARY KEY (plugin, digest)
 );
 
 -- Limits that an operator set while hosts run.

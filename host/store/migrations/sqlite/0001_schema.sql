@@ -31,7 +31,7 @@ CREATE TABLE jobs (
     generation INTEGER NOT NULL,        -- how many jobs are above it
     payload_bytes INTEGER NOT NULL,
     payload BLOB,
-    queue_wait_us INTEGER,              -- this and the next five columns: what the last attempt used
+    queue_wait_us INTEGER,              -- this and the next five columns: what all its attempts used
     cpu_us INTEGER,
     wall_us INTEGER,
     memory_peak_bytes INTEGER,
@@ -65,8 +65,10 @@ CREATE TABLE outputs (
 CREATE TABLE reports (
     job INTEGER PRIMARY KEY,
     outcome TEXT NOT NULL,
-    text TEXT NOT NULL
+    text TEXT NOT NULL,
+    fingerprint TEXT                    -- null unless the job failed
 );
+CREATE INDEX reports_fingerprint ON reports (fingerprint, job) WHERE fingerprint IS NOT NULL;
 
 -- The ready jobs, in the order in which they start. A line is the part of a lane that belongs to one task. Lines have
 -- numbers in the order in which they are created: those created together are served together, and so are close on the disk.
@@ -105,6 +107,83 @@ CREATE TABLE entries (
     amount REAL,                        -- the number of lines dropped, or the fraction done
     data BLOB,
     PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+-- The attempts of each job that ended without a result: the oldest and the newest of them.
+CREATE TABLE attempts (
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    node INTEGER NOT NULL,              -- the node that had leased the job
+    node_name TEXT,                     -- this and the next two columns are null if the node did not record the end
+    plugin_version TEXT,
+    digest TEXT,
+    began_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    report TEXT NOT NULL,
+    fingerprint TEXT,                   -- null unless the attempt failed
+    queue_wait_us INTEGER,              -- this and the next five columns are null if nobody measured them
+    cpu_us INTEGER,
+    wall_us INTEGER,
+    memory_peak_bytes INTEGER,
+    in_bytes INTEGER,
+    out_bytes INTEGER,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+-- The jobs that failed, by the fingerprint of their failures. Only a job that fails writes here and in the next four tables.
+CREATE TABLE failure_groups (
+    fingerprint TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    message TEXT NOT NULL,               -- without what differs from job to job
+    failures INTEGER NOT NULL,
+    keys INTEGER NOT NULL,                  -- how many of them are in `failure_keys`
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    state TEXT NOT NULL,                 -- open, resolved or ignored
+    changed_at INTEGER,                     -- when the state changed last, and the name of the operator's token
+    changed_by TEXT,
+    regressed_at INTEGER                    -- when the group last came back after it was resolved
+) WITHOUT ROWID;
+CREATE INDEX failure_groups_of_task ON failure_groups (task, last_seen_at, fingerprint);
+CREATE INDEX failure_groups_in_order ON failure_groups (last_seen_at, fingerprint);
+
+-- The digests of the plugin that failed, for each group.
+CREATE TABLE failure_versions (
+    fingerprint TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    version TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    PRIMARY KEY (fingerprint, digest)
+) WITHOUT ROWID;
+
+-- The last jobs of each group. They are deleted with their jobs, since messages may contain what these are about.
+CREATE TABLE failure_samples (
+    fingerprint TEXT NOT NULL,
+    job INTEGER NOT NULL,
+    failed_at INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (fingerprint, job)
+) WITHOUT ROWID;
+CREATE INDEX failure_samples_of_job ON failure_samples (job);
+
+-- Hashes of the keys of each group's jobs: keys are counted and not kept.
+CREATE TABLE failure_keys (
+    fingerprint TEXT NOT NULL,
+    key_hash INTEGER NOT NULL,
+    PRIMARY KEY (fingerprint, key_hash)
+) WITHOUT ROWID;
+
+-- When each digest of a plugin was loaded first by any host, which tells a regression from an upgrade that is under way.
+CREATE TABLE plugin_digests (
+    plugin TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    version TEXT NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    PRIMARY KEY (plugin, digest)
 ) WITHOUT ROWID;
 
 -- Limits that operators set in place of the declared ones.

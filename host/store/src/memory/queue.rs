@@ -4,9 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wharf_core::attempt::{Attempt, dropped_attempt};
 use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
+use wharf_core::failure::NewFailure;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
@@ -18,6 +20,7 @@ use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::Holders;
 
 use super::audit::ActList;
+use super::failures::FailureMap;
 use super::kv::KvMap;
 use crate::store::{Inserted, Recorded};
 
@@ -40,6 +43,7 @@ pub(super) struct MemoryQueue {
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
     pub(super) values: KvMap,
+    pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
 }
@@ -51,10 +55,12 @@ pub(super) struct ReadyLane {
     pub(super) lines: BTreeMap<TaskName, BTreeSet<(Reverse<i32>, Timestamp, JobId)>>,
 }
 
-/// A job with its entries.
+/// A job with its entries and its attempts.
 pub(super) struct JobRecord {
     pub(super) job: Job,
     pub(super) entries: Vec<NumberedEntry>,
+    /// The attempts that it keeps of those that ended without a result.
+    pub(super) attempts: Vec<Attempt>,
 }
 
 impl MemoryQueue {
@@ -73,6 +79,7 @@ impl MemoryQueue {
             holds: HoldTable::default(),
             acts: ActList::default(),
             values: KvMap::default(),
+            failures: FailureMap::default(),
             marks: BTreeMap::new(),
         }
     }
@@ -140,13 +147,23 @@ impl MemoryQueue {
         count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);
         let record = self.jobs.get_mut(&id).expect("found above");
+        let before = record.job.status.state;
         record.job.status = change.status;
         record.job.finished_at = change.finished_at;
+        let fingerprint = change.fingerprint(&record.job.task);
+        if change.status.state != before {
+            record.job.fingerprint = fingerprint.filter(|_| change.status.state == State::Failed);
+        }
+        let failure = NewFailure::of(id, &record.job.task, record.job.lane.key.as_ref(), &change, now);
         if change.report.is_some() {
             record.job.report = change.report;
         }
-        if change.attempt_ended {
-            record.job.usage = change.usage;
+        record.job.usage = match (record.job.usage, change.usage) {
+            (Some(before), Some(attempt)) => Some(before.plus(&attempt)),
+            (before, attempt) => attempt.or(before),
+        };
+        if let Some(end) = change.unsuccessful {
+            record.add_attempt(Attempt { end: *end, fingerprint, began: record.job.started_at, ended: now });
         }
         let mut children = Vec::new();
         match event {
@@ -170,7 +187,9 @@ impl MemoryQueue {
         }
         self.index(id, now);
         let children = children.into_iter().map(|job| self.insert_child(job, now)).collect();
-        Ok(Recorded::new(&change.status, children))
+        let regressed = failure.filter(|failure| self.failures.count(failure, now));
+        let regressed = regressed.map(|failure| failure.fingerprint);
+        Ok(Recorded { regressed, ..Recorded::new(&change.status, children) })
     }
 
     /// Inserts a job whose ID was handed out before. If it is not enqueued, a cancelled job that says why is inserted under
@@ -240,11 +259,12 @@ impl MemoryQueue {
             started_at: None,
             finished_at: None,
             report: None,
+            fingerprint: None,
             result: None,
             usage: None,
         };
         count(&mut self.waiting, &job.task, 1);
-        self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
+        self.jobs.insert(id, JobRecord { job, entries: Vec::new(), attempts: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
         self.index(id, now);
         Inserted::Added { id, replaced, cancel_requested }
@@ -264,6 +284,14 @@ impl MemoryQueue {
         let lanes = self.running.iter().filter(|(lane, _)| is_counted(lane));
         let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
+    }
+}
+
+impl JobRecord {
+    fn add_attempt(&mut self, attempt: Attempt) {
+        let dropped = dropped_attempt(attempt.end.number);
+        self.attempts.push(attempt);
+        self.attempts.retain(|kept| Some(kept.end.number) != dropped);
     }
 }
 

@@ -1,14 +1,17 @@
 //! Applies an event to a job in memory, by the rules of its lifecycle. The write set carries the changes to the tables.
 
 use wharf_core::change::Change;
-use wharf_core::ids::JobId;
-use wharf_core::job::JobStatus;
+use wharf_core::failure::NewFailure;
+use wharf_core::ids::{JobId, TaskName};
+use wharf_core::job::{JobStatus, State};
+use wharf_core::key::Key;
 use wharf_core::lifecycle::{Event, Refusal};
 
+use super::job_row::JobRow;
 use super::ledger::PostgresLedger;
 use super::session::SessionError;
 use super::write_set::ShrunkLine;
-use crate::columns::{READY, signed, state_number};
+use crate::columns::{READY, key, parse, signed, state_number};
 
 impl PostgresLedger<'_> {
     /// Applies one event to a job, with its effects on the job's line, its lane and its results. Returns the new status.
@@ -19,6 +22,14 @@ impl PostgresLedger<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let after = change.status;
+        let mut fingerprint = None;
+        if change.unsuccessful.is_some() {
+            let (task, key) = self.task_and_key(&before).await?;
+            fingerprint = change.fingerprint(&task);
+            if let Some(failure) = NewFailure::of(id, &task, key.as_ref(), &change, self.now) {
+                self.failures.add(failure);
+            }
+        }
         self.waiting.add(before.task, change.added_waiting(&before.status));
         let state = state_number(&after.state, self.now);
         let becomes_ready = state == READY && before.state != READY;
@@ -27,6 +38,7 @@ impl PostgresLedger<'_> {
         if after != before.status {
             if let Some(job) = self.jobs.get_mut(&id) {
                 (job.status, job.state, job.line, job.finished_at) = (after, state, line, change.finished_at);
+                job.fingerprint = fingerprint.filter(|_| after.state == State::Failed);
             }
             self.writes.changed.insert(id);
         }
@@ -60,6 +72,13 @@ impl PostgresLedger<'_> {
         } else if change.report.is_some() {
             self.writes.ends.entry(id).or_default().report = change.report;
         }
+        self.writes.attempts.extend(change.unsuccessful.map(|attempt| (id, attempt, fingerprint)));
         Ok(Ok(after))
+    }
+
+    /// Returns the task and the key of a job.
+    async fn task_and_key(&mut self, job: &JobRow) -> Result<(TaskName, Option<Key>), SessionError> {
+        self.names.load(self.session, &[job.task]).await?;
+        Ok((parse("task", self.names.text(job.task)?)?, key(&job.lane.key)?))
     }
 }

@@ -210,6 +210,7 @@ impl PostgresLedger<'_> {
                 line: Some(line.id),
                 priority: ready.priority,
                 finished_at: None,
+                fingerprint: None,
                 new: None,
             };
             self.claimed.push((ready.id, job));

@@ -82,7 +82,17 @@ impl PostgresLedger<'_> {
         let state = state_number(&status.state, self.now);
         let line = if state == READY { Some(self.join_line(&lane, task, new.priority).await?) } else { None };
         let whole = Some(Box::new(NewJob { id, ..new.clone() }));
-        let job = JobRow { status, state, lane, task, line, priority: new.priority, finished_at: None, new: whole };
+        let job = JobRow {
+            status,
+            state,
+            lane,
+            task,
+            line,
+            priority: new.priority,
+            finished_at: None,
+            fingerprint: None,
+            new: whole,
+        };
         self.jobs.insert(id, job);
         self.tokens.extend(token.map(|token| (token, id)));
         self.writes.inserted.push(id);

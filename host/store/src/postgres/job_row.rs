@@ -1,6 +1,7 @@
 //! The cached parts of rows of `jobs` and `lines`.
 
 use tokio_postgres::Row;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob, State, Token};
 use wharf_core::key::Lane;
@@ -29,6 +30,8 @@ pub(super) struct JobRow {
     pub(super) line: Option<i64>,
     pub(super) priority: i32,
     pub(super) finished_at: Option<Timestamp>,
+    /// The fingerprint that a changed job gets: it is not read.
+    pub(super) fingerprint: Option<Fingerprint>,
     /// The whole job, if it is not inserted yet.
     pub(super) new: Option<Box<NewJob>>,
 }
@@ -46,6 +49,7 @@ impl JobRow {
             line: value(row, "jobs", "line")?,
             priority: value(row, "jobs", "priority")?,
             finished_at: None,
+            fingerprint: None,
             new: None,
         };
         Ok((id, job))

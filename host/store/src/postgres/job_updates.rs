@@ -19,11 +19,20 @@ use crate::columns::{self, SUCCEEDED, signed, timestamp_us};
 /// The columns of `StatusColumns`, and those of each job's report.
 const STATUS_AND_REPORT: &str =
     "id bigint, state smallint, due_at bigint, failures int, crashes int, cancel_requested boolean, finished_at bigint,
-    line bigint, report_outcome text, report_text bytea";
+    line bigint, fingerprint text, report_outcome text, report_text bytea";
 
 /// The columns of an attempt's resource usage.
 const USAGE: &str = "queue_wait_us bigint, cpu_us bigint, wall_us bigint, memory_peak_bytes bigint,
     in_bytes bigint, out_bytes bigint";
+
+/// Assignments that add an attempt's resource usage to that of its job, as `Usage::plus` does. Nulls are not measured.
+const USAGE_ADDED: &str =
+    "queue_wait_us = coalesce(jobs.queue_wait_us + new.queue_wait_us, new.queue_wait_us, jobs.queue_wait_us),
+    cpu_us = coalesce(jobs.cpu_us + new.cpu_us, new.cpu_us, jobs.cpu_us),
+    wall_us = coalesce(jobs.wall_us + new.wall_us, new.wall_us, jobs.wall_us),
+    memory_peak_bytes = greatest(jobs.memory_peak_bytes, new.memory_peak_bytes),
+    in_bytes = coalesce(jobs.in_bytes + new.in_bytes, new.in_bytes, jobs.in_bytes),
+    out_bytes = coalesce(jobs.out_bytes + new.out_bytes, new.out_bytes, jobs.out_bytes)";
 
 /// The statuses of jobs as columns.
 struct StatusColumns {
@@ -35,6 +44,7 @@ struct StatusColumns {
     cancel_requested: Vec<bool>,
     finished_ats: Vec<Option<i64>>,
     lines: Vec<Option<i64>>,
+    fingerprints: Vec<Option<String>>,
 }
 
 impl StatusColumns {
@@ -53,6 +63,10 @@ impl StatusColumns {
             cancel_requested: statuses().map(|status| status.cancel_requested).collect(),
             finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect(),
             lines: jobs.iter().map(|(_, job)| job.line).collect(),
+            fingerprints: jobs
+                .iter()
+                .map(|(_, job)| job.fingerprint.map(|fingerprint| fingerprint.to_string()))
+                .collect(),
         }
     }
 
@@ -66,6 +80,7 @@ impl StatusColumns {
             (&self.cancel_requested, Type::BOOL_ARRAY),
             (&self.finished_ats, Type::INT8_ARRAY),
             (&self.lines, Type::INT8_ARRAY),
+            (&self.fingerprints, Type::TEXT_ARRAY),
         ]
     }
 }
@@ -160,6 +175,7 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
+             fingerprint = new.fingerprint,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text)
          FROM {} AS new
@@ -196,8 +212,7 @@ async fn write_succeeded(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<(), S
     let text = format!(
         "WITH written AS (
              UPDATE $schema.jobs SET state = 3, cancel_requested = false, finished_at = $10,
-                 queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
-                 memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
+                 {USAGE_ADDED},
                  output = new.output
              FROM {} AS new
              WHERE jobs.id = new.id AND jobs.state = 2 AND jobs.attempt = new.attempt RETURNING 1)
@@ -223,10 +238,10 @@ async fn write_unsuccessful(flush: &Flush<'_>, ended: &[Ended<'_>]) -> Result<()
     let text = format!(
         "UPDATE $schema.jobs SET state = new.state, due_at = coalesce(new.due_at, jobs.due_at), failures = new.failures,
              crashes = new.crashes, cancel_requested = new.cancel_requested, finished_at = new.finished_at, line = new.line,
+             fingerprint = new.fingerprint,
              report_outcome = coalesce(new.report_outcome, jobs.report_outcome),
              report_text = coalesce(new.report_text, jobs.report_text),
-             queue_wait_us = new.queue_wait_us, cpu_us = new.cpu_us, wall_us = new.wall_us,
-             memory_peak_bytes = new.memory_peak_bytes, in_bytes = new.in_bytes, out_bytes = new.out_bytes,
+             {USAGE_ADDED},
              output = new.output
          FROM {} AS new
          WHERE jobs.id = new.id",

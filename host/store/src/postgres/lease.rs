@@ -104,7 +104,7 @@ pub(super) async fn expired(session: &Session, time: &Time, max: u32) -> Result<
     found.iter().map(expired).collect()
 }
 
-/// Deletes up to `max` jobs that finished before a moment, with their log entries. Jobs that another node is deleting are
+/// Deletes up to `max` jobs that finished before a moment, with their log entries and attempts. Jobs that another node is deleting are
 /// skipped. Returns how many jobs were deleted.
 pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u32) -> Result<u32, SessionError> {
     // Jobs are listed in rows, in the order in which they finished, and are taken from the front of these.
@@ -124,7 +124,11 @@ pub(super) async fn delete_finished(session: &Session, before: Timestamp, max: u
                     WHERE finished.ctid = taken.row AND cardinality(ids) > taken.count
                 ), gone AS (
                     DELETE FROM $schema.jobs USING old WHERE jobs.id = old.id AND jobs.finished_at = old.finished_at
-                    RETURNING jobs.id
+                    RETURNING jobs.id, jobs.state > 3 OR jobs.attempt > 1 AS may_have_attempts
+                ), attempts AS (
+                    DELETE FROM $schema.attempts USING gone WHERE may_have_attempts AND job = gone.id
+                ), samples AS (
+                    DELETE FROM $schema.failure_samples USING gone WHERE may_have_attempts AND job = gone.id
                 ), entries AS (
                     DELETE FROM $schema.entries USING gone WHERE job = gone.id
                 ), last AS (

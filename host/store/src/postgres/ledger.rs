@@ -11,10 +11,12 @@ use std::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::time::Timestamp;
 
+use super::failures::FailureWrites;
 use super::id_source::IdSource;
 use super::job_row::{JOB_COLUMNS, JobRow, LineRow, TokenRow};
 use super::kv::KvWrites;
@@ -29,7 +31,7 @@ use super::session::{Session, SessionError, computed, value};
 use super::time::{NOW, Time};
 use super::waiting_rows::WaitingWrites;
 use super::write_set::{Flush, WriteSet};
-use super::{job_updates, line_updates, ready_rows};
+use super::{attempts, job_updates, line_updates, ready_rows};
 use crate::columns::{self, DamagedData, timestamp_us};
 
 /// If a host stops in the middle, its locks are free again after two seconds. Its own steps take milliseconds, and if it was only
@@ -95,6 +97,7 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) numbers: VecDeque<i64>,
     pub(super) running: RunningRows,
     pub(super) writes: WriteSet,
+    pub(super) failures: FailureWrites,
     pub(super) values: KvWrites,
     pub(super) waiting: WaitingWrites,
 }
@@ -206,6 +209,7 @@ impl<'t> PostgresLedger<'t> {
             numbers: expand_numbers(&numbers)?,
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
+            failures: FailureWrites::default(),
             values: KvWrites::default(),
             waiting: WaitingWrites::default(),
         };
@@ -324,11 +328,21 @@ impl<'t> PostgresLedger<'t> {
         self.flush_and(async |_| Ok(())).await
     }
 
+    /// Counts the jobs that failed in their groups, before the commit: from here on the groups are locked. Returns the jobs whose
+    /// failures are regressions.
+    pub(super) async fn count_failures(&mut self) -> Result<Vec<(JobId, Fingerprint)>, SessionError> {
+        if self.failures.is_empty() {
+            return Ok(Vec::new());
+        }
+        Box::pin(self.failures.count(self.session, self.now)).await
+    }
+
     /// Writes the remaining changes and commits, in one round trip.
     pub(super) async fn commit(&mut self) -> Result<(), SessionError> {
         let values = std::mem::take(&mut self.values);
         let end = async |this: &PostgresLedger<'_>| {
             futures_util::try_join!(
+                this.failures.write(this.session, this.now),
                 values.write(this.session),
                 this.waiting.write(this.session, &this.transaction),
                 this.session.execute("COMMIT"),
@@ -366,6 +380,7 @@ impl<'t> PostgresLedger<'t> {
             job_updates::write_inserted(&flush),
             job_updates::write_changed(&flush),
             job_updates::write_ended(&flush),
+            attempts::write_attempts(&flush),
             job_updates::write_claimed(&flush),
             running.write(this.session),
             job_updates::write_entries(&flush),

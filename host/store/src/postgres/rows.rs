@@ -82,6 +82,7 @@ pub(super) fn job(row: &Row) -> Result<Job, SessionError> {
         finished_at: value(row, "jobs", "finished_at")?,
         outcome: value(row, "jobs", "report_outcome")?,
         report: text(row, "jobs", "report_text")?,
+        fingerprint: value(row, "jobs", "fingerprint")?,
         output: bytes(row, "jobs", "output")?,
         usage: [
             value(row, "jobs", "queue_wait_us")?,

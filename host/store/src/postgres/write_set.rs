@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use wharf_core::attempt::EndedAttempt;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::Entry;
 use wharf_core::lease::Lease;
@@ -26,6 +28,8 @@ pub(super) struct WriteSet {
     /// Jobs whose status differs from their rows.
     pub(super) changed: BTreeSet<JobId>,
     pub(super) ends: BTreeMap<JobId, JobEnd>,
+    /// Attempts that ended without a result.
+    pub(super) attempts: Vec<(JobId, Box<EndedAttempt>, Option<Fingerprint>)>,
     /// Jobs that became ready, each with a line.
     pub(super) joined: BTreeSet<JobId>,
     /// Jobs that left the table `ready` without being claimed, with the positions that they had.
@@ -61,7 +65,7 @@ pub(super) struct ShrunkLine {
 #[derive(Debug, Default)]
 pub(super) struct JobEnd {
     pub(super) report: Option<Report>,
-    /// The resource usage and the output of an attempt, which replace those of an earlier attempt.
+    /// The resource usage of an attempt, which is added to that of earlier ones, and its output, which replaces theirs.
     pub(super) attempt: Option<(Option<Usage>, Option<SharedBytes>)>,
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
-use wharf_core::job::NewJob;
+use wharf_core::job::{NewJob, StateName};
 use wharf_core::limits::LimitTable;
 
 use super::claim::ReopenedGroups;
@@ -312,6 +313,10 @@ async fn run(
     for request in requests {
         results.push(apply(&mut ledger, &mut state.reopened, request).await.map_err(rolled_back)?);
     }
+    let regressed = ledger.count_failures().await.map_err(rolled_back)?;
+    if !regressed.is_empty() {
+        mark_regressed(&regressed, requests, &mut results);
+    }
     let transaction = ledger.transaction.clone();
     let committed = ledger.commit().await;
     state.declared = ledger.declared.clone();
@@ -323,6 +328,22 @@ async fn run(
         }
         Err(error) if error.is_lost_connection() => Err(TransactionError::InDoubt { transaction, error, results }),
         Err(error) => Err(TransactionError::RolledBack(error)),
+    }
+}
+
+/// Says in the results of recorded events which of them are regressions.
+fn mark_regressed(regressed: &[(JobId, Fingerprint)], requests: &[&WriteRequest], results: &mut [WriteResult]) {
+    for (request, result) in requests.iter().zip(results) {
+        if let (WriteRequest::Record(events), WriteResult::Recorded(recorded)) = (request, result) {
+            for ((job, _), recorded) in events.iter().zip(recorded) {
+                if let Ok(recorded) = recorded
+                    && recorded.state == StateName::Failed
+                {
+                    recorded.regressed =
+                        regressed.iter().find(|(of, _)| of == job).map(|(_, fingerprint)| *fingerprint);
+                }
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rusqlite::params;
 use wharf_core::change::Change;
+use wharf_core::failure::NewFailure;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Entry, JobStatus, State};
 use wharf_core::lease::Lease;
@@ -11,6 +13,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::outcome::Report;
 use wharf_core::time::Timestamp;
 
+use super::failure_rows;
 use super::lanes::RunningJob;
 use super::large_values::OUTPUTS;
 use super::ledger::{SqliteLedger, StoredJob};
@@ -66,8 +69,24 @@ impl SqliteLedger<'_> {
                 }
             }
         }
-        if let Some(report) = &change.report {
-            self.write_report(id, report)?;
+        let mut regressed = None;
+        if let Some(attempt) = &change.unsuccessful {
+            let (task, key) = (self.names.task(self.conn, stored.task)?, self.lanes.lane(stored.lane).key);
+            let fingerprint = change.fingerprint(&task);
+            self.add_attempt(id, attempt, fingerprint, (stored.started_at, now))?;
+            if let Some(failure) = NewFailure::of(id, &task, key.as_ref(), &change, now)
+                && self.count_failure(&failure, now)?
+            {
+                regressed = Some(failure.fingerprint);
+            }
+            let of_job = fingerprint.filter(|_| after.state == State::Failed);
+            change.report.iter().try_for_each(|report| self.write_report(id, report, of_job))?;
+        } else if let Some(report) = &change.report {
+            self.write_report(id, report, None)?;
+        } else if let Event::RetryRequested = event {
+            self.conn
+                .prepare_cached("UPDATE reports SET fingerprint = NULL WHERE job = ?1")?
+                .execute([signed(id.number())])?;
         }
 
         let mut children = Vec::new();
@@ -83,7 +102,7 @@ impl SqliteLedger<'_> {
             }
             _ => {}
         }
-        Ok(Ok(Recorded::new(&after, children)))
+        Ok(Ok(Recorded { regressed, ..Recorded::new(&after, children) }))
     }
 
     /// Adds a job to the ready ones or removes it from them, as its new status requires.
@@ -114,7 +133,7 @@ impl SqliteLedger<'_> {
         let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
         let JobStatus { attempt, failures, crashes, cancel_requested, .. } = change.status;
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(timestamp_us));
-        let usage = usage_columns(change.usage.as_ref());
+        let usage = usage_columns(self.total_usage(id, attempt, change.usage)?.as_ref());
         let inline = output.filter(|output| output.len() <= INLINE_BYTES_MAX);
         let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
         let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
@@ -174,10 +193,12 @@ impl SqliteLedger<'_> {
     }
 
     /// Writes how the last unsuccessful attempt ended, or why the job ended without one.
-    fn write_report(&self, id: JobId, report: &Report) -> rusqlite::Result<()> {
-        let mut write =
-            self.conn.prepare_cached("INSERT OR REPLACE INTO reports (job, outcome, text) VALUES (?1, ?2, ?3)")?;
-        write.execute(params![signed(id.number()), report.kind.as_str(), report.text])?;
+    fn write_report(&self, id: JobId, report: &Report, fingerprint: Option<Fingerprint>) -> rusqlite::Result<()> {
+        let mut write = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO reports (job, outcome, text, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        write.execute(params![signed(id.number()), report.kind.as_str(), report.text, fingerprint])?;
         Ok(())
     }
 
@@ -240,21 +261,26 @@ impl SqliteLedger<'_> {
     /// Deletes at most `max` jobs that finished before `before`, the oldest first, and returns how many.
     pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
         let mut find = self.conn.prepare_cached(
-            "SELECT id FROM jobs WHERE state >= 3 AND finished_at < ?1 ORDER BY finished_at, id LIMIT ?2",
+            "SELECT id, state > 3 OR attempt > 1 FROM jobs WHERE state >= 3 AND finished_at < ?1
+             ORDER BY finished_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![timestamp_us(before), max], |row| row.get(0))?;
-        let old: Vec<i64> = found.collect::<rusqlite::Result<_>>()?;
-        let Some(last) = old.iter().max() else { return Ok(0) };
+        let found = find.query_map(params![timestamp_us(before), max], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let old: Vec<(i64, bool)> = found.collect::<rusqlite::Result<_>>()?;
+        let Some(last) = old.iter().map(|(id, _)| id).max() else { return Ok(0) };
         let mut write = self.conn.prepare_cached(
             "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
         write.execute([last])?;
-        for id in &old {
+        for (id, may_have_attempts) in &old {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM reports WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM entries WHERE job = ?1")?.execute([id])?;
+            if *may_have_attempts {
+                self.conn.prepare_cached("DELETE FROM attempts WHERE job = ?1")?.execute([id])?;
+                failure_rows::forget_job(self.conn, *id)?;
+            }
         }
         Ok(old.len() as u32)
     }

@@ -145,6 +145,7 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         finished_at: row.get("finished_at")?,
         outcome: row.get("outcome")?,
         report: row.get("report")?,
+        fingerprint: row.get("fingerprint")?,
         output: bytes(row.get_ref("output")?),
         usage: [
             row.get("queue_wait_us")?,

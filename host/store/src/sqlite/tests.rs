@@ -62,6 +62,9 @@ fn statements() -> Vec<&'static str> {
         include_str!("ledger.rs"),
         include_str!("insert.rs"),
         include_str!("record.rs"),
+        include_str!("attempts.rs"),
+        include_str!("failures.rs"),
+        include_str!("failure_rows.rs"),
         include_str!("claim.rs"),
     ];
     let texts = files.iter().flat_map(|file| file.split('"').skip(1).step_by(2));

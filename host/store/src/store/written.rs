@@ -1,6 +1,7 @@
 //! The results of writes: which jobs were added, changed or lost.
 
 use wharf_core::conflict::placeholder;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{JobStatus, NewJob, NotEnqueued, StateName};
 use wharf_core::lease::Lease;
@@ -52,12 +53,15 @@ pub struct Recorded {
     pub cancel_requested: bool,
     /// The result of inserting each child. A child that was not enqueued is stored under its ID as a cancelled job.
     pub children: Vec<Inserted>,
+    /// The failure group of a job that failed, if the failure is a regression: the group was resolved, and is open again.
+    pub regressed: Option<Fingerprint>,
 }
 
 impl Recorded {
     /// Returns the result of an event that left a job in this status.
     pub(crate) fn new(status: &JobStatus, children: Vec<Inserted>) -> Recorded {
-        Recorded { state: status.state.name(), cancel_requested: status.cancel_requested, children }
+        let (state, cancel_requested) = (status.state.name(), status.cancel_requested);
+        Recorded { state, cancel_requested, children, regressed: None }
     }
 }
 

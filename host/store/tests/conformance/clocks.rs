@@ -21,7 +21,8 @@ fn what_is_given_back_after_the_clock_was_set_back_waits_as_long_as_it_should() 
         let delayed = NewJob { due: Some(Due::In(2 * SECOND)), ..stage.new_job(COUNT, "") };
         stage.clock.set_back(HOUR);
         stage.insert(delayed.clone()).await;
-        let released = Event::Released { attempt: 1, report: trapped(), claimable_in: Duration::ZERO };
+        let released =
+            Event::Released { attempt: 1, report: trapped(), claimable_in: Duration::ZERO, usage: None, origin: None };
         stage.record(jobs[0], released).await.unwrap();
         stage.record(jobs[1], failed(1, Some(SECOND))).await.unwrap();
         assert_eq!(ids(&stage.claim(3).await), jobs[..1]);

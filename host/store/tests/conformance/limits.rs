@@ -64,8 +64,14 @@ fn every_end_of_an_attempt_frees_its_slot() {
             |attempt, _| crate::stage::succeeded(attempt),
             |attempt, _| failed(attempt, None),
             |attempt, later| failed(attempt, Some(later)),
-            |attempt, later| Event::Released { attempt, report: crate::stage::trapped(), claimable_in: later },
-            |attempt, _| Event::Cancelled { attempt, usage: crate::stage::usage() },
+            |attempt, later| Event::Released {
+                attempt,
+                report: crate::stage::trapped(),
+                claimable_in: later,
+                usage: None,
+                origin: None,
+            },
+            |attempt, _| Event::Cancelled { attempt, usage: crate::stage::usage(), origin: None },
         ];
         for ending in endings {
             let leased = stage.claim_one().await;

@@ -17,6 +17,8 @@ mod holds;
 mod audit;
 mod lease;
 mod record;
+mod attempts;
+mod failures;
 mod read;
 mod kv;
 mod nudge;

@@ -80,7 +80,7 @@ fn pages_are_filtered_by_state_task_and_key() {
         assert_eq!(stage.store.claim(wish).await.unwrap().leased.len(), 4);
         stage.record(four[0], succeeded(1)).await.unwrap();
         stage.record(four[1], failed(1, None)).await.unwrap();
-        stage.record(four[2], Event::Cancelled { attempt: 1, usage: Default::default() }).await.unwrap();
+        stage.record(four[2], Event::Cancelled { attempt: 1, usage: Default::default(), origin: None }).await.unwrap();
 
         let of = |state| JobFilter { state: Some(state), max: 10, ..JobFilter::default() };
         assert_eq!(page(&stage, of(StateName::Waiting)).await.0, [delayed.id, ready]);

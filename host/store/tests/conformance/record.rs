@@ -64,7 +64,13 @@ fn a_released_job_costs_no_attempt_and_does_not_spin() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        stage.record(id, Event::Released { attempt: 1, report: trapped(), claimable_in: SECOND }).await.unwrap();
+        stage
+            .record(
+                id,
+                Event::Released { attempt: 1, report: trapped(), claimable_in: SECOND, usage: None, origin: None },
+            )
+            .await
+            .unwrap();
         assert!(stage.claim(1).await.is_empty());
         stage.pass(SECOND);
         let again = stage.claim_one().await;

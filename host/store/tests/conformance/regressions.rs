@@ -218,7 +218,7 @@ fn dbos_and_bullmq_only_the_holders_count() {
                 let event = match round % 3 {
                     0 => succeeded(attempt),
                     1 => failed(attempt, None),
-                    _ => Event::Cancelled { attempt, usage: usage() },
+                    _ => Event::Cancelled { attempt, usage: usage(), origin: None },
                 };
                 stage.record(id, event.clone()).await.unwrap();
                 assert_eq!(stage.record(id, event).await, Err(Refusal::Stale));

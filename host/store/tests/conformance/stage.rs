@@ -243,7 +243,7 @@ pub(crate) fn succeeded(attempt: u32) -> Event {
 }
 
 pub(crate) fn failed(attempt: u32, retry_in: Option<Duration>) -> Event {
-    Event::Failed { attempt, report: trapped(), retry_in, usage: usage() }
+    Event::Failed { attempt, report: trapped(), retry_in, usage: usage(), origin: None }
 }
 
 impl Stage {

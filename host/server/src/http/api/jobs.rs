@@ -62,7 +62,10 @@ pub(crate) struct Job {
     pub(crate) lease: Option<Lease>,
     /// Report of the last attempt that did not return.
     pub(crate) report: Option<AttemptReport>,
-    /// Resource usage of the last attempt that ended.
+    /// Fingerprint of the failure, which names its failure group; absent unless the job failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
+    /// Resource usage of all attempts that ended and were measured, together: sums, and of the memory the peak.
     pub(crate) usage: Option<Usage>,
     /// Size of the payload in bytes; absent in lists and events.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +108,7 @@ pub(crate) struct AttemptReport {
     pub(crate) text: String,
 }
 
-/// Resource usage of one attempt.
+/// Resource usage of one attempt, or of several together.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Usage {
     /// Milliseconds from when the job was due until it was claimed.
@@ -204,6 +207,7 @@ impl Job {
                 _ => None,
             },
             report: job.report.as_ref().map(AttemptReport::from),
+            fingerprint: job.fingerprint.map(|fingerprint| fingerprint.to_string()),
             usage: job.usage.as_ref().map(Usage::from),
             payload_bytes: None,
             payload: None,

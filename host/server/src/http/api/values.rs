@@ -8,10 +8,10 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use wharf_core::audit::ActKind;
 use wharf_core::job::{StateName, Stream};
-use wharf_core::limits;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::placement::NodeReadiness;
 use wharf_core::rollcall::Answer;
+use wharf_core::{failure, limits};
 
 /// Declares enums whose variants are written in kebab-case in JSON and by `Display`.
 macro_rules! closed_sets {
@@ -53,6 +53,8 @@ closed_sets! {
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
     ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, SettingsChanged, Other, }
+    /// State of a failure group.
+    FailureState { Open, Resolved, Ignored, }
 
     /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
     /// full.
@@ -171,6 +173,26 @@ impl From<OutcomeKind> for Outcome {
     }
 }
 
+impl From<failure::FailureState> for FailureState {
+    fn from(state: failure::FailureState) -> FailureState {
+        match state {
+            failure::FailureState::Open => FailureState::Open,
+            failure::FailureState::Resolved => FailureState::Resolved,
+            failure::FailureState::Ignored => FailureState::Ignored,
+        }
+    }
+}
+
+impl From<FailureState> for failure::FailureState {
+    fn from(state: FailureState) -> failure::FailureState {
+        match state {
+            FailureState::Open => failure::FailureState::Open,
+            FailureState::Resolved => failure::FailureState::Resolved,
+            FailureState::Ignored => failure::FailureState::Ignored,
+        }
+    }
+}
+
 impl From<&Answer> for ReplyOutcome {
     fn from(answer: &Answer) -> ReplyOutcome {
         match answer {
@@ -220,6 +242,10 @@ mod tests {
         }
         for kind in OutcomeKind::ALL {
             assert_eq!(Outcome::from(kind).to_string(), kind.as_str());
+        }
+        for state in failure::FailureState::ALL {
+            assert_eq!(FailureState::from(state).to_string(), state.as_str());
+            assert_eq!(failure::FailureState::from(FailureState::from(state)), state);
         }
         for kind in Answer::KINDS {
             assert_eq!(from_name::<ReplyOutcome>(kind).unwrap().to_string(), kind);

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
-    ActPage, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted,
-    Config, EnqueueQuery, Enqueued, Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage,
-    JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, PluginFile, Readiness,
-    ReleaseQuery, Reply,
+    ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
+    BroadcastStarted, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold, HoldPage,
+    HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
+    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery, Reply,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -20,6 +20,7 @@ const LIMIT: &str =
 /// Returns every operation, and adds the schemas that they use.
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     let mut all = jobs(schemas);
+    all.extend(failures(schemas));
     all.extend(broadcasts(schemas));
     all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
@@ -106,13 +107,21 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .query(schemas.query::<ListQuery>())
             .response(200, "One page, and the address of the next page.", json_of(schemas.response::<JobPage>()))
             .uses_store(),
-        of_job("getJob", "get", "/v1/jobs/{id}", "Returns one job: its state, why it waits, the usage of its last attempt")
+        of_job("getJob", "get", "/v1/jobs/{id}", "Returns one job: its state, why it waits, the usage of its attempts")
             .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN])
             .uses_store(),
         of_job("getJobResult", "get", "/v1/jobs/{id}/result", "Returns the result, byte for byte")
             .response(200, "The bytes that the plugin returned.", bytes())
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
+            .uses_store(),
+        of_job("listAttempts", "get", "/v1/jobs/{id}/attempts", "Lists the attempts of the job that ended without a result")
+            .description(
+                "The first five and the last twenty stay with the job, and the others are counted. Of an attempt that ended \
+                 with its host only the node and the times are known.",
+            )
+            .response(200, "The attempts.", json_of(schemas.response::<AttemptList>()))
+            .problems(&[Kind::JOB_UNKNOWN])
             .uses_store(),
         of_job("followJob", "get", "/v1/jobs/{id}/events", "Streams what the job writes, and its state")
             .description(
@@ -134,6 +143,36 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FINISHED])
             .uses_store(),
+    ]
+}
+
+fn failures(schemas: &mut Schemas) -> Vec<Operation> {
+    let failure = schemas.response::<Failure>();
+    let of_group = |name, method, path, summary| {
+        Operation::new("failures", name, method, path, summary)
+            .segment("fingerprint", "Fingerprint of the group.")
+            .response(200, "The group.", json_of(failure.clone()))
+            .problems(&[Kind::FAILURE_UNKNOWN])
+            .uses_store()
+    };
+    vec![
+        Operation::new("failures", "listFailures", "get", "/v1/failures", "Lists failure groups, the one that failed last first")
+            .description(
+                "Jobs that fail are grouped by a fingerprint: of the task, the outcome, the first line of the report without \
+                 numbers, times, IDs, hashes and quoted texts, and of a trap the functions in which it happened, by name.",
+            )
+            .query(schemas.query::<FailuresQuery>())
+            .response(200, "One page, and the address of the next page.", json_of(schemas.response::<FailurePage>()))
+            .uses_store(),
+        of_group("getFailure", "get", "/v1/failures/{fingerprint}", "Returns one failure group, with its versions and samples"),
+        of_group("resolveFailure", "post", "/v1/failures/{fingerprint}/resolve", "Says that the cause of a failure group is removed")
+            .description(
+                "A failure by a plugin that was loaded first after this, on any host of the store, is a regression: the group is \
+                 open again, and the log and a metric tell it. Failures by versions that were known before are counted and change \
+                 nothing: they may still run elsewhere while the next version is rolled out.",
+            ),
+        of_group("ignoreFailure", "post", "/v1/failures/{fingerprint}/ignore", "Says that a failure group needs no attention"),
+        of_group("reopenFailure", "post", "/v1/failures/{fingerprint}/reopen", "Opens a resolved or ignored failure group again"),
     ]
 }
 

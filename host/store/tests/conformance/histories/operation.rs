@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use wharf_core::attempt::AttemptOrigin;
 use wharf_core::author::Author;
+use wharf_core::failure::FailureState;
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
@@ -13,6 +16,8 @@ use wharf_core::kv::KvChanges;
 use wharf_core::lease::{Lease, NodeMark, StartedSuspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
+use wharf_core::node::{LoadedPlugin, Node};
+use wharf_core::outcome::{OutcomeKind, Report};
 use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{Claim, Queue as _};
@@ -22,6 +27,9 @@ use crate::stage::{LEASE, SECOND, group, trapped, usage};
 
 /// The IDs of durable broadcasts.
 pub(super) const BATCHES: [u64; 2] = [7, 8];
+
+/// The digests of plugins.
+const DIGESTS: [&str; 5] = ["d1", "d2", "d3", "d4", "d5"];
 
 /// The plugins that have values.
 pub(super) const PLUGINS: [&str; 2] = ["words", "thumbnail"];
@@ -42,6 +50,9 @@ pub(super) enum Operation {
     SetHold(NewHold),
     ReleaseHold(HoldScope, Author),
     DeleteEndedHolds(u32),
+    SetFailureState(Fingerprint, FailureState, Option<String>),
+    DeleteFailures(Timestamp, u32),
+    Announce(Node),
     Pass(Duration),
     Crash,
 }
@@ -60,7 +71,18 @@ impl Operation {
             2..4 => Operation::SetHold(new_hold(rng)),
             4..6 => Operation::ReleaseHold(hold_scope(rng), author(rng)),
             6 => Operation::DeleteEndedHolds(rng.u32(1..4)),
-            7..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
+            7..10 => {
+                let fingerprint = match world.failures.is_empty() || rng.u32(..10) == 0 {
+                    true => "f1:0000000000000001".parse().unwrap(),
+                    false => one_of(rng, &world.failures),
+                };
+                let resolved = FailureState::Resolved;
+                let state = one_of(rng, &[resolved, resolved, FailureState::Ignored, FailureState::Open]);
+                Operation::SetFailureState(fingerprint, state, one_of(rng, &[None, Some("ann".to_owned())]))
+            }
+            10 => Operation::DeleteFailures(world.oracle.now() - rng.u32(..20) * SECOND, rng.u32(1..3)),
+            11 => Operation::Announce(node(rng, world)),
+            12..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..53 => {
                 let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested]);
@@ -177,15 +199,63 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
             let (output, changes) = (vec![rng.u8(..); rng.usize(..3)].into(), changes(rng));
             Event::Succeeded { attempt, output, children, changes, usage: usage() }
         }
-        5 => Event::Failed { attempt, report: trapped(), retry_in: Some(later), usage: usage() },
-        6 => Event::Failed { attempt, report: trapped(), retry_in: None, usage: usage() },
-        7 => Event::Released { attempt, report: trapped(), claimable_in: later },
-        8 => Event::Cancelled { attempt, usage: usage() },
+        5 => Event::Failed {
+            attempt,
+            report: report(rng),
+            retry_in: Some(later),
+            usage: usage(),
+            origin: Some(origin(rng)),
+        },
+        6 => {
+            let origin = (rng.u32(..4) > 0).then(|| origin(rng));
+            Event::Failed { attempt, report: report(rng), retry_in: None, usage: usage(), origin }
+        }
+        7 => Event::Released {
+            attempt,
+            report: trapped(),
+            claimable_in: later,
+            usage: rng.bool().then(usage),
+            origin: None,
+        },
+        8 => Event::Cancelled { attempt, usage: usage(), origin: None },
         9 => Event::LeaseExpired { attempt, mark: NodeMark { draining: rng.bool(), suspect: None } },
         10 => Event::Claimed { lease },
         _ => Event::CancelRequested,
     };
     (lease.job, event)
+}
+
+fn origin(rng: &mut Rng) -> Arc<AttemptOrigin> {
+    Arc::new(AttemptOrigin::new("here", one_of(rng, &["1.0", "1.1"]), one_of(rng, &DIGESTS)))
+}
+
+fn report(rng: &mut Rng) -> Report {
+    let text = one_of(rng, &["no order 17", "no order 18\u{0}", "no customer 17"]).to_owned();
+    one_of(rng, &[trapped(), Report { kind: OutcomeKind::Failed, text }])
+}
+
+/// Returns a node with digests of a plugin; nothing else of the node matters here.
+fn node(rng: &mut Rng, world: &World) -> Node {
+    let plugins = DIGESTS.iter().filter(|_| rng.bool()).map(|digest| LoadedPlugin {
+        plugin: PLUGINS[0].parse().unwrap(),
+        version: "1.0".to_owned(),
+        digest: (*digest).to_owned(),
+        topics: Vec::new(),
+        tasks: None,
+    });
+    Node {
+        id: NodeId(1),
+        name: "here".to_owned(),
+        version: "0.2.0".to_owned(),
+        started: world.oracle.now(),
+        seen: world.oracle.now(),
+        capacity: 1,
+        running: 0,
+        draining: false,
+        settings: None,
+        plugins: plugins.collect(),
+        pending: Vec::new(),
+    }
 }
 
 /// Returns a step that marks a node; mostly one that runs a job.

@@ -5,8 +5,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
+use wharf_core::failure::{FailureDetails, FailureState};
+use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
@@ -17,8 +20,9 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{
-    ActFilter, AuditLog as _, Claim, Claimed, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot,
-    MemoryStore, NodeRegistry as _, PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
+    ActFilter, AuditLog as _, Claim, Claimed, FailureFilter, FailurePage, FailureStore as _, HoldPage, HoldStore as _,
+    Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore, Queue as _, QueueStats,
+    Recorded, Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -41,6 +45,8 @@ pub(super) struct World {
     pub(super) leases: Vec<Lease>,
     /// The current leases.
     pub(super) running: Vec<Lease>,
+    /// The failure groups that exist.
+    pub(super) failures: Vec<Fingerprint>,
 }
 
 /// Everything that can be read from a store.
@@ -48,6 +54,9 @@ pub(super) struct World {
 struct Snapshot {
     seen: Vec<JobSnapshot>,
     entries: Vec<Vec<NumberedEntry>>,
+    attempts: Vec<Vec<Attempt>>,
+    failures: Vec<FailurePage>,
+    failure_details: Vec<Option<FailureDetails>>,
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
@@ -97,6 +106,7 @@ impl World {
             ids: Vec::new(),
             leases: Vec::new(),
             running: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -185,6 +195,19 @@ impl World {
                 if call!(self, delete_ended_holds(max)) > 0 {
                     occurred.insert("deleted holds");
                 }
+            }
+            Operation::SetFailureState(fingerprint, state, by) => {
+                let set = call!(self, set_failure_state(fingerprint, state, by));
+                occurred.insert(if set.is_some() { "failure state set" } else { "no such failure" });
+            }
+            Operation::DeleteFailures(before, max) => {
+                if call!(self, delete_failures(before, max)) > 0 {
+                    occurred.insert("deleted failures");
+                }
+            }
+            Operation::Announce(node) => {
+                occurred.insert("announced");
+                call!(self, register(node, LEASE));
             }
             Operation::Pass(length) => {
                 occurred.insert("time passes");
@@ -293,6 +316,17 @@ impl World {
         }
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
+        self.failures = snapshot.failures[2].groups.iter().map(|group| group.fingerprint).collect();
+        for (JobSnapshot { job, .. }, attempts) in snapshot.seen.iter().zip(&snapshot.attempts) {
+            let is_failed = job.status.state == State::Failed;
+            assert_eq!(job.fingerprint.is_some(), is_failed, "{job:?}");
+            assert!(!is_failed || attempts.last().is_some_and(|last| last.fingerprint == job.fingerprint), "{job:?}");
+        }
+        for (JobSnapshot { job, .. }, attempts) in snapshot.seen.iter().zip(&snapshot.attempts) {
+            let has_result = matches!(job.status.state, State::Running { .. } | State::Succeeded);
+            let ended = job.status.attempt - u32::from(has_result);
+            assert_eq!(attempts.len() as u32 + dropped_count(attempts), ended, "{job:?} has {attempts:?}");
+        }
         for JobSnapshot { job, why, entries } in &snapshot.seen {
             if let State::Running { lease } = job.status.state {
                 assert_eq!((lease.job, lease.attempt), (job.id, job.status.attempt));
@@ -340,10 +374,22 @@ impl World {
         for batch in BATCHES.map(JobId::from_number) {
             pages.push(store.jobs(JobFilter { batch, max: 1000, ..JobFilter::default() }).await.unwrap());
         }
-        let (mut seen, mut entries) = (Vec::new(), Vec::new());
+        let (mut seen, mut entries, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
             entries.push(store.entries(job, 0, 1000).await.unwrap());
+            attempts.push(store.attempts(job).await.unwrap());
+        }
+        let every = FailureFilter { max: 1000, ..FailureFilter::default() };
+        let resolved = FailureFilter { state: Some(FailureState::Resolved), ..every.clone() };
+        let of_task = FailureFilter { task: Some(self.tasks[0].0.clone()), max: 1, ..every.clone() };
+        let mut failures = Vec::new();
+        for filter in [resolved, of_task, every] {
+            failures.push(store.failures(filter).await.unwrap());
+        }
+        let mut failure_details = Vec::new();
+        for group in &failures[2].groups {
+            failure_details.push(store.failure_details(group.fingerprint).await.unwrap());
         }
         let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
         let all_holds = store.holds(None, 1000).await.unwrap();
@@ -360,7 +406,20 @@ impl World {
             kept.push(values_of(store, plugin).await);
         }
         let acts = acts_of(store).await;
-        Snapshot { seen, entries, pages, overrides, holds, acts, stats, waiting, kept }
+        Snapshot {
+            seen,
+            entries,
+            attempts,
+            failures,
+            failure_details,
+            pages,
+            overrides,
+            holds,
+            acts,
+            stats,
+            waiting,
+            kept,
+        }
     }
 }
 
@@ -443,6 +502,9 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
             return;
         }
     };
+    if recorded.regressed.is_some() {
+        occurred.insert("regressed");
+    }
     recorded.children.iter().for_each(|child| note_inserted(child, true, occurred));
     occurred.insert(match event {
         Event::Claimed { .. } => panic!("a lease was given past the limits"),

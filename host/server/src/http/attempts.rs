@@ -1,0 +1,26 @@
+//! `/v1/jobs/{id}/attempts`: the attempts of a job that ended without a result.
+
+use axum::Json;
+use axum::extract::State;
+use wharf_runner::Host;
+
+use super::api::AttemptList;
+use super::job_lookup;
+use super::path::Path;
+use super::problem::Problem;
+use crate::access::Access;
+
+/// Lists the attempts of one job.
+pub(crate) async fn list(
+    State(host): State<Host>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Json<AttemptList>, Problem> {
+    let id = job_lookup::job_id(&id)?;
+    let attempts = host.attempts(id).await?;
+    // A job without such attempts may be unknown, and the client may not see it.
+    if attempts.is_empty() || access.key().is_some() {
+        job_lookup::job(&host, &access, id).await?;
+    }
+    Ok(Json(AttemptList::from(&*attempts)))
+}
