@@ -53,4 +53,5 @@ pub mod room;
 pub mod admission;
 pub mod conflict;
 pub mod wait_reason;
+pub mod find;
 pub mod planner;
