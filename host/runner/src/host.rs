@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::oneshot;
+use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
 use wharf_core::job::{Job, NewJob, State, StateName};
@@ -15,7 +16,8 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_core::time::Timestamp;
+use wharf_store::{FindPage, FindRequest, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
@@ -181,6 +183,28 @@ impl Host {
     /// Returns the store's error.
     pub async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
         self.0.store.jobs(filter).await
+    }
+
+    /// Returns jobs that meet a query, without payload and result, in the order of the list and behind `after`. However many
+    /// jobs there are, it returns within a moment what it has found, how far it looked, and where to go on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn find(
+        &self,
+        query: Arc<JobQuery>,
+        order: JobOrder,
+        after: Option<JobCursor>,
+        max: u32,
+    ) -> Result<FindPage, StoreError> {
+        let declared = Arc::clone(self.catalog().limits());
+        self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
+    }
+
+    /// Returns the moment by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.store.now()
     }
 
     /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the

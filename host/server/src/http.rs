@@ -17,6 +17,7 @@ mod held_config;
 mod app_state;
 mod guard;
 mod entry;
+mod filter;
 mod job_lookup;
 mod event_stream;
 mod enqueue;

@@ -26,12 +26,13 @@ use wharf_core::wait_reason::wait_reason;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
     NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod kv;
 mod queue;
+mod find;
 mod claim;
 
 use queue::{JobRecord, MemoryQueue};
@@ -279,6 +280,13 @@ impl Queue for MemoryStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl JobFinder for MemoryStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        Ok(self.queue().find(&request, self.now()))
     }
 }
 

@@ -20,7 +20,7 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
     NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
@@ -41,6 +41,7 @@ mod running_cache;
 mod read_set;
 mod hold_rows;
 mod read;
+mod find;
 mod kv;
 mod waiting_rows;
 mod running_rows;
@@ -315,6 +316,15 @@ impl Queue for PostgresStore {
 
     fn nudges(&self) -> Nudges {
         self.nudger.job_nudges()
+    }
+}
+
+#[async_trait]
+impl JobFinder for PostgresStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        let session = self.reader().await?;
+        let found = find::find(&session, &request, self.now()).await;
+        self.finish(session, found)
     }
 }
 

@@ -24,7 +24,7 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
     NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
@@ -40,6 +40,7 @@ mod unsynced_claims;
 mod waiting_counts;
 mod hold_rows;
 mod read;
+mod find;
 mod statements;
 mod ledger;
 mod load_queue;
@@ -221,6 +222,14 @@ impl Queue for SqliteStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl JobFinder for SqliteStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        let (now, claims) = (self.now(), self.unsynced_claims.clone());
+        self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
     }
 }
 

@@ -56,9 +56,9 @@ impl JobQuery {
             return Err(QueryError { place: 1, reason: format!("expected at most {max} bytes, got {}", text.len()) });
         }
         let mut reader = Reader { text, at: 0, now };
-        let (mut query, mut seen) = (JobQuery::default(), Vec::new());
+        let mut query = JobQuery::default();
         while reader.skip_space() {
-            reader.term(&mut query, &mut seen)?;
+            reader.term(&mut query)?;
         }
         Ok(query)
     }
@@ -66,8 +66,11 @@ impl JobQuery {
     /// Adds the condition `field:values` to the query, as in its text.
     ///
     /// # Errors
-    /// If there is no such field, or a value is invalid.
+    /// If there is no such field, it is given already, or a value is invalid.
     pub fn add(&mut self, field: &str, values: &[String], now: Timestamp) -> Result<(), String> {
+        if self.has(field) {
+            return Err(format!("`{field}` is given twice; write its values with commas between them"));
+        }
         match field {
             "state" => self.states = each(values, state)?,
             "id" => self.ids = each(values, parsed)?,
@@ -92,6 +95,28 @@ impl JobQuery {
             }
         }
         Ok(())
+    }
+}
+
+impl JobQuery {
+    /// Returns true if the query has a condition on this field.
+    fn has(&self, field: &str) -> bool {
+        match field {
+            "state" => !self.states.is_empty(),
+            "id" => !self.ids.is_empty(),
+            "task" => !self.tasks.is_empty(),
+            "plugin" => !self.plugins.is_empty(),
+            "key" => !self.keys.is_empty(),
+            "batch" => self.batch.is_some(),
+            "parent" => self.parent.is_some(),
+            "outcome" => !self.outcomes.is_empty(),
+            "since" => self.since.is_some(),
+            "until" => self.until.is_some(),
+            "finished-since" => self.finished_since.is_some(),
+            "finished-until" => self.finished_until.is_some(),
+            "text" => self.text.is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -162,7 +187,7 @@ impl<'t> Reader<'t> {
         is_there
     }
 
-    fn term(&mut self, query: &mut JobQuery, seen: &mut Vec<String>) -> Result<(), QueryError> {
+    fn term(&mut self, query: &mut JobQuery) -> Result<(), QueryError> {
         let start = self.at;
         if let Some(rest) = self.rest().strip_prefix("payload.") {
             self.at = self.text.len() - rest.len();
@@ -180,16 +205,11 @@ impl<'t> Reader<'t> {
             let reason = format!("expected `:` and a value after `{}`, as in state:failed", field.escape_debug());
             return Err(self.error(self.at, reason));
         }
-        if seen.contains(&field) {
-            return Err(self.error(start, format!("`{field}` is given twice; write its values with commas between them")));
-        }
         let mut values = vec![self.word(&[','])?];
         while self.take(',') {
             values.push(self.word(&[','])?);
         }
-        query.add(&field, &values, self.now).map_err(|reason| self.error(start, reason))?;
-        seen.push(field);
-        Ok(())
+        query.add(&field, &values, self.now).map_err(|reason| self.error(start, reason))
     }
 
     /// Reads up to a space or one of `ends`. What stands in quotes is read as it is, but for `\"` and `\\`.

@@ -70,10 +70,11 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Adds the nearest known name to serde's text of an unknown field or variant.
-fn with_hint(text: &str) -> String {
+/// Adds the nearest known name to a text about an unknown field or value that lists the known ones.
+pub(crate) fn with_hint(text: &str) -> String {
     let mut names = text.split('`').skip(1).step_by(2);
-    let is_unknown = text.contains("unknown field `") || text.contains("unknown variant `");
+    let unknown = ["field", "variant", "state", "outcome"];
+    let is_unknown = unknown.iter().any(|what| text.contains(&format!("unknown {what} `")));
     let unknown = is_unknown.then(|| names.next()).flatten();
     match unknown.and_then(|word| nearest(word, names)) {
         Some(name) => format!("{text}; did you mean `{name}`?"),

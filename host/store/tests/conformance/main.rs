@@ -16,6 +16,7 @@ mod limits;
 mod holds;
 mod lease;
 mod record;
+mod find;
 mod read;
 mod kv;
 mod nudge;

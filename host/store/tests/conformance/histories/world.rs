@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use wharf_core::find::{JobOrder, JobQuery};
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
@@ -14,7 +16,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::room::{Room, TaskCost};
 use wharf_store::{
-    Claim, Claimed, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore,
+    Claim, Claimed, FindRequest, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore,
     NodeRegistry as _, PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
 };
 
@@ -46,6 +48,8 @@ struct Snapshot {
     seen: Vec<JobSnapshot>,
     entries: Vec<Vec<NumberedEntry>>,
     pages: Vec<JobPage>,
+    /// The jobs that each of some queries finds.
+    found: Vec<Vec<JobId>>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
     stats: QueueStats,
@@ -325,6 +329,12 @@ impl World {
         for batch in BATCHES.map(JobId::from_number) {
             pages.push(store.jobs(JobFilter { batch, max: 1000, ..JobFilter::default() }).await.unwrap());
         }
+        // A few queries after each step: over a history, each meets many states of the store.
+        let queries = QUERIES.iter().cycle().skip(jobs.len() + 3 * self.leases.len()).take(2);
+        let mut found = Vec::new();
+        for (text, order) in queries.flat_map(|text| [(text, JobOrder::Newest), (text, JobOrder::Finished)]) {
+            found.push(find(store, text, order, &self.declared[0]).await);
+        }
         let (mut seen, mut entries) = (Vec::new(), Vec::new());
         for job in jobs {
             seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
@@ -344,7 +354,40 @@ impl World {
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, holds, stats, waiting, kept }
+        Snapshot { seen, entries, pages, found, overrides, holds, stats, waiting, kept }
+    }
+}
+
+/// The queries that stores are compared by.
+const QUERIES: [&str; 14] = [
+    "",
+    "state:ready",
+    "state:delayed,held",
+    "state:retrying,blocked",
+    "state:waiting,running key:a",
+    "state:failed",
+    "state:failed,cancelled,running",
+    "state:succeeded plugin:words",
+    "task:words/list,thumbnail/make key:\"\",b",
+    "outcome:trapped",
+    "outcome:returned,cancelled",
+    "text:UNREACHABLE",
+    "batch:0000000000007",
+    "since:5s",
+];
+
+/// Returns the jobs that meet a query, a few at a time.
+async fn find(store: &dyn Store, text: &str, order: JobOrder, declared: &Arc<LimitTable>) -> Vec<JobId> {
+    let query = Arc::new(JobQuery::parse(text, store.now()).unwrap());
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let bounds = FindRequest { order, after, time: Duration::MAX, ..FindRequest::new(query.clone(), declared.clone(), 7) };
+        let page = store.find(bounds).await.unwrap();
+        found.extend(page.jobs.iter().map(|job| job.id));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
     }
 }
 
