@@ -21,6 +21,7 @@ mod durable_broadcasts;
 mod elsewhere;
 mod faces;
 mod file_size;
+mod finding;
 mod full_database;
 mod holds;
 mod jobs;

@@ -297,7 +297,12 @@ pub const WAITING_SORTED_MAX: u32 = 10_000;
 pub const FILTER_BYTES_MAX: usize = 16 * KIB as usize;
 /// Time after which an answer to a filter ends with the jobs that it has found, and says how far it looked.
 pub const FIND_TIME: Duration = Duration::from_millis(50);
-/// Number of jobs that a store looks at before it checks that time.
+/// Number of jobs that are looked at whatever time has passed, so that a busy machine does not cut short lists in parts: but for
+/// no longer than `FIND_TIMES_MAX` times that time.
+pub const FIND_ROWS_MIN: u64 = 2048;
+/// See `FIND_ROWS_MIN`.
+pub const FIND_TIMES_MAX: u32 = 20;
+/// Number of jobs that a store looks at with one statement, at first.
 pub const FIND_BATCH: u32 = 512;
 /// Maximum number of jobs that one answer to a filter looks at.
 pub const FIND_ROWS_MAX: u64 = 1_000_000;

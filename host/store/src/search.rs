@@ -51,7 +51,10 @@ impl<'r> Search<'r> {
 
     /// Returns true if the search has looked for long enough.
     pub(crate) fn is_over(&self) -> bool {
-        self.page.looked_at >= self.request.rows_max || self.started.elapsed() >= self.request.time
+        let FindRequest { rows_max, time, .. } = *self.request;
+        let elapsed = self.started.elapsed();
+        let time_is_over = elapsed >= time && self.page.looked_at >= bounds::FIND_ROWS_MIN;
+        self.page.looked_at >= rows_max || time_is_over || elapsed >= time.saturating_mul(bounds::FIND_TIMES_MAX)
     }
 
     /// Returns the page of a search that may go on.

@@ -58,3 +58,42 @@ pub(crate) fn pairs(parameters: &ListQuery) -> [(&'static str, Option<&str>); 13
         ("text", parameters.text.as_deref()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(parameters: ListQuery) -> Result<String, String> {
+        let now = Timestamp::from_millis(1_786_622_400_000);
+        of_parameters(&parameters, now).map(|filter| filter.to_string()).map_err(|problem| format!("{problem:?}"))
+    }
+
+    #[test]
+    fn parameters_and_the_filter_are_conditions_together() {
+        let text = |text: &str| Some(text.to_owned());
+        let both = ListQuery {
+            r#where: text("payload./a=1 task:a/b"),
+            state: text("ready,failed"),
+            key: text("a,b"),
+            finished_since: text("2h"),
+            ..ListQuery::default()
+        };
+        let expected = "state:ready,failed task:a/b key:\"a,b\" finished-since:2026-08-13T10:00:00.000000Z payload./a=1";
+        assert_eq!(read(both).unwrap(), expected);
+        let twice = ListQuery { r#where: text("state:failed"), state: text("failed"), ..ListQuery::default() };
+        assert!(read(twice).unwrap_err().contains("`state`: `state` is given twice"));
+    }
+
+    #[test]
+    fn a_misspelt_word_is_refused_with_the_nearest() {
+        let text = |text: &str| Some(text.to_owned());
+        for (parameters, expected) in [
+            (ListQuery { state: text("runing"), ..ListQuery::default() }, ["`state`: unknown state `runing`", "did you mean `running`?"]),
+            (ListQuery { r#where: text("stat:failed"), ..ListQuery::default() }, ["at character 1: unknown field `stat`", "did you mean `state`?"]),
+            (ListQuery { outcome: text("traped"), ..ListQuery::default() }, ["unknown outcome `traped`", "did you mean `trapped`?"]),
+        ] {
+            let error = read(parameters).unwrap_err();
+            expected.iter().for_each(|part| assert!(error.contains(part), "{part}: {error}"));
+        }
+    }
+}

@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn an_unknown_value_of_a_closed_set_is_refused_with_all_values_and_the_nearest() {
-        let error = text(query::<ListQuery>(&"/v1/jobs?state=runing".parse().unwrap()).unwrap_err());
-        assert!(error.contains("state: unknown variant `runing`, expected one of `waiting`"), "{error}");
-        assert!(error.contains("did you mean `running`?"), "{error}");
+        let error = text(query::<ListQuery>(&"/v1/jobs?order=finishd".parse().unwrap()).unwrap_err());
+        assert!(error.contains("order: unknown variant `finishd`, expected `newest` or `finished`"), "{error}");
+        assert!(error.contains("did you mean `finished`?"), "{error}");
     }
 
     #[test]
