@@ -23,6 +23,7 @@ mod elsewhere;
 mod faces;
 mod failures;
 mod file_size;
+mod finding;
 mod full_database;
 mod audit;
 mod holds;

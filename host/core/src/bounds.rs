@@ -328,6 +328,24 @@ pub const HOLDERS_NAMED: usize = 10;
 /// Below this number of waiting jobs, a store lists them through their own indexes. Above it, reading all jobs in
 /// reverse order of their IDs soon finds enough of them.
 pub const WAITING_SORTED_MAX: u32 = 10_000;
+/// Maximum size in bytes of a filter of jobs.
+pub const FILTER_BYTES_MAX: usize = 16 * KIB as usize;
+/// Time after which an answer to a filter ends with the jobs that it has found, and says how far it looked.
+pub const FIND_TIME: Duration = Duration::from_millis(50);
+/// Number of jobs that are looked at whatever time has passed, so that a busy machine does not cut short lists in parts: but for
+/// no longer than `FIND_TIMES_MAX` times that time.
+pub const FIND_ROWS_MIN: u64 = 2048;
+/// See `FIND_ROWS_MIN`.
+pub const FIND_TIMES_MAX: u32 = 20;
+/// Number of jobs that a store looks at with one statement, at first.
+pub const FIND_BATCH: u32 = 512;
+/// Maximum number of jobs that one answer to a filter looks at.
+pub const FIND_ROWS_MAX: u64 = 1_000_000;
+/// Number of found jobs up to which a preview counts.
+pub const COUNTED_MAX: u32 = 10_000;
+/// How far the time in a job's ID may be from the time at which the job was enqueued: an attempt makes the IDs of its children
+/// when they are asked for and enqueues them when it ends, and clocks differ.
+pub const ID_SLACK: Duration = Duration::from_secs(25 * 3600);
 /// Maximum size in bytes of the entries in one page: what each follower of a job holds that does not read. A page has at least
 /// one entry, which may be larger.
 pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
@@ -354,6 +372,7 @@ const _: () = {
         0 < SUSPECT_CRASHES && SUSPECT_CRASHES + 1 < CRASHES_MAX,
         "a job is not failed because one host died by chance"
     );
+    assert!(ID_SLACK.as_secs() > TIMEOUT_MAX.as_secs(), "the ID of a child may be as old as an attempt is long");
     assert!(ATTEMPTS_DEFAULT <= ATTEMPTS_MAX);
     assert!(ATTEMPTS_KEPT_OLDEST > 0 && ATTEMPTS_KEPT_NEWEST > 0);
     assert!(ATTEMPT_REPORT_BYTES_MAX as u64 <= REPORT_BYTES_MAX);

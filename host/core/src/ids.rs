@@ -56,6 +56,11 @@ impl JobId {
     pub const fn number(self) -> u64 {
         self.0
     }
+
+    /// Returns the lowest number of an ID that is made at `now`; 0 before 2020, when IDs do not tell the time.
+    pub const fn first_number_at(now: Timestamp) -> u64 {
+        first_of(now)
+    }
 }
 
 impl fmt::Display for JobId {

@@ -58,4 +58,5 @@ pub mod admission;
 pub mod conflict;
 pub mod wait_reason;
 pub mod placement;
+pub mod find;
 pub mod planner;

@@ -9,6 +9,7 @@ use wharf_core::attempt::Attempt;
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
+use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
@@ -22,7 +23,8 @@ use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 use wharf_store::{
-    ActFilter, ActPage, FailureFilter, FailurePage, HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError,
+    ActFilter, ActPage, FailureFilter, FailurePage, FindPage, FindRequest, HoldPage, JobFilter, JobPage, JobSnapshot,
+    QueueStats, StoreError,
 };
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
@@ -247,6 +249,28 @@ impl Host {
     /// Returns the store's error.
     pub async fn jobs(&self, filter: JobFilter) -> Result<JobPage, StoreError> {
         self.0.store.jobs(filter).await
+    }
+
+    /// Returns jobs that meet a query, without payload and result, in the order of the list and behind `after`. However many
+    /// jobs there are, it returns within a moment what it has found, how far it looked, and where to go on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn find(
+        &self,
+        query: Arc<JobQuery>,
+        order: JobOrder,
+        after: Option<JobCursor>,
+        max: u32,
+    ) -> Result<FindPage, StoreError> {
+        let declared = Arc::clone(self.catalog().limits());
+        self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
+    }
+
+    /// Returns the moment by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.store.now()
     }
 
     /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the

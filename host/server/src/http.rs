@@ -19,6 +19,7 @@ mod app_state;
 mod author;
 mod guard;
 mod entry;
+mod filter;
 mod job_lookup;
 mod event_stream;
 mod enqueue;

@@ -13,6 +13,7 @@ mod announced_plugins;
 mod columns;
 mod attempt_columns;
 mod failure_columns;
+mod search;
 mod memory;
 mod sqlite;
 mod postgres;
@@ -26,6 +27,7 @@ pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureCursor, FailureFilter, FailurePage,
-    FailureStore, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry,
-    Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store,
+    StoreError,
 };

@@ -32,15 +32,16 @@ use crate::announced_plugins::PluginDigest;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage, HoldStore, Inserted, JobFilter,
-    JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store,
-    StoreError, by_plugin,
+    AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore,
+    Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
+    QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod audit;
 mod kv;
 mod failures;
 mod queue;
+mod find;
 mod claim;
 
 use queue::{JobRecord, MemoryQueue};
@@ -294,6 +295,13 @@ impl Queue for MemoryStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl JobFinder for MemoryStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        Ok(self.queue().find(&request, self.now()))
     }
 }
 

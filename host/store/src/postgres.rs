@@ -26,9 +26,9 @@ use wharf_core::time::Timestamp;
 use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
-    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
+    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -48,6 +48,7 @@ mod running_cache;
 mod read_set;
 mod hold_rows;
 mod read;
+mod find;
 mod kv;
 mod waiting_rows;
 mod running_rows;
@@ -338,6 +339,15 @@ impl Queue for PostgresStore {
 
     fn nudges(&self) -> Nudges {
         self.nudger.job_nudges()
+    }
+}
+
+#[async_trait]
+impl JobFinder for PostgresStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        let session = self.reader().await?;
+        let found = find::find(&session, &request, self.now()).await;
+        self.finish(session, found)
     }
 }
 

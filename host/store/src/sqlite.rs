@@ -30,9 +30,9 @@ use crate::announced_plugins::AnnouncedPlugins;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
-    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
+    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod file_header;
@@ -47,6 +47,7 @@ mod unsynced_claims;
 mod waiting_counts;
 mod hold_rows;
 mod read;
+mod find;
 mod statements;
 mod ledger;
 mod load_queue;
@@ -234,6 +235,14 @@ impl Queue for SqliteStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl JobFinder for SqliteStore {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        let (now, claims) = (self.now(), self.unsynced_claims.clone());
+        self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
     }
 }
 

@@ -7,6 +7,7 @@ mod job_view;
 mod queue;
 mod attempt_store;
 mod failure_store;
+mod job_finder;
 mod kv_store;
 mod hold_store;
 mod audit_log;
@@ -20,6 +21,7 @@ pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
 pub use failure_store::{FailureCursor, FailureFilter, FailurePage, FailureStore};
 pub use hold_store::{HoldPage, HoldStore};
+pub use job_finder::{FindPage, FindRequest, JobFinder};
 pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
@@ -28,9 +30,11 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with the holds on it, the audit log, the attempts and jobs that failed, the kv values of plugins and the nodes
-/// that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + HoldStore + AuditLog + AttemptStore + FailureStore + KvStore + NodeRegistry + 'static {
+/// A durable queue with finding in it, the holds on it, the audit log, the attempts and jobs that failed, the kv values of plugins
+/// and the nodes that use it: in SQLite, PostgreSQL or memory.
+pub trait Store:
+    Queue + JobFinder + HoldStore + AuditLog + AttemptStore + FailureStore + KvStore + NodeRegistry + 'static
+{
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

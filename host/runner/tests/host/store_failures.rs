@@ -24,9 +24,9 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, HoldPage,
-    HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
+    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -159,6 +159,13 @@ impl Queue for Cut {
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()
+    }
+}
+
+#[async_trait]
+impl JobFinder for Cut {
+    async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        self.reached()?.find(request).await
     }
 }
 

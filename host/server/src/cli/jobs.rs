@@ -1,5 +1,7 @@
 //! `wharf job`: enqueue, list, show, follow, cancel, retry.
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_store::{Clock as _, SystemClock};
@@ -12,6 +14,9 @@ use crate::http::encode;
 use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
 use crate::payload_input;
 use crate::stderr::note;
+
+/// Time for which `job list` looks for as many jobs as were asked for.
+const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
@@ -75,7 +80,15 @@ pub(crate) struct Enqueue {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only jobs in this state: waiting, running, succeeded, failed or cancelled
+    /// Filter, such as 'state:failed task:image/make payload./tenant=42'
+    ///
+    /// Terms with spaces between them: state, id, task, plugin, key, batch, parent, outcome, since, until, finished-since,
+    /// finished-until and text, each with one value or more, as in state:failed,cancelled. A value with spaces, commas or quotes
+    /// is in quotes. payload./POINTER=VALUE looks into JSON payloads. Moments are in RFC 3339, or say how long ago, such as 2h.
+    #[arg(long = "where", value_name = "FILTER")]
+    filter: Option<String>,
+    /// Only jobs in these states, with commas between: waiting, ready, delayed, retrying, blocked, held, running, succeeded,
+    /// failed or cancelled
     #[arg(long)]
     state: Option<String>,
     /// Only jobs of this task
@@ -87,8 +100,11 @@ pub(crate) struct List {
     /// Only the jobs of this durable broadcast
     #[arg(long, value_name = "ID")]
     batch: Option<String>,
-    /// Only jobs that are older than this one: the last of the previous page
-    #[arg(long, value_name = "ID")]
+    /// Order: newest, or finished for the jobs that finished last
+    #[arg(long)]
+    order: Option<String>,
+    /// Only jobs behind this place: what the last list named, or the ID of a job
+    #[arg(long, value_name = "PLACE")]
     before: Option<String>,
     /// Maximum number of jobs
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -218,10 +234,12 @@ fn print_enqueued(enqueued: &Enqueued, raw: &RawValue, id: &str, json: bool) -> 
 impl List {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         let options = query([
+            ("where", self.filter),
             ("state", self.state),
             ("task", self.task),
             ("key", self.key),
             ("batch", self.batch),
+            ("order", self.order),
             ("before", self.before),
             ("limit", Some(self.limit.to_string())),
         ]);
@@ -230,7 +248,7 @@ impl List {
             print_json(&client.get::<Box<RawValue>>(path)?)?;
             return Ok(ExitStatus::Done);
         }
-        let page: JobPage = client.get(path)?;
+        let page = search(client, path, self.limit)?;
         let now = SystemClock.now();
         let mut table = Table::new(&["ID", "TASK", "KEY", "STATE", "ATTEMPT", "AGE", "REPORT"]);
         for job in &page.jobs {
@@ -252,13 +270,44 @@ impl List {
         } else {
             table.print()?;
         }
-        if page.next.is_some()
-            && let Some(last) = page.jobs.last()
-        {
-            note(format_args!("more jobs follow; list them with --before {}", last.id));
+        if let Some(place) = page.next.as_deref().and_then(place_of) {
+            match page.until.filter(|_| page.jobs.len() < self.limit as usize) {
+                Some(until) => note(format_args!(
+                    "looked at {} jobs, back to {:.0}; go on with --before {place}",
+                    page.looked_at,
+                    until.date()
+                )),
+                None => note(format_args!("more jobs follow; list them with --before {place}")),
+            }
         }
         Ok(ExitStatus::Done)
     }
+}
+
+/// Reads pages until there are enough jobs, the list has ended, or it has taken long. Returns them as one page.
+fn search(client: &Client, path: String, limit: u32) -> anyhow::Result<JobPage> {
+    let started = Instant::now();
+    let mut whole: JobPage = client.get(path)?;
+    let mut asked = limit as usize;
+    while let Some(next) = &whole.next
+        && whole.jobs.len() < limit as usize
+        && started.elapsed() < SEARCH_TIME
+    {
+        // The next page has room for those that are missing.
+        let missing = limit as usize - whole.jobs.len();
+        let next = next.replace(&format!("limit={asked}&"), &format!("limit={missing}&"));
+        asked = missing;
+        let page: JobPage = client.get(format!("/v1/jobs{next}"))?;
+        whole.jobs.extend(page.jobs);
+        (whole.next, whole.until) = (page.next, page.until.or(whole.until));
+        whole.looked_at += page.looked_at;
+    }
+    Ok(whole)
+}
+
+/// Returns the place that a reference to the next page names.
+fn place_of(next: &str) -> Option<&str> {
+    next.split(['?', '&']).find_map(|pair| pair.strip_prefix("before="))
 }
 
 fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<ExitStatus> {

@@ -5,20 +5,35 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use wharf_core::time::Timestamp;
 
 use super::api::{
     BroadcastQuery, BroadcastRequest, EnqueueQuery, FailuresQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers,
     LimitQuery, ListQuery, ReleaseQuery,
 };
 use super::body::{self, media_type, no_idempotency_key};
+use super::filter;
 use super::problem::Problem;
 use super::query::{json, query};
 use crate::error_snapshot::ErrorSamples;
 
 /// Adds the problems of invalid queries, bodies and headers.
 pub(crate) async fn collect(samples: &mut ErrorSamples) {
-    for text in ["stat=running", "limit=many", "state=running&state=failed", "key=%FF", "before=x", "state=done"] {
-        add(samples, "jobs query", text, problem_of_query::<ListQuery>(text)).await;
+    for text in [
+        "stat=running",
+        "limit=many",
+        "state=running&state=failed",
+        "key=%FF",
+        "state=done",
+        "order=last",
+        "where=stat:failed",
+        "where=task:a/b%20text:%22x",
+        "where=payload.tenant=42",
+        "where=state:failed&state=failed",
+        "since=tomorrow",
+        "outcome=crashed",
+    ] {
+        add(samples, "jobs query", text, problem_of_list(text)).await;
     }
     for text in ["tsk=a/b", "priority=high", "at=tomorrow"] {
         add(samples, "enqueue query", text, problem_of_query::<EnqueueQuery>(text)).await;
@@ -57,6 +72,11 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
     add(samples, "header", "Content-Type, twice", media_type(&twice).err()).await;
     let key = with(header::HeaderName::from_static("idempotency-key"), "1");
     add(samples, "header", "Idempotency-Key: 1", no_idempotency_key(&key, "…").err()).await;
+}
+
+fn problem_of_list(text: &str) -> Option<Problem> {
+    let uri: Uri = format!("/v1/x?{text}").parse().expect("an address");
+    query::<ListQuery>(&uri).and_then(|list| filter::of_parameters(&list, Timestamp::ZERO)).err()
 }
 
 fn problem_of_query<T: DeserializeOwned>(text: &str) -> Option<Problem> {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use serde::de::DeserializeOwned;
+use wharf_core::time::Timestamp;
 
 use super::api::{
     BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers, LimitQuery,
     ListQuery, ReleaseQuery,
 };
+use super::filter;
 use super::query::{encode, json, query};
 use crate::fuzz::{Target, fuzz};
 
@@ -72,6 +74,10 @@ fn check(input: &[u8]) -> String {
     let mut results = String::new();
     if let Ok(uri) = Uri::try_from(address) {
         results.push_str(&read_query::<ListQuery>(&uri));
+        if let Ok(list) = query::<ListQuery>(&uri) {
+            let filter = filter::of_parameters(&list, Timestamp::ZERO);
+            results.push_str(&filter.map_or_else(|problem| format!("{problem:?}\n"), |filter| format!("{filter}\n")));
+        }
         results.push_str(&read_query::<EnqueueQuery>(&uri));
         results.push_str(&read_query::<BroadcastQuery>(&uri));
         results.push_str(&read_query::<LimitQuery>(&uri));

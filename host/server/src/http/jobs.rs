@@ -8,13 +8,12 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use wharf_core::bounds;
+use wharf_core::find::{JobCursor, JobOrder};
 use wharf_core::ids::{JobId, ParseIdError};
-use wharf_core::job::StateName;
 use wharf_core::lifecycle::Refusal;
 use wharf_runner::{ChangeError, Host, JobView};
-use wharf_store::JobFilter;
 
-use super::api::{Job, JobPage, ListQuery};
+use super::api::{Job, JobPage, ListOrder, ListQuery, Moment};
 use super::author::RequestAuthor;
 use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
@@ -22,7 +21,7 @@ use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
 use super::shared_bytes::{SharedBytes, SharedName};
-use super::{job_lookup, links};
+use super::{filter, job_lookup, links};
 use crate::access::Access;
 
 /// Number of jobs on a page, if the query does not set it.
@@ -62,56 +61,59 @@ async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes,
     Err(Problem::new(Kind::JOB_NOT_FINISHED, detail).with("state", state))
 }
 
-/// Lists jobs, newest first.
+/// Lists jobs that meet a filter.
 pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> Result<Json<JobPage>, Problem> {
-    let query: ListQuery = query(&uri)?;
-    let mut filter = filter(&query)?;
-    if let Some(key) = access.key() {
-        if filter.key.as_ref().is_some_and(|wanted| wanted != key) {
-            return Ok(Json(JobPage { jobs: Vec::new(), next: None }));
-        }
-        filter.key = Some(key.clone());
+    let parameters: ListQuery = query(&uri)?;
+    let max = parameters.limit.unwrap_or(PAGE_DEFAULT);
+    if !(1..=bounds::PAGE_MAX).contains(&max) {
+        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
     }
-    let page = host.jobs(filter).await?;
-    let next = page.jobs.last().filter(|_| page.more).map(|last| next_page(&query, last.id));
+    let order = match parameters.order.unwrap_or_default() {
+        ListOrder::Newest => JobOrder::Newest,
+        ListOrder::Finished => JobOrder::Finished,
+    };
+    let after = place(&parameters, order)?;
+    let none = JobPage { jobs: Vec::new(), next: None, looked_at: 0, until: None };
+    let Some(wanted) = filter::seen_by(&access, filter::of_parameters(&parameters, host.now())?) else {
+        return Ok(Json(none));
+    };
+    let page = host.find(Arc::new(wanted), order, after, max).await?;
     let listed = |job| {
         let listed = Job::in_list(job);
         // It may be a job of another key.
         if access.key().is_some() { Job { parent: None, ..listed } } else { listed }
     };
-    Ok(Json(JobPage { jobs: page.jobs.iter().map(listed).collect(), next }))
+    Ok(Json(JobPage {
+        jobs: page.jobs.iter().map(listed).collect(),
+        next: page.next.map(|next| next_page(&parameters, next)),
+        looked_at: page.looked_at,
+        until: page.until.map(Moment),
+    }))
 }
 
-fn filter(query: &ListQuery) -> Result<JobFilter, Problem> {
-    let bad = |name: &'static str| move |error: ParseIdError| Problem::bad_request(format!("`{name}`: {error}"));
-    let max = query.limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX)));
+/// Reads the place from which a list goes on.
+fn place(parameters: &ListQuery, order: JobOrder) -> Result<Option<JobCursor>, Problem> {
+    let Some(before) = parameters.before.as_deref() else { return Ok(None) };
+    let place: JobCursor =
+        before.parse().map_err(|error: ParseIdError| Problem::bad_request(format!("`before`: {error}")))?;
+    if place.order() != order {
+        let detail = "`before`: it is a place in a list of another order; take it from `next` of a list of this order";
+        return Err(Problem::bad_request(detail));
     }
-    Ok(JobFilter {
-        state: query.state.map(StateName::from),
-        task: query.task.as_deref().map(str::parse).transpose().map_err(bad("task"))?,
-        key: query.key.as_deref().map(str::parse).transpose().map_err(bad("key"))?,
-        token: None,
-        batch: query.batch.as_deref().map(str::parse).transpose().map_err(bad("batch"))?,
-        before: query.before.as_deref().map(str::parse).transpose().map_err(bad("before"))?,
-        max,
-    })
+    Ok(Some(place))
 }
 
-/// Returns the reference to the page that follows `last`, with the same filter.
-fn next_page(query: &ListQuery, last: JobId) -> String {
-    let before = last.to_string();
-    let (state, limit) = (query.state.map(|state| state.to_string()), query.limit.map(|limit| limit.to_string()));
-    let pairs = [
-        ("state", state.as_deref()),
-        ("task", query.task.as_deref()),
-        ("key", query.key.as_deref()),
-        ("batch", query.batch.as_deref()),
-        ("limit", limit.as_deref()),
-        ("before", Some(&before)),
-    ];
-    let encoded = pairs.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value?))));
+/// Returns the reference to the page that begins at a place, with the same parameters.
+fn next_page(parameters: &ListQuery, next: JobCursor) -> String {
+    let limit = parameters.limit.map(|limit| limit.to_string());
+    let order = parameters.order.map(|order| match order {
+        ListOrder::Newest => "newest",
+        ListOrder::Finished => "finished",
+    });
+    let before = next.to_string();
+    let others = [("order", order), ("limit", limit.as_deref()), ("before", Some(&*before))];
+    let pairs = filter::pairs(parameters).into_iter().chain(others);
+    let encoded = pairs.filter_map(|(name, value)| Some(format!("{name}={}", encode(value?))));
     links::page_from_page(&encoded.collect::<Vec<_>>().join("&"))
 }
 

@@ -70,10 +70,11 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Adds the nearest known name to serde's text of an unknown field or variant.
-fn with_hint(text: &str) -> String {
+/// Adds the nearest known name to a text about an unknown field or value that lists the known ones.
+pub(crate) fn with_hint(text: &str) -> String {
     let mut names = text.split('`').skip(1).step_by(2);
-    let is_unknown = text.contains("unknown field `") || text.contains("unknown variant `");
+    let unknown = ["field", "variant", "state", "outcome"];
+    let is_unknown = unknown.iter().any(|what| text.contains(&format!("unknown {what} `")));
     let unknown = is_unknown.then(|| names.next()).flatten();
     match unknown.and_then(|word| nearest(word, names)) {
         Some(name) => format!("{text}; did you mean `{name}`?"),
@@ -117,9 +118,9 @@ mod tests {
 
     #[test]
     fn an_unknown_value_of_a_closed_set_is_refused_with_all_values_and_the_nearest() {
-        let error = text(query::<ListQuery>(&"/v1/jobs?state=runing".parse().unwrap()).unwrap_err());
-        assert!(error.contains("state: unknown variant `runing`, expected one of `waiting`"), "{error}");
-        assert!(error.contains("did you mean `running`?"), "{error}");
+        let error = text(query::<ListQuery>(&"/v1/jobs?order=finishd".parse().unwrap()).unwrap_err());
+        assert!(error.contains("order: unknown variant `finishd`, expected `newest` or `finished`"), "{error}");
+        assert!(error.contains("did you mean `finished`?"), "{error}");
     }
 
     #[test]

@@ -21,12 +21,13 @@ const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '30s'; SET LOCAL jit = off";
 
 /// The columns of a whole job besides its status, its payload and its output.
-const JOB: &str =
+pub(super) const JOB: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch, topic,
     parent, generation, enqueued_at, started_at, finished_at, report_outcome, report_text, fingerprint, queue_wait_us, cpu_us,
     wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
-const JOB_NAMES: &str = "JOIN $schema.names t ON t.id = jobs.task JOIN $schema.names g ON g.id = jobs.limit_group";
+pub(super) const JOB_NAMES: &str =
+    "JOIN $schema.names t ON t.id = jobs.task JOIN $schema.names g ON g.id = jobs.limit_group";
 
 /// Reads a row of `overrides`.
 pub(super) fn read_override(row: &Row) -> Result<Override, SessionError> {
@@ -166,7 +167,7 @@ pub(super) async fn jobs(session: &Session, filter: &JobFilter) -> Result<JobPag
     Ok(JobPage { jobs, more })
 }
 
-async fn has_few_waiting(session: &Session) -> Result<bool, SessionError> {
+pub(super) async fn has_few_waiting(session: &Session) -> Result<bool, SessionError> {
     let text =
         "SELECT (SELECT coalesce(sum(cardinality(ids)), 0) FROM (SELECT ids FROM $schema.ready LIMIT $1) AS first)
                      + (SELECT count(*) FROM (SELECT FROM $schema.jobs WHERE delayed LIMIT $1) AS delayed)";

@@ -22,13 +22,13 @@ use crate::columns::{self, READY, job_id, key_text, parse, signed, timestamp_us,
 use crate::store::{JobFilter, JobPage, JobSnapshot, QueueStats};
 
 /// The columns that [`rows::job`] reads, except for the status, the payload and the result.
-const JOB_COLUMNS: &str =
+pub(super) const JOB_COLUMNS: &str =
     "jobs.id AS id, t.text AS task_name, g.text AS group_name, jobs.key AS key, priority, token, batch,
     topic, parent, generation, enqueued_at, started_at, finished_at, reports.outcome AS outcome, reports.text AS report, reports.fingerprint AS fingerprint,
     queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
 /// The joins that [`JOB_COLUMNS`] needs.
-const JOB_JOINS: &str = "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.limit_group
+pub(super) const JOB_JOINS: &str = "JOIN names t ON t.id = jobs.task JOIN names g ON g.id = jobs.limit_group
     LEFT JOIN reports ON reports.job = jobs.id";
 
 /// Returns the job of a task and a key that has this token.
@@ -100,7 +100,7 @@ pub(super) fn job(
 }
 
 /// Applies a claim to a job whose row is behind it.
-fn with_claim(job: Job, claim: &UnsyncedClaim) -> Job {
+pub(super) fn with_claim(job: Job, claim: &UnsyncedClaim) -> Job {
     if !claim.is_ahead_of(&job.status) {
         return job;
     }
@@ -110,7 +110,10 @@ fn with_claim(job: Job, claim: &UnsyncedClaim) -> Job {
 }
 
 /// Returns the claims that the rows of their jobs are behind, in the snapshot of `conn`.
-fn ahead_of_rows(conn: &Connection, mut claims: Vec<UnsyncedClaim>) -> rusqlite::Result<HashMap<JobId, UnsyncedClaim>> {
+pub(super) fn ahead_of_rows(
+    conn: &Connection,
+    mut claims: Vec<UnsyncedClaim>,
+) -> rusqlite::Result<HashMap<JobId, UnsyncedClaim>> {
     let mut ahead = HashMap::new();
     claims.sort_unstable_by_key(|claim| claim.lease.job);
     for claim in claims {
@@ -225,7 +228,7 @@ pub(super) fn jobs(conn: &Connection, claims: &Mutex<UnsyncedClaims>, filter: &J
 }
 
 /// Returns true if fewer than `bounds::WAITING_SORTED_MAX` jobs wait.
-fn few_waiting(conn: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn few_waiting(conn: &Connection) -> rusqlite::Result<bool> {
     let mut count = conn.prepare_cached(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM ready LIMIT ?1))
               + (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_delayed WHERE state = 0 LIMIT ?1))",

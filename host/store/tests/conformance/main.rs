@@ -19,6 +19,7 @@ mod lease;
 mod record;
 mod attempts;
 mod failures;
+mod find;
 mod read;
 mod kv;
 mod nudge;

@@ -134,21 +134,61 @@ pub(crate) struct JobPage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "uri-reference"))]
     pub(crate) next: Option<String>,
+    /// Number of jobs that were looked at for this page. A page may have fewer jobs than asked for, or none, and be followed by
+    /// another: each is returned within a moment, however many jobs there are.
+    pub(crate) looked_at: u64,
+    /// How far back the page goes: when the last job that was looked at was enqueued, or when it finished if the list is
+    /// ordered by that; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Moment>,
+}
+
+/// The order of a list of jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ListOrder {
+    /// By the time at which jobs were enqueued, the newest first.
+    #[default]
+    Newest,
+    /// By the time at which jobs finished, the last one first; jobs that have not finished are left out.
+    Finished,
 }
 
 /// The query of a list of jobs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
-    /// Only jobs in this state.
-    pub(crate) state: Option<JobState>,
-    /// Only jobs of this task, as PLUGIN/TASK.
+    /// A filter, such as `state:failed task:image/make payload./tenant=42`. It has the other parameters as fields, and more;
+    /// a condition is written once, here or as a parameter.
+    pub(crate) r#where: Option<String>,
+    /// Only jobs in these states, with commas between them. Those that wait are told apart as `ready`, `delayed`, `retrying`,
+    /// `blocked` and `held`, too.
+    pub(crate) state: Option<String>,
+    /// Only jobs of these tasks, as PLUGIN/TASK, with commas between them.
     pub(crate) task: Option<String>,
+    /// Only jobs of these plugins, with commas between them.
+    pub(crate) plugin: Option<String>,
     /// Only jobs with this key.
     pub(crate) key: Option<String>,
     /// Only jobs of the durable broadcast with this ID.
     pub(crate) batch: Option<String>,
-    /// Only jobs older than the one with this ID.
+    /// Only jobs that the job with this ID enqueued.
+    pub(crate) parent: Option<String>,
+    /// Only jobs whose last attempt had one of these outcomes, with commas between them.
+    pub(crate) outcome: Option<String>,
+    /// Only jobs that were enqueued at this moment or later: RFC 3339 in UTC, or how long ago, such as `2h`.
+    pub(crate) since: Option<String>,
+    /// Only jobs that were enqueued before this moment.
+    pub(crate) until: Option<String>,
+    /// Only jobs that finished at this moment or later.
+    pub(crate) finished_since: Option<String>,
+    /// Only jobs that finished before this moment.
+    pub(crate) finished_until: Option<String>,
+    /// Only jobs whose report has this text, whatever the case of ASCII letters.
+    pub(crate) text: Option<String>,
+    /// The order of the list; `newest` by default.
+    pub(crate) order: Option<ListOrder>,
+    /// Only jobs behind this place in the list, as `next` has it: the ID of a job, or a moment and an ID.
     pub(crate) before: Option<String>,
     /// Number of jobs on a page; 100 by default.
     pub(crate) limit: Option<u32>,

@@ -53,6 +53,7 @@ closed_sets! {
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
     ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, SettingsChanged, Other, }
+
     /// State of a failure group.
     FailureState { Open, Resolved, Ignored, }
 

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
 use wharf_core::failure::{FailureDetails, FailureState};
+use wharf_core::find::{JobOrder, JobQuery};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
@@ -20,9 +22,9 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{
-    ActFilter, AuditLog as _, Claim, Claimed, FailureFilter, FailurePage, FailureStore as _, HoldPage, HoldStore as _,
-    Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore, Queue as _, QueueStats,
-    Recorded, Renewed, SqliteStore, Store,
+    ActFilter, AuditLog as _, Claim, Claimed, FailureFilter, FailurePage, FailureStore as _, FindRequest, HoldPage,
+    HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore,
+    Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -58,6 +60,8 @@ struct Snapshot {
     failures: Vec<FailurePage>,
     failure_details: Vec<Option<FailureDetails>>,
     pages: Vec<JobPage>,
+    /// The jobs that each of some queries finds.
+    found: Vec<Vec<JobId>>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
     /// Every act: when, who, what. Their numbers differ between stores.
@@ -374,6 +378,12 @@ impl World {
         for batch in BATCHES.map(JobId::from_number) {
             pages.push(store.jobs(JobFilter { batch, max: 1000, ..JobFilter::default() }).await.unwrap());
         }
+        // A few queries after each step: over a history, each meets many states of the store.
+        let queries = QUERIES.iter().cycle().skip(jobs.len() + 3 * self.leases.len()).take(2);
+        let mut found = Vec::new();
+        for (text, order) in queries.flat_map(|text| [(text, JobOrder::Newest), (text, JobOrder::Finished)]) {
+            found.push(find(store, text, order, &self.declared[0]).await);
+        }
         let (mut seen, mut entries, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             seen.push(store.job(job, self.declared[0].clone()).await.unwrap().expect("it was on a page"));
@@ -413,12 +423,47 @@ impl World {
             failures,
             failure_details,
             pages,
+            found,
             overrides,
             holds,
             acts,
             stats,
             waiting,
             kept,
+        }
+    }
+}
+
+/// The queries that stores are compared by.
+const QUERIES: [&str; 14] = [
+    "",
+    "state:ready",
+    "state:delayed,held",
+    "state:retrying,blocked",
+    "state:waiting,running key:a",
+    "state:failed",
+    "state:failed,cancelled,running",
+    "state:succeeded plugin:words",
+    "task:words/list,thumbnail/make key:\"\",b",
+    "outcome:trapped",
+    "outcome:returned,cancelled",
+    "text:UNREACHABLE",
+    "batch:0000000000007",
+    "since:5s",
+];
+
+/// Returns the jobs that meet a query, a few at a time.
+async fn find(store: &dyn Store, text: &str, order: JobOrder, declared: &Arc<LimitTable>) -> Vec<JobId> {
+    let query = Arc::new(JobQuery::parse(text, store.now()).unwrap());
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let bounds =
+            FindRequest { order, after, time: Duration::MAX, ..FindRequest::new(query.clone(), declared.clone(), 7) };
+        let page = store.find(bounds).await.unwrap();
+        found.extend(page.jobs.iter().map(|job| job.id));
+        after = page.next;
+        if after.is_none() {
+            return found;
         }
     }
 }

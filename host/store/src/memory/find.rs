@@ -1,0 +1,50 @@
+//! Finding jobs: every job is looked at.
+
+use wharf_core::find::{JobCursor, JobOrder, WaitView};
+use wharf_core::job::{Job, State};
+use wharf_core::time::Timestamp;
+
+use super::queue::MemoryQueue;
+use crate::search::{Search, listed_at};
+use crate::store::{FindPage, FindRequest};
+
+impl MemoryQueue {
+    pub(super) fn find(&self, request: &FindRequest, now: Timestamp) -> FindPage {
+        let order = request.order;
+        let mut search = Search::new(request, self.wait_view(request, now));
+        let behind = |job: &&Job| request.after.is_none_or(|after| after.is_before(job, order));
+        let mut jobs: Vec<&Job> = self.jobs.values().map(|record| &record.job).filter(behind).collect();
+        match order {
+            JobOrder::Newest => jobs.reverse(),
+            JobOrder::Finished => {
+                jobs.retain(|job| job.finished_at.is_some());
+                jobs.sort_by_key(|job| std::cmp::Reverse((job.finished_at, job.id)));
+            }
+        }
+        for job in jobs {
+            if search.is_over() {
+                return search.paused();
+            }
+            search.look_at(1, JobCursor::behind(job, order), listed_at(job, order));
+            if search.offer(job.clone(), self.is_due(job, now)) {
+                return search.paused();
+            }
+        }
+        search.ended()
+    }
+
+    /// Returns true if a job is due. A ready job stays due, even if the clock is set back.
+    pub(super) fn is_due(&self, job: &Job, now: Timestamp) -> bool {
+        match job.status.state {
+            State::Waiting { due } => due <= now || !self.delayed.contains(&(due, job.id)),
+            _ => true,
+        }
+    }
+
+    pub(super) fn wait_view(&self, request: &FindRequest, now: Timestamp) -> WaitView {
+        let limits = request.declared.with_overrides(self.overrides.overrides());
+        let mut view = WaitView { limits, holds: self.holds.clone(), now, ..WaitView::default() };
+        self.running.iter().for_each(|(lane, holders)| view.add_running(lane, holders.len() as u32));
+        view
+    }
+}

@@ -1,0 +1,392 @@
+//! Finding jobs: the server looks at a bounded number of rows at a time, and sends those that may meet the query.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use wharf_core::bounds;
+use wharf_core::find::{JobCursor, JobOrder, JobQuery, WaitView};
+use wharf_core::hold::HoldScope;
+use wharf_core::job::{Job, State, StateName};
+use wharf_core::key::Lane;
+use wharf_core::time::Timestamp;
+
+use super::hold_rows;
+use super::read::{JOB, JOB_NAMES, has_few_waiting, overrides};
+use super::rows::{self, STATUS_COLUMNS};
+use super::session::{Arg, Session, SessionError, computed, value};
+use crate::columns::{
+    self, CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, key_text, parse, signed, timestamp, timestamp_us,
+};
+use crate::search::{Search, listed_at};
+use crate::store::{FindPage, FindRequest};
+
+/// One moment of the database for the whole search. A server that is slow ends a statement long before it holds up others.
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
+    SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL idle_in_transaction_session_timeout = '10s';
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
+    SET LOCAL enable_mergejoin = off";
+
+/// The maximum number of rows that the server looks at for one statement.
+const ROWS_MAX: i64 = 16_384;
+/// The maximum size in bytes of the payloads that the server sends for one statement; one payload may be larger.
+const PAYLOAD_BYTES_MAX: i64 = 2 << 20;
+
+/// Finds jobs.
+pub(super) async fn find(session: &Session, request: &FindRequest, now: Timestamp) -> Result<FindPage, SessionError> {
+    session.execute(BEGIN).await?;
+    let found = search(session, request, now).await?;
+    session.execute("COMMIT").await?;
+    Ok(found)
+}
+
+async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Result<FindPage, SessionError> {
+    let needs_view = request.query.needs_wait_view();
+    let view = if needs_view { wait_view(session, request, now).await? } else { WaitView::default() };
+    let Some(filter) = RowFilter::new(session, &request.query).await? else { return Ok(FindPage::default()) };
+    let source = Source::of(session, request).await?;
+    let mut search = Search::new(request, view);
+    let mut held = HashSet::new();
+    let mut size = source.first_size();
+    loop {
+        let chunk = source.read(session, search.place(), request, &filter, size).await?;
+        if needs_view {
+            add_holds(session, &chunk.candidates, &mut held, &mut search).await?;
+        }
+        let mut looked_at = 0;
+        for Found { place, job, is_ready } in chunk.candidates {
+            let (cursor, at) = (JobCursor::behind(&job, request.order), listed_at(&job, request.order));
+            search.look_at(place - looked_at, cursor, at);
+            looked_at = place;
+            let is_due = match job.status.state {
+                State::Waiting { due } => is_ready || due <= now,
+                _ => true,
+            };
+            if search.offer(job, is_due) {
+                return Ok(search.paused());
+            }
+        }
+        if !chunk.is_cut {
+            if let Some((cursor, at)) = chunk.last {
+                search.look_at(chunk.rows - looked_at, cursor, at);
+            }
+            if chunk.is_last {
+                return Ok(search.ended());
+            }
+        }
+        if search.is_over() {
+            return Ok(search.paused());
+        }
+        size = source.next_size(size, chunk.rows, chunk.is_cut);
+    }
+}
+
+/// A job that may meet the query.
+struct Found {
+    /// Its place among the rows that were looked at, from 1.
+    place: u64,
+    job: Job,
+    is_ready: bool,
+}
+
+/// What one statement looked at.
+struct Chunk {
+    candidates: Vec<Found>,
+    /// Number of rows that were looked at.
+    rows: u64,
+    /// The place behind them, and when the last one was enqueued or finished.
+    last: Option<(JobCursor, Timestamp)>,
+    /// True if there are no more rows.
+    is_last: bool,
+    /// True if more rows may meet the query than were sent: the search goes on behind the last one that was.
+    is_cut: bool,
+}
+
+/// The conditions of a query on single columns. A job that it rejects does not meet the query.
+struct RowFilter<'q> {
+    states: Vec<i16>,
+    tasks: Option<Vec<i32>>,
+    keys: Vec<&'q str>,
+    parent: Option<i64>,
+    payload: bool,
+}
+
+impl<'q> RowFilter<'q> {
+    /// Returns `None` if no job meets the query, since the store has no job of its tasks.
+    async fn new(session: &Session, query: &'q JobQuery) -> Result<Option<RowFilter<'q>>, SessionError> {
+        let states = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).flat_map(columns_of).collect();
+        let tasks = task_numbers(session, query).await?;
+        if tasks.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(None);
+        }
+        Ok(Some(RowFilter {
+            states,
+            tasks,
+            keys: query.keys().iter().map(|key| key_text(key.as_ref())).collect(),
+            parent: query.parent().map(|parent| signed(parent.number())),
+            payload: query.needs_payload(),
+        }))
+    }
+}
+
+/// Returns the columns `state` of jobs in a state.
+fn columns_of(state: StateName) -> Vec<i16> {
+    match state {
+        StateName::Waiting => vec![DELAYED, READY],
+        StateName::Running => vec![RUNNING],
+        StateName::Succeeded => vec![SUCCEEDED],
+        StateName::Failed => vec![FAILED],
+        StateName::Cancelled => vec![CANCELLED],
+    }
+}
+
+/// Returns the numbers of the tasks to which a query is limited; `None` if it is not.
+async fn task_numbers(session: &Session, query: &JobQuery) -> Result<Option<Vec<i32>>, SessionError> {
+    let (tasks, plugins) = query.tasks_and_plugins();
+    if tasks.is_empty() && plugins.is_empty() {
+        return Ok(None);
+    }
+    let tasks: Vec<&str> = tasks.iter().map(|task| task.as_str()).collect();
+    let plugins: Vec<&str> = plugins.iter().map(|plugin| plugin.as_str()).collect();
+    let text = "SELECT id FROM $schema.names WHERE text LIKE '%/%' AND (cardinality($1::text[]) = 0 OR text = ANY($1))
+                AND (cardinality($2::text[]) = 0 OR split_part(text, '/', 1) = ANY($2))";
+    let found = session.query(text, &[(&tasks, Type::TEXT_ARRAY), (&plugins, Type::TEXT_ARRAY)]).await?;
+    Ok(Some(found.iter().map(|row| value(row, "names", 0)).collect::<Result<_, _>>()?))
+}
+
+/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+enum Source {
+    /// All jobs, by ID.
+    All,
+    /// All finished jobs, by the time at which they finished.
+    Finished,
+    /// The failed jobs, the cancelled ones, or both.
+    Unsuccessful(Vec<i16>),
+    /// The jobs of a durable broadcast.
+    Batch(i64),
+    /// These jobs, in descending order.
+    Listed(Vec<i64>),
+}
+
+/// The columns that are read of each row that is looked at.
+const LIGHT: &str = "id, state, task, key, parent, payload_bytes";
+
+impl Source {
+    async fn of(session: &Session, request: &FindRequest) -> Result<Source, SessionError> {
+        let query = &request.query;
+        if request.order == JobOrder::Finished {
+            return Ok(Source::Finished);
+        }
+        if !query.ids().is_empty() {
+            return Ok(Source::listed(query.ids().iter().map(|id| signed(id.number())).collect()));
+        }
+        if let Some(batch) = query.batch() {
+            return Ok(Source::Batch(signed(batch.number())));
+        }
+        let states: Vec<StateName> = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).collect();
+        let has = |state| states.contains(&state);
+        if !has(StateName::Waiting) && !has(StateName::Running) && !has(StateName::Succeeded) {
+            return Ok(Source::Unsuccessful(states.into_iter().flat_map(columns_of).collect()));
+        }
+        let has_ended = StateName::ALL.into_iter().any(|state| state.is_final() && has(state));
+        if has_ended || (has(StateName::Waiting) && !has_few_waiting(session).await?) {
+            return Ok(Source::All);
+        }
+        let mut lists = Vec::new();
+        if has(StateName::Running) {
+            lists.push("SELECT unnest(ids) FROM $schema.running");
+        }
+        if has(StateName::Waiting) {
+            lists.push("SELECT unnest(ids) FROM $schema.ready UNION ALL SELECT id FROM $schema.jobs WHERE delayed");
+        }
+        let found = match &lists[..] {
+            [] => Vec::new(),
+            lists => session.query(&lists.join(" UNION ALL "), &[]).await?,
+        };
+        Ok(Source::listed(found.iter().map(|row| computed(row, 0)).collect::<Result<_, _>>()?))
+    }
+
+    fn listed(mut ids: Vec<i64>) -> Source {
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+        ids.dedup();
+        Source::Listed(ids)
+    }
+
+    /// Returns how much the first statement looks at: a number of jobs; of finished ones, a number of lists.
+    fn first_size(&self) -> i64 {
+        if matches!(self, Source::Finished) { 64 } else { i64::from(bounds::FIND_BATCH) }
+    }
+
+    /// Returns how much the next statement looks at: about as much as is sent, and not too much at once.
+    fn next_size(&self, size: i64, rows: u64, is_cut: bool) -> i64 {
+        let is_large = rows > ROWS_MAX as u64 / 2;
+        if is_cut || is_large { (size / 2).max(self.first_size()) } else { (size * 2).min(ROWS_MAX) }
+    }
+
+    /// Reads the rows behind a place, and the jobs of those that the filter admits.
+    async fn read(
+        &self,
+        session: &Session,
+        place: Option<JobCursor>,
+        request: &FindRequest,
+        filter: &RowFilter<'_>,
+        size: i64,
+    ) -> Result<Chunk, SessionError> {
+        let (lowest, below) = request.query.id_range();
+        let below = signed(place.map_or(below, |place| place.id.number().min(below)));
+        let lowest = signed(lowest);
+        let (since, until) = request.query.finished();
+        let since = since.map_or(i64::MIN, timestamp_us);
+        let start = until.map_or((i64::MAX, 0), |until| (timestamp_us(until), 0));
+        let finished = place.and_then(|place| Some((timestamp_us(place.finished_at?), signed(place.id.number()))));
+        let (at, at_id) = finished.map_or(start, |place| place.min(start));
+        let ids: Vec<i64> = match self {
+            Source::Listed(all) => {
+                let start = all.partition_point(|id| *id >= below);
+                all[start..].iter().copied().take_while(|id| *id >= lowest).take(size as usize).collect()
+            }
+            _ => Vec::new(),
+        };
+        let batch = if let Source::Batch(batch) = self { *batch } else { 0 };
+        let (bytes_max, jobs_max) = (PAYLOAD_BYTES_MAX, i64::from(bounds::PAGE_MAX) + 1);
+        let args: [Arg<'_>; 15] = [
+            (&size, Type::INT8),
+            (&below, Type::INT8),
+            (&lowest, Type::INT8),
+            (&at, Type::INT8),
+            (&at_id, Type::INT8),
+            (&since, Type::INT8),
+            (&ids, Type::INT8_ARRAY),
+            (&batch, Type::INT8),
+            (&filter.states, Type::INT2_ARRAY),
+            (&filter.tasks, Type::INT4_ARRAY),
+            (&filter.keys, Type::TEXT_ARRAY),
+            (&filter.parent, Type::INT8),
+            (&filter.payload, Type::BOOL),
+            (&bytes_max, Type::INT8),
+            (&jobs_max, Type::INT8),
+        ];
+        Chunk::read(&session.query(&self.text(), &args).await?, request)
+    }
+
+    /// Returns the statement.
+    fn text(&self) -> String {
+        let by_id = format!("SELECT {LIGHT}, enqueued_at AS at FROM $schema.jobs WHERE id < $2 AND id >= $3");
+        let rows = match self {
+            // Some lists name a job that was tried again since, and two may name one that ended twice at one moment.
+            Source::Finished => format!(
+                "SELECT DISTINCT {LIGHT}, at FROM lists CROSS JOIN LATERAL unnest(ids) AS each (job)
+                 CROSS JOIN LATERAL (SELECT {LIGHT}, jobs.finished_at AS at FROM $schema.jobs
+                     WHERE jobs.id = each.job AND jobs.finished_at = lists.finished_at OFFSET 0) AS job
+                 WHERE (at, id) < ($4, $5)"
+            ),
+            Source::All => format!("{by_id} ORDER BY id DESC LIMIT $1"),
+            Source::Unsuccessful(states) => {
+                let of_state = |state: &i16| format!("({by_id} AND unsuccessful = {state} ORDER BY id DESC LIMIT $1)");
+                let states: Vec<String> = states.iter().map(of_state).collect();
+                format!("SELECT * FROM ({}) AS each ORDER BY id DESC LIMIT $1", states.join(" UNION ALL "))
+            }
+            Source::Batch(_) => {
+                format!("SELECT * FROM ({by_id} AND batch = $8 OFFSET 0) AS of_batch ORDER BY id DESC LIMIT $1")
+            }
+            Source::Listed(_) => format!("{by_id} AND id = ANY($7)"),
+        };
+        let lists = "lists AS MATERIALIZED (SELECT finished_at, ids FROM $schema.finished
+                 WHERE finished_at <= $4 AND finished_at >= $6 ORDER BY finished_at DESC FETCH FIRST $1 ROWS WITH TIES),";
+        let last_of_rows = "(array_agg(id ORDER BY place DESC))[1], (array_agg(at ORDER BY place DESC))[1]";
+        let (lists, order, is_last, last) = match self {
+            // All jobs of the earliest moment are among them.
+            Source::Finished => (
+                lists,
+                "at DESC, id DESC",
+                "(SELECT count(*) FROM lists) < $1",
+                "(SELECT 1::bigint FROM lists LIMIT 1), (SELECT min(finished_at) FROM lists)",
+            ),
+            Source::Listed(_) => ("", "id DESC", "cardinality($7) < $1", last_of_rows),
+            Source::All | Source::Unsuccessful(_) | Source::Batch(_) => ("", "id DESC", "count(*) < $1", last_of_rows),
+        };
+        format!(
+            "WITH {lists} looked AS MATERIALIZED (
+                 SELECT row_number() OVER (ORDER BY {order}) AS place, * FROM ({rows}) AS rows
+             ), fit AS MATERIALIZED (
+                 SELECT place, id, (sum(bytes) OVER (ORDER BY place) - bytes)::bigint AS bytes_before
+                 FROM (SELECT *, CASE WHEN $13 THEN payload_bytes ELSE 0 END AS bytes FROM looked) AS measured
+                 WHERE state = ANY($9) AND ($10 IS NULL OR task = ANY($10)) AND (cardinality($11) = 0 OR key = ANY($11))
+                     AND ($12 IS NULL OR parent = $12)
+             ), chosen AS MATERIALIZED (
+                 SELECT place, id FROM fit WHERE bytes_before <= $14 ORDER BY place LIMIT $15
+             )
+             SELECT looked_at.*, chosen.place, {STATUS_COLUMNS}, {JOB}, CASE WHEN $13 THEN payload END AS payload,
+                 NULL::bytea AS output
+             FROM (SELECT count(*), {is_last}, {last}, (SELECT count(*) FROM fit) FROM looked)
+                 AS looked_at (rows_looked_at, is_last, last_id, last_at, fitting)
+             LEFT JOIN (chosen JOIN $schema.jobs ON jobs.id = chosen.id {JOB_NAMES}) ON true
+             ORDER BY chosen.place"
+        )
+    }
+}
+
+impl Chunk {
+    fn read(found: &[Row], request: &FindRequest) -> Result<Chunk, SessionError> {
+        let first = found.first().ok_or_else(|| SessionError::Damaged("a search returned no row".to_owned()))?;
+        let mut candidates = Vec::with_capacity(found.len());
+        for row in found {
+            if let Some(place) = computed::<Option<i64>>(row, 5)? {
+                let is_ready = value::<i16>(row, "jobs", "state")? == READY;
+                candidates.push(Found { place: place as u64, job: rows::job(row)?, is_ready });
+            }
+        }
+        let (last_id, last_at) = (computed::<Option<i64>>(first, 2)?, computed::<Option<i64>>(first, 3)?);
+        let last = match (last_id, last_at) {
+            (Some(id), Some(at)) => {
+                let finished_at = (request.order == JobOrder::Finished).then(|| timestamp(at));
+                Some((JobCursor { id: columns::job_id(id)?, finished_at }, timestamp(at)))
+            }
+            _ => None,
+        };
+        let fitting = computed::<i64>(first, 4)?;
+        Ok(Chunk {
+            is_cut: fitting > candidates.len() as i64,
+            rows: computed::<i64>(first, 0)? as u64,
+            is_last: computed(first, 1)?,
+            candidates,
+            last,
+        })
+    }
+}
+
+/// Reads the limits and counts the running jobs, which are few.
+async fn wait_view(session: &Session, request: &FindRequest, now: Timestamp) -> Result<WaitView, SessionError> {
+    let limits = request.declared.with_overrides(overrides(session).await?);
+    let mut view = WaitView { limits, now, ..WaitView::default() };
+    let text = "SELECT text, key, count(*) FROM $schema.running
+                CROSS JOIN LATERAL unnest(ids, CASE WHEN cardinality(keys) = 1 THEN array_fill(keys[1], ARRAY[cardinality(ids)]) ELSE keys END)
+                    AS each (id, key)
+                JOIN $schema.names ON names.id = limit_group GROUP BY text, key";
+    for row in session.query(text, &[]).await? {
+        let lane = Lane {
+            group: parse("limit group", value(&row, "names", 0)?)?,
+            key: columns::key(value(&row, "running", 1)?)?,
+        };
+        view.add_running(&lane, computed::<i64>(&row, 2)? as u32);
+    }
+    Ok(view)
+}
+
+/// Reads the holds on jobs that may meet the query, those of each task and lane once.
+async fn add_holds(
+    session: &Session,
+    candidates: &[Found],
+    known: &mut HashSet<HoldScope>,
+    search: &mut Search<'_>,
+) -> Result<(), SessionError> {
+    let waiting = candidates.iter().filter(|found| matches!(found.job.status.state, State::Waiting { .. }));
+    let scopes = waiting.flat_map(|found| HoldScope::of_job(&found.job.task, &found.job.lane));
+    let new: Vec<HoldScope> = scopes.filter(|scope| known.insert(scope.clone())).collect();
+    if !new.is_empty() {
+        let holds = hold_rows::of_scopes(session, &new, search.view.now).await?;
+        holds.into_iter().for_each(|hold| search.view.holds.set(hold));
+    }
+    Ok(())
+}

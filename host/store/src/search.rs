@@ -1,0 +1,84 @@
+//! A search in progress: which jobs were looked at and found, and when it ends.
+
+use std::time::Instant;
+
+use wharf_core::bounds;
+use wharf_core::find::{Candidate, JobCursor, JobOrder, WaitView};
+use wharf_core::job::Job;
+use wharf_core::shared_bytes::SharedBytes;
+use wharf_core::time::Timestamp;
+
+use crate::store::{FindPage, FindRequest};
+
+/// A search for jobs. A store offers it the jobs that may meet the query, in the order of the list.
+pub(crate) struct Search<'r> {
+    pub(crate) request: &'r FindRequest,
+    pub(crate) view: WaitView,
+    started: Instant,
+    page: FindPage,
+}
+
+impl<'r> Search<'r> {
+    pub(crate) fn new(request: &'r FindRequest, view: WaitView) -> Search<'r> {
+        Search { request, view, started: Instant::now(), page: FindPage::default() }
+    }
+
+    /// Returns the place from which the search goes on.
+    pub(crate) fn place(&self) -> Option<JobCursor> {
+        self.page.next.or(self.request.after)
+    }
+
+    /// Counts jobs up to this place as looked at. `at` is when the last one of them was enqueued or finished.
+    pub(crate) fn look_at(&mut self, jobs: u64, last: JobCursor, at: Timestamp) {
+        self.page.looked_at += jobs;
+        self.page.until = Some(at);
+        self.page.next = Some(last);
+    }
+
+    fn max(&self) -> usize {
+        self.request.max.clamp(1, bounds::PAGE_MAX) as usize
+    }
+
+    /// Takes a job if it meets the query. Returns true if the page is full: one job more than it holds was found.
+    pub(crate) fn offer(&mut self, job: Job, is_due: bool) -> bool {
+        let candidate = Candidate { job: &job, payload: &job.payload, is_due };
+        let is_listed = self.request.order == JobOrder::Newest || job.finished_at.is_some();
+        if is_listed && self.request.query.matches(candidate, &self.view) {
+            self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, ..job });
+        }
+        self.page.jobs.len() > self.max()
+    }
+
+    /// Returns true if the search has looked for long enough.
+    pub(crate) fn is_over(&self) -> bool {
+        let FindRequest { rows_max, time, .. } = *self.request;
+        let elapsed = self.started.elapsed();
+        let time_is_over = elapsed >= time && self.page.looked_at >= bounds::FIND_ROWS_MIN;
+        self.page.looked_at >= rows_max || time_is_over || elapsed >= time.saturating_mul(bounds::FIND_TIMES_MAX)
+    }
+
+    /// Returns the page of a search that may go on.
+    pub(crate) fn paused(mut self) -> FindPage {
+        if self.page.jobs.len() > self.max() {
+            self.page.jobs.truncate(self.max());
+            if let Some(last) = self.page.jobs.last() {
+                self.page.next = Some(JobCursor::behind(last, self.request.order));
+                self.page.until = Some(listed_at(last, self.request.order));
+            }
+        }
+        self.page
+    }
+
+    /// Returns the page of a search that has looked at all jobs.
+    pub(crate) fn ended(self) -> FindPage {
+        FindPage { next: None, ..self.page }
+    }
+}
+
+/// Returns when a job was enqueued or finished, by the order of the list.
+pub(crate) fn listed_at(job: &Job, order: JobOrder) -> Timestamp {
+    match order {
+        JobOrder::Newest => job.enqueued_at,
+        JobOrder::Finished => job.finished_at.unwrap_or_default(),
+    }
+}

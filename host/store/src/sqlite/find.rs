@@ -1,0 +1,342 @@
+//! Finding jobs: rows are looked at by their numbers first, and those that may meet the query are read as a whole.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use wharf_core::bounds;
+use wharf_core::find::{JobCursor, JobOrder, JobQuery, WaitView};
+use wharf_core::hold::HoldScope;
+use wharf_core::ids::{JobId, TaskName};
+use wharf_core::job::{Job, State, StateName};
+use wharf_core::key::Lane;
+use wharf_core::time::Timestamp;
+
+use super::hold_rows;
+use super::large_values::PAYLOADS;
+use super::read::{JOB_COLUMNS, JOB_JOINS, ahead_of_rows, few_waiting, overrides, with_claim};
+use super::rows::{self, InternedNames};
+use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
+use crate::columns::{
+    CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, job_id, key, key_text, signed, timestamp, timestamp_us,
+    unsigned,
+};
+use crate::search::Search;
+use crate::store::{FindPage, FindRequest};
+
+/// Finds jobs.
+pub(super) fn find(
+    conn: &Connection,
+    claims: &Mutex<UnsyncedClaims>,
+    request: &FindRequest,
+    now: Timestamp,
+) -> rusqlite::Result<FindPage> {
+    let claims = unsynced_claims::lock(claims).all();
+    let snapshot = conn.unchecked_transaction()?;
+    let ahead = ahead_of_rows(&snapshot, claims)?;
+    let view =
+        if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, request, now)? } else { WaitView::default() };
+    let Some(filter) = RowFilter::new(&snapshot, &request.query)? else { return Ok(FindPage::default()) };
+    let source = Source::of(&snapshot, request, &ahead)?;
+    let mut reader = JobReader { conn: &snapshot, ahead: &ahead, held: HashSet::new(), now };
+    let mut search = Search::new(request, view);
+    loop {
+        let rows = source.rows(&snapshot, search.place(), request)?;
+        let is_last = rows.len() < bounds::FIND_BATCH as usize;
+        for row in rows {
+            let id = job_id(row.id)?;
+            let finished_at = (request.order == JobOrder::Finished).then(|| timestamp(row.at));
+            search.look_at(1, JobCursor { id, finished_at }, timestamp(row.at));
+            let state = if ahead.contains_key(&id) { RUNNING } else { row.state };
+            if !filter.admits(state, &row) {
+                continue;
+            }
+            if let Some((job, is_due)) = reader.read(id, &mut search)?
+                && search.offer(job, is_due)
+            {
+                return Ok(search.paused());
+            }
+            if search.is_over() {
+                return Ok(search.paused());
+            }
+        }
+        if is_last {
+            return Ok(search.ended());
+        }
+        if search.is_over() {
+            return Ok(search.paused());
+        }
+    }
+}
+
+/// The columns of a job that decide quickly whether it may meet a query.
+struct LightRow {
+    id: i64,
+    state: i16,
+    task: i64,
+    key: Option<String>,
+    /// When it was enqueued or finished, by the order of the list.
+    at: i64,
+}
+
+impl LightRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<LightRow> {
+        Ok(LightRow { id: row.get(0)?, state: row.get(1)?, task: row.get(2)?, key: row.get(3)?, at: row.get(4)? })
+    }
+}
+
+/// The conditions of a query on single columns. A job that it rejects does not meet the query.
+struct RowFilter<'q> {
+    states: Vec<i16>,
+    tasks: Option<HashSet<i64>>,
+    keys: Vec<&'q str>,
+}
+
+impl<'q> RowFilter<'q> {
+    /// Returns `None` if no job meets the query, since the store has no job of its tasks.
+    fn new(conn: &Connection, query: &'q JobQuery) -> rusqlite::Result<Option<RowFilter<'q>>> {
+        let states = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).flat_map(columns_of).collect();
+        let tasks = task_numbers(conn, query)?;
+        if tasks.as_ref().is_some_and(HashSet::is_empty) {
+            return Ok(None);
+        }
+        Ok(Some(RowFilter { states, tasks, keys: query.keys().iter().map(|key| key_text(key.as_ref())).collect() }))
+    }
+
+    fn admits(&self, state: i16, row: &LightRow) -> bool {
+        self.states.contains(&state)
+            && self.tasks.as_ref().is_none_or(|tasks| tasks.contains(&row.task))
+            && (self.keys.is_empty() || row.key.as_deref().is_some_and(|key| self.keys.contains(&key)))
+    }
+}
+
+/// Returns the columns `state` of jobs in a state.
+fn columns_of(state: StateName) -> Vec<i16> {
+    match state {
+        StateName::Waiting => vec![DELAYED, READY],
+        StateName::Running => vec![RUNNING],
+        StateName::Succeeded => vec![SUCCEEDED],
+        StateName::Failed => vec![FAILED],
+        StateName::Cancelled => vec![CANCELLED],
+    }
+}
+
+/// Returns the numbers of the tasks to which a query is limited; `None` if it is not.
+fn task_numbers(conn: &Connection, query: &JobQuery) -> rusqlite::Result<Option<HashSet<i64>>> {
+    let (tasks, plugins) = query.tasks_and_plugins();
+    if tasks.is_empty() && plugins.is_empty() {
+        return Ok(None);
+    }
+    let mut named = HashSet::new();
+    let mut find = conn.prepare_cached("SELECT id FROM names WHERE text = ?1")?;
+    for task in tasks {
+        named.extend(find.query_row([task.as_str()], |row| row.get::<_, i64>(0)).optional()?);
+    }
+    if plugins.is_empty() {
+        return Ok(Some(named));
+    }
+    // The tasks of a plugin are its name, a slash and more: `0` follows the slash.
+    let mut of_plugins = HashSet::new();
+    let mut find = conn.prepare_cached("SELECT id FROM names WHERE text >= ?1 || '/' AND text < ?1 || '0'")?;
+    for plugin in plugins {
+        for number in find.query_map([plugin.as_str()], |row| row.get::<_, i64>(0))? {
+            of_plugins.insert(number?);
+        }
+    }
+    if !tasks.is_empty() {
+        of_plugins.retain(|number| named.contains(number));
+    }
+    Ok(Some(of_plugins))
+}
+
+/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+enum Source {
+    /// All jobs, by ID or by the time at which they finished.
+    All,
+    /// The failed jobs, the cancelled ones, or both.
+    Unsuccessful(Vec<i16>),
+    /// The jobs of a durable broadcast.
+    Batch(i64),
+    /// These jobs, in descending order.
+    Listed(Vec<i64>),
+}
+
+impl Source {
+    fn of(conn: &Connection, request: &FindRequest, ahead: &HashMap<JobId, UnsyncedClaim>) -> rusqlite::Result<Source> {
+        let query = &request.query;
+        if request.order == JobOrder::Finished {
+            return Ok(Source::All);
+        }
+        if !query.ids().is_empty() {
+            return Ok(Source::listed(query.ids().iter().map(|id| signed(id.number())).collect()));
+        }
+        if let Some(batch) = query.batch() {
+            return Ok(Source::Batch(signed(batch.number())));
+        }
+        let states: Vec<StateName> = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).collect();
+        let has = |state| states.contains(&state);
+        if !has(StateName::Waiting) && !has(StateName::Running) && !has(StateName::Succeeded) {
+            return Ok(Source::Unsuccessful(states.into_iter().flat_map(columns_of).collect()));
+        }
+        let has_ended = StateName::ALL.into_iter().any(|state| state.is_final() && has(state));
+        if has_ended || (has(StateName::Waiting) && !few_waiting(conn)?) {
+            return Ok(Source::All);
+        }
+        let mut ids: Vec<i64> = ahead.keys().map(|id| signed(id.number())).collect();
+        let mut add = |sql: &str| -> rusqlite::Result<()> {
+            let mut find = conn.prepare_cached(sql)?;
+            for id in find.query_map([], |row| row.get(0))? {
+                ids.push(id?);
+            }
+            Ok(())
+        };
+        if has(StateName::Running) {
+            add("SELECT id FROM jobs INDEXED BY jobs_running WHERE state = 2")?;
+        }
+        if has(StateName::Waiting) {
+            add("SELECT id FROM ready UNION ALL SELECT id FROM jobs INDEXED BY jobs_delayed WHERE state = 0")?;
+        }
+        Ok(Source::listed(ids))
+    }
+
+    fn listed(mut ids: Vec<i64>) -> Source {
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+        ids.dedup();
+        Source::Listed(ids)
+    }
+
+    /// Reads the next rows behind a place, in the order of the list; fewer than `bounds::FIND_BATCH` if there are no more.
+    fn rows(
+        &self,
+        conn: &Connection,
+        place: Option<JobCursor>,
+        request: &FindRequest,
+    ) -> rusqlite::Result<Vec<LightRow>> {
+        let (lowest, below) = request.query.id_range();
+        let below = place.map_or(below, |place| place.id.number().min(below));
+        let (lowest, below, max) = (signed(lowest), signed(below), bounds::FIND_BATCH);
+        // A key is text: it is only read where it decides.
+        let key = if request.query.keys().is_empty() { "NULL" } else { "key" };
+        match self {
+            Source::All if request.order == JobOrder::Finished => {
+                let (since, until) = request.query.finished();
+                let since = since.map_or(i64::MIN, timestamp_us);
+                // The time before which all are, as the place behind the first job of that time.
+                let start = until.map_or((i64::MAX, 0), |until| (timestamp_us(until), 0));
+                let place = place.and_then(|place| Some((timestamp_us(place.finished_at?), signed(place.id.number()))));
+                let (at, id) = place.map_or(start, |place| place.min(start));
+                let mut find = conn.prepare_cached(&format!(
+                    "SELECT id, state, task, {key}, finished_at FROM jobs INDEXED BY jobs_finished
+                     WHERE state >= 3 AND finished_at <= ?1 AND finished_at >= ?3 AND (finished_at < ?1 OR id < ?2)
+                     ORDER BY finished_at DESC, id DESC LIMIT ?4"
+                ))?;
+                find.query_map(params![at, id, since, max], LightRow::read)?.collect()
+            }
+            Source::All => {
+                let mut find = conn.prepare_cached(&format!(
+                    "SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id < ?1 AND id >= ?2
+                     ORDER BY id DESC LIMIT ?3"
+                ))?;
+                find.query_map(params![below, lowest, max], LightRow::read)?.collect()
+            }
+            Source::Unsuccessful(states) => {
+                let mut rows = Vec::new();
+                for state in states {
+                    let mut find = conn.prepare_cached(&format!(
+                        "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_unsuccessful
+                         WHERE state = {state} AND state >= 4 AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
+                    ))?;
+                    for row in find.query_map(params![below, lowest, max], LightRow::read)? {
+                        rows.push(row?);
+                    }
+                }
+                rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+                rows.truncate(max as usize);
+                Ok(rows)
+            }
+            Source::Batch(batch) => {
+                let mut find = conn.prepare_cached(&format!(
+                    "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_batch
+                     WHERE batch = ?4 AND batch IS NOT NULL AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
+                ))?;
+                find.query_map(params![below, lowest, max, batch], LightRow::read)?.collect()
+            }
+            Source::Listed(ids) => {
+                let start = ids.partition_point(|id| *id >= below);
+                let mut rows = Vec::new();
+                let mut find = conn
+                    .prepare_cached(&format!("SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id = ?1"))?;
+                for id in ids[start..].iter().take_while(|id| **id >= lowest) {
+                    rows.extend(find.query_row([id], LightRow::read).optional()?);
+                    if rows.len() == max as usize {
+                        break;
+                    }
+                }
+                Ok(rows)
+            }
+        }
+    }
+}
+
+/// Reads jobs that may meet a query.
+struct JobReader<'s> {
+    conn: &'s Connection,
+    ahead: &'s HashMap<JobId, UnsyncedClaim>,
+    /// The tasks and lanes whose holds are known.
+    held: HashSet<(TaskName, Lane)>,
+    now: Timestamp,
+}
+
+impl JobReader<'_> {
+    /// Reads a job, its payload if the query needs it, and whether it is due.
+    fn read(&mut self, id: JobId, search: &mut Search<'_>) -> rusqlite::Result<Option<(Job, bool)>> {
+        let number = signed(id.number());
+        let needs_payload = search.request.query.needs_payload();
+        let payload = if needs_payload { "jobs.payload" } else { "NULL" };
+        let sql = format!(
+            "SELECT {JOB_COLUMNS}, {}, {payload} AS payload, NULL AS output, payload_bytes FROM jobs {JOB_JOINS}
+             WHERE jobs.id = ?1",
+            rows::STATUS
+        );
+        let read = |row: &Row<'_>| {
+            Ok((rows::job(row)?, row.get::<_, i16>("state")? == READY, row.get::<_, i64>("payload_bytes")?))
+        };
+        let found = self.conn.prepare_cached(&sql)?.query_row([number], read).optional()?;
+        let Some((mut job, is_ready, bytes)) = found else { return Ok(None) };
+        if needs_payload && job.payload.is_empty() && bytes > 0 {
+            job.payload = PAYLOADS.read(self.conn, number, unsigned(bytes))?.unwrap_or_default();
+        }
+        let job = match self.ahead.get(&id) {
+            Some(claim) => with_claim(job, claim),
+            None => job,
+        };
+        let State::Waiting { due } = job.status.state else { return Ok(Some((job, true))) };
+        if search.request.query.needs_wait_view() && self.held.insert((job.task.clone(), job.lane.clone())) {
+            let holds = hold_rows::of_scopes(self.conn, &HoldScope::of_job(&job.task, &job.lane), self.now)?;
+            holds.into_iter().for_each(|hold| search.view.holds.set(hold));
+        }
+        Ok(Some((job, is_ready || due <= self.now)))
+    }
+}
+
+/// Reads the limits and counts the running jobs, which are few. Holds are read for the lanes that are looked at.
+fn wait_view(
+    conn: &Connection,
+    ahead: &HashMap<JobId, UnsyncedClaim>,
+    request: &FindRequest,
+    now: Timestamp,
+) -> rusqlite::Result<WaitView> {
+    let limits = request.declared.with_overrides(overrides(conn)?);
+    let mut view = WaitView { limits, now, ..WaitView::default() };
+    ahead.values().for_each(|claim| view.add_running(&claim.lane, 1));
+    let mut names = InternedNames::default();
+    let mut count = conn.prepare_cached(
+        "SELECT limit_group, key, count(*) FROM jobs INDEXED BY jobs_running WHERE state = 2 GROUP BY limit_group, key",
+    )?;
+    let mut rows = count.query([])?;
+    while let Some(row) = rows.next()? {
+        let lane = Lane { group: names.group(conn, row.get(0)?)?, key: key(row.get_ref(1)?.as_str()?)? };
+        view.add_running(&lane, row.get(2)?);
+    }
+    Ok(view)
+}
