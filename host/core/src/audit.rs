@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use crate::author::{Author, bounded};
 use crate::bounds;
+use crate::failure::FailureState;
+use crate::fingerprint::Fingerprint;
 use crate::hold::{Hold, HoldScope};
 use crate::ids::{Group, JobId, ParseIdError};
 use crate::key::Key;
@@ -59,6 +61,12 @@ act_kinds! {
     HoldSet = "hold-set",
     /// A hold was released.
     HoldReleased = "hold-released",
+    /// A failure group was declared resolved.
+    FailureResolved = "failure-resolved",
+    /// A failure group was declared to need nobody's attention.
+    FailureIgnored = "failure-ignored",
+    /// A failure group was opened again.
+    FailureReopened = "failure-reopened",
     /// A host read its settings again, and they were other ones.
     SettingsChanged = "settings-changed",
 }
@@ -115,6 +123,16 @@ impl NewAct {
     /// Returns the act of an operator who released the hold of this scope.
     pub fn of_release(author: Author, scope: &HoldScope) -> NewAct {
         NewAct::new(author, ActKind::HoldReleased, &scope.to_string(), "", 1)
+    }
+
+    /// Returns the act of an operator who set the state of a failure group.
+    pub fn of_failure(author: Author, group: Fingerprint, state: FailureState) -> NewAct {
+        let kind = match state {
+            FailureState::Open => ActKind::FailureReopened,
+            FailureState::Resolved => ActKind::FailureResolved,
+            FailureState::Ignored => ActKind::FailureIgnored,
+        };
+        NewAct::new(author, kind, &group.to_string(), "", 1)
     }
 
     /// Returns the stored act.
@@ -233,6 +251,15 @@ mod tests {
         assert_eq!(kind(Event::Replaced), None);
         let act = NewAct::of_event(ann(), job, &Event::CancelRequested).unwrap();
         assert_eq!((act.target(), act.count(), act.author()), (job.to_string().as_str(), 1, &ann()));
+    }
+
+    #[test]
+    fn each_state_of_a_failure_group_is_an_act_of_its_own() {
+        let group: Fingerprint = "f1:00ff3ad41b2c9e07".parse().unwrap();
+        let acts = FailureState::ALL.map(|state| NewAct::of_failure(ann(), group, state));
+        let kinds = acts.each_ref().map(|act| act.kind().as_str());
+        assert_eq!(kinds, ["failure-reopened", "failure-resolved", "failure-ignored"]);
+        assert!(acts.iter().all(|act| act.target() == group.to_string()));
     }
 
     #[test]

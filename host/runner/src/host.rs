@@ -222,7 +222,7 @@ impl Host {
         self.0.store.failure_details(fingerprint).await
     }
 
-    /// Sets the state of a failure group; `by` is the name of the operator's token. Returns `None` if there is no such group.
+    /// Sets the state of a failure group, and writes who did so into the audit log. Returns `None` if there is no such group.
     ///
     /// # Errors
     ///
@@ -231,12 +231,13 @@ impl Host {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError> {
         let store = &self.0.store;
         let set = store.set_failure_state(fingerprint, state, by.clone());
         let group = store.call_with_timeout("setting the state of a failure group", set).await?;
         if group.is_some() {
+            let by = by.name().map(str::to_owned);
             self.notify(&Notice::FailureStateSet { fingerprint, state, by });
         }
         Ok(group)
@@ -266,11 +267,6 @@ impl Host {
     ) -> Result<FindPage, StoreError> {
         let declared = Arc::clone(self.catalog().limits());
         self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
-    }
-
-    /// Returns the moment by the store's clock.
-    pub fn now(&self) -> Timestamp {
-        self.0.store.now()
     }
 
     /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the

@@ -46,7 +46,6 @@ pub(crate) struct Metrics {
     pub(crate) wrong_tokens: Counter,
     settings_reloads: Counters,
     hold_changes: Counters,
-    failure_regressions: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
 }
@@ -64,8 +63,6 @@ impl Metrics {
         let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
         let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
         let settings_reloads = counters("settings_reloads", "Times that the settings were read again, by result");
-        let failure_regressions =
-            counters("failure_regressions", "Failures that came back after their group was resolved, by task");
         let hold_changes = counters("hold_changes", "Holds set and released on this host, by change");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let (leases_reclaimed, jobs_deleted, jobs_replaced) =
@@ -118,7 +115,6 @@ impl Metrics {
             wrong_tokens,
             settings_reloads,
             hold_changes,
-            failure_regressions,
             host_log_lines_dropped,
         }
     }
@@ -152,7 +148,7 @@ impl Metrics {
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
             }
-            Notice::FailureRegressed { task, .. } => add(&self.failure_regressions, task_labels(task), 1),
+            Notice::FailureRegressed { task, .. } => self.tasks.regressed(task),
             Notice::HoldSet { .. } => add(&self.hold_changes, label("change", "set"), 1),
             Notice::HoldReleased { .. } => add(&self.hold_changes, label("change", "released"), 1),
             Notice::BroadcastEnded(ended) => self.broadcasts.ended(ended),

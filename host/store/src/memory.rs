@@ -378,10 +378,15 @@ impl FailureStore for MemoryStore {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError> {
         let now = self.now();
-        Ok(self.queue().failures.set_state(fingerprint, state, by, now))
+        let mut queue = self.queue();
+        let set = queue.failures.set_state(fingerprint, state, by.name().map(str::to_owned), now);
+        if set.is_some() {
+            queue.acts.add(NewAct::of_failure(by, fingerprint, state), now);
+        }
+        Ok(set)
     }
 
     async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {

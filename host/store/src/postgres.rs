@@ -423,6 +423,7 @@ impl AuditLog for PostgresStore {
     }
 }
 
+#[async_trait]
 impl AttemptStore for PostgresStore {
     async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
         let session = self.reader().await?;
@@ -449,10 +450,10 @@ impl FailureStore for PostgresStore {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError> {
         let session = self.reader().await?;
-        let group = failure_rows::set_state(&session, &self.time, fingerprint, state, by.as_deref()).await;
+        let group = failure_rows::set_state(&session, &self.time, fingerprint, state, &by).await;
         self.finish(session, group)
     }
 

@@ -290,6 +290,7 @@ impl AuditLog for SqliteStore {
     }
 }
 
+#[async_trait]
 impl AttemptStore for SqliteStore {
     async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
         self.readers.read(move |conn| attempts::of_job(conn, id)).await
@@ -310,9 +311,9 @@ impl FailureStore for SqliteStore {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError> {
-        self.writer.write(move |ledger| ledger.set_failure_state(fingerprint, state, by.as_deref()), |_| false).await
+        self.writer.write(move |ledger| ledger.set_failure_state(fingerprint, state, &by), |_| false).await
     }
 
     async fn delete_failures(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {

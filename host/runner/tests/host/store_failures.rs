@@ -205,6 +205,7 @@ impl AuditLog for Cut {
     }
 }
 
+#[async_trait]
 impl AttemptStore for Cut {
     async fn attempts(&self, id: JobId) -> Result<Vec<Attempt>, StoreError> {
         self.reached()?.attempts(id).await
@@ -223,7 +224,7 @@ impl FailureStore for Cut {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError> {
         self.reached()?.set_failure_state(fingerprint, state, by).await
     }

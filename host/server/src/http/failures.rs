@@ -12,11 +12,11 @@ use wharf_runner::Host;
 use wharf_store::{FailureCursor, FailureFilter};
 
 use super::api::{Failure, FailurePage, FailuresQuery};
+use super::author::RequestAuthor;
 use super::links;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
-use crate::access::Access;
 
 /// Number of groups on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
@@ -74,28 +74,32 @@ pub(crate) async fn show(State(host): State<Host>, Path(text): Path<String>) -> 
 }
 
 /// Says that the cause of a failure group is removed.
-pub(crate) async fn resolve(host: State<Host>, access: Access, path: Path<String>) -> Result<Json<Failure>, Problem> {
-    set_state(host, access, path, FailureState::Resolved).await
+pub(crate) async fn resolve(
+    host: State<Host>,
+    by: RequestAuthor,
+    path: Path<String>,
+) -> Result<Json<Failure>, Problem> {
+    set_state(host, by, path, FailureState::Resolved).await
 }
 
 /// Says that a failure group needs nobody's attention.
-pub(crate) async fn ignore(host: State<Host>, access: Access, path: Path<String>) -> Result<Json<Failure>, Problem> {
-    set_state(host, access, path, FailureState::Ignored).await
+pub(crate) async fn ignore(host: State<Host>, by: RequestAuthor, path: Path<String>) -> Result<Json<Failure>, Problem> {
+    set_state(host, by, path, FailureState::Ignored).await
 }
 
 /// Takes back that a failure group is resolved or ignored.
-pub(crate) async fn reopen(host: State<Host>, access: Access, path: Path<String>) -> Result<Json<Failure>, Problem> {
-    set_state(host, access, path, FailureState::Open).await
+pub(crate) async fn reopen(host: State<Host>, by: RequestAuthor, path: Path<String>) -> Result<Json<Failure>, Problem> {
+    set_state(host, by, path, FailureState::Open).await
 }
 
 async fn set_state(
     State(host): State<Host>,
-    access: Access,
+    RequestAuthor(by): RequestAuthor,
     Path(text): Path<String>,
     state: FailureState,
 ) -> Result<Json<Failure>, Problem> {
     let fingerprint = fingerprint(&text)?;
-    let group = host.set_failure_state(fingerprint, state, access.author()).await?;
+    let group = host.set_failure_state(fingerprint, state, by).await?;
     Ok(Json(Failure::from(&group.ok_or_else(|| unknown(fingerprint))?)))
 }
 

@@ -27,6 +27,7 @@ pub(super) struct TaskMetrics {
     attempts_ended: Counters,
     attempts_stale: Counters,
     log_lines_dropped: Counters,
+    regressions: Counters,
     queue_wait: Histograms,
     wall: Histograms,
     cpu: Histograms,
@@ -46,6 +47,7 @@ struct TaskSeries {
     attempts_ended: [OnceLock<Counter>; OutcomeKind::ALL.len()],
     attempts_stale: OnceLock<Counter>,
     log_lines_dropped: OnceLock<Counter>,
+    regressions: OnceLock<Counter>,
     queue_wait: OnceLock<Histogram>,
     wall: OnceLock<Histogram>,
     cpu: OnceLock<Histogram>,
@@ -68,6 +70,8 @@ impl TaskMetrics {
         let attempts_stale =
             counters("attempts_stale", "Attempts whose result was refused, as another attempt owned their job");
         let log_lines_dropped = counters("log_lines_dropped", "Log lines of attempts that were dropped");
+        let regressions =
+            counters("failure_regressions", "Failures that came back after their group was resolved, by task");
         let mut histograms = |name: &str, help: &str| {
             let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
             registry.register_with_unit(name, help, Unit::Seconds, histograms.clone());
@@ -82,6 +86,7 @@ impl TaskMetrics {
             attempts_ended,
             attempts_stale,
             log_lines_dropped,
+            regressions,
             queue_wait: histograms("queue_wait", "Time from when a job was due until it was claimed"),
             wall: histograms("attempt_wall", "Time from the claim of an attempt until its end"),
             cpu: histograms("attempt_cpu", "CPU time of an attempt in the plugin's code"),
@@ -104,6 +109,10 @@ impl TaskMetrics {
 
     pub(super) fn log_lines_dropped(&self, task: &TaskName, lines: u64) {
         self.of(task, |series| add(&series.log_lines_dropped, &self.log_lines_dropped, task, lines));
+    }
+
+    pub(super) fn regressed(&self, task: &TaskName) {
+        self.of(task, |series| add(&series.regressions, &self.regressions, task, 1));
     }
 
     pub(super) fn attempt_started(&self, task: &TaskName, queue_wait: Duration) {

@@ -2,6 +2,8 @@
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureSample, FailureState, FailureVersion};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::time::Timestamp;
@@ -112,15 +114,32 @@ pub(super) async fn set_state(
     time: &Time,
     fingerprint: Fingerprint,
     state: FailureState,
-    by: Option<&str>,
+    by: &Author,
 ) -> Result<Option<FailureGroup>, SessionError> {
     let text = format!(
-        "UPDATE $schema.failure_groups SET state = $2, changed_by = $3, changed_at = coalesce($4::bigint, {NOW})
-         WHERE fingerprint = $1 RETURNING {COLUMNS}"
+        "WITH changed AS (
+             UPDATE $schema.failure_groups SET state = $2, changed_by = $3, changed_at = coalesce($4::bigint, {NOW})
+             WHERE fingerprint = $1 RETURNING {COLUMNS}
+         ), act AS (
+             INSERT INTO $schema.audit (acted_at, author, address, act, target, detail, changed)
+             SELECT changed_at, $3, $5, $6, $7, $8, 1 FROM changed
+         )
+         SELECT {COLUMNS} FROM changed"
     );
+    let act = NewAct::of_failure(by.clone(), fingerprint, state);
     let (fingerprint, state, now) = (fingerprint.to_string(), state.as_str(), time.manual_micros());
-    let args =
-        [(&fingerprint as _, Type::TEXT), (&state as _, Type::TEXT), (&by as _, Type::TEXT), (&now as _, Type::INT8)];
+    let (name, address, kind, target, detail) =
+        (by.name(), by.address(), act.kind().as_str(), act.target(), act.detail());
+    let args = [
+        (&fingerprint as _, Type::TEXT),
+        (&state as _, Type::TEXT),
+        (&name as _, Type::TEXT),
+        (&now as _, Type::INT8),
+        (&address as _, Type::TEXT),
+        (&kind as _, Type::TEXT),
+        (&target as _, Type::TEXT),
+        (&detail as _, Type::TEXT),
+    ];
     session.query(&text, &args).await?.first().map(group).transpose()
 }
 

@@ -334,7 +334,7 @@ async fn run(
 /// Says in the results of recorded events which of them are regressions.
 fn mark_regressed(regressed: &[(JobId, Fingerprint)], requests: &[&WriteRequest], results: &mut [WriteResult]) {
     for (request, result) in requests.iter().zip(results) {
-        if let (WriteRequest::Record(events), WriteResult::Recorded(recorded)) = (request, result) {
+        if let (WriteRequest::Record(events, _), WriteResult::Recorded(recorded)) = (request, result) {
             for ((job, _), recorded) in events.iter().zip(recorded) {
                 if let Ok(recorded) = recorded
                     && recorded.state == StateName::Failed

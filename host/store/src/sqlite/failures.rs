@@ -1,6 +1,8 @@
 //! Failure groups, as the writer changes them.
 
 use rusqlite::{OptionalExtension, params};
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::failure::{FailureGroup, FailureState, NewFailure};
 use wharf_core::fingerprint::Fingerprint;
@@ -161,11 +163,12 @@ impl SqliteLedger<'_> {
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<&str>,
+        by: &Author,
     ) -> rusqlite::Result<Option<FailureGroup>> {
         let Some(mut group) = failure_rows::group(self.conn, fingerprint)? else { return Ok(None) };
-        group.set_state(state, by.map(str::to_owned), self.now());
+        group.set_state(state, by.name().map(str::to_owned), self.now());
         self.write_group(&group)?;
+        self.write_act(&NewAct::of_failure(by.clone(), fingerprint, state))?;
         Ok(Some(group))
     }
 

@@ -1,6 +1,7 @@
 //! The failure groups of a store.
 
 use async_trait::async_trait;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
@@ -20,12 +21,12 @@ pub trait FailureStore: Send + Sync {
     /// Returns a group with its versions and samples.
     async fn failure_details(&self, fingerprint: Fingerprint) -> Result<Option<FailureDetails>, StoreError>;
 
-    /// Sets the state of a group; `by` is the name of the operator's token. Returns the group, or `None` if there is none.
+    /// Sets the state of a group, and adds the act to the audit log. Returns the group, or `None` if there is none.
     async fn set_failure_state(
         &self,
         fingerprint: Fingerprint,
         state: FailureState,
-        by: Option<String>,
+        by: Author,
     ) -> Result<Option<FailureGroup>, StoreError>;
 
     /// Deletes at most `max` groups that failed last before `before`, the one of the longest ago first. Returns how many.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::attempt::AttemptOrigin;
+use wharf_core::audit::ActKind;
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::failure::{FailureDetails, FailureState, FailureStateChange};
 use wharf_core::fingerprint::Fingerprint;
@@ -14,7 +16,7 @@ use wharf_core::lease::{NodeMark, StartedSuspect, is_suspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::outcome::{OutcomeKind, Report};
-use wharf_store::{FailureCursor, FailureFilter, PostgresStore, Recorded};
+use wharf_store::{ActFilter, FailureCursor, FailureFilter, PostgresStore, Recorded};
 
 use crate::server::shared_address;
 use crate::stage::{COUNT, LEASE, LIST, MAKE, SECOND, Stage, block_on, on_every_store, usage};
@@ -165,9 +167,14 @@ fn what_comes_back_with_a_newer_digest_is_told_and_an_upgrade_under_way_is_not()
         let (id, first) = stage.fail(COUNT, "", text, Some("d1")).await;
         assert_eq!(first.regressed, None);
         let group = stage.fingerprint(id).await;
-        let (resolved, by) = (FailureState::Resolved, Some("ann".to_owned()));
-        let set = stage.store.set_failure_state(group, resolved, by.clone()).await.unwrap().unwrap();
+        let (resolved, ann) = (FailureState::Resolved, Author::token("ann").at_address("10.0.0.1"));
+        let set = stage.store.set_failure_state(group, resolved, ann.clone()).await.unwrap().unwrap();
+        let by = ann.name().map(str::to_owned);
         assert_eq!((set.state, set.changed), (resolved, Some(FailureStateChange { at: stage.store.now(), by })));
+        let acts = stage.store.acts(ActFilter::default()).await.unwrap().acts;
+        let act = acts.first().unwrap();
+        assert_eq!((act.kind, &act.author, act.id.at), (ActKind::FailureResolved, &ann, stage.store.now()));
+        assert_eq!((&*act.target, acts.len()), (&*group.to_string(), 1));
         stage.pass(SECOND);
         // Both were loaded before the resolve; of a host that is gone nobody knows.
         for known in [Some("d1"), Some("d2"), None] {
@@ -182,16 +189,16 @@ fn what_comes_back_with_a_newer_digest_is_told_and_an_upgrade_under_way_is_not()
         assert_eq!(stage.fail(COUNT, "", text, Some("d3")).await.1.regressed, None, "it is told once");
 
         // A digest that fails before its node has announced it is new all the same.
-        stage.store.set_failure_state(group, resolved, None).await.unwrap();
+        stage.store.set_failure_state(group, resolved, Author::anyone()).await.unwrap();
         stage.pass(SECOND);
         assert_eq!(stage.fail(COUNT, "", text, Some("d4")).await.1.regressed, Some(group));
         // One that is announced again later stays as old as it is.
-        stage.store.set_failure_state(group, resolved, None).await.unwrap();
+        stage.store.set_failure_state(group, resolved, Author::anyone()).await.unwrap();
         stage.pass(SECOND);
         stage.loads(&["d1", "d4"]).await;
         assert_eq!(stage.fail(COUNT, "", text, Some("d4")).await.1.regressed, None);
 
-        stage.store.set_failure_state(group, FailureState::Ignored, None).await.unwrap();
+        stage.store.set_failure_state(group, FailureState::Ignored, Author::anyone()).await.unwrap();
         stage.pass(SECOND);
         assert_eq!(stage.fail(COUNT, "", text, Some("d5")).await.1.regressed, None);
         assert_eq!(stage.details(group).await.group.state, FailureState::Ignored);
@@ -202,8 +209,9 @@ fn what_comes_back_with_a_newer_digest_is_told_and_an_upgrade_under_way_is_not()
 fn a_group_that_does_not_exist_has_no_state() {
     on_every_store(|stage| async move {
         let nobody: Fingerprint = "f1:0000000000000001".parse().unwrap();
-        assert_eq!(stage.store.set_failure_state(nobody, FailureState::Ignored, None).await.unwrap(), None);
+        assert_eq!(stage.store.set_failure_state(nobody, FailureState::Ignored, Author::anyone()).await.unwrap(), None);
         assert_eq!(stage.store.failure_details(nobody).await.unwrap(), None);
+        assert_eq!(stage.store.acts(ActFilter::default()).await.unwrap().acts, [], "nothing was changed");
     });
 }
 
@@ -216,7 +224,7 @@ fn groups_are_listed_page_by_page_the_last_to_fail_first() {
             expected.insert(0, stage.fingerprint(id).await);
             stage.pass(SECOND);
         }
-        stage.store.set_failure_state(expected[1], FailureState::Ignored, None).await.unwrap();
+        stage.store.set_failure_state(expected[1], FailureState::Ignored, Author::anyone()).await.unwrap();
         assert_eq!(stage.groups().await, expected);
         let (mut seen, mut after) = (Vec::new(), None);
         loop {

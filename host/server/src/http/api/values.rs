@@ -52,7 +52,7 @@ closed_sets! {
     HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
-    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, SettingsChanged, Other, }
+    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, SettingsChanged, Other, }
 
     /// State of a failure group.
     FailureState { Open, Resolved, Ignored, }
@@ -121,7 +121,10 @@ macro_rules! act_names {
     };
 }
 
-act_names! { JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased SettingsChanged Other }
+act_names! {
+    JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened SettingsChanged
+    Other
+}
 
 impl From<StateName> for JobState {
     fn from(state: StateName) -> JobState {

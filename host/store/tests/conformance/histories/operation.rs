@@ -50,7 +50,7 @@ pub(super) enum Operation {
     SetHold(NewHold),
     ReleaseHold(HoldScope, Author),
     DeleteEndedHolds(u32),
-    SetFailureState(Fingerprint, FailureState, Option<String>),
+    SetFailureState(Fingerprint, FailureState, Author),
     DeleteFailures(Timestamp, u32),
     Announce(Node),
     Pass(Duration),
@@ -78,7 +78,7 @@ impl Operation {
                 };
                 let resolved = FailureState::Resolved;
                 let state = one_of(rng, &[resolved, resolved, FailureState::Ignored, FailureState::Open]);
-                Operation::SetFailureState(fingerprint, state, one_of(rng, &[None, Some("ann".to_owned())]))
+                Operation::SetFailureState(fingerprint, state, author(rng))
             }
             10 => Operation::DeleteFailures(world.oracle.now() - rng.u32(..20) * SECOND, rng.u32(1..3)),
             11 => Operation::Announce(node(rng, world)),
