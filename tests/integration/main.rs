@@ -55,3 +55,4 @@ mod tokens;
 mod unread;
 mod upgrades;
 mod why_it_waits;
+mod summary;
