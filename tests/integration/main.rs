@@ -59,3 +59,4 @@ mod tokens;
 mod unread;
 mod upgrades;
 mod why_it_waits;
+mod summary;

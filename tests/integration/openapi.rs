@@ -157,6 +157,7 @@ fn every_operation_answers_as_it_is_described() {
         described.fits("post", "/v1/holds", &client.post("/v1/holds", &hold));
     }
     described.fits("get", "/v1/holds", &client.get("/v1/holds?limit=1"));
+    described.fits("get", "/v1/summary", &client.get("/v1/summary?keys=5"));
     described.fits("get", "/v1/audit", &client.get("/v1/audit?limit=1"));
     for _ in 0..2 {
         described.fits("delete", "/v1/holds", &client.delete("/v1/holds?plugin=words"));

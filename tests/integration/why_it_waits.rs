@@ -52,7 +52,7 @@ fn a_host_without_the_plugin_judges_by_those_that_have_it() {
     );
 
     // The only host that runs the task is stopping.
-    owner.signal("TERM");
+    owner.signal("-TERM");
     let wait = both_say([&owner, &asked], &third, "draining");
     assert_eq!(readiness(&wait), ["draining", "plugin-absent"], "{wait}");
     let cli = asked.cli(&["job", "show", &third]).output().expect("it runs");

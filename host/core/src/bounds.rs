@@ -78,6 +78,12 @@ pub const HOLDS_MAX: u32 = 100_000;
 /// Maximum length in bytes of the reason of a hold.
 pub const HOLD_REASON_BYTES_MAX: usize = 500;
 
+// The summary of what runs.
+/// Maximum number of tasks whose attempts a node counts. Those of more tasks are not counted.
+pub const ACTIVE_TASKS_MAX: usize = 256;
+/// Number of keys that a node keeps of those that used the most.
+pub const TOP_KEYS_MAX: usize = 100;
+
 // The audit log.
 /// Time for which acts of operators are kept.
 pub const AUDIT_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);

@@ -17,7 +17,7 @@ pub enum NodeReadiness {
     Ready,
 }
 
-/// What a node announced that matters to one task.
+/// The facts that a node announced and that matter to one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
     /// The node has the plugin loaded.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::LeasedJob;
+use wharf_core::key::Key;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, OutcomeKind};
@@ -33,6 +34,7 @@ use crate::enqueuer::InsertNotifier;
 use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
 use crate::plugin_view::PluginIndex;
+use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::ClaimQuotas;
 
@@ -58,6 +60,7 @@ pub(crate) struct DispatchParts {
     pub(crate) starter: AttemptStarter,
     pub(crate) inbox: UnboundedReceiver<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
+    pub(crate) activity: SharedActivity,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -77,6 +80,7 @@ pub(crate) struct Dispatch {
 /// An attempt from its start until its end is recorded.
 struct RunningAttempt {
     task: TaskName,
+    key: Option<Key>,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
     /// The room that it has as one that overtook a job; nothing if it overtook none.
@@ -221,6 +225,7 @@ impl Dispatch {
     fn attempt_finished(&mut self, finished: &FinishedAttempt, sandbox: Duration, lines_dropped: u64, now: Now) {
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
+        let key = running.key.take();
         self.room.ended(running.overtaking);
         let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
         if lines_dropped > 0 {
@@ -230,6 +235,7 @@ impl Dispatch {
         // An attempt that failed at once, or was stopped, says little about how long others compute.
         let is_whole = matches!(kind, OutcomeKind::Returned | OutcomeKind::TimedOut);
         self.quotas.finished(&task, is_whole.then_some(usage.cpu), now.instant);
+        self.parts.activity.add(&task, key.as_ref(), kind, &usage, now.instant);
         self.notify(&Notice::AttemptEnded(Box::new(AttemptEnded { task, job, number, kind, report, usage, sandbox })));
     }
 
@@ -346,8 +352,14 @@ impl Dispatch {
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
         let overtaking = self.room.starts(id, || self.parts.plugins.catalog().cost(&task));
         let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
-        let running =
-            RunningAttempt { task: task.clone(), counts: true, overtaking, handle: its_handle, host: its_host };
+        let running = RunningAttempt {
+            task: task.clone(),
+            key: leased.lane.key.clone(),
+            counts: true,
+            overtaking,
+            handle: its_handle,
+            host: its_host,
+        };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
         let Some(plugin) = plugin else {

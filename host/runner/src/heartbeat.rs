@@ -1,7 +1,7 @@
 //! The heartbeat: registers this node with what it has loaded, reads the other nodes, and receives cancel requests.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,12 +19,15 @@ use crate::dispatch::Load;
 use crate::loop_message::LoopMessage;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
+use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 
 /// Interval at which a node registers and reads the others.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// Delay between a change of its plugins and the registration of a node: further changes in this time are registered together with it.
 const CHANGE_DELAY: Duration = Duration::from_millis(200);
+/// Least interval at which a node announces its activity, which may be some ten thousand bytes.
+const ACTIVITY_INTERVAL: Duration = Duration::from_secs(8);
 /// A node that did not register for this long is no longer listed. Its jobs do not wait for that: their leases run out by
 /// themselves.
 const UNLISTED_AFTER: Duration = Duration::from_secs(30);
@@ -44,6 +47,7 @@ pub(crate) struct Heartbeat {
     /// The maximum number of attempts at once.
     pub(crate) capacity: u32,
     pub(crate) started: Timestamp,
+    pub(crate) activity: SharedActivity,
     pub(crate) load: watch::Receiver<Load>,
     /// The version of the catalog; changes with it.
     pub(crate) changed: watch::Receiver<u64>,
@@ -56,6 +60,7 @@ impl Heartbeat {
     pub(crate) async fn register(self: Arc<Heartbeat>) {
         let (mut load, mut changed) = (self.load.clone(), self.changed.clone());
         let mut reported = 0;
+        let mut announced: Option<Instant> = None;
         loop {
             let draining = load.borrow_and_update().draining;
             changed.mark_unchanged();
@@ -66,7 +71,12 @@ impl Heartbeat {
             };
             let register = self.store.call("registering this node", self.store.register(self.node(), UNLISTED_AFTER));
             // Side by side, since a commit may hang. A failure was reported by the call; the next round tries again.
-            let _ = tokio::join!(register, read);
+            let (registered, ()) = tokio::join!(register, read);
+            if registered.is_ok() && announced.is_none_or(|at| at.elapsed() >= ACTIVITY_INTERVAL) {
+                announced = Some(Instant::now());
+                let activity = Arc::new(self.activity.now());
+                let _ = self.store.call("announcing activity", self.store.set_activity(self.id, activity)).await;
+            }
             reported = self.report_pinned_log(reported);
             tokio::select! {
                 () = self.stopping.cancelled() => return,

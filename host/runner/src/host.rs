@@ -40,6 +40,7 @@ use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
 use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
+use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
@@ -475,6 +476,15 @@ impl Host {
     /// Returns the store's error.
     pub async fn stats(&self) -> Result<QueueStats, StoreError> {
         self.0.store.stats().await
+    }
+
+    /// Returns a summary of what happens on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn summary(&self) -> Result<Summary, StoreError> {
+        summary::summary(&self.0.store, self.0.node, &self.0.activity.now()).await
     }
 
     /// Returns the health of this host at this moment.

@@ -19,7 +19,7 @@ use wharf_engine::spec::manifest::RECEIVE;
 use wharf_engine::spec::payload::{KeyPointer, Schema};
 
 /// A node that was not seen for this long is neither called nor awaited: it would have sent three heartbeats.
-const LOST_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// The other nodes at one moment.
 #[derive(Default)]

@@ -32,6 +32,7 @@ use crate::live_settings::LiveSettings;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
+use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
 use crate::upkeep::Upkeep;
@@ -103,6 +104,7 @@ pub(crate) struct RunningHost {
     pub(crate) capacity: u32,
     pub(crate) checks: CheckThreads,
     pub(crate) bounds: Arc<QueueBounds>,
+    pub(crate) activity: SharedActivity,
     pub(crate) store: WatchedStore,
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) enqueuer: Enqueuer,
@@ -148,6 +150,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
     let (to_folder, changes) = mpsc::channel(1);
+    let activity = SharedActivity::new();
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
     let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
@@ -186,6 +189,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         starter,
         inbox,
         load: to_load,
+        activity: activity.clone(),
         stopping: stopping.clone(),
     };
     let (lease, lease_margin) = (settings.lease, settings.lease_margin);
@@ -212,6 +216,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         version: settings.version,
         capacity,
         started: store.now(),
+        activity: activity.clone(),
         load: load.clone(),
         changed,
         store: store.clone(),
@@ -235,6 +240,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         capacity,
         checks,
         bounds,
+        activity,
         store,
         plugins,
         enqueuer,

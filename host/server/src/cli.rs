@@ -10,6 +10,7 @@ mod limits;
 mod failures;
 mod holds;
 mod audit;
+mod summary;
 mod nodes;
 mod settings;
 mod check;
@@ -92,6 +93,8 @@ enum Command {
     Holds,
     /// List what operators changed: who, what, when and from where
     Audit(audit::Audit),
+    /// Show what waits, runs and ended on all hosts, by task, and who uses the machines
+    Summary(summary::Summarize),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -220,6 +223,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Hold(command) => command.run(&client(), json),
         Command::Release(command) => command.run(&client()),
         Command::Holds => holds::list(&client(), json),
+        Command::Summary(summary) => summary.run(&client(), json),
         Command::Audit(audit) => audit.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),

@@ -32,6 +32,7 @@ mod plugins;
 mod limits;
 mod holds;
 mod audit;
+mod summary;
 mod nodes;
 mod config;
 mod health;
@@ -82,6 +83,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/summary", get(summary::show))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
@@ -427,6 +428,15 @@ impl NodeRegistry for MemoryStore {
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         Ok(self.nodes.all())
+    }
+
+    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
+        self.nodes.set_activity(node, activity);
+        Ok(())
+    }
+
+    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
+        Ok(self.nodes.activities())
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
@@ -71,6 +72,7 @@ mod claim;
 mod lease;
 mod task_announcements;
 mod plugin_digests;
+mod activity_text;
 mod nodes;
 mod messages;
 mod nudge;
@@ -512,6 +514,16 @@ impl NodeRegistry for PostgresStore {
         let session = self.reader().await?;
         let nodes = nodes::all(&session).await;
         self.finish(session, nodes)
+    }
+
+    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
+        self.urgent(async |session| nodes::set_activity(session, node, &activity).await).await
+    }
+
+    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
+        let session = self.reader().await?;
+        let activities = nodes::activities(&session).await;
+        self.finish(session, activities)
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {

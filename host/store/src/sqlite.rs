@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
@@ -361,6 +362,15 @@ impl NodeRegistry for SqliteStore {
 
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         Ok(self.nodes.all())
+    }
+
+    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
+        self.nodes.set_activity(node, activity);
+        Ok(())
+    }
+
+    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
+        Ok(self.nodes.activities())
     }
 
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
@@ -257,6 +258,12 @@ impl NodeRegistry for Cut {
     }
     async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         self.store.nodes().await
+    }
+    async fn set_activity(&self, node: NodeId, activity: Arc<Activity>) -> Result<(), StoreError> {
+        self.reached()?.set_activity(node, activity).await
+    }
+    async fn activities(&self) -> Result<Vec<(NodeId, Arc<Activity>)>, StoreError> {
+        self.store.activities().await
     }
     async fn set_node_mark(&self, node: NodeId, mark: NodeMark) -> Result<(), StoreError> {
         self.reached()?.set_node_mark(node, mark).await

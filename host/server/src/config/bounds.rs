@@ -38,6 +38,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("generation-pause", duration(hard::GENERATION_PAUSE)),
         ("holds-max", hard::HOLDS_MAX.to_string()),
         ("hold-reason-bytes-max", bytes(hard::HOLD_REASON_BYTES_MAX as u64)),
+        ("active-tasks-max", hard::ACTIVE_TASKS_MAX.to_string()),
+        ("top-keys-max", hard::TOP_KEYS_MAX.to_string()),
         ("audit-kept", duration(hard::AUDIT_KEPT)),
         ("author-bytes-max", bytes(hard::AUTHOR_BYTES_MAX as u64)),
         ("act-target-bytes-max", bytes(hard::ACT_TARGET_BYTES_MAX as u64)),

@@ -7,6 +7,7 @@ mod values;
 mod enqueue;
 mod holds;
 mod audit;
+mod summary;
 mod wait;
 mod jobs;
 mod attempts;
@@ -35,6 +36,7 @@ pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
     from_name,

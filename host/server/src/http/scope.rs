@@ -75,7 +75,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 27] = [
+const NEEDS: [(Method, &str, Need); 28] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -102,6 +102,7 @@ const NEEDS: [(Method, &str, Need); 27] = [
     (Method::POST, "/v1/holds", Need::OperateAll),
     (Method::DELETE, "/v1/holds", Need::OperateAll),
     (Method::GET, "/v1/audit", Need::Admin),
+    (Method::GET, "/v1/summary", Need::ReadAll),
     (Method::GET, "/metrics", Need::ReadAll),
 ];
 /// The routes that every token may use.

@@ -292,6 +292,12 @@ CREATE TABLE $schema.nodes (
     settings text                       -- the digest of the settings that hosts should share
 );
 
+-- What ended on each host in the last minute and hour, by task, and its busiest keys: apart from `nodes`, which hosts read often.
+CREATE TABLE $schema.node_activities (
+    node bigint PRIMARY KEY,
+    activity text NOT NULL
+);
+
 -- The notes of hosts about themselves, read when their leases expire: whether a host was being stopped, and which suspect it
 -- started last. A host has a new number each time that it starts.
 CREATE TABLE $schema.node_marks (

@@ -1,13 +1,16 @@
 //! The nodes that share the database. Each writes its own row, without waiting for others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use wharf_core::activity::Activity;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::node::{LoadedPlugin, Node};
 use wharf_core::topic::Pattern;
 
+use super::activity_text;
 use super::rows::{self, job_id};
 use super::session::{Session, SessionError, value};
 use super::task_announcements;
@@ -69,6 +72,27 @@ pub(super) async fn register(
 /// Deletes the row of a node.
 pub(super) async fn deregister(session: &Session, node: NodeId) -> Result<(), SessionError> {
     session.query("DELETE FROM $schema.nodes WHERE id = $1", &[(&signed(node.0), Type::INT8)]).await.map(drop)
+}
+
+/// Replaces the activity of a node, if it is registered, and deletes those of nodes that are not.
+pub(super) async fn set_activity(session: &Session, node: NodeId, activity: &Activity) -> Result<(), SessionError> {
+    let text = "WITH gone AS (DELETE FROM $schema.node_activities WHERE node NOT IN (SELECT id FROM $schema.nodes))
+                INSERT INTO $schema.node_activities (node, activity) SELECT id, $2 FROM $schema.nodes WHERE id = $1
+                ON CONFLICT (node) DO UPDATE SET activity = excluded.activity";
+    let activity = activity_text::write(activity);
+    session.query(text, &[(&signed(node.0), Type::INT8), (&activity, Type::TEXT)]).await.map(drop)
+}
+
+/// Lists the activities of the registered nodes. One that cannot be read, such as that of a newer host, is left out.
+pub(super) async fn activities(session: &Session) -> Result<Vec<(NodeId, Arc<Activity>)>, SessionError> {
+    let text = "SELECT node, activity FROM $schema.node_activities JOIN $schema.nodes ON id = node";
+    let mut found = Vec::new();
+    for row in session.query(text, &[]).await? {
+        let node = NodeId(value::<i64>(&row, "node_activities", 0)? as u64);
+        let text: String = value(&row, "node_activities", 1)?;
+        found.extend(activity_text::read(&text).map(|activity| (node, Arc::new(activity))));
+    }
+    Ok(found)
 }
 
 /// Lists the nodes, by name.

@@ -99,7 +99,7 @@ fn task(line: &str) -> Option<TaskAnnouncement> {
 }
 
 /// Escapes a text as one field. A text that equals `NONE` or `NOT_ANNOUNCED` is escaped whole.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let is_reserved = text == NONE || text == NOT_ANNOUNCED;
     text.bytes().fold(String::with_capacity(text.len()), |mut all, byte| {
         if byte.is_ascii_graphic() && byte != b'%' && !is_reserved {
@@ -111,7 +111,8 @@ fn escaped(text: &str) -> String {
     })
 }
 
-fn unescaped(text: &str) -> Option<String> {
+/// Reads a text that was escaped; `None` if it was not.
+pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {

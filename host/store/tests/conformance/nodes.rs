@@ -1,11 +1,15 @@
 //! Nodes: which are live, and which cancellations of their jobs they learn of.
 
+use std::sync::Arc;
+
+use wharf_core::activity::ActivityLog;
 use wharf_core::ids::NodeId;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict};
 use wharf_core::node::{LoadedPlugin, LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
+use wharf_core::outcome::OutcomeKind;
 
-use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
+use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store, task, usage};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
     let task = |name: &str, schema| TaskAnnouncement {
@@ -86,5 +90,35 @@ fn a_node_learns_which_of_its_jobs_others_cancelled() {
         assert_eq!(messages.cancel_requests(NodeId(999)).await.unwrap(), []);
         stage.succeed(&leased[1]).await.unwrap();
         assert_eq!(messages.cancel_requests(here).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn the_activity_of_a_node_is_kept_until_it_deregisters_or_falls_silent() {
+    on_every_store(|stage| async move {
+        let mut log = ActivityLog::default();
+        let key = "a b".parse().unwrap();
+        log.add(&task(COUNT), Some(&key), OutcomeKind::Trapped, &usage(), SECOND);
+        let activity = |seconds: u32| Arc::new(log.clone().activity(seconds * SECOND));
+        let (early, late) = (activity(5), activity(70));
+        let store = &stage.store;
+        store.set_activity(NodeId(1), early.clone()).await.unwrap();
+        assert_eq!(store.activities().await.unwrap(), [], "it is not registered");
+        for id in [1, 2] {
+            store.register(node(&stage, id, "n"), 30 * SECOND).await.unwrap();
+            store.set_activity(NodeId(id), early.clone()).await.unwrap();
+        }
+        store.set_activity(NodeId(1), late.clone()).await.unwrap();
+        let found = async || {
+            let mut found = store.activities().await.unwrap();
+            found.sort_by_key(|(node, _)| *node);
+            found
+        };
+        assert_eq!(found().await, [(NodeId(1), late.clone()), (NodeId(2), early.clone())]);
+        store.deregister(NodeId(2)).await.unwrap();
+        assert_eq!(found().await, [(NodeId(1), late)]);
+        stage.pass(31 * SECOND);
+        store.register(node(&stage, 3, "n"), 30 * SECOND).await.unwrap();
+        assert_eq!(found().await, []);
     });
 }

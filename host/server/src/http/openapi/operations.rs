@@ -9,7 +9,7 @@ use crate::http::api::{
     ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
     BroadcastStarted, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold, HoldPage,
     HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
-    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery, Reply,
+    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery, Reply, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -26,6 +26,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.extend(limits(schemas));
     all.extend(holds(schemas));
     all.push(audit(schemas));
+    all.push(summary(schemas));
     all.extend(host(schemas));
     all.into_iter()
         .map(|operation| match operation.need() {
@@ -336,6 +337,17 @@ fn audit(schemas: &mut Schemas) -> Operation {
         )
         .query(schemas.query::<AuditQuery>())
         .response(200, "One page, and the address of the next page.", json_of(schemas.response::<ActPage>()))
+        .uses_store()
+}
+
+fn summary(schemas: &mut Schemas) -> Operation {
+    Operation::new("host", "getSummary", "get", "/v1/summary", "Returns what waits, runs and ended on all hosts, by task")
+        .description(
+            "Numbers of the last minute and the last hour are sums over the hosts that run now, up to ten seconds old. A number that \
+             is not known is `null`: that of a host which has just started, or which does not tell.",
+        )
+        .query(schemas.query::<SummaryQuery>())
+        .response(200, "The summary.", json_of(schemas.response::<Summary>()))
         .uses_store()
 }
 
