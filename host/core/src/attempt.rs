@@ -8,7 +8,7 @@ use crate::ids::NodeId;
 use crate::outcome::{Report, Usage};
 use crate::time::Timestamp;
 
-/// Where an attempt ran, as its node knows it.
+/// The node and the plugin of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptOrigin {
     /// The name of the node.
@@ -19,16 +19,16 @@ pub struct AttemptOrigin {
     pub digest: String,
 }
 
-/// What the end of an attempt without a result leaves for the job's list of attempts.
+/// The end of an attempt without a result, as its job's list of attempts keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedAttempt {
     /// The number of the attempt.
     pub number: u32,
     /// The node that had leased the job.
     pub node: NodeId,
-    /// Where the attempt ran. `None` if its node did not record the end, or if it never started.
+    /// The node and the plugin of the attempt. `None` if the node did not record the end, or if the attempt never started.
     pub origin: Option<Arc<AttemptOrigin>>,
-    /// How the attempt ended; its text has at most `bounds::ATTEMPT_REPORT_BYTES_MAX` bytes.
+    /// The report of the attempt; its text has at most `bounds::ATTEMPT_REPORT_BYTES_MAX` bytes.
     pub report: Report,
     /// Resource usage of the attempt. `None` if nobody measured it.
     pub usage: Option<Usage>,
@@ -37,7 +37,7 @@ pub struct EndedAttempt {
 /// An attempt that ended without a result, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// What its end left.
+    /// The end of the attempt.
     pub end: EndedAttempt,
     /// The fingerprint of an attempt that failed.
     pub fingerprint: Option<Fingerprint>,

@@ -1,4 +1,4 @@
-//! Failure groups: the jobs that failed with one fingerprint, and what an operator said of them.
+//! Failure groups: the jobs that failed with one fingerprint, and the state that operators set.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::outcome::OutcomeKind;
 use crate::time::Timestamp;
 
-/// What an operator said of a failure group.
+/// The state of a failure group, which operators set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureState {
     /// Nobody has dealt with the group, or it came back after it was resolved.
@@ -71,7 +71,7 @@ pub struct FailureGroup {
     pub first_seen: Timestamp,
     /// When a job failed last, by the store's clock.
     pub last_seen: Timestamp,
-    /// What an operator said of it.
+    /// The state of the group.
     pub state: FailureState,
     /// The last change of the state; `None` if there was none.
     pub changed: Option<FailureStateChange>,
@@ -131,7 +131,7 @@ pub struct NewFailure {
     pub sample: FailureSample,
     /// The hash of the job's key; `None` if the job has none. Keys are counted and not kept.
     pub key_hash: Option<u64>,
-    /// Where the last attempt ran; `None` if its node did not record the end.
+    /// The node and the plugin of the last attempt; `None` if the node did not record the end.
     pub origin: Option<Arc<AttemptOrigin>>,
 }
 

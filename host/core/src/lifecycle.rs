@@ -52,7 +52,7 @@ pub enum Event {
         retry_in: Option<Duration>,
         /// Resource usage of the attempt.
         usage: Usage,
-        /// Where the attempt ran, if it started.
+        /// The node and the plugin of the attempt, if the attempt started.
         origin: Option<Arc<AttemptOrigin>>,
     },
     /// The host returned the job to the queue, through no fault of the job.
@@ -66,7 +66,7 @@ pub enum Event {
         claimable_in: Duration,
         /// Resource usage of the attempt, if it started.
         usage: Option<Usage>,
-        /// Where the attempt ran, if it started.
+        /// The node and the plugin of the attempt, if the attempt started.
         origin: Option<Arc<AttemptOrigin>>,
     },
     /// The attempt ended because its cancellation was requested.
@@ -75,7 +75,7 @@ pub enum Event {
         attempt: u32,
         /// Resource usage of the attempt.
         usage: Usage,
-        /// Where the attempt ran, if it started.
+        /// The node and the plugin of the attempt, if the attempt started.
         origin: Option<Arc<AttemptOrigin>>,
     },
     /// The lease expired: its node is gone, or has stopped the attempt itself.

@@ -78,7 +78,7 @@ pub struct FinishedAttempt {
     pub outcome: Outcome,
     /// Its resource usage.
     pub usage: Usage,
-    /// Where it ran. `None` if it returned a result, which needs no such record, or if it could not start.
+    /// The node and the plugin of the attempt. `None` if the attempt returned a result, or could not start.
     pub origin: Option<Arc<AttemptOrigin>>,
     /// The jobs that it enqueued; they are inserted only if it returned a result.
     pub children: Vec<NewJob>,

@@ -58,6 +58,7 @@ mod line_updates;
 mod ready_rows;
 mod job_updates;
 mod attempts;
+mod plugin_digests;
 mod failure_rows;
 mod failures;
 mod ledger;

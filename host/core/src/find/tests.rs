@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::author::Author;
 use crate::hold::{HoldReason, HoldScope, NewHold};
 use crate::ids::{Group, JobId};
 use crate::job::{Batch, Job, JobStatus, Lineage, State, StateName};
@@ -31,6 +32,7 @@ fn job(state: State) -> Job {
         finished_at: None,
         report: None,
         result: None,
+        fingerprint: None,
         usage: None,
     }
 }
@@ -195,7 +197,7 @@ fn waiting_jobs_are_told_apart() {
         view.limits = limits(per_key, total);
         assert_eq!(kind(&waiting, true, &view), expected, "{per_key:?} {total:?}");
     }
-    let hold = NewHold { scope: HoldScope::All, length: None, reason: HoldReason::default(), by: None };
+    let hold = NewHold { scope: HoldScope::All, length: None, reason: HoldReason::default(), by: Author::anyone() };
     view.holds.set(hold.set_at(NOW));
     assert_eq!(kind(&waiting, true, &view), WaitKind::Held);
     assert_eq!(kind(&waiting, false, &view), WaitKind::Retrying, "it waits for its time first");

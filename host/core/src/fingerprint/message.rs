@@ -80,7 +80,7 @@ fn uuid_length(before: char, rest: &[char]) -> Option<usize> {
 #[derive(Default)]
 struct Normalised {
     text: String,
-    /// What stands between the last number and here, if that is all that followed it.
+    /// The characters after the last number, if no word has followed that number.
     after_number: Option<String>,
 }
 

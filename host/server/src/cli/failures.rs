@@ -16,7 +16,7 @@ use crate::stderr::note;
 #[derive(Debug, Subcommand)]
 pub(crate) enum FailureCommand {
     /// List failure groups, the one that failed last first
-    List(List),
+    List(ListFailures),
     /// Show one failure group: its versions, and jobs as examples
     Show {
         /// Fingerprint of the group
@@ -31,7 +31,7 @@ pub(crate) enum FailureCommand {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListFailures {
     /// Only groups in this state: open, resolved or ignored
     #[arg(long)]
     state: Option<String>,
@@ -62,7 +62,7 @@ impl FailureCommand {
     }
 }
 
-impl List {
+impl ListFailures {
     fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
         let options = query([("state", self.state), ("task", self.task), ("limit", Some(self.limit.to_string()))]);
         let path = format!("/v1/failures{options}");
