@@ -54,4 +54,5 @@ pub mod admission;
 pub mod conflict;
 pub mod wait_reason;
 pub mod find;
+pub mod bulk;
 pub mod planner;

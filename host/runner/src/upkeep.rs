@@ -64,6 +64,7 @@ impl Upkeep {
             match keep {
                 Some(keep) => {
                     self.delete_finished(keep, &mut done).await?;
+                    self.delete_ended_operations().await?;
                     self.delete_ended_holds().await
                 }
                 None => Ok(()),
@@ -88,6 +89,13 @@ impl Upkeep {
                 return Ok(());
             }
         }
+    }
+
+    /// Deletes every bulk operation that ended long ago, in batches.
+    async fn delete_ended_operations(&self) -> Result<(), StoreError> {
+        let before = self.store.now() - bounds::OPERATIONS_KEPT;
+        while self.store.delete_ended_operations(before, bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
+        Ok(())
     }
 
     /// Deletes every hold that has ended, in batches.

@@ -3,6 +3,7 @@
 mod sse;
 mod client;
 mod follow;
+mod operations;
 mod jobs;
 mod broadcast;
 mod plugins;
@@ -85,6 +86,9 @@ enum Command {
     Release(holds::ReleaseCommand),
     /// List the holds in force
     Holds,
+    /// Show and cancel bulk operations, which `job retry --where` and others start
+    #[command(subcommand)]
+    Operation(operations::OperationCommand),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -212,6 +216,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Hold(command) => command.run(&client(), json),
         Command::Release(command) => command.run(&client()),
         Command::Holds => holds::list(&client(), json),
+        Command::Operation(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

@@ -27,6 +27,7 @@ mod broadcasts;
 mod plugins;
 mod limits;
 mod holds;
+mod operations;
 mod nodes;
 mod config;
 mod health;
@@ -69,6 +70,8 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
+        .route("/v1/operations", get(operations::list).merge(no_query(post(operations::start))))
+        .route("/v1/operations/{id}", no_query(get(operations::show).delete(operations::cancel)))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

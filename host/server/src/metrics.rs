@@ -207,6 +207,8 @@ impl Metrics {
             | Notice::FolderUnreadable { .. }
             | Notice::FolderUnwatched { .. }
             | Notice::StoreRecovered
+            | Notice::OperationStarted { .. }
+            | Notice::OperationEnded { .. }
             | Notice::LimitSet { .. }
             | Notice::DrainStarted { .. }
             | Notice::DrainEnded => {}

@@ -35,7 +35,8 @@ const FILTERS: [(&str, JobOrder); 14] = [
 
 /// The columns of the jobs, as SQL that both databases understand: `i` is the number of the job, `$first` the ID of the first
 /// one, `$step` the distance of IDs, `$start` the moment of the first one in microseconds, and `$gap` their distance.
-const COLUMNS: &str = "id, state, limit_group, key, task, priority, due_at, attempt, enqueued_at, started_at, finished_at,
+const COLUMNS: &str =
+    "id, state, limit_group, key, task, priority, due_at, attempt, enqueued_at, started_at, finished_at,
     generation, payload_bytes, payload";
 const VALUES: &str = "$first + i * $step,
     CASE WHEN i % 100 = 7 THEN 4 WHEN i % 200 = 9 THEN 5 WHEN i % 200 = 11 THEN 1 ELSE 3 END,
@@ -60,7 +61,10 @@ fn sql(text: &str, jobs: u64) -> String {
 fn fill_sqlite(file: &std::path::Path, jobs: u64) {
     drop(SqliteStore::open(file, Arc::new(SystemClock)).expect("a store"));
     let conn = rusqlite::Connection::open(file).expect("the store's file");
-    let values = VALUES.replace("$payload", "CAST('{\"tenant\": \"' || i % 10000 || '\", \"fill\": \"' || hex(zeroblob(30)) || '\"}' AS BLOB)");
+    let values = VALUES.replace(
+        "$payload",
+        "CAST('{\"tenant\": \"' || i % 10000 || '\", \"fill\": \"' || hex(zeroblob(30)) || '\"}' AS BLOB)",
+    );
     let text = format!(
         "PRAGMA synchronous = OFF; BEGIN;
          INSERT INTO names (id, text) VALUES (1, 'words/count'), (2, 'words/list'), (3, 'words/sort');
@@ -76,11 +80,14 @@ fn fill_sqlite(file: &std::path::Path, jobs: u64) {
 async fn fill_postgres(address: &str, jobs: u64) {
     let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls).await.expect("the database");
     tokio::spawn(connection);
-    let values = VALUES.replace("$payload", "('{\"tenant\": \"' || i % 10000 || '\", \"fill\": \"' || repeat('0', 60) || '\"}')::bytea");
+    let values = VALUES.replace(
+        "$payload",
+        "('{\"tenant\": \"' || i % 10000 || '\", \"fill\": \"' || repeat('0', 60) || '\"}')::bytea",
+    );
     let text = format!(
         "SET search_path TO wharf; SET synchronous_commit = off;
          INSERT INTO names (id, text) OVERRIDING SYSTEM VALUE VALUES (1, 'words/count'), (2, 'words/list'), (3, 'words/sort');
-         INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0, $jobs - 1) AS n (i);
+         INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0::bigint, $jobs - 1) AS n (i);
          UPDATE jobs SET report_outcome = 'trapped', report_text = 'unreachable was reached in make' WHERE unsuccessful = 4;
          INSERT INTO ready SELECT task, -1, due_at, id, task, ARRAY[id] FROM jobs WHERE state = 1;
          INSERT INTO finished SELECT finished_at, id, ARRAY[id] FROM jobs WHERE finished_at IS NOT NULL"

@@ -10,6 +10,7 @@ mod store;
 mod address_text;
 mod node_list;
 mod columns;
+mod operation_columns;
 mod search;
 mod memory;
 mod sqlite;
@@ -23,6 +24,7 @@ pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded,
+    Renewed, StepTaken, Store, StoreError,
 };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -20,8 +21,9 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, Queue, QueueStats, Recorded, Renewed,
+    StepTaken, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -55,6 +57,7 @@ mod overrides;
 mod holds;
 mod insert;
 mod record;
+mod operations;
 mod claim_snapshot;
 mod claim;
 mod lease;
@@ -324,6 +327,54 @@ impl JobFinder for PostgresStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         let session = self.reader().await?;
         let found = find::find(&session, &request, self.now()).await;
+        self.finish(session, found)
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::StartOperation(new)).await? {
+            WriteResult::Operation(started) => Ok(started.map(|started| *started)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::operation(&session, id).await;
+        self.finish(session, found)
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::page(&session, before, max).await;
+        self.finish(session, found)
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::open(&session).await;
+        self.finish(session, found)
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        match self.write(WriteRequest::OperationStep(step)).await? {
+            WriteResult::StepTaken(taken) => Ok(taken.map(|taken| *taken)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn cancel_operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::CancelOperation(id)).await? {
+            WriteResult::Operation(cancelled) => Ok(cancelled.map(|cancelled| *cancelled)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::delete_ended(&session, before, max).await;
         self.finish(session, found)
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
@@ -24,8 +25,9 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded,
+    Renewed, StepTaken, Store, StoreError, by_plugin,
 };
 
 mod file_header;
@@ -49,6 +51,7 @@ mod kv;
 mod node_marks;
 mod insert;
 mod record;
+mod operations;
 mod claim;
 mod readers;
 mod checkpoint;
@@ -230,6 +233,37 @@ impl JobFinder for SqliteStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         let (now, claims) = (self.now(), self.unsynced_claims.clone());
         self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for SqliteStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        self.writer.write(move |ledger| ledger.start_operation(&new), |_| true).await
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.readers.read(move |conn| operations::operation(conn, id)).await
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        self.readers.read(move |conn| operations::page(conn, before, max)).await
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.readers.read(operations::open).await
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        self.writer.write(move |ledger| ledger.take_operation_step(&step), Option::is_some).await
+    }
+
+    async fn cancel_operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.writer.write(move |ledger| ledger.cancel_operation(id), |_| false).await
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_ended_operations(before, max), |_| false).await
     }
 }
 

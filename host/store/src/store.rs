@@ -8,24 +8,26 @@ mod queue;
 mod job_finder;
 mod kv_store;
 mod hold_store;
+mod operation_store;
 mod node_registry;
 mod node_messages;
 
 pub(crate) use claim::wake_at;
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
-pub use job_finder::{FindPage, FindRequest, JobFinder};
 pub use hold_store::{HoldPage, HoldStore};
+pub use job_finder::{FindPage, FindRequest, JobFinder};
 pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
 pub use node_messages::NodeMessages;
 pub use node_registry::NodeRegistry;
+pub use operation_store::{OperationStore, StepTaken};
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with finding in it, the holds on it, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + JobFinder + HoldStore + KvStore + NodeRegistry + 'static {
+/// A durable queue with finding and bulk operations in it, the holds on it, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
+pub trait Store: Queue + JobFinder + OperationStore + HoldStore + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

@@ -10,10 +10,10 @@ use crate::time::Timestamp;
 /// The order of a list of jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JobOrder {
-    /// By ID, the newest job first.
+    /// The newest job first, by ID.
     #[default]
     Newest,
-    /// By the time at which jobs finished, the last one first. Jobs that have not finished are not listed.
+    /// The job that finished last first. Jobs that have not finished are not listed.
     Finished,
 }
 
@@ -59,7 +59,9 @@ impl fmt::Display for JobCursor {
 impl FromStr for JobCursor {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<JobCursor, ParseIdError> {
-        let Some((at, id)) = text.split_once('.') else { return Ok(JobCursor { id: text.parse()?, finished_at: None }) };
+        let Some((at, id)) = text.split_once('.') else {
+            return Ok(JobCursor { id: text.parse()?, finished_at: None });
+        };
         let at = at.bytes().all(|c| c.is_ascii_digit()).then(|| at.parse::<u64>().ok()).flatten();
         let at = at.filter(|at| i64::try_from(*at).is_ok());
         let bad = || ParseIdError::new("place in a list", text, "expected what the page before names as the next one");

@@ -187,7 +187,8 @@ fn escaped(text: &[u8]) -> Option<(char, &[u8])> {
             }
             let (low, rest) = unit(rest.strip_prefix(b"\\u")?)?;
             let is_pair = (0xd800..0xdc00).contains(&high) && (0xdc00..0xe000).contains(&low);
-            let character = is_pair.then(|| 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)).and_then(char::from_u32);
+            let character =
+                is_pair.then(|| 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)).and_then(char::from_u32);
             return Some((character?, rest));
         }
         _ => return None,

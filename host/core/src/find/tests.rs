@@ -163,7 +163,9 @@ fn waiting_jobs_are_told_apart() {
     let kind = |job: &Job, is_due, view: &WaitView| {
         let found: Vec<WaitKind> = WaitKind::ALL
             .into_iter()
-            .filter(|kind| query(&format!("state:{}", kind.as_str())).matches(Candidate { job, payload: &[], is_due }, view))
+            .filter(|kind| {
+                query(&format!("state:{}", kind.as_str())).matches(Candidate { job, payload: &[], is_due }, view)
+            })
             .collect();
         assert_eq!(found.len(), 1);
         assert!(query("state:waiting").matches(Candidate { job, payload: &[], is_due }, view));
@@ -271,7 +273,9 @@ fn a_value_in_a_payload_is_found_by_its_path() {
 fn what_is_no_json_has_no_value_and_does_no_harm() {
     let path: JsonPath = "/a/b".parse().unwrap();
     let deep = "{\"x\":".repeat(100_000);
-    for text in ["", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":}", "{a:1}", "[", "\"", "{\"x\":]}", "{\"x\":1 \"a\":{}}", &deep] {
+    for text in
+        ["", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":}", "{a:1}", "[", "\"", "{\"x\":]}", "{\"x\":1 \"a\":{}}", &deep]
+    {
         assert!(!path.finds(text.as_bytes(), ""), "{text:.40}");
     }
     assert!(!path.finds(b"{\"a\":{\"b\":\"\xff\"}}", "x"));
@@ -295,9 +299,23 @@ fn moments_are_dates_or_ages() {
         assert_eq!(at, Some(Timestamp::from_micros(micros)), "{text}");
         assert_eq!(parse_moment(&format_moment(at.unwrap()), NOW), at, "{text}");
     }
-    for bad in ["", "2d3h", "d", "1w", "99999999999999999999s", "2026-8-13", "2026-02-30", "2100-02-29", "1969-12-31",
-        "2026-08-13T24:00:00Z", "2026-08-13T12:00:00", "2026-08-13T12:00Z", "2026-08-13T12:00:00.Z", "2026-13-01", "-1s"]
-    {
+    for bad in [
+        "",
+        "2d3h",
+        "d",
+        "1w",
+        "99999999999999999999s",
+        "2026-8-13",
+        "2026-02-30",
+        "2100-02-29",
+        "1969-12-31",
+        "2026-08-13T24:00:00Z",
+        "2026-08-13T12:00:00",
+        "2026-08-13T12:00Z",
+        "2026-08-13T12:00:00.Z",
+        "2026-13-01",
+        "-1s",
+    ] {
         assert_eq!(parse_moment(bad, NOW), None, "{bad}");
     }
     assert_eq!(format_moment(Timestamp::from_micros(u64::MAX)), "9999-12-31T23:59:59.999999Z");

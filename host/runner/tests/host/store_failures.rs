@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
@@ -19,8 +20,9 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    Claim, Claimed, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, SqliteStore,
+    StepTaken, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -160,6 +162,31 @@ impl Queue for Cut {
 impl JobFinder for Cut {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         self.reached()?.find(request).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for Cut {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.start_operation(new).await
+    }
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.operation(id).await
+    }
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        self.reached()?.operations(before, max).await
+    }
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.reached()?.open_operations().await
+    }
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        self.reached()?.take_operation_step(step).await
+    }
+    async fn cancel_operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.cancel_operation(id).await
+    }
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_ended_operations(before, max).await
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn of_parameters(parameters: &ListQuery, now: Timestamp) -> Result<Jo
 
 /// Reads the text of a filter in this member or parameter.
 pub(crate) fn parse(name: &str, text: &str, now: Timestamp) -> Result<JobQuery, Problem> {
-    JobQuery::parse(text, now).map_err(|error| Problem::bad_request(format!("`{name}`: {}", with_hint(&error.to_string()))))
+    JobQuery::parse(text, now)
+        .map_err(|error| Problem::bad_request(format!("`{name}`: {}", with_hint(&error.to_string()))))
 }
 
 /// Cuts a filter to what a client sees; `None` if it sees no job that meets the filter. A client that is bound to a key does not
@@ -78,7 +79,8 @@ mod tests {
             finished_since: text("2h"),
             ..ListQuery::default()
         };
-        let expected = "state:ready,failed task:a/b key:\"a,b\" finished-since:2026-08-13T10:00:00.000000Z payload./a=1";
+        let expected =
+            "state:ready,failed task:a/b key:\"a,b\" finished-since:2026-08-13T10:00:00.000000Z payload./a=1";
         assert_eq!(read(both).unwrap(), expected);
         let twice = ListQuery { r#where: text("state:failed"), state: text("failed"), ..ListQuery::default() };
         assert!(read(twice).unwrap_err().contains("`state`: `state` is given twice"));
@@ -88,9 +90,18 @@ mod tests {
     fn a_misspelt_word_is_refused_with_the_nearest() {
         let text = |text: &str| Some(text.to_owned());
         for (parameters, expected) in [
-            (ListQuery { state: text("runing"), ..ListQuery::default() }, ["`state`: unknown state `runing`", "did you mean `running`?"]),
-            (ListQuery { r#where: text("stat:failed"), ..ListQuery::default() }, ["at character 1: unknown field `stat`", "did you mean `state`?"]),
-            (ListQuery { outcome: text("traped"), ..ListQuery::default() }, ["unknown outcome `traped`", "did you mean `trapped`?"]),
+            (
+                ListQuery { state: text("runing"), ..ListQuery::default() },
+                ["`state`: unknown state `runing`", "did you mean `running`?"],
+            ),
+            (
+                ListQuery { r#where: text("stat:failed"), ..ListQuery::default() },
+                ["at character 1: unknown field `stat`", "did you mean `state`?"],
+            ),
+            (
+                ListQuery { outcome: text("traped"), ..ListQuery::default() },
+                ["unknown outcome `traped`", "did you mean `trapped`?"],
+            ),
         ] {
             let error = read(parameters).unwrap_err();
             expected.iter().for_each(|part| assert!(error.contains(part), "{part}: {error}"));

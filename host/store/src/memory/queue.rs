@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wharf_core::bounds;
+use wharf_core::bulk::BulkOperation;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::hold::HoldTable;
@@ -37,6 +38,7 @@ pub(super) struct MemoryQueue {
     /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
     pub(super) holds: HoldTable,
+    pub(super) operations: BTreeMap<JobId, BulkOperation>,
     pub(super) values: KvMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
@@ -69,6 +71,7 @@ impl MemoryQueue {
             overrides: LimitTable::default(),
             declared: Arc::default(),
             holds: HoldTable::default(),
+            operations: BTreeMap::new(),
             values: KvMap::default(),
             marks: BTreeMap::new(),
         }
@@ -133,6 +136,12 @@ impl MemoryQueue {
     /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
+        if let (Event::RunRequested, State::Waiting { due }) = (&event, record.job.status.state)
+            && (due <= now || !self.delayed.contains(&(due, id)))
+        {
+            // It keeps its place among the jobs that are due.
+            return Ok(Recorded::new(&record.job.status, Vec::new()));
+        }
         let change = Change::of(&record.job.status, &event, now)?;
         count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);

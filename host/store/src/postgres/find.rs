@@ -22,7 +22,8 @@ use crate::search::{Search, listed_at};
 use crate::store::{FindPage, FindRequest};
 
 /// One moment of the database for the whole search. A server that is slow ends a statement long before it holds up others.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";
@@ -89,7 +90,7 @@ struct Found {
     is_ready: bool,
 }
 
-/// What one statement looked at.
+/// The rows that one statement looked at.
 struct Chunk {
     candidates: Vec<Found>,
     /// Number of rows that were looked at.
@@ -154,7 +155,7 @@ async fn task_numbers(session: &Session, query: &JobQuery) -> Result<Option<Vec<
     Ok(Some(found.iter().map(|row| value(row, "names", 0)).collect::<Result<_, _>>()?))
 }
 
-/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
 enum Source {
     /// All jobs, by ID.
     All,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::NewJob;
@@ -11,7 +12,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 
 use super::node_marks::ExpiredLease;
-use crate::store::{Claim, Claimed, Inserted, Recorded};
+use crate::store::{Claim, Claimed, Inserted, Recorded, StepTaken};
 
 /// A request to the writer.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub(super) enum WriteRequest {
     ReleaseHold(HoldScope),
     /// Deletes at most this many holds that have ended.
     DeleteEndedHolds(u32),
+    StartOperation(NewOperation),
+    OperationStep(OperationStep),
+    CancelOperation(JobId),
 }
 
 /// The writer's response to a request.
@@ -42,6 +46,9 @@ pub(super) enum WriteResult {
     /// The hold that was set or released.
     Hold(Option<Hold>),
     HoldsDeleted(u32),
+    /// The bulk operation that was started or cancelled.
+    Operation(Option<Box<BulkOperation>>),
+    StepTaken(Option<Box<StepTaken>>),
 }
 
 impl WriteResult {
@@ -53,7 +60,8 @@ impl WriteResult {
             WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::OverrideSet | WriteResult::Hold(_) => {
                 true
             }
-            WriteResult::HoldsDeleted(_) => false,
+            WriteResult::StepTaken(taken) => taken.is_some(),
+            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) => false,
         }
     }
 }
@@ -87,7 +95,10 @@ impl WriteRequest {
             | WriteRequest::SetOverride(_)
             | WriteRequest::SetHold(_)
             | WriteRequest::ReleaseHold(_)
-            | WriteRequest::DeleteEndedHolds(_) => 0,
+            | WriteRequest::DeleteEndedHolds(_)
+            | WriteRequest::StartOperation(_)
+            | WriteRequest::CancelOperation(_) => 0,
+            WriteRequest::OperationStep(step) => step.targets.len(),
         }
     }
 

@@ -26,7 +26,8 @@ pub(super) const JOB: &str =
     parent, generation, enqueued_at, started_at, finished_at, report_outcome, report_text, queue_wait_us, cpu_us,
     wall_us, memory_peak_bytes, in_bytes, out_bytes";
 
-pub(super) const JOB_NAMES: &str = "JOIN $schema.names t ON t.id = jobs.task JOIN $schema.names g ON g.id = jobs.limit_group";
+pub(super) const JOB_NAMES: &str =
+    "JOIN $schema.names t ON t.id = jobs.task JOIN $schema.names g ON g.id = jobs.limit_group";
 
 /// Reads a row of `overrides`.
 pub(super) fn read_override(row: &Row) -> Result<Override, SessionError> {

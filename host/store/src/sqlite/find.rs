@@ -12,13 +12,14 @@ use wharf_core::job::{Job, State, StateName};
 use wharf_core::key::Lane;
 use wharf_core::time::Timestamp;
 
+use super::hold_rows;
 use super::large_values::PAYLOADS;
 use super::read::{JOB_COLUMNS, JOB_JOINS, ahead_of_rows, few_waiting, overrides, with_claim};
 use super::rows::{self, InternedNames};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
-use super::hold_rows;
 use crate::columns::{
-    CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, job_id, key, key_text, signed, timestamp, timestamp_us, unsigned,
+    CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, job_id, key, key_text, signed, timestamp, timestamp_us,
+    unsigned,
 };
 use crate::search::Search;
 use crate::store::{FindPage, FindRequest};
@@ -33,7 +34,8 @@ pub(super) fn find(
     let claims = unsynced_claims::lock(claims).all();
     let snapshot = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&snapshot, claims)?;
-    let view = if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, request, now)? } else { WaitView::default() };
+    let view =
+        if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, request, now)? } else { WaitView::default() };
     let Some(filter) = RowFilter::new(&snapshot, &request.query)? else { return Ok(FindPage::default()) };
     let source = Source::of(&snapshot, request, &ahead)?;
     let mut reader = JobReader { conn: &snapshot, ahead: &ahead, held: HashSet::new(), now };
@@ -147,7 +149,7 @@ fn task_numbers(conn: &Connection, query: &JobQuery) -> rusqlite::Result<Option<
     Ok(Some(of_plugins))
 }
 
-/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
 enum Source {
     /// All jobs, by ID or by the time at which they finished.
     All,
@@ -204,7 +206,12 @@ impl Source {
     }
 
     /// Reads the next rows behind a place, in the order of the list; fewer than `bounds::FIND_BATCH` if there are no more.
-    fn rows(&self, conn: &Connection, place: Option<JobCursor>, request: &FindRequest) -> rusqlite::Result<Vec<LightRow>> {
+    fn rows(
+        &self,
+        conn: &Connection,
+        place: Option<JobCursor>,
+        request: &FindRequest,
+    ) -> rusqlite::Result<Vec<LightRow>> {
         let (lowest, below) = request.query.id_range();
         let below = place.map_or(below, |place| place.id.number().min(below));
         let (lowest, below, max) = (signed(lowest), signed(below), bounds::FIND_BATCH);
@@ -257,8 +264,8 @@ impl Source {
             Source::Listed(ids) => {
                 let start = ids.partition_point(|id| *id >= below);
                 let mut rows = Vec::new();
-                let mut find =
-                    conn.prepare_cached(&format!("SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id = ?1"))?;
+                let mut find = conn
+                    .prepare_cached(&format!("SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id = ?1"))?;
                 for id in ids[start..].iter().take_while(|id| **id >= lowest) {
                     rows.extend(find.query_row([id], LightRow::read).optional()?);
                     if rows.len() == max as usize {

@@ -42,6 +42,13 @@ impl SqliteLedger<'_> {
                 None => return Ok(Err(Refusal::Unknown)),
             },
         };
+        let is_due = |due: Timestamp| due <= now || stored.ready_due_at.is_some();
+        if let (Event::RunRequested, State::Waiting { due }) = (event, stored.status.state)
+            && is_due(due)
+        {
+            // It keeps its place among the jobs that are due.
+            return Ok(Ok(Recorded::new(&stored.status, Vec::new())));
+        }
         let change = match Change::of(&stored.status, event, now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
@@ -244,19 +251,25 @@ impl SqliteLedger<'_> {
         )?;
         let found = find.query_map(params![timestamp_us(before), max], |row| row.get(0))?;
         let old: Vec<i64> = found.collect::<rusqlite::Result<_>>()?;
-        let Some(last) = old.iter().max() else { return Ok(0) };
+        self.delete_jobs(&old)?;
+        Ok(old.len() as u32)
+    }
+
+    /// Deletes finished jobs with their logs and results.
+    pub(super) fn delete_jobs(&self, ids: &[i64]) -> rusqlite::Result<()> {
+        let Some(last) = ids.iter().max() else { return Ok(()) };
         let mut write = self.conn.prepare_cached(
             "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
         write.execute([last])?;
-        for id in &old {
+        for id in ids {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM reports WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM entries WHERE job = ?1")?.execute([id])?;
         }
-        Ok(old.len() as u32)
+        Ok(())
     }
 }
 

@@ -190,7 +190,11 @@ fn a_list_goes_on_where_it_stopped_whatever_is_added_or_ends_meanwhile() {
         ] {
             let whole = follow(&stage, text, order, 1000, u64::MAX).await;
             for (max, rows_max) in [(7, u64::MAX), (1000, 1), (100, 700)] {
-                assert_eq!(follow(&stage, text, order, max, rows_max).await, whole, "{text} {order:?} {max} {rows_max}");
+                assert_eq!(
+                    follow(&stage, text, order, max, rows_max).await,
+                    whole,
+                    "{text} {order:?} {max} {rows_max}"
+                );
             }
         }
         assert_eq!(follow(&stage, "", JobOrder::Newest, 100, 700).await, all);
@@ -224,7 +228,7 @@ fn a_job_that_was_tried_again_is_not_listed_by_its_earlier_end() {
         let id = stage.add(COUNT, "a").await;
         stage.claim_one().await;
         stage.record(id, failed(1, None)).await.unwrap();
-        stage.record(id, Event::RetryRequested).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, []);
         stage.record(id, Event::CancelRequested).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, [id]);

@@ -17,6 +17,7 @@ mod holds;
 mod lease;
 mod record;
 mod find;
+mod operations;
 mod read;
 mod kv;
 mod nudge;

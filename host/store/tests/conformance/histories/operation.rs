@@ -151,7 +151,19 @@ fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
 
 fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     if rng.u32(..5) == 0 {
-        return (job_id(rng, world), one_of(rng, &[Event::CancelRequested, Event::Replaced, Event::RetryRequested]));
+        return (
+            job_id(rng, world),
+            one_of(
+                rng,
+                &[
+                    Event::CancelRequested,
+                    Event::Replaced,
+                    Event::RetryRequested { delay: Duration::ZERO },
+                    Event::RetryRequested { delay: 2 * SECOND },
+                    Event::RunRequested,
+                ],
+            ),
+        );
     }
     let Some(lease) = lease(rng, world) else { return (job_id(rng, world), Event::CancelRequested) };
     let attempt = if rng.u32(..20) == 0 { lease.attempt + 1 } else { lease.attempt };

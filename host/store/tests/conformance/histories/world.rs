@@ -381,7 +381,8 @@ async fn find(store: &dyn Store, text: &str, order: JobOrder, declared: &Arc<Lim
     let query = Arc::new(JobQuery::parse(text, store.now()).unwrap());
     let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let bounds = FindRequest { order, after, time: Duration::MAX, ..FindRequest::new(query.clone(), declared.clone(), 7) };
+        let bounds =
+            FindRequest { order, after, time: Duration::MAX, ..FindRequest::new(query.clone(), declared.clone(), 7) };
         let page = store.find(bounds).await.unwrap();
         found.extend(page.jobs.iter().map(|job| job.id));
         after = page.next;
@@ -445,6 +446,7 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
                 Refusal::NotFinished(S::Waiting) => "refused: not finished waiting",
                 Refusal::NotFinished(S::Running) => "refused: not finished running",
                 Refusal::NotFinished(S::Succeeded) => "refused: not finished succeeded",
+                Refusal::NotWaiting(_) => "refused: not waiting",
                 Refusal::Finished(_) | Refusal::NotFinished(_) => panic!("{refusal:?} says the opposite of its state"),
             });
             return;
@@ -462,6 +464,7 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
         Event::CancelRequested => "event: cancel asked",
         Event::Replaced => "event: replaced",
         Event::NotEnqueued(_) => panic!("only a store says so"),
-        Event::RetryRequested => "event: retry asked",
+        Event::RetryRequested { .. } => "event: retry asked",
+        Event::RunRequested => "event: run asked",
     });
 }
