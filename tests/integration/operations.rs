@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Host, Setup, eventually, shared_address};
 
-/// More than several steps change.
-const MANY: usize = 2000;
+/// More than several steps change, and no more than a preview counts at once.
+const MANY: usize = 900;
 
 fn enqueue_delayed(client: &Client, count: usize) {
     let jobs: Vec<Value> = (0..count)

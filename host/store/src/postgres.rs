@@ -325,9 +325,17 @@ impl Queue for PostgresStore {
 #[async_trait]
 impl JobFinder for PostgresStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
-        let session = self.reader().await?;
-        let found = find::find(&session, &request, self.now()).await;
-        self.finish(session, found)
+        let (session, now) = (self.reader().await?, self.now());
+        // In a task of its own: if the caller goes away, its transaction ends all the same before the session is used again.
+        let search = tokio::spawn(async move {
+            let found = find::find(&session, &request, now).await;
+            if found.is_err() {
+                session.discard();
+            }
+            found
+        });
+        let found = search.await.map_err(|_| StoreError::Broken("a search panicked: see the host's log".to_owned()))?;
+        found.map_err(|error| self.store_error(&error))
     }
 }
 
