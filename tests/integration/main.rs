@@ -33,6 +33,7 @@ mod languages;
 mod limits;
 mod loading;
 mod openapi;
+mod operations;
 mod outside;
 mod outside_http;
 mod paces;

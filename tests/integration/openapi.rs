@@ -162,6 +162,22 @@ fn every_operation_answers_as_it_is_described() {
     for _ in 0..2 {
         described.fits("delete", "/v1/holds", &client.delete("/v1/holds?plugin=words"));
     }
+    let operation = |preview: bool| json!({ "act": "cancel", "where": "key:nobody", "preview": preview });
+    described.fits("post", "/v1/operations", &client.post("/v1/operations", &operation(true)));
+    let started = described.fits("post", "/v1/operations", &client.post("/v1/operations", &operation(false)));
+    described.fits("post", "/v1/operations", &client.post("/v1/operations", &json!({ "act": "cancel", "where": "" })));
+    described.fits("get", "/v1/operations", &client.get("/v1/operations?limit=1"));
+    // One that cannot end before it is cancelled.
+    host.run("villain/do", json!({ "do": "trap" }));
+    let halting = json!({ "act": "retry", "where": "state:failed", "try": 1, "spread": "7d" });
+    let halting = client.post("/v1/operations", &halting).ok();
+    for operation in [&started, &halting] {
+        let at = format!("/v1/operations/{}", operation["id"].as_str().expect("an id"));
+        described.fits("get", "/v1/operations/{id}", &client.get(&at));
+        for _ in 0..2 {
+            described.fits("delete", "/v1/operations/{id}", &client.delete(&at));
+        }
+    }
     assert_eq!(described.seen, described.operations(), "each was seen to succeed");
 }
 

@@ -142,7 +142,7 @@ impl Checkers {
 
     pub(crate) fn recorded(&mut self, job: JobId, event: &Event, result: &Result<Recorded, Refusal>) {
         let Ok(recorded) = result else { return };
-        if *event == Event::RetryRequested {
+        if matches!(event, Event::RetryRequested { .. }) {
             self.jobs.get_mut(&job).expect("a job that is known").ends -= 1;
             self.unfinished.insert(job);
         }

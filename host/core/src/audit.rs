@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::author::{Author, bounded};
 use crate::bounds;
+use crate::bulk::BulkOperation;
 use crate::failure::FailureState;
 use crate::fingerprint::Fingerprint;
 use crate::hold::{Hold, HoldScope};
@@ -67,6 +68,10 @@ act_kinds! {
     FailureIgnored = "failure-ignored",
     /// A failure group was opened again.
     FailureReopened = "failure-reopened",
+    /// A bulk operation was started.
+    OperationStarted = "operation-started",
+    /// A bulk operation was cancelled before it had gone through all jobs.
+    OperationCancelled = "operation-cancelled",
     /// A host read its settings again, and they were other ones.
     SettingsChanged = "settings-changed",
 }
@@ -94,7 +99,7 @@ impl NewAct {
     pub fn of_event(author: Author, job: JobId, event: &Event) -> Option<NewAct> {
         let kind = match event {
             Event::CancelRequested => ActKind::JobCancel,
-            Event::RetryRequested => ActKind::JobRetry,
+            Event::RetryRequested { .. } => ActKind::JobRetry,
             _ => return None,
         };
         Some(NewAct::new(author, kind, &job.to_string(), "", 1))
@@ -133,6 +138,16 @@ impl NewAct {
             FailureState::Ignored => ActKind::FailureIgnored,
         };
         NewAct::new(author, kind, &group.to_string(), "", 1)
+    }
+
+    /// Returns the act of an operator who started this operation, or who cancelled it.
+    pub fn of_operation(author: Author, operation: &BulkOperation) -> NewAct {
+        let kind = match operation.state.is_final() {
+            false => ActKind::OperationStarted,
+            true => ActKind::OperationCancelled,
+        };
+        let detail = format!("{} where {}", operation.act.as_str(), operation.filter);
+        NewAct::new(author, kind, &operation.id.to_string(), &detail, operation.changed)
     }
 
     /// Returns the stored act.
@@ -247,7 +262,7 @@ mod tests {
         let job = JobId::from_number(7).unwrap();
         let kind = |event| NewAct::of_event(ann(), job, &event).map(|act| act.kind());
         assert_eq!(kind(Event::CancelRequested), Some(ActKind::JobCancel));
-        assert_eq!(kind(Event::RetryRequested), Some(ActKind::JobRetry));
+        assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO }), Some(ActKind::JobRetry));
         assert_eq!(kind(Event::Replaced), None);
         let act = NewAct::of_event(ann(), job, &Event::CancelRequested).unwrap();
         assert_eq!((act.target(), act.count(), act.author()), (job.to_string().as_str(), 1, &ann()));

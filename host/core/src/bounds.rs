@@ -349,7 +349,21 @@ pub const FIND_BATCH: u32 = 512;
 pub const FIND_ROWS_MAX: u64 = 1_000_000;
 /// Number of found jobs up to which a preview counts.
 pub const COUNTED_MAX: u32 = 10_000;
-/// How far the time in a job's ID may be from the time at which the job was enqueued: an attempt makes the IDs of its children
+/// Maximum number of bulk operations that have not ended.
+pub const OPERATIONS_OPEN_MAX: u32 = 100;
+/// Maximum number of jobs that one step of a bulk operation changes: one transaction, which holds up claims for milliseconds.
+pub const OPERATION_JOBS_MAX: u32 = 200;
+/// Maximum number of jobs that a bulk operation tries first.
+pub const TRIAL_JOBS_MAX: u32 = 100;
+/// Time within which the jobs of a trial must succeed, unless its operator sets another.
+pub const TRIAL_WITHIN: Duration = Duration::from_secs(600);
+/// The longest time over which a bulk operation spreads jobs, and the longest of a trial.
+pub const OPERATION_LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time for which bulk operations that have ended are kept.
+pub const OPERATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Number of jobs that a preview of a bulk operation shows.
+pub const PREVIEW_JOBS: u32 = 10;
+/// The distance between the time in a job's ID and the time at which the job was enqueued: an attempt makes the IDs of its children
 /// when they are asked for and enqueues them when it ends, and clocks differ.
 pub const ID_SLACK: Duration = Duration::from_secs(25 * 3600);
 /// Maximum size in bytes of the entries in one page: what each follower of a job holds that does not read. A page has at least

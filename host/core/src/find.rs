@@ -3,9 +3,9 @@
 mod moment;
 mod json_path;
 mod cursor;
+mod wait_kind;
 mod query;
 mod parse;
-mod wait_kind;
 
 pub use cursor::{JobCursor, JobOrder};
 pub use json_path::JsonPath;

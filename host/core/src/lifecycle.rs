@@ -92,7 +92,12 @@ pub enum Event {
     /// The job was not enqueued, but its ID had been given out before. A cancelled job under that ID tells why.
     NotEnqueued(NotEnqueued),
     /// An operator requests that a finished job is retried.
-    RetryRequested,
+    RetryRequested {
+        /// The delay before the next attempt.
+        delay: Duration,
+    },
+    /// An operator requests that a waiting job which is not due starts as soon as it can.
+    RunRequested,
 }
 
 /// Why an event may not happen to a job.
@@ -106,6 +111,8 @@ pub enum Refusal {
     Finished(StateName),
     /// Only a job that failed or was cancelled can be retried.
     NotFinished(StateName),
+    /// Only a job that waits can be told to run now.
+    NotWaiting(StateName),
 }
 
 impl fmt::Display for Refusal {
@@ -116,6 +123,9 @@ impl fmt::Display for Refusal {
             Refusal::Finished(state) => write!(f, "the job has already finished ({})", state.as_str()),
             Refusal::NotFinished(state) => {
                 write!(f, "only a failed or cancelled job can be retried; this one is {}", state.as_str())
+            }
+            Refusal::NotWaiting(state) => {
+                write!(f, "only a job that waits can be told to run now; this one is {}", state.as_str())
             }
         }
     }
@@ -146,11 +156,13 @@ impl JobStatus {
                 Ok(JobStatus { attempt: lease.attempt, ..to(S::Running { lease: *lease }) })
             }
             (S::Waiting { .. }, E::CancelRequested | E::Replaced | E::NotEnqueued(_)) => Ok(to(S::Cancelled)),
-            (S::Waiting { .. }, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Waiting)),
+            (S::Waiting { due }, E::RunRequested) => Ok(to(S::Waiting { due: (*due).min(now) })),
+            (S::Waiting { .. }, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
             (S::Running { .. }, E::CancelRequested) => Ok(JobStatus { cancel_requested: true, ..*self }),
-            (S::Running { .. }, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Running)),
+            (S::Running { .. }, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Running)),
+            (_, E::RunRequested) => Err(Refusal::NotWaiting(self.state.name())),
             (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotEnqueued(_)) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
@@ -169,10 +181,10 @@ impl JobStatus {
                 Ok(JobStatus { crashes, ..to(state) })
             }
 
-            (S::Failed | S::Cancelled, E::RetryRequested) => {
-                Ok(JobStatus { failures: 0, crashes: 0, ..to(S::Waiting { due: now }) })
+            (S::Failed | S::Cancelled, E::RetryRequested { delay }) => {
+                Ok(JobStatus { failures: 0, crashes: 0, ..to(S::Waiting { due: now + *delay }) })
             }
-            (S::Succeeded, E::RetryRequested) => Err(Refusal::NotFinished(StateName::Succeeded)),
+            (S::Succeeded, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Succeeded)),
             (S::Succeeded | S::Failed | S::Cancelled, E::CancelRequested) => Err(Refusal::Finished(self.state.name())),
             (S::Succeeded | S::Failed | S::Cancelled, _) => Err(Refusal::Stale),
         }
@@ -190,7 +202,11 @@ impl Event {
             | Event::Released { attempt, .. }
             | Event::Cancelled { attempt, .. }
             | Event::LeaseExpired { attempt, .. } => Some(*attempt),
-            Event::CancelRequested | Event::Replaced | Event::NotEnqueued(_) | Event::RetryRequested => None,
+            Event::CancelRequested
+            | Event::Replaced
+            | Event::NotEnqueued(_)
+            | Event::RetryRequested { .. }
+            | Event::RunRequested => None,
         }
     }
 
@@ -234,7 +250,11 @@ impl Event {
             Event::Replaced => report(OutcomeKind::Cancelled, "replaced by a newer job of the same key"),
             Event::NotEnqueued(why) => report(OutcomeKind::Cancelled, &why.to_string()),
             Event::LeaseExpired { mark, .. } => report(OutcomeKind::Interrupted, expired(mark)),
-            Event::Claimed { .. } | Event::Wrote { .. } | Event::Succeeded { .. } | Event::RetryRequested => None,
+            Event::Claimed { .. }
+            | Event::Wrote { .. }
+            | Event::Succeeded { .. }
+            | Event::RetryRequested { .. }
+            | Event::RunRequested => None,
         }
     }
 }

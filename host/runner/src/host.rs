@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::{ActKind, NewAct};
 use wharf_core::author::Author;
+use wharf_core::bulk::BulkOperation;
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::fingerprint::Fingerprint;
@@ -36,6 +37,7 @@ use crate::holds_view::{self, HoldError, HoldSet};
 use crate::limits_view::{self, GroupLimits, LimitError};
 use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
+use crate::operations::{self, OperationError, OperationRequest, Preview};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
 use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
@@ -270,6 +272,62 @@ impl Host {
         self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
     }
 
+    /// Counts the jobs that a bulk operation would change if it began now, up to a bound, and returns the first of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`OperationError::Invalid`] if the request is not valid, and [`OperationError::Store`] if the store failed.
+    pub async fn preview_operation(&self, request: OperationRequest) -> Result<Preview, OperationError> {
+        operations::preview(&self.0.store, &self.0.plugins, &request).await
+    }
+
+    /// Starts a bulk operation: one act on all jobs that meet a query now, each at most once. It is durable when this returns,
+    /// and goes on whatever happens to this host, as long as there is another one or this one starts again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`OperationError::Invalid`] if the request is not valid, [`OperationError::TooMany`] if too many operations are
+    /// open, and [`OperationError::Store`] if the store failed.
+    pub async fn start_operation(&self, request: OperationRequest) -> Result<BulkOperation, OperationError> {
+        let operation = operations::start(&self.0.store, &request).await?;
+        self.notify(&Notice::OperationStarted { operation: Box::new(operation.clone()) });
+        self.0.operation_started.notify_one();
+        Ok(operation)
+    }
+
+    /// Returns a bulk operation; `None` if there is none with this ID.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.0.store.operation(id).await
+    }
+
+    /// Returns at most `max` bulk operations with lower IDs than `before`, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        self.0.store.operations(before, max).await
+    }
+
+    /// Cancels a bulk operation before its next step: what it has changed stays changed. Returns it as it was left; `None` if
+    /// there is none, or it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        let store = &self.0.store;
+        let cancelled = store.call_with_timeout("cancelling a bulk operation", store.cancel_operation(id, by)).await?;
+        if let Some(operation) = &cancelled {
+            self.notify(&Notice::OperationEnded { operation: Box::new(operation.clone()) });
+        }
+        Ok(cancelled)
+    }
+
     /// Requests the cancel of a job: a waiting job is cancelled at once, a running one ends by itself or is stopped after the
     /// grace period. Returns the state after the request.
     ///
@@ -300,7 +358,8 @@ impl Host {
         let again = job.filter(|job| matches!(job.status.state, State::Failed | State::Cancelled));
         let place = again.map(|job| (job.task.plugin(), 1));
         let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
-        let state = self.change(id, Event::RetryRequested, by).await?;
+
+        let state = self.change(id, Event::RetryRequested { delay: Duration::ZERO }, by).await?;
         self.notify(&Notice::RetryRequested { job: id });
         Ok(state)
     }

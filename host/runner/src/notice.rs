@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::bulk::BulkOperation;
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope};
@@ -253,6 +254,17 @@ pub enum Notice {
         state: FailureState,
         /// The name of the operator's token, if the host knows it.
         by: Option<String>,
+    },
+
+    /// An operator started a bulk operation on this node.
+    OperationStarted {
+        /// The operation.
+        operation: Box<BulkOperation>,
+    },
+    /// A bulk operation ended: it went through all jobs, was halted, or an operator cancelled it on this node.
+    OperationEnded {
+        /// The operation.
+        operation: Box<BulkOperation>,
     },
     /// A round of upkeep ended.
     Upkeep {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
@@ -30,6 +30,7 @@ use crate::heartbeat::Heartbeat;
 use crate::held_subscribers::HeldSubscribers;
 use crate::live_settings::LiveSettings;
 use crate::notice::{Listener, Notice};
+use crate::operations::OperationDriver;
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
 use crate::shared_activity::SharedActivity;
@@ -110,6 +111,8 @@ pub(crate) struct RunningHost {
     pub(crate) enqueuer: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) held_subscribers: Arc<HeldSubscribers>,
+    /// Notified when an operator starts a bulk operation.
+    pub(crate) operation_started: Arc<Notify>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Sends new settings to the task that owns the plugin folder.
@@ -226,6 +229,16 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         stopping: stopping.clone(),
     });
 
+    let operation_started = Arc::new(Notify::new());
+    let operations = OperationDriver {
+        store: store.clone(),
+        plugins: Arc::clone(&plugins),
+        bounds: Arc::clone(&bounds),
+        enqueuer: enqueuer.clone(),
+        started: Arc::clone(&operation_started),
+    };
+
+    tasks.spawn(supervised("bulk operations", operations.run(stopping.clone()), listener.clone()));
     tasks.spawn(supervised("dispatching jobs", dispatch.run(), listener.clone()));
     tasks.spawn(supervised("watching the plugin folder", folder.run(), listener.clone()));
     tasks.spawn(supervised("upkeep", upkeep.run(stopping.clone()), listener.clone()));
@@ -246,6 +259,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         enqueuer,
         broadcasts,
         held_subscribers,
+        operation_started,
         load,
         first_scan,
         to_folder,

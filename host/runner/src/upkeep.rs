@@ -1,5 +1,5 @@
-//! Ends the leases of dead nodes, and deletes old jobs, old acts, old failure groups, and holds that have ended. The normal path
-//! never waits for it.
+//! Ends the leases of dead nodes, and deletes old jobs, old acts, old failure groups, and holds and operations that have ended.
+//! The normal path never waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,8 @@ impl Upkeep {
                     self.delete_finished(keep, &mut done).await?;
                     self.delete_ended_holds().await?;
                     self.delete_old_acts().await?;
-                    self.delete_old_failures().await
+                    self.delete_old_failures().await?;
+                    self.delete_ended_operations().await
                 }
                 None => Ok(()),
             }
@@ -91,6 +92,13 @@ impl Upkeep {
                 return Ok(());
             }
         }
+    }
+
+    /// Deletes every bulk operation that ended long ago, in batches.
+    async fn delete_ended_operations(&self) -> Result<(), StoreError> {
+        let before = self.store.now() - bounds::OPERATIONS_KEPT;
+        while self.store.delete_ended_operations(before, bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
+        Ok(())
     }
 
     /// Deletes every hold that has ended, in batches.

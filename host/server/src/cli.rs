@@ -3,6 +3,7 @@
 mod sse;
 mod client;
 mod follow;
+mod operations;
 mod jobs;
 mod broadcast;
 mod plugins;
@@ -95,6 +96,9 @@ enum Command {
     Audit(audit::Audit),
     /// Show what waits, runs and ended on all hosts, by task, and who uses the machines
     Summary(summary::Summarize),
+    /// Show and cancel bulk operations, which `job retry --where` and others start
+    #[command(subcommand)]
+    Operation(operations::OperationCommand),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -225,6 +229,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Holds => holds::list(&client(), json),
         Command::Summary(summary) => summary.run(&client(), json),
         Command::Audit(audit) => audit.run(&client(), json),
+        Command::Operation(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

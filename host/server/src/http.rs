@@ -33,6 +33,7 @@ mod limits;
 mod holds;
 mod audit;
 mod summary;
+mod operations;
 mod nodes;
 mod config;
 mod health;
@@ -84,6 +85,8 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
         .route("/v1/audit", get(audit::list))
         .route("/v1/summary", get(summary::show))
+        .route("/v1/operations", get(operations::list).merge(no_query(post(operations::start))))
+        .route("/v1/operations/{id}", no_query(get(operations::show).delete(operations::cancel)))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

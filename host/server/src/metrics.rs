@@ -166,6 +166,8 @@ impl Metrics {
             | Notice::FolderUnreadable { .. }
             | Notice::FolderUnwatched { .. }
             | Notice::StoreRecovered
+            | Notice::OperationStarted { .. }
+            | Notice::OperationEnded { .. }
             | Notice::LimitSet { .. }
             | Notice::FailureStateSet { .. }
             | Notice::DrainStarted { .. }

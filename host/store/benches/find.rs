@@ -87,7 +87,7 @@ async fn fill_postgres(address: &str, jobs: u64) {
     let text = format!(
         "SET search_path TO wharf; SET synchronous_commit = off;
          INSERT INTO names (id, text) OVERRIDING SYSTEM VALUE VALUES (1, 'words/count'), (2, 'words/list'), (3, 'words/sort');
-         INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0, $jobs - 1) AS n (i);
+         INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0::bigint, $jobs - 1) AS n (i);
          UPDATE jobs SET report_outcome = 'trapped', report_text = 'unreachable was reached in make' WHERE unsuccessful = 4;
          INSERT INTO ready SELECT task, -1, due_at, id, task, ARRAY[id] FROM jobs WHERE state = 1;
          INSERT INTO finished SELECT finished_at, id, ARRAY[id] FROM jobs WHERE finished_at IS NOT NULL"

@@ -13,6 +13,7 @@ mod announced_plugins;
 mod columns;
 mod attempt_columns;
 mod failure_columns;
+mod operation_columns;
 mod search;
 mod memory;
 mod sqlite;
@@ -28,6 +29,6 @@ pub use sqlite::SqliteStore;
 pub use store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureCursor, FailureFilter, FailurePage,
     FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store,
-    StoreError,
+    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded,
+    Renewed, StepTaken, Store, StoreError,
 };

@@ -14,6 +14,7 @@ use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
 use wharf_core::bounds;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
@@ -34,8 +35,8 @@ use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
     AttemptStore, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore,
-    Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OperationStore,
+    Queue, QueueStats, Recorded, Renewed, StepTaken, Store, StoreError, by_plugin,
 };
 
 mod audit;
@@ -43,6 +44,7 @@ mod kv;
 mod failures;
 mod queue;
 mod find;
+mod operations;
 mod claim;
 
 use queue::{JobRecord, MemoryQueue};
@@ -234,9 +236,7 @@ impl Queue for MemoryStore {
         old.sort();
         old.truncate(max as usize);
         for (_, id) in &old {
-            let Some(JobRecord { job, .. }) = queue.jobs.remove(id) else { continue };
-            queue.failures.forget_job(*id);
-            job.token.map(|token| queue.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
+            queue.delete(*id);
         }
         Ok(old.len() as u32)
     }
@@ -303,6 +303,43 @@ impl Queue for MemoryStore {
 impl JobFinder for MemoryStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         Ok(self.queue().find(&request, self.now()))
+    }
+}
+
+#[async_trait]
+impl OperationStore for MemoryStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.queue().start_operation(&new, self.now()))
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.queue().operations.get(&id).cloned())
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        let max = max.clamp(1, bounds::PAGE_MAX) as usize;
+        let queue = self.queue();
+        let newest_first = queue.operations.values().rev();
+        let found = newest_first.filter(|operation| before.is_none_or(|before| operation.id < before));
+        Ok(found.take(max).cloned().collect())
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        Ok(self.queue().open_operations())
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        let taken = self.queue().take_operation_step(&step, self.now());
+        self.nudge();
+        Ok(taken)
+    }
+
+    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.queue().cancel_operation(id, by, self.now()))
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        Ok(self.queue().delete_ended_operations(before, max))
     }
 }
 

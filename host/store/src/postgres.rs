@@ -11,6 +11,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
@@ -29,7 +30,8 @@ use crate::clock::Clock;
 use crate::store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
     FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    NodeRegistry, Nudges, OpenError, OperationStore, Queue, QueueStats, Recorded, Renewed, StepTaken, Store,
+    StoreError, by_plugin,
 };
 
 mod address;
@@ -68,11 +70,11 @@ mod holds;
 mod audit;
 mod insert;
 mod record;
+mod operations;
 mod claim_snapshot;
 mod claim;
 mod lease;
 mod task_announcements;
-mod plugin_digests;
 mod activity_text;
 mod nodes;
 mod messages;
@@ -348,8 +350,64 @@ impl Queue for PostgresStore {
 #[async_trait]
 impl JobFinder for PostgresStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
+        let (session, now) = (self.reader().await?, self.now());
+        // In a task of its own: if the caller goes away, its transaction ends all the same before the session is used again.
+        let search = tokio::spawn(async move {
+            let found = find::find(&session, &request, now).await;
+            if found.is_err() {
+                session.discard();
+            }
+            found
+        });
+        let found = search.await.map_err(|_| StoreError::Broken("a search panicked: see the host's log".to_owned()))?;
+        found.map_err(|error| self.store_error(&error))
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::StartOperation(new)).await? {
+            WriteResult::Operation(started) => Ok(started.map(|started| *started)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
         let session = self.reader().await?;
-        let found = find::find(&session, &request, self.now()).await;
+        let found = operations::operation(&session, id).await;
+        self.finish(session, found)
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::page(&session, before, max).await;
+        self.finish(session, found)
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::open(&session).await;
+        self.finish(session, found)
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        match self.write(WriteRequest::OperationStep(step)).await? {
+            WriteResult::StepTaken(taken) => Ok(taken.map(|taken| *taken)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        match self.write(WriteRequest::CancelOperation(id, by)).await? {
+            WriteResult::Operation(cancelled) => Ok(cancelled.map(|cancelled| *cancelled)),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let found = operations::delete_ended(&session, before, max).await;
         self.finish(session, found)
     }
 }

@@ -15,6 +15,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
@@ -33,7 +34,8 @@ use crate::node_list::NodeList;
 use crate::store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
     FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded, Renewed, StepTaken, Store,
+    StoreError, by_plugin,
 };
 
 mod file_header;
@@ -61,6 +63,7 @@ mod failure_rows;
 mod failures;
 mod insert;
 mod record;
+mod operations;
 mod claim;
 mod readers;
 mod checkpoint;
@@ -244,6 +247,37 @@ impl JobFinder for SqliteStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         let (now, claims) = (self.now(), self.unsynced_claims.clone());
         self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for SqliteStore {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        self.writer.write(move |ledger| ledger.start_operation(&new), |_| true).await
+    }
+
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.readers.read(move |conn| operations::operation(conn, id)).await
+    }
+
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        self.readers.read(move |conn| operations::page(conn, before, max)).await
+    }
+
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.readers.read(operations::open).await
+    }
+
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        self.writer.write(move |ledger| ledger.take_operation_step(&step), Option::is_some).await
+    }
+
+    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        self.writer.write(move |ledger| ledger.cancel_operation(id, &by), |_| false).await
+    }
+
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_ended_operations(before, max), |_| false).await
     }
 }
 

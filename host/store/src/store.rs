@@ -11,6 +11,7 @@ mod job_finder;
 mod kv_store;
 mod hold_store;
 mod audit_log;
+mod operation_store;
 mod node_registry;
 mod node_messages;
 
@@ -27,13 +28,23 @@ pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
 pub use node_messages::NodeMessages;
 pub use node_registry::NodeRegistry;
+pub use operation_store::{OperationStore, StepTaken};
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with finding in it, the holds on it, the audit log, the attempts and jobs that failed, the kv values of plugins
-/// and the nodes that use it: in SQLite, PostgreSQL or memory.
+/// A durable queue with finding and bulk operations in it, the holds on it, the audit log, the attempts and jobs that failed, the kv
+/// values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
 pub trait Store:
-    Queue + JobFinder + HoldStore + AuditLog + AttemptStore + FailureStore + KvStore + NodeRegistry + 'static
+    Queue
+    + JobFinder
+    + OperationStore
+    + HoldStore
+    + AuditLog
+    + AttemptStore
+    + FailureStore
+    + KvStore
+    + NodeRegistry
+    + 'static
 {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;

@@ -10,10 +10,10 @@ use crate::time::Timestamp;
 /// The order of a list of jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JobOrder {
-    /// By ID, the newest job first.
+    /// The newest job first, by ID.
     #[default]
     Newest,
-    /// By the time at which jobs finished, the last one first. Jobs that have not finished are not listed.
+    /// The job that finished last first. Jobs that have not finished are not listed.
     Finished,
 }
 

@@ -33,7 +33,7 @@ const FIELDS: [&str; 13] = [
 pub struct QueryError {
     /// The number of the character at which the mistake begins, from 1.
     pub place: usize,
-    /// What is wrong there.
+    /// The mistake, and what to write.
     pub reason: String,
 }
 

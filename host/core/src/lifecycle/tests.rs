@@ -1,5 +1,7 @@
 //! Tests the lifecycle as a table: every state with every event.
 
+use std::time::Duration;
+
 use super::*;
 use crate::ids::{JobId, NodeId};
 use crate::lease::{StartedSuspect, is_suspect};
@@ -20,7 +22,7 @@ fn report() -> Report {
     Report { kind: OutcomeKind::Trapped, text: String::new() }
 }
 
-fn events(attempt: u32) -> [(&'static str, Event); 12] {
+fn events(attempt: u32) -> [(&'static str, Event); 13] {
     let usage = Usage::default();
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
@@ -34,7 +36,8 @@ fn events(attempt: u32) -> [(&'static str, Event); 12] {
         ("cancel asked", Event::CancelRequested),
         ("replaced", Event::Replaced),
         ("not taken", Event::NotEnqueued(NotEnqueued::LaneFull(vec![]))),
-        ("retry asked", Event::RetryRequested),
+        ("retry asked", Event::RetryRequested { delay: Duration::ZERO }),
+        ("run asked", Event::RunRequested),
     ]
 }
 
@@ -72,6 +75,7 @@ fn what_may_happen_to_a_waiting_job() {
             "replaced: cancelled (2, 1, 1)",
             "not taken: cancelled (2, 1, 1)",
             "retry asked: NotFinished(Waiting)",
+            "run asked: waiting at 1000 (2, 1, 1)",
         ]
     );
 }
@@ -93,6 +97,7 @@ fn what_may_happen_to_a_running_job() {
             "replaced: Stale",
             "not taken: Stale",
             "retry asked: NotFinished(Running)",
+            "run asked: NotWaiting(Running)",
         ]
     );
 }
@@ -114,6 +119,7 @@ fn what_may_happen_to_a_running_job_that_was_asked_to_cancel() {
             "replaced: Stale",
             "not taken: Stale",
             "retry asked: NotFinished(Running)",
+            "run asked: NotWaiting(Running)",
         ]
     );
 }
@@ -138,6 +144,7 @@ fn what_may_happen_to_a_finished_job() {
         assert_eq!(cells[8], format!("cancel asked: Finished({:?})", state.name()));
         assert_eq!((cells[9].as_str(), cells[10].as_str()), ("replaced: Stale", "not taken: Stale"));
         assert_eq!(cells[11], format!("retry asked: {retried}"));
+        assert_eq!(cells[12], format!("run asked: NotWaiting({:?})", state.name()));
     }
 }
 
@@ -202,8 +209,19 @@ fn a_host_that_is_killed_during_a_drain_blames_no_job() {
 }
 
 #[test]
+fn a_job_is_retried_after_a_delay_and_run_before_it_is_due() {
+    let retried = status(State::Failed).after(&Event::RetryRequested { delay: DELAY }, NOW).unwrap();
+    assert_eq!(retried.state, State::Waiting { due: LATER });
+    let run = retried.after(&Event::RunRequested, NOW).unwrap();
+    assert_eq!(run, JobStatus { state: State::Waiting { due: NOW }, ..retried });
+    let due = Timestamp::from_millis(1);
+    let early = JobStatus { state: State::Waiting { due }, ..run };
+    assert_eq!(early.after(&Event::RunRequested, NOW).unwrap().state, State::Waiting { due }, "it keeps its place");
+}
+
+#[test]
 fn the_last_attempt_number_is_never_used_twice() {
-    let failed = status(State::Failed).after(&Event::RetryRequested, NOW).unwrap();
+    let failed = status(State::Failed).after(&Event::RetryRequested { delay: Duration::ZERO }, NOW).unwrap();
     assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
 }
 

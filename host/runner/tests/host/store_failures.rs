@@ -10,6 +10,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
@@ -27,7 +28,8 @@ use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Reque
 use wharf_store::{
     ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
     FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, SqliteStore, StepTaken, Store,
+    StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -167,6 +169,31 @@ impl Queue for Cut {
 impl JobFinder for Cut {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         self.reached()?.find(request).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for Cut {
+    async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.start_operation(new).await
+    }
+    async fn operation(&self, id: JobId) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.operation(id).await
+    }
+    async fn operations(&self, before: Option<JobId>, max: u32) -> Result<Vec<BulkOperation>, StoreError> {
+        self.reached()?.operations(before, max).await
+    }
+    async fn open_operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.reached()?.open_operations().await
+    }
+    async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        self.reached()?.take_operation_step(step).await
+    }
+    async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
+        self.reached()?.cancel_operation(id, by).await
+    }
+    async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_ended_operations(before, max).await
     }
 }
 

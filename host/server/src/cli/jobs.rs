@@ -8,8 +8,11 @@ use wharf_store::{Clock as _, SystemClock};
 
 use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text};
+use super::operations::{self, FilterArgs, PaceArgs};
 use crate::cli_error::{CliError, ExitStatus};
-use crate::http::api::{AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment};
+use crate::http::api::{
+    AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment, OperationAct,
+};
 use crate::http::encode;
 use crate::output::{Table, age, escape_line, millis, print_bytes, print_json, print_line};
 use crate::payload_input;
@@ -34,15 +37,25 @@ pub(crate) enum JobCommand {
     /// Cancel jobs: a waiting job at once, a running job after a grace period
     Cancel {
         /// IDs of the jobs
-        #[arg(required = true)]
+        #[arg(required_unless_present = "filter", conflicts_with = "filter")]
         ids: Vec<String>,
+        #[command(flatten)]
+        filter: FilterArgs,
     },
     /// Retry failed or cancelled jobs
     Retry {
         /// IDs of the jobs
-        #[arg(required = true)]
+        #[arg(required_unless_present = "filter", conflicts_with = "filter")]
         ids: Vec<String>,
+        #[command(flatten)]
+        filter: FilterArgs,
+        #[command(flatten)]
+        pace: PaceArgs,
     },
+    /// Delete the finished jobs that meet a filter, with their payloads, results, reports and logs
+    Delete(FilterArgs),
+    /// Start waiting jobs that are not due and meet a filter as soon as they can
+    RunNow(FilterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -140,8 +153,20 @@ impl JobCommand {
                 };
                 Ok(exit_of(&follow(client, &encode(&id), output)?.job))
             }
-            JobCommand::Cancel { ids } => send_each(client, &ids, "cancel", json),
-            JobCommand::Retry { ids } => send_each(client, &ids, "retry", json),
+            JobCommand::Cancel { ids, .. } if !ids.is_empty() => send_each(client, &ids, "cancel", json),
+            JobCommand::Cancel { filter, .. } => {
+                operations::start(client, OperationAct::Cancel, filter, PaceArgs::default(), json)
+            }
+            JobCommand::Retry { ids, .. } if !ids.is_empty() => send_each(client, &ids, "retry", json),
+            JobCommand::Retry { filter, pace, .. } => {
+                operations::start(client, OperationAct::Retry, filter, pace, json)
+            }
+            JobCommand::Delete(filter) => {
+                operations::start(client, OperationAct::Delete, filter, PaceArgs::default(), json)
+            }
+            JobCommand::RunNow(filter) => {
+                operations::start(client, OperationAct::RunNow, filter, PaceArgs::default(), json)
+            }
         }
     }
 }

@@ -77,6 +77,15 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             let (reason, by) = (Some(hold.reason.as_str()).filter(|reason| !reason.is_empty()), hold.by.as_deref());
             info!(scope = %hold.scope, until, reason, by, "hold set");
         }
+        Notice::OperationStarted { operation } => {
+            let by = operation.author.as_deref();
+            info!(operation = %operation.id, act = %operation.act, filter = operation.filter, by, "bulk operation started");
+        }
+        Notice::OperationEnded { operation } => {
+            let (state, reason) = (operation.state.as_str(), operation.reason.as_deref());
+            let (changed, skipped) = (operation.changed, operation.skipped);
+            info!(operation = %operation.id, act = %operation.act, state, changed, skipped, reason, "bulk operation ended");
+        }
         Notice::HoldReleased { scope, by } => info!(%scope, by = by.as_deref(), "hold released"),
         Notice::FailureRegressed { task, job, fingerprint } => {
             warn!(%task, %job, %fingerprint, "a failure that was resolved is back, with a newer version of its plugin")

@@ -18,6 +18,7 @@ mod plugins;
 mod nodes;
 mod config;
 mod limits;
+mod operations;
 mod health;
 
 pub(crate) use attempts::AttemptList;
@@ -35,6 +36,9 @@ pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
 pub(crate) use nodes::{LoadedPlugin, Node};
+pub(crate) use operations::{
+    BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
+};
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary};
 pub(crate) use values::{

@@ -152,7 +152,7 @@ fn refused(id: JobId, error: ChangeError) -> Problem {
     let kind = match refusal {
         Refusal::Unknown => return job_lookup::unknown(id),
         Refusal::Finished(_) => Kind::JOB_FINISHED,
-        Refusal::NotFinished(_) | Refusal::Stale => Kind::JOB_NOT_FINISHED,
+        Refusal::NotFinished(_) | Refusal::NotWaiting(_) | Refusal::Stale => Kind::JOB_NOT_FINISHED,
     };
     Problem::new(kind, refusal.to_string()).with("job", id.to_string())
 }

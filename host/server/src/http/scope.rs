@@ -75,7 +75,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 28] = [
+const NEEDS: [(Method, &str, Need); 32] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -103,6 +103,10 @@ const NEEDS: [(Method, &str, Need); 28] = [
     (Method::DELETE, "/v1/holds", Need::OperateAll),
     (Method::GET, "/v1/audit", Need::Admin),
     (Method::GET, "/v1/summary", Need::ReadAll),
+    (Method::GET, "/v1/operations", Need::ReadAll),
+    (Method::POST, "/v1/operations", Need::OperateAll),
+    (Method::GET, "/v1/operations/{id}", Need::ReadAll),
+    (Method::DELETE, "/v1/operations/{id}", Need::OperateAll),
     (Method::GET, "/metrics", Need::ReadAll),
 ];
 /// The routes that every token may use.

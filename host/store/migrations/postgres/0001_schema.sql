@@ -273,6 +273,28 @@ CREATE TABLE $schema.audit (
 );
 CREATE INDEX audit_in_order ON $schema.audit (acted_at, id);
 
+-- Bulk operations: one act on all jobs that met a filter when it began.
+CREATE TABLE $schema.operations (
+    id bigint PRIMARY KEY,
+    act text NOT NULL,
+    filter text NOT NULL,
+    author text,                        -- the name of the operator's token
+    created_at bigint NOT NULL,
+    ended_at bigint,
+    state text NOT NULL,
+    last_job bigint,                    -- the operation goes on with lower ids
+    step bigint NOT NULL,               -- how many steps were taken: a step that was decided before another one is not taken
+    trial_jobs bigint,                  -- how many jobs to try first, and within which time they must succeed
+    trial_within_us bigint,
+    tried text NOT NULL,                -- the ids of these jobs
+    tried_at bigint,
+    spread_us bigint NOT NULL,
+    changed bigint NOT NULL,
+    skipped bigint NOT NULL,
+    reason text
+);
+CREATE INDEX operations_open ON $schema.operations (id) WHERE ended_at IS NULL;
+
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (
     id bigint PRIMARY KEY,

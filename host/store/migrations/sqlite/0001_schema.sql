@@ -217,6 +217,28 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_in_order ON audit (acted_at);
 
+-- Bulk operations: one act on all jobs that met a filter when it began.
+CREATE TABLE operations (
+    id INTEGER PRIMARY KEY,
+    act TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    author TEXT,                        -- the name of the operator's token
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    state TEXT NOT NULL,
+    last_job INTEGER,                    -- the operation goes on with lower ids
+    step INTEGER NOT NULL,               -- how many steps were taken: a step that was decided before another one is not taken
+    trial_jobs INTEGER,                  -- how many jobs to try first, and within which time they must succeed
+    trial_within_us INTEGER,
+    tried TEXT NOT NULL,                -- the ids of these jobs
+    tried_at INTEGER,
+    spread_us INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    reason TEXT
+);
+CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
+
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE last_deleted (
     one INTEGER PRIMARY KEY CHECK (one = 1),

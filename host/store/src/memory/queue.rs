@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wharf_core::attempt::{Attempt, dropped_attempt};
 use wharf_core::bounds;
+use wharf_core::bulk::BulkOperation;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
 use wharf_core::failure::NewFailure;
@@ -42,6 +43,7 @@ pub(super) struct MemoryQueue {
     pub(super) declared: Arc<LimitTable>,
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
+    pub(super) operations: BTreeMap<JobId, BulkOperation>,
     pub(super) values: KvMap,
     pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
@@ -78,6 +80,7 @@ impl MemoryQueue {
             declared: Arc::default(),
             holds: HoldTable::default(),
             acts: ActList::default(),
+            operations: BTreeMap::new(),
             values: KvMap::default(),
             failures: FailureMap::default(),
             marks: BTreeMap::new(),
@@ -143,6 +146,12 @@ impl MemoryQueue {
     /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
+        if let (Event::RunRequested, State::Waiting { due }) = (&event, record.job.status.state)
+            && (due <= now || !self.delayed.contains(&(due, id)))
+        {
+            // It keeps its place among the jobs that are due.
+            return Ok(Recorded::new(&record.job.status, Vec::new()));
+        }
         let change = Change::of(&record.job.status, &event, now)?;
         count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);

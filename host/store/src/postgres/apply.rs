@@ -17,6 +17,12 @@ impl PostgresLedger<'_> {
     /// Applies one event to a job, with its effects on the job's line, its lane and its results. Returns the new status.
     pub(super) async fn apply(&mut self, id: JobId, event: &Event) -> Result<Result<JobStatus, Refusal>, SessionError> {
         let Some(before) = self.jobs.get(&id).cloned() else { return Ok(Err(Refusal::Unknown)) };
+        if let (Event::RunRequested, State::Waiting { due }) = (event, before.status.state)
+            && (before.state == READY || due <= self.now)
+        {
+            // It keeps its place among the jobs that are due.
+            return Ok(Ok(before.status));
+        }
         let change = match Change::of(&before.status, event, self.now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),

@@ -28,8 +28,10 @@ const BEGIN: &str =
     SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";
 
-/// The maximum number of rows that the server looks at for one statement.
-const ROWS_MAX: i64 = 16_384;
+/// The maximum number of rows that the server looks at for one statement: some tens of milliseconds.
+const ROWS_MAX: i64 = 4096;
+/// The maximum where each row is on a page of its own.
+const SCATTERED_ROWS_MAX: i64 = 1024;
 /// The maximum size in bytes of the payloads that the server sends for one statement; one payload may be larger.
 const PAYLOAD_BYTES_MAX: i64 = 2 << 20;
 
@@ -90,7 +92,7 @@ struct Found {
     is_ready: bool,
 }
 
-/// What one statement looked at.
+/// The rows that one statement looked at.
 struct Chunk {
     candidates: Vec<Found>,
     /// Number of rows that were looked at.
@@ -155,7 +157,7 @@ async fn task_numbers(session: &Session, query: &JobQuery) -> Result<Option<Vec<
     Ok(Some(found.iter().map(|row| value(row, "names", 0)).collect::<Result<_, _>>()?))
 }
 
-/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
 enum Source {
     /// All jobs, by ID.
     All,
@@ -220,8 +222,9 @@ impl Source {
 
     /// Returns how much the next statement looks at: about as much as is sent, and not too much at once.
     fn next_size(&self, size: i64, rows: u64, is_cut: bool) -> i64 {
-        let is_large = rows > ROWS_MAX as u64 / 2;
-        if is_cut || is_large { (size / 2).max(self.first_size()) } else { (size * 2).min(ROWS_MAX) }
+        let max = if matches!(self, Source::All) { ROWS_MAX } else { SCATTERED_ROWS_MAX };
+        let is_large = rows > max as u64;
+        if is_cut || is_large { (size / 2).max(self.first_size()) } else { (size * 2).min(max) }
     }
 
     /// Reads the rows behind a place, and the jobs of those that the filter admits.
@@ -317,7 +320,7 @@ impl Source {
              ), chosen AS MATERIALIZED (
                  SELECT place, id FROM fit WHERE bytes_before <= $14 ORDER BY place LIMIT $15
              )
-             SELECT looked_at.*, chosen.place, {STATUS_COLUMNS}, {JOB}, CASE WHEN $13 THEN payload END AS payload,
+             SELECT {STATUS_COLUMNS}, looked_at.*, chosen.place, {JOB}, CASE WHEN $13 THEN payload END AS payload,
                  NULL::bytea AS output
              FROM (SELECT count(*), {is_last}, {last}, (SELECT count(*) FROM fit) FROM looked)
                  AS looked_at (rows_looked_at, is_last, last_id, last_at, fitting)
@@ -332,12 +335,13 @@ impl Chunk {
         let first = found.first().ok_or_else(|| SessionError::Damaged("a search returned no row".to_owned()))?;
         let mut candidates = Vec::with_capacity(found.len());
         for row in found {
-            if let Some(place) = computed::<Option<i64>>(row, 5)? {
+            if let Some(place) = computed::<Option<i64>>(row, "place")? {
                 let is_ready = value::<i16>(row, "jobs", "state")? == READY;
                 candidates.push(Found { place: place as u64, job: rows::job(row)?, is_ready });
             }
         }
-        let (last_id, last_at) = (computed::<Option<i64>>(first, 2)?, computed::<Option<i64>>(first, 3)?);
+        let (last_id, last_at) =
+            (computed::<Option<i64>>(first, "last_id")?, computed::<Option<i64>>(first, "last_at")?);
         let last = match (last_id, last_at) {
             (Some(id), Some(at)) => {
                 let finished_at = (request.order == JobOrder::Finished).then(|| timestamp(at));
@@ -345,11 +349,11 @@ impl Chunk {
             }
             _ => None,
         };
-        let fitting = computed::<i64>(first, 4)?;
+        let fitting = computed::<i64>(first, "fitting")?;
         Ok(Chunk {
             is_cut: fitting > candidates.len() as i64,
-            rows: computed::<i64>(first, 0)? as u64,
-            is_last: computed(first, 1)?,
+            rows: computed::<i64>(first, "rows_looked_at")? as u64,
+            is_last: computed(first, "is_last")?,
             candidates,
             last,
         })

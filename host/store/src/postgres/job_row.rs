@@ -10,12 +10,12 @@ use wharf_core::time::Timestamp;
 use super::lane_rows::LaneRow;
 use super::rows::{job_id, status};
 use super::session::{SessionError, value};
-use crate::columns::{key_text, timestamp_us};
+use crate::columns::{key_text, timestamp, timestamp_us};
 
 /// The columns that `JobRow::read` reads.
 pub(super) const JOB_COLUMNS: &str =
     "id, state, due_at, attempt, failures, crashes, cancel_requested, node, lease_expires_at,
-    limit_group, key, task, line, priority";
+    limit_group, key, task, line, priority, finished_at";
 
 /// The part of a job's row that events change.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ impl JobRow {
             task: value(row, "jobs", "task")?,
             line: value(row, "jobs", "line")?,
             priority: value(row, "jobs", "priority")?,
-            finished_at: None,
             fingerprint: None,
+            finished_at: value::<Option<i64>>(row, "jobs", "finished_at")?.map(timestamp),
             new: None,
         };
         Ok((id, job))

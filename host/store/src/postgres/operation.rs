@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::NewJob;
@@ -13,7 +14,7 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 
 use super::node_marks::ExpiredLease;
-use crate::store::{Claim, Claimed, Inserted, Recorded};
+use crate::store::{Claim, Claimed, Inserted, Recorded, StepTaken};
 
 /// A request to the writer.
 #[derive(Debug)]
@@ -32,6 +33,9 @@ pub(super) enum WriteRequest {
     AddAct(NewAct),
     /// Deletes at most this many holds that have ended.
     DeleteEndedHolds(u32),
+    StartOperation(NewOperation),
+    OperationStep(OperationStep),
+    CancelOperation(JobId, Author),
 }
 
 /// The writer's response to a request.
@@ -46,6 +50,9 @@ pub(super) enum WriteResult {
     /// The hold that was set or released.
     Hold(Option<Hold>),
     HoldsDeleted(u32),
+    /// The bulk operation that was started or cancelled.
+    Operation(Option<Box<BulkOperation>>),
+    StepTaken(Option<Box<StepTaken>>),
 }
 
 impl WriteResult {
@@ -55,7 +62,8 @@ impl WriteResult {
             WriteResult::Claimed(claimed) => !claimed.leased.is_empty(),
             WriteResult::Expired(freed) => !freed.is_empty(),
             WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Done | WriteResult::Hold(_) => true,
-            WriteResult::HoldsDeleted(_) => false,
+            WriteResult::StepTaken(taken) => taken.is_some(),
+            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) => false,
         }
     }
 }
@@ -90,7 +98,10 @@ impl WriteRequest {
             | WriteRequest::SetHold(_)
             | WriteRequest::ReleaseHold(..)
             | WriteRequest::AddAct(_)
-            | WriteRequest::DeleteEndedHolds(_) => 0,
+            | WriteRequest::DeleteEndedHolds(_)
+            | WriteRequest::StartOperation(_)
+            | WriteRequest::CancelOperation(..) => 0,
+            WriteRequest::OperationStep(step) => step.targets.len(),
         }
     }
 

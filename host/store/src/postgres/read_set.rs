@@ -89,6 +89,13 @@ impl ReadSet {
                         reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
+                WriteRequest::StartOperation(_) | WriteRequest::CancelOperation(..) => {}
+                WriteRequest::OperationStep(step) => {
+                    let ids = || step.targets.iter().map(|target| signed(target.id.number()));
+                    reads.jobs.extend(ids());
+                    reads.returning.extend(ids());
+                    reads.slot_holders = true;
+                }
             }
         }
         Ok(reads)
@@ -119,7 +126,10 @@ impl ReadSet {
                 self.expiring.insert(id);
                 self.returning.insert(id);
             }
-            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RetryRequested => {
+            Event::Failed { retry_in: Some(_), .. }
+            | Event::Released { .. }
+            | Event::RetryRequested { .. }
+            | Event::RunRequested => {
                 self.returning.insert(id);
             }
             _ => {}

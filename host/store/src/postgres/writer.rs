@@ -384,6 +384,15 @@ async fn apply(
         WriteRequest::ReleaseHold(scope, by) => ledger.release_hold(scope, by).await.map(WriteResult::Hold),
         WriteRequest::AddAct(act) => ledger.write_act(act).await.map(|()| WriteResult::Done),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
+        WriteRequest::StartOperation(new) => {
+            Ok(WriteResult::Operation(ledger.start_operation(new).await?.map(Box::new)))
+        }
+        WriteRequest::OperationStep(step) => {
+            Ok(WriteResult::StepTaken(ledger.take_operation_step(step).await?.map(Box::new)))
+        }
+        WriteRequest::CancelOperation(id, by) => {
+            Ok(WriteResult::Operation(ledger.cancel_operation(*id, by).await?.map(Box::new)))
+        }
     }
 }
 

@@ -149,7 +149,7 @@ fn task_numbers(conn: &Connection, query: &JobQuery) -> rusqlite::Result<Option<
     Ok(Some(of_plugins))
 }
 
-/// Where a search looks: the smallest set of jobs in which all are that may meet the query.
+/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
 enum Source {
     /// All jobs, by ID or by the time at which they finished.
     All,

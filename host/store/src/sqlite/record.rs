@@ -45,6 +45,13 @@ impl SqliteLedger<'_> {
                 None => return Ok(Err(Refusal::Unknown)),
             },
         };
+        let is_due = |due: Timestamp| due <= now || stored.ready_due_at.is_some();
+        if let (Event::RunRequested, State::Waiting { due }) = (event, stored.status.state)
+            && is_due(due)
+        {
+            // It keeps its place among the jobs that are due.
+            return Ok(Ok(Recorded::new(&stored.status, Vec::new())));
+        }
         let change = match Change::of(&stored.status, event, now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
@@ -83,7 +90,7 @@ impl SqliteLedger<'_> {
             change.report.iter().try_for_each(|report| self.write_report(id, report, of_job))?;
         } else if let Some(report) = &change.report {
             self.write_report(id, report, None)?;
-        } else if let Event::RetryRequested = event {
+        } else if let Event::RetryRequested { .. } = event {
             self.conn
                 .prepare_cached("UPDATE reports SET fingerprint = NULL WHERE job = ?1")?
                 .execute([signed(id.number())])?;
@@ -266,12 +273,18 @@ impl SqliteLedger<'_> {
         )?;
         let found = find.query_map(params![timestamp_us(before), max], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let old: Vec<(i64, bool)> = found.collect::<rusqlite::Result<_>>()?;
-        let Some(last) = old.iter().map(|(id, _)| id).max() else { return Ok(0) };
+        self.delete_jobs(&old)?;
+        Ok(old.len() as u32)
+    }
+
+    /// Deletes finished jobs, each with what it has; the flag of a job says whether it may have attempts without a result.
+    pub(super) fn delete_jobs(&self, jobs: &[(i64, bool)]) -> rusqlite::Result<()> {
+        let Some(last) = jobs.iter().map(|(id, _)| id).max() else { return Ok(()) };
         let mut write = self.conn.prepare_cached(
             "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
         write.execute([last])?;
-        for (id, may_have_attempts) in &old {
+        for (id, may_have_attempts) in jobs {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
@@ -282,7 +295,7 @@ impl SqliteLedger<'_> {
                 failure_rows::forget_job(self.conn, *id)?;
             }
         }
-        Ok(old.len() as u32)
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The audit log: which acts are in it, in which order, and how they are found and deleted.
 
+use std::time::Duration;
+
 use wharf_core::audit::{Act, ActId, ActKind, NewAct};
 use wharf_core::author::Author;
 use wharf_core::bounds;
@@ -40,7 +42,12 @@ fn each_act_that_changes_something_is_written_with_its_author_and_time() {
         assert_eq!(cancelled.state, StateName::Cancelled);
         let at = stage.store.now();
         stage.pass(SECOND);
-        let retried = stage.store.change_job(job, Event::RetryRequested, Author::anyone()).await.unwrap().unwrap();
+        let retried = stage
+            .store
+            .change_job(job, Event::RetryRequested { delay: Duration::ZERO }, Author::anyone())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(retried.state, StateName::Waiting);
         let change = Override { group: group(COUNT), key: Some("a".parse().unwrap()), limits: at_most(2, None) };
         stage.store.set_override(change.clone(), ann()).await.unwrap();
@@ -74,7 +81,8 @@ fn each_act_that_changes_something_is_written_with_its_author_and_time() {
 fn an_act_that_changes_nothing_is_not_written() {
     on_every_store(|stage| async move {
         let job = stage.add(COUNT, "a").await;
-        let refused = stage.store.change_job(job, Event::RetryRequested, ann()).await.unwrap();
+        let refused =
+            stage.store.change_job(job, Event::RetryRequested { delay: Duration::ZERO }, ann()).await.unwrap();
         assert_eq!(refused, Err(Refusal::NotFinished(StateName::Waiting)));
         let unknown = stage.store.change_job(stage.id(), Event::CancelRequested, ann()).await.unwrap();
         assert_eq!(unknown, Err(Refusal::Unknown));
@@ -91,7 +99,7 @@ fn events_that_are_recorded_without_an_author_are_no_acts() {
         stage.add(COUNT, "a").await;
         let leased = stage.claim_one().await;
         stage.record(leased.lease.job, failed(1, None)).await.unwrap();
-        stage.record(leased.lease.job, Event::RetryRequested).await.unwrap();
+        stage.record(leased.lease.job, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
         assert_eq!(all(&stage).await, []);
     });
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery, format_moment};
 use wharf_core::hold::{HoldReason, HoldScope, NewHold};
@@ -55,7 +56,7 @@ fn jobs_are_found_by_each_condition() {
         let between = stage.store.now();
         stage.pass(SECOND);
         stage.record(two, failed(1, None)).await.unwrap();
-        stage.record(three, Event::Cancelled { attempt: 1, usage: Default::default() }).await.unwrap();
+        stage.record(three, Event::Cancelled { attempt: 1, usage: Default::default(), origin: None }).await.unwrap();
         let lineage = Lineage { parent: Some(one), generation: 1 };
         let child = NewJob { lineage, ..stage.new_job(MAKE, "a") };
         stage.insert(child.clone()).await;
@@ -123,7 +124,7 @@ fn waiting_jobs_are_told_apart_by_why_they_wait() {
             scope: scope.parse::<HoldScope>().unwrap(),
             length: None,
             reason: HoldReason::default(),
-            by: None,
+            by: Author::anyone(),
         };
         stage.store.set_hold(hold("key:h")).await.unwrap().unwrap();
         stage.store.set_hold(hold("key:d")).await.unwrap().unwrap();
@@ -228,7 +229,7 @@ fn a_job_that_was_tried_again_is_not_listed_by_its_earlier_end() {
         let id = stage.add(COUNT, "a").await;
         stage.claim_one().await;
         stage.record(id, failed(1, None)).await.unwrap();
-        stage.record(id, Event::RetryRequested).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, []);
         stage.record(id, Event::CancelRequested).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, [id]);

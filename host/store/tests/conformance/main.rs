@@ -20,6 +20,7 @@ mod record;
 mod attempts;
 mod failures;
 mod find;
+mod operations;
 mod read;
 mod kv;
 mod nudge;

@@ -1,5 +1,7 @@
 //! A database that several hosts share: which starts first, tables of other versions, damaged rows.
 
+use std::time::Duration;
+
 use std::sync::Arc;
 
 use wharf_core::author::Author;
@@ -279,7 +281,7 @@ async fn every_other_statement(stage: &Stage) {
             stage.succeed(leased).await.unwrap();
         } else {
             stage.record(job, failed(attempt, None)).await.unwrap();
-            stage.record(job, Event::RetryRequested).await.unwrap();
+            stage.record(job, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
             stage.record(job, Event::CancelRequested).await.unwrap();
         }
     }

@@ -190,7 +190,10 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
         assert_eq!(ids(&stage.claim(9).await), [twice.id, replacing.id], "none of the others runs");
 
         // An operator may retry it all the same. It is deleted like any other.
-        assert_eq!(stage.record(full.id, Event::RetryRequested).await.unwrap().state, StateName::Waiting);
+        assert_eq!(
+            stage.record(full.id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap().state,
+            StateName::Waiting
+        );
         stage.pass(LEASE);
         assert_eq!(stage.store.delete_finished(stage.store.now(), 9).await.unwrap(), 4);
         assert_eq!(stage.store.job(same.id, stage.declared.clone()).await.unwrap(), None);
@@ -245,16 +248,28 @@ fn a_finished_job_is_retried_on_request() {
     on_every_store(|stage| async move {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
-        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Running)));
+        assert_eq!(
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            Err(Refusal::NotFinished(StateName::Running))
+        );
         stage.record(id, failed(1, None)).await.unwrap();
         stage.pass(SECOND);
-        assert_eq!(stage.record(id, Event::RetryRequested).await.unwrap().state, StateName::Waiting);
-        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Waiting)));
+        assert_eq!(
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap().state,
+            StateName::Waiting
+        );
+        assert_eq!(
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            Err(Refusal::NotFinished(StateName::Waiting))
+        );
         assert_eq!(stage.seen(id).await.job.finished_at, None);
         let again = stage.claim_one().await;
         assert_eq!((again.lease.attempt, again.failures, again.due), (2, 0, stage.store.now()));
         stage.succeed(&again).await.unwrap();
-        assert_eq!(stage.record(id, Event::RetryRequested).await, Err(Refusal::NotFinished(StateName::Succeeded)));
+        assert_eq!(
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            Err(Refusal::NotFinished(StateName::Succeeded))
+        );
     });
 }
 

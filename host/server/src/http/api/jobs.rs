@@ -137,7 +137,7 @@ pub(crate) struct JobPage {
     /// Number of jobs that were looked at for this page. A page may have fewer jobs than asked for, or none, and be followed by
     /// another: each is returned within a moment, however many jobs there are.
     pub(crate) looked_at: u64,
-    /// How far back the page goes: when the last job that was looked at was enqueued, or when it finished if the list is
+    /// The moment back to which the page goes: when the last job that was looked at was enqueued, or when it finished if the list is
     /// ordered by that; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Moment>,
@@ -147,10 +147,10 @@ pub(crate) struct JobPage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ListOrder {
-    /// By the time at which jobs were enqueued, the newest first.
+    /// The newest job first.
     #[default]
     Newest,
-    /// By the time at which jobs finished, the last one first; jobs that have not finished are left out.
+    /// The job that finished last first; jobs that have not finished are left out.
     Finished,
 }
 

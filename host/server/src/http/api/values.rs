@@ -52,7 +52,7 @@ closed_sets! {
     HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
-    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, SettingsChanged, Other, }
+    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, SettingsChanged, Other, }
 
     /// State of a failure group.
     FailureState { Open, Resolved, Ignored, }
@@ -122,8 +122,8 @@ macro_rules! act_names {
 }
 
 act_names! {
-    JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened SettingsChanged
-    Other
+    JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened
+    OperationStarted OperationCancelled SettingsChanged Other
 }
 
 impl From<StateName> for JobState {

@@ -7,9 +7,10 @@ use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
     ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
-    BroadcastStarted, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold, HoldPage,
-    HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
-    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery, Reply, Summary, SummaryQuery,
+    BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
+    HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
+    ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
+    PluginFile, Readiness, ReleaseQuery, Reply, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -27,6 +28,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.extend(holds(schemas));
     all.push(audit(schemas));
     all.push(summary(schemas));
+    all.extend(bulk_operations(schemas));
     all.extend(host(schemas));
     all.into_iter()
         .map(|operation| match operation.need() {
@@ -332,7 +334,7 @@ fn audit(schemas: &mut Schemas) -> Operation {
     Operation::new("host", "listActs", "get", "/v1/audit", "Lists what operators changed, newest first")
         .description(
             "Each act that changed something, with its author, its time and the address that it came from: retries and cancels of \
-             jobs, limits, holds, and settings that a host read again. Enqueued jobs and broadcasts are no acts. Acts are kept \
+             jobs, bulk operations as a whole, limits, holds, states of failure groups, and settings that a host read again. Enqueued jobs and broadcasts are no acts. Acts are kept \
              for 90 days.",
         )
         .query(schemas.query::<AuditQuery>())
@@ -349,6 +351,51 @@ fn summary(schemas: &mut Schemas) -> Operation {
         .query(schemas.query::<SummaryQuery>())
         .response(200, "The summary.", json_of(schemas.response::<Summary>()))
         .uses_store()
+}
+
+fn bulk_operations(schemas: &mut Schemas) -> Vec<Operation> {
+    let operation = schemas.response::<BulkOperation>();
+    let request = schemas.request::<OperationRequest>("OperationRequest", "What to do, with which jobs.");
+    let preview = schemas.response::<OperationPreview>();
+    let of_one = |name, method, summary| {
+        Operation::new("operations", name, method, "/v1/operations/{id}", summary).segment("id", "ID of the operation.")
+    };
+    vec![
+        Operation::new("operations", "listOperations", "get", "/v1/operations", "Lists bulk operations, newest first")
+            .query(schemas.query::<OperationsQuery>())
+            .response(200, "One page, and the address of the next page.", json_of(schemas.response::<OperationPage>()))
+            .uses_store(),
+        Operation::new(
+            "operations",
+            "startOperation",
+            "post",
+            "/v1/operations",
+            "Retries, cancels, deletes or runs all jobs that meet a filter",
+        )
+        .description(
+            "The operation is durable: it goes on after a crash, on any host of the store. It changes the jobs that meet the \
+             filter when it begins, each at most once, a few at a time; one that has moved on meanwhile is skipped. Running \
+             jobs are only ever cancelled. With `try` it first retries that many jobs, and goes on only when all of them have \
+             succeeded. Deleted jobs are gone with their payload, result, report and log; what their plugins stored, and \
+             copies of the store, stay.",
+        )
+        .body(true, "The operation.", json_of(request))
+        .response(
+            200,
+            "The operation; with `preview`, what it would change.",
+            json_of(json!({ "anyOf": [operation.clone(), preview] })),
+        )
+        .problems(&[Kind::TOO_MANY_OPERATIONS])
+        .uses_store(),
+        of_one("getOperation", "get", "Returns one bulk operation")
+            .response(200, "The operation.", json_of(operation.clone()))
+            .problems(&[Kind::OPERATION_UNKNOWN])
+            .uses_store(),
+        of_one("cancelOperation", "delete", "Cancels a bulk operation: what it has changed stays changed")
+            .response(200, "The operation as it was left.", json_of(operation))
+            .problems(&[Kind::OPERATION_UNKNOWN, Kind::OPERATION_ENDED])
+            .uses_store(),
+    ]
 }
 
 fn host(schemas: &mut Schemas) -> Vec<Operation> {

@@ -85,7 +85,7 @@ impl Operation {
             12..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..53 => {
-                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested]);
+                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested { delay: Duration::ZERO }]);
                 Operation::ChangeJob(job_id(rng, world), event, author(rng))
             }
             53..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
@@ -181,7 +181,19 @@ fn lease(rng: &mut Rng, world: &World) -> Option<Lease> {
 
 fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
     if rng.u32(..5) == 0 {
-        return (job_id(rng, world), one_of(rng, &[Event::CancelRequested, Event::Replaced, Event::RetryRequested]));
+        return (
+            job_id(rng, world),
+            one_of(
+                rng,
+                &[
+                    Event::CancelRequested,
+                    Event::Replaced,
+                    Event::RetryRequested { delay: Duration::ZERO },
+                    Event::RetryRequested { delay: 2 * SECOND },
+                    Event::RunRequested,
+                ],
+            ),
+        );
     }
     let Some(lease) = lease(rng, world) else { return (job_id(rng, world), Event::CancelRequested) };
     let attempt = if rng.u32(..20) == 0 { lease.attempt + 1 } else { lease.attempt };

@@ -542,6 +542,7 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
                 Refusal::NotFinished(S::Waiting) => "refused: not finished waiting",
                 Refusal::NotFinished(S::Running) => "refused: not finished running",
                 Refusal::NotFinished(S::Succeeded) => "refused: not finished succeeded",
+                Refusal::NotWaiting(_) => "refused: not waiting",
                 Refusal::Finished(_) | Refusal::NotFinished(_) => panic!("{refusal:?} says the opposite of its state"),
             });
             return;
@@ -562,6 +563,7 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
         Event::CancelRequested => "event: cancel asked",
         Event::Replaced => "event: replaced",
         Event::NotEnqueued(_) => panic!("only a store says so"),
-        Event::RetryRequested => "event: retry asked",
+        Event::RetryRequested { .. } => "event: retry asked",
+        Event::RunRequested => "event: run asked",
     });
 }

@@ -1,0 +1,383 @@
+//! Bulk operations: one act on all jobs that met a query when the operation began, each at most once.
+//!
+//! An operation goes through the jobs from the newest back, a chunk at a time. Each chunk is one transaction, which changes its
+//! jobs and moves the operation's cursor behind them: whoever goes on after a crash begins with the jobs that are not yet behind
+//! the cursor, and two that go on at once exclude each other by the operation's step.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::author::Author;
+use crate::find::{JobQuery, QueryError, StateFilter, WaitKind};
+use crate::ids::{JobId, ParseIdError};
+use crate::job::{Job, StateName};
+use crate::lifecycle::Event;
+use crate::time::Timestamp;
+
+/// An act of a bulk operation: a change to each of its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkAct {
+    /// Tries failed and cancelled jobs again.
+    Retry,
+    /// Cancels waiting jobs, and asks running ones to end.
+    Cancel,
+    /// Deletes finished jobs.
+    Delete,
+    /// Makes waiting jobs that are not due start as soon as they can.
+    RunNow,
+}
+
+impl BulkAct {
+    /// All acts.
+    pub const ALL: [BulkAct; 4] = [BulkAct::Retry, BulkAct::Cancel, BulkAct::Delete, BulkAct::RunNow];
+
+    /// Returns the name used in rows and JSON. A name never changes once it is released.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BulkAct::Retry => "retry",
+            BulkAct::Cancel => "cancel",
+            BulkAct::Delete => "delete",
+            BulkAct::RunNow => "run-now",
+        }
+    }
+
+    /// Returns the states of the jobs that it changes.
+    pub fn states(self) -> Vec<StateFilter> {
+        let states = |states: &[StateName]| states.iter().copied().map(StateFilter::State).collect();
+        match self {
+            BulkAct::Retry => states(&[StateName::Failed, StateName::Cancelled]),
+            BulkAct::Cancel => states(&[StateName::Waiting, StateName::Running]),
+            BulkAct::Delete => states(&[StateName::Succeeded, StateName::Failed, StateName::Cancelled]),
+            BulkAct::RunNow => [WaitKind::Delayed, WaitKind::Retrying].map(StateFilter::Waiting).into(),
+        }
+    }
+
+    /// Returns the event that changes a job; `None` if the job is deleted.
+    pub fn event(self, delay: Duration) -> Option<Event> {
+        match self {
+            BulkAct::Retry => Some(Event::RetryRequested { delay }),
+            BulkAct::Cancel => Some(Event::CancelRequested),
+            BulkAct::Delete => None,
+            BulkAct::RunNow => Some(Event::RunRequested),
+        }
+    }
+}
+
+impl FromStr for BulkAct {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<BulkAct, ParseIdError> {
+        let expected = "expected `retry`, `cancel`, `delete` or `run-now`";
+        Self::ALL.into_iter().find(|act| act.as_str() == text).ok_or_else(|| ParseIdError::new("act", text, expected))
+    }
+}
+
+/// The state of an operation. The last three are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationState {
+    /// It changes the first jobs, or waits for their ends.
+    Trying,
+    /// It changes jobs.
+    Running,
+    /// It stands still, since one of its first jobs did not succeed.
+    Halted,
+    /// It has gone through all jobs.
+    Done,
+    /// An operator stopped it.
+    Cancelled,
+}
+
+impl OperationState {
+    /// All states.
+    pub const ALL: [OperationState; 5] = [
+        OperationState::Trying,
+        OperationState::Running,
+        OperationState::Halted,
+        OperationState::Done,
+        OperationState::Cancelled,
+    ];
+
+    /// Returns the name used in rows and JSON. A name never changes once it is released.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OperationState::Trying => "trying",
+            OperationState::Running => "running",
+            OperationState::Halted => "halted",
+            OperationState::Done => "done",
+            OperationState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns true if the operation changes no more jobs.
+    pub const fn is_final(self) -> bool {
+        matches!(self, OperationState::Halted | OperationState::Done | OperationState::Cancelled)
+    }
+}
+
+impl FromStr for OperationState {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<OperationState, ParseIdError> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| ParseIdError::new("state of an operation", text, "expected a known one"))
+    }
+}
+
+/// A trial: an operation goes on only when its first jobs have succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Number of jobs to try first.
+    pub jobs: u32,
+    /// Time within which all of them must succeed, from when they were changed.
+    pub within: Duration,
+}
+
+/// A bulk operation that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOperation {
+    /// The operation's ID. It is made like a job's ID and is never the ID of a job.
+    pub id: JobId,
+    /// The act.
+    pub act: BulkAct,
+    /// The jobs to do it with.
+    pub query: JobQuery,
+    /// The operator.
+    pub author: Author,
+    /// Jobs to try first; only of [`BulkAct::Retry`].
+    pub trial: Option<Trial>,
+    /// Time over which the jobs' next attempts are spread; only of [`BulkAct::Retry`].
+    pub spread: Duration,
+}
+
+impl NewOperation {
+    /// Returns the operation as it begins at `now`.
+    pub fn started_at(&self, now: Timestamp) -> BulkOperation {
+        BulkOperation {
+            id: self.id,
+            act: self.act,
+            filter: self.query.to_string(),
+            author: self.author.name().map(str::to_owned),
+            created_at: now,
+            ended_at: None,
+            state: if self.trial.is_some() { OperationState::Trying } else { OperationState::Running },
+            cursor: None,
+            step: 0,
+            trial: self.trial,
+            tried: Vec::new(),
+            tried_at: None,
+            spread: self.spread,
+            changed: 0,
+            skipped: 0,
+            reason: None,
+        }
+    }
+}
+
+/// A bulk operation, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkOperation {
+    /// The operation's ID.
+    pub id: JobId,
+    /// The act.
+    pub act: BulkAct,
+    /// The text of its query.
+    pub filter: String,
+    /// The name of the operator's token, if the host knew it.
+    pub author: Option<String>,
+    /// When it began, by the store's clock: it is about the jobs that met the query then.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The state.
+    pub state: OperationState,
+    /// The last job that it has gone past; it goes on with lower IDs.
+    pub cursor: Option<JobId>,
+    /// Number of steps that were taken.
+    pub step: u64,
+    /// Its trial.
+    pub trial: Option<Trial>,
+    /// The jobs that its trial changed.
+    pub tried: Vec<JobId>,
+    /// When the trial changed its last job.
+    pub tried_at: Option<Timestamp>,
+    /// Time over which the jobs' next attempts are spread.
+    pub spread: Duration,
+    /// Number of jobs that it changed.
+    pub changed: u64,
+    /// Number of jobs that had moved on when it came to change them.
+    pub skipped: u64,
+    /// Why it was halted.
+    pub reason: Option<String>,
+}
+
+/// A job that an operation is about to change, as it was when it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BulkTarget {
+    /// The job.
+    pub id: JobId,
+    /// Its state.
+    pub state: StateName,
+    /// The number of its last attempt.
+    pub attempt: u32,
+    /// When it finished.
+    pub finished_at: Option<Timestamp>,
+    /// The delay before its next attempt.
+    pub delay: Duration,
+}
+
+impl BulkTarget {
+    /// Returns true if a job is still as it was found.
+    pub fn is_still(&self, state: StateName, attempt: u32, finished_at: Option<Timestamp>) -> bool {
+        (self.state, self.attempt, self.finished_at) == (state, attempt, finished_at)
+    }
+}
+
+/// One step of an operation: what a store commits together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationStep {
+    /// The operation.
+    pub operation: JobId,
+    /// The number of steps that were taken when this one was decided. If another was taken since, nothing happens.
+    pub step: u64,
+    /// The jobs to change.
+    pub targets: Vec<BulkTarget>,
+    /// The place behind all jobs that were looked at.
+    pub cursor: Option<JobId>,
+    /// The state that the operation has afterwards.
+    pub state: OperationState,
+    /// Why it is halted.
+    pub reason: Option<String>,
+}
+
+/// The next thing that an operation does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextStep {
+    /// It looks for at most this many jobs and changes them.
+    Change {
+        /// Maximum number of jobs.
+        max: u32,
+    },
+    /// It waits for the jobs of its trial.
+    Await,
+    /// It goes on: its trial has succeeded.
+    GoOn,
+    /// It halts.
+    Halt(String),
+    /// It has ended.
+    Nothing,
+}
+
+impl BulkOperation {
+    /// Returns the query of the operation.
+    ///
+    /// # Errors
+    /// If the text of its filter is not one that this version reads.
+    pub fn query(&self) -> Result<JobQuery, QueryError> {
+        JobQuery::parse(&self.filter, self.created_at)
+    }
+
+    /// Returns true if a job that meets the query now is one of those that met it when the operation began: it existed then, and
+    /// had finished if it has finished now.
+    pub fn includes(&self, job: &Job) -> bool {
+        job.enqueued_at <= self.created_at && job.finished_at.is_none_or(|at| at <= self.created_at)
+    }
+
+    /// Returns a job as the operation is about to change it.
+    pub fn target(&self, job: &Job) -> BulkTarget {
+        BulkTarget {
+            id: job.id,
+            state: job.status.state.name(),
+            attempt: job.status.attempt,
+            finished_at: job.finished_at,
+            delay: self.delay(job.id),
+        }
+    }
+
+    /// Returns the delay of a job's next attempt: one part of the spread, the same for a job whoever asks.
+    fn delay(&self, id: JobId) -> Duration {
+        let micros = u64::try_from(self.spread.as_micros()).unwrap_or(u64::MAX);
+        // The finaliser of SplitMix64: neighbouring IDs come to lie far apart.
+        let mut hash = id.number() ^ self.id.number().rotate_left(32);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+        if micros == 0 { Duration::ZERO } else { Duration::from_micros(hash % micros) }
+    }
+
+    /// Returns what the operation does next. `tried` are the states of the jobs of its trial, in their order; `None` stands for one
+    /// that was deleted. `max` is how many jobs one step changes at most.
+    pub fn next(&self, tried: &[Option<StateName>], max: u32, now: Timestamp) -> NextStep {
+        let trial = match (self.state, self.trial) {
+            (state, _) if state.is_final() => return NextStep::Nothing,
+            (OperationState::Trying, Some(trial)) => trial,
+            _ => return NextStep::Change { max },
+        };
+        let missing = trial.jobs.saturating_sub(self.tried.len() as u32);
+        if missing > 0 {
+            return NextStep::Change { max: missing.min(max) };
+        }
+        let jobs = || self.tried.iter().zip(tried);
+        let name = |state: &Option<StateName>| state.map_or("was deleted", StateName::as_str);
+        let is_bad =
+            |state: &Option<StateName>| state.is_none_or(|state| state.is_final() && state != StateName::Succeeded);
+        let bad: Vec<String> =
+            jobs().filter(|(_, state)| is_bad(state)).map(|(id, state)| format!("{id} ({})", name(state))).collect();
+        if !bad.is_empty() {
+            return NextStep::Halt(format!(
+                "of the jobs that were tried first, these did not succeed: {}",
+                bad.join(", ")
+            ));
+        }
+        let open: Vec<String> = jobs()
+            .filter(|(_, state)| **state != Some(StateName::Succeeded))
+            .map(|(id, state)| format!("{id} ({})", name(state)))
+            .collect();
+        if open.is_empty() {
+            return NextStep::GoOn;
+        }
+        let until = self.tried_at.unwrap_or(self.created_at) + trial.within;
+        if now < until {
+            return NextStep::Await;
+        }
+        NextStep::Halt(format!("of the jobs that were tried first, these had not ended in time: {}", open.join(", ")))
+    }
+
+    /// Returns the operation after a step that changed these jobs; `None` if the step is not the next one.
+    pub fn after(&self, step: &OperationStep, changed: &[JobId], now: Timestamp) -> Option<BulkOperation> {
+        if step.step != self.step || self.state.is_final() {
+            return None;
+        }
+        let mut after = self.clone();
+        after.step += 1;
+        after.cursor = step.cursor.or(self.cursor);
+        after.changed += changed.len() as u64;
+        after.skipped += (step.targets.len() - changed.len()) as u64;
+        if self.state == OperationState::Trying && !changed.is_empty() {
+            after.tried.extend(changed);
+            after.tried_at = Some(now);
+        }
+        after.state = step.state;
+        after.reason.clone_from(&step.reason);
+        after.ended_at = after.state.is_final().then_some(now);
+        Some(after)
+    }
+
+    /// Returns the operation as an operator stops it; `None` if it has ended.
+    pub fn cancelled(&self, now: Timestamp) -> Option<BulkOperation> {
+        let cancelled = || BulkOperation {
+            state: OperationState::Cancelled,
+            step: self.step + 1,
+            ended_at: Some(now),
+            ..self.clone()
+        };
+        (!self.state.is_final()).then(cancelled)
+    }
+}
+
+impl fmt::Display for BulkAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::author::Author;
+use crate::ids::Group;
+use crate::job::{JobStatus, Lineage, State};
+use crate::key::Lane;
+
+const NOW: Timestamp = Timestamp::from_millis(5_000);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn id(number: u64) -> JobId {
+    JobId::from_number(number).unwrap()
+}
+
+fn new(trial: Option<Trial>) -> NewOperation {
+    let query = JobQuery::parse("state:failed key:acme", NOW).unwrap();
+    NewOperation { id: id(100), act: BulkAct::Retry, query, author: Author::anyone(), trial, spread: Duration::ZERO }
+}
+
+fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> OperationStep {
+    let target = |number: &u64| BulkTarget {
+        id: id(*number),
+        state: StateName::Failed,
+        attempt: 1,
+        finished_at: None,
+        delay: Duration::ZERO,
+    };
+    let cursor = targets.iter().min().map(|lowest| id(*lowest));
+    OperationStep {
+        operation: operation.id,
+        step: operation.step,
+        targets: targets.iter().map(target).collect(),
+        cursor,
+        state,
+        reason: None,
+    }
+}
+
+fn job(enqueued_at: u64, finished_at: Option<u64>) -> Job {
+    let task = "a/b".parse().unwrap();
+    Job {
+        id: id(1),
+        lane: Lane { group: Group::from(&task), key: None },
+        task,
+        priority: 0,
+        token: None,
+        batch: None,
+        lineage: Lineage::default(),
+        payload: [].into(),
+        status: JobStatus { state: State::Failed, ..JobStatus::new(NOW) },
+        enqueued_at: Timestamp::from_millis(enqueued_at),
+        started_at: None,
+        finished_at: finished_at.map(Timestamp::from_millis),
+        report: None,
+        result: None,
+        fingerprint: None,
+        usage: None,
+    }
+}
+
+#[test]
+fn an_operation_is_about_the_jobs_of_its_beginning() {
+    let operation = new(None).started_at(NOW);
+    assert_eq!(operation.query().unwrap(), new(None).query);
+    for (enqueued_at, finished_at, included) in
+        [(5_000, None, true), (5_001, None, false), (1, Some(5_000), true), (1, Some(5_001), false)]
+    {
+        assert_eq!(operation.includes(&job(enqueued_at, finished_at)), included, "{enqueued_at} {finished_at:?}");
+    }
+}
+
+#[test]
+fn each_step_is_taken_once() {
+    let operation = new(None).started_at(NOW);
+    let first = step(&operation, &[9, 8, 7], OperationState::Running);
+    let after = operation.after(&first, &[id(9), id(7)], NOW).unwrap();
+    assert_eq!((after.step, after.changed, after.skipped, after.cursor), (1, 2, 1, Some(id(7))));
+    assert_eq!(after.after(&first, &[], NOW), None, "another host has taken it");
+    let last = step(&after, &[], OperationState::Done);
+    let done = after.after(&last, &[], NOW + MINUTE).unwrap();
+    assert_eq!((done.cursor, done.ended_at), (Some(id(7)), Some(NOW + MINUTE)));
+    assert_eq!((done.next(&[], 9, NOW), done.cancelled(NOW)), (NextStep::Nothing, None));
+    let cancelled = after.cancelled(NOW).unwrap();
+    assert_eq!(cancelled.after(&last, &[], NOW), None, "a step that was decided before does nothing");
+}
+
+#[test]
+fn a_trial_goes_on_when_all_its_jobs_succeeded_in_time() {
+    let trial = Trial { jobs: 2, within: MINUTE };
+    let operation = new(Some(trial)).started_at(NOW);
+    assert_eq!(operation.next(&[], 100, NOW), NextStep::Change { max: 2 });
+    let one = step(&operation, &[9, 8], OperationState::Trying);
+    let after = operation.after(&one, &[id(9)], NOW).unwrap();
+    assert_eq!(after.next(&[Some(StateName::Running)], 100, NOW), NextStep::Change { max: 1 }, "one had moved on");
+    let two = step(&after, &[7], OperationState::Trying);
+    let tried = after.after(&two, &[id(7)], NOW).unwrap();
+    let next = |states: [Option<StateName>; 2], now| tried.next(&states, 100, now);
+    let (done, waits) = (Some(StateName::Succeeded), Some(StateName::Waiting));
+    assert_eq!(next([done, waits], NOW), NextStep::Await);
+    assert_eq!(next([done, done], NOW + 2 * MINUTE), NextStep::GoOn);
+    for (states, now, reason) in [
+        ([done, Some(StateName::Failed)], NOW, "did not succeed: 0000000000007 (failed)"),
+        ([None, waits], NOW, "did not succeed: 0000000000009 (was deleted)"),
+        ([Some(StateName::Running), done], NOW + MINUTE, "had not ended in time: 0000000000009 (running)"),
+    ] {
+        let NextStep::Halt(said) = next(states, now) else { panic!("{states:?}") };
+        assert!(said.ends_with(reason), "{said}");
+    }
+}
+
+#[test]
+fn next_attempts_are_spread_the_same_way_by_everybody() {
+    let operation = BulkOperation { spread: MINUTE, ..new(None).started_at(NOW) };
+    let delays: Vec<Duration> = (1..=600).map(|number| operation.delay(id(number))).collect();
+    assert_eq!(operation.delay(id(3)), delays[2]);
+    assert!(delays.iter().all(|delay| *delay < MINUTE));
+    for part in 0..6 {
+        let of_part = delays.iter().filter(|delay| delay.as_secs() / 10 == part).count();
+        assert!((60..=140).contains(&of_part), "{of_part} of 600 in a sixth of the time");
+    }
+    assert_eq!(new(None).started_at(NOW).delay(id(3)), Duration::ZERO);
+}
+
+#[test]
+fn released_names_read_back() {
+    for act in BulkAct::ALL {
+        assert_eq!(act.as_str().parse(), Ok(act));
+    }
+    for state in OperationState::ALL {
+        assert_eq!(state.as_str().parse(), Ok(state));
+    }
+    assert_eq!(BulkAct::ALL.map(BulkAct::as_str), ["retry", "cancel", "delete", "run-now"]);
+    assert_eq!(OperationState::ALL.map(OperationState::as_str), ["trying", "running", "halted", "done", "cancelled"]);
+}

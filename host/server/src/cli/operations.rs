@@ -1,0 +1,184 @@
+//! Bulk operations: `wharf job retry --where …` and its kin start them, `wharf operation` shows and cancels them.
+
+use clap::{Args, Subcommand};
+use serde_json::value::RawValue;
+
+use super::client::{ApiRequest, Client};
+use crate::cli_error::{CliError, ExitStatus};
+use crate::http::api::{
+    BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState,
+};
+use crate::http::encode;
+use crate::output::{Table, print_json, print_line};
+use crate::stderr::note;
+
+/// The jobs of an act: a filter in place of IDs.
+#[derive(Debug, Args)]
+pub(crate) struct FilterArgs {
+    /// Filter, such as 'task:image/make key:acme': the jobs that meet it now, each once; see `wharf job list`
+    #[arg(long = "where", value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// Print how many jobs meet the filter, and the first of them, and change nothing
+    #[arg(long, requires = "filter")]
+    preview: bool,
+}
+
+/// The pace of a bulk retry.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PaceArgs {
+    /// Retry this many jobs first, and the others only when all of these have succeeded
+    #[arg(long = "try", value_name = "N", requires = "filter")]
+    trial: Option<u32>,
+    /// Time within which these have to succeed [default: 10m]
+    #[arg(long, value_name = "DURATION", requires = "trial")]
+    within: Option<String>,
+    /// Spread the starts of the jobs over this time
+    #[arg(long, value_name = "DURATION", requires = "filter")]
+    spread: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationCommand {
+    /// List bulk operations, newest first
+    List {
+        /// Maximum number of operations
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one bulk operation
+    Show {
+        /// ID of the operation
+        id: String,
+    },
+    /// Cancel a bulk operation: what it has changed stays changed
+    Cancel {
+        /// ID of the operation
+        id: String,
+    },
+}
+
+impl OperationCommand {
+    pub(crate) fn run(self, client: &Client, json: bool) -> anyhow::Result<ExitStatus> {
+        match self {
+            OperationCommand::List { limit } => list(client, limit, json),
+            OperationCommand::Show { id } => one(client, "GET", &id, json),
+            OperationCommand::Cancel { id } => one(client, "DELETE", &id, json),
+        }
+    }
+}
+
+/// Starts a bulk operation on the jobs that meet a filter, or shows what it would change.
+pub(crate) fn start(
+    client: &Client,
+    act: OperationAct,
+    filter: FilterArgs,
+    pace: PaceArgs,
+    json: bool,
+) -> anyhow::Result<ExitStatus> {
+    let FilterArgs { filter, preview } = filter;
+    let text = filter.ok_or_else(|| CliError::usage("expected the IDs of jobs, or --where and a filter"))?;
+    let PaceArgs { trial, within, spread } = pace;
+    let body = serde_json::to_vec(&OperationRequest { act, r#where: text, r#try: trial, within, spread, preview })?;
+    let body = Some(("application/json", body.as_slice()));
+    let request = ApiRequest { method: "POST", path: "/v1/operations".to_owned(), body, ..ApiRequest::default() };
+    if preview {
+        let (found, raw): (OperationPreview, Box<RawValue>) = client.request_with_raw(request)?;
+        if json {
+            print_json(&raw)?;
+            return Ok(ExitStatus::Done);
+        }
+        let more = if found.more { "+" } else { "" };
+        print_line(&format!("{}{more} jobs meet {}", found.count, found.filter))?;
+        let mut table = Table::new(&["ID", "TASK", "KEY", "STATE"]);
+        for job in &found.jobs {
+            let key = job.key.clone().unwrap_or_else(|| "-".to_owned());
+            table.row([job.id.clone(), job.task.clone(), key, job.state.to_string()]);
+        }
+        if !table.is_empty() {
+            table.print()?;
+        }
+        return Ok(ExitStatus::Done);
+    }
+    let (operation, raw): (BulkOperation, Box<RawValue>) = client.request_with_raw(request)?;
+    if json {
+        print_json(&raw)?;
+    } else {
+        print_line(&operation.id)?;
+        note(format_args!("see how far it is with `wharf operation show {}`", operation.id));
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn list(client: &Client, limit: u32, json: bool) -> anyhow::Result<ExitStatus> {
+    let path = format!("/v1/operations?limit={limit}");
+    let request = ApiRequest { method: "GET", path, ..ApiRequest::default() };
+    let (page, raw): (OperationPage, Box<RawValue>) = client.request_with_raw(request)?;
+    if json {
+        print_json(&raw)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut table = Table::new(&["ID", "ACT", "STATE", "CHANGED", "SKIPPED", "BEGAN", "BY", "FILTER"]);
+    for operation in &page.operations {
+        table.row([
+            operation.id.clone(),
+            act(operation.act).to_owned(),
+            state(operation.state).to_owned(),
+            operation.changed.to_string(),
+            operation.skipped.to_string(),
+            format!("{:.0}", operation.created_at.date()),
+            operation.author.clone().unwrap_or_else(|| "-".to_owned()),
+            operation.filter.clone(),
+        ]);
+    }
+    if table.is_empty() {
+        note("no bulk operations");
+    } else {
+        table.print()?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn one(client: &Client, method: &'static str, id: &str, json: bool) -> anyhow::Result<ExitStatus> {
+    let request = ApiRequest { method, path: format!("/v1/operations/{}", encode(id)), ..ApiRequest::default() };
+    let (operation, raw): (BulkOperation, Box<RawValue>) = client.request_with_raw(request)?;
+    if json {
+        print_json(&raw)?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut lines = vec![
+        ("operation", operation.id.clone()),
+        ("act", act(operation.act).to_owned()),
+        ("state", state(operation.state).to_owned()),
+        ("filter", operation.filter.clone()),
+        ("changed", operation.changed.to_string()),
+        ("skipped", operation.skipped.to_string()),
+        ("began", format!("{:.3}", operation.created_at.date())),
+    ];
+    lines.extend(operation.ended_at.map(|at| ("ended", format!("{:.3}", at.date()))));
+    lines.extend(operation.author.clone().map(|author| ("by", author)));
+    lines.extend((!operation.tried.is_empty()).then(|| ("tried", operation.tried.join(" "))));
+    lines.extend(operation.reason.clone().map(|reason| ("reason", reason)));
+    for (name, value) in lines {
+        print_line(&format!("{name:<11} {}", crate::output::escape_line(&value)))?;
+    }
+    Ok(if operation.state == OperationState::Halted { ExitStatus::NotDone } else { ExitStatus::Done })
+}
+
+const fn act(act: OperationAct) -> &'static str {
+    match act {
+        OperationAct::Retry => "retry",
+        OperationAct::Cancel => "cancel",
+        OperationAct::Delete => "delete",
+        OperationAct::RunNow => "run-now",
+    }
+}
+
+const fn state(state: OperationState) -> &'static str {
+    match state {
+        OperationState::Trying => "trying",
+        OperationState::Running => "running",
+        OperationState::Halted => "halted",
+        OperationState::Done => "done",
+        OperationState::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,114 @@
+//! `/v1/operations`: one act on all jobs that meet a filter.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use wharf_core::bounds;
+use wharf_core::bulk::{self, Trial};
+use wharf_core::ids::{JobId, ParseIdError};
+use wharf_runner::{Host, OperationError};
+
+use super::api::{BulkOperation, Job, OperationPage, OperationPreview, OperationRequest, OperationsQuery};
+use super::author::RequestAuthor;
+use super::path::Path;
+use super::problem::{Kind, Problem};
+use super::{body, filter, links, query};
+use crate::config;
+
+/// The longest body, in bytes: a filter may have 16 KiB, and JSON may escape each character of it.
+const BODY_BYTES_MAX: u64 = 128 * 1024;
+/// Number of operations on a page, if the query does not set it.
+const PAGE_DEFAULT: u32 = 100;
+
+/// Starts an operation, or returns what it would change.
+pub(crate) async fn start(
+    State(host): State<Host>,
+    RequestAuthor(author): RequestAuthor,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
+    let OperationRequest { act, r#where, r#try, within, spread, preview } = query::json(&body)?;
+    let length = |name: &str, text: Option<String>| {
+        let read =
+            |text: String| config::duration(&text).map_err(|error| Problem::bad_request(format!("`{name}`: {error}")));
+        text.map(read).transpose()
+    };
+    let within = length("within", within)?;
+    if within.is_some() && r#try.is_none() {
+        return Err(Problem::bad_request("`within`: it is the time of the jobs that `try` tries first; add `try`"));
+    }
+    let request = wharf_runner::OperationRequest {
+        act: act.into(),
+        query: filter::parse("where", &r#where, host.now())?,
+        author,
+        trial: r#try.map(|jobs| Trial { jobs, within: within.unwrap_or(bounds::TRIAL_WITHIN) }),
+        spread: length("spread", spread)?.unwrap_or_default(),
+    };
+    if preview {
+        let found = host.preview_operation(request).await.map_err(refused)?;
+        let jobs = found.jobs.iter().map(Job::in_list).collect();
+        let preview = OperationPreview { filter: found.filter, count: found.count, more: found.more, jobs };
+        return Ok(Json(preview).into_response());
+    }
+    let operation = host.start_operation(request).await.map_err(refused)?;
+    Ok(Json(BulkOperation::from(&operation)).into_response())
+}
+
+/// Lists operations, newest first.
+pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<OperationPage>, Problem> {
+    let OperationsQuery { before, limit } = query::query(&uri)?;
+    let max = limit.unwrap_or(PAGE_DEFAULT);
+    if !(1..bounds::PAGE_MAX).contains(&max) {
+        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX - 1)));
+    }
+    let bad = |error: ParseIdError| Problem::bad_request(format!("`before`: {error}"));
+    let before = before.as_deref().map(str::parse).transpose().map_err(bad)?;
+    let mut found = host.operations(before, max + 1).await?;
+    let more = found.len() > max as usize;
+    found.truncate(max as usize);
+    let last = found.last().filter(|_| more);
+    let next = last.map(|last| links::page_from_page(&format!("limit={max}&before={}", last.id)));
+    Ok(Json(OperationPage { operations: found.iter().map(BulkOperation::from).collect(), next }))
+}
+
+/// Shows one operation.
+pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<BulkOperation>, Problem> {
+    let id = operation_id(&id)?;
+    Ok(Json(BulkOperation::from(&find(&host, id).await?)))
+}
+
+/// Cancels an operation before its next step.
+pub(crate) async fn cancel(
+    State(host): State<Host>,
+    RequestAuthor(by): RequestAuthor,
+    Path(id): Path<String>,
+) -> Result<Json<BulkOperation>, Problem> {
+    let id = operation_id(&id)?;
+    if let Some(cancelled) = host.cancel_operation(id, by).await? {
+        return Ok(Json(BulkOperation::from(&cancelled)));
+    }
+    let ended = find(&host, id).await?;
+    let detail = format!("operation {id} has ended ({}); what it has changed stays changed", ended.state.as_str());
+    Err(Problem::new(Kind::OPERATION_ENDED, detail))
+}
+
+async fn find(host: &Host, id: JobId) -> Result<bulk::BulkOperation, Problem> {
+    let unknown =
+        || Problem::new(Kind::OPERATION_UNKNOWN, format!("unknown operation {id}; they are kept for 90 days"));
+    host.operation(id).await?.ok_or_else(unknown)
+}
+
+fn operation_id(text: &str) -> Result<JobId, Problem> {
+    text.parse().map_err(|error: ParseIdError| Problem::new(Kind::OPERATION_UNKNOWN, error.to_string()))
+}
+
+fn refused(error: OperationError) -> Problem {
+    let text = error.to_string();
+    match error {
+        OperationError::Store(error) => error.into(),
+        OperationError::Invalid(_) => Problem::bad_request(text),
+        OperationError::TooMany => Problem::new(Kind::TOO_MANY_OPERATIONS, text),
+    }
+}

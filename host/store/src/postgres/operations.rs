@@ -1,0 +1,182 @@
+//! Bulk operations, and the jobs that they delete.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use wharf_core::audit::NewAct;
+use wharf_core::author::Author;
+use wharf_core::bounds;
+use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
+use wharf_core::ids::JobId;
+use wharf_core::time::Timestamp;
+
+use super::ledger::PostgresLedger;
+use super::session::{Session, SessionError, computed, value};
+use crate::columns::{signed, timestamp_us};
+use crate::operation_columns::{OPERATION_COLUMNS, OperationColumns};
+use crate::store::StepTaken;
+
+/// The lock under which operations begin: otherwise there could be more of them than there may be.
+const LOCK_START: &str = "SELECT pg_advisory_xact_lock('$schema.operations'::regclass::oid::bigint << 32)";
+
+fn read(row: &Row) -> Result<BulkOperation, SessionError> {
+    const TABLE: &str = "operations";
+    let columns = OperationColumns {
+        id: value(row, TABLE, 0)?,
+        act: value(row, TABLE, 1)?,
+        filter: value(row, TABLE, 2)?,
+        author: value(row, TABLE, 3)?,
+        created_at: value(row, TABLE, 4)?,
+        ended_at: value(row, TABLE, 5)?,
+        state: value(row, TABLE, 6)?,
+        last_job: value(row, TABLE, 7)?,
+        step: value(row, TABLE, 8)?,
+        trial_jobs: value(row, TABLE, 9)?,
+        trial_within_us: value(row, TABLE, 10)?,
+        tried: value(row, TABLE, 11)?,
+        tried_at: value(row, TABLE, 12)?,
+        spread_us: value(row, TABLE, 13)?,
+        changed: value(row, TABLE, 14)?,
+        skipped: value(row, TABLE, 15)?,
+        reason: value(row, TABLE, 16)?,
+    };
+    Ok(columns.operation()?)
+}
+
+/// Reads an operation.
+pub(super) async fn operation(session: &Session, id: JobId) -> Result<Option<BulkOperation>, SessionError> {
+    find(session, id, "").await
+}
+
+async fn find(session: &Session, id: JobId, lock: &str) -> Result<Option<BulkOperation>, SessionError> {
+    let text = format!("SELECT {OPERATION_COLUMNS} FROM $schema.operations WHERE id = $1 {lock}");
+    let found = session.query(&text, &[(&signed(id.number()), Type::INT8)]).await?;
+    found.first().map(read).transpose()
+}
+
+/// Reads a page of operations, the newest first.
+pub(super) async fn page(
+    session: &Session,
+    before: Option<JobId>,
+    max: u32,
+) -> Result<Vec<BulkOperation>, SessionError> {
+    let before = before.map_or(i64::MAX, |before| signed(before.number()));
+    let max = i64::from(max.clamp(1, bounds::PAGE_MAX));
+    let text = format!("SELECT {OPERATION_COLUMNS} FROM $schema.operations WHERE id < $1 ORDER BY id DESC LIMIT $2");
+    session.query_selective(&text, &[(&before, Type::INT8), (&max, Type::INT8)]).await?.iter().map(read).collect()
+}
+
+/// Reads the operations that have not ended, the oldest first.
+pub(super) async fn open(session: &Session) -> Result<Vec<BulkOperation>, SessionError> {
+    let text = format!("SELECT {OPERATION_COLUMNS} FROM $schema.operations WHERE ended_at IS NULL ORDER BY id");
+    session.query(&text, &[]).await?.iter().map(read).collect()
+}
+
+/// Deletes at most `max` operations that ended before `before`.
+pub(super) async fn delete_ended(session: &Session, before: Timestamp, max: u32) -> Result<u32, SessionError> {
+    let text = "WITH old AS (SELECT id FROM $schema.operations WHERE ended_at < $1 ORDER BY id LIMIT $2),
+                     gone AS (DELETE FROM $schema.operations USING old WHERE operations.id = old.id RETURNING 1)
+                SELECT count(*) FROM gone";
+    let args = [(&timestamp_us(before) as _, Type::INT8), (&i64::from(max) as _, Type::INT8)];
+    let row = session.query_one(text, &args).await?;
+    Ok(computed::<i64>(&row, 0)? as u32)
+}
+
+impl PostgresLedger<'_> {
+    async fn write_operation(&self, operation: &BulkOperation) -> Result<(), SessionError> {
+        let columns = OperationColumns::from(operation);
+        let text = format!(
+            "INSERT INTO $schema.operations ({OPERATION_COLUMNS})
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             ON CONFLICT (id) DO UPDATE SET ended_at = excluded.ended_at, state = excluded.state, last_job = excluded.last_job,
+                 step = excluded.step, tried = excluded.tried, tried_at = excluded.tried_at, changed = excluded.changed,
+                 skipped = excluded.skipped, reason = excluded.reason"
+        );
+        let args = [
+            (&columns.id as _, Type::INT8),
+            (&columns.act as _, Type::TEXT),
+            (&columns.filter as _, Type::TEXT),
+            (&columns.author as _, Type::TEXT),
+            (&columns.created_at as _, Type::INT8),
+            (&columns.ended_at as _, Type::INT8),
+            (&columns.state as _, Type::TEXT),
+            (&columns.last_job as _, Type::INT8),
+            (&columns.step as _, Type::INT8),
+            (&columns.trial_jobs as _, Type::INT8),
+            (&columns.trial_within_us as _, Type::INT8),
+            (&columns.tried as _, Type::TEXT),
+            (&columns.tried_at as _, Type::INT8),
+            (&columns.spread_us as _, Type::INT8),
+            (&columns.changed as _, Type::INT8),
+            (&columns.skipped as _, Type::INT8),
+            (&columns.reason as _, Type::TEXT),
+        ];
+        self.session.query(&text, &args).await.map(drop)
+    }
+
+    /// Begins an operation, unless too many have not ended.
+    pub(super) async fn start_operation(&self, new: &NewOperation) -> Result<Option<BulkOperation>, SessionError> {
+        self.session.query(LOCK_START, &[]).await?;
+        if open(self.session).await?.len() >= bounds::OPERATIONS_OPEN_MAX as usize {
+            return Ok(None);
+        }
+        let operation = new.started_at(self.now);
+        self.write_operation(&operation).await?;
+        self.write_act(&NewAct::of_operation(new.author.clone(), &operation)).await?;
+        Ok(Some(operation))
+    }
+
+    /// Takes a step: changes the jobs that are still as they were found, and moves the operation on. The operation's row is locked,
+    /// so that of two hosts that take the step one finds that it was taken.
+    pub(super) async fn take_operation_step(
+        &mut self,
+        step: &OperationStep,
+    ) -> Result<Option<StepTaken>, SessionError> {
+        let Some(operation) = find(self.session, step.operation, "FOR UPDATE").await? else { return Ok(None) };
+        if operation.after(step, &[], self.now).is_none() {
+            return Ok(None);
+        }
+        let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+        for target in &step.targets {
+            let is_still = self
+                .jobs
+                .get(&target.id)
+                .is_some_and(|job| target.is_still(job.status.state.name(), job.status.attempt, job.finished_at));
+            let is_changed = match operation.act.event(target.delay) {
+                _ if !is_still => false,
+                Some(event) => self.apply(target.id, &event).await?.is_ok(),
+                None => {
+                    self.jobs.remove(&target.id);
+                    deleted.push(signed(target.id.number()));
+                    true
+                }
+            };
+            changed.extend(is_changed.then_some(target.id));
+        }
+        self.delete_jobs(&deleted).await?;
+        let Some(operation) = operation.after(step, &changed, self.now) else { return Ok(None) };
+        self.write_operation(&operation).await?;
+        Ok(Some(StepTaken { operation, changed }))
+    }
+
+    /// Deletes finished jobs with their logs, attempts and failure samples. The lists of `finished` that name them are passed over.
+    async fn delete_jobs(&self, ids: &[i64]) -> Result<(), SessionError> {
+        let text = "WITH gone AS (DELETE FROM $schema.jobs WHERE id = ANY($1) AND state >= 3 RETURNING id),
+                         attempts AS (DELETE FROM $schema.attempts USING gone WHERE job = gone.id),
+                         samples AS (DELETE FROM $schema.failure_samples USING gone WHERE job = gone.id),
+                         entries AS (DELETE FROM $schema.entries USING gone WHERE job = gone.id)
+                    INSERT INTO $schema.last_deleted (one, id) SELECT 1, max(id) FROM gone HAVING count(*) > 0
+                    ON CONFLICT (one) DO UPDATE SET id = greatest(last_deleted.id, excluded.id)";
+        self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await.map(drop)
+    }
+
+    /// Ends an operation before its next step.
+    pub(super) async fn cancel_operation(&self, id: JobId, by: &Author) -> Result<Option<BulkOperation>, SessionError> {
+        let found = find(self.session, id, "FOR UPDATE").await?;
+        let cancelled = found.and_then(|operation| operation.cancelled(self.now));
+        if let Some(cancelled) = &cancelled {
+            self.write_operation(cancelled).await?;
+            self.write_act(&NewAct::of_operation(by.clone(), cancelled)).await?;
+        }
+        Ok(cancelled)
+    }
+}

@@ -1,0 +1,147 @@
+//! Bulk operations on running hosts: exactly the jobs of their beginning, once each, whatever happens to the hosts.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Host, Setup, eventually, shared_address};
+
+/// More than several steps change, and no more than a preview counts at once.
+const MANY: usize = 900;
+
+fn enqueue_delayed(client: &Client, count: usize) {
+    let jobs: Vec<Value> = (0..count)
+        .map(|_| json!({ "task": "villain/do", "payload": { "do": "sleep", "ms": 0 }, "delay": "1h" }))
+        .collect();
+    client.post("/v1/jobs", &Value::Array(jobs)).ok();
+}
+
+#[track_caller]
+fn start(client: &Client, operation: &Value) -> String {
+    let started = client.post("/v1/operations", operation).ok();
+    started["id"].as_str().unwrap_or_else(|| panic!("no id in {started}")).to_owned()
+}
+
+fn show(client: &Client, id: &str) -> Value {
+    client.get(&format!("/v1/operations/{id}")).ok()
+}
+
+fn ended(client: &Client, id: &str) -> Value {
+    eventually("the operation ends", || {
+        let operation = show(client, id);
+        (!operation["ended_at"].is_null()).then_some(operation)
+    })
+}
+
+/// Returns how many jobs meet a filter that an act can change.
+fn count(client: &Client, act: &str, filter: &str) -> u64 {
+    let preview = client.post("/v1/operations", &json!({ "act": act, "where": filter, "preview": true })).ok();
+    assert_eq!(preview["more"], false, "{preview}");
+    preview["count"].as_u64().expect("a count")
+}
+
+/// Cancels many jobs, and kills the host that does it while it does.
+fn is_finished_after_a_kill(mut killed: Host, other: Option<&Host>) {
+    enqueue_delayed(killed.client(), MANY);
+    assert_eq!(count(killed.client(), "cancel", "plugin:villain"), MANY as u64);
+    let id = start(killed.client(), &json!({ "act": "cancel", "where": "plugin:villain" }));
+    enqueue_delayed(killed.client(), 10);
+    eventually("it is on its way", || (show(killed.client(), &id)["changed"].as_u64() > Some(0)).then_some(()));
+    killed.kill();
+    if other.is_none() {
+        killed.start();
+    }
+    let client = other.map_or(killed.client(), Host::client);
+    let operation = ended(client, &id);
+    let numbers = (&operation["state"], &operation["changed"], &operation["skipped"]);
+    assert_eq!(numbers, (&json!("done"), &json!(MANY), &json!(0)), "{operation}");
+    assert_eq!(count(client, "retry", "state:cancelled"), MANY as u64);
+    assert_eq!(count(client, "cancel", "state:waiting"), 10, "those that came later are no part of it");
+}
+
+#[test]
+fn an_operation_goes_on_after_its_host_was_killed() {
+    is_finished_after_a_kill(Setup::default().plugin("villain").start(), None);
+}
+
+#[test]
+fn another_host_finishes_the_operation_of_one_that_was_killed() {
+    let address = shared_address();
+    let host = || Setup::default().plugin("villain").database(&address).start();
+    let (first, second) = (host(), host());
+    is_finished_after_a_kill(first, Some(&second));
+}
+
+#[test]
+fn a_trial_halts_when_a_job_fails_and_goes_on_when_all_succeed() {
+    let retry_once = "[plugins.villain.tasks.do]\nretry = { attempts = 1 }";
+    let host = Setup::default().plugin("villain").settings(retry_once).start();
+    let client = host.client();
+    let bad: Vec<String> = (0..4).map(|_| host.enqueue("villain/do", json!({ "do": "trap", "kind": "bad" }))).collect();
+    bad.iter().for_each(|id| assert_eq!(host.finished(id)["state"], "failed"));
+    let halted = start(client, &json!({ "act": "retry", "where": "text:unreachable", "try": 2 }));
+    let halted = ended(client, &halted);
+    assert_eq!((&halted["state"], &halted["changed"]), (&json!("halted"), &json!(2)), "{halted}");
+    assert_eq!(halted["tried"], json!([bad[3], bad[2]]));
+    let reason = halted["reason"].as_str().expect("a reason");
+    assert!(reason.contains(&bad[3]) || reason.contains(&bad[2]), "{reason}");
+
+    let good: Vec<String> = (0..4)
+        .map(|_| {
+            host.enqueue_with(
+                json!({ "task": "villain/do", "key": "good", "payload": { "do": "sleep", "ms": 0 }, "delay": "1h" }),
+            )
+        })
+        .collect();
+    good.iter().for_each(|id| _ = client.post(&format!("/v1/jobs/{id}/cancel"), &Value::Null).ok());
+    let output = host.cli(&["job", "retry", "--where", "key:good", "--try", "2", "--spread", "1s"]).output();
+    let id = String::from_utf8(output.expect("the command runs").stdout).expect("text").trim().to_owned();
+    let done = ended(client, &id);
+    assert_eq!((&done["state"], &done["changed"]), (&json!("done"), &json!(4)), "{done}");
+    good.iter().for_each(|id| assert_eq!(host.finished(id)["state"], "succeeded"));
+
+    let deleted = start(client, &json!({ "act": "delete", "where": "key:good" }));
+    assert_eq!(ended(client, &deleted)["changed"], 4);
+    good.iter().for_each(|id| assert_eq!(client.get(&format!("/v1/jobs/{id}")).status, 404));
+}
+
+#[test]
+fn an_operation_is_refused_listed_and_cancelled() {
+    let host = Setup::default().plugin("villain").start();
+    let client = host.client();
+    for (operation, said) in [
+        (json!({ "act": "retry", "where": "" }), "expected at least one condition"),
+        (json!({ "act": "retry", "where": "state:running" }), "changes only jobs that are failed, cancelled"),
+        (json!({ "act": "cancel", "where": "key:a", "try": 5 }), "only `retry` tries jobs first"),
+        (json!({ "act": "retry", "where": "key:a", "try": 0 }), "expected 1 to 100 jobs, got 0"),
+        (json!({ "act": "retry", "where": "key:a", "within": "1m" }), "add `try`"),
+        (json!({ "act": "retry", "where": "key:a", "spread": "8d" }), "at most 7d"),
+        (json!({ "act": "explode", "where": "key:a" }), "unknown variant `explode`"),
+        (json!({ "act": "retry", "where": "kye:a" }), "did you mean `key`?"),
+    ] {
+        let reply = client.post("/v1/operations", &operation);
+        let detail = reply.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(reply.status == 400 && detail.contains(said), "{operation}: {detail}");
+    }
+    enqueue_delayed(client, 3);
+    let preview =
+        host.cli(&["job", "cancel", "--where", "plugin:villain", "--preview"]).output().expect("the command runs");
+    let preview = String::from_utf8(preview.stdout).expect("text");
+    assert!(preview.starts_with("3 jobs meet state:waiting,running plugin:villain\n"), "{preview}");
+    assert_eq!(count(client, "cancel", "plugin:villain"), 3, "a preview changes nothing");
+
+    // Its trial never ends by itself.
+    let failed = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
+    client.post(&format!("/v1/jobs/{failed}/cancel"), &Value::Null).ok();
+    let operation = json!({ "act": "retry", "where": "key:late", "try": 1, "spread": "7d" });
+    let later = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
+    client.post(&format!("/v1/jobs/{later}/cancel"), &Value::Null).ok();
+    let id = start(client, &operation);
+    eventually("one is tried", || (show(client, &id)["changed"] == 1).then_some(()));
+    let listed = host.cli(&["operation", "list"]).output().expect("the command runs");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    assert!(listed.contains(&id) && listed.contains("trying"), "{listed}");
+    let cancelled = client.delete(&format!("/v1/operations/{id}"));
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    assert_eq!(client.delete(&format!("/v1/operations/{id}")).json()["code"], "operation-ended");
+    assert_eq!(client.get("/v1/operations/0000000000001").json()["code"], "operation-unknown");
+    assert_eq!(client.get("/v1/operations?limit=1").ok()["operations"][0]["id"], json!(id));
+}
