@@ -359,14 +359,15 @@ async fn apply(
         WriteRequest::SetHold(new) => ledger.set_hold(new).await.map(WriteResult::Hold),
         WriteRequest::ReleaseHold(scope) => ledger.release_hold(scope).await.map(WriteResult::Hold),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
+        // Few requests are these: the future of every request would have room for them.
         WriteRequest::StartOperation(new) => {
-            Ok(WriteResult::Operation(ledger.start_operation(new).await?.map(Box::new)))
+            Ok(WriteResult::Operation(Box::pin(ledger.start_operation(new)).await?.map(Box::new)))
         }
         WriteRequest::OperationStep(step) => {
-            Ok(WriteResult::StepTaken(ledger.take_operation_step(step).await?.map(Box::new)))
+            Ok(WriteResult::StepTaken(Box::pin(ledger.take_operation_step(step)).await?.map(Box::new)))
         }
         WriteRequest::CancelOperation(id) => {
-            Ok(WriteResult::Operation(ledger.cancel_operation(*id).await?.map(Box::new)))
+            Ok(WriteResult::Operation(Box::pin(ledger.cancel_operation(*id)).await?.map(Box::new)))
         }
     }
 }
