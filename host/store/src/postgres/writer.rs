@@ -384,14 +384,15 @@ async fn apply(
         WriteRequest::ReleaseHold(scope, by) => ledger.release_hold(scope, by).await.map(WriteResult::Hold),
         WriteRequest::AddAct(act) => ledger.write_act(act).await.map(|()| WriteResult::Done),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
+        // Few requests are these: the future of every request would have room for them.
         WriteRequest::StartOperation(new) => {
-            Ok(WriteResult::Operation(ledger.start_operation(new).await?.map(Box::new)))
+            Ok(WriteResult::Operation(Box::pin(ledger.start_operation(new)).await?.map(Box::new)))
         }
         WriteRequest::OperationStep(step) => {
-            Ok(WriteResult::StepTaken(ledger.take_operation_step(step).await?.map(Box::new)))
+            Ok(WriteResult::StepTaken(Box::pin(ledger.take_operation_step(step)).await?.map(Box::new)))
         }
         WriteRequest::CancelOperation(id, by) => {
-            Ok(WriteResult::Operation(ledger.cancel_operation(*id, by).await?.map(Box::new)))
+            Ok(WriteResult::Operation(Box::pin(ledger.cancel_operation(*id, by)).await?.map(Box::new)))
         }
     }
 }

@@ -53,8 +53,8 @@ fn jobs_are_found_by_each_condition() {
         assert_eq!(stage.claim(3).await.len(), 3);
         stage.pass(SECOND);
         stage.record(one, succeeded(1)).await.unwrap();
-        let between = stage.store.now();
         stage.pass(SECOND);
+        let between = stage.store.now();
         stage.record(two, failed(1, None)).await.unwrap();
         stage.record(three, Event::Cancelled { attempt: 1, usage: Default::default(), origin: None }).await.unwrap();
         let lineage = Lineage { parent: Some(one), generation: 1 };
@@ -154,7 +154,11 @@ async fn follow(stage: &Stage, text: &str, order: JobOrder, max: u32, rows_max: 
         let request = FindRequest { order, after, rows_max, ..request(stage, text, max) };
         let page = stage.store.find(request).await.unwrap();
         assert!(page.jobs.len() <= max as usize);
-        assert!(page.looked_at <= rows_max + u64::from(bounds::FIND_BATCH), "{text}: {} looked at", page.looked_at);
+        assert!(
+            page.looked_at <= rows_max.saturating_add(bounds::FIND_BATCH.into()),
+            "{text}: {} looked at",
+            page.looked_at
+        );
         found.extend(ids(&page));
         match page.next {
             Some(next) => {
