@@ -179,23 +179,36 @@ impl Host {
     /// Returns the store's error.
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let view = self.view();
-        let Some(mut seen) = self.0.store.job(id, Arc::clone(view.catalog.limits())).await? else { return Ok(None) };
+        let Some(seen) = self.0.store.job(id, Arc::clone(view.catalog.limits())).await? else { return Ok(None) };
         if seen.why.is_none() {
             return Ok(Some(JobView { seen, waiting: None, nodes: Vec::new() }));
         }
-        // The limits of a group that only other nodes declare are not those that this node declares.
-        let group = [seen.job.lane.group.clone()];
-        if !view.has_group(&group[0])
-            && let Some(again) = self.0.store.job(id, view.limits(&group)).await?
-        {
-            seen = again;
-        }
+        let seen = if view.has_group(&seen.job.lane.group) {
+            seen
+        } else {
+            Box::pin(self.seen_with_limits_elsewhere(seen, &view)).await?
+        };
+        Ok(Some(self.waiting(seen, &view)))
+    }
+
+    /// Reads a job again with the limits of its group that only other nodes declare.
+    async fn seen_with_limits_elsewhere(
+        &self,
+        seen: JobSnapshot,
+        view: &PluginView,
+    ) -> Result<JobSnapshot, StoreError> {
+        let limits = view.limits(std::slice::from_ref(&seen.job.lane.group));
+        Ok(self.0.store.job(seen.job.id, limits).await?.unwrap_or(seen))
+    }
+
+    /// Returns a waiting job with why it waits, as far as the live nodes say.
+    fn waiting(&self, seen: JobSnapshot, view: &PluginView) -> JobView {
         let load = *self.0.load.borrow();
-        let here =
-            ThisNode { name: &self.0.name, draining: load.draining, running: load.running, capacity: self.0.capacity };
-        let nodes = nodes_for(&seen.job.task, &view, &here);
-        let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, &view, &nodes));
-        Ok(Some(JobView { seen, waiting, nodes }))
+        let (name, capacity) = (self.0.name.as_str(), self.0.capacity);
+        let here = ThisNode { name, draining: load.draining, running: load.running, capacity };
+        let nodes = nodes_for(&seen.job.task, view, &here);
+        let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, view, &nodes));
+        JobView { seen, waiting, nodes }
     }
 
     /// Returns the attempts that a job keeps of those that ended without a result, in ascending order.

@@ -365,7 +365,8 @@ async fn apply(
             for (id, event) in events.iter() {
                 recorded.push(match by {
                     None => ledger.record(*id, event).await?,
-                    Some(by) => ledger.change_job(*id, event, by).await?,
+                    // In a box, here and below: the future of every operation would have room for what few need.
+                    Some(by) => Box::pin(ledger.change_job(*id, event, by)).await?,
                 });
             }
             Ok(WriteResult::Recorded(recorded))
@@ -379,10 +380,12 @@ async fn apply(
             }
             Ok(WriteResult::Expired(freed))
         }
-        WriteRequest::SetOverride(change, by) => ledger.set_override(change, by).await.map(|()| WriteResult::Done),
-        WriteRequest::SetHold(new) => ledger.set_hold(new).await.map(WriteResult::Hold),
-        WriteRequest::ReleaseHold(scope, by) => ledger.release_hold(scope, by).await.map(WriteResult::Hold),
-        WriteRequest::AddAct(act) => ledger.write_act(act).await.map(|()| WriteResult::Done),
+        WriteRequest::SetOverride(change, by) => {
+            Box::pin(ledger.set_override(change, by)).await.map(|()| WriteResult::Done)
+        }
+        WriteRequest::SetHold(new) => Box::pin(ledger.set_hold(new)).await.map(WriteResult::Hold),
+        WriteRequest::ReleaseHold(scope, by) => Box::pin(ledger.release_hold(scope, by)).await.map(WriteResult::Hold),
+        WriteRequest::AddAct(act) => Box::pin(ledger.write_act(act)).await.map(|()| WriteResult::Done),
         WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
         // Few requests are these: the future of every request would have room for them.
         WriteRequest::StartOperation(new) => {
