@@ -65,7 +65,7 @@ fn a_resolved_failure_that_a_new_version_has_again_is_told() {
     assert_eq!((&state()["state"], &state()["count"]), (&json!("resolved"), &json!(2)), "the version is as old");
 
     // A section of its own makes another digest of the same plugin.
-    let digest = || host.client().get("/v1/plugins/villain").ok()["digest"].clone();
+    let digest = || host.client().get("/v1/plugins/villain").ok()["loaded"]["digest"].clone();
     let before = digest();
     let mut bytes = std::fs::read(component("villain")).expect("a component");
     bytes.extend([0, 2, 1, b'x']);

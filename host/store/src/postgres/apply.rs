@@ -30,7 +30,8 @@ impl PostgresLedger<'_> {
         let after = change.status;
         let mut fingerprint = None;
         if change.unsuccessful.is_some() {
-            let (task, key) = self.task_and_key(&before).await?;
+            // In a box, since few events are such: the future of every event would have room for it.
+            let (task, key) = Box::pin(self.task_and_key(&before)).await?;
             fingerprint = change.fingerprint(&task);
             if let Some(failure) = NewFailure::of(id, &task, key.as_ref(), &change, self.now) {
                 self.failures.add(failure);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::BoxFuture;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
 use wharf_core::failure::{FailureGroup, NewFailure};
@@ -96,7 +97,12 @@ impl FailureWrites {
         if self.is_empty() {
             return Ok(());
         }
-        let writes = async {
+        self.write_all(session, now).await
+    }
+
+    /// In a box, since few transactions have any: the future of every commit would have room for it.
+    fn write_all<'f>(&'f self, session: &'f Session, now: Timestamp) -> BoxFuture<'f, Result<(), SessionError>> {
+        Box::pin(async move {
             futures_util::try_join!(
                 self.write_groups(session),
                 self.write_versions(session, now),
@@ -104,9 +110,7 @@ impl FailureWrites {
                 self.make_room(session),
             )
             .map(drop)
-        };
-        // In a box, since few transactions have any: the future of every commit would have room for it.
-        Box::pin(writes).await
+        })
     }
 
     async fn write_groups(&self, session: &Session) -> Result<(), SessionError> {

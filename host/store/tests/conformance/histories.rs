@@ -102,8 +102,16 @@ impl Drop for Seed {
     }
 }
 
+/// The stack of a history, in bytes: without optimisation, the futures of all operations take more than a test has.
+const STACK_BYTES: usize = 16 << 20;
+
 #[test]
 fn every_store_does_what_the_memory_store_does() {
+    let histories = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run_histories).unwrap();
+    histories.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn run_histories() {
     let mut occurred = BTreeSet::new();
     if let Some(seed) = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number")) {
         run_history(seed, true, &mut occurred);
