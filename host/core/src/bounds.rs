@@ -112,6 +112,10 @@ pub const HANDLES_MAX: usize = 4096;
 pub const HOST_RESOURCES_MAX: usize = 256;
 /// Maximum size in bytes of the data between guest and host in one call.
 pub const HOSTCALL_BYTES_MAX: u64 = 40 * MIB;
+/// Bytes that an attempt takes besides its memories: its stack, its tables, and what the host knows of it.
+pub const ATTEMPT_BYTES: u64 = 32 * KIB;
+/// Minimum of the budget of memory that can be set.
+pub const MEMORY_BUDGET_MIN: u64 = 128 * MIB;
 /// Size in bytes of a guest's WebAssembly stack.
 pub const WASM_STACK_BYTES: usize = 512 * KIB as usize;
 /// Size in bytes of the stack on which a guest and its host calls run.

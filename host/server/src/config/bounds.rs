@@ -56,6 +56,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("handles-max", hard::HANDLES_MAX.to_string()),
         ("host-resources-max", hard::HOST_RESOURCES_MAX.to_string()),
         ("hostcall-bytes-max", bytes(hard::HOSTCALL_BYTES_MAX)),
+        ("attempt-bytes", bytes(hard::ATTEMPT_BYTES)),
+        ("memory-budget-min", bytes(hard::MEMORY_BUDGET_MIN)),
         ("wasm-stack-bytes", bytes(hard::WASM_STACK_BYTES as u64)),
         ("async-stack-bytes", bytes(hard::ASYNC_STACK_BYTES as u64)),
         ("random-bytes-max", bytes(hard::RANDOM_BYTES_MAX)),
