@@ -172,4 +172,6 @@ pub struct AttemptEnd {
     pub usage: Usage,
     /// Time for making the sandbox and for dropping it.
     pub sandbox: Duration,
+    /// The most bytes that it held, or asked for, in its sandbox and in the host.
+    pub held_bytes: u64,
 }

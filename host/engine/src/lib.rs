@@ -20,6 +20,7 @@
 //!         guest_threads: 2,
 //!         cache: CacheSettings::in_folder("cache"),
 //!         compile: Compile::InProcess,
+//!         memory_budget: 1 << 30,
 //!         extra_ca: None,
 //!     })?;
 //!     let bytes = std::fs::read("words.wasm")?;
@@ -63,6 +64,7 @@ pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;
 pub use schedule::attempt_handle::AttemptHandle;
+pub use schedule::budget::{Budget, BudgetUsage, Reservation};
 pub use schedule::permits::{Permit, PermitPool};
 pub use spec::grants::PluginSettings;
 pub use spec::manifest::{Manifest, Receive};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
@@ -241,6 +242,9 @@ impl FileLoader<'_> {
             Some(found) => found.description().interrupted,
             None => 0,
         };
+        // The process may take all of its limit, so that is reserved.
+        let compile_bytes = self.engine.compile.memory_bytes();
+        let _memory = self.engine.budget().reserve(MemoryUse::Compile, compile_bytes).await;
         (self.progress)(Progress::Compiling);
         self.read(before).await
     }
@@ -353,6 +357,7 @@ impl PluginBuilder<'_> {
             FileState::Refused(description) => return Err(all(description.problems)),
         };
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
+        let start_bytes = wasmtime_config::start_bytes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, sandboxes).await?;
         let (id, settings) = (self.id.clone(), self.settings.clone());
@@ -371,6 +376,7 @@ impl PluginBuilder<'_> {
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             sandboxes,
+            start_bytes,
             env,
             linked,
         })
@@ -388,7 +394,7 @@ impl PluginBuilder<'_> {
     }
 
     fn env(&self, settings: PluginSettings) -> PluginEnv {
-        PluginEnv::new(self.id.as_str(), settings, self.engine.runtime.clone(), Arc::clone(&self.engine.tls))
+        PluginEnv::new(self.id.as_str(), settings, &self.engine.env)
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.

@@ -26,6 +26,8 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// Number of ordinary sandboxes that one of this plugin counts as.
     pub sandboxes: u32,
+    /// Bytes that one of its sandboxes takes at its start.
+    pub start_bytes: u64,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,

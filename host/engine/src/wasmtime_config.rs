@@ -37,6 +37,18 @@ pub(crate) fn sandboxes_of(component: &Component) -> u32 {
     component.resources_required().map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
 }
 
+/// Returns how many bytes one sandbox of this component takes at its start: its memories as they begin, and what every
+/// attempt takes. Of several memories only the largest is known, and the others are counted when they are made.
+pub(crate) fn start_bytes_of(component: &Component) -> u64 {
+    let initial = component.resources_required().and_then(|needed| needed.max_initial_memory_size);
+    bounds::ATTEMPT_BYTES + initial.unwrap_or(0)
+}
+
+/// Returns the bytes that free sandboxes of the pool keep.
+pub(crate) fn kept_bytes(engine: &Engine) -> u64 {
+    engine.pooling_allocator_metrics().map_or(0, |metrics| metrics.unused_memory_bytes_resident() as u64)
+}
+
 /// Which of the two engines a component needs. Component-model concurrency costs each call some microseconds and is the
 /// younger part of wasmtime, so that only components which need it get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,18 +74,18 @@ pub(crate) struct Pool {
 }
 
 /// Makes an engine for as many sandboxes at once as the permits allow: with a pool of that size, or of the largest
-/// smaller size that can be had, or without a pool.
+/// smaller size that can be had, or without a pool. What free sandboxes keep is bounded by the budget of memory.
 ///
 /// # Errors
 /// If wasmtime cannot run here at all.
-pub(crate) fn pool(kind: EngineKind, permits: &PoolSizes) -> wasmtime::Result<Pool> {
+pub(crate) fn pool(kind: EngineKind, permits: &PoolSizes, memory_budget: u64) -> wasmtime::Result<Pool> {
     let sandboxes = permits.sum();
     let mut sizes = vec![sandboxes, sandboxes / 4, 64];
     sizes.retain(|size| *size > 0 && *size <= sandboxes);
     sizes.dedup();
     for size in sizes {
         let mut config = config(kind);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(&permits.within(size))));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(&permits.within(size), memory_budget)));
         match Engine::new(&config) {
             Ok(engine) => return Ok(Pool { engine, sandboxes: size, pooled: true }),
             Err(error) => tracing::warn!(sandboxes = size, "could not reserve a sandbox pool of this size: {error:#}"),
@@ -102,7 +114,17 @@ fn config(kind: EngineKind) -> Config {
     config
 }
 
-fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
+/// The most bytes that a free sandbox keeps for the next attempt, whatever the budget.
+const KEPT_BYTES_MAX: u64 = 2 * bounds::MIB;
+/// A free sandbox may keep this many bytes, however small the budget is: what a small attempt writes to.
+const KEPT_BYTES_MIN: u64 = 64 * bounds::KIB;
+
+/// Returns how many bytes each of so many free sandboxes keeps, of a budget of `total`: all together a sixteenth of it.
+fn kept_bytes_each(total: u64, sandboxes: u32) -> u64 {
+    (total / 16 / u64::from(sandboxes.max(1))).clamp(KEPT_BYTES_MIN, KEPT_BYTES_MAX)
+}
+
+fn slots(permits: &PoolSizes, memory_budget: u64) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     let sandboxes = permits.sum() + DESCRIBES_AT_ONCE;
     // Even where there are few permits, the largest sandbox fits: it takes all of them.
@@ -122,7 +144,8 @@ fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
     // Pages that an attempt touched stay with the slot and are zeroed for the next one. With the kernel's help only
     // those that were written are zeroed; without it all are, which pays off for few pages only.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 << 20).table_keep_resident(64 << 10);
+        let kept_bytes = usize::try_from(kept_bytes_each(memory_budget, sandboxes)).unwrap_or(usize::MAX);
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(kept_bytes).table_keep_resident(64 << 10);
     } else {
         pool.linear_memory_keep_resident(64 << 10).decommit_batch_size(16);
     }

@@ -23,6 +23,7 @@
 //!     guest_threads: 4,
 //!     cache: CacheSettings::in_folder("/var/cache/wharf"),
 //!     compile: Compile::InProcess,
+//!     memory_budget: 1 << 30,
 //!     extra_ca: None,
 //! })?;
 //! let store = Arc::new(MemoryStore::open(Arc::new(SystemClock)));

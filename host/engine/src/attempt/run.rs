@@ -8,6 +8,7 @@ use wasmtime::component::{Instance, ResourceTableError};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
+use wharf_core::budget::{MemoryUse, attempt_memory_max};
 use wharf_core::outcome::{self, Interruption, Outcome, TimeoutKind, Usage};
 
 use crate::attempt::report::{self, Report};
@@ -18,6 +19,7 @@ use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::Account;
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
@@ -31,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) limits: AttemptLimits,
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
+    /// The bytes that are reserved for it, and what they are for.
+    pub(crate) memory: (MemoryUse, u64),
 }
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
@@ -88,9 +92,11 @@ impl Run {
             in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
         };
+        let held_bytes = store.data().limiter.account.peak();
         let leaving = Instant::now();
         drop(store);
         let mut attempt_end = attempt_end(started_at, outcome, usage);
+        attempt_end.held_bytes = held_bytes;
         attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();
         Ok(attempt_end)
     }
@@ -102,8 +108,19 @@ impl Run {
             handle: self.handle.clone(),
             limits: self.limits.clone(),
             log: log.clone(),
+            account: self.account(),
         };
         Sandbox::new(parts, started_at)
+    }
+
+    fn account(&self) -> Account {
+        let (of, reserved) = self.memory;
+        // The payload of a broadcast is one for all its subscribers, and counted once.
+        let payload_bytes = match &self.input {
+            CallInput::Job { payload, .. } => payload.len() as u64,
+            CallInput::Message { .. } => 0,
+        };
+        Account::new(of, reserved, bounds::ATTEMPT_BYTES + payload_bytes)
     }
 
     /// Calls the plugin's handler or its subscriber, by the kind of input.
@@ -131,12 +148,13 @@ impl Run {
 
 /// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
 pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Usage) -> AttemptEnd {
-    AttemptEnd { outcome, usage: Usage { wall: started_at.elapsed(), ..usage }, sandbox: Duration::ZERO }
+    let usage = Usage { wall: started_at.elapsed(), ..usage };
+    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0 }
 }
 
 /// Applies the limits of its sandbox to a store, and makes its guest yield at each tick.
 pub(crate) fn apply_limits(store: &mut Store<Sandbox>) {
-    store.limiter(|sandbox| &mut sandbox.limiter);
+    store.limiter_async(|sandbox| sandbox);
     store.set_max_component_handles(bounds::HANDLES_MAX);
     store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
     store.set_epoch_deadline(1);
@@ -238,6 +256,14 @@ impl EndContext<'_> {
             Denied::Table => {
                 let headline = format!("too many table elements; the limit is {} in all", bounds::TABLE_ELEMENTS_MAX);
                 return Outcome::Trapped(self.report(None, headline, Some(error), String::new()));
+            }
+            Denied::Budget => {
+                let limit_bytes = attempt_memory_max(self.run.plugin.env.budget.total());
+                let limit = bytesize::ByteSize(limit_bytes).display().iec();
+                let headline = format!("out of memory: this host's budget has at most {limit} for one attempt");
+                let advice = "to raise it, set `memory.budget` in wharf.toml".to_owned();
+                let report = self.report(None, headline, Some(error), advice);
+                return Outcome::OutOfMemory { limit_bytes, report };
             }
             Denied::Nothing => {}
         }

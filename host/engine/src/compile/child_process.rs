@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_proc
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 
 use crate::compile::cache::Temporary;
 use crate::compile::examine::FilePaths;
@@ -58,6 +59,25 @@ impl Default for CompileLimits {
 }
 
 impl Compile {
+    /// Returns how components are compiled within a budget of memory of `total` bytes.
+    pub(crate) fn within(self, total: u64) -> Compile {
+        match self {
+            Compile::Child { program, args, max } => {
+                let memory_bytes = max.memory_bytes.min(MemoryUse::Compile.most(total));
+                Compile::Child { program, args, max: CompileLimits { memory_bytes, ..max } }
+            }
+            Compile::InProcess => Compile::InProcess,
+        }
+    }
+
+    /// Returns the bytes that are reserved for a process that reads a component; none without a process.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match self {
+            Compile::Child { max, .. } => within_own(Resource::As, max.memory_bytes),
+            Compile::InProcess => 0,
+        }
+    }
+
     /// Returns the limits that a component's reader has: those that are wanted, within what this process may use itself.
     pub(crate) fn reader_limits(&self) -> ReaderLimits {
         match self {

@@ -17,6 +17,7 @@ use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::Account;
 use crate::schedule::metered::Stopped;
 
 /// The data of one attempt's store. `imports` implements the interfaces of the contract for it, `monotonic_clock` that of
@@ -33,7 +34,7 @@ pub(crate) struct Sandbox {
     empty_table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outbound: Outbound,
+    pub(crate) outbound: Outbound,
 }
 
 /// Amounts that the attempt has sent so far.
@@ -49,6 +50,8 @@ pub(crate) struct Sent {
     pub(crate) job_bytes: u64,
     /// Bytes of values that were set.
     pub(crate) kv_bytes: u64,
+    /// Bytes of replies that count as kept.
+    pub(crate) replies_kept: u64,
 }
 
 /// Everything that a sandbox is made from.
@@ -58,6 +61,8 @@ pub(crate) struct SandboxParts {
     pub(crate) handle: AttemptHandle,
     pub(crate) limits: AttemptLimits,
     pub(crate) log: Log,
+    /// Its account in the host's budget of memory.
+    pub(crate) account: Account,
 }
 
 impl Sandbox {
@@ -94,7 +99,7 @@ impl Sandbox {
             requests: 0,
         };
         Ok(Sandbox {
-            limiter: SandboxLimiter::new(with.limits.memory_bytes),
+            limiter: SandboxLimiter::new(with.limits.memory_bytes, with.account),
             host_calls: with.host_calls,
             handle: with.handle,
             limits: with.limits,
@@ -127,19 +132,6 @@ impl Sandbox {
     pub(crate) fn end_at_output_bound(&self, what: String) -> wasmtime::Error {
         self.handle.end(EndReason::OutputBound(what));
         Stopped.into()
-    }
-
-    /// Counts the bytes of a job that the guest is making: they take memory of the host, not of the sandbox.
-    pub(crate) fn count_job_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.refuse_if_ended()?;
-        self.sent.job_bytes += bytes as u64;
-        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
-            return Err(self.end_at_output_bound(format!(
-                "the jobs that an attempt enqueues can have at most {} MiB in all",
-                bounds::BATCH_BYTES_MAX / bounds::MIB
-            )));
-        }
-        Ok(())
     }
 }
 

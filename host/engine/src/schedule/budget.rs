@@ -329,20 +329,24 @@ impl std::fmt::Debug for Reservation {
     }
 }
 
-/// What one sandbox holds, and what is reserved for it.
+/// What one sandbox holds, and what is reserved for it. It knows the budget only once it has to ask for more: most never do.
 pub(crate) struct Account {
-    budget: Budget,
     of: MemoryUse,
-    handle: AttemptHandle,
-    began: Instant,
     /// Reserved for it by whoever started it.
     reserved: u64,
     /// Reserved since.
     extra: u64,
     used: u64,
     peak: u64,
-    /// Known to the ledger, once it has asked for more than was reserved.
-    age: Option<Age>,
+    /// The budget, and the age by which its ledger knows this account.
+    known: Option<(Budget, Age)>,
+}
+
+/// The budget, and the attempt that asks for more of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) budget: &'a Budget,
+    pub(crate) handle: &'a AttemptHandle,
 }
 
 /// More is asked for than the budget could ever hold.
@@ -351,11 +355,9 @@ pub(crate) struct TooMuch;
 
 impl Account {
     /// Opens the account of a sandbox for which `reserved` bytes are reserved, of which it takes `used` from the start.
-    pub(crate) fn new(budget: &Budget, of: MemoryUse, handle: &AttemptHandle, reserved: u64, used: u64) -> Account {
+    pub(crate) fn new(of: MemoryUse, reserved: u64, used: u64) -> Account {
         let used = used.min(reserved);
-        let (budget, handle) = (budget.clone(), handle.clone());
-        let began = handle.created_at();
-        Account { budget, of, handle, began, reserved, extra: 0, used, peak: used, age: None }
+        Account { of, reserved, extra: 0, used, peak: used, known: None }
     }
 
     /// Returns the most that it held or asked for, in bytes.
@@ -366,7 +368,7 @@ impl Account {
     /// Counts bytes, if they are reserved already.
     pub(crate) fn fits(&mut self, bytes: u64) -> bool {
         let used = self.used.saturating_add(bytes);
-        let fits = used <= self.reserved + self.extra;
+        let fits = used <= self.has();
         if fits {
             self.used = used;
             self.peak = self.peak.max(used);
@@ -378,15 +380,15 @@ impl Account {
     ///
     /// # Errors
     /// [`TooMuch`] if there never will be.
-    pub(crate) async fn add(&mut self, bytes: u64) -> Result<(), TooMuch> {
+    pub(crate) async fn add(&mut self, asker: Asker<'_>, bytes: u64) -> Result<(), TooMuch> {
         if self.fits(bytes) {
             return Ok(());
         }
         let used = self.used.saturating_add(bytes);
         self.peak = self.peak.max(used);
-        let missing = self.missing(used)?;
-        if !self.try_reserve(missing) {
-            self.reserve(missing).await;
+        let missing = self.missing(asker, used)?;
+        if !self.try_reserve(asker, missing) {
+            self.reserve(asker, missing).await;
         }
         self.used = used;
         Ok(())
@@ -397,21 +399,21 @@ impl Account {
     ///
     /// # Errors
     /// [`TooMuch`] if there never will be.
-    pub(crate) async fn add_present(&mut self, bytes: u64) -> Result<(), TooMuch> {
+    pub(crate) async fn add_present(&mut self, asker: Asker<'_>, bytes: u64) -> Result<(), TooMuch> {
         if self.fits(bytes) {
             return Ok(());
         }
         self.used = self.used.saturating_add(bytes);
         self.peak = self.peak.max(self.used);
-        let missing = self.missing(self.used)?;
-        if self.try_reserve(missing) {
+        let missing = self.missing(asker, self.used)?;
+        if self.try_reserve(asker, missing) {
             return Ok(());
         }
-        let uncovered = Uncovered::new(self.budget.clone(), missing);
+        let uncovered = Uncovered::new(asker.budget, missing);
         if uncovered.is_too_much {
-            self.handle.stop(Interruption::Host, RELEASED.to_owned());
+            asker.handle.stop(Interruption::Host, RELEASED.to_owned());
         }
-        self.reserve(missing).await;
+        self.reserve(asker, missing).await;
         Ok(())
     }
 
@@ -421,25 +423,25 @@ impl Account {
     }
 
     /// Returns how many bytes must be reserved for `used` of them.
-    fn missing(&self, used: u64) -> Result<u64, TooMuch> {
-        if used > self.budget.most(self.of) { Err(TooMuch) } else { Ok(used.saturating_sub(self.has())) }
+    fn missing(&self, asker: Asker<'_>, used: u64) -> Result<u64, TooMuch> {
+        if used > asker.budget.most(self.of) { Err(TooMuch) } else { Ok(used.saturating_sub(self.has())) }
     }
 
     fn has(&self) -> u64 {
         self.reserved + self.extra
     }
 
-    /// Returns its age by which the ledger knows it from now on.
-    fn age(&mut self) -> Age {
-        *self.age.get_or_insert_with(|| self.budget.age(self.began))
+    /// Returns the age by which the ledger knows it from now on.
+    fn age(&mut self, Asker { budget, handle }: Asker<'_>) -> Age {
+        self.known.get_or_insert_with(|| (budget.clone(), budget.age(handle.created_at()))).1
     }
 
-    fn try_reserve(&mut self, bytes: u64) -> bool {
-        let (age, of, handle) = (self.age(), self.of, &self.handle);
-        let taken = self.budget.with(|state| {
+    fn try_reserve(&mut self, asker: Asker<'_>, bytes: u64) -> bool {
+        let (age, of) = (self.age(asker), self.of);
+        let taken = asker.budget.with(|state| {
             if of == MemoryUse::Attempts {
                 state.ledger.open(age);
-                state.attempts.entry(age).or_insert_with(|| handle.clone());
+                state.attempts.entry(age).or_insert_with(|| asker.handle.clone());
             }
             state.ledger.take(of, bytes)
         });
@@ -449,11 +451,11 @@ impl Account {
         taken
     }
 
-    async fn reserve(&mut self, bytes: u64) {
-        let (age, own) = (self.age(), self.has());
-        let request = Request { of: self.of, bytes, own, since: self.budget.now(), releases: true };
-        let waits = self.handle.wait_for_memory();
-        self.budget.wait(age, request).await;
+    async fn reserve(&mut self, asker: Asker<'_>, bytes: u64) {
+        let (age, own) = (self.age(asker), self.has());
+        let request = Request { of: self.of, bytes, own, since: asker.budget.now(), releases: true };
+        let waits = asker.handle.wait_for_memory();
+        asker.budget.wait(age, request).await;
         drop(waits);
         self.extra += bytes;
     }
@@ -461,14 +463,13 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Some(age) = self.age {
-            let (of, extra) = (self.of, self.extra);
-            self.budget.with(|state| {
-                state.ledger.close(age);
-                state.attempts.remove(&age);
-                state.ledger.give_back(of, extra);
+        if let Some((budget, age)) = &self.known {
+            budget.with(|state| {
+                state.ledger.close(*age);
+                state.attempts.remove(age);
+                state.ledger.give_back(self.of, self.extra);
             });
-            self.budget.given_back();
+            budget.given_back();
         }
     }
 }
@@ -481,13 +482,13 @@ struct Uncovered {
 }
 
 impl Uncovered {
-    fn new(budget: Budget, bytes: u64) -> Uncovered {
+    fn new(budget: &Budget, bytes: u64) -> Uncovered {
         let is_too_much = budget.with(|state| {
             let before = std::mem::replace(&mut state.uncovered, state.uncovered + bytes);
             // One always may: where it is the oldest, nobody else makes room for it.
             before > 0 && before + bytes > state.ledger.total() / 8
         });
-        Uncovered { budget, bytes, is_too_much }
+        Uncovered { budget: budget.clone(), bytes, is_too_much }
     }
 }
 

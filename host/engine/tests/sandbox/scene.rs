@@ -143,6 +143,7 @@ impl Scene {
             guest_threads: 2,
             cache: CacheSettings::in_folder(shared_cache()),
             compile: Compile::InProcess,
+            memory_budget: 4 << 30,
             extra_ca: None,
         };
         Scene { engine: Engine::new(settings).unwrap() }

@@ -85,6 +85,7 @@ impl Setup {
             // Shared by all tests, so that each component is compiled once.
             cache: CacheSettings::in_folder(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
             compile: Compile::InProcess,
+            memory_budget: 4 << 30,
             extra_ca: None,
         })
         .unwrap();
