@@ -196,9 +196,14 @@ impl Ledger {
         self.waiting.len()
     }
 
-    /// Returns the number of attempts that the ledger has released.
+    /// Returns the number of attempts that were released.
     pub fn released(&self) -> u64 {
         self.released
+    }
+
+    /// Counts an attempt that was released by somebody who knows more attempts than the ledger.
+    pub fn count_released(&mut self) {
+        self.released += 1;
     }
 
     /// Returns the bytes above all floors that nobody has, for one who has `own` bytes of a use. For who is alone, pages

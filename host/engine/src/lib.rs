@@ -64,7 +64,7 @@ pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;
 pub use schedule::attempt_handle::AttemptHandle;
-pub use schedule::budget::{Budget, BudgetUsage, Reservation};
+pub use schedule::budget::{Budget, BudgetUsage, RELEASED, Reservation};
 pub use schedule::permits::{Permit, PermitPool};
 pub use spec::grants::PluginSettings;
 pub use spec::manifest::{Manifest, Receive};

@@ -19,16 +19,15 @@ use wharf_core::ids::{JobId, NodeId, TaskName};
 use wharf_core::job::LeasedJob;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
-use wharf_core::outcome::{Interruption, OutcomeKind};
+use wharf_core::outcome::{Interruption, Outcome, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
-use wharf_core::room::TaskCost;
 use wharf_core::time::Timestamp;
-use wharf_engine::AttemptHandle;
+use wharf_engine::{AttemptHandle, RELEASED};
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, AttemptStarter};
 use crate::attempt_host::{AttemptHost, buffered_bytes};
-use crate::attempt_room::AttemptRoom;
+use crate::attempt_room::{AttemptRoom, Taken};
 use crate::enqueuer::InsertNotifier;
 use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
@@ -72,6 +71,8 @@ pub(crate) struct Dispatch {
     progress: VecDeque<(Instant, AttemptId)>,
     quotas: ClaimQuotas,
     room: AttemptRoom,
+    /// The attempt that was released last for one that waits for memory.
+    released: Option<AttemptId>,
 }
 
 /// An attempt from its start until its end is recorded.
@@ -79,10 +80,18 @@ struct RunningAttempt {
     task: TaskName,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
-    /// The room that it has as one that overtook a job; nothing if it overtook none.
-    overtaking: TaskCost,
+    /// The room that it takes.
+    room: Taken,
     handle: AttemptHandle,
     host: Arc<AttemptHost>,
+}
+
+/// What only the loop and listeners need to know of an attempt that has ended.
+#[derive(Clone, Copy)]
+struct EndFacts {
+    sandbox: Duration,
+    lines_dropped: u64,
+    held_bytes: u64,
 }
 
 /// The moment of a turn, by the store's clock and by the monotonic clock of this machine.
@@ -109,12 +118,14 @@ impl Dispatch {
             progress: VecDeque::new(),
             quotas,
             room,
+            released: None,
         }
     }
 
     /// Runs until the planner has stopped after a drain, or until the host stops.
     pub(crate) async fn run(mut self) {
         let mut nudges = self.parts.store.nudges();
+        let budget = self.parts.starter.engine.budget().clone();
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
             let wake_at = self.wake_at();
@@ -124,6 +135,7 @@ impl Dispatch {
                 () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.parts.store.now()),
                 Some(message) = self.store_calls.next() => messages.push(message),
                 Some(message) = self.parts.inbox.recv() => messages.push(message),
+                () = budget.changed() => self.memory_changed(),
                 () = until(wake_at) => {}
             }
             while let Some(message) = self.store_calls.next().now_or_never().flatten() {
@@ -187,14 +199,14 @@ impl Dispatch {
             }
             LoopMessage::Claimed(Claimed { leased, wake_at, quota_reached, short_of_room, overtook }) => {
                 self.quotas.claimed(&leased, quota_reached, now.instant);
-                self.room.claimed(&leased, overtook);
+                self.room.claimed(&leased, overtook, short_of_room);
                 self.planner.on(Input::Claimed { leased, wake_at, short_of_room }, now.stamp);
             }
             LoopMessage::ProgressLater(attempt) => {
                 self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
             }
-            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped } => {
-                self.attempt_finished(&attempt, sandbox, lines_dropped, now);
+            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes } => {
+                self.attempt_finished(&attempt, EndFacts { sandbox, lines_dropped, held_bytes }, now);
                 self.planner.on(Input::FinishedAttempt(attempt), now.stamp);
             }
             LoopMessage::Recorded(recorded) => {
@@ -218,10 +230,11 @@ impl Dispatch {
         }
     }
 
-    fn attempt_finished(&mut self, finished: &FinishedAttempt, sandbox: Duration, lines_dropped: u64, now: Now) {
+    fn attempt_finished(&mut self, finished: &FinishedAttempt, facts: EndFacts, now: Now) {
+        let EndFacts { sandbox, lines_dropped, held_bytes } = facts;
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
-        self.room.ended(running.overtaking);
+        self.room.ended(&running.task, &mut running.room, held_bytes, unwritten_bytes(finished));
         let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
         if lines_dropped > 0 {
             self.notify(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
@@ -241,6 +254,25 @@ impl Dispatch {
             if let Some(running) = self.attempts.get(&attempt) {
                 running.host.write_progress();
             }
+        }
+    }
+
+    /// Releases the youngest attempt if another has waited for memory for long, and has the planner claim again if there was
+    /// no room for the jobs that wait.
+    fn memory_changed(&mut self) {
+        let budget = self.parts.starter.engine.budget();
+        let is_ending = self.released.is_some_and(|id| self.attempts.get(&id).is_some_and(|running| running.counts));
+        if budget.take_pressing() && !is_ending {
+            let running = self.attempts.iter().filter(|(_, running)| running.counts);
+            let youngest = running.max_by_key(|(_, running)| running.handle.created_at());
+            if let Some((id, running)) = youngest {
+                running.handle.stop(Interruption::Host, RELEASED.to_owned());
+                budget.count_released();
+                self.released = Some(*id);
+            }
+        }
+        if self.room.is_short() {
+            self.planner.on(Input::Nudged, self.parts.store.now());
         }
     }
 
@@ -320,11 +352,12 @@ impl Dispatch {
 
     /// Removes the attempt and returns its task, if the attempt was known.
     fn remove(&mut self, attempt: AttemptId) -> Option<TaskName> {
-        let RunningAttempt { task, counts, overtaking, .. } = self.attempts.remove(&attempt)?;
+        let RunningAttempt { task, counts, room, .. } = self.attempts.remove(&attempt)?;
         if counts {
-            self.room.ended(overtaking);
+            self.room.left(&room);
             self.quotas.removed(&task);
         }
+        self.room.written(&room);
         Some(task)
     }
 
@@ -341,17 +374,16 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
-        let overtaking = self.room.starts(id, || self.parts.plugins.catalog().cost(&task));
+        let room = self.room.starts(&leased, &self.parts.plugins.catalog());
         let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
-        let running =
-            RunningAttempt { task: task.clone(), counts: true, overtaking, handle: its_handle, host: its_host };
+        let running = RunningAttempt { task: task.clone(), counts: true, room, handle: its_handle, host: its_host };
         self.attempts.insert(id, running);
         self.quotas.started(&task);
         let Some(plugin) = plugin else {
             let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);
         };
-        let Some(permit) = self.room.permit(&plugin) else {
+        let Some(permit) = self.room.permit(&plugin, room) else {
             let why = format!("plugin `{}` was replaced by one that needs more sandboxes than are free", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);
         };
@@ -399,7 +431,7 @@ impl Dispatch {
             declared: Arc::clone(catalog.limits()),
             free,
             room,
-            costs: Arc::clone(catalog.costs()),
+            costs: self.room.costs(&catalog),
             task_quotas,
             lease: self.parts.lease,
         };
@@ -434,6 +466,13 @@ impl Dispatch {
 fn suspended(attempts: &HashMap<AttemptId, RunningAttempt>, task: &TaskName) -> u32 {
     let suspended = attempts.values().filter(|running| running.task == *task && running.handle.is_waiting());
     u32::try_from(suspended.count()).unwrap_or(u32::MAX)
+}
+
+/// Returns how many bytes of an attempt that has ended wait to be written.
+fn unwritten_bytes(finished: &FinishedAttempt) -> u64 {
+    let result = if let Outcome::Returned(result) = &finished.outcome { result.len() } else { 0 };
+    let children: usize = finished.children.iter().map(|child| child.payload.len()).sum();
+    (result + children) as u64
 }
 
 fn pending_event((job, event): &(JobId, Event)) -> PendingEvent {

@@ -80,6 +80,7 @@ mod store_wait;
 mod kv_view;
 mod broadcast;
 mod attempt_host;
+mod task_memory;
 mod attempt_room;
 mod attempt;
 mod task_concurrency;

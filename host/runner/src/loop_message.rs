@@ -22,6 +22,8 @@ pub(crate) enum LoopMessage {
         sandbox: Duration,
         /// Number of lines of its log that were dropped.
         lines_dropped: u64,
+        /// The most bytes that it held or asked for; 0 if it never ran.
+        held_bytes: u64,
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),

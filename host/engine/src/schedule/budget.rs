@@ -172,6 +172,11 @@ impl Budget {
         self.with(|state| std::mem::take(&mut state.pressing))
     }
 
+    /// Counts an attempt that somebody else released.
+    pub fn count_released(&self) {
+        self.with(|state| state.ledger.count_released());
+    }
+
     /// Gives back some bytes and takes others anyway, in one go.
     pub fn exchange(&self, given_back: &[(MemoryUse, u64)], taken: &[(MemoryUse, u64)]) {
         self.with(|state| {
@@ -484,7 +489,8 @@ struct Uncovered {
 impl Uncovered {
     fn new(budget: &Budget, bytes: u64) -> Uncovered {
         let is_too_much = budget.with(|state| {
-            let before = std::mem::replace(&mut state.uncovered, state.uncovered + bytes);
+            let before = state.uncovered;
+            state.uncovered += bytes;
             // One always may: where it is the oldest, nobody else makes room for it.
             before > 0 && before + bytes > state.ledger.total() / 8
         });
