@@ -13,6 +13,7 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_engine::Budget;
 use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
@@ -337,6 +338,11 @@ impl Host {
     /// Returns the ID of this node.
     pub fn node(&self) -> NodeId {
         self.0.node
+    }
+
+    /// Returns the host's budget of memory.
+    pub fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     /// Returns counts of jobs for users and metrics.

@@ -16,7 +16,7 @@ use wharf_core::bounds;
 use wharf_core::ids::{NodeId, PluginId};
 use wharf_core::lease::is_margin_valid;
 use wharf_core::planner::{Planner, PlannerSettings};
-use wharf_engine::{Engine, PluginSettings};
+use wharf_engine::{Budget, Engine, PluginSettings};
 use wharf_store::{Store, StoreError};
 
 use crate::attempt::AttemptStarter;
@@ -103,6 +103,7 @@ pub enum StartError {
 pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
     pub(crate) capacity: u32,
+    pub(crate) budget: Budget,
     pub(crate) checks: CheckThreads,
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) store: WatchedStore,
@@ -126,7 +127,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     check(&settings)?;
     let Parts { store, engine } = parts;
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-    let (plugins, followers) = (Arc::new(PluginIndex::default()), Arc::new(Followers::default()));
+    let budget = engine.budget().clone();
+    let (plugins, followers) = (Arc::new(PluginIndex::default()), Arc::new(Followers::new(budget.clone())));
     let store = WatchedStore::new(store, settings.write_timeout, listener.clone());
     let upkeep = Upkeep {
         store: store.clone(),
@@ -227,6 +229,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     Ok(RunningHost {
         node,
         capacity,
+        budget,
         checks,
         bounds,
         store,

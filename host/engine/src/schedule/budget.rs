@@ -146,6 +146,11 @@ impl Budget {
         tokio::time::timeout(max, self.reserve_for(of, bytes, false)).await.ok()
     }
 
+    /// Waits for bytes as [`Budget::reserve`] does, but no attempt is released for it.
+    pub async fn reserve_patiently(&self, of: MemoryUse, bytes: u64) -> Reservation {
+        self.reserve_for(of, bytes, false).await
+    }
+
     async fn reserve_for(&self, of: MemoryUse, bytes: u64, releases: bool) -> Reservation {
         let bytes = bytes.min(self.most(of));
         if let Some(reservation) = self.try_reserve(of, bytes) {
@@ -314,6 +319,13 @@ impl Reservation {
     /// Returns how many bytes are reserved.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Gives back what is above `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let more = self.bytes.saturating_sub(bytes);
+        self.bytes -= more;
+        self.budget.give_back(self.of, more);
     }
 
     /// Takes over what another reservation of the same use has.

@@ -25,6 +25,7 @@ use super::api::{
 use super::bytes::{JsonOrBase64, inline, json_or_base64, json_or_base64_of_event, payload_bytes};
 use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
+use super::memory::BodyMemory;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::forbidden;
@@ -60,7 +61,9 @@ pub(crate) async fn send(
     {
         return Err(forbidden(&access, &format!("broadcast:{topic}")));
     }
-    let options = read(query, &head.headers, body).await?;
+    // The payload, and a copy of it in a store or on its way from the text that it stands in.
+    let mut memory = BodyMemory::new(host.budget(), 2);
+    let options = read(query, &head.headers, body, &mut memory).await?;
     if options.durable {
         return send_durably(&host, &topic, options).await;
     }
@@ -73,7 +76,11 @@ pub(crate) async fn send(
     });
     let replies = replies.map_err(problem)?;
     if accepts_events(&head.headers) {
-        return Ok(event_stream(events(replies, started), access.end(stopping)));
+        let events = events(replies, started).map(move |event| {
+            let _until_the_end = &memory;
+            event
+        });
+        return Ok(event_stream(events, access.end(stopping)));
     }
     let (id, topic) = (replies.id.to_string(), replies.topic.to_string());
     let loading = ids(&replies.loading);
@@ -158,11 +165,16 @@ fn durable_document(durable: &Durable) -> Batch {
 
 /// Reads the payload and the options. A body is a document if its type is JSON, or absent, or the one that curl sends by
 /// default; any other body is the payload.
-async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<Options, Problem> {
+async fn read(
+    query: BroadcastQuery,
+    headers: &HeaderMap,
+    body: Body,
+    memory: &mut BodyMemory,
+) -> Result<Options, Problem> {
     let media_type = body::media_type(headers)?;
     let is_document = ["", "application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str());
     if !is_document {
-        let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
+        let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX, memory).await?;
         return options(payload, query.timeout, query.mode, query.durable);
     }
     if query.timeout.is_some() || query.mode.is_some() || query.durable.is_some() {
@@ -170,7 +182,7 @@ async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<
             "options in the query need the payload as the body, with the type application/octet-stream; otherwise put them into the JSON",
         ));
     }
-    let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
+    let bytes = body::read(headers, body, JSON_BYTES_MAX, memory).await?;
     let document: BroadcastRequest = if bytes.is_empty() {
         BroadcastRequest::default()
     } else {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
@@ -17,6 +18,7 @@ use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, H
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
+use super::memory::{BodyMemory, held_for};
 use super::problem::{Kind, Problem};
 use super::scope::forbidden;
 use super::{body, job_lookup, links, query};
@@ -68,11 +70,13 @@ pub(crate) async fn enqueue(
     let query: EnqueueQuery = query::query(&head.uri)?;
     body::no_idempotency_key(&head.headers, "give the job a `token`: with one token it is enqueued only once")?;
     let wait = query.wait.as_deref().map(wait_timeout).transpose()?;
+    // The payload, and the copy of it that the store writes; of a document also the text that it stands in.
+    let mut memory = BodyMemory::new(host.budget(), if query.task.is_some() { 2 } else { 3 });
     let requests = if query.task.is_some() {
-        let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
+        let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX, &mut memory).await?;
         Requests::One(from_query(query, payload)?)
     } else {
-        from_json(&query, &head.headers, body).await?
+        from_json(&query, &head.headers, body, &mut memory).await?
     };
     if wait.is_some() && !access.reads() {
         return Err(forbidden(&access, "read").hint("`wait` returns a job's result"));
@@ -80,6 +84,7 @@ pub(crate) async fn enqueue(
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
             let result = enqueue_one(&host, request).await?;
+            drop(memory);
             match (wait, result) {
                 (Some(timeout), (_, id, _)) => result_within(&host, &access, stopping, id, timeout).await,
                 (None, (status, id, document)) => {
@@ -131,11 +136,14 @@ async fn result_within(
         ended = host.wait(id, timeout) => ended?,
         () = access.end(stopping) => None,
     };
+    let memory = ended.as_ref().and_then(|snapshot| snapshot.job.result.as_ref());
+    let memory = memory.map(|result| host.budget().reserve_anyway(MemoryUse::Readers, result.len() as u64));
     let location = [(header::LOCATION, links::job_from_jobs(id))];
     if let Some(snapshot) = ended
         && let Some(result) = finished(&snapshot.job)?
     {
-        return Ok((location, harmless_headers(&result), Bytes::from_owner(result)).into_response());
+        let headers = harmless_headers(&result);
+        return Ok((location, headers, held_for(Bytes::from_owner(result), memory)).into_response());
     }
     if access.revoked.is_cancelled() {
         let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");
@@ -253,7 +261,12 @@ fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<runner::Request, 
     })
 }
 
-async fn from_json(query: &EnqueueQuery, headers: &HeaderMap, body: Body) -> Result<Requests, Problem> {
+async fn from_json(
+    query: &EnqueueQuery,
+    headers: &HeaderMap,
+    body: Body,
+    memory: &mut BodyMemory,
+) -> Result<Requests, Problem> {
     let media_type = body::media_type(headers)?;
     if media_type.starts_with("image/") || media_type == "application/octet-stream" {
         return Err(Problem::bad_request(format!(
@@ -266,7 +279,7 @@ async fn from_json(query: &EnqueueQuery, headers: &HeaderMap, body: Body) -> Res
             "options in the query need `task` in the query, too, and the payload as the body; otherwise put them into the JSON",
         ));
     }
-    let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
+    let bytes = body::read(headers, body, JSON_BYTES_MAX, memory).await?;
     if bytes.trim_ascii_start().starts_with(b"[") {
         let documents: Vec<JobRequest> = query::json(&bytes)?;
         let requests = documents.into_iter().enumerate().map(|(index, document)| {

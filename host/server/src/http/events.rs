@@ -19,6 +19,7 @@ use wharf_store::{JobSnapshot, StoreError};
 use super::api::{Job, JobEventName, LogEntry};
 use super::event_stream::{event, event_stream};
 use super::job_lookup;
+use super::memory::with_room;
 use super::path::Path;
 use super::problem::Problem;
 use super::shared_bytes::{SharedBytes, SharedName};
@@ -64,14 +65,17 @@ async fn update_event(
     match update {
         Ok(JobUpdate::Entry(numbered)) => {
             let shared_name = SharedName::Entry(job, numbered.number);
-            shared.get(shared_name).unwrap_or_else(|| {
-                let (name, entry) = LogEntry::event(&numbered);
-                shared.share(shared_name, event(name, Some(&numbered.number.to_string()), &entry))
-            })
+            if let Some(event) = shared.get(shared_name) {
+                return event;
+            }
+            let (name, entry) = LogEntry::event(&numbered);
+            let event = event(name, Some(&numbered.number.to_string()), &entry);
+            shared.share(shared_name, with_room(host.budget(), event).await)
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
-            event(JobEventName::State, end.as_deref(), &job_document(host, access, *snapshot).await)
+            let event = event(JobEventName::State, end.as_deref(), &job_document(host, access, *snapshot).await);
+            with_room(host.budget(), event).await
         }
         Err(error) => event(JobEventName::StoreError, None, &error.to_string()),
     }

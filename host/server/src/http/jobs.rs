@@ -17,6 +17,7 @@ use wharf_store::JobFilter;
 use super::api::{Job, JobPage, ListQuery};
 use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
+use super::memory::ReadMemory;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
@@ -49,13 +50,23 @@ pub(crate) async fn result(
     job_lookup::check(&host, &access, id).await?;
     let result = match shared.get(SharedName::Result(id)) {
         Some(result) => result,
-        None => shared.share(SharedName::Result(id), stored_result(&host, &access, id).await?),
+        None => read_result(&host, &shared, &access, id).await?,
     };
     Ok((harmless_headers(&result), result).into_response())
 }
 
+/// Reads a result from the store when there is room for it, unless another client has it by then.
+async fn read_result(host: &Host, shared: &Arc<SharedBytes>, access: &Access, id: JobId) -> Result<Bytes, Problem> {
+    let memory = ReadMemory::for_job(host.budget()).await?;
+    if let Some(result) = shared.get(SharedName::Result(id)) {
+        return Ok(result);
+    }
+    let result = stored_result(host, access, id).await?;
+    Ok(shared.share(SharedName::Result(id), memory.keep_for(result)))
+}
+
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
-    let JobView { seen, .. } = job_lookup::job(host, access, id).await?;
+    let JobView { seen, .. } = job_lookup::job_with_room(host, access, id).await?;
     if let Some(result) = finished(&seen.job)? {
         return Ok(Bytes::from_owner(result));
     }

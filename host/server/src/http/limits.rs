@@ -26,7 +26,7 @@ pub(crate) async fn list(State(host): State<Host>) -> Result<Json<Vec<Limit>>, P
 pub(crate) async fn set(State(host): State<Host>, request: Request) -> Result<Json<Limit>, Problem> {
     let (head, body) = request.into_parts();
     let (group, key) = group_and_key(&head.uri)?;
-    let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
+    let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     let numbers: LimitNumbers = query::json(&body)?;
     let change = Override { group: group.clone(), key: key.clone(), limits: numbers.into() };
     host.set_limit(change).await.map_err(|error| refused(error, &group))?;
