@@ -18,6 +18,7 @@ use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
+use crate::spec::budget_check::within_budget;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
 use crate::wasmtime_config::{self, EngineKind};
@@ -363,6 +364,8 @@ impl PluginBuilder<'_> {
         let (id, settings) = (self.id.clone(), self.settings.clone());
         // Compiles the schemas, too.
         let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let total = self.engine.budget().total();
+        let manifest = within_budget(manifest, &self.id, self.settings, total).map_err(all)?;
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(all(problems));

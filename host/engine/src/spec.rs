@@ -23,3 +23,4 @@ pub mod grants;
 pub mod task;
 /// Manifests with the operator's settings applied.
 pub mod manifest;
+pub(crate) mod budget_check;

@@ -43,6 +43,8 @@ pub(crate) struct Heartbeat {
     pub(crate) version: String,
     /// The maximum number of attempts at once.
     pub(crate) capacity: u32,
+    /// The host's budget of memory in bytes.
+    pub(crate) memory_budget: u64,
     pub(crate) started: Timestamp,
     pub(crate) load: watch::Receiver<Load>,
     /// The version of the catalog; changes with it.
@@ -105,6 +107,7 @@ impl Heartbeat {
             seen: self.store.now(),
             capacity: self.capacity,
             running: load.running,
+            memory_budget: Some(self.memory_budget),
             draining: load.draining,
             plugins: loaded_plugins(&catalog),
             pending: catalog.awaited().cloned().collect(),
@@ -173,6 +176,7 @@ fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
         limits: task.limits,
         on_conflict: task.on_conflict,
         key: task.key.as_ref().map(|key| key.as_str().to_owned()),
+        memory_bytes: task.memory_bytes,
         schema,
     }
 }

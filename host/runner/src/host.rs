@@ -27,7 +27,7 @@ use crate::queue_bounds::places;
 use crate::rejection::{EnqueueRejection, PROBLEMS_MAX};
 use crate::request::{Absent, Prepared, Request, draw_ids, is_same_json, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
-use crate::wait_reason::{JobView, why_waiting};
+use crate::wait_reason::{HereNow, JobView, why_waiting};
 
 /// Jobs of one token that are compared with a request whose key is not known.
 const KEYS_OF_A_TOKEN_MAX: u32 = 8;
@@ -202,9 +202,9 @@ impl Host {
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let view = self.view();
         let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
-        let draining = self.0.load.borrow().draining;
+        let here = HereNow { draining: self.0.load.borrow().draining, budget: &self.0.budget };
         Ok(found.map(|seen| JobView {
-            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, draining)),
+            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, &here)),
             seen,
         }))
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use wharf_core::budget::attempt_memory_max;
 use wharf_core::ids::{Group, NodeId, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::{LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
@@ -36,6 +37,7 @@ struct OtherNode {
     started: Timestamp,
     seen: Timestamp,
     draining: bool,
+    memory_budget: Option<u64>,
     plugins: BTreeMap<PluginId, AnnouncedTasks>,
     pending: Vec<LoadingPlugin>,
 }
@@ -131,8 +133,9 @@ impl OtherNodes {
                 };
                 plugins.insert(loaded.plugin, loaded.tasks.map(|tasks| tasks.into_iter().map(task).collect()));
             }
-            let Node { name, started, seen, draining, pending, .. } = node;
-            next.nodes.insert(node.id, OtherNode { name, started, seen, draining, plugins, pending });
+            let Node { name, started, seen, draining, memory_budget, pending, .. } = node;
+            let other = OtherNode { name, started, seen, draining, memory_budget, plugins, pending };
+            next.nodes.insert(node.id, other);
         }
         next
     }
@@ -224,6 +227,23 @@ impl OtherNodes {
     pub(crate) fn runs(&self, name: &TaskName, now: Timestamp) -> bool {
         let claims = |node: &NodeId| self.nodes.get(node).is_some_and(|other| !other.draining);
         self.with(&name.plugin(), now).any(|(node, tasks)| claims(&node) && may_have(tasks, name))
+    }
+
+    /// Returns the most memory that an attempt of this task needs, and the most that one of these nodes can give it, if no node
+    /// that claims its jobs can give it enough. A node that does not publish so much may be able to.
+    pub(crate) fn too_small_for(&self, name: &TaskName, now: Timestamp) -> Option<(u64, u64)> {
+        let mut found: Option<(u64, u64)> = None;
+        for (node, tasks) in self.with(&name.plugin(), now).filter(|(_, tasks)| may_have(tasks, name)) {
+            let Some(other) = self.nodes.get(&node).filter(|other| !other.draining) else { continue };
+            let task = tasks.as_ref()?.get(name)?.as_ref()?;
+            let (needs, most) = (task.announcement.memory_bytes, attempt_memory_max(other.memory_budget?));
+            if needs <= most {
+                return None;
+            }
+            let before = found.unwrap_or((needs, most));
+            found = Some((before.0.min(needs), before.1.max(most)));
+        }
+        found
     }
 
     /// Returns true if another node has tasks in this limit group.

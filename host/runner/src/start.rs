@@ -208,6 +208,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         name: settings.name,
         version: settings.version,
         capacity,
+        memory_budget: budget.total(),
         started: store.now(),
         load: load.clone(),
         changed,

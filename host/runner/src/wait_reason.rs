@@ -1,7 +1,9 @@
 //! Why a waiting job does not run at this moment: what the queue knows, completed by what this host knows.
 
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{PluginId, TaskName};
 use wharf_core::job::WaitReason;
+use wharf_engine::{Budget, Plugin};
 use wharf_store::JobSnapshot;
 
 use crate::plugin_view::PluginView;
@@ -37,17 +39,40 @@ pub enum JobWaitReason {
         /// The task.
         task: TaskName,
     },
+    /// An attempt of its task needs more memory than one can have on any node that runs the task.
+    TooLarge {
+        /// The memory that the task may use, in bytes.
+        needs: u64,
+        /// The most that a node can give to one attempt, in bytes.
+        most: u64,
+    },
+    /// This node's budget of memory has no room for it at this moment.
+    NoMemory,
     /// This host is stopping; its jobs wait for another one.
     Draining,
 }
 
+/// What this node is like at this moment.
+pub(crate) struct HereNow<'a> {
+    pub(crate) draining: bool,
+    pub(crate) budget: &'a Budget,
+}
+
+/// Returns true if the budget has no room for an attempt of the job as it starts.
+fn has_no_memory(seen: &JobSnapshot, plugin: &Plugin, budget: &Budget) -> bool {
+    plugin.start_bytes + seen.job.payload.len() as u64 > budget.free(MemoryUse::Attempts)
+}
+
 /// Returns why a waiting job does not run; `why` is the reason that the queue gives.
-pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView, draining: bool) -> JobWaitReason {
-    let (task, catalog) = (&seen.job.task, &view.catalog);
+pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView, here: &HereNow) -> JobWaitReason {
+    let (task, catalog, draining) = (&seen.job.task, &view.catalog, here.draining);
     let plugin = task.plugin();
     let is_here = catalog.runs().any(|run| run.name == *task);
     if !is_here && view.others.runs(task, view.now) {
-        return JobWaitReason::Queue(why);
+        return match view.others.too_small_for(task, view.now) {
+            Some((needs, most)) => JobWaitReason::TooLarge { needs, most },
+            None => JobWaitReason::Queue(why),
+        };
     }
     match catalog.plugin(&plugin) {
         _ if !is_here && view.loading(&plugin).is_some() => JobWaitReason::PluginLoading { plugin },
@@ -57,6 +82,9 @@ pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView
         }
         Some(_) if !is_here => JobWaitReason::TaskAbsent { task: task.clone() },
         Some(_) if draining && why == WaitReason::InTurn => JobWaitReason::Draining,
+        Some(loaded) if why == WaitReason::InTurn && has_no_memory(seen, &loaded.plugin, here.budget) => {
+            JobWaitReason::NoMemory
+        }
         Some(_) => JobWaitReason::Queue(why),
     }
 }

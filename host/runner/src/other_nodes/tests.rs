@@ -16,6 +16,7 @@ fn plugin(text: &str) -> PluginId {
 fn task(text: &str, group: &str) -> TaskAnnouncement {
     TaskAnnouncement {
         name: name(text),
+        memory_bytes: 128 << 20,
         group: group.parse().unwrap(),
         limits: Limits { per_key: Some(1), total: None },
         on_conflict: OnConflict::Wait,
@@ -40,6 +41,7 @@ fn node(id: u64, plugins: Vec<LoadedPlugin>) -> Node {
         seen: NOW,
         capacity: 1,
         running: 0,
+        memory_budget: Some(1 << 30),
         draining: false,
         plugins,
         pending: vec![],

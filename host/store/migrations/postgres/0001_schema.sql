@@ -183,7 +183,8 @@ CREATE TABLE $schema.nodes (
     digests text[] NOT NULL,
     topics text[] NOT NULL,             -- the patterns of one plugin in one element, separated by spaces
     tasks text[] NOT NULL,              -- announcements that let other hosts accept jobs for tasks that only this host has
-    loading text[] NOT NULL             -- plugins that are being loaded, each followed by its patterns where these are known
+    loading text[] NOT NULL,            -- plugins that are being loaded, each followed by its patterns where these are known
+    memory_budget bigint                -- in bytes
 );
 
 -- The notes of hosts about themselves, read when their leases expire: whether a host was being stopped, and which suspect it

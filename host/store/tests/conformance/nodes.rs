@@ -9,6 +9,7 @@ use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
     let task = |name: &str, schema| TaskAnnouncement {
+        memory_bytes: 128 << 20,
         name: name.parse().unwrap(),
         group: "hands".parse().unwrap(),
         limits: Limits { per_key: Some(0), total: None },
@@ -38,6 +39,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         seen: stage.store.now(),
         capacity: 256,
         running: 3,
+        memory_budget: Some(1 << 30),
         draining: false,
         plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],
         pending: vec![

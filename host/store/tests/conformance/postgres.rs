@@ -219,6 +219,7 @@ async fn a_whole_life(stage: &Stage) {
         seen: here,
         capacity: 1,
         running: 1,
+        memory_budget: Some(1 << 30),
         draining: false,
         plugins: vec![],
         pending: vec![],

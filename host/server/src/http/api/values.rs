@@ -40,7 +40,7 @@ closed_sets! {
 
     /// Reason why a job waits.
     WaitReasonName {
-        NotDue, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, Draining, InTurn,
+        NotDue, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, TooLarge, NoMemory, Draining, InTurn,
     }
 
     /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
