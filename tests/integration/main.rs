@@ -27,6 +27,7 @@ mod kv;
 mod languages;
 mod limits;
 mod loading;
+mod memory_budget;
 mod openapi;
 mod outside;
 mod outside_http;

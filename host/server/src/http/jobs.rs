@@ -17,12 +17,11 @@ use wharf_store::JobFilter;
 use super::api::{Job, JobPage, ListQuery};
 use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
-use super::memory::ReadMemory;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
 use super::shared_bytes::{SharedBytes, SharedName};
-use super::{job_lookup, links};
+use super::{job_lookup, links, memory};
 use crate::access::Access;
 
 /// Number of jobs on a page, if the query does not set it.
@@ -55,18 +54,28 @@ pub(crate) async fn result(
     Ok((harmless_headers(&result), result).into_response())
 }
 
-/// Reads a result from the store when there is room for it, unless another client has it by then.
+/// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
 async fn read_result(host: &Host, shared: &Arc<SharedBytes>, access: &Access, id: JobId) -> Result<Bytes, Problem> {
-    let memory = ReadMemory::for_job(host.budget()).await?;
-    if let Some(result) = shared.get(SharedName::Result(id)) {
+    let name = SharedName::Result(id);
+    let bytes = {
+        let _reading = memory::to_read_a_job().await;
+        let result = stored_result(host, access, id).await?;
+        if let Some(result) = memory::with_room_now(host.budget(), &result) {
+            return Ok(shared.share(name, result));
+        }
+        result.len()
+    };
+    let room = memory::room_to_send(host.budget(), bytes).await?;
+    if let Some(result) = shared.get(name) {
         return Ok(result);
     }
+    let _reading = memory::to_read_a_job().await;
     let result = stored_result(host, access, id).await?;
-    Ok(shared.share(SharedName::Result(id), memory.keep_for(result)))
+    Ok(shared.share(name, memory::held_for(result, Some(room))))
 }
 
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
-    let JobView { seen, .. } = job_lookup::job_with_room(host, access, id).await?;
+    let JobView { seen, .. } = job_lookup::whole_job(host, access, id).await?;
     if let Some(result) = finished(&seen.job)? {
         return Ok(Bytes::from_owner(result));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use wharf_core::bounds;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wharf_core::budget::MemoryUse;
 use wharf_engine::{Budget, Reservation};
 
@@ -12,8 +12,18 @@ use super::problem::{Kind, Problem};
 /// The longest time for which a request waits for room.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The most that reading one job takes: its payload and its result.
-const JOB_BYTES_MAX: u64 = bounds::PAYLOAD_BYTES_MAX + bounds::OUTPUT_BYTES_MAX;
+/// Bytes for which no room is held when they are sent: there are not more of such parts than connections.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
+
+/// Jobs that are read whole at the same time, to be shown or to be sent: each may have the largest payload and result, and it is
+/// known only afterwards how large they are.
+static WHOLE_JOBS: Semaphore = Semaphore::const_new(4);
+
+/// Waits until a job may be read whole. It may be read as long as the result lives.
+pub(crate) async fn to_read_a_job() -> Option<SemaphorePermit<'static>> {
+    // It is never closed.
+    WHOLE_JOBS.acquire().await.ok()
+}
 
 /// The bytes that the body of one request takes, with what is made of it, until this is dropped.
 pub(crate) struct BodyMemory {
@@ -50,24 +60,22 @@ impl BodyMemory {
     }
 }
 
-/// Room for reading a job from the store, and for as much of it as is sent.
-pub(crate) struct ReadMemory(Reservation);
-
-impl ReadMemory {
-    /// Waits until there is room for one job, however large it is.
-    ///
-    /// # Errors
-    /// If there is none for some seconds.
-    pub(crate) async fn for_job(budget: &Budget) -> Result<ReadMemory, Problem> {
-        let reserved = budget.reserve_within(MemoryUse::Readers, JOB_BYTES_MAX, WAIT_MAX).await;
-        reserved.map(ReadMemory).ok_or_else(|| no_memory("other clients are slow to receive what they asked for; try again"))
+/// Returns the bytes with room that is held until their last part is sent; `None` if there is no room now. Few bytes need none.
+pub(crate) fn with_room_now(budget: &Budget, bytes: &Bytes) -> Option<Bytes> {
+    if bytes.len() < SMALL_BYTES_MAX {
+        return Some(bytes.clone());
     }
+    let room = budget.try_reserve(MemoryUse::Readers, bytes.len() as u64)?;
+    Some(held_for(bytes.clone(), Some(room)))
+}
 
-    /// Keeps room for these bytes until the last part of them is sent, and gives the rest back.
-    pub(crate) fn keep_for(mut self, bytes: Bytes) -> Bytes {
-        self.0.shrink_to(bytes.len() as u64);
-        Bytes::from_owner(Kept { bytes, _memory: self.0 })
-    }
+/// Waits until there is room for so many bytes that a client receives.
+///
+/// # Errors
+/// If there is none for some seconds.
+pub(crate) async fn room_to_send(budget: &Budget, bytes: usize) -> Result<Reservation, Problem> {
+    let room = budget.reserve_within(MemoryUse::Readers, bytes as u64, WAIT_MAX).await;
+    room.ok_or_else(|| no_memory("other clients are slow to receive what they asked for; try again"))
 }
 
 /// Keeps room until these bytes are sent.
@@ -93,7 +101,6 @@ impl AsRef<[u8]> for Kept {
 /// Waits until there is room for an event that a client receives, and keeps it until the event is sent. A small event takes
 /// none: there are not more of these than connections.
 pub(crate) async fn with_room(budget: &Budget, event: Bytes) -> Bytes {
-    const SMALL_BYTES_MAX: usize = 4096;
     if event.len() < SMALL_BYTES_MAX {
         return event;
     }
@@ -129,13 +136,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_sent_keeps_its_room_until_its_last_part_is_gone() {
         let budget = Budget::new(1 << 30);
-        let memory = ReadMemory::for_job(&budget).await.unwrap();
-        let result = memory.keep_for(Bytes::from(vec![0; 10_000]));
+        let result = with_room_now(&budget, &Bytes::from(vec![0; 100_000])).unwrap();
         let part = result.slice(9_000..);
         drop(result);
-        let event = with_room(&budget, Bytes::from(vec![0; 5_000])).await;
-        assert_eq!(used(&budget, MemoryUse::Readers), 15_000);
-        drop((part, event));
+        let event = with_room(&budget, Bytes::from(vec![0; 50_000])).await;
+        assert_eq!(used(&budget, MemoryUse::Readers), 150_000);
+        let all = budget.try_reserve(MemoryUse::Readers, budget.free(MemoryUse::Readers)).unwrap();
+        assert!(with_room_now(&budget, &Bytes::from(vec![0; 100_000])).is_none());
+        assert!(with_room_now(&budget, &Bytes::from(vec![0; 100])).is_some(), "few bytes need none");
+        drop((part, event, all));
         assert_eq!(used(&budget, MemoryUse::Readers), 0);
+        assert_eq!(room_to_send(&budget, 100_000).await.unwrap().bytes(), 100_000);
     }
 }
