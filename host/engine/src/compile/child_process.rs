@@ -63,7 +63,7 @@ impl Compile {
     pub(crate) fn within(self, total: u64) -> Compile {
         match self {
             Compile::Child { program, args, max } => {
-                let memory_bytes = max.memory_bytes.min(MemoryUse::Compile.most(total));
+                let memory_bytes = max.memory_bytes.min(MemoryUse::Compile.most(total) + ADDRESS_SPACE_BYTES);
                 Compile::Child { program, args, max: CompileLimits { memory_bytes, ..max } }
             }
             Compile::InProcess => Compile::InProcess,
@@ -73,7 +73,9 @@ impl Compile {
     /// Returns the bytes that are reserved for a process that reads a component; none without a process.
     pub(crate) fn memory_bytes(&self) -> u64 {
         match self {
-            Compile::Child { max, .. } => within_own(Resource::As, max.memory_bytes),
+            Compile::Child { max, .. } => {
+                within_own(Resource::As, max.memory_bytes).saturating_sub(ADDRESS_SPACE_BYTES)
+            }
             Compile::InProcess => 0,
         }
     }
@@ -89,6 +91,12 @@ impl Compile {
         }
     }
 }
+
+/// Address space of the process that is not memory: its program, libraries, stacks of its threads.
+const ADDRESS_SPACE_BYTES: u64 = 256 * bounds::MIB;
+/// How much address space the allocator of the process reserves at once: by itself it would begin with a gigabyte, which the
+/// limit could not take from it again.
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "16MiB");
 
 /// The process runs at the lowest priority: running attempts go first.
 const NICENESS: i32 = 19;
@@ -173,6 +181,7 @@ async fn run_child(command: &mut Command, max: CompileLimits, inspected: &Path) 
     let started_at = Instant::now();
     let mut child = command
         .env_clear()
+        .env(ALLOCATOR.0, ALLOCATOR.1)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
