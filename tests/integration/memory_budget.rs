@@ -205,10 +205,12 @@ fn a_task_that_no_budget_can_hold_says_so() {
     let settings = "[memory]\nbudget = \"256MiB\"\n[plugins.villain.tasks]\nslow.memory = \"900MiB\"\n";
     let host = Setup::default().settings(settings).start();
     host.put_plugin("villain", &component("villain"));
+    let file = component("words").display().to_string();
     let refused = eventually_within(Duration::from_secs(600), "the plugin is refused", || {
         let plugins = host.client().get("/v1/plugins").ok().to_string();
         plugins.contains("900.0 MiB").then_some(plugins)
     });
     assert!(refused.contains("no job of it could ever run here"), "{refused}");
-    assert!(refused.contains("more than an eighth of this host's budget"), "{refused}");
+    let note = String::from_utf8(host.cli(&["check", &file]).output().expect("it runs").stdout).expect("text");
+    assert!(note.contains("an eighth of this host's budget"), "{note}");
 }

@@ -136,7 +136,8 @@ impl Engine {
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
-                        Ok(plugin) => {
+                        Ok((plugin, notes)) => {
+                            checked.notes.extend(notes);
                             checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
@@ -350,7 +351,8 @@ struct PluginBuilder<'a> {
 }
 
 impl PluginBuilder<'_> {
-    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, LoadError> {
+    /// Returns the plugin, with notes for its operator.
+    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<(Plugin, Vec<Problem>), LoadError> {
         let all = |problems| LoadError { problems, passing: false };
         let linked = match found {
             FileState::Linked(linked) => linked,
@@ -365,13 +367,15 @@ impl PluginBuilder<'_> {
         // Compiles the schemas, too.
         let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
-        let manifest = within_budget(manifest, &self.id, self.settings, total).map_err(all)?;
+        let mut manifest = manifest;
+        let notes = within_budget(&mut manifest, &self.id, self.settings, total).map_err(all)?;
+        notes.iter().for_each(|note| tracing::warn!(plugin = %self.id, "{}", note.to_string().replace('\n', "; ")));
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(all(problems));
         }
         let env = Arc::new(self.env(self.settings.clone()));
-        Ok(Plugin {
+        let plugin = Plugin {
             id: self.id,
             digest: checked.digest.clone(),
             bytes: checked.bytes,
@@ -382,7 +386,8 @@ impl PluginBuilder<'_> {
             start_bytes,
             env,
             linked,
-        })
+        };
+        Ok((plugin, notes))
     }
 
     async fn linked(&self, description: Description, code: CachedCode, digest: &str) -> Result<Arc<Linked>, Failure> {

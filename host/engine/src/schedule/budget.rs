@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -174,7 +174,8 @@ impl Budget {
 
     /// Returns true once if an attempt must be released for one that has waited for long.
     pub fn take_pressing(&self) -> bool {
-        self.with(|state| std::mem::take(&mut state.pressing))
+        // Without a look at those who wait, which would find at once that it presses still.
+        std::mem::take(&mut self.state().pressing)
     }
 
     /// Counts an attempt that somebody else released.
@@ -209,7 +210,7 @@ impl Budget {
 
     /// Changes the state, grants what can be granted, and releases who must be released.
     fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let result = change(&mut state);
         if state.ledger.waiting() == 0 {
             return result;
@@ -231,6 +232,10 @@ impl Budget {
             self.0.changed.notify_one();
         }
         result
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn given_back(&self) {

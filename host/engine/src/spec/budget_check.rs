@@ -10,36 +10,49 @@ use crate::spec::manifest::{Manifest, RECEIVE};
 use crate::spec::problem::Problem;
 use crate::spec::task::Task;
 
-/// Fits a manifest into a budget of memory of `total` bytes. A task that asks for nothing special may use an eighth of the budget
-/// at most; more than that only an operator allows, and more than an attempt can have nobody.
+/// Fits a manifest into a budget of memory of `total` bytes, and returns notes for the operator: a manifest may ask for an eighth
+/// of the budget, and a task that asks for more has that. More only an operator grants.
 ///
 /// # Errors
-/// A problem for each task that asks for more.
+/// A problem for each task to which the operator grants more than an attempt can ever have.
 pub(crate) fn within_budget(
-    mut manifest: Manifest,
+    manifest: &mut Manifest,
     plugin: &PluginId,
     settings: &PluginSettings,
     total: u64,
-) -> Result<Manifest, Vec<Problem>> {
+) -> Result<Vec<Problem>, Vec<Problem>> {
     let receive = manifest.receive.iter_mut().map(|receive| {
-        let by_operator = settings.receive.as_ref().is_some_and(|over| over.memory.is_some());
-        (&mut receive.task, RECEIVE.to_owned(), by_operator)
+        let is_granted = settings.receive.as_ref().is_some_and(|over| over.memory.is_some());
+        (&mut receive.task, RECEIVE.to_owned(), is_granted)
     });
     let tasks = manifest.tasks.iter_mut().map(|(name, task)| {
-        let by_operator = settings.tasks.get(name).is_some_and(|over| over.memory.is_some());
-        (task, format!("tasks.{name}"), by_operator)
+        let is_granted = settings.tasks.get(name).is_some_and(|over| over.memory.is_some());
+        (task, format!("tasks.{name}"), is_granted)
     });
-    let problems: Vec<Problem> =
-        tasks.chain(receive).filter_map(|(task, table, by_operator)| check(task, (plugin, &table), by_operator, total)).collect();
-    if problems.is_empty() { Ok(manifest) } else { Err(problems) }
+    let (mut notes, mut problems) = (Vec::new(), Vec::new());
+    for (task, table, is_granted) in tasks.chain(receive) {
+        let check = Check { plugin, table: &table, total };
+        if is_granted {
+            problems.extend(check.granted(task));
+        } else {
+            notes.extend(check.declared(task));
+        }
+    }
+    if problems.is_empty() { Ok(notes) } else { Err(problems) }
 }
 
-fn check(task: &mut Task, (plugin, table): (&PluginId, &str), by_operator: bool, total: u64) -> Option<Problem> {
-    let size = |bytes: u64| ByteSize(bytes).display().iec();
-    let (manifest_max, most) = (manifest_memory_max(total), attempt_memory_max(total));
-    let wanted = task.memory_bytes;
-    if by_operator {
-        return (wanted > most).then(|| {
+/// The check of one task.
+struct Check<'a> {
+    plugin: &'a PluginId,
+    table: &'a str,
+    total: u64,
+}
+
+impl Check<'_> {
+    fn granted(&self, task: &Task) -> Option<Problem> {
+        let Check { plugin, table, total } = *self;
+        let (wanted, most) = (task.memory_bytes, attempt_memory_max(total));
+        (wanted > most).then(|| {
             Problem::new(format!(
                 "settings: [plugins.{plugin}.{table}] memory: {} is more than one attempt can have of this host's budget: {} of {}",
                 size(wanted),
@@ -47,28 +60,34 @@ fn check(task: &mut Task, (plugin, table): (&PluginId, &str), by_operator: bool,
                 size(total)
             ))
             .hint("no job of it could ever run here; raise `memory.budget` in wharf.toml, or lower its memory")
-        });
-    }
-    if wanted == bounds::MEMORY_BYTES_DEFAULT {
-        task.memory_bytes = wanted.min(manifest_max);
-        return None;
-    }
-    (wanted > manifest_max).then(|| {
-        Problem::new(format!(
-            "{table}.memory: {} is more than an eighth of this host's budget of memory, {} of {}, which a manifest may ask for",
-            size(wanted),
-            size(manifest_max),
-            size(total)
-        ))
-        .hint(if wanted > most {
-            format!("no job of it could ever run here: one attempt can have {}; raise `memory.budget` in wharf.toml", size(most))
-        } else {
-            format!(
-                "an operator can allow it: memory = \"{}MiB\" under [plugins.{plugin}.{table}] in wharf.toml, or raises `memory.budget`",
-                wanted.div_ceil(bounds::MIB)
-            )
         })
-    })
+    }
+
+    fn declared(&self, task: &mut Task) -> Option<Problem> {
+        let Check { plugin, table, total } = *self;
+        let (wanted, max) = (task.memory_bytes, manifest_memory_max(total));
+        if wanted <= max {
+            return None;
+        }
+        task.memory_bytes = max;
+        // Nobody asked for the default.
+        (wanted != bounds::MEMORY_BYTES_DEFAULT).then(|| {
+            let note = format!(
+                "{table}.memory: it has {}, an eighth of this host's budget of {}, and not the {} that the manifest asks for",
+                size(max),
+                size(total),
+                size(wanted)
+            );
+            Problem::new(note).hint(format!(
+                "to grant it, set memory = \"{}MiB\" under [plugins.{plugin}.{table}] in wharf.toml, or raise `memory.budget`",
+                wanted.div_ceil(bounds::MIB)
+            ))
+        })
+    }
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
 }
 
 #[cfg(test)]
@@ -78,28 +97,28 @@ mod tests {
 
     const TOTAL: u64 = 256 << 20;
 
-    fn memory(task: &str, settings: &str) -> Result<u64, String> {
+    /// Returns the memory of the task in MiB, and the notes or problems.
+    fn memory(task: &str, settings: &str) -> (u64, String) {
         let plugin = "p".parse().unwrap();
         let text = format!("name = 'p'\nversion = '1'\n[tasks.t]\n{task}");
         let settings: PluginSettings = toml_diagnostics::read(settings).unwrap();
-        let manifest = Manifest::read(&plugin, &text, &settings).unwrap();
-        match within_budget(manifest, &plugin, &settings, TOTAL) {
-            Ok(manifest) => Ok(manifest.tasks["t"].memory_bytes >> 20),
-            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
-        }
+        let mut manifest = Manifest::read(&plugin, &text, &settings).unwrap();
+        let found = within_budget(&mut manifest, &plugin, &settings, TOTAL);
+        let texts = |found: Vec<Problem>| found.iter().map(ToString::to_string).collect::<String>();
+        let told = found.map_or_else(|problems| format!("refused: {}", texts(problems)), texts);
+        (manifest.tasks["t"].memory_bytes >> 20, told)
     }
 
     #[test]
-    fn a_manifest_has_an_eighth_and_the_operator_what_there_is() {
-        assert_eq!(memory("", ""), Ok(32), "the default is what there is for all");
-        assert_eq!(memory("memory = '32MiB'", ""), Ok(32));
-        let refused = memory("memory = '200MiB'", "").unwrap_err();
-        assert!(refused.contains("tasks.t.memory: 200.0 MiB is more than an eighth"), "{refused}");
-        assert!(refused.contains("memory = \"200MiB\" under [plugins.p.tasks.t]"), "{refused}");
-        assert_eq!(memory("memory = '200MiB'", "[tasks.t]\nmemory = '200MiB'"), Ok(200));
-        let never = memory("memory = '300MiB'", "").unwrap_err();
-        assert!(never.contains("no job of it could ever run here"), "{never}");
-        let never = memory("", "[tasks.t]\nmemory = '300MiB'").unwrap_err();
-        assert!(never.contains("no job of it could ever run here") && never.contains("256.0 MiB"), "{never}");
+    fn a_manifest_has_an_eighth_and_the_operator_grants_more() {
+        assert_eq!(memory("", ""), (32, String::new()), "the default is what there is for all");
+        assert_eq!(memory("memory = '32MiB'", ""), (32, String::new()));
+        let (memory_mib, note) = memory("memory = '200MiB'", "");
+        assert_eq!(memory_mib, 32);
+        assert!(note.contains("it has 32.0 MiB, an eighth of this host's budget of 256.0 MiB"), "{note}");
+        assert!(note.contains("memory = \"200MiB\" under [plugins.p.tasks.t]"), "{note}");
+        assert_eq!(memory("memory = '200MiB'", "[tasks.t]\nmemory = '200MiB'"), (200, String::new()));
+        let (_, never) = memory("", "[tasks.t]\nmemory = '300MiB'");
+        assert!(never.starts_with("refused: ") && never.contains("no job of it could ever run here"), "{never}");
     }
 }
