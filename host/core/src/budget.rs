@@ -3,6 +3,8 @@
 //! Each use has a floor, which no other use takes, and most have a cap. What is above the floors is common. Who asks for
 //! more than there is waits. Those who wait are served by age, the oldest first, so that nobody is passed over for ever.
 //!
+//! Who waits only for others of the same use, since that has all that it may have, holds up nobody else.
+//!
 //! Attempts that hold memory and wait for more of it may wait for one another. Then the youngest is released: it ends at
 //! no cost to its job, which is claimed again when there is room. Two facts make that end: the oldest is never released
 //! for a younger one, and each use has a floor.
@@ -170,7 +172,8 @@ const PATIENCE_ALONE: Duration = Duration::from_secs(10);
 pub struct Ledger {
     total: u64,
     used: [u64; USES],
-    waiting: BTreeMap<Age, Request>,
+    /// Those who wait, by use. Of each use the oldest comes first.
+    waiting: [BTreeMap<Age, Request>; USES],
     accounts: BTreeMap<Age, Account>,
     released: u64,
 }
@@ -178,7 +181,8 @@ pub struct Ledger {
 impl Ledger {
     /// Makes the ledger of a budget of `total` bytes.
     pub fn new(total: u64) -> Ledger {
-        Ledger { total, used: [0; USES], waiting: BTreeMap::new(), accounts: BTreeMap::new(), released: 0 }
+        let waiting = std::array::from_fn(|_| BTreeMap::new());
+        Ledger { total, used: [0; USES], waiting, accounts: BTreeMap::new(), released: 0 }
     }
 
     /// Returns the budget.
@@ -193,7 +197,7 @@ impl Ledger {
 
     /// Returns the number of requests that wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.iter().map(BTreeMap::len).sum()
     }
 
     /// Returns the number of attempts that were released.
@@ -215,11 +219,26 @@ impl Ledger {
         self.total.saturating_sub(taken)
     }
 
+    /// Returns the oldest request of each use.
+    fn oldest(&self) -> impl Iterator<Item = (Age, Request)> {
+        self.waiting.iter().filter_map(|of_use| of_use.first_key_value()).map(|(age, request)| (*age, *request))
+    }
+
+    /// Returns true if somebody waits for bytes above the floors. Who waits since its use has all that it may have does not.
+    fn waits_for_common(&self) -> bool {
+        self.oldest().any(|(_, request)| self.is_within_cap(request.of, request.bytes))
+    }
+
+    fn is_within_cap(&self, of: MemoryUse, bytes: u64) -> bool {
+        self.used(of).saturating_add(bytes) <= of.most(self.total)
+    }
+
     /// Returns the bytes that a use may take now without waiting. While somebody waits, that is what is left of its floor.
     pub fn free(&self, of: MemoryUse) -> u64 {
         let used = self.used(of);
         let floor = of.floor(self.total).saturating_sub(used);
-        let common = if self.waiting.is_empty() { self.common(of, 0) } else { 0 };
+        let somebody_waits = self.waits_for_common() || !self.waiting[of.index()].is_empty();
+        let common = if somebody_waits { 0 } else { self.common(of, 0) };
         (floor + common).min(of.most(self.total).saturating_sub(used))
     }
 
@@ -227,7 +246,7 @@ impl Ledger {
         let after = self.used(of).saturating_add(bytes);
         let floor = of.floor(self.total);
         let of_common = after.max(floor) - self.used(of).max(floor);
-        after <= of.most(self.total) && of_common <= common
+        self.is_within_cap(of, bytes) && of_common <= common
     }
 
     /// Takes bytes if they are free.
@@ -262,12 +281,12 @@ impl Ledger {
 
     /// Adds a request. It is granted by [`Ledger::settle`].
     pub fn wait(&mut self, age: Age, request: Request) {
-        self.waiting.insert(age, request);
+        self.waiting[request.of.index()].insert(age, request);
     }
 
-    /// Removes a request. Returns false if it does not wait any more.
-    pub fn withdraw(&mut self, age: Age) -> bool {
-        self.waiting.remove(&age).is_some()
+    /// Removes a request of a use. Returns false if it does not wait any more.
+    pub fn withdraw(&mut self, of: MemoryUse, age: Age) -> bool {
+        self.waiting[of.index()].remove(&age).is_some()
     }
 
     /// Adds an attempt that holds more than was reserved for it: from now on it may be released.
@@ -283,36 +302,40 @@ impl Ledger {
     /// Grants what can be granted, and chooses who must be released.
     pub fn settle(&mut self, now: Duration) -> Settled {
         let mut settled = Settled::default();
-        if self.waiting.is_empty() {
-            return settled;
-        }
-        let mut is_blocked = false;
-        let ages: Vec<Age> = self.waiting.keys().copied().collect();
-        for age in ages {
-            let Request { of, bytes, own, .. } = self.waiting[&age];
-            // Behind one that waits, only what is within a floor is granted.
-            let common = if is_blocked { 0 } else { self.common(of, own) };
-            if self.fits(of, bytes, common) {
-                self.take_anyway(of, bytes);
-                self.waiting.remove(&age);
-                settled.granted.push(age);
-            } else {
-                is_blocked = true;
-            }
+        while let Some((age, Request { of, bytes, .. })) = self.next_granted() {
+            self.take_anyway(of, bytes);
+            self.waiting[of.index()].remove(&age);
+            settled.granted.push(age);
         }
         self.release(now, &mut settled);
         settled
     }
 
+    /// Returns the oldest request that can be granted. Behind one that waits for bytes above the floors, only what is within a
+    /// floor is granted, and of each use nothing before its oldest request.
+    fn next_granted(&self) -> Option<(Age, Request)> {
+        let mut oldest: Vec<(Age, Request)> = self.oldest().collect();
+        oldest.sort_unstable_by_key(|(age, _)| *age);
+        let mut is_blocked = false;
+        oldest.into_iter().find(|(_, Request { of, bytes, own, .. })| {
+            let common = if is_blocked { 0 } else { self.common(*of, *own) };
+            let fits = self.fits(*of, *bytes, common);
+            is_blocked |= !fits && self.is_within_cap(*of, *bytes);
+            fits
+        })
+    }
+
     /// Chooses who is released for the oldest request that may have somebody released.
     fn release(&mut self, now: Duration, settled: &mut Settled) {
-        let Some((age, request)) = self.waiting.iter().find(|(_, request)| request.releases) else { return };
+        let releasing = self.oldest().filter(|(_, request)| request.releases);
+        let Some((age, request)) = releasing.min_by_key(|(age, _)| *age) else { return };
         let waited = now.saturating_sub(request.since);
         // What one holds that was released comes back in a moment.
         if self.accounts.values().any(|account| account.released) {
             return;
         }
-        let all_wait = self.accounts.len() > 1 && self.accounts.keys().all(|age| self.waiting.contains_key(age));
+        let waiting = &self.waiting[MemoryUse::Attempts.index()];
+        let all_wait = self.accounts.len() > 1 && self.accounts.keys().all(|age| waiting.contains_key(age));
         if (all_wait && waited >= ALL_WAIT_MAX) || waited >= PATIENCE_ALONE {
             if let Some((youngest, account)) = self.accounts.iter_mut().next_back() {
                 account.released = true;
@@ -320,7 +343,7 @@ impl Ledger {
                 settled.released.push(*youngest);
             }
         } else if waited >= PATIENCE {
-            settled.pressing = Some(*age);
+            settled.pressing = Some(age);
         }
     }
 }

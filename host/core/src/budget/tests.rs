@@ -67,7 +67,7 @@ fn where_all_wait_the_youngest_is_released_and_only_it() {
     assert!(ledger.settle(Duration::ZERO).released.is_empty(), "others that run may end");
     assert_eq!(ledger.settle(ALL_WAIT_MAX).released, [age(3)]);
     assert!(ledger.settle(ALL_WAIT_MAX * 2).released.is_empty(), "it has not ended yet");
-    ledger.withdraw(age(3));
+    ledger.withdraw(MemoryUse::Attempts, age(3));
     ledger.give_back(MemoryUse::Attempts, most / 3);
     ledger.close(age(3));
     assert_eq!(ledger.settle(ALL_WAIT_MAX * 3).granted, [age(1), age(2)]);
@@ -94,7 +94,25 @@ fn a_request_that_gives_up_by_itself_releases_nobody() {
     let body = Request { of: MemoryUse::Requests, releases: false, ..growth(4 * MIB, 0, Duration::ZERO) };
     ledger.wait(age(2), body);
     assert_eq!(ledger.settle(Duration::from_secs(60)), Settled::default());
-    assert!(ledger.withdraw(age(2)) && !ledger.withdraw(age(2)));
+    assert!(ledger.withdraw(MemoryUse::Requests, age(2)) && !ledger.withdraw(MemoryUse::Requests, age(2)));
+}
+
+#[test]
+fn who_waits_for_the_cap_of_its_own_use_holds_up_nobody_else() {
+    let mut ledger = Ledger::new(TOTAL);
+    let most = MemoryUse::Readers.most(TOTAL);
+    assert!(ledger.take(MemoryUse::Readers, most));
+    let before = ledger.free(MemoryUse::Attempts);
+    for number in 1..100 {
+        let reader = Request { of: MemoryUse::Readers, releases: false, ..growth(MIB, 0, Duration::ZERO) };
+        ledger.wait(age(number), reader);
+    }
+    assert_eq!(ledger.settle(Duration::ZERO), Settled::default());
+    assert_eq!(ledger.free(MemoryUse::Attempts), before);
+    ledger.wait(age(200), growth(before, 0, Duration::ZERO));
+    assert_eq!(ledger.settle(Duration::ZERO).granted, [age(200)]);
+    ledger.give_back(MemoryUse::Readers, 2 * MIB);
+    assert_eq!(ledger.settle(Duration::ZERO).granted, [age(1), age(2)]);
 }
 
 #[test]
@@ -176,7 +194,7 @@ fn simulate(seed: u64) -> u64 {
         let pressed = settled.pressing.and_then(|_| running.keys().next_back().copied());
         for age in settled.released.into_iter().chain(pressed) {
             let one = running.remove(&age).unwrap();
-            ledger.withdraw(age);
+            ledger.withdraw(MemoryUse::Attempts, age);
             ledger.give_back(MemoryUse::Attempts, one.has);
             ledger.close(age);
             to_start.insert(0, one.size);

@@ -305,7 +305,7 @@ impl Drop for Waiting<'_> {
         let Request { of, bytes, .. } = self.request;
         self.budget.with(|state| {
             state.waiting.remove(&self.age);
-            if !state.ledger.withdraw(self.age) {
+            if !state.ledger.withdraw(of, self.age) {
                 state.ledger.give_back(of, bytes);
             }
         });
@@ -475,7 +475,9 @@ impl Account {
 
     async fn reserve(&mut self, asker: Asker<'_>, bytes: u64) {
         let (age, own) = (self.age(asker), self.has());
-        let request = Request { of: self.of, bytes, own, since: asker.budget.now(), releases: true };
+        // A subscriber has its broadcast's deadline.
+        let releases = !matches!(self.of, MemoryUse::Broadcasts { .. });
+        let request = Request { of: self.of, bytes, own, since: asker.budget.now(), releases };
         let waits = asker.handle.wait_for_memory();
         asker.budget.wait(age, request).await;
         drop(waits);

@@ -155,7 +155,7 @@ impl PermitPools {
         let (permits, wanted) = (Arc::clone(&pool.permits), cost.weight.min(pool.size));
         async move {
             let _permits = permits.acquire_many_owned(wanted).await.expect("never closed");
-            let memory = budget.reserve(of, cost.bytes).await;
+            let memory = budget.reserve_patiently(of, cost.bytes).await;
             Permit { _permits, of, reserved: memory.bytes(), _memory: Some(memory) }
         }
     }
