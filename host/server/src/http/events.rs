@@ -19,7 +19,7 @@ use wharf_store::{JobSnapshot, StoreError};
 use super::api::{Job, JobEventName, LogEntry};
 use super::event_stream::{event, event_stream};
 use super::job_lookup;
-use super::memory::with_room;
+use super::memory::{held_for, room_to_make, with_room};
 use super::path::Path;
 use super::problem::Problem;
 use super::shared_bytes::{SharedBytes, SharedName};
@@ -68,9 +68,14 @@ async fn update_event(
             if let Some(event) = shared.get(shared_name) {
                 return event;
             }
+            // Its bytes in base64, and the text that they stand in.
+            let room = room_to_make(host.budget(), numbered.entry.bytes() * 3).await;
+            if let Some(event) = shared.get(shared_name) {
+                return event;
+            }
             let (name, entry) = LogEntry::event(&numbered);
             let event = event(name, Some(&numbered.number.to_string()), &entry);
-            shared.share(shared_name, with_room(host.budget(), event).await)
+            shared.share(shared_name, held_for(event, room))
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));

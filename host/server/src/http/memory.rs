@@ -78,12 +78,23 @@ pub(crate) async fn room_to_send(budget: &Budget, bytes: usize) -> Result<Reserv
     room.ok_or_else(|| no_memory("other clients are slow to receive what they asked for; try again"))
 }
 
-/// Keeps room until these bytes are sent.
+/// Keeps room until these bytes are sent, and gives back what they do not need.
 pub(crate) fn held_for(bytes: Bytes, memory: Option<Reservation>) -> Bytes {
     match memory {
-        Some(_memory) => Bytes::from_owner(Kept { bytes, _memory }),
+        Some(mut memory) => {
+            memory.shrink_to(bytes.len() as u64);
+            Bytes::from_owner(Kept { bytes, _memory: memory })
+        }
         None => bytes,
     }
+}
+
+/// Waits until there is room to make an event that takes so many bytes meanwhile. A small one takes none.
+pub(crate) async fn room_to_make(budget: &Budget, bytes: usize) -> Option<Reservation> {
+    if bytes < SMALL_BYTES_MAX {
+        return None;
+    }
+    Some(budget.reserve_patiently(MemoryUse::Readers, bytes as u64).await)
 }
 
 /// Bytes with their room.
