@@ -19,7 +19,8 @@ const BUDGET: u64 = 256 * MIB;
 const OVERHEAD: u64 = 160 * MIB;
 const SUBSCRIBERS: usize = 40;
 
-/// Returns the resident bytes of a process and of its children.
+/// Returns the resident bytes of a process and of its children, without those that they have given back and the kernel has not
+/// taken yet: it takes these before anything else is short of memory.
 fn resident(pid: i32) -> u64 {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -27,9 +28,12 @@ fn resident(pid: i32) -> u64 {
     let all = std::iter::once(children).chain(of_tasks).collect::<Vec<_>>().join(" ");
     let pids: BTreeSet<i32> = all.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]).collect();
     let of = |pid: i32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?.to_owned();
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+        let sums = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let sum = |name: &str| {
+            let line = sums.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+        };
+        Some(sum("Rss:")?.saturating_sub(sum("LazyFree:")?))
     };
     pids.into_iter().filter_map(of).sum()
 }
