@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::bounds;
 
-/// What the bytes are for.
+/// A use of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemoryUse {
     /// Attempts of jobs: the memories of their sandboxes, their payloads, and what they have given to the host.
@@ -129,11 +129,11 @@ pub struct Age {
 /// A request for bytes that have to be waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// What the bytes are for.
+    /// The use of the bytes.
     pub of: MemoryUse,
-    /// How many.
+    /// The number of bytes that are asked for.
     pub bytes: u64,
-    /// How many of this use the asker has already.
+    /// The number of bytes of this use that the asker has already.
     pub own: u64,
     /// When it was made, as the time since the start of the ledger.
     pub since: Duration,
@@ -148,7 +148,7 @@ struct Account {
     released: bool,
 }
 
-/// What came of a look at those who wait.
+/// The result of a look at those who wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// The requests that have their bytes now.

@@ -76,7 +76,7 @@ pub struct Engine {
     /// Permits for calling the `describe` of a plugin.
     pub(crate) describing: Semaphore,
     pub(crate) runtime: Handle,
-    /// What all plugins of this host share.
+    /// The parts that all plugins of this host share.
     pub(crate) env: HostEnv,
     pub(crate) linked_cache: LinkedCache,
     sync: EngineVariant,

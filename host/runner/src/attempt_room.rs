@@ -38,7 +38,7 @@ pub(crate) struct AttemptRoom {
 /// The room of one attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
-    /// What it takes, with its payload.
+    /// The room that it takes, with its payload.
     cost: TaskCost,
     payload_bytes: u64,
     /// It overtook a job that did not fit.

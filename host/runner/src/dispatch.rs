@@ -86,7 +86,7 @@ struct RunningAttempt {
     host: Arc<AttemptHost>,
 }
 
-/// What only the loop and listeners need to know of an attempt that has ended.
+/// Facts about an attempt that has ended, for the loop and for listeners.
 #[derive(Clone, Copy)]
 struct EndFacts {
     sandbox: Duration,

@@ -43,7 +43,7 @@ pub enum JobUpdate {
 
 /// The followers of jobs on this node.
 pub(crate) struct Followers {
-    /// What a follower has read and its client has not taken is in the host's budget of memory.
+    /// The budget of memory that has the bytes which followers have read and their clients have not taken.
     budget: Budget,
     /// The number of followers; while it is zero, `jobs` is not locked.
     count: AtomicUsize,

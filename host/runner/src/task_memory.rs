@@ -11,9 +11,9 @@ use wharf_core::room::TaskCost;
 
 use crate::catalog::Catalog;
 
-/// What is above the last attempt's peak decays by this part with each attempt.
+/// The part of a learned peak above the last attempt's peak that is forgotten with each attempt: one of so many.
 const DECAY: u64 = 16;
-/// What was learned is rounded up to a multiple of this, and of a sixteenth of itself: a claim's costs seldom change.
+/// A learned peak is rounded up to a multiple of this, and of a sixteenth of itself, so that a claim's costs seldom change.
 const STEP: u64 = 16 << 10;
 
 /// The memory of all tasks.

@@ -52,7 +52,7 @@ pub enum JobWaitReason {
     Draining,
 }
 
-/// What this node is like at this moment.
+/// The state of this node at this moment.
 pub(crate) struct HereNow<'a> {
     pub(crate) draining: bool,
     pub(crate) budget: &'a Budget,

@@ -94,8 +94,8 @@ impl Compile {
 
 /// Address space of the process that is not memory: its program, libraries, stacks of its threads.
 const ADDRESS_SPACE_BYTES: u64 = 256 * bounds::MIB;
-/// How much address space the allocator of the process reserves at once: by itself it would begin with a gigabyte, which the
-/// limit could not take from it again.
+/// The setting by which the allocator of the process reserves little address space at once: by itself it would begin with a
+/// gigabyte, which the limit could not take from it again.
 const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "16MiB");
 
 /// The process runs at the lowest priority: running attempts go first.

@@ -24,7 +24,7 @@ pub(crate) struct PluginEnv {
     pub(crate) tls: Arc<ClientConfig>,
 }
 
-/// What all plugins of a host share.
+/// The parts that all plugins of a host share.
 #[derive(Clone)]
 pub(crate) struct HostEnv {
     /// The host's own runtime.

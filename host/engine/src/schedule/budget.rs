@@ -51,7 +51,7 @@ struct State {
     pressing: bool,
 }
 
-/// What the budget is used for at one moment.
+/// The usage of the budget at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetUsage {
     /// The budget in bytes.
@@ -351,7 +351,8 @@ impl std::fmt::Debug for Reservation {
     }
 }
 
-/// What one sandbox holds, and what is reserved for it. It knows the budget only once it has to ask for more: most never do.
+/// The account of one sandbox: the bytes that it holds, and those that are reserved for it. It knows the budget only once it has
+/// to ask for more, which most never do.
 pub(crate) struct Account {
     of: MemoryUse,
     /// Reserved for it by whoever started it.

@@ -37,7 +37,7 @@ impl PermitPool {
 #[derive(Debug)]
 pub struct Permit {
     _permits: OwnedSemaphorePermit,
-    /// What the sandbox's memory is used for.
+    /// The use of the sandbox's memory.
     pub(crate) of: MemoryUse,
     /// The bytes that are reserved for the sandbox.
     pub(crate) reserved: u64,
@@ -53,7 +53,7 @@ impl Permit {
     }
 }
 
-/// What a sandbox takes.
+/// The cost of a sandbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SandboxCost {
     /// The number of ordinary sandboxes that it counts as.

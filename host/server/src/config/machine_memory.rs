@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MachineMemory {
     pub(super) bytes: u64,
-    /// Where the number comes from, for people.
+    /// The origin of the number, for people.
     pub(super) from: &'static str,
 }
 

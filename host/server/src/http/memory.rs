@@ -28,7 +28,7 @@ pub(crate) async fn to_read_a_job() -> Option<SemaphorePermit<'static>> {
 /// The bytes that the body of one request takes, with what is made of it, until this is dropped.
 pub(crate) struct BodyMemory {
     budget: Budget,
-    /// How often its bytes are in memory at the same time.
+    /// The number of copies of its bytes that are in memory at the same time.
     copies: u64,
     /// The bytes of the body for which there is room.
     bytes: usize,

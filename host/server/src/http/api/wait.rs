@@ -80,7 +80,7 @@ impl From<&JobWaitReason> for Wait {
             ),
             JobWaitReason::NoMemory => Wait::new(
                 WaitReasonName::NoMemory,
-                "this host's budget of memory (`memory.budget`) has no room for it now; it starts when others end",
+                "this host's budget of memory (`memory.budget`) is full; it starts when others end",
             ),
             JobWaitReason::Draining => Wait::new(
                 WaitReasonName::Draining,
