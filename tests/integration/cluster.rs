@@ -128,7 +128,7 @@ fn a_host_that_is_cut_off_stops_what_it_runs_and_comes_back() {
     );
     let setup = || Setup::default().plugin("villain").settings(&settings);
     let far = setup().database(way.address()).start();
-    let payload = json!({ "key": "one", "do": "span", "ms": 5000, "log": "/log/spans" });
+    let payload = json!({ "key": "one", "do": "span", "ms": 20_000, "log": "/log/spans" });
     let id = far.enqueue("villain/keyed", payload);
     let spans = || read_spans(&logs.path().join("spans"));
     eventually("the job runs", || (spans().len() == 1).then_some(()));

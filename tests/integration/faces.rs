@@ -127,7 +127,7 @@ fn the_log_shows_requests_and_parts_at_their_levels() {
     let level = "[log]\nlevel = \"info,wharf::http=debug,wharf_engine=debug\"\n";
     let host = Setup::default().plugin("words").settings(level).start();
     assert_eq!(host.client().get("/v1/jobs/0000000000001").status, 404);
-    let request = "request{method=GET route=\"/v1/jobs/{id}\" status=404}: wharf::http::request_span: request ended";
+    let request = "request{method=GET route=\"/v1/jobs/{id}\" status=404}: wharf::http::entry: request ended";
     eventually("the request is logged with its target", || host.said().contains(request).then_some(()));
     let said = host.said();
     let of_engine = |line: &str| line.contains("wharf_engine::") && line.contains("component checked");

@@ -61,13 +61,16 @@ fn kill(signal: &str, pid: i32) {
     let _may_be_gone = std::process::Command::new("kill").args([signal, &pid.to_string()]).output();
 }
 
+/// Returns the child of a host that runs its own program. Before that it shares the host's memory, and one of the host's threads
+/// waits for it: whoever stopped it then would stop the host.
 pub(crate) fn child_of(host: i32) -> Option<i32> {
+    let command = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let processes = std::fs::read_dir("/proc").expect("Linux").filter_map(Result::ok);
     let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok());
     pids.find(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<i32>().ok());
-        parent == Some(host)
+        parent == Some(host) && command(*pid) != command(host)
     })
 }
 

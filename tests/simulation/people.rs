@@ -49,8 +49,8 @@ impl World {
 
     fn cancel(&mut self) {
         let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
-        let results =
-            at_once(self.ground.store.record(vec![(job, Event::CancelRequested)])).expect("memory never fails");
+        let results = at_once(self.ground.store.record(Arc::new(vec![(job, Event::CancelRequested)])))
+            .expect("memory never fails");
         self.ground.tell(|| format!("cancel {job}: {results:?}"));
         self.ground.checkers.recorded(job, &Event::CancelRequested, &results[0]);
         if results[0].is_ok() {
@@ -69,8 +69,8 @@ impl World {
 
     fn retry(&mut self) {
         let Some(job) = self.ground.checkers.any_job(&mut self.ground.rng) else { return };
-        let results =
-            at_once(self.ground.store.record(vec![(job, Event::RetryRequested)])).expect("memory never fails");
+        let results = at_once(self.ground.store.record(Arc::new(vec![(job, Event::RetryRequested)])))
+            .expect("memory never fails");
         self.ground.checkers.recorded(job, &Event::RetryRequested, &results[0]);
         if results[0].is_ok() {
             self.ground.faults.note(Fault::Retry);

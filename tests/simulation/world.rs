@@ -233,7 +233,7 @@ impl World {
                 }
             }
             Call::Record(events) => {
-                let results = at_once(ground.store.record(events.clone())).expect("memory never fails");
+                let results = at_once(ground.store.record(Arc::new(events.clone()))).expect("memory never fails");
                 for ((job, event), result) in events.iter().zip(&results) {
                     ground.tell(|| format!("record {job} {event:?}: {result:?}"));
                     if result.is_err() && !matches!(event, Event::Wrote { .. }) {

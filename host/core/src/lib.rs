@@ -29,6 +29,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod bounds;
+pub mod text;
 pub mod shared_bytes;
 pub mod time;
 pub mod ids;

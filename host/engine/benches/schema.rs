@@ -22,6 +22,7 @@ fn cases() -> Vec<Case> {
     let empty: fn(usize) -> String = |count| format!("[{}]", joined(count, |_| "{}".to_owned()));
     let texts: fn(usize) -> String = |count| format!("[{}]", joined(count, |n| format!("\"some text {n}\"")));
     let long: fn(usize) -> String = |count| format!("\"{}\"", "ab".repeat(count / 2));
+    let long_name: fn(usize) -> String = |count| format!("{{\"{}\":1}}", "ab".repeat(count / 2));
     let lists: fn(usize) -> String = |count| {
         let list = format!("[{}]", joined(14, |_| "[[1,2,3,4,5,6,7,8]]".to_owned()));
         format!("[{}]", joined(count.div_ceil(14 * 10), |_| list.clone()))
@@ -70,6 +71,7 @@ fn cases() -> Vec<Case> {
             format!(r#"{{"patternProperties":{{{}}}}}"#, joined(30, |n| format!(r#""^m{n}[0-9]{{1,9}}$":{{}}"#))),
             members,
         ),
+        ("a long name by pattern", r#"{"patternProperties":{"^[a-z0-9]{1,64}x$":{}}}"#.into(), long_name),
         ("propertyNames", r#"{"propertyNames":{"minLength":1,"pattern":"^m[0-9]+$"}}"#.into(), members),
         ("contains", r#"{"contains":{"allOf":[{"type":"integer"},{"const":2}]}}"#.into(), ones),
         (

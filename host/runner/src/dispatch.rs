@@ -399,16 +399,14 @@ impl Dispatch {
     fn record(&self, events: Vec<(JobId, Event)>) -> BoxFuture<'static, LoopMessage> {
         let store = self.parts.store.clone();
         Box::pin(async move {
-            let pending: Vec<PendingEvent> = events.iter().map(pending_event).collect();
-            // The store takes the events along, and what it cannot write now is written later. The copies share the bytes of
-            // results, chunks, log lines and payloads.
-            let copies = events.clone();
-            match store.call("recording", store.record(events)).await {
+            // What the store cannot write now is written later.
+            let events = Arc::new(events);
+            match store.call("recording", store.record(Arc::clone(&events))).await {
                 Ok(results) => {
-                    let recorded = pending.into_iter().zip(results);
+                    let recorded = events.iter().map(pending_event).zip(results);
                     LoopMessage::Recorded(recorded.map(|(event, result)| RecordedEvent { event, result }).collect())
                 }
-                Err(_) => LoopMessage::Input(Input::RecordFailed(copies)),
+                Err(_) => LoopMessage::Input(Input::RecordFailed(Arc::unwrap_or_clone(events))),
             }
         })
     }

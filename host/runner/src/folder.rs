@@ -138,9 +138,11 @@ impl State {
         }
     }
 
-    /// Returns true if a scan a moment later would find nothing new.
+    /// Returns true if a scan a moment later would find nothing new, and watches tell of what comes later. Nothing watches a folder
+    /// that is away.
     fn is_settled(&self) -> bool {
-        self.files.values().all(|file| !file.missing && (file.loading.is_some() || !file.is_pending()))
+        self.unreadable.is_none()
+            && self.files.values().all(|file| !file.missing && (file.loading.is_some() || !file.is_pending()))
     }
 
     fn report_first_scan(&self) {

@@ -74,7 +74,11 @@ impl Host {
         let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
-        let known = self.find_known(prepared.absent).await?;
+        // Apart: the future of every request would have room for it, and is moved more than once.
+        let known = match prepared.absent {
+            absent if absent.is_empty() => Vec::new(),
+            absent => Box::pin(self.find_known(absent)).await?,
+        };
         let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
         // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
         let inserted = if jobs.is_empty() {
@@ -252,7 +256,8 @@ impl Host {
 
     async fn change(&self, id: JobId, event: Event) -> Result<StateName, ChangeError> {
         let store = &self.0.store;
-        let mut recorded = store.call_with_timeout("recording a request", store.record(vec![(id, event)])).await?;
+        let mut recorded =
+            store.call_with_timeout("recording a request", store.record(Arc::new(vec![(id, event)]))).await?;
         self.0.enqueuer.inserts.followers.wake(id);
         match recorded.pop() {
             Some(Ok(recorded)) => Ok(recorded.state),

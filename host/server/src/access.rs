@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -165,9 +166,13 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The rights of one client: those of its token, or all where the host needs none.
+/// The rights of one client: those of its token, or all where the host needs none. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct Access(Arc<Rights>);
+
+/// The rights of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Rights {
     /// Name of the token, the author of what the client changes.
     pub(crate) name: Arc<str>,
     scopes: Arc<[Scope]>,
@@ -176,10 +181,18 @@ pub(crate) struct Access {
     pub(crate) revoked: CancellationToken,
 }
 
+impl Deref for Access {
+    type Target = Rights;
+
+    fn deref(&self) -> &Rights {
+        &self.0
+    }
+}
+
 impl Access {
     /// Returns the rights of a token.
     pub(crate) fn new(name: &str, scopes: Vec<Scope>, key: Option<Key>) -> Access {
-        Access { name: name.into(), scopes: scopes.into(), key, revoked: CancellationToken::new() }
+        Access(Arc::new(Rights { name: name.into(), scopes: scopes.into(), key, revoked: CancellationToken::new() }))
     }
 
     /// Returns the right to do everything.
@@ -188,10 +201,17 @@ impl Access {
     }
 
     /// Returns the same rights, to be revoked apart from these.
-    fn apart(self) -> Access {
-        Access { revoked: CancellationToken::new(), ..self }
+    fn apart(&self) -> Access {
+        Access(Arc::new(Rights { revoked: CancellationToken::new(), ..Rights::clone(self) }))
     }
 
+    /// Returns true if both grant the same rights under the same name.
+    fn equals(&self, other: &Access) -> bool {
+        (&self.name, &self.scopes, &self.key) == (&other.name, &other.scopes, &other.key)
+    }
+}
+
+impl Rights {
     fn has(&self, found: impl Fn(&Scope) -> bool) -> bool {
         self.scopes.iter().any(|scope| *scope == Scope::Admin || found(scope))
     }
@@ -227,6 +247,11 @@ impl Access {
         self.has(|scope| matches!(scope, Scope::Enqueue(_)))
     }
 
+    /// Returns true if the client may enqueue jobs of every task.
+    pub(crate) fn enqueues_all(&self) -> bool {
+        self.has(|scope| matches!(scope, Scope::Enqueue(TaskPattern::All)))
+    }
+
     /// Returns true if the client may enqueue jobs of this task.
     pub(crate) fn enqueues(&self, task: &TaskName) -> bool {
         self.has(|scope| matches!(scope, Scope::Enqueue(tasks) if tasks.matches(task)))
@@ -258,11 +283,6 @@ impl Access {
                 () = revoked.cancelled() => {}
             }
         }
-    }
-
-    /// Returns true if both grant the same rights under the same name.
-    fn equals(&self, other: &Access) -> bool {
-        (&self.name, &self.scopes, &self.key) == (&other.name, &other.scopes, &other.key)
     }
 }
 

@@ -16,7 +16,7 @@ mod openapi;
 mod shared_bytes;
 mod app_state;
 mod guard;
-mod request_span;
+mod entry;
 mod job_lookup;
 mod event_stream;
 mod enqueue;
@@ -39,7 +39,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub(crate) use app_state::AppState;
 pub(crate) use bytes::{json_or_base64, to_base64};
@@ -71,10 +70,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(state)
-        .layer(from_fn(scope::scope))
-        .layer(from_fn_with_state(Arc::new(guard), guard::guard))
-        .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(from_fn(request_span::request_span))
+        .layer(from_fn_with_state(Arc::new(guard), entry::enter))
 }
 
 /// Refuses queries on routes that do not read one.

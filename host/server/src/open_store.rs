@@ -43,6 +43,7 @@ fn cannot_open(error: &OpenError) -> CliError {
 pub(crate) async fn open_store_when_available(
     settings: &Settings,
     tokens: &Tokens,
+    wrong_tokens: &Counter,
     listener: &TcpListener,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let first_reason = match open(&settings.store).await {
@@ -58,7 +59,7 @@ pub(crate) async fn open_store_when_available(
     // A second handle of the same socket: the host listens on the first one afterwards.
     let socket = listener.as_fd().try_clone_to_owned().context("could not listen while the start waits")?;
     let listener = TcpListener::from_std(socket.into()).context("could not listen while the start waits")?;
-    let guard = Guard::new(settings, tokens.clone(), Counter::default());
+    let guard = Guard::new(settings, tokens.clone(), wrong_tokens.clone());
     let routes = startup_routes(reason_shown, guard);
     let bounds = ConnectionBounds::new(CONNECTIONS_MAX);
     let serving = tokio::spawn(connections::serve(listener, routes, bounds, stopping.clone()));

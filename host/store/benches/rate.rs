@@ -121,7 +121,7 @@ async fn throughput(total: usize, keys: usize, per_key: Option<u32>, batch: usiz
             continue;
         }
         let store = bench.store.clone();
-        recording.spawn(async move { store.record(ended(&leased)).await.expect("a record") });
+        recording.spawn(async move { store.record(Arc::new(ended(&leased))).await.expect("a record") });
         if recording.len() >= 4 {
             recording.join_next().await;
         }

@@ -71,7 +71,7 @@ async fn measure(address: &str, keys: usize) -> f64 {
     let (mut done, mut ended) = (0, Vec::new());
     while done < JOBS {
         done += ended.len();
-        let record = async { if ended.is_empty() { Ok(Vec::new()) } else { store.record(ended).await } };
+        let record = async { if ended.is_empty() { Ok(Vec::new()) } else { store.record(Arc::new(ended)).await } };
         let (recorded, claimed) = tokio::join!(record, store.claim(claim()));
         recorded.expect("a record");
         ended = claimed.expect("a claim").leased.iter().map(end).collect();

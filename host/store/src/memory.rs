@@ -113,13 +113,13 @@ impl Queue for MemoryStore {
         Ok(claimed)
     }
 
-    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+    async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         let now = self.now();
         let mut queue = self.queue();
-        let apply = |(id, event): (JobId, Event)| {
-            if event.is_recordable() { queue.apply(id, event, now) } else { Err(Refusal::Stale) }
+        let apply = |(id, event): &(JobId, Event)| {
+            if event.is_recordable() { queue.apply(*id, event.clone(), now) } else { Err(Refusal::Stale) }
         };
-        let recorded = events.into_iter().map(apply).collect();
+        let recorded = events.iter().map(apply).collect();
         drop(queue);
         self.nudge();
         Ok(recorded)

@@ -227,7 +227,7 @@ impl Queue for PostgresStore {
         }
     }
 
-    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+    async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         match self.write(WriteRequest::Record(events)).await? {
             WriteResult::Recorded(recorded) => Ok(recorded),
             other => Err(unexpected_reply(&other)),

@@ -156,7 +156,7 @@ impl Queue for SqliteStore {
         self.writer.write_unsynced(lease, |claimed| !claimed.leased.is_empty()).await
     }
 
-    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+    async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         let record = move |ledger: &mut SqliteLedger| {
             let now = ledger.now();
             let apply = |(id, event): &(JobId, Event)| {

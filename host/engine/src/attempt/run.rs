@@ -94,7 +94,10 @@ impl Run {
         };
         let held_bytes = store.data().limiter.account.peak();
         let leaving = Instant::now();
+        let account = store.data_mut().limiter.take_account();
         drop(store);
+        // Until the sandbox is gone its pages are there: only now others may have them.
+        drop(account);
         let mut attempt_end = attempt_end(started_at, outcome, usage);
         attempt_end.held_bytes = held_bytes;
         attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();

@@ -227,9 +227,12 @@ const READERS: [&str; 11] = [
 fn sweep(folder: &CacheFolder) {
     for (name, about) in folder.files() {
         let is_temporary = TEMPORARIES.iter().any(|purpose| name.starts_with(purpose));
-        let age = about.modified().ok().and_then(|modified| modified.elapsed().ok());
-        // A younger file may belong to a host that is compiling right now.
-        if is_temporary && age.is_some_and(|age| age > bounds::COMPILE_TIMEOUT) {
+        // A younger file may belong to a host that is compiling right now. One of the future was written before the clock was set
+        // back.
+        let is_old = about.modified().is_ok_and(|modified| {
+            modified.elapsed().unwrap_or_else(|ahead| ahead.duration()) > bounds::COMPILE_TIMEOUT
+        });
+        if is_temporary && is_old {
             let _ = fs::remove_file(folder.path(name));
         }
     }

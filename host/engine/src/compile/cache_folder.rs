@@ -159,10 +159,16 @@ impl CacheFolder {
     /// host's alone.
     ///
     /// # Errors
-    /// If the file does not exist, cannot be read, or belongs to somebody else.
+    /// If the file does not exist, is none but a link or a pipe, cannot be read, or belongs to somebody else.
     pub(crate) fn file(&self, name: &str) -> io::Result<File> {
-        let file = File::open(self.path(name))?;
-        if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        // A link may lead to the code of another component, and a pipe would never open.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.descriptor, name, flags, Mode::empty())?);
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::Error::other("not a file"));
+        }
+        if about.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other("the file belongs to another user"));
         }
         Ok(file)
@@ -223,6 +229,17 @@ mod tests {
         let opened = CacheFolder::open(&CacheSettings::in_folder(private.path())).unwrap();
         fs::write(opened.path("a"), "mine").unwrap();
         assert!(private.path().join("a").exists());
+    }
+
+    #[test]
+    fn only_files_are_read_no_links_and_no_pipes() {
+        let private = folder(0o700);
+        let opened = CacheFolder::open(&CacheSettings::in_folder(private.path())).unwrap();
+        fs::write(opened.path("code"), "of one component").unwrap();
+        std::os::unix::fs::symlink("code", private.path().join("link")).unwrap();
+        rustix::fs::mkfifoat(CWD, private.path().join("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(opened.file("code").is_ok());
+        assert!(opened.file("link").is_err() && opened.file("pipe").is_err() && opened.file(".").is_err());
     }
 
     #[test]

@@ -26,7 +26,8 @@ struct Entry {
 /// Marks a file as used now. Where that cannot be written, it only counts as older than it is.
 pub(crate) fn note_use(file: &File) {
     let age = file.metadata().and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
-    if age.is_some_and(|age| age > NOTED_EVERY) {
+    // A use that a clock noted ahead of its time is noted anew.
+    if age.is_none_or(|age| age > NOTED_EVERY) {
         let _ = file.set_modified(SystemTime::now());
     }
 }

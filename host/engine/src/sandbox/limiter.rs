@@ -3,6 +3,7 @@
 
 use wasmtime::Trap;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 
 use crate::schedule::budget::Account;
 
@@ -44,6 +45,11 @@ impl SandboxLimiter {
             before_memory: (0, 0),
             before_table: 0,
         }
+    }
+
+    /// Takes the account out, at the end of the sandbox.
+    pub(crate) fn take_account(&mut self) -> Account {
+        std::mem::replace(&mut self.account, Account::new(MemoryUse::Attempts, 0, 0))
     }
 
     /// Returns the maximum size of all memories so far, in bytes.
@@ -129,8 +135,6 @@ impl SandboxLimiter {
 
 #[cfg(test)]
 mod tests {
-    use wharf_core::budget::MemoryUse;
-
     use super::*;
 
     fn limiter() -> SandboxLimiter {

@@ -30,6 +30,8 @@ pub(crate) struct ValueCost {
     pub(crate) member: u64,
     /// For each byte of a string, in parts of `BYTES_PER_CHECK`.
     pub(crate) byte: u64,
+    /// For each byte of a member's name, in parts of `BYTES_PER_CHECK`.
+    pub(crate) name_byte: u64,
     /// For each value below an array.
     pub(crate) below: u64,
 }
@@ -49,8 +51,8 @@ impl ValueCost {
         }
     }
 
-    fn parts(&mut self) -> [&mut u64; 5] {
-        [&mut self.value, &mut self.object, &mut self.member, &mut self.byte, &mut self.below]
+    fn parts(&mut self) -> [&mut u64; 6] {
+        [&mut self.value, &mut self.object, &mut self.member, &mut self.byte, &mut self.name_byte, &mut self.below]
     }
 
     /// Counts one keyword of a schema, without the schemas in it.
@@ -71,7 +73,7 @@ impl ValueCost {
             }
             ("patternProperties", Value::Object(all)) => {
                 self.member += all.len() as u64;
-                self.byte += all.keys().map(|pattern| pattern_byte(pattern)).sum::<u64>();
+                self.name_byte += all.keys().map(|pattern| pattern_byte(pattern)).sum::<u64>();
             }
             ("pattern", Value::String(pattern)) => self.byte += pattern_byte(pattern),
             ("additionalProperties" | "propertyNames" | "unevaluatedProperties", _) => self.member += 1,
@@ -126,7 +128,7 @@ struct Level {
     objects: u64,
     arrays: u64,
     members: u64,
-    /// Bytes of strings and of members' names.
+    /// Bytes of strings and of members' names. A name counts to the level of its value, one below its object.
     bytes: u64,
 }
 
@@ -142,13 +144,15 @@ impl CheckCost {
         let levels = levels(payload);
         let mut below = levels.iter().fold(0, |sum, level| sum + level.values + level.bytes / BYTES_PER_CHECK);
         let mut checks = 0_u64;
-        for (cost, level) in self.levels.iter().zip(&levels) {
+        for (depth, (cost, level)) in self.levels.iter().zip(&levels).enumerate() {
+            let names = levels.get(depth + 1).map_or(0, |next| next.bytes);
             below -= level.values + level.bytes / BYTES_PER_CHECK;
             let parts = [
                 (cost.value, level.values),
                 (cost.object, level.objects),
                 (cost.member, level.members),
                 (cost.byte, level.bytes.div_ceil(BYTES_PER_CHECK)),
+                (cost.name_byte, names.div_ceil(BYTES_PER_CHECK)),
                 (if level.arrays > 0 { cost.below } else { 0 }, below),
             ];
             for (each, count) in parts {
@@ -243,6 +247,19 @@ mod tests {
         let byte = |pattern: &str| cost("pattern", json!(pattern)).byte * POSITIONS_PER_CHECK / BYTES_PER_CHECK;
         assert_eq!((byte("abc"), byte("^[a-z]{1,64}$"), byte("(a|b){20}{20}")), (3, 66, 400));
         assert_eq!(byte("(?=a)"), UNREADABLE_POSITIONS);
+        let names = cost("patternProperties", json!({"(a|b){20}{20}": {}}));
+        assert_eq!((names.byte, names.name_byte * POSITIONS_PER_CHECK / BYTES_PER_CHECK), (0, 400));
         assert!(cost("uniqueItems", json!(false)).below == 0 && cost("uniqueItems", json!(true)).below > 0);
+    }
+
+    #[test]
+    fn patterns_of_names_are_counted_by_the_bytes_of_the_names() {
+        let mut of_object = ValueCost::default();
+        of_object.count_keyword("patternProperties", &json!({"([ab]{1,60}){60}c": {}}));
+        let cost = CheckCost { levels: vec![of_object] };
+        let payload = |name_bytes: usize| format!(r#"{{"{}": 1}}"#, "a".repeat(name_bytes)).into_bytes();
+        let (short, long) = (cost.of(&payload(16)), cost.of(&payload(1 << 20)));
+        assert!(long > short * 10_000, "{short} checks, {long} checks");
+        assert!(long > wharf_core::bounds::SCHEMA_CHECKS_MAX);
     }
 }

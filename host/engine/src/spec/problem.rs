@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wharf_core::bounds;
+use wharf_core::text::is_unsafe;
 
 /// One thing that is wrong, where it is, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,10 +118,9 @@ impl From<Vec<Problem>> for Problems {
 /// Returns a text that a file or its author wrote, in one line: control characters and marks that nobody sees become escapes. So
 /// what an error quotes does not look like a line of the error.
 pub(crate) fn in_one_line(text: &str) -> String {
-    let is_hidden = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || is_hidden(c) {
+        if is_unsafe(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);

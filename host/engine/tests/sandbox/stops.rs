@@ -12,7 +12,7 @@ use crate::scene::{RecordingHost, Scene, assert_returned, call};
 /// The promise is 50 ms; on a busy machine it may take longer.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
-/// Gives the CPU time to start its work.
+/// Gives the guest time to start its work.
 async fn at_work() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }

@@ -62,7 +62,9 @@ impl FolderWatch {
         self.set = None;
         let mut failed = None;
         match WatchSet::new(on, &self.hint, &mut failed) {
-            Ok(set) => self.set = Some(set),
+            // The path may lead elsewhere since it was followed, and watches be on what is not meant.
+            Ok(set) if Targets::of(dir).is_ok_and(|now| now == set.on) => self.set = Some(set),
+            Ok(_) => self.hint.notify_one(),
             Err(error) => failed = Some(format!("could not watch {}: {error}", dir.display())),
         }
         if failed.is_some() && failed != self.failed {

@@ -94,7 +94,7 @@ impl Queue for Cut {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         self.reached()?.claim(claim).await
     }
-    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
+    async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError> {
         if self.records_off.load(Ordering::SeqCst) {
             return Err(StoreError::Busy("cut off".into()));
         }
@@ -325,7 +325,8 @@ async fn an_attempt_that_reads_values_waits_until_the_store_is_back() {
 /// Time that goes by while the store is away is none that the job used up: not one that reads, nor one that writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_at_no_cost() {
-    let brief = "[tasks.do]\ntimeout = \"1500ms\"\nretry = { attempts = 1 }";
+    // Long enough that a busy machine has begun the attempt a second before its time ends.
+    let brief = "[tasks.do]\ntimeout = \"6s\"\nretry = { attempts = 1 }";
     let setup = Setup::new()
         .with(&["villain-kv", "villain"])
         .granting("villain-kv", &format!("kv = true\n{brief}"))

@@ -219,7 +219,7 @@ impl OpenStore {
         }
         let ended = leased.iter().map(ended).collect();
         let started = Stopwatch::now()?;
-        self.store.record(ended).await?;
+        self.store.record(Arc::new(ended)).await?;
         times.records.push(started.since()?);
         let started = Stopwatch::now()?;
         self.enqueue(BATCH_JOBS).await?;

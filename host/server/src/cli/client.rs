@@ -163,7 +163,7 @@ impl Client {
                 let text = format!(
                     "could not reach the host at {}: a proxy there responded with status {status}; check that the host runs, and \
                      that the proxy leads to it",
-                    self.host
+                    self.shown
                 );
                 CliError::new(ExitStatus::Unreachable, text)
             }

@@ -306,7 +306,7 @@ fn lines_of(job: &Job) -> Vec<(&'static str, String)> {
         job.usage.as_ref().map(|usage| {
             let bytes = |n| bytesize::ByteSize(n).display().iec();
             format!(
-                "queue {}, guest {}, wall {}, memory {}, in {}, out {}",
+                "queue {}, CPU {}, wall {}, memory {}, in {}, out {}",
                 millis(usage.queue_wait_ms),
                 millis(usage.cpu_ms),
                 millis(usage.wall_ms),

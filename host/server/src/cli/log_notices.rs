@@ -101,7 +101,7 @@ fn attempt_ended(ended: &AttemptEnded) {
     let first = report.lines().next().unwrap_or_default();
     match kind {
         OutcomeKind::Returned => {
-            debug!(%task, %job, number, wall = ?usage.wall, guest = ?usage.cpu, "attempt returned")
+            debug!(%task, %job, number, wall = ?usage.wall, cpu = ?usage.cpu, "attempt returned")
         }
         OutcomeKind::Cancelled | OutcomeKind::Interrupted => {
             debug!(%task, %job, number, outcome = kind.as_str(), first, "attempt ended")

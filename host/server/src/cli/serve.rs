@@ -31,7 +31,7 @@ use crate::signals::{End, Signals};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The interval at which the host is checked for a loop that has died.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The number of connections that are served at once; more of them wait until one ends.
+/// The number of connections that are served at once; `http/connections.rs` says what happens to more.
 const CONNECTIONS_MAX: u64 = 4096;
 
 /// Runs a host until it is asked to stop.
@@ -116,7 +116,7 @@ async fn start(
     log: &Log,
 ) -> anyhow::Result<Host> {
     let port = listener.local_addr().map_or(0, |address| address.port());
-    let store = open_store_when_available(settings, tokens, listener).await?;
+    let store = open_store_when_available(settings, tokens, &metrics.wrong_tokens, listener).await?;
     let engine_settings = settings.engine_settings(compile_in_child()?);
     let engine = spawn_blocking(move || engine(engine_settings)).await.context("could not create the engine")??;
     Ok(host(settings, port, Parts { store, engine }, metrics, log.clone()).await?)

@@ -263,6 +263,8 @@ fn bad_tokens_are_refused_with_their_place() {
     let token = |rest: &str| error(&format!("name = \"ci\"\n{rest}"));
     for (text, place, says) in [
         (token("can = [\"read\"]"), "wharf.toml:1:1", "neither `hash` nor `from`"),
+        (token(&format!("hash = [{}]\ncan = [\"read\"]", format!("\"{HASH}\",").repeat(5))), "3:8", "at most 4, got 5"),
+        (token("hash = []\ncan = [\"read\"]"), "wharf.toml:1:1", "neither `hash` nor `from`"),
         (token(&format!("hash = \"{HASH}\"\ncan = []")), "wharf.toml:4:7", "it is empty"),
         (token(&format!("hash = \"{HASH}\"\ncan = [\"reed\"]")), "wharf.toml:4:8", "unknown scope `reed`"),
         (token(&format!("hash = \"{HASH}\"\ncan = [\"enqueue\"]")), "wharf.toml:4:8", "it matches no task"),

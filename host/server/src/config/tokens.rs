@@ -21,6 +21,9 @@ const NAME_BYTES_MAX: usize = 64;
 /// The most tokens that a file may have: each request is compared with all of them.
 const TOKENS_MAX: usize = 1000;
 
+/// The most hashes that one token may have: two are enough to rotate it.
+const HASHES_MAX: usize = 4;
+
 /// One table of `[[tokens]]` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +119,11 @@ fn section(
     let mut hashes = Vec::new();
     if let Some(written) = &token.hash {
         let here = place(written.span().start);
+        let count = written.get_ref().all().len();
+        if count > HASHES_MAX {
+            problems.add(&here, format_args!("`hash`: expected at most {HASHES_MAX}, got {count}"));
+            return None;
+        }
         for hash in written.get_ref().all() {
             match hash.parse::<TokenHash>() {
                 Ok(parsed) => hashes.push((parsed, here.clone())),
@@ -134,7 +142,9 @@ fn section(
             }
         }
     });
-    if token.hash.is_none() && token.from.is_none() {
+    let has_hash = token.hash.as_ref().is_some_and(|written| !written.get_ref().all().is_empty());
+    // A list without a hash would be a token that nobody has, and tokens that nobody has would ask for none.
+    if !has_hash && token.from.is_none() {
         let text = "the token has neither `hash` nor `from`; `wharf token new` prints a token with its hash";
         problems.add(&at, text);
     }

@@ -1,5 +1,6 @@
 //! State of the routes. Each handler extracts the parts that it uses.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
@@ -11,9 +12,12 @@ use super::shared_bytes::SharedBytes;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 
-/// State of the routes of one running host.
-#[derive(Clone, FromRef)]
-pub(crate) struct AppState {
+/// State of the routes of one running host. Each request clones it more than once, so clones share one allocation.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Parts>);
+
+/// The parts of the state.
+pub(crate) struct Parts {
     /// The host that the routes serve.
     pub(crate) host: Host,
     /// Counters that `/metrics` shows.
@@ -30,6 +34,44 @@ impl AppState {
     /// Returns the state of the routes of this host.
     pub(crate) fn new(host: Host, metrics: Arc<Metrics>, stopping: CancellationToken, settings: &Settings) -> AppState {
         let description = Arc::new(Description::new(settings.public_url.as_ref()));
-        AppState { host, metrics, stopping, shared: Arc::default(), description }
+        AppState(Arc::new(Parts { host, metrics, stopping, shared: Arc::default(), description }))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<AppState> for Host {
+    fn from_ref(state: &AppState) -> Host {
+        state.host.clone()
+    }
+}
+
+impl FromRef<AppState> for Arc<Metrics> {
+    fn from_ref(state: &AppState) -> Arc<Metrics> {
+        Arc::clone(&state.metrics)
+    }
+}
+
+impl FromRef<AppState> for CancellationToken {
+    fn from_ref(state: &AppState) -> CancellationToken {
+        state.stopping.clone()
+    }
+}
+
+impl FromRef<AppState> for Arc<SharedBytes> {
+    fn from_ref(state: &AppState) -> Arc<SharedBytes> {
+        Arc::clone(&state.shared)
+    }
+}
+
+impl FromRef<AppState> for Arc<Description> {
+    fn from_ref(state: &AppState) -> Arc<Description> {
+        Arc::clone(&state.description)
     }
 }

@@ -100,7 +100,7 @@ async fn read_into(
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut stream = body.into_data_stream();
     if declared.is_some_and(|length| length > max) {
-        linger(stream).await;
+        Box::pin(linger(stream)).await;
         return Err(too_large());
     }
     let declared = usize::try_from(declared.unwrap_or(0)).unwrap_or(0);
@@ -112,7 +112,7 @@ async fn read_into(
             Ok(None) => return Ok(bytes),
             Ok(Some(Ok(part))) if (bytes.len() + part.len()) as u64 > max => {
                 drop(bytes);
-                linger(stream).await;
+                Box::pin(linger(stream)).await;
                 return Err(too_large());
             }
             Ok(Some(Ok(part))) => {

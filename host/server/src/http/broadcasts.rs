@@ -28,7 +28,7 @@ use super::event_stream::{event, event_stream};
 use super::memory::BodyMemory;
 use super::path::Path;
 use super::problem::{Kind, Problem};
-use super::scope::forbidden;
+use super::scope::{forbidden, still_valid};
 use super::{body, links, query};
 use crate::access::Access;
 use crate::config;
@@ -64,6 +64,7 @@ pub(crate) async fn send(
     // The payload, and a copy of it in a store or on its way from the text that it stands in.
     let mut memory = BodyMemory::new(host.budget(), 2);
     let options = read(query, &head.headers, body, &mut memory).await?;
+    still_valid(&access)?;
     if options.durable {
         return send_durably(&host, &topic, options).await;
     }

@@ -108,10 +108,10 @@ pub(crate) fn media_type(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Returns headers that make a plugin's bytes harmless in a browser.
-pub(crate) fn harmless_headers(bytes: &[u8]) -> [(HeaderName, HeaderValue); 3] {
+/// Returns headers that make a plugin's bytes, of this media type, harmless in a browser.
+pub(crate) fn harmless_headers(media_type: &'static str) -> [(HeaderName, HeaderValue); 3] {
     [
-        (header::CONTENT_TYPE, HeaderValue::from_static(media_type(bytes))),
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
     ]

@@ -8,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
 use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{JobId, PluginId};
@@ -20,8 +19,9 @@ use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
 use super::memory::{BodyMemory, held_for};
 use super::problem::{Kind, Problem};
-use super::scope::forbidden;
-use super::{body, job_lookup, links, query};
+use super::scope::{forbidden, still_valid};
+use super::shared_bytes::SharedName;
+use super::{AppState, body, job_lookup, links, query};
 use crate::access::Access;
 use crate::config;
 
@@ -46,9 +46,11 @@ impl Requests {
             Requests::One(request) => std::slice::from_mut(request),
             Requests::Many(requests) => requests.as_mut_slice(),
         };
+        let any_task = access.enqueues_all();
         for request in requests {
             // What is no task is refused for that.
-            if let Ok(task) = request.task.parse()
+            if !any_task
+                && let Ok(task) = request.task.parse()
                 && !access.enqueues(&task)
             {
                 return Err(forbidden(access, &format!("enqueue:{task}")));
@@ -61,8 +63,7 @@ impl Requests {
 
 /// Enqueues the jobs of a request.
 pub(crate) async fn enqueue(
-    State(host): State<Host>,
-    State(stopping): State<CancellationToken>,
+    State(state): State<AppState>,
     access: Access,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -71,7 +72,7 @@ pub(crate) async fn enqueue(
     body::no_idempotency_key(&head.headers, "give the job a `token`: with one token it is enqueued only once")?;
     let wait = query.wait.as_deref().map(wait_timeout).transpose()?;
     // The payload, and the copy of it that the store writes; of a document also the text that it stands in.
-    let mut memory = BodyMemory::new(host.budget(), if query.task.is_some() { 2 } else { 3 });
+    let mut memory = BodyMemory::new(state.host.budget(), if query.task.is_some() { 2 } else { 3 });
     let requests = if query.task.is_some() {
         let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX, &mut memory).await?;
         Requests::One(from_query(query, payload)?)
@@ -81,12 +82,14 @@ pub(crate) async fn enqueue(
     if wait.is_some() && !access.reads() {
         return Err(forbidden(&access, "read").hint("`wait` returns a job's result"));
     }
+    still_valid(&access)?;
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
-            let result = enqueue_one(&host, request).await?;
+            let result = enqueue_one(&state.host, request).await?;
             drop(memory);
             match (wait, result) {
-                (Some(timeout), (_, id, _)) => result_within(&host, &access, stopping, id, timeout).await,
+                // Apart, since most requests do not wait: what one request holds is moved more than once on its way.
+                (Some(timeout), (_, id, _)) => Box::pin(result_within(&state, &access, id, timeout)).await,
                 (None, (status, id, document)) => {
                     Ok((status, [(header::LOCATION, links::job_from_jobs(id))], Json(document)).into_response())
                 }
@@ -96,7 +99,7 @@ pub(crate) async fn enqueue(
             Err(Problem::bad_request("`wait` does not work with an array; follow each job at /v1/jobs/{id}/events"))
         }
         Requests::Many(requests) => {
-            let results = host.enqueue(requests).await.map_err(problem)?;
+            let results = state.host.enqueue(requests).await.map_err(problem)?;
             let documents: Vec<_> = results.iter().map(document).collect();
             Ok((StatusCode::ACCEPTED, Json(documents)).into_response())
         }
@@ -125,31 +128,26 @@ async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCod
 }
 
 /// Waits for the job and answers with its result, or with 202 and the job if it takes longer than `timeout`.
-async fn result_within(
-    host: &Host,
-    access: &Access,
-    stopping: CancellationToken,
-    id: JobId,
-    timeout: Duration,
-) -> Result<Response, Problem> {
+async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Duration) -> Result<Response, Problem> {
     let ended = tokio::select! {
-        ended = host.wait(id, timeout) => ended?,
-        () = access.end(stopping) => None,
+        ended = state.host.wait(id, timeout) => ended?,
+        () = access.end(state.stopping.clone()) => None,
     };
     let memory = ended.as_ref().and_then(|snapshot| snapshot.job.result.as_ref());
-    let memory = memory.map(|result| host.budget().reserve_anyway(MemoryUse::Readers, result.len() as u64));
+    let memory = memory.map(|result| state.host.budget().reserve_anyway(MemoryUse::Readers, result.len() as u64));
     let location = [(header::LOCATION, links::job_from_jobs(id))];
     if let Some(snapshot) = ended
         && let Some(result) = finished(&snapshot.job)?
     {
-        let headers = harmless_headers(&result);
-        return Ok((location, headers, held_for(Bytes::from_owner(result), memory)).into_response());
+        let result = Bytes::from_owner(result);
+        let result = state.shared.share(SharedName::Result(id), held_for(result, memory));
+        return Ok((location, harmless_headers(result.media_type().await), result.bytes()).into_response());
     }
     if access.revoked.is_cancelled() {
         let detail = format!("the token was revoked while the request waited for job {id}, which was enqueued");
         return Err(Problem::new(Kind::UNAUTHORIZED, detail).with("job", id.to_string()));
     }
-    let view = job_lookup::job(host, access, id).await?;
+    let view = job_lookup::job(&state.host, access, id).await?;
     Ok((StatusCode::ACCEPTED, location, Json(Job::whole(&view))).into_response())
 }
 

@@ -66,16 +66,16 @@ async fn update_event(
         Ok(JobUpdate::Entry(numbered)) => {
             let shared_name = SharedName::Entry(job, numbered.number);
             if let Some(event) = shared.get(shared_name) {
-                return event;
+                return event.bytes();
             }
             // Its bytes in base64, and the text that they stand in.
             let room = room_to_make(host.budget(), numbered.entry.bytes() * 3).await;
             if let Some(event) = shared.get(shared_name) {
-                return event;
+                return event.bytes();
             }
             let (name, entry) = LogEntry::event(&numbered);
             let event = event(name, Some(&numbered.number.to_string()), &entry);
-            shared.share(shared_name, held_for(event, room))
+            shared.share(shared_name, held_for(event, room)).bytes()
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));

@@ -1,13 +1,7 @@
 //! Checks of every request before its route: its origin, its way here, and its token.
 
-use std::any::Any;
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 
 use super::problem::{Kind, Problem};
@@ -52,11 +46,16 @@ impl Guard {
         }
     }
 
+    /// Returns true if every request must have a token.
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.tokens.anyone().is_none()
+    }
+
     /// Returns what the client may do; `None` on routes that need no token.
     ///
     /// # Errors
     /// The problem of a request that is not let in.
-    fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
+    pub(super) fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
         let anyone = self.tokens.anyone();
         let is_open = anyone.is_some();
         let headers = &request.headers;
@@ -67,17 +66,17 @@ impl Guard {
         }
         // A proxy may send an address in place of a path. Both names must be known then.
         let names = [host, request.uri.authority().map(|authority| authority.as_str())];
-        let names: Vec<&str> = names.into_iter().flatten().collect();
+        let named = || names.into_iter().flatten();
         let is_public = |name: &&str| self.public_url.as_ref().is_some_and(|url| url.is_named(name));
         if is_open && !self.proxy_authenticates && !open {
             let sign = OF_PROXIES.iter().find(|name| headers.contains_key(*name)).map(HeaderName::as_str);
-            if let Some(sign) = sign.or(names.iter().any(is_public).then_some("host")) {
+            if let Some(sign) = sign.or(named().any(|name| is_public(&name)).then_some("host")) {
                 return Err(untrusted(sign));
             }
         }
         if is_open
             && self.on_loopback
-            && let Some(name) = names.iter().find(|name| !is_loopback(name) && !is_public(name))
+            && let Some(name) = named().find(|name| !is_loopback(name) && !is_public(name))
         {
             let detail = format!(
                 "`Host` names `{name}`, which is not this machine's loopback; use 127.0.0.1 or localhost, or set `token` on \
@@ -145,29 +144,6 @@ fn untrusted(sign: &str) -> Problem {
     Problem::new(Kind::PROXY_UNTRUSTED, detail).with("header", sign)
 }
 
-/// Lets a request in, or answers it with a problem.
-pub(crate) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    match guard.check(&parts) {
-        Ok(access) => {
-            if let Some(access) = access {
-                if guard.tokens.anyone().is_none() {
-                    tracing::Span::current().record("token", &*access.name);
-                }
-                parts.extensions.insert(access);
-            }
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// Returns the answer to a request whose route panicked. The panic itself is in the log.
-pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
-    Problem::new(Kind::INTERNAL, detail).into_response()
-}
-
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -218,7 +194,7 @@ mod tests {
         address: &str,
         headers: &[(HeaderName, &str)],
     ) -> Result<(), String> {
-        let mut request = Request::builder().version(version).uri(address);
+        let mut request = axum::http::Request::builder().version(version).uri(address);
         for (name, value) in headers {
             request = request.header(name, *value);
         }

@@ -34,7 +34,8 @@ pub(crate) async fn check(host: &Host, access: &Access, id: JobId) -> Result<(),
     }
 }
 
-/// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group.
+/// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group, and which
+/// one, perhaps of another key, enqueued the job.
 pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
     let hide = |why: &mut WaitReason| {
         if let WaitReason::GroupFull { holders, .. } = why {
@@ -42,6 +43,7 @@ pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
         }
     };
     if access.key().is_some() {
+        view.seen.job.lineage.parent = None;
         view.seen.why.as_mut().map(hide);
         if let Some(JobWaitReason::Queue(why)) = &mut view.waiting {
             hide(why);

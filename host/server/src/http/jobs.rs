@@ -20,7 +20,7 @@ use super::enqueue::{finished, queue_full};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
-use super::shared_bytes::{SharedBytes, SharedName};
+use super::shared_bytes::{Shared, SharedBytes, SharedName};
 use super::{job_lookup, links, memory};
 use crate::access::Access;
 
@@ -51,11 +51,11 @@ pub(crate) async fn result(
         Some(result) => result,
         None => read_result(&host, &shared, &access, id).await?,
     };
-    Ok((harmless_headers(&result), result).into_response())
+    Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
 /// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
-async fn read_result(host: &Host, shared: &Arc<SharedBytes>, access: &Access, id: JobId) -> Result<Bytes, Problem> {
+async fn read_result(host: &Host, shared: &Arc<SharedBytes>, access: &Access, id: JobId) -> Result<Shared, Problem> {
     let name = SharedName::Result(id);
     let bytes = {
         let _reading = memory::to_read_a_job().await;
@@ -96,7 +96,12 @@ pub(crate) async fn list(State(host): State<Host>, access: Access, uri: Uri) -> 
     }
     let page = host.jobs(filter).await?;
     let next = page.jobs.last().filter(|_| page.more).map(|last| next_page(&query, last.id));
-    Ok(Json(JobPage { jobs: page.jobs.iter().map(Job::in_list).collect(), next }))
+    let listed = |job| {
+        let listed = Job::in_list(job);
+        // It may be a job of another key.
+        if access.key().is_some() { Job { parent: None, ..listed } } else { listed }
+    };
+    Ok(Json(JobPage { jobs: page.jobs.iter().map(listed).collect(), next }))
 }
 
 fn filter(query: &ListQuery) -> Result<JobFilter, Problem> {

@@ -12,7 +12,9 @@ use wharf_runner::{Host, LimitError};
 
 use super::api::{Limit, LimitNumbers, LimitQuery};
 use super::problem::{Kind, Problem};
+use super::scope::still_valid;
 use super::{body, query};
+use crate::access::Access;
 
 /// The longest body, in bytes: far more than two numbers need.
 const BODY_BYTES_MAX: u64 = 4096;
@@ -23,11 +25,12 @@ pub(crate) async fn list(State(host): State<Host>) -> Result<Json<Vec<Limit>>, P
 }
 
 /// Sets the limits of a group, or of one key of it.
-pub(crate) async fn set(State(host): State<Host>, request: Request) -> Result<Json<Limit>, Problem> {
+pub(crate) async fn set(State(host): State<Host>, access: Access, request: Request) -> Result<Json<Limit>, Problem> {
     let (head, body) = request.into_parts();
     let (group, key) = group_and_key(&head.uri)?;
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     let numbers: LimitNumbers = query::json(&body)?;
+    still_valid(&access)?;
     let change = Override { group: group.clone(), key: key.clone(), limits: numbers.into() };
     host.set_limit(change).await.map_err(|error| refused(error, &group))?;
     let all = host.limits().await?;

@@ -7,6 +7,7 @@ mod operations;
 
 use std::sync::{Arc, OnceLock};
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -22,7 +23,7 @@ use crate::config::PublicUrl;
 pub(crate) struct Description {
     /// Address of the API: the public one, or the folder of the document itself, which holds below a path prefix, too.
     server: String,
-    text: OnceLock<String>,
+    text: OnceLock<Bytes>,
 }
 
 impl Description {
@@ -31,14 +32,14 @@ impl Description {
         Description { server: public_url.map_or(".", PublicUrl::as_str).to_owned(), text: OnceLock::new() }
     }
 
-    fn text(&self) -> &str {
-        self.text.get_or_init(|| document(&self.server).to_string())
+    fn text(&self) -> Bytes {
+        self.text.get_or_init(|| document(&self.server).to_string().into()).clone()
     }
 }
 
 /// Returns the OpenAPI document.
 pub(crate) async fn openapi(State(description): State<Arc<Description>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], description.text().to_owned())
+    ([(header::CONTENT_TYPE, "application/json")], description.text())
 }
 
 fn document(server: &str) -> Value {
@@ -80,6 +81,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::http::scope;
 
     /// Returns the routes in `http.rs`, as METHOD PATH.
     fn routed() -> BTreeSet<String> {
@@ -87,7 +89,7 @@ mod tests {
         let mut routes = BTreeSet::new();
         for line in page.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
             let (path, handlers) = line.split_once("\", ").unwrap();
-            for method in ["get", "post", "put", "delete"] {
+            for method in ["get", "post", "put", "patch", "delete", "any", "on"] {
                 if handlers.contains(&format!("{method}(")) {
                     routes.insert(format!("{method} {path}"));
                 }
@@ -103,6 +105,16 @@ mod tests {
             operations.iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
         assert_eq!(described.len(), operations.len());
         assert_eq!(described, routed());
+    }
+
+    #[test]
+    fn each_method_of_each_route_needs_a_scope_but_for_probes_and_this_document() {
+        for routed in routed() {
+            let (method, path) = routed.split_once(' ').unwrap();
+            let need = scope::need(&method.to_ascii_uppercase().parse().unwrap(), path).unwrap();
+            let for_all = ["/openapi.json", "/health", "/ready"].contains(&path);
+            assert_eq!(need.is_none(), for_all, "{routed}");
+        }
     }
 
     /// Collects every `$ref` in a document.

@@ -1,10 +1,8 @@
 //! What each route needs of a client's token.
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::Method;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use super::problem::{Kind, Problem};
 use crate::access::Access;
@@ -101,21 +99,32 @@ pub(crate) fn need(method: &Method, route: &str) -> Result<Option<Need>, Problem
     if known.peek().is_none() && !FOR_ALL.contains(&route) {
         return Err(Problem::new(Kind::INTERNAL, format!("a bug in Wharf: nothing says which tokens may use {route}")));
     }
-    // Another method does not exist, and the router says so.
+    // Another method does not exist, and the router says so; a test holds that each one that does exist is in the table.
     Ok(known.find(|(of, ..)| of == method).map(|(.., need)| *need))
 }
 
-/// Lets a request on to its route if its token has what that needs.
-pub(crate) async fn scope(request: Request, next: Next) -> Response {
-    let Some(route) = request.extensions().get::<MatchedPath>() else { return next.run(request).await };
-    let checked = need(request.method(), route.as_str()).and_then(|need| match need {
-        Some(need) => need.check(request.extensions().get::<Access>().ok_or_else(unknown_client)?),
+/// Checks that the client of a request has what its route needs. A path without a route needs nothing.
+///
+/// # Errors
+/// The problem of a request that is not let in.
+pub(super) fn check(request: &Parts, client: Option<&Access>) -> Result<(), Problem> {
+    let Some(route) = request.extensions.get::<MatchedPath>() else { return Ok(()) };
+    match need(&request.method, route.as_str())? {
+        Some(need) => need.check(client.ok_or_else(unknown_client)?),
         None => Ok(()),
-    });
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
     }
+}
+
+/// Checks that a token was not revoked since its request began, as while its body was on the way.
+///
+/// # Errors
+/// The problem that it was; nothing was changed.
+pub(super) fn still_valid(access: &Access) -> Result<(), Problem> {
+    if access.revoked.is_cancelled() {
+        let detail = "the token was revoked while the body of the request was on its way; nothing was changed";
+        return Err(Problem::new(Kind::UNAUTHORIZED, detail));
+    }
+    Ok(())
 }
 
 /// Fails closed: the guard knows every client, or has refused it.

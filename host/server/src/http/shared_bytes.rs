@@ -4,13 +4,17 @@
 //! same bytes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use axum::body::Bytes;
 use wharf_core::ids::JobId;
 
+use super::bytes::media_type;
+
 /// Size in bytes from which bytes are shared. For smaller ones it would not pay.
 const BYTES_MIN: usize = 4096;
+/// Size in bytes up to which a media type is found on the thread of the request: some tenths of a millisecond.
+const TYPED_INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Name of bytes that never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +37,8 @@ pub(crate) struct SharedBytes {
 struct Held {
     name: SharedName,
     bytes: Bytes,
+    /// Media type of the bytes, once somebody has found it.
+    media_type: OnceLock<&'static str>,
     all: Arc<SharedBytes>,
 }
 
@@ -47,34 +53,55 @@ impl Drop for Held {
 }
 
 /// One response's hold of shared bytes.
-struct Hold(Arc<Held>);
+#[derive(Clone, Debug)]
+pub(crate) struct Shared(Arc<Held>);
 
-impl AsRef<[u8]> for Hold {
+impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
         &self.0.bytes
     }
 }
 
+impl Shared {
+    /// Returns the bytes, as a part of a response.
+    pub(crate) fn bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// Returns the media type of the bytes. It is found once for all responses, and apart if they are large: a result is parsed as
+    /// JSON for it.
+    pub(crate) async fn media_type(&self) -> &'static str {
+        let held = Arc::clone(&self.0);
+        let find = move || *held.media_type.get_or_init(|| media_type(&held.bytes));
+        match self.0.media_type.get() {
+            Some(found) => found,
+            None if self.0.bytes.len() <= TYPED_INLINE_BYTES_MAX => find(),
+            // Whoever comes meanwhile waits for the first one. If finding it panicked, the bytes are just bytes.
+            None => tokio::task::spawn_blocking(find).await.unwrap_or("application/octet-stream"),
+        }
+    }
+}
+
 impl SharedBytes {
     /// Returns the bytes of this name, if some response still has them.
-    pub(crate) fn get(&self, name: SharedName) -> Option<Bytes> {
-        let held = self.held().get(&name)?.upgrade()?;
-        Some(Bytes::from_owner(Hold(held)))
+    pub(crate) fn get(&self, name: SharedName) -> Option<Shared> {
+        self.held().get(&name)?.upgrade().map(Shared)
     }
 
     /// Shares bytes under a name. Returns those that another response already has, where one does.
-    pub(crate) fn share(self: &Arc<Self>, name: SharedName, bytes: Bytes) -> Bytes {
-        if bytes.len() < BYTES_MIN {
-            return bytes;
+    pub(crate) fn share(self: &Arc<Self>, name: SharedName, bytes: Bytes) -> Shared {
+        let is_small = bytes.len() < BYTES_MIN;
+        let new = Arc::new(Held { name, bytes, media_type: OnceLock::new(), all: Arc::clone(self) });
+        if is_small {
+            return Shared(new);
         }
-        let new = Arc::new(Held { name, bytes, all: Arc::clone(self) });
         let mut held = self.held();
         let found = held.get(&name).and_then(Weak::upgrade);
         if found.is_none() {
             held.insert(name, Arc::downgrade(&new));
         }
         drop(held);
-        Bytes::from_owner(Hold(found.unwrap_or(new)))
+        Shared(found.unwrap_or(new))
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<SharedName, Weak<Held>>> {
@@ -90,24 +117,36 @@ mod tests {
     fn bytes_are_shared_as_long_as_somebody_has_them() {
         let (all, name) = (Arc::new(SharedBytes::default()), SharedName::Entry(JobId::from_number(7).unwrap(), 1));
         let fresh = |fill: u8| Bytes::from(vec![fill; BYTES_MIN]);
-        let first = all.share(name, fresh(1));
-        let second = all.share(name, fresh(1));
+        let first = all.share(name, fresh(1)).bytes();
+        let second = all.share(name, fresh(1)).bytes();
         assert_eq!(first.as_ptr(), second.as_ptr());
         drop(first);
-        assert_eq!(all.get(name).unwrap().as_ptr(), second.as_ptr());
+        assert_eq!(all.get(name).unwrap().bytes().as_ptr(), second.as_ptr());
         // A part of them keeps them all.
         let part = second.slice(1..);
         drop(second);
         assert!(all.get(name).is_some());
         drop(part);
         assert!(all.get(name).is_none() && all.held().is_empty());
-        assert_eq!(all.share(name, fresh(2))[0], 2);
+        assert_eq!(all.share(name, fresh(2)).as_ref()[0], 2);
     }
 
     #[test]
     fn small_bytes_are_not_shared() {
         let (all, name) = (Arc::new(SharedBytes::default()), SharedName::Result(JobId::from_number(7).unwrap()));
         let small = all.share(name, Bytes::from_static(b"small"));
-        assert!(small == "small" && all.get(name).is_none());
+        assert!(small.bytes() == "small" && all.get(name).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_media_type_is_that_of_the_bytes_small_or_large() {
+        let (all, id) = (Arc::new(SharedBytes::default()), JobId::from_number(7).unwrap());
+        let json = |bytes: usize| Bytes::from(format!("\"{}\"", "x".repeat(bytes)));
+        for (entry, bytes) in [8, BYTES_MIN, TYPED_INLINE_BYTES_MAX].into_iter().enumerate() {
+            let shared = all.share(SharedName::Entry(id, entry as u64), json(bytes));
+            for _ in 0..2 {
+                assert_eq!(shared.media_type().await, "application/json");
+            }
+        }
     }
 }

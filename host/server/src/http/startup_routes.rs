@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::sync::watch;
 
 use super::api::Readiness;
-use super::guard::{self, Guard};
+use super::entry;
+use super::guard::Guard;
 use super::health::health;
 use super::problem::{Kind, Problem};
-use super::request_span::request_span;
 
 /// The reason why the host has not started yet.
 type Reason = watch::Receiver<String>;
@@ -26,8 +26,7 @@ pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Router {
         .route("/ready", get(ready))
         .fallback(not_yet)
         .with_state(reason)
-        .layer(from_fn_with_state(Arc::new(guard), guard::guard))
-        .layer(from_fn(request_span))
+        .layer(from_fn_with_state(Arc::new(guard), entry::enter))
 }
 
 async fn ready(State(reason): State<Reason>) -> Response {

@@ -4,16 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Returns true for a character that must not be shown as it is: a control character (C0, DEL, C1), a mark that changes the
-/// direction of text, or one that is invisible.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}')
-}
+use wharf_core::text::is_unsafe;
 
 /// Returns true for the two marks that join characters. Between characters beyond ASCII they are a part of words and of emoji.
 fn is_joiner(c: char) -> bool {

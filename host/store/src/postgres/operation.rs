@@ -19,7 +19,7 @@ pub(super) enum WriteRequest {
     /// Adds jobs whose ids were given out before, and changes values with them.
     InsertWithChanges(Vec<NewJob>, Arc<LimitTable>, Option<Arc<KvChanges>>),
     Claim(Claim),
-    Record(Vec<(JobId, Event)>),
+    Record(Arc<Vec<(JobId, Event)>>),
     /// Ends leases that had expired when they were read.
     Expire(Vec<ExpiredLease>),
     SetOverride(Override),

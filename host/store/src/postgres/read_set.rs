@@ -60,7 +60,7 @@ impl ReadSet {
             match request {
                 WriteRequest::Insert(..) | WriteRequest::InsertWithChanges(..) => {}
                 WriteRequest::Record(events) => {
-                    for (id, event) in events {
+                    for (id, event) in events.iter() {
                         match cache.find(*id, event) {
                             Some(job) => {
                                 reads.cached.insert(*id);

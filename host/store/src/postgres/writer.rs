@@ -338,7 +338,7 @@ async fn apply(
         WriteRequest::Claim(claim) => Ok(WriteResult::Claimed(ledger.claim(claim, reopened).await?)),
         WriteRequest::Record(events) => {
             let mut recorded = Vec::with_capacity(events.len());
-            for (id, event) in events {
+            for (id, event) in events.iter() {
                 recorded.push(ledger.record(*id, event).await?);
             }
             Ok(WriteResult::Recorded(recorded))

@@ -165,13 +165,13 @@ async fn an_end_its_children_and_its_values_are_written_together_or_not_at_all()
     let end = vec![(parent.id, Event::Succeeded { attempt, output: [1].into(), children, changes, usage })];
     limit_growth(&store, 4).await;
     // The value is written last, and fails for lack of space: what was written before it is rolled back.
-    assert!(matches!(store.record(end.clone()).await, Err(StoreError::Busy(_))));
+    assert!(matches!(store.record(Arc::new(end.clone())).await, Err(StoreError::Busy(_))));
     let state = async || store.job(parent.id, declared.clone()).await.unwrap().unwrap().job.status.state.name();
     assert_eq!(state().await, StateName::Running);
     assert_eq!(store.job(child.id, declared.clone()).await.unwrap(), None);
     assert_eq!(store.value(plugin.clone(), key.clone()).await.unwrap(), None);
     limit_growth(&store, 10_000).await;
-    store.record(end).await.unwrap()[0].as_ref().unwrap();
+    store.record(Arc::new(end)).await.unwrap()[0].as_ref().unwrap();
     assert_eq!(state().await, StateName::Succeeded);
     assert!(store.job(child.id, declared.clone()).await.unwrap().is_some());
     assert_eq!(store.value(plugin, key).await.unwrap().map(|value| value.len()), Some(1_000_000));

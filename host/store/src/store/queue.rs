@@ -49,8 +49,8 @@ pub trait Queue: Send + Sync {
     ///
     /// The end of an attempt is one transaction: its slot, its children, the changes to its plugin's kv values and the
     /// job's next status. The IDs of children were given out before. A child that is not enqueued is stored under its
-    /// ID as a cancelled job whose report says why.
-    async fn record(&self, events: Vec<(JobId, Event)>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
+    /// ID as a cancelled job whose report says why. Whoever calls keeps a share of the events, to send them again after an error.
+    async fn record(&self, events: Arc<Vec<(JobId, Event)>>) -> Result<Vec<Result<Recorded, Refusal>>, StoreError>;
 
     /// Adds jobs as `record` adds children and changes kv values, in one transaction. A subscriber of a live broadcast
     /// leaves these behind; it has no job.

@@ -58,7 +58,7 @@ async fn is_broken(stage: &Stage, leased: JobId) -> String {
     };
     let answers = [
         stage.store.claim(stage.wish(1)).await.map(drop),
-        stage.store.record(vec![(leased, succeeded(1))]).await.map(drop),
+        stage.store.record(Arc::new(vec![(leased, succeeded(1))])).await.map(drop),
         stage.store.renew(vec![], LEASE).await.map(drop),
         stage.store.reclaim(1).await.map(drop),
         stage.store.job(leased, stage.declared.clone()).await.map(drop),

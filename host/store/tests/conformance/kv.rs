@@ -94,7 +94,7 @@ fn changes_replace_and_delete_values_and_usage_is_counted() {
         let one = keeping(1, &changes(WORDS, &[("a", Some(b"first")), ("d", Some(b"first"))]));
         let two = keeping(1, &changes(WORDS, &[("a", Some(b"second, and longer")), ("d", None)]));
         let both = vec![(first.lease.job, one), (second.lease.job, two)];
-        assert!(stage.store.record(both).await.unwrap().iter().all(Result::is_ok));
+        assert!(stage.store.record(Arc::new(both)).await.unwrap().iter().all(Result::is_ok));
         assert_eq!(stage.value(WORDS, "a").await.unwrap(), b"second, and longer");
         assert_eq!((stage.value(WORDS, "d").await, stage.usage(WORDS).await), (None, (2, 21)));
         stage.keep(&changes(WORDS, &[("a", None), ("c", None)])).await;

@@ -157,7 +157,8 @@ fn the_end_of_an_attempt_that_another_host_replaced_is_refused() {
         assert_eq!(stage.claim(2).await.len(), 2);
         // The writer has both in its cache, and learns of the change when it writes their ends.
         server.sql(&format!("UPDATE {schema}.jobs SET attempt = 2 WHERE id = {}", replaced.number()));
-        let recorded = stage.store.record(vec![(replaced, succeeded(1)), (other, succeeded(1))]).await.unwrap();
+        let recorded =
+            stage.store.record(Arc::new(vec![(replaced, succeeded(1)), (other, succeeded(1))])).await.unwrap();
         assert_eq!(recorded[0], Err(Refusal::Stale));
         assert_eq!(recorded[1].as_ref().map(|recorded| recorded.state), Ok(StateName::Succeeded));
         assert_eq!(stage.state(replaced).await, StateName::Running);
@@ -182,8 +183,10 @@ fn a_null_or_a_type_that_wharf_never_writes_is_reported_by_table_and_column() {
         // In the writer, which reads the job for this event: it goes on with others.
         let entries = || vec![Entry::Chunk(b"one".as_slice().into())];
         let wrote = || Event::Wrote { attempt: 1, entries: entries() };
-        let (broken, fine) =
-            tokio::join!(stage.store.record(vec![(damaged, wrote())]), stage.store.record(vec![(whole, wrote())]),);
+        let (broken, fine) = tokio::join!(
+            stage.store.record(Arc::new(vec![(damaged, wrote())])),
+            stage.store.record(Arc::new(vec![(whole, wrote())])),
+        );
         names_column(broken.map(drop));
         fine.unwrap()[0].clone().unwrap();
 

@@ -1,5 +1,7 @@
 //! Reading: pages, filters and counts; and deletion.
 
+use std::sync::Arc;
+
 use wharf_core::bounds;
 use wharf_core::ids::{Group, JobId};
 use wharf_core::job::{Batch, Due, Entry, Job, Lineage, NewJob, StateName};
@@ -180,9 +182,9 @@ fn waiting_jobs_are_counted_for_each_plugin() {
         let leased = stage.claim(2).await;
         assert_eq!((leased.len(), waiting().await), (2, vec![(plugin.clone(), 2)]));
         let attempt = leased[0].lease.attempt;
-        stage.store.record(vec![(leased[0].lease.job, failed(attempt, Some(SECOND)))]).await.unwrap();
+        stage.store.record(Arc::new(vec![(leased[0].lease.job, failed(attempt, Some(SECOND)))])).await.unwrap();
         assert_eq!(waiting().await, [(plugin.clone(), 3)]);
-        stage.store.record(vec![(cancelled, Event::CancelRequested)]).await.unwrap();
+        stage.store.record(Arc::new(vec![(cancelled, Event::CancelRequested)])).await.unwrap();
         assert_eq!(waiting().await, [(plugin, 2)]);
     });
 }

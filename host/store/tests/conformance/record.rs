@@ -1,5 +1,6 @@
 //! Recording: the events of jobs, from attempts and from operators.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::bounds;
@@ -258,7 +259,7 @@ fn a_refused_event_does_not_affect_the_others() {
         stage.claim(2).await;
         let unknown = stage.id();
         let events = vec![(a, succeeded(1)), (unknown, succeeded(1)), (a, succeeded(1)), (b, succeeded(1))];
-        let answers = stage.store.record(events).await.unwrap();
+        let answers = stage.store.record(Arc::new(events)).await.unwrap();
         let states: Vec<_> = answers.into_iter().map(|answer| answer.map(|recorded| recorded.state)).collect();
         let done = Ok(StateName::Succeeded);
         assert_eq!(states, [done, Err(Refusal::Unknown), Err(Refusal::Stale), done]);

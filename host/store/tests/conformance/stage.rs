@@ -218,7 +218,7 @@ impl Stage {
     }
 
     pub(crate) async fn record(&self, id: JobId, event: Event) -> Result<Recorded, Refusal> {
-        self.store.record(vec![(id, event)]).await.unwrap().remove(0)
+        self.store.record(Arc::new(vec![(id, event)])).await.unwrap().remove(0)
     }
 
     pub(crate) async fn succeed(&self, leased: &LeasedJob) -> Result<Recorded, Refusal> {

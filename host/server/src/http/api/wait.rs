@@ -45,7 +45,9 @@ impl Wait {
 
     fn full(reason: WaitReasonName, what: &str, limit: u32, holders: &[(JobId, Timestamp)]) -> Wait {
         let ids: Vec<String> = holders.iter().map(|(id, _)| id.to_string()).collect();
-        let message = format!("{what} has its limit of {limit} running: {}", ids.join(", "));
+        // A client that is bound to a key is not told who holds the slots of a group.
+        let names = if ids.is_empty() { String::new() } else { format!(": {}", ids.join(", ")) };
+        let message = format!("{what} has its limit of {limit} running{names}");
         let holders = holders.iter().map(|(id, since)| Holder { id: id.to_string(), since: Moment(*since) }).collect();
         Wait { limit: Some(limit), holders, ..Wait::new(reason, message) }
     }

@@ -66,7 +66,7 @@ async fn works(store: &PostgresStore) {
         usage: Usage::default(),
     };
     let events = leases.iter().map(|lease| (lease.job, ended(lease.attempt))).collect();
-    for recorded in store.record(events).await.unwrap() {
+    for recorded in store.record(Arc::new(events)).await.unwrap() {
         recorded.unwrap();
     }
 }

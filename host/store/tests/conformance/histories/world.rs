@@ -120,6 +120,7 @@ impl World {
             }
             Operation::Record(events) => {
                 occurred.insert("record");
+                let events = Arc::new(events);
                 let results = call!(self, record(events));
                 for ((_, event), result) in events.iter().zip(&results) {
                     note_recorded(event, result, occurred);
