@@ -5,6 +5,7 @@ mod clock;
 mod eventually;
 mod guests;
 mod host;
+mod link;
 #[expect(dead_code, reason = "the tests of the store break more")]
 mod proxy;
 #[path = "postgres.rs"]
@@ -21,6 +22,7 @@ pub(crate) use clock::MachineClock;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use guests::{component, photo};
 pub(crate) use host::{Hears, Host, Setup, wharf, wharf_under};
+pub(crate) use link::link;
 pub(crate) use pooler::Pooler;
 pub(crate) use proxy::Proxy;
 pub(crate) use reverse_proxy::ReverseProxy;

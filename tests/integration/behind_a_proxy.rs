@@ -64,7 +64,7 @@ fn events_arrive_as_they_are_written_at_the_root_and_below_a_prefix() {
 fn replies_to_a_broadcast_arrive_as_they_are_given() {
     let told = Told::new();
     let early = "[plugins.early]\nenv = { ORDER = '{\"do\":\"echo\",\"payload\":1}' }\n";
-    let late = "[plugins.late]\nenv = { ORDER = '{\"do\":\"emit-when-told\",\"dir\":\"/told\",\"chunks\":1}' }\n";
+    let late = "[plugins.late]\nenv = { ORDER = '{\"do\":\"emit-when-told\",\"dir\":\"/told\",\"chunks\":1}' }\nreceive = { timeout = '5m' }\n";
     let dirs = format!("dirs = [{{ host = \"{}\", guest = \"/told\" }}]\n", told.dir.path().display());
     let host = Setup::default()
         .plugin_as("villain", "early")
@@ -72,7 +72,7 @@ fn replies_to_a_broadcast_arrive_as_they_are_given() {
         .settings(&format!("{early}{late}{dirs}"))
         .start();
     let proxy = ReverseProxy::before(host.client().address(), "/queue");
-    let body = r#"{"payload": {"do": "from-env"}, "timeout": "30s"}"#;
+    let body = r#"{"payload": {"do": "from-env"}, "timeout": "5m"}"#;
     let mut stream = TcpStream::connect(proxy.address().trim_start_matches("http://")).expect("nginx listens");
     write!(
         stream,
@@ -81,7 +81,7 @@ fn replies_to_a_broadcast_arrive_as_they_are_given() {
         body.len()
     )
     .expect("it is sent");
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(25))).expect("a timeout");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a timeout");
     let mut lines = BufReader::new(stream).lines().map(|line| line.expect("a line"));
     let mut reply = || lines.find(|line| line.starts_with("data: {\"plugin\"")).expect("a reply");
     assert!(reply().contains("\"early\""));

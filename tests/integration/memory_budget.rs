@@ -148,11 +148,8 @@ fn every_mix_of_what_takes_memory_stays_within_the_budget_and_all_jobs_end() {
 
     // 30 MiB to 40 subscribers.
     let message = json!({ "do": "sleep", "ms": 50, "pad": "x".repeat(30 << 20) }).to_string();
-    let replies = client.post_bytes(
-        "/v1/broadcasts/villain.all?timeout=20s",
-        "application/octet-stream",
-        message.as_bytes(),
-    );
+    let replies =
+        client.post_bytes("/v1/broadcasts/villain.all?timeout=20s", "application/octet-stream", message.as_bytes());
     let replies = replies.ok();
     assert_eq!(replies["replies"].as_array().map_or(0, Vec::len), SUBSCRIBERS + 1, "one from each: {replies}");
     neighbour(&host);

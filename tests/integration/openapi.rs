@@ -73,7 +73,9 @@ fn every_operation_answers_as_it_is_described() {
     let client = host.client();
     let mut described = Described::by(&host);
     let mut get = |path: &str, at: &str| described.fits("get", path, &client.get(at));
-    for path in ["/health", "/ready", "/openapi.json", "/v1/plugins", "/v1/nodes", "/v1/limits"] {
+    for path in
+        ["/health", "/ready", "/openapi.json", "/v1/plugins", "/v1/nodes", "/v1/config", "/v1/limits", "/v1/holds"]
+    {
         get(path, path);
     }
     get("/v1/plugins/{id}", "/v1/plugins/changes");
@@ -134,6 +136,15 @@ fn every_operation_answers_as_it_is_described() {
         described.fits("get", "/v1/limits", &client.get("/v1/limits"));
         described.fits("delete", path, &client.delete(at));
         described.fits("delete", path, &client.delete(at));
+    }
+    for hold in
+        [json!({ "plugin": "words", "for": "1h", "reason": "why" }), json!({ "key": "a", "group": "b" }), json!({})]
+    {
+        described.fits("post", "/v1/holds", &client.post("/v1/holds", &hold));
+    }
+    described.fits("get", "/v1/holds", &client.get("/v1/holds?limit=1"));
+    for _ in 0..2 {
+        described.fits("delete", "/v1/holds", &client.delete("/v1/holds?plugin=words"));
     }
     assert_eq!(described.seen, described.operations(), "each was seen to succeed");
 }

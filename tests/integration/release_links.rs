@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::deployment::has_namespaces;
-use crate::harness::{Host, Setup, component, eventually};
+use crate::harness::{Host, Setup, component, eventually, link};
 
 fn loaded(host: &Host) -> Vec<String> {
     let plugins = host.client().get("/v1/plugins").ok();
@@ -21,13 +21,6 @@ fn loaded(host: &Host) -> Vec<String> {
 #[track_caller]
 fn until_loaded(host: &Host, expected: &[&str]) {
     eventually(&format!("{expected:?} are loaded"), || (loaded(host) == expected).then_some(()));
-}
-
-/// Makes a link, or moves it on at once.
-fn link(target: impl AsRef<Path>, at: &Path) {
-    let new = at.with_file_name(".link.new");
-    symlink(target, &new).expect("a link");
-    fs::rename(new, at).expect("moved on");
 }
 
 fn put(guest: &str, file: &Path) {

@@ -19,11 +19,14 @@ const NO_TERMINAL: &[&str] = &["setsid", "env", "--default-signal"];
 
 #[test]
 fn without_a_terminal_a_hangup_reads_the_settings_again_and_hurries_no_drain() {
-    let mut host = host(NO_TERMINAL);
-    let id = host.enqueue("villain/slow", json!({ "do": "sleep", "ms": 3000 }));
+    let told = tempfile::tempdir().expect("a folder");
+    let folder = format!("dirs = [{{ host = \"{}\", guest = \"/told\" }}]", told.path().display());
+    let settings = format!("[attempts]\ndrain-timeout = \"10m\"\n[plugins.villain]\n{folder}\n");
+    let mut host = Setup::default().plugin("villain").settings(&settings).under(NO_TERMINAL).start();
+    let id = host.enqueue("villain/slow", json!({ "do": "emit-when-told", "dir": "/told", "chunks": 1 }));
     host.in_state(&id, "running");
     host.signal("-HUP");
-    eventually("it is said", || host.said().contains("wharf.toml again: no token changed").then_some(()));
+    eventually("it is said", || host.said().contains("wharf.toml again: nothing changed").then_some(()));
     assert!(host.is_ready(), "{}", host.said());
     host.signal("-TERM");
     eventually("the host drains", || (!host.is_ready()).then_some(()));
@@ -31,6 +34,7 @@ fn without_a_terminal_a_hangup_reads_the_settings_again_and_hurries_no_drain() {
     eventually("the second one is said", || {
         host.said().contains("ignored SIGHUP; the host already drains").then_some(())
     });
+    std::fs::write(told.path().join("0"), "").expect("it is told to end");
     assert_eq!(host.ended(), Some(0), "{}", host.said());
     host.start();
     let job = host.finished(&id);
@@ -63,7 +67,7 @@ fn a_terminal_that_closes_drains_the_host() {
     let host = std::fs::read_to_string(children).expect("it runs").trim().to_owned();
     let hangup = Command::new("kill").args(["-HUP", &host]).status().expect("kill runs");
     assert!(hangup.success(), "kill -HUP {host}");
-    eventually("an open terminal does not end it", || said().contains("again: no token changed").then_some(()));
+    eventually("an open terminal does not end it", || said().contains("again: nothing changed").then_some(()));
     script.kill().expect("it can be killed");
     script.wait().expect("it can be waited for");
     eventually("the host drains", || {

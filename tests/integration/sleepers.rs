@@ -26,10 +26,12 @@ fn neighbour_runs(host: &Host, who_sleeps: &str) {
 fn hold_up_nobody(language: Language, count: usize) {
     let plugin = language.example();
     let task = format!("{plugin}/count");
-    let host = Setup::default().plugin(plugin).plugin("villain").start();
-    // Two of a tenant may run at once: each has its own. It sleeps after each line, which it shows first.
+    let settings = format!("[plugins.{plugin}.tasks.count]\ntimeout = \"10m\"\n");
+    let host = Setup::default().plugin(plugin).plugin("villain").settings(&settings).start();
+    // Two of a tenant may run at once: each has its own. It sleeps after each line, which it shows first, and for longer in all
+    // than the test takes.
     let sleeper = |tenant: usize| {
-        let payload = json!({ "tenant": format!("t{tenant}"), "text": "a\n".repeat(5), "pause-ms": 10_000 });
+        let payload = json!({ "tenant": format!("t{tenant}"), "text": "a\n".repeat(55), "pause-ms": 10_000 });
         json!({ "task": task, "payload": payload })
     };
     let answer = host.client().post("/v1/jobs", &(0..count).map(sleeper).collect::<Vec<_>>().into()).ok();

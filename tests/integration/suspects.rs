@@ -86,7 +86,7 @@ fn of_jobs_beside_one_that_kills_its_host_none_is_failed_on_postgres() {
     only_the_killer_is_failed(|logs| logging(logs).settings(BRIEF).database(&address));
 }
 
-/// SIGTERM, and before the patience is over SIGKILL, as an orchestrator does it at each redeploy.
+/// SIGTERM, and before the drain timeout is over SIGKILL, as an orchestrator does it at each redeploy.
 fn redeploys_cost_nothing(setup: Setup, is_marked: impl Fn(&Host) -> bool) {
     let mut host = setup.plugin("villain").start();
     let id = host.enqueue("villain/slow", json!({ "do": "sleep", "ms": 600_000 }));

@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     CancelIgnored,
     Retry,
     LimitChanged,
+    /// Jobs were held until somebody released them.
+    Held,
+    HeldForATime,
+    Released,
     AttemptFailed,
     Child,
     /// An attempt killed its node.
@@ -31,10 +35,14 @@ pub(crate) enum Fault {
     Suspect,
     /// That went on for so long that others joined it.
     Joined,
+    /// A claim left jobs behind for which a node had no room.
+    ShortOfRoom,
+    /// A job started before one that did not fit.
+    Overtook,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 26] = [
         Fault::Crash,
         Fault::Drain,
         Fault::Pause,
@@ -51,11 +59,16 @@ impl Fault {
         Fault::CancelIgnored,
         Fault::Retry,
         Fault::LimitChanged,
+        Fault::Held,
+        Fault::HeldForATime,
+        Fault::Released,
         Fault::AttemptFailed,
         Fault::Child,
         Fault::Killed,
         Fault::Suspect,
         Fault::Joined,
+        Fault::ShortOfRoom,
+        Fault::Overtook,
     ];
 }
 

@@ -85,8 +85,9 @@ impl Node {
         ground.send_to_node(self, Duration::ZERO, ForNode::Hear(Input::CatalogChanged { any_task: true }));
     }
 
+    /// True also if it was asked to drain while it slept, and does not know yet.
     pub(crate) fn is_draining(&self) -> bool {
-        self.planner.is_draining()
+        self.planner.is_draining() || self.inbox.iter().any(|input| matches!(input, Input::Drain { .. }))
     }
 
     pub(crate) fn has_stopped(&self) -> bool {

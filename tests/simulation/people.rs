@@ -1,15 +1,16 @@
-//! People: they enqueue, cancel, retry and change limits, whatever state the world is in.
+//! People: they enqueue, cancel, retry, change limits and hold jobs, whatever state the world is in.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Due, NewJob};
 use wharf_core::key::{Key, Lane};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{Limits, OnConflict, Override};
 use wharf_core::planner::Input;
-use wharf_store::{Inserted, Queue as _};
+use wharf_store::{HoldStore as _, Inserted, Queue as _};
 
 use crate::faults::Fault;
 use crate::ground::{Ground, Happening, at_once};
@@ -21,10 +22,14 @@ impl World {
         if self.ground.calm {
             return;
         }
-        match self.ground.rng.u32(0..10) {
+        // Where nothing fails but what kills nodes, jobs that are held would only keep others from running alone.
+        let kinds = if self.ground.odds.trouble { 12 } else { 10 };
+        match self.ground.rng.u32(0..kinds) {
             0 => self.cancel(),
             1 => self.retry(),
             2 => self.set_limit(),
+            10 => self.hold(),
+            11 => self.release(),
             _ => self.enqueue(),
         }
         let next = self.ground.between(Duration::from_millis(100), Duration::from_secs(4));
@@ -89,6 +94,45 @@ impl World {
         at_once(self.ground.store.set_override(Override { group: group.clone(), key: None, limits }))
             .expect("memory never fails");
         self.nudge();
+    }
+}
+
+/// What people hold, and perhaps release.
+const SCOPES: [&str; 7] =
+    ["all", "plugin:a", "task:a/two", "group:pair", "key:k1", "group:b/keyed key:k2", "group:pair key:k3"];
+
+impl World {
+    fn scope(&mut self) -> HoldScope {
+        SCOPES[self.ground.rng.usize(0..SCOPES.len())].parse().expect("a scope")
+    }
+
+    fn hold(&mut self) {
+        let max = Duration::from_secs(40);
+        let length = (self.ground.rng.u32(0..3) > 0).then(|| self.ground.between(Duration::from_millis(1), max));
+        let (scope, reason) = (self.scope(), HoldReason::default());
+        let hold = NewHold { scope, length: length.map(HoldLength::For), reason, by: None };
+        self.ground.faults.note(if length.is_some() { Fault::HeldForATime } else { Fault::Held });
+        let set = at_once(self.ground.store.set_hold(hold)).expect("memory never fails");
+        self.ground.tell(|| format!("hold {set:?}"));
+        self.nudge();
+    }
+
+    fn release(&mut self) {
+        let scope = self.scope();
+        let released = at_once(self.ground.store.release_hold(scope)).expect("memory never fails");
+        if let Some(hold) = released {
+            self.ground.faults.note(Fault::Released);
+            self.ground.tell(|| format!("release {hold:?}"));
+            self.nudge();
+        }
+    }
+
+    /// Releases the holds that do not end by themselves. Nobody is told of those that do.
+    pub(crate) fn release_all(&mut self) {
+        let holds = at_once(self.ground.store.holds(None, 1000)).expect("memory never fails").holds;
+        for hold in holds.into_iter().filter(|hold| hold.until.is_none()) {
+            at_once(self.ground.store.release_hold(hold.scope)).expect("memory never fails");
+        }
     }
 }
 

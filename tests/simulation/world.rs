@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::{LimitTable, Limits, Override};
 use wharf_core::planner::{Input, RecordResult, RenewResult};
-use wharf_core::room::Room;
-use wharf_store::{Claim, Clock, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
+use wharf_core::room::{Room, TaskCost};
+use wharf_store::{Claim, Clock, HoldStore as _, Inserted, MemoryStore, NodeRegistry as _, Queue as _, Renewed};
 
 use crate::checkers::Checkers;
 use crate::faults::{Fault, Faults, Odds};
@@ -203,13 +204,19 @@ impl World {
         let ground = &mut self.ground;
         match call {
             Call::Claim { node, free } => {
+                let room = room(ground);
+                let task_cost = |(task, _): &(TaskName, Group)| {
+                    let cost = TaskCost { sandboxes: ground.rng.u32(..5), bytes: ground.rng.u64(..60) };
+                    (ground.rng.u32(..3) == 0).then(|| (task.clone(), cost))
+                };
+                let costs = self.tasks.iter().filter_map(task_cost).collect();
                 let claim = Claim {
                     node,
                     tasks: Arc::clone(&self.tasks),
                     declared: Arc::clone(&self.declared),
                     free,
-                    room: Room::UNLIMITED,
-                    costs: Arc::default(),
+                    room,
+                    costs: Arc::new(costs),
                     task_quotas: Vec::new(),
                     lease: LEASE,
                 };
@@ -220,9 +227,21 @@ impl World {
                         claimed.leased.iter().map(|l| (l.lease.job, l.lease.attempt)).collect::<Vec<_>>()
                     )
                 });
+                if claimed.short_of_room {
+                    ground.faults.note(Fault::ShortOfRoom);
+                }
+                if claimed.overtook > 0 {
+                    ground.faults.note(Fault::Overtook);
+                }
                 let table =
                     self.declared.with_overrides(at_once(ground.store.overrides()).expect("memory never fails"));
                 claimed.leased.iter().for_each(|leased| ground.checkers.claimed(leased, &table));
+                let holds: HoldTable =
+                    at_once(ground.store.holds(None, 1000)).expect("memory never fails").holds.into_iter().collect();
+                for leased in &claimed.leased {
+                    let hold = holds.on_job(&leased.task, &leased.lane, ground.now());
+                    assert_eq!(hold, None, "{leased:?} was claimed while it was held");
+                }
                 if !claimed.leased.is_empty() {
                     self.nudge();
                 }
@@ -361,6 +380,7 @@ impl World {
             at_once(self.ground.store.set_override(Override { limits: Limits::default(), ..set }))
                 .expect("memory never fails");
         }
+        self.release_all();
         for place in 0..NODES {
             self.nodes[place].resume(&mut self.ground);
             if self.nodes[place].is_draining() {
@@ -383,6 +403,17 @@ impl World {
             assert!(self.ground.elapsed() < by, "a drain with nothing to do does not end");
         }
     }
+}
+
+/// Returns the room of a node that claims: sometimes little of it, unless trouble rests or was never meant.
+fn room(ground: &mut Ground) -> Room {
+    if ground.calm || !ground.odds.trouble || ground.rng.bool() {
+        return Room::UNLIMITED;
+    }
+    let mut some =
+        |sandboxes, bytes| TaskCost { sandboxes: ground.rng.u32(..=sandboxes), bytes: ground.rng.u64(..=bytes) };
+    let (free, overtaking) = (some(5, 100), some(2, 50));
+    Room { total: TaskCost { sandboxes: 6, bytes: 120 }, free, overtaking }
 }
 
 /// What a node hears of a call that failed, or seemed to.

@@ -1,9 +1,9 @@
 //! Admission: decides which waiting jobs a claim starts, and in which order.
 //!
 //! Fairness between tenants is decided here. Jobs of a higher priority come first. Among equal priorities, lanes (a tenant
-//! each) take turns. Within a lane, the job that became due first comes first. A lane without a free slot is closed in its
-//! store and not read again until a slot is free. So the cost of a claim depends on how many jobs it starts, never on how
-//! many are waiting.
+//! each) take turns. Within a lane, the job that became due first comes first. A lane without a free slot, or one that an
+//! operator holds, is closed in its store and not read again until that changes. So the cost of a claim depends on how
+//! many jobs it starts, never on how many are waiting.
 //!
 //! A job starts only if the node has room for it and for its payload. One that comes to its turn and does not fit keeps its turn, and holds
 //! up nobody: others may overtake it, as far as [`Room`] lets them.
@@ -40,6 +40,8 @@ pub struct Line {
     pub turn: u64,
     /// Number of jobs of the lane that are running. A store may stop counting at the lane's limit.
     pub holders: u32,
+    /// True if the lane is held, by its group or its key.
+    pub held: bool,
 }
 
 /// A job at the head of a line.
@@ -92,8 +94,8 @@ pub struct Admitted {
 ///
 /// 1. For each task of the budget: [`group_holders`](Self::group_holders) for its group (only if the group has a total,
 ///    and once for each group), then [`lines`](Self::lines). A line whose lane has no free slot is closed by
-///    [`leave`](Self::leave), and `lines` is called again. For each new lane: `group_holders` for the lane's own group,
-///    then [`siblings`](Self::siblings).
+///    [`leave`](Self::leave), one whose lane is held by [`hold`](Self::hold), and `lines` is called again. For each new
+///    lane: `group_holders` for the lane's own group, then [`siblings`](Self::siblings).
 /// 2. For each job that starts: [`heads`](Self::heads) for those lines of the next lane of which no fetched job is
 ///    left, then [`lease`](Self::lease), then [`next_turn`](Self::next_turn) for the lane, unless it already has a turn
 ///    from this claim and no other lane is waiting.
@@ -116,6 +118,8 @@ pub trait QueueView {
     fn lease(&mut self, line: &Line, job: &Ready) -> Result<(), Self::Error>;
     /// Stores a lane's turn, and whether the lane is open. The store itself maintains `top` of its lines.
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Self::Error>;
+    /// Closes a lane that is held. The store opens it when a hold on it ends, or is set or released.
+    fn hold(&mut self, lane: LaneId) -> Result<(), Self::Error>;
 }
 
 /// Returns true if a lane with this many running jobs has a free slot. `per_key` is the lane's limit; `None` is no
@@ -361,8 +365,8 @@ impl GroupQuotas {
     }
 }
 
-/// Returns the first `max` lines of `task` whose lanes have a free slot. Lanes without one are closed, and the query is
-/// repeated: which jobs start must not depend on how many full lanes were ahead of them.
+/// Returns the first `max` lines of `task` whose lanes have a free slot and are not held. Other lanes are closed, and the
+/// query is repeated: which jobs start must not depend on how many of these were ahead of them.
 fn open_lines<Q: QueueView>(
     queue: &mut Q,
     task: &TaskName,
@@ -373,7 +377,10 @@ fn open_lines<Q: QueueView>(
         let lines = queue.lines(task, max)?;
         let mut closed = false;
         for line in &lines {
-            if !has_free_slot(line.holders, limits.per_key(&line.lane)) {
+            if line.held {
+                queue.hold(line.lane_id)?;
+                closed = true;
+            } else if !has_free_slot(line.holders, limits.per_key(&line.lane)) {
                 queue.leave(line.lane_id, line.turn, false)?;
                 closed = true;
             }

@@ -64,6 +64,12 @@ pub const GENERATIONS_MAX: u32 = 1_000_000_000;
 /// enqueues it.
 pub const GENERATION_PAUSE: Duration = Duration::from_secs(1);
 
+// Holds.
+/// Maximum number of holds.
+pub const HOLDS_MAX: u32 = 100_000;
+/// Maximum length in bytes of the reason of a hold.
+pub const HOLD_REASON_BYTES_MAX: usize = 500;
+
 // Entries between an attempt and the store.
 /// Maximum size in bytes of the entries of one attempt that wait to be stored. Beyond it a chunk waits and a log line
 /// is dropped.

@@ -43,6 +43,12 @@ impl Change {
             finished_at: status.state.name().is_final().then_some(now),
         })
     }
+
+    /// Returns how many waiting jobs there are more by this change of a job whose status was `before`: 1, 0 or -1.
+    pub fn added_waiting(&self, before: &JobStatus) -> i64 {
+        let is_waiting = |status: &JobStatus| i64::from(matches!(status.state, State::Waiting { .. }));
+        is_waiting(&self.status) - is_waiting(before)
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +94,17 @@ mod tests {
     fn a_job_that_waits_for_its_retry_has_not_finished() {
         let change = Change::of(&running(), &failed(Some(Duration::from_secs(1))), NOW).unwrap();
         assert_eq!((change.attempt_ended, change.finished_at), (true, None));
+    }
+
+    #[test]
+    fn a_job_waits_no_more_once_it_is_claimed_and_waits_again_for_its_retry() {
+        let (waiting, running) = (JobStatus::new(NOW), running());
+        let State::Running { lease } = running.state else { panic!("{running:?}") };
+        let added = |before: &JobStatus, event| Change::of(before, &event, NOW).unwrap().added_waiting(before);
+        assert_eq!(added(&waiting, Event::Claimed { lease }), -1);
+        assert_eq!(added(&waiting, Event::CancelRequested), -1);
+        assert_eq!(added(&running, failed(Some(Duration::ZERO))), 1);
+        assert_eq!(added(&running, failed(None)), 0);
     }
 
     #[test]

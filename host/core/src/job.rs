@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounds;
+use crate::hold::Hold;
 use crate::ids::{JobId, ParseIdError, TaskName};
 use crate::key::{Key, Lane};
 use crate::lease::Lease;
@@ -79,9 +80,13 @@ pub struct NewJob {
 }
 
 /// The place of a job among the jobs from which it descends.
+///
+/// It is not known across nodes: a job of a subscriber that was called on another node than the one of its broadcast has no
+/// parent, and its generation is counted anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// The job whose attempt enqueued it, itself or by a live broadcast; `None` for a job of a client.
+    /// The job whose attempt enqueued it, itself or by a live broadcast of which the subscriber ran on this node; `None` for
+    /// a job of a client.
     pub parent: Option<JobId>,
     /// Number of jobs above it, without those that only enqueued one job which starts later: see
     /// [`Lineage::of_children`].
@@ -89,13 +94,14 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Returns the lineage of the jobs that one attempt enqueues; `by` is the job of the attempt with its generation.
+    /// Returns the lineage of the jobs that one attempt enqueues; `by` is the job of the attempt with its generation, `count`
+    /// the number of these jobs, and `delay` what the first of them waits for.
     ///
     /// They are the next generation, unless it is a single job that starts `bounds::GENERATION_PAUSE` later or more: so a
     /// job that enqueues itself for the next minute may go on for years, and one that does so without a pause, or that
     /// enqueues two of itself, is counted.
-    pub fn of_children(by: Lineage, delays: &[Option<Duration>]) -> Lineage {
-        let continues = matches!(delays, [Some(delay)] if *delay >= bounds::GENERATION_PAUSE);
+    pub fn of_children(by: Lineage, count: usize, delay: Option<Duration>) -> Lineage {
+        let continues = count == 1 && delay.is_some_and(|delay| delay >= bounds::GENERATION_PAUSE);
         Lineage { parent: by.parent, generation: by.generation.saturating_add(u32::from(!continues)) }
     }
 }
@@ -390,6 +396,8 @@ pub enum WaitReason {
         /// When it becomes due.
         until: Timestamp,
     },
+    /// An operator holds it.
+    Held(Box<Hold>),
     /// The lane's slots are all taken.
     LaneFull {
         /// Number of jobs of the lane that may run at once.
@@ -408,6 +416,18 @@ pub enum WaitReason {
     Paused,
     /// No limit blocks the job: other jobs are ahead of it, or every node is busy.
     InTurn,
+}
+
+impl WaitReason {
+    /// Returns the hold on the job, if there is one, in place of a limit or of other jobs. A job that is not due waits for its
+    /// time first.
+    pub fn or_held(self, hold: Option<&Hold>) -> WaitReason {
+        match (self, hold) {
+            (WaitReason::NotDue { until }, _) => WaitReason::NotDue { until },
+            (_, Some(hold)) => WaitReason::Held(Box::new(hold.clone())),
+            (reason, None) => reason,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -437,11 +457,11 @@ mod tests {
     fn a_generation_is_counted_unless_a_single_job_starts_later() {
         let by = Lineage { parent: JobId::from_number(7), generation: 3 };
         let (now, soon, later) = (None, Some(Duration::from_millis(999)), Some(bounds::GENERATION_PAUSE));
-        let generation = |delays: &[Option<Duration>]| Lineage::of_children(by, delays).generation;
-        assert_eq!([generation(&[now]), generation(&[soon]), generation(&[later])], [4, 4, 3]);
-        assert_eq!([generation(&[later, later]), generation(&[now, now])], [4, 4]);
-        assert_eq!(Lineage::of_children(by, &[now]).parent, by.parent);
-        assert_eq!(Lineage::of_children(Lineage { generation: u32::MAX, ..by }, &[now]).generation, u32::MAX);
+        let generation = |count, delay| Lineage::of_children(by, count, delay).generation;
+        assert_eq!([generation(1, now), generation(1, soon), generation(1, later)], [4, 4, 3]);
+        assert_eq!([generation(2, later), generation(2, now)], [4, 4]);
+        assert_eq!(Lineage::of_children(by, 1, now).parent, by.parent);
+        assert_eq!(Lineage::of_children(Lineage { generation: u32::MAX, ..by }, 1, now).generation, u32::MAX);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod shared_bytes;
 pub mod time;
 pub mod ids;
 pub mod key;
+pub mod hold;
 pub mod topic;
 pub mod limits;
 pub mod outcome;

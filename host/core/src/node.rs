@@ -26,6 +26,8 @@ pub struct Node {
     pub memory_budget: Option<u64>,
     /// True if the node is shutting down.
     pub draining: bool,
+    /// The digest of the settings that all nodes should share; `None` if the node's version does not publish it.
+    pub settings: Option<String>,
     /// The plugins that are loaded.
     pub plugins: Vec<LoadedPlugin>,
     /// The plugins that are loading and have no earlier version loaded.

@@ -49,6 +49,7 @@ pub fn wait_reason(due: Timestamp, now: Timestamp, limits: Limits, lane: Holders
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hold::{HoldReason, HoldScope, NewHold};
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -97,5 +98,19 @@ mod tests {
     fn a_due_job_with_free_slots_is_in_turn() {
         assert_eq!(why(Some(2), Some(3), 1, 2), WaitReason::InTurn);
         assert_eq!(why(None, None, 99, 99), WaitReason::InTurn);
+    }
+
+    #[test]
+    fn a_hold_is_named_before_every_limit_and_after_the_time_of_a_job() {
+        let hold = NewHold { scope: HoldScope::All, length: None, reason: HoldReason::default(), by: None }.set_at(NOW);
+        let held = WaitReason::Held(Box::new(hold.clone()));
+        for reason in
+            [why(Some(0), None, 0, 0), why(Some(1), None, 1, 1), why(None, Some(1), 0, 1), why(None, None, 0, 0)]
+        {
+            assert_eq!(reason.clone().or_held(None), reason);
+            assert_eq!(reason.or_held(Some(&hold)), held);
+        }
+        let not_due = WaitReason::NotDue { until: NOW };
+        assert_eq!(not_due.clone().or_held(Some(&hold)), not_due);
     }
 }

@@ -56,8 +56,10 @@ mod plugin;
 mod attempt;
 mod engine;
 mod load;
+mod change_settings;
 
 pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
+pub use change_settings::SettingsError;
 pub use compile::cache_folder::CacheSettings;
 pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
 pub use engine::{Engine, EngineError, Settings};

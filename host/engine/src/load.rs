@@ -16,9 +16,9 @@ use crate::inspect::description::{Description, INTERRUPTED_MAX};
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::budget_check::within_budget;
 use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
-use crate::spec::budget_check::within_budget;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
 use crate::wasmtime_config::{self, EngineKind};
@@ -136,8 +136,9 @@ impl Engine {
                 if let (Ok(id), true) = (parsed, problems.is_empty()) {
                     let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
-                        Ok((plugin, notes)) => {
-                            checked.notes.extend(notes);
+                        Ok(plugin) => {
+                            plugin.log_notes();
+                            checked.notes.extend(plugin.notes.iter().cloned());
                             checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
@@ -351,8 +352,7 @@ struct PluginBuilder<'a> {
 }
 
 impl PluginBuilder<'_> {
-    /// Returns the plugin, with notes for its operator.
-    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<(Plugin, Vec<Problem>), LoadError> {
+    async fn plugin(self, found: FileState, checked: &CheckReport) -> Result<Plugin, LoadError> {
         let all = |problems| LoadError { problems, passing: false };
         let linked = match found {
             FileState::Linked(linked) => linked,
@@ -363,31 +363,31 @@ impl PluginBuilder<'_> {
         let start_bytes = wasmtime_config::start_bytes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, sandboxes).await?;
-        let (id, settings) = (self.id.clone(), self.settings.clone());
+        let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
+        let text = Arc::clone(&manifest_text);
         // Compiles the schemas, too.
-        let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let mut manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
-        let mut manifest = manifest;
         let notes = within_budget(&mut manifest, &self.id, self.settings, total).map_err(all)?;
-        notes.iter().for_each(|note| tracing::warn!(plugin = %self.id, "{}", note.to_string().replace('\n', "; ")));
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(all(problems));
         }
         let env = Arc::new(self.env(self.settings.clone()));
-        let plugin = Plugin {
+        Ok(Plugin {
             id: self.id,
             digest: checked.digest.clone(),
             bytes: checked.bytes,
             manifest,
+            notes,
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             sandboxes,
             start_bytes,
+            manifest_text,
             env,
             linked,
-        };
-        Ok((plugin, notes))
+        })
     }
 
     async fn linked(&self, description: Description, code: CachedCode, digest: &str) -> Result<Arc<Linked>, Failure> {

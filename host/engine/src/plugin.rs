@@ -7,7 +7,9 @@ use wharf_core::ids::PluginId;
 
 use crate::compile::linked::Linked;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
+use crate::spec::problem::Problem;
 
 /// A loaded plugin. It never changes: a plugin that is replaced becomes another one. Attempts share it by `Arc`, and
 /// the last one frees it.
@@ -20,6 +22,8 @@ pub struct Plugin {
     pub bytes: u64,
     /// The manifest, with the operator's settings applied.
     pub manifest: Manifest,
+    /// What its manifest asks for and does not have, with what to do.
+    pub notes: Vec<Problem>,
     /// True if the component needs component-model concurrency.
     pub is_async: bool,
     /// The interfaces that it imports, with their versions.
@@ -28,15 +32,35 @@ pub struct Plugin {
     pub sandboxes: u32,
     /// Bytes that one of its sandboxes takes at its start.
     pub start_bytes: u64,
+    /// The manifest as `describe` returned it, from which the plugin is made again when its settings change.
+    pub(crate) manifest_text: Arc<str>,
     pub(crate) env: Arc<PluginEnv>,
     /// Shared by all plugins that have the same bytes.
     pub(crate) linked: Arc<Linked>,
 }
 
 impl Plugin {
+    /// Logs what its manifest asks for and does not have.
+    pub fn log_notes(&self) {
+        self.notes
+            .iter()
+            .for_each(|note| tracing::warn!(plugin = %self.id, "{}", note.to_string().replace('\n', "; ")));
+    }
+
     /// Returns how many bytes of keys and values the plugin may store; `None` if it has no grant for any.
     pub fn kv_bytes_max(&self) -> Option<u64> {
         self.env.settings.kv_bytes_max()
+    }
+
+    /// Returns the keys of its settings of which `new` grants less.
+    pub fn lost_with(&self, new: &PluginSettings) -> Vec<&'static str> {
+        self.env.settings.lost_with(new)
+    }
+
+    /// Ends every attempt of this plugin as interrupted by its host: at its next host call, at its next tick if it computes, or
+    /// at its end. No other attempt of it begins. `why` is recorded as the reason.
+    pub fn revoke(&self, why: String) {
+        self.env.revoke(why);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod payload;
 pub mod ip_policy;
 /// The operator's settings of one plugin.
 pub mod grants;
+mod lost_grants;
 /// Tasks with their defaults applied.
 pub mod task;
 /// Manifests with the operator's settings applied.

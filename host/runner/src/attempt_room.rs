@@ -5,7 +5,7 @@
 //! when its jobs start: no job is claimed that then waits for one. The bytes of all attempts are reserved and given back once a
 //! turn, in one go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct AttemptRoom {
     engine: Arc<Engine>,
     memory: TaskMemory,
     /// The attempts of the last claim that overtook a job. Empty once they have started.
-    overtakers: Vec<AttemptId>,
+    overtakers: HashSet<AttemptId>,
     /// The room of running attempts that overtook one.
     overtaking: TaskCost,
     /// The bytes of attempts that this turn reserved and gave back.
@@ -59,7 +59,7 @@ impl AttemptRoom {
         AttemptRoom {
             engine,
             memory: TaskMemory::default(),
-            overtakers: Vec::new(),
+            overtakers: HashSet::new(),
             overtaking: TaskCost::NOTHING,
             attempts: Change::default(),
             unwritten: Change::default(),

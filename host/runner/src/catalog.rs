@@ -14,6 +14,8 @@ use wharf_core::time::Timestamp;
 use wharf_core::topic::{Subscriptions, Topic};
 use wharf_engine::{LoadError, Plugin, Task};
 
+use crate::live_settings::LiveSettings;
+
 /// Similarity that a name must have to be suggested, in 0..1.
 const SIMILARITY_MIN: f64 = 0.7;
 
@@ -76,6 +78,8 @@ pub(crate) struct Contents {
     pub(crate) pending: BTreeMap<PluginId, PendingFile>,
     /// The value of [`Catalog::is_open`].
     pub(crate) open: bool,
+    /// The settings that the plugins were made with.
+    pub(crate) settings: Arc<LiveSettings>,
 }
 
 /// The plugins of a host at one moment, with the files of its plugin folder that are not loaded.
@@ -90,6 +94,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Returns the catalog of a host that has loaded nothing yet.
+    pub(crate) fn empty(settings: Arc<LiveSettings>) -> Catalog {
+        Catalog { contents: Contents { settings, ..Contents::default() }, ..Catalog::default() }
+    }
+
     /// Returns the catalog that follows this one.
     pub(crate) fn next(&self, contents: Contents) -> Catalog {
         let mut limits = LimitTable::default();
@@ -121,6 +130,11 @@ impl Catalog {
     /// known of a plugin that is not loaded, and no job is claimed. Once true, it stays true.
     pub fn is_open(&self) -> bool {
         self.contents.open
+    }
+
+    /// Returns the settings that the plugins were made with.
+    pub fn settings(&self) -> &Arc<LiveSettings> {
+        &self.contents.settings
     }
 
     /// Returns the loaded plugins.

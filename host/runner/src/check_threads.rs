@@ -1,5 +1,7 @@
-//! Threads for checks of payloads that take long: few at a time, so that those who wait for them take turns, and the
-//! processors are left to everybody else.
+//! Threads for checks of payloads that take long: few at a time, so that those who wait for them take turns.
+//!
+//! Clients and guests have a set each: however many checks guests ask for, a client waits for those of other clients only.
+//! Both sets at work take as many threads as there are processors, which the system shares out among them and all else.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::thread::available_parallelism;
 
 use tokio::sync::Semaphore;
 
-/// A handle to the threads. Clones share the same bound.
+/// A handle to one set of threads. Clones share the same bound.
 #[derive(Clone)]
 pub(crate) struct CheckThreads(Arc<Semaphore>);
 

@@ -4,19 +4,19 @@
 //! success. If a token belongs to a job that is already known, also to another child of this attempt, the guest gets the ID
 //! of that job. What turns out only at the success is recorded under the ID that was given out (`Event::NotEnqueued`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use wharf_core::bounds;
-use wharf_core::ids::JobId;
+use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Due, Lineage, NewJob, UniqueToken};
 use wharf_engine::GuestJob;
 
 use crate::guest_store::GuestStore;
 use crate::plugin_view::PluginView;
-use crate::queue_bounds::{QueueBounds, Reservation, places};
+use crate::queue_bounds::{QueueBounds, Reservation, places, places_of_unknown};
 use crate::request::{ChildrenRejected, prepare_children, takes_long};
 use crate::store_health::WatchedStore;
 
@@ -32,6 +32,10 @@ pub(crate) struct Children {
 #[derive(Default)]
 struct Taken {
     jobs: Vec<NewJob>,
+    /// The bytes of their payloads.
+    bytes: u64,
+    /// The jobs that have a token.
+    tokens: Tokens,
     places: Vec<Reservation>,
 }
 
@@ -78,52 +82,74 @@ impl Children {
         new: Vec<NewJob>,
     ) -> BoxFuture<'a, Result<Vec<String>, ChildrenRejected>> {
         let tokens: Vec<UniqueToken> = new.iter().filter_map(NewJob::unique_token).collect();
-        let places = places(&new);
-        let reserved = bounds.try_reserve(&places);
-        match reserved {
-            Some(reserved) if tokens.is_empty() => {
-                return ready(self.keep(bounds, new, reserved, Tokens::new())).boxed();
-            }
-            _ => {}
+        match bounds.try_reserve(places(&new)) {
+            Ok(reserved) if tokens.is_empty() => ready(self.keep(bounds, new, reserved, Tokens::new())).boxed(),
+            reserved => self.ask_and_keep(store, bounds, (new, tokens), reserved).boxed(),
         }
-        async move {
-            let reserved = match reserved {
-                Some(reserved) => reserved,
-                None => bounds.reserve(places).await.map_err(|full| rejected(full.to_string()))?,
-            };
-            if tokens.is_empty() {
-                return self.keep(bounds, new, reserved, Tokens::new());
-            }
+    }
+
+    /// Like `keep`, but asks the store: which of the `tokens` it knows, and for the places that are missing.
+    async fn ask_and_keep(
+        &self,
+        store: &GuestStore,
+        bounds: &Arc<QueueBounds>,
+        (new, tokens): (Vec<NewJob>, Vec<UniqueToken>),
+        reserved: Result<Reservation, Vec<(PluginId, u64)>>,
+    ) -> Result<Vec<String>, ChildrenRejected> {
+        let known: Tokens = if tokens.is_empty() {
+            Tokens::new()
+        } else {
             let wanted = tokens.clone();
             let query = async move |store: WatchedStore| store.find_by_tokens(wanted).await;
             // If the store fails, the duplicates turn out with the success of the attempt.
             let found = store.call("looking up jobs by their tokens", query).await.unwrap_or_default();
-            let known = tokens.into_iter().zip(found).filter_map(|(token, id)| Some((token, id?))).collect();
-            self.keep(bounds, new, reserved, known)
-        }
-        .boxed()
+            tokens.iter().cloned().zip(found).filter_map(|(token, id)| Some((token, id?))).collect()
+        };
+        let reserved = match reserved {
+            Ok(reserved) => reserved,
+            Err(_) => {
+                // What exists already needs no place, however many jobs wait.
+                let places = places_of_unknown(&new, self.known_of(tokens, &known));
+                bounds.reserve(places).await.map_err(|full| rejected(full.to_string()))?
+            }
+        };
+        self.keep(bounds, new, reserved, known)
     }
 
-    /// Keeps the jobs whose token is new. `known` holds the tokens of jobs that exist already.
+    /// Returns those of the `tokens` that a job has, of the store or of this guest.
+    fn known_of(&self, tokens: Vec<UniqueToken>, known: &Tokens) -> HashSet<UniqueToken> {
+        let own = &self.lock().tokens;
+        tokens.into_iter().filter(|token| known.contains_key(token) || own.contains_key(token)).collect()
+    }
+
+    /// Keeps the jobs whose token is new. `known` holds the tokens of jobs that the store has already.
     fn keep(
         &self,
         bounds: &QueueBounds,
         new: Vec<NewJob>,
-        reserved: Reservation,
+        mut reserved: Reservation,
         mut known: Tokens,
     ) -> Result<Vec<String>, ChildrenRejected> {
         let mut taken = self.lock();
-        let Taken { jobs: children, places } = &mut *taken;
-        if new.iter().any(|job| job.token.is_some()) {
-            known.extend(children.iter().filter_map(|job| Some((job.unique_token()?, job.id))));
-        }
-        let (mut ids, mut added) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
+        let wanted = new.len();
+        let (mut ids, mut added) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
         for job in new {
-            let id = job.unique_token().map_or(job.id, |token| *known.entry(token).or_insert(job.id));
+            let id = match job.unique_token() {
+                None => job.id,
+                Some(token) => match taken.tokens.get(&token) {
+                    Some(own) => *own,
+                    None => *known.entry(token).or_insert(job.id),
+                },
+            };
             ids.push(id.to_string());
             added.extend((id == job.id).then_some(job));
         }
-        let (count, bytes) = (children.len() + added.len(), payload_bytes(children) + payload_bytes(&added));
+        if added.len() < wanted {
+            // The others exist already.
+            reserved.reduce_to(places(&added));
+        }
+        let added_bytes: u64 = added.iter().map(|job| job.payload.len() as u64).sum();
+        let (count, bytes) = (taken.jobs.len() + added.len(), taken.bytes + added_bytes);
         if count > bounds::BATCH_JOBS_MAX {
             let max = bounds::BATCH_JOBS_MAX;
             return Err(rejected(format!("the attempt would enqueue {count} jobs; the limit is {max}")));
@@ -132,11 +158,13 @@ impl Children {
             let max = bounds::BATCH_BYTES_MAX;
             return Err(rejected(format!("the attempt would enqueue {bytes} bytes of payloads; the limit is {max}")));
         }
-        let delays: Vec<Option<Duration>> = children.iter().chain(&added).map(delay).collect();
-        let generation = Lineage::of_children(self.by, &delays).generation;
-        for job in &added {
-            let plugin = job.task.plugin();
-            let max = bounds.generations_max(&plugin);
+        let before = self.lineage(&taken.jobs).generation;
+        let delay = taken.jobs.first().or(added.first()).and_then(delay);
+        let generation = Lineage::of_children(self.by, count, delay).generation;
+        // The earlier jobs are of this generation, too, and it may be a later one than when they were taken.
+        let earlier = taken.places.iter().filter(|_| generation > before).flat_map(Reservation::plugins);
+        for plugin in reserved.plugins().chain(earlier) {
+            let max = bounds.generations_max(plugin);
             if generation > max {
                 return Err(rejected(format!(
                     "the jobs would be generation {generation} of jobs that enqueue one another; the limit is {max}: enqueue a single job with a \
@@ -146,21 +174,25 @@ impl Children {
                 )));
             }
         }
-        children.extend(added);
-        places.push(reserved);
+        if !added.is_empty() {
+            taken.tokens.extend(added.iter().filter_map(|job| Some((job.unique_token()?, job.id))));
+            taken.jobs.append(&mut added);
+            taken.bytes = bytes;
+            taken.places.push(reserved);
+        }
         Ok(ids)
     }
 
     /// Takes out all jobs, at the attempt's end. Their places are kept until this is dropped.
     pub(crate) fn take(&self) -> Vec<NewJob> {
         let mut jobs = std::mem::take(&mut self.lock().jobs);
-        if jobs.is_empty() {
-            return jobs;
-        }
-        let delays: Vec<Option<Duration>> = jobs.iter().map(delay).collect();
-        let lineage = Lineage::of_children(self.by, &delays);
+        let lineage = self.lineage(&jobs);
         jobs.iter_mut().for_each(|job| job.lineage = lineage);
         jobs
+    }
+
+    fn lineage(&self, jobs: &[NewJob]) -> Lineage {
+        Lineage::of_children(self.by, jobs.len(), jobs.first().and_then(delay))
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -179,6 +211,5 @@ fn delay(job: &NewJob) -> Option<Duration> {
     }
 }
 
-fn payload_bytes(jobs: &[NewJob]) -> u64 {
-    jobs.iter().map(|job| job.payload.len() as u64).sum()
-}
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 use wharf_core::node::LoadingPlugin;
 use wharf_core::planner::Input;
-use wharf_engine::{Engine, LoadError, PluginSettings, Problem};
+use wharf_engine::{Engine, LoadError, Problem};
 
 use crate::catalog::{Contents, Loaded, PendingFile, Refused, Step};
 use crate::dir_scan::{Found, Kind, QUIET, Stamp, list};
@@ -35,21 +35,25 @@ const OPENING_MAX: Duration = Duration::from_secs(5);
 
 mod file;
 mod load;
+mod settings;
 mod watches;
 
 use file::{File, Retry};
 use load::{LoadOutcome, LoadResult, Loader};
+use settings::EarlierPlugins;
+pub(crate) use settings::SettingsRequest;
 use watches::FolderWatch;
 
 /// The plugin folder of a host, and what its changes are reported to.
 pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
     pub(crate) rescan: Duration,
-    pub(crate) settings: Arc<BTreeMap<PluginId, PluginSettings>>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) store: WatchedStore,
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) to_loop: UnboundedSender<LoopMessage>,
+    /// New settings.
+    pub(crate) changes: Receiver<SettingsRequest>,
     pub(crate) first_scan: watch::Sender<bool>,
     /// The version of the catalog.
     pub(crate) changed: watch::Sender<u64>,
@@ -63,6 +67,8 @@ struct State {
     files: BTreeMap<PathBuf, File>,
     /// The contents of the next catalog.
     contents: Contents,
+    /// Plugins that the contents no longer have, as long as attempts of them run.
+    earlier: EarlierPlugins,
     /// The contents differ from those of the current catalog.
     is_new: bool,
     /// When the folder was first listed.
@@ -83,16 +89,17 @@ impl Folder {
     pub(crate) async fn run(self) {
         let hint = Arc::new(Notify::new());
         let stopping = self.stopping.clone();
+        let settings = Arc::clone(self.plugins.catalog().settings());
         let loader = Loader {
             engine: Arc::clone(&self.engine),
             listener: self.listener.clone(),
-            settings: Arc::clone(&self.settings),
             free_bytes: Arc::new(Semaphore::new(LOADING_BYTES_MAX)),
         };
         let mut state = State {
             folder: self,
             files: BTreeMap::new(),
-            contents: Contents::default(),
+            contents: Contents { settings, ..Contents::default() },
+            earlier: EarlierPlugins::default(),
             is_new: false,
             listed: None,
             loads: JoinSet::new(),
@@ -123,6 +130,7 @@ impl State {
             let retry = self.files.values().filter_map(File::next_retry).min();
             tokio::select! {
                 Some(loaded) = self.loads.join_next() => self.load_ended(loaded),
+                Some(request) = self.folder.changes.recv() => self.handle_request(request).await,
                 Ok(permit) = compiling.acquire_owned(), if waits => self.compile(permit),
                 () = hint.notified() => {
                     tokio::time::sleep_until((scanned + HINT_PAUSE).into()).await;
@@ -240,7 +248,7 @@ impl State {
         self.contents.refused.retain(|path, _| files.contains_key(path));
         self.is_new |= !retired.is_empty() || self.contents.refused.len() != refused;
         for plugin in retired {
-            self.contents.plugins.remove(&plugin);
+            self.earlier.extend(self.contents.plugins.remove(&plugin).map(|loaded| loaded.plugin));
             self.folder.listener.notify(&Notice::PluginRetired { plugin });
         }
     }
@@ -258,10 +266,12 @@ impl State {
     }
 
     fn handle(&mut self, path: PathBuf, stamp: Stamp, kind: Kind) {
+        let settings = Arc::clone(&self.contents.settings);
         let refused = |plugin, why: LoadError| LoadResult {
             file: path.clone(),
             stamp,
             plugin,
+            settings: Arc::clone(&settings),
             outcome: LoadOutcome::Refused(why),
             took: Duration::ZERO,
         };
@@ -287,7 +297,7 @@ impl State {
                 if let Some(file) = self.files.get_mut(&path) {
                     file.loading = Some((stamp, Step::Reading));
                 }
-                self.loads.spawn(self.loader.load(path, stamp, id, None));
+                self.loads.spawn(self.loader.load(path, stamp, id, Arc::clone(&self.contents.settings), None));
             }
         }
     }
@@ -307,7 +317,7 @@ impl State {
         if let Some(file) = self.files.get_mut(&path) {
             file.loading = Some((stamp, Step::Compiling));
         }
-        self.loads.spawn(self.loader.load(path, stamp, id, Some(permit)));
+        self.loads.spawn(self.loader.load(path, stamp, id, Arc::clone(&self.contents.settings), Some(permit)));
     }
 
     fn load_ended(&mut self, loaded: Result<LoadResult, tokio::task::JoinError>) {
@@ -316,17 +326,21 @@ impl State {
             Err(error) => {
                 // Which file it was is lost with the task: every file that was loading counts as handled until it changes.
                 self.folder.listener.notify(&Notice::HostFault { doing: "loading a plugin", why: error.to_string() });
-                let is_loading =
-                    |file: &&mut File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
-                let unfinished = self.files.values_mut().filter(is_loading);
-                unfinished.for_each(|file| (file.loading, file.handled) = (None, Some(file.stamp)));
+                let is_loading = |file: &File| file.loading.is_some_and(|(_, step)| step != Step::WaitingToCompile);
+                for (path, file) in self.files.iter_mut().filter(|(_, file)| is_loading(file)) {
+                    file.give_up();
+                    if let Some(refused) = self.contents.refused.get_mut(path) {
+                        refused.retry = None;
+                        self.is_new = true;
+                    }
+                }
             }
         }
     }
 
     /// Takes in the result of a load.
     fn loaded(&mut self, loaded: LoadResult) {
-        let LoadResult { file: path, stamp, plugin, outcome, took } = loaded;
+        let LoadResult { file: path, stamp, plugin, settings, outcome, took } = loaded;
         // If the file was removed in the meantime, there is nothing to load or to refuse.
         let Some(file) = self.files.get_mut(&path) else { return };
         // If it was removed and put back in the meantime, another load is for the file as it is now.
@@ -334,7 +348,14 @@ impl State {
             return;
         }
         file.loading = None;
+        let current = &self.contents.settings;
+        let is_outdated = plugin.as_ref().is_some_and(|id| !settings.agree_on(current, id));
         match outcome {
+            // It is loaded again, with the settings of now.
+            LoadOutcome::Plugin(_) | LoadOutcome::Refused(_) if is_outdated => {
+                (file.handled, file.retry) = (None, None);
+                return;
+            }
             LoadOutcome::Changed => {
                 (file.handled, file.retry) = (None, None);
                 return;
@@ -364,7 +385,8 @@ impl State {
                         topics: plugin.manifest.topics.len(),
                         took,
                     });
-                    plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
+                    let before = plugins.insert(plugin.id.clone(), Loaded { plugin, file: path, since });
+                    self.earlier.extend(before.map(|loaded| loaded.plugin));
                 }
             }
             LoadOutcome::Refused(why) => {
@@ -392,7 +414,7 @@ impl State {
         let pending = self.files.iter().filter(|(_, file)| file.is_pending() && !file.missing);
         let of = |(path, file): (&PathBuf, &File)| match &file.kind {
             Kind::Component(id) => {
-                let topics = self.folder.settings.get(id).and_then(|settings| settings.topics.as_ref());
+                let topics = self.contents.settings.plugin(id).topics.as_ref();
                 let topics = topics.map(|topics| topics.iter().map(|topic| topic.0.clone()).collect());
                 let awaited = LoadingPlugin { plugin: id.clone(), topics };
                 let step = file.loading.map_or(Step::Reading, |(_, step)| step);

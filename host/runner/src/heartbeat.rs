@@ -109,6 +109,7 @@ impl Heartbeat {
             running: load.running,
             memory_budget: Some(self.memory_budget),
             draining: load.draining,
+            settings: Some(catalog.settings().digest.clone()).filter(|digest| !digest.is_empty()),
             plugins: loaded_plugins(&catalog),
             pending: catalog.awaited().cloned().collect(),
         }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::sync::oneshot;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId};
-use wharf_core::job::{Job, NewJob, StateName};
+use wharf_core::job::{Job, NewJob, State, StateName};
 use wharf_core::key::Key;
 use wharf_core::kv::KvUsage;
 use wharf_core::lifecycle::Event;
@@ -14,23 +16,23 @@ use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_engine::Budget;
-use wharf_store::{JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
+use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 use crate::broadcast::{self, Batch, Broadcast, BroadcastError, Broadcaster, CallChain, Replies};
 use crate::catalog::Catalog;
+use crate::folder::SettingsRequest;
 use crate::follow::{self, Followers, JobUpdate};
+use crate::holds_view::{self, HoldError, HoldSet};
 use crate::limits_view::{self, GroupLimits, LimitError};
+use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::rejection::{EnqueueRejection, PROBLEMS_MAX};
-use crate::request::{Absent, Prepared, Request, draw_ids, is_same_json, prepare, takes_long};
+use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{HereNow, JobView, why_waiting};
 
-/// Jobs of one token that are compared with a request whose key is not known.
-const KEYS_OF_A_TOKEN_MAX: u32 = 8;
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for which an immediate stop waits for the attempts that were given back to be recorded.
@@ -77,14 +79,14 @@ impl Host {
         // Apart: the future of every request would have room for it, and is moved more than once.
         let known = match prepared.absent {
             absent if absent.is_empty() => Vec::new(),
-            absent => Box::pin(self.find_known(absent)).await?,
+            absent => Box::pin(self.0.find_known(absent)).await?,
         };
         let (indices, jobs): (Vec<usize>, Vec<NewJob>) = prepared.jobs.into_iter().unzip();
         // The store is not called without new jobs: a job that is known is returned also by a store that cannot write.
         let inserted = if jobs.is_empty() {
             Vec::new()
         } else {
-            let _places = self.0.bounds.reserve(places(&jobs)).await?;
+            let _places = self.0.reserve_new(&jobs).await?;
             self.0.enqueuer.insert(jobs, limits).await?
         };
         let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
@@ -93,47 +95,6 @@ impl Host {
             results.sort_unstable_by_key(|(index, _)| *index);
         }
         Ok(results.into_iter().map(|(_, enqueued)| enqueued).collect())
-    }
-
-    /// Returns the existing jobs of requests whose task is not known here: a token finds its job wherever the plugin is.
-    async fn find_known(&self, absent: Vec<Absent>) -> Result<Vec<(usize, Enqueued)>, EnqueueError> {
-        let (mut known, mut problems) = (Vec::new(), Vec::new());
-        for Absent { index, problem, token, key, payload } in absent {
-            let found = match token {
-                // Beyond this number problems are not reported anyway.
-                Some((task, token)) if problems.len() < PROBLEMS_MAX => {
-                    let is_exact = key.is_some();
-                    let max = if is_exact { 1 } else { KEYS_OF_A_TOKEN_MAX };
-                    let filter = JobFilter { task: Some(task), token: Some(token), key, max, ..JobFilter::default() };
-                    let found = self.jobs(filter).await?.jobs;
-                    if is_exact { found.into_iter().next() } else { self.with_payload(found, &payload).await? }
-                }
-                _ => None,
-            };
-            match found {
-                Some(job) => {
-                    self.notify(&Notice::JobsDeduplicated { task: job.task, count: 1 });
-                    known.push((index, Enqueued::Duplicate(job.id)));
-                }
-                None => problems.push((index, problem)),
-            }
-        }
-        if problems.is_empty() {
-            Ok(known)
-        } else {
-            Err(EnqueueError::EnqueueRejection(EnqueueRejection::of(problems)))
-        }
-    }
-
-    /// Returns the job that has this payload, and with it the key that the task would find there.
-    async fn with_payload(&self, jobs: Vec<Job>, payload: &[u8]) -> Result<Option<Job>, StoreError> {
-        for job in jobs {
-            let whole = self.0.store.job(job.id, Arc::clone(self.catalog().limits())).await?;
-            if whole.is_some_and(|whole| is_same_json(&whole.job.payload, payload)) {
-                return Ok(Some(job));
-            }
-        }
-        Ok(None)
     }
 
     /// Turns requests into jobs, apart from other requests if that takes long.
@@ -207,10 +168,8 @@ impl Host {
         let view = self.view();
         let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
         let here = HereNow { draining: self.0.load.borrow().draining, budget: &self.0.budget };
-        Ok(found.map(|seen| JobView {
-            waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, &here)),
-            seen,
-        }))
+        Ok(found
+            .map(|seen| JobView { waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, &here)), seen }))
     }
 
     /// Returns jobs, newest first, without payload and result.
@@ -247,7 +206,10 @@ impl Host {
     /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded,
     /// [`ChangeError::QueueFull`] if too many jobs of its plugin wait, and [`ChangeError::Store`] if the store failed.
     pub async fn retry(&self, id: JobId) -> Result<StateName, ChangeError> {
-        let place = self.0.store.job_summary(id).await?.map(|job| (job.task.plugin(), 1));
+        let job = self.0.store.job_summary(id).await?;
+        // Any other job will not wait: its retry is refused, which a full queue must not hide.
+        let again = job.filter(|job| matches!(job.status.state, State::Failed | State::Cancelled));
+        let place = again.map(|job| (job.task.plugin(), 1));
         let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
         let state = self.change(id, Event::RetryRequested).await?;
         self.notify(&Notice::RetryRequested { job: id });
@@ -329,6 +291,60 @@ impl Host {
             self.notify(&notice);
         }
         Ok(cleared)
+    }
+
+    /// Replaces the settings that may change while the host runs: all of them, or none.
+    ///
+    /// New attempts get the new settings. Running attempts go on with those that they began with, unless their plugin has less
+    /// granted now: then they end at their next host call, and their jobs run again, which costs them nothing. Jobs that wait
+    /// keep their limit group and their key. A plugin that was refused for its settings is loaded again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SettingsRejection::Invalid`] if the settings do not fit a loaded plugin, and [`SettingsRejection::Stopping`] if
+    /// the host is stopping.
+    pub async fn change_settings(&self, settings: LiveSettings) -> Result<SettingsChanges, SettingsRejection> {
+        let (answer, answered) = oneshot::channel();
+        let request = SettingsRequest { settings, answer };
+        self.0.to_folder.send(request).await.map_err(|_| SettingsRejection::Stopping)?;
+        answered.await.unwrap_or(Err(SettingsRejection::Stopping))
+    }
+
+    /// Holds jobs, on all nodes: they are enqueued and wait. What runs goes on.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`HoldError::Ended`] if the hold would end at once, `TooMany` if there are too many holds, and `Store` if the store
+    /// failed.
+    pub async fn hold(&self, new: NewHold) -> Result<HoldSet, HoldError> {
+        let set = holds_view::set(&self.0.store, &self.view(), new).await?;
+        self.0.held_subscribers.forget();
+        self.notify(&Notice::HoldSet { hold: Box::new(set.hold.clone()) });
+        Ok(set)
+    }
+
+    /// Releases the hold of exactly this scope; returns it if it was in force. `by` is the name of the operator's token.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn release(&self, scope: HoldScope, by: Option<String>) -> Result<Option<Hold>, StoreError> {
+        let store = &self.0.store;
+        let released = store.call_with_timeout("releasing a hold", store.release_hold(scope.clone())).await?;
+        self.0.held_subscribers.forget();
+        if released.is_some() {
+            self.notify(&Notice::HoldReleased { scope, by });
+        }
+        Ok(released)
+    }
+
+    /// Returns the first `max` holds in force whose scopes come after `after`, in the order of the scopes' texts.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error.
+    pub async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        self.0.store.holds(after, max).await
     }
 
     /// Returns the nodes that share the store, this one among them.

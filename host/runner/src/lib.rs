@@ -41,7 +41,7 @@
 //!     upkeep_interval: Duration::from_secs(300),
 //!     keep_finished: Duration::from_secs(86_400),
 //!     rescan: Duration::from_secs(5),
-//!     plugins: Default::default(),
+//!     live: Default::default(),
 //! };
 //! let host = Host::start(Parts { store, engine }, settings, |notice| println!("{notice:?}")).await?;
 //! host.ready().await;
@@ -62,6 +62,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod live_settings;
 mod notice;
 mod catalog;
 mod other_nodes;
@@ -78,6 +79,7 @@ mod loop_message;
 mod enqueuer;
 mod store_wait;
 mod kv_view;
+mod held_subscribers;
 mod broadcast;
 mod attempt_host;
 mod task_memory;
@@ -90,17 +92,21 @@ mod folder;
 mod upkeep;
 mod heartbeat;
 mod limits_view;
+mod holds_view;
 mod wait_reason;
 mod answer;
 mod start;
+mod known_jobs;
 mod host;
 
 pub use answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
 pub use broadcast::{Batch, BatchJob, Broadcast, BroadcastError, Replies};
 pub use catalog::{Catalog, Loaded, PendingFile, Refused, Step};
 pub use follow::JobUpdate;
+pub use holds_view::{HoldError, HoldSet};
 pub use host::Host;
 pub use limits_view::{GroupLimits, LimitError};
+pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
 pub use plugin_view::LoadingWhere;
 pub use queue_bounds::QueueFull;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::hold::{Hold, HoldScope};
 use wharf_core::ids::{JobId, PluginId, TaskName};
 use wharf_core::job::{StateName, Stream};
 use wharf_core::outcome::{OutcomeKind, Usage};
@@ -220,6 +221,18 @@ pub enum Notice {
         group: String,
         /// The key, if the limit is for one key.
         key: Option<String>,
+    },
+    /// An operator set a hold on this node.
+    HoldSet {
+        /// The hold.
+        hold: Box<Hold>,
+    },
+    /// An operator released a hold on this node.
+    HoldReleased {
+        /// The scope of the hold.
+        scope: HoldScope,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
     },
     /// A round of upkeep ended.
     Upkeep {

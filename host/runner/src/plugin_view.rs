@@ -10,16 +10,22 @@ use wharf_core::time::Timestamp;
 use wharf_engine::Plugin;
 
 use crate::catalog::Catalog;
+use crate::live_settings::LiveSettings;
 use crate::other_nodes::OtherNodes;
 
 /// The catalog and the other nodes as they are now, each replaced whole when it changes.
-#[derive(Default)]
 pub(crate) struct PluginIndex {
     catalog: ArcSwap<Catalog>,
     others: ArcSwap<OtherNodes>,
 }
 
 impl PluginIndex {
+    /// Returns the index of a host that has loaded nothing yet.
+    pub(crate) fn new(settings: LiveSettings) -> PluginIndex {
+        let catalog = ArcSwap::from_pointee(Catalog::empty(Arc::new(settings)));
+        PluginIndex { catalog, others: ArcSwap::default() }
+    }
+
     /// Returns both as they are now; `now` is the store's time, by which other nodes count as live.
     pub(crate) fn view(&self, now: Timestamp) -> PluginView {
         PluginView { catalog: self.catalog(), others: self.others(), now }
@@ -27,6 +33,16 @@ impl PluginIndex {
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
+    }
+
+    /// Returns the maximum number of jobs of a plugin that wait.
+    pub(crate) fn waiting_max(&self, id: &PluginId) -> u64 {
+        self.catalog.load().settings().waiting_max_of(id)
+    }
+
+    /// Returns how many generations of jobs may enqueue one another until one of a plugin.
+    pub(crate) fn generations_max(&self, id: &PluginId) -> u32 {
+        self.catalog.load().settings().generations_max_of(id)
     }
 
     /// Returns a plugin, if it is loaded now.

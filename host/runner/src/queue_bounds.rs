@@ -8,15 +8,16 @@
 //! off by what other nodes add within a second, and by the jobs that were started since, which are asked for before anybody is
 //! refused. What an attempt has enqueued counts from then on, since its jobs come with its success.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use wharf_core::ids::PluginId;
-use wharf_core::job::NewJob;
-use wharf_engine::PluginSettings;
+use wharf_core::ids::{PluginId, TaskName};
+use wharf_core::job::{NewJob, UniqueToken};
 
+use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 
 /// Counts that are older than this are read again.
@@ -24,10 +25,6 @@ const COUNTS_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// More jobs of a plugin than may wait.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{waiting} jobs of plugin `{plugin}` wait and {wanted} would be added; the limit is {max}: try again when some have ended, or raise \
-     `jobs.waiting-max`, or `waiting-max` of [plugins.{plugin}] in wharf.toml"
-)]
 pub struct QueueFull {
     /// The plugin.
     pub plugin: PluginId,
@@ -39,15 +36,36 @@ pub struct QueueFull {
     pub max: u64,
 }
 
+impl QueueFull {
+    /// Returns true if the jobs are more than may ever wait: as many as these are never added at once.
+    pub fn is_oversized(&self) -> bool {
+        self.wanted > self.max.max(1)
+    }
+}
+
+impl fmt::Display for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let QueueFull { plugin, waiting, wanted, max } = self;
+        if self.is_oversized() {
+            write!(
+                f,
+                "{wanted} jobs of plugin `{plugin}` would be added at once; the limit is {max} that wait: add them in parts"
+            )?;
+        } else {
+            write!(f, "{waiting} jobs of plugin `{plugin}` wait and {wanted} would be added; the limit is {max}: ")?;
+            f.write_str("try again when some have ended")?;
+        }
+        write!(f, ", or raise `jobs.waiting-max`, or `waiting-max` of [plugins.{plugin}] in wharf.toml")
+    }
+}
+
 /// The bounds, and the jobs that count.
 pub(crate) struct QueueBounds {
     store: WatchedStore,
     /// The runtime of the host, on which the store is asked. Guest threads have no timers.
     host_runtime: Handle,
-    waiting_max: u32,
-    generations_max: u32,
-    /// The operator's settings for single plugins: `waiting_max` and `generations_max`.
-    plugins: BTreeMap<PluginId, (Option<u32>, Option<u32>)>,
+    /// Has the settings, which may change.
+    plugins: Arc<PluginIndex>,
     /// Locked for a few assignments, never across an await.
     counts: Mutex<Counts>,
     /// Held by the one who asks the store; has the moment at which the last who did so began.
@@ -80,6 +98,28 @@ impl Count {
     }
 }
 
+impl Counts {
+    /// Returns the jobs of each plugin that were added since the store was asked.
+    fn added(&self) -> BTreeMap<PluginId, u64> {
+        self.plugins.iter().map(|(plugin, count)| (plugin.clone(), count.added)).collect()
+    }
+
+    /// Takes in what the store has counted; `None` if it failed. `added` are the jobs that had been added when it `began`.
+    fn take_in(&mut self, began: Instant, added: &BTreeMap<PluginId, u64>, waiting: Option<BTreeMap<PluginId, u64>>) {
+        (self.read_at, self.is_reading) = (Some(began), false);
+        let Some(waiting) = waiting else { return };
+        for (plugin, count) in &mut self.plugins {
+            count.stored = 0;
+            // What was added before is among those that the store has counted, or has ended.
+            count.added = count.added.saturating_sub(added.get(plugin).copied().unwrap_or(0));
+        }
+        for (plugin, stored) in waiting {
+            self.plugins.entry(plugin).or_default().stored = stored;
+        }
+        self.plugins.retain(|_, count| count.all() > 0);
+    }
+}
+
 /// Places among the waiting jobs. Dropped when the jobs are added, or are not added after all.
 pub(crate) struct Reservation {
     bounds: Arc<QueueBounds>,
@@ -88,19 +128,11 @@ pub(crate) struct Reservation {
 
 impl QueueBounds {
     /// Must be called on the runtime of the host.
-    pub(crate) fn new(
-        store: WatchedStore,
-        waiting_max: u32,
-        generations_max: u32,
-        settings: &BTreeMap<PluginId, PluginSettings>,
-    ) -> Arc<QueueBounds> {
-        let own = settings.iter().map(|(id, of)| (id.clone(), (of.waiting_max, of.generations_max)));
+    pub(crate) fn new(store: WatchedStore, plugins: Arc<PluginIndex>) -> Arc<QueueBounds> {
         Arc::new(QueueBounds {
             store,
             host_runtime: Handle::current(),
-            waiting_max,
-            generations_max,
-            plugins: own.collect(),
+            plugins,
             counts: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
         })
@@ -108,11 +140,7 @@ impl QueueBounds {
 
     /// Returns how many generations of jobs may enqueue one another until one of this plugin.
     pub(crate) fn generations_max(&self, plugin: &PluginId) -> u32 {
-        self.plugins.get(plugin).and_then(|(_, own)| *own).unwrap_or(self.generations_max)
-    }
-
-    fn waiting_max(&self, plugin: &PluginId) -> u64 {
-        self.plugins.get(plugin).and_then(|(own, _)| *own).unwrap_or(self.waiting_max).into()
+        self.plugins.generations_max(plugin)
     }
 
     /// Reserves places for new jobs. Asks the store before it refuses any.
@@ -121,9 +149,10 @@ impl QueueBounds {
     ///
     /// Returns the first plugin of which too many jobs would wait; then no place is reserved.
     pub(crate) async fn reserve(self: &Arc<Self>, places: Vec<(PluginId, u64)>) -> Result<Reservation, QueueFull> {
-        if let Some(reservation) = self.try_reserve(&places) {
-            return Ok(reservation);
-        }
+        let places = match self.try_reserve(places) {
+            Ok(reservation) => return Ok(reservation),
+            Err(places) => places,
+        };
         let this = Arc::clone(self);
         let wanted = Instant::now();
         // It ends even if nobody waits for it, and others profit. If it panicked, what is known has to do.
@@ -132,25 +161,34 @@ impl QueueBounds {
         Ok(Reservation { bounds: Arc::clone(self), places })
     }
 
-    /// Reserves places if there are any by what is known; `None` if the store has to be asked.
-    pub(crate) fn try_reserve(self: &Arc<Self>, places: &[(PluginId, u64)]) -> Option<Reservation> {
+    /// Reserves places if there are any by what is known.
+    ///
+    /// # Errors
+    ///
+    /// Returns the places if the store has to be asked.
+    pub(crate) fn try_reserve(
+        self: &Arc<Self>,
+        places: Vec<(PluginId, u64)>,
+    ) -> Result<Reservation, Vec<(PluginId, u64)>> {
         let now = Instant::now();
         {
             let mut counts = self.counts();
-            let read_at = counts.read_at?;
+            let Some(read_at) = counts.read_at else { return Err(places) };
             if now.duration_since(read_at) > COUNTS_AGE_MAX && !std::mem::replace(&mut counts.is_reading, true) {
                 let this = Arc::clone(self);
                 self.host_runtime.spawn(async move { this.read(now).await });
             }
         }
-        self.take(places).ok()?;
-        Some(Reservation { bounds: Arc::clone(self), places: places.to_vec() })
+        match self.take(&places) {
+            Ok(()) => Ok(Reservation { bounds: Arc::clone(self), places }),
+            Err(_) => Err(places),
+        }
     }
 
     fn take(&self, places: &[(PluginId, u64)]) -> Result<(), QueueFull> {
         let mut counts = self.counts();
         for (plugin, wanted) in places {
-            let (waiting, max) = (counts.plugins.get(plugin).map_or(0, Count::all), self.waiting_max(plugin));
+            let (waiting, max) = (counts.plugins.get(plugin).map_or(0, Count::all), self.plugins.waiting_max(plugin));
             if waiting + wanted > max {
                 return Err(QueueFull { plugin: plugin.clone(), waiting, wanted: *wanted, max });
             }
@@ -169,26 +207,34 @@ impl QueueBounds {
         }
         let began = Instant::now();
         *last = Some(began);
-        let added: BTreeMap<PluginId, u64> =
-            self.counts().plugins.iter().map(|(plugin, count)| (plugin.clone(), count.added)).collect();
+        let added = self.counts().added();
         // A store that does not answer refuses new jobs itself; the failure was reported by the call.
-        let waiting = self.store.call("counting the waiting jobs", self.store.waiting_jobs()).await;
-        let mut counts = self.counts();
-        (counts.read_at, counts.is_reading) = (Some(began), false);
-        let Ok(waiting) = waiting else { return };
-        for (plugin, count) in &mut counts.plugins {
-            count.stored = 0;
-            // What was added before is among those that the store has counted, or has ended.
-            count.added = count.added.saturating_sub(added.get(plugin).copied().unwrap_or(0));
-        }
-        for (plugin, stored) in waiting {
-            counts.plugins.entry(plugin).or_default().stored = stored;
-        }
-        counts.plugins.retain(|_, count| count.all() > 0);
+        let waiting = self.store.call_with_timeout("counting the waiting jobs", self.store.waiting_jobs()).await;
+        self.counts().take_in(began, &added, waiting.ok());
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation {
+    /// Returns the plugins whose jobs have places, each once.
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &PluginId> {
+        self.places.iter().map(|(plugin, _)| plugin)
+    }
+
+    /// Gives back all places but these, which are among those that it has: fewer jobs will be added.
+    pub(crate) fn reduce_to(&mut self, places: Vec<(PluginId, u64)>) {
+        let mut counts = self.bounds.counts();
+        for (plugin, had) in &self.places {
+            let kept = places.iter().find(|(kept, _)| kept == plugin).map_or(0, |(_, places)| *places);
+            if let Some(count) = counts.plugins.get_mut(plugin) {
+                count.reserved = count.reserved.saturating_sub(had.saturating_sub(kept));
+            }
+        }
+        drop(counts);
+        self.places = places;
     }
 }
 
@@ -204,14 +250,31 @@ impl Drop for Reservation {
 }
 
 /// Returns how many of these jobs each plugin gets.
-pub(crate) fn places(jobs: &[NewJob]) -> Vec<(PluginId, u64)> {
+pub(crate) fn places<'j>(jobs: impl IntoIterator<Item = &'j NewJob>) -> Vec<(PluginId, u64)> {
     let mut places: Vec<(PluginId, u64)> = Vec::new();
-    for same in jobs.chunk_by(|one, next| one.task == next.task) {
-        let (plugin, count) = (same[0].task.plugin(), same.len() as u64);
-        match places.iter_mut().find(|(other, _)| *other == plugin) {
-            Some((_, places)) => *places += count,
-            None => places.push((plugin, count)),
-        }
+    // Jobs of one task mostly follow one another.
+    let mut last: Option<(&TaskName, usize)> = None;
+    for job in jobs {
+        let index = match last {
+            Some((task, index)) if *task == job.task => index,
+            _ => {
+                let plugin = job.task.plugin();
+                places.iter().position(|(other, _)| *other == plugin).unwrap_or_else(|| {
+                    places.push((plugin, 0));
+                    places.len() - 1
+                })
+            }
+        };
+        places[index].1 += 1;
+        last = Some((&job.task, index));
     }
     places
 }
+
+/// Returns how many of these jobs each plugin gets if those whose token is `known` exist already.
+pub(crate) fn places_of_unknown(jobs: &[NewJob], mut known: HashSet<UniqueToken>) -> Vec<(PluginId, u64)> {
+    places(jobs.iter().filter(|job| job.unique_token().is_none_or(|token| known.insert(token))))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -152,6 +152,11 @@ pub(crate) fn takes_long<'r>(view: &PluginView, payloads: impl Iterator<Item = (
     checks > CHECKS_INLINE_MAX
 }
 
+/// Returns true if reading this many bytes takes long enough to be done apart.
+pub(crate) fn takes_long_to_read(bytes: usize) -> bool {
+    bytes as u64 / BYTES_PER_CHECK > CHECKS_INLINE_MAX
+}
+
 /// Returns true if two payloads are the same JSON, apart from white space between its tokens. Numbers and texts must be written
 /// in the same way, since a key is found as it is written.
 pub(crate) fn is_same_json(one: &[u8], other: &[u8]) -> bool {
@@ -234,6 +239,14 @@ fn prepare_one(
     let token = token.flatten();
     let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::ParseKeyError(bad))).ok());
     let name: TaskName = request.task.parse().map_err(|bad| problem(BadRequest::BadTask(bad))).ok()?;
+    // Before the task is looked for: a job of another key is found by its token without its task.
+    if let (Some(only), Some(Some(named))) = (&request.only_key, &key)
+        && named != only
+    {
+        let (only, named) = (only.clone(), named.clone());
+        problem(BadRequest::KeyForbidden { only, place: "the request", named });
+        return None;
+    }
     // Of many unknown tasks only the first are reported: searching for a similar name takes time.
     let suggest = prepared.absent.len() < PROBLEMS_MAX;
     let task = match find(view, &name, suggest) {
@@ -245,7 +258,7 @@ fn prepare_one(
         Err(why) => {
             let token = token.map(|token| (name, token));
             prepared.without_token += usize::from(token.is_none());
-            let key = key.flatten().or(request.only_key);
+            let key = request.only_key.or(key.flatten());
             prepared.absent.push(Absent { index, problem: why, token, key, payload: request.payload });
             return None;
         }
@@ -259,10 +272,8 @@ fn prepare_one(
     let key = match request.only_key {
         None => key.unwrap_or(found),
         Some(only) => {
-            let named = [("the request", key.flatten()), ("the payload", found)];
-            let other = named.into_iter().find_map(|(place, key)| Some((place, key.filter(|key| *key != only)?)));
-            if let Some((place, named)) = other {
-                problem(BadRequest::KeyForbidden { only, place, named });
+            if let Some(named) = found.filter(|found| *found != only) {
+                problem(BadRequest::KeyForbidden { only, place: "the payload", named });
                 return None;
             }
             Some(only)

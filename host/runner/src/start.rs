@@ -1,7 +1,6 @@
 //! Start: creates the parts of a host, connects them and sets them going.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wharf_core::bounds;
-use wharf_core::ids::{NodeId, PluginId};
+use wharf_core::ids::NodeId;
 use wharf_core::lease::is_margin_valid;
 use wharf_core::planner::{Planner, PlannerSettings};
-use wharf_engine::{Budget, Engine, PluginSettings};
+use wharf_engine::{Budget, Engine};
 use wharf_store::{Store, StoreError};
 
 use crate::attempt::AttemptStarter;
@@ -24,10 +23,12 @@ use crate::broadcast::{Broadcasts, CallContext, Cluster, RemoteCalls};
 use crate::check_threads::CheckThreads;
 use crate::dispatch::{Dispatch, DispatchParts, Load};
 use crate::enqueuer::{Enqueuer, InsertNotifier};
-use crate::folder::Folder;
+use crate::folder::{Folder, SettingsRequest};
 use crate::follow::Followers;
 use crate::guest_store::GuestStore;
 use crate::heartbeat::Heartbeat;
+use crate::held_subscribers::HeldSubscribers;
+use crate::live_settings::LiveSettings;
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
@@ -56,10 +57,6 @@ pub struct Settings {
     pub plugins_dir: PathBuf,
     /// The maximum number of attempts at once. The engine may have a lower capacity, which then counts.
     pub attempts: u32,
-    /// The maximum number of jobs of one plugin that wait, unless its settings say otherwise.
-    pub waiting_max: u32,
-    /// The maximum number of generations of jobs that enqueue one another, unless the plugin's settings say otherwise.
-    pub generations_max: u32,
     /// The maximum number of live broadcasts that are open at once, for each depth of broadcasts within broadcasts.
     pub broadcasts: u32,
     /// The length of a lease.
@@ -76,8 +73,8 @@ pub struct Settings {
     pub keep_finished: Duration,
     /// The plugin folder is scanned at least this often, whatever its watcher reports.
     pub rescan: Duration,
-    /// The operator's settings for single plugins.
-    pub plugins: BTreeMap<PluginId, PluginSettings>,
+    /// The settings that may change while the host runs.
+    pub live: LiveSettings,
 }
 
 /// Why a host did not start.
@@ -110,8 +107,11 @@ pub(crate) struct RunningHost {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) broadcasts: Arc<Broadcasts>,
+    pub(crate) held_subscribers: Arc<HeldSubscribers>,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) first_scan: watch::Receiver<bool>,
+    /// Sends new settings to the task that owns the plugin folder.
+    pub(crate) to_folder: mpsc::Sender<SettingsRequest>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
     _end: DropGuard,
@@ -128,7 +128,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let Parts { store, engine } = parts;
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
     let budget = engine.budget().clone();
-    let (plugins, followers) = (Arc::new(PluginIndex::default()), Arc::new(Followers::new(budget.clone())));
+    let (plugins, followers) = (Arc::new(PluginIndex::new(settings.live)), Arc::new(Followers::new(budget.clone())));
     let store = WatchedStore::new(store, settings.write_timeout, listener.clone());
     let upkeep = Upkeep {
         store: store.clone(),
@@ -148,18 +148,21 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let (to_load, load) = watch::channel(Load::default());
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
+    let (to_folder, changes) = mpsc::channel(1);
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
     let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let held_subscribers = Arc::new(HeldSubscribers::new(store.clone(), Arc::clone(&plugins)));
     let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),
         enqueuer: enqueuer.clone(),
         listener: listener.clone(),
+        held: Arc::clone(&held_subscribers),
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
     });
     let guest_store = GuestStore::new(store.clone(), tasks.clone());
-    let bounds = QueueBounds::new(store.clone(), settings.waiting_max, settings.generations_max, &settings.plugins);
+    let bounds = QueueBounds::new(store.clone(), Arc::clone(&plugins));
     let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
     let guest_parts = (guest_store, Arc::clone(&bounds));
     let broadcasts =
@@ -193,11 +196,11 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let folder = Folder {
         dir: settings.plugins_dir,
         rescan: settings.rescan,
-        settings: Arc::new(settings.plugins),
         engine,
         store: store.clone(),
         plugins: Arc::clone(&plugins),
         to_loop: to_loop.clone(),
+        changes,
         first_scan: to_first_scan,
         changed: to_changed,
         stopping: stopping.clone(),
@@ -237,8 +240,10 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         plugins,
         enqueuer,
         broadcasts,
+        held_subscribers,
         load,
         first_scan,
+        to_folder,
         tasks,
         stopping,
         _end,

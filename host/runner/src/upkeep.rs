@@ -1,4 +1,4 @@
-//! Ends the leases of dead nodes, and deletes old jobs. The normal path never waits for it.
+//! Ends the leases of dead nodes, and deletes old jobs and holds that have ended. The normal path never waits for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +62,10 @@ impl Upkeep {
         let round = async {
             self.reclaim(&mut done).await?;
             match keep {
-                Some(keep) => self.delete_finished(keep, &mut done).await,
+                Some(keep) => {
+                    self.delete_finished(keep, &mut done).await?;
+                    self.delete_ended_holds().await
+                }
                 None => Ok(()),
             }
         };
@@ -85,6 +88,12 @@ impl Upkeep {
                 return Ok(());
             }
         }
+    }
+
+    /// Deletes every hold that has ended, in batches.
+    async fn delete_ended_holds(&self) -> Result<(), StoreError> {
+        while self.store.delete_ended_holds(bounds::UPKEEP_BATCH).await? == bounds::UPKEEP_BATCH {}
+        Ok(())
     }
 
     /// Deletes every job that finished longer than `keep` ago, in batches.

@@ -108,13 +108,13 @@ impl fmt::Display for TaskPattern {
 /// One thing that a token may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Read jobs, results, broadcasts, plugins, nodes, limits and metrics.
+    /// Read jobs, results, broadcasts, plugins, nodes, limits, holds and metrics.
     Read,
     /// Enqueue jobs of these tasks.
     Enqueue(TaskPattern),
     /// Broadcast to the topics that match.
     Broadcast(Pattern),
-    /// Cancel and retry jobs and set limits; includes `read`.
+    /// Cancel and retry jobs, set limits, hold and release jobs; includes `read`.
     Operate,
     /// Everything.
     Admin,
@@ -166,6 +166,9 @@ impl fmt::Display for Scope {
     }
 }
 
+/// The name of the rights that every client has where the host asks for no token.
+const NOBODY: &str = "none";
+
 /// The rights of one client: those of its token, or all where the host needs none. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Access(Arc<Rights>);
@@ -216,6 +219,11 @@ impl Rights {
         self.scopes.iter().any(|scope| *scope == Scope::Admin || found(scope))
     }
 
+    /// Returns the name of the client's token; `None` if the host asks for no token.
+    pub(crate) fn author(&self) -> Option<String> {
+        (&*self.name != NOBODY).then(|| self.name.to_string())
+    }
+
     /// Returns the key whose jobs alone the client sees and enqueues; `None` if it is bound to no key.
     pub(crate) fn key(&self) -> Option<&Key> {
         self.key.as_ref()
@@ -231,13 +239,12 @@ impl Rights {
         self.has(|scope| matches!(scope, Scope::Read | Scope::Operate))
     }
 
-    /// Returns true if the client may cancel and retry jobs and set limits.
+    /// Returns true if the client may cancel and retry jobs, set limits, and hold and release jobs.
     pub(crate) fn operates(&self) -> bool {
         self.has(|scope| matches!(scope, Scope::Operate))
     }
 
     /// Returns true if the client may do everything.
-    #[cfg(test)]
     pub(crate) fn is_admin(&self) -> bool {
         self.has(|_| false)
     }
@@ -308,7 +315,7 @@ impl TokenTable {
     pub(crate) fn new(tokens: Vec<(TokenHash, Access)>) -> TokenTable {
         // Each hash ends what it opened alone: the second one of a token stays valid when the first is removed.
         let tokens = tokens.into_iter().map(|(hash, access)| (hash, access.apart())).collect();
-        TokenTable { tokens, anyone: Access::everything("none") }
+        TokenTable { tokens, anyone: Access::everything(NOBODY) }
     }
 
     /// Returns true if requests need no token.

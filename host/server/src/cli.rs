@@ -7,6 +7,7 @@ mod jobs;
 mod broadcast;
 mod plugins;
 mod limits;
+mod holds;
 mod nodes;
 mod settings;
 mod check;
@@ -18,6 +19,7 @@ mod pack;
 mod tokens;
 mod log_thread;
 mod log_fields;
+mod log_targets;
 mod log;
 mod log_notices;
 mod reload;
@@ -33,10 +35,12 @@ use clap_complete::Shell;
 use crate::access::Tokens;
 use crate::bench::BenchCommand;
 use crate::cli_error::{CliError, EXIT_CODES, ExitStatus};
-use crate::config::{Environment, Flags, RawSettings, Settings};
+use crate::config::{self, Environment, Flags, Problems, RawSettings, Settings};
+use crate::http::HeldConfig;
 use crate::{cli_error, in_process_engine, output};
 use client::Client;
-use reload::Reload;
+use reload::{Files, Reload};
+use serve::Start;
 
 /// Run WebAssembly plugins as durable jobs, with concurrency limits per key
 #[derive(Debug, Parser)]
@@ -73,6 +77,14 @@ enum Command {
     /// Show and change concurrency limits
     #[command(subcommand)]
     Limit(limits::LimitCommand),
+    /// Hold jobs: they are enqueued and wait, while running ones go on
+    #[command(subcommand)]
+    Hold(holds::HoldCommand),
+    /// Release a hold
+    #[command(subcommand)]
+    Release(holds::ReleaseCommand),
+    /// List the holds in force
+    Holds,
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -83,7 +95,15 @@ enum Command {
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Print effective settings and their sources, and every hard limit
-    Config,
+    ///
+    /// These are the settings that a host started in this folder would have. With --host, those that a running host has, why it
+    /// refuses its settings file, if it does, and which changes wait for its next start.
+    Config {
+        /// Print the settings of a running host: of the one at this address, or of the one that other commands talk to
+        // In place of the global option of this name, which needs an address.
+        #[arg(id = "host", long = "host", value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "")]
+        running: Option<String>,
+    },
     /// Print a shell completion script, as in: wharf completion bash > /etc/bash_completion.d/wharf
     Completion { shell: Shell },
     /// Compile one component in a process of its own
@@ -163,20 +183,25 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Token(command) => return command.run(json),
         _ => {}
     }
-    let invalid = |problems: crate::config::Problems| CliError::usage(problems.to_string());
+    let invalid = |problems: Problems| CliError::usage(problems.to_string());
     let environment = Environment::of_this_process();
     let flags = flags(&line)?;
-    let files = reload::Files::of_settings(&flags, &environment);
-    let mut raw = RawSettings::read(&flags, &environment).map_err(invalid)?;
-    let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
+    let files = Files::of_settings(&flags, &environment);
+    let (raw, settings) = match read_settings(&flags, &environment) {
+        // The file may be the one that the host refuses, too.
+        Err(_) if is_of_running_host(&line) => read_settings(&flags.without_file(), &environment).map_err(invalid)?,
+        read => read.map_err(invalid)?,
+    };
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
         Command::Serve(_) => {
             let files = files.with_tokens(&raw, &environment);
             let table = settings.token_table(&raw, &environment).map_err(invalid)?;
             let needs_tokens = !table.is_empty() || !settings.listen.ip().is_loopback();
+            let live = settings.live_settings(&raw);
+            let config = HeldConfig::new(config::shown(&raw), live.digest.clone());
             let reload = Reload::new(flags, environment, files, raw, needs_tokens);
-            serve::serve(&settings, Tokens::new(table), reload)
+            serve::serve(&settings, Start { live, tokens: Tokens::new(table), config, reload })
         }
         Command::Call(call) => call.run(&settings, json),
         Command::Check(check) => check.run(&settings, json),
@@ -184,13 +209,28 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Broadcast(send) => send.run(&client(), json),
         Command::Plugin(command) => command.run(&client(), json),
         Command::Limit(command) => command.run(&client(), json),
+        Command::Hold(command) => command.run(&client(), json),
+        Command::Release(command) => command.run(&client()),
+        Command::Holds => holds::list(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
-        Command::Config => settings::show(&raw, json),
+        Command::Config { running: Some(_) } => settings::show_running(&client(), json),
+        Command::Config { running: None } => settings::show(&raw, json),
         // Handled above.
         Command::New(_) | Command::Bindings(_) | Command::Pack(_) | Command::Token(_) => Ok(ExitStatus::Done),
         Command::Completion { .. } | Command::CompileChild { .. } => Ok(ExitStatus::Done),
     }
+}
+
+fn read_settings(flags: &Flags, environment: &Environment) -> Result<(RawSettings, Settings), Problems> {
+    let mut raw = RawSettings::read(flags, environment)?;
+    let settings = Settings::check(&mut raw, environment)?;
+    Ok((raw, settings))
+}
+
+/// Returns true for `wharf config --host`, which asks a host for its settings.
+fn is_of_running_host(line: &CommandLine) -> bool {
+    matches!(&line.command, Command::Config { running: Some(_) })
 }
 
 /// Collects the settings that flags override. `--set` comes first, because a named flag takes precedence over it.
@@ -205,7 +245,9 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
         }
         values.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
     }
-    let mut named = vec![("--host", "host", &global.host), ("--bearer", "token", &global.bearer)];
+    // Without an address it is that of the other settings.
+    let host = global.host.clone().filter(|host| !host.is_empty());
+    let mut named = vec![("--host", "host", &host), ("--bearer", "token", &global.bearer)];
     if let Command::Serve(serve) = &line.command {
         named.extend([
             ("--listen", "listen", &serve.listen),
@@ -219,7 +261,7 @@ fn flags(line: &CommandLine) -> anyhow::Result<Flags> {
     values.extend(
         named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value.clone()?))),
     );
-    Ok(Flags { config: global.config.clone(), values })
+    Ok(Flags { config: global.config.clone(), no_file: false, values })
 }
 
 #[cfg(test)]

@@ -11,8 +11,12 @@ mod bounds;
 mod environment;
 mod machine_memory;
 mod tokens;
+mod shared_form;
 mod file;
 mod raw;
+mod shown;
+mod place;
+mod digest;
 mod settings;
 
 #[cfg(test)]
@@ -23,6 +27,6 @@ pub(crate) use environment::Environment;
 pub(crate) use origin::Problems;
 pub(crate) use raw::{Flags, LIBRARY_BACKTRACES, RawSettings, backtrace_of_panic, backtraces_are_costly};
 pub(crate) use settings::{LogFormat, Settings};
-pub(crate) use table::SETTINGS;
+pub(crate) use shown::{ShownSetting, shown};
 pub(crate) use values::PublicUrl;
 pub(crate) use wharf_engine::spec::duration::{HumanDuration, parse_duration as duration};

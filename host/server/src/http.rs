@@ -14,6 +14,7 @@ pub(crate) mod connections;
 mod scope;
 mod openapi;
 mod shared_bytes;
+mod held_config;
 mod app_state;
 mod guard;
 mod entry;
@@ -25,7 +26,9 @@ mod events;
 mod broadcasts;
 mod plugins;
 mod limits;
+mod holds;
 mod nodes;
+mod config;
 mod health;
 mod startup_routes;
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub(crate) use app_state::AppState;
 pub(crate) use bytes::{json_or_base64, to_base64};
 pub(crate) use connections::ConnectionBounds;
 pub(crate) use guard::Guard;
+pub(crate) use held_config::HeldConfig;
 pub(crate) use query::encode;
 pub(crate) use startup_routes::startup_routes;
 
@@ -62,7 +66,9 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/v1/plugins", no_query(get(plugins::list)))
         .route("/v1/plugins/{id}", no_query(get(plugins::show)))
         .route("/v1/nodes", no_query(get(nodes::list)))
+        .route("/v1/config", no_query(get(config::show)))
         .route("/v1/limits", put(limits::set).delete(limits::clear).merge(no_query(get(limits::list))))
+        .route("/v1/holds", get(holds::list).post(holds::set).delete(holds::release))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

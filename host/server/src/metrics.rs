@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     /// Requests with a token that is not valid.
     pub(crate) wrong_tokens: Counter,
     settings_reloads: Counters,
+    hold_changes: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
 }
@@ -79,6 +80,7 @@ impl Metrics {
         let plugin_loads = counters("plugin_loads", "Plugin files loaded or refused, by result");
         let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
         let settings_reloads = counters("settings_reloads", "Times that the settings were read again, by result");
+        let hold_changes = counters("hold_changes", "Holds set and released on this host, by change");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let mut histograms = |name: &str, help: &str| {
             let histograms: Histograms = Family::new_with_constructor(|| Histogram::new(SECONDS));
@@ -149,6 +151,7 @@ impl Metrics {
             broadcasts_refused,
             wrong_tokens,
             settings_reloads,
+            hold_changes,
             host_log_lines_dropped,
         }
     }
@@ -187,6 +190,8 @@ impl Metrics {
             Notice::JobReplaced { .. } => {
                 self.jobs_replaced.inc();
             }
+            Notice::HoldSet { .. } => add(&self.hold_changes, label("change", "set"), 1),
+            Notice::HoldReleased { .. } => add(&self.hold_changes, label("change", "released"), 1),
             Notice::BroadcastEnded(ended) => self.broadcasts.ended(ended),
             Notice::BroadcastRefused { .. } => {
                 self.broadcasts_refused.inc();

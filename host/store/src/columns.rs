@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use wharf_core::hold::Hold;
 use wharf_core::ids::{JobId, NodeId};
 use wharf_core::job::{Batch, Entry, Job, JobStatus, Lineage, State, Stream};
 use wharf_core::key::{Key, Lane};
@@ -111,9 +112,9 @@ pub(crate) fn job_id(column: i64) -> Result<JobId, DamagedData> {
     JobId::from_number(unsigned(column)).ok_or_else(|| DamagedData::invalid("job ID", &column.to_string()))
 }
 
-/// Returns the column `key` of a lane: empty for jobs without a key.
-pub(crate) fn key_text(lane: &Lane) -> &str {
-    lane.key.as_ref().map_or("", Key::as_str)
+/// Returns the column `key`: empty for jobs without a key.
+pub(crate) fn key_text(key: Option<&Key>) -> &str {
+    key.map_or("", Key::as_str)
 }
 
 /// Converts the column `key`.
@@ -134,6 +135,31 @@ pub(crate) fn state_number(state: &State, now: Timestamp) -> i16 {
         State::Failed => FAILED,
         State::Cancelled => CANCELLED,
     }
+}
+
+/// The columns of a hold.
+#[derive(Debug)]
+pub(crate) struct HoldColumns<'r> {
+    pub(crate) scope: &'r str,
+    pub(crate) until_at: Option<i64>,
+    pub(crate) reason: &'r str,
+    pub(crate) by: Option<String>,
+    pub(crate) at: i64,
+}
+
+/// Converts the columns of a hold.
+///
+/// # Errors
+/// If the scope or the reason is not valid.
+pub(crate) fn hold(columns: HoldColumns<'_>) -> Result<Hold, DamagedData> {
+    let HoldColumns { scope, until_at, reason, by, at } = columns;
+    Ok(Hold {
+        scope: parse("scope of a hold", scope)?,
+        until: until_at.map(timestamp),
+        reason: parse("reason of a hold", reason)?,
+        by,
+        since: timestamp(at),
+    })
 }
 
 /// The columns of a job's status.

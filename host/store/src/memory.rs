@@ -1,6 +1,7 @@
 //! The memory store: the rules in their simplest form. It loses everything when it is dropped.
 //!
-//! It is the oracle of the tests: it keeps no derived state, so that stores that do are compared with it.
+//! It is the oracle of the tests: it keeps no derived state but the number of waiting jobs, which a host asks for each second,
+//! so that stores that do are compared with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use wharf_core::bounds;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
@@ -24,8 +26,8 @@ use wharf_core::wait_reason::wait_reason;
 use crate::clock::Clock;
 use crate::node_list::{MARKS_KEPT, NodeList};
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod kv;
@@ -180,7 +182,8 @@ impl Queue for MemoryStore {
                 let group = queue.holders(|lane| lane.group == job.lane.group);
                 // A ready job stays ready, even if the clock is set back.
                 let due = if queue.delayed.contains(&(due, id)) { due } else { due.min(now) };
-                Some(wait_reason(due, now, limits, lane, group))
+                let hold = queue.holds.on_job(&job.task, &job.lane, now);
+                Some(wait_reason(due, now, limits, lane, group).or_held(hold))
             }
             _ => None,
         };
@@ -243,14 +246,7 @@ impl Queue for MemoryStore {
     }
 
     async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
-        let queue = self.queue();
-        let ready = queue.ready.values().flat_map(|lane| &lane.lines).map(|(task, line)| (task, line.len() as u64));
-        let delayed = queue.delayed.iter().map(|(_, id)| (&queue.jobs[id].job.task, 1));
-        let mut tasks: BTreeMap<&TaskName, u64> = BTreeMap::new();
-        for (task, count) in ready.chain(delayed) {
-            *tasks.entry(task).or_default() += count;
-        }
-        Ok(by_plugin(tasks.into_iter().map(|(task, count)| (task.clone(), count))))
+        Ok(by_plugin(self.queue().waiting.clone()))
     }
 
     async fn stats(&self) -> Result<QueueStats, StoreError> {
@@ -283,6 +279,52 @@ impl Queue for MemoryStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl HoldStore for MemoryStore {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        let hold = hold.set_at(self.now());
+        let mut queue = self.queue();
+        if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= bounds::HOLDS_MAX as usize {
+            return Ok(None);
+        }
+        queue.holds.set(hold.clone());
+        drop(queue);
+        self.nudge();
+        Ok(Some(hold))
+    }
+
+    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+        let now = self.now();
+        let released = self.queue().holds.remove(&scope);
+        self.nudge();
+        Ok(released.filter(|hold| hold.is_in_force(now)))
+    }
+
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        let (now, max) = (self.now(), max.clamp(1, bounds::PAGE_MAX) as usize);
+        let after = after.map(|after| after.to_string());
+        let queue = self.queue();
+        let in_force = queue.holds.iter().filter(|hold| hold.is_in_force(now));
+        let by_text: BTreeMap<String, &Hold> = in_force.map(|hold| (hold.scope.to_string(), hold)).collect();
+        let page = by_text.into_iter().filter(|(scope, _)| after.as_ref().is_none_or(|after| scope > after));
+        Ok(HoldPage::new(page.take(max + 1).map(|(_, hold)| hold.clone()).collect(), max))
+    }
+
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        let (now, queue) = (self.now(), self.queue());
+        let found = scopes.iter().filter_map(|scope| queue.holds.get(scope)).filter(|hold| hold.is_in_force(now));
+        Ok(found.cloned().collect())
+    }
+
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        let now = self.now();
+        let mut queue = self.queue();
+        let ended = queue.holds.ended(now, max as usize);
+        ended.iter().for_each(|scope| _ = queue.holds.remove(scope));
+        Ok(ended.len() as u32)
     }
 }
 

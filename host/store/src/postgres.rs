@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
@@ -19,8 +20,8 @@ use wharf_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, OpenError, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod address;
@@ -38,6 +39,7 @@ mod lane_rows;
 mod job_row;
 mod running_cache;
 mod read_set;
+mod hold_rows;
 mod read;
 mod kv;
 mod waiting_rows;
@@ -49,6 +51,7 @@ mod job_updates;
 mod ledger;
 mod apply;
 mod overrides;
+mod holds;
 mod insert;
 mod record;
 mod claim_snapshot;
@@ -312,6 +315,47 @@ impl Queue for PostgresStore {
 
     fn nudges(&self) -> Nudges {
         self.nudger.job_nudges()
+    }
+}
+
+#[async_trait]
+impl HoldStore for PostgresStore {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        match self.write(WriteRequest::SetHold(hold)).await? {
+            WriteResult::Hold(set) => Ok(set),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+        match self.write(WriteRequest::ReleaseHold(scope)).await? {
+            WriteResult::Hold(released) => Ok(released),
+            other => Err(unexpected_reply(&other)),
+        }
+    }
+
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        let session = self.reader().await?;
+        let page = hold_rows::page(&session, after.as_ref(), max, self.now()).await;
+        self.finish(session, page)
+    }
+
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        let session = self.reader().await?;
+        let holds = hold_rows::of_scopes(&session, &scopes, self.now()).await;
+        self.finish(session, holds)
+    }
+
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        let session = self.reader().await?;
+        let traces = hold_rows::has_traces(&session, self.now()).await;
+        if !self.finish(session, traces)? {
+            return Ok(0);
+        }
+        match self.write(WriteRequest::DeleteEndedHolds(max)).await? {
+            WriteResult::HoldsDeleted(deleted) => Ok(deleted),
+            other => Err(unexpected_reply(&other)),
+        }
     }
 }
 

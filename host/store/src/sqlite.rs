@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch::Sender as Nudge;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, JobIds, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
@@ -23,8 +24,8 @@ use wharf_core::time::Timestamp;
 use crate::clock::Clock;
 use crate::node_list::NodeList;
 use crate::store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError,
-    PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
+    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, OpenError, PinnedLog, Queue, QueueStats, Recorded, Renewed, Store, StoreError, by_plugin,
 };
 
 mod file_header;
@@ -37,10 +38,12 @@ mod row_padding;
 mod lanes;
 mod unsynced_claims;
 mod waiting_counts;
+mod hold_rows;
 mod read;
 mod statements;
 mod ledger;
 mod load_queue;
+mod holds;
 mod kv;
 mod node_marks;
 mod insert;
@@ -218,6 +221,31 @@ impl Queue for SqliteStore {
 
     fn nudges(&self) -> Nudges {
         self.nudge.subscribe()
+    }
+}
+
+#[async_trait]
+impl HoldStore for SqliteStore {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        self.writer.write(move |ledger| ledger.set_hold(&hold), |_| true).await
+    }
+
+    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+        self.writer.write(move |ledger| ledger.release_hold(&scope), |_| true).await
+    }
+
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        let now = self.now();
+        self.readers.read(move |conn| hold_rows::page(conn, after.as_ref(), max, now)).await
+    }
+
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        let now = self.now();
+        self.readers.read(move |conn| hold_rows::of_scopes(conn, &scopes, now)).await
+    }
+
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        self.writer.write(move |ledger| ledger.delete_ended_holds(max), |_| false).await
     }
 }
 

@@ -6,11 +6,14 @@ mod claim;
 mod job_view;
 mod queue;
 mod kv_store;
+mod hold_store;
 mod node_registry;
 mod node_messages;
 
+pub(crate) use claim::wake_at;
 pub use claim::{Claim, Claimed};
 pub use error::{OpenError, StoreError};
+pub use hold_store::{HoldPage, HoldStore};
 pub(crate) use job_view::by_plugin;
 pub use job_view::{JobFilter, JobPage, JobSnapshot, QueueStats};
 pub use kv_store::KvStore;
@@ -19,8 +22,8 @@ pub use node_registry::NodeRegistry;
 pub use queue::{Nudges, Queue};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
-pub trait Store: Queue + KvStore + NodeRegistry + 'static {
+/// A durable queue with the holds on it, the kv values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
+pub trait Store: Queue + HoldStore + KvStore + NodeRegistry + 'static {
     /// Returns the messages between the nodes of the store; `None` if only one node can use it.
     fn messages(&self) -> Option<&dyn NodeMessages>;
 

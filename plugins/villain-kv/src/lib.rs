@@ -9,6 +9,7 @@ use exports::wharf::plugin::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use wasi::config::store as config;
 use wharf::plugin::{
     jobs::{self, NewJob},
     kv,
@@ -16,7 +17,22 @@ use wharf::plugin::{
 
 wit_bindgen::generate!({
     path: "../../wit",
-    inline: "package mine:villain-kv; world villain { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0; }",
+    inline: "
+        package mine:villain-kv;
+
+        world villain {
+            include wharf:plugin/plugin@0.1.0;
+            import wharf:plugin/kv@0.1.0;
+            import wasi:config/store@0.2.0-rc.1;
+        }
+
+        package wasi:config@0.2.0-rc.1 {
+            interface store {
+                variant error { upstream(string), io(string) }
+                get: func(key: string) -> result<option<string>, error>;
+            }
+        }
+    ",
     world: "mine:villain-kv/villain",
     generate_all,
 });
@@ -37,6 +53,8 @@ enum Step {
     Fill { key: String, bytes: usize },
     Many { prefix: String, count: usize, bytes: usize },
     Ask { key: String, times: u32 },
+    Config(String),
+    Env(String),
     Sleep(u64),
     Fail(String),
     Enqueue(String),
@@ -75,6 +93,8 @@ fn take(step: Step) -> Result<Result<Value, String>, Failure> {
         Step::Fill { key, bytes } => kv::set(&key, &vec![b'x'; bytes]).map(|()| Value::Null),
         Step::Many { prefix, count, bytes } => many(&prefix, count, bytes),
         Step::Ask { key, times } => (0..times).try_for_each(|_| kv::get(&key).map(drop)).map(|()| Value::Null),
+        Step::Config(name) => config::get(&name).map(Value::from).map_err(|error| format!("{error:?}")),
+        Step::Env(name) => Ok(std::env::var(name).ok().into()),
         Step::Sleep(ms) => {
             thread::sleep(Duration::from_millis(ms));
             Ok(Value::Null)

@@ -21,6 +21,8 @@ struct Queue {
     reads: usize,
     /// The groups whose running jobs were counted, in that order.
     counted: Vec<Group>,
+    /// The lanes that are held until somebody releases them.
+    held: Vec<LaneId>,
 }
 
 fn task(name: &str) -> TaskName {
@@ -71,7 +73,8 @@ impl Queue {
         let top =
             self.jobs.iter().filter(|(of, task, _)| *of == id && task == name).map(|(.., job)| job.priority).max()?;
         let holders = self.running.iter().filter(|of| **of == id).count() as u32;
-        open.then(|| Line { lane_id: id, lane, task: name.clone(), top, turn, holders })
+        let held = self.held.contains(&id);
+        open.then(|| Line { lane_id: id, lane, task: name.clone(), top, turn, holders, held })
     }
 
     fn admit(&mut self, tasks: &[(&str, &str)], limits: &LimitTable, free: u32) -> Vec<u64> {
@@ -146,6 +149,12 @@ impl QueueView for Queue {
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> Result<(), Infallible> {
         (self.lanes[lane.0 as usize].1, self.lanes[lane.0 as usize].2) = (turn, open);
+        Ok(())
+    }
+
+    fn hold(&mut self, lane: LaneId) -> Result<(), Infallible> {
+        assert!(self.held.contains(&lane));
+        self.lanes[lane.0 as usize].2 = false;
         Ok(())
     }
 }
@@ -329,6 +338,23 @@ fn a_lane_is_closed_by_the_claim_that_fills_it_and_stays_open_before() {
         assert_eq!(queue.admit(ONE, &table, 1).len(), 1);
         assert_eq!(queue.lanes[0].2, open);
     }
+}
+
+#[test]
+fn held_lanes_start_nothing_keep_their_turn_and_hold_nobody_up() {
+    let mut queue = Queue::default();
+    let of_x: Vec<u64> = (0..2).map(|_| queue.add("p/a", "g", "x", 9)).collect();
+    let others: Vec<u64> = (0..3).map(|_| queue.add("p/a", "g", "y", 0)).collect();
+    let (x, turn) = (queue.lane("g", "x"), queue.lanes[0].1);
+    queue.held.push(x);
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 1), others[..1], "the only line that is listed is held");
+    assert_eq!((queue.lanes[0].1, queue.lanes[0].2), (turn, false), "it is closed, with the turn that it had");
+    let reads = queue.reads;
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 1), others[1..2]);
+    assert_eq!(queue.reads - reads, 3, "a closed lane is not read");
+    queue.held.clear();
+    queue.lanes[0].2 = true;
+    assert_eq!(queue.admit(ONE, &LimitTable::default(), 9), [of_x, others[2..].to_vec()].concat());
 }
 
 #[test]

@@ -70,6 +70,8 @@ impl Run {
         };
         let (handle, cpu) = (&self.handle, self.limits.cpu);
         let guest_return = Metered { inner: pin!(guest), handle, watchdog, cpu }.await;
+        // What it did with a grant that was taken away meanwhile does not count.
+        store.data().is_ended();
         if let Some(Err(error)) = &guest_return
             && instantiated_after.is_none()
             && is_pool_exhausted(error)
@@ -105,6 +107,9 @@ impl Run {
     }
 
     fn new_sandbox(&self, log: &Log, started_at: Instant) -> Result<Sandbox, String> {
+        if let Some(why) = self.plugin.env.revoked() {
+            return Err(why.to_owned());
+        }
         let parts = SandboxParts {
             env: Arc::clone(&self.plugin.env),
             host_calls: Arc::clone(&self.host_calls),
@@ -161,7 +166,13 @@ pub(crate) fn apply_limits(store: &mut Store<Sandbox>) {
     store.set_max_component_handles(bounds::HANDLES_MAX);
     store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| metered::tick(&store.data().handle, store.data().limits.cpu));
+    store.epoch_deadline_callback(|store| {
+        let sandbox = store.data();
+        if sandbox.is_ended() {
+            return Err(metered::Stopped.into());
+        }
+        metered::tick(&sandbox.handle, sandbox.limits.cpu)
+    });
 }
 
 /// Returns true if the pool is used up, or, where there is no pool, the kernel's memory mappings are.

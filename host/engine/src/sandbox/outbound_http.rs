@@ -25,6 +25,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_core::bounds;
+use wharf_core::outcome::Interruption;
 
 use crate::sandbox::log::Log;
 use crate::sandbox::plugin_env::PluginEnv;
@@ -75,8 +76,16 @@ impl WasiHttpHooks for Outbound {
 }
 
 impl Outbound {
+    /// Returns true if the attempt was ended. The loss of a grant of its plugin ends it here.
+    pub(crate) fn is_ended(&self) -> bool {
+        if let Some(why) = self.env.revoked() {
+            self.handle.stop(Interruption::Host, why.to_owned());
+        }
+        self.handle.end_reason().is_some()
+    }
+
     fn granted(&mut self, uri: &Uri, options: RequestOptions) -> Result<GrantedRequest, Error> {
-        if self.handle.end_reason().is_some() {
+        if self.is_ended() {
             return Err(Error::HttpRequestDenied);
         }
         let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;

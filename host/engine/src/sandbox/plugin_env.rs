@@ -1,7 +1,7 @@
 //! The environment that all sandboxes of one plugin share: one value, so that making a sandbox changes only one
 //! reference count that other threads change, too.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
@@ -22,6 +22,8 @@ pub(crate) struct PluginEnv {
     pub(crate) budget: Budget,
     /// The settings of its encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
+    /// Why no attempt may use these settings any more; empty as long as they may.
+    revoked: OnceLock<String>,
 }
 
 /// The parts that all plugins of a host share.
@@ -40,6 +42,18 @@ impl PluginEnv {
     pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
         let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls }
+        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls, revoked: OnceLock::new() }
+    }
+
+    /// Ends every attempt that has these settings: at its next host call, at its next tick, or at its end. `why` is recorded as
+    /// the reason.
+    pub(crate) fn revoke(&self, why: String) {
+        // Who was first has ended them.
+        let _ = self.revoked.set(why);
+    }
+
+    /// Returns why no attempt may use these settings any more, if that is so.
+    pub(crate) fn revoked(&self) -> Option<&str> {
+        self.revoked.get().map(String::as_str)
     }
 }

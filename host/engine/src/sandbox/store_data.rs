@@ -1,6 +1,6 @@
 //! The data of one attempt's wasmtime store: everything that its guest sees of the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -19,6 +19,9 @@ use crate::sandbox::plugin_env::PluginEnv;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
 use crate::schedule::budget::Account;
 use crate::schedule::metered::Stopped;
+
+/// Takes the place of a plugin's values of `wasi:config` once the attempt was ended.
+static NO_CONFIG: LazyLock<WasiConfigVariables> = LazyLock::new(WasiConfigVariables::default);
 
 /// The data of one attempt's store. `imports` implements the interfaces of the contract for it, `monotonic_clock` that of
 /// the clock.
@@ -113,9 +116,9 @@ impl Sandbox {
         })
     }
 
-    /// Returns what the plugin reads through `wasi:config`.
+    /// Returns what the plugin reads through `wasi:config`: nothing, once the attempt was ended.
     pub(crate) fn config(&self) -> &WasiConfigVariables {
-        &self.outbound.env.config
+        if self.is_ended() { &NO_CONFIG } else { &self.outbound.env.config }
     }
 
     /// Returns the host's own runtime.
@@ -123,9 +126,14 @@ impl Sandbox {
         &self.outbound.env.runtime
     }
 
+    /// Returns true if the attempt was ended. The loss of a grant of its plugin ends it here.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.outbound.is_ended()
+    }
+
     /// Refuses the host call of an attempt that was ended.
     pub(crate) fn refuse_if_ended(&self) -> wasmtime::Result<()> {
-        if self.handle.end_reason().is_some() { Err(Stopped.into()) } else { Ok(()) }
+        if self.is_ended() { Err(Stopped.into()) } else { Ok(()) }
     }
 
     /// Ends the attempt because it went on after an output limit was reached.
@@ -137,14 +145,14 @@ impl Sandbox {
 
 impl WasiView for Sandbox {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
+        let table = if self.outbound.is_ended() { &mut self.empty_table } else { &mut self.table };
         WasiCtxView { ctx: &mut self.wasi, table }
     }
 }
 
 impl WasiHttpView for Sandbox {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let table = if self.handle.end_reason().is_some() { &mut self.empty_table } else { &mut self.table };
+        let table = if self.outbound.is_ended() { &mut self.empty_table } else { &mut self.table };
         WasiHttpCtxView { hooks: &mut self.outbound, table, ctx: &mut self.http }
     }
 }

@@ -54,7 +54,7 @@ impl Check<'_> {
         let (wanted, most) = (task.memory_bytes, attempt_memory_max(total));
         (wanted > most).then(|| {
             Problem::new(format!(
-                "settings: [plugins.{plugin}.{table}] memory: {} is more than one attempt can have of this host's budget: {} of {}",
+                "settings: [plugins.{plugin}] {table}.memory: {} is more than one attempt can have of this host's budget: {} of {}",
                 size(wanted),
                 size(most),
                 size(total)

@@ -112,7 +112,30 @@ impl PluginSettings {
     }
 }
 
+impl HttpGrant {
+    /// Returns true if every request that `other` grants is granted by this one, too.
+    pub(crate) fn covers(&self, other: &HttpGrant) -> bool {
+        self.tls == other.tls && self.port == other.port && self.host.covers(&other.host)
+    }
+}
+
+impl AddressGrant {
+    /// Returns true if every address that `other` grants is granted by this one, too.
+    pub(crate) fn covers(&self, other: &AddressGrant) -> bool {
+        self.0.covers(&other.0)
+    }
+}
+
 impl GrantedHost {
+    fn covers(&self, other: &GrantedHost) -> bool {
+        match (self, other) {
+            (GrantedHost::Subdomains(_), GrantedHost::Subdomains(below)) => {
+                self == other || self.matches(&GrantedHost::Name(below.clone()))
+            }
+            _ => self == other || self.matches(other),
+        }
+    }
+
     fn parse(text: &str) -> GrantedHost {
         let bare = text.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {

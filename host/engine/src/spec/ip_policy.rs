@@ -61,6 +61,11 @@ impl IpRange {
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+
+    /// Returns true if the range contains every address of `other`.
+    pub(crate) fn covers(&self, other: &IpRange) -> bool {
+        self.0.contains(&other.0)
+    }
 }
 
 impl FromStr for IpRange {

@@ -11,6 +11,7 @@ mod fairness;
 mod outside;
 mod broadcasts;
 mod kv;
+mod revoked;
 mod languages;
 mod tables;
 mod hostile;

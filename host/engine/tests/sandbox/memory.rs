@@ -28,7 +28,12 @@ async fn waiting(scene: &Scene, count: u64) {
     }
 }
 
-fn begin(scene: &Scene, plugin: &Arc<Plugin>, call: Call, handle: &AttemptHandle) -> tokio::task::JoinHandle<AttemptEnd> {
+fn begin(
+    scene: &Scene,
+    plugin: &Arc<Plugin>,
+    call: Call,
+    handle: &AttemptHandle,
+) -> tokio::task::JoinHandle<AttemptEnd> {
     scene.begin(plugin, call, &Arc::new(RecordingHost::default()), handle)
 }
 
@@ -124,6 +129,7 @@ async fn a_manifest_has_an_eighth_and_the_operator_grants_more() {
     let memory = |plugin: &Plugin| plugin.manifest.tasks["slow"].memory_bytes / MIB;
     assert_eq!(memory(&load("").await.unwrap()), 32);
     assert_eq!(memory(&load(LARGE).await.unwrap()), 200);
-    let never = load("receive.memory = '32MiB'\n[tasks]\ndo.memory = '32MiB'\nslow.memory = '900MiB'\n").await.unwrap_err();
+    let never =
+        load("receive.memory = '32MiB'\n[tasks]\ndo.memory = '32MiB'\nslow.memory = '900MiB'\n").await.unwrap_err();
     assert!(never.to_string().contains("no job of it could ever run here"), "{never}");
 }

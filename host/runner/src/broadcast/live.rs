@@ -122,10 +122,12 @@ impl Live {
         let mut caller_gone = std::pin::pin!(caller_gone.cancelled_owned());
         let mut stopping = std::pin::pin!(self.stopping.cancelled());
         let mut liveness = tokio::time::interval(LIVENESS_INTERVAL);
+        let holds =
+            if self.here.is_empty() { Default::default() } else { self.call.context.held.holds(self.timeout).await };
         loop {
             while next.is_none() {
                 let Some(plugin) = waiting.next() else { break };
-                match self.call.receive(plugin) {
+                match self.call.receive(plugin, &holds) {
                     Ok(receive) => next = Some(Next { plugin, receive, permit: self.call.admit(plugin).boxed() }),
                     Err(answer) => self.take(calls, &plugin.id, answer),
                 }

@@ -123,7 +123,8 @@ impl RemoteCalls {
         let Some(plugin) = subscribers.into_iter().find(|subscriber| subscriber.id == *plugin) else {
             return skipped(format!("node {} no longer has this subscriber", node()));
         };
-        let receive = match call.receive(&plugin) {
+        let holds = self.context.held.holds(until.saturating_duration_since(Instant::now())).await;
+        let receive = match call.receive(&plugin, &holds) {
             Ok(receive) => receive,
             Err(answer) => return Some(answer),
         };

@@ -6,8 +6,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::JobId;
 use wharf_core::job::Stream;
+use wharf_core::key::Lane;
 use wharf_core::outcome::Failure;
 use wharf_core::rollcall::{Answer, Reply};
 use wharf_core::shared_bytes::SharedBytes;
@@ -21,6 +23,7 @@ use super::call_chain::CallChain;
 use super::guest_calls::{Effects, GuestCalls, GuestContext};
 use crate::catalog::Catalog;
 use crate::enqueuer::Enqueuer;
+use crate::held_subscribers::HeldSubscribers;
 use crate::notice::{Listener, Notice};
 
 /// The parts of the host that a call of a subscriber needs.
@@ -28,6 +31,7 @@ pub(crate) struct CallContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) enqueuer: Enqueuer,
     pub(crate) listener: Listener,
+    pub(crate) held: Arc<HeldSubscribers>,
     pub(crate) tasks: TaskTracker,
     /// The runtime of the host: guest threads write nothing to the store themselves.
     pub(crate) host_runtime: Handle,
@@ -64,14 +68,22 @@ impl SubscriberCall {
         self.context.engine.admit(PermitPool::Broadcasts { depth: self.depth() }, plugin)
     }
 
-    /// Returns how a subscriber is called; the error is its answer if it is not called.
-    pub(super) fn receive<'p>(&self, plugin: &'p Plugin) -> Result<&'p Receive, Answer> {
+    /// Returns how a subscriber is called; the error is its answer if it is not called. `holds` are those on subscribers.
+    pub(super) fn receive<'p>(&self, plugin: &'p Plugin, holds: &HoldTable) -> Result<&'p Receive, Answer> {
         let Some(receive) = &plugin.manifest.receive else {
             return Err(Answer::Skipped("it no longer subscribes to anything".to_owned()));
         };
         if self.chain.contains(&plugin.id) && !receive.reentrant {
             let why = "it already waits further up this chain of broadcasts; to call it again, set `reentrant = true` under [receive] in its manifest";
             return Err(Answer::Skipped(why.to_owned()));
+        }
+        // A durable broadcast would make a job of this task and lane.
+        let lane = Lane { group: receive.task.group.clone(), key: None };
+        if let Some(hold) = holds.on_job(&receive.task.name, &lane, self.context.enqueuer.store.now()) {
+            return Err(Answer::Skipped(format!(
+                "it was not called: an operator holds it, by the hold `{}`",
+                hold.scope
+            )));
         }
         Ok(receive)
     }
@@ -107,6 +119,8 @@ impl SubscriberCall {
             }
             let (enqueuer, limits) = (context.enqueuer.clone(), Arc::clone(catalog.limits()));
             let insert = async move {
+                // The places of the jobs in the queue are kept until the jobs are in it.
+                let _until_written = calls;
                 let written = enqueuer.insert_with_changes(children, limits, changes).await;
                 on_answer(written.map_or_else(
                     |error| {

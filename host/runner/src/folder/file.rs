@@ -44,6 +44,11 @@ impl Retry {
 }
 
 impl File {
+    /// Notes that the file is not loaded again until it changes: its load was lost.
+    pub(super) fn give_up(&mut self) {
+        (self.loading, self.handled, self.retry) = (None, Some(self.stamp), None);
+    }
+
     /// Returns true if the file is neither loaded nor refused as it is now.
     pub(super) fn is_pending(&self) -> bool {
         self.handled != Some(self.stamp)
@@ -57,5 +62,34 @@ impl File {
     /// Returns true if others need not wait for the file: it is handled, or takes long.
     pub(super) fn is_decided(&self) -> bool {
         !self.is_pending() || self.loading.is_some_and(|(_, step)| step != Step::Reading)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_load_was_lost_is_not_loaded_again_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("words.wasm"), "a").unwrap();
+        let found = crate::dir_scan::list(folder.path()).unwrap().remove(0);
+        let (now, handled) = (Instant::now(), Some(found.stamp));
+        let mut file = File {
+            kind: found.kind,
+            stamp: found.stamp,
+            since: now,
+            seen: Timestamp::ZERO,
+            quiet: true,
+            missing: false,
+            handled,
+            loading: None,
+            retry: Some(Retry::after(None)),
+        };
+        assert!(file.next_retry().is_some(), "it was refused for a reason that may pass");
+        file.loading = Some((found.stamp, Step::Reading));
+        file.give_up();
+        assert!(!file.is_pending() && file.is_decided() && file.loading.is_none());
+        assert_eq!(file.next_retry(), None);
     }
 }

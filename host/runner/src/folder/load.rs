@@ -1,6 +1,5 @@
 //! The loading of one file.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use wharf_core::ids::PluginId;
-use wharf_engine::{Engine, LoadError, Plugin, PluginSettings, Problem, Progress};
+use wharf_engine::{Engine, LoadError, Plugin, Problem, Progress};
 
 use crate::dir_scan::{Stamp, read};
+use crate::live_settings::LiveSettings;
 use crate::notice::{Listener, Notice};
 
 /// The result of loading one file.
@@ -18,6 +18,8 @@ pub(super) struct LoadResult {
     pub(super) file: PathBuf,
     pub(super) stamp: Stamp,
     pub(super) plugin: Option<PluginId>,
+    /// The settings that it was loaded with.
+    pub(super) settings: Arc<LiveSettings>,
     pub(super) outcome: LoadOutcome,
     pub(super) took: Duration,
 }
@@ -36,7 +38,6 @@ pub(super) enum LoadOutcome {
 pub(super) struct Loader {
     pub(super) engine: Arc<Engine>,
     pub(super) listener: Listener,
-    pub(super) settings: Arc<BTreeMap<PluginId, PluginSettings>>,
     /// One permit for each byte of the components that may be loaded at once.
     pub(super) free_bytes: Arc<Semaphore>,
 }
@@ -49,10 +50,10 @@ impl Loader {
         file: PathBuf,
         stamp: Stamp,
         id: PluginId,
+        settings: Arc<LiveSettings>,
         compile_permit: Option<OwnedSemaphorePermit>,
     ) -> impl Future<Output = LoadResult> + Send + 'static {
-        let (engine, listener, settings) =
-            (Arc::clone(&self.engine), self.listener.clone(), Arc::clone(&self.settings));
+        let (engine, listener) = (Arc::clone(&self.engine), self.listener.clone());
         let free_bytes = Arc::clone(&self.free_bytes);
         async move {
             let started = Instant::now();
@@ -63,7 +64,6 @@ impl Loader {
                 .await
                 .map_err(std::io::Error::other)
                 .and_then(|read| read);
-            let none = PluginSettings::default();
             let outcome = match content {
                 // It is gone: the next scan shows it.
                 Err(error) if error.kind() == ErrorKind::NotFound => LoadOutcome::Changed,
@@ -89,7 +89,7 @@ impl Loader {
                         }
                         listener.notify(&Notice::PluginLoading { plugin: id.clone(), step });
                     };
-                    let load = engine.load(id.clone(), bytes.into(), settings.get(&id).unwrap_or(&none), &progress);
+                    let load = engine.load(id.clone(), bytes.into(), settings.plugin(&id), &progress);
                     tokio::select! {
                         biased;
                         () = to_compile.notified() => LoadOutcome::ToCompile,
@@ -97,7 +97,7 @@ impl Loader {
                     }
                 }
             };
-            LoadResult { file, stamp, plugin: Some(id), outcome, took: started.elapsed() }
+            LoadResult { file, stamp, plugin: Some(id), settings, outcome, took: started.elapsed() }
         }
     }
 }

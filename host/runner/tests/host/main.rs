@@ -8,3 +8,4 @@ mod endings;
 mod folder;
 mod store_failures;
 mod bounds;
+mod full_queue;

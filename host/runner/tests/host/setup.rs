@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::StateName;
 use wharf_engine::{CacheSettings, Compile, Engine, PluginSettings};
-use wharf_runner::{Enqueued, Host, JobUpdate, Notice, Parts, Request, Settings};
+use wharf_runner::{Enqueued, Host, JobUpdate, LiveSettings, Notice, Parts, Request, Settings};
 use wharf_store::{JobSnapshot, MemoryStore, SqliteStore, Store, SystemClock};
 
 /// Longer than anything takes, however slow the machine.
@@ -95,8 +95,6 @@ impl Setup {
             node: NodeId(rand()),
             plugins_dir: self.plugins(),
             attempts: self.attempts,
-            waiting_max: 1_000_000,
-            generations_max: 100,
             broadcasts: 8,
             lease: self.lease,
             lease_margin: self.lease_margin,
@@ -105,7 +103,7 @@ impl Setup {
             upkeep_interval: Duration::from_secs(300),
             keep_finished: Duration::from_secs(3600),
             rescan: Duration::from_millis(500),
-            plugins: self.settings.clone(),
+            live: LiveSettings { generations_max: 100, plugins: self.settings.clone(), ..LiveSettings::default() },
         };
         let notices = Arc::new(Mutex::new(Vec::new()));
         let listener = Arc::clone(&notices);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
 use wharf_core::ids::{JobId, NodeId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
@@ -18,14 +19,14 @@ use wharf_core::rollcall::{Answer, Mode};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, Queue,
-    QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
+    Claim, Claimed, HoldPage, HoldStore, Inserted, JobFilter, JobPage, JobSnapshot, KvStore, NodeMessages,
+    NodeRegistry, Nudges, Queue, QueueStats, Recorded, Renewed, SqliteStore, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
 
 /// A real store that can be cut off.
-struct Cut {
+pub(crate) struct Cut {
     store: Arc<dyn Store>,
     off: AtomicBool,
     /// Writes are done, but return only when this ends.
@@ -36,11 +37,17 @@ struct Cut {
     records_off: AtomicBool,
     /// New jobs have values that the store cannot take.
     refusing: AtomicBool,
+    /// The waiting jobs cannot be counted: no call returns until this ends.
+    pub(crate) counts_hang: AtomicBool,
+    /// The jobs of subscribers are written only when this ends.
+    pub(crate) subscribers_hang: AtomicBool,
+    /// Number of calls that write jobs of subscribers.
+    pub(crate) subscribers_wrote: AtomicU32,
     registered: AtomicU32,
 }
 
 impl Cut {
-    fn before(store: Arc<dyn Store>) -> Arc<Cut> {
+    pub(crate) fn before(store: Arc<dyn Store>) -> Arc<Cut> {
         Arc::new(Cut {
             store,
             off: AtomicBool::default(),
@@ -48,6 +55,9 @@ impl Cut {
             kv_off: AtomicBool::default(),
             records_off: AtomicBool::default(),
             refusing: AtomicBool::default(),
+            counts_hang: AtomicBool::default(),
+            subscribers_hang: AtomicBool::default(),
+            subscribers_wrote: AtomicU32::default(),
             registered: AtomicU32::default(),
         })
     }
@@ -61,10 +71,14 @@ impl Cut {
     }
 
     async fn respond<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
-        while self.hanging.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_over(&self.hanging).await;
         written
+    }
+}
+
+async fn until_over(hangs: &AtomicBool) {
+    while hangs.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -89,6 +103,8 @@ impl Queue for Cut {
         declared: Arc<LimitTable>,
         changes: Option<Arc<KvChanges>>,
     ) -> Result<Vec<Inserted>, StoreError> {
+        self.subscribers_wrote.fetch_add(1, Ordering::SeqCst);
+        until_over(&self.subscribers_hang).await;
         self.reached()?.insert_with_changes(jobs, declared, changes).await
     }
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
@@ -111,6 +127,7 @@ impl Queue for Cut {
         self.reached()?.find_by_tokens(of).await
     }
     async fn waiting_jobs(&self) -> Result<BTreeMap<PluginId, u64>, StoreError> {
+        until_over(&self.counts_hang).await;
         self.reached()?.waiting_jobs().await
     }
     async fn job(&self, id: JobId, declared: Arc<LimitTable>) -> Result<Option<JobSnapshot>, StoreError> {
@@ -136,6 +153,25 @@ impl Queue for Cut {
     }
     fn nudges(&self) -> Nudges {
         self.store.nudges()
+    }
+}
+
+#[async_trait]
+impl HoldStore for Cut {
+    async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
+        self.reached()?.set_hold(hold).await
+    }
+    async fn release_hold(&self, scope: HoldScope) -> Result<Option<Hold>, StoreError> {
+        self.reached()?.release_hold(scope).await
+    }
+    async fn holds(&self, after: Option<HoldScope>, max: u32) -> Result<HoldPage, StoreError> {
+        self.reached()?.holds(after, max).await
+    }
+    async fn holds_of(&self, scopes: Vec<HoldScope>) -> Result<Vec<Hold>, StoreError> {
+        self.reached()?.holds_of(scopes).await
+    }
+    async fn delete_ended_holds(&self, max: u32) -> Result<u32, StoreError> {
+        self.reached()?.delete_ended_holds(max).await
     }
 }
 

@@ -15,7 +15,8 @@ pub(crate) enum LimitCommand {
     List,
     /// Override a limit of manifests and wharf.toml; it is stored and applies at once
     ///
-    /// If only one of --per-key and --total is given, the other stays as it was set.
+    /// If only one of --per-key and --total is given, the other stays as it was set. To pause jobs without a change of limits,
+    /// see `wharf hold`.
     Set(Set),
     /// Remove a limit that was set; the declared limit applies again
     Clear {
@@ -74,6 +75,11 @@ impl Set {
             print_json(&raw)?;
         } else {
             list(&[limit])?;
+        }
+        if [self.per_key, self.total].contains(&Some(0)) {
+            note(
+                "a limit of 0 pauses; `wharf hold` does so with a reason, until a moment, and keeps the limit as it is",
+            );
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use wharf_core::outcome::OutcomeKind;
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 use super::log::Log;
+use crate::http::api::Moment;
 use crate::progress::loading_step_text;
 
 /// Logs a notice.
@@ -71,6 +72,12 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
         ),
         Notice::StoreLogReleased => info!("the store's log is written to its database file again"),
         Notice::LimitSet { group, key } => info!(group, key, "limit changed"),
+        Notice::HoldSet { hold } => {
+            let until = hold.until.map(|until| format!("{:.0}", Moment(until).date()));
+            let (reason, by) = (Some(hold.reason.as_str()).filter(|reason| !reason.is_empty()), hold.by.as_deref());
+            info!(scope = %hold.scope, until, reason, by, "hold set");
+        }
+        Notice::HoldReleased { scope, by } => info!(%scope, by = by.as_deref(), "hold released"),
         Notice::Upkeep { reclaimed, deleted, took } if *reclaimed > 0 => {
             warn!(reclaimed, deleted, ?took, "upkeep: leases had expired; their jobs wait again");
         }

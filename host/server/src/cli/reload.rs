@@ -1,18 +1,22 @@
-//! Reads the settings again while the host runs. Tokens take effect at once, all of the file or none; every other setting
-//! takes effect at the next start.
+//! Reads the settings again while the host runs. Grants, task settings, limits, tokens and the log level take effect at once,
+//! all of the file or none of it; every other setting takes effect at the next start.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+mod files;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
+use wharf_runner::{Host, LiveSettings, SettingsChanges, SettingsRejection};
 
+pub(crate) use files::Files;
+
+use super::log::LogLevel;
 use crate::access::{TokenChanges, TokenTable, Tokens};
-use crate::config::{Environment, Flags, RawSettings, Settings};
+use crate::config::{Environment, Flags, RawSettings, Settings, shown};
+use crate::http::HeldConfig;
 use crate::metrics::Metrics;
 
 /// The interval at which the files are looked at. A change is read once it has lasted for one.
@@ -20,68 +24,21 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The most names that one line of the log has.
 const NAMES_MAX: usize = 20;
 
-/// Tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// The parts of a host that take new settings.
+pub(crate) struct Targets {
+    pub(crate) tokens: Tokens,
+    pub(crate) log: LogLevel,
+    pub(crate) config: HeldConfig,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The host, once it has started.
+    pub(crate) host: watch::Receiver<Option<Host>>,
 }
 
-impl Stamp {
-    /// Returns the stamp of the file that a path leads to; `None` if there is no file. Links are followed, so that a link
-    /// which leads elsewhere counts as a change.
-    fn of(path: &Path) -> Option<Stamp> {
-        let data = path.metadata().ok().filter(Metadata::is_file)?;
-        Some(Stamp {
-            file: (data.dev(), data.ino()),
-            size: data.size(),
-            modified: (data.mtime(), data.mtime_nsec()),
-            changed: (data.ctime(), data.ctime_nsec()),
-        })
-    }
-}
-
-/// The files that settings are read from, and their state at one moment: the settings file is the first, those of tokens
-/// follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Files(Vec<(PathBuf, Option<Stamp>)>);
-
-impl Files {
-    fn of(paths: impl IntoIterator<Item = PathBuf>) -> Files {
-        let stamped = paths.into_iter().map(|path| {
-            let stamp = Stamp::of(&path);
-            (path, stamp)
-        });
-        Files(stamped.collect())
-    }
-
-    /// Returns the settings file as it is now.
-    pub(crate) fn of_settings(flags: &Flags, environment: &Environment) -> Files {
-        Files::of([RawSettings::path(flags, environment)])
-    }
-
-    /// Returns the settings file as it was, and the files of these tokens as they are now.
-    pub(crate) fn with_tokens(mut self, raw: &RawSettings, environment: &Environment) -> Files {
-        self.0.truncate(1);
-        self.0.extend(Files::of(raw.tokens.iter().filter_map(|token| token.file(environment))).0);
-        self
-    }
-
-    fn now(&self) -> Files {
-        Files::of(self.0.iter().map(|(path, _)| path.clone()))
-    }
-
-    /// Returns the first of them that is a pipe or a device: it cannot be read twice, and reading it may never end.
-    fn unreadable(&self) -> Option<&Path> {
-        let is_other = |path: &Path| path.metadata().is_ok_and(|data| !data.is_file() && !data.is_dir());
-        self.0.iter().map(|(path, _)| path.as_path()).find(|path| is_other(path))
-    }
-
-    fn settings(&self) -> String {
-        self.0.first().map(|(path, _)| path.display().to_string()).unwrap_or_default()
-    }
+/// Settings that were read, and have no mistake but what plugins find.
+struct Checked {
+    raw: RawSettings,
+    settings: Settings,
+    table: TokenTable,
 }
 
 /// Reads settings again as the host itself read them.
@@ -90,6 +47,10 @@ pub(crate) struct Reload {
     environment: Environment,
     /// The settings that the host started with.
     started: RawSettings,
+    /// The settings that hold, unless those of the start do.
+    held: Option<RawSettings>,
+    /// True if the settings that hold came from a file.
+    has_file: bool,
     /// True if a host without a token would be open to those whom it was closed to at its start.
     needs_tokens: bool,
     /// The files as they were read last.
@@ -100,6 +61,12 @@ pub(crate) struct Reload {
     is_torn: bool,
     /// The settings that were last reported to need a restart.
     reported: Vec<String>,
+    /// Settings for a host that has not started yet.
+    pending: Option<LiveSettings>,
+    /// Why the files were refused, if they are.
+    refused: Option<String>,
+    /// The version of the catalog whose plugins refused the files. Other plugins may take them.
+    refused_by: Option<u64>,
 }
 
 impl Reload {
@@ -111,73 +78,102 @@ impl Reload {
         started: RawSettings,
         needs_tokens: bool,
     ) -> Reload {
+        let has_file = files.has_settings();
         let (read, seen) = (files.clone(), files);
-        Reload { flags, environment, started, needs_tokens, read, seen, is_torn: false, reported: Vec::new() }
+        let (held, pending, refused, refused_by) = (None, None, None, None);
+        let (is_torn, reported) = (false, Vec::new());
+        Reload {
+            flags,
+            environment,
+            started,
+            held,
+            has_file,
+            needs_tokens,
+            read,
+            seen,
+            is_torn,
+            reported,
+            pending,
+            refused,
+            refused_by,
+        }
     }
 
-    /// Replaces `tokens` whenever the files have changed, and reads them at once when `asked` is notified. It never returns.
-    pub(crate) async fn run(mut self, asked: Arc<Notify>, tokens: Tokens, metrics: Arc<Metrics>) {
+    /// Gives new settings to `targets` whenever the files have changed, and reads them at once when `asked` is notified. It
+    /// never returns.
+    pub(crate) async fn run(mut self, asked: Arc<Notify>, mut targets: Targets) {
         loop {
             let is_asked = tokio::select! {
                 () = asked.notified() => true,
                 () = tokio::time::sleep(INTERVAL) => false,
+                Ok(()) = targets.host.changed() => {
+                    self.host_started(&targets).await;
+                    continue;
+                }
             };
-            let (tokens, metrics) = (tokens.clone(), Arc::clone(&metrics));
+            let host = targets.host.borrow().clone();
+            let catalog = host.as_ref().map(|host| host.catalog().version());
+            let is_retry = self.refused_by.is_some() && self.refused_by != catalog;
             // Off this thread: the folder may be one of a slow network.
             let looked = spawn_blocking(move || {
-                self.look(is_asked, &tokens, &metrics);
-                self
+                let found = self.look(is_asked, is_retry);
+                (self, found)
             });
-            match looked.await {
-                Ok(again) => self = again,
-                // The host is gone, or a panic has been logged.
-                Err(_) => return,
+            let found = match looked.await {
+                Ok((again, found)) => {
+                    self = again;
+                    found
+                }
+                Err(error) => {
+                    if error.is_panic() {
+                        error!(
+                            "a bug in Wharf ended the reading of changed settings; what holds stays, and nothing is read again: start the \
+                             host again to change settings or tokens"
+                        );
+                    }
+                    return;
+                }
+            };
+            match found {
+                None => {}
+                Some(Err(why)) => self.refuse(why, None, &targets),
+                Some(Ok(checked)) => self.apply(checked, host, is_asked, &targets).await,
             }
         }
     }
 
-    fn look(&mut self, is_asked: bool, tokens: &Tokens, metrics: &Metrics) {
-        let now = self.read.now();
+    /// Returns what the files say, if they are to be read now.
+    fn look(&mut self, is_asked: bool, is_retry: bool) -> Option<Result<Checked, String>> {
+        let now = if is_asked { self.read.settled() } else { self.read.now() };
         let is_still = now == self.seen;
         self.seen = now.clone();
-        let is_due = now != self.read || self.is_torn;
+        let is_due = now != self.read || self.is_torn || is_retry;
         if !is_asked && (!is_due || !is_still) {
-            return;
+            return None;
         }
-        let (files, result) = self.read_again(now);
+        // It is told again.
+        if is_asked || now != self.read {
+            self.refused = None;
+        }
+        let mut files = now;
+        let result = self.check(&mut files);
         let after = files.now();
         self.is_torn = after != files;
         (self.read, self.seen) = (files, after);
-        if self.is_torn {
-            // Somebody writes at this moment. A later look reads what became of it.
-            return;
-        }
-        let file = self.read.settings();
-        match result {
-            Ok((table, raw)) => {
-                metrics.settings_reloaded("applied");
-                info!("read {file} again: {}", described(&tokens.replace(table)));
-                self.report_others(&raw, is_asked);
-            }
-            Err(why) => {
-                metrics.settings_reloaded("refused");
-                error!("refused {file}, and everything stays as it was: {why}");
-            }
-        }
+        // If somebody writes at this moment, a later look reads what became of it.
+        (!self.is_torn).then_some(result)
     }
 
-    /// Reads all settings. Returns the files that were read, as they were before, and what they say.
-    fn read_again(&self, mut files: Files) -> (Files, Result<(TokenTable, RawSettings), String>) {
-        let result = self.tokens(&mut files);
-        (files, result)
-    }
-
-    fn tokens(&self, files: &mut Files) -> Result<(TokenTable, RawSettings), String> {
+    /// Reads all settings. `files` become those that were read, as they were before.
+    fn check(&self, files: &mut Files) -> Result<Checked, String> {
         let readable = |files: &Files| match files.unreadable() {
             Some(path) => Err(format!("{} is not a file, so it cannot be read again", path.display())),
             None => Ok(()),
         };
         readable(files)?;
+        if self.has_file && !files.has_settings() {
+            return Err("the file is gone; put it back, or stop the host and start it without one".to_owned());
+        }
         let mut raw = RawSettings::read(&self.flags, &self.environment).map_err(|problems| problems.to_string())?;
         *files = files.clone().with_tokens(&raw, &self.environment);
         readable(files)?;
@@ -188,12 +184,69 @@ impl Reload {
                        leave a token, or stop the host and start it without one";
             return Err(why.to_owned());
         }
-        Ok((table, raw))
+        Ok(Checked { raw, settings, table })
     }
 
-    /// Says once which other settings differ from those that hold; when asked, says so again.
-    fn report_others(&mut self, raw: &RawSettings, is_asked: bool) {
-        let keys = self.started.keys_that_differ(raw);
+    async fn apply(&mut self, checked: Checked, host: Option<Host>, is_asked: bool, targets: &Targets) {
+        let Checked { raw, settings, table } = checked;
+        let restart = self.started.keys_for_restart(&raw);
+        let held = raw.over(&self.started);
+        let live = settings.live_settings(&held);
+        let digest = live.digest.clone();
+        let plugins = match host {
+            // The plugins go first: they alone may still refuse.
+            Some(host) => match change(&host, live).await {
+                Ok(changes) => changes,
+                Err(SettingsRejection::Invalid(found)) => {
+                    let why = held.problems_of_plugins(&found).to_string();
+                    return self.refuse(why, Some(host.catalog().version()), targets);
+                }
+                Err(SettingsRejection::Stopping) => return,
+            },
+            None => {
+                self.pending = Some(live);
+                SettingsChanges::default()
+            }
+        };
+        // Whoever was closed out once is not let in by a file that lost its tokens.
+        self.needs_tokens |= !table.is_empty();
+        let tokens = targets.tokens.replace(table);
+        targets.log.set(&settings.log_level);
+        targets.config.replace(shown(&held), digest, restart.clone());
+        targets.metrics.settings_reloaded("applied");
+        let keys = self.held.as_ref().unwrap_or(&self.started).live_keys_that_differ(&held);
+        info!("read {} again: {}", self.read.settings(), described(&tokens, &plugins, &keys));
+        self.report_restart(restart, is_asked);
+        (self.held, self.has_file) = (Some(held), self.read.has_settings());
+        (self.refused, self.refused_by) = (None, None);
+    }
+
+    /// Everything stays as it was. `by` is the version of the catalog whose plugins refused the settings, if plugins did.
+    fn refuse(&mut self, why: String, by: Option<u64>, targets: &Targets) {
+        self.refused_by = by;
+        // Other plugins may have refused the same file for the same reason.
+        if by.is_some() && self.refused.as_ref() == Some(&why) {
+            return;
+        }
+        targets.metrics.settings_reloaded("refused");
+        targets.config.refuse(&why);
+        error!("refused {}, and everything stays as it was: {why}", self.read.settings());
+        self.refused = Some(why);
+    }
+
+    /// Gives the host the settings that were read before it had started.
+    async fn host_started(&mut self, targets: &Targets) {
+        let host = targets.host.borrow().clone();
+        let (Some(host), Some(live)) = (host, self.pending.take()) else { return };
+        if let Err(SettingsRejection::Invalid(found)) = change(&host, live).await {
+            let held = self.held.as_ref().unwrap_or(&self.started);
+            let why = held.problems_of_plugins(&found).to_string();
+            self.refuse(why, Some(host.catalog().version()), targets);
+        }
+    }
+
+    /// Says once which changed settings need a restart; when asked, says so again.
+    fn report_restart(&mut self, keys: Vec<String>, is_asked: bool) {
         if !keys.is_empty() && (is_asked || keys != self.reported) {
             warn!("changed settings take effect when the host is started again: {}", listed(&keys));
         }
@@ -201,12 +254,27 @@ impl Reload {
     }
 }
 
+/// Gives a host its settings, if it has others.
+async fn change(host: &Host, live: LiveSettings) -> Result<SettingsChanges, SettingsRejection> {
+    if **host.catalog().settings() == live {
+        return Ok(SettingsChanges::default());
+    }
+    host.change_settings(live).await
+}
+
 /// Returns what changed, in words.
-fn described(changes: &TokenChanges) -> String {
-    let groups = [("added", &changes.added), ("removed", &changes.removed), ("changed", &changes.changed)];
-    let texts = groups.into_iter().filter(|(_, names)| !names.is_empty());
-    let texts: Vec<String> = texts.map(|(what, names)| format!("{what} {}", listed(names))).collect();
-    if texts.is_empty() { "no token changed".to_owned() } else { format!("tokens {}", texts.join("; ")) }
+fn described(tokens: &TokenChanges, plugins: &SettingsChanges, keys: &[String]) -> String {
+    let refused = plugins.refused.iter().map(ToString::to_string).collect();
+    let groups = [
+        ("tokens added", tokens.added.clone()),
+        ("tokens removed", tokens.removed.clone()),
+        ("tokens changed", tokens.changed.clone()),
+        ("settings changed", keys.to_vec()),
+        ("plugins refused", refused),
+    ];
+    let groups = groups.into_iter().filter(|(_, names)| !names.is_empty());
+    let texts: Vec<String> = groups.map(|(what, names)| format!("{what} {}", listed(&names))).collect();
+    if texts.is_empty() { "nothing changed".to_owned() } else { texts.join("; ") }
 }
 
 fn listed(names: &[String]) -> String {

@@ -8,20 +8,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
-use wharf_runner::{Host, Parts, StartError};
+use wharf_runner::{Host, LiveSettings, Parts, StartError};
 use wharf_store::without_password;
 
-use super::log::Log;
+use super::log::{Log, LogLevel};
 use super::log_notices::log_notice;
-use super::reload::Reload;
+use super::reload::{Reload, Targets};
 use crate::access::Tokens;
 use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
 use crate::file_limit::{file_limit, raise_file_limit};
-use crate::http::{AppState, ConnectionBounds, Guard, connections, routes};
+use crate::http::{AppState, ConnectionBounds, Guard, HeldConfig, connections, routes};
 use crate::in_process_engine::{compile_in_child, engine, runtime};
 use crate::metrics::Metrics;
 use crate::open_store::open_store_when_available;
@@ -34,13 +36,21 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The number of connections that are served at once; `http/connections.rs` says what happens to more.
 const CONNECTIONS_MAX: u64 = 4096;
 
+/// The parts of a host that are ready before it starts.
+pub(crate) struct Start {
+    pub(crate) live: LiveSettings,
+    pub(crate) tokens: Tokens,
+    pub(crate) config: HeldConfig,
+    pub(crate) reload: Reload,
+}
+
 /// Runs a host until it is asked to stop.
-pub(crate) fn serve(settings: &Settings, tokens: Tokens, reload: Reload) -> anyhow::Result<ExitStatus> {
+pub(crate) fn serve(settings: &Settings, with: Start) -> anyhow::Result<ExitStatus> {
     let metrics = Arc::new(Metrics::new());
-    let log = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
+    let (log, level) = Log::start(settings, "starting", metrics.host_log_lines_dropped.clone())?;
     raise_file_limit();
     let runtime = runtime()?;
-    let ended = runtime.block_on(run(settings, tokens, reload, metrics, &log));
+    let ended = runtime.block_on(run(settings, with, metrics, &log, level));
     // An abandoned start may still be busy with the store or with a plugin.
     runtime.shutdown_timeout(CLOSE_TIMEOUT);
     // Through the log, like everything else: it never waits for a reader that has stopped.
@@ -52,23 +62,32 @@ pub(crate) fn serve(settings: &Settings, tokens: Tokens, reload: Reload) -> anyh
 
 async fn run(
     settings: &Settings,
-    tokens: Tokens,
-    reload: Reload,
+    Start { live, tokens, config, reload }: Start,
     metrics: Arc<Metrics>,
     log: &Log,
+    level: LogLevel,
 ) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let listener = listen(settings.listen).await?;
     // From here on: the start may wait long for a database, and answers to tokens meanwhile.
-    tokio::spawn(reload.run(signals.reload(), tokens.clone(), Arc::clone(&metrics)));
+    let (to_reload, started) = watch::channel(None);
+    let targets = Targets {
+        tokens: tokens.clone(),
+        log: level,
+        config: config.clone(),
+        metrics: Arc::clone(&metrics),
+        host: started,
+    };
+    let _reloading = AbortOnDropHandle::new(tokio::spawn(reload.run(signals.reload(), targets)));
     let host = tokio::select! {
-        host = start(settings, &tokens, &listener, Arc::clone(&metrics), log) => host?,
+        host = start(settings, live, &tokens, &listener, Arc::clone(&metrics), log) => host?,
         _ = signals.end() => {
             info!("stopped before the start was complete");
             return Ok(ExitStatus::Done);
         }
     };
 
+    to_reload.send_replace(Some(host.clone()));
     let address = listener.local_addr().context("could not read the address of the listening socket")?;
     info!(
         "wharf {} listens on http://{address}, plugins in {}, jobs in {}",
@@ -78,7 +97,7 @@ async fn run(
     );
     let stopping = CancellationToken::new();
     let guard = Guard::new(settings, tokens, metrics.wrong_tokens.clone());
-    let state = AppState::new(host.clone(), metrics, stopping.clone(), settings);
+    let state = AppState::new(host.clone(), metrics, stopping.clone(), settings, config);
     let bounds = ConnectionBounds::new(connections_max());
     let serving = tokio::spawn(connections::serve(listener, routes(state, guard), bounds, stopping.clone()));
 
@@ -110,6 +129,7 @@ async fn run(
 /// Opens the store and creates the engine, both off this thread: a slow disk must not delay the handling of signals.
 async fn start(
     settings: &Settings,
+    live: LiveSettings,
     tokens: &Tokens,
     listener: &TcpListener,
     metrics: Arc<Metrics>,
@@ -119,7 +139,7 @@ async fn start(
     let store = open_store_when_available(settings, tokens, &metrics.wrong_tokens, listener).await?;
     let engine_settings = settings.engine_settings(compile_in_child()?);
     let engine = spawn_blocking(move || engine(engine_settings)).await.context("could not create the engine")??;
-    Ok(host(settings, port, Parts { store, engine }, metrics, log.clone()).await?)
+    Ok(host(settings, live, port, Parts { store, engine }, metrics, log.clone()).await?)
 }
 
 /// Waits until the loop that runs jobs has ended, although it was not asked to.
@@ -143,7 +163,14 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     })
 }
 
-async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics>, log: Log) -> Result<Host, CliError> {
+async fn host(
+    settings: &Settings,
+    live: LiveSettings,
+    port: u16,
+    parts: Parts,
+    metrics: Arc<Metrics>,
+    log: Log,
+) -> Result<Host, CliError> {
     let cannot_start = |text: String| CliError::new(ExitStatus::CannotStart, text);
     let dir = &settings.plugins_dir;
     // Only the default folder is created: a named folder that does not exist is more likely a typing error.
@@ -151,7 +178,7 @@ async fn host(settings: &Settings, port: u16, parts: Parts, metrics: Arc<Metrics
         fs::create_dir_all(dir)
             .map_err(|error| cannot_start(format!("could not create the plugin folder {}: {error}", dir.display())))?;
     }
-    let settings = settings.host_settings(node_name(port), dir.clone());
+    let settings = wharf_runner::Settings { live, ..settings.host_settings(node_name(port), dir.clone()) };
     let on_notice = move |notice: &wharf_runner::Notice| {
         metrics.record(notice);
         log_notice(notice, &log);

@@ -73,3 +73,18 @@ fn contradicting_options_are_refused() {
     }
     assert!(CommandLine::try_parse_from(["wharf", "limit", "set", "a", "key", "--total", "1"]).is_err());
 }
+
+#[test]
+fn a_running_host_is_asked_for_its_settings_with_an_address_or_without() {
+    let running = |args: &[&str]| {
+        let line = CommandLine::try_parse_from(["wharf"].iter().chain(args)).unwrap();
+        let host = flags(&line).unwrap().values.into_iter().find(|(_, key, _)| key == "host");
+        (super::is_of_running_host(&line), host.map(|(.., address)| address))
+    };
+    assert_eq!(running(&["config"]), (false, None));
+    assert_eq!(running(&["config", "--host"]), (true, None));
+    assert_eq!(running(&["config", "--host", "--json"]), (true, None));
+    assert_eq!(running(&["config", "--host", "http://b:1"]), (true, Some("http://b:1".to_owned())));
+    assert_eq!(running(&["node", "list", "--host", "http://b:1"]), (false, Some("http://b:1".to_owned())));
+    assert!(CommandLine::try_parse_from(["wharf", "node", "list", "--host"]).is_err());
+}

@@ -36,6 +36,8 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("generations-default", hard::GENERATIONS_DEFAULT.to_string()),
         ("generations-max", hard::GENERATIONS_MAX.to_string()),
         ("generation-pause", duration(hard::GENERATION_PAUSE)),
+        ("holds-max", hard::HOLDS_MAX.to_string()),
+        ("hold-reason-bytes-max", bytes(hard::HOLD_REASON_BYTES_MAX as u64)),
         ("unwritten-bytes-max", bytes(hard::UNWRITTEN_BYTES_MAX)),
         ("unwritten-entries-max", hard::UNWRITTEN_ENTRIES_MAX.to_string()),
         ("kv-key-bytes-max", bytes(hard::KV_KEY_BYTES_MAX as u64)),

@@ -10,6 +10,7 @@ use wharf_engine::PluginSettings;
 use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
+use super::shared_form::{SECRET_TABLES, shared};
 use super::table::{SETTINGS, Setting, find};
 use super::tokens::{self, TokenSection};
 
@@ -17,9 +18,13 @@ use super::tokens::{self, TokenSection};
 #[derive(Debug)]
 pub(crate) struct PluginSection {
     pub(crate) id: PluginId,
+    /// The place of the section.
+    pub(super) at: Origin,
     pub(crate) settings: PluginSettings,
     /// Keys and values as they are written, for `wharf config`.
     pub(crate) shown: Vec<(String, String, Origin)>,
+    /// The values that all hosts of a store should have, in one form however they are written.
+    pub(super) shared: String,
 }
 
 /// The values in one file.
@@ -140,6 +145,7 @@ fn plugin_sections(
                 continue;
             }
         };
+        let shared = shared(section.get_ref());
         let mut shown = Vec::new();
         show(&format!("plugins.{id}"), &section, places, &mut shown);
         let at = section.span().start;
@@ -154,14 +160,11 @@ fn plugin_sections(
             continue;
         }
         match PluginSettings::deserialize(ValueDeserializer::from(section)) {
-            Ok(settings) => found.plugins.push(PluginSection { id, settings, shown }),
+            Ok(settings) => found.plugins.push(PluginSection { id, at: here, settings, shown, shared }),
             Err(error) => places.complain(&error, at, problems),
         }
     }
 }
-
-/// The tables of a plugin's section whose values may be secrets.
-const SECRET_TABLES: [&str; 2] = ["env", "config"];
 
 /// Returns the key and the place of each value that may be a secret and is no string: the usual error would quote it.
 fn values_that_are_no_text(section: &Spanned<DeValue<'_>>) -> Vec<(String, usize)> {

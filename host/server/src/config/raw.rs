@@ -22,8 +22,17 @@ const CONFIG: &str = "WHARF__CONFIG";
 #[derive(Debug, Default)]
 pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
+    /// No file is read, not even the one that the environment names.
+    pub(crate) no_file: bool,
     /// The flag as it is shown, the key that it sets, the value.
     pub(crate) values: Vec<(String, String, String)>,
+}
+
+impl Flags {
+    /// Returns these flags for a command that reads no file.
+    pub(crate) fn without_file(&self) -> Flags {
+        Flags { config: None, no_file: true, values: self.values.clone() }
+    }
 }
 
 /// Every setting as it is written, with its source.
@@ -73,24 +82,40 @@ impl RawSettings {
         environment.folder.join(named.unwrap_or_else(|| PathBuf::from(FILE)))
     }
 
-    /// Returns the keys of what the other settings set otherwise, besides tokens: `attempts.at-once`, `plugins.words`.
-    pub(crate) fn keys_that_differ(&self, other: &RawSettings) -> Vec<String> {
+    /// Returns the keys of the settings that differ in `new` and take effect only when the host is started again.
+    pub(crate) fn keys_for_restart(&self, new: &RawSettings) -> Vec<String> {
         // A derived value differs only with the setting that it is derived from.
         let written = |(text, origin): &(String, Origin)| match origin {
             Origin::Derived(_) => None,
             _ => Some(text.clone()),
         };
-        let differs = |key: &&Setting| written(&self.values[key.key]) != written(&other.values[key.key]);
-        // Tokens are replaced, and only commands use the address of a host.
-        let values = SETTINGS.iter().filter(|setting| !["token", "host"].contains(&setting.key)).filter(differs);
+        let differs = |key: &&Setting| written(&self.values[key.key]) != written(&new.values[key.key]);
+        let changed = SETTINGS.iter().filter(|setting| !setting.live).filter(differs);
+        changed.map(|setting| setting.key.to_owned()).collect()
+    }
+
+    /// Returns the keys of the settings that differ in `new` and take effect at once, besides tokens: `log.level`, `plugins.words`.
+    pub(crate) fn live_keys_that_differ(&self, new: &RawSettings) -> Vec<String> {
+        // A host sends no requests to another one.
+        let live = SETTINGS.iter().filter(|setting| setting.live && !["token", "host"].contains(&setting.key));
+        let changed = live.filter(|setting| self.values[setting.key].0 != new.values[setting.key].0);
         let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
             raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
         };
-        let (old, new) = (sections(self), sections(other));
+        let (old, new) = (sections(self), sections(new));
         let plugins: BTreeSet<&PluginId> =
             old.keys().chain(new.keys()).filter(|id| old.get(*id) != new.get(*id)).collect();
         let plugins = plugins.into_iter().map(|id| format!("plugins.{id}"));
-        values.map(|setting| setting.key.to_owned()).chain(plugins).collect()
+        changed.map(|setting| setting.key.to_owned()).chain(plugins).collect()
+    }
+
+    /// Returns what a host has that was started with `started`, once these settings have taken effect: those that need a restart
+    /// stay as they were.
+    pub(crate) fn over(mut self, started: &RawSettings) -> RawSettings {
+        for setting in SETTINGS.iter().filter(|setting| !setting.live) {
+            self.values.insert(setting.key, started.values[setting.key].clone());
+        }
+        self
     }
 
     fn set(&mut self, setting: &'static Setting, text: String, origin: Origin) {
@@ -118,6 +143,9 @@ fn file_to_read(
     from_environment: Option<PathBuf>,
     environment: &Environment,
 ) -> Option<(PathBuf, bool)> {
+    if flags.no_file {
+        return None;
+    }
     match flags.config.clone().or(from_environment) {
         Some(path) => Some((path, true)),
         None => environment.folder.join(FILE).exists().then(|| (PathBuf::from(FILE), false)),

@@ -10,7 +10,9 @@ use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
 use wharf_engine::{CacheSettings, Compile, PluginSettings};
+use wharf_runner::LiveSettings;
 
+use super::digest::digest;
 use super::environment::Environment;
 use super::machine_memory::{MachineMemory, machine_memory};
 use super::origin::{Origin, Problems, nearest};
@@ -155,7 +157,21 @@ impl Settings {
         }
     }
 
-    /// Returns the settings of a host that other hosts know as `name`, with a new random node ID.
+    /// Returns the settings of a host that may change while it runs. `raw` is what these settings were read from.
+    pub(crate) fn live_settings(&self, raw: &RawSettings) -> LiveSettings {
+        LiveSettings { digest: digest(raw), ..self.undigested() }
+    }
+
+    fn undigested(&self) -> LiveSettings {
+        LiveSettings {
+            waiting_max: self.waiting_max,
+            generations_max: self.generations_max,
+            plugins: self.plugins.clone(),
+            ..LiveSettings::default()
+        }
+    }
+
+    /// Returns the settings of a host that other hosts know as `name`, with a new random node ID, and without a digest.
     pub(crate) fn host_settings(&self, name: String, plugins_dir: PathBuf) -> wharf_runner::Settings {
         wharf_runner::Settings {
             node: NodeId(fastrand::u64(1..)),
@@ -164,8 +180,6 @@ impl Settings {
             plugins_dir,
             attempts: self.attempts_at_once,
             broadcasts: self.broadcasts_at_once,
-            waiting_max: self.waiting_max,
-            generations_max: self.generations_max,
             lease: self.lease,
             lease_margin: self.lease_margin,
             write_timeout: bounds::WRITE_TIMEOUT,
@@ -173,7 +187,7 @@ impl Settings {
             upkeep_interval: self.upkeep_interval,
             keep_finished: self.keep_finished,
             rescan: self.plugins_rescan,
-            plugins: self.plugins.clone(),
+            live: self.undigested(),
         }
     }
 }

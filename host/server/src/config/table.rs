@@ -9,18 +9,33 @@ pub(crate) struct Setting {
     pub(crate) about: &'static str,
     /// The value is a secret, which is never shown.
     pub(crate) secret: bool,
+    /// A host takes a new value while it runs. Other settings take effect when it is started again.
+    pub(crate) live: bool,
+    /// All hosts of a store should have the same value. Others say what one host has, or where.
+    pub(crate) shared: bool,
 }
 
 const fn setting(key: &'static str, default: &'static str, about: &'static str) -> Setting {
-    Setting { key, default, about, secret: false }
+    Setting { key, default, about, secret: false, live: false, shared: false }
+}
+
+impl Setting {
+    const fn secret(self) -> Setting {
+        Setting { secret: true, ..self }
+    }
+
+    const fn live(self) -> Setting {
+        Setting { live: true, ..self }
+    }
+
+    const fn shared(self) -> Setting {
+        Setting { shared: true, ..self }
+    }
 }
 
 pub(crate) const SETTINGS: &[Setting] = &[
     setting("listen", "127.0.0.1:7070", "address and port of the HTTP API; off loopback a token is required"),
-    Setting {
-        secret: true,
-        ..setting("token", "", "requests must send it as `Authorization: Bearer TOKEN`; none by default")
-    },
+    setting("token", "", "requests must send it as `Authorization: Bearer TOKEN`; none by default").secret().live(),
     setting(
         "public-url",
         "",
@@ -31,7 +46,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "false",
         "true if a proxy lets in only whom it knows: without a token, requests that came through a proxy are refused otherwise",
     ),
-    setting("host", "", "address of the running host for commands that talk to one; derived from `listen` by default"),
+    setting("host", "", "address of the running host for commands that talk to one; derived from `listen` by default").live(),
     setting(
         "store",
         "sqlite:wharf.db",
@@ -49,7 +64,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
-    setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped"),
+    setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped").shared(),
     setting("attempts.drain-timeout", "20s", "time that running attempts may continue after the host is asked to stop"),
     setting("broadcasts.at-once", "64", "live broadcasts that may be open at the same time; another one is refused"),
     setting(
@@ -66,30 +81,30 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "jobs.waiting-max",
         "1000000",
         "jobs of one plugin that may wait; more are refused. `waiting-max` under [plugins.NAME] sets another number for a plugin",
-    ),
+    ).live().shared(),
     setting(
         "jobs.generations-max",
         "100000",
         "how many jobs may enqueue one another in a row; a single job that starts at least a second later does not count. \
          `generations-max` under [plugins.NAME] sets another number for a plugin",
-    ),
+    ).live().shared(),
     setting(
         "lease.length",
         "30s",
         "time after which another host may take over the jobs of a host that no longer renews its leases; leases are renewed after a third of it",
-    ),
+    ).shared(),
     setting(
         "lease.margin",
         "3s",
         "time before its leases expire at which a host that cannot renew them stops its attempts",
-    ),
-    setting("upkeep.interval", "5m", "interval at which expired leases are freed and old jobs deleted"),
-    setting("upkeep.keep-finished", "7d", "time that finished jobs are kept, with result, chunks and log"),
+    ).shared(),
+    setting("upkeep.interval", "5m", "interval at which expired leases are freed and old jobs deleted").shared(),
+    setting("upkeep.keep-finished", "7d", "time that finished jobs are kept, with result, chunks and log").shared(),
     setting(
         "log.level",
         "info",
         "error, warn, info, debug or trace; also for one part of the program, as in `info,wharf_engine=debug`",
-    ),
+    ).live(),
     setting("log.format", "text", "format of the log on the standard error: text or json"),
 ];
 

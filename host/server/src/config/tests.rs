@@ -1,5 +1,7 @@
 //! Settings as users write them, and the errors that they get.
 
+mod reloaded;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -63,6 +63,13 @@ pub(crate) struct TokenSection {
 }
 
 impl TokenSection {
+    /// Returns what all hosts of a store should have of the token: not its hashes, nor where it is read from.
+    pub(super) fn shared(&self) -> String {
+        let is_shared = |key: &str| matches!(key.rsplit('.').next(), Some("can" | "key"));
+        let lines = self.shown.iter().filter(|(key, ..)| is_shared(key));
+        lines.map(|(key, value, _)| format!("{key:?} = {value:?}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// Returns the file that the token is read from.
     pub(crate) fn file(&self, environment: &Environment) -> Option<PathBuf> {
         match self.from.as_ref()? {

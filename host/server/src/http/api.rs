@@ -5,20 +5,24 @@ mod moment;
 mod raw_json;
 mod values;
 mod enqueue;
+mod holds;
 mod wait;
 mod jobs;
 mod log_entry;
 mod broadcasts;
 mod plugins;
 mod nodes;
+mod config;
 mod limits;
 mod health;
 
 pub(crate) use broadcasts::{
     Batch, BatchJob, BroadcastEnded, BroadcastQuery, BroadcastRequest, BroadcastStarted, LiveBroadcast, Reply,
 };
+pub(crate) use config::{Config, ConfigRefusal, ConfigSetting};
 pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use health::{Health, Readiness};
+pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
 pub(crate) use jobs::{AttemptReport, Job, JobPage, ListQuery};
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;

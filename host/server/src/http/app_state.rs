@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 use wharf_runner::Host;
 
+use super::held_config::HeldConfig;
 use super::openapi::Description;
 use super::shared_bytes::SharedBytes;
 use crate::config::Settings;
@@ -28,13 +29,21 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<SharedBytes>,
     /// The document at `/openapi.json`.
     pub(crate) description: Arc<Description>,
+    /// The settings of the host, for clients.
+    pub(crate) config: HeldConfig,
 }
 
 impl AppState {
     /// Returns the state of the routes of this host.
-    pub(crate) fn new(host: Host, metrics: Arc<Metrics>, stopping: CancellationToken, settings: &Settings) -> AppState {
+    pub(crate) fn new(
+        host: Host,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+        settings: &Settings,
+        config: HeldConfig,
+    ) -> AppState {
         let description = Arc::new(Description::new(settings.public_url.as_ref()));
-        AppState(Arc::new(Parts { host, metrics, stopping, shared: Arc::default(), description }))
+        AppState(Arc::new(Parts { host, metrics, stopping, shared: Arc::default(), description, config }))
     }
 }
 
@@ -73,5 +82,11 @@ impl FromRef<AppState> for Arc<SharedBytes> {
 impl FromRef<AppState> for Arc<Description> {
     fn from_ref(state: &AppState) -> Arc<Description> {
         Arc::clone(&state.description)
+    }
+}
+
+impl FromRef<AppState> for HeldConfig {
+    fn from_ref(state: &AppState) -> HeldConfig {
+        state.config.clone()
     }
 }

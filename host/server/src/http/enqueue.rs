@@ -136,7 +136,7 @@ async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Du
     let memory = ended.as_ref().and_then(|snapshot| snapshot.job.result.as_ref());
     let memory = memory.map(|result| state.host.budget().reserve_anyway(MemoryUse::Readers, result.len() as u64));
     let location = [(header::LOCATION, links::job_from_jobs(id))];
-    if let Some(snapshot) = ended
+    if let Some(snapshot) = ended.filter(|snapshot| access.sees(snapshot.job.lane.key.as_ref()))
         && let Some(result) = finished(&snapshot.job)?
     {
         let result = Bytes::from_owner(result);
@@ -218,9 +218,11 @@ fn problem(error: EnqueueError) -> Problem {
     }
 }
 
-/// Returns the problem of a plugin of which as many jobs wait as may.
+/// Returns the problem of a plugin of which as many jobs wait as may. Jobs that are too many for an empty queue are not asked for
+/// again.
 pub(crate) fn queue_full(full: &QueueFull) -> Problem {
-    Problem::new(Kind::QUEUE_FULL, full.to_string()).with("plugin", full.plugin.to_string()).with("limit", full.max)
+    let kind = if full.is_oversized() { Kind::TOO_LARGE } else { Kind::QUEUE_FULL };
+    Problem::new(kind, full.to_string()).with("plugin", full.plugin.to_string()).with("limit", full.max)
 }
 
 fn is_of_another_key((_, problem): &(usize, BadRequest)) -> bool {

@@ -6,7 +6,10 @@ use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, LimitQuery, ListQuery};
+use super::api::{
+    BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers, LimitQuery,
+    ListQuery, ReleaseQuery,
+};
 use super::body::{self, media_type, no_idempotency_key};
 use super::problem::Problem;
 use super::query::{json, query};
@@ -26,6 +29,15 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
     for text in ["key=a", "group=a&grup=b"] {
         add(samples, "limit query", text, problem_of_query::<LimitQuery>(text)).await;
     }
+    for text in ["afetr=key:a", "limit=many"] {
+        add(samples, "holds query", text, problem_of_query::<HoldsQuery>(text)).await;
+    }
+    for text in ["all=yes", "keys=a"] {
+        add(samples, "release query", text, problem_of_query::<ReleaseQuery>(text)).await;
+    }
+    for text in ["{\"kye\":\"a\"}", "{\"until\":\"tomorrow\"}"] {
+        add(samples, "hold", text, json::<HoldRequest>(text.as_bytes()).err()).await;
+    }
     for text in ["", "{", "{\"payload\":1}", "{\"task\":1}", "{\"task\":\"a/b\",\"dealy\":\"1s\"}"] {
         add(samples, "job", text, json::<JobRequest>(text.as_bytes()).err()).await;
     }
@@ -34,7 +46,8 @@ pub(crate) async fn collect(samples: &mut ErrorSamples) {
 
     let with =
         |name: header::HeaderName, value: &'static str| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
-    add(samples, "body", "7 bytes of 5", body::read_small(&HeaderMap::new(), Body::from("1234567"), 5).await.err()).await;
+    add(samples, "body", "7 bytes of 5", body::read_small(&HeaderMap::new(), Body::from("1234567"), 5).await.err())
+        .await;
     let encoded = with(header::CONTENT_ENCODING, "gzip");
     add(samples, "header", "Content-Encoding: gzip", body::read_small(&encoded, Body::from("x"), 5).await.err()).await;
     let mut twice = with(header::CONTENT_TYPE, "text/plain");

@@ -5,7 +5,10 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde::de::DeserializeOwned;
 
-use super::api::{BroadcastQuery, BroadcastRequest, EnqueueQuery, JobRequest, LimitNumbers, LimitQuery, ListQuery};
+use super::api::{
+    BroadcastQuery, BroadcastRequest, EnqueueQuery, HoldRequest, HoldsQuery, JobRequest, LimitNumbers, LimitQuery,
+    ListQuery, ReleaseQuery,
+};
 use super::query::{encode, json, query};
 use crate::fuzz::{Target, fuzz};
 
@@ -42,6 +45,8 @@ const TARGET: Target = Target {
         "\"delay\":\"1s\"",
         "\"per_key\":1",
         "\"total\":null",
+        "\"for\":\"1s\"",
+        "\"reason\":",
         "\"timeout\":",
         "\"mode\":",
         "[",
@@ -70,11 +75,14 @@ fn check(input: &[u8]) -> String {
         results.push_str(&read_query::<EnqueueQuery>(&uri));
         results.push_str(&read_query::<BroadcastQuery>(&uri));
         results.push_str(&read_query::<LimitQuery>(&uri));
+        results.push_str(&read_query::<HoldsQuery>(&uri));
+        results.push_str(&read_query::<ReleaseQuery>(&uri));
     }
     for result in [
         read_body::<JobRequest>(body),
         read_body::<Vec<JobRequest>>(body),
         read_body::<LimitNumbers>(body),
+        read_body::<HoldRequest>(body),
         read_body::<BroadcastRequest>(body),
     ] {
         results.push_str(&result);

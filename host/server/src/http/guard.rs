@@ -171,6 +171,7 @@ fn is_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
     use crate::access::{TokenHash, TokenTable};
 

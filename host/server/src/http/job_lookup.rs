@@ -34,15 +34,15 @@ pub(crate) async fn check(host: &Host, access: &Access, id: JobId) -> Result<(),
     }
 }
 
-/// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group, and which
-/// one, perhaps of another key, enqueued the job.
+/// Leaves out what a client that is bound to a key must not learn: which jobs of other keys hold the slots of a group, which one,
+/// perhaps of another key, enqueued the job, and what operators say of holds that are on other keys as well.
 pub(crate) fn seen_by(mut view: JobView, access: &Access) -> JobView {
-    let hide = |why: &mut WaitReason| {
-        if let WaitReason::GroupFull { holders, .. } = why {
-            holders.clear();
-        }
-    };
-    if access.key().is_some() {
+    if let Some(key) = access.key() {
+        let hide = |why: &mut WaitReason| match why {
+            WaitReason::GroupFull { holders, .. } => holders.clear(),
+            WaitReason::Held(hold) if !hold.scope.is_of_key(key) => (hold.reason, hold.by) = (Default::default(), None),
+            _ => {}
+        };
         view.seen.job.lineage.parent = None;
         view.seen.why.as_mut().map(hide);
         if let Some(JobWaitReason::Queue(why)) = &mut view.waiting {

@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Enqueue,
     /// `broadcast` for the topic, and no key.
     Broadcast,
+    /// `admin`, which no token with a key has.
+    Admin,
 }
 
 impl Need {
@@ -32,12 +34,13 @@ impl Need {
             Need::Operate | Need::OperateAll => "operate",
             Need::Enqueue => "enqueue:PLUGIN/TASK",
             Need::Broadcast => "broadcast:TOPIC",
+            Need::Admin => "admin",
         }
     }
 
     /// Returns true if a token with a key may use the route.
     pub(crate) fn is_by_key(self) -> bool {
-        !matches!(self, Need::ReadAll | Need::OperateAll | Need::Broadcast)
+        !matches!(self, Need::ReadAll | Need::OperateAll | Need::Broadcast | Need::Admin)
     }
 
     fn check(self, access: &Access) -> Result<(), Problem> {
@@ -46,6 +49,7 @@ impl Need {
             Need::Operate | Need::OperateAll => access.operates(),
             Need::Enqueue => access.enqueues_some(),
             Need::Broadcast => access.broadcasts_some(),
+            Need::Admin => access.is_admin(),
         };
         if !has {
             return Err(forbidden(access, self.scope()));
@@ -71,7 +75,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 16] = [
+const NEEDS: [(Method, &str, Need); 20] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -84,9 +88,13 @@ const NEEDS: [(Method, &str, Need); 16] = [
     (Method::GET, "/v1/plugins", Need::ReadAll),
     (Method::GET, "/v1/plugins/{id}", Need::ReadAll),
     (Method::GET, "/v1/nodes", Need::ReadAll),
+    (Method::GET, "/v1/config", Need::Admin),
     (Method::GET, "/v1/limits", Need::ReadAll),
     (Method::PUT, "/v1/limits", Need::OperateAll),
     (Method::DELETE, "/v1/limits", Need::OperateAll),
+    (Method::GET, "/v1/holds", Need::ReadAll),
+    (Method::POST, "/v1/holds", Need::OperateAll),
+    (Method::DELETE, "/v1/holds", Need::OperateAll),
     (Method::GET, "/metrics", Need::ReadAll),
 ];
 /// The routes that every token may use.

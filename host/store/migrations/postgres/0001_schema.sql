@@ -132,8 +132,9 @@ CREATE TABLE $schema.finished (
 CREATE INDEX finished_in_order ON $schema.finished (finished_at, first_id);
 
 -- One row for each task of a lane that has ready jobs: a claim reads these instead of the jobs.
--- `turn` and `closed_by_limit` belong to the lane and are equal in all its lines. A lane without a free slot at its last check
--- is closed by the limit that applied then; nodes may declare different limits.
+-- `turn`, `closed_by_limit` and `held_until_at` belong to the lane and are equal in all its lines. A lane without a free slot at
+-- its last check is closed by the limit that applied then; nodes may declare different limits. One that was held at its last
+-- check is closed until its last hold ends.
 CREATE TABLE $schema.lines (
     id bigint NOT NULL,                 -- without an index, since each index costs every claim
     limit_group integer NOT NULL,
@@ -142,9 +143,11 @@ CREATE TABLE $schema.lines (
     top_priority integer NOT NULL,      -- the highest priority of its ready jobs
     turn bigint NOT NULL,
     closed_by_limit integer,
+    held_until_at bigint,               -- the highest number if somebody has to release the hold
     PRIMARY KEY (limit_group, key, task)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX lines_open ON $schema.lines (task, top_priority DESC, turn) WHERE closed_by_limit IS NULL;
+CREATE INDEX lines_open ON $schema.lines (task, top_priority DESC, turn) WHERE closed_by_limit IS NULL AND held_until_at IS NULL;
+CREATE INDEX lines_held ON $schema.lines (held_until_at) WHERE held_until_at IS NOT NULL;
 CREATE INDEX lines_closed ON $schema.lines (limit_group) WHERE closed_by_limit IS NOT NULL;
 
 -- The log of each job.
@@ -168,6 +171,16 @@ CREATE TABLE $schema.overrides (
     PRIMARY KEY (limit_group, key)
 );
 
+-- Jobs that an operator keeps waiting. A scope is "all", "plugin:P", "task:P/T", "group:G", "key:K" or "group:G key:K".
+CREATE TABLE $schema.holds (
+    scope text COLLATE "C" PRIMARY KEY,
+    until_at bigint,                    -- when the hold ends by itself; null if somebody has to release it
+    reason text NOT NULL,
+    held_by text,                       -- the name of the operator's token
+    held_at bigint NOT NULL
+);
+CREATE INDEX holds_ending ON $schema.holds (until_at) WHERE until_at IS NOT NULL;
+
 -- The hosts that share this database, each as it registered itself.
 CREATE TABLE $schema.nodes (
     id bigint PRIMARY KEY,
@@ -184,7 +197,8 @@ CREATE TABLE $schema.nodes (
     topics text[] NOT NULL,             -- the patterns of one plugin in one element, separated by spaces
     tasks text[] NOT NULL,              -- announcements that let other hosts accept jobs for tasks that only this host has
     loading text[] NOT NULL,            -- plugins that are being loaded, each followed by its patterns where these are known
-    memory_budget bigint                -- in bytes
+    memory_budget bigint,               -- in bytes
+    settings text                       -- the digest of the settings that hosts should share
 );
 
 -- The notes of hosts about themselves, read when their leases expire: whether a host was being stopped, and which suspect it

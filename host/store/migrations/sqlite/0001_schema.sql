@@ -116,6 +116,15 @@ CREATE TABLE overrides (
     PRIMARY KEY (limit_group, key)
 ) WITHOUT ROWID;
 
+-- Jobs that an operator keeps waiting. A scope is "all", "plugin:P", "task:P/T", "group:G", "key:K" or "group:G key:K".
+CREATE TABLE holds (
+    scope TEXT PRIMARY KEY,
+    until_at INTEGER,                   -- when the hold ends by itself; null if somebody has to release it
+    reason TEXT NOT NULL,
+    held_by TEXT,                       -- the name of the operator's token
+    held_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE last_deleted (
     one INTEGER PRIMARY KEY CHECK (one = 1),

@@ -14,7 +14,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::time::Timestamp;
 
 use super::queue::MemoryQueue;
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, wake_at};
 
 impl MemoryQueue {
     /// Leases jobs that may start now.
@@ -25,17 +25,13 @@ impl MemoryQueue {
             self.delayed.remove(&(due, id));
             self.make_ready(id);
         }
-        let wake_at = self.delayed.first().map(|(due, _)| (*due).max(now));
+        let next_due = self.delayed.first().map(|(due, _)| (*due).max(now));
+        let wake_at = wake_at(next_due, self.holds.next_end(now));
 
         let limits = self.limits();
-        let mut context = ClaimContext {
-            queue: self,
-            claim: &claim,
-            now,
-            lanes: Vec::new(),
-            closed: BTreeSet::new(),
-            leased: Vec::new(),
-        };
+        let claim = &*claim.without_held_tasks(&self.holds, now);
+        let mut context =
+            ClaimContext { queue: self, claim, now, lanes: Vec::new(), closed: BTreeSet::new(), leased: Vec::new() };
         let Ok(admitted) = admit(&mut context, &claim.offer(), &limits);
         let wake_at = if admitted.cut { Some(now) } else { wake_at };
         let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
@@ -76,6 +72,7 @@ impl ClaimContext<'_> {
             top,
             turn: self.queue.ready[lane].turn,
             holders: self.queue.running.get(lane).map_or(0, |holders| holders.len() as u32),
+            held: self.queue.holds.is_on_lane(lane, self.now),
         }
     }
 }
@@ -164,6 +161,11 @@ impl QueueView for ClaimContext<'_> {
         if !open {
             self.closed.insert(lane);
         }
+        Ok(())
+    }
+    fn hold(&mut self, lane: LaneId) -> Result<(), Infallible> {
+        let lane = self.lane(lane);
+        self.closed.insert(lane);
         Ok(())
     }
 }

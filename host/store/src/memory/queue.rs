@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wharf_core::bounds;
 use wharf_core::change::Change;
 use wharf_core::conflict::{ConflictDecision, LaneCounts, make_room, resolve};
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds, NodeId, TaskName};
 use wharf_core::job::{Job, JobStatus, NewJob, NumberedEntry, State, UniqueToken};
 use wharf_core::key::Lane;
@@ -27,12 +28,15 @@ pub(super) struct MemoryQueue {
     pub(super) ready: BTreeMap<Lane, ReadyLane>,
     pub(super) delayed: BTreeSet<(Timestamp, JobId)>,
     pub(super) running: BTreeMap<Lane, BTreeSet<JobId>>,
+    /// Number of waiting jobs of each task, due or not.
+    pub(super) waiting: BTreeMap<TaskName, u64>,
     /// The last turn that was used.
     pub(super) turn: u64,
     /// The overrides alone, without the declared limits.
     pub(super) overrides: LimitTable,
     /// The limits that manifests and settings declared at the last insert or claim.
     pub(super) declared: Arc<LimitTable>,
+    pub(super) holds: HoldTable,
     pub(super) values: KvMap,
     /// Marks that nodes recorded about themselves, and when.
     pub(super) marks: BTreeMap<NodeId, (Timestamp, NodeMark)>,
@@ -60,9 +64,11 @@ impl MemoryQueue {
             ready: BTreeMap::new(),
             delayed: BTreeSet::new(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             turn: 0,
             overrides: LimitTable::default(),
             declared: Arc::default(),
+            holds: HoldTable::default(),
             values: KvMap::default(),
             marks: BTreeMap::new(),
         }
@@ -128,6 +134,7 @@ impl MemoryQueue {
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
         let change = Change::of(&record.job.status, &event, now)?;
+        count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));
         self.unindex(id);
         let record = self.jobs.get_mut(&id).expect("found above");
         record.job.status = change.status;
@@ -233,6 +240,7 @@ impl MemoryQueue {
             result: None,
             usage: None,
         };
+        count(&mut self.waiting, &job.task, 1);
         self.jobs.insert(id, JobRecord { job, entries: Vec::new() });
         self.tokens.extend(token.map(|token| (token, id)));
         self.index(id, now);
@@ -253,5 +261,15 @@ impl MemoryQueue {
         let lanes = self.running.iter().filter(|(lane, _)| is_counted(lane));
         let ids: BTreeSet<JobId> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         ids.into_iter().map(|id| (id, self.jobs[&id].job.started_at.unwrap_or_default())).collect()
+    }
+}
+
+/// Adds to the number of waiting jobs of a task. None has an entry of zero.
+fn count(waiting: &mut BTreeMap<TaskName, u64>, task: &TaskName, added: i64) {
+    match waiting.get_mut(task) {
+        _ if added == 0 => {}
+        Some(jobs) if jobs.checked_add_signed(added) == Some(0) => _ = waiting.remove(task),
+        Some(jobs) => *jobs = jobs.saturating_add_signed(added),
+        None => _ = waiting.insert(task.clone(), added.unsigned_abs()),
     }
 }

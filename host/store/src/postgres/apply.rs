@@ -2,7 +2,7 @@
 
 use wharf_core::change::Change;
 use wharf_core::ids::JobId;
-use wharf_core::job::{JobStatus, State};
+use wharf_core::job::JobStatus;
 use wharf_core::lifecycle::{Event, Refusal};
 
 use super::ledger::PostgresLedger;
@@ -19,8 +19,7 @@ impl PostgresLedger<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let after = change.status;
-        let is_waiting = |state: &State| i64::from(matches!(state, State::Waiting { .. }));
-        self.waiting.add(before.task, is_waiting(&after.state) - is_waiting(&before.status.state));
+        self.waiting.add(before.task, change.added_waiting(&before.status));
         let state = state_number(&after.state, self.now);
         let becomes_ready = state == READY && before.state != READY;
         let line =

@@ -1,5 +1,6 @@
 //! A claim: delayed jobs that are due become ready, then admission chooses among the lines.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::running_rows::RunningRows;
 use super::session::{SessionError, value};
 use super::write_set::ShrunkLine;
 use crate::columns::{DamagedData, READY, RUNNING, duration_us, signed, timestamp, timestamp_us};
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, wake_at};
 
 /// The interval at which lanes that a lower limit closed elsewhere are opened again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(10);
@@ -57,14 +58,28 @@ impl PostgresLedger<'_> {
 
         let mut share = 1;
         let first_read = self.flush_and(async |this| {
-            futures_util::try_join!(this.due(), ClaimSnapshot::read(this, claim, share), this.next_due())
+            futures_util::try_join!(
+                this.open_ended_holds(),
+                this.due(),
+                ClaimSnapshot::read(this, claim, &this.locked, share),
+                this.next_due(),
+                this.claim_holds(claim),
+            )
         });
-        let (due, mut snapshot, mut next_due) = first_read.await?;
-        if !due.is_empty() {
+        let ((), due, mut snapshot, mut next_due, holds) = first_read.await?;
+        if self.has_holds {
+            self.lanes.clear();
+        }
+        // Most claims meet no hold, so that it was right to read all.
+        let open = claim.without_held_tasks(&holds.table, self.now);
+        let is_held = matches!(open, Cow::Owned(_)) || holds.open_groups.len() < self.locked.len();
+        let (claim, groups) = (&*open, &holds.open_groups);
+        if is_held || !due.is_empty() {
             self.promote(due).await?;
             self.reserve_numbers(claim.free as usize).await?;
             let this = &*self;
-            (snapshot, next_due) = futures_util::try_join!(ClaimSnapshot::read(this, claim, share), this.next_due())?;
+            let read = ClaimSnapshot::read(this, claim, groups, share);
+            (snapshot, next_due) = futures_util::try_join!(read, this.next_due())?;
         }
         let (admitted, choice) = loop {
             let mut context = ClaimContext::new(&snapshot, self.numbers.iter().copied().collect());
@@ -77,7 +92,7 @@ impl PostgresLedger<'_> {
                 }
                 Err(NotRead::Heads) => share = share.saturating_mul(4),
             }
-            snapshot = ClaimSnapshot::read(self, claim, share).await?;
+            snapshot = ClaimSnapshot::read(self, claim, groups, share).await?;
         };
         self.numbers.drain(..choice.turns);
         // A line without jobs remains after the response to a commit was lost, and would be in the way of others.
@@ -89,7 +104,7 @@ impl PostgresLedger<'_> {
         let (leased, emptied) = self.lease(claim, &snapshot, &choice.heads).await?;
         let left = choice.left_lanes.into_iter().filter(|(lane, ..)| !snapshot.is_removed(*lane, &emptied)).collect();
         self.leave_lanes(&snapshot, left, &limits);
-        let wake_at = next_due.map(|due| due.max(self.now));
+        let wake_at = wake_at(next_due.map(|due| due.max(self.now)), holds.next_end);
         let wake_at = if admitted.cut { Some(self.now) } else { wake_at };
         let Admitted { quota_reached, short_of_room, overtook, .. } = admitted;
         Ok(Claimed { leased, wake_at, quota_reached, short_of_room, overtook })

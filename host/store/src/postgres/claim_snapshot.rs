@@ -31,7 +31,7 @@ use crate::store::Claim;
 const READ: &str = "WITH listed AS MATERIALIZED (
         SELECT line.* FROM unnest($1::int[]) AS named (task) CROSS JOIN LATERAL (
             SELECT id, limit_group, key FROM $schema.lines
-            WHERE task = named.task AND closed_by_limit IS NULL AND limit_group + 0 = ANY($2)
+            WHERE task = named.task AND closed_by_limit IS NULL AND held_until_at IS NULL AND limit_group + 0 = ANY($2)
             ORDER BY top_priority DESC, turn LIMIT $3) AS line
     ), lanes AS MATERIALIZED (
         SELECT DISTINCT limit_group, key FROM listed
@@ -50,6 +50,7 @@ const READ: &str = "WITH listed AS MATERIALIZED (
                 ORDER BY ready.rank, ready.due_at, ready.first_id OFFSET (SELECT rows_max FROM depth) LIMIT 1) END AS edge
         FROM $schema.lines
         WHERE lines.limit_group = lanes.limit_group AND lines.key = lanes.key AND task + 0 = ANY($1) AND closed_by_limit IS NULL
+            AND held_until_at IS NULL
         OFFSET 0) AS lines
     LEFT JOIN LATERAL (
         SELECT jobs.id, front.rank, front.due_at, front.first_id, front.length, attempt, failures, crashes, batch, topic,
@@ -153,10 +154,11 @@ impl Head {
 }
 
 impl ClaimSnapshot {
-    /// Reads a snapshot for a claim. `share` multiplies how many jobs of each line are read.
+    /// Reads a snapshot for a claim, of these limit groups. `share` multiplies how many jobs of each line are read.
     pub(super) async fn read(
         ledger: &PostgresLedger<'_>,
         claim: &Claim,
+        groups: &[i32],
         share: i64,
     ) -> Result<ClaimSnapshot, SessionError> {
         let mut snapshot = ClaimSnapshot {
@@ -176,11 +178,11 @@ impl ClaimSnapshot {
         let free = i64::from(claim.free);
         let read_args = [
             (&tasks as _, Type::INT4_ARRAY),
-            (&ledger.locked as _, Type::INT4_ARRAY),
+            (&groups as _, Type::INT4_ARRAY),
             (&free as _, Type::INT8),
             (&share as _, Type::INT8),
         ];
-        let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&ledger.locked as _, Type::INT4_ARRAY)];
+        let whole_args = [(&tasks as _, Type::INT4_ARRAY), (&groups as _, Type::INT4_ARRAY)];
         let (found, whole) = futures_util::try_join!(
             ledger.session.query(READ, &read_args),
             ledger.session.query(READ_WHOLE_GROUPS, &whole_args),
@@ -332,6 +334,8 @@ impl<'s> ClaimContext<'s> {
             top: line.top_priority,
             turn: line.turn as u64,
             holders: lane.running,
+            // Held lanes are closed by those who set holds and add lanes, and are not read.
+            held: false,
         }
     }
 
@@ -403,6 +407,10 @@ impl QueueView for ClaimContext<'_> {
             self.closed.insert(lane);
         }
         self.choice.left_lanes.push((lane, turn, open));
+        Ok(())
+    }
+    fn hold(&mut self, lane: LaneId) -> Result<(), NotRead> {
+        self.closed.insert(lane.0 as usize);
         Ok(())
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct LineRow {
     pub(super) top_priority: i32,
     pub(super) turn: i64,
     pub(super) closed_by_limit: Option<i32>,
+    /// The column `held_until_at`: a lane that is held is closed until then.
+    pub(super) held_until_at: Option<i64>,
 }
 
 impl LineRow {
@@ -81,6 +83,7 @@ impl LineRow {
             top_priority: value(row, "lines", "top_priority")?,
             turn: value(row, "lines", "turn")?,
             closed_by_limit: value(row, "lines", "closed_by_limit")?,
+            held_until_at: value(row, "lines", "held_until_at")?,
         };
         Ok((lane, line))
     }
@@ -105,6 +108,6 @@ pub(super) struct TokenRow {
 
 impl TokenRow {
     pub(super) fn new(token: &Token, task: i32, lane: &Lane) -> TokenRow {
-        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane).to_owned() }
+        TokenRow { token: token.as_str().as_bytes().to_vec(), task, key: key_text(lane.key.as_ref()).to_owned() }
     }
 }

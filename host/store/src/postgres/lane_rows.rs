@@ -66,6 +66,12 @@ impl LaneNames {
         Ok(())
     }
 
+    /// Reads the numbers of all tasks that jobs were ever enqueued for. Must be called outside a transaction.
+    pub(super) async fn all_tasks(session: &Session) -> Result<Vec<i32>, SessionError> {
+        let found = session.query_unprepared("SELECT DISTINCT task FROM $schema.task_groups", &[]).await?;
+        found.iter().map(|row| value(row, "task_groups", 0)).collect()
+    }
+
     fn cache(&mut self, number: i32, text: String) {
         self.numbers.insert(text.clone(), number);
         self.texts.insert(number, text);
@@ -78,7 +84,7 @@ impl LaneNames {
 
     /// Converts a lane whose limit group was added.
     pub(super) fn lane_row(&self, lane: &Lane) -> Result<LaneRow, SessionError> {
-        Ok(LaneRow { group: self.number(lane.group.as_str())?, key: key_text(lane).to_owned() })
+        Ok(LaneRow { group: self.number(lane.group.as_str())?, key: key_text(lane.key.as_ref()).to_owned() })
     }
 
     /// Caches the names of these numbers.

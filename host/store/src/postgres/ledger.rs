@@ -87,6 +87,10 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) lanes: HashMap<LaneRow, Vec<LineRow>>,
     /// True if a lane of the locked limit groups may be closed. If none is, none has to be opened when attempts end.
     pub(super) has_closed_lanes: bool,
+    /// True if there is a hold. If there is none, nothing looks for one.
+    pub(super) has_holds: bool,
+    /// The column `held_until_at` for new lanes, of those of `lanes` that are held.
+    pub(super) lane_holds: HashMap<LaneRow, i64>,
     /// Unused numbers of `line_numbers`.
     pub(super) numbers: VecDeque<i64>,
     pub(super) running: RunningRows,
@@ -126,12 +130,14 @@ impl<'t> PostgresLedger<'t> {
             (&due as _, Type::INT8),
             (&promoted_max as _, Type::INT8),
         ];
-        let moment = format!("SELECT {NOW}, pg_current_xact_id()::text, {SESSION_MARK}, {OLDEST_HOST}");
+        let moment = format!(
+            "SELECT {NOW}, pg_current_xact_id()::text, {SESSION_MARK}, {OLDEST_HOST}, EXISTS (SELECT FROM $schema.holds)"
+        );
         // The locks of limit groups keep all others off these rows but renewals, which only matter to the end of a lease.
         let expiring: Vec<i64> = reads.expiring.iter().copied().collect();
         let lock_expiring = "SELECT FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
         let job_rows = format!("SELECT {JOB_COLUMNS} FROM $schema.jobs WHERE id = ANY($1)");
-        let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit FROM $schema.lines JOIN (
+        let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at FROM $schema.lines JOIN (
                          SELECT * FROM unnest($1::int[], $2::text[]) AS named (limit_group, key)
                          UNION SELECT limit_group, key FROM $schema.jobs WHERE id = ANY($3)) AS lanes USING (limit_group, key)";
         let by_token = "SELECT jobs.id, jobs.token, jobs.task, jobs.key
@@ -195,6 +201,8 @@ impl<'t> PostgresLedger<'t> {
             last_entries: HashMap::new(),
             lanes: reads.lanes.iter().map(|lane| (lane.clone(), Vec::new())).collect(),
             has_closed_lanes: closed.first().map_or(Ok(true), |row| computed(row, 0))?,
+            has_holds: computed(&moment, 4)?,
+            lane_holds: HashMap::new(),
             numbers: expand_numbers(&numbers)?,
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
@@ -212,6 +220,8 @@ impl<'t> PostgresLedger<'t> {
             }
         }
         ledger.add_lines(&lines)?;
+        let lanes: Vec<LaneRow> = ledger.lanes.keys().cloned().collect();
+        ledger.read_lane_holds(&lanes).await?;
         for row in &by_token {
             let token =
                 TokenRow { token: value(row, "jobs", 1)?, task: value(row, "jobs", 2)?, key: value(row, "jobs", 3)? };
@@ -255,9 +265,10 @@ impl<'t> PostgresLedger<'t> {
         let lanes: BTreeSet<LaneRow> = lanes.filter(|lane| !self.lanes.contains_key(lane)).collect();
         if !lanes.is_empty() {
             let (groups, keys) = lane_columns(&lanes);
-            let text = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit
+            let text = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at
                         FROM unnest($1::int[], $2::text[]) AS named (limit_group, key) JOIN $schema.lines USING (limit_group, key)";
             let found = self.session.query(text, &[(&groups, Type::INT4_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
+            self.read_lane_holds(&lanes).await?;
             self.lanes.extend(lanes.into_iter().map(|lane| (lane, Vec::new())));
             self.add_lines(&found)?;
         }
@@ -279,7 +290,7 @@ impl<'t> PostgresLedger<'t> {
     }
 
     /// Returns the line for a job that becomes ready, with a top priority that is no lower than the job's.
-    /// A new lane joins at the back of the ring; a new line gets the turn and the limit of its lane.
+    /// A new lane joins at the back of the ring; a new line gets the turn, the limit and the hold of its lane.
     pub(super) async fn join_line(&mut self, lane: &LaneRow, task: i32, priority: i32) -> Result<i64, SessionError> {
         self.load_lanes(std::iter::once(lane.clone())).await?;
         let shrunk = |line: &LineRow| self.writes.shrunk_lines.contains_key(&line.id);
@@ -296,12 +307,13 @@ impl<'t> PostgresLedger<'t> {
             }
             return Ok(line.id);
         }
-        let sibling = lines.first().map(|line| (line.turn, line.closed_by_limit));
-        let (turn, closed_by_limit) = match sibling {
+        let sibling = lines.first().map(|line| (line.turn, line.closed_by_limit, line.held_until_at));
+        let (turn, closed_by_limit, held_until_at) = match sibling {
             Some(sibling) => sibling,
-            None => (self.next_number().await?, None),
+            None => (self.next_number().await?, None, self.lane_holds.get(lane).copied()),
         };
-        let line = LineRow { id: self.next_number().await?, task, top_priority: priority, turn, closed_by_limit };
+        let id = self.next_number().await?;
+        let line = LineRow { id, task, top_priority: priority, turn, closed_by_limit, held_until_at };
         self.lanes.entry(lane.clone()).or_default().push(line);
         self.writes.new_lines.push((lane.clone(), line));
         Ok(line.id)

@@ -17,9 +17,11 @@ pub(super) async fn write_joined(flush: &Flush<'_>) -> Result<(), SessionError> 
     let tops: Vec<i32> = lines().map(|line| line.top_priority).collect();
     let turns: Vec<i64> = lines().map(|line| line.turn).collect();
     let closed: Vec<Option<i32>> = lines().map(|line| line.closed_by_limit).collect();
-    let insert = "INSERT INTO $schema.lines (id, limit_group, key, task, top_priority, turn, closed_by_limit)
+    let held: Vec<Option<i64>> = lines().map(|line| line.held_until_at).collect();
+    let insert =
+        "INSERT INTO $schema.lines (id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at)
                   SELECT unnest($1::bigint[]), unnest($2::int[]), unnest($3::text[]), unnest($4::int[]), unnest($5::int[]),
-                      unnest($6::bigint[]), unnest($7::int[])";
+                      unnest($6::bigint[]), unnest($7::int[]), unnest($8::bigint[])";
     let insert_args = [
         (&ids as _, Type::INT8_ARRAY),
         (&groups as _, Type::INT4_ARRAY),
@@ -28,6 +30,7 @@ pub(super) async fn write_joined(flush: &Flush<'_>) -> Result<(), SessionError> 
         (&tops as _, Type::INT4_ARRAY),
         (&turns as _, Type::INT8_ARRAY),
         (&closed as _, Type::INT4_ARRAY),
+        (&held as _, Type::INT8_ARRAY),
     ];
     let (raise_groups, raise_keys) = lane_columns(writes.raised.keys().map(|(lane, _)| lane));
     let raise_tasks: Vec<i32> = writes.raised.keys().map(|(_, task)| *task).collect();

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use wharf_core::ids::JobId;
+use wharf_core::hold::{Hold, HoldScope, NewHold};
+use wharf_core::ids::{Group, JobId};
 use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -23,6 +24,10 @@ pub(super) enum WriteRequest {
     /// Ends leases that had expired when they were read.
     Expire(Vec<ExpiredLease>),
     SetOverride(Override),
+    SetHold(NewHold),
+    ReleaseHold(HoldScope),
+    /// Deletes at most this many holds that have ended.
+    DeleteEndedHolds(u32),
 }
 
 /// The writer's response to a request.
@@ -34,6 +39,9 @@ pub(super) enum WriteResult {
     /// The jobs whose leases were ended.
     Expired(Vec<JobId>),
     OverrideSet,
+    /// The hold that was set or released.
+    Hold(Option<Hold>),
+    HoldsDeleted(u32),
 }
 
 impl WriteResult {
@@ -42,7 +50,10 @@ impl WriteResult {
         match self {
             WriteResult::Claimed(claimed) => !claimed.leased.is_empty(),
             WriteResult::Expired(freed) => !freed.is_empty(),
-            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::OverrideSet => true,
+            WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::OverrideSet | WriteResult::Hold(_) => {
+                true
+            }
+            WriteResult::HoldsDeleted(_) => false,
         }
     }
 }
@@ -52,13 +63,31 @@ impl WriteRequest {
         matches!(self, WriteRequest::Claim(_))
     }
 
+    /// Returns the scope of the hold that it sets or releases.
+    pub(super) fn hold_scope(&self) -> Option<&HoldScope> {
+        match self {
+            WriteRequest::SetHold(NewHold { scope, .. }) | WriteRequest::ReleaseHold(scope) => Some(scope),
+            _ => None,
+        }
+    }
+
+    /// Returns true if it may concern the lanes of every limit group.
+    pub(super) fn is_about_all_groups(&self) -> bool {
+        matches!(self, WriteRequest::DeleteEndedHolds(_))
+            || self.hold_scope().is_some_and(|scope| group_of(scope).is_none())
+    }
+
     /// Returns about how many jobs it writes. Claims count as none.
     pub(super) fn job_count(&self) -> usize {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.len(),
             WriteRequest::Record(events) => events.len(),
             WriteRequest::Expire(expired) => expired.len(),
-            WriteRequest::Claim(_) | WriteRequest::SetOverride(_) => 0,
+            WriteRequest::Claim(_)
+            | WriteRequest::SetOverride(_)
+            | WriteRequest::SetHold(_)
+            | WriteRequest::ReleaseHold(_)
+            | WriteRequest::DeleteEndedHolds(_) => 0,
         }
     }
 
@@ -81,6 +110,15 @@ impl WriteRequest {
             WriteRequest::Record(events) => events.iter().flat_map(|(_, event)| children(event)).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+/// Returns the limit group that a hold names.
+pub(super) fn group_of(scope: &HoldScope) -> Option<&Group> {
+    match scope {
+        HoldScope::Group(group) => Some(group),
+        HoldScope::Key { group, .. } => group.as_ref(),
+        HoldScope::All | HoldScope::Plugin(_) | HoldScope::Task(_) => None,
     }
 }
 
@@ -108,7 +146,7 @@ pub(super) fn all_names<'w>(requests: impl Iterator<Item = &'w WriteRequest>) ->
                 names.extend(claim.tasks.iter().flat_map(|(task, group)| [task.as_str(), group.as_str()]));
             }
             WriteRequest::SetOverride(change) => _ = names.insert(change.group.as_str()),
-            _ => {}
+            request => names.extend(request.hold_scope().and_then(group_of).map(Group::as_str)),
         }
     }
     names

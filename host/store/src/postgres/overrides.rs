@@ -5,12 +5,13 @@ use wharf_core::limits::{Limits, Override};
 
 use super::ledger::PostgresLedger;
 use super::session::SessionError;
+use crate::columns::key_text;
 
 impl PostgresLedger<'_> {
     /// Puts an override in force, or ends it if it has no limits. Closed lanes of its group are opened; the next claim closes
     /// those again that are full.
     pub(super) async fn set_override(&mut self, change: &Override) -> Result<(), SessionError> {
-        let (group, key) = (change.group.as_str(), change.key.as_ref().map_or("", |key| key.as_str()));
+        let (group, key) = (change.group.as_str(), key_text(change.key.as_ref()));
         let number = self.names.number(group)?;
         let target = [(&group as _, Type::TEXT), (&key as _, Type::TEXT)];
         if change.limits == Limits::default() {

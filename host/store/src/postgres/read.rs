@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, UniqueToken};
 use wharf_core::limits::{LimitTable, Limits, Override};
@@ -10,6 +11,7 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
+use super::hold_rows;
 use super::rows::{self, STATUS_COLUMNS, job_id, numbered_entry};
 use super::session::{Arg, Session, SessionError, computed, value};
 use crate::columns::{self, READY, parse, signed, timestamp_us};
@@ -46,7 +48,7 @@ pub(super) async fn find_by_tokens(session: &Session, of: &[UniqueToken]) -> Res
                 ORDER BY position";
     let tasks: Vec<&str> = of.iter().map(|one| one.task.as_str()).collect();
     let tokens: Vec<&[u8]> = of.iter().map(|one| one.token.as_str().as_bytes()).collect();
-    let keys: Vec<&str> = of.iter().map(|one| one.key.as_ref().map_or("", |key| key.as_str())).collect();
+    let keys: Vec<&str> = of.iter().map(|one| columns::key_text(one.key.as_ref())).collect();
     let args = [(&tasks as _, Type::TEXT_ARRAY), (&tokens as _, Type::BYTEA_ARRAY), (&keys as _, Type::TEXT_ARRAY)];
     let found = session.query(text, &args).await?;
     found.iter().map(|row| Ok(value::<Option<i64>>(row, "jobs", 0)?.map(columns::job_id).transpose()?)).collect()
@@ -63,13 +65,14 @@ pub(super) async fn job(
     let whole =
         format!("SELECT {STATUS_COLUMNS}, {JOB}, payload, output FROM $schema.jobs {JOB_NAMES} WHERE jobs.id = $1");
     let args = [(&number as _, Type::INT8)];
-    let ((), job, last_entry, overrides, lane, group, ()) = futures_util::try_join!(
+    let ((), job, last_entry, overrides, lane, group, holds, ()) = futures_util::try_join!(
         session.execute(BEGIN),
         session.query(&whole, &args),
         session.query_one("SELECT coalesce(max(number), 0) FROM $schema.entries WHERE job = $1", &args),
         overrides(session),
         holders(session, number, Scope::Lane),
         holders(session, number, Scope::Group),
+        hold_rows::on_job(session, id),
         session.execute("COMMIT"),
     )?;
     let Some(row) = job.first() else { return Ok(None) };
@@ -80,7 +83,9 @@ pub(super) async fn job(
             let limits = Limits { per_key: table.per_key(&job.lane), total: table.of(&job.lane.group).total };
             // A ready job stays ready, however the clock is set.
             let due = if is_ready { due.min(now) } else { due };
-            Some(wait_reason(due, now, limits, lane, group))
+            let holds: HoldTable = holds.into_iter().collect();
+            let hold = holds.on_job(&job.task, &job.lane, now);
+            Some(wait_reason(due, now, limits, lane, group).or_held(hold))
         }
         _ => None,
     };

@@ -10,7 +10,7 @@ use wharf_core::limits::OnConflict;
 use super::job_row::TokenRow;
 use super::lane_rows::{LaneNames, LaneRow};
 use super::node_marks::ExpiredLease;
-use super::operation::WriteRequest;
+use super::operation::{WriteRequest, group_of};
 use super::running_cache::RunningCache;
 use super::session::SessionError;
 use crate::columns::signed;
@@ -84,6 +84,11 @@ impl ReadSet {
                     }
                 }
                 WriteRequest::SetOverride(change) => _ = reads.groups.insert(names.number(change.group.as_str())?),
+                WriteRequest::SetHold(_) | WriteRequest::ReleaseHold(_) | WriteRequest::DeleteEndedHolds(_) => {
+                    if let Some(group) = request.hold_scope().and_then(group_of) {
+                        reads.groups.insert(names.number(group.as_str())?);
+                    }
+                }
             }
         }
         Ok(reads)

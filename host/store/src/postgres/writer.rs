@@ -294,7 +294,10 @@ async fn run(
     let all = || requests.iter().copied();
     state.names.add(session, all_names(all())).await.map_err(rolled_back)?;
     state.names.add_task_groups(session, &all_new_jobs(all())).await.map_err(rolled_back)?;
-    let reads = ReadSet::new(all(), &state.names, &state.cache, is_retry).map_err(rolled_back)?;
+    let mut reads = ReadSet::new(all(), &state.names, &state.cache, is_retry).map_err(rolled_back)?;
+    if all().any(WriteRequest::is_about_all_groups) {
+        reads.tasks.extend(LaneNames::all_tasks(session).await.map_err(rolled_back)?);
+    }
     let cached: HashMap<JobId, JobRow> =
         reads.cached.iter().filter_map(|id| Some((*id, state.cache.take(*id)?))).collect();
     let declared = state.declared.clone();
@@ -353,6 +356,9 @@ async fn apply(
             Ok(WriteResult::Expired(freed))
         }
         WriteRequest::SetOverride(change) => ledger.set_override(change).await.map(|()| WriteResult::OverrideSet),
+        WriteRequest::SetHold(new) => ledger.set_hold(new).await.map(WriteResult::Hold),
+        WriteRequest::ReleaseHold(scope) => ledger.release_hold(scope).await.map(WriteResult::Hold),
+        WriteRequest::DeleteEndedHolds(max) => ledger.delete_ended_holds(*max).await.map(WriteResult::HoldsDeleted),
     }
 }
 

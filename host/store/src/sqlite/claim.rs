@@ -22,7 +22,7 @@ use super::ledger::SqliteLedger;
 use super::rows::{batch, bytes, priority, rank, timestamp};
 use super::unsynced_claims;
 use crate::columns::{self, DamagedData, job_id, key, signed, timestamp_us, unsigned};
-use crate::store::{Claim, Claimed};
+use crate::store::{Claim, Claimed, wake_at};
 
 impl SqliteLedger<'_> {
     /// Leases jobs that may start now.
@@ -30,8 +30,10 @@ impl SqliteLedger<'_> {
         self.declare(&claim.declared);
         let limits = self.limits()?;
         self.reopen_all_if_changed(&limits);
+        self.open_ended_holds(now)?;
         self.promote(now)?;
-        let wake_at = self.next_due()?.map(|due| due.max(now));
+        let wake_at = wake_at(self.next_due()?.map(|due| due.max(now)), self.holds()?.next_end(now));
+        let claim = &*claim.without_held_tasks(self.holds()?, now);
 
         let id = self.last_claim + 1;
         let mut context =
@@ -165,14 +167,16 @@ const READ_AHEAD: u32 = 16;
 
 impl ClaimContext<'_, '_> {
     fn line(&self, no: LaneNo, line: lanes::Line, task: &TaskName) -> Line {
-        let lanes = &self.ledger.lanes;
+        let SqliteLedger { lanes, holds, .. } = &*self.ledger;
+        let lane = lanes.lane(no);
         Line {
             lane_id: LaneId(u64::from(no.0)),
-            lane: lanes.lane(no),
             task: task.clone(),
             top: line.top,
             turn: lanes.turn(no),
             holders: lanes.holders(no).len() as u32,
+            held: holds.as_ref().is_some_and(|holds| holds.is_on_lane(&lane, self.now)),
+            lane,
         }
     }
 
@@ -316,6 +320,11 @@ impl QueueView for ClaimContext<'_, '_> {
 
     fn leave(&mut self, lane: LaneId, turn: u64, open: bool) -> rusqlite::Result<()> {
         self.ledger.lanes.set_turn(LaneNo(lane.0 as u32), turn, open);
+        Ok(())
+    }
+
+    fn hold(&mut self, lane: LaneId) -> rusqlite::Result<()> {
+        self.ledger.lanes.close(LaneNo(lane.0 as u32));
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl SqliteLedger<'_> {
         let task = self.names.number(self.conn, new.task.as_str())?;
         let group = self.names.number(self.conn, new.lane.group.as_str())?;
         let lane = self.lanes.find_or_add(&new.lane);
-        let lane_columns = (group, key_text(&new.lane));
+        let lane_columns = (group, key_text(new.lane.key.as_ref()));
         if let Some(token) = &new.token {
             let mut find =
                 self.conn.prepare_cached("SELECT id FROM jobs WHERE token = ?1 AND task = ?2 AND key = ?3")?;
@@ -86,7 +86,7 @@ impl SqliteLedger<'_> {
         let (due_at, enqueued_at) = (timestamp_us(due), timestamp_us(now));
         let (priority, payload_bytes) = (new.priority, new.payload.len() as i64);
         let payload = (is_inline && !new.payload.is_empty()).then_some(&*new.payload);
-        let key = key_text(&new.lane);
+        let key = key_text(new.lane.key.as_ref());
         let parent = new.lineage.parent.map(|parent| signed(parent.number()));
         let mut job = new.id;
         let id = loop {

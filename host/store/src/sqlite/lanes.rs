@@ -13,7 +13,7 @@ mod running;
 use std::mem;
 
 use wharf_core::ids::{Group, JobId};
-use wharf_core::key::Lane;
+use wharf_core::key::{Key, Lane};
 
 pub(super) use self::lane_state::Line;
 use self::lane_state::Position;
@@ -73,7 +73,7 @@ impl Lanes {
         self.slab[no].position().turn
     }
 
-    /// Returns false if a lane had no free slot when it was last checked.
+    /// Returns false if a lane had no free slot, or was held, when it was last checked.
     pub(super) fn is_open(&self, no: LaneNo) -> bool {
         self.slab[no].position().open
     }
@@ -173,9 +173,32 @@ impl Lanes {
         self.set_position(no, Position { open: true, ..self.slab[no].position() });
     }
 
+    pub(super) fn close(&mut self, no: LaneNo) {
+        self.set_position(no, Position { open: false, ..self.slab[no].position() });
+    }
+
     pub(super) fn open_all(&mut self) {
         for no in self.slab.numbers() {
             self.open(no);
+        }
+    }
+
+    /// Opens the lanes of a group.
+    pub(super) fn open_group(&mut self, group: &Group) {
+        for no in self.slab.numbers() {
+            if self.slab.group(no) == group {
+                self.open(no);
+            }
+        }
+    }
+
+    /// Opens the lanes of a key: that of one group, or those of all groups.
+    pub(super) fn open_key(&mut self, group: Option<&Group>, key: &Key) {
+        let groups = group.map_or_else(|| self.slab.groups().to_vec(), |group| vec![group.clone()]);
+        for group in groups {
+            if let Some(no) = self.slab.find(&Lane { group, key: Some(key.clone()) }) {
+                self.open(no);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wharf_core::admission::has_free_slot;
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{JobId, JobIds};
 use wharf_core::job::JobStatus;
 use wharf_core::key::Lane;
@@ -17,10 +18,10 @@ use super::statements::Statements;
 use super::unsynced_claims::{self, UnsyncedClaims};
 use super::waiting_counts::{SharedCounts, WaitingCounts};
 use crate::clock::Clock;
-use crate::columns::{READY, key, signed, timestamp_us};
+use crate::columns::{READY, key, key_text, signed, timestamp_us};
 
 /// The writer's connection, and what the writer remembers of the tables. Each kind of operation has a file of its own:
-/// `insert`, `claim`, `record`, `kv`, `node_marks` and, for opening the file, `load_queue`.
+/// `insert`, `claim`, `record`, `holds`, `kv`, `node_marks` and, for opening the file, `load_queue`.
 pub(super) struct SqliteLedger<'c> {
     pub(super) conn: &'c Connection,
     pub(super) statements: Statements<'c>,
@@ -40,6 +41,10 @@ pub(super) struct SqliteLedger<'c> {
     effective: Option<Arc<LimitTable>>,
     /// The limits under which the last claim closed lanes; `None` if they are not known.
     closed_under: Option<Arc<LimitTable>>,
+    /// The holds, in force or not; `None` if they have to be read again.
+    pub(super) holds: Option<HoldTable>,
+    /// The lanes are open that holds closed which had ended by this time.
+    pub(super) holds_ended_by: Timestamp,
     /// True if commits wait for the disk.
     syncs: bool,
 }
@@ -92,6 +97,8 @@ impl<'c> SqliteLedger<'c> {
             declared: Arc::default(),
             effective: None,
             closed_under: None,
+            holds: None,
+            holds_ended_by: Timestamp::ZERO,
             syncs: true,
         };
         ledger.load_ready()?;
@@ -167,6 +174,7 @@ impl<'c> SqliteLedger<'c> {
         self.names = InternedNames::default();
         self.effective = None;
         self.closed_under = None;
+        (self.holds, self.holds_ended_by) = (None, Timestamp::ZERO);
     }
 
     /// Replaces the declared limits.
@@ -191,7 +199,7 @@ impl<'c> SqliteLedger<'c> {
 
     /// Sets an override, or removes it if it has no limits.
     pub(super) fn set_override(&mut self, change: &Override) -> rusqlite::Result<()> {
-        let (group, key) = (change.group.as_str(), change.key.as_ref().map_or("", |key| key.as_str()));
+        let (group, key) = (change.group.as_str(), key_text(change.key.as_ref()));
         if change.limits == Limits::default() {
             let mut delete = self.conn.prepare_cached("DELETE FROM overrides WHERE limit_group = ?1 AND key = ?2")?;
             delete.execute([group, key])?;

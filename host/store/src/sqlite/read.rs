@@ -14,6 +14,7 @@ use wharf_core::log_page::log_page;
 use wharf_core::time::Timestamp;
 use wharf_core::wait_reason::{Holders, wait_reason};
 
+use super::hold_rows;
 use super::large_values::{OUTPUTS, PAYLOADS};
 use super::rows::{self, InternedNames, numbered_entry, timestamp};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
@@ -35,10 +36,9 @@ pub(super) fn find_by_token(conn: &Connection, of: &UniqueToken) -> rusqlite::Re
     let mut find = conn.prepare_cached(
         "SELECT id FROM jobs WHERE token = ?1 AND task = (SELECT id FROM names WHERE text = ?2) AND key = ?3",
     )?;
-    find.query_row(
-        params![of.token.as_str(), of.task.as_str(), of.key.as_ref().map_or("", |key| key.as_str())],
-        |row| Ok(job_id(row.get(0)?)?),
-    )
+    find.query_row(params![of.token.as_str(), of.task.as_str(), key_text(of.key.as_ref())], |row| {
+        Ok(job_id(row.get(0)?)?)
+    })
     .optional()
 }
 
@@ -91,7 +91,8 @@ pub(super) fn job(
             }
             // A ready job stays ready, even if the clock is set back.
             let due = if is_ready { due.min(now) } else { due };
-            Some(wait_reason(due, now, limits, of_lane, of_group))
+            let hold = hold_rows::on_job(&snapshot, &job.task, &job.lane, now)?;
+            Some(wait_reason(due, now, limits, of_lane, of_group).or_held(hold.as_ref()))
         }
         _ => None,
     };
@@ -137,7 +138,7 @@ fn slot_holders(
         "SELECT id, started_at FROM jobs INDEXED BY jobs_running
          WHERE state = 2 AND limit_group = (SELECT id FROM names WHERE text = ?1) AND (?2 IS NULL OR key = ?2)",
     )?;
-    let key = lane.map(key_text);
+    let key = lane.map(|lane| key_text(lane.key.as_ref()));
     let found =
         find.query_map(params![group.as_str(), key], |row| Ok((job_id(row.get(0)?)?, timestamp(row, "started_at")?)))?;
     let mut all = found.collect::<rusqlite::Result<Vec<_>>>()?;

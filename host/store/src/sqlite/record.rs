@@ -47,8 +47,7 @@ impl SqliteLedger<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let after = change.status;
-        let is_waiting = |state: &State| i64::from(matches!(state, State::Waiting { .. }));
-        self.waiting.add(stored.task, is_waiting(&after.state) - is_waiting(&stored.status.state));
+        self.waiting.add(stored.task, change.added_waiting(&stored.status));
         if change.attempt_ended {
             let output = match event {
                 Event::Succeeded { output, .. } => Some(&**output),

@@ -56,6 +56,7 @@ fn claim(free: u32) -> Claim {
 fn statements() -> Vec<&'static str> {
     let files = [
         include_str!("load_queue.rs"),
+        include_str!("holds.rs"),
         include_str!("kv.rs"),
         include_str!("statements.rs"),
         include_str!("ledger.rs"),
@@ -86,6 +87,7 @@ fn no_statement_of_the_writer_scans() {
             "the running jobs, when the file is opened",
         ),
         ("SELECT task, count(*) FROM jobs INDEXED BY jobs_delayed_lane", "the delayed jobs, when the file is opened"),
+        ("SELECT scope, until_at, reason, held_by, held_at FROM holds", "when the file is opened, or after a rollback"),
         ("SELECT due_at FROM jobs WHERE state = 0 ORDER BY due_at LIMIT 1", "the first row of an index in that order"),
     ];
     let (folder, _store) = store();

@@ -1,10 +1,12 @@
 //! Claims: how a node takes jobs to run.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::admission::ClaimBudget;
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, NodeId, TaskName};
 use wharf_core::job::LeasedJob;
 use wharf_core::limits::LimitTable;
@@ -42,6 +44,19 @@ impl Claim {
             task_quotas: &self.task_quotas,
         }
     }
+
+    /// Returns the claim without the tasks that are held.
+    pub(crate) fn without_held_tasks(&self, holds: &HoldTable, now: Timestamp) -> Cow<'_, Claim> {
+        match holds.open_tasks(&self.tasks, now) {
+            None => Cow::Borrowed(self),
+            Some(open) => Cow::Owned(Claim { tasks: open.into(), ..self.clone() }),
+        }
+    }
+}
+
+/// Returns when a claim is due again: when the next job is due or the next hold ends.
+pub(crate) fn wake_at(next_due: Option<Timestamp>, next_end: Option<Timestamp>) -> Option<Timestamp> {
+    next_due.into_iter().chain(next_end).min()
 }
 
 /// The result of a claim.
@@ -49,7 +64,7 @@ impl Claim {
 pub struct Claimed {
     /// The jobs that were leased.
     pub leased: Vec<LeasedJob>,
-    /// When the next delayed job becomes due, or now if jobs are due that this claim did not take.
+    /// When the next delayed job becomes due or the next hold ends, or now if jobs are due that this claim did not take.
     pub wake_at: Option<Timestamp>,
     /// True if a quota of `Claim::task_quotas` is used up: there may be more jobs of that task.
     pub quota_reached: bool,

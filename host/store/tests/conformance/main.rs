@@ -13,6 +13,7 @@ mod stage;
 mod insert;
 mod claim;
 mod limits;
+mod holds;
 mod lease;
 mod record;
 mod read;

@@ -41,6 +41,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         running: 3,
         memory_budget: Some(1 << 30),
         draining: false,
+        settings: Some("d1".to_owned()),
         plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],
         pending: vec![
             awaited("slow", None),
@@ -60,6 +61,7 @@ fn nodes_are_listed_until_they_deregister_or_fall_silent() {
 
         stage.pass(SECOND);
         (b.draining, b.running, b.plugins, b.pending) = (true, 0, vec![], vec![]);
+        b.settings = Some("d2".to_owned());
         stage.store.register(b.clone(), LEASE).await.unwrap();
         b.seen = stage.store.now();
         assert_eq!(stage.store.nodes().await.unwrap(), [a.clone(), b.clone()], "each as it last registered");

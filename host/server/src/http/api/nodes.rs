@@ -31,6 +31,9 @@ pub(crate) struct Node {
     pub(crate) memory_budget: Option<u64>,
     /// True if the node is stopping and starts no more jobs.
     pub(crate) draining: bool,
+    /// Digest of the settings that all nodes should share; null if the node's version does not publish it. Nodes with different
+    /// digests have different settings.
+    pub(crate) settings: Option<String>,
     /// Plugins that the node has loaded.
     pub(crate) plugins: Vec<LoadedPlugin>,
 }
@@ -60,6 +63,7 @@ impl Node {
             capacity: node.capacity,
             memory_budget: node.memory_budget,
             draining: node.draining,
+            settings: node.settings,
             plugins: node.plugins.into_iter().map(LoadedPlugin::from).collect(),
         }
     }

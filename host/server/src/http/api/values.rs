@@ -40,8 +40,12 @@ closed_sets! {
 
     /// Reason why a job waits.
     WaitReasonName {
-        NotDue, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, TooLarge, NoMemory, Draining, InTurn,
+        NotDue, Held, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, TooLarge, NoMemory, Draining,
+        InTurn,
     }
+
+    /// Kind of the scope of a hold: every job, or the jobs of a plugin, a task, a limit group or a key.
+    HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Result of a request to enqueue one job: `duplicate` if a job with the same token exists, `discarded` if its lane is
     /// full.

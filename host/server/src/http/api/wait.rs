@@ -8,6 +8,7 @@ use wharf_core::job::WaitReason;
 use wharf_core::time::Timestamp;
 use wharf_runner::JobWaitReason;
 
+use super::holds::Hold;
 use super::moment::Moment;
 use super::values::WaitReasonName;
 
@@ -18,7 +19,7 @@ pub(crate) struct Wait {
     pub(crate) reason: WaitReasonName,
     /// The reason in words, with its details.
     pub(crate) message: String,
-    /// The job waits at least until this moment; present with `not-due`.
+    /// The job waits at least until this moment; present with `not-due`, and with `held` if the hold ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Moment>,
     /// The limit that is reached; present with `lane-full` and `group-full`.
@@ -27,6 +28,9 @@ pub(crate) struct Wait {
     /// The running jobs that hold the slots of the limit, the first ten; present with `lane-full` and `group-full`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) holders: Vec<Holder>,
+    /// The hold on the job that lasts longest; present with `held`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<Hold>,
 }
 
 /// A running job that holds a slot of a limit.
@@ -40,7 +44,7 @@ pub(crate) struct Holder {
 
 impl Wait {
     fn new(reason: WaitReasonName, message: impl Into<String>) -> Wait {
-        Wait { reason, message: message.into(), until: None, limit: None, holders: Vec::new() }
+        Wait { reason, message: message.into(), until: None, limit: None, holders: Vec::new(), hold: None }
     }
 
     fn full(reason: WaitReasonName, what: &str, limit: u32, holders: &[(JobId, Timestamp)]) -> Wait {
@@ -100,11 +104,16 @@ impl From<&WaitReason> for Wait {
                 let message = format!("it is not due before {:.0}", until.date());
                 Wait { until: Some(until), ..Wait::new(WaitReasonName::NotDue, message) }
             }
+            WaitReason::Held(hold) => Wait {
+                until: hold.until.map(Moment),
+                hold: Some(hold.as_ref().into()),
+                ..Wait::new(WaitReasonName::Held, Hold::from(hold.as_ref()).text())
+            },
             WaitReason::LaneFull { limit, holders } => Wait::full(WaitReasonName::LaneFull, "its key", *limit, holders),
             WaitReason::GroupFull { limit, holders } => {
                 Wait::full(WaitReasonName::GroupFull, "its limit group", *limit, holders)
             }
-            WaitReason::Paused => Wait::new(WaitReasonName::Paused, "its limit is 0: an operator paused it"),
+            WaitReason::Paused => Wait::new(WaitReasonName::Paused, "its limit is 0: an operator paused it by a limit"),
             WaitReason::InTurn => Wait::new(
                 WaitReasonName::InTurn,
                 "other jobs are before it, every sandbox is busy, or its task already uses all processors",

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use super::operation::Operation;
 use super::schemas::Schemas;
 use crate::http::api::{
-    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, EnqueueQuery,
-    Enqueued, Health, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery, ListQuery,
-    LiveBroadcast, LogEntry, Node, PluginFile, Readiness, Reply,
+    Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest, BroadcastStarted, Config,
+    EnqueueQuery, Enqueued, Health, Hold, HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest,
+    Limit, LimitNumbers, LimitQuery, ListQuery, LiveBroadcast, LogEntry, Node, PluginFile, Readiness, ReleaseQuery,
+    Reply,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -22,6 +23,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.extend(broadcasts(schemas));
     all.extend(plugins_and_nodes(schemas));
     all.extend(limits(schemas));
+    all.extend(holds(schemas));
     all.extend(host(schemas));
     all.into_iter()
         .map(|operation| match operation.need() {
@@ -221,7 +223,10 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
         |name, method, summary| Operation::new("limits", name, method, "/v1/limits", summary).query(query.clone());
     let set = |operation: Operation| {
         operation
-            .description("Takes effect while hosts run, on all that share the store. A limit of 0 is a pause.")
+            .description(
+                "Takes effect while hosts run, on all that share the store. A limit of 0 is a pause; `POST /v1/holds` is one \
+                 that keeps the limit, has a reason, and may end by itself.",
+            )
             .body(true, "The limits.", json_of(request.clone()))
             .response(200, "The group with its new limits.", json_of(limit.clone()))
             .problems(&[Kind::GROUP_UNKNOWN, Kind::PLUGIN_LOADING])
@@ -248,6 +253,31 @@ fn limits(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
+fn holds(schemas: &mut Schemas) -> Vec<Operation> {
+    let request = schemas.request::<HoldRequest>("HoldRequest", "What to hold, until when, and why.");
+    let hold = schemas.response::<Hold>();
+    vec![
+        Operation::new("holds", "listHolds", "get", "/v1/holds", "Lists the holds in force")
+            .query(schemas.query::<HoldsQuery>())
+            .response(200, "One page, and the address of the next page.", json_of(schemas.response::<HoldPage>()))
+            .uses_store(),
+        Operation::new("holds", "setHold", "post", "/v1/holds", "Holds all jobs, or those of a plugin, a task, a group or a key")
+            .description(
+                "Held jobs are enqueued and wait, on all hosts that share the store, until the hold ends or is released; \
+                 attempts that run go on. Live broadcasts skip held plugins. A hold replaces an earlier one on the same.",
+            )
+            .body(true, "The hold.", json_of(request))
+            .response(200, "The hold.", json_of(hold))
+            .problems(&[Kind::TOO_MANY_HOLDS])
+            .uses_store(),
+        Operation::new("holds", "releaseHold", "delete", "/v1/holds", "Releases a hold")
+            .query(schemas.query::<ReleaseQuery>())
+            .response(204, "The hold is gone; others may still be on the same jobs.", Value::Null)
+            .problems(&[Kind::HOLD_UNKNOWN])
+            .uses_store(),
+    ]
+}
+
 fn host(schemas: &mut Schemas) -> Vec<Operation> {
     let readiness = schemas.response::<Readiness>();
     vec![
@@ -263,6 +293,12 @@ fn host(schemas: &mut Schemas) -> Vec<Operation> {
             "Metrics in the text format of OpenMetrics.",
             json!({ "application/openmetrics-text": { "type": "string" } }),
         ),
+        Operation::new("host", "getConfig", "get", "/v1/config", "Returns the settings of this host")
+            .description(
+                "Every setting with its source, without secrets. Each host reads its own settings file, and again when it \
+                 changes; a file that is refused changes nothing, and `refused` says what is wrong.",
+            )
+            .response(200, "The settings that hold.", json_of(schemas.response::<Config>())),
         Operation::new("host", "openapi", "get", "/openapi.json", "Returns this document").response(
             200,
             "OpenAPI 3.1.",

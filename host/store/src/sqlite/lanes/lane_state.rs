@@ -12,7 +12,7 @@ use super::numbers::GroupNo;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) turn: u64,
-    /// False if the lane had no free slot when it was last checked.
+    /// False if the lane had no free slot, or was held, when it was last checked.
     pub(super) open: bool,
 }
 

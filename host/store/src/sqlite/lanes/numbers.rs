@@ -40,4 +40,9 @@ impl Groups {
     pub(super) fn name(&self, no: GroupNo) -> &Group {
         &self.names[no.0 as usize]
     }
+
+    /// Returns the names of all groups.
+    pub(super) fn names(&self) -> &[Group] {
+        &self.names
+    }
 }

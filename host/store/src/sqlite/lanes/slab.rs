@@ -78,6 +78,11 @@ impl LaneSlab {
         self.groups.name(self[no].group)
     }
 
+    /// Returns the names of all groups that ever had a lane.
+    pub(super) fn groups(&self) -> &[Group] {
+        self.groups.names()
+    }
+
     /// Removes a lane: another one may get its number.
     pub(super) fn remove(&mut self, no: LaneNo) {
         let state = &self[no];

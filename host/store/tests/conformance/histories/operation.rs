@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::{Group, JobId, NodeId, TaskName};
 use wharf_core::job::{Batch, Due, Entry, NewJob, Stream};
 use wharf_core::key::Lane;
@@ -35,6 +36,9 @@ pub(super) enum Operation {
     Reclaim(u32),
     DeleteFinished(Timestamp, u32),
     SetOverride(Override),
+    SetHold(NewHold),
+    ReleaseHold(HoldScope),
+    DeleteEndedHolds(u32),
     Pass(Duration),
     Crash,
 }
@@ -50,7 +54,10 @@ impl Operation {
                 let changes = changes(rng).unwrap_or_else(|| Arc::new(KvChanges::new(PLUGINS[0].parse().unwrap())));
                 Operation::InsertWithChanges((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
             }
-            2..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
+            2..4 => Operation::SetHold(new_hold(rng)),
+            4..6 => Operation::ReleaseHold(hold_scope(rng)),
+            6 => Operation::DeleteEndedHolds(rng.u32(1..4)),
+            7..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
             74..79 => {
@@ -190,6 +197,33 @@ fn changes(rng: &mut Rng) -> Option<Arc<KvChanges>> {
         changes.put(one_of(rng, &["a", "a/1", "a/2", "b", "\u{0}é"]).parse().unwrap(), value).unwrap();
     }
     (rng.u32(..3) > 0).then(|| Arc::new(changes))
+}
+
+fn hold_scope(rng: &mut Rng) -> HoldScope {
+    let scopes = [
+        "all",
+        "plugin:words",
+        "task:words/list",
+        "task:thumbnail/make",
+        "group:shared",
+        "key:a",
+        "key:b",
+        "group:shared key:a",
+        "group:thumbnail/make key:a",
+        "group:shared key:c",
+    ];
+    one_of(rng, &scopes).parse().unwrap()
+}
+
+fn new_hold(rng: &mut Rng) -> NewHold {
+    let lengths =
+        [None, Some(HoldLength::For(2 * SECOND)), Some(HoldLength::For(5 * SECOND)), Some(HoldLength::For(LEASE))];
+    NewHold {
+        scope: hold_scope(rng),
+        length: one_of(rng, &lengths),
+        reason: one_of(rng, &["", "why"]).parse::<HoldReason>().unwrap(),
+        by: one_of(rng, &[None, Some("ann".to_owned())]),
+    }
 }
 
 fn override_(rng: &mut Rng) -> Override {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
 use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
 use wharf_core::kv::{KvKey, KvKeyQuery, KvUsage};
@@ -13,8 +14,8 @@ use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
 use wharf_core::room::{Room, TaskCost};
 use wharf_store::{
-    Claim, Claimed, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore,
-    Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
+    Claim, Claimed, HoldPage, HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore,
+    NodeRegistry as _, PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -46,6 +47,7 @@ struct Snapshot {
     entries: Vec<Vec<NumberedEntry>>,
     pages: Vec<JobPage>,
     overrides: Vec<Override>,
+    holds: Vec<HoldPage>,
     stats: QueueStats,
     waiting: BTreeMap<PluginId, u64>,
     /// The usage and the values of each plugin.
@@ -156,6 +158,19 @@ impl World {
                 occurred.insert("set override");
                 call!(self, set_override(change));
             }
+            Operation::SetHold(hold) => {
+                occurred.insert("set hold");
+                call!(self, set_hold(hold));
+            }
+            Operation::ReleaseHold(scope) => {
+                let released = call!(self, release_hold(scope));
+                occurred.insert(if released.is_some() { "released" } else { "released nothing" });
+            }
+            Operation::DeleteEndedHolds(max) => {
+                if call!(self, delete_ended_holds(max)) > 0 {
+                    occurred.insert("deleted holds");
+                }
+            }
             Operation::Pass(length) => {
                 occurred.insert("time passes");
                 self.clock.pass(length);
@@ -223,6 +238,10 @@ impl World {
             let total = limits.of(&lane.group).total;
             assert!(total.is_none_or(|limit| groups[&lane.group] <= limit), "{:?} is over its limit", lane.group);
         }
+        let holds: HoldTable = self.oracle.holds(None, 1000).await.unwrap().holds.into_iter().collect();
+        for leased in &claimed.leased {
+            assert_eq!(holds.on_job(&leased.task, &leased.lane, self.oracle.now()), None, "{leased:?} is held");
+        }
         let mut taken = TaskCost::NOTHING;
         for leased in &claimed.leased {
             let cost = claim.costs.get(&leased.task).copied().unwrap_or(TaskCost::ORDINARY);
@@ -269,6 +288,7 @@ impl World {
             if let Some(why) = why {
                 occurred.insert(match why {
                     WaitReason::NotDue { .. } => "why: not due",
+                    WaitReason::Held(_) => "why: held",
                     WaitReason::LaneFull { .. } => "why: lane full",
                     WaitReason::GroupFull { .. } => "why: group full",
                     WaitReason::Paused => "why: paused",
@@ -311,12 +331,20 @@ impl World {
             entries.push(store.entries(job, 0, 1000).await.unwrap());
         }
         let (overrides, stats) = (store.overrides().await.unwrap(), store.stats().await.unwrap());
+        let all_holds = store.holds(None, 1000).await.unwrap();
+        let second = all_holds.holds.first().map(|hold| hold.scope.clone());
+        let holds = vec![store.holds(second, 2).await.unwrap(), all_holds];
         let waiting = store.waiting_jobs().await.unwrap();
+        let mut counted = BTreeMap::new();
+        for (task, count, _) in stats.tasks.iter().filter(|(_, count, _)| *count > 0) {
+            *counted.entry(task.plugin()).or_default() += count;
+        }
+        assert_eq!(waiting, counted, "{:?}", stats.tasks);
         let mut kept = Vec::new();
         for plugin in PLUGINS {
             kept.push(values_of(store, plugin).await);
         }
-        Snapshot { seen, entries, pages, overrides, stats, waiting, kept }
+        Snapshot { seen, entries, pages, overrides, holds, stats, waiting, kept }
     }
 }
 

@@ -1,0 +1,141 @@
+//! Tests of holds: their texts, and which jobs they hold.
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn scope(text: &str) -> HoldScope {
+    text.parse().unwrap()
+}
+
+fn hold(text: &str, until: Option<Timestamp>) -> Hold {
+    Hold { scope: scope(text), until, reason: HoldReason::default(), by: None, since: NOW }
+}
+
+fn table(holds: &[(&str, Option<Timestamp>)]) -> HoldTable {
+    holds.iter().map(|(scope, until)| hold(scope, *until)).collect()
+}
+
+fn lane(group: &str, key: &str) -> Lane {
+    Lane { group: group.parse().unwrap(), key: (!key.is_empty()).then(|| key.parse().unwrap()) }
+}
+
+/// Returns the scope of the hold on a job of `words/count`.
+fn on_job(table: &HoldTable, lane: &Lane, now: Timestamp) -> Option<String> {
+    table.on_job(&"words/count".parse().unwrap(), lane, now).map(|hold| hold.scope.to_string())
+}
+
+#[test]
+fn a_scope_reads_as_it_is_written() {
+    for text in
+        ["all", "plugin:words", "task:words/count", "group:g", "group:words/count", "key:a", "group:g key:a b: key:c"]
+    {
+        assert_eq!(scope(text).to_string(), text);
+    }
+    assert_eq!(scope("key:group:g key:a"), HoldScope::Key { group: None, key: "group:g key:a".parse().unwrap() });
+    for bad in ["", "All", "plugin", "plugin:", "task:words", "group:G", "group:g a", "group:g key:", "key:", "key:a\n"]
+    {
+        assert!(bad.parse::<HoldScope>().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn each_scope_holds_its_own_jobs_and_no_others() {
+    let [of_job, others] = [lane("g", "a"), lane("h", "b")];
+    for text in ["all", "plugin:words", "task:words/count", "group:g", "key:a", "group:g key:a"] {
+        let table = table(&[(text, None)]);
+        assert_eq!(on_job(&table, &of_job, NOW).as_deref(), Some(text));
+        let is_wide = ["all", "plugin:words", "task:words/count"].contains(&text);
+        assert_eq!(on_job(&table, &others, NOW).is_some(), is_wide, "{text}");
+        assert_eq!((table.is_on_lane(&of_job, NOW), table.is_on_lane(&others, NOW)), (!is_wide, false), "{text}");
+        assert_eq!(table.is_on_group(&of_job.group, NOW), text == "group:g");
+    }
+    for text in ["plugin:other", "task:words/list", "group:a", "key:g", "group:h key:a"] {
+        assert_eq!(on_job(&table(&[(text, None)]), &of_job, NOW), None, "{text}");
+    }
+    assert_eq!(on_job(&table(&[("key:a", None)]), &lane("g", ""), NOW), None, "a job without a key has no key's hold");
+}
+
+#[test]
+fn a_hold_ends_at_its_time_and_not_before() {
+    let table = table(&[("key:a", Some(NOW + SECOND))]);
+    let (of_job, end) = (lane("g", "a"), NOW + SECOND);
+    let just_before = end - Duration::from_micros(1);
+    assert!(on_job(&table, &of_job, just_before).is_some() && on_job(&table, &of_job, end).is_none());
+    assert_eq!((table.is_on_lane(&of_job, just_before), table.is_on_lane(&of_job, end)), (true, false));
+    assert_eq!((table.next_end(just_before), table.next_end(end)), (Some(end), None));
+}
+
+#[test]
+fn the_hold_that_lasts_longest_is_named_and_of_equal_ones_the_widest() {
+    let (first, last) = (Some(NOW + SECOND), Some(NOW + 2 * SECOND));
+    let of_job = lane("g", "a");
+    let named = |holds: &[(&str, Option<Timestamp>)]| on_job(&table(holds), &of_job, NOW).unwrap();
+    assert_eq!(named(&[("all", first), ("key:a", last), ("group:g", first)]), "key:a");
+    assert_eq!(named(&[("all", last), ("group:g key:a", None)]), "group:g key:a");
+    assert_eq!(named(&[("key:a", last), ("plugin:words", last), ("group:g", last)]), "plugin:words");
+    assert!(HoldEnd::At(Timestamp::from_micros(u64::MAX)) < HoldEnd::Released);
+}
+
+#[test]
+fn tasks_are_held_by_all_their_plugin_themselves_and_their_group() {
+    let tasks = [("words/count", "g"), ("words/list", "g"), ("image/make", "h")]
+        .map(|(task, group)| (task.parse().unwrap(), group.parse().unwrap()));
+    let open = |holds: &[(&str, Option<Timestamp>)]| {
+        table(holds)
+            .open_tasks(&tasks, NOW)
+            .map(|open| open.iter().map(|(task, _)| task.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(open(&[]), None);
+    assert_eq!(open(&[("key:a", None), ("plugin:other", None)]), None, "keys hold lanes, not tasks");
+    assert_eq!(open(&[("all", Some(NOW))]), None, "it has ended");
+    assert_eq!(open(&[("all", None)]), Some(vec![]));
+    assert_eq!(open(&[("plugin:words", None)]), Some(vec!["image/make".to_owned()]));
+    assert_eq!(open(&[("task:words/list", None), ("group:h", None)]), Some(vec!["words/count".to_owned()]));
+    let scopes = HoldScope::of_tasks(&tasks).len();
+    assert_eq!(scopes, 1 + 2 + 3 + 2, "all, the plugins, the tasks, the groups");
+}
+
+#[test]
+fn a_hold_replaces_the_earlier_one_of_its_scope() {
+    let mut table = table(&[("key:a", Some(NOW + SECOND))]);
+    table.set(hold("key:a", None));
+    assert_eq!((table.len(), table.next_end(NOW)), (1, None));
+    assert_eq!(table.get(&scope("key:a")), Some(&hold("key:a", None)));
+    assert_eq!(table.remove(&scope("key:a")), Some(hold("key:a", None)));
+    assert_eq!((table.remove(&scope("key:a")), table.is_empty()), (None, true));
+    assert_eq!((table.is_on_lane(&lane("g", "a"), NOW), table), (false, HoldTable::default()));
+}
+
+#[test]
+fn the_holds_that_ended_are_known_by_when_they_ended() {
+    let at = |seconds: u32| NOW + seconds * SECOND;
+    let table = table(&[("key:a", Some(at(1))), ("key:b", Some(at(2))), ("key:c", Some(at(3))), ("key:d", None)]);
+    let between = |since, now| table.ended_since(since, now).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(between(at(0), at(2)), ["key:a", "key:b"]);
+    assert_eq!(between(at(1), at(2)), ["key:b"]);
+    assert!(between(at(2), at(2)).is_empty() && between(at(3), at(1)).is_empty());
+    assert_eq!(table.ended(at(3), 2), [scope("key:a"), scope("key:b")]);
+    assert_eq!(table.ended(at(9), 9).len(), 3, "one that lasts until it is released has not ended");
+}
+
+#[test]
+fn a_new_hold_ends_by_the_clock_of_its_store() {
+    let new =
+        |length| NewHold { scope: HoldScope::All, length, reason: "why".parse().unwrap(), by: Some("ann".into()) };
+    let set = |length| new(length).set_at(NOW);
+    assert_eq!(set(Some(HoldLength::For(SECOND))).until, Some(NOW + SECOND));
+    assert_eq!(set(Some(HoldLength::Until(Timestamp::ZERO))).until, Some(Timestamp::ZERO));
+    let set = set(None);
+    assert_eq!((set.until, set.since, set.by.as_deref(), set.reason.as_str()), (None, NOW, Some("ann"), "why"));
+}
+
+#[test]
+fn a_reason_is_bounded_and_printable() {
+    let max = bounds::HOLD_REASON_BYTES_MAX;
+    assert_eq!("x".repeat(max).parse::<HoldReason>().unwrap().as_str().len(), max);
+    let reason = |text: &str| text.parse::<HoldReason>().unwrap_err().reason;
+    assert_eq!(reason(&"x".repeat(max + 1)), "expected at most 500 bytes, got 501");
+    assert_eq!(reason("a\u{0}"), "control characters are not allowed");
+}

@@ -1,0 +1,173 @@
+//! Holds: what sets, ends and deletes them, and what a claim has to know of them.
+//!
+//! A lane whose key is held is closed until its last hold ends: by who sets the hold, or by who adds the lane. So a claim does
+//! not meet it. Who sets or releases a hold locks the limit groups of its jobs, so that no claim runs beside that. The first claim
+//! after the end of a hold opens its lanes, by their own rows alone. Holds of all, of plugins, tasks and groups close no lanes:
+//! claims leave out their tasks and groups.
+
+use futures_util::try_join;
+use tokio_postgres::types::Type;
+use wharf_core::bounds;
+use wharf_core::hold::{Hold, HoldScope, HoldTable, NewHold};
+use wharf_core::time::Timestamp;
+
+use super::hold_rows::{COLUMNS, read_hold};
+use super::lane_rows::{LaneRow, lane_columns};
+use super::ledger::PostgresLedger;
+use super::operation::group_of;
+use super::session::{SessionError, value};
+use crate::columns::{timestamp, timestamp_us};
+use crate::store::Claim;
+
+/// The holds that concern a claim, without those of keys.
+#[derive(Debug, Default)]
+pub(super) struct ClaimHolds {
+    /// The holds of all, and of the plugins, tasks and limit groups of the claim.
+    pub(super) table: HoldTable,
+    /// The locked limit groups that are not held.
+    pub(super) open_groups: Vec<i32>,
+    /// When the next hold ends by itself.
+    pub(super) next_end: Option<Timestamp>,
+}
+
+impl PostgresLedger<'_> {
+    /// Sets a hold. Returns `None` if there are too many.
+    pub(super) async fn set_hold(&mut self, new: &NewHold) -> Result<Option<Hold>, SessionError> {
+        let hold = new.set_at(self.now);
+        let (scope, max) = (hold.scope.to_string(), i64::from(bounds::HOLDS_MAX));
+        let count = "SELECT count(*) FROM (SELECT FROM $schema.holds WHERE scope <> $1 LIMIT $2) AS others";
+        let others = self.session.query_one(count, &[(&scope, Type::TEXT), (&max, Type::INT8)]).await?;
+        if value::<i64>(&others, "holds", 0)? >= max {
+            return Ok(None);
+        }
+        let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) VALUES ($1, $2, $3, $4, $5)
+                    ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
+                        held_by = excluded.held_by, held_at = excluded.held_at";
+        let (until, since, reason) = (hold.until.map(timestamp_us), timestamp_us(hold.since), hold.reason.as_str());
+        let args = [
+            (&scope as _, Type::TEXT),
+            (&until as _, Type::INT8),
+            (&reason as _, Type::TEXT),
+            (&hold.by as _, Type::TEXT),
+            (&since as _, Type::INT8),
+        ];
+        self.session.query(text, &args).await?;
+        self.has_holds = true;
+        self.update_lanes(&hold.scope).await?;
+        Ok(Some(hold))
+    }
+
+    /// Removes a hold. Returns it if it was in force.
+    pub(super) async fn release_hold(&mut self, scope: &HoldScope) -> Result<Option<Hold>, SessionError> {
+        let delete = format!("DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
+        let deleted = self.session.query(&delete, &[(&scope.to_string(), Type::TEXT)]).await?;
+        let Some(row) = deleted.first() else { return Ok(None) };
+        self.update_lanes(scope).await?;
+        Ok(Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now)))
+    }
+
+    /// Deletes at most `max` holds that have ended, and returns how many. It also opens every lane that no hold is on: the limit
+    /// group of a lane may have been added while its hold was released.
+    pub(super) async fn delete_ended_holds(&mut self, max: u32) -> Result<u32, SessionError> {
+        let delete = "DELETE FROM $schema.holds WHERE scope = ANY(ARRAY(
+                          SELECT scope FROM $schema.holds WHERE until_at <= $1 ORDER BY until_at LIMIT $2))
+                      RETURNING scope";
+        let open = "UPDATE $schema.lines SET held_until_at = NULL
+                    WHERE held_until_at IS NOT NULL AND limit_group + 0 = ANY($1) AND NOT EXISTS (
+                        SELECT FROM $schema.names JOIN $schema.holds
+                            ON scope IN ('key:' || key, 'group:' || names.text || ' key:' || key)
+                        WHERE names.id = limit_group AND (until_at IS NULL OR until_at > $2))";
+        // New lines of this transaction must be in the table before they can be opened.
+        self.flush().await?;
+        let (now, max) = (timestamp_us(self.now), i64::from(max));
+        let (delete_args, open_args) = (
+            [(&now as _, Type::INT8), (&max as _, Type::INT8)],
+            [(&self.locked as _, Type::INT4_ARRAY), (&now as _, Type::INT8)],
+        );
+        let (deleted, _) = try_join!(self.session.query(delete, &delete_args), self.session.query(open, &open_args))?;
+        self.forget_lanes();
+        Ok(deleted.len() as u32)
+    }
+
+    /// Closes the lanes of a key that is held now, and opens those of one that is held no more.
+    async fn update_lanes(&mut self, scope: &HoldScope) -> Result<(), SessionError> {
+        let HoldScope::Key { key, .. } = scope else { return Ok(()) };
+        let groups = match group_of(scope) {
+            Some(group) => vec![self.names.number(group.as_str())?],
+            None => self.locked.clone(),
+        };
+        // New lines of this transaction must be in the table before they can be changed.
+        self.flush().await?;
+        let text = "UPDATE $schema.lines SET held_until_at = (
+                        SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
+                            ON scope IN ('key:' || $2, 'group:' || names.text || ' key:' || $2)
+                        WHERE names.id = lines.limit_group AND (until_at IS NULL OR until_at > $3))
+                    WHERE limit_group = ANY($1) AND key = $2";
+        let (key, now) = (key.as_str(), timestamp_us(self.now));
+        let args = [(&groups as _, Type::INT4_ARRAY), (&key as _, Type::TEXT), (&now as _, Type::INT8)];
+        self.session.query(text, &args).await?;
+        self.forget_lanes();
+        Ok(())
+    }
+
+    fn forget_lanes(&mut self) {
+        self.lanes.clear();
+        self.lane_holds.clear();
+    }
+
+    /// Reads until when lanes are held that may be added.
+    pub(super) async fn read_lane_holds<'l>(
+        &mut self,
+        lanes: impl IntoIterator<Item = &'l LaneRow>,
+    ) -> Result<(), SessionError> {
+        let (groups, keys) = lane_columns(lanes.into_iter().filter(|lane| !lane.key.is_empty()));
+        let text = "SELECT lanes.limit_group, lanes.key, max(coalesce(until_at, 9223372036854775807))
+                    FROM unnest($1::int[], $2::text[]) AS lanes (limit_group, key) JOIN $schema.names ON names.id = lanes.limit_group
+                    JOIN $schema.holds ON scope IN ('key:' || lanes.key, 'group:' || names.text || ' key:' || lanes.key)
+                    WHERE until_at IS NULL OR until_at > $3 GROUP BY lanes.limit_group, lanes.key";
+        let now = timestamp_us(self.now);
+        let args = [(&groups as _, Type::INT4_ARRAY), (&keys as _, Type::TEXT_ARRAY), (&now as _, Type::INT8)];
+        for row in self.session.query_if(self.has_holds && !keys.is_empty(), text, &args).await? {
+            let lane = LaneRow { group: value(&row, "holds", 0)?, key: value(&row, "holds", 1)? };
+            self.lane_holds.insert(lane, value(&row, "holds", 2)?);
+        }
+        Ok(())
+    }
+
+    /// Opens the lanes of the locked limit groups whose holds have ended.
+    pub(super) async fn open_ended_holds(&self) -> Result<(), SessionError> {
+        let text =
+            "UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at <= $1 AND limit_group + 0 = ANY($2)";
+        let now = timestamp_us(self.now);
+        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY)];
+        self.session.query_if(self.has_holds, text, &args).await.map(drop)
+    }
+
+    /// Reads the holds that concern a claim.
+    pub(super) async fn claim_holds(&self, claim: &Claim) -> Result<ClaimHolds, SessionError> {
+        if !self.has_holds {
+            return Ok(ClaimHolds { open_groups: self.locked.clone(), ..ClaimHolds::default() });
+        }
+        let mut scopes = HoldScope::of_tasks(&claim.tasks);
+        for number in &self.locked {
+            scopes.insert(HoldScope::Group(self.names.group(*number)?));
+        }
+        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+        let now = timestamp_us(self.now);
+        let table = format!("SELECT {COLUMNS} FROM $schema.holds WHERE scope = ANY($1)");
+        let (table_args, end_args) = ([(&scopes as _, Type::TEXT_ARRAY)], [(&now as _, Type::INT8)]);
+        let (found, next_end) = try_join!(
+            self.session.query(&table, &table_args),
+            self.session.query_one("SELECT min(until_at) FROM $schema.holds WHERE until_at > $1", &end_args),
+        )?;
+        let table: HoldTable = found.iter().map(read_hold).collect::<Result<_, _>>()?;
+        let mut open_groups = Vec::new();
+        for number in &self.locked {
+            if !table.is_on_group(&self.names.group(*number)?, self.now) {
+                open_groups.push(*number);
+            }
+        }
+        let next_end = value::<Option<i64>>(&next_end, "holds", 0)?.map(timestamp);
+        Ok(ClaimHolds { table, open_groups, next_end })
+    }
+}
