@@ -15,8 +15,9 @@ use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Interruption, Outcome, Usage};
 
+use crate::attempt::end::AttemptEnd;
 use crate::attempt::run::{self, Run};
-use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
+use crate::call::{Call, CallInput, HostCalls};
 use crate::compile::cache::Cache;
 use crate::compile::cache_folder::CacheSettings;
 use crate::compile::child_process::Compile;
@@ -396,6 +397,7 @@ fn failed(started_at: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
         usage: Usage { wall: started_at.elapsed(), ..Usage::default() },
         sandbox: Duration::ZERO,
         held_bytes: 0,
+        left: None,
     }
 }
 
@@ -411,7 +413,7 @@ fn not_started(handle: &AttemptHandle, waiting_since: Instant) -> AttemptEnd {
         _ => Outcome::Cancelled,
     };
     let usage = Usage { wall: waiting_since.elapsed(), ..Usage::default() };
-    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0 }
+    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0, left: None }
 }
 
 /// Counts one attempt that waits for the pool, as long as this lives.

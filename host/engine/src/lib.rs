@@ -58,7 +58,8 @@ mod engine;
 mod load;
 mod change_settings;
 
-pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
+pub use attempt::end::AttemptEnd;
+pub use call::{AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
 pub use change_settings::SettingsError;
 pub use compile::cache_folder::CacheSettings;
 pub use compile::child_process::{Compile, CompileLimits, compile_child_main};

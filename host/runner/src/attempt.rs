@@ -63,7 +63,7 @@ impl AttemptStarter {
         let (host_calls, token, to_loop) = (Arc::clone(&host), self.tasks.token(), self.to_loop.clone());
         let on_end = move |end: AttemptEnd| {
             let entered = host.span().clone().entered();
-            let AttemptEnd { outcome, mut usage, sandbox, held_bytes } = end;
+            let AttemptEnd { outcome, mut usage, sandbox, held_bytes, left } = end;
             usage.queue_wait = leased.claimed_at.since(leased.due);
             usage.wall = started.elapsed();
             let outcome = host.judge(outcome);
@@ -76,7 +76,7 @@ impl AttemptStarter {
             let finished =
                 FinishedAttempt { attempt, outcome, usage, children, changes, retry, jitter: fastrand::f64() };
             let attempt = Box::new(finished);
-            let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes });
+            let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left });
             drop(entered);
             drop(token);
         };
@@ -101,8 +101,8 @@ impl AttemptStarter {
         };
         let attempt = Box::new(finished);
         // The loop runs: it is the loop that starts attempts.
-        let (sandbox, lines_dropped, held_bytes) = (Duration::ZERO, 0, 0);
-        let _ = self.to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes });
+        let (sandbox, lines_dropped, held_bytes, left) = (Duration::ZERO, 0, 0, None);
+        let _ = self.to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left });
     }
 }
 

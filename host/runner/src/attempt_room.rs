@@ -14,7 +14,7 @@ use wharf_core::ids::TaskName;
 use wharf_core::job::LeasedJob;
 use wharf_core::planner::AttemptId;
 use wharf_core::room::{Room, TaskCost};
-use wharf_engine::{Budget, Engine, Permit, PermitPool, Plugin};
+use wharf_engine::{Budget, Engine, Permit, PermitPool, Plugin, Reservation};
 
 use crate::catalog::Catalog;
 use crate::task_memory::TaskMemory;
@@ -31,6 +31,8 @@ pub(crate) struct AttemptRoom {
     attempts: Change,
     /// The bytes of ended attempts that are not written yet: what this turn took and gave back.
     unwritten: Change,
+    /// The room of what ended attempts leave, until it is counted as unwritten.
+    left: Vec<Reservation>,
     /// The last claim left jobs behind for which there was no room.
     is_short: bool,
 }
@@ -63,6 +65,7 @@ impl AttemptRoom {
             overtaking: TaskCost::NOTHING,
             attempts: Change::default(),
             unwritten: Change::default(),
+            left: Vec::new(),
             is_short: false,
         }
     }
@@ -142,6 +145,11 @@ impl AttemptRoom {
         self.unwritten.taken += unwritten;
     }
 
+    /// Keeps room until the changes of this turn are carried over to the budget.
+    pub(crate) fn settled_later(&mut self, room: Option<Reservation>) {
+        self.left.extend(room);
+    }
+
     /// Counts out an attempt that never ended here.
     pub(crate) fn left(&mut self, taken: &Taken) {
         if taken.overtook {
@@ -170,5 +178,6 @@ impl AttemptRoom {
         if !taken.is_empty() || !given_back.is_empty() {
             self.engine.budget().exchange(&given_back, &taken);
         }
+        self.left.clear();
     }
 }

@@ -22,7 +22,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, Outcome, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
 use wharf_core::time::Timestamp;
-use wharf_engine::{AttemptHandle, RELEASED};
+use wharf_engine::{AttemptHandle, RELEASED, Reservation};
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, AttemptStarter};
@@ -87,11 +87,11 @@ struct RunningAttempt {
 }
 
 /// Facts about an attempt that has ended, for the loop and for listeners.
-#[derive(Clone, Copy)]
 struct EndFacts {
     sandbox: Duration,
     lines_dropped: u64,
     held_bytes: u64,
+    left: Option<Reservation>,
 }
 
 /// The moment of a turn, by the store's clock and by the monotonic clock of this machine.
@@ -205,8 +205,8 @@ impl Dispatch {
             LoopMessage::ProgressLater(attempt) => {
                 self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
             }
-            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes } => {
-                self.attempt_finished(&attempt, EndFacts { sandbox, lines_dropped, held_bytes }, now);
+            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left } => {
+                self.attempt_finished(&attempt, EndFacts { sandbox, lines_dropped, held_bytes, left }, now);
                 self.planner.on(Input::FinishedAttempt(attempt), now.stamp);
             }
             LoopMessage::Recorded(recorded) => {
@@ -231,10 +231,13 @@ impl Dispatch {
     }
 
     fn attempt_finished(&mut self, finished: &FinishedAttempt, facts: EndFacts, now: Now) {
-        let EndFacts { sandbox, lines_dropped, held_bytes } = facts;
+        let EndFacts { sandbox, lines_dropped, held_bytes, left } = facts;
+        // What it leaves is counted as unwritten in the same turn.
+        self.room.settled_later(left);
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
-        self.room.ended(&running.task, &mut running.room, held_bytes, unwritten_bytes(finished));
+        let unwritten = running.host.unwritten_bytes() + unwritten_bytes(finished);
+        self.room.ended(&running.task, &mut running.room, held_bytes, unwritten);
         let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
         if lines_dropped > 0 {
             self.notify(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
@@ -466,11 +469,12 @@ fn suspended(attempts: &HashMap<AttemptId, RunningAttempt>, task: &TaskName) -> 
     u32::try_from(suspended.count()).unwrap_or(u32::MAX)
 }
 
-/// Returns how many bytes of an attempt that has ended wait to be written.
+/// Returns how many bytes of an attempt that has ended wait to be written, besides its entries.
 fn unwritten_bytes(finished: &FinishedAttempt) -> u64 {
     let result = if let Outcome::Returned(result) = &finished.outcome { result.len() } else { 0 };
     let children: usize = finished.children.iter().map(|child| child.payload.len()).sum();
-    (result + children) as u64
+    let changes = finished.changes.as_ref().map_or(0, |changes| changes.bytes());
+    (result + children) as u64 + changes
 }
 
 fn pending_event((job, event): &(JobId, Event)) -> PendingEvent {

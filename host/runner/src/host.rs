@@ -15,7 +15,7 @@ use wharf_core::limits::Override;
 use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_engine::Budget;
+use wharf_engine::{Budget, Reservation};
 use wharf_store::{HoldPage, JobFilter, JobPage, JobSnapshot, QueueStats, StoreError};
 
 use crate::answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
@@ -73,6 +73,20 @@ impl Host {
     /// added. Returns [`EnqueueError::QueueFull`] if too many jobs of a plugin wait, and [`EnqueueError::Store`] if the store
     /// failed; after [`StoreError::Unknown`] the jobs may have been added.
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
+        self.enqueue_with_room(requests, None).await
+    }
+
+    /// Adds jobs as [`Host::enqueue`] does. `room` is that of the requests in the budget of memory: it is kept until the store
+    /// has the jobs, also if the caller has given up before.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Host::enqueue`].
+    pub async fn enqueue_with_room(
+        &self,
+        requests: Vec<Request>,
+        room: Option<Reservation>,
+    ) -> Result<Vec<Enqueued>, EnqueueError> {
         let view = self.view();
         let prepared = self.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
@@ -87,7 +101,7 @@ impl Host {
             Vec::new()
         } else {
             let _places = self.0.reserve_new(&jobs).await?;
-            self.0.enqueuer.insert(jobs, limits).await?
+            self.0.enqueuer.insert(jobs, limits, room).await?
         };
         let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         if !known.is_empty() {
@@ -122,20 +136,26 @@ impl Host {
         Arc::clone(&self.0.broadcasts).start(request, &CallChain::default())
     }
 
-    /// Adds a job for each subscriber of a topic, all or none. They are durable when this returns.
+    /// Adds a job for each subscriber of a topic, all or none. They are durable when this returns. `room` is that of the payload
+    /// in the budget of memory, and kept until the store has the jobs.
     ///
     /// # Errors
     ///
     /// Returns [`BroadcastError::BadTopic`] if the topic is invalid, `TooLarge` if the payloads of all jobs together are too
     /// large, `Loading` or `Elsewhere` if a subscriber would be missed, `QueueFull` if too many jobs of a subscriber wait, and
     /// `Store` if the store failed.
-    pub async fn broadcast_durably(&self, topic: &str, payload: SharedBytes) -> Result<Durable, BroadcastError> {
+    pub async fn broadcast_durably(
+        &self,
+        topic: &str,
+        payload: SharedBytes,
+        room: Option<Reservation>,
+    ) -> Result<Durable, BroadcastError> {
         let view = self.view();
         let prepared = broadcast::prepare(&view, topic, payload, &*self.0.store)?;
         let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
         let _places = self.0.bounds.reserve(places(&jobs)).await?;
-        let inserted = self.0.enqueuer.insert(jobs, limits).await?;
+        let inserted = self.0.enqueuer.insert(jobs, limits, room).await?;
         let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
     }

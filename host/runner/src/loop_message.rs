@@ -5,6 +5,7 @@ use std::time::Duration;
 use wharf_core::ids::TaskName;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::planner::{AttemptId, FinishedAttempt, Input, RecordResult, RenewResult};
+use wharf_engine::Reservation;
 use wharf_store::{Claimed, Recorded, Renewed};
 
 /// A message to the dispatch loop.
@@ -24,6 +25,8 @@ pub(crate) enum LoopMessage {
         lines_dropped: u64,
         /// The most bytes that it held or asked for; 0 if it never ran.
         held_bytes: u64,
+        /// The room of what it leaves in the host, until that is counted.
+        left: Option<Reservation>,
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),

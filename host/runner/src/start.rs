@@ -151,7 +151,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let (to_folder, changes) = mpsc::channel(1);
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
-    let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let enqueuer =
+        Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone(), tasks: tasks.clone() };
     let held_subscribers = Arc::new(HeldSubscribers::new(store.clone(), Arc::clone(&plugins)));
     let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),

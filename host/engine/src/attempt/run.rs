@@ -11,15 +11,16 @@ use wharf_core::bounds;
 use wharf_core::budget::{MemoryUse, attempt_memory_max};
 use wharf_core::outcome::{self, Interruption, Outcome, TimeoutKind, Usage};
 
+use crate::attempt::end::AttemptEnd;
 use crate::attempt::report::{self, Report};
-use crate::call::{AttemptEnd, AttemptLimits, CallInput, HostCalls};
+use crate::call::{AttemptLimits, CallInput, HostCalls};
 use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
-use crate::schedule::budget::Account;
+use crate::schedule::budget::{Account, Reservation};
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
@@ -39,6 +40,9 @@ pub(crate) struct Run {
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
+
+/// What an attempt leaves is not counted below this size: it is there for a moment.
+const SMALL_BYTES_MAX: u64 = 4096;
 
 /// The pool has no free slot for a sandbox. Nothing has run yet, so that the attempt can be tried again.
 pub(crate) struct PoolExhausted;
@@ -95,13 +99,14 @@ impl Run {
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
         };
         let held_bytes = store.data().limiter.account.peak();
+        let left = self.room_left(result_bytes + sent.job_bytes + sent.kv_bytes.min(bounds::KV_WRITES_BYTES_MAX));
         let leaving = Instant::now();
         let account = store.data_mut().limiter.take_account();
         drop(store);
         // Until the sandbox is gone its pages are there: only now others may have them.
         drop(account);
         let mut attempt_end = attempt_end(started_at, outcome, usage);
-        attempt_end.held_bytes = held_bytes;
+        (attempt_end.held_bytes, attempt_end.left) = (held_bytes, left);
         attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();
         Ok(attempt_end)
     }
@@ -123,12 +128,24 @@ impl Run {
 
     fn account(&self) -> Account {
         let (of, reserved) = self.memory;
-        // The payload of a broadcast is one for all its subscribers, and counted once.
-        let payload_bytes = match &self.input {
+        Account::new(of, reserved, bounds::ATTEMPT_BYTES + self.payload_bytes())
+    }
+
+    /// Returns the bytes of its payload. That of a broadcast is one for all its subscribers, and counted once.
+    fn payload_bytes(&self) -> u64 {
+        match &self.input {
             CallInput::Job { payload, .. } => payload.len() as u64,
             CallInput::Message { .. } => 0,
-        };
-        Account::new(of, reserved, bounds::ATTEMPT_BYTES + payload_bytes)
+        }
+    }
+
+    /// Reserves room for so many bytes that stay in the host when the sandbox is gone: its account gives back all that it has
+    /// then, and others would take it at once.
+    fn room_left(&self, bytes: u64) -> Option<Reservation> {
+        let (of, reserved) = self.memory;
+        // What was reserved for a job when it started is given back only when its end is counted.
+        let has_room = of == MemoryUse::Attempts && self.payload_bytes() + bytes <= reserved;
+        (bytes > SMALL_BYTES_MAX && !has_room).then(|| self.plugin.env.budget.reserve_anyway(of, bytes))
     }
 
     /// Calls the plugin's handler or its subscriber, by the kind of input.
@@ -157,7 +174,7 @@ impl Run {
 /// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
 pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Usage) -> AttemptEnd {
     let usage = Usage { wall: started_at.elapsed(), ..usage };
-    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0 }
+    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0, left: None }
 }
 
 /// Applies the limits of its sandbox to a store, and makes its guest yield at each tick.

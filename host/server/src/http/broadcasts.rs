@@ -66,7 +66,7 @@ pub(crate) async fn send(
     let options = read(query, &head.headers, body, &mut memory).await?;
     still_valid(&access)?;
     if options.durable {
-        return send_durably(&host, &topic, options).await;
+        return send_durably(&host, &topic, options, memory).await;
     }
     let started = Instant::now();
     let replies = host.broadcast(Broadcast {
@@ -96,13 +96,13 @@ pub(crate) async fn send(
     Ok(Json(LiveBroadcast { id, topic, ended, loading, replies }).into_response())
 }
 
-async fn send_durably(host: &Host, topic: &str, options: Options) -> Result<Response, Problem> {
+async fn send_durably(host: &Host, topic: &str, options: Options, mut memory: BodyMemory) -> Result<Response, Problem> {
     if options.timeout.is_some() || options.mode.is_some() {
         return Err(Problem::bad_request(
             "`timeout` and `mode` apply only to live broadcasts; each job of a durable one follows its plugin's manifest",
         ));
     }
-    let durable = host.broadcast_durably(topic, options.payload).await.map_err(problem)?;
+    let durable = host.broadcast_durably(topic, options.payload, memory.take_for_store()).await.map_err(problem)?;
     let location = [(header::LOCATION, links::broadcast_from_broadcast(durable.id))];
     Ok((StatusCode::ACCEPTED, location, Json(durable_document(&durable))).into_response())
 }

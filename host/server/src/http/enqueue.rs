@@ -13,6 +13,7 @@ use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
+use wharf_engine::Reservation;
 use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, QueueFull};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
@@ -85,7 +86,7 @@ pub(crate) async fn enqueue(
     still_valid(&access)?;
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
-            let result = enqueue_one(&state.host, request).await?;
+            let result = enqueue_one(&state.host, request, memory.take_for_store()).await?;
             drop(memory);
             match (wait, result) {
                 // Apart, since most requests do not wait: what one request holds is moved more than once on its way.
@@ -99,7 +100,7 @@ pub(crate) async fn enqueue(
             Err(Problem::bad_request("`wait` does not work with an array; follow each job at /v1/jobs/{id}/events"))
         }
         Requests::Many(requests) => {
-            let results = state.host.enqueue(requests).await.map_err(problem)?;
+            let results = state.host.enqueue_with_room(requests, memory.take_for_store()).await.map_err(problem)?;
             let documents: Vec<_> = results.iter().map(document).collect();
             Ok((StatusCode::ACCEPTED, Json(documents)).into_response())
         }
@@ -107,8 +108,12 @@ pub(crate) async fn enqueue(
 }
 
 /// Enqueues one job. Returns the status of the response, the job, and its document; a discarded job is a problem.
-async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCode, JobId, Enqueued), Problem> {
-    let results = host.enqueue(vec![request]).await.map_err(problem)?;
+async fn enqueue_one(
+    host: &Host,
+    request: runner::Request,
+    room: Option<Reservation>,
+) -> Result<(StatusCode, JobId, Enqueued), Problem> {
+    let results = host.enqueue_with_room(vec![request], room).await.map_err(problem)?;
     let Some(result) = results.first() else {
         let detail = "the host did not report what became of the job; look for it with GET /v1/jobs";
         return Err(Problem::new(Kind::INTERNAL, detail));

@@ -60,6 +60,14 @@ impl BodyMemory {
     }
 }
 
+impl BodyMemory {
+    /// Takes out the room of a large body, to be kept until the store has it. That of a small one stays here until the request
+    /// is answered: few bytes wait in a store for a client that has gone.
+    pub(crate) fn take_for_store(&mut self) -> Option<Reservation> {
+        self.held.take_if(|_| self.bytes >= SMALL_BYTES_MAX)
+    }
+}
+
 /// Returns the bytes with room that is held until their last part is sent; `None` if there is no room now. Few bytes need none.
 pub(crate) fn with_room_now(budget: &Budget, bytes: &Bytes) -> Option<Bytes> {
     if bytes.len() < SMALL_BYTES_MAX {
