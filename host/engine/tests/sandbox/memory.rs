@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf_core::budget::MemoryUse;
 use wharf_core::outcome::{Interruption, Outcome};
-use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, Plugin};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, Plugin, Reservation};
 
 use crate::scene::{RecordingHost, Scene, assert_returned, call, words_call};
 
@@ -113,7 +113,11 @@ async fn jobs_that_an_attempt_makes_count_until_it_drops_them() {
     assert_returned(&ended);
     let memory = ended.usage.memory_peak_bytes;
     assert!(ended.held_bytes > memory + 30 * MIB, "{} of {memory}", ended.held_bytes);
-    drop(recorded);
+    // The sandbox is gone, and its jobs are not.
+    let left = ended.left.as_ref().map_or(0, Reservation::bytes);
+    assert!((30 * MIB..31 * MIB).contains(&left), "{left}");
+    assert_eq!(used(&scene, MemoryUse::Attempts), left);
+    drop((recorded, ended));
     assert_eq!(used(&scene, MemoryUse::Attempts), 0);
 }
 
