@@ -25,7 +25,7 @@ use super::api::{
 use super::bytes::{JsonOrBase64, inline, json_or_base64, json_or_base64_of_event, payload_bytes};
 use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
-use super::memory::BodyMemory;
+use super::memory::{self, BodyMemory};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
@@ -93,7 +93,7 @@ pub(crate) async fn send(
     };
     let ended = ended(replies.iter().map(|reply| (&reply.answer).into()), started);
     let replies = replies.into_iter().map(|reply| reply_document(reply, json_or_base64)).collect();
-    Ok(Json(LiveBroadcast { id, topic, ended, loading, replies }).into_response())
+    memory::json(host.budget(), &LiveBroadcast { id, topic, ended, loading, replies }).await
 }
 
 async fn send_durably(host: &Host, topic: &str, options: Options, mut memory: BodyMemory) -> Result<Response, Problem> {
@@ -108,7 +108,7 @@ async fn send_durably(host: &Host, topic: &str, options: Options, mut memory: Bo
 }
 
 /// Shows a durable broadcast, with the results of the jobs that have ended.
-pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
+pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Response, Problem> {
     let unknown = || {
         let detail = format!(
             "unknown durable broadcast {id}; it had no subscribers, or its jobs were deleted; a live broadcast can't be read later"
@@ -116,6 +116,7 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         Problem::new(Kind::BROADCAST_UNKNOWN, detail)
     };
     let id = id.parse().map_err(|_| unknown())?;
+    let _reading = memory::to_read_a_broadcast().await;
     let batch = host.batch(id).await?.ok_or_else(unknown)?;
     let jobs = batch.jobs.iter().map(|entry| {
         let (reply, reply_base64) = entry.job.result.as_deref().map(inline).unwrap_or_default();
@@ -131,7 +132,8 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         }
     });
     let finished = batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final());
-    Ok(Json(batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect())))
+    let document = batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect());
+    memory::json(host.budget(), &document).await
 }
 
 fn batch_document(id: String, topic: String, finished: bool, jobs: Vec<BatchJob>) -> Batch {

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wharf_core::budget::MemoryUse;
 use wharf_engine::{Budget, Reservation};
@@ -23,6 +26,15 @@ static WHOLE_JOBS: Semaphore = Semaphore::const_new(4);
 pub(crate) async fn to_read_a_job() -> Option<SemaphorePermit<'static>> {
     // It is never closed.
     WHOLE_JOBS.acquire().await.ok()
+}
+
+/// Durable broadcasts that are read at the same time, each with results of as many bytes as one job may have. They have places of
+/// their own, since each keeps its place until there is room to send it.
+static BROADCASTS: Semaphore = Semaphore::const_new(2);
+
+/// Waits until a durable broadcast may be read with its results. It may be read as long as the result lives.
+pub(crate) async fn to_read_a_broadcast() -> Option<SemaphorePermit<'static>> {
+    BROADCASTS.acquire().await.ok()
 }
 
 /// The bytes that the body of one request takes, with what is made of it, until this is dropped.
@@ -84,6 +96,16 @@ pub(crate) fn with_room_now(budget: &Budget, bytes: &Bytes) -> Option<Bytes> {
 pub(crate) async fn room_to_send(budget: &Budget, bytes: usize) -> Result<Reservation, Problem> {
     let room = budget.reserve_within(MemoryUse::Readers, bytes as u64, WAIT_MAX).await;
     room.ok_or_else(|| no_memory("other clients are slow to receive what they asked for; try again"))
+}
+
+/// Returns the response of a document, with room that is held until it is sent.
+///
+/// # Errors
+/// If there is none for some seconds.
+pub(crate) async fn json(budget: &Budget, document: &impl Serialize) -> Result<Response, Problem> {
+    let text = serde_json::to_vec(document).map_err(|error| Problem::new(Kind::INTERNAL, error.to_string()))?;
+    let room = if text.len() < SMALL_BYTES_MAX { None } else { Some(room_to_send(budget, text.len()).await?) };
+    Ok(([(header::CONTENT_TYPE, "application/json")], held_for(text.into(), room)).into_response())
 }
 
 /// Keeps room until these bytes are sent, and gives back what they do not need.
