@@ -30,16 +30,18 @@ pub enum MemoryUse {
     Describe,
     /// Processes that read and compile components.
     Compile,
-    /// Bodies of requests, until they are answered.
+    /// Bodies of requests, until they are answered and the store has them.
     Requests,
     /// Results, events and pages on their way to clients.
     Readers,
+    /// Payloads that are parsed to be checked.
+    Parsing,
     /// Pages that free sandboxes keep for the next attempt.
     Kept,
 }
 
 const DEPTHS: usize = bounds::BROADCAST_DEPTH_MAX as usize;
-const USES: usize = 7 + DEPTHS;
+const USES: usize = 8 + DEPTHS;
 
 impl MemoryUse {
     /// Every use.
@@ -53,6 +55,7 @@ impl MemoryUse {
             MemoryUse::Requests,
             MemoryUse::Readers,
             MemoryUse::Kept,
+            MemoryUse::Parsing,
         ];
         others.into_iter().chain(depths)
     }
@@ -66,7 +69,8 @@ impl MemoryUse {
             MemoryUse::Requests => 4,
             MemoryUse::Readers => 5,
             MemoryUse::Kept => 6,
-            MemoryUse::Broadcasts { depth } => 6 + (depth.max(1) as usize).min(DEPTHS),
+            MemoryUse::Parsing => 7,
+            MemoryUse::Broadcasts { depth } => 7 + (depth.max(1) as usize).min(DEPTHS),
         }
     }
 
@@ -81,6 +85,7 @@ impl MemoryUse {
             MemoryUse::Requests => "requests",
             MemoryUse::Readers => "readers",
             MemoryUse::Kept => "kept",
+            MemoryUse::Parsing => "parsing",
         }
     }
 
@@ -90,7 +95,7 @@ impl MemoryUse {
             MemoryUse::Attempts => total / 8,
             MemoryUse::Describe => total / 32,
             MemoryUse::Broadcasts { .. } | MemoryUse::Requests | MemoryUse::Readers => total / 128,
-            MemoryUse::Unwritten | MemoryUse::Compile | MemoryUse::Kept => 0,
+            MemoryUse::Unwritten | MemoryUse::Compile | MemoryUse::Kept | MemoryUse::Parsing => 0,
         }
     }
 
@@ -101,7 +106,7 @@ impl MemoryUse {
         match self {
             MemoryUse::Attempts | MemoryUse::Unwritten | MemoryUse::Kept => without_floors_of_others,
             MemoryUse::Describe | MemoryUse::Compile | MemoryUse::Broadcasts { .. } => total / 2,
-            MemoryUse::Requests | MemoryUse::Readers => total / 4,
+            MemoryUse::Requests | MemoryUse::Readers | MemoryUse::Parsing => total / 4,
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 use crate::notice::{Listener, Notice};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
+use crate::request::Request;
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::wait_reason::{HereNow, JobView, why_waiting};
 
@@ -88,7 +88,7 @@ impl Host {
         room: Option<Reservation>,
     ) -> Result<Vec<Enqueued>, EnqueueError> {
         let view = self.view();
-        let prepared = self.prepare(view.clone(), requests).await?;
+        let prepared = self.0.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
         // Apart: the future of every request would have room for it, and is moved more than once.
         let known = match prepared.absent {
@@ -109,17 +109,6 @@ impl Host {
             results.sort_unstable_by_key(|(index, _)| *index);
         }
         Ok(results.into_iter().map(|(_, enqueued)| enqueued).collect())
-    }
-
-    /// Turns requests into jobs, apart from other requests if that takes long.
-    async fn prepare(&self, view: PluginView, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
-        let store = self.0.store.clone();
-        let is_long = takes_long(&view, requests.iter().map(|request| (&*request.task, &*request.payload)));
-        let work = move || {
-            let ids = draw_ids(&*store, requests.len())?;
-            prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
-        };
-        if is_long { self.0.checks.run(work).await } else { work() }
     }
 
     /// Calls every subscriber of a topic now, in parallel.

@@ -162,7 +162,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
     });
-    let guest_store = GuestStore::new(store.clone(), tasks.clone());
+    let guest_store = GuestStore::new(store.clone(), budget.clone(), tasks.clone());
     let bounds = QueueBounds::new(store.clone(), Arc::clone(&plugins));
     let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
     let guest_parts = (guest_store, Arc::clone(&bounds));

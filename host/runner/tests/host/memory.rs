@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wharf_core::budget::MemoryUse;
-use wharf_runner::{EnqueueError, Host, Notice};
+use wharf_runner::{EnqueueError, Host, NoRoom, Notice, Request};
 use wharf_store::StoreError;
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -12,6 +12,12 @@ use crate::store_failures::Cut;
 
 fn used(host: &Host, of: MemoryUse) -> u64 {
     host.budget().usage().used.iter().find(|(each, _)| *each == of).unwrap().1
+}
+
+/// A payload that matches its task's schema, with so many values besides.
+fn with_values(count: usize) -> Request {
+    let payload = format!(r#"{{"text": "one two", "more": [{}0]}}"#, "0,".repeat(count));
+    Request { task: "words/count".to_owned(), payload: payload.into_bytes(), ..Request::default() }
 }
 
 async fn until_given_back(host: &Host, of: MemoryUse) {
@@ -42,6 +48,20 @@ async fn room_for_a_payload_is_kept_until_the_store_returns_whoever_waits_for_it
     until_given_back(host, MemoryUse::Requests).await;
     enqueue().await.unwrap();
     until_given_back(host, MemoryUse::Requests).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_with_more_values_than_the_budget_can_hold_is_refused_before_it_is_parsed() {
+    let running = Setup::new().with(&["words"]).start(memory()).await;
+    let host = &running.host;
+    let refused = host.enqueue(vec![with_values(15 << 20)]).await;
+    let most = host.budget().most(MemoryUse::Parsing);
+    assert!(
+        matches!(refused, Err(EnqueueError::NoRoom(NoRoom::Ever { bytes, max })) if bytes > max && max == most),
+        "{refused:?}"
+    );
+    host.enqueue(vec![with_values(100_000)]).await.unwrap();
+    assert_eq!(used(host, MemoryUse::Parsing), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

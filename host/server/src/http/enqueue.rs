@@ -14,7 +14,7 @@ use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_engine::Reservation;
-use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, QueueFull};
+use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, NoRoom, QueueFull};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
@@ -193,6 +193,10 @@ fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::QueueFull(full) => queue_full(&full),
+        EnqueueError::NoRoom(none @ NoRoom::Now) => {
+            Problem::new(Kind::NO_MEMORY, format!("{none}; nothing was enqueued; send the request again"))
+        }
+        EnqueueError::NoRoom(none @ NoRoom::Ever { .. }) => Problem::new(Kind::TOO_LARGE, none.to_string()),
         EnqueueError::EnqueueRejection(rejection) => {
             let loading = rejection.plugins_loading();
             let kind = match &rejection {
