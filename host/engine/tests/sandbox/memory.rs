@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf_core::budget::MemoryUse;
 use wharf_core::outcome::{Interruption, Outcome};
-use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, Plugin, Reservation};
+use wharf_engine::{AttemptEnd, AttemptHandle, AttemptLimits, Call, Plugin, Reservation, SettingsError};
 
 use crate::scene::{RecordingHost, Scene, assert_returned, call, words_call};
 
@@ -136,4 +136,21 @@ async fn a_manifest_has_an_eighth_and_the_operator_grants_more() {
     let never =
         load("receive.memory = '32MiB'\n[tasks]\ndo.memory = '32MiB'\nslow.memory = '900MiB'\n").await.unwrap_err();
     assert!(never.to_string().contains("no job of it could ever run here"), "{never}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_settings_are_fitted_into_the_budget_as_the_first_ones_were() {
+    let (scene, villain) = scene().await;
+    let settings = |toml: &str| crate::scene::settings(toml);
+    let memory = |plugin: &Plugin| plugin.manifest.tasks["slow"].memory_bytes / MIB;
+    assert_eq!(memory(&villain), 200);
+    let plain = scene.engine.with_settings(&villain, &settings("")).await.unwrap();
+    assert_eq!((memory(&plain), plain.start_bytes), (32, villain.start_bytes), "what the manifest asks for is clamped");
+    let never = scene.engine.with_settings(&villain, &settings("[tasks]\nslow.memory = '900MiB'\n")).await;
+    let Err(SettingsError::Invalid(problems)) = never else { panic!("{never:?}") };
+    let text = problems[0].to_string();
+    assert!(text.contains("tasks.slow.memory") && text.contains("no job of it could ever run here"), "{text}");
+    let again = scene.engine.with_settings(&plain, &settings(LARGE)).await.unwrap();
+    assert_eq!(memory(&again), 200);
+    assert_returned(&scene.run(&again, call(&again, "slow", r#"{"do":"hold-mib","mib":100}"#)).await.0);
 }
