@@ -191,10 +191,10 @@ fn limits_and_task_settings_act_at_once_and_a_job_that_waits_keeps_its_group() {
 fn more_jobs_may_wait_as_soon_as_the_settings_say_so() {
     let host = Setup::default().plugin("words").settings("[jobs]\nwaiting-max = 2\n").start();
     let later = || json!({ "task": "words/count", "payload": { "text": "a" }, "delay": "1h" });
-    let jobs: Vec<Value> = (0..3).map(|_| later()).collect();
-    assert_eq!(host.client().post("/v1/jobs", &json!(jobs)).status, 429);
+    assert_eq!(host.client().post("/v1/jobs", &json!([later(), later()])).status, 202);
+    assert_eq!(host.client().post("/v1/jobs", &later()).status, 429);
     put(&host, &settings(&host).replace("waiting-max = 2", "waiting-max = 3"), "applied");
-    assert_eq!(host.client().post("/v1/jobs", &json!(jobs)).status, 202);
+    assert_eq!(host.client().post("/v1/jobs", &later()).status, 202);
     assert!(host.said().contains("settings changed `jobs.waiting-max`"), "{}", host.said());
 }
 
@@ -277,7 +277,7 @@ fn a_file_that_a_plugin_refuses_is_taken_once_there_is_a_plugin_that_it_fits() {
     eventually("the settings are taken", || (reloads(&host, "applied") == 1.0).then_some(()));
     assert!(config(&host)["refused"].is_null());
     assert_eq!(reloads(&host, "refused"), 1.0, "it was told once");
-    assert_eq!(plugin(&host, "words")["loaded"]["tasks"].as_array().map_or(0, Vec::len) > 5, true);
+    assert!(plugin(&host, "words")["loaded"]["tasks"].as_array().map_or(0, Vec::len) > 5);
 }
 
 #[test]

@@ -24,7 +24,8 @@ pub(crate) fn bounds(
 ) -> Arc<QueueBounds> {
     let store = WatchedStore::new(store, LONG, Listener::new(|_| {}));
     let live = LiveSettings { waiting_max, generations_max, plugins: settings.clone(), ..LiveSettings::default() };
-    QueueBounds::new(store, Arc::new(PluginIndex::new(live)))
+    let plugins = PluginIndex::new(live);
+    QueueBounds::new(store, Arc::new(plugins))
 }
 
 pub(crate) fn plugin(name: &str) -> PluginId {

@@ -110,7 +110,7 @@ impl HoldCommand {
             table(&[&hold])?;
         }
         if hold.known == Some(false) {
-            note(&format!("no host has {} yet: check the name, or the hold waits for it", hold.what()));
+            note(format!("no host has {} yet: check the name, or the hold waits for it", hold.what()));
         }
         Ok(ExitStatus::Done)
     }

@@ -20,7 +20,7 @@ use super::enqueue::{finished, queue_full};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
-use super::shared_bytes::{Shared, SharedBytes, SharedName};
+use super::shared_bytes::{SharedBytes, SharedName};
 use super::{job_lookup, links, memory};
 use crate::access::Access;
 
@@ -47,31 +47,23 @@ pub(crate) async fn result(
     let id = job_lookup::job_id(&id)?;
     // A result that is shared is known without its job.
     job_lookup::check(&host, &access, id).await?;
-    let result = match shared.get(SharedName::Result(id)) {
-        Some(result) => result,
-        None => read_result(&host, &shared, &access, id).await?,
-    };
+    let result = shared.get_or_load(SharedName::Result(id), read_result(&host, &access, id)).await?;
     Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
 /// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
-async fn read_result(host: &Host, shared: &Arc<SharedBytes>, access: &Access, id: JobId) -> Result<Shared, Problem> {
-    let name = SharedName::Result(id);
+async fn read_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
     let bytes = {
         let _reading = memory::to_read_a_job().await;
         let result = stored_result(host, access, id).await?;
         if let Some(result) = memory::with_room_now(host.budget(), &result) {
-            return Ok(shared.share(name, result));
+            return Ok(result);
         }
         result.len()
     };
     let room = memory::room_to_send(host.budget(), bytes).await?;
-    if let Some(result) = shared.get(name) {
-        return Ok(result);
-    }
     let _reading = memory::to_read_a_job().await;
-    let result = stored_result(host, access, id).await?;
-    Ok(shared.share(name, memory::held_for(result, Some(room))))
+    Ok(memory::held_for(stored_result(host, access, id).await?, Some(room)))
 }
 
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {

@@ -30,6 +30,25 @@ pub(crate) enum SharedName {
 pub(crate) struct SharedBytes {
     /// Locked for one look-up.
     held: Mutex<HashMap<SharedName, Weak<Held>>>,
+    /// The bytes that are being loaded. Locked for one look-up.
+    loads: Mutex<HashMap<SharedName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A place in the queue of those that want the same bytes loaded.
+struct Load<'a> {
+    all: &'a SharedBytes,
+    name: SharedName,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        let mut loads = self.all.loads();
+        // Shares are made under the lock: the table's and this one are all that are left.
+        if Arc::strong_count(&self.turn) == 2 {
+            loads.remove(&self.name);
+        }
+    }
 }
 
 /// Bytes, until the last response that has them is sent.
@@ -88,6 +107,27 @@ impl SharedBytes {
         self.held().get(&name)?.upgrade().map(Shared)
     }
 
+    /// Returns the bytes of this name: those that some response still has, or those that `load` returns. Only one of those that ask
+    /// at once loads them.
+    ///
+    /// # Errors
+    /// The error of `load`.
+    pub(crate) async fn get_or_load<E>(
+        self: &Arc<Self>,
+        name: SharedName,
+        load: impl Future<Output = Result<Bytes, E>>,
+    ) -> Result<Shared, E> {
+        if let Some(found) = self.get(name) {
+            return Ok(found);
+        }
+        let place = Load { all: self, name, turn: Arc::clone(self.loads().entry(name).or_default()) };
+        let _turn = place.turn.lock().await;
+        match self.get(name) {
+            Some(found) => Ok(found),
+            None => Ok(self.share(name, load.await?)),
+        }
+    }
+
     /// Shares bytes under a name. Returns those that another response already has, where one does.
     pub(crate) fn share(self: &Arc<Self>, name: SharedName, bytes: Bytes) -> Shared {
         let is_small = bytes.len() < BYTES_MIN;
@@ -102,6 +142,10 @@ impl SharedBytes {
         }
         drop(held);
         Shared(found.unwrap_or(new))
+    }
+
+    fn loads(&self) -> MutexGuard<'_, HashMap<SharedName, Arc<tokio::sync::Mutex<()>>>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<SharedName, Weak<Held>>> {
@@ -136,6 +180,30 @@ mod tests {
         let (all, name) = (Arc::new(SharedBytes::default()), SharedName::Result(JobId::from_number(7).unwrap()));
         let small = all.share(name, Bytes::from_static(b"small"));
         assert!(small.bytes() == "small" && all.get(name).is_none());
+    }
+
+    #[tokio::test]
+    async fn those_that_ask_at_once_load_once() {
+        let (all, name) = (Arc::new(SharedBytes::default()), SharedName::Result(JobId::from_number(7).unwrap()));
+        let loads = std::cell::Cell::new(0);
+        let ask = || {
+            all.get_or_load(name, async {
+                loads.set(loads.get() + 1);
+                tokio::task::yield_now().await;
+                Ok::<_, ()>(Bytes::from(vec![1; BYTES_MIN]))
+            })
+        };
+        let (one, two, three) = tokio::join!(ask(), ask(), ask());
+        let addresses = [one, two, three].map(|shared| shared.unwrap().bytes().as_ptr());
+        assert!(loads.get() == 1 && addresses.iter().all(|at| *at == addresses[0]));
+        assert!(all.loads().is_empty(), "nothing is left of the loads");
+        // Who gives up leaves the turn to the next one, and a failure is told to whoever made it alone.
+        let failed = all.get_or_load(name, async { Err("away") });
+        let (failed, loaded) = tokio::join!(failed, ask());
+        assert_eq!((failed.unwrap_err(), loaded.is_ok(), loads.get()), ("away", true, 2));
+        let waits = ask();
+        drop(waits);
+        assert!(all.loads().is_empty());
     }
 
     #[tokio::test]
