@@ -32,7 +32,7 @@ pub(crate) struct AttemptRoom {
     /// The bytes of ended attempts that are not written yet: what this turn took and gave back.
     unwritten: Change,
     /// The room of what ended attempts leave, until it is counted as unwritten.
-    left: Vec<Reservation>,
+    kept: Vec<Reservation>,
     /// The last claim left jobs behind for which there was no room.
     is_short: bool,
 }
@@ -65,7 +65,7 @@ impl AttemptRoom {
             overtaking: TaskCost::NOTHING,
             attempts: Change::default(),
             unwritten: Change::default(),
-            left: Vec::new(),
+            kept: Vec::new(),
             is_short: false,
         }
     }
@@ -146,8 +146,8 @@ impl AttemptRoom {
     }
 
     /// Keeps room until the changes of this turn are carried over to the budget.
-    pub(crate) fn settled_later(&mut self, room: Option<Reservation>) {
-        self.left.extend(room);
+    pub(crate) fn keep_until_settled(&mut self, room: Option<Reservation>) {
+        self.kept.extend(room);
     }
 
     /// Counts out an attempt that never ended here.
@@ -178,6 +178,6 @@ impl AttemptRoom {
         if !taken.is_empty() || !given_back.is_empty() {
             self.engine.budget().exchange(&given_back, &taken);
         }
-        self.left.clear();
+        self.kept.clear();
     }
 }

@@ -233,7 +233,7 @@ impl Dispatch {
     fn attempt_finished(&mut self, finished: &FinishedAttempt, facts: EndFacts, now: Now) {
         let EndFacts { sandbox, lines_dropped, held_bytes, left } = facts;
         // What it leaves is counted as unwritten in the same turn.
-        self.room.settled_later(left);
+        self.room.keep_until_settled(left);
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
         let unwritten = running.host.unwritten_bytes() + unwritten_bytes(finished);

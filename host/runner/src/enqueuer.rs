@@ -38,8 +38,8 @@ impl Enqueuer {
         limits: Arc<LimitTable>,
         room: Option<Reservation>,
     ) -> Result<Vec<Inserted>, StoreError> {
-        let tasks = tasks(&jobs);
         const DOING: &str = "enqueueing";
+        let tasks = tasks(&jobs);
         let inserted = match room {
             None => self.store.call_with_timeout(DOING, self.store.insert(jobs, limits)).await?,
             Some(room) => {

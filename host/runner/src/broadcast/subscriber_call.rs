@@ -115,6 +115,8 @@ impl SubscriberCall {
             let (answer, room) = (Answer::from(calls.calls.judge(end.outcome)), end.left);
             let Effects { children, changes } = calls.calls.take_effects();
             if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
+                // Who receives the answer finds room for it.
+                drop(room);
                 return on_answer(answer);
             }
             let (enqueuer, limits) = (context.enqueuer.clone(), Arc::clone(catalog.limits()));
