@@ -26,6 +26,11 @@ fn put(host: &Host, text: &str, result: &str) {
     eventually(&format!("the settings are {result}"), || (reloads(host, result) > before).then_some(()));
 }
 
+/// Waits for a line in the log, which has a thread of its own.
+fn is_said(host: &Host, text: &str) {
+    eventually(&format!("the host says {text}"), || host.said().contains(text).then_some(()));
+}
+
 fn config(host: &Host) -> Value {
     host.client().get("/v1/config").ok()
 }
@@ -66,7 +71,7 @@ fn a_grant_loads_the_plugin_that_was_refused_without_it_and_its_loss_refuses_it_
     let listed = host.cli(&["plugin", "list"]).output().expect("it runs");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("kv is not granted") && listed.contains("words"), "{listed}");
-    assert!(host.said().contains("plugins refused `villain-kv`"), "{}", host.said());
+    is_said(&host, "plugins refused `villain-kv`");
     assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
     eventually("its job waits for it", || (host.job(&waiting)["wait"]["reason"] == "plugin-absent").then_some(()));
     put(&host, &format!("{without}{KV}"), "applied");
@@ -151,8 +156,17 @@ fn a_folder_that_is_taken_away_is_closed_to_the_attempt_that_has_it() {
 
 #[test]
 fn limits_and_task_settings_act_at_once_and_a_job_that_waits_keeps_its_group() {
+    limits_act_at_once(Setup::default());
+}
+
+#[test]
+fn limits_of_a_changed_file_act_at_once_on_postgres() {
+    limits_act_at_once(Setup::default().database(&shared_address()));
+}
+
+fn limits_act_at_once(setup: Setup) {
     let of = |limit: &str| format!("[plugins.villain.tasks.keyed]\nlimit = {{ {limit} }}\ntimeout = \"100s\"\n");
-    let host = Setup::default().plugin("villain").settings(&of("per-key = 1")).start();
+    let host = setup.plugin("villain").settings(&of("per-key = 1")).start();
     let text = settings(&host);
     let with = |limit: &str| text.replace(&of("per-key = 1"), &of(limit));
     let sleep = json!({ "do": "sleep", "ms": 90_000, "key": "a" });
@@ -195,7 +209,7 @@ fn more_jobs_may_wait_as_soon_as_the_settings_say_so() {
     assert_eq!(host.client().post("/v1/jobs", &later()).status, 429);
     put(&host, &settings(&host).replace("waiting-max = 2", "waiting-max = 3"), "applied");
     assert_eq!(host.client().post("/v1/jobs", &later()).status, 202);
-    assert!(host.said().contains("settings changed `jobs.waiting-max`"), "{}", host.said());
+    is_said(&host, "settings changed `jobs.waiting-max`");
 }
 
 #[test]
@@ -246,10 +260,8 @@ fn a_mistake_leaves_what_holds_and_is_told_with_its_place() {
             assert!(why.starts_with(&format!("wharf.toml:{}:", lines + place)), "{why}");
         }
         assert!(why.contains(says), "{why}");
-        assert!(host.said().contains(&format!(
-            "refused wharf.toml, and everything stays as it was: {}",
-            why.lines().next().unwrap_or_default()
-        )));
+        let first = why.lines().next().unwrap_or_default();
+        is_said(&host, &format!("refused wharf.toml, and everything stays as it was: {first}"));
         assert!(holds(&host, "plugins.words.env.A").is_some());
         assert_eq!(host.run("words/count", json!({ "text": "a" }))["state"], "succeeded");
     }

@@ -90,7 +90,8 @@ impl Host {
         let view = self.view();
         let prepared = self.0.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
-        // Apart: the future of every request would have room for it, and is moved more than once.
+        // What few requests need stands in a box, here and below: the future of every request would have room for it, and is moved
+        // more than once.
         let known = match prepared.absent {
             absent if absent.is_empty() => Vec::new(),
             absent => Box::pin(self.0.find_known(absent)).await?,

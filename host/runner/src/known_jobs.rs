@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use wharf_core::ids::PluginId;
 use wharf_core::job::{Job, NewJob, UniqueToken};
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_store::{JobFilter, StoreError};
@@ -75,7 +76,15 @@ impl RunningHost {
     ///
     /// Returns the first plugin of which too many jobs would wait.
     pub(crate) async fn reserve_new(&self, jobs: &[NewJob]) -> Result<Reservation, QueueFull> {
-        let full = match self.bounds.reserve(places(jobs)).await {
+        match self.bounds.try_reserve(places(jobs)) {
+            Ok(reserved) => Ok(reserved),
+            Err(places) => Box::pin(self.reserve_unknown(places, jobs)).await,
+        }
+    }
+
+    /// Reserves these places for new jobs, or those for jobs whose token is not known.
+    async fn reserve_unknown(&self, places: Vec<(PluginId, u64)>, jobs: &[NewJob]) -> Result<Reservation, QueueFull> {
+        let full = match self.bounds.reserve(places).await {
             Ok(reserved) => return Ok(reserved),
             Err(full) => full,
         };

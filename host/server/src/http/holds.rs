@@ -68,7 +68,7 @@ pub(crate) async fn release(State(host): State<Host>, access: Access, uri: Uri) 
         None => Err(Problem::new(
             Kind::HOLD_UNKNOWN,
             format!(
-                "unknown hold `{scope}`; GET /v1/holds lists the holds in force, and each is released as it was set"
+                "unknown hold `{scope}`: none of exactly this scope is in force; a hold is released by the scope with which it was set"
             ),
         )),
     }
