@@ -22,7 +22,7 @@ pub struct Plugin {
     pub bytes: u64,
     /// The manifest, with the operator's settings applied.
     pub manifest: Manifest,
-    /// What its manifest asks for and does not have, with what to do.
+    /// Notes on what the manifest asks for and does not have, with what to do.
     pub notes: Vec<Problem>,
     /// True if the component needs component-model concurrency.
     pub is_async: bool,

@@ -41,7 +41,7 @@ pub(crate) struct Run {
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
 
-/// What an attempt leaves is not counted below this size: it is there for a moment.
+/// Bytes up to which no room is kept for what an attempt leaves: it is there for a moment.
 const SMALL_BYTES_MAX: u64 = 4096;
 
 /// The pool has no free slot for a sandbox. Nothing has run yet, so that the attempt can be tried again.
