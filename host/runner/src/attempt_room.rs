@@ -23,6 +23,8 @@ use crate::task_memory::TaskMemory;
 pub(crate) struct AttemptRoom {
     engine: Arc<Engine>,
     memory: TaskMemory,
+    /// The costs by which the last claim chose its jobs. Meanwhile more may have been learned.
+    offered: Arc<HashMap<TaskName, TaskCost>>,
     /// The attempts of the last claim that overtook a job. Empty once they have started.
     overtakers: HashSet<AttemptId>,
     /// The room of running attempts that overtook one.
@@ -61,6 +63,7 @@ impl AttemptRoom {
         AttemptRoom {
             engine,
             memory: TaskMemory::default(),
+            offered: Arc::default(),
             overtakers: HashSet::new(),
             overtaking: TaskCost::NOTHING,
             attempts: Change::default(),
@@ -88,9 +91,11 @@ impl AttemptRoom {
         Room { total, free, overtaking: self.overtaking }
     }
 
-    /// Returns what an attempt of each claimable task takes, without its payload.
-    pub(crate) fn costs(&mut self, catalog: &Catalog) -> Arc<HashMap<TaskName, TaskCost>> {
-        self.memory.costs(catalog)
+    /// Returns what an attempt of each claimable task takes, without its payload, for a claim. What the claim brings takes just
+    /// that when it starts: by what was learned since, it might be more than there is room for.
+    pub(crate) fn offer(&mut self, catalog: &Catalog) -> Arc<HashMap<TaskName, TaskCost>> {
+        self.offered = self.memory.costs(catalog);
+        Arc::clone(&self.offered)
     }
 
     /// Takes in the result of a claim: the last `overtook` of its jobs overtook one that did not fit.
@@ -109,10 +114,10 @@ impl AttemptRoom {
     }
 
     /// Counts an attempt that starts, and returns what it takes.
-    pub(crate) fn starts(&mut self, leased: &LeasedJob, catalog: &Catalog) -> Taken {
+    pub(crate) fn starts(&mut self, leased: &LeasedJob) -> Taken {
         let overtook = self.overtakers.contains(&AttemptId::from(&leased.lease));
         let payload_bytes = leased.payload.len() as u64;
-        let cost = self.memory.costs(catalog).get(&leased.task).copied().unwrap_or(TaskCost::ORDINARY);
+        let cost = self.offered.get(&leased.task).copied().unwrap_or(TaskCost::ORDINARY);
         let cost = cost.with_payload(payload_bytes);
         let cost = TaskCost { bytes: cost.bytes.min(self.budget().most(MemoryUse::Attempts)), ..cost };
         if overtook {

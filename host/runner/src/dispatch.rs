@@ -377,7 +377,7 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
-        let room = self.room.starts(&leased, &self.parts.plugins.catalog());
+        let room = self.room.starts(&leased);
         let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
         let running = RunningAttempt { task: task.clone(), counts: true, room, handle: its_handle, host: its_host };
         self.attempts.insert(id, running);
@@ -432,7 +432,7 @@ impl Dispatch {
             declared: Arc::clone(catalog.limits()),
             free,
             room,
-            costs: self.room.costs(&catalog),
+            costs: self.room.offer(&catalog),
             task_quotas,
             lease: self.parts.lease,
         };
