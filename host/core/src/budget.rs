@@ -5,6 +5,10 @@
 //!
 //! Who waits only for others of the same use, since that has all that it may have, holds up nobody else.
 //!
+//! Of the pages with which a sandbox begins only those take memory that are written to, and nobody tells a host which these are. The
+//! first pages of a small component are reserved in part; the ledger knows how many there may be besides, and the host's memory
+//! is measured where these could overdraw the budget.
+//!
 //! Attempts that hold memory and wait for more of it may wait for one another. Then the youngest is released: it ends at
 //! no cost to its job, which is claimed again when there is room. Two facts make that end: the oldest is never released
 //! for a younger one, and each use has a floor.
@@ -13,103 +17,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bounds;
+pub use memory_use::MemoryUse;
+use memory_use::USES;
 
-/// A use of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MemoryUse {
-    /// Attempts of jobs: the memories of their sandboxes, their payloads, and what they have given to the host.
-    Attempts,
-    /// Results of jobs, and jobs that attempts have enqueued, until the store has them.
-    Unwritten,
-    /// Calls of subscribers by live broadcasts of this depth, from 1, and their replies.
-    Broadcasts {
-        /// The depth of the broadcast.
-        depth: u32,
-    },
-    /// Calls of `describe`.
-    Describe,
-    /// Processes that read and compile components.
-    Compile,
-    /// Bodies of requests, until they are answered and the store has them.
-    Requests,
-    /// Results, events and pages on their way to clients.
-    Readers,
-    /// Payloads that are parsed to be checked.
-    Parsing,
-    /// Pages that free sandboxes keep for the next attempt.
-    Kept,
-}
-
-const DEPTHS: usize = bounds::BROADCAST_DEPTH_MAX as usize;
-const USES: usize = 8 + DEPTHS;
-
-impl MemoryUse {
-    /// Every use.
-    pub fn all() -> impl Iterator<Item = MemoryUse> {
-        let depths = (1..=bounds::BROADCAST_DEPTH_MAX).map(|depth| MemoryUse::Broadcasts { depth });
-        let others = [
-            MemoryUse::Attempts,
-            MemoryUse::Unwritten,
-            MemoryUse::Describe,
-            MemoryUse::Compile,
-            MemoryUse::Requests,
-            MemoryUse::Readers,
-            MemoryUse::Kept,
-            MemoryUse::Parsing,
-        ];
-        others.into_iter().chain(depths)
-    }
-
-    fn index(self) -> usize {
-        match self {
-            MemoryUse::Attempts => 0,
-            MemoryUse::Unwritten => 1,
-            MemoryUse::Describe => 2,
-            MemoryUse::Compile => 3,
-            MemoryUse::Requests => 4,
-            MemoryUse::Readers => 5,
-            MemoryUse::Kept => 6,
-            MemoryUse::Parsing => 7,
-            MemoryUse::Broadcasts { depth } => 7 + (depth.max(1) as usize).min(DEPTHS),
-        }
-    }
-
-    /// Returns the name of the use, without a broadcast's depth.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MemoryUse::Attempts => "attempts",
-            MemoryUse::Unwritten => "unwritten",
-            MemoryUse::Broadcasts { .. } => "broadcasts",
-            MemoryUse::Describe => "describe",
-            MemoryUse::Compile => "compile",
-            MemoryUse::Requests => "requests",
-            MemoryUse::Readers => "readers",
-            MemoryUse::Kept => "kept",
-            MemoryUse::Parsing => "parsing",
-        }
-    }
-
-    /// Returns the bytes of a budget of `total` that only this use takes.
-    pub fn floor(self, total: u64) -> u64 {
-        match self {
-            MemoryUse::Attempts => total / 8,
-            MemoryUse::Describe => total / 32,
-            MemoryUse::Broadcasts { .. } | MemoryUse::Requests | MemoryUse::Readers => total / 128,
-            MemoryUse::Unwritten | MemoryUse::Compile | MemoryUse::Kept | MemoryUse::Parsing => 0,
-        }
-    }
-
-    /// Returns the most bytes of a budget of `total` that this use has at once.
-    pub fn most(self, total: u64) -> u64 {
-        let all_floors: u64 = MemoryUse::all().map(|each| each.floor(total)).sum();
-        let without_floors_of_others = total - all_floors + self.floor(total);
-        match self {
-            MemoryUse::Attempts | MemoryUse::Unwritten | MemoryUse::Kept => without_floors_of_others,
-            MemoryUse::Describe | MemoryUse::Compile | MemoryUse::Broadcasts { .. } => total / 2,
-            MemoryUse::Requests | MemoryUse::Readers | MemoryUse::Parsing => total / 4,
-        }
-    }
-}
+mod memory_use;
 
 /// Returns the most memory that a manifest may request of a host with this budget; an operator may grant more.
 pub fn manifest_memory_max(total: u64) -> u64 {
@@ -120,6 +31,20 @@ pub fn manifest_memory_max(total: u64) -> u64 {
 /// what the attempt takes besides its memories.
 pub fn attempt_memory_max(total: u64) -> u64 {
     MemoryUse::Attempts.most(total).saturating_sub(bounds::ATTEMPT_BYTES).min(bounds::MEMORY_BYTES_MAX)
+}
+
+/// Returns the youngest of these holders of memory that together have `bytes`, the youngest first. The oldest is not among them, so
+/// that one always goes on.
+pub fn to_release<T: Ord>(mut held: Vec<(T, u64)>, bytes: u64) -> Vec<T> {
+    held.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
+    held.pop();
+    let mut missing = bytes;
+    let needed = held.into_iter().map_while(|(holder, has)| {
+        let is_needed = missing > 0;
+        missing = missing.saturating_sub(has);
+        is_needed.then_some(holder)
+    });
+    needed.collect()
 }
 
 /// When a holder of memory began: who began earlier is older. No two have the same age.
@@ -181,13 +106,15 @@ pub struct Ledger {
     waiting: [BTreeMap<Age, Request>; USES],
     accounts: BTreeMap<Age, Account>,
     released: u64,
+    /// The bytes with which running sandboxes began, and which are not reserved: as many more may be there.
+    unseen: u64,
 }
 
 impl Ledger {
     /// Makes the ledger of a budget of `total` bytes.
     pub fn new(total: u64) -> Ledger {
         let waiting = std::array::from_fn(|_| BTreeMap::new());
-        Ledger { total, used: [0; USES], waiting, accounts: BTreeMap::new(), released: 0 }
+        Ledger { total, used: [0; USES], waiting, accounts: BTreeMap::new(), released: 0, unseen: 0 }
     }
 
     /// Returns the budget.
@@ -279,9 +206,33 @@ impl Ledger {
         self.used[of.index()] = bytes;
     }
 
-    /// Returns true if more is taken than there is.
-    pub fn is_overdrawn(&self) -> bool {
-        self.used.iter().sum::<u64>() > self.total
+    fn sum(&self) -> u64 {
+        self.used.iter().sum()
+    }
+
+    /// Adds the unreserved first pages of sandboxes that begin, and takes out those of sandboxes that have ended.
+    pub fn change_unseen(&mut self, begun: u64, ended: u64) {
+        self.unseen = (self.unseen + begun).saturating_sub(ended);
+    }
+
+    /// Returns true if sandboxes may have written to so many of their first pages that more is taken than there is: then the
+    /// host's memory must be measured.
+    pub fn is_at_risk(&self) -> bool {
+        self.unseen > 0 && self.sum() - self.used(MemoryUse::FirstPages) + self.unseen > self.total
+    }
+
+    /// Takes in the bytes that this process has been measured to have, besides what any host takes. Bytes of which the ledger knows
+    /// nothing are first pages, as far as there are as many of these.
+    pub fn measured(&mut self, resident: u64) {
+        // Compilers are processes of their own.
+        let elsewhere = self.used(MemoryUse::FirstPages) + self.used(MemoryUse::Compile);
+        let known = self.sum() - elsewhere;
+        self.set(MemoryUse::FirstPages, resident.saturating_sub(known).min(self.unseen));
+    }
+
+    /// Returns how many bytes are taken that there are not, because of first pages. Attempts must be released for them.
+    pub fn overdrawn(&self) -> u64 {
+        if self.used(MemoryUse::FirstPages) == 0 { 0 } else { self.sum().saturating_sub(self.total) }
     }
 
     /// Adds a request. It is granted by [`Ledger::settle`].

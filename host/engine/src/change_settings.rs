@@ -47,7 +47,6 @@ impl Engine {
             }
         };
         let notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
-        let notes = notes.map_err(SettingsError::Invalid)?;
         let problems = exports_check::problems(&manifest, (&*plugin.linked).into());
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));
@@ -62,6 +61,7 @@ impl Engine {
             imports: plugin.imports.clone(),
             sandboxes: plugin.sandboxes,
             start_bytes: plugin.start_bytes,
+            first_pages: plugin.first_pages,
             manifest_text: Arc::clone(&plugin.manifest_text),
             env: Arc::new(PluginEnv::new(plugin.id.as_str(), settings.clone(), &self.env)),
             linked: Arc::clone(&plugin.linked),

@@ -16,7 +16,7 @@ use wharf_core::bounds;
 use wharf_core::outcome::{Interruption, Outcome, Usage};
 
 use crate::attempt::end::AttemptEnd;
-use crate::attempt::run::{self, Run};
+use crate::attempt::run::{self, Run, SandboxMemory};
 use crate::call::{Call, CallInput, HostCalls};
 use crate::compile::cache::Cache;
 use crate::compile::cache_folder::CacheSettings;
@@ -262,7 +262,7 @@ impl Engine {
     /// that it takes at its start. The wait is not an attempt's fault and does not count for it: its clocks start when it
     /// starts.
     pub fn admit(self: &Arc<Self>, pool: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
-        let cost = SandboxCost { weight: plugin.sandboxes, bytes: plugin.start_bytes };
+        let cost = SandboxCost { weight: plugin.sandboxes, bytes: plugin.start_bytes + plugin.first_pages };
         self.permits.admit(self.budget(), pool, cost)
     }
 
@@ -286,7 +286,11 @@ impl Engine {
         drop(self.guests.spawn(async move {
             let started_at = Instant::now();
             let Call { input, limits } = call;
-            let memory = (admission.of, admission.reserved);
+            let memory = SandboxMemory {
+                of: admission.of,
+                reserved: admission.reserved,
+                first_pages: admission.first_pages,
+            };
             let run = Run { plugin, input, limits, host_calls, handle: handle.clone(), memory };
             let its = Arc::clone(&engine);
             // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays

@@ -360,7 +360,7 @@ impl PluginBuilder<'_> {
             FileState::Refused(description) => return Err(all(description.problems)),
         };
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
-        let start_bytes = wasmtime_config::start_bytes_of(linked.pre.component());
+        let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, sandboxes).await?;
         let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
@@ -368,7 +368,7 @@ impl PluginBuilder<'_> {
         // Compiles the schemas, too.
         let mut manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
-        let notes = within_budget(&mut manifest, &self.id, self.settings, total).map_err(all)?;
+        let notes = within_budget(&mut manifest, &self.id, self.settings, total);
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(all(problems));
@@ -384,6 +384,7 @@ impl PluginBuilder<'_> {
             imports: checked.imports.clone(),
             sandboxes,
             start_bytes,
+            first_pages,
             manifest_text,
             env,
             linked,

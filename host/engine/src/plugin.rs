@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use wharf_core::budget::attempt_memory_max;
 use wharf_core::ids::PluginId;
 
 use crate::compile::linked::Linked;
@@ -30,8 +31,10 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// Number of ordinary sandboxes that one of this plugin counts as.
     pub sandboxes: u32,
-    /// Bytes that one of its sandboxes takes at its start.
+    /// Bytes that are reserved for one of its sandboxes at its start.
     pub start_bytes: u64,
+    /// Bytes of the memory with which one of its sandboxes begins that are not reserved: it is not likely to write to them.
+    pub first_pages: u64,
     /// The manifest as `describe` returned it, from which the plugin is made again when its settings change.
     pub(crate) manifest_text: Arc<str>,
     pub(crate) env: Arc<PluginEnv>,
@@ -40,6 +43,11 @@ pub struct Plugin {
 }
 
 impl Plugin {
+    /// Returns the most memory that one attempt can have on this host, in bytes. A task that may use more runs on no such host.
+    pub fn memory_most(&self) -> u64 {
+        attempt_memory_max(self.env.budget.total())
+    }
+
     /// Logs what its manifest asks for and does not have.
     pub fn log_notes(&self) {
         self.notes

@@ -37,11 +37,22 @@ pub(crate) fn sandboxes_of(component: &Component) -> u32 {
     component.resources_required().map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
 }
 
-/// Returns how many bytes one sandbox of this component takes at its start: its memories as they begin, and what every
-/// attempt takes. Of several memories only the largest is known, and the others are counted when they are made.
-pub(crate) fn start_bytes_of(component: &Component) -> u64 {
-    let initial = component.resources_required().and_then(|needed| needed.max_initial_memory_size);
-    bounds::ATTEMPT_BYTES + initial.unwrap_or(0)
+/// Returns how many bytes to reserve for one sandbox of this component at its start, and how many of those with which it begins
+/// are not reserved. Of several memories only the largest is known, and the others are counted when they are made.
+pub(crate) fn start_bytes_of(component: &Component) -> (u64, u64) {
+    let Some(needed) = component.resources_required() else { return start_bytes(0, 0) };
+    let elements = needed.max_initial_table_size.unwrap_or(0).saturating_mul(needed.num_tables.into());
+    let initial = needed.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
+    start_bytes(initial, elements.saturating_mul(size_of::<usize>() as u64))
+}
+
+/// The unit of a memory's size.
+const WASM_PAGE_BYTES: u64 = 64 * bounds::KIB;
+
+fn start_bytes(initial: u64, of_tables: u64) -> (u64, u64) {
+    let is_small = initial <= bounds::FIRST_PAGES_MAX;
+    let reserved = if is_small { initial.min(bounds::FIRST_PAGES_RESERVED) } else { initial };
+    (bounds::ATTEMPT_BYTES + of_tables + reserved, initial - reserved)
 }
 
 /// Returns the bytes that free sandboxes of the pool keep.
@@ -170,6 +181,24 @@ mod tests {
         // One component within another.
         assert_eq!(sandboxes_of(EngineKind::Async, "words-js"), 1);
         assert_eq!(sandboxes_of(EngineKind::Sync, "villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));
+    }
+
+    #[test]
+    fn of_what_a_small_component_begins_with_little_is_reserved_and_of_a_large_one_all() {
+        let of = |kind, name| {
+            let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
+            start_bytes_of(&Component::new(&compiler(kind).unwrap(), &bytes).unwrap())
+        };
+        let least = bounds::ATTEMPT_BYTES + bounds::FIRST_PAGES_RESERVED;
+        // A stack of 1 MiB, and data.
+        let (reserved, rest) = of(EngineKind::Sync, "words");
+        assert!((least..least + 64 * bounds::KIB).contains(&reserved), "{reserved}");
+        assert!((bounds::MIB - bounds::FIRST_PAGES_RESERVED..bounds::FIRST_PAGES_MAX).contains(&rest), "{rest}");
+        let (reserved, rest) = of(EngineKind::Sync, "words-python");
+        assert!(reserved > bounds::FIRST_PAGES_MAX && rest == 0, "{reserved}, {rest}");
+        let large = bounds::FIRST_PAGES_MAX + 1;
+        assert_eq!(start_bytes(large, 0), (bounds::ATTEMPT_BYTES + large, 0));
+        assert_eq!(start_bytes(0, 80), (bounds::ATTEMPT_BYTES + 80, 0));
     }
 
     #[test]

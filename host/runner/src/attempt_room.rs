@@ -5,10 +5,11 @@
 //! when its jobs start: no job is claimed that then waits for one. The bytes of all attempts are reserved and given back once a
 //! turn, in one go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use wharf_core::budget::MemoryUse;
 use wharf_core::ids::TaskName;
 use wharf_core::job::LeasedJob;
@@ -17,20 +18,24 @@ use wharf_core::room::{Room, TaskCost};
 use wharf_engine::{Budget, Engine, Permit, PermitPool, Plugin, Reservation};
 
 use crate::catalog::Catalog;
-use crate::task_memory::TaskMemory;
+use crate::task_memory::{TaskCosts, TaskMemory};
 
 /// The room for attempts of one host.
 pub(crate) struct AttemptRoom {
     engine: Arc<Engine>,
     memory: TaskMemory,
     /// The costs by which the last claim chose its jobs. Meanwhile more may have been learned.
-    offered: Arc<HashMap<TaskName, TaskCost>>,
+    offered: TaskCosts,
+    /// Receives these costs, for those who say why a job waits.
+    to_costs: watch::Sender<TaskCosts>,
     /// The attempts of the last claim that overtook a job. Empty once they have started.
     overtakers: HashSet<AttemptId>,
     /// The room of running attempts that overtook one.
     overtaking: TaskCost,
     /// The bytes of attempts that this turn reserved and gave back.
     attempts: Change,
+    /// The unreserved first pages of attempts that began and ended.
+    first_pages: Change,
     /// The bytes of ended attempts that are not written yet: what this turn took and gave back.
     unwritten: Change,
     /// The room of what ended attempts leave, until it is counted as unwritten.
@@ -45,10 +50,19 @@ pub(crate) struct Taken {
     /// The room that it takes, with its payload.
     cost: TaskCost,
     payload_bytes: u64,
+    /// Bytes of the memory with which it begins that are not reserved.
+    first_pages: u64,
     /// It overtook a job that did not fit.
     overtook: bool,
     /// The bytes that it left to be written.
     unwritten: u64,
+}
+
+impl Taken {
+    /// Returns the bytes that it may have, with its first pages.
+    pub(crate) fn most(&self) -> u64 {
+        self.cost.bytes + self.first_pages
+    }
 }
 
 /// A change of the bytes of one use.
@@ -59,14 +73,16 @@ struct Change {
 }
 
 impl AttemptRoom {
-    pub(crate) fn new(engine: Arc<Engine>) -> AttemptRoom {
+    pub(crate) fn new(engine: Arc<Engine>, to_costs: watch::Sender<TaskCosts>) -> AttemptRoom {
         AttemptRoom {
             engine,
             memory: TaskMemory::default(),
             offered: Arc::default(),
+            to_costs,
             overtakers: HashSet::new(),
             overtaking: TaskCost::NOTHING,
             attempts: Change::default(),
+            first_pages: Change::default(),
             unwritten: Change::default(),
             kept: Vec::new(),
             is_short: false,
@@ -93,8 +109,12 @@ impl AttemptRoom {
 
     /// Returns what an attempt of each claimable task takes, without its payload, for a claim. What the claim brings takes just
     /// that when it starts: by what was learned since, it might be more than there is room for.
-    pub(crate) fn offer(&mut self, catalog: &Catalog) -> Arc<HashMap<TaskName, TaskCost>> {
-        self.offered = self.memory.costs(catalog);
+    pub(crate) fn offer(&mut self, catalog: &Catalog) -> TaskCosts {
+        let costs = self.memory.costs(catalog);
+        if !Arc::ptr_eq(&costs, &self.offered) {
+            self.to_costs.send_replace(Arc::clone(&costs));
+            self.offered = costs;
+        }
         Arc::clone(&self.offered)
     }
 
@@ -113,8 +133,8 @@ impl AttemptRoom {
         self.is_short
     }
 
-    /// Counts an attempt that starts, and returns what it takes.
-    pub(crate) fn starts(&mut self, leased: &LeasedJob) -> Taken {
+    /// Counts an attempt that starts, and returns what it takes. `first_pages` are those of its plugin.
+    pub(crate) fn starts(&mut self, leased: &LeasedJob, first_pages: u64) -> Taken {
         let overtook = self.overtakers.contains(&AttemptId::from(&leased.lease));
         let payload_bytes = leased.payload.len() as u64;
         let cost = self.offered.get(&leased.task).copied().unwrap_or(TaskCost::ORDINARY);
@@ -124,13 +144,14 @@ impl AttemptRoom {
             self.overtaking = self.overtaking.plus(cost);
         }
         self.attempts.taken += cost.bytes;
-        Taken { cost, payload_bytes, overtook, unwritten: 0 }
+        self.first_pages.taken += first_pages;
+        Taken { cost, payload_bytes, first_pages, overtook, unwritten: 0 }
     }
 
     /// Returns the permit of an attempt that starts; `None` if its plugin was replaced since the claim by one that
     /// takes more than there is.
     pub(crate) fn permit(&self, plugin: &Plugin, taken: Taken) -> Option<Permit> {
-        Some(self.engine.try_admit(PermitPool::Jobs, plugin)?.with_reserved(taken.cost.bytes))
+        Some(self.engine.try_admit(PermitPool::Jobs, plugin)?.with_reserved(taken.cost.bytes, taken.first_pages))
     }
 
     /// Ends a turn of the loop: all that the last claim brought has started.
@@ -161,6 +182,13 @@ impl AttemptRoom {
             self.overtaking = self.overtaking.minus(taken.cost);
         }
         self.attempts.given_back += taken.cost.bytes;
+        self.first_pages.given_back += taken.first_pages;
+    }
+
+    /// Notes that an attempt of this task is released since sandboxes have written to their first pages: for a while these are
+    /// reserved for its task.
+    pub(crate) fn reserve_first_pages(&mut self, task: &TaskName, taken: &Taken) {
+        self.memory.ended(task, taken.most() - taken.payload_bytes);
     }
 
     /// Counts out what an attempt left, which is written or dropped now.
@@ -180,8 +208,10 @@ impl AttemptRoom {
                 std::cmp::Ordering::Equal => {}
             }
         }
-        if !taken.is_empty() || !given_back.is_empty() {
-            self.engine.budget().exchange(&given_back, &taken);
+        let first_pages = mem::take(&mut self.first_pages);
+        let first_pages = (first_pages.taken, first_pages.given_back);
+        if !taken.is_empty() || !given_back.is_empty() || first_pages.0 != first_pages.1 {
+            self.engine.budget().exchange(&given_back, &taken, first_pages);
         }
         self.kept.clear();
     }

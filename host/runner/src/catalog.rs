@@ -108,8 +108,8 @@ impl Catalog {
         for (id, Loaded { plugin, .. }) in &contents.plugins {
             for task in runs(plugin) {
                 limits.declare(task.group.clone(), task.limits);
-                // Before that, a job might need a plugin that is loaded a moment later.
-                if contents.open {
+                // Before the catalog is open, a job might need a plugin that is loaded a moment later.
+                if contents.open && task.memory_bytes <= plugin.memory_most() {
                     claimable.push((task.name.clone(), task.group.clone()));
                     let bytes = plugin.start_bytes.min(task.memory_bytes.saturating_add(bounds::ATTEMPT_BYTES));
                     costs.insert(task.name.clone(), TaskCost { sandboxes: plugin.sandboxes, bytes });

@@ -22,7 +22,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{Interruption, Outcome, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
 use wharf_core::time::Timestamp;
-use wharf_engine::{AttemptHandle, RELEASED, Reservation};
+use wharf_engine::{AttemptHandle, Reservation};
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, AttemptStarter};
@@ -34,6 +34,9 @@ use crate::notice::{AttemptEnded, Notice};
 use crate::plugin_view::PluginIndex;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::ClaimQuotas;
+use crate::task_memory::TaskCosts;
+
+mod make_room;
 
 /// Number of messages that are taken in before the planner is asked.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -57,6 +60,8 @@ pub(crate) struct DispatchParts {
     pub(crate) starter: AttemptStarter,
     pub(crate) inbox: UnboundedReceiver<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
+    /// Receives what an attempt of each task costs.
+    pub(crate) costs: watch::Sender<TaskCosts>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -71,8 +76,8 @@ pub(crate) struct Dispatch {
     progress: VecDeque<(Instant, AttemptId)>,
     quotas: ClaimQuotas,
     room: AttemptRoom,
-    /// The attempt that was released last for one that waits for memory.
-    released: Option<AttemptId>,
+    /// The attempts that were released last to make room in the budget of memory.
+    released: Vec<AttemptId>,
 }
 
 /// An attempt from its start until its end is recorded.
@@ -109,7 +114,7 @@ impl Now {
 
 impl Dispatch {
     pub(crate) fn new(parts: DispatchParts, planner: Planner, quotas: ClaimQuotas) -> Dispatch {
-        let room = AttemptRoom::new(Arc::clone(&parts.starter.engine));
+        let room = AttemptRoom::new(Arc::clone(&parts.starter.engine), parts.costs.clone());
         Dispatch {
             parts,
             planner,
@@ -118,7 +123,7 @@ impl Dispatch {
             progress: VecDeque::new(),
             quotas,
             room,
-            released: None,
+            released: Vec::new(),
         }
     }
 
@@ -260,25 +265,6 @@ impl Dispatch {
         }
     }
 
-    /// Releases the youngest attempt if another has waited for memory for long, and has the planner claim again if there was
-    /// no room for the jobs that wait.
-    fn memory_changed(&mut self) {
-        let budget = self.parts.starter.engine.budget();
-        let is_ending = self.released.is_some_and(|id| self.attempts.get(&id).is_some_and(|running| running.counts));
-        if budget.take_pressing() && !is_ending {
-            let running = self.attempts.iter().filter(|(_, running)| running.counts);
-            let youngest = running.max_by_key(|(_, running)| running.handle.created_at());
-            if let Some((id, running)) = youngest {
-                running.handle.stop(Interruption::Host, RELEASED.to_owned());
-                budget.count_released();
-                self.released = Some(*id);
-            }
-        }
-        if self.room.is_short() {
-            self.planner.on(Input::Nudged, self.parts.store.now());
-        }
-    }
-
     /// Has the planner claim again if the last claim left jobs behind for a task's quota, and the quota has grown since.
     fn check_quotas(&mut self, now: Now) {
         let attempts = &self.attempts;
@@ -377,7 +363,8 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
-        let room = self.room.starts(&leased);
+        let first_pages = plugin.as_deref().map_or(0, |plugin| plugin.first_pages);
+        let room = self.room.starts(&leased, first_pages);
         let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
         let running = RunningAttempt { task: task.clone(), counts: true, room, handle: its_handle, host: its_host };
         self.attempts.insert(id, running);

@@ -177,7 +177,8 @@ impl Host {
     pub async fn job(&self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let view = self.view();
         let found = self.0.store.job(id, Arc::clone(view.catalog.limits())).await?;
-        let here = HereNow { draining: self.0.load.borrow().draining, budget: &self.0.budget };
+        let costs = Arc::clone(&self.0.costs.borrow());
+        let here = HereNow { draining: self.0.load.borrow().draining, budget: &self.0.budget, costs: &costs };
         Ok(found
             .map(|seen| JobView { waiting: seen.why.clone().map(|why| why_waiting(&seen, why, &view, &here)), seen }))
     }

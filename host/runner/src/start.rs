@@ -34,6 +34,7 @@ use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
+use crate::task_memory::TaskCosts;
 use crate::upkeep::Upkeep;
 
 /// The outside worlds that a host runs on.
@@ -109,6 +110,8 @@ pub(crate) struct RunningHost {
     pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) held_subscribers: Arc<HeldSubscribers>,
     pub(crate) load: watch::Receiver<Load>,
+    /// What an attempt of each task costs, as the last claim was told.
+    pub(crate) costs: watch::Receiver<TaskCosts>,
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Sends new settings to the task that owns the plugin folder.
     pub(crate) to_folder: mpsc::Sender<SettingsRequest>,
@@ -146,6 +149,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let capacity = settings.attempts.min(engine.capacity()).max(1);
     let (to_loop, inbox) = mpsc::unbounded_channel();
     let (to_load, load) = watch::channel(Load::default());
+    let (to_costs, costs) = watch::channel(TaskCosts::default());
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
     let (to_folder, changes) = mpsc::channel(1);
@@ -187,6 +191,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         starter,
         inbox,
         load: to_load,
+        costs: to_costs,
         stopping: stopping.clone(),
     };
     let (lease, lease_margin) = (settings.lease, settings.lease_margin);
@@ -243,6 +248,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         broadcasts,
         held_subscribers,
         load,
+        costs,
         first_scan,
         to_folder,
         tasks,

@@ -16,12 +16,15 @@ const DECAY: u64 = 16;
 /// A learned peak is rounded up to a multiple of this, and of a sixteenth of itself, so that a claim's costs seldom change.
 const STEP: u64 = 16 << 10;
 
+/// What an attempt of each claimable task takes, without its payload.
+pub(crate) type TaskCosts = Arc<HashMap<TaskName, TaskCost>>;
+
 /// The memory of all tasks.
 #[derive(Default)]
 pub(crate) struct TaskMemory {
     peaks: HashMap<TaskName, u64>,
     /// The costs of all tasks by the catalog of this version.
-    costs: Option<(u64, Arc<HashMap<TaskName, TaskCost>>)>,
+    costs: Option<(u64, TaskCosts)>,
 }
 
 impl TaskMemory {
@@ -42,7 +45,7 @@ impl TaskMemory {
     }
 
     /// Returns what an attempt of each claimable task takes, without its payload.
-    pub(crate) fn costs(&mut self, catalog: &Catalog) -> Arc<HashMap<TaskName, TaskCost>> {
+    pub(crate) fn costs(&mut self, catalog: &Catalog) -> TaskCosts {
         if let Some((version, costs)) = &self.costs
             && *version == catalog.version()
         {
@@ -53,7 +56,7 @@ impl TaskMemory {
             let learned = self.peaks.get(task).map_or(at_start.bytes, |peak| rounded(*peak));
             (task.clone(), TaskCost { bytes: learned, ..*at_start })
         };
-        let costs: Arc<HashMap<TaskName, TaskCost>> = Arc::new(catalog.costs().iter().map(cost).collect());
+        let costs: TaskCosts = Arc::new(catalog.costs().iter().map(cost).collect());
         self.costs = Some((catalog.version(), Arc::clone(&costs)));
         costs
     }

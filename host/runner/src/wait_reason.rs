@@ -1,11 +1,15 @@
 //! Why a waiting job does not run at this moment: what the queue knows, completed by what this host knows.
 
+use std::collections::HashMap;
+
 use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{PluginId, TaskName};
 use wharf_core::job::WaitReason;
+use wharf_core::room::TaskCost;
 use wharf_engine::{Budget, Plugin};
 use wharf_store::JobSnapshot;
 
+use crate::catalog::runs;
 use crate::plugin_view::PluginView;
 
 /// A job, and why it waits.
@@ -56,11 +60,22 @@ pub enum JobWaitReason {
 pub(crate) struct HereNow<'a> {
     pub(crate) draining: bool,
     pub(crate) budget: &'a Budget,
+    /// What the last claim took an attempt of each task to cost.
+    pub(crate) costs: &'a HashMap<TaskName, TaskCost>,
 }
 
 /// Returns true if the budget has no room for an attempt of the job as it starts.
-fn has_no_memory(seen: &JobSnapshot, plugin: &Plugin, budget: &Budget) -> bool {
-    plugin.start_bytes + seen.job.payload.len() as u64 > budget.free(MemoryUse::Attempts)
+fn has_no_memory(seen: &JobSnapshot, plugin: &Plugin, here: &HereNow) -> bool {
+    let at_start = TaskCost { sandboxes: plugin.sandboxes, bytes: plugin.start_bytes };
+    let cost = here.costs.get(&seen.job.task).copied().unwrap_or(at_start).with_payload(seen.job.payload.len() as u64);
+    cost.bytes.min(here.budget.most(MemoryUse::Attempts)) > here.budget.free(MemoryUse::Attempts)
+}
+
+/// Returns the memory that the task may use, and the most that one attempt can have here, if that is less.
+fn too_large_here(task: &TaskName, view: &PluginView) -> Option<(u64, u64)> {
+    let plugin = &view.catalog.plugin(&task.plugin())?.plugin;
+    let (needs, most) = (runs(plugin).find(|run| run.name == *task)?.memory_bytes, plugin.memory_most());
+    (needs > most).then_some((needs, most))
 }
 
 /// Returns why a waiting job does not run; `why` is the reason that the queue gives.
@@ -68,11 +83,18 @@ pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView
     let (task, catalog, draining) = (&seen.job.task, &view.catalog, here.draining);
     let plugin = task.plugin();
     let is_here = catalog.runs().any(|run| run.name == *task);
-    if !is_here && view.others.runs(task, view.now) {
-        return match view.others.too_small_for(task, view.now) {
-            Some((needs, most)) => JobWaitReason::TooLarge { needs, most },
-            None => JobWaitReason::Queue(why),
+    let too_large_here = too_large_here(task, view);
+    if (!is_here || too_large_here.is_some()) && view.others.runs(task, view.now) {
+        return match (view.others.too_small_for(task, view.now), too_large_here) {
+            (Some((needs, most)), None) => JobWaitReason::TooLarge { needs, most },
+            (Some((there, most_there)), Some((here, most))) => {
+                JobWaitReason::TooLarge { needs: there.min(here), most: most_there.max(most) }
+            }
+            (None, _) => JobWaitReason::Queue(why),
         };
+    }
+    if let Some((needs, most)) = too_large_here {
+        return JobWaitReason::TooLarge { needs, most };
     }
     match catalog.plugin(&plugin) {
         _ if !is_here && view.loading(&plugin).is_some() => JobWaitReason::PluginLoading { plugin },
@@ -82,7 +104,7 @@ pub(crate) fn why_waiting(seen: &JobSnapshot, why: WaitReason, view: &PluginView
         }
         Some(_) if !is_here => JobWaitReason::TaskAbsent { task: task.clone() },
         Some(_) if draining && why == WaitReason::InTurn => JobWaitReason::Draining,
-        Some(loaded) if why == WaitReason::InTurn && has_no_memory(seen, &loaded.plugin, here.budget) => {
+        Some(loaded) if why == WaitReason::InTurn && has_no_memory(seen, &loaded.plugin, here) => {
             JobWaitReason::NoMemory
         }
         Some(_) => JobWaitReason::Queue(why),

@@ -34,8 +34,18 @@ pub(crate) struct Run {
     pub(crate) limits: AttemptLimits,
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
-    /// The bytes that are reserved for it, and what they are for.
-    pub(crate) memory: (MemoryUse, u64),
+    pub(crate) memory: SandboxMemory,
+}
+
+/// The memory of the host's budget that a sandbox has at its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SandboxMemory {
+    /// What it is used for.
+    pub(crate) of: MemoryUse,
+    /// The bytes that are reserved for it.
+    pub(crate) reserved: u64,
+    /// Bytes of its first pages that are not reserved, and that it may have besides.
+    pub(crate) first_pages: u64,
 }
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
@@ -98,7 +108,7 @@ impl Run {
             in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
         };
-        let held_bytes = store.data().limiter.account.peak();
+        let held_bytes = store.data().limiter.account.peak().saturating_sub(self.memory.first_pages);
         let left = self.room_left(result_bytes + sent.job_bytes + sent.kv_bytes.min(bounds::KV_WRITES_BYTES_MAX));
         let leaving = Instant::now();
         let account = store.data_mut().limiter.take_account();
@@ -127,8 +137,8 @@ impl Run {
     }
 
     fn account(&self) -> Account {
-        let (of, reserved) = self.memory;
-        Account::new(of, reserved, bounds::ATTEMPT_BYTES + self.payload_bytes())
+        let SandboxMemory { of, reserved, first_pages } = self.memory;
+        Account::new(of, reserved + first_pages, bounds::ATTEMPT_BYTES + self.payload_bytes())
     }
 
     /// Returns the bytes of its payload. That of a broadcast is one for all its subscribers, and counted once.
@@ -142,7 +152,7 @@ impl Run {
     /// Reserves room for so many bytes that stay in the host when the sandbox is gone: its account gives back all that it has
     /// then, and others would take it at once.
     fn room_left(&self, bytes: u64) -> Option<Reservation> {
-        let (of, reserved) = self.memory;
+        let SandboxMemory { of, reserved, .. } = self.memory;
         // What was reserved for a job when it started is given back only when its end is counted.
         let has_room = of == MemoryUse::Attempts && self.payload_bytes() + bytes <= reserved;
         (bytes > SMALL_BYTES_MAX && !has_room).then(|| self.plugin.env.budget.reserve_anyway(of, bytes))

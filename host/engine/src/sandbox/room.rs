@@ -1,13 +1,24 @@
 //! Room for what a sandbox holds, in the host's budget of memory. Where there is none, the guest is suspended until there is.
 
-use std::future::ready;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use wasmtime::ResourceLimiterAsync;
 use wharf_core::bounds;
 
 use crate::sandbox::store_data::Sandbox;
 use crate::schedule::budget::{Asker, TooMuch};
+
+/// An answer that is known at once. It has no size, so that a box of it allocates nothing.
+struct Known<const IS_GRANTED: bool>;
+
+impl<const IS_GRANTED: bool> Future for Known<IS_GRANTED> {
+    type Output = wasmtime::Result<bool>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<wasmtime::Result<bool>> {
+        Poll::Ready(Ok(IS_GRANTED))
+    }
+}
 
 type Growing<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
 
@@ -57,7 +68,7 @@ impl Sandbox {
 }
 
 impl ResourceLimiterAsync for Sandbox {
-    // What `async_trait` makes of a method, written out: most growths need no future that can wait.
+    // What `async_trait` makes of a method, written out: most growths need no future that can wait, and no allocation.
     fn memory_growing<'this, 'growing>(
         &'this mut self,
         current: usize,
@@ -69,8 +80,8 @@ impl ResourceLimiterAsync for Sandbox {
         Self: 'growing,
     {
         match self.limiter.memory_grows(current, desired, maximum) {
-            None => Box::pin(ready(Ok(false))),
-            Some(bytes) if self.limiter.account.fits(bytes) => Box::pin(ready(Ok(true))),
+            None => Box::pin(Known::<false>),
+            Some(bytes) if self.limiter.account.fits(bytes) => Box::pin(Known::<true>),
             Some(bytes) => Box::pin(async move {
                 let has_room = self.wait_to_grow(bytes).await;
                 if !has_room {
@@ -98,8 +109,8 @@ impl ResourceLimiterAsync for Sandbox {
         Self: 'growing,
     {
         match self.limiter.table_grows(current, desired, maximum) {
-            None => Box::pin(ready(Ok(false))),
-            Some(bytes) if self.limiter.account.fits(bytes) => Box::pin(ready(Ok(true))),
+            None => Box::pin(Known::<false>),
+            Some(bytes) if self.limiter.account.fits(bytes) => Box::pin(Known::<true>),
             Some(bytes) => Box::pin(async move {
                 let has_room = self.wait_to_grow(bytes).await;
                 if !has_room {

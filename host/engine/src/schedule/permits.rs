@@ -41,15 +41,18 @@ pub struct Permit {
     pub(crate) of: MemoryUse,
     /// The bytes that are reserved for the sandbox.
     pub(crate) reserved: u64,
+    /// Bytes of the memory with which it begins that it may have besides.
+    pub(crate) first_pages: u64,
     /// They are reserved as long as this lives; `None` if another part of the host has reserved them.
     _memory: Option<Reservation>,
 }
 
 impl Permit {
     /// Returns the permit with bytes that the caller has reserved for its sandbox, and gives back when that has ended.
+    /// `first_pages` is what the sandbox may have besides, of the memory with which it begins: the caller counts it as unreserved.
     #[must_use]
-    pub fn with_reserved(self, bytes: u64) -> Permit {
-        Permit { reserved: bytes, ..self }
+    pub fn with_reserved(self, bytes: u64, first_pages: u64) -> Permit {
+        Permit { reserved: bytes, first_pages, ..self }
     }
 }
 
@@ -141,7 +144,7 @@ impl PermitPools {
     pub(crate) fn try_admit(&self, pool: PermitPool, weight: u32) -> Option<Permit> {
         let (of, pool) = (pool.memory_use(), self.of(pool));
         let permits = Arc::clone(&pool.permits).try_acquire_many_owned(weight.min(pool.size));
-        Some(Permit { _permits: permits.ok()?, of, reserved: 0, _memory: None })
+        Some(Permit { _permits: permits.ok()?, of, reserved: 0, first_pages: 0, _memory: None })
     }
 
     /// Waits for a permit for a sandbox, and for the bytes that it takes at its start.
@@ -156,7 +159,7 @@ impl PermitPools {
         async move {
             let _permits = permits.acquire_many_owned(wanted).await.expect("never closed");
             let memory = budget.reserve_patiently(of, cost.bytes).await;
-            Permit { _permits, of, reserved: memory.bytes(), _memory: Some(memory) }
+            Permit { _permits, of, reserved: memory.bytes(), first_pages: 0, _memory: Some(memory) }
         }
     }
 }

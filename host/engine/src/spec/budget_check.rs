@@ -10,17 +10,15 @@ use crate::spec::manifest::{Manifest, RECEIVE};
 use crate::spec::problem::Problem;
 use crate::spec::task::Task;
 
-/// Fits a manifest into a budget of memory of `total` bytes, and returns notes for the operator: a manifest may ask for an eighth
-/// of the budget, and a task that asks for more has that. More only an operator grants.
-///
-/// # Errors
-/// A problem for each task to which the operator grants more than an attempt can ever have.
+/// Fits a manifest into a budget of memory of `total` bytes, and returns notes for the operator. A manifest may ask for an eighth of
+/// the budget, and a task that asks for more has that. More only an operator grants. A task that is granted more than one attempt can
+/// ever have keeps it, and this host runs no job of it.
 pub(crate) fn within_budget(
     manifest: &mut Manifest,
     plugin: &PluginId,
     settings: &PluginSettings,
     total: u64,
-) -> Result<Vec<Problem>, Vec<Problem>> {
+) -> Vec<Problem> {
     let receive = manifest.receive.iter_mut().map(|receive| {
         let is_granted = settings.receive.as_ref().is_some_and(|over| over.memory.is_some());
         (&mut receive.task, RECEIVE.to_owned(), is_granted)
@@ -29,16 +27,11 @@ pub(crate) fn within_budget(
         let is_granted = settings.tasks.get(name).is_some_and(|over| over.memory.is_some());
         (task, format!("tasks.{name}"), is_granted)
     });
-    let (mut notes, mut problems) = (Vec::new(), Vec::new());
-    for (task, table, is_granted) in tasks.chain(receive) {
+    let notes = tasks.chain(receive).filter_map(|(task, table, is_granted)| {
         let check = Check { plugin, table: &table, total };
-        if is_granted {
-            problems.extend(check.granted(task));
-        } else {
-            notes.extend(check.declared(task));
-        }
-    }
-    if problems.is_empty() { Ok(notes) } else { Err(problems) }
+        if is_granted { check.granted(task) } else { check.declared(task) }
+    });
+    notes.collect()
 }
 
 /// The check of one task.
@@ -54,12 +47,15 @@ impl Check<'_> {
         let (wanted, most) = (task.memory_bytes, attempt_memory_max(total));
         (wanted > most).then(|| {
             Problem::new(format!(
-                "settings: [plugins.{plugin}] {table}.memory: {} is more than one attempt can have of this host's budget: {} of {}",
+                "{table}.memory: {} is more than one attempt can have of this host's budget: {} of {}",
                 size(wanted),
                 size(most),
                 size(total)
             ))
-            .hint("no job of it could ever run here; raise `memory.budget` in wharf.toml, or lower its memory")
+            .hint(format!(
+                "this host runs no job of it, and jobs wait as `too-large` where no other host can; raise `memory.budget` in \
+                 wharf.toml, or lower memory under [plugins.{plugin}.{table}]"
+            ))
         })
     }
 
@@ -97,16 +93,14 @@ mod tests {
 
     const TOTAL: u64 = 256 << 20;
 
-    /// Returns the memory of the task in MiB, and the notes or problems.
+    /// Returns the memory of the task in MiB, and the notes.
     fn memory(task: &str, settings: &str) -> (u64, String) {
         let plugin = "p".parse().unwrap();
         let text = format!("name = 'p'\nversion = '1'\n[tasks.t]\n{task}");
         let settings: PluginSettings = toml_diagnostics::read(settings).unwrap();
         let mut manifest = Manifest::read(&plugin, &text, &settings).unwrap();
-        let found = within_budget(&mut manifest, &plugin, &settings, TOTAL);
-        let texts = |found: Vec<Problem>| found.iter().map(ToString::to_string).collect::<String>();
-        let told = found.map_or_else(|problems| format!("refused: {}", texts(problems)), texts);
-        (manifest.tasks["t"].memory_bytes >> 20, told)
+        let notes = within_budget(&mut manifest, &plugin, &settings, TOTAL);
+        (manifest.tasks["t"].memory_bytes >> 20, notes.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -118,7 +112,9 @@ mod tests {
         assert!(note.contains("it has 32.0 MiB, an eighth of this host's budget of 256.0 MiB"), "{note}");
         assert!(note.contains("memory = \"200MiB\" under [plugins.p.tasks.t]"), "{note}");
         assert_eq!(memory("memory = '200MiB'", "[tasks.t]\nmemory = '200MiB'"), (200, String::new()));
-        let (_, never) = memory("", "[tasks.t]\nmemory = '300MiB'");
-        assert!(never.starts_with("refused: ") && never.contains("no job of it could ever run here"), "{never}");
+        let (memory_mib, never) = memory("", "[tasks.t]\nmemory = '300MiB'");
+        assert_eq!(memory_mib, 300, "other hosts are told what it needs");
+        assert!(never.contains("tasks.t.memory: 300.0 MiB is more than one attempt can have"), "{never}");
+        assert!(never.contains("this host runs no job of it"), "{never}");
     }
 }

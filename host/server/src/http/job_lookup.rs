@@ -16,7 +16,7 @@ pub(crate) fn job_id(text: &str) -> Result<JobId, Problem> {
 /// Returns the job with this ID, if the client sees jobs of its key. A job of another key is unknown to it.
 pub(crate) async fn job(host: &Host, access: &Access, id: JobId) -> Result<JobView, Problem> {
     // What a document has of a job is far less than what the store reads.
-    let _reading = to_read_a_job().await;
+    let _reading = to_read_a_job(host.budget()).await;
     whole_job(host, access, id).await
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn result(
 /// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
 async fn read_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
     let bytes = {
-        let _reading = memory::to_read_a_job().await;
+        let _reading = memory::to_read_a_job(host.budget()).await;
         let result = stored_result(host, access, id).await?;
         if let Some(result) = memory::with_room_now(host.budget(), &result) {
             return Ok(result);
@@ -62,7 +62,7 @@ async fn read_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, P
         result.len()
     };
     let room = memory::room_to_send(host.budget(), bytes).await?;
-    let _reading = memory::to_read_a_job().await;
+    let _reading = memory::to_read_a_job(host.budget()).await;
     Ok(memory::held_for(stored_result(host, access, id).await?, Some(room)))
 }
 

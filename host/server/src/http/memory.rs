@@ -22,10 +22,14 @@ const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// known only afterwards how large they are.
 static WHOLE_JOBS: Semaphore = Semaphore::const_new(4);
 
+/// A budget of fewer bytes has half as many jobs read at the same time.
+const SMALL_BUDGET: u64 = 1 << 30;
+
 /// Waits until a job may be read whole. It may be read as long as the result lives.
-pub(crate) async fn to_read_a_job() -> Option<SemaphorePermit<'static>> {
+pub(crate) async fn to_read_a_job(budget: &Budget) -> Option<SemaphorePermit<'static>> {
+    let places = if budget.total() < SMALL_BUDGET { 2 } else { 1 };
     // It is never closed.
-    WHOLE_JOBS.acquire().await.ok()
+    WHOLE_JOBS.acquire_many(places).await.ok()
 }
 
 /// Durable broadcasts that are read at the same time, each with results of as many bytes as one job may have. They have places of

@@ -83,7 +83,7 @@ async fn where_all_wait_for_one_another_the_youngest_is_stopped_and_the_others_g
 async fn one_that_waits_for_a_sleeper_presses_and_a_watcher_hears_of_room() {
     let budget = budget();
     let most = budget.most(MemoryUse::Attempts);
-    budget.exchange(&[], &[(MemoryUse::Attempts, most)]);
+    budget.exchange(&[], &[(MemoryUse::Attempts, most)], (0, 0));
     let waiting = tokio::spawn({
         let budget = budget.clone();
         async move { budget.reserve(MemoryUse::Attempts, MIB).await.bytes() }
@@ -91,7 +91,7 @@ async fn one_that_waits_for_a_sleeper_presses_and_a_watcher_hears_of_room() {
     budget.changed().await;
     assert!(budget.take_pressing() && !budget.take_pressing());
     budget.watch();
-    budget.exchange(&[(MemoryUse::Attempts, most)], &[]);
+    budget.exchange(&[(MemoryUse::Attempts, most)], &[], (0, 0));
     budget.changed().await;
     assert_eq!(waiting.await.unwrap(), MIB);
 }
