@@ -286,11 +286,8 @@ impl Engine {
         drop(self.guests.spawn(async move {
             let started_at = Instant::now();
             let Call { input, limits } = call;
-            let memory = SandboxMemory {
-                of: admission.of,
-                reserved: admission.reserved,
-                first_pages: admission.first_pages,
-            };
+            let memory =
+                SandboxMemory { of: admission.of, reserved: admission.reserved, first_pages: admission.first_pages };
             let run = Run { plugin, input, limits, host_calls, handle: handle.clone(), memory };
             let its = Arc::clone(&engine);
             // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays

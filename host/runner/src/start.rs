@@ -110,7 +110,7 @@ pub(crate) struct RunningHost {
     pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) held_subscribers: Arc<HeldSubscribers>,
     pub(crate) load: watch::Receiver<Load>,
-    /// What an attempt of each task costs, as the last claim was told.
+    /// The cost of an attempt of each task, as the last claim was told.
     pub(crate) costs: watch::Receiver<TaskCosts>,
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Sends new settings to the task that owns the plugin folder.

@@ -16,7 +16,7 @@ const DECAY: u64 = 16;
 /// A learned peak is rounded up to a multiple of this, and of a sixteenth of itself, so that a claim's costs seldom change.
 const STEP: u64 = 16 << 10;
 
-/// What an attempt of each claimable task takes, without its payload.
+/// The cost of an attempt of each claimable task, without its payload.
 pub(crate) type TaskCosts = Arc<HashMap<TaskName, TaskCost>>;
 
 /// The memory of all tasks.

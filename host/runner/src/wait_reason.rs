@@ -60,7 +60,7 @@ pub enum JobWaitReason {
 pub(crate) struct HereNow<'a> {
     pub(crate) draining: bool,
     pub(crate) budget: &'a Budget,
-    /// What the last claim took an attempt of each task to cost.
+    /// The cost of an attempt of each task, as the last claim was told.
     pub(crate) costs: &'a HashMap<TaskName, TaskCost>,
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Run {
 /// The memory of the host's budget that a sandbox has at its start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SandboxMemory {
-    /// What it is used for.
+    /// The use of the memory.
     pub(crate) of: MemoryUse,
     /// The bytes that are reserved for it.
     pub(crate) reserved: u64,

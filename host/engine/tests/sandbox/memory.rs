@@ -133,8 +133,7 @@ async fn a_manifest_has_an_eighth_and_the_operator_grants_more() {
     let memory = |plugin: &Plugin| plugin.manifest.tasks["slow"].memory_bytes / MIB;
     assert_eq!(memory(&load("").await.unwrap()), 32);
     assert_eq!(memory(&load(LARGE).await.unwrap()), 200);
-    let never =
-        load("receive.memory = '32MiB'\n[tasks]\ndo.memory = '32MiB'\nslow.memory = '900MiB'\n").await.unwrap();
+    let never = load("receive.memory = '32MiB'\n[tasks]\ndo.memory = '32MiB'\nslow.memory = '900MiB'\n").await.unwrap();
     let note = never.notes.iter().map(ToString::to_string).find(|note| note.contains("tasks.slow.memory")).unwrap();
     assert!(note.contains("this host runs no job of it"), "{note}");
     assert!(never.manifest.tasks["slow"].memory_bytes > never.memory_most());
@@ -149,7 +148,11 @@ async fn new_settings_are_fitted_into_the_budget_as_the_first_ones_were() {
     let plain = scene.engine.with_settings(&villain, &settings("")).await.unwrap();
     assert_eq!((memory(&plain), plain.start_bytes), (32, villain.start_bytes), "what the manifest asks for is clamped");
     let never = scene.engine.with_settings(&villain, &settings("[tasks]\nslow.memory = '900MiB'\n")).await.unwrap();
-    assert!(never.notes.iter().any(|note| note.to_string().contains("this host runs no job of it")), "{:?}", never.notes);
+    assert!(
+        never.notes.iter().any(|note| note.to_string().contains("this host runs no job of it")),
+        "{:?}",
+        never.notes
+    );
     let again = scene.engine.with_settings(&plain, &settings(LARGE)).await.unwrap();
     assert_eq!(memory(&again), 200);
     assert_returned(&scene.run(&again, call(&again, "slow", r#"{"do":"hold-mib","mib":100}"#)).await.0);

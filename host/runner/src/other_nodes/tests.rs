@@ -197,7 +197,10 @@ fn limits_of_groups_elsewhere_are_added_to_those_here() {
 fn a_task_is_too_large_only_where_no_node_that_runs_it_can_hold_it() {
     let needing = |id, memory_bytes, memory_budget| Node {
         memory_budget,
-        ..node(id, vec![loaded("words", &[], Some(vec![TaskAnnouncement { memory_bytes, ..task("words/count", "g") }]))])
+        ..node(
+            id,
+            vec![loaded("words", &[], Some(vec![TaskAnnouncement { memory_bytes, ..task("words/count", "g") }]))],
+        )
     };
     let too_small = |nodes| of(nodes).too_small_for(&name("words/count"), NOW);
     let (small, large) = (Some(256 << 20), Some(8 << 30));

@@ -161,7 +161,8 @@ async fn attempts_that_all_wait_for_memory_all_end_and_none_pays_for_it() {
         let seen = running.finished(id).await;
         assert_eq!(seen.job.status.state.name(), StateName::Succeeded, "{:?}", seen.job.report);
     }
-    let released = |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.kind == OutcomeKind::Interrupted);
+    let released =
+        |notice: &Notice| matches!(notice, Notice::AttemptEnded(ended) if ended.kind == OutcomeKind::Interrupted);
     assert!(running.notices().iter().any(released), "four that each want three quarters of all wait for each other");
     until_given_back(&running.host, MemoryUse::Attempts).await;
 }
