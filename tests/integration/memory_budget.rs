@@ -191,10 +191,7 @@ fn every_mix_of_what_takes_memory_stays_within_the_budget_and_all_jobs_end() {
     for bomb in &bombs {
         assert_eq!(host.job(bomb)["state"], "succeeded", "what it enqueued is another matter");
     }
-    // Here the allocator counts for more than the rest: blocks of 10 MiB that one thread allocates and another frees stay with
-    // it for a while.
-    let peak = watch.peak("job bombs");
-    assert!(peak <= 4 * BUDGET + OVERHEAD, "job bombs: {} MiB", peak / MIB);
+    peaks.push(("job bombs", watch.peak("job bombs")));
 
     let metrics = String::from_utf8(client.get("/metrics").body).expect("text");
     assert!(metrics.contains(&format!("wharf_memory_budget_bytes {BUDGET}")), "{metrics}");
