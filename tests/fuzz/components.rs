@@ -73,7 +73,15 @@ fn settings() -> Settings {
     let max = CompileLimits { inspect_time: Duration::from_secs(5), ..CompileLimits::default() };
     let compile = Compile::Child { program, args: args.into(), max };
     let cache = CacheSettings::in_folder(cache_dir);
-    Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache, compile, extra_ca: None }
+    Settings {
+        attempts: 2,
+        broadcast_calls: 1,
+        guest_threads: 1,
+        cache,
+        compile,
+        memory_budget: 4 << 30,
+        extra_ca: None,
+    }
 }
 
 /// Not a test when it is run among the others: the process in which the engine of the one below reads files.

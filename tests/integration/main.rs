@@ -32,6 +32,7 @@ mod kv;
 mod languages;
 mod limits;
 mod loading;
+mod memory_budget;
 mod openapi;
 mod operations;
 mod outside;

@@ -373,3 +373,28 @@ fn hosts_show_if_their_settings_agree() {
     put(&second, &text, "applied");
     eventually("they agree again", || (digests()[0] == digests()[1]).then_some(()));
 }
+
+#[test]
+fn memory_that_the_budget_cannot_hold_is_refused_at_its_place_and_what_it_can_is_granted() {
+    let budget = "[memory]\nbudget = \"256MiB\"\n";
+    let host = Setup::default().settings(budget).plugin("villain").start();
+    let without = settings(&host);
+    let hold = || host.run("villain/slow", json!({ "do": "hold-mib", "mib": 100 }));
+    assert_eq!(hold()["state"], "failed", "its manifest has an eighth");
+    let grant = |memory: &str| format!("{without}[plugins.villain.tasks.slow]\nmemory = \"{memory}\"\n");
+    put(&host, &grant("900MiB"), "refused");
+    let line = grant("").lines().count();
+    let said = host.said();
+    assert!(
+        said.contains(&format!("wharf.toml:{line}:")) && said.contains("no job of it could ever run here"),
+        "{said}"
+    );
+    put(&host, &grant("150MiB"), "applied");
+    let held = hold();
+    assert_eq!(held["state"], "succeeded", "{held}");
+    // The budget itself is one of the machine, and needs a restart.
+    put(&host, &grant("150MiB").replace("256MiB", "512MiB"), "applied");
+    let metric = |host: &Host| host.metric("wharf_memory_budget_bytes");
+    assert_eq!(metric(&host), Some(f64::from(256 << 20)));
+    eventually("it says so", || host.said().contains("started again: `memory.budget`").then_some(()));
+}

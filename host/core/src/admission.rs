@@ -5,7 +5,7 @@
 //! operator holds, is closed in its store and not read again until that changes. So the cost of a claim depends on how
 //! many jobs it starts, never on how many are waiting.
 //!
-//! A job starts only if the node has room for it. One that comes to its turn and does not fit keeps its turn, and holds
+//! A job starts only if the node has room for it and for its payload. One that comes to its turn and does not fit keeps its turn, and holds
 //! up nobody: others may overtake it, as far as [`Room`] lets them.
 //!
 //! [`admit`] decides, and a store carries it out through [`QueueView`].
@@ -221,7 +221,8 @@ pub fn admit<Q: QueueView>(queue: &mut Q, budget: &ClaimBudget<'_>, limits: &Lim
         let max = if next.is_empty() { (free - taken).min(lane.free_slots).min(*group_left) } else { 1 };
         let Some(first) = first_in_lane(queue, lane, &allowance, max)? else { continue };
         let CandidateLine { line, heads, cost, .. } = &mut lane.lines[first];
-        let cost = *cost;
+        let payload_bytes = heads.front().map_or(0, |job| job.bytes);
+        let cost = allowance.room.bounded(cost.with_payload(payload_bytes));
         // The lane got its place by a job of a task whose quota is used up now: it goes back to the place of its other
         // jobs.
         if let Some(job) = heads.front()

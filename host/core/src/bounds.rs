@@ -159,6 +159,17 @@ pub const HANDLES_MAX: usize = 4096;
 pub const HOST_RESOURCES_MAX: usize = 256;
 /// Maximum size in bytes of the data between guest and host in one call.
 pub const HOSTCALL_BYTES_MAX: u64 = 40 * MIB;
+/// Bytes that an attempt takes besides its memories: its stack, its tables, and what the host knows of it.
+pub const ATTEMPT_BYTES: u64 = 32 * KIB;
+/// Memory with which a component may begin so that only [`FIRST_PAGES_RESERVED`] of it are reserved for each of its attempts: what
+/// components of C, Rust and Go begin with is for the most part an empty stack.
+pub const FIRST_PAGES_MAX: u64 = 2 * MIB;
+/// Bytes that are reserved of the memory with which a small component begins.
+pub const FIRST_PAGES_RESERVED: u64 = 64 * KIB;
+/// Memory of its own that a host takes besides its budget: its program's data, caches, and what its allocator holds back.
+pub const HOST_BYTES: u64 = 96 * MIB;
+/// Minimum of the budget of memory that can be set.
+pub const MEMORY_BUDGET_MIN: u64 = 128 * MIB;
 /// Size in bytes of a guest's WebAssembly stack.
 pub const WASM_STACK_BYTES: usize = 512 * KIB as usize;
 /// Size in bytes of the stack on which a guest and its host calls run.

@@ -56,6 +56,7 @@ pub mod failure;
 pub mod rollcall;
 pub mod node_message;
 pub mod room;
+pub mod budget;
 pub mod admission;
 pub mod conflict;
 pub mod wait_reason;

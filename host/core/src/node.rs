@@ -22,6 +22,8 @@ pub struct Node {
     pub capacity: u32,
     /// Number of attempts that are running.
     pub running: u32,
+    /// The node's budget of memory in bytes; `None` if it does not publish one.
+    pub memory_budget: Option<u64>,
     /// True if the node is shutting down.
     pub draining: bool,
     /// The digest of the settings that all nodes should share; `None` if the node's version does not publish it.
@@ -80,6 +82,8 @@ pub struct TaskAnnouncement {
     pub on_conflict: OnConflict,
     /// The JSON pointer to a job's key in its payload, if jobs have one.
     pub key: Option<String>,
+    /// The most memory that an attempt of it may use, in bytes.
+    pub memory_bytes: u64,
     /// The schema of payloads.
     pub schema: SchemaAnnouncement,
 }

@@ -7,10 +7,14 @@ pub enum NodeReadiness {
     PluginAbsent,
     /// It has the plugin in a version without the task.
     TaskAbsent,
+    /// It has the task, and an attempt of it needs more memory than one can have there.
+    TooLarge,
     /// It runs the task and is stopping.
     Draining,
     /// It is loading the plugin.
     Loading,
+    /// It runs the task, and its budget of memory has no room for an attempt at this moment.
+    NoMemory,
     /// It runs the task, and has as many attempts as it may have.
     Full,
     /// It runs the task, and has room for an attempt.
@@ -32,14 +36,23 @@ pub struct NodeFacts {
     pub running: u32,
     /// Number of attempts that may run on the node at once.
     pub capacity: u32,
+    /// An attempt of the task needs more memory than one can have on the node.
+    pub is_too_large: bool,
+    /// The node's budget of memory has room for an attempt at this moment, or it is not known.
+    pub has_memory: bool,
 }
 
 impl NodeReadiness {
     /// Returns the readiness of a node.
     pub fn of(node: NodeFacts) -> NodeReadiness {
         match node {
+            NodeFacts { runs_task: true, is_too_large: true, is_loading: true, draining: false, .. } => {
+                NodeReadiness::Loading
+            }
+            NodeFacts { runs_task: true, is_too_large: true, .. } => NodeReadiness::TooLarge,
             NodeFacts { runs_task: true, draining: true, .. } => NodeReadiness::Draining,
             NodeFacts { runs_task: true, running, capacity, .. } if running >= capacity => NodeReadiness::Full,
+            NodeFacts { runs_task: true, has_memory: false, .. } => NodeReadiness::NoMemory,
             NodeFacts { runs_task: true, .. } => NodeReadiness::Ready,
             NodeFacts { is_loading: true, draining: false, .. } => NodeReadiness::Loading,
             NodeFacts { has_plugin: true, .. } => NodeReadiness::TaskAbsent,
@@ -49,7 +62,7 @@ impl NodeReadiness {
 
     /// Returns true if the node claims jobs of the task, now or when an attempt has ended.
     pub fn claims(self) -> bool {
-        matches!(self, NodeReadiness::Full | NodeReadiness::Ready)
+        matches!(self, NodeReadiness::NoMemory | NodeReadiness::Full | NodeReadiness::Ready)
     }
 }
 
@@ -57,8 +70,16 @@ impl NodeReadiness {
 mod tests {
     use super::*;
 
-    const READY: NodeFacts =
-        NodeFacts { has_plugin: true, runs_task: true, is_loading: false, draining: false, running: 1, capacity: 2 };
+    const READY: NodeFacts = NodeFacts {
+        has_plugin: true,
+        runs_task: true,
+        is_loading: false,
+        draining: false,
+        running: 1,
+        capacity: 2,
+        is_too_large: false,
+        has_memory: true,
+    };
     const ABSENT: NodeFacts = NodeFacts { has_plugin: false, runs_task: false, ..READY };
 
     #[test]
@@ -74,13 +95,17 @@ mod tests {
         is(NodeFacts { is_loading: true, draining: true, ..ABSENT }, R::PluginAbsent);
         is(NodeFacts { runs_task: false, ..READY }, R::TaskAbsent);
         is(ABSENT, R::PluginAbsent);
+        is(NodeFacts { has_memory: false, ..READY }, R::NoMemory);
+        is(NodeFacts { is_too_large: true, has_memory: false, draining: true, ..READY }, R::TooLarge);
+        is(NodeFacts { is_too_large: true, is_loading: true, ..READY }, R::Loading);
     }
 
     #[test]
     fn the_readiest_node_decides() {
         use NodeReadiness as R;
-        let ascending = [R::PluginAbsent, R::TaskAbsent, R::Draining, R::Loading, R::Full, R::Ready];
+        let ascending =
+            [R::PluginAbsent, R::TaskAbsent, R::TooLarge, R::Draining, R::Loading, R::NoMemory, R::Full, R::Ready];
         assert!(ascending.is_sorted());
-        assert_eq!(ascending.map(NodeReadiness::claims), [false, false, false, false, true, true]);
+        assert_eq!(ascending.map(NodeReadiness::claims), [false, false, false, false, false, true, true, true]);
     }
 }

@@ -21,6 +21,11 @@ impl TaskCost {
     /// Nothing.
     pub const NOTHING: TaskCost = TaskCost { sandboxes: 0, bytes: 0 };
 
+    /// Returns the cost of a job with a payload of this size.
+    pub fn with_payload(self, payload_bytes: u64) -> TaskCost {
+        TaskCost { bytes: self.bytes.saturating_add(payload_bytes), ..self }
+    }
+
     /// Returns the sum of two costs; too much is as good as all there is.
     pub fn plus(self, other: TaskCost) -> TaskCost {
         TaskCost {

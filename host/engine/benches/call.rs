@@ -250,6 +250,7 @@ fn main() {
             guest_threads: THREADS,
             cache: CacheSettings::in_folder(cache.path().join("c")),
             compile: Compile::InProcess,
+            memory_budget: 4 << 30,
             extra_ca: None,
         };
         let engine = Engine::new(settings).unwrap();

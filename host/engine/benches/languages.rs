@@ -63,6 +63,7 @@ fn engine(cache: &std::path::Path) -> Arc<Engine> {
         guest_threads: 2,
         cache: CacheSettings::in_folder(cache),
         compile: Compile::InProcess,
+        memory_budget: 4 << 30,
         extra_ca: None,
     };
     Engine::new(settings).unwrap()

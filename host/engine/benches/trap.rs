@@ -86,6 +86,7 @@ fn main() {
             guest_threads: 2,
             cache: CacheSettings::in_folder(dir.path().join("c")),
             compile: Compile::InProcess,
+            memory_budget: 4 << 30,
             extra_ca: None,
         })
         .unwrap();

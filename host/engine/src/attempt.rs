@@ -1,6 +1,7 @@
 //! Runs one call in a sandbox, from input to outcome.
 //! Modules are in reading order; each uses only those above it.
 
+pub(crate) mod end;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod describe;

@@ -6,7 +6,6 @@ use futures_util::future::BoxFuture;
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::kv::{KvKey, KvKeyQuery};
-use wharf_core::outcome::{Outcome, Usage};
 use wharf_core::rollcall::Reply;
 use wharf_core::shared_bytes::SharedBytes;
 
@@ -161,15 +160,4 @@ pub trait KvAccess: Send + Sync + 'static {
     fn change(&self, key: KvKey, value: Option<Vec<u8>>) -> BoxFuture<'_, Result<(), String>>;
     /// Returns the keys that match the query, in order.
     fn keys(&self, wanted: KvKeyQuery) -> BoxFuture<'_, Result<Vec<KvKey>, String>>;
-}
-
-/// The end of an attempt: its outcome, and what it used.
-#[derive(Clone, Debug)]
-pub struct AttemptEnd {
-    /// The guest's outcome.
-    pub outcome: Outcome,
-    /// The resources that it used. `queue_wait` is zero: the engine does not know it.
-    pub usage: Usage,
-    /// Time for making the sandbox and for dropping it.
-    pub sandbox: Duration,
 }

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::budget_check::within_budget;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem};
@@ -38,28 +39,31 @@ impl Engine {
         let (id, text, its) = (plugin.id.clone(), Arc::clone(&plugin.manifest_text), settings.clone());
         // Compiles the schemas, which may take long.
         let read = tokio::task::spawn_blocking(move || Manifest::read(&id, &text, &its));
-        let manifest = match read.await {
+        let mut manifest = match read.await {
             Ok(read) => read.map_err(SettingsError::Invalid)?,
             Err(error) => {
                 let problem = Problem::new(format!("the host panicked on it: {error}; this is a bug of the host"));
                 return Err(SettingsError::Invalid(vec![problem]));
             }
         };
+        let notes = within_budget(&mut manifest, &plugin.id, settings, self.budget().total());
         let problems = exports_check::problems(&manifest, (&*plugin.linked).into());
         if !problems.is_empty() {
             return Err(SettingsError::Invalid(problems));
         }
-        let (runtime, tls) = (self.runtime.clone(), Arc::clone(&self.tls));
         Ok(Arc::new(Plugin {
             id: plugin.id.clone(),
             digest: plugin.digest.clone(),
             bytes: plugin.bytes,
             manifest,
+            notes,
             is_async: plugin.is_async,
             imports: plugin.imports.clone(),
             sandboxes: plugin.sandboxes,
+            start_bytes: plugin.start_bytes,
+            first_pages: plugin.first_pages,
             manifest_text: Arc::clone(&plugin.manifest_text),
-            env: Arc::new(PluginEnv::new(plugin.id.as_str(), settings.clone(), runtime, tls)),
+            env: Arc::new(PluginEnv::new(plugin.id.as_str(), settings.clone(), &self.env)),
             linked: Arc::clone(&plugin.linked),
         }))
     }

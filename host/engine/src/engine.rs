@@ -11,26 +11,28 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
-use tokio_rustls::rustls::ClientConfig;
 use wasmtime::component::Linker;
 use wharf_core::bounds;
 use wharf_core::outcome::{Interruption, Outcome, Usage};
 
-use crate::attempt::run::{self, Run};
-use crate::call::{AttemptEnd, Call, CallInput, HostCalls};
+use crate::attempt::end::AttemptEnd;
+use crate::attempt::run::{self, Run, SandboxMemory};
+use crate::call::{Call, CallInput, HostCalls};
 use crate::compile::cache::Cache;
 use crate::compile::cache_folder::CacheSettings;
 use crate::compile::child_process::Compile;
 use crate::compile::dedup::LinkedCache;
 use crate::plugin::Plugin;
 use crate::sandbox::imports;
+use crate::sandbox::plugin_env::HostEnv;
 use crate::sandbox::store_data::Sandbox;
 use crate::sandbox::trusted_roots;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::Budget;
 use crate::schedule::completion_batch;
 use crate::schedule::epoch_ticker::Ticker;
 use crate::schedule::guest_threads::{GuestThreads, OrdinaryAttempt};
-use crate::schedule::permits::{Permit, PermitPool, PermitPools, PoolSizes};
+use crate::schedule::permits::{Permit, PermitPool, PermitPools, PoolSizes, SandboxCost};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::problem::Problem;
 use crate::wasmtime_config::{self, EngineKind, Pool};
@@ -50,6 +52,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The process in which components are read and compiled.
     pub compile: Compile,
+    /// The budget of memory in bytes: all that guests make the host hold, and the processes that compile components.
+    pub memory_budget: u64,
     /// A PEM file of certificate authorities that plugins' HTTPS requests trust besides those that browsers trust.
     pub extra_ca: Option<PathBuf>,
 }
@@ -73,8 +77,8 @@ pub struct Engine {
     /// Permits for calling the `describe` of a plugin.
     pub(crate) describing: Semaphore,
     pub(crate) runtime: Handle,
-    /// The settings of plugins' encrypted connections.
-    pub(crate) tls: Arc<ClientConfig>,
+    /// The parts that all plugins of this host share.
+    pub(crate) env: HostEnv,
     pub(crate) linked_cache: LinkedCache,
     sync: EngineVariant,
     /// Made when the first plugin needs it.
@@ -103,8 +107,13 @@ const POOL_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) const POOL_RETRIES_MAX: u32 = 6000;
 
 impl EngineVariant {
-    fn make(kind: EngineKind, permits: &PoolSizes, ticker: &Ticker) -> wasmtime::Result<EngineVariant> {
-        let pool = wasmtime_config::pool(kind, permits)?;
+    fn make(
+        kind: EngineKind,
+        permits: &PoolSizes,
+        budget: &Budget,
+        ticker: &Ticker,
+    ) -> wasmtime::Result<EngineVariant> {
+        let pool = wasmtime_config::pool(kind, permits, budget.total())?;
         ticker.add(&pool.engine);
         let linker = imports::linker(&pool.engine)?;
         Ok(EngineVariant { pool, linker })
@@ -125,8 +134,9 @@ impl Engine {
         let ticker = Ticker::start()
             .map(Arc::new)
             .map_err(|error| EngineError(format!("could not start the ticker thread: {error}")))?;
+        let budget = Budget::new(settings.memory_budget);
         let wanted = PoolSizes::wanted(settings.attempts, settings.broadcast_calls);
-        let sync = EngineVariant::make(EngineKind::Sync, &wanted, &ticker)
+        let sync = EngineVariant::make(EngineKind::Sync, &wanted, &budget, &ticker)
             .map_err(|error| EngineError(format!("{error:#}")))?;
         let sandboxes = sync.pool.sandboxes;
         let sizes = wanted.within(sandboxes);
@@ -142,13 +152,14 @@ impl Engine {
         }
         let guests = GuestThreads::start(settings.guest_threads.max(1), &ticker)
             .map_err(|error| EngineError(format!("could not start the threads for guests: {error}")))?;
-        Ok(Arc::new(Engine {
+        let runtime = Handle::current();
+        let engine = Arc::new(Engine {
             cache,
-            compile: settings.compile,
+            compile: settings.compile.within(budget.total()),
             compiling: Semaphore::new(bounds::COMPILES_AT_ONCE),
             describing: Semaphore::new(wasmtime_config::DESCRIBES_AT_ONCE as usize),
-            runtime: Handle::current(),
-            tls,
+            runtime: runtime.clone(),
+            env: HostEnv { runtime, budget, tls },
             linked_cache: LinkedCache::default(),
             sync,
             concurrent: OnceLock::new(),
@@ -159,7 +170,14 @@ impl Engine {
             pool_freed: Notify::new(),
             pool_waiters: AtomicUsize::new(0),
             guests,
-        }))
+        });
+        let measured = Arc::downgrade(&engine);
+        engine.budget().measure_kept(move || {
+            let engine = measured.upgrade();
+            let variants = engine.iter().flat_map(|engine| [Some(&engine.sync), engine.concurrent.get()]).flatten();
+            variants.map(|variant| wasmtime_config::kept_bytes(&variant.pool.engine)).sum()
+        });
+        Ok(engine)
     }
 
     /// Returns the number of threads that run guests.
@@ -193,7 +211,7 @@ impl Engine {
                 if let Some(made) = self.concurrent.get() {
                     return Ok(made);
                 }
-                let made = EngineVariant::make(EngineKind::Async, &self.sizes, &self.ticker)
+                let made = EngineVariant::make(EngineKind::Async, &self.sizes, self.budget(), &self.ticker)
                     .map_err(|error| format!("{error:#}"))?;
                 Ok(self.concurrent.get_or_init(|| made))
             }
@@ -225,6 +243,11 @@ impl Engine {
         self.guests.spawn(future)
     }
 
+    /// Returns the host's budget of memory.
+    pub fn budget(&self) -> &Budget {
+        &self.env.budget
+    }
+
     /// Returns how many ordinary sandboxes of a pool of permits are free.
     pub fn free_of(&self, pool: PermitPool) -> u32 {
         self.permits.free(pool)
@@ -235,10 +258,12 @@ impl Engine {
         self.permits.try_admit(pool, plugin.sandboxes)
     }
 
-    /// Waits for a permit for one sandbox: as many units of its pool as the sandbox is ordinary ones in size. The wait
-    /// is not an attempt's fault and does not count for it: its clocks start when it starts.
+    /// Waits for a permit for one sandbox: as many units of its pool as the sandbox is ordinary ones in size, and the bytes
+    /// that it takes at its start. The wait is not an attempt's fault and does not count for it: its clocks start when it
+    /// starts.
     pub fn admit(self: &Arc<Self>, pool: PermitPool, plugin: &Plugin) -> impl Future<Output = Permit> + Send + use<> {
-        self.permits.admit(pool, plugin.sandboxes)
+        let cost = SandboxCost { weight: plugin.sandboxes, bytes: plugin.start_bytes + plugin.first_pages };
+        self.permits.admit(self.budget(), pool, cost)
     }
 
     /// Runs one attempt, on the threads that run guests.
@@ -261,7 +286,9 @@ impl Engine {
         drop(self.guests.spawn(async move {
             let started_at = Instant::now();
             let Call { input, limits } = call;
-            let run = Run { plugin, input, limits, host_calls, handle: handle.clone() };
+            let memory =
+                SandboxMemory { of: admission.of, reserved: admission.reserved, first_pages: admission.first_pages };
+            let run = Run { plugin, input, limits, host_calls, handle: handle.clone(), memory };
             let its = Arc::clone(&engine);
             // A box of its own, which the thread that runs the attempt allocates and frees: what is handed over stays
             // small.
@@ -370,6 +397,8 @@ fn failed(started_at: Instant, panic: &(dyn Any + Send)) -> AttemptEnd {
         outcome: Outcome::Interrupted(Interruption::Host, why),
         usage: Usage { wall: started_at.elapsed(), ..Usage::default() },
         sandbox: Duration::ZERO,
+        held_bytes: 0,
+        left: None,
     }
 }
 
@@ -384,7 +413,8 @@ fn not_started(handle: &AttemptHandle, waiting_since: Instant) -> AttemptEnd {
         Some(EndReason::Stopped(why, report)) => Outcome::Interrupted(*why, report.clone()),
         _ => Outcome::Cancelled,
     };
-    AttemptEnd { outcome, usage: Usage { wall: waiting_since.elapsed(), ..Usage::default() }, sandbox: Duration::ZERO }
+    let usage = Usage { wall: waiting_since.elapsed(), ..Usage::default() };
+    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0, left: None }
 }
 
 /// Counts one attempt that waits for the pool, as long as this lives.

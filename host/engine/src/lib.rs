@@ -20,6 +20,7 @@
 //!         guest_threads: 2,
 //!         cache: CacheSettings::in_folder("cache"),
 //!         compile: Compile::InProcess,
+//!         memory_budget: 1 << 30,
 //!         extra_ca: None,
 //!     })?;
 //!     let bytes = std::fs::read("words.wasm")?;
@@ -57,7 +58,8 @@ mod engine;
 mod load;
 mod change_settings;
 
-pub use call::{AttemptEnd, AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
+pub use attempt::end::AttemptEnd;
+pub use call::{AttemptLimits, Call, CallInput, GuestJob, HostCalls, KvAccess};
 pub use change_settings::SettingsError;
 pub use compile::cache_folder::CacheSettings;
 pub use compile::child_process::{Compile, CompileLimits, compile_child_main};
@@ -65,6 +67,7 @@ pub use engine::{Engine, EngineError, Settings};
 pub use load::{CheckReport, OnProgress, Progress};
 pub use plugin::Plugin;
 pub use schedule::attempt_handle::AttemptHandle;
+pub use schedule::budget::{Budget, BudgetUsage, RELEASED, Reservation};
 pub use schedule::permits::{Permit, PermitPool};
 pub use spec::grants::PluginSettings;
 pub use spec::manifest::{Manifest, Receive};

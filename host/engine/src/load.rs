@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::PluginId;
 
 use crate::attempt::describe::describe;
@@ -15,6 +16,7 @@ use crate::inspect::description::{Description, INTERRUPTED_MAX};
 use crate::inspect::grants_check::GrantsCheck;
 use crate::plugin::Plugin;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::spec::budget_check::within_budget;
 use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
@@ -135,6 +137,8 @@ impl Engine {
                     let loading = PluginBuilder { engine: self, id, settings, progress };
                     match loading.plugin(found, &checked).await {
                         Ok(plugin) => {
+                            plugin.log_notes();
+                            checked.notes.extend(plugin.notes.iter().cloned());
                             checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
                             checked.plugin = Some(Arc::new(plugin));
                         }
@@ -241,6 +245,9 @@ impl FileLoader<'_> {
             Some(found) => found.description().interrupted,
             None => 0,
         };
+        // The process may take all of its limit, so that is reserved.
+        let compile_bytes = self.engine.compile.memory_bytes();
+        let _memory = self.engine.budget().reserve(MemoryUse::Compile, compile_bytes).await;
         (self.progress)(Progress::Compiling);
         self.read(before).await
     }
@@ -353,12 +360,15 @@ impl PluginBuilder<'_> {
             FileState::Refused(description) => return Err(all(description.problems)),
         };
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
+        let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(linked.pre.component());
         (self.progress)(Progress::Describing);
         let text = self.described(&linked, sandboxes).await?;
         let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
         let text = Arc::clone(&manifest_text);
         // Compiles the schemas, too.
-        let manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let mut manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let total = self.engine.budget().total();
+        let notes = within_budget(&mut manifest, &self.id, self.settings, total);
         let problems = exports_check::problems(&manifest, (&*linked).into());
         if !problems.is_empty() {
             return Err(all(problems));
@@ -369,9 +379,12 @@ impl PluginBuilder<'_> {
             digest: checked.digest.clone(),
             bytes: checked.bytes,
             manifest,
+            notes,
             is_async: checked.is_async,
             imports: checked.imports.clone(),
             sandboxes,
+            start_bytes,
+            first_pages,
             manifest_text,
             env,
             linked,
@@ -390,7 +403,7 @@ impl PluginBuilder<'_> {
     }
 
     fn env(&self, settings: PluginSettings) -> PluginEnv {
-        PluginEnv::new(self.id.as_str(), settings, self.engine.runtime.clone(), Arc::clone(&self.engine.tls))
+        PluginEnv::new(self.id.as_str(), settings, &self.engine.env)
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.

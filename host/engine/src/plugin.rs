@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use wharf_core::budget::attempt_memory_max;
 use wharf_core::ids::PluginId;
 
 use crate::compile::linked::Linked;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
+use crate::spec::problem::Problem;
 
 /// A loaded plugin. It never changes: a plugin that is replaced becomes another one. Attempts share it by `Arc`, and
 /// the last one frees it.
@@ -21,12 +23,18 @@ pub struct Plugin {
     pub bytes: u64,
     /// The manifest, with the operator's settings applied.
     pub manifest: Manifest,
+    /// Notes on what the manifest asks for and does not have, with what to do.
+    pub notes: Vec<Problem>,
     /// True if the component needs component-model concurrency.
     pub is_async: bool,
     /// The interfaces that it imports, with their versions.
     pub imports: Vec<String>,
     /// Number of ordinary sandboxes that one of this plugin counts as.
     pub sandboxes: u32,
+    /// Bytes that are reserved for one of its sandboxes at its start.
+    pub start_bytes: u64,
+    /// Bytes of the memory with which one of its sandboxes begins that are not reserved: it is not likely to write to them.
+    pub first_pages: u64,
     /// The manifest as `describe` returned it, from which the plugin is made again when its settings change.
     pub(crate) manifest_text: Arc<str>,
     pub(crate) env: Arc<PluginEnv>,
@@ -35,6 +43,18 @@ pub struct Plugin {
 }
 
 impl Plugin {
+    /// Returns the most memory that one attempt can have on this host, in bytes. A task that may use more runs on no such host.
+    pub fn memory_most(&self) -> u64 {
+        attempt_memory_max(self.env.budget.total())
+    }
+
+    /// Logs what its manifest asks for and does not have.
+    pub fn log_notes(&self) {
+        self.notes
+            .iter()
+            .for_each(|note| tracing::warn!(plugin = %self.id, "{}", note.to_string().replace('\n', "; ")));
+    }
+
     /// Returns how many bytes of keys and values the plugin may store; `None` if it has no grant for any.
     pub fn kv_bytes_max(&self) -> Option<u64> {
         self.env.settings.kv_bytes_max()

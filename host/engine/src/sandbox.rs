@@ -8,6 +8,7 @@ mod guest_error;
 pub(crate) mod log;
 pub(crate) mod outbound_http;
 pub(crate) mod store_data;
+pub(crate) mod room;
 pub(crate) mod monotonic_clock;
 pub(crate) mod open_file;
 pub(crate) mod bindings;

@@ -1,8 +1,10 @@
-//! When guests run: threads, CPU time, timeouts, cancellation, and the permits for sandboxes. Modules are in reading
+//! When guests run: threads, CPU time, timeouts, cancellation, the budget of memory, and the permits for
+//! sandboxes. Modules are in reading
 //! order; each uses only those above it.
 
 pub(crate) mod cpu_meter;
 pub(crate) mod attempt_handle;
+pub(crate) mod budget;
 pub(crate) mod watchdog;
 pub(crate) mod completion_batch;
 pub(crate) mod metered;

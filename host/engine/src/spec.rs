@@ -24,3 +24,4 @@ mod lost_grants;
 pub mod task;
 /// Manifests with the operator's settings applied.
 pub mod manifest;
+pub(crate) mod budget_check;

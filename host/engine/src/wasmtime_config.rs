@@ -37,6 +37,29 @@ pub(crate) fn sandboxes_of(component: &Component) -> u32 {
     component.resources_required().map_or(LARGEST, |needed| sandboxes_for(needed.num_memories, needed.num_tables))
 }
 
+/// Returns how many bytes to reserve for one sandbox of this component at its start, and how many of those with which it begins
+/// are not reserved. Of several memories only the largest is known, and the others are counted when they are made.
+pub(crate) fn start_bytes_of(component: &Component) -> (u64, u64) {
+    let Some(needed) = component.resources_required() else { return start_bytes(0, 0) };
+    let elements = needed.max_initial_table_size.unwrap_or(0).saturating_mul(needed.num_tables.into());
+    let initial = needed.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
+    start_bytes(initial, elements.saturating_mul(size_of::<usize>() as u64))
+}
+
+/// The unit of a memory's size.
+const WASM_PAGE_BYTES: u64 = 64 * bounds::KIB;
+
+fn start_bytes(initial: u64, of_tables: u64) -> (u64, u64) {
+    let is_small = initial <= bounds::FIRST_PAGES_MAX;
+    let reserved = if is_small { initial.min(bounds::FIRST_PAGES_RESERVED) } else { initial };
+    (bounds::ATTEMPT_BYTES + of_tables + reserved, initial - reserved)
+}
+
+/// Returns the bytes that free sandboxes of the pool keep.
+pub(crate) fn kept_bytes(engine: &Engine) -> u64 {
+    engine.pooling_allocator_metrics().map_or(0, |metrics| metrics.unused_memory_bytes_resident() as u64)
+}
+
 /// Which of the two engines a component needs. Component-model concurrency costs each call some microseconds and is the
 /// younger part of wasmtime, so that only components which need it get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,18 +85,18 @@ pub(crate) struct Pool {
 }
 
 /// Makes an engine for as many sandboxes at once as the permits allow: with a pool of that size, or of the largest
-/// smaller size that can be had, or without a pool.
+/// smaller size that can be had, or without a pool. What free sandboxes keep is bounded by the budget of memory.
 ///
 /// # Errors
 /// If wasmtime cannot run here at all.
-pub(crate) fn pool(kind: EngineKind, permits: &PoolSizes) -> wasmtime::Result<Pool> {
+pub(crate) fn pool(kind: EngineKind, permits: &PoolSizes, memory_budget: u64) -> wasmtime::Result<Pool> {
     let sandboxes = permits.sum();
     let mut sizes = vec![sandboxes, sandboxes / 4, 64];
     sizes.retain(|size| *size > 0 && *size <= sandboxes);
     sizes.dedup();
     for size in sizes {
         let mut config = config(kind);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(&permits.within(size))));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots(&permits.within(size), memory_budget)));
         match Engine::new(&config) {
             Ok(engine) => return Ok(Pool { engine, sandboxes: size, pooled: true }),
             Err(error) => tracing::warn!(sandboxes = size, "could not reserve a sandbox pool of this size: {error:#}"),
@@ -102,7 +125,17 @@ fn config(kind: EngineKind) -> Config {
     config
 }
 
-fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
+/// The most bytes that a free sandbox keeps for the next attempt, whatever the budget.
+const KEPT_BYTES_MAX: u64 = 2 * bounds::MIB;
+/// A free sandbox may keep this many bytes, however small the budget is: what a small attempt writes to.
+const KEPT_BYTES_MIN: u64 = 64 * bounds::KIB;
+
+/// Returns how many bytes each of so many free sandboxes keeps, of a budget of `total`: all together a sixteenth of it.
+fn kept_bytes_each(total: u64, sandboxes: u32) -> u64 {
+    (total / 16 / u64::from(sandboxes.max(1))).clamp(KEPT_BYTES_MIN, KEPT_BYTES_MAX)
+}
+
+fn slots(permits: &PoolSizes, memory_budget: u64) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     let sandboxes = permits.sum() + DESCRIBES_AT_ONCE;
     // Even where there are few permits, the largest sandbox fits: it takes all of them.
@@ -122,7 +155,8 @@ fn slots(permits: &PoolSizes) -> PoolingAllocationConfig {
     // Pages that an attempt touched stay with the slot and are zeroed for the next one. With the kernel's help only
     // those that were written are zeroed; without it all are, which pays off for few pages only.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(2 << 20).table_keep_resident(64 << 10);
+        let kept_bytes = usize::try_from(kept_bytes_each(memory_budget, sandboxes)).unwrap_or(usize::MAX);
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(kept_bytes).table_keep_resident(64 << 10);
     } else {
         pool.linear_memory_keep_resident(64 << 10).decommit_batch_size(16);
     }
@@ -147,6 +181,24 @@ mod tests {
         // One component within another.
         assert_eq!(sandboxes_of(EngineKind::Async, "words-js"), 1);
         assert_eq!(sandboxes_of(EngineKind::Sync, "villain-memories"), 17_u32.div_ceil(MEMORIES_EACH));
+    }
+
+    #[test]
+    fn of_what_a_small_component_begins_with_little_is_reserved_and_of_a_large_one_all() {
+        let of = |kind, name| {
+            let bytes = std::fs::read(plugins::build(name).unwrap()).unwrap();
+            start_bytes_of(&Component::new(&compiler(kind).unwrap(), &bytes).unwrap())
+        };
+        let least = bounds::ATTEMPT_BYTES + bounds::FIRST_PAGES_RESERVED;
+        // A stack of 1 MiB, and data.
+        let (reserved, rest) = of(EngineKind::Sync, "words");
+        assert!((least..least + 64 * bounds::KIB).contains(&reserved), "{reserved}");
+        assert!((bounds::MIB - bounds::FIRST_PAGES_RESERVED..bounds::FIRST_PAGES_MAX).contains(&rest), "{rest}");
+        let (reserved, rest) = of(EngineKind::Sync, "words-python");
+        assert!(reserved > bounds::FIRST_PAGES_MAX && rest == 0, "{reserved}, {rest}");
+        let large = bounds::FIRST_PAGES_MAX + 1;
+        assert_eq!(start_bytes(large, 0), (bounds::ATTEMPT_BYTES + large, 0));
+        assert_eq!(start_bytes(0, 80), (bounds::ATTEMPT_BYTES + 80, 0));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use wharf_core::lifecycle::Refusal;
 use wharf_core::topic::Topic;
 use wharf_store::{Inserted, StoreError};
 
+use crate::parse_room::NoRoom;
 use crate::queue_bounds::QueueFull;
 use crate::rejection::EnqueueRejection;
 
@@ -17,6 +18,9 @@ pub enum EnqueueError {
     /// Transient: as many jobs of a plugin wait as may. Nothing was enqueued.
     #[error(transparent)]
     QueueFull(#[from] QueueFull),
+    /// There was no room for a payload while it is parsed. Nothing was enqueued.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The store failed. After [`StoreError::Unknown`] the jobs may have been enqueued.
     #[error(transparent)]
     Store(#[from] StoreError),

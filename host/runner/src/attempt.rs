@@ -67,7 +67,7 @@ impl AttemptStarter {
         let (ran, node_name) = (Arc::clone(&plugin), Arc::clone(&self.node_name));
         let on_end = move |end: AttemptEnd| {
             let entered = host.span().clone().entered();
-            let AttemptEnd { outcome, mut usage, sandbox } = end;
+            let AttemptEnd { outcome, mut usage, sandbox, held_bytes, left } = end;
             usage.queue_wait = leased.claimed_at.since(leased.due);
             usage.wall = started.elapsed();
             let outcome = host.judge(outcome);
@@ -83,7 +83,7 @@ impl AttemptStarter {
             let jitter = fastrand::f64();
             let finished = FinishedAttempt { attempt, outcome, usage, origin, children, changes, retry, jitter };
             let attempt = Box::new(finished);
-            let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped });
+            let _ = to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left });
             drop(entered);
             drop(token);
         };
@@ -109,7 +109,8 @@ impl AttemptStarter {
         };
         let attempt = Box::new(finished);
         // The loop runs: it is the loop that starts attempts.
-        let _ = self.to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox: Duration::ZERO, lines_dropped: 0 });
+        let (sandbox, lines_dropped, held_bytes, left) = (Duration::ZERO, 0, 0, None);
+        let _ = self.to_loop.send(LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left });
     }
 }
 

@@ -92,6 +92,11 @@ impl AttemptHost {
         self.free_bytes.add_permits(bytes);
     }
 
+    /// Returns how many bytes its entries occupy that the store does not have yet.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        bounds::UNWRITTEN_BYTES_MAX.saturating_sub(self.free_bytes.available_permits() as u64)
+    }
+
     /// Writes deferred progress, if no newer one was written since.
     pub(crate) fn write_progress(&self) {
         let mut deferred = self.deferred();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use wharf_core::bounds;
 use wharf_core::ids::{Group, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::LoadingPlugin;
@@ -107,13 +108,11 @@ impl Catalog {
         for (id, Loaded { plugin, .. }) in &contents.plugins {
             for task in runs(plugin) {
                 limits.declare(task.group.clone(), task.limits);
-                // Before that, a job might need a plugin that is loaded a moment later.
-                if contents.open {
+                // Before the catalog is open, a job might need a plugin that is loaded a moment later.
+                if contents.open && task.memory_bytes <= plugin.memory_most() {
                     claimable.push((task.name.clone(), task.group.clone()));
-                    let cost = TaskCost { sandboxes: plugin.sandboxes, ..TaskCost::ORDINARY };
-                    if cost != TaskCost::ORDINARY {
-                        costs.insert(task.name.clone(), cost);
-                    }
+                    let bytes = plugin.start_bytes.min(task.memory_bytes.saturating_add(bounds::ATTEMPT_BYTES));
+                    costs.insert(task.name.clone(), TaskCost { sandboxes: plugin.sandboxes, bytes });
                 }
             }
             plugin.manifest.topics.iter().for_each(|pattern| subscriptions.add(pattern, id.clone()));
@@ -206,14 +205,9 @@ impl Catalog {
         &self.claimable
     }
 
-    /// Returns what an attempt of each claimable task takes, where that is not one ordinary sandbox.
+    /// Returns what an attempt of each claimable task takes at its start.
     pub(crate) fn costs(&self) -> &Arc<HashMap<TaskName, TaskCost>> {
         &self.costs
-    }
-
-    /// Returns what an attempt of a task takes.
-    pub(crate) fn cost(&self, task: &TaskName) -> TaskCost {
-        self.costs.get(task).copied().unwrap_or(TaskCost::ORDINARY)
     }
 
     /// Returns the limits that manifests and settings declare, without overrides.

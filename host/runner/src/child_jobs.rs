@@ -15,6 +15,7 @@ use wharf_core::job::{Due, Lineage, NewJob, UniqueToken};
 use wharf_engine::GuestJob;
 
 use crate::guest_store::GuestStore;
+use crate::parse_room;
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::{QueueBounds, Reservation, places, places_of_unknown};
 use crate::request::{ChildrenRejected, prepare_children, takes_long};
@@ -59,11 +60,10 @@ impl Children {
         bounds: &'a Arc<QueueBounds>,
         jobs: Vec<GuestJob>,
     ) -> BoxFuture<'a, Result<Vec<String>, ChildrenRejected>> {
-        if takes_long(view, jobs.iter().map(|job| (&*job.task, &*job.payload))) {
-            let (view, queue) = (view.clone(), store.store().clone());
+        if takes_long(view, payloads(&jobs)) {
+            let view = view.clone();
             return async move {
-                let new = store.run_apart(move || prepare_children(&view, &*queue, jobs)).await;
-                let new = new.map_err(|why| ChildrenRejected { why, passes: false })??;
+                let new = prepare_apart(view, store, jobs).await?;
                 self.take_in(store, bounds, new).await
             }
             .boxed();
@@ -198,6 +198,32 @@ impl Children {
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Turns the jobs that a guest enqueues into new jobs off the threads that run guests, with room for what is parsed.
+async fn prepare_apart(
+    view: PluginView,
+    store: &GuestStore,
+    mut jobs: Vec<GuestJob>,
+) -> Result<Vec<NewJob>, ChildrenRejected> {
+    let mut room = None;
+    if parse_room::takes_room(&view, payloads(&jobs)) {
+        let counted = view.clone();
+        let count = move || (parse_room::room_needed(&counted, payloads(&jobs)), jobs);
+        let (bytes, counted) = store.run_apart(count).await.map_err(rejected)?;
+        jobs = counted;
+        room = Some(parse_room::for_guest(store.budget(), bytes).await.map_err(|none| rejected(none.to_string()))?);
+    }
+    let queue = store.store().clone();
+    let work = move || {
+        let _until_parsed = room;
+        prepare_children(&view, &*queue, jobs)
+    };
+    store.run_apart(work).await.map_err(rejected)?
+}
+
+fn payloads(jobs: &[GuestJob]) -> impl Iterator<Item = (&str, &[u8])> {
+    jobs.iter().map(|job| (&*job.task, &*job.payload))
 }
 
 fn rejected(why: String) -> ChildrenRejected {

@@ -20,16 +20,15 @@ use wharf_core::job::LeasedJob;
 use wharf_core::key::Key;
 use wharf_core::lease::{Lease, NodeMark, is_suspect};
 use wharf_core::lifecycle::Event;
-use wharf_core::outcome::{Interruption, OutcomeKind};
+use wharf_core::outcome::{Interruption, Outcome, OutcomeKind};
 use wharf_core::planner::{Action, AttemptId, FinishedAttempt, Input, Planner};
-use wharf_core::room::TaskCost;
 use wharf_core::time::Timestamp;
-use wharf_engine::AttemptHandle;
+use wharf_engine::{AttemptHandle, Reservation};
 use wharf_store::{Claim, Claimed, Inserted, Nudges};
 
 use crate::attempt::{Attempt, AttemptStarter};
 use crate::attempt_host::{AttemptHost, buffered_bytes};
-use crate::attempt_room::AttemptRoom;
+use crate::attempt_room::{AttemptRoom, Taken};
 use crate::enqueuer::InsertNotifier;
 use crate::loop_message::{LoopMessage, PendingEvent, RecordedEvent, renew_result};
 use crate::notice::{AttemptEnded, Notice};
@@ -37,6 +36,9 @@ use crate::plugin_view::PluginIndex;
 use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::ClaimQuotas;
+use crate::task_memory::TaskCosts;
+
+mod make_room;
 
 /// Number of messages that are taken in before the planner is asked.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -61,6 +63,8 @@ pub(crate) struct DispatchParts {
     pub(crate) inbox: UnboundedReceiver<LoopMessage>,
     pub(crate) load: watch::Sender<Load>,
     pub(crate) activity: SharedActivity,
+    /// Receives what an attempt of each task costs.
+    pub(crate) costs: watch::Sender<TaskCosts>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -75,6 +79,8 @@ pub(crate) struct Dispatch {
     progress: VecDeque<(Instant, AttemptId)>,
     quotas: ClaimQuotas,
     room: AttemptRoom,
+    /// The attempts that were released last to make room in the budget of memory.
+    released: Vec<AttemptId>,
 }
 
 /// An attempt from its start until its end is recorded.
@@ -83,10 +89,18 @@ struct RunningAttempt {
     key: Option<Key>,
     /// The attempt has not ended: it counts among the running ones of its task.
     counts: bool,
-    /// The room that it has as one that overtook a job; nothing if it overtook none.
-    overtaking: TaskCost,
+    /// The room that it takes.
+    room: Taken,
     handle: AttemptHandle,
     host: Arc<AttemptHost>,
+}
+
+/// Facts about an attempt that has ended, for the loop and for listeners.
+struct EndFacts {
+    sandbox: Duration,
+    lines_dropped: u64,
+    held_bytes: u64,
+    left: Option<Reservation>,
 }
 
 /// The moment of a turn, by the store's clock and by the monotonic clock of this machine.
@@ -104,7 +118,7 @@ impl Now {
 
 impl Dispatch {
     pub(crate) fn new(parts: DispatchParts, planner: Planner, quotas: ClaimQuotas) -> Dispatch {
-        let room = AttemptRoom::new(Arc::clone(&parts.starter.engine));
+        let room = AttemptRoom::new(Arc::clone(&parts.starter.engine), parts.costs.clone());
         Dispatch {
             parts,
             planner,
@@ -113,12 +127,14 @@ impl Dispatch {
             progress: VecDeque::new(),
             quotas,
             room,
+            released: Vec::new(),
         }
     }
 
     /// Runs until the planner has stopped after a drain, or until the host stops.
     pub(crate) async fn run(mut self) {
         let mut nudges = self.parts.store.nudges();
+        let budget = self.parts.starter.engine.budget().clone();
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
             let wake_at = self.wake_at();
@@ -128,6 +144,7 @@ impl Dispatch {
                 () = changed(&mut nudges) => self.planner.on(Input::Nudged, self.parts.store.now()),
                 Some(message) = self.store_calls.next() => messages.push(message),
                 Some(message) = self.parts.inbox.recv() => messages.push(message),
+                () = budget.changed() => self.memory_changed(),
                 () = until(wake_at) => {}
             }
             while let Some(message) = self.store_calls.next().now_or_never().flatten() {
@@ -191,14 +208,14 @@ impl Dispatch {
             }
             LoopMessage::Claimed(Claimed { leased, wake_at, quota_reached, short_of_room, overtook }) => {
                 self.quotas.claimed(&leased, quota_reached, now.instant);
-                self.room.claimed(&leased, overtook);
+                self.room.claimed(&leased, overtook, short_of_room);
                 self.planner.on(Input::Claimed { leased, wake_at, short_of_room }, now.stamp);
             }
             LoopMessage::ProgressLater(attempt) => {
                 self.progress.push_back((now.instant + bounds::PROGRESS_EVERY, attempt))
             }
-            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped } => {
-                self.attempt_finished(&attempt, sandbox, lines_dropped, now);
+            LoopMessage::AttemptFinished { attempt, sandbox, lines_dropped, held_bytes, left } => {
+                self.attempt_finished(&attempt, EndFacts { sandbox, lines_dropped, held_bytes, left }, now);
                 self.planner.on(Input::FinishedAttempt(attempt), now.stamp);
             }
             LoopMessage::Recorded(recorded) => {
@@ -222,11 +239,15 @@ impl Dispatch {
         }
     }
 
-    fn attempt_finished(&mut self, finished: &FinishedAttempt, sandbox: Duration, lines_dropped: u64, now: Now) {
+    fn attempt_finished(&mut self, finished: &FinishedAttempt, facts: EndFacts, now: Now) {
+        let EndFacts { sandbox, lines_dropped, held_bytes, left } = facts;
+        // What it leaves is counted as unwritten in the same turn.
+        self.room.keep_until_settled(left);
         let Some(running) = self.attempts.get_mut(&finished.attempt) else { return };
         running.counts = false;
         let key = running.key.take();
-        self.room.ended(running.overtaking);
+        let unwritten = running.host.unwritten_bytes() + unwritten_bytes(finished);
+        self.room.ended(&running.task, &mut running.room, held_bytes, unwritten);
         let (task, job, number) = (running.task.clone(), finished.attempt.job, finished.attempt.number);
         if lines_dropped > 0 {
             self.notify(&Notice::LogDropped { task: task.clone(), job, lines: lines_dropped });
@@ -329,11 +350,12 @@ impl Dispatch {
 
     /// Removes the attempt and returns its task, if the attempt was known.
     fn remove(&mut self, attempt: AttemptId) -> Option<TaskName> {
-        let RunningAttempt { task, counts, overtaking, .. } = self.attempts.remove(&attempt)?;
+        let RunningAttempt { task, counts, room, .. } = self.attempts.remove(&attempt)?;
         if counts {
-            self.room.ended(overtaking);
+            self.room.left(&room);
             self.quotas.removed(&task);
         }
+        self.room.written(&room);
         Some(task)
     }
 
@@ -350,13 +372,14 @@ impl Dispatch {
         let plugin = self.parts.plugins.plugin(&task.plugin());
         let handle = AttemptHandle::new();
         let host = Arc::new(self.parts.starter.host(&leased, plugin.as_deref(), &handle));
-        let overtaking = self.room.starts(id, || self.parts.plugins.catalog().cost(&task));
+        let first_pages = plugin.as_deref().map_or(0, |plugin| plugin.first_pages);
+        let room = self.room.starts(&leased, first_pages);
         let (its_handle, its_host) = (handle.clone(), Arc::clone(&host));
         let running = RunningAttempt {
             task: task.clone(),
             key: leased.lane.key.clone(),
             counts: true,
-            overtaking,
+            room,
             handle: its_handle,
             host: its_host,
         };
@@ -366,7 +389,7 @@ impl Dispatch {
             let why = format!("plugin `{}` was removed before the attempt started", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);
         };
-        let Some(permit) = self.room.permit(&plugin) else {
+        let Some(permit) = self.room.permit(&plugin, room) else {
             let why = format!("plugin `{}` was replaced by one that needs more sandboxes than are free", task.plugin());
             return self.parts.starter.cannot_start(&leased, why);
         };
@@ -412,7 +435,7 @@ impl Dispatch {
             declared: Arc::clone(catalog.limits()),
             free,
             room,
-            costs: Arc::clone(catalog.costs()),
+            costs: self.room.offer(&catalog),
             task_quotas,
             lease: self.parts.lease,
         };
@@ -447,6 +470,14 @@ impl Dispatch {
 fn suspended(attempts: &HashMap<AttemptId, RunningAttempt>, task: &TaskName) -> u32 {
     let suspended = attempts.values().filter(|running| running.task == *task && running.handle.is_waiting());
     u32::try_from(suspended.count()).unwrap_or(u32::MAX)
+}
+
+/// Returns how many bytes of an attempt that has ended wait to be written, besides its entries.
+fn unwritten_bytes(finished: &FinishedAttempt) -> u64 {
+    let result = if let Outcome::Returned(result) = &finished.outcome { result.len() } else { 0 };
+    let children: usize = finished.children.iter().map(|child| child.payload.len()).sum();
+    let changes = finished.changes.as_ref().map_or(0, |changes| changes.bytes());
+    (result + children) as u64 + changes
 }
 
 fn pending_event((job, event): &(JobId, Event)) -> PendingEvent {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::task::TaskTracker;
 use wharf_core::ids::TaskName;
 use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::limits::LimitTable;
 use wharf_core::planner::Input;
+use wharf_engine::Reservation;
 use wharf_store::{Inserted, StoreError};
 
 use crate::follow::Followers;
@@ -21,37 +23,73 @@ pub(crate) struct Enqueuer {
     pub(crate) store: WatchedStore,
     pub(crate) inserts: InsertNotifier,
     pub(crate) to_loop: UnboundedSender<LoopMessage>,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Enqueuer {
-    /// Adds jobs, all or none. They are durable when this returns.
+    /// Adds jobs, all or none. They are durable when this returns. `room` is that of the jobs in the budget of memory.
     ///
     /// # Errors
     ///
     /// Returns the store's error. After [`StoreError::Unknown`] the jobs may have been added.
-    pub(crate) async fn insert(&self, jobs: Vec<NewJob>, limits: Arc<LimitTable>) -> Result<Vec<Inserted>, StoreError> {
+    pub(crate) async fn insert(
+        &self,
+        jobs: Vec<NewJob>,
+        limits: Arc<LimitTable>,
+        room: Option<Reservation>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        const DOING: &str = "enqueueing";
         let tasks = tasks(&jobs);
-        let inserted = self.store.call_with_timeout("enqueueing", self.store.insert(jobs, limits)).await?;
+        let inserted = match room {
+            None => self.store.call_with_timeout(DOING, self.store.insert(jobs, limits)).await?,
+            Some(room) => {
+                let store = self.store.clone();
+                let insert = self.hold(room, async move { store.insert(jobs, limits).await });
+                Box::pin(self.store.call_with_timeout(DOING, insert)).await?
+            }
+        };
         self.notify(tasks, &inserted);
         Ok(inserted)
     }
 
-    /// Adds jobs whose IDs were given out before, and writes what changes together with them, in one transaction.
+    /// Adds jobs whose IDs were given out before, and writes what changes together with them, in one transaction. `room` is that
+    /// of both in the budget of memory.
     ///
     /// # Errors
     ///
     /// Returns the store's error. After [`StoreError::Unknown`] all of it may have been written.
     pub(crate) async fn insert_with_changes(
         &self,
-        jobs: Vec<NewJob>,
+        (jobs, changes): (Vec<NewJob>, Option<Arc<KvChanges>>),
         limits: Arc<LimitTable>,
-        changes: Option<Arc<KvChanges>>,
+        room: Option<Reservation>,
     ) -> Result<(), StoreError> {
-        let tasks = tasks(&jobs);
-        let insert = self.store.insert_with_changes(jobs, limits, changes);
+        let (tasks, store) = (tasks(&jobs), self.store.clone());
+        let insert = async move { store.insert_with_changes(jobs, limits, changes).await };
+        let insert = async move {
+            match room {
+                Some(room) => self.hold(room, insert).await,
+                None => insert.await,
+            }
+        };
         let inserted = self.store.call_with_timeout("writing the changes of a subscriber", insert).await?;
         self.notify(tasks, &inserted);
         Ok(())
+    }
+
+    /// Makes a call of the store, and keeps the room of what it writes until the store returns: it has the bytes also when the
+    /// caller has given up.
+    async fn hold<T: Send + 'static>(
+        &self,
+        room: Reservation,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let held = self.tasks.spawn(async move {
+            let result = call.await;
+            drop(room);
+            result
+        });
+        held.await.unwrap_or_else(|error| Err(StoreError::Broken(format!("a call of it panicked: {error}"))))
     }
 
     fn notify(&self, tasks: Vec<TaskName>, inserted: &[Inserted]) {

@@ -16,10 +16,12 @@ use futures_util::{Stream, stream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::JobId;
 use wharf_core::job::{Job, NumberedEntry, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
+use wharf_engine::{Budget, Reservation};
 use wharf_store::{JobSnapshot, Nudges, StoreError};
 
 use crate::store_health::WatchedStore;
@@ -40,8 +42,9 @@ pub enum JobUpdate {
 }
 
 /// The followers of jobs on this node.
-#[derive(Default)]
 pub(crate) struct Followers {
+    /// The budget of memory that has the bytes which followers have read and their clients have not taken.
+    budget: Budget,
     /// The number of followers; while it is zero, `jobs` is not locked.
     count: AtomicUsize,
     /// Locked for one look-up, never across an await.
@@ -79,6 +82,11 @@ impl FollowedJob {
 }
 
 impl Followers {
+    /// Nobody follows a job yet.
+    pub(crate) fn new(budget: Budget) -> Followers {
+        Followers { budget, count: AtomicUsize::new(0), jobs: Mutex::default() }
+    }
+
     /// Wakes the followers of a job of which something was recorded.
     pub(crate) fn wake(&self, job: JobId) {
         if self.count.load(Ordering::SeqCst) > 0
@@ -168,6 +176,8 @@ struct Follower {
     /// The state that was sent last.
     sent: Option<FollowedState>,
     ready: VecDeque<JobUpdate>,
+    /// The room of what is in `ready`, if this follower read it from the store.
+    memory: Option<Reservation>,
     ended: bool,
     nudge_pause: Duration,
 }
@@ -221,6 +231,7 @@ impl Follower {
             began: false,
             sent: None,
             ready: VecDeque::new(),
+            memory: None,
             ended: false,
             nudge_pause: NUDGE_PAUSE_MIN,
         }
@@ -231,6 +242,7 @@ impl Follower {
             if let Some(update) = self.ready.pop_front() {
                 return Some(Ok(update));
             }
+            self.memory = None;
             if self.ended {
                 return None;
             }
@@ -318,7 +330,14 @@ impl Follower {
     }
 
     async fn read_entries(&mut self) -> Result<(), StoreError> {
+        let budget = &self.registration.followers.budget;
+        let mut memory = budget.reserve_patiently(MemoryUse::Readers, bounds::PAGE_BYTES_MAX).await;
         let entries = self.store.entries(self.job, self.after, bounds::PAGE_MAX).await?;
+        let bytes: usize = entries.iter().map(|numbered| numbered.entry.bytes()).sum();
+        memory.shrink_to(bytes as u64);
+        // A page has at least one entry, which may be larger.
+        memory.join(budget.reserve_anyway(MemoryUse::Readers, bytes as u64 - memory.bytes()));
+        self.memory = (bytes > 0).then_some(memory);
         self.registration.followed.keep(&entries);
         self.push(entries);
         Ok(())
@@ -357,9 +376,9 @@ mod tests {
         entries.map(|entries| entries.into_iter().map(|entry| entry.number).collect())
     }
 
-    #[test]
-    fn a_page_that_one_follower_read_serves_those_that_come_to_it() {
-        let followers = Arc::new(Followers::default());
+    #[tokio::test]
+    async fn a_page_that_one_follower_read_serves_those_that_come_to_it() {
+        let followers = Arc::new(Followers::new(Budget::new(1 << 30)));
         let job = JobId::from_number(7).unwrap();
         let first = Registration::new(&followers, job);
         first.followed.keep(&page(1..=4));

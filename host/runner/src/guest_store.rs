@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wharf_core::bounds;
+use wharf_engine::Budget;
 use wharf_store::StoreError;
 
 use crate::check_threads::CheckThreads;
@@ -23,6 +24,7 @@ pub(crate) struct GuestStore {
     store: WatchedStore,
     permits: Arc<Semaphore>,
     checks: CheckThreads,
+    budget: Budget,
     tasks: TaskTracker,
     /// The runtime of the host, on which the calls run. Guest threads have no timers.
     host_runtime: Handle,
@@ -30,9 +32,9 @@ pub(crate) struct GuestStore {
 
 impl GuestStore {
     /// Must be called on the runtime of the host. `tasks` tracks the pending calls.
-    pub(crate) fn new(store: WatchedStore, tasks: TaskTracker) -> GuestStore {
+    pub(crate) fn new(store: WatchedStore, budget: Budget, tasks: TaskTracker) -> GuestStore {
         let permits = Arc::new(Semaphore::new(bounds::KV_READS_AT_ONCE));
-        GuestStore { store, permits, checks: CheckThreads::new(), tasks, host_runtime: Handle::current() }
+        GuestStore { store, permits, checks: CheckThreads::new(), budget, tasks, host_runtime: Handle::current() }
     }
 
     /// The store itself, for what needs no round trip: its clock and its job IDs.
@@ -60,6 +62,11 @@ impl GuestStore {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err("the host failed on this call; this is a bug of the host".to_owned()),
         }
+    }
+
+    /// Returns the host's budget of memory.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Runs work that takes long off the threads that run guests. It does not begin if the guest that waits for it is stopped.

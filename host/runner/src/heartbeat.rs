@@ -46,6 +46,8 @@ pub(crate) struct Heartbeat {
     pub(crate) version: String,
     /// The maximum number of attempts at once.
     pub(crate) capacity: u32,
+    /// The host's budget of memory in bytes.
+    pub(crate) memory_budget: u64,
     pub(crate) started: Timestamp,
     pub(crate) activity: SharedActivity,
     pub(crate) load: watch::Receiver<Load>,
@@ -115,6 +117,7 @@ impl Heartbeat {
             seen: self.store.now(),
             capacity: self.capacity,
             running: load.running,
+            memory_budget: Some(self.memory_budget),
             draining: load.draining,
             settings: Some(catalog.settings().digest.clone()).filter(|digest| !digest.is_empty()),
             plugins: loaded_plugins(&catalog),
@@ -184,6 +187,7 @@ fn announcement(task: &Task, free_bytes: &mut usize) -> TaskAnnouncement {
         limits: task.limits,
         on_conflict: task.on_conflict,
         key: task.key.as_ref().map(|key| key.as_str().to_owned()),
+        memory_bytes: task.memory_bytes,
         schema,
     }
 }

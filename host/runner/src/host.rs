@@ -23,6 +23,7 @@ use wharf_core::node::Node;
 use wharf_core::planner::Input;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
+use wharf_engine::{Budget, Reservation};
 use wharf_store::{
     ActFilter, ActPage, FailureFilter, FailurePage, FindPage, FindRequest, HoldPage, JobFilter, JobPage, JobSnapshot,
     QueueStats, StoreError,
@@ -40,7 +41,7 @@ use crate::notice::{Listener, Notice};
 use crate::operations::{self, OperationError, OperationRequest, Preview};
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
-use crate::request::{Prepared, Request, draw_ids, prepare, takes_long};
+use crate::request::Request;
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
@@ -85,8 +86,22 @@ impl Host {
     /// added. Returns [`EnqueueError::QueueFull`] if too many jobs of a plugin wait, and [`EnqueueError::Store`] if the store
     /// failed; after [`StoreError::Unknown`] the jobs may have been added.
     pub async fn enqueue(&self, requests: Vec<Request>) -> Result<Vec<Enqueued>, EnqueueError> {
+        self.enqueue_with_room(requests, None).await
+    }
+
+    /// Adds jobs as [`Host::enqueue`] does. `room` is that of the requests in the budget of memory: it is kept until the store
+    /// has the jobs, also if the caller has given up before.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Host::enqueue`].
+    pub async fn enqueue_with_room(
+        &self,
+        requests: Vec<Request>,
+        room: Option<Reservation>,
+    ) -> Result<Vec<Enqueued>, EnqueueError> {
         let view = self.view();
-        let prepared = self.prepare(view.clone(), requests).await?;
+        let prepared = self.0.prepare(view.clone(), requests).await?;
         let limits = view.limits(&prepared.groups_elsewhere);
         // What few requests need stands in a box, here and below: the future of every request would have room for it, and is moved
         // more than once.
@@ -100,7 +115,7 @@ impl Host {
             Vec::new()
         } else {
             let _places = self.0.reserve_new(&jobs).await?;
-            self.0.enqueuer.insert(jobs, limits).await?
+            self.0.enqueuer.insert(jobs, limits, room).await?
         };
         let mut results: Vec<_> = indices.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         if !known.is_empty() {
@@ -108,17 +123,6 @@ impl Host {
             results.sort_unstable_by_key(|(index, _)| *index);
         }
         Ok(results.into_iter().map(|(_, enqueued)| enqueued).collect())
-    }
-
-    /// Turns requests into jobs, apart from other requests if that takes long.
-    async fn prepare(&self, view: PluginView, requests: Vec<Request>) -> Result<Prepared, EnqueueError> {
-        let store = self.0.store.clone();
-        let is_long = takes_long(&view, requests.iter().map(|request| (&*request.task, &*request.payload)));
-        let work = move || {
-            let ids = draw_ids(&*store, requests.len())?;
-            prepare(&view, requests, ids).map_err(EnqueueError::EnqueueRejection)
-        };
-        if is_long { Box::pin(self.0.checks.run(work)).await } else { work() }
     }
 
     /// Calls every subscriber of a topic now, in parallel.
@@ -135,20 +139,26 @@ impl Host {
         Arc::clone(&self.0.broadcasts).start(request, &CallChain::default())
     }
 
-    /// Adds a job for each subscriber of a topic, all or none. They are durable when this returns.
+    /// Adds a job for each subscriber of a topic, all or none. They are durable when this returns. `room` is that of the payload
+    /// in the budget of memory, and kept until the store has the jobs.
     ///
     /// # Errors
     ///
     /// Returns [`BroadcastError::BadTopic`] if the topic is invalid, `TooLarge` if the payloads of all jobs together are too
     /// large, `Loading` or `Elsewhere` if a subscriber would be missed, `QueueFull` if too many jobs of a subscriber wait, and
     /// `Store` if the store failed.
-    pub async fn broadcast_durably(&self, topic: &str, payload: SharedBytes) -> Result<Durable, BroadcastError> {
+    pub async fn broadcast_durably(
+        &self,
+        topic: &str,
+        payload: SharedBytes,
+        room: Option<Reservation>,
+    ) -> Result<Durable, BroadcastError> {
         let view = self.view();
         let prepared = broadcast::prepare(&view, topic, payload, &*self.0.store)?;
         let (batch, jobs, limits) = (prepared.batch, prepared.jobs, view.limits(&prepared.groups_elsewhere));
         let plugins: Vec<PluginId> = jobs.iter().map(|job| job.task.plugin()).collect();
         let _places = self.0.bounds.reserve(places(&jobs)).await?;
-        let inserted = self.0.enqueuer.insert(jobs, limits).await?;
+        let inserted = self.0.enqueuer.insert(jobs, limits, room).await?;
         let jobs = plugins.into_iter().zip(inserted.into_iter().map(Enqueued::from)).collect();
         Ok(Durable { id: batch.id, topic: batch.topic, jobs })
     }
@@ -205,8 +215,9 @@ impl Host {
     fn waiting(&self, seen: JobSnapshot, view: &PluginView) -> JobView {
         let load = *self.0.load.borrow();
         let (name, capacity) = (self.0.name.as_str(), self.0.capacity);
-        let here = ThisNode { name, draining: load.draining, running: load.running, capacity };
-        let nodes = nodes_for(&seen.job.task, view, &here);
+        let (budget, costs) = (&self.0.budget, Arc::clone(&self.0.costs.borrow()));
+        let here = ThisNode { name, draining: load.draining, running: load.running, capacity, budget, costs: &costs };
+        let nodes = nodes_for(&seen.job, view, &here);
         let waiting = seen.why.clone().map(|why| why_waiting(&seen, why, view, &nodes));
         JobView { seen, waiting, nodes }
     }
@@ -539,6 +550,11 @@ impl Host {
     /// Returns the ID of this node.
     pub fn node(&self) -> NodeId {
         self.0.node
+    }
+
+    /// Returns the host's budget of memory.
+    pub fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     /// Returns counts of jobs for users and metrics.

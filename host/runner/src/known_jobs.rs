@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use wharf_core::ids::PluginId;
 use wharf_core::job::{Job, NewJob, UniqueToken};
 use wharf_core::shared_bytes::SharedBytes;
@@ -16,6 +17,8 @@ use crate::start::RunningHost;
 
 /// Jobs of one token that are compared with a request whose key is not known.
 const KEYS_OF_A_TOKEN_MAX: u32 = 8;
+/// Requests whose payloads are compared with those of jobs at the same time: these are read whole.
+static COMPARING: Semaphore = Semaphore::const_new(2);
 
 impl RunningHost {
     /// Returns the existing jobs of requests whose task is not known here: a token finds its job wherever the plugin is.
@@ -51,6 +54,8 @@ impl RunningHost {
 
     /// Returns the job that has this payload, and with it the key that the task would find there.
     async fn with_payload(&self, jobs: Vec<Job>, payload: SharedBytes) -> Result<Option<Job>, StoreError> {
+        // It is never closed.
+        let _comparing = COMPARING.acquire().await;
         for job in jobs {
             let whole = self.store.job(job.id, Arc::clone(self.plugins.catalog().limits())).await?;
             let Some(stored) = whole.map(|whole| whole.job.payload) else { continue };

@@ -23,6 +23,7 @@
 //!     guest_threads: 4,
 //!     cache: CacheSettings::in_folder("/var/cache/wharf"),
 //!     compile: Compile::InProcess,
+//!     memory_budget: 1 << 30,
 //!     extra_ca: None,
 //! })?;
 //! let store = Arc::new(MemoryStore::open(Arc::new(SystemClock)));
@@ -68,6 +69,7 @@ mod other_nodes;
 mod plugin_view;
 mod rejection;
 mod request;
+mod parse_room;
 mod store_health;
 mod queue_bounds;
 mod follow;
@@ -82,6 +84,7 @@ mod kv_view;
 mod held_subscribers;
 mod broadcast;
 mod attempt_host;
+mod task_memory;
 mod attempt_room;
 mod attempt;
 mod task_concurrency;
@@ -98,6 +101,7 @@ mod summary;
 mod answer;
 mod start;
 mod known_jobs;
+mod client_jobs;
 mod host;
 
 pub use answer::{ChangeError, Durable, EnqueueError, Enqueued, HealthSnapshot};
@@ -110,6 +114,7 @@ pub use limits_view::{GroupLimits, LimitError};
 pub use live_settings::{LiveSettings, SettingsChanges, SettingsRejection};
 pub use notice::{AttemptEnded, BroadcastEnded, BroadcastEnding, Notice};
 pub use operations::{OperationError, OperationRequest, Preview};
+pub use parse_room::NoRoom;
 pub use plugin_view::LoadingWhere;
 pub use queue_bounds::QueueFull;
 pub use rejection::{BadRequest, EnqueueRejection};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wharf_core::ids::TaskName;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::planner::{AttemptId, FinishedAttempt, Input, RecordResult, RenewResult};
+use wharf_engine::Reservation;
 use wharf_store::{Claimed, Recorded, Renewed};
 
 /// A message to the dispatch loop.
@@ -22,6 +23,10 @@ pub(crate) enum LoopMessage {
         sandbox: Duration,
         /// Number of lines of its log that were dropped.
         lines_dropped: u64,
+        /// The most bytes that it held or asked for; 0 if it never ran.
+        held_bytes: u64,
+        /// The room of what it leaves in the host, until that is counted.
+        left: Option<Reservation>,
     },
     /// The store's results of a record call, in the order of its events.
     Recorded(Vec<RecordedEvent>),

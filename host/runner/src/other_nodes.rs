@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use wharf_core::budget::attempt_memory_max;
 use wharf_core::ids::{Group, NodeId, PluginId, TaskName};
 use wharf_core::limits::LimitTable;
 use wharf_core::node::{LoadingPlugin, Node, SchemaAnnouncement, TaskAnnouncement};
@@ -39,6 +40,7 @@ struct OtherNode {
     draining: bool,
     running: u32,
     capacity: u32,
+    memory_budget: Option<u64>,
     plugins: BTreeMap<PluginId, AnnouncedTasks>,
     pending: Vec<LoadingPlugin>,
 }
@@ -134,8 +136,8 @@ impl OtherNodes {
                 };
                 plugins.insert(loaded.plugin, loaded.tasks.map(|tasks| tasks.into_iter().map(task).collect()));
             }
-            let Node { name, started, seen, draining, running, capacity, pending, .. } = node;
-            let other = OtherNode { name, started, seen, draining, running, capacity, plugins, pending };
+            let Node { name, started, seen, draining, running, capacity, memory_budget, pending, .. } = node;
+            let other = OtherNode { name, started, seen, draining, running, capacity, memory_budget, plugins, pending };
             next.nodes.insert(node.id, other);
         }
         next
@@ -242,9 +244,28 @@ impl OtherNodes {
                 draining: other.draining,
                 running: other.running,
                 capacity: other.capacity,
+                is_too_large: other.is_too_large(&name),
+                has_memory: true,
             };
             (other.name.as_str(), facts)
         })
+    }
+
+    /// Returns the most memory that an attempt of this task needs, and the most that one of these nodes can give it, if no node
+    /// that claims its jobs can give it enough. A node that does not publish so much may be able to.
+    pub(crate) fn too_small_for(&self, name: &TaskName, now: Timestamp) -> Option<(u64, u64)> {
+        let mut found: Option<(u64, u64)> = None;
+        for (node, tasks) in self.with(&name.plugin(), now).filter(|(_, tasks)| may_have(tasks, name)) {
+            let Some(other) = self.nodes.get(&node).filter(|other| !other.draining) else { continue };
+            let task = tasks.as_ref()?.get(name)?.as_ref()?;
+            let (needs, most) = (task.announcement.memory_bytes, attempt_memory_max(other.memory_budget?));
+            if needs <= most {
+                return None;
+            }
+            let before = found.unwrap_or((needs, most));
+            found = Some((before.0.min(needs), before.1.max(most)));
+        }
+        found
     }
 
     /// Returns true if another node has tasks in this limit group.
@@ -289,6 +310,13 @@ fn may_have(tasks: &AnnouncedTasks, name: &TaskName) -> bool {
 }
 
 impl OtherNode {
+    /// Returns true if an attempt of this task needs more memory than one can have on this node, as far as that was announced.
+    fn is_too_large(&self, name: &TaskName) -> bool {
+        let task = || self.plugins.get(&name.plugin())?.as_ref()?.get(name)?.as_ref();
+        let needs = task().map(|task| task.announcement.memory_bytes);
+        needs.zip(self.memory_budget).is_some_and(|(needs, budget)| needs > attempt_memory_max(budget))
+    }
+
     fn is_live(&self, now: Timestamp) -> bool {
         // A node that was seen long after now was seen by a clock that was set back since.
         self.seen + LOST_AFTER >= now && self.seen <= now + LOST_AFTER

@@ -15,7 +15,7 @@ use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::lease::is_margin_valid;
 use wharf_core::planner::{Planner, PlannerSettings};
-use wharf_engine::Engine;
+use wharf_engine::{Budget, Engine};
 use wharf_store::{Store, StoreError};
 
 use crate::attempt::AttemptStarter;
@@ -36,6 +36,7 @@ use crate::queue_bounds::QueueBounds;
 use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
+use crate::task_memory::TaskCosts;
 use crate::upkeep::Upkeep;
 
 /// The outside worlds that a host runs on.
@@ -103,6 +104,7 @@ pub(crate) struct RunningHost {
     pub(crate) node: NodeId,
     pub(crate) name: String,
     pub(crate) capacity: u32,
+    pub(crate) budget: Budget,
     pub(crate) checks: CheckThreads,
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) activity: SharedActivity,
@@ -114,6 +116,8 @@ pub(crate) struct RunningHost {
     /// Notified when an operator starts a bulk operation.
     pub(crate) operation_started: Arc<Notify>,
     pub(crate) load: watch::Receiver<Load>,
+    /// The cost of an attempt of each task, as the last claim was told.
+    pub(crate) costs: watch::Receiver<TaskCosts>,
     pub(crate) first_scan: watch::Receiver<bool>,
     /// Sends new settings to the task that owns the plugin folder.
     pub(crate) to_folder: mpsc::Sender<SettingsRequest>,
@@ -132,7 +136,8 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     check(&settings)?;
     let Parts { store, engine } = parts;
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-    let (plugins, followers) = (Arc::new(PluginIndex::new(settings.live)), Arc::new(Followers::default()));
+    let budget = engine.budget().clone();
+    let (plugins, followers) = (Arc::new(PluginIndex::new(settings.live)), Arc::new(Followers::new(budget.clone())));
     let store = WatchedStore::new(store, settings.write_timeout, listener.clone());
     let upkeep = Upkeep {
         store: store.clone(),
@@ -150,13 +155,15 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
     let capacity = settings.attempts.min(engine.capacity()).max(1);
     let (to_loop, inbox) = mpsc::unbounded_channel();
     let (to_load, load) = watch::channel(Load::default());
+    let (to_costs, costs) = watch::channel(TaskCosts::default());
     let (to_first_scan, first_scan) = watch::channel(false);
     let (to_changed, changed) = watch::channel(0);
     let (to_folder, changes) = mpsc::channel(1);
     let activity = SharedActivity::new();
 
     let inserts = InsertNotifier { followers, listener: listener.clone() };
-    let enqueuer = Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone() };
+    let enqueuer =
+        Enqueuer { store: store.clone(), inserts: inserts.clone(), to_loop: to_loop.clone(), tasks: tasks.clone() };
     let held_subscribers = Arc::new(HeldSubscribers::new(store.clone(), Arc::clone(&plugins)));
     let calls = Arc::new(CallContext {
         engine: Arc::clone(&engine),
@@ -166,7 +173,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         tasks: tasks.clone(),
         host_runtime: Handle::current(),
     });
-    let guest_store = GuestStore::new(store.clone(), tasks.clone());
+    let guest_store = GuestStore::new(store.clone(), budget.clone(), tasks.clone());
     let bounds = QueueBounds::new(store.clone(), Arc::clone(&plugins));
     let cluster = Arc::new(Cluster::new(settings.node, store.clone(), Arc::clone(&plugins)));
     let guest_parts = (guest_store, Arc::clone(&bounds));
@@ -193,6 +200,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         inbox,
         load: to_load,
         activity: activity.clone(),
+        costs: to_costs,
         stopping: stopping.clone(),
     };
     let (lease, lease_margin) = (settings.lease, settings.lease_margin);
@@ -218,6 +226,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         name: settings.name.clone(),
         version: settings.version,
         capacity,
+        memory_budget: budget.total(),
         started: store.now(),
         activity: activity.clone(),
         load: load.clone(),
@@ -251,6 +260,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         node,
         name,
         capacity,
+        budget,
         checks,
         bounds,
         activity,
@@ -261,6 +271,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         held_subscribers,
         operation_started,
         load,
+        costs,
         first_scan,
         to_folder,
         tasks,

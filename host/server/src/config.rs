@@ -9,6 +9,7 @@ mod values;
 mod table;
 mod bounds;
 mod environment;
+mod machine_memory;
 mod tokens;
 mod shared_form;
 mod file;

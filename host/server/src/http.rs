@@ -6,6 +6,7 @@ mod bytes;
 mod links;
 pub(crate) mod api;
 mod query;
+mod memory;
 mod body;
 mod connection_state;
 mod timed_stream;

@@ -48,6 +48,7 @@ pub(crate) fn single_call_engine(settings: &Settings) -> anyhow::Result<Arc<Engi
         guest_threads: 1,
         cache: settings.cache.clone(),
         compile: compile_in_child()?,
+        memory_budget: settings.memory_budget,
         extra_ca: settings.extra_ca.clone(),
     };
     Ok(engine(single)?)

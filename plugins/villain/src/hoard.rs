@@ -36,6 +36,23 @@ pub(crate) fn hold(mib: usize, ms: u64) -> Result<Vec<u8>, Failure> {
     Ok(format!(r#"{{"bytes":{}}}"#, black_box(held).len()).into())
 }
 
+/// Writes to so much of its stack, and sleeps there.
+pub(crate) fn stack(kib: usize, ms: u64) -> Result<Vec<u8>, Failure> {
+    fill(kib, ms);
+    Ok(b"{}".into())
+}
+
+#[inline(never)]
+fn fill(kib: usize, ms: u64) {
+    let frame = black_box([1_u8; 4096]);
+    if kib > 4 {
+        fill(kib - 4, ms);
+    } else {
+        thread::sleep(Duration::from_millis(ms));
+    }
+    black_box(&frame);
+}
+
 /// Makes jobs that it neither enqueues nor drops: each is an entry of the host's resource table.
 pub(crate) fn handles(count: Option<usize>) -> Result<Vec<u8>, Failure> {
     let mut held = Vec::new();

@@ -91,6 +91,11 @@ pub(crate) enum Order {
         #[serde(default)]
         ms: u64,
     },
+    /// Writes to so much of the stack that is there from the start, and sleeps.
+    FillStack {
+        kib: usize,
+        ms: u64,
+    },
     FillHandles {
         count: Option<usize>,
     },
@@ -272,6 +277,7 @@ pub(crate) fn obey(order: Order, job: &Job) -> Result<Vec<u8>, Failure> {
         Order::Hoard => hoard::until_stopped(),
         Order::HoardPolitely => hoard::until_refused(),
         Order::HoldMib { mib, ms } => hoard::hold(mib, ms),
+        Order::FillStack { kib, ms } => hoard::stack(kib, ms),
         Order::FillHandles { count } => hoard::handles(count),
 
         Order::FloodStdout { lines, bytes } => flood::stdout(lines, bytes),

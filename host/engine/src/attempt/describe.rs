@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use wasmtime::{Store, Trap};
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 use wharf_core::job::Stream;
 use wharf_core::rollcall::Reply;
 
@@ -21,6 +22,7 @@ use crate::sandbox::log::Log;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::Account;
 use crate::schedule::metered::Metered;
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::problem::{LoadError, Problem};
@@ -61,7 +63,7 @@ pub(crate) async fn describe(
         timeout: bounds::DESCRIBE_TIMEOUT,
         cpu: bounds::DESCRIBE_TIMEOUT,
         stall: None,
-        memory_bytes: bounds::MEMORY_BYTES_DEFAULT,
+        memory_bytes: bounds::MEMORY_BYTES_DEFAULT.min(env.budget.most(MemoryUse::Describe)),
         cancel_grace: bounds::CANCEL_GRACE,
         first_lease_end: None,
     };
@@ -72,6 +74,7 @@ pub(crate) async fn describe(
         handle: handle.clone(),
         limits: limits.clone(),
         log: log.clone(),
+        account: Account::new(MemoryUse::Describe, 0, 0),
     };
     let sandbox = match Sandbox::new(parts, handle.start_clocks()) {
         Ok(sandbox) => sandbox,
@@ -101,8 +104,12 @@ pub(crate) async fn describe(
             let error = guest_return.and_then(Result::err);
             let denied =
                 error.as_ref().map_or(Denied::Nothing, |error| store.data().limiter.cause_of(error, is_instantiated));
+            if let Some(EndReason::Stopped(_, why)) = handle.end_reason() {
+                return Ok(Err(LoadError::passing(Problem::new(format!("`describe` was ended: {why}")))));
+            }
             // The machine lacked something before any code of the plugin ran.
             let passing = !is_instantiated && error.as_ref().is_some_and(is_system_error);
+            let denied = (denied, limits.memory_bytes);
             let mut problem = failed(&handle, denied, &log, &linked.description.lines, error.as_ref());
             if passing {
                 problem = problem.hint(NO_SANDBOX);
@@ -132,7 +139,7 @@ fn too_many(error: &wasmtime::Error) -> Option<String> {
 
 fn failed(
     handle: &AttemptHandle,
-    denied: Denied,
+    (denied, memory_bytes): (Denied, u64),
     log: &Log,
     lines: &LineTable,
     error: Option<&wasmtime::Error>,
@@ -143,8 +150,8 @@ fn failed(
         (Some(EndReason::TimedOut(..)), ..) => {
             (format!("`describe` did not return within {} s", bounds::DESCRIBE_TIMEOUT.as_secs()), CONSTANT_TEXT)
         }
-        (_, Denied::Memory, _) => {
-            let max = bytesize::ByteSize(bounds::MEMORY_BYTES_DEFAULT).display().iec();
+        (_, Denied::Memory | Denied::Budget, _) => {
+            let max = bytesize::ByteSize(memory_bytes).display().iec();
             (format!("`describe` used more memory than the limit of {max}"), CONSTANT_TEXT)
         }
         (_, Denied::Table, _) => (

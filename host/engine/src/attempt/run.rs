@@ -8,16 +8,19 @@ use wasmtime::component::{Instance, ResourceTableError};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::I32Exit;
 use wharf_core::bounds;
+use wharf_core::budget::{MemoryUse, attempt_memory_max};
 use wharf_core::outcome::{self, Interruption, Outcome, TimeoutKind, Usage};
 
+use crate::attempt::end::AttemptEnd;
 use crate::attempt::report::{self, Report};
-use crate::call::{AttemptEnd, AttemptLimits, CallInput, HostCalls};
+use crate::call::{AttemptLimits, CallInput, HostCalls};
 use crate::plugin::Plugin;
 use crate::sandbox::bindings::wharf::plugin::types::{Failure, Job, Message};
 use crate::sandbox::limiter::Denied;
 use crate::sandbox::log::Log;
 use crate::sandbox::store_data::{Sandbox, SandboxParts};
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::{Account, Reservation};
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
@@ -31,10 +34,25 @@ pub(crate) struct Run {
     pub(crate) limits: AttemptLimits,
     pub(crate) host_calls: Arc<dyn HostCalls>,
     pub(crate) handle: AttemptHandle,
+    pub(crate) memory: SandboxMemory,
+}
+
+/// The memory of the host's budget that a sandbox has at its start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SandboxMemory {
+    /// The use of the memory.
+    pub(crate) of: MemoryUse,
+    /// The bytes that are reserved for it.
+    pub(crate) reserved: u64,
+    /// Bytes of its first pages that are not reserved, and that it may have besides.
+    pub(crate) first_pages: u64,
 }
 
 /// The result of the guest's function, or the error that it ended with; `None` if the host ended it while it waited.
 type GuestReturn = Option<wasmtime::Result<Result<Vec<u8>, Failure>>>;
+
+/// Bytes up to which no room is kept for what an attempt leaves: it is there for a moment.
+const SMALL_BYTES_MAX: u64 = 4096;
 
 /// The pool has no free slot for a sandbox. Nothing has run yet, so that the attempt can be tried again.
 pub(crate) struct PoolExhausted;
@@ -90,9 +108,15 @@ impl Run {
             in_bytes: self.input.payload().len() as u64 + handle.meter().received_bytes(),
             out_bytes: result_bytes + sent.chunk_bytes + sent.broadcast_bytes + sent.kv_bytes + log_bytes,
         };
+        let held_bytes = store.data().limiter.account.peak().saturating_sub(self.memory.first_pages);
+        let left = self.room_left(result_bytes + sent.job_bytes + sent.kv_bytes.min(bounds::KV_WRITES_BYTES_MAX));
         let leaving = Instant::now();
+        let account = store.data_mut().limiter.take_account();
         drop(store);
+        // Until the sandbox is gone its pages are there: only now others may have them.
+        drop(account);
         let mut attempt_end = attempt_end(started_at, outcome, usage);
+        (attempt_end.held_bytes, attempt_end.left) = (held_bytes, left);
         attempt_end.sandbox = instantiated_after.unwrap_or_default() + leaving.elapsed();
         Ok(attempt_end)
     }
@@ -107,8 +131,31 @@ impl Run {
             handle: self.handle.clone(),
             limits: self.limits.clone(),
             log: log.clone(),
+            account: self.account(),
         };
         Sandbox::new(parts, started_at)
+    }
+
+    fn account(&self) -> Account {
+        let SandboxMemory { of, reserved, first_pages } = self.memory;
+        Account::new(of, reserved + first_pages, bounds::ATTEMPT_BYTES + self.payload_bytes())
+    }
+
+    /// Returns the bytes of its payload. That of a broadcast is one for all its subscribers, and counted once.
+    fn payload_bytes(&self) -> u64 {
+        match &self.input {
+            CallInput::Job { payload, .. } => payload.len() as u64,
+            CallInput::Message { .. } => 0,
+        }
+    }
+
+    /// Reserves room for so many bytes that stay in the host when the sandbox is gone: its account gives back all that it has
+    /// then, and others would take it at once.
+    fn room_left(&self, bytes: u64) -> Option<Reservation> {
+        let SandboxMemory { of, reserved, .. } = self.memory;
+        // What was reserved for a job when it started is given back only when its end is counted.
+        let has_room = of == MemoryUse::Attempts && self.payload_bytes() + bytes <= reserved;
+        (bytes > SMALL_BYTES_MAX && !has_room).then(|| self.plugin.env.budget.reserve_anyway(of, bytes))
     }
 
     /// Calls the plugin's handler or its subscriber, by the kind of input.
@@ -136,12 +183,13 @@ impl Run {
 
 /// Makes the end of an attempt that started at `started_at`; its wall time is the time since then.
 pub(crate) fn attempt_end(started_at: Instant, outcome: Outcome, usage: Usage) -> AttemptEnd {
-    AttemptEnd { outcome, usage: Usage { wall: started_at.elapsed(), ..usage }, sandbox: Duration::ZERO }
+    let usage = Usage { wall: started_at.elapsed(), ..usage };
+    AttemptEnd { outcome, usage, sandbox: Duration::ZERO, held_bytes: 0, left: None }
 }
 
 /// Applies the limits of its sandbox to a store, and makes its guest yield at each tick.
 pub(crate) fn apply_limits(store: &mut Store<Sandbox>) {
-    store.limiter(|sandbox| &mut sandbox.limiter);
+    store.limiter_async(|sandbox| sandbox);
     store.set_max_component_handles(bounds::HANDLES_MAX);
     store.set_hostcall_fuel(bounds::HOSTCALL_BYTES_MAX as usize);
     store.set_epoch_deadline(1);
@@ -249,6 +297,14 @@ impl EndContext<'_> {
             Denied::Table => {
                 let headline = format!("too many table elements; the limit is {} in all", bounds::TABLE_ELEMENTS_MAX);
                 return Outcome::Trapped(self.report(None, headline, Some(error), String::new()));
+            }
+            Denied::Budget => {
+                let limit_bytes = attempt_memory_max(self.run.plugin.env.budget.total());
+                let limit = bytesize::ByteSize(limit_bytes).display().iec();
+                let headline = format!("out of memory: this host's budget has at most {limit} for one attempt");
+                let advice = "to raise it, set `memory.budget` in wharf.toml".to_owned();
+                let report = self.report(None, headline, Some(error), advice);
+                return Outcome::OutOfMemory { limit_bytes, report };
             }
             Denied::Nothing => {}
         }

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_proc
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 
 use crate::compile::cache::Temporary;
 use crate::compile::examine::FilePaths;
@@ -58,6 +59,27 @@ impl Default for CompileLimits {
 }
 
 impl Compile {
+    /// Returns how components are compiled within a budget of memory of `total` bytes.
+    pub(crate) fn within(self, total: u64) -> Compile {
+        match self {
+            Compile::Child { program, args, max } => {
+                let memory_bytes = max.memory_bytes.min(MemoryUse::Compile.most(total) + ADDRESS_SPACE_BYTES);
+                Compile::Child { program, args, max: CompileLimits { memory_bytes, ..max } }
+            }
+            Compile::InProcess => Compile::InProcess,
+        }
+    }
+
+    /// Returns the bytes that are reserved for a process that reads a component; none without a process.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match self {
+            Compile::Child { max, .. } => {
+                within_own(Resource::As, max.memory_bytes).saturating_sub(ADDRESS_SPACE_BYTES)
+            }
+            Compile::InProcess => 0,
+        }
+    }
+
     /// Returns the limits that a component's reader has: those that are wanted, within what this process may use itself.
     pub(crate) fn reader_limits(&self) -> ReaderLimits {
         match self {
@@ -69,6 +91,12 @@ impl Compile {
         }
     }
 }
+
+/// Address space of the process that is not memory: its program, libraries, stacks of its threads.
+const ADDRESS_SPACE_BYTES: u64 = 256 * bounds::MIB;
+/// The setting by which the allocator of the process reserves little address space at once: by itself it would begin with a
+/// gigabyte, which the limit could not take from it again.
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "16MiB");
 
 /// The process runs at the lowest priority: running attempts go first.
 const NICENESS: i32 = 19;
@@ -153,6 +181,7 @@ async fn run_child(command: &mut Command, max: CompileLimits, inspected: &Path) 
     let started_at = Instant::now();
     let mut child = command
         .env_clear()
+        .env(ALLOCATOR.0, ALLOCATOR.1)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -9,6 +9,10 @@ wasmtime::component::bindgen!({
         "wharf:plugin/attempt.emit": async | trappable,
         "wharf:plugin/broadcasts.broadcast": async | trappable,
         "wharf:plugin/jobs.enqueue": async | trappable,
+        // What the host keeps of a guest waits for room in the budget of memory.
+        "wharf:plugin/jobs.[constructor]new-job": async | trappable,
+        "wharf:plugin/jobs.[method]new-job.key": async | trappable,
+        "wharf:plugin/jobs.[method]new-job.token": async | trappable,
         "wharf:plugin/kv": async | trappable,
         default: trappable,
     },

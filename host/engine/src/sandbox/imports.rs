@@ -57,8 +57,12 @@ impl attempt::Host for Sandbox {
             }
             return Ok(Err(what));
         }
+        // So much of what it sends may wait for the store.
+        let unwritten = |sent: u64| sent.min(bounds::UNWRITTEN_BYTES_MAX);
+        let more = unwritten(self.sent.chunk_bytes + bytes) - unwritten(self.sent.chunk_bytes);
         self.sent.chunks += 1;
         self.sent.chunk_bytes += bytes;
+        self.keep_bytes(more).await?;
         let stall_pause = self.handle.pause_stall();
         let taken = self.host_calls.emit(chunk).await;
         drop(stall_pause);
@@ -123,6 +127,9 @@ impl broadcasts::Host for Sandbox {
             return Ok(Err(format!("the payload is {bytes} bytes; the limit is {}", bounds::PAYLOAD_BYTES_MAX)));
         }
         self.sent.broadcast_bytes += bytes;
+        let replies_before = std::mem::take(&mut self.sent.replies_kept);
+        self.drop_bytes(replies_before);
+        self.keep_bytes(bytes).await?;
         let remaining = self.handle.remaining(&self.limits, self.started_at);
         let timeout = Duration::from_millis(timeout_ms).min(remaining);
         let stall_pause = self.handle.pause_stall();
@@ -135,18 +142,22 @@ impl broadcasts::Host for Sandbox {
         let mut budget = ReplyBudget::new();
         let converted = replies.map(|replies| replies.into_iter().map(|reply| budget.convert(reply)).collect());
         self.handle.meter().receive(budget.taken());
+        // They are copied to the guest after this, so they count until the next ones.
+        self.drop_bytes(bytes);
+        self.sent.replies_kept = budget.taken();
+        self.keep_bytes(budget.taken()).await?;
         Ok(converted)
     }
 }
 
 impl jobs::HostNewJob for Sandbox {
-    fn new(&mut self, task: String, payload: Vec<u8>) -> wasmtime::Result<Resource<GuestJob>> {
-        self.count_job_bytes(task.len() + payload.len())?;
+    async fn new(&mut self, task: String, payload: Vec<u8>) -> wasmtime::Result<Resource<GuestJob>> {
+        self.count_job_bytes(task.len() + payload.len()).await?;
         Ok(self.table.push(GuestJob { task, payload, key: None, delay: None, priority: 0, token: None })?)
     }
 
-    fn key(&mut self, job: Resource<GuestJob>, key: String) -> wasmtime::Result<()> {
-        self.count_job_bytes(key.len())?;
+    async fn key(&mut self, job: Resource<GuestJob>, key: String) -> wasmtime::Result<()> {
+        self.count_job_bytes(key.len()).await?;
         self.table.get_mut(&job)?.key = Some(key);
         Ok(())
     }
@@ -163,8 +174,8 @@ impl jobs::HostNewJob for Sandbox {
         Ok(())
     }
 
-    fn token(&mut self, job: Resource<GuestJob>, token: String) -> wasmtime::Result<()> {
-        self.count_job_bytes(token.len())?;
+    async fn token(&mut self, job: Resource<GuestJob>, token: String) -> wasmtime::Result<()> {
+        self.count_job_bytes(token.len()).await?;
         self.table.get_mut(&job)?.token = Some(token);
         Ok(())
     }
@@ -176,6 +187,7 @@ impl jobs::HostNewJob for Sandbox {
             + job.key.map_or(0, |key| key.len())
             + job.token.map_or(0, |token| token.len());
         self.sent.job_bytes = self.sent.job_bytes.saturating_sub(bytes as u64);
+        self.drop_bytes(bytes as u64);
         Ok(())
     }
 }

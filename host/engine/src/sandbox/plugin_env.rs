@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::schedule::budget::Budget;
 use crate::spec::grants::PluginSettings;
 
 /// The environment of a plugin's sandboxes: its settings, and the host's runtime.
@@ -17,16 +18,31 @@ pub(crate) struct PluginEnv {
     pub(crate) config: WasiConfigVariables,
     /// The host's own runtime.
     pub(crate) runtime: Handle,
+    /// The host's budget of memory.
+    pub(crate) budget: Budget,
     /// The settings of its encrypted connections.
     pub(crate) tls: Arc<ClientConfig>,
     /// Why no attempt may use these settings any more; empty as long as they may.
     revoked: OnceLock<String>,
 }
 
+/// The parts that all plugins of a host share.
+#[derive(Clone)]
+pub(crate) struct HostEnv {
+    /// The host's own runtime.
+    pub(crate) runtime: Handle,
+    /// The host's budget of memory.
+    pub(crate) budget: Budget,
+    /// The settings of plugins' encrypted connections.
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
 impl PluginEnv {
-    pub(crate) fn new(plugin: &str, settings: PluginSettings, runtime: Handle, tls: Arc<ClientConfig>) -> PluginEnv {
+    /// Makes the environment of a plugin with these settings.
+    pub(crate) fn new(plugin: &str, settings: PluginSettings, host: &HostEnv) -> PluginEnv {
+        let HostEnv { runtime, budget, tls } = host.clone();
         let config = settings.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, tls, revoked: OnceLock::new() }
+        PluginEnv { plugin: plugin.to_owned(), settings, config, runtime, budget, tls, revoked: OnceLock::new() }
     }
 
     /// Ends every attempt that has these settings: at its next host call, at its next tick, or at its end. `why` is recorded as

@@ -17,6 +17,7 @@ use crate::sandbox::log::Log;
 use crate::sandbox::outbound_http::Outbound;
 use crate::sandbox::plugin_env::PluginEnv;
 use crate::schedule::attempt_handle::{AttemptHandle, EndReason};
+use crate::schedule::budget::Account;
 use crate::schedule::metered::Stopped;
 
 /// Takes the place of a plugin's values of `wasi:config` once the attempt was ended.
@@ -36,7 +37,7 @@ pub(crate) struct Sandbox {
     empty_table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outbound: Outbound,
+    pub(crate) outbound: Outbound,
 }
 
 /// Amounts that the attempt has sent so far.
@@ -52,6 +53,8 @@ pub(crate) struct Sent {
     pub(crate) job_bytes: u64,
     /// Bytes of values that were set.
     pub(crate) kv_bytes: u64,
+    /// Bytes of replies that count as kept.
+    pub(crate) replies_kept: u64,
 }
 
 /// Everything that a sandbox is made from.
@@ -61,6 +64,8 @@ pub(crate) struct SandboxParts {
     pub(crate) handle: AttemptHandle,
     pub(crate) limits: AttemptLimits,
     pub(crate) log: Log,
+    /// Its account in the host's budget of memory.
+    pub(crate) account: Account,
 }
 
 impl Sandbox {
@@ -97,7 +102,7 @@ impl Sandbox {
             requests: 0,
         };
         Ok(Sandbox {
-            limiter: SandboxLimiter::new(with.limits.memory_bytes),
+            limiter: SandboxLimiter::new(with.limits.memory_bytes, with.account),
             host_calls: with.host_calls,
             handle: with.handle,
             limits: with.limits,
@@ -135,19 +140,6 @@ impl Sandbox {
     pub(crate) fn end_at_output_bound(&self, what: String) -> wasmtime::Error {
         self.handle.end(EndReason::OutputBound(what));
         Stopped.into()
-    }
-
-    /// Counts the bytes of a job that the guest is making: they take memory of the host, not of the sandbox.
-    pub(crate) fn count_job_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.refuse_if_ended()?;
-        self.sent.job_bytes += bytes as u64;
-        if self.sent.job_bytes > bounds::BATCH_BYTES_MAX {
-            return Err(self.end_at_output_bound(format!(
-                "the jobs that an attempt enqueues can have at most {} MiB in all",
-                bounds::BATCH_BYTES_MAX / bounds::MIB
-            )));
-        }
-        Ok(())
     }
 }
 

@@ -52,6 +52,8 @@ struct Inner {
     is_long_lived: AtomicBool,
     /// The guest waits in a host call that may wait for others, which is not a stall.
     stall_paused: AtomicBool,
+    /// The guest waits for room in the budget of memory: a timeout that passes meanwhile is not its fault.
+    waits_for_memory: AtomicBool,
     /// The last poll ended because the guest's tick was over, not because the guest waits.
     has_yielded: AtomicBool,
     /// The need of the attempt in order to go on: one of the three `NEEDS_` values.
@@ -88,6 +90,7 @@ impl AttemptHandle {
             last_activity: AtomicU64::new(0),
             is_long_lived: AtomicBool::new(false),
             stall_paused: AtomicBool::new(false),
+            waits_for_memory: AtomicBool::new(false),
             has_yielded: AtomicBool::new(false),
             needs: AtomicU8::new(NEEDS_PROCESSOR),
             meter: CpuMeter::default(),
@@ -209,6 +212,22 @@ impl AttemptHandle {
         StallPause(self)
     }
 
+    /// Returns when the handle was made.
+    pub fn created_at(&self) -> Instant {
+        self.0.created_at
+    }
+
+    /// Returns true while the guest waits for room in the host's budget of memory.
+    pub fn waits_for_memory(&self) -> bool {
+        self.0.waits_for_memory.load(Ordering::Acquire)
+    }
+
+    /// Notes that the guest waits for room in the budget of memory, for as long as the result lives.
+    pub(crate) fn wait_for_memory(&self) -> MemoryWait {
+        self.0.waits_for_memory.store(true, Ordering::Release);
+        MemoryWait(self.clone())
+    }
+
     /// Returns the time until a timeout ends the attempt, as far as is known now.
     pub(crate) fn remaining(&self, limits: &AttemptLimits, started_at: Instant) -> Duration {
         let now = Instant::now();
@@ -278,7 +297,10 @@ impl AttemptHandle {
         let started_at = self.instant(self.0.started_at.load(Ordering::Acquire));
         let mut next = started_at.unwrap_or(now) + limits.timeout;
         if started_at.is_some() && now >= next {
-            return Ok(EndReason::TimedOut(TimeoutKind::Wall, limits.timeout));
+            return Ok(match self.waits_for_memory() {
+                true => EndReason::Stopped(Interruption::Host, NO_MEMORY.to_owned()),
+                false => EndReason::TimedOut(TimeoutKind::Wall, limits.timeout),
+            });
         }
         if let Some(trust) = self.instant(self.0.trust_until.load(Ordering::Acquire)) {
             if now >= trust {
@@ -293,7 +315,8 @@ impl AttemptHandle {
             next = next.min(end);
         }
         if let Some(stall) = limits.stall {
-            let is_idle = started_at.is_none() || self.0.stall_paused.load(Ordering::Acquire);
+            let is_idle =
+                started_at.is_none() || self.0.stall_paused.load(Ordering::Acquire) || self.waits_for_memory();
             let since =
                 if is_idle { now } else { self.instant(self.0.last_activity.load(Ordering::Relaxed)).unwrap_or(now) };
             if now >= since + stall {
@@ -320,6 +343,20 @@ impl AttemptHandle {
 
 fn lease_lost() -> EndReason {
     EndReason::Stopped(Interruption::LeaseLost, LEASE_LOST.to_owned())
+}
+
+/// The report of an attempt whose time ran out while it waited for memory.
+const NO_MEMORY: &str =
+    "it had no room in the host's budget of memory (`memory.budget`) until its time was over, which is not its fault";
+
+/// A guest's wait for room in the budget of memory: see [`AttemptHandle::wait_for_memory`].
+pub(crate) struct MemoryWait(AttemptHandle);
+
+impl Drop for MemoryWait {
+    fn drop(&mut self) {
+        self.0.note_activity();
+        self.0.0.waits_for_memory.store(false, Ordering::Release);
+    }
 }
 
 /// A pause of the stall timeout: see [`AttemptHandle::pause_stall`].

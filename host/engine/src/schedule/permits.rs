@@ -1,10 +1,14 @@
 //! Limits how many sandboxes there are at once, by pools of permits: jobs and broadcasts do not take each other's
-//! permits, and a broadcast never waits for one that waits for it.
+//! permits, and a broadcast never waits for one that waits for it. A permit also has the bytes that are reserved for its
+//! sandbox in the budget of memory.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
+
+use crate::schedule::budget::{Budget, Reservation};
 
 /// The pool that a sandbox's permit is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,10 +23,46 @@ pub enum PermitPool {
     },
 }
 
+impl PermitPool {
+    /// Returns what the memory of its sandboxes is used for.
+    pub(crate) fn memory_use(self) -> MemoryUse {
+        match self {
+            PermitPool::Jobs => MemoryUse::Attempts,
+            PermitPool::Broadcasts { depth } => MemoryUse::Broadcasts { depth },
+        }
+    }
+}
+
 /// A permit for one sandbox, as long as it lives.
 #[derive(Debug)]
 pub struct Permit {
     _permits: OwnedSemaphorePermit,
+    /// The use of the sandbox's memory.
+    pub(crate) of: MemoryUse,
+    /// The bytes that are reserved for the sandbox.
+    pub(crate) reserved: u64,
+    /// Bytes of the memory with which it begins that it may have besides.
+    pub(crate) first_pages: u64,
+    /// They are reserved as long as this lives; `None` if another part of the host has reserved them.
+    _memory: Option<Reservation>,
+}
+
+impl Permit {
+    /// Returns the permit with bytes that the caller has reserved for its sandbox, and gives back when that has ended.
+    /// `first_pages` is what the sandbox may have besides, of the memory with which it begins: the caller counts it as unreserved.
+    #[must_use]
+    pub fn with_reserved(self, bytes: u64, first_pages: u64) -> Permit {
+        Permit { reserved: bytes, first_pages, ..self }
+    }
+}
+
+/// The cost of a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SandboxCost {
+    /// The number of ordinary sandboxes that it counts as.
+    pub(crate) weight: u32,
+    /// The bytes that it takes at its start.
+    pub(crate) bytes: u64,
 }
 
 /// The permits of all pools.
@@ -102,16 +142,25 @@ impl PermitPools {
     /// Returns a permit for a sandbox that counts as `weight` ordinary ones, if these are free now and nobody waits for
     /// them.
     pub(crate) fn try_admit(&self, pool: PermitPool, weight: u32) -> Option<Permit> {
-        let pool = self.of(pool);
+        let (of, pool) = (pool.memory_use(), self.of(pool));
         let permits = Arc::clone(&pool.permits).try_acquire_many_owned(weight.min(pool.size));
-        Some(Permit { _permits: permits.ok()? })
+        Some(Permit { _permits: permits.ok()?, of, reserved: 0, first_pages: 0, _memory: None })
     }
 
-    /// Waits for a permit for a sandbox that counts as `weight` ordinary ones.
-    pub(crate) fn admit(&self, pool: PermitPool, weight: u32) -> impl Future<Output = Permit> + Send + use<> {
-        let pool = self.of(pool);
-        let (permits, wanted) = (Arc::clone(&pool.permits), weight.min(pool.size));
-        async move { Permit { _permits: permits.acquire_many_owned(wanted).await.expect("never closed") } }
+    /// Waits for a permit for a sandbox, and for the bytes that it takes at its start.
+    pub(crate) fn admit(
+        &self,
+        budget: &Budget,
+        pool: PermitPool,
+        cost: SandboxCost,
+    ) -> impl Future<Output = Permit> + Send + use<> {
+        let (of, pool, budget) = (pool.memory_use(), self.of(pool), budget.clone());
+        let (permits, wanted) = (Arc::clone(&pool.permits), cost.weight.min(pool.size));
+        async move {
+            let _permits = permits.acquire_many_owned(wanted).await.expect("never closed");
+            let memory = budget.reserve_patiently(of, cost.bytes).await;
+            Permit { _permits, of, reserved: memory.bytes(), first_pages: 0, _memory: Some(memory) }
+        }
     }
 }
 
@@ -132,18 +181,21 @@ mod tests {
         assert!(PoolSizes::wanted(8000, 8000).sum() <= bounds::ATTEMPTS_MAX + 2 * bounds::BROADCAST_CALLS_MAX);
     }
 
-    #[test]
-    fn no_pool_takes_another_s_permits() {
+    #[tokio::test]
+    async fn no_pool_takes_another_s_permits() {
         let pools = PermitPools::new(&PoolSizes::wanted(2, 2));
+        let budget = Budget::new(1 << 30);
+        let admit = |pool, weight| pools.admit(&budget, pool, SandboxCost { weight, bytes: 1 << 20 }).now_or_never();
         let at = |depth| PermitPool::Broadcasts { depth };
-        let all: Vec<Permit> =
-            (0..2).map(|_| pools.admit(at(1), 1).now_or_never().expect("a permit is free")).collect();
-        assert!(pools.admit(at(1), 1).now_or_never().is_none());
-        assert!(pools.admit(PermitPool::Jobs, 2).now_or_never().is_some());
+        let all: Vec<Permit> = (0..2).map(|_| admit(at(1), 1).expect("a permit is free")).collect();
+        assert!(admit(at(1), 1).is_none());
+        assert!(admit(PermitPool::Jobs, 2).is_some());
         for depth in 2..=bounds::BROADCAST_DEPTH_MAX {
-            assert!(pools.admit(at(depth), 7).now_or_never().is_some(), "a large one takes all there is");
+            assert!(admit(at(depth), 7).is_some(), "a large one takes all there is");
         }
+        assert_eq!(budget.usage().used.iter().map(|(_, bytes)| bytes).sum::<u64>(), 2 << 20);
         drop(all);
-        assert!(pools.admit(at(1), 2).now_or_never().is_some());
+        assert!(admit(at(1), 2).is_some());
+        assert_eq!(budget.usage().used.iter().map(|(_, bytes)| bytes).sum::<u64>(), 0);
     }
 }

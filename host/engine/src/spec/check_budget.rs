@@ -163,6 +163,17 @@ impl CheckCost {
     }
 }
 
+/// Bytes that one value takes at most when it is parsed. An array that is full gets twice its room, and has the old one meanwhile.
+const PARSED_VALUE_BYTES: u64 = 3 * size_of::<Value>() as u64;
+/// Bytes that a member of an object takes at most besides its value: its name, and what the object reserves for it.
+const PARSED_MEMBER_BYTES: u64 = 96;
+
+/// Returns how many bytes a payload takes at most when it is parsed: an upper bound, found in one pass over its bytes.
+pub(crate) fn parsed_bytes(payload: &[u8]) -> u64 {
+    let of_level = |level: &Level| level.values * PARSED_VALUE_BYTES + level.members * PARSED_MEMBER_BYTES;
+    levels(payload).iter().map(of_level).sum::<u64>() + payload.len() as u64
+}
+
 /// Counts the values of a payload by their level.
 fn levels(payload: &[u8]) -> Vec<Level> {
     let mut levels = vec![Level::default()];
@@ -231,6 +242,18 @@ mod tests {
         for odd in [&b""[..], b"\"", b"\"\\", b"]]]}", b":::", &[b'['; 1000]] {
             assert!(levels(odd).len() <= PAYLOAD_DEPTH_MAX + 1, "not JSON, and yet counted");
         }
+    }
+
+    #[test]
+    fn what_is_parsed_takes_more_the_more_values_there_are() {
+        let text = json!("x".repeat(1 << 20)).to_string();
+        assert!(parsed_bytes(text.as_bytes()) < (1 << 20) + 200);
+        let numbers = format!("[{}0]", "0,".repeat(1 << 19));
+        let parsed: Value = serde_json::from_str(&numbers).unwrap();
+        let room = parsed.as_array().unwrap().capacity() * size_of::<Value>();
+        let bytes = parsed_bytes(numbers.as_bytes()) as usize;
+        assert!(bytes >= room * 3 / 2 && bytes <= 60 * numbers.len(), "{bytes} for {room}");
+        assert!(parsed_bytes(br#"{"a": {"b": 1}}"#) > 2 * PARSED_MEMBER_BYTES);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wharf_core::bounds;
 use wharf_core::ids::ParseIdError;
 use wharf_core::key::Key;
 
-use crate::spec::check_budget::CheckCost;
+use crate::spec::check_budget::{self, CheckCost};
 use crate::spec::schema_cost;
 
 mod pointer;
@@ -188,6 +188,11 @@ impl Schema {
             self.validator.iter_errors(&value).take(ERRORS_MAX).map(|error| describe_error(&error)).collect();
         if errors.is_empty() { Ok(()) } else { Err(PayloadError::Schema(errors)) }
     }
+}
+
+/// Returns how many bytes a payload takes at most when it is parsed for the check against a schema.
+pub fn parsed_bytes(payload: &[u8]) -> u64 {
+    check_budget::parsed_bytes(payload)
 }
 
 /// Checks a payload against a schema, and returns the key that a pointer finds in it. The schema comes with what

@@ -15,7 +15,16 @@ use crate::scene::{Scene, assert_returned, call, child, settings, words_call};
 fn engine(cache: &Path) -> Arc<Engine> {
     let cache = CacheSettings::in_folder(cache.join("cache"));
     let (attempts, broadcast_calls, guest_threads) = (4, 1, 2);
-    Engine::new(Settings { attempts, broadcast_calls, guest_threads, cache, compile: child(), extra_ca: None }).unwrap()
+    Engine::new(Settings {
+        attempts,
+        broadcast_calls,
+        guest_threads,
+        cache,
+        compile: child(),
+        memory_budget: 4 << 30,
+        extra_ca: None,
+    })
+    .unwrap()
 }
 
 async fn check(engine: &Arc<Engine>, bytes: Vec<u8>) -> CheckReport {

@@ -23,7 +23,16 @@ fn the_compiling_process() {
 
 fn engine(cache: &Path, compile: Compile) -> Arc<Engine> {
     let cache = CacheSettings::in_folder(cache);
-    Engine::new(Settings { attempts: 2, broadcast_calls: 1, guest_threads: 1, cache, compile, extra_ca: None }).unwrap()
+    Engine::new(Settings {
+        attempts: 2,
+        broadcast_calls: 1,
+        guest_threads: 1,
+        cache,
+        compile,
+        memory_budget: 4 << 30,
+        extra_ca: None,
+    })
+    .unwrap()
 }
 
 /// Loads `words` and returns the steps of it, or the explanation of why it failed.

@@ -5,6 +5,7 @@ mod made;
 
 mod ends;
 mod floods;
+mod memory;
 mod stops;
 mod fairness;
 mod outside;

@@ -137,12 +137,18 @@ pub(crate) fn settings(toml: &str) -> PluginSettings {
 
 impl Scene {
     pub(crate) fn new(attempts: u32) -> Scene {
+        Scene::with_budget(attempts, 4 << 30)
+    }
+
+    /// A scene whose host has so many bytes of memory.
+    pub(crate) fn with_budget(attempts: u32, memory_budget: u64) -> Scene {
         let settings = Settings {
             attempts,
             broadcast_calls: BROADCAST_CALLS,
             guest_threads: 2,
             cache: CacheSettings::in_folder(shared_cache()),
             compile: Compile::InProcess,
+            memory_budget,
             extra_ca: None,
         };
         Scene { engine: Engine::new(settings).unwrap() }

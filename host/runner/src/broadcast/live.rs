@@ -14,11 +14,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{NodeId, PluginId};
 use wharf_core::node_message::MessageBody;
 use wharf_core::outcome::Interruption;
 use wharf_core::rollcall::{Answer, Mode, Reply, Rollcall};
-use wharf_engine::{AttemptHandle, Permit, Plugin, Receive};
+use wharf_engine::{AttemptHandle, Budget, Permit, Plugin, Receive, Reservation};
 
 use super::cluster::{Cluster, PluginAnswer};
 use super::subscriber_call::{Admitted, SubscriberCall};
@@ -28,6 +29,8 @@ use crate::notice::{BroadcastEnded, BroadcastEnding, Notice};
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which the end of a broadcast waits for call messages that are still being written.
 const CALL_MESSAGES_TIMEOUT: Duration = Duration::from_secs(5);
+/// Replies below this size are not counted in the budget of memory: few hundred of them take little.
+const SMALL_REPLY_BYTES: u64 = 4096;
 /// Number of answers that are received before anything else is checked.
 const ANSWERS_PER_TURN: usize = 256;
 
@@ -64,6 +67,10 @@ struct Calls {
     running: HashMap<PluginId, AttemptHandle>,
     /// The size in bytes of the replies that were kept.
     reply_bytes: u64,
+    /// The room of these replies.
+    replies: Vec<Reservation>,
+    budget: Budget,
+    depth: u32,
     /// The number of answers of each of `Answer::KINDS`.
     answers: [u64; Answer::KINDS.len()],
 }
@@ -83,6 +90,9 @@ impl Live {
             rollcall: Rollcall::open(here.chain(elsewhere), self.mode),
             running: HashMap::new(),
             reply_bytes: 0,
+            replies: Vec::new(),
+            budget: self.call.context.engine.budget().clone(),
+            depth: self.call.depth(),
             answers: [0; Answer::KINDS.len()],
         };
         let (sender, receiver) = unbounded_channel();
@@ -234,11 +244,18 @@ impl Live {
             let was_called =
                 running.contains_key(plugin) || self.elsewhere.iter().any(|(_, plugins)| plugins.contains(plugin));
             match ending {
+                BroadcastEnding::Deadline if running.get(plugin).is_some_and(AttemptHandle::waits_for_memory) => {
+                    Answer::Skipped(format!(
+                        "it waited for memory when the broadcast's timeout of {:?} was over: the host's budget of memory was full",
+                        self.timeout
+                    ))
+                }
                 BroadcastEnding::Deadline if was_called => {
                     Answer::TimedOut(format!("it was stopped: the broadcast's timeout of {:?} was over", self.timeout))
                 }
                 BroadcastEnding::Deadline => Answer::Skipped(format!(
-                    "it was not called: no sandbox was free within the broadcast's timeout of {:?}",
+                    "it was not called: no sandbox, or no room in the host's budget of memory, was free within the broadcast's \
+                     timeout of {:?}",
                     self.timeout
                 )),
                 BroadcastEnding::Stopping => Answer::Skipped("the host is stopping".to_owned()),
@@ -275,6 +292,15 @@ impl Calls {
                 self.reply_bytes,
                 bounds::REPLIES_BYTES_MAX
             ));
+        }
+        if bytes >= SMALL_REPLY_BYTES {
+            let of = MemoryUse::Broadcasts { depth: self.depth };
+            let Some(room) = self.budget.try_reserve(of, bytes) else {
+                return Answer::Skipped(format!(
+                    "it replied, but the host's budget of memory had no room for the reply of {bytes} bytes"
+                ));
+            };
+            self.replies.push(room);
         }
         self.reply_bytes += bytes;
         answer

@@ -112,16 +112,18 @@ impl SubscriberCall {
         });
         let (calls, context, catalog) = (Arc::clone(&host), Arc::clone(&self.context), Arc::clone(&self.catalog));
         let on_end = move |end: AttemptEnd| {
-            let answer = Answer::from(calls.calls.judge(end.outcome));
+            let (answer, room) = (Answer::from(calls.calls.judge(end.outcome)), end.left);
             let Effects { children, changes } = calls.calls.take_effects();
             if (children.is_empty() && changes.is_none()) || !matches!(answer, Answer::Replied(_)) {
+                // Who receives the answer finds room for it.
+                drop(room);
                 return on_answer(answer);
             }
             let (enqueuer, limits) = (context.enqueuer.clone(), Arc::clone(catalog.limits()));
             let insert = async move {
                 // The places of the jobs in the queue are kept until the jobs are in it.
                 let _until_written = calls;
-                let written = enqueuer.insert_with_changes(children, limits, changes).await;
+                let written = enqueuer.insert_with_changes((children, changes), limits, room).await;
                 on_answer(written.map_or_else(
                     |error| {
                         let why = format!("it replied, but its jobs and changes could not be written: {error}");

@@ -88,6 +88,7 @@ impl State {
 
     fn replace(&mut self, id: &PluginId, plugin: Arc<Plugin>) {
         if let Some(loaded) = self.contents.plugins.get_mut(id) {
+            plugin.log_notes();
             self.earlier.extend([std::mem::replace(&mut loaded.plugin, plugin)]);
         }
     }

@@ -16,6 +16,7 @@ fn plugin(text: &str) -> PluginId {
 fn task(text: &str, group: &str) -> TaskAnnouncement {
     TaskAnnouncement {
         name: name(text),
+        memory_bytes: 128 << 20,
         group: group.parse().unwrap(),
         limits: Limits { per_key: Some(1), total: None },
         on_conflict: OnConflict::Wait,
@@ -40,6 +41,7 @@ fn node(id: u64, plugins: Vec<LoadedPlugin>) -> Node {
         seen: NOW,
         capacity: 1,
         running: 0,
+        memory_budget: Some(1 << 30),
         draining: false,
         settings: None,
         plugins,
@@ -189,4 +191,24 @@ fn limits_of_groups_elsewhere_are_added_to_those_here() {
     assert_eq!(of("g"), Limits { per_key: Some(1), total: Some(9) });
     assert_eq!(of("h"), Limits::default(), "this group was not requested");
     assert!(others.has_group(&"h".parse().unwrap(), NOW) && !others.has_group(&"i".parse().unwrap(), NOW));
+}
+
+#[test]
+fn a_task_is_too_large_only_where_no_node_that_runs_it_can_hold_it() {
+    let needing = |id, memory_bytes, memory_budget| Node {
+        memory_budget,
+        ..node(
+            id,
+            vec![loaded("words", &[], Some(vec![TaskAnnouncement { memory_bytes, ..task("words/count", "g") }]))],
+        )
+    };
+    let too_small = |nodes| of(nodes).too_small_for(&name("words/count"), NOW);
+    let (small, large) = (Some(256 << 20), Some(8 << 30));
+    let most = attempt_memory_max(256 << 20);
+    assert_eq!(too_small(vec![needing(2, 900 << 20, small)]), Some((900 << 20, most)));
+    assert_eq!(too_small(vec![needing(2, 900 << 20, small), needing(3, 900 << 20, large)]), None);
+    assert_eq!(too_small(vec![needing(2, 900 << 20, small), needing(3, 900 << 20, None)]), None, "it does not say");
+    assert_eq!(too_small(vec![needing(2, 100 << 20, small)]), None);
+    let leaving = Node { draining: true, ..needing(3, 900 << 20, large) };
+    assert!(too_small(vec![needing(2, 900 << 20, small), leaving]).is_some(), "a node that stops claims nothing");
 }

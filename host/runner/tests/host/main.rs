@@ -9,3 +9,4 @@ mod folder;
 mod store_failures;
 mod bounds;
 mod full_queue;
+mod memory;

@@ -24,6 +24,7 @@ pub(crate) struct Setup {
     pub(crate) lease: Duration,
     pub(crate) lease_margin: Duration,
     pub(crate) write_timeout: Duration,
+    pub(crate) memory_budget: u64,
     settings: BTreeMap<PluginId, PluginSettings>,
 }
 
@@ -47,6 +48,7 @@ impl Setup {
             lease: Duration::from_secs(30),
             lease_margin: Duration::from_secs(3),
             write_timeout: LONG,
+            memory_budget: 4 << 30,
             settings: BTreeMap::new(),
         }
     }
@@ -85,6 +87,7 @@ impl Setup {
             // Shared by all tests, so that each component is compiled once.
             cache: CacheSettings::in_folder(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
             compile: Compile::InProcess,
+            memory_budget: self.memory_budget,
             extra_ca: None,
         })
         .unwrap();

@@ -39,11 +39,11 @@ pub(crate) struct Cut {
     store: Arc<dyn Store>,
     off: AtomicBool,
     /// Writes are done, but return only when this ends.
-    hanging: AtomicBool,
+    pub(crate) hanging: AtomicBool,
     /// Only values of plugins cannot be read.
     kv_off: AtomicBool,
     /// Only the events of attempts cannot be recorded.
-    records_off: AtomicBool,
+    pub(crate) records_off: AtomicBool,
     /// New jobs have values that the store cannot take.
     refusing: AtomicBool,
     /// The waiting jobs cannot be counted: no call returns until this ends.

@@ -14,6 +14,7 @@ use wharf_runner::LiveSettings;
 
 use super::digest::digest;
 use super::environment::Environment;
+use super::machine_memory::{MachineMemory, machine_memory};
 use super::origin::{Origin, Problems, nearest};
 use super::raw::RawSettings;
 use super::tokens;
@@ -45,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) plugins_rescan: Duration,
     pub(crate) cache: CacheSettings,
     pub(crate) extra_ca: Option<PathBuf>,
+    pub(crate) memory_budget: u64,
     pub(crate) attempts_at_once: u32,
     pub(crate) guest_threads: u32,
     pub(crate) broadcasts_at_once: u32,
@@ -95,6 +97,7 @@ impl Settings {
                 bytes_max: read.value("cache-max", cache_max).unwrap_or(bounds::CACHE_BYTES_DEFAULT),
             },
             extra_ca: Some(read.raw.of("http.extra-ca").0).filter(|file| !file.is_empty()).map(PathBuf::from),
+            memory_budget: read.value("memory.budget", memory_budget).unwrap_or(bounds::MEMORY_BUDGET_MIN),
             attempts_at_once: read.number("attempts.at-once", bounds::ATTEMPTS_MAX),
             guest_threads: read.number("attempts.guest-threads", GUEST_THREADS_MAX),
             broadcasts_at_once: read.number("broadcasts.at-once", bounds::BROADCASTS_MAX),
@@ -149,6 +152,7 @@ impl Settings {
             guest_threads: self.guest_threads as usize,
             cache: self.cache.clone(),
             compile,
+            memory_budget: self.memory_budget,
             extra_ca: self.extra_ca.clone(),
         }
     }
@@ -271,6 +275,10 @@ fn cache_max(text: &str) -> Result<u64, String> {
     bytes_from(text, bounds::CACHE_BYTES_MIN)
 }
 
+fn memory_budget(text: &str) -> Result<u64, String> {
+    bytes_from(text, bounds::MEMORY_BUDGET_MIN)
+}
+
 fn log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     // The filter would take a word that is not a level for a part of the program and log only its lines, so almost none.
@@ -315,6 +323,12 @@ fn derive_missing(raw: &mut RawSettings, environment: &Environment) {
     if raw.of("attempts.guest-threads").0.is_empty() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         raw.derive("attempts.guest-threads", cores.to_string(), "the number of cores");
+    }
+    if raw.of("memory.budget").0.is_empty() {
+        let unknown = MachineMemory { bytes: bounds::COMPILE_MEMORY_BYTES_MAX, from: "60 % of 4 GiB" };
+        let MachineMemory { bytes, from } = machine_memory().unwrap_or(unknown);
+        let mebibytes = (bytes / 10 * 6).max(bounds::MEMORY_BUDGET_MIN) / bounds::MIB;
+        raw.derive("memory.budget", format!("{mebibytes}MiB"), from);
     }
 }
 

@@ -56,6 +56,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("plugins-rescan", "10s", "interval at which that folder is scanned, in case a change was not reported"),
     setting("cache-dir", "", "folder for compiled plugins; by default wharf in $XDG_CACHE_HOME or ~/.cache"),
     setting("cache-max", "4GiB", "size of that folder; what was not used for the longest time is deleted first"),
+    setting(
+        "memory.budget",
+        "",
+        "bytes that plugins, and those who talk to them, may make the host hold, with the processes that compile; by default 60 % of \
+         what the machine or the control group has",
+    ),
     setting("attempts.at-once", "256", "sandboxes that run at the same time"),
     setting("attempts.guest-threads", "", "threads that run plugin code; by default one for each core"),
     setting("attempts.cancel-grace", "5s", "time from the request to cancel until the sandbox is stopped").shared(),

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use futures_util::StreamExt;
 use wharf_core::bounds;
 
+use super::memory::BodyMemory;
 use super::problem::{Kind, Problem};
 
 /// The longest time between two parts of a body: a silent client must not hold memory.
@@ -64,11 +65,33 @@ pub(crate) fn no_idempotency_key(headers: &HeaderMap, instead: &str) -> Result<(
     Ok(())
 }
 
-/// Reads a body of at most `max` bytes.
+/// Reads a small body of at most `max` bytes, for which no room is reserved.
 ///
 /// # Errors
 /// If it has a content encoding, is too large, breaks off, or is too slow.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Vec<u8>, Problem> {
+pub(crate) async fn read_small(headers: &HeaderMap, body: Body, max: u64) -> Result<Vec<u8>, Problem> {
+    read_into(headers, body, max, None).await
+}
+
+/// Reads a body of at most `max` bytes, for which room is held as it comes.
+///
+/// # Errors
+/// If it has a content encoding, is too large, breaks off, or is too slow, or if there is no room for it.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    max: u64,
+    memory: &mut BodyMemory,
+) -> Result<Vec<u8>, Problem> {
+    read_into(headers, body, max, Some(memory)).await
+}
+
+async fn read_into(
+    headers: &HeaderMap,
+    body: Body,
+    max: u64,
+    mut memory: Option<&mut BodyMemory>,
+) -> Result<Vec<u8>, Problem> {
     check_encoding(headers)?;
     let too_large = || {
         Problem::new(Kind::TOO_LARGE, format!("the body is too large; the limit is {}", ByteSize(max).display().iec()))
@@ -93,6 +116,9 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
                 return Err(too_large());
             }
             Ok(Some(Ok(part))) => {
+                if let Some(memory) = &mut memory {
+                    memory.hold(wanted(&bytes, part.len(), declared)).await?;
+                }
                 reserve(&mut bytes, part.len(), declared);
                 bytes.extend_from_slice(&part);
             }
@@ -116,11 +142,20 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: u64) -> Result<Ve
 
 /// Reserves memory for `more` bytes of a body: all that is announced, but no more than [`RESERVED_TO_RECEIVED_MAX`] allows.
 fn reserve(bytes: &mut Vec<u8>, more: usize, declared: usize) {
-    let received = bytes.len() + more;
-    if received > bytes.capacity() {
-        let wanted = declared.min(received.saturating_mul(RESERVED_TO_RECEIVED_MAX));
-        bytes.reserve_exact(wanted.saturating_sub(bytes.len()));
+    if bytes.len() + more > bytes.capacity() {
+        bytes.reserve_exact(wanted(bytes, more, declared).saturating_sub(bytes.len()));
     }
+}
+
+/// Returns the capacity that a body needs for `more` bytes.
+fn wanted(bytes: &Vec<u8>, more: usize, declared: usize) -> usize {
+    let received = bytes.len() + more;
+    if received <= bytes.capacity() {
+        return bytes.capacity();
+    }
+    // Without an announcement the buffer grows as any other: it is doubled.
+    let grown = if declared == 0 { bytes.capacity().saturating_mul(2) } else { 0 };
+    declared.min(received.saturating_mul(RESERVED_TO_RECEIVED_MAX)).max(received).max(grown)
 }
 
 /// Reads and drops the rest of a body.
@@ -143,7 +178,7 @@ mod tests {
     use super::*;
 
     async fn result_text(headers: &HeaderMap, body: &'static str, max: u64) -> String {
-        format!("{:?}", read(headers, Body::from(body), max).await)
+        format!("{:?}", read_small(headers, Body::from(body), max).await)
     }
 
     #[test]
@@ -164,13 +199,13 @@ mod tests {
         capacities.dedup();
         assert_eq!(capacities, [16 * 1024, 200 * 1024], "no more than was announced");
         reserve(&mut bytes, 1, 0);
-        assert_eq!(bytes.capacity(), 200 * 1024, "without an announcement the buffer grows as any other");
+        assert_eq!(bytes.capacity(), 400 * 1024, "without an announcement the buffer grows as any other");
     }
 
     #[tokio::test]
     async fn a_body_is_bounded_by_received_and_by_announced_bytes() {
         let none = HeaderMap::new();
-        assert_eq!(read(&none, Body::from("12345"), 5).await.unwrap(), b"12345");
+        assert_eq!(read_small(&none, Body::from("12345"), 5).await.unwrap(), b"12345");
         assert!(result_text(&none, "123456", 5).await.contains("too-large"));
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, "6".parse().unwrap())]);
         assert!(result_text(&announced, "", 5).await.contains("too-large"));
@@ -188,7 +223,7 @@ mod tests {
         assert!(
             result_text(&of(&[(header::CONTENT_ENCODING, "gzip")]), "x", 5).await.contains("encoded as \\\"gzip\\\"")
         );
-        assert_eq!(read(&of(&[(header::CONTENT_ENCODING, "Identity")]), Body::from("x"), 5).await.unwrap(), b"x");
+        assert_eq!(read_small(&of(&[(header::CONTENT_ENCODING, "Identity")]), Body::from("x"), 5).await.unwrap(), b"x");
         let media = |pairs: &[&str]| {
             media_type(&of(&pairs.iter().map(|value| (header::CONTENT_TYPE, *value)).collect::<Vec<_>>()))
         };

@@ -25,6 +25,7 @@ use super::api::{
 use super::bytes::{JsonOrBase64, inline, json_or_base64, json_or_base64_of_event, payload_bytes};
 use super::enqueue::queue_full;
 use super::event_stream::{event, event_stream};
+use super::memory::{self, BodyMemory};
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
@@ -60,10 +61,12 @@ pub(crate) async fn send(
     {
         return Err(forbidden(&access, &format!("broadcast:{topic}")));
     }
-    let options = read(query, &head.headers, body).await?;
+    // The payload, and a copy of it in a store or on its way from the text that it stands in.
+    let mut memory = BodyMemory::new(host.budget(), 2);
+    let options = read(query, &head.headers, body, &mut memory).await?;
     still_valid(&access)?;
     if options.durable {
-        return send_durably(&host, &topic, options).await;
+        return send_durably(&host, &topic, options, memory).await;
     }
     let started = Instant::now();
     let replies = host.broadcast(Broadcast {
@@ -74,7 +77,11 @@ pub(crate) async fn send(
     });
     let replies = replies.map_err(problem)?;
     if accepts_events(&head.headers) {
-        return Ok(event_stream(events(replies, started), access.end(stopping)));
+        let events = events(replies, started).map(move |event| {
+            let _until_the_end = &memory;
+            event
+        });
+        return Ok(event_stream(events, access.end(stopping)));
     }
     let (id, topic) = (replies.id.to_string(), replies.topic.to_string());
     let loading = ids(&replies.loading);
@@ -86,22 +93,22 @@ pub(crate) async fn send(
     };
     let ended = ended(replies.iter().map(|reply| (&reply.answer).into()), started);
     let replies = replies.into_iter().map(|reply| reply_document(reply, json_or_base64)).collect();
-    Ok(Json(LiveBroadcast { id, topic, ended, loading, replies }).into_response())
+    memory::json(host.budget(), &LiveBroadcast { id, topic, ended, loading, replies }).await
 }
 
-async fn send_durably(host: &Host, topic: &str, options: Options) -> Result<Response, Problem> {
+async fn send_durably(host: &Host, topic: &str, options: Options, mut memory: BodyMemory) -> Result<Response, Problem> {
     if options.timeout.is_some() || options.mode.is_some() {
         return Err(Problem::bad_request(
             "`timeout` and `mode` apply only to live broadcasts; each job of a durable one follows its plugin's manifest",
         ));
     }
-    let durable = host.broadcast_durably(topic, options.payload).await.map_err(problem)?;
+    let durable = host.broadcast_durably(topic, options.payload, memory.take_for_store()).await.map_err(problem)?;
     let location = [(header::LOCATION, links::broadcast_from_broadcast(durable.id))];
     Ok((StatusCode::ACCEPTED, location, Json(durable_document(&durable))).into_response())
 }
 
 /// Shows a durable broadcast, with the results of the jobs that have ended.
-pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
+pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Result<Response, Problem> {
     let unknown = || {
         let detail = format!(
             "unknown durable broadcast {id}; it had no subscribers, or its jobs were deleted; a live broadcast can't be read later"
@@ -109,6 +116,7 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         Problem::new(Kind::BROADCAST_UNKNOWN, detail)
     };
     let id = id.parse().map_err(|_| unknown())?;
+    let _reading = memory::to_read_a_broadcast().await;
     let batch = host.batch(id).await?.ok_or_else(unknown)?;
     let jobs = batch.jobs.iter().map(|entry| {
         let (reply, reply_base64) = entry.job.result.as_deref().map(inline).unwrap_or_default();
@@ -124,7 +132,8 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         }
     });
     let finished = batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final());
-    Ok(Json(batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect())))
+    let document = batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect());
+    memory::json(host.budget(), &document).await
 }
 
 fn batch_document(id: String, topic: String, finished: bool, jobs: Vec<BatchJob>) -> Batch {
@@ -159,11 +168,16 @@ fn durable_document(durable: &Durable) -> Batch {
 
 /// Reads the payload and the options. A body is a document if its type is JSON, or absent, or the one that curl sends by
 /// default; any other body is the payload.
-async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<Options, Problem> {
+async fn read(
+    query: BroadcastQuery,
+    headers: &HeaderMap,
+    body: Body,
+    memory: &mut BodyMemory,
+) -> Result<Options, Problem> {
     let media_type = body::media_type(headers)?;
     let is_document = ["", "application/json", "application/x-www-form-urlencoded"].contains(&media_type.as_str());
     if !is_document {
-        let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
+        let payload = body::read(headers, body, bounds::PAYLOAD_BYTES_MAX, memory).await?;
         return options(payload, query.timeout, query.mode, query.durable);
     }
     if query.timeout.is_some() || query.mode.is_some() || query.durable.is_some() {
@@ -171,7 +185,7 @@ async fn read(query: BroadcastQuery, headers: &HeaderMap, body: Body) -> Result<
             "options in the query need the payload as the body, with the type application/octet-stream; otherwise put them into the JSON",
         ));
     }
-    let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
+    let bytes = body::read(headers, body, JSON_BYTES_MAX, memory).await?;
     let document: BroadcastRequest = if bytes.is_empty() {
         BroadcastRequest::default()
     } else {

@@ -9,13 +9,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use wharf_core::bounds;
+use wharf_core::budget::MemoryUse;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job as CoreJob, StateName};
 use wharf_core::shared_bytes::SharedBytes;
-use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, QueueFull};
+use wharf_engine::Reservation;
+use wharf_runner::{self as runner, BadRequest, EnqueueError, EnqueueRejection, Host, NoRoom, QueueFull};
 
 use super::api::{EnqueueOutcome, EnqueueQuery, Enqueued, Job, JobRequest};
 use super::bytes::{harmless_headers, payload_bytes};
+use super::memory::{BodyMemory, held_for};
 use super::problem::{Kind, Problem};
 use super::scope::{forbidden, still_valid};
 use super::shared_bytes::SharedName;
@@ -69,11 +72,13 @@ pub(crate) async fn enqueue(
     let query: EnqueueQuery = query::query(&head.uri)?;
     body::no_idempotency_key(&head.headers, "give the job a `token`: with one token it is enqueued only once")?;
     let wait = query.wait.as_deref().map(wait_timeout).transpose()?;
+    // The payload, and the copy of it that the store writes; of a document also the text that it stands in.
+    let mut memory = BodyMemory::new(state.host.budget(), if query.task.is_some() { 2 } else { 3 });
     let requests = if query.task.is_some() {
-        let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX).await?;
+        let payload = body::read(&head.headers, body, bounds::PAYLOAD_BYTES_MAX, &mut memory).await?;
         Requests::One(from_query(query, payload)?)
     } else {
-        from_json(&query, &head.headers, body).await?
+        from_json(&query, &head.headers, body, &mut memory).await?
     };
     if wait.is_some() && !access.reads() {
         return Err(forbidden(&access, "read").hint("`wait` returns a job's result"));
@@ -81,7 +86,8 @@ pub(crate) async fn enqueue(
     still_valid(&access)?;
     match requests.allowed_to(&access)? {
         Requests::One(request) => {
-            let result = enqueue_one(&state.host, request).await?;
+            let result = enqueue_one(&state.host, request, memory.take_for_store()).await?;
+            drop(memory);
             match (wait, result) {
                 // Apart, since most requests do not wait: what one request holds is moved more than once on its way.
                 (Some(timeout), (_, id, _)) => Box::pin(result_within(&state, &access, id, timeout)).await,
@@ -94,7 +100,7 @@ pub(crate) async fn enqueue(
             Err(Problem::bad_request("`wait` does not work with an array; follow each job at /v1/jobs/{id}/events"))
         }
         Requests::Many(requests) => {
-            let results = state.host.enqueue(requests).await.map_err(problem)?;
+            let results = state.host.enqueue_with_room(requests, memory.take_for_store()).await.map_err(problem)?;
             let documents: Vec<_> = results.iter().map(document).collect();
             Ok((StatusCode::ACCEPTED, Json(documents)).into_response())
         }
@@ -102,8 +108,12 @@ pub(crate) async fn enqueue(
 }
 
 /// Enqueues one job. Returns the status of the response, the job, and its document; a discarded job is a problem.
-async fn enqueue_one(host: &Host, request: runner::Request) -> Result<(StatusCode, JobId, Enqueued), Problem> {
-    let results = host.enqueue(vec![request]).await.map_err(problem)?;
+async fn enqueue_one(
+    host: &Host,
+    request: runner::Request,
+    room: Option<Reservation>,
+) -> Result<(StatusCode, JobId, Enqueued), Problem> {
+    let results = host.enqueue_with_room(vec![request], room).await.map_err(problem)?;
     let Some(result) = results.first() else {
         let detail = "the host did not report what became of the job; look for it with GET /v1/jobs";
         return Err(Problem::new(Kind::INTERNAL, detail));
@@ -128,11 +138,14 @@ async fn result_within(state: &AppState, access: &Access, id: JobId, timeout: Du
         ended = state.host.wait(id, timeout) => ended?,
         () = access.end(state.stopping.clone()) => None,
     };
+    let memory = ended.as_ref().and_then(|snapshot| snapshot.job.result.as_ref());
+    let memory = memory.map(|result| state.host.budget().reserve_anyway(MemoryUse::Readers, result.len() as u64));
     let location = [(header::LOCATION, links::job_from_jobs(id))];
     if let Some(snapshot) = ended.filter(|snapshot| access.sees(snapshot.job.lane.key.as_ref()))
         && let Some(result) = finished(&snapshot.job)?
     {
-        let result = state.shared.share(SharedName::Result(id), Bytes::from_owner(result));
+        let result = Bytes::from_owner(result);
+        let result = state.shared.share(SharedName::Result(id), held_for(result, memory));
         return Ok((location, harmless_headers(result.media_type().await), result.bytes()).into_response());
     }
     if access.revoked.is_cancelled() {
@@ -180,6 +193,10 @@ fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::QueueFull(full) => queue_full(&full),
+        EnqueueError::NoRoom(none @ NoRoom::Now) => {
+            Problem::new(Kind::NO_MEMORY, format!("{none}; nothing was enqueued; send the request again"))
+        }
+        EnqueueError::NoRoom(none @ NoRoom::Ever { .. }) => Problem::new(Kind::TOO_LARGE, none.to_string()),
         EnqueueError::EnqueueRejection(rejection) => {
             let loading = rejection.plugins_loading();
             let kind = match &rejection {
@@ -253,7 +270,12 @@ fn from_query(query: EnqueueQuery, payload: Vec<u8>) -> Result<runner::Request, 
     })
 }
 
-async fn from_json(query: &EnqueueQuery, headers: &HeaderMap, body: Body) -> Result<Requests, Problem> {
+async fn from_json(
+    query: &EnqueueQuery,
+    headers: &HeaderMap,
+    body: Body,
+    memory: &mut BodyMemory,
+) -> Result<Requests, Problem> {
     let media_type = body::media_type(headers)?;
     if media_type.starts_with("image/") || media_type == "application/octet-stream" {
         return Err(Problem::bad_request(format!(
@@ -266,7 +288,7 @@ async fn from_json(query: &EnqueueQuery, headers: &HeaderMap, body: Body) -> Res
             "options in the query need `task` in the query, too, and the payload as the body; otherwise put them into the JSON",
         ));
     }
-    let bytes = body::read(headers, body, JSON_BYTES_MAX).await?;
+    let bytes = body::read(headers, body, JSON_BYTES_MAX, memory).await?;
     if bytes.trim_ascii_start().starts_with(b"[") {
         let documents: Vec<JobRequest> = query::json(&bytes)?;
         let requests = documents.into_iter().enumerate().map(|(index, document)| {

@@ -19,6 +19,7 @@ use wharf_store::{JobSnapshot, StoreError};
 use super::api::{Job, JobEventName, LogEntry};
 use super::event_stream::{event, event_stream};
 use super::job_lookup;
+use super::memory::{held_for, room_to_make, with_room};
 use super::path::Path;
 use super::problem::Problem;
 use super::shared_bytes::{SharedBytes, SharedName};
@@ -64,15 +65,22 @@ async fn update_event(
     match update {
         Ok(JobUpdate::Entry(numbered)) => {
             let shared_name = SharedName::Entry(job, numbered.number);
-            let held = shared.get(shared_name).unwrap_or_else(|| {
-                let (name, entry) = LogEntry::event(&numbered);
-                shared.share(shared_name, event(name, Some(&numbered.number.to_string()), &entry))
-            });
-            held.bytes()
+            if let Some(event) = shared.get(shared_name) {
+                return event.bytes();
+            }
+            // Its bytes in base64, and the text that they stand in.
+            let room = room_to_make(host.budget(), numbered.entry.bytes() * 3).await;
+            if let Some(event) = shared.get(shared_name) {
+                return event.bytes();
+            }
+            let (name, entry) = LogEntry::event(&numbered);
+            let event = event(name, Some(&numbered.number.to_string()), &entry);
+            shared.share(shared_name, held_for(event, room)).bytes()
         }
         Ok(JobUpdate::State(snapshot)) => {
             let end = snapshot.job.status.state.name().is_final().then(|| format!("{}.end", snapshot.entries));
-            event(JobEventName::State, end.as_deref(), &job_document(host, access, *snapshot).await)
+            let event = event(JobEventName::State, end.as_deref(), &job_document(host, access, *snapshot).await);
+            with_room(host.budget(), event).await
         }
         Err(error) => event(JobEventName::StoreError, None, &error.to_string()),
     }

@@ -1,5 +1,6 @@
 //! `/health`, `/ready` and `/metrics`: for probes and Prometheus.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -68,6 +69,22 @@ async fn gauges(host: &Host) -> Gauges {
         "plugins_refused",
         "Files of the plugin folder that could not be loaded",
         catalog.refused().len() as u64,
+    );
+    let budget = host.budget().usage();
+    gauges.plain("memory_budget_bytes", "Budget of memory of this host", budget.total);
+    let mut used: BTreeMap<&str, u64> = BTreeMap::new();
+    budget.used.iter().for_each(|(of, bytes)| *used.entry(of.as_str()).or_default() += bytes);
+    gauges.labelled(
+        "memory_used_bytes",
+        "Bytes of the budget that are reserved, by use",
+        "use",
+        used.into_iter().map(|(of, bytes)| (of.to_owned(), bytes)),
+    );
+    gauges.plain("memory_waiting", "Attempts and requests that wait for room in the budget of memory", budget.waiting);
+    gauges.plain(
+        "memory_attempts_released",
+        "Attempts that were given back to make room in the budget of memory, since the host started",
+        budget.released,
     );
     let (stats, limits) = (host.stats().await, host.limits().await);
     gauges.plain("store_up", "1 if the store responds", u64::from(stats.is_ok() && health.store.is_ok()));

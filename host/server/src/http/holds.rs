@@ -44,7 +44,7 @@ pub(crate) async fn set(
     request: Request,
 ) -> Result<Json<Hold>, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
+    let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     let HoldRequest { all, plugin, task, group, key, until, length, reason } = query::json(&body)?;
     let scope = scope(ReleaseQuery { all, plugin, task, group, key })?;
     let length = match (until, length) {

@@ -4,6 +4,7 @@ use wharf_core::ids::{JobId, ParseIdError};
 use wharf_core::job::WaitReason;
 use wharf_runner::{Host, JobView, JobWaitReason};
 
+use super::memory::to_read_a_job;
 use super::problem::{Kind, Problem};
 use crate::access::Access;
 
@@ -14,6 +15,13 @@ pub(crate) fn job_id(text: &str) -> Result<JobId, Problem> {
 
 /// Returns the job with this ID, if the client sees jobs of its key. A job of another key is unknown to it.
 pub(crate) async fn job(host: &Host, access: &Access, id: JobId) -> Result<JobView, Problem> {
+    // What a document has of a job is far less than what the store reads.
+    let _reading = to_read_a_job(host.budget()).await;
+    whole_job(host, access, id).await
+}
+
+/// Returns the job as [`job`] does, for a caller that may read one.
+pub(crate) async fn whole_job(host: &Host, access: &Access, id: JobId) -> Result<JobView, Problem> {
     let view = host.job(id).await?.filter(|view| access.sees(view.seen.job.lane.key.as_ref()));
     view.map(|view| seen_by(view, access)).ok_or_else(|| unknown(id))
 }

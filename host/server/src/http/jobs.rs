@@ -21,7 +21,7 @@ use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
 use super::shared_bytes::{SharedBytes, SharedName};
-use super::{filter, job_lookup, links};
+use super::{filter, job_lookup, links, memory};
 use crate::access::Access;
 
 /// Number of jobs on a page, if the query does not set it.
@@ -47,12 +47,27 @@ pub(crate) async fn result(
     let id = job_lookup::job_id(&id)?;
     // A result that is shared is known without its job.
     job_lookup::check(&host, &access, id).await?;
-    let result = shared.get_or_load(SharedName::Result(id), stored_result(&host, &access, id)).await?;
+    let result = shared.get_or_load(SharedName::Result(id), read_result(&host, &access, id)).await?;
     Ok((harmless_headers(result.media_type().await), result.bytes()).into_response())
 }
 
+/// Reads a result from the store, and holds room for it until it is sent. Where there is none, it is read again when there is.
+async fn read_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
+    let bytes = {
+        let _reading = memory::to_read_a_job(host.budget()).await;
+        let result = stored_result(host, access, id).await?;
+        if let Some(result) = memory::with_room_now(host.budget(), &result) {
+            return Ok(result);
+        }
+        result.len()
+    };
+    let room = memory::room_to_send(host.budget(), bytes).await?;
+    let _reading = memory::to_read_a_job(host.budget()).await;
+    Ok(memory::held_for(stored_result(host, access, id).await?, Some(room)))
+}
+
 async fn stored_result(host: &Host, access: &Access, id: JobId) -> Result<Bytes, Problem> {
-    let JobView { seen, .. } = job_lookup::job(host, access, id).await?;
+    let JobView { seen, .. } = job_lookup::whole_job(host, access, id).await?;
     if let Some(result) = finished(&seen.job)? {
         return Ok(Bytes::from_owner(result));
     }

@@ -34,7 +34,7 @@ pub(crate) async fn set(
 ) -> Result<Json<Limit>, Problem> {
     let (head, body) = request.into_parts();
     let (group, key) = group_and_key(&head.uri)?;
-    let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
+    let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     let numbers: LimitNumbers = query::json(&body)?;
     still_valid(&access)?;
     let change = Override { group: group.clone(), key: key.clone(), limits: numbers.into() };

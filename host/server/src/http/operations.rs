@@ -28,7 +28,7 @@ pub(crate) async fn start(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, BODY_BYTES_MAX).await?;
+    let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     let OperationRequest { act, r#where, r#try, within, spread, preview } = query::json(&body)?;
     let length = |name: &str, text: Option<String>| {
         let read =

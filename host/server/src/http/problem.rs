@@ -67,6 +67,7 @@ kinds! {
     // Not a 503: many clients repeat those on their own, and without a token a job would be enqueued twice.
     OUTCOME_UNKNOWN    "outcome-unknown"    504 "The store did not respond in time"
     DRAINING           "draining"           503 "The host is stopping"
+    NO_MEMORY          "no-memory"          503 "The budget of memory is full"
     TOO_SLOW           "too-slow"           408 "The request was too slow"
     TOO_MANY_CONNECTIONS "too-many-connections" 503 "All connections are busy"
 }

@@ -311,6 +311,7 @@ CREATE TABLE $schema.nodes (
     topics text[] NOT NULL,             -- the patterns of one plugin in one element, separated by spaces
     tasks text[] NOT NULL,              -- announcements that let other hosts accept jobs for tasks that only this host has
     loading text[] NOT NULL,            -- plugins that are being loaded, each followed by its patterns where these are known
+    memory_budget bigint,               -- in bytes
     settings text                       -- the digest of the settings that hosts should share
 );
 

@@ -28,12 +28,12 @@ pub(super) async fn register(
         "WITH moment AS MATERIALIZED (SELECT coalesce($1::bigint, {NOW}) AS now),
               gone AS (DELETE FROM $schema.nodes USING moment WHERE (seen_at < now - $2 OR seen_at > now + $2) AND id <> $3)
          INSERT INTO $schema.nodes (seen_at, id, name, version, started_at, capacity, running, draining, plugins,
-             plugin_versions, digests, topics, tasks, loading, settings)
-         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16 FROM moment
+             plugin_versions, digests, topics, tasks, loading, memory_budget, settings)
+         SELECT now, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 FROM moment
          ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, capacity = excluded.capacity, running = excluded.running,
              draining = excluded.draining, plugins = excluded.plugins, plugin_versions = excluded.plugin_versions,
              digests = excluded.digests, topics = excluded.topics, loading = excluded.loading,
-             settings = excluded.settings,
+             memory_budget = excluded.memory_budget, settings = excluded.settings,
              tasks = CASE WHEN nodes.tasks = excluded.tasks THEN nodes.tasks ELSE excluded.tasks END"
     );
     let texts = |pick: fn(&LoadedPlugin) -> &str| node.plugins.iter().map(pick).collect::<Vec<&str>>();
@@ -48,6 +48,7 @@ pub(super) async fn register(
     let (now, silent, id, started) =
         (time.manual_micros(), duration_us(silent), signed(node.id.0), timestamp_us(node.started));
     let (capacity, running) = (i64::from(node.capacity), i64::from(node.running));
+    let memory_budget = node.memory_budget.map(u64::cast_signed);
     let args = [
         (&now as _, Type::INT8),
         (&silent as _, Type::INT8),
@@ -64,6 +65,7 @@ pub(super) async fn register(
         (&topics as _, Type::TEXT_ARRAY),
         (&tasks as _, Type::TEXT_ARRAY),
         (&loading as _, Type::TEXT_ARRAY),
+        (&memory_budget as _, Type::INT8),
         (&node.settings as _, Type::TEXT),
     ];
     session.query(&text, &args).await.map(drop)
@@ -125,6 +127,7 @@ fn node(row: &Row) -> Result<Node, SessionError> {
         seen: rows::timestamp(row, "nodes", "seen_at")?,
         capacity: count("capacity")?,
         running: count("running")?,
+        memory_budget: value::<Option<i64>>(row, "nodes", "memory_budget")?.map(i64::cast_unsigned),
         draining: value(row, "nodes", "draining")?,
         settings: value(row, "nodes", "settings")?,
         plugins: plugins.map(loaded).collect::<Result<_, SessionError>>()?,

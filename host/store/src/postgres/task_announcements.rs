@@ -71,12 +71,13 @@ fn line(task: &TaskAnnouncement) -> String {
         SchemaAnnouncement::NotAnnounced => NOT_ANNOUNCED.to_owned(),
     };
     let (per_key, total) = (number(task.limits.per_key), number(task.limits.total));
-    format!("{} {} {on_conflict} {per_key} {total} {key} {schema}", task.name, task.group)
+    let memory = task.memory_bytes;
+    format!("{} {} {on_conflict} {per_key} {total} {memory} {key} {schema}", task.name, task.group)
 }
 
 fn task(line: &str) -> Option<TaskAnnouncement> {
     let fields: Vec<&str> = line.split(' ').collect();
-    let [name, group, on_conflict, per_key, total, key, schema] = fields[..] else { return None };
+    let [name, group, on_conflict, per_key, total, memory, key, schema] = fields[..] else { return None };
     let number = |field: &str| if field == NONE { Some(None) } else { field.parse().ok().map(Some) };
     Some(TaskAnnouncement {
         name: name.parse().ok()?,
@@ -89,6 +90,7 @@ fn task(line: &str) -> Option<TaskAnnouncement> {
             "cancel-running" => OnConflict::CancelRunning,
             _ => return None,
         },
+        memory_bytes: memory.parse().ok()?,
         key: if key == NONE { None } else { Some(unescaped(key)?) },
         schema: match schema {
             NONE => SchemaAnnouncement::Absent,
@@ -128,6 +130,7 @@ mod tests {
 
     fn announcement(key: Option<&str>, schema: SchemaAnnouncement) -> TaskAnnouncement {
         TaskAnnouncement {
+            memory_bytes: 128 << 20,
             name: "words/count".parse().unwrap(),
             group: "hands".parse().unwrap(),
             limits: Limits { per_key: Some(2), total: None },

@@ -212,24 +212,24 @@ fn a_job_for_which_there_is_no_room_keeps_its_turn_and_others_overtake_it() {
     on_every_store(|stage| async move {
         let heavy = stage.add(LIST, "a").await;
         let light = stage.add_many(COUNT, "a", 9).await;
-        let total = TaskCost { sandboxes: 8, bytes: 100 };
-        let costs: Arc<HashMap<_, _>> = Arc::new([(task(LIST), TaskCost { sandboxes: 2, bytes: 60 })].into());
+        let total = TaskCost { sandboxes: 8, bytes: 1000 };
+        let costs: Arc<HashMap<_, _>> = Arc::new([(task(LIST), TaskCost { sandboxes: 2, bytes: 600 })].into());
         let claim = async |sandboxes, bytes, overtaking| {
             let room = Room { total, free: TaskCost { sandboxes, bytes }, overtaking };
             let claim = Claim { room, costs: Arc::clone(&costs), ..stage.wish(9) };
             let claimed = stage.store.claim(claim).await.unwrap();
             (ids(&claimed.leased), claimed.short_of_room, claimed.overtook)
         };
-        assert_eq!(claim(1, 100, TaskCost::NOTHING).await, (vec![light[0]], true, 1), "one sandbox is not enough");
-        assert_eq!(claim(1, 100, TaskCost::ORDINARY).await, (vec![], true, 0), "one overtakes already");
-        assert_eq!(claim(3, 59, TaskCost::NOTHING).await, (vec![light[1]], true, 1), "one byte is missing");
-        let (started, short_of_room, overtook) = claim(4, 60, TaskCost::ORDINARY).await;
+        assert_eq!(claim(1, 1000, TaskCost::NOTHING).await, (vec![light[0]], true, 1), "one sandbox is not enough");
+        assert_eq!(claim(1, 1000, TaskCost::ORDINARY).await, (vec![], true, 0), "one overtakes already");
+        assert_eq!(claim(3, 600, TaskCost::NOTHING).await, (vec![light[1]], true, 1), "its payload does not fit");
+        let (started, short_of_room, overtook) = claim(4, 700, TaskCost::ORDINARY).await;
         assert_eq!(
             (started, short_of_room, overtook),
             (vec![heavy, light[2], light[3]], true, 0),
             "it has kept its turn"
         );
-        assert_eq!(claim(0, 100, TaskCost::NOTHING).await, (vec![], true, 0));
-        assert_eq!(claim(8, 100, TaskCost::NOTHING).await, (light[4..].to_vec(), false, 0));
+        assert_eq!(claim(0, 1000, TaskCost::NOTHING).await, (vec![], true, 0));
+        assert_eq!(claim(8, 1000, TaskCost::NOTHING).await, (light[4..].to_vec(), false, 0));
     });
 }

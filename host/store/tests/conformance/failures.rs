@@ -46,6 +46,7 @@ fn node(stage: &Stage, plugin: &str, digests: &[&str]) -> Node {
         running: 0,
         draining: false,
         settings: None,
+        memory_budget: None,
         plugins: digests.iter().map(loaded).collect(),
         pending: vec![],
     }

@@ -22,6 +22,7 @@ fn node(stage: &Stage) -> Node {
         seen: stage.store.now(),
         capacity: 1,
         running: 0,
+        memory_budget: Some(1 << 30),
         draining: false,
         settings: None,
         plugins: vec![],

@@ -13,6 +13,7 @@ use crate::stage::{COUNT, LEASE, SECOND, Stage, on_every_store, task, usage};
 
 fn node(stage: &Stage, id: u64, name: &str) -> Node {
     let task = |name: &str, schema| TaskAnnouncement {
+        memory_bytes: 128 << 20,
         name: name.parse().unwrap(),
         group: "hands".parse().unwrap(),
         limits: Limits { per_key: Some(0), total: None },
@@ -42,6 +43,7 @@ fn node(stage: &Stage, id: u64, name: &str) -> Node {
         seen: stage.store.now(),
         capacity: 256,
         running: 3,
+        memory_budget: Some(1 << 30),
         draining: false,
         settings: Some("d1".to_owned()),
         plugins: vec![carried("words", Some(words)), carried("none", Some(vec![])), carried("old", None)],

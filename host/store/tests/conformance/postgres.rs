@@ -225,6 +225,7 @@ async fn a_whole_life(stage: &Stage) {
         seen: here,
         capacity: 1,
         running: 1,
+        memory_budget: Some(1 << 30),
         draining: false,
         settings: None,
         plugins: vec![],

@@ -23,9 +23,14 @@ async fn change(sandbox: &mut Sandbox, key: String, value: Option<Vec<u8>>) -> w
         let max = bounds::KV_VALUE_BYTES_MAX;
         return Ok(Err(format!("the value is {bytes} bytes; the limit is {max}; keep it in parts")));
     }
-    let (kv, key) = match (access(sandbox), parse_key(&key)) {
-        (Ok(kv), Ok(key)) => (kv, key),
+    let key = match (access(sandbox), parse_key(&key)) {
+        (Ok(_), Ok(key)) => key,
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
+    };
+    sandbox.keep_bytes(bytes).await?;
+    let kv = match access(sandbox) {
+        Ok(kv) => kv,
+        Err(why) => return Ok(Err(why)),
     };
     let stall_pause = sandbox.handle.pause_stall();
     let result = kv.change(key, value).await;

@@ -26,6 +26,9 @@ pub(crate) struct Node {
     pub(crate) running: u32,
     /// Number of attempts that may run at once on the node.
     pub(crate) capacity: u32,
+    /// Budget of memory of the node in bytes; absent if the node does not publish it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_budget: Option<u64>,
     /// True if the node is stopping and starts no more jobs.
     pub(crate) draining: bool,
     /// Digest of the settings that all nodes should share; null if the node's version does not publish it. Nodes with different
@@ -58,6 +61,7 @@ impl Node {
             seen_at: Moment(node.seen),
             running: node.running,
             capacity: node.capacity,
+            memory_budget: node.memory_budget,
             draining: node.draining,
             settings: node.settings,
             plugins: node.plugins.into_iter().map(LoadedPlugin::from).collect(),

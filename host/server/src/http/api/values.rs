@@ -42,11 +42,12 @@ closed_sets! {
 
     /// Reason why a job waits.
     WaitReasonName {
-        NotDue, Held, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, Draining, InTurn,
+        NotDue, Held, LaneFull, GroupFull, Paused, PluginLoading, PluginAbsent, TaskAbsent, TooLarge, NoMemory, Draining,
+        InTurn,
     }
 
     /// Readiness of a host to run a task, from the readiest to the one that is farthest from it.
-    HostReadiness { Ready, Full, Loading, Draining, TaskAbsent, PluginAbsent, }
+    HostReadiness { Ready, Full, NoMemory, Loading, Draining, TooLarge, TaskAbsent, PluginAbsent, }
 
     /// Kind of the scope of a hold: every job, or the jobs of a plugin, a task, a limit group or a key.
     HoldKind { All, Plugin, Task, Group, Key, }
@@ -96,7 +97,9 @@ impl From<NodeReadiness> for HostReadiness {
         match readiness {
             NodeReadiness::Ready => HostReadiness::Ready,
             NodeReadiness::Full => HostReadiness::Full,
+            NodeReadiness::NoMemory => HostReadiness::NoMemory,
             NodeReadiness::Loading => HostReadiness::Loading,
+            NodeReadiness::TooLarge => HostReadiness::TooLarge,
             NodeReadiness::Draining => HostReadiness::Draining,
             NodeReadiness::TaskAbsent => HostReadiness::TaskAbsent,
             NodeReadiness::PluginAbsent => HostReadiness::PluginAbsent,

@@ -1,5 +1,6 @@
 //! The reason why a job waits.
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wharf_core::ids::JobId;
@@ -117,6 +118,19 @@ impl From<&JobWaitReason> for Wait {
             JobWaitReason::TaskAbsent { task } => Wait::new(
                 WaitReasonName::TaskAbsent,
                 format!("no host has plugin `{}` with the task `{}`", task.plugin(), task.task()),
+            ),
+            JobWaitReason::TooLarge { needs, most } => Wait::new(
+                WaitReasonName::TooLarge,
+                format!(
+                    "its task may use {} of memory, and no host that runs it can give more than {} to one attempt; raise \
+                     `memory.budget` of a host, or lower the task's memory in wharf.toml",
+                    ByteSize(*needs).display().iec(),
+                    ByteSize(*most).display().iec()
+                ),
+            ),
+            JobWaitReason::NoMemory => Wait::new(
+                WaitReasonName::NoMemory,
+                "this host's budget of memory (`memory.budget`) is full; it starts when others end",
             ),
             JobWaitReason::Draining => Wait::new(
                 WaitReasonName::Draining,

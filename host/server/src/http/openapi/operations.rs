@@ -99,6 +99,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 Kind::JOB_INVALID,
                 Kind::KEY_FORBIDDEN,
                 Kind::LANE_FULL,
+                Kind::NO_MEMORY,
                 Kind::JOB_UNKNOWN,
                 Kind::JOB_FAILED,
                 Kind::JOB_CANCELLED,
@@ -125,7 +126,13 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .uses_store(),
         of_job("getJobResult", "get", "/v1/jobs/{id}/result", "Returns the result, byte for byte")
             .response(200, "The bytes that the plugin returned.", bytes())
-            .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FAILED, Kind::JOB_CANCELLED])
+            .problems(&[
+                Kind::JOB_UNKNOWN,
+                Kind::JOB_NOT_FINISHED,
+                Kind::JOB_FAILED,
+                Kind::JOB_CANCELLED,
+                Kind::NO_MEMORY,
+            ])
             .uses_store(),
         of_job("listAttempts", "get", "/v1/jobs/{id}/attempts", "Lists the attempts of the job that ended without a result")
             .description(
@@ -227,6 +234,7 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
         .problems(&[
             Kind::BROADCAST_INVALID,
             Kind::TOO_MANY_BROADCASTS,
+            Kind::NO_MEMORY,
             Kind::DRAINING,
             Kind::PLUGIN_LOADING,
             Kind::PLUGIN_ELSEWHERE,
@@ -241,7 +249,7 @@ fn broadcasts(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .segment("topic", "ID of the durable broadcast, not its topic.")
         .response(200, "The broadcast, with its jobs.", json_of(schemas.response::<Batch>()))
-        .problems(&[Kind::BROADCAST_UNKNOWN])
+        .problems(&[Kind::BROADCAST_UNKNOWN, Kind::NO_MEMORY])
         .uses_store(),
     ]
 }

@@ -265,6 +265,7 @@ fn node(rng: &mut Rng, world: &World) -> Node {
         running: 0,
         draining: false,
         settings: None,
+        memory_budget: None,
         plugins: plugins.collect(),
         pending: Vec::new(),
     }
