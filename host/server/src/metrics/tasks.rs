@@ -16,7 +16,7 @@ use wharf_runner::AttemptEnded;
 
 use super::{Counters, Histograms, Labels, SECONDS};
 
-/// What is counted of each task.
+/// Counters and histograms of each task.
 #[derive(Debug)]
 pub(super) struct TaskMetrics {
     enqueued: Counters,
