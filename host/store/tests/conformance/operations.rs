@@ -87,7 +87,7 @@ fn an_operation_that_was_cancelled_takes_no_step() {
         assert_eq!(stage.state(jobs[0]).await, StateName::Failed);
         assert_eq!(stage.store.cancel_operation(stage.id(), ann.clone()).await.unwrap(), None);
 
-        let acts = stage.store.acts(ActFilter::default()).await.unwrap().acts;
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
         let seen: Vec<_> = acts.iter().map(|act| (act.kind, &act.author, act.target.clone())).collect();
         let id = operation.id.to_string();
         let expected = [ActKind::OperationCancelled, ActKind::OperationStarted].map(|kind| (kind, &ann, id.clone()));
