@@ -12,7 +12,7 @@ use crate::outcome::OutcomeKind;
 use crate::time::Timestamp;
 
 /// The fields of a query besides `payload.POINTER`.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "state",
     "id",
     "task",
@@ -21,6 +21,7 @@ const FIELDS: [&str; 13] = [
     "batch",
     "parent",
     "outcome",
+    "fingerprint",
     "since",
     "until",
     "finished-since",
@@ -80,6 +81,7 @@ impl JobQuery {
             "batch" => self.batch = Some(parsed(one(field, values)?)?),
             "parent" => self.parent = Some(parsed(one(field, values)?)?),
             "outcome" => self.outcomes = each(values, outcome)?,
+            "fingerprint" => self.fingerprints = each(values, parsed)?,
             "since" => self.since = Some(moment(one(field, values)?, now)?),
             "until" => self.until = Some(moment(one(field, values)?, now)?),
             "finished-since" => self.finished_since = Some(moment(one(field, values)?, now)?),
@@ -110,6 +112,7 @@ impl JobQuery {
             "batch" => self.batch.is_some(),
             "parent" => self.parent.is_some(),
             "outcome" => !self.outcomes.is_empty(),
+            "fingerprint" => !self.fingerprints.is_empty(),
             "since" => self.since.is_some(),
             "until" => self.until.is_some(),
             "finished-since" => self.finished_since.is_some(),

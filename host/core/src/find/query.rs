@@ -6,6 +6,7 @@ use super::json_path::JsonPath;
 use super::moment::format_moment;
 use super::wait_kind::{WaitKind, WaitView};
 use crate::bounds;
+use crate::fingerprint::Fingerprint;
 use crate::ids::{JobId, PluginId, TaskName};
 use crate::job::{Job, State, StateName};
 use crate::key::Key;
@@ -56,6 +57,7 @@ pub struct JobQuery {
     pub(super) batch: Option<JobId>,
     pub(super) parent: Option<JobId>,
     pub(super) outcomes: Vec<OutcomeKind>,
+    pub(super) fingerprints: Vec<Fingerprint>,
     pub(super) since: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
     pub(super) finished_since: Option<Timestamp>,
@@ -114,6 +116,7 @@ impl JobQuery {
         is_wanted
             && (state.is_final() || !has_ended)
             && (self.text.is_none() || state != StateName::Succeeded)
+            && (self.fingerprints.is_empty() || state == StateName::Failed)
             && any(&self.outcomes, |kind| (*kind == OutcomeKind::Returned) == (state == StateName::Succeeded))
     }
 
@@ -183,6 +186,7 @@ impl JobQuery {
             && self.finished_since.is_none_or(|since| job.finished_at.is_some_and(|at| at >= since))
             && self.finished_until.is_none_or(|until| job.finished_at.is_some_and(|at| at < until))
             && any(&self.outcomes, |kind| outcome(job) == Some(*kind))
+            && any(&self.fingerprints, |fingerprint| job.fingerprint == Some(*fingerprint))
             && self.text.as_ref().is_none_or(|text| {
                 job.report.as_ref().is_some_and(|report| contains(report.text.as_bytes(), text.as_bytes()))
             })
@@ -238,6 +242,7 @@ impl fmt::Display for JobQuery {
         list("batch", texts(self.batch.as_slice()));
         list("parent", texts(self.parent.as_slice()));
         list("outcome", self.outcomes.iter().map(|kind| kind.as_str().to_owned()).collect());
+        list("fingerprint", texts(&self.fingerprints));
         list("since", moment(&self.since));
         list("until", moment(&self.until));
         list("finished-since", moment(&self.finished_since));

@@ -53,6 +53,7 @@ fn a_query_reads_back_from_its_text() {
         "id:0000000000007,0000000000009 task:image/make,a/b plugin:image key:acme,\"\",\"a b\"",
         r#"key:"a \"b\" \\c","d,e""#,
         "batch:0000000000007 parent:0000000000009 outcome:trapped,timed-out",
+        "fingerprint:f1:00ff3ad41b2c9e07,f1:0000000000000001",
         "since:2026-08-13T12:00:00.000001Z until:2026-08-14T00:00:00.000000Z",
         "finished-since:2026-08-13T12:00:00.000000Z finished-until:2026-08-14T00:00:00.000000Z",
         "text:\"connection  reset = \\\"x\\\"\" payload./tenant=42 payload./a/0/b=\"x y\" payload.\"/a b\"=\"\"",
@@ -98,6 +99,7 @@ fn each_condition_decides() {
     failed.payload = br#"{"tenant": 42}"#.as_slice().into();
     failed.batch = Some(Batch { id: id(3), topic: "a.b".parse().unwrap() });
     failed.lineage.parent = Some(id(2));
+    failed.fingerprint = Some("f1:00ff3ad41b2c9e07".parse().unwrap());
     for (text, found) in [
         ("", true),
         ("state:failed", true),
@@ -118,6 +120,8 @@ fn each_condition_decides() {
         ("parent:0000000000003", false),
         ("outcome:trapped,failed", true),
         ("outcome:returned", false),
+        ("fingerprint:f1:0000000000000001,f1:00ff3ad41b2c9e07", true),
+        ("fingerprint:f1:0000000000000001", false),
         ("text:\"connection reset\"", true),
         ("text:refused", false),
         ("payload./tenant=42", true),
@@ -153,6 +157,7 @@ fn a_job_that_succeeded_has_returned_whatever_its_earlier_attempts_did() {
         ("outcome:trapped", &[StateName::Waiting, StateName::Running, StateName::Failed, StateName::Cancelled]),
         ("finished-since:2h", &[StateName::Succeeded, StateName::Failed, StateName::Cancelled]),
         ("state:held", &[StateName::Waiting]),
+        ("fingerprint:f1:0000000000000001", &[StateName::Failed]),
     ] {
         let may: Vec<StateName> = StateName::ALL.into_iter().filter(|state| query(text).may_be(*state)).collect();
         assert_eq!(may, states, "{text}");

@@ -89,7 +89,10 @@ fn jobs_are_found_by_each_condition() {
         ]
         .map(|(text, found)| (text.to_owned(), found))
         .into();
+        let fingerprint = stage.seen(two).await.job.fingerprint.expect("it failed");
         let with_values = [
+            (format!("fingerprint:f1:0000000000000001,{fingerprint}"), vec![two]),
+            (format!("fingerprint:{fingerprint} key:a"), vec![]),
             (format!("batch:{}", batch.id), vec![three]),
             (format!("parent:{one}"), vec![child.id]),
             (format!("id:{one},{listed},{}", stage.id()), vec![listed, one]),

@@ -176,6 +176,8 @@ pub(crate) struct ListQuery {
     pub(crate) parent: Option<String>,
     /// Only jobs whose last attempt had one of these outcomes, with commas between them.
     pub(crate) outcome: Option<String>,
+    /// Only jobs that failed with one of these fingerprints, with commas between them.
+    pub(crate) fingerprint: Option<String>,
     /// Only jobs that were enqueued at this moment or later: RFC 3339 in UTC, or how long ago, such as `2h`.
     pub(crate) since: Option<String>,
     /// Only jobs that were enqueued before this moment.
