@@ -77,11 +77,11 @@ fn a_durable_broadcast_makes_one_job_for_each_subscriber_wherever_it_is_loaded()
     let near = Setup::default().plugin("summary").plugin("word-index").database(&address).start();
     let settings = "[plugins.link-check.receive]\nlimit = { group = \"checkers\", total = 1 }";
     let mut far = Setup::default().plugin("summary").plugin("link-check").settings(settings).database(&address).start();
-    let batch = eventually("each is known to the other", || {
-        let batch = durable(&near, "document.saved");
-        (plugins(&batch).len() == 3).then_some(batch)
-    });
-    for (host, batch) in [(&near, batch), (&far, durable(&far, "document.saved"))] {
+    for host in [&near, &far] {
+        let batch = eventually("the other host is known to this one", || {
+            let batch = durable(host, "document.saved");
+            (plugins(&batch).len() == 3).then_some(batch)
+        });
         assert_eq!(plugins(&batch), ["link-check", "summary", "word-index"]);
         let url = format!("/v1/broadcasts/{}", batch["id"].as_str().expect("an id"));
         let over = eventually("all are over", || {
