@@ -64,8 +64,8 @@ fn jobs_are_found_by_filters_on_the_page_and_on_the_command_line() {
         let text = String::from_utf8(output.stdout).expect("text");
         text.lines().skip(1).map(|line| line.split(' ').next().expect("an id").to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(list(&["--where", "payload./tenant=42 state:failed"]), [trapped.clone()]);
-    assert_eq!(list(&["--state", "held,delayed", "--limit", "1"]), [held.clone()]);
+    assert_eq!(list(&["--where", "payload./tenant=42 state:failed"]), std::slice::from_ref(&trapped));
+    assert_eq!(list(&["--state", "held,delayed", "--limit", "1"]), std::slice::from_ref(&held));
     let wrong = host.cli(&["job", "list", "--where", "stat:failed"]).output().expect("the command runs");
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(!wrong.status.success() && said.contains("did you mean `state`?"), "{said}");

@@ -138,7 +138,7 @@ fn every_mix_of_what_takes_memory_stays_within_the_budget_and_all_jobs_end() {
 
     // Attempts that grow side by side to most of the budget.
     let grow = json!({ "do": "hold-mib", "mib": 190, "ms": 200 });
-    let grown: Vec<String> = (0..6).map(|_| post(&client, "villain/slow", &grow)).collect();
+    let grown: Vec<String> = (0..6).map(|_| post(client, "villain/slow", &grow)).collect();
     neighbour(&host);
     all_end(&host);
     for job in &grown {
@@ -157,15 +157,15 @@ fn every_mix_of_what_takes_memory_stays_within_the_budget_and_all_jobs_end() {
 
     // Large results, with readers that do not read, and followers of a flood that do not either.
     let output = json!({ "do": "big-output", "bytes": 32 << 20 });
-    let results: Vec<String> = (0..5).map(|_| post(&client, "villain/slow", &output)).collect();
-    let flood = post(&client, "villain/slow", &json!({ "do": "flood-chunks", "chunks": 40, "bytes": 1_000_000 }));
+    let results: Vec<String> = (0..5).map(|_| post(client, "villain/slow", &output)).collect();
+    let flood = post(client, "villain/slow", &json!({ "do": "flood-chunks", "chunks": 40, "bytes": 1_000_000 }));
     all_end(&host);
     peaks.push(("large results", watch.peak("large results")));
     let paths = results.iter().cycle().take(40).map(|id| format!("/v1/jobs/{id}/result"));
     let mut readers: Vec<TcpStream> = paths.map(|path| open(&host, &path)).collect();
     readers.extend((0..100).map(|_| open(&host, &format!("/v1/jobs/{flood}/events"))));
     neighbour(&host);
-    let grown: Vec<String> = (0..2).map(|_| post(&client, "villain/slow", &grow)).collect();
+    let grown: Vec<String> = (0..2).map(|_| post(client, "villain/slow", &grow)).collect();
     let mut beginnings = 0;
     for reader in &mut readers {
         let mut beginning = [0; 12];
@@ -185,7 +185,7 @@ fn every_mix_of_what_takes_memory_stays_within_the_budget_and_all_jobs_end() {
     // Jobs that enqueue three of themselves, with 10 MiB each.
     let pad = "x".repeat(10 << 20);
     let bomb = json!({ "do": "breed", "count": 3, "pad": pad });
-    let bombs: Vec<String> = (0..2).map(|_| post(&client, "villain/slow", &bomb)).collect();
+    let bombs: Vec<String> = (0..2).map(|_| post(client, "villain/slow", &bomb)).collect();
     neighbour(&host);
     all_end(&host);
     for bomb in &bombs {
@@ -212,7 +212,7 @@ fn first_pages_that_are_written_to_stay_within_the_budget_and_all_jobs_end() {
     watch.peak("at rest");
     // Sleepers that write to few pages all run side by side, although the memory they begin with is four times the budget.
     let sleep = json!({ "do": "sleep", "ms": 600_000 });
-    let sleepers: Vec<String> = (0..900).map(|_| post(&client, "villain/slow", &sleep)).collect();
+    let sleepers: Vec<String> = (0..900).map(|_| post(client, "villain/slow", &sleep)).collect();
     eventually_within(Duration::from_secs(120), "all sleepers run", || {
         let metrics = String::from_utf8(client.get("/metrics").body).expect("text");
         metrics.contains("\nwharf_attempts_running 900\n").then_some(())
@@ -226,7 +226,7 @@ fn first_pages_that_are_written_to_stay_within_the_budget_and_all_jobs_end() {
     all_end(&host);
 
     let fill = json!({ "do": "fill-stack", "kib": 900, "ms": 500 });
-    let filled: Vec<String> = (0..900).map(|_| post(&client, "villain/slow", &fill)).collect();
+    let filled: Vec<String> = (0..900).map(|_| post(client, "villain/slow", &fill)).collect();
     neighbour(&host);
     all_end(&host);
     for job in &filled {
@@ -251,7 +251,7 @@ fn a_task_that_the_budget_can_never_hold_waits_and_says_so() {
     let host = Setup::default().plugin("villain").settings(settings).start();
     let note = "tasks.slow.memory: 900.0 MiB is more than one attempt can have of this host's budget";
     eventually("the log says so", || host.said().contains(note).then_some(()));
-    let job = post(&host.client(), "villain/slow", &json!({ "do": "echo" }));
+    let job = post(host.client(), "villain/slow", &json!({ "do": "echo" }));
     eventually("it says why it waits", || (host.job(&job)["wait"]["reason"] == "too-large").then_some(()));
     // The plugin's other tasks run.
     let other = host.run("villain/do", json!({ "do": "echo" }));

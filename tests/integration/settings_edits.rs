@@ -83,7 +83,8 @@ fn refusals(host: &Host) -> f64 {
 /// have the file of the edit before read once more.
 fn holds(host: &Host, number: u64) -> bool {
     let config = host.client().get("/v1/config").ok();
-    let is_it = |setting: &Value| setting["key"] == NUMBER && setting["value"] == (1000 + number).to_string();
+    let shown = (1000 + number).to_string();
+    let is_it = |setting: &Value| setting["key"] == NUMBER && setting["value"] == shown;
     config["settings"].as_array().expect("a list").iter().any(is_it)
 }
 

@@ -367,7 +367,7 @@ impl JobFinder for PostgresStore {
 #[async_trait]
 impl OperationStore for PostgresStore {
     async fn start_operation(&self, new: NewOperation) -> Result<Option<BulkOperation>, StoreError> {
-        match self.write(WriteRequest::StartOperation(new)).await? {
+        match self.write(WriteRequest::StartOperation(Box::new(new))).await? {
             WriteResult::Operation(started) => Ok(started.map(|started| *started)),
             other => Err(unexpected_reply(&other)),
         }

@@ -33,7 +33,7 @@ pub(super) enum WriteRequest {
     AddAct(NewAct),
     /// Deletes at most this many holds that have ended.
     DeleteEndedHolds(u32),
-    StartOperation(NewOperation),
+    StartOperation(Box<NewOperation>),
     OperationStep(OperationStep),
     CancelOperation(JobId, Author),
 }

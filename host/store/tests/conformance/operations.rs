@@ -50,7 +50,7 @@ fn a_step_changes_its_jobs_and_moves_the_operation_once() {
     on_every_store(|stage| async move {
         let jobs = failed_jobs(&stage, 3).await;
         let operation = start(&stage, BulkAct::Retry, "state:failed").await;
-        assert_eq!(stage.store.open_operations().await.unwrap(), [operation.clone()]);
+        assert_eq!(stage.store.open_operations().await.unwrap(), std::slice::from_ref(&operation));
         let first = step(&stage, &operation, &jobs, OperationState::Running).await;
         // One moves on before the step is taken.
         stage.record(jobs[1], Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
