@@ -15,7 +15,11 @@ fn enqueued(host: &Host, job: &Value) -> String {
 
 fn durable(host: &Host, topic: &str) -> Value {
     let body = json!({ "payload": { "path": "a.md", "text": "# Hi" }, "durable": true });
-    host.client().post(&format!("/v1/broadcasts/{topic}"), &body).ok()
+    // The other host may have said that it loads a subscriber, and not yet that it has it.
+    eventually("no subscriber is still loading", || {
+        let reply = host.client().post(&format!("/v1/broadcasts/{topic}"), &body);
+        (reply.status != 503).then(|| reply.ok())
+    })
 }
 
 fn plugins(batch: &Value) -> Vec<&str> {

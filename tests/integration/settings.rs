@@ -375,23 +375,21 @@ fn hosts_show_if_their_settings_agree() {
 }
 
 #[test]
-fn memory_that_the_budget_cannot_hold_is_refused_at_its_place_and_what_it_can_is_granted() {
+fn jobs_that_the_budget_cannot_hold_wait_and_run_once_their_settings_fit_it() {
     let budget = "[memory]\nbudget = \"256MiB\"\n";
     let host = Setup::default().settings(budget).plugin("villain").start();
     let without = settings(&host);
     let hold = || host.run("villain/slow", json!({ "do": "hold-mib", "mib": 100 }));
     assert_eq!(hold()["state"], "failed", "its manifest has an eighth");
     let grant = |memory: &str| format!("{without}[plugins.villain.tasks.slow]\nmemory = \"{memory}\"\n");
-    put(&host, &grant("900MiB"), "refused");
-    let line = grant("").lines().count();
-    let said = host.said();
-    assert!(
-        said.contains(&format!("wharf.toml:{line}:")) && said.contains("no job of it could ever run here"),
-        "{said}"
-    );
+    put(&host, &grant("900MiB"), "applied");
+    is_said(&host, "tasks.slow.memory: 900.0 MiB is more than one attempt can have of this host's budget");
+    let too_large = host.enqueue("villain/slow", json!({ "do": "hold-mib", "mib": 100 }));
+    eventually("it says why it waits", || (host.job(&too_large)["wait"]["reason"] == "too-large").then_some(()));
     put(&host, &grant("150MiB"), "applied");
-    let held = hold();
-    assert_eq!(held["state"], "succeeded", "{held}");
+    for held in [host.finished(&too_large), hold()] {
+        assert_eq!(held["state"], "succeeded", "{held}");
+    }
     // The budget itself is one of the machine, and needs a restart.
     put(&host, &grant("150MiB").replace("256MiB", "512MiB"), "applied");
     let metric = |host: &Host| host.metric("wharf_memory_budget_bytes");
