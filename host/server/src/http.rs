@@ -11,7 +11,6 @@ mod body;
 mod connection_state;
 mod timed_stream;
 mod peer_address;
-pub(crate) mod connections;
 mod scope;
 mod openapi;
 mod shared_bytes;
@@ -38,7 +37,9 @@ mod operations;
 mod nodes;
 mod config;
 mod health;
+mod routes;
 mod startup_routes;
+pub(crate) mod connections;
 #[cfg(test)]
 pub(crate) mod error_samples;
 #[cfg(test)]
@@ -61,11 +62,13 @@ pub(crate) use startup_routes::startup_routes;
 
 use entry::EntryLayer;
 use problem::{Kind, Problem};
+pub(crate) use routes::Routes;
 
 /// Returns every route of a running host.
-pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
-    Router::new()
-        .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
+pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
+    let guard = Arc::new(guard);
+    let router = Router::new()
+        .route(routes::JOBS, post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
         .route("/v1/jobs/{id}/result", no_query(get(jobs::result)))
         .route("/v1/jobs/{id}/attempts", no_query(get(attempts::list)))
@@ -94,8 +97,9 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
-        .with_state(state)
-        .layer(EntryLayer(Arc::new(guard)))
+        .with_state(state.clone())
+        .layer(EntryLayer(Arc::clone(&guard)));
+    Routes::of_host(router, guard, state)
 }
 
 /// Refuses queries on routes that do not read one.

@@ -11,15 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -30,6 +28,7 @@ use tracing::{debug, warn};
 use super::connection_state::{ConnectionState, OpenConnections, Registered};
 use super::peer_address::note_peer;
 use super::problem::{Kind, Problem};
+use super::routes::Routes;
 use super::timed_stream::{ClientTimeouts, TimedStream};
 
 /// The times that clients have. Load balancers keep idle connections for up to ten minutes, and a host that closes one first makes
@@ -93,7 +92,7 @@ impl Places {
 /// the response that it is sending.
 pub(crate) async fn serve(
     listener: TcpListener,
-    routes: Router,
+    routes: Routes,
     bounds: ConnectionBounds,
     stopping: CancellationToken,
 ) {
@@ -123,8 +122,7 @@ pub(crate) async fn serve(
     };
     while let Some((stream, peer, state, place)) = stopping.run_until_cancelled(next()).await {
         let stream = TimedStream::new(stream, Arc::clone(&state), bounds.timeouts);
-        let routes = TowerToHyperService::new(routes.clone());
-        let client = Client { routes, state, place, peer, idle: bounds.timeouts.idle };
+        let client = Client { routes: routes.clone(), state, place, peer, idle: bounds.timeouts.idle };
         open.spawn(client.serve(stream, stopping.clone()));
     }
     drop(listener);
@@ -152,7 +150,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
 
 /// One connection, from its first request to its last.
 struct Client {
-    routes: TowerToHyperService<Router>,
+    routes: Routes,
     state: Arc<ConnectionState>,
     place: Place,
     /// The address of the other end.
@@ -190,15 +188,13 @@ impl Client {
         note_peer(&mut request, self.peer);
         let response = if self.place.for_probes {
             let mut response = match request.uri().path() {
-                "/health" | "/ready" | "/metrics" => {
-                    self.routes.call(request).await.unwrap_or_else(|never| match never {})
-                }
+                "/health" | "/ready" | "/metrics" => self.routes.call(request.map(Body::new)).await,
                 _ => too_many_connections().into_response(),
             };
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         } else {
-            self.routes.call(request).await.unwrap_or_else(|never| match never {})
+            self.routes.call(request.map(Body::new)).await
         };
         Ok(response.map(|body| RespondingBody { body, _responding: responding }))
     }
@@ -258,6 +254,7 @@ impl HttpBody for RespondingBody {
 mod tests {
     use std::net::SocketAddr;
 
+    use axum::Router;
     use axum::routing::get;
     use futures_util::{StreamExt as _, stream};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -301,7 +298,7 @@ mod tests {
             .route("/endless", get(endless));
         let stopping = CancellationToken::new();
         let bounds = ConnectionBounds { max, for_probes: 1, timeouts };
-        tokio::spawn(serve(listener, routes, bounds, stopping.clone()));
+        tokio::spawn(serve(listener, routes.into(), bounds, stopping.clone()));
         Served { address, ended, _stop: stopping.drop_guard() }
     }
 

@@ -23,6 +23,68 @@ use tracing::{Instrument as _, Span, debug, debug_span};
 use super::guard::Guard;
 use super::problem::{Kind, Problem};
 use super::scope;
+use crate::access::Access;
+
+/// A request that has begun: its span at the level debug, and its time.
+pub(super) struct Entered {
+    span: Span,
+    started: Instant,
+}
+
+/// Lets a request in, or returns the problem of one that is not let in. What the client may do is not known on routes that need
+/// no token.
+///
+/// `route` is the route of its path, if there is one: IDs and keys would make each line of the log another one.
+pub(super) fn enter(
+    guard: &Guard,
+    route: Option<&str>,
+    request: Request,
+) -> (Entered, Result<(Option<Access>, Request), Problem>) {
+    let name = route.unwrap_or("unknown");
+    let span = debug_span!("request", method = %request.method(), route = name, token = Empty, status = Empty);
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let admitted = span.in_scope(|| admit(guard, route, &parts));
+    (Entered { span, started }, admitted.map(|access| (access, Request::from_parts(parts, body))))
+}
+
+impl Entered {
+    /// Runs the route, or answers with the problem of a request that was not let in, and logs the end. Of a stream of events,
+    /// that is the moment at which its head is sent.
+    pub(super) fn answer<F: Future<Output: IntoResponse>>(
+        self,
+        running: Result<F, Problem>,
+    ) -> impl Future<Output = Response> + use<F> {
+        let Entered { span, started } = self;
+        let answer = async move {
+            let response = match running {
+                Ok(running) => {
+                    let ended = AssertUnwindSafe(running).catch_unwind().await;
+                    ended.map_or_else(panicked, IntoResponse::into_response)
+                }
+                Err(problem) => problem.into_response(),
+            };
+            Span::current().record("status", response.status().as_u16());
+            debug!(elapsed = ?started.elapsed(), "request ended");
+            response
+        };
+        answer.instrument(span)
+    }
+}
+
+/// Checks a request, and returns what its client may do; `None` on routes that need no token.
+fn admit(guard: &Guard, route: Option<&str>, request: &Parts) -> Result<Option<Access>, Problem> {
+    let access = guard.check(request)?;
+    let span = Span::current();
+    if let Some(access) = &access
+        && !span.is_disabled()
+        && guard.asks_for_token()
+    {
+        span.record("token", &*access.name);
+    }
+    scope::check(&request.method, route, access.as_ref())?;
+    Ok(access)
+}
 
 /// Puts an [`Entry`] before each route.
 #[derive(Clone)]
@@ -36,10 +98,8 @@ impl Layer<Route> for EntryLayer {
     }
 }
 
-/// Lets requests in to a route, or answers them with a problem; runs each in a span at the level debug, and logs its end. Of a
-/// stream of events, that is the moment at which its head is sent.
-///
-/// It is a service by hand: axum's `from_fn` makes more allocations for each request, and moves it more often.
+/// A route whose requests are let in first. It is a service by hand: axum's `from_fn` makes more allocations for each request,
+/// and moves it more often.
 #[derive(Clone)]
 pub(super) struct Entry {
     guard: Arc<Guard>,
@@ -56,46 +116,16 @@ impl Service<Request> for Entry {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The route, not the path: IDs and keys would make each line another one.
-        let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
-        let span = debug_span!("request", method = %request.method(), route, token = Empty, status = Empty);
-        let started = Instant::now();
-        let (mut parts, body) = request.into_parts();
-        let running = match span.in_scope(|| admit(&self.guard, &mut parts)) {
-            Ok(()) => Ok(self.route.call(Request::from_parts(parts, body))),
-            Err(problem) => Err(problem),
-        };
-        let run = async move {
-            let response = match running {
-                Ok(running) => {
-                    let ended = AssertUnwindSafe(running).catch_unwind().await;
-                    ended.map_or_else(panicked, |response| response.unwrap_or_else(|never| match never {}))
-                }
-                Err(problem) => problem.into_response(),
-            };
-            Span::current().record("status", response.status().as_u16());
-            debug!(elapsed = ?started.elapsed(), "request ended");
-            Ok(response)
-        };
-        Box::pin(run.instrument(span))
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let (entered, admitted) = enter(&self.guard, matched.as_ref().map(MatchedPath::as_str), request);
+        let running = admitted.map(|(access, mut request)| {
+            if let Some(access) = access {
+                request.extensions_mut().insert(access);
+            }
+            self.route.call(request)
+        });
+        Box::pin(entered.answer(running).map(Ok))
     }
-}
-
-/// Checks a request, and adds the rights of its client to it.
-fn admit(guard: &Guard, request: &mut Parts) -> Result<(), Problem> {
-    let access = guard.check(request)?;
-    let span = Span::current();
-    if let Some(access) = &access
-        && !span.is_disabled()
-        && guard.asks_for_token()
-    {
-        span.record("token", &*access.name);
-    }
-    scope::check(request, access.as_ref())?;
-    if let Some(access) = access {
-        request.extensions.insert(access);
-    }
-    Ok(())
 }
 
 /// Returns the answer to a request whose route panicked. The panic itself is in the log.

@@ -1,6 +1,6 @@
 //! What each route needs of a client's token.
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::FromRequestParts;
 use axum::http::Method;
 use axum::http::request::Parts;
 
@@ -123,13 +123,13 @@ pub(crate) fn need(method: &Method, route: &str) -> Result<Option<Need>, Problem
     Ok(known.find(|(of, ..)| of == method).map(|(.., need)| *need))
 }
 
-/// Checks that the client of a request has what its route needs. A path without a route needs nothing.
+/// Checks that a client has what this method of a route needs. A path without a route needs nothing.
 ///
 /// # Errors
 /// The problem of a request that is not let in.
-pub(super) fn check(request: &Parts, client: Option<&Access>) -> Result<(), Problem> {
-    let Some(route) = request.extensions.get::<MatchedPath>() else { return Ok(()) };
-    match need(&request.method, route.as_str())? {
+pub(super) fn check(method: &Method, route: Option<&str>, client: Option<&Access>) -> Result<(), Problem> {
+    let Some(route) = route else { return Ok(()) };
+    match need(method, route)? {
         Some(need) => need.check(client.ok_or_else(unknown_client)?),
         None => Ok(()),
     }
@@ -148,7 +148,7 @@ pub(super) fn still_valid(access: &Access) -> Result<(), Problem> {
 }
 
 /// Fails closed: the guard knows every client, or has refused it.
-fn unknown_client() -> Problem {
+pub(super) fn unknown_client() -> Problem {
     Problem::new(Kind::INTERNAL, "a bug in Wharf: the request came to its route without a check of its token")
 }
 

@@ -14,18 +14,20 @@ use super::entry::EntryLayer;
 use super::guard::Guard;
 use super::health::health;
 use super::problem::{Kind, Problem};
+use super::routes::Routes;
 
 /// The reason why the host has not started yet.
 type Reason = watch::Receiver<String>;
 
 /// Returns every route of a process whose host has not started yet, for this reason.
-pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Router {
-    Router::new()
+pub(crate) fn startup_routes(reason: Reason, guard: Guard) -> Routes {
+    let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .fallback(not_yet)
         .with_state(reason)
-        .layer(EntryLayer(Arc::new(guard)))
+        .layer(EntryLayer(Arc::new(guard)));
+    Routes::from(router)
 }
 
 async fn ready(State(reason): State<Reason>) -> Response {
