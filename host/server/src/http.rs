@@ -68,7 +68,7 @@ pub(crate) use routes::Routes;
 pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
     let guard = Arc::new(guard);
     let router = Router::new()
-        .route(routes::JOBS, post(enqueue::enqueue).get(jobs::list))
+        .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
         .route("/v1/jobs/{id}/result", no_query(get(jobs::result)))
         .route("/v1/jobs/{id}/attempts", no_query(get(attempts::list)))

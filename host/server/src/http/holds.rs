@@ -14,7 +14,9 @@ use super::api::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
 use super::author::RequestAuthor;
 use super::problem::{Kind, Problem};
 use super::query::encode;
+use super::scope::still_valid;
 use super::{body, links, query};
+use crate::access::Access;
 use crate::config;
 
 /// The longest body, in bytes: far more than a scope and a reason need.
@@ -40,11 +42,13 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Hold
 /// Sets a hold.
 pub(crate) async fn set(
     State(host): State<Host>,
+    access: Access,
     RequestAuthor(by): RequestAuthor,
     request: Request,
 ) -> Result<Json<Hold>, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
+    still_valid(&access)?;
     let HoldRequest { all, plugin, task, group, key, until, length, reason } = query::json(&body)?;
     let scope = scope(ReleaseQuery { all, plugin, task, group, key })?;
     let length = match (until, length) {

@@ -13,7 +13,9 @@ use super::api::{BulkOperation, Job, OperationPage, OperationPreview, OperationR
 use super::author::RequestAuthor;
 use super::path::Path;
 use super::problem::{Kind, Problem};
+use super::scope::still_valid;
 use super::{body, filter, links, query};
+use crate::access::Access;
 use crate::config;
 
 /// The longest body, in bytes: a filter may have 16 KiB, and JSON may escape each character of it.
@@ -24,11 +26,13 @@ const PAGE_DEFAULT: u32 = 100;
 /// Starts an operation, or returns what it would change.
 pub(crate) async fn start(
     State(host): State<Host>,
+    access: Access,
     RequestAuthor(author): RequestAuthor,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
+    still_valid(&access)?;
     let OperationRequest { act, r#where, r#try, within, spread, preview } = query::json(&body)?;
     let length = |name: &str, text: Option<String>| {
         let read =

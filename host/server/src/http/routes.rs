@@ -15,7 +15,7 @@ use super::guard::Guard;
 use super::{AppState, enqueue, scope};
 
 /// The route of enqueued jobs.
-pub(super) const JOBS: &str = "/v1/jobs";
+const JOBS: &str = "/v1/jobs";
 
 /// The routes of a host. Clones share them.
 #[derive(Clone)]
