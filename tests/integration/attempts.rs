@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Setup};
+use crate::harness::{Host, Setup, eventually};
 
 fn attempts(host: &Host, id: &str) -> Value {
     host.client().get(&format!("/v1/jobs/{id}/attempts")).ok()
@@ -16,7 +16,10 @@ fn each_failed_attempt_stays_with_its_node_and_its_plugin_and_the_job_pays_for_a
     let list = attempts(&host, id);
     let kept = list["attempts"].as_array().expect("attempts");
     assert_eq!((kept.len(), &list["left_out"]), (3, &json!(0)), "{list}");
-    let node = &host.client().get("/v1/nodes").ok()[0];
+    let node = &eventually("the node has announced its plugin", || {
+        let node = host.client().get("/v1/nodes").ok()[0].clone();
+        node["plugins"][0].is_object().then_some(node)
+    });
     let plugin = &node["plugins"][0];
     for (number, attempt) in (1..).zip(kept) {
         assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(number), &json!("failed")), "{attempt}");

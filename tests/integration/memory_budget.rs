@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const BUDGET: u64 = 256 * MIB;
 /// What a host takes besides its budget: its program and libraries, compiled code, the store's pages, sockets, and what its
 /// allocator holds back; here with 42 plugins. README states it.
-const OVERHEAD: u64 = 224 * MIB;
+const OVERHEAD: u64 = 384 * MIB;
 const SUBSCRIBERS: usize = 40;
 
 /// Returns the resident bytes of a process and of its children, without those that they have given back and the kernel has not
