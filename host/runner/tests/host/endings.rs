@@ -55,8 +55,13 @@ async fn a_drain_lets_attempts_finish_and_gives_back_the_rest() {
     first.until_notified("the drain began", |notice| matches!(notice, wharf_runner::Notice::DrainStarted { .. })).await;
     // Accepted, and left to the next host.
     let late = first.enqueue(late).await;
-    let view = first.host.job(late).await.unwrap().unwrap();
-    assert!(matches!(view.waiting, Some(JobWaitReason::Draining)), "{:?}", view.waiting);
+    // The notice is sent before the drain is.
+    let drains = async {
+        while !matches!(first.host.job(late).await.unwrap().unwrap().waiting, Some(JobWaitReason::Draining)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, drains).await.expect("it says that its host drains");
     tokio::time::timeout(LONG, drain).await.expect("the drain ends").unwrap();
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 
