@@ -141,7 +141,8 @@ async fn a_file_that_ended_its_reader_is_not_read_again() {
     let cases = [
         (
             "echo 'memory allocation of 77 bytes failed' >&2; kill -6 $$",
-            "reading it took more memory than the limit of 4.0 GiB",
+            // The limit is a part of this machine's memory.
+            "reading it took more memory than the limit of ",
             1,
         ),
         (
