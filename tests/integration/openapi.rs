@@ -167,8 +167,9 @@ fn every_operation_answers_as_it_is_described() {
     let started = described.fits("post", "/v1/operations", &client.post("/v1/operations", &operation(false)));
     described.fits("post", "/v1/operations", &client.post("/v1/operations", &json!({ "act": "cancel", "where": "" })));
     described.fits("get", "/v1/operations", &client.get("/v1/operations?limit=1"));
-    // One that cannot end before it is cancelled.
+    // One that cannot end before it is cancelled, since its job is held.
     host.run("villain/do", json!({ "do": "trap" }));
+    client.post("/v1/holds", &json!({ "task": "villain/do" })).ok();
     let halting = json!({ "act": "retry", "where": "state:failed", "try": 1, "spread": "7d" });
     let halting = client.post("/v1/operations", &halting).ok();
     for operation in [&started, &halting] {

@@ -103,6 +103,37 @@ fn a_trial_halts_when_a_job_fails_and_goes_on_when_all_succeed() {
     good.iter().for_each(|id| assert_eq!(client.get(&format!("/v1/jobs/{id}")).status, 404));
 }
 
+/// Returns jobs with this key that were cancelled, and succeed when they are retried; the newest last.
+fn cancelled_jobs(host: &Host, key: &str, count: usize) -> Vec<String> {
+    let job = json!({ "task": "villain/do", "key": key, "payload": { "do": "sleep", "ms": 0 }, "delay": "1h" });
+    let cancelled = |_| {
+        let id = host.enqueue_with(job.clone());
+        host.client().post(&format!("/v1/jobs/{id}/cancel"), &Value::Null).ok();
+        id
+    };
+    (0..count).map(cancelled).collect()
+}
+
+#[test]
+fn more_jobs_are_retried_than_may_wait_at_once() {
+    let host = Setup::default().plugin("villain").settings("[jobs]\nwaiting-max = 2").start();
+    let jobs = cancelled_jobs(&host, "many", 7);
+    let id = start(host.client(), &json!({ "act": "retry", "where": "key:many" }));
+    let done = ended(host.client(), &id);
+    assert_eq!((&done["state"], &done["changed"]), (&json!("done"), &json!(7)), "{done}");
+    jobs.iter().for_each(|id| assert_eq!(host.finished(id)["state"], "succeeded"));
+}
+
+#[test]
+fn the_jobs_of_a_trial_start_at_once_however_long_the_others_are_spread() {
+    let host = Setup::default().plugin("villain").start();
+    let jobs = cancelled_jobs(&host, "few", 2);
+    let id = start(host.client(), &json!({ "act": "retry", "where": "key:few", "try": 1, "spread": "7d" }));
+    assert_eq!(host.finished(&jobs[1])["state"], "succeeded", "the newest is tried");
+    assert_eq!(ended(host.client(), &id)["changed"], 2);
+    assert_eq!(host.job(&jobs[0])["wait"]["reason"], "not-due", "it is one of those that are spread");
+}
+
 #[test]
 fn an_operation_is_refused_listed_and_cancelled() {
     let host = Setup::default().plugin("villain").start();
@@ -128,10 +159,11 @@ fn an_operation_is_refused_listed_and_cancelled() {
     assert!(preview.starts_with("3 jobs meet state:waiting,running plugin:villain\n"), "{preview}");
     assert_eq!(count(client, "cancel", "plugin:villain"), 3, "a preview changes nothing");
 
-    // Its trial never ends by itself.
+    // Its trial never ends by itself, since its job is held.
     let failed = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
     client.post(&format!("/v1/jobs/{failed}/cancel"), &Value::Null).ok();
     let operation = json!({ "act": "retry", "where": "key:late", "try": 1, "spread": "7d" });
+    client.post("/v1/holds", &json!({ "key": "late" })).ok();
     let later = host.enqueue_with(json!({ "task": "villain/do", "payload": {}, "delay": "1h", "key": "late" }));
     client.post(&format!("/v1/jobs/{later}/cancel"), &Value::Null).ok();
     let id = start(client, &operation);

@@ -248,6 +248,16 @@ pub struct OperationStep {
     pub reason: Option<String>,
 }
 
+impl OperationStep {
+    /// Leaves the targets out from this one on, which is not the first: a later step goes on with them. `state` is the state of
+    /// the operation, which this step does not end any more.
+    pub fn cut(&mut self, from: usize, state: OperationState) {
+        self.targets.truncate(from);
+        self.cursor = self.targets.last().map(|target| target.id);
+        self.state = state;
+    }
+}
+
 /// The next thing that an operation does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextStep {
@@ -288,7 +298,8 @@ impl BulkOperation {
             state: job.status.state.name(),
             attempt: job.status.attempt,
             finished_at: job.finished_at,
-            delay: self.delay(job.id),
+            // The jobs of a trial start at once: the others wait for their ends.
+            delay: if self.state == OperationState::Trying { Duration::ZERO } else { self.delay(job.id) },
         }
     }
 

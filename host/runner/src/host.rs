@@ -292,7 +292,7 @@ impl Host {
         after: Option<JobCursor>,
         max: u32,
     ) -> Result<FindPage, StoreError> {
-        let declared = Arc::clone(self.catalog().limits());
+        let declared = operations::declared_limits(&self.0.plugins, &self.0.store, &query);
         self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
     }
 

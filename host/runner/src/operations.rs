@@ -1,5 +1,6 @@
 //! Bulk operations as operators start them, and the task that takes their steps.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,14 @@ use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, NextStep, Operation
 use wharf_core::find::{JobCursor, JobQuery};
 use wharf_core::ids::PluginId;
 use wharf_core::job::{Job, State, StateName};
+use wharf_core::limits::LimitTable;
 use wharf_core::planner::Input;
 use wharf_store::{FindRequest, StoreError};
 
 use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
 use crate::plugin_view::PluginIndex;
-use crate::queue_bounds::QueueBounds;
+use crate::queue_bounds::{QueueBounds, QueueFull, Reservation};
 use crate::store_health::WatchedStore;
 
 /// Interval at which a host looks for operations that are open: others may have started them, or died.
@@ -110,6 +112,14 @@ impl OperationRequest {
     }
 }
 
+/// Returns the limits by which a query tells why jobs wait: those that this node declares, and those that only others declare.
+pub(crate) fn declared_limits(plugins: &PluginIndex, store: &WatchedStore, query: &JobQuery) -> Arc<LimitTable> {
+    if !query.needs_wait_view() {
+        return Arc::clone(plugins.catalog().limits());
+    }
+    plugins.view(store.now()).all_limits()
+}
+
 /// Counts the jobs that an operation would change, up to a bound and for a short time.
 ///
 /// # Errors
@@ -121,7 +131,7 @@ pub(crate) async fn preview(
     request: &OperationRequest,
 ) -> Result<Preview, OperationError> {
     let query = Arc::new(request.checked_query()?);
-    let declared = Arc::clone(plugins.catalog().limits());
+    let declared = declared_limits(plugins, store, &query);
     let mut preview = Preview { filter: query.to_string(), count: 0, more: false, jobs: Vec::new() };
     let (started, mut after) = (Instant::now(), None::<JobCursor>);
     loop {
@@ -179,13 +189,21 @@ impl OperationDriver {
     }
 
     /// Takes one step of each open operation. Returns true if one has moved.
+    ///
+    /// # Errors
+    ///
+    /// Returns the last error of the store; other operations have gone on.
     async fn take_steps(&self) -> Result<bool, StoreError> {
         let open = self.store.call("looking for bulk operations", self.store.open_operations()).await?;
-        let mut has_moved = false;
+        let mut result = Ok(false);
         for operation in open {
-            has_moved |= self.take_step(operation).await?;
+            match (self.take_step(operation).await, &mut result) {
+                (Ok(moved), Ok(has_moved)) => *has_moved |= moved,
+                (Ok(_), Err(_)) => {}
+                (Err(error), _) => result = Err(error),
+            }
         }
-        Ok(has_moved)
+        result
     }
 
     async fn take_step(&self, operation: BulkOperation) -> Result<bool, StoreError> {
@@ -204,7 +222,7 @@ impl OperationDriver {
             state,
             reason,
         };
-        let (step, jobs) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
+        let (mut step, mut jobs) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
             NextStep::Nothing | NextStep::Await => return Ok(false),
             NextStep::GoOn => (bare(OperationState::Running, None), Vec::new()),
             NextStep::Halt(reason) => (bare(OperationState::Halted, Some(reason)), Vec::new()),
@@ -213,19 +231,18 @@ impl OperationDriver {
                 Err(error) => (bare(OperationState::Halted, Some(error.to_string())), Vec::new()),
             },
         };
-        let waiting: Vec<PluginId> = match operation.act {
-            BulkAct::Retry => jobs.iter().map(|job| job.task.plugin()).collect(),
-            _ => Vec::new(),
+        let _places = match operation.act {
+            BulkAct::Retry => match self.reserve(&operation, &mut step, &mut jobs).await {
+                Ok(places) => Some(places),
+                Err(full) if full.max == 0 => {
+                    (step, jobs) = (bare(OperationState::Halted, Some(full.to_string())), Vec::new());
+                    None
+                }
+                // While the queue of a plugin is full, the operation waits, as every client does.
+                Err(_) => return Ok(false),
+            },
+            BulkAct::Cancel | BulkAct::Delete | BulkAct::RunNow => None,
         };
-        let mut places: Vec<(PluginId, u64)> = Vec::new();
-        for plugin in waiting {
-            match places.iter_mut().find(|(of, _)| *of == plugin) {
-                Some((_, jobs)) => *jobs += 1,
-                None => places.push((plugin, 1)),
-            }
-        }
-        // While the queue of a plugin is full, the operation waits, as every client does.
-        let Ok(_places) = self.bounds.reserve(places).await else { return Ok(false) };
         let taken = self.store.call("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
         let Some(taken) = taken else { return Ok(false) };
         for job in &taken.changed {
@@ -248,6 +265,42 @@ impl OperationDriver {
         Ok(true)
     }
 
+    /// Reserves places for the jobs that a step has wait again. Where there are fewer, it cuts the step to these: more jobs than
+    /// may ever wait at once are retried, too.
+    ///
+    /// # Errors
+    ///
+    /// Returns the plugin of the first job if there is no place for it.
+    async fn reserve(
+        &self,
+        operation: &BulkOperation,
+        step: &mut OperationStep,
+        jobs: &mut Vec<Job>,
+    ) -> Result<Reservation, QueueFull> {
+        loop {
+            let mut places: BTreeMap<PluginId, u64> = BTreeMap::new();
+            jobs.iter().for_each(|job| *places.entry(job.task.plugin()).or_default() += 1);
+            let full = match self.bounds.reserve(places.into_iter().collect()).await {
+                Ok(places) => return Ok(places),
+                Err(full) => full,
+            };
+            let mut left = full.max.saturating_sub(full.waiting);
+            let fits = |job: &&Job| {
+                let is_full = job.task.plugin() == full.plugin;
+                let fits = !is_full || left > 0;
+                left = left.saturating_sub(u64::from(is_full));
+                fits
+            };
+            match jobs.iter().take_while(fits).count() {
+                0 => return Err(full),
+                kept => {
+                    jobs.truncate(kept);
+                    step.cut(kept, operation.state);
+                }
+            }
+        }
+    }
+
     /// Finds the jobs of the next step.
     async fn chunk(
         &self,
@@ -256,7 +309,7 @@ impl OperationDriver {
         max: u32,
     ) -> Result<(OperationStep, Vec<Job>), StoreError> {
         let after = operation.cursor.map(|id| JobCursor { id, finished_at: None });
-        let declared = Arc::clone(self.plugins.catalog().limits());
+        let declared = declared_limits(&self.plugins, &self.store, &query);
         let find = FindRequest { after, ..FindRequest::new(Arc::new(query), declared, max) };
         let page = self.store.call("finding the jobs of a bulk operation", self.store.find(find)).await?;
         let jobs: Vec<Job> = page.jobs.into_iter().filter(|job| operation.includes(job)).collect();

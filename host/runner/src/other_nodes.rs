@@ -273,6 +273,11 @@ impl OtherNodes {
         self.all_tasks(now).any(|task| task.announcement.group == *group)
     }
 
+    /// Returns the limit groups in which live other nodes have tasks.
+    pub(crate) fn groups(&self, now: Timestamp) -> impl Iterator<Item = &Group> {
+        self.all_tasks(now).map(|task| &task.announcement.group)
+    }
+
     /// Returns `table` with the limits that other nodes declare of these groups.
     pub(crate) fn limits(&self, table: &LimitTable, groups: &BTreeSet<Group>, now: Timestamp) -> LimitTable {
         let mut table = table.clone();

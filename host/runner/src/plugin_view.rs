@@ -1,5 +1,6 @@
 //! What this node knows of plugins: its own catalog, and what the other nodes announced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -102,6 +103,14 @@ impl PluginView {
     /// Returns true if a plugin of this node has tasks in this limit group, or no other node is known.
     pub(crate) fn has_group(&self, group: &Group) -> bool {
         self.others.is_alone() || self.catalog.runs().any(|task| task.group == *group)
+    }
+
+    /// Returns the limits that are declared here, with those that only other nodes declare.
+    pub(crate) fn all_limits(&self) -> Arc<LimitTable> {
+        let here: BTreeSet<&Group> = self.catalog.runs().map(|task| &task.group).collect();
+        let elsewhere: Vec<Group> =
+            self.others.groups(self.now).filter(|group| !here.contains(group)).cloned().collect();
+        self.limits(&elsewhere)
     }
 
     /// Returns the limits that are declared here, with those that other nodes declare of `groups_elsewhere`.

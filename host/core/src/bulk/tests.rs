@@ -121,6 +121,27 @@ fn next_attempts_are_spread_the_same_way_by_everybody() {
 }
 
 #[test]
+fn the_jobs_of_a_trial_are_not_spread() {
+    let trial = Trial { jobs: 1, within: MINUTE };
+    let trying = BulkOperation { spread: MINUTE, ..new(Some(trial)).started_at(NOW) };
+    let running = BulkOperation { state: OperationState::Running, ..trying.clone() };
+    let job = job(1, Some(2));
+    assert_eq!(trying.target(&job).delay, Duration::ZERO);
+    assert_eq!(running.target(&job).delay, running.delay(job.id));
+    assert!(!running.delay(job.id).is_zero());
+}
+
+#[test]
+fn a_step_that_is_cut_leaves_the_rest_to_a_later_one() {
+    let operation = new(None).started_at(NOW);
+    let mut step = step(&operation, &[9, 8, 7], OperationState::Done);
+    step.cut(2, operation.state);
+    assert_eq!((step.targets.len(), step.cursor, step.state), (2, Some(id(8)), OperationState::Running));
+    let after = operation.after(&step, &[id(9), id(8)], NOW).unwrap();
+    assert_eq!((after.cursor, after.changed, after.ended_at), (Some(id(8)), 2, None));
+}
+
+#[test]
 fn released_names_read_back() {
     for act in BulkAct::ALL {
         assert_eq!(act.as_str().parse(), Ok(act));
