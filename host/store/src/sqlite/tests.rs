@@ -93,6 +93,8 @@ fn no_statement_of_the_writer_scans() {
         ("SELECT scope, until_at, reason, held_by, held_at FROM holds", "when the file is opened, or after a rollback"),
         ("SELECT due_at FROM jobs WHERE state = 0 ORDER BY due_at LIMIT 1", "the first row of an index in that order"),
         ("DELETE FROM plugin_digests WHERE plugin = ?1", "a hundred digests of one plugin, when it has a new one"),
+        ("DELETE FROM failure_versions WHERE fingerprint = ?1 AND digest IN", "the versions that one group may have"),
+        ("DELETE FROM failure_samples WHERE fingerprint = ?1 AND job IN", "the samples that one group may have"),
     ];
     let (folder, _store) = store();
     let conn = Connection::open(folder.path().join("wharf.db")).unwrap();
