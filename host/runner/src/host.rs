@@ -30,6 +30,7 @@ use crate::operations;
 use crate::plugin_view::PluginView;
 use crate::queue_bounds::places;
 use crate::request::Request;
+use crate::search_room::room_to_search;
 use crate::start::{Parts, RunningHost, Settings, StartError, start};
 use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
@@ -235,7 +236,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Returns the store's error.
+    /// Returns the store's error, and [`StoreError::Busy`] if the query reads payloads and the budget of memory has no room.
     pub async fn find(
         &self,
         query: Arc<JobQuery>,
@@ -243,6 +244,7 @@ impl Host {
         after: Option<JobCursor>,
         max: u32,
     ) -> Result<FindPage, StoreError> {
+        let _room = room_to_search(&self.0.budget, &query).await?;
         let declared = operations::declared_limits(&self.0.plugins, &self.0.store, &query);
         self.0.store.find(FindRequest { order, after, ..FindRequest::new(query, declared, max) }).await
     }

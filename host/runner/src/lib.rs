@@ -95,6 +95,7 @@ mod upkeep;
 mod heartbeat;
 mod limits_view;
 mod holds_view;
+mod search_room;
 mod operations;
 mod wait_reason;
 mod summary;

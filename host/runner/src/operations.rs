@@ -14,12 +14,14 @@ use wharf_core::ids::PluginId;
 use wharf_core::job::{Job, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::planner::Input;
+use wharf_engine::Budget;
 use wharf_store::{FindRequest, StoreError};
 
 use crate::enqueuer::Enqueuer;
 use crate::notice::Notice;
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::{QueueBounds, QueueFull, Reservation};
+use crate::search_room::room_to_search;
 use crate::store_health::WatchedStore;
 
 /// Interval at which a host looks for operations that are open: others may have started them, or died.
@@ -128,9 +130,11 @@ pub(crate) fn declared_limits(plugins: &PluginIndex, store: &WatchedStore, query
 pub(crate) async fn preview(
     store: &WatchedStore,
     plugins: &PluginIndex,
+    budget: &Budget,
     request: &OperationRequest,
 ) -> Result<Preview, OperationError> {
     let query = Arc::new(request.checked_query()?);
+    let _room = room_to_search(budget, &query).await?;
     let declared = declared_limits(plugins, store, &query);
     let mut preview = Preview { filter: query.to_string(), count: 0, more: false, jobs: Vec::new() };
     let (started, mut after) = (Instant::now(), None::<JobCursor>);
@@ -167,6 +171,7 @@ pub(crate) struct OperationDriver {
     pub(crate) plugins: Arc<PluginIndex>,
     pub(crate) bounds: Arc<QueueBounds>,
     pub(crate) enqueuer: Enqueuer,
+    pub(crate) budget: Budget,
     /// Notified when an operation is started on this host.
     pub(crate) started: Arc<Notify>,
 }
@@ -309,6 +314,7 @@ impl OperationDriver {
         max: u32,
     ) -> Result<(OperationStep, Vec<Job>), StoreError> {
         let after = operation.cursor.map(|id| JobCursor { id, finished_at: None });
+        let _room = room_to_search(&self.budget, &query).await?;
         let declared = declared_limits(&self.plugins, &self.store, &query);
         let find = FindRequest { after, ..FindRequest::new(Arc::new(query), declared, max) };
         let page = self.store.call("finding the jobs of a bulk operation", self.store.find(find)).await?;

@@ -244,6 +244,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         plugins: Arc::clone(&plugins),
         bounds: Arc::clone(&bounds),
         enqueuer: enqueuer.clone(),
+        budget: budget.clone(),
         started: Arc::clone(&operation_started),
     };
 

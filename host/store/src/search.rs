@@ -5,6 +5,7 @@ use std::time::Instant;
 use wharf_core::bounds;
 use wharf_core::find::{Candidate, JobCursor, JobOrder, WaitView};
 use wharf_core::job::Job;
+use wharf_core::outcome::Report;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
@@ -44,7 +45,8 @@ impl<'r> Search<'r> {
         let candidate = Candidate { job: &job, payload: &job.payload, is_due };
         let is_listed = self.request.order == JobOrder::Newest || job.finished_at.is_some();
         if is_listed && self.request.query.matches(candidate, &self.view) {
-            self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, ..job });
+            let report = job.report.map(first_line);
+            self.page.jobs.push(Job { payload: SharedBytes::default(), result: None, report, ..job });
         }
         self.page.jobs.len() > self.max()
     }
@@ -73,6 +75,14 @@ impl<'r> Search<'r> {
     pub(crate) fn ended(self) -> FindPage {
         FindPage { next: None, ..self.page }
     }
+}
+
+/// Returns a report with the first line of its text alone: pages of a thousand jobs would else have megabytes of text.
+fn first_line(mut report: Report) -> Report {
+    let end = report.text.lines().next().map_or(0, str::len);
+    report.text.truncate(end);
+    report.text.shrink_to_fit();
+    report
 }
 
 /// Returns when a job was enqueued or finished, by the order of the list.

@@ -138,7 +138,7 @@ impl Host {
     ///
     /// Returns [`OperationError::Invalid`] if the request is not valid, and [`OperationError::Store`] if the store failed.
     pub async fn preview_operation(&self, request: OperationRequest) -> Result<Preview, OperationError> {
-        operations::preview(&self.0.store, &self.0.plugins, &request).await
+        operations::preview(&self.0.store, &self.0.plugins, &self.0.budget, &request).await
     }
 
     /// Starts a bulk operation: one act on all jobs that meet a query now, each at most once. It is durable when this returns,

@@ -42,7 +42,7 @@ pub(crate) enum OperationCommand {
     /// List bulk operations, newest first
     List {
         /// Maximum number of operations
-        #[arg(long, value_name = "N", default_value_t = 50)]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
         limit: u32,
     },
     /// Show one bulk operation

@@ -1,13 +1,13 @@
 //! `/v1/jobs/{id}/attempts`: the attempts of a job that ended without a result.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use wharf_runner::Host;
 
 use super::api::AttemptList;
-use super::job_lookup;
 use super::path::Path;
 use super::problem::Problem;
+use super::{job_lookup, memory};
 use crate::access::Access;
 
 /// Lists the attempts of one job.
@@ -15,7 +15,7 @@ pub(crate) async fn list(
     State(host): State<Host>,
     access: Access,
     Path(id): Path<String>,
-) -> Result<Json<AttemptList>, Problem> {
+) -> Result<Response, Problem> {
     let id = job_lookup::job_id(&id)?;
     let attempts = host.attempts(id).await?;
     // A job without such attempts may be unknown, and the client may not see it.
@@ -27,5 +27,5 @@ pub(crate) async fn list(
         // It does not learn which hosts there are.
         list.attempts.iter_mut().for_each(|attempt| attempt.node_name = None);
     }
-    Ok(Json(list))
+    memory::json(host.budget(), &list).await
 }

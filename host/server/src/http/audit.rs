@@ -1,8 +1,8 @@
 //! `/v1/audit`: what operators changed, and who, when and from where.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::response::Response;
 use wharf_core::audit::{ActId, ActKind};
 use wharf_core::bounds;
 use wharf_core::time::Timestamp;
@@ -12,20 +12,20 @@ use wharf_store::ActFilter;
 use super::api::{Act, ActPage, AuditQuery, Moment};
 use super::problem::Problem;
 use super::query::encode;
-use super::{links, query};
+use super::{links, memory, query};
 use crate::config;
 
 /// Number of acts on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
 
 /// Lists acts, newest first.
-pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<ActPage>, Problem> {
+pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
     let query: AuditQuery = query::query(&uri)?;
     let filter = filter(&query, host.now())?;
     let since = filter.since;
     let page = host.acts(filter).await?;
     let next = page.next.map(|next| next_page(&query, since, next));
-    Ok(Json(ActPage { acts: page.acts.into_iter().map(Act::from).collect(), next }))
+    memory::json(host.budget(), &ActPage { acts: page.acts.into_iter().map(Act::from).collect(), next }).await
 }
 
 fn filter(query: &AuditQuery, now: Timestamp) -> Result<ActFilter, Problem> {

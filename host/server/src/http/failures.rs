@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::response::Response;
 use wharf_core::bounds;
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
@@ -13,20 +14,21 @@ use wharf_store::{FailureCursor, FailureFilter};
 
 use super::api::{Failure, FailurePage, FailuresQuery};
 use super::author::RequestAuthor;
-use super::links;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::query::{encode, query};
+use super::{links, memory};
 
 /// Number of groups on a page, if the query does not set it.
 const PAGE_DEFAULT: u32 = 100;
 
 /// Lists failure groups, the one that failed last first.
-pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<FailurePage>, Problem> {
+pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
     let query: FailuresQuery = query(&uri)?;
     let page = host.failures(filter(&query)?).await?;
     let next = page.groups.last().filter(|_| page.more).map(|last| next_page(&query, &FailureCursor::of(last)));
-    Ok(Json(FailurePage { failures: page.groups.iter().map(Failure::from).collect(), next }))
+    let page = FailurePage { failures: page.groups.iter().map(Failure::from).collect(), next };
+    memory::json(host.budget(), &page).await
 }
 
 fn filter(query: &FailuresQuery) -> Result<FailureFilter, Problem> {

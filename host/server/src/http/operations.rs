@@ -14,14 +14,16 @@ use super::author::RequestAuthor;
 use super::path::Path;
 use super::problem::{Kind, Problem};
 use super::scope::still_valid;
-use super::{body, filter, links, query};
+use super::{body, filter, links, memory, query};
 use crate::access::Access;
 use crate::config;
 
 /// The longest body, in bytes: a filter may have 16 KiB, and JSON may escape each character of it.
 const BODY_BYTES_MAX: u64 = 128 * 1024;
 /// Number of operations on a page, if the query does not set it.
-const PAGE_DEFAULT: u32 = 100;
+const PAGE_DEFAULT: u32 = 20;
+/// Maximum number of operations on a page: each has a filter of up to 16 KiB.
+const PAGE_MAX: u32 = 100;
 
 /// Starts an operation, or returns what it would change.
 pub(crate) async fn start(
@@ -61,11 +63,11 @@ pub(crate) async fn start(
 }
 
 /// Lists operations, newest first.
-pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<OperationPage>, Problem> {
+pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Response, Problem> {
     let OperationsQuery { before, limit } = query::query(&uri)?;
     let max = limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..bounds::PAGE_MAX).contains(&max) {
-        return Err(Problem::bad_request(format!("`limit`: expected 1 to {}, got {max}", bounds::PAGE_MAX - 1)));
+    if !(1..=PAGE_MAX).contains(&max) {
+        return Err(Problem::bad_request(format!("`limit`: expected 1 to {PAGE_MAX}, got {max}")));
     }
     let bad = |error: ParseIdError| Problem::bad_request(format!("`before`: {error}"));
     let before = before.as_deref().map(str::parse).transpose().map_err(bad)?;
@@ -74,7 +76,8 @@ pub(crate) async fn list(State(host): State<Host>, uri: Uri) -> Result<Json<Oper
     found.truncate(max as usize);
     let last = found.last().filter(|_| more);
     let next = last.map(|last| links::page_from_page(&format!("limit={max}&before={}", last.id)));
-    Ok(Json(OperationPage { operations: found.iter().map(BulkOperation::from).collect(), next }))
+    let page = OperationPage { operations: found.iter().map(BulkOperation::from).collect(), next };
+    memory::json(host.budget(), &page).await
 }
 
 /// Shows one operation.

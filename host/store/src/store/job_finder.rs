@@ -58,7 +58,7 @@ impl FindRequest {
 /// A part of a list of jobs that meet a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FindPage {
-    /// The jobs.
+    /// The jobs, with the first line of their reports.
     pub jobs: Vec<Job>,
     /// Number of jobs that were looked at. Jobs that an index rules out are not counted.
     pub looked_at: u64,

@@ -10,6 +10,7 @@ use wharf_core::hold::{HoldReason, HoldScope, NewHold};
 use wharf_core::ids::JobId;
 use wharf_core::job::{Batch, Due, Lineage, NewJob};
 use wharf_core::lifecycle::Event;
+use wharf_core::outcome::{OutcomeKind, Report};
 use wharf_store::{FindPage, FindRequest};
 
 use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, at_most, failed, on_every_store, succeeded};
@@ -240,5 +241,22 @@ fn a_job_that_was_tried_again_is_not_listed_by_its_earlier_end() {
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, []);
         stage.record(id, Event::CancelRequested).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, [id]);
+    });
+}
+
+#[test]
+fn pages_carry_the_first_line_of_reports_and_a_search_reads_all_of_them() {
+    on_every_store(|stage| async move {
+        let job = stage.add(COUNT, "a").await;
+        assert_eq!(stage.claim(1).await.len(), 1);
+        let text = "the page is broken\nat line 7\nof it";
+        let report = Report { kind: OutcomeKind::Trapped, text: text.to_owned() };
+        let end = Event::Failed { attempt: 1, report, retry_in: None, usage: Default::default(), origin: None };
+        stage.record(job, end).await.unwrap();
+        let page = stage.store.find(request(&stage, "text:\"line 7\"", 10)).await.unwrap();
+        let report = page.jobs[0].report.as_ref().expect("it failed");
+        assert_eq!(report.text, "the page is broken");
+        let whole = stage.seen(job).await.job.report.expect("it failed");
+        assert_eq!(whole.text, text);
     });
 }

@@ -60,7 +60,7 @@ pub(crate) struct Job {
     /// The node that runs the job; absent unless it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lease: Option<Lease>,
-    /// Report of the last attempt that did not return.
+    /// Report of the last attempt that did not return; its first line in lists.
     pub(crate) report: Option<AttemptReport>,
     /// Fingerprint of the failure, which names its failure group; absent unless the job failed.
     #[serde(skip_serializing_if = "Option::is_none")]
