@@ -161,6 +161,16 @@ mod tests {
         port: Option<u16>,
     }
 
+    /// A parser whose guard counts brackets that it skips, too, recurses for each of these lines: the first version that does
+    /// not is `toml_parser` 1.1.6.
+    #[test]
+    fn open_tables_behind_skipped_brackets_are_an_error_and_no_overflow() {
+        for skipped in ["{ [x]\nk = ", "[ {x}\n[", "{ k {x}\nk = "] {
+            let text = format!("k = {}", skipped.repeat(60_000 / skipped.len()));
+            assert!(!read::<RawExample>(&text).unwrap_err().is_empty());
+        }
+    }
+
     #[test]
     fn every_problem_is_told_with_its_place_and_the_nearest_key() {
         let text = "keep-finised = \"7d\"\nport = \"x\"\n\"ü\" = 1\n";
