@@ -331,12 +331,23 @@ impl Follower {
 
     async fn read_entries(&mut self) -> Result<(), StoreError> {
         let budget = &self.registration.followers.budget;
-        let mut memory = budget.reserve_patiently(MemoryUse::Readers, bounds::PAGE_BYTES_MAX).await;
-        let entries = self.store.entries(self.job, self.after, bounds::PAGE_MAX).await?;
-        let bytes: usize = entries.iter().map(|numbered| numbered.entry.bytes()).sum();
-        memory.shrink_to(bytes as u64);
-        // A page has at least one entry, which may be larger.
-        memory.join(budget.reserve_anyway(MemoryUse::Readers, bytes as u64 - memory.bytes()));
+        let mut room = bounds::PAGE_BYTES_MAX;
+        let (entries, bytes, mut memory) = loop {
+            let memory = budget.reserve_patiently(MemoryUse::Readers, room).await;
+            // Another follower may have read it meanwhile, with room of its own.
+            if let Some(entries) = self.registration.followed.entries_after(self.after) {
+                self.push(entries);
+                return Ok(());
+            }
+            let entries = self.store.entries(self.job, self.after, bounds::PAGE_MAX).await?;
+            let bytes: u64 = entries.iter().map(|numbered| numbered.entry.bytes() as u64).sum();
+            // A page has at least one entry, which may be larger: it is read again when there is room for it.
+            if bytes <= memory.bytes() || room > bounds::PAGE_BYTES_MAX {
+                break (entries, bytes, memory);
+            }
+            room = bytes;
+        };
+        memory.shrink_to(bytes);
         self.memory = (bytes > 0).then_some(memory);
         self.registration.followed.keep(&entries);
         self.push(entries);
