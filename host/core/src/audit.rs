@@ -146,7 +146,7 @@ impl NewAct {
             false => ActKind::OperationStarted,
             true => ActKind::OperationCancelled,
         };
-        let detail = format!("{} where {}", operation.act.as_str(), operation.filter);
+        let detail = format!("{} where {}", operation.act_text(), operation.filter);
         NewAct::new(author, kind, &operation.id.to_string(), &detail, operation.changed)
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let job = JobId::from_number(7).unwrap();
         let kind = |event| NewAct::of_event(ann(), job, &event).map(|act| act.kind());
         assert_eq!(kind(Event::CancelRequested), Some(ActKind::JobCancel));
-        assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO }), Some(ActKind::JobRetry));
+        assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }), Some(ActKind::JobRetry));
         assert_eq!(kind(Event::Replaced), None);
         let act = NewAct::of_event(ann(), job, &Event::CancelRequested).unwrap();
         assert_eq!((act.target(), act.count(), act.author()), (job.to_string().as_str(), 1, &ann()));

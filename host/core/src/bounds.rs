@@ -364,6 +364,8 @@ pub const COUNTED_MAX: u32 = 10_000;
 pub const OPERATIONS_OPEN_MAX: u32 = 100;
 /// Maximum number of jobs that one step of a bulk operation changes: one transaction, which holds up claims for milliseconds.
 pub const OPERATION_JOBS_MAX: u32 = 200;
+/// Number of times that a host tries the next step of a bulk operation before it halts the operation with the last error.
+pub const OPERATION_STEP_TRIES: u32 = 5;
 /// Maximum number of jobs that a bulk operation tries first.
 pub const TRIAL_JOBS_MAX: u32 = 100;
 /// Time within which the jobs of a trial must succeed, unless its operator sets another.

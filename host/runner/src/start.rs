@@ -1,6 +1,7 @@
 //! Start: creates the parts of a host, connects them and sets them going.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -245,6 +246,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         bounds: Arc::clone(&bounds),
         enqueuer: enqueuer.clone(),
         started: Arc::clone(&operation_started),
+        failed_tries: BTreeMap::new(),
     };
 
     tasks.spawn(supervised("bulk operations", operations.run(stopping.clone()), listener.clone()));

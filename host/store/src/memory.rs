@@ -222,6 +222,10 @@ impl Queue for MemoryStore {
         Ok(JobPage { jobs, more })
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        Ok(self.queue().deleted_of_batch.get(&batch).copied().unwrap_or_default())
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let max = max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();

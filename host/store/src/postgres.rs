@@ -305,6 +305,12 @@ impl Queue for PostgresStore {
         self.finish(session, jobs)
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        let session = self.reader().await?;
+        let deleted = operations::deleted_of_batch(&session, batch).await;
+        self.finish(session, deleted)
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let session = self.reader().await?;
         let entries = read::entries(&session, id, after, max).await;

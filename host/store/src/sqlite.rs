@@ -211,6 +211,10 @@ impl Queue for SqliteStore {
         self.readers.read(move |conn| read::jobs(conn, &claims, &filter)).await
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        self.readers.read(move |conn| operations::deleted_of_batch(conn, batch)).await
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         self.readers.read(move |conn| read::entries(conn, id, after, max)).await
     }

@@ -166,6 +166,7 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("counted-max", hard::COUNTED_MAX.to_string()),
         ("operations-open-max", hard::OPERATIONS_OPEN_MAX.to_string()),
         ("operation-jobs-max", hard::OPERATION_JOBS_MAX.to_string()),
+        ("operation-step-tries", hard::OPERATION_STEP_TRIES.to_string()),
         ("trial-jobs-max", hard::TRIAL_JOBS_MAX.to_string()),
         ("trial-within", duration(hard::TRIAL_WITHIN)),
         ("operation-length-max", duration(hard::OPERATION_LENGTH_MAX)),

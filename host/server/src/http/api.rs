@@ -31,7 +31,7 @@ pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
-pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery};
+pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQuery};
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};

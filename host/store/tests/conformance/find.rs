@@ -236,7 +236,7 @@ fn a_job_that_was_tried_again_is_not_listed_by_its_earlier_end() {
         let id = stage.add(COUNT, "a").await;
         stage.claim_one().await;
         stage.record(id, failed(1, None)).await.unwrap();
-        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, []);
         stage.record(id, Event::CancelRequested).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, [id]);

@@ -196,6 +196,14 @@ pub(crate) struct ListQuery {
     pub(crate) limit: Option<u32>,
 }
 
+/// The query of a retry.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryQuery {
+    /// Number of attempts that the job gets, whatever its task allows; 1 by default.
+    pub(crate) attempts: Option<u32>,
+}
+
 impl Job {
     /// Returns the document of one job, with its payload and its result.
     pub(crate) fn whole(view: &JobView) -> Job {
@@ -241,7 +249,7 @@ impl Job {
             started_at: job.started_at.map(Moment),
             finished_at: job.finished_at.map(Moment),
             attempt: status.attempt,
-            failures: status.failures,
+            failures: status.failures.failed(),
             crashes: status.crashes,
             cancel_requested: status.cancel_requested,
             lease: match status.state {

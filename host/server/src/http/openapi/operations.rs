@@ -10,7 +10,7 @@ use crate::http::api::{
     BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
     HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
     ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
-    PluginFile, Readiness, ReleaseQuery, Reply, Summary, SummaryQuery,
+    PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -159,6 +159,8 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_FINISHED])
             .uses_store(),
         of_job("retryJob", "post", "/v1/jobs/{id}/retry", "Retries a failed or cancelled job")
+            .description("The job gets one attempt, or as many as `attempts` says, whatever its task allows.")
+            .query(schemas.query::<RetryQuery>())
             .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FINISHED])
             .uses_store(),
