@@ -358,7 +358,9 @@ pub const FIND_TIMES_MAX: u32 = 20;
 pub const FIND_BATCH: u32 = 512;
 /// Maximum number of jobs that one answer to a filter looks at.
 pub const FIND_ROWS_MAX: u64 = 1_000_000;
-/// Number of found jobs up to which a preview counts.
+/// Number of waiting jobs that are not due, and of lists of due ones, that a summary looks at.
+pub const BACKLOG_ROWS: u32 = 4096;
+/// Number of found jobs up to which a preview counts, and of the jobs of one line that a summary counts.
 pub const COUNTED_MAX: u32 = 10_000;
 /// Maximum number of bulk operations that have not ended.
 pub const OPERATIONS_OPEN_MAX: u32 = 100;

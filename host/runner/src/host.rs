@@ -374,7 +374,8 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn summary(&self) -> Result<Summary, StoreError> {
-        summary::summary(&self.0.store, self.0.node, &self.0.activity.now()).await
+        let declared = self.0.plugins.view(self.0.store.now()).all_limits();
+        summary::summary(&self.0.store, (self.0.node, &self.0.activity.now()), declared).await
     }
 
     /// Returns the health of this host at this moment.

@@ -13,6 +13,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
@@ -44,6 +45,7 @@ mod kv;
 mod failures;
 mod queue;
 mod find;
+mod backlog;
 mod operations;
 mod claim;
 
@@ -307,6 +309,10 @@ impl Queue for MemoryStore {
 impl JobFinder for MemoryStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         Ok(self.queue().find(&request, self.now()))
+    }
+
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        Ok(self.queue().backlog(&declared, self.now()))
     }
 }
 

@@ -10,6 +10,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
@@ -173,6 +174,9 @@ impl Queue for Cut {
 
 #[async_trait]
 impl JobFinder for Cut {
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        self.reached()?.backlog(declared).await
+    }
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         self.reached()?.find(request).await
     }

@@ -106,7 +106,7 @@ pub(crate) struct Enqueue {
 pub(crate) struct List {
     /// Filter, such as 'state:failed task:image/make payload./tenant=42'
     ///
-    /// Terms with spaces between them: state, id, task, plugin, key, batch, parent, outcome, fingerprint, since, until,
+    /// Terms with spaces between them: state, id, task, plugin, key, batch, parent, outcome, fingerprint, digest, since, until,
     /// finished-since, finished-until and text, each with one value or more, as in state:failed,cancelled. A value with spaces,
     /// commas or quotes is in quotes. payload./POINTER=VALUE looks into JSON payloads. Moments are in RFC 3339, or say how long ago, such as 2h.
     #[arg(long = "where", value_name = "FILTER")]

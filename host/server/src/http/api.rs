@@ -40,7 +40,7 @@ pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
-pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary};
+pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
     from_name,

@@ -20,6 +20,7 @@ mod record;
 mod attempts;
 mod failures;
 mod find;
+mod backlog;
 mod operations;
 mod read;
 mod kv;

@@ -178,6 +178,9 @@ pub(crate) struct ListQuery {
     pub(crate) outcome: Option<String>,
     /// Only jobs that failed with one of these fingerprints, with commas between them.
     pub(crate) fingerprint: Option<String>,
+    /// Only jobs of which an attempt ended without a result and ran with a plugin whose digest begins like one of these, with commas
+    /// between them.
+    pub(crate) digest: Option<String>,
     /// Only jobs that were enqueued at this moment or later: RFC 3339 in UTC, or how long ago, such as `2h`.
     pub(crate) since: Option<String>,
     /// Only jobs that were enqueued before this moment.

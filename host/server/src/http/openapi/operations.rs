@@ -112,7 +112,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 "A filter has terms with spaces between them, each `field:value` or `field:value,value`; a job meets all of \
                  them. A value with spaces, commas or quotes is in quotes, with `\\` before each quote in it. The fields are \
                  `state`, `id`, `task`, `plugin`, `key` (empty quotes for jobs without one), `batch`, `parent`, `outcome`, \
-                 `since`, `until`, `finished-since`, `finished-until` and `text`; `payload./tenant=42` looks at a value of a JSON \
+                 `fingerprint`, `digest` (8 characters of it or more), `since`, `until`, `finished-since`, `finished-until` and `text`; `payload./tenant=42` looks at a value of a JSON \
                  payload by its pointer. Moments are in RFC 3339, or say how long ago, such as `15m`, `2h` or `7d`.\n\nEach \
                  answer comes within a moment, however many jobs there are: it has the jobs found so far, says how far back it \
                  looked, and where to go on. Pages stay in place while jobs are added or end.",

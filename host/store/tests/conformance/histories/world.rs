@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
+use wharf_core::backlog::{Backlog, TaskBacklog};
 use wharf_core::bulk::{BulkAct, BulkOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureState};
 use wharf_core::find::{JobOrder, JobQuery};
@@ -76,6 +77,7 @@ struct Snapshot {
     /// Every act: when, who, what. Their numbers differ between stores.
     acts: Vec<(Timestamp, Author, ActKind, String, String)>,
     stats: QueueStats,
+    backlog: Backlog,
     waiting: BTreeMap<PluginId, u64>,
     /// The usage and the values of each plugin.
     kept: Vec<(KvUsage, Vec<(KvKey, Option<Vec<u8>>)>)>,
@@ -441,6 +443,10 @@ impl World {
         let all_holds = store.holds(None, 1000).await.unwrap();
         let second = all_holds.holds.first().map(|hold| hold.scope.clone());
         let holds = vec![store.holds(second, 2).await.unwrap(), all_holds];
+        let backlog = store.backlog(self.declared[0].clone()).await.unwrap();
+        let counted = |(task, of): (&TaskName, &TaskBacklog)| (task.clone(), of.waiting, of.running);
+        let counted: Vec<_> = backlog.tasks.iter().map(counted).collect();
+        assert_eq!(counted, stats.tasks);
         let operations = store.operations(None, 1000).await.unwrap();
         let mut open = operations.clone();
         open.retain(|operation| !operation.state.is_final());
@@ -475,6 +481,7 @@ impl World {
             deleted,
             acts,
             stats,
+            backlog,
             waiting,
             kept,
         }
