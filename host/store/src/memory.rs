@@ -356,12 +356,17 @@ impl OperationStore for MemoryStore {
 #[async_trait]
 impl HoldStore for MemoryStore {
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
-        let (by, hold) = (hold.by.clone(), hold.set_at(self.now()));
+        let (new, now) = (hold, self.now());
         let mut queue = self.queue();
+        let Some(hold) = new.set_over(queue.holds.get(&new.scope), now) else {
+            return Ok(queue.holds.get(&new.scope).cloned());
+        };
         if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= bounds::HOLDS_MAX as usize {
             return Ok(None);
         }
-        queue.acts.add(NewAct::of_hold(by, &hold), hold.since);
+        if let Some(act) = NewAct::of_hold(new.by, &hold) {
+            queue.acts.add(act, now);
+        }
         queue.holds.set(hold.clone());
         drop(queue);
         self.nudge();

@@ -14,6 +14,7 @@ mod insert;
 mod claim;
 mod limits;
 mod holds;
+mod held_keys;
 mod audit;
 mod lease;
 mod record;
