@@ -1,5 +1,9 @@
 //! Holds on a running host: what waits, what goes on, what is said of it.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Host, Setup, eventually, wharf};
@@ -214,4 +218,80 @@ fn a_hold_has_its_author_and_a_client_of_one_key_is_told_no_more_than_it_may_kno
     {
         assert_eq!(reply.status, 403, "{reply:?}");
     }
+}
+
+/// Returns the length of a hold in whole seconds, less than a day.
+fn seconds_held(hold: &Value) -> i64 {
+    let second_of_day = |name: &str| {
+        let text = hold[name].as_str().unwrap_or_else(|| panic!("no `{name}` in {hold}"));
+        let number = |from: usize| text[from..from + 2].parse::<i64>().expect("two digits");
+        number(11) * 3600 + number(14) * 60 + number(17)
+    };
+    (second_of_day("until") - second_of_day("since")).rem_euclid(86_400)
+}
+
+/// A server that asks each time not to be called for an hour.
+fn busy_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let _asked = stream.read(&mut request);
+            let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 3600\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _answered = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn the_key_of_a_job_is_held_when_the_other_side_asks_not_to_be_called() {
+    let port = busy_server();
+    let settings = format!(
+        "[plugins.villain-http]\nhttp = [\"http://127.0.0.1:{port}\"]\nhonour-retry-after = true\nhold-key = \"10m\""
+    );
+    let host = Setup::default().plugin("villain-http").settings(&settings).start();
+    let order = json!({ "do": "http-get", "url": format!("http://127.0.0.1:{port}/") });
+    let first = host.enqueue_with(json!({ "task": "villain-http/do", "key": "acme", "payload": order }));
+    assert_eq!(host.finished(&first)["state"], "succeeded", "the guest has its response");
+    assert_eq!(host.result(&first)["status"], 429);
+    let holds = host.client().get("/v1/holds").ok()["holds"].clone();
+    let held = &holds[0];
+    assert_eq!((&held["key"], &held["group"], &held["by"]), (&json!("acme"), &json!("villain-http/do"), &json!("plugin:villain-http")), "{holds}");
+    assert_eq!(held["reason"], "127.0.0.1 answered 429 and Retry-After");
+    assert_eq!(seconds_held(held), 600, "no longer than is granted");
+
+    let waits = host.enqueue_with(json!({ "task": "villain-http/do", "key": "acme", "payload": { "do": "sleep", "ms": 0 } }));
+    assert_eq!(host.job(&waits)["wait"]["reason"], "held");
+    let other = host.enqueue_with(json!({ "task": "villain-http/do", "key": "other", "payload": { "do": "sleep", "ms": 0 } }));
+    assert_eq!(host.finished(&other)["state"], "succeeded", "other keys go on");
+    assert_eq!(host.client().get("/v1/audit").ok()["acts"], json!([]), "no operator did it");
+    release(host.client(), "key=acme&group=villain-http%2Fdo");
+    assert_eq!(host.finished(&waits)["state"], "succeeded");
+}
+
+#[test]
+fn a_guest_holds_the_key_of_its_own_job_as_far_as_it_is_granted() {
+    let grant = "[plugins.villain-kv]\nkv = true\nhold-key = \"1h\"";
+    let host = Setup::default().plugin("villain-kv").settings(grant).start();
+    let steps = |key: Value, steps: Value| {
+        let id = host.enqueue_with(json!({ "task": "villain-kv/do", "key": key, "payload": { "steps": steps } }));
+        assert_eq!(host.finished(&id)["state"], "succeeded");
+        host.result(&id)
+    };
+    let hold = |ms: u64| json!({ "hold": { "ms": ms, "reason": "their\nupstream" } });
+    assert_eq!(steps(json!("acme"), json!([hold(9_000_000), hold(60_000)])), json!([3_600_000, 60_000]), "an hour is granted");
+    let held = host.client().get("/v1/holds").ok()["holds"][0].clone();
+    assert_eq!((&held["reason"], &held["by"]), (&json!("their upstream"), &json!("plugin:villain-kv")), "{held}");
+    assert_eq!(seconds_held(&held), 3600, "a shorter one changes nothing");
+    let refused = steps(Value::Null, json!([hold(1000)]));
+    assert!(refused[0]["error"].as_str().is_some_and(|why| why.contains("no key")), "{refused}");
+
+    let host = Setup::default().plugin("villain-kv").settings("[plugins.villain-kv]\nkv = true").start();
+    let id = host.enqueue_with(json!({ "task": "villain-kv/do", "key": "acme", "payload": { "steps": [hold(1000)] } }));
+    host.finished(&id);
+    let refused = host.result(&id);
+    assert!(refused[0]["error"].as_str().is_some_and(|why| why.contains("hold-key = \"1h\"")), "{refused}");
+    assert_eq!(host.client().get("/v1/holds").ok()["holds"], json!([]));
 }

@@ -177,3 +177,47 @@ fn an_operation_is_refused_listed_and_cancelled() {
     assert_eq!(client.get("/v1/operations/0000000000001").json()["code"], "operation-unknown");
     assert_eq!(client.get("/v1/operations?limit=1").ok()["operations"][0]["id"], json!(id));
 }
+
+#[test]
+fn waiting_jobs_get_another_priority_by_one_command() {
+    let host = Setup::default().plugin("villain").start();
+    enqueue_delayed(host.client(), 3);
+    let output = host.cli(&["job", "set-priority", "-7", "--where", "plugin:villain"]).output();
+    let id = String::from_utf8(output.expect("the command runs").stdout).expect("text").trim().to_owned();
+    let done = ended(host.client(), &id);
+    assert_eq!((&done["state"], &done["changed"], &done["priority"]), (&json!("done"), &json!(3), &json!(-7)), "{done}");
+    let jobs = host.client().get("/v1/jobs?state=delayed").ok()["jobs"].clone();
+    assert!(jobs.as_array().is_some_and(|jobs| jobs.len() == 3 && jobs.iter().all(|job| job["priority"] == -7)), "{jobs}");
+    for (operation, said) in [
+        (json!({ "act": "set-priority", "where": "key:a" }), "needs a priority"),
+        (json!({ "act": "retry", "where": "key:a", "priority": 1 }), "only `set-priority` has a priority"),
+        (json!({ "act": "cancel", "where": "key:a", "attempts": 2 }), "only `retry` gives jobs attempts"),
+        (json!({ "act": "retry", "where": "key:a", "attempts": 0 }), "expected 1 to 1000, got 0"),
+    ] {
+        let reply = host.client().post("/v1/operations", &operation);
+        let detail = reply.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(reply.status == 400 && detail.contains(said), "{operation}: {detail}");
+    }
+}
+
+#[test]
+fn a_retry_by_a_person_is_one_attempt_unless_more_are_asked_for() {
+    let host = Setup::default().plugin("villain").start();
+    let id = host.enqueue("villain/retrying", json!({ "do": "fail-retry", "text": "no luck" }));
+    let attempts = |expected: u64| {
+        eventually("it failed again", || {
+            let job = host.finished(&id);
+            (job["attempt"] == expected && job["state"] == "failed").then_some(job)
+        })
+    };
+    attempts(5);
+    host.client().post(&format!("/v1/jobs/{id}/retry"), &json!({})).ok();
+    assert_eq!(attempts(6)["failures"], 1, "it is counted from the retry on");
+    assert!(host.cli(&["job", "retry", &id, "--attempts", "3"]).status().expect("the command runs").success());
+    attempts(9);
+    let operation = start(host.client(), &json!({ "act": "retry", "where": format!("id:{id}"), "attempts": 2 }));
+    assert_eq!(ended(host.client(), &operation)["attempts"], 2);
+    attempts(11);
+    let refused = host.client().post(&format!("/v1/jobs/{id}/retry?attempts=1001"), &json!({}));
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("bad-request")), "{refused:?}");
+}

@@ -35,9 +35,11 @@ fn rates_of_all_hosts_are_summed_up_once_they_are_known() {
         "{summary}"
     );
     assert_eq!((&task["waiting"], &task["running"], &task["held"]), (&json!(1), &json!(0), &json!(true)), "{task}");
+    let waits = json!({ "ready": 0, "blocked": 0, "held": 1, "delayed": 0, "retrying": 0, "more": false });
+    assert_eq!((&task["waits"], &task["oldest_ready_ms"]), (&waits, &Value::Null), "{task}");
     let cli = first.cli(&["summary", "--keys"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&cli.stdout).into_owned();
-    assert!(text.contains("unknown") && text.contains("1 (held)"), "{text}");
+    assert!(text.contains("unknown") && text.contains("1 (held)") && text.contains("1 held"), "{text}");
 
     let known = |host: &Host| {
         let (task, summary) = of_task(host, "villain/keyed");

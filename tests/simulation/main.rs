@@ -8,6 +8,7 @@ mod checkers;
 mod faults;
 mod ground;
 mod node;
+mod operations;
 mod people;
 mod script;
 mod world;

@@ -114,15 +114,18 @@ impl NewAct {
         NewAct::new(author, kind, &lane_text(&change.group, change.key.as_ref()), &numbers.join(", "), 1)
     }
 
-    /// Returns the act of an operator who set this hold.
-    pub fn of_hold(author: Author, hold: &Hold) -> NewAct {
+    /// Returns the act of an operator who set this hold; `None` if a plugin set it: the list of holds names the plugin.
+    pub fn of_hold(author: Author, hold: &Hold) -> Option<NewAct> {
+        if author.is_plugin() {
+            return None;
+        }
         let length = match hold.until {
             Some(until) => format!("for {:?}", until.since(hold.since)),
             None => "until it is released".to_owned(),
         };
         let reason = hold.reason.as_str();
         let detail = if reason.is_empty() { length } else { format!("{length}: {reason}") };
-        NewAct::new(author, ActKind::HoldSet, &hold.scope.to_string(), &detail, 1)
+        Some(NewAct::new(author, ActKind::HoldSet, &hold.scope.to_string(), &detail, 1))
     }
 
     /// Returns the act of an operator who released the hold of this scope.
@@ -146,7 +149,7 @@ impl NewAct {
             false => ActKind::OperationStarted,
             true => ActKind::OperationCancelled,
         };
-        let detail = format!("{} where {}", operation.act.as_str(), operation.filter);
+        let detail = format!("{} where {}", operation.act_text(), operation.filter);
         NewAct::new(author, kind, &operation.id.to_string(), &detail, operation.changed)
     }
 
@@ -262,7 +265,7 @@ mod tests {
         let job = JobId::from_number(7).unwrap();
         let kind = |event| NewAct::of_event(ann(), job, &event).map(|act| act.kind());
         assert_eq!(kind(Event::CancelRequested), Some(ActKind::JobCancel));
-        assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO }), Some(ActKind::JobRetry));
+        assert_eq!(kind(Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }), Some(ActKind::JobRetry));
         assert_eq!(kind(Event::Replaced), None);
         let act = NewAct::of_event(ann(), job, &Event::CancelRequested).unwrap();
         assert_eq!((act.target(), act.count(), act.author()), (job.to_string().as_str(), 1, &ann()));
@@ -292,7 +295,7 @@ mod tests {
         let hold = |length, reason: &str| {
             let reason = reason.parse().unwrap();
             let new = NewHold { scope: HoldScope::All, length, reason, by: ann() };
-            NewAct::of_hold(ann(), &new.set_at(NOW)).detail().to_owned()
+            NewAct::of_hold(ann(), &new.set_at(NOW)).unwrap().detail().to_owned()
         };
         assert_eq!(hold(None, ""), "until it is released");
         assert_eq!(hold(Some(HoldLength::For(Duration::from_secs(90))), "429"), "for 90s: 429");

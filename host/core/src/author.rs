@@ -36,6 +36,11 @@ impl Author {
         Author::token(&format!("host:{name}"))
     }
 
+    /// Returns true if the author is a plugin.
+    pub fn is_plugin(&self) -> bool {
+        self.name().is_some_and(|name| name.starts_with(RESERVED_PREFIXES[0]))
+    }
+
     /// Returns this author with the network address of the client.
     pub fn at_address(self, address: &str) -> Author {
         Author { address: Some(bounded(address, bounds::AUTHOR_BYTES_MAX).into()), ..self }

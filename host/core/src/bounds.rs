@@ -358,12 +358,20 @@ pub const FIND_TIMES_MAX: u32 = 20;
 pub const FIND_BATCH: u32 = 512;
 /// Maximum number of jobs that one answer to a filter looks at.
 pub const FIND_ROWS_MAX: u64 = 1_000_000;
-/// Number of found jobs up to which a preview counts.
+/// The longest time for which an operator may let a plugin hold the keys of its jobs.
+pub const KEY_HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest hold for a `Retry-After`, unless the plugin may hold its keys for another time.
+pub const RETRY_AFTER_HOLD_MAX: Duration = Duration::from_secs(3600);
+/// Number of waiting jobs that are not due, and of lists of due ones, that a summary looks at.
+pub const BACKLOG_ROWS: u32 = 4096;
+/// Number of found jobs up to which a preview counts, and of the jobs of one line that a summary counts.
 pub const COUNTED_MAX: u32 = 10_000;
 /// Maximum number of bulk operations that have not ended.
 pub const OPERATIONS_OPEN_MAX: u32 = 100;
 /// Maximum number of jobs that one step of a bulk operation changes: one transaction, which holds up claims for milliseconds.
 pub const OPERATION_JOBS_MAX: u32 = 200;
+/// Number of times that a host tries the next step of a bulk operation before it halts the operation with the last error.
+pub const OPERATION_STEP_TRIES: u32 = 5;
 /// Maximum number of jobs that a bulk operation tries first.
 pub const TRIAL_JOBS_MAX: u32 = 100;
 /// Time within which the jobs of a trial must succeed, unless its operator sets another.

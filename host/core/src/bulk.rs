@@ -26,11 +26,14 @@ pub enum BulkAct {
     Delete,
     /// Makes waiting jobs that are not due start as soon as they can.
     RunNow,
+    /// Gives waiting jobs another priority.
+    SetPriority,
 }
 
 impl BulkAct {
     /// All acts.
-    pub const ALL: [BulkAct; 4] = [BulkAct::Retry, BulkAct::Cancel, BulkAct::Delete, BulkAct::RunNow];
+    pub const ALL: [BulkAct; 5] =
+        [BulkAct::Retry, BulkAct::Cancel, BulkAct::Delete, BulkAct::RunNow, BulkAct::SetPriority];
 
     /// Returns the name used in rows and JSON. A name never changes once it is released.
     pub const fn as_str(self) -> &'static str {
@@ -39,6 +42,7 @@ impl BulkAct {
             BulkAct::Cancel => "cancel",
             BulkAct::Delete => "delete",
             BulkAct::RunNow => "run-now",
+            BulkAct::SetPriority => "set-priority",
         }
     }
 
@@ -49,17 +53,8 @@ impl BulkAct {
             BulkAct::Retry => states(&[StateName::Failed, StateName::Cancelled]),
             BulkAct::Cancel => states(&[StateName::Waiting, StateName::Running]),
             BulkAct::Delete => states(&[StateName::Succeeded, StateName::Failed, StateName::Cancelled]),
+            BulkAct::SetPriority => states(&[StateName::Waiting]),
             BulkAct::RunNow => [WaitKind::Delayed, WaitKind::Retrying].map(StateFilter::Waiting).into(),
-        }
-    }
-
-    /// Returns the event that changes a job; `None` if the job is deleted.
-    pub fn event(self, delay: Duration) -> Option<Event> {
-        match self {
-            BulkAct::Retry => Some(Event::RetryRequested { delay }),
-            BulkAct::Cancel => Some(Event::CancelRequested),
-            BulkAct::Delete => None,
-            BulkAct::RunNow => Some(Event::RunRequested),
         }
     }
 }
@@ -67,7 +62,7 @@ impl BulkAct {
 impl FromStr for BulkAct {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<BulkAct, ParseIdError> {
-        let expected = "expected `retry`, `cancel`, `delete` or `run-now`";
+        let expected = "expected `retry`, `cancel`, `delete`, `run-now` or `set-priority`";
         Self::ALL.into_iter().find(|act| act.as_str() == text).ok_or_else(|| ParseIdError::new("act", text, expected))
     }
 }
@@ -79,7 +74,7 @@ pub enum OperationState {
     Trying,
     /// It changes jobs.
     Running,
-    /// It stands still, since one of its first jobs did not succeed.
+    /// It stands still: one of its first jobs did not succeed, or its next step failed each time.
     Halted,
     /// It has gone through all jobs.
     Done,
@@ -146,6 +141,10 @@ pub struct NewOperation {
     pub trial: Option<Trial>,
     /// Time over which the jobs' next attempts are spread; only of [`BulkAct::Retry`].
     pub spread: Duration,
+    /// Number of attempts that each job gets; only of [`BulkAct::Retry`].
+    pub attempts: u32,
+    /// The priority that jobs get; only of [`BulkAct::SetPriority`].
+    pub priority: i32,
 }
 
 impl NewOperation {
@@ -165,6 +164,8 @@ impl NewOperation {
             tried: Vec::new(),
             tried_at: None,
             spread: self.spread,
+            attempts: self.attempts,
+            priority: self.priority,
             changed: 0,
             skipped: 0,
             reason: None,
@@ -201,6 +202,10 @@ pub struct BulkOperation {
     pub tried_at: Option<Timestamp>,
     /// Time over which the jobs' next attempts are spread.
     pub spread: Duration,
+    /// Number of attempts that each retried job gets.
+    pub attempts: u32,
+    /// The priority that jobs get.
+    pub priority: i32,
     /// Number of jobs that it changed.
     pub changed: u64,
     /// Number of jobs that had moved on when it came to change them.
@@ -289,6 +294,45 @@ impl BulkOperation {
     /// had finished if it has finished now.
     pub fn includes(&self, job: &Job) -> bool {
         job.enqueued_at <= self.created_at && job.finished_at.is_none_or(|at| at <= self.created_at)
+    }
+
+    /// Returns the event that changes a job; `None` if the job is deleted.
+    pub fn event(&self, target: &BulkTarget) -> Option<Event> {
+        match self.act {
+            BulkAct::Retry => Some(Event::RetryRequested { delay: target.delay, attempts: self.attempts }),
+            BulkAct::Cancel => Some(Event::CancelRequested),
+            BulkAct::Delete => None,
+            BulkAct::RunNow => Some(Event::RunRequested),
+            BulkAct::SetPriority => Some(Event::PriorityChanged { priority: self.priority }),
+        }
+    }
+
+    /// Returns the act with its number, for people.
+    pub fn act_text(&self) -> String {
+        match self.act {
+            BulkAct::SetPriority => format!("{} {}", self.act, self.priority),
+            BulkAct::Retry if self.attempts > 1 => format!("{} with {} attempts", self.act, self.attempts),
+            _ => self.act.to_string(),
+        }
+    }
+
+    /// Returns the step that changes those of the found jobs that the operation is about. `next` is the place behind all that was
+    /// looked at; `None` if there are no more jobs.
+    pub fn step_on(&self, jobs: &[Job], next: Option<JobId>) -> OperationStep {
+        OperationStep {
+            operation: self.id,
+            step: self.step,
+            targets: jobs.iter().filter(|job| self.includes(job)).map(|job| self.target(job)).collect(),
+            cursor: next,
+            state: if next.is_some() { self.state } else { OperationState::Done },
+            reason: None,
+        }
+    }
+
+    /// Returns a step that changes no job: the operation goes into `state`.
+    pub fn step_to(&self, state: OperationState, reason: Option<String>) -> OperationStep {
+        let (operation, step) = (self.id, self.step);
+        OperationStep { operation, step, targets: Vec::new(), cursor: None, state, reason }
     }
 
     /// Returns a job as the operation is about to change it.

@@ -1,6 +1,7 @@
 //! Finding jobs: conditions on jobs as operators write them, and which jobs meet them.
 
 mod moment;
+mod digest_prefix;
 mod json_path;
 mod cursor;
 mod wait_kind;
@@ -8,6 +9,7 @@ mod query;
 mod parse;
 
 pub use cursor::{JobCursor, JobOrder};
+pub use digest_prefix::DigestPrefix;
 pub use json_path::JsonPath;
 pub use moment::{format_moment, parse_moment};
 pub use parse::QueryError;

@@ -113,6 +113,16 @@ impl HoldReason {
     }
 }
 
+impl HoldReason {
+    /// Returns the reason that a guest writes: cut to its length, with spaces in place of control characters.
+    pub fn of_guest(text: &str) -> HoldReason {
+        let cut = &text[..text.floor_char_boundary(bounds::HOLD_REASON_BYTES_MAX)];
+        let plain: String = cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // A control character of two bytes becomes a shorter one, so that it fits.
+        HoldReason(plain.into())
+    }
+}
+
 impl FromStr for HoldReason {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<HoldReason, ParseIdError> {
@@ -142,13 +152,24 @@ pub struct NewHold {
     pub scope: HoldScope,
     /// When the hold ends by itself; `None` if it lasts until somebody releases it.
     pub length: Option<HoldLength>,
-    /// The operator's reason.
+    /// The author's reason.
     pub reason: HoldReason,
-    /// The author.
+    /// The author: an operator, or a plugin whose job asks to hold its own key.
     pub by: Author,
 }
 
 impl NewHold {
+    /// Returns the hold as it is set at `now` in place of an earlier one of its scope; `None` if the earlier one stays: a plugin only
+    /// lengthens what keeps its jobs waiting, and by a second at least.
+    pub fn set_over(&self, earlier: Option<&Hold>, now: Timestamp) -> Option<Hold> {
+        let hold = self.set_at(now);
+        let stays = |earlier: &Hold| {
+            let end = earlier.until.map_or(HoldEnd::Released, |until| HoldEnd::At(until + Duration::from_secs(1)));
+            earlier.is_in_force(now) && end > hold.end()
+        };
+        if self.by.is_plugin() && earlier.is_some_and(stays) { None } else { Some(hold) }
+    }
+
     /// Returns the hold as it is set at `now`.
     pub fn set_at(&self, now: Timestamp) -> Hold {
         let NewHold { scope, length, reason, by } = self.clone();

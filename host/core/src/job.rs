@@ -13,6 +13,7 @@ use crate::key::{Key, Lane};
 use crate::lease::Lease;
 use crate::limits::OnConflict;
 use crate::outcome::{Report, Usage};
+use crate::retry::FailureCount;
 use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 use crate::topic::Topic;
@@ -233,8 +234,8 @@ pub struct JobStatus {
     pub state: State,
     /// The number of the attempt that started last; 0 before the first.
     pub attempt: u32,
-    /// Number of attempts that failed and count against the retry policy.
-    pub failures: u32,
+    /// How many attempts failed and count against the retry policy.
+    pub failures: FailureCount,
     /// Number of attempts that ended with their host. They are counted apart from failures: a host's death is not the job's
     /// fault, unless the host dies while only that job runs. [`crate::lease::NodeMark::blame`] defines what counts.
     pub crashes: u32,
@@ -321,8 +322,8 @@ pub struct LeasedJob {
     pub batch: Option<Batch>,
     /// The job's generation, see [`Lineage`].
     pub generation: u32,
-    /// Number of attempts that failed before this one.
-    pub failures: u32,
+    /// How many attempts failed before this one.
+    pub failures: FailureCount,
     /// Number of attempts that ended with their host before this one.
     pub crashes: u32,
     /// When the job became due.

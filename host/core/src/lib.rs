@@ -62,6 +62,7 @@ pub mod conflict;
 pub mod wait_reason;
 pub mod placement;
 pub mod find;
+pub mod backlog;
 pub mod bulk;
 pub mod audit;
 pub mod planner;

@@ -10,6 +10,7 @@ use crate::job::{Entry, JobStatus, NewJob, NotEnqueued, State, StateName};
 use crate::kv::KvChanges;
 use crate::lease::{Blame, Lease, NodeMark};
 use crate::outcome::{CANCELLED, OutcomeKind, Report, Usage};
+use crate::retry::FailureCount;
 use crate::shared_bytes::SharedBytes;
 use crate::time::Timestamp;
 
@@ -95,9 +96,16 @@ pub enum Event {
     RetryRequested {
         /// The delay before the next attempt.
         delay: Duration,
+        /// Number of attempts that may fail from now on, whatever the task's policy says; at least one.
+        attempts: u32,
     },
     /// An operator requests that a waiting job which is not due starts as soon as it can.
     RunRequested,
+    /// An operator gives a waiting job another priority.
+    PriorityChanged {
+        /// The priority.
+        priority: i32,
+    },
 }
 
 /// Why an event may not happen to a job.
@@ -111,7 +119,7 @@ pub enum Refusal {
     Finished(StateName),
     /// Only a job that failed or was cancelled can be retried.
     NotFinished(StateName),
-    /// Only a job that waits can be told to run now.
+    /// Only a job that waits can be told to run now, or get another priority.
     NotWaiting(StateName),
 }
 
@@ -125,7 +133,7 @@ impl fmt::Display for Refusal {
                 write!(f, "only a failed or cancelled job can be retried; this one is {}", state.as_str())
             }
             Refusal::NotWaiting(state) => {
-                write!(f, "only a job that waits can be told to run now; this one is {}", state.as_str())
+                write!(f, "only a job that waits can be told to run now, or get another priority; this one is {}", state.as_str())
             }
         }
     }
@@ -136,7 +144,7 @@ impl std::error::Error for Refusal {}
 impl JobStatus {
     /// Returns the status of a new job that becomes due at `due`.
     pub const fn new(due: Timestamp) -> JobStatus {
-        JobStatus { state: State::Waiting { due }, attempt: 0, failures: 0, crashes: 0, cancel_requested: false }
+        JobStatus { state: State::Waiting { due }, attempt: 0, failures: FailureCount::NONE, crashes: 0, cancel_requested: false }
     }
 
     /// Returns the job's status after `event` at `now`. This match is the complete job lifecycle.
@@ -157,12 +165,13 @@ impl JobStatus {
             }
             (S::Waiting { .. }, E::CancelRequested | E::Replaced | E::NotEnqueued(_)) => Ok(to(S::Cancelled)),
             (S::Waiting { due }, E::RunRequested) => Ok(to(S::Waiting { due: (*due).min(now) })),
+            (S::Waiting { .. }, E::PriorityChanged { .. }) => Ok(*self),
             (S::Waiting { .. }, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Waiting)),
             (S::Waiting { .. }, _) => Err(Refusal::Stale),
 
             (S::Running { .. }, E::CancelRequested) => Ok(JobStatus { cancel_requested: true, ..*self }),
             (S::Running { .. }, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Running)),
-            (_, E::RunRequested) => Err(Refusal::NotWaiting(self.state.name())),
+            (_, E::RunRequested | E::PriorityChanged { .. }) => Err(Refusal::NotWaiting(self.state.name())),
             (S::Running { .. }, E::Claimed { .. } | E::Replaced | E::NotEnqueued(_)) => Err(Refusal::Stale),
             (S::Running { lease }, _) if event.attempt() != Some(lease.attempt) => Err(Refusal::Stale),
             (S::Running { .. }, E::Wrote { .. }) => Ok(*self),
@@ -171,7 +180,7 @@ impl JobStatus {
             (S::Running { .. }, E::Released { claimable_in, .. }) => Ok(to(again(now + *claimable_in))),
             (S::Running { .. }, E::Failed { retry_in, .. }) => {
                 let state = retry_in.map_or(S::Failed, |delay| again(now + delay));
-                Ok(JobStatus { failures: self.failures.saturating_add(1), ..to(state) })
+                Ok(JobStatus { failures: self.failures.plus_one(), ..to(state) })
             }
             (S::Running { lease }, E::LeaseExpired { mark, .. }) => {
                 let blame = mark.blame(lease.job, lease.attempt, self.crashes);
@@ -181,8 +190,9 @@ impl JobStatus {
                 Ok(JobStatus { crashes, ..to(state) })
             }
 
-            (S::Failed | S::Cancelled, E::RetryRequested { delay }) => {
-                Ok(JobStatus { failures: 0, crashes: 0, ..to(S::Waiting { due: now + *delay }) })
+            (S::Failed | S::Cancelled, E::RetryRequested { delay, attempts }) => {
+                let failures = FailureCount::granted(*attempts);
+                Ok(JobStatus { failures, crashes: 0, ..to(S::Waiting { due: now + *delay }) })
             }
             (S::Succeeded, E::RetryRequested { .. }) => Err(Refusal::NotFinished(StateName::Succeeded)),
             (S::Succeeded | S::Failed | S::Cancelled, E::CancelRequested) => Err(Refusal::Finished(self.state.name())),
@@ -206,7 +216,8 @@ impl Event {
             | Event::Replaced
             | Event::NotEnqueued(_)
             | Event::RetryRequested { .. }
-            | Event::RunRequested => None,
+            | Event::RunRequested
+            | Event::PriorityChanged { .. } => None,
         }
     }
 
@@ -254,7 +265,8 @@ impl Event {
             | Event::Wrote { .. }
             | Event::Succeeded { .. }
             | Event::RetryRequested { .. }
-            | Event::RunRequested => None,
+            | Event::RunRequested
+            | Event::PriorityChanged { .. } => None,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::kv::KvChanges;
 use crate::lease::{Lease, NodeMark};
 use crate::lifecycle::{Event, Refusal};
 use crate::outcome::{Interruption, Outcome, Usage};
-use crate::retry::RetryPolicy;
+use crate::retry::{FailureCount, RetryPolicy};
 use crate::time::Timestamp;
 
 mod recording;
@@ -223,7 +223,7 @@ const DRAINED: &str = "the host is shutting down; the job was released";
 /// An attempt from its claim until its end is recorded.
 struct AttemptState {
     lease: Lease,
-    failures: u32,
+    failures: FailureCount,
     /// When the last claim or renewal that the store confirmed was sent.
     confirmed: Timestamp,
     trusted_until: Timestamp,

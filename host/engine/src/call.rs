@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use wharf_core::bounds;
 use wharf_core::job::Stream;
 use wharf_core::kv::{KvKey, KvKeyQuery};
@@ -142,6 +142,15 @@ pub trait HostCalls: Send + Sync + 'static {
         timeout: Duration,
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>>;
+    /// Holds the waiting jobs of this job's key in its limit group for a time, unless they are held for longer already. It is durable
+    /// when this returns. The length is within what the operator grants.
+    ///
+    /// # Errors
+    /// The text that the guest receives.
+    fn hold_key(&self, length: Duration, reason: String) -> BoxFuture<'_, Result<(), String>> {
+        let _ = (length, reason);
+        Box::pin(ready(Err("there is no key to hold here, only while a job with a key is handled".to_owned())))
+    }
     /// Returns access to the plugin's values in the store; `None` if it has no grant for any.
     fn kv(&self) -> Option<&dyn KvAccess> {
         None

@@ -6,6 +6,7 @@ pub(crate) mod trusted_roots;
 pub(crate) mod plugin_env;
 mod guest_error;
 pub(crate) mod log;
+pub(crate) mod retry_after;
 pub(crate) mod outbound_http;
 pub(crate) mod store_data;
 pub(crate) mod room;

@@ -45,7 +45,7 @@ impl AttemptStarter {
         let span = tracing::debug_span!("attempt", job = %attempt.job, attempt = attempt.number, task = %leased.task);
         let chain = CallChain::of_job(id.clone(), attempt.job, leased.generation);
         let calls = GuestCalls::new(Arc::clone(&self.guest), plugin, chain, handle.clone());
-        AttemptHost::new(attempt, id, calls, self.to_loop.clone(), span)
+        AttemptHost::new(attempt, (id, leased.lane.clone()), calls, self.to_loop.clone(), span)
     }
 
     /// Starts an attempt. The loop itself hands it to the engine, with its permit, and its end comes from the thread on

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
+use wharf_core::author::Author;
 use wharf_core::bounds;
+use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
 use wharf_core::ids::PluginId;
 use wharf_core::job::{Entry, Stream};
+use wharf_core::key::Lane;
 use wharf_core::outcome::Outcome;
 use wharf_core::planner::{AttemptId, Input};
 use wharf_core::rollcall::Reply;
@@ -35,6 +38,8 @@ pub(crate) fn buffered_bytes(entry: &Entry) -> usize {
 pub(crate) struct AttemptHost {
     attempt: AttemptId,
     plugin: PluginId,
+    /// The lane of its job.
+    lane: Lane,
     span: Span,
     to_loop: UnboundedSender<LoopMessage>,
     calls: GuestCalls,
@@ -62,10 +67,10 @@ struct Deferred {
 }
 
 impl AttemptHost {
-    /// The host of `attempt`, which runs `plugin`. `span` is entered for what happens on behalf of the attempt.
+    /// The host of `attempt`, which runs a job of `lane` with `plugin`. `span` is entered for what happens on behalf of the attempt.
     pub(crate) fn new(
         attempt: AttemptId,
-        plugin: PluginId,
+        (plugin, lane): (PluginId, Lane),
         calls: GuestCalls,
         to_loop: UnboundedSender<LoopMessage>,
         span: Span,
@@ -73,6 +78,7 @@ impl AttemptHost {
         AttemptHost {
             attempt,
             plugin,
+            lane,
             span,
             to_loop,
             calls,
@@ -242,6 +248,16 @@ impl HostCalls for AttemptHost {
         remaining: Duration,
     ) -> BoxFuture<'_, Result<Vec<Reply>, String>> {
         self.calls.broadcast(topic, payload, timeout.min(remaining))
+    }
+
+    fn hold_key(&self, length: Duration, reason: String) -> BoxFuture<'_, Result<(), String>> {
+        let Lane { group, key } = self.lane.clone();
+        let Some(key) = key else {
+            return Box::pin(ready(Err("the job has no key, so that there is none to hold".to_owned())));
+        };
+        let scope = HoldScope::Key { group: Some(group), key };
+        let (reason, by) = (HoldReason::of_guest(&reason), Author::plugin(&self.plugin));
+        Box::pin(self.calls.hold(NewHold { scope, length: Some(HoldLength::For(length)), reason, by }))
     }
 
     fn kv(&self) -> Option<&dyn KvAccess> {

@@ -267,20 +267,21 @@ impl Host {
         Ok(state)
     }
 
-    /// Has a failed or cancelled job tried again. Returns the state after the request.
+    /// Has a failed or cancelled job tried again: `attempts` times while it fails, whatever its task allows. Returns the state after the
+    /// request.
     ///
     /// # Errors
     ///
     /// Returns [`ChangeError::Refused`] if there is no such job, it has not finished, or it succeeded,
     /// [`ChangeError::QueueFull`] if too many jobs of its plugin wait, and [`ChangeError::Store`] if the store failed.
-    pub async fn retry(&self, id: JobId, by: Author) -> Result<StateName, ChangeError> {
+    pub async fn retry(&self, id: JobId, attempts: u32, by: Author) -> Result<StateName, ChangeError> {
         let job = self.0.store.job_summary(id).await?;
         // Any other job will not wait: its retry is refused, which a full queue must not hide.
         let again = job.filter(|job| matches!(job.status.state, State::Failed | State::Cancelled));
         let place = again.map(|job| (job.task.plugin(), 1));
         let _place = self.0.bounds.reserve(place.into_iter().collect()).await?;
 
-        let state = self.change(id, Event::RetryRequested { delay: Duration::ZERO }, by).await?;
+        let state = self.change(id, Event::RetryRequested { delay: Duration::ZERO, attempts }, by).await?;
         self.notify(&Notice::RetryRequested { job: id });
         Ok(state)
     }
@@ -375,7 +376,8 @@ impl Host {
     ///
     /// Returns the store's error.
     pub async fn summary(&self) -> Result<Summary, StoreError> {
-        summary::summary(&self.0.store, self.0.node, &self.0.activity.now()).await
+        let declared = self.0.plugins.view(self.0.store.now()).all_limits();
+        summary::summary(&self.0.store, (self.0.node, &self.0.activity.now()), declared).await
     }
 
     /// Returns the health of this host at this moment.

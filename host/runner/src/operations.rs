@@ -10,7 +10,7 @@ use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, NextStep, OperationState, OperationStep, Trial};
 use wharf_core::find::{JobCursor, JobQuery};
-use wharf_core::ids::PluginId;
+use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{Job, State, StateName};
 use wharf_core::limits::LimitTable;
 use wharf_core::planner::Input;
@@ -44,6 +44,10 @@ pub struct OperationRequest {
     pub trial: Option<Trial>,
     /// Time over which the jobs' next attempts are spread; only of [`BulkAct::Retry`].
     pub spread: Duration,
+    /// Number of attempts that each job gets, one if it is not set; only of [`BulkAct::Retry`].
+    pub attempts: Option<u32>,
+    /// The priority that jobs get; of [`BulkAct::SetPriority`], and of no other act.
+    pub priority: Option<i32>,
 }
 
 /// The jobs that an operation would change if it began now.
@@ -91,6 +95,24 @@ impl OperationRequest {
                 "invalid operation: only `retry` tries jobs first or spreads them, got `{}`",
                 self.act
             ));
+        }
+        if !is_retry && self.attempts.is_some() {
+            return invalid(format!("invalid operation: only `retry` gives jobs attempts, got `{}`", self.act));
+        }
+        if let Some(attempts) = self.attempts
+            && !(1..=bounds::RETRY_ATTEMPTS_MAX).contains(&attempts)
+        {
+            return invalid(format!(
+                "invalid number of attempts: expected 1 to {}, got {attempts}",
+                bounds::RETRY_ATTEMPTS_MAX
+            ));
+        }
+        match (self.act, self.priority) {
+            (BulkAct::SetPriority, None) => return invalid("invalid operation: `set-priority` needs a priority".to_owned()),
+            (BulkAct::SetPriority, Some(_)) | (_, None) => {}
+            (act, Some(_)) => {
+                return invalid(format!("invalid operation: only `set-priority` has a priority, got `{act}`"));
+            }
         }
         if let Some(Trial { jobs, within }) = self.trial {
             if !(1..=bounds::TRIAL_JOBS_MAX).contains(&jobs) {
@@ -159,8 +181,9 @@ pub(crate) async fn preview(
 /// Returns `Invalid` if the request is not valid, `TooMany` if too many are open, and `Store` if the store failed.
 pub(crate) async fn start(store: &WatchedStore, request: &OperationRequest) -> Result<BulkOperation, OperationError> {
     let query = request.checked_query()?;
-    let OperationRequest { act, author, trial, spread, .. } = request.clone();
-    let new = NewOperation { id: store.next_id()?, act, query, author, trial, spread };
+    let OperationRequest { act, author, trial, spread, attempts, priority, .. } = request.clone();
+    let (attempts, priority) = (attempts.unwrap_or(1), priority.unwrap_or_default());
+    let new = NewOperation { id: store.next_id()?, act, query, author, trial, spread, attempts, priority };
     let started = store.call_with_timeout("starting a bulk operation", store.start_operation(new)).await?;
     started.ok_or(OperationError::TooMany)
 }
@@ -174,10 +197,12 @@ pub(crate) struct OperationDriver {
     pub(crate) budget: Budget,
     /// Notified when an operation is started on this host.
     pub(crate) started: Arc<Notify>,
+    /// How often the next step of each open operation has failed, since one was taken.
+    pub(crate) failed_tries: BTreeMap<JobId, u32>,
 }
 
 impl OperationDriver {
-    pub(crate) async fn run(self, stopping: CancellationToken) {
+    pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let work = async {
             loop {
                 // The first look comes at once: a host that died may have left operations behind.
@@ -197,21 +222,40 @@ impl OperationDriver {
     ///
     /// # Errors
     ///
-    /// Returns the last error of the store; other operations have gone on.
-    async fn take_steps(&self) -> Result<bool, StoreError> {
+    /// Returns the store's error if it did not tell which are open.
+    async fn take_steps(&mut self) -> Result<bool, StoreError> {
         let open = self.store.call("looking for bulk operations", self.store.open_operations()).await?;
-        let mut result = Ok(false);
+        self.failed_tries.retain(|id, _| open.iter().any(|operation| operation.id == *id));
+        let mut has_moved = false;
         for operation in open {
-            match (self.take_step(operation).await, &mut result) {
-                (Ok(moved), Ok(has_moved)) => *has_moved |= moved,
-                (Ok(_), Err(_)) => {}
-                (Err(error), _) => result = Err(error),
+            match self.take_step(&operation).await {
+                Ok(moved) => {
+                    self.failed_tries.remove(&operation.id);
+                    has_moved |= moved;
+                }
+                Err(error) => self.note_failed_try(&operation, &error).await,
             }
         }
-        result
+        Ok(has_moved)
     }
 
-    async fn take_step(&self, operation: BulkOperation) -> Result<bool, StoreError> {
+    /// Counts that an operation's next step has failed, and halts the operation after some such tries. While the store takes nothing at
+    /// all, it does not take that either: then the operation goes on when the store works again.
+    async fn note_failed_try(&mut self, operation: &BulkOperation, error: &StoreError) {
+        let tries = self.failed_tries.entry(operation.id).or_default();
+        *tries += 1;
+        if *tries < bounds::OPERATION_STEP_TRIES {
+            return;
+        }
+        let reason = format!("its next step failed {tries} times in a row: {error}");
+        let halt = operation.step_to(OperationState::Halted, Some(reason));
+        let taken = self.store.call_of_one("halting a bulk operation", self.store.take_operation_step(halt)).await;
+        if let Ok(Some(taken)) = taken {
+            self.notify(&Notice::OperationEnded { operation: Box::new(taken.operation) });
+        }
+    }
+
+    async fn take_step(&self, operation: &BulkOperation) -> Result<bool, StoreError> {
         let mut tried = Vec::new();
         if operation.state == OperationState::Trying {
             for job in &operation.tried {
@@ -219,36 +263,29 @@ impl OperationDriver {
             }
         }
         let now = self.store.now();
-        let bare = |state, reason| OperationStep {
-            operation: operation.id,
-            step: operation.step,
-            targets: Vec::new(),
-            cursor: None,
-            state,
-            reason,
-        };
         let (mut step, mut jobs) = match operation.next(&tried, bounds::OPERATION_JOBS_MAX, now) {
             NextStep::Nothing | NextStep::Await => return Ok(false),
-            NextStep::GoOn => (bare(OperationState::Running, None), Vec::new()),
-            NextStep::Halt(reason) => (bare(OperationState::Halted, Some(reason)), Vec::new()),
+            NextStep::GoOn => (operation.step_to(OperationState::Running, None), Vec::new()),
+            NextStep::Halt(reason) => (operation.step_to(OperationState::Halted, Some(reason)), Vec::new()),
             NextStep::Change { max } => match operation.query() {
-                Ok(query) => self.chunk(&operation, query, max).await?,
-                Err(error) => (bare(OperationState::Halted, Some(error.to_string())), Vec::new()),
+                Ok(query) => self.chunk(operation, query, max).await?,
+                Err(error) => (operation.step_to(OperationState::Halted, Some(error.to_string())), Vec::new()),
             },
         };
         let _places = match operation.act {
-            BulkAct::Retry => match self.reserve(&operation, &mut step, &mut jobs).await {
+            BulkAct::Retry => match self.reserve(operation, &mut step, &mut jobs).await {
                 Ok(places) => Some(places),
                 Err(full) if full.max == 0 => {
-                    (step, jobs) = (bare(OperationState::Halted, Some(full.to_string())), Vec::new());
+                    let reason = Some(full.to_string());
+                    (step, jobs) = (operation.step_to(OperationState::Halted, reason), Vec::new());
                     None
                 }
                 // While the queue of a plugin is full, the operation waits, as every client does.
                 Err(_) => return Ok(false),
             },
-            BulkAct::Cancel | BulkAct::Delete | BulkAct::RunNow => None,
+            BulkAct::Cancel | BulkAct::Delete | BulkAct::RunNow | BulkAct::SetPriority => None,
         };
-        let taken = self.store.call("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
+        let taken = self.store.call_of_one("taking a step of a bulk operation", self.store.take_operation_step(step)).await?;
         let Some(taken) = taken else { return Ok(false) };
         for job in &taken.changed {
             self.enqueuer.inserts.followers.wake(*job);
@@ -317,17 +354,9 @@ impl OperationDriver {
         let _room = room_to_search(&self.budget, &query).await?;
         let declared = declared_limits(&self.plugins, &self.store, &query);
         let find = FindRequest { after, ..FindRequest::new(Arc::new(query), declared, max) };
-        let page = self.store.call("finding the jobs of a bulk operation", self.store.find(find)).await?;
+        let page = self.store.call_of_one("finding the jobs of a bulk operation", self.store.find(find)).await?;
         let jobs: Vec<Job> = page.jobs.into_iter().filter(|job| operation.includes(job)).collect();
-        let step = OperationStep {
-            operation: operation.id,
-            step: operation.step,
-            targets: jobs.iter().map(|job| operation.target(job)).collect(),
-            cursor: page.next.map(|next| next.id),
-            state: if page.next.is_some() { operation.state } else { OperationState::Done },
-            reason: None,
-        };
-        Ok((step, jobs))
+        Ok((operation.step_on(&jobs, page.next.map(|next| next.id)), jobs))
     }
 
     fn notify(&self, notice: &Notice) {

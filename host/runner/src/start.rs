@@ -1,6 +1,7 @@
 //! Start: creates the parts of a host, connects them and sets them going.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -246,6 +247,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         enqueuer: enqueuer.clone(),
         budget: budget.clone(),
         started: Arc::clone(&operation_started),
+        failed_tries: BTreeMap::new(),
     };
 
     tasks.spawn(supervised("bulk operations", operations.run(stopping.clone()), listener.clone()));

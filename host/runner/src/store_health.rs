@@ -73,6 +73,20 @@ impl WatchedStore {
         self.watch_pending(doing, call, |_| true).await
     }
 
+    /// Awaits a call that is about one thing that may be damaged, such as the next step of one bulk operation: like
+    /// [`WatchedStore::call`], but an error says nothing about the store. The caller tells it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error, or [`StoreError::Broken`] if the store panicked.
+    pub(crate) async fn call_of_one<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.watch_pending(doing, call, |_| false).await
+    }
+
     async fn watch_pending<T>(
         &self,
         doing: &'static str,

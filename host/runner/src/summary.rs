@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_core::activity::{Activity, TaskActivity};
+use wharf_core::backlog::TaskBacklog;
 use wharf_core::hold::{HoldScope, HoldTable};
 use wharf_core::ids::{NodeId, TaskName};
 use wharf_core::key::Key;
+use wharf_core::limits::LimitTable;
 use wharf_core::node::Node;
 use wharf_core::top_keys::KeyWeight;
 use wharf_store::StoreError;
@@ -35,10 +37,10 @@ pub struct Summary {
 pub struct TaskSummary {
     /// The task.
     pub task: TaskName,
-    /// Number of waiting jobs, due or not.
-    pub waiting: u64,
-    /// Number of running jobs.
-    pub running: u64,
+    /// Its waiting and its running jobs.
+    pub backlog: TaskBacklog,
+    /// For how long the job has been due that has been ready longest.
+    pub oldest_ready_age: Option<Duration>,
     /// True if a hold is on all jobs of the task.
     pub is_held: bool,
     /// The attempts that ended; `None` if a node does not announce its activity.
@@ -50,8 +52,12 @@ pub struct TaskSummary {
 /// # Errors
 ///
 /// Returns the store's error.
-pub(crate) async fn summary(store: &WatchedStore, here: NodeId, own: &Activity) -> Result<Summary, StoreError> {
-    let stats = store.stats().await?;
+pub(crate) async fn summary(
+    store: &WatchedStore,
+    (here, own): (NodeId, &Activity),
+    declared: Arc<LimitTable>,
+) -> Result<Summary, StoreError> {
+    let backlog = store.backlog(declared).await?;
     let (nodes, activities, now) = (store.nodes().await?, store.activities().await?, store.now());
     let activities: HashMap<NodeId, Arc<Activity>> = activities.into_iter().collect();
     let is_live = |node: &&Node| node.id != here && node.seen + LOST_AFTER >= now && node.seen <= now + LOST_AFTER;
@@ -59,29 +65,30 @@ pub(crate) async fn summary(store: &WatchedStore, here: NodeId, own: &Activity) 
     let announced = others.iter().map(|node| activities.get(&node.id).map(|activity| &**activity));
     let activity = Activity::sum([Some(own)].into_iter().chain(announced));
 
-    let mut counts: BTreeMap<TaskName, (u64, u64)> = BTreeMap::new();
-    counts.extend(stats.tasks.into_iter().map(|(task, waiting, running)| (task, (waiting, running))));
+    let mut counts: BTreeMap<TaskName, TaskBacklog> = backlog.tasks;
     for task in activity.iter().flat_map(|activity| activity.tasks.keys()) {
         counts.entry(task.clone()).or_default();
     }
     let held = held_tasks(store, counts.keys()).await?;
     let mut tasks: Vec<TaskSummary> = counts
         .into_iter()
-        .map(|(task, (waiting, running))| TaskSummary {
-            waiting,
-            running,
+        .map(|(task, backlog)| TaskSummary {
+            oldest_ready_age: backlog.oldest_ready.map(|at| now.since(at)),
+            backlog,
             is_held: held.contains(&task),
             activity: activity.as_ref().map(|all| all.tasks.get(&task).cloned().unwrap_or_default()),
             task,
         })
         .collect();
+    let oldest_due = tasks.iter().filter_map(|of| of.backlog.oldest_due).min();
+    let oldest_due_age = oldest_due.map(|at| now.since(at));
     let cpu = |of: &TaskSummary| of.activity.as_ref().map(|activity| activity.hour.cpu);
     // The sort is stable: tasks that used as much stay in the order of their names.
     tasks.sort_by_key(|of| std::cmp::Reverse(cpu(of)));
     Ok(Summary {
         nodes: others.len() + 1,
         covers: activity.as_ref().map(|activity| activity.covers),
-        oldest_due_age: stats.oldest_due_age,
+        oldest_due_age,
         tasks,
         keys: activity.map(|activity| activity.keys.sorted()).unwrap_or_default(),
     })

@@ -74,7 +74,7 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
         .route("/v1/jobs/{id}/attempts", no_query(get(attempts::list)))
         .route("/v1/jobs/{id}/events", no_query(get(events::events)))
         .route("/v1/jobs/{id}/cancel", no_query(post(jobs::cancel)))
-        .route("/v1/jobs/{id}/retry", no_query(post(jobs::retry)))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/failures", get(failures::list))
         .route("/v1/failures/{fingerprint}", no_query(get(failures::show)))
         .route("/v1/failures/{fingerprint}/resolve", no_query(post(failures::resolve)))

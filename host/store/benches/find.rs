@@ -1,6 +1,6 @@
 //! How long one answer to a filter takes, at worst, among many jobs.
 //!
-//! `cargo bench --workspace --bench find`. `WHARF_BENCH_JOBS` is how many jobs there are, 1,000,000 by default; a fifth of them
+//! `cargo bench --workspace --bench find`. `WHARF_BENCH_JOBS` is how many jobs there are, 5,000,000 by default; a fifth of them
 //! are of one tenant. `WHARF_BENCH_STORE=postgres://…` names a database whose schema the bench may fill; without it the store is
 //! a new SQLite file. The rows are written by SQL, past the store.
 
@@ -16,7 +16,7 @@ use wharf_store::{Clock as _, FindRequest, PostgresStore, SqliteStore, Store, Sy
 const PAGES: usize = 40;
 
 /// Filters that find much, little and nothing, with an index and without one.
-const FILTERS: [(&str, JobOrder); 14] = [
+const FILTERS: [(&str, JobOrder); 19] = [
     ("", JobOrder::Newest),
     ("key:big", JobOrder::Newest),
     ("key:nobody", JobOrder::Newest),
@@ -26,6 +26,11 @@ const FILTERS: [(&str, JobOrder); 14] = [
     ("text:nowhere", JobOrder::Newest),
     ("state:waiting", JobOrder::Newest),
     ("state:ready,blocked,held key:nobody", JobOrder::Newest),
+    ("fingerprint:f1:0000000000000001", JobOrder::Newest),
+    ("fingerprint:f1:0000000000000001 key:nobody", JobOrder::Newest),
+    ("fingerprint:f1:0000000000000002", JobOrder::Newest),
+    ("digest:0123456789abcdef state:failed", JobOrder::Newest),
+    ("digest:0000000000000000", JobOrder::Newest),
     ("payload./tenant=nobody", JobOrder::Newest),
     ("payload./tenant=nobody key:big", JobOrder::Newest),
     ("since:7d until:6d key:nobody", JobOrder::Newest),
@@ -44,6 +49,15 @@ const VALUES: &str = "$first + i * $step,
     $start + i * $gap, $start + i * $gap + 1000,
     CASE WHEN i % 200 = 11 THEN NULL ELSE $start + i * $gap + 100000 END, 0, 100,
     $payload";
+
+/// The fingerprint of a failed job: one in a hundred has another cause than the others.
+const FINGERPRINT: &str = "CASE WHEN enqueued_at % 100 = 0 THEN 'f1:0000000000000002' ELSE 'f1:0000000000000001' END";
+
+/// The columns of the attempt of a failed job.
+const ATTEMPT_COLUMNS: &str =
+    "job, number, node, node_name, plugin_version, digest, began_at, ended_at, outcome, report";
+const ATTEMPT_VALUES: &str =
+    "id, 1, 1, 'here', '1.0', '0123456789abcdef', started_at, finished_at, 'trapped', 'unreachable was reached in make'";
 
 fn sql(text: &str, jobs: u64) -> String {
     let span = Duration::from_secs(7 * 86_400);
@@ -71,7 +85,8 @@ fn fill_sqlite(file: &std::path::Path, jobs: u64) {
          WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $jobs)
          INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM n;
          INSERT INTO ready SELECT task, 0, due_at, id FROM jobs WHERE state = 1;
-         INSERT INTO reports SELECT id, 'trapped', 'unreachable was reached in make' FROM jobs WHERE state = 4;
+         INSERT INTO reports SELECT id, 'trapped', 'unreachable was reached in make', {FINGERPRINT} FROM jobs WHERE state = 4;
+         INSERT INTO attempts ({ATTEMPT_COLUMNS}) SELECT {ATTEMPT_VALUES} FROM jobs WHERE state = 4;
          COMMIT;"
     );
     conn.execute_batch(&sql(&text, jobs)).expect("rows");
@@ -88,12 +103,14 @@ async fn fill_postgres(address: &str, jobs: u64) {
         "SET search_path TO wharf; SET synchronous_commit = off;
          INSERT INTO names (id, text) OVERRIDING SYSTEM VALUE VALUES (1, 'words/count'), (2, 'words/list'), (3, 'words/sort');
          INSERT INTO jobs ({COLUMNS}) SELECT {values} FROM generate_series(0::bigint, $jobs - 1) AS n (i);
-         UPDATE jobs SET report_outcome = 'trapped', report_text = 'unreachable was reached in make' WHERE unsuccessful = 4;
+         UPDATE jobs SET report_outcome = 'trapped', report_text = 'unreachable was reached in make',
+             fingerprint = {FINGERPRINT} WHERE unsuccessful = 4;
+         INSERT INTO attempts ({ATTEMPT_COLUMNS}) SELECT {ATTEMPT_VALUES} FROM jobs WHERE unsuccessful = 4;
          INSERT INTO ready SELECT task, -1, due_at, id, task, ARRAY[id] FROM jobs WHERE state = 1;
          INSERT INTO finished SELECT finished_at, id, ARRAY[id] FROM jobs WHERE finished_at IS NOT NULL"
     );
     client.batch_execute(&sql(&text, jobs)).await.expect("rows");
-    client.batch_execute("VACUUM ANALYZE wharf.jobs").await.expect("statistics");
+    client.batch_execute("VACUUM ANALYZE wharf.jobs, wharf.attempts").await.expect("statistics");
 }
 
 /// Measures one list: how long its answers took, in milliseconds, the median and the longest; how many jobs an answer looked at;
@@ -119,7 +136,7 @@ async fn measure(store: &dyn Store, filter: &str, order: JobOrder, now: Timestam
 
 #[tokio::main]
 async fn main() {
-    let jobs: u64 = std::env::var("WHARF_BENCH_JOBS").map_or(1_000_000, |jobs| jobs.parse().expect("a number of jobs"));
+    let jobs: u64 = std::env::var("WHARF_BENCH_JOBS").map_or(5_000_000, |jobs| jobs.parse().expect("a number of jobs"));
     let folder = tempfile::tempdir().expect("a folder for the bench");
     let store: Arc<dyn Store> = match std::env::var("WHARF_BENCH_STORE") {
         Ok(address) => {

@@ -14,6 +14,7 @@ use wharf_core::key::{Key, Lane};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Refusal;
 use wharf_core::outcome::{OutcomeKind, Report, Usage};
+use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
@@ -198,6 +199,7 @@ pub(crate) struct StatusColumns {
     /// In microseconds since 1970.
     pub(crate) due_at: i64,
     pub(crate) attempt: u32,
+    /// The number of a `FailureCount`.
     pub(crate) failures: u32,
     pub(crate) crashes: u32,
     pub(crate) cancel_requested: bool,
@@ -213,7 +215,8 @@ impl StatusColumns {
     /// # Errors
     /// If the state is unknown, or a running job has no lease.
     pub(crate) fn status(&self, id: JobId) -> Result<JobStatus, DamagedData> {
-        let StatusColumns { attempt, failures, crashes, cancel_requested, .. } = *self;
+        let StatusColumns { attempt, crashes, cancel_requested, .. } = *self;
+        let failures = FailureCount::from_number(self.failures);
         let state = match self.state {
             DELAYED | READY => State::Waiting { due: timestamp(self.due_at) },
             RUNNING => {

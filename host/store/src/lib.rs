@@ -14,6 +14,7 @@ mod columns;
 mod attempt_columns;
 mod failure_columns;
 mod operation_columns;
+mod search_source;
 mod search;
 mod memory;
 mod sqlite;

@@ -13,6 +13,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bounds;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
@@ -44,6 +45,7 @@ mod kv;
 mod failures;
 mod queue;
 mod find;
+mod backlog;
 mod operations;
 mod claim;
 
@@ -222,6 +224,10 @@ impl Queue for MemoryStore {
         Ok(JobPage { jobs, more })
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        Ok(self.queue().deleted_of_batch.get(&batch).copied().unwrap_or_default())
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let max = max.clamp(1, bounds::PAGE_MAX) as usize;
         let queue = self.queue();
@@ -304,6 +310,10 @@ impl JobFinder for MemoryStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         Ok(self.queue().find(&request, self.now()))
     }
+
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        Ok(self.queue().backlog(&declared, self.now()))
+    }
 }
 
 #[async_trait]
@@ -346,12 +356,17 @@ impl OperationStore for MemoryStore {
 #[async_trait]
 impl HoldStore for MemoryStore {
     async fn set_hold(&self, hold: NewHold) -> Result<Option<Hold>, StoreError> {
-        let (by, hold) = (hold.by.clone(), hold.set_at(self.now()));
+        let (new, now) = (hold, self.now());
         let mut queue = self.queue();
+        let Some(hold) = new.set_over(queue.holds.get(&new.scope), now) else {
+            return Ok(queue.holds.get(&new.scope).cloned());
+        };
         if queue.holds.get(&hold.scope).is_none() && queue.holds.len() >= bounds::HOLDS_MAX as usize {
             return Ok(None);
         }
-        queue.acts.add(NewAct::of_hold(by, &hold), hold.since);
+        if let Some(act) = NewAct::of_hold(new.by, &hold) {
+            queue.acts.add(act, now);
+        }
         queue.holds.set(hold.clone());
         drop(queue);
         self.nudge();

@@ -10,7 +10,7 @@ use crate::columns::{DamagedData, duration_us, job_id, parse, signed, timestamp,
 /// The columns of a bulk operation, in the order of [`OperationColumns`].
 pub(crate) const OPERATION_COLUMNS: &str =
     "id, act, filter, author, created_at, ended_at, state, last_job, step, trial_jobs,
-    trial_within_us, tried, tried_at, spread_us, changed, skipped, reason";
+    trial_within_us, tried, tried_at, spread_us, attempts, priority, changed, skipped, reason";
 
 /// The columns of a bulk operation.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct OperationColumns {
     pub(crate) tried: String,
     pub(crate) tried_at: Option<i64>,
     pub(crate) spread_us: i64,
+    pub(crate) attempts: i32,
+    pub(crate) priority: i32,
     pub(crate) changed: i64,
     pub(crate) skipped: i64,
     pub(crate) reason: Option<String>,
@@ -53,6 +55,8 @@ impl From<&BulkOperation> for OperationColumns {
             tried: tried.join(" "),
             tried_at: operation.tried_at.map(timestamp_us),
             spread_us: duration_us(operation.spread),
+            attempts: operation.attempts as i32,
+            priority: operation.priority,
             changed: signed(operation.changed),
             skipped: signed(operation.skipped),
             reason: operation.reason.clone(),
@@ -83,6 +87,8 @@ impl OperationColumns {
             tried: tried.collect::<Result<_, _>>()?,
             tried_at: self.tried_at.map(timestamp),
             spread: length(self.spread_us),
+            attempts: self.attempts as u32,
+            priority: self.priority,
             changed: unsigned(self.changed),
             skipped: unsigned(self.skipped),
             reason: self.reason,

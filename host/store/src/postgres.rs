@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::ids::{JobId, PluginId};
 use wharf_core::job::{NewJob, NumberedEntry, UniqueToken};
 use wharf_core::kv::KvChanges;
@@ -41,6 +42,7 @@ mod read_set;
 mod hold_rows;
 mod read;
 mod find;
+mod backlog;
 mod kv;
 mod waiting_rows;
 mod running_rows;
@@ -294,6 +296,12 @@ impl Queue for PostgresStore {
         self.finish(session, jobs)
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        let session = self.reader().await?;
+        let deleted = operations::deleted_of_batch(&session, batch).await;
+        self.finish(session, deleted)
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         let session = self.reader().await?;
         let entries = read::entries(&session, id, after, max).await;
@@ -350,6 +358,20 @@ impl JobFinder for PostgresStore {
         });
         let found = search.await.map_err(|_| StoreError::Broken("a search panicked: see the host's log".to_owned()))?;
         found.map_err(|error| self.store_error(&error))
+    }
+
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        let (session, now) = (self.reader().await?, self.now());
+        // In a task of its own, as a search is.
+        let count = tokio::spawn(async move {
+            let counted = backlog::backlog(&session, &declared, now).await;
+            if counted.is_err() {
+                session.discard();
+            }
+            counted
+        });
+        let counted = count.await.map_err(|_| StoreError::Broken("a count panicked: see the host's log".to_owned()))?;
+        counted.map_err(|error| self.store_error(&error))
     }
 }
 

@@ -19,6 +19,16 @@ pub(crate) struct Search<'r> {
     page: FindPage,
 }
 
+/// A job that may meet the query.
+pub(crate) struct Offered {
+    /// The job, with its payload if the query needs it.
+    pub(crate) job: Job,
+    /// The digests of its plugin in its attempts that ended without a result, if the query needs them.
+    pub(crate) digests: Vec<String>,
+    /// False if the job waits and may not start yet, as far as its store has noticed.
+    pub(crate) is_due: bool,
+}
+
 impl<'r> Search<'r> {
     pub(crate) fn new(request: &'r FindRequest, view: WaitView) -> Search<'r> {
         Search { request, view, started: Instant::now(), page: FindPage::default() }
@@ -41,8 +51,9 @@ impl<'r> Search<'r> {
     }
 
     /// Takes a job if it meets the query. Returns true if the page is full: one job more than it holds was found.
-    pub(crate) fn offer(&mut self, job: Job, is_due: bool) -> bool {
-        let candidate = Candidate { job: &job, payload: &job.payload, is_due };
+    pub(crate) fn offer(&mut self, offered: Offered) -> bool {
+        let Offered { job, digests, is_due } = offered;
+        let candidate = Candidate { job: &job, payload: &job.payload, digests: &digests, is_due };
         let is_listed = self.request.order == JobOrder::Newest || job.finished_at.is_some();
         if is_listed && self.request.query.matches(candidate, &self.view) {
             let report = job.report.map(first_line);

@@ -15,6 +15,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
@@ -51,6 +52,7 @@ mod waiting_counts;
 mod hold_rows;
 mod read;
 mod find;
+mod backlog;
 mod statements;
 mod ledger;
 mod load_queue;
@@ -211,6 +213,10 @@ impl Queue for SqliteStore {
         self.readers.read(move |conn| read::jobs(conn, &claims, &filter)).await
     }
 
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        self.readers.read(move |conn| operations::deleted_of_batch(conn, batch)).await
+    }
+
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError> {
         self.readers.read(move |conn| read::entries(conn, id, after, max)).await
     }
@@ -247,6 +253,11 @@ impl JobFinder for SqliteStore {
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         let (now, claims) = (self.now(), self.unsynced_claims.clone());
         self.readers.read(move |conn| find::find(conn, &claims, &request, now)).await
+    }
+
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        let (now, claims, waiting) = (self.now(), self.unsynced_claims.clone(), self.waiting.all());
+        self.readers.read(move |conn| backlog::backlog(conn, &claims, waiting, (&declared, now))).await
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wasi::config::store as config;
 use wharf::plugin::{
+    holds,
     jobs::{self, NewJob},
     kv,
 };
@@ -23,6 +24,7 @@ wit_bindgen::generate!({
         world villain {
             include wharf:plugin/plugin@0.1.0;
             import wharf:plugin/kv@0.1.0;
+            import wharf:plugin/holds@0.1.0;
             import wasi:config/store@0.2.0-rc.1;
         }
 
@@ -55,6 +57,7 @@ enum Step {
     Ask { key: String, times: u32 },
     Config(String),
     Env(String),
+    Hold { ms: u64, reason: String },
     Sleep(u64),
     Fail(String),
     Enqueue(String),
@@ -95,6 +98,7 @@ fn take(step: Step) -> Result<Result<Value, String>, Failure> {
         Step::Ask { key, times } => (0..times).try_for_each(|_| kv::get(&key).map(drop)).map(|()| Value::Null),
         Step::Config(name) => config::get(&name).map(Value::from).map_err(|error| format!("{error:?}")),
         Step::Env(name) => Ok(std::env::var(name).ok().into()),
+        Step::Hold { ms, reason } => holds::hold_key(ms, &reason).map(Value::from),
         Step::Sleep(ms) => {
             thread::sleep(Duration::from_millis(ms));
             Ok(Value::Null)

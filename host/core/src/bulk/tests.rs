@@ -13,7 +13,7 @@ fn id(number: u64) -> JobId {
 
 fn new(trial: Option<Trial>) -> NewOperation {
     let query = JobQuery::parse("state:failed key:acme", NOW).unwrap();
-    NewOperation { id: id(100), act: BulkAct::Retry, query, author: Author::anyone(), trial, spread: Duration::ZERO }
+    NewOperation { id: id(100), act: BulkAct::Retry, query, author: Author::anyone(), trial, spread: Duration::ZERO, attempts: 1, priority: 0 }
 }
 
 fn step(operation: &BulkOperation, targets: &[u64], state: OperationState) -> OperationStep {
@@ -142,6 +142,30 @@ fn a_step_that_is_cut_leaves_the_rest_to_a_later_one() {
 }
 
 #[test]
+fn the_events_of_an_operation_carry_its_numbers() {
+    let operation = BulkOperation { attempts: 3, priority: -7, ..new(None).started_at(NOW) };
+    let target = operation.target(&job(1, Some(2)));
+    let of = |act| BulkOperation { act, ..operation.clone() };
+    let retry = Event::RetryRequested { delay: Duration::ZERO, attempts: 3 };
+    assert_eq!(of(BulkAct::Retry).event(&target), Some(retry));
+    assert_eq!(of(BulkAct::SetPriority).event(&target), Some(Event::PriorityChanged { priority: -7 }));
+    assert_eq!(of(BulkAct::Delete).event(&target), None);
+    let texts = [BulkAct::Retry, BulkAct::SetPriority, BulkAct::Cancel].map(|act| of(act).act_text());
+    assert_eq!(texts, ["retry with 3 attempts", "set-priority -7", "cancel"]);
+}
+
+#[test]
+fn a_step_is_on_the_jobs_of_the_beginning_among_those_found() {
+    let operation = new(None).started_at(NOW);
+    let step = operation.step_on(&[job(1, Some(2)), job(1, Some(9_000))], Some(id(1)));
+    assert_eq!((step.targets.len(), step.cursor, step.state), (1, Some(id(1)), OperationState::Running));
+    assert_eq!(operation.step_on(&[], None).state, OperationState::Done);
+    let halt = operation.step_to(OperationState::Halted, Some("why".to_owned()));
+    let halted = operation.after(&halt, &[], NOW).unwrap();
+    assert_eq!((halted.reason.as_deref(), halted.ended_at), (Some("why"), Some(NOW)));
+}
+
+#[test]
 fn released_names_read_back() {
     for act in BulkAct::ALL {
         assert_eq!(act.as_str().parse(), Ok(act));
@@ -149,6 +173,6 @@ fn released_names_read_back() {
     for state in OperationState::ALL {
         assert_eq!(state.as_str().parse(), Ok(state));
     }
-    assert_eq!(BulkAct::ALL.map(BulkAct::as_str), ["retry", "cancel", "delete", "run-now"]);
+    assert_eq!(BulkAct::ALL.map(BulkAct::as_str), ["retry", "cancel", "delete", "run-now", "set-priority"]);
     assert_eq!(OperationState::ALL.map(OperationState::as_str), ["trying", "running", "halted", "done", "cancelled"]);
 }

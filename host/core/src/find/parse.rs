@@ -12,7 +12,7 @@ use crate::outcome::OutcomeKind;
 use crate::time::Timestamp;
 
 /// The fields of a query besides `payload.POINTER`.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "state",
     "id",
     "task",
@@ -22,6 +22,7 @@ const FIELDS: [&str; 14] = [
     "parent",
     "outcome",
     "fingerprint",
+    "digest",
     "since",
     "until",
     "finished-since",
@@ -82,6 +83,7 @@ impl JobQuery {
             "parent" => self.parent = Some(parsed(one(field, values)?)?),
             "outcome" => self.outcomes = each(values, outcome)?,
             "fingerprint" => self.fingerprints = each(values, parsed)?,
+            "digest" => self.digests = each(values, parsed)?,
             "since" => self.since = Some(moment(one(field, values)?, now)?),
             "until" => self.until = Some(moment(one(field, values)?, now)?),
             "finished-since" => self.finished_since = Some(moment(one(field, values)?, now)?),
@@ -113,6 +115,7 @@ impl JobQuery {
             "parent" => self.parent.is_some(),
             "outcome" => !self.outcomes.is_empty(),
             "fingerprint" => !self.fingerprints.is_empty(),
+            "digest" => !self.digests.is_empty(),
             "since" => self.since.is_some(),
             "until" => self.until.is_some(),
             "finished-since" => self.finished_since.is_some(),

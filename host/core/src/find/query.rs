@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::digest_prefix::DigestPrefix;
 use super::json_path::JsonPath;
 use super::moment::format_moment;
 use super::wait_kind::{WaitKind, WaitView};
@@ -58,6 +59,8 @@ pub struct JobQuery {
     pub(super) parent: Option<JobId>,
     pub(super) outcomes: Vec<OutcomeKind>,
     pub(super) fingerprints: Vec<Fingerprint>,
+    /// The beginnings of digests.
+    pub(super) digests: Vec<DigestPrefix>,
     pub(super) since: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
     pub(super) finished_since: Option<Timestamp>,
@@ -73,6 +76,8 @@ pub struct Candidate<'j> {
     pub job: &'j Job,
     /// Its payload.
     pub payload: &'j [u8],
+    /// The digests of its plugin in its attempts that ended without a result; only needed if [`JobQuery::digests`] has some.
+    pub digests: &'j [String],
     /// False if the job waits and may not start yet, as far as its store has noticed.
     pub is_due: bool,
 }
@@ -140,6 +145,17 @@ impl JobQuery {
         self.batch
     }
 
+    /// Returns the fingerprints to whose jobs the query is limited; empty if it is not.
+    pub fn fingerprints(&self) -> &[Fingerprint] {
+        &self.fingerprints
+    }
+
+    /// Returns the digests of plugins to which the query is limited: a job meets it if an attempt that ended without a result ran
+    /// with a plugin whose digest begins like one of them. Empty if the query is not limited.
+    pub fn digests(&self) -> &[DigestPrefix] {
+        &self.digests
+    }
+
     /// Returns the job to whose children the query is limited.
     pub fn parent(&self) -> Option<JobId> {
         self.parent
@@ -172,7 +188,7 @@ impl JobQuery {
 
     /// Returns true if the job meets every condition. `view` decides why waiting jobs wait.
     pub fn matches(&self, candidate: Candidate<'_>, view: &WaitView) -> bool {
-        let Candidate { job, payload, is_due } = candidate;
+        let Candidate { job, payload, digests, is_due } = candidate;
         let state = job.status.state.name();
         self.may_be(state)
             && any(&self.ids, |id| *id == job.id)
@@ -187,6 +203,7 @@ impl JobQuery {
             && self.finished_until.is_none_or(|until| job.finished_at.is_some_and(|at| at < until))
             && any(&self.outcomes, |kind| outcome(job) == Some(*kind))
             && any(&self.fingerprints, |fingerprint| job.fingerprint == Some(*fingerprint))
+            && any(&self.digests, |wanted| digests.iter().any(|digest| wanted.begins(digest)))
             && self.text.as_ref().is_none_or(|text| {
                 job.report.as_ref().is_some_and(|report| contains(report.text.as_bytes(), text.as_bytes()))
             })
@@ -243,6 +260,7 @@ impl fmt::Display for JobQuery {
         list("parent", texts(self.parent.as_slice()));
         list("outcome", self.outcomes.iter().map(|kind| kind.as_str().to_owned()).collect());
         list("fingerprint", texts(&self.fingerprints));
+        list("digest", texts(&self.digests));
         list("since", moment(&self.since));
         list("until", moment(&self.until));
         list("finished-since", moment(&self.finished_since));

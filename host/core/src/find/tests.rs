@@ -42,7 +42,7 @@ fn query(text: &str) -> JobQuery {
 }
 
 fn finds(text: &str, job: &Job) -> bool {
-    query(text).matches(Candidate { job, payload: &job.payload, is_due: true }, &WaitView::default())
+    query(text).matches(Candidate { job, payload: &job.payload, digests: &[], is_due: true }, &WaitView::default())
 }
 
 #[test]
@@ -171,11 +171,11 @@ fn waiting_jobs_are_told_apart() {
         let found: Vec<WaitKind> = WaitKind::ALL
             .into_iter()
             .filter(|kind| {
-                query(&format!("state:{}", kind.as_str())).matches(Candidate { job, payload: &[], is_due }, view)
+                query(&format!("state:{}", kind.as_str())).matches(Candidate { job, payload: &[], digests: &[], is_due }, view)
             })
             .collect();
         assert_eq!(found.len(), 1);
-        assert!(query("state:waiting").matches(Candidate { job, payload: &[], is_due }, view));
+        assert!(query("state:waiting").matches(Candidate { job, payload: &[], digests: &[], is_due }, view));
         found[0]
     };
     let mut view = WaitView { now: NOW, ..WaitView::default() };

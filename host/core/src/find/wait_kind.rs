@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::admission::has_free_slot;
 use crate::hold::HoldTable;
-use crate::ids::Group;
+use crate::ids::{Group, TaskName};
 use crate::job::Job;
 use crate::key::Lane;
 use crate::limits::LimitTable;
@@ -29,6 +29,11 @@ impl WaitKind {
     /// All kinds.
     pub const ALL: [WaitKind; 5] =
         [WaitKind::Ready, WaitKind::Delayed, WaitKind::Retrying, WaitKind::Blocked, WaitKind::Held];
+
+    /// Returns why a job waits that is not due.
+    pub const fn of_delayed(attempt: u32) -> WaitKind {
+        if attempt > 0 { WaitKind::Retrying } else { WaitKind::Delayed }
+    }
 
     /// Returns the name used in filters.
     pub const fn as_str(self) -> &'static str {
@@ -66,15 +71,17 @@ impl WaitView {
 
     /// Returns why a waiting job waits. `is_due` is false if the job may not start yet, as far as its store has noticed.
     pub fn kind(&self, job: &Job, is_due: bool) -> WaitKind {
-        if !is_due {
-            return if job.status.attempt > 0 { WaitKind::Retrying } else { WaitKind::Delayed };
-        }
-        if self.holds.on_job(&job.task, &job.lane, self.now).is_some() {
+        if is_due { self.kind_of_due(&job.task, &job.lane) } else { WaitKind::of_delayed(job.status.attempt) }
+    }
+
+    /// Returns why the waiting jobs of a task and a lane wait that are due.
+    pub fn kind_of_due(&self, task: &TaskName, lane: &Lane) -> WaitKind {
+        if self.holds.on_job(task, lane, self.now).is_some() {
             return WaitKind::Held;
         }
         let has_slot = |running: Option<&u32>, limit| has_free_slot(running.copied().unwrap_or_default(), limit);
-        let is_free = has_slot(self.lanes.get(&job.lane), self.limits.per_key(&job.lane))
-            && has_slot(self.groups.get(&job.lane.group), self.limits.of(&job.lane.group).total);
+        let is_free = has_slot(self.lanes.get(lane), self.limits.per_key(lane))
+            && has_slot(self.groups.get(&lane.group), self.limits.of(&lane.group).total);
         if is_free { WaitKind::Ready } else { WaitKind::Blocked }
     }
 }

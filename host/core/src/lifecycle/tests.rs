@@ -15,14 +15,14 @@ fn lease(attempt: u32) -> Lease {
 }
 
 fn status(state: State) -> JobStatus {
-    JobStatus { state, attempt: 2, failures: 1, crashes: 1, cancel_requested: false }
+    JobStatus { state, attempt: 2, failures: FailureCount::NONE.plus_one(), crashes: 1, cancel_requested: false }
 }
 
 fn report() -> Report {
     Report { kind: OutcomeKind::Trapped, text: String::new() }
 }
 
-fn events(attempt: u32) -> [(&'static str, Event); 13] {
+fn events(attempt: u32) -> [(&'static str, Event); 14] {
     let usage = Usage::default();
     [
         ("claimed", Event::Claimed { lease: lease(attempt + 1) }),
@@ -36,8 +36,9 @@ fn events(attempt: u32) -> [(&'static str, Event); 13] {
         ("cancel asked", Event::CancelRequested),
         ("replaced", Event::Replaced),
         ("not taken", Event::NotEnqueued(NotEnqueued::LaneFull(vec![]))),
-        ("retry asked", Event::RetryRequested { delay: Duration::ZERO }),
+        ("retry asked", Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }),
         ("run asked", Event::RunRequested),
+        ("priority", Event::PriorityChanged { priority: 3 }),
     ]
 }
 
@@ -50,7 +51,7 @@ fn row(state: State, cancel_requested: bool, attempt: u32) -> Vec<String> {
                 _ => String::new(),
             };
             let asked = if after.cancel_requested { ", asked to end" } else { "" };
-            let counts = (after.attempt, after.failures, after.crashes);
+            let counts = (after.attempt, after.failures.failed(), after.crashes);
             format!("{name}: {}{due} {counts:?}{asked}", after.state.name().as_str())
         }
         Err(refusal) => format!("{name}: {refusal:?}"),
@@ -76,6 +77,7 @@ fn what_may_happen_to_a_waiting_job() {
             "not taken: cancelled (2, 1, 1)",
             "retry asked: NotFinished(Waiting)",
             "run asked: waiting at 1000 (2, 1, 1)",
+            "priority: waiting at 1000 (2, 1, 1)",
         ]
     );
 }
@@ -98,6 +100,7 @@ fn what_may_happen_to_a_running_job() {
             "not taken: Stale",
             "retry asked: NotFinished(Running)",
             "run asked: NotWaiting(Running)",
+            "priority: NotWaiting(Running)",
         ]
     );
 }
@@ -120,6 +123,7 @@ fn what_may_happen_to_a_running_job_that_was_asked_to_cancel() {
             "not taken: Stale",
             "retry asked: NotFinished(Running)",
             "run asked: NotWaiting(Running)",
+            "priority: NotWaiting(Running)",
         ]
     );
 }
@@ -145,6 +149,7 @@ fn what_may_happen_to_a_finished_job() {
         assert_eq!((cells[9].as_str(), cells[10].as_str()), ("replaced: Stale", "not taken: Stale"));
         assert_eq!(cells[11], format!("retry asked: {retried}"));
         assert_eq!(cells[12], format!("run asked: NotWaiting({:?})", state.name()));
+        assert_eq!(cells[13], format!("priority: NotWaiting({:?})", state.name()));
     }
 }
 
@@ -167,7 +172,7 @@ fn a_job_that_kills_hosts_while_it_runs_alone_is_failed() {
         let mark = if is_suspect(job.crashes) { started(attempt, true) } else { NodeMark::default() };
         job = crashed(job, mark);
     }
-    assert_eq!((job.state, job.failures, job.crashes), (State::Failed, 0, bounds::CRASHES_MAX));
+    assert_eq!((job.state, job.failures, job.crashes), (State::Failed, FailureCount::NONE, bounds::CRASHES_MAX));
 }
 
 #[test]
@@ -200,7 +205,7 @@ fn a_host_that_is_killed_during_a_drain_blames_no_job() {
     for _ in 0..20 {
         job = crashed(job, draining(NodeMark::default()));
     }
-    assert_eq!((job.state, job.crashes, job.failures), (State::Waiting { due: NOW }, 0, 0));
+    assert_eq!((job.state, job.crashes, job.failures), (State::Waiting { due: NOW }, 0, FailureCount::NONE));
     let mut suspect = JobStatus { crashes: bounds::CRASHES_MAX - 1, ..job };
     suspect = crashed(suspect, draining(started(suspect.attempt + 1, true)));
     assert_eq!((suspect.state, suspect.crashes), (State::Waiting { due: NOW }, bounds::CRASHES_MAX - 1));
@@ -210,8 +215,8 @@ fn a_host_that_is_killed_during_a_drain_blames_no_job() {
 
 #[test]
 fn a_job_is_retried_after_a_delay_and_run_before_it_is_due() {
-    let retried = status(State::Failed).after(&Event::RetryRequested { delay: DELAY }, NOW).unwrap();
-    assert_eq!(retried.state, State::Waiting { due: LATER });
+    let retried = status(State::Failed).after(&Event::RetryRequested { delay: DELAY, attempts: 1 }, NOW).unwrap();
+    assert_eq!((retried.state, retried.failures), (State::Waiting { due: LATER }, FailureCount::granted(1)));
     let run = retried.after(&Event::RunRequested, NOW).unwrap();
     assert_eq!(run, JobStatus { state: State::Waiting { due: NOW }, ..retried });
     let due = Timestamp::from_millis(1);
@@ -221,7 +226,7 @@ fn a_job_is_retried_after_a_delay_and_run_before_it_is_due() {
 
 #[test]
 fn the_last_attempt_number_is_never_used_twice() {
-    let failed = status(State::Failed).after(&Event::RetryRequested { delay: Duration::ZERO }, NOW).unwrap();
+    let failed = status(State::Failed).after(&Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, NOW).unwrap();
     assert_eq!(failed.attempt, 2, "so that the next one is the third, and the second stays fenced off");
 }
 

@@ -159,7 +159,7 @@ fn end_event(
         (RetryDecision::Release, _) if state.cancel_requested => Event::Cancelled { attempt, usage, origin },
         (RetryDecision::Release, outcome) => {
             // Attempts besides the failed ones: they were released, or ended with their host.
-            let fruitless = attempt.saturating_sub(state.failures + 1).min(RELEASE_DOUBLINGS_MAX);
+            let fruitless = attempt.saturating_sub(state.failures.failed() + 1).min(RELEASE_DOUBLINGS_MAX);
             let delay = match outcome {
                 Outcome::Interrupted(Interruption::Host, _) => RELEASE_MIN * (1 << fruitless),
                 _ => Duration::ZERO,

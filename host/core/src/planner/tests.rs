@@ -42,7 +42,7 @@ fn leased(job: u64, now: Timestamp) -> LeasedJob {
         payload: [].into(),
         batch: None,
         generation: 0,
-        failures: 0,
+        failures: FailureCount::NONE,
         crashes: 0,
         due: now,
         claimed_at: now,

@@ -54,6 +54,12 @@ impl GrantsCheck<'_> {
                 ),
             );
         }
+        if self.uses("wharf:plugin/holds") && self.settings.hold_key_max().is_none() {
+            notes.push(
+                Problem::new("it can hold the keys of its jobs, but that is not granted: each such call is refused")
+                    .hint(format!("to grant it, in wharf.toml:\n{table}\nhold-key = \"1h\"")),
+            );
+        }
         if self.uses("wasi:sockets/tcp-create-socket") || self.uses("wasi:sockets/udp-create-socket") {
             notes.push(
                 Problem::new("it can open sockets, but these are always refused")

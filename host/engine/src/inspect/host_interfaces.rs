@@ -54,8 +54,8 @@ pub(crate) const FILES: [(&str, &str); 4] = [
 pub(crate) struct Contract {
     pub(crate) resolve: Resolve,
     world: WorldId,
-    /// The interface of a plugin's values: in no world, since a plugin that imports it needs a grant.
-    pub(crate) kv: InterfaceId,
+    /// The interfaces that are in no world, since a plugin that imports one needs a grant.
+    granted: Vec<InterfaceId>,
 }
 
 pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
@@ -67,8 +67,9 @@ pub(crate) static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
     let group = sources.parse().map_err(|(_, error)| error).expect("`wit/` is what this host was built with");
     let package = resolve.push_group(group).expect("`wit/` has no packages outside");
     let world = resolve.select_world(&[package], Some("plugin")).expect("`wit/world.wit` has it");
-    let kv = *resolve.packages[package].interfaces.get("kv").expect("`wit/host.wit` has it");
-    Contract { resolve, world, kv }
+    let named = |name| *resolve.packages[package].interfaces.get(name).expect("`wit/host.wit` has it");
+    let granted = ["kv", "holds"].map(named).to_vec();
+    Contract { resolve, world, granted }
 });
 
 impl Contract {
@@ -79,7 +80,7 @@ impl Contract {
 
     /// Returns the interfaces of this package that a plugin may import.
     pub(crate) fn offered(&self) -> Vec<InterfaceId> {
-        self.resolve.worlds[self.world].imports.values().filter_map(interface).chain([self.kv]).collect()
+        self.resolve.worlds[self.world].imports.values().filter_map(interface).chain(self.granted.iter().copied()).collect()
     }
 
     pub(crate) fn name(&self, interface: InterfaceId) -> InterfaceName {

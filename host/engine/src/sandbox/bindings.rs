@@ -3,7 +3,8 @@
 wasmtime::component::bindgen!({
     path: "../../wit",
     // Everything in the contract; what is in none of its worlds needs a grant.
-    inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0; }",
+    inline: "package wharf:host; world plugin { include wharf:plugin/plugin@0.1.0; import wharf:plugin/kv@0.1.0;
+             import wharf:plugin/holds@0.1.0; }",
     world: "wharf:host/plugin",
     imports: {
         "wharf:plugin/attempt.emit": async | trappable,
@@ -14,6 +15,7 @@ wasmtime::component::bindgen!({
         "wharf:plugin/jobs.[method]new-job.key": async | trappable,
         "wharf:plugin/jobs.[method]new-job.token": async | trappable,
         "wharf:plugin/kv": async | trappable,
+        "wharf:plugin/holds": async | trappable,
         default: trappable,
     },
     exports: { default: async },

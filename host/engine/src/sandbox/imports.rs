@@ -2,6 +2,7 @@
 
 mod replies;
 mod kv;
+mod holds;
 
 use std::time::Duration;
 

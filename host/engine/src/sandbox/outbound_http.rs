@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
@@ -27,13 +27,18 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_core::bounds;
 use wharf_core::outcome::Interruption;
 
+use crate::call::HostCalls;
 use crate::sandbox::log::Log;
 use crate::sandbox::plugin_env::PluginEnv;
+use crate::sandbox::retry_after;
 use crate::schedule::attempt_handle::AttemptHandle;
 use crate::spec::grants::default_port;
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
+
+/// Time within which a hold for a `Retry-After` must be durable: the guest waits for its response meanwhile.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The HTTP requests of one attempt.
 pub(crate) struct Outbound {
@@ -43,6 +48,7 @@ pub(crate) struct Outbound {
     /// The timeout of the attempt, which no wait of a request exceeds.
     pub(crate) timeout_max: Duration,
     pub(crate) requests: u32,
+    pub(crate) host_calls: Arc<dyn HostCalls>,
 }
 
 /// A request to a granted place.
@@ -56,6 +62,7 @@ struct GrantedRequest {
     first_byte: Duration,
     between_bytes: Duration,
     handle: AttemptHandle,
+    host_calls: Arc<dyn HostCalls>,
 }
 
 impl WasiHttpHooks for Outbound {
@@ -126,6 +133,7 @@ impl Outbound {
             first_byte: timeout_max(options.first_byte_timeout, self.timeout_max),
             between_bytes: timeout_max(options.between_bytes_timeout, self.timeout_max),
             handle: self.handle.clone(),
+            host_calls: Arc::clone(&self.host_calls),
         })
     }
 }
@@ -190,6 +198,16 @@ impl GrantedRequest {
         Err(failed)
     }
 
+    /// Holds the job's key, since the other side asks not to be called for so long. The guest gets the response when that is durable.
+    async fn hold_key(&self, status: StatusCode, length: Duration) {
+        let reason = format!("{} answered {} and Retry-After", self.host, status.as_u16());
+        let held = timeout(HOLD_TIMEOUT, self.host_calls.hold_key(length, reason)).await;
+        match held.unwrap_or_else(|_| Err("the store did not respond".to_owned())) {
+            Ok(()) => {}
+            Err(why) => self.log.host_line(&format!("wharf: the key was not held for a Retry-After: {why}")),
+        }
+    }
+
     async fn exchange(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -206,6 +224,9 @@ impl GrantedRequest {
         let response = timeout(self.first_byte, sender.send_request(request))
             .await
             .map_err(|_| Error::ConnectionReadTimeout)??;
+        if let Some(length) = self.env.settings.retry_after_max().and_then(|max| retry_after::hold_length(&response, max)) {
+            self.hold_key(response.status(), length).await;
+        }
         let body = |incoming| {
             let timed = TimedBody {
                 incoming,

@@ -100,6 +100,7 @@ impl Sandbox {
             log: with.log,
             timeout_max: with.limits.timeout,
             requests: 0,
+            host_calls: Arc::clone(&with.host_calls),
         };
         Ok(Sandbox {
             limiter: SandboxLimiter::new(with.limits.memory_bytes, with.account),

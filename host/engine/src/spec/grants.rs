@@ -6,11 +6,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::Uri;
 use serde::{Deserialize, Deserializer, de};
 use wharf_core::bounds;
 
+use crate::spec::duration::HumanDuration;
 use crate::spec::ip_policy::{self, IpRange};
 use crate::spec::raw::{HumanSize, RawReceive, RawTask, Subscription};
 
@@ -37,6 +39,12 @@ pub struct PluginSettings {
     /// Grant of values in the store, with the maximum of bytes: `true`, or a size.
     #[serde(default)]
     pub kv: KvGrant,
+    /// Grant to hold the keys of its own jobs: for how long at most.
+    #[serde(default)]
+    pub hold_key: HoldKeyGrant,
+    /// True if the key of a job is held when a request of the job is answered with 429 or 503 and `Retry-After`.
+    #[serde(default)]
+    pub honour_retry_after: bool,
     /// Maximum number of its jobs that wait, in place of the host's own setting.
     pub waiting_max: Option<u32>,
     /// Maximum number of generations of jobs that enqueue one another, in place of the host's own setting.
@@ -83,6 +91,24 @@ enum GrantedHost {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KvGrant(Option<u64>);
 
+/// The grant to hold the keys of the plugin's jobs: not at all by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldKeyGrant(Option<Duration>);
+
+impl<'de> Deserialize<'de> for HoldKeyGrant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HoldKeyGrant, D::Error> {
+        let HumanDuration(length) = HumanDuration::deserialize(deserializer)?;
+        let max = bounds::KEY_HOLD_MAX;
+        if length.is_zero() || length > max {
+            return Err(de::Error::custom(format!(
+                "invalid `hold-key`: expected more than zero and at most {} hours, got {length:?}",
+                max.as_secs() / 3600
+            )));
+        }
+        Ok(HoldKeyGrant(Some(length)))
+    }
+}
+
 /// A grant of addresses that are not of the public internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressGrant(IpRange);
@@ -97,6 +123,16 @@ impl PluginSettings {
     /// Returns how many bytes of keys and values the plugin may keep; `None` if it may keep none.
     pub fn kv_bytes_max(&self) -> Option<u64> {
         self.kv.0
+    }
+
+    /// Returns for how long at most the plugin may hold the key of a job; `None` if it may not.
+    pub fn hold_key_max(&self) -> Option<Duration> {
+        self.hold_key.0
+    }
+
+    /// Returns for how long at most the key of a job is held for a `Retry-After`; `None` if it is not.
+    pub(crate) fn retry_after_max(&self) -> Option<Duration> {
+        self.honour_retry_after.then(|| self.hold_key_max().unwrap_or(bounds::RETRY_AFTER_HOLD_MAX))
     }
 
     /// Returns true if a connection to an address is granted, for a granted request to this place.

@@ -18,6 +18,7 @@ impl PluginSettings {
             ("config", !self.config.keys().all(|name| new.config.contains_key(name))),
             // Nothing is less than any number.
             ("kv", self.kv_bytes_max() > new.kv_bytes_max()),
+            ("hold-key", self.hold_key_max() > new.hold_key_max()),
         ];
         lost.into_iter().filter(|(_, is_lost)| *is_lost).map(|(key, _)| key).collect()
     }
@@ -35,14 +36,14 @@ mod tests {
     #[test]
     fn what_is_granted_still_or_more_widely_is_not_lost() {
         let all = "http = ['https://api.example.com', 'http://10.1.2.3:80']\naddresses = ['10.1.0.0/16', '::1']\n\
-                   env = { A = '1' }\ndirs = [{ host = '/a', guest = '/b' }]\nconfig = { a = '1' }\nkv = '1MiB'";
+                   env = { A = '1' }\ndirs = [{ host = '/a', guest = '/b' }]\nconfig = { a = '1' }\nkv = '1MiB'\nhold-key = '1h'";
         assert_eq!(lost("", all), [""; 0]);
         assert_eq!(lost(all, all), [""; 0]);
         let wider = "http = ['http://10.1.2.3', 'https://*.example.com', 'https://b.example']\naddresses = ['::/0', '10.0.0.0/8']\n\
                      env = { A = '2', B = '1' }\ndirs = [{ host = '/a', guest = '/b', writable = true }]\n\
-                     config = { a = '2' }\nkv = '2MiB'";
+                     config = { a = '2' }\nkv = '2MiB'\nhold-key = '2h'";
         assert_eq!(lost(all, wider), [""; 0]);
-        assert_eq!(lost(all, ""), ["http", "addresses", "env", "dirs", "config", "kv"]);
+        assert_eq!(lost(all, ""), ["http", "addresses", "env", "dirs", "config", "kv", "hold-key"]);
         assert_eq!(lost("[tasks.t]\ntimeout = '1s'", ""), [""; 0], "a task's settings are no grant");
     }
 
@@ -63,6 +64,7 @@ mod tests {
             ("dirs = [{ host = '/a', guest = '/b' }]", "dirs = [{ host = '/a', guest = '/c' }]", "dirs"),
             ("config = { a = '', b = '' }", "config = { b = '' }", "config"),
             ("kv = '2MiB'", "kv = '1MiB'", "kv"),
+            ("hold-key = '2h'", "hold-key = '1h'", "hold-key"),
         ] {
             assert_eq!(lost(old, new), [key], "{old} → {new}");
         }

@@ -23,7 +23,9 @@ pub struct Batch {
     pub id: JobId,
     /// The topic.
     pub topic: Topic,
-    /// The jobs of the subscribers, ordered by plugin.
+    /// Number of its jobs that were deleted.
+    pub deleted: u64,
+    /// The other jobs of the subscribers, ordered by plugin.
     pub jobs: Vec<BatchJob>,
 }
 
@@ -139,6 +141,7 @@ impl Batch {
         let of_plugin = |job: Job| BatchJob { plugin: job.task.plugin(), job };
         let mut jobs: Vec<BatchJob> = jobs.into_iter().map(of_plugin).collect();
         jobs.sort_by(|a, b| a.plugin.cmp(&b.plugin));
-        Ok(Some(Batch { id, topic, jobs }))
+        let deleted = store.deleted_of_batch(id).await?;
+        Ok(Some(Batch { id, topic, deleted, jobs }))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, TryFutureExt};
 use wharf_core::bounds;
+use wharf_core::hold::NewHold;
 use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::outcome::{Interruption, Outcome};
@@ -131,6 +132,16 @@ impl GuestCalls {
     /// Returns the store, for what a guest's host itself needs of it.
     pub(crate) fn store(&self) -> &WatchedStore {
         self.context.store.store()
+    }
+
+    /// Sets a hold that the guest asks for.
+    ///
+    /// # Errors
+    /// The text that the guest receives.
+    pub(crate) async fn hold(&self, hold: NewHold) -> Result<(), String> {
+        let set = self.context.store.call("holding a key", move |store| async move { store.set_hold(hold).await }).await?;
+        let too_many = || format!("{} holds are in force, which is the limit of the store", bounds::HOLDS_MAX);
+        set.map(drop).ok_or_else(too_many)
     }
 
     pub(crate) fn kv(&self) -> Option<&dyn KvAccess> {

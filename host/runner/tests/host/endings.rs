@@ -66,7 +66,7 @@ async fn a_drain_lets_attempts_finish_and_gives_back_the_rest() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 
     let state = |seen: &wharf_store::JobSnapshot| {
-        (seen.job.status.state.name(), seen.job.status.failures, seen.job.status.crashes)
+        (seen.job.status.state.name(), seen.job.status.failures.failed(), seen.job.status.crashes)
     };
     let seen = first.host.job(short).await.unwrap().unwrap().seen;
     assert_eq!(state(&seen), (StateName::Succeeded, 0, 0));

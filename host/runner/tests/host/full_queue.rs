@@ -72,13 +72,13 @@ async fn a_job_that_cannot_be_retried_is_refused_for_that_in_a_full_queue_too() 
     let waiting = running.enqueue(later()).await;
     let gone: JobId = "0000000000001".parse().unwrap();
     for id in [succeeded, waiting, gone] {
-        let refused = running.host.retry(id, Author::anyone()).await.unwrap_err();
+        let refused = running.host.retry(id, 1, Author::anyone()).await.unwrap_err();
         assert!(matches!(refused, ChangeError::Refused(_)), "{id}: {refused}");
     }
-    let full = running.host.retry(cancelled, Author::anyone()).await.unwrap_err();
+    let full = running.host.retry(cancelled, 1, Author::anyone()).await.unwrap_err();
     assert!(matches!(full, ChangeError::QueueFull(_)), "{full}");
     running.host.cancel(waiting, Author::anyone()).await.unwrap();
-    assert_eq!(running.host.retry(cancelled, Author::anyone()).await.unwrap(), StateName::Waiting);
+    assert_eq!(running.host.retry(cancelled, 1, Author::anyone()).await.unwrap(), StateName::Waiting);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,9 +65,9 @@ async fn a_job_that_fails_is_tried_again() {
     assert_eq!(running.result(order("retrying", r#"{"do":"fail-until","attempt":3}"#)).await, json!({"attempt": 3}));
     let id = running.enqueue(order("do", r#"{"do":"trap"}"#)).await;
     let job = running.finished(id).await.job;
-    assert_eq!((job.status.state.name(), job.status.failures), (StateName::Failed, 1));
+    assert_eq!((job.status.state.name(), job.status.failures.failed()), (StateName::Failed, 1));
     assert_eq!(job.report.unwrap().kind, OutcomeKind::Trapped);
-    running.host.retry(id, Author::anyone()).await.unwrap();
+    running.host.retry(id, 1, Author::anyone()).await.unwrap();
     assert_eq!(running.finished(id).await.job.status.attempt, 2);
 }
 

@@ -8,5 +8,6 @@ mod endings;
 mod folder;
 mod store_failures;
 mod bounds;
+mod operations;
 mod full_queue;
 mod memory;

@@ -10,6 +10,7 @@ use wharf_core::activity::Activity;
 use wharf_core::attempt::Attempt;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
+use wharf_core::backlog::Backlog;
 use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
@@ -37,7 +38,7 @@ use crate::setup::{LONG, Setup, memory, order};
 /// A real store that can be cut off.
 pub(crate) struct Cut {
     store: Arc<dyn Store>,
-    off: AtomicBool,
+    pub(crate) off: AtomicBool,
     /// Writes are done, but return only when this ends.
     pub(crate) hanging: AtomicBool,
     /// Only values of plugins cannot be read.
@@ -46,6 +47,8 @@ pub(crate) struct Cut {
     pub(crate) records_off: AtomicBool,
     /// New jobs have values that the store cannot take.
     refusing: AtomicBool,
+    /// Steps of bulk operations that change jobs fail.
+    pub(crate) steps_fail: AtomicBool,
     /// The waiting jobs cannot be counted: no call returns until this ends.
     pub(crate) counts_hang: AtomicBool,
     /// The jobs of subscribers are written only when this ends.
@@ -64,6 +67,7 @@ impl Cut {
             kv_off: AtomicBool::default(),
             records_off: AtomicBool::default(),
             refusing: AtomicBool::default(),
+            steps_fail: AtomicBool::default(),
             counts_hang: AtomicBool::default(),
             subscribers_hang: AtomicBool::default(),
             subscribers_wrote: AtomicU32::default(),
@@ -93,6 +97,9 @@ async fn until_over(hangs: &AtomicBool) {
 
 #[async_trait]
 impl Queue for Cut {
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError> {
+        self.reached()?.deleted_of_batch(batch).await
+    }
     fn now(&self) -> Timestamp {
         self.store.now()
     }
@@ -167,6 +174,9 @@ impl Queue for Cut {
 
 #[async_trait]
 impl JobFinder for Cut {
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError> {
+        self.reached()?.backlog(declared).await
+    }
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError> {
         self.reached()?.find(request).await
     }
@@ -187,6 +197,9 @@ impl OperationStore for Cut {
         self.reached()?.open_operations().await
     }
     async fn take_operation_step(&self, step: OperationStep) -> Result<Option<StepTaken>, StoreError> {
+        if self.steps_fail.load(Ordering::SeqCst) && !step.targets.is_empty() {
+            return Err(StoreError::Broken("a row is damaged".into()));
+        }
         self.reached()?.take_operation_step(step).await
     }
     async fn cancel_operation(&self, id: JobId, by: Author) -> Result<Option<BulkOperation>, StoreError> {
@@ -438,7 +451,7 @@ async fn an_attempt_that_reads_values_waits_until_the_store_is_back() {
         let job = running.finished(id).await.job;
         let status = job.status;
         assert_eq!(
-            (status.state.name(), status.attempt, status.failures),
+            (status.state.name(), status.attempt, status.failures.failed()),
             (StateName::Succeeded, 1, 0),
             "{query}: {:?}",
             job.report
@@ -471,7 +484,7 @@ async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_a
         running.until_notified("it was given back", given_back).await;
         off.store(false, Ordering::SeqCst);
         let job = running.finished(id).await.job;
-        assert_eq!((job.status.state.name(), job.status.failures), (StateName::Succeeded, 0), "{:?}", job.report);
+        assert_eq!((job.status.state.name(), job.status.failures.failed()), (StateName::Succeeded, 0), "{:?}", job.report);
         assert!(job.status.attempt > 1);
         let ended = running.notices().into_iter().find(given_back).unwrap();
         let Notice::AttemptEnded(ended) = ended else { unreachable!() };

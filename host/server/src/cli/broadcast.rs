@@ -107,6 +107,9 @@ impl Send {
         } else {
             durable_table(&batch)?;
         }
+        if batch.deleted > 0 {
+            note(format_args!("{} of its jobs were deleted meanwhile", batch.deleted));
+        }
         Ok(if succeeded { ExitStatus::Done } else { ExitStatus::NotDone })
     }
 }

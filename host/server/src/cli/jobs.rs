@@ -8,7 +8,7 @@ use wharf_store::{Clock as _, SystemClock};
 
 use super::client::{ApiRequest, Client, query, retry_while_away, retry_while_loading};
 use super::follow::{FollowOutput, exit_of, follow, follow_enqueued, report_text};
-use super::operations::{self, FilterArgs, PaceArgs};
+use super::operations::{self, ActNumbers, FilterArgs, PaceArgs};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
     AttemptList, EnqueueOutcome, Enqueued, Job, JobPage, JobRequest, JobState, Moment, OperationAct,
@@ -51,11 +51,22 @@ pub(crate) enum JobCommand {
         filter: FilterArgs,
         #[command(flatten)]
         pace: PaceArgs,
+        /// Number of attempts that each job gets, whatever its task allows [default: 1]
+        #[arg(long, value_name = "N")]
+        attempts: Option<u32>,
     },
     /// Delete the finished jobs that meet a filter, with their payloads, results, reports and logs
     Delete(FilterArgs),
     /// Start waiting jobs that are not due and meet a filter as soon as they can
     RunNow(FilterArgs),
+    /// Give the waiting jobs that meet a filter another priority
+    SetPriority {
+        /// The priority; jobs with a higher one start first
+        #[arg(allow_negative_numbers = true)]
+        priority: i32,
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +106,7 @@ pub(crate) struct Enqueue {
 pub(crate) struct List {
     /// Filter, such as 'state:failed task:image/make payload./tenant=42'
     ///
-    /// Terms with spaces between them: state, id, task, plugin, key, batch, parent, outcome, fingerprint, since, until,
+    /// Terms with spaces between them: state, id, task, plugin, key, batch, parent, outcome, fingerprint, digest, since, until,
     /// finished-since, finished-until and text, each with one value or more, as in state:failed,cancelled. A value with spaces,
     /// commas or quotes is in quotes. payload./POINTER=VALUE looks into JSON payloads. Moments are in RFC 3339, or say how long ago, such as 2h.
     #[arg(long = "where", value_name = "FILTER")]
@@ -155,17 +166,26 @@ impl JobCommand {
             }
             JobCommand::Cancel { ids, .. } if !ids.is_empty() => send_each(client, &ids, "cancel", json),
             JobCommand::Cancel { filter, .. } => {
-                operations::start(client, OperationAct::Cancel, filter, PaceArgs::default(), json)
+                operations::start(client, plain(OperationAct::Cancel), filter, PaceArgs::default(), json)
             }
-            JobCommand::Retry { ids, .. } if !ids.is_empty() => send_each(client, &ids, "retry", json),
-            JobCommand::Retry { filter, pace, .. } => {
-                operations::start(client, OperationAct::Retry, filter, pace, json)
+            JobCommand::Retry { ids, attempts, .. } if !ids.is_empty() => {
+                let options = query([("attempts", attempts.map(|attempts| attempts.to_string()))]);
+                send_each(client, &ids, &format!("retry{options}"), json)
+            }
+            JobCommand::Retry { filter, pace, attempts, .. } => {
+                let numbers = ActNumbers { attempts, ..ActNumbers::default() };
+                operations::start(client, (OperationAct::Retry, numbers), filter, pace, json)
             }
             JobCommand::Delete(filter) => {
-                operations::start(client, OperationAct::Delete, filter, PaceArgs::default(), json)
+                operations::start(client, plain(OperationAct::Delete), filter, PaceArgs::default(), json)
             }
             JobCommand::RunNow(filter) => {
-                operations::start(client, OperationAct::RunNow, filter, PaceArgs::default(), json)
+                operations::start(client, plain(OperationAct::RunNow), filter, PaceArgs::default(), json)
+            }
+            JobCommand::SetPriority { priority, filter } => {
+                let numbers = ActNumbers { priority: Some(priority), ..ActNumbers::default() };
+                let act = (OperationAct::SetPriority, numbers);
+                operations::start(client, act, filter, PaceArgs::default(), json)
             }
         }
     }
@@ -432,6 +452,11 @@ fn value_summary(bytes: usize, json: Option<&RawValue>) -> String {
 }
 
 /// Sends the same request for each job; a refused one does not prevent the others.
+/// Returns an act without numbers.
+fn plain(act: OperationAct) -> (OperationAct, ActNumbers) {
+    (act, ActNumbers::default())
+}
+
 fn send_each(client: &Client, ids: &[String], verb: &str, json: bool) -> anyhow::Result<ExitStatus> {
     let mut exit = ExitStatus::Done;
     for id in ids {

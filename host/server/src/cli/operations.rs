@@ -23,6 +23,15 @@ pub(crate) struct FilterArgs {
     preview: bool,
 }
 
+/// The numbers of a bulk operation.
+#[derive(Debug, Default)]
+pub(crate) struct ActNumbers {
+    /// Number of attempts that each retried job gets.
+    pub(crate) attempts: Option<u32>,
+    /// The priority that jobs get.
+    pub(crate) priority: Option<i32>,
+}
+
 /// The pace of a bulk retry.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PaceArgs {
@@ -70,7 +79,7 @@ impl OperationCommand {
 /// Starts a bulk operation on the jobs that meet a filter, or shows what it would change.
 pub(crate) fn start(
     client: &Client,
-    act: OperationAct,
+    (act, numbers): (OperationAct, ActNumbers),
     filter: FilterArgs,
     pace: PaceArgs,
     json: bool,
@@ -78,7 +87,10 @@ pub(crate) fn start(
     let FilterArgs { filter, preview } = filter;
     let text = filter.ok_or_else(|| CliError::usage("expected the IDs of jobs, or --where and a filter"))?;
     let PaceArgs { trial, within, spread } = pace;
-    let body = serde_json::to_vec(&OperationRequest { act, r#where: text, r#try: trial, within, spread, preview })?;
+    let ActNumbers { attempts, priority } = numbers;
+    let request =
+        OperationRequest { act, r#where: text, r#try: trial, within, spread, attempts, priority, preview };
+    let body = serde_json::to_vec(&request)?;
     let body = Some(("application/json", body.as_slice()));
     let request = ApiRequest { method: "POST", path: "/v1/operations".to_owned(), body, ..ApiRequest::default() };
     if preview {
@@ -121,7 +133,7 @@ fn list(client: &Client, limit: u32, json: bool) -> anyhow::Result<ExitStatus> {
     for operation in &page.operations {
         table.row([
             operation.id.clone(),
-            act(operation.act).to_owned(),
+            act_text(operation),
             state(operation.state).to_owned(),
             operation.changed.to_string(),
             operation.skipped.to_string(),
@@ -147,7 +159,7 @@ fn one(client: &Client, method: &'static str, id: &str, json: bool) -> anyhow::R
     }
     let mut lines = vec![
         ("operation", operation.id.clone()),
-        ("act", act(operation.act).to_owned()),
+        ("act", act_text(&operation)),
         ("state", state(operation.state).to_owned()),
         ("filter", operation.filter.clone()),
         ("changed", operation.changed.to_string()),
@@ -164,12 +176,23 @@ fn one(client: &Client, method: &'static str, id: &str, json: bool) -> anyhow::R
     Ok(if operation.state == OperationState::Halted { ExitStatus::NotDone } else { ExitStatus::Done })
 }
 
+/// Returns the act with its number.
+fn act_text(operation: &BulkOperation) -> String {
+    let act = act(operation.act);
+    match (operation.priority, operation.attempts) {
+        (Some(priority), _) => format!("{act} {priority}"),
+        (None, Some(attempts)) if attempts > 1 => format!("{act} with {attempts} attempts"),
+        _ => act.to_owned(),
+    }
+}
+
 const fn act(act: OperationAct) -> &'static str {
     match act {
         OperationAct::Retry => "retry",
         OperationAct::Cancel => "cancel",
         OperationAct::Delete => "delete",
         OperationAct::RunNow => "run-now",
+        OperationAct::SetPriority => "set-priority",
     }
 }
 

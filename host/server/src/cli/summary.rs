@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::client::{Client, query};
 use crate::cli_error::ExitStatus;
-use crate::http::api::{EndedCounts, KeySummary, Quantiles, Summary, TaskSummary};
+use crate::http::api::{EndedCounts, KeySummary, Quantiles, Summary, TaskSummary, WaitCounts};
 use crate::output::{Table, print_json, print_line};
 use crate::stderr::note;
 
@@ -51,7 +51,18 @@ impl Summarize {
 }
 
 fn tasks(tasks: &[TaskSummary]) -> anyhow::Result<()> {
-    let heads = ["TASK", "WAITING", "RUNNING", "MINUTE", "HOUR", "WAIT p50/p99", "RUN p50/p99", "CPU/HOUR", "PEAK"];
+    let heads = [
+        "TASK",
+        "WAITING",
+        "WHY",
+        "OLDEST",
+        "RUNNING", "MINUTE",
+        "HOUR",
+        "WAIT p50/p99",
+        "RUN p50/p99",
+        "CPU/HOUR",
+        "PEAK",
+    ];
     let mut table = Table::new(&heads);
     for of in tasks {
         let ended = |of: &Option<EndedCounts>| match of {
@@ -67,6 +78,8 @@ fn tasks(tasks: &[TaskSummary]) -> anyhow::Result<()> {
         table.row([
             of.task.clone(),
             if of.held { format!("{} (held)", of.waiting) } else { of.waiting.to_string() },
+            why(&of.waits),
+            of.oldest_ready_ms.map_or_else(|| "-".to_owned(), length),
             of.running.to_string(),
             ended(&of.minute),
             ended(&of.hour),
@@ -77,6 +90,17 @@ fn tasks(tasks: &[TaskSummary]) -> anyhow::Result<()> {
         ]);
     }
     Ok(table.print()?)
+}
+
+/// Lists why jobs wait, as in "3 ready, 10+ held".
+fn why(waits: &WaitCounts) -> String {
+    let WaitCounts { ready, blocked, held, delayed, retrying, more } = *waits;
+    let counts =
+        [(ready, "ready"), (blocked, "blocked"), (held, "held"), (delayed, "delayed"), (retrying, "retrying")];
+    let more = if more { "+" } else { "" };
+    let each = counts.into_iter().filter(|(count, _)| *count > 0);
+    let each: Vec<String> = each.map(|(count, kind)| format!("{count}{more} {kind}")).collect();
+    if each.is_empty() { "-".to_owned() } else { each.join(", ") }
 }
 
 fn keys(keys: &[KeySummary]) -> anyhow::Result<()> {

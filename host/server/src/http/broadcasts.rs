@@ -132,7 +132,10 @@ pub(crate) async fn show(State(host): State<Host>, Path(id): Path<String>) -> Re
         }
     });
     let finished = batch.jobs.iter().all(|entry| entry.job.status.state.name().is_final());
-    let document = batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect());
+    let document = Batch {
+        deleted: batch.deleted,
+        ..batch_document(batch.id.to_string(), batch.topic.to_string(), finished, jobs.collect())
+    };
     memory::json(host.budget(), &document).await
 }
 
@@ -141,7 +144,7 @@ fn batch_document(id: String, topic: String, finished: bool, jobs: Vec<BatchJob>
     for job in &jobs {
         *states.entry(job.state).or_default() += 1;
     }
-    Batch { url: links::broadcast_from_broadcast(&id), id, topic, states, finished, jobs }
+    Batch { url: links::broadcast_from_broadcast(&id), id, topic, states, deleted: 0, finished, jobs }
 }
 
 fn durable_document(durable: &Durable) -> Batch {

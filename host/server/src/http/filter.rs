@@ -14,7 +14,9 @@ pub(crate) fn of_parameters(parameters: &ListQuery, now: Timestamp) -> Result<Jo
     for (name, value) in pairs(parameters).into_iter().filter(|(name, _)| *name != "where") {
         let Some(value) = value else { continue };
         let values: Vec<String> = match name {
-            "state" | "task" | "plugin" | "outcome" | "fingerprint" => value.split(',').map(str::to_owned).collect(),
+            "state" | "task" | "plugin" | "outcome" | "fingerprint" | "digest" => {
+                value.split(',').map(str::to_owned).collect()
+            }
             _ => vec![value.to_owned()],
         };
         let field = name.replace('_', "-");
@@ -42,7 +44,7 @@ pub(crate) fn seen_by(access: &Access, filter: JobQuery) -> Option<JobQuery> {
 }
 
 /// Returns the parameters that are conditions, with their names.
-pub(crate) fn pairs(parameters: &ListQuery) -> [(&'static str, Option<&str>); 14] {
+pub(crate) fn pairs(parameters: &ListQuery) -> [(&'static str, Option<&str>); 15] {
     [
         ("where", parameters.r#where.as_deref()),
         ("state", parameters.state.as_deref()),
@@ -53,6 +55,7 @@ pub(crate) fn pairs(parameters: &ListQuery) -> [(&'static str, Option<&str>); 14
         ("parent", parameters.parent.as_deref()),
         ("outcome", parameters.outcome.as_deref()),
         ("fingerprint", parameters.fingerprint.as_deref()),
+        ("digest", parameters.digest.as_deref()),
         ("since", parameters.since.as_deref()),
         ("until", parameters.until.as_deref()),
         ("finished_since", parameters.finished_since.as_deref()),

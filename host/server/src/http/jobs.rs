@@ -13,7 +13,7 @@ use wharf_core::ids::{JobId, ParseIdError};
 use wharf_core::lifecycle::Refusal;
 use wharf_runner::{ChangeError, Host, JobView};
 
-use super::api::{Job, JobPage, ListOrder, ListQuery, Moment};
+use super::api::{Job, JobPage, ListOrder, ListQuery, Moment, RetryQuery};
 use super::author::RequestAuthor;
 use super::bytes::harmless_headers;
 use super::enqueue::{finished, queue_full};
@@ -146,16 +146,22 @@ pub(crate) async fn cancel(
     Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 
-/// Gives a failed or cancelled job another attempt.
+/// Gives a failed or cancelled job another attempt, or as many as the query says.
 pub(crate) async fn retry(
     State(host): State<Host>,
     access: Access,
     RequestAuthor(by): RequestAuthor,
     Path(id): Path<String>,
+    uri: Uri,
 ) -> Result<Json<Job>, Problem> {
     let id = job_lookup::job_id(&id)?;
+    let attempts = query::<RetryQuery>(&uri)?.attempts.unwrap_or(1);
+    if !(1..=bounds::RETRY_ATTEMPTS_MAX).contains(&attempts) {
+        let max = bounds::RETRY_ATTEMPTS_MAX;
+        return Err(Problem::bad_request(format!("`attempts`: expected 1 to {max}, got {attempts}")));
+    }
     job_lookup::check(&host, &access, id).await?;
-    host.retry(id, by).await.map_err(|error| refused(id, error))?;
+    host.retry(id, attempts, by).await.map_err(|error| refused(id, error))?;
     Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 

@@ -35,7 +35,7 @@ pub(crate) async fn start(
     let (head, body) = request.into_parts();
     let body = body::read_small(&head.headers, body, BODY_BYTES_MAX).await?;
     still_valid(&access)?;
-    let OperationRequest { act, r#where, r#try, within, spread, preview } = query::json(&body)?;
+    let OperationRequest { act, r#where, r#try, within, spread, attempts, priority, preview } = query::json(&body)?;
     let length = |name: &str, text: Option<String>| {
         let read =
             |text: String| config::duration(&text).map_err(|error| Problem::bad_request(format!("`{name}`: {error}")));
@@ -51,6 +51,8 @@ pub(crate) async fn start(
         author,
         trial: r#try.map(|jobs| Trial { jobs, within: within.unwrap_or(bounds::TRIAL_WITHIN) }),
         spread: length("spread", spread)?.unwrap_or_default(),
+        attempts,
+        priority,
     };
     if preview {
         let found = host.preview_operation(request).await.map_err(refused)?;

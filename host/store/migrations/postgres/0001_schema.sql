@@ -289,6 +289,8 @@ CREATE TABLE $schema.operations (
     tried text NOT NULL,                -- the ids of these jobs
     tried_at bigint,
     spread_us bigint NOT NULL,
+    attempts integer NOT NULL,           -- how many each retried job gets
+    priority integer NOT NULL,           -- the one that jobs get
     changed bigint NOT NULL,
     skipped bigint NOT NULL,
     reason text
@@ -349,6 +351,12 @@ CREATE UNLOGGED TABLE $schema.node_messages (
     retry_after_us bigint,
     body bytea,
     PRIMARY KEY (receiver, id)
+);
+
+-- How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
+CREATE TABLE $schema.deleted_of_batch (
+    batch bigint PRIMARY KEY,
+    jobs bigint NOT NULL
 );
 
 -- The highest id of a deleted job: ids are never used twice.

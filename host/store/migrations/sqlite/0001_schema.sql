@@ -233,11 +233,19 @@ CREATE TABLE operations (
     tried TEXT NOT NULL,                -- the ids of these jobs
     tried_at INTEGER,
     spread_us INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,           -- how many each retried job gets
+    priority INTEGER NOT NULL,           -- the one that jobs get
     changed INTEGER NOT NULL,
     skipped INTEGER NOT NULL,
     reason TEXT
 );
 CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
+
+-- How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
+CREATE TABLE deleted_of_batch (
+    batch INTEGER PRIMARY KEY,
+    jobs INTEGER NOT NULL
+);
 
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE last_deleted (

@@ -2,18 +2,23 @@
 
 use wharf_core::find::{JobCursor, JobOrder, WaitView};
 use wharf_core::job::{Job, State};
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::queue::MemoryQueue;
-use crate::search::{Search, listed_at};
+use crate::search::{Offered, Search, listed_at};
 use crate::store::{FindPage, FindRequest};
 
 impl MemoryQueue {
     pub(super) fn find(&self, request: &FindRequest, now: Timestamp) -> FindPage {
         let order = request.order;
-        let mut search = Search::new(request, self.wait_view(request, now));
+        let mut search = Search::new(request, self.wait_view(&request.declared, now));
         let behind = |job: &&Job| request.after.is_none_or(|after| after.is_before(job, order));
         let mut jobs: Vec<&Job> = self.jobs.values().map(|record| &record.job).filter(behind).collect();
+        let digests = |id| {
+            let attempts = self.jobs.get(&id).map(|record| &record.attempts).into_iter().flatten();
+            attempts.filter_map(|attempt| Some(attempt.end.origin.as_ref()?.digest.clone())).collect()
+        };
         match order {
             JobOrder::Newest => jobs.reverse(),
             JobOrder::Finished => {
@@ -26,7 +31,7 @@ impl MemoryQueue {
                 return search.paused();
             }
             search.look_at(1, JobCursor::behind(job, order), listed_at(job, order));
-            if search.offer(job.clone(), self.is_due(job, now)) {
+            if search.offer(Offered { job: job.clone(), digests: digests(job.id), is_due: self.is_due(job, now) }) {
                 return search.paused();
             }
         }
@@ -41,8 +46,8 @@ impl MemoryQueue {
         }
     }
 
-    pub(super) fn wait_view(&self, request: &FindRequest, now: Timestamp) -> WaitView {
-        let limits = request.declared.with_overrides(self.overrides.overrides());
+    pub(super) fn wait_view(&self, declared: &LimitTable, now: Timestamp) -> WaitView {
+        let limits = declared.with_overrides(self.overrides.overrides());
         let mut view = WaitView { limits, holds: self.holds.clone(), now, ..WaitView::default() };
         self.running.iter().for_each(|(lane, holders)| view.add_running(lane, holders.len() as u32));
         view

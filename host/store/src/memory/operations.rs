@@ -35,7 +35,7 @@ impl MemoryQueue {
             if !target.is_still(job.status.state.name(), job.status.attempt, job.finished_at) {
                 continue;
             }
-            let is_changed = match operation.act.event(target.delay) {
+            let is_changed = match operation.event(target) {
                 Some(event) => self.apply(target.id, event, now).is_ok(),
                 None => self.delete(target.id),
             };
@@ -70,7 +70,18 @@ impl MemoryQueue {
         if let Some(JobRecord { job, .. }) = self.jobs.remove(&id) {
             self.failures.forget_job(id);
             job.token.map(|token| self.tokens.remove(&UniqueToken { task: job.task, key: job.lane.key, token }));
+            job.batch.map(|batch| self.count_deleted_of_batch(batch.id));
         }
         true
+    }
+
+    /// Counts a deleted job of a durable broadcast. A broadcast whose last job was deleted is forgotten.
+    fn count_deleted_of_batch(&mut self, batch: JobId) {
+        let is_of_batch = |record: &JobRecord| record.job.batch.as_ref().is_some_and(|other| other.id == batch);
+        if self.jobs.values().any(is_of_batch) {
+            *self.deleted_of_batch.entry(batch).or_default() += 1;
+        } else {
+            self.deleted_of_batch.remove(&batch);
+        }
     }
 }

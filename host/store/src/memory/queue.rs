@@ -44,6 +44,8 @@ pub(super) struct MemoryQueue {
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
     pub(super) operations: BTreeMap<JobId, BulkOperation>,
+    /// How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
+    pub(super) deleted_of_batch: BTreeMap<JobId, u64>,
     pub(super) values: KvMap,
     pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
@@ -81,6 +83,7 @@ impl MemoryQueue {
             holds: HoldTable::default(),
             acts: ActList::default(),
             operations: BTreeMap::new(),
+            deleted_of_batch: BTreeMap::new(),
             values: KvMap::default(),
             failures: FailureMap::default(),
             marks: BTreeMap::new(),
@@ -143,6 +146,18 @@ impl MemoryQueue {
         }
     }
 
+    /// Gives a waiting job another priority. Its lane keeps its turn.
+    fn change_priority(&mut self, id: JobId, due: Timestamp, priority: i32) {
+        let Some(JobRecord { job, .. }) = self.jobs.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut job.priority, priority);
+        let lane = self.ready.get_mut(&job.lane);
+        if let Some(line) = lane.and_then(|lane| lane.lines.get_mut(&job.task))
+            && line.remove(&(Reverse(before), due, id))
+        {
+            line.insert((Reverse(priority), due, id));
+        }
+    }
+
     /// Applies one event by the rules of the lifecycle. A refused event changes nothing.
     pub(super) fn apply(&mut self, id: JobId, event: Event, now: Timestamp) -> Result<Recorded, Refusal> {
         let record = self.jobs.get(&id).ok_or(Refusal::Unknown)?;
@@ -151,6 +166,11 @@ impl MemoryQueue {
         {
             // It keeps its place among the jobs that are due.
             return Ok(Recorded::new(&record.job.status, Vec::new()));
+        }
+        if let (Event::PriorityChanged { priority }, State::Waiting { due }) = (&event, record.job.status.state) {
+            let status = record.job.status;
+            self.change_priority(id, due, *priority);
+            return Ok(Recorded::new(&status, Vec::new()));
         }
         let change = Change::of(&record.job.status, &event, now)?;
         count(&mut self.waiting, &record.job.task, change.added_waiting(&record.job.status));

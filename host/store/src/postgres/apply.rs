@@ -23,6 +23,10 @@ impl PostgresLedger<'_> {
             // It keeps its place among the jobs that are due.
             return Ok(Ok(before.status));
         }
+        if let (Event::PriorityChanged { priority }, State::Waiting { .. }) = (event, before.status.state) {
+            self.change_priority(id, &before, *priority);
+            return Ok(Ok(before.status));
+        }
         let change = match Change::of(&before.status, event, self.now) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
@@ -81,6 +85,25 @@ impl PostgresLedger<'_> {
         }
         self.writes.attempts.extend(change.unsuccessful.map(|attempt| (id, attempt, fingerprint)));
         Ok(Ok(after))
+    }
+
+    /// Gives a waiting job another priority. A ready one stays in its line, whose top priority is computed again.
+    fn change_priority(&mut self, id: JobId, before: &JobRow, priority: i32) {
+        if priority == before.priority {
+            return;
+        }
+        if let (READY, Some(line)) = (before.state, before.line) {
+            let shrunk = ShrunkLine { lane: before.lane.clone(), task: before.task, is_empty: false };
+            self.writes.shrunk_lines.insert(line, shrunk);
+            if self.writes.joined.insert(id) {
+                let position = before.ready_position();
+                self.writes.unready.extend(position.map(|position| (position, signed(id.number()))));
+            }
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.priority = priority;
+        }
+        self.writes.priorities.insert(id, priority);
     }
 
     /// Returns the task and the key of a job.

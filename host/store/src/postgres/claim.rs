@@ -59,14 +59,14 @@ impl PostgresLedger<'_> {
         let mut share = 1;
         let first_read = self.flush_and(async |this| {
             futures_util::try_join!(
-                this.open_ended_holds(),
+                // First, since it opens lanes.
+                this.claim_holds(claim),
                 this.due(),
                 ClaimSnapshot::read(this, claim, &this.locked, share),
                 this.next_due(),
-                this.claim_holds(claim),
             )
         });
-        let ((), due, mut snapshot, mut next_due, holds) = first_read.await?;
+        let (holds, due, mut snapshot, mut next_due) = first_read.await?;
         if self.has_holds {
             self.lanes.clear();
         }

@@ -12,6 +12,7 @@ use wharf_core::admission::{LaneId, Line, QueueView, Ready};
 use wharf_core::ids::{Group, TaskName};
 use wharf_core::job::{Batch, JobStatus, State};
 use wharf_core::key::Lane;
+use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
 
 use super::job_row::rank;
@@ -135,7 +136,7 @@ impl Head {
         let status = JobStatus {
             state: State::Waiting { due },
             attempt: value::<i32>(row, "jobs", 12)? as u32,
-            failures: value::<i32>(row, "jobs", 13)? as u32,
+            failures: FailureCount::from_number(value::<i32>(row, "jobs", 13)? as u32),
             crashes: value::<i32>(row, "jobs", 14)? as u32,
             cancel_requested: false,
         };

@@ -5,24 +5,24 @@ use std::collections::HashSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::bounds;
-use wharf_core::find::{JobCursor, JobOrder, JobQuery, WaitView};
+use wharf_core::find::{DigestPrefix, JobCursor, JobOrder, JobQuery, WaitView};
 use wharf_core::hold::HoldScope;
-use wharf_core::job::{Job, State, StateName};
+use wharf_core::job::{Job, State};
 use wharf_core::key::Lane;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::hold_rows;
 use super::read::{JOB, JOB_NAMES, has_few_waiting, overrides};
 use super::rows::{self, STATUS_COLUMNS};
 use super::session::{Arg, Session, SessionError, computed, value};
-use crate::columns::{
-    self, CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, key_text, parse, signed, timestamp, timestamp_us,
-};
-use crate::search::{Search, listed_at};
+use crate::columns::{self, READY, key_text, parse, signed, timestamp};
+use crate::search::{Offered, Search, listed_at};
+use crate::search_source::{Rest, Source, numbers_of, state_numbers};
 use crate::store::{FindPage, FindRequest};
 
 /// One moment of the database for the whole search. A server that is slow ends a statement long before it holds up others.
-const BEGIN: &str =
+pub(super) const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL idle_in_transaction_session_timeout = '10s';
     SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
@@ -45,19 +45,19 @@ pub(super) async fn find(session: &Session, request: &FindRequest, now: Timestam
 
 async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Result<FindPage, SessionError> {
     let needs_view = request.query.needs_wait_view();
-    let view = if needs_view { wait_view(session, request, now).await? } else { WaitView::default() };
+    let view = if needs_view { wait_view(session, &request.declared, now).await? } else { WaitView::default() };
     let Some(filter) = RowFilter::new(session, &request.query).await? else { return Ok(FindPage::default()) };
-    let source = Source::of(session, request).await?;
+    let source = resolved(session, Source::of(request)).await?;
     let mut search = Search::new(request, view);
     let mut held = HashSet::new();
-    let mut size = source.first_size();
+    let mut size = first_size(&source);
     loop {
-        let chunk = source.read(session, search.place(), request, &filter, size).await?;
+        let chunk = read(session, &source, search.place(), (request, &filter), size).await?;
         if needs_view {
             add_holds(session, &chunk.candidates, &mut held, &mut search).await?;
         }
         let mut looked_at = 0;
-        for Found { place, job, is_ready } in chunk.candidates {
+        for Found { place, job, digests, is_ready } in chunk.candidates {
             let (cursor, at) = (JobCursor::behind(&job, request.order), listed_at(&job, request.order));
             search.look_at(place - looked_at, cursor, at);
             looked_at = place;
@@ -65,7 +65,7 @@ async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Res
                 State::Waiting { due } => is_ready || due <= now,
                 _ => true,
             };
-            if search.offer(job, is_due) {
+            if search.offer(Offered { job, digests, is_due }) {
                 return Ok(search.paused());
             }
         }
@@ -80,7 +80,7 @@ async fn search(session: &Session, request: &FindRequest, now: Timestamp) -> Res
         if search.is_over() {
             return Ok(search.paused());
         }
-        size = source.next_size(size, chunk.rows, chunk.is_cut);
+        size = next_size(&source, size, chunk.rows, chunk.is_cut);
     }
 }
 
@@ -89,6 +89,7 @@ struct Found {
     /// Its place among the rows that were looked at, from 1.
     place: u64,
     job: Job,
+    digests: Vec<String>,
     is_ready: bool,
 }
 
@@ -111,13 +112,14 @@ struct RowFilter<'q> {
     tasks: Option<Vec<i32>>,
     keys: Vec<&'q str>,
     parent: Option<i64>,
+    digests: Vec<&'q str>,
     payload: bool,
 }
 
 impl<'q> RowFilter<'q> {
     /// Returns `None` if no job meets the query, since the store has no job of its tasks.
     async fn new(session: &Session, query: &'q JobQuery) -> Result<Option<RowFilter<'q>>, SessionError> {
-        let states = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).flat_map(columns_of).collect();
+        let states = state_numbers(query);
         let tasks = task_numbers(session, query).await?;
         if tasks.as_ref().is_some_and(Vec::is_empty) {
             return Ok(None);
@@ -127,19 +129,9 @@ impl<'q> RowFilter<'q> {
             tasks,
             keys: query.keys().iter().map(|key| key_text(key.as_ref())).collect(),
             parent: query.parent().map(|parent| signed(parent.number())),
+            digests: query.digests().iter().map(DigestPrefix::as_str).collect(),
             payload: query.needs_payload(),
         }))
-    }
-}
-
-/// Returns the columns `state` of jobs in a state.
-fn columns_of(state: StateName) -> Vec<i16> {
-    match state {
-        StateName::Waiting => vec![DELAYED, READY],
-        StateName::Running => vec![RUNNING],
-        StateName::Succeeded => vec![SUCCEEDED],
-        StateName::Failed => vec![FAILED],
-        StateName::Cancelled => vec![CANCELLED],
     }
 }
 
@@ -157,177 +149,144 @@ async fn task_numbers(session: &Session, query: &JobQuery) -> Result<Option<Vec<
     Ok(Some(found.iter().map(|row| value(row, "names", 0)).collect::<Result<_, _>>()?))
 }
 
-/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
-enum Source {
-    /// All jobs, by ID.
-    All,
-    /// All finished jobs, by the time at which they finished.
-    Finished,
-    /// The failed jobs, the cancelled ones, or both.
-    Unsuccessful(Vec<i16>),
-    /// The jobs of a durable broadcast.
-    Batch(i64),
-    /// These jobs, in descending order.
-    Listed(Vec<i64>),
+/// Lists the jobs that wait or run, if few wait; otherwise a search looks among all jobs.
+async fn resolved(session: &Session, source: Source) -> Result<Source, SessionError> {
+    let Source::Unfinished { waiting, running } = source else { return Ok(source) };
+    if waiting && !has_few_waiting(session).await? {
+        return Ok(Source::All);
+    }
+    let mut lists = Vec::new();
+    if running {
+        lists.push("SELECT unnest(ids) FROM $schema.running");
+    }
+    if waiting {
+        lists.push("SELECT unnest(ids) FROM $schema.ready UNION ALL SELECT id FROM $schema.jobs WHERE delayed");
+    }
+    let found = session.query(&lists.join(" UNION ALL "), &[]).await?;
+    Ok(Source::listed(found.iter().map(|row| computed(row, 0)).collect::<Result<_, _>>()?))
+}
+
+/// Returns how much the first statement looks at: a number of jobs; of finished ones, a number of lists.
+fn first_size(source: &Source) -> i64 {
+    if matches!(source, Source::Finished) { 64 } else { i64::from(bounds::FIND_BATCH) }
+}
+
+/// Returns how much the next statement looks at: about as much as is sent, and not too much at once.
+fn next_size(source: &Source, size: i64, rows: u64, is_cut: bool) -> i64 {
+    let max = if matches!(source, Source::All) { ROWS_MAX } else { SCATTERED_ROWS_MAX };
+    let is_large = rows > max as u64;
+    if is_cut || is_large { (size / 2).max(first_size(source)) } else { (size * 2).min(max) }
+}
+
+/// Reads the rows behind a place, and the jobs of those that the filter admits.
+async fn read(
+    session: &Session,
+    source: &Source,
+    place: Option<JobCursor>,
+    (request, filter): (&FindRequest, &RowFilter<'_>),
+    size: i64,
+) -> Result<Chunk, SessionError> {
+    let rest = Rest::behind(place, &request.query);
+    let (at, at_id) = rest.ended_before;
+    let ids: Vec<i64> = match source {
+        Source::Listed(all) => rest.of(all).take(size as usize).collect(),
+        _ => Vec::new(),
+    };
+    let batch = if let Source::Batch(batch) = source { signed(batch.number()) } else { 0 };
+    let fingerprints: Vec<String> = match source {
+        Source::Fingerprints(fingerprints) => fingerprints.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    let (bytes_max, jobs_max) = (PAYLOAD_BYTES_MAX, i64::from(bounds::PAGE_MAX) + 1);
+    let args: [Arg<'_>; 17] = [
+        (&size, Type::INT8),
+        (&rest.below, Type::INT8),
+        (&rest.lowest, Type::INT8),
+        (&at, Type::INT8),
+        (&at_id, Type::INT8),
+        (&rest.ended_since, Type::INT8),
+        (&ids, Type::INT8_ARRAY),
+        (&batch, Type::INT8),
+        (&filter.states, Type::INT2_ARRAY),
+        (&filter.tasks, Type::INT4_ARRAY),
+        (&filter.keys, Type::TEXT_ARRAY),
+        (&filter.parent, Type::INT8),
+        (&filter.payload, Type::BOOL),
+        (&bytes_max, Type::INT8),
+        (&jobs_max, Type::INT8),
+        (&filter.digests, Type::TEXT_ARRAY),
+        (&fingerprints, Type::TEXT_ARRAY),
+    ];
+    Chunk::read(&session.query(&text(source), &args).await?, request)
 }
 
 /// The columns that are read of each row that is looked at.
 const LIGHT: &str = "id, state, task, key, parent, payload_bytes";
 
-impl Source {
-    async fn of(session: &Session, request: &FindRequest) -> Result<Source, SessionError> {
-        let query = &request.query;
-        if request.order == JobOrder::Finished {
-            return Ok(Source::Finished);
+/// Returns the statement that reads the rows of a source.
+fn text(source: &Source) -> String {
+    let by_id = format!("SELECT {LIGHT}, enqueued_at AS at FROM $schema.jobs WHERE id < $2 AND id >= $3");
+    let rows = match source {
+        // Some lists name a job that was tried again since, and two may name one that ended twice at one moment.
+        Source::Finished => format!(
+            "SELECT DISTINCT {LIGHT}, at FROM lists CROSS JOIN LATERAL unnest(ids) AS each (job)
+             CROSS JOIN LATERAL (SELECT {LIGHT}, jobs.finished_at AS at FROM $schema.jobs
+                 WHERE jobs.id = each.job AND jobs.finished_at = lists.finished_at OFFSET 0) AS job
+             WHERE (at, id) < ($4, $5)"
+        ),
+        Source::All | Source::Unfinished { .. } => format!("{by_id} ORDER BY id DESC LIMIT $1"),
+        Source::Unsuccessful(states) => {
+            let of_state = |state: &i16| format!("({by_id} AND unsuccessful = {state} ORDER BY id DESC LIMIT $1)");
+            let states: Vec<String> =
+                states.iter().flat_map(|state| numbers_of(*state)).map(of_state).collect();
+            format!("SELECT * FROM ({}) AS each ORDER BY id DESC LIMIT $1", states.join(" UNION ALL "))
         }
-        if !query.ids().is_empty() {
-            return Ok(Source::listed(query.ids().iter().map(|id| signed(id.number())).collect()));
+        Source::Fingerprints(_) => format!(
+            "SELECT each.* FROM (SELECT DISTINCT unnest($17::text[]) COLLATE \"C\" AS fingerprint) AS wanted
+             CROSS JOIN LATERAL ({by_id} AND jobs.fingerprint IS NOT NULL AND jobs.fingerprint = wanted.fingerprint
+                 ORDER BY id DESC LIMIT $1) AS each ORDER BY id DESC LIMIT $1"
+        ),
+        Source::Batch(_) => {
+            format!("SELECT * FROM ({by_id} AND batch = $8 OFFSET 0) AS of_batch ORDER BY id DESC LIMIT $1")
         }
-        if let Some(batch) = query.batch() {
-            return Ok(Source::Batch(signed(batch.number())));
-        }
-        let states: Vec<StateName> = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).collect();
-        let has = |state| states.contains(&state);
-        if !has(StateName::Waiting) && !has(StateName::Running) && !has(StateName::Succeeded) {
-            return Ok(Source::Unsuccessful(states.into_iter().flat_map(columns_of).collect()));
-        }
-        let has_ended = StateName::ALL.into_iter().any(|state| state.is_final() && has(state));
-        if has_ended || (has(StateName::Waiting) && !has_few_waiting(session).await?) {
-            return Ok(Source::All);
-        }
-        let mut lists = Vec::new();
-        if has(StateName::Running) {
-            lists.push("SELECT unnest(ids) FROM $schema.running");
-        }
-        if has(StateName::Waiting) {
-            lists.push("SELECT unnest(ids) FROM $schema.ready UNION ALL SELECT id FROM $schema.jobs WHERE delayed");
-        }
-        let found = match &lists[..] {
-            [] => Vec::new(),
-            lists => session.query(&lists.join(" UNION ALL "), &[]).await?,
-        };
-        Ok(Source::listed(found.iter().map(|row| computed(row, 0)).collect::<Result<_, _>>()?))
-    }
-
-    fn listed(mut ids: Vec<i64>) -> Source {
-        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
-        ids.dedup();
-        Source::Listed(ids)
-    }
-
-    /// Returns how much the first statement looks at: a number of jobs; of finished ones, a number of lists.
-    fn first_size(&self) -> i64 {
-        if matches!(self, Source::Finished) { 64 } else { i64::from(bounds::FIND_BATCH) }
-    }
-
-    /// Returns how much the next statement looks at: about as much as is sent, and not too much at once.
-    fn next_size(&self, size: i64, rows: u64, is_cut: bool) -> i64 {
-        let max = if matches!(self, Source::All) { ROWS_MAX } else { SCATTERED_ROWS_MAX };
-        let is_large = rows > max as u64;
-        if is_cut || is_large { (size / 2).max(self.first_size()) } else { (size * 2).min(max) }
-    }
-
-    /// Reads the rows behind a place, and the jobs of those that the filter admits.
-    async fn read(
-        &self,
-        session: &Session,
-        place: Option<JobCursor>,
-        request: &FindRequest,
-        filter: &RowFilter<'_>,
-        size: i64,
-    ) -> Result<Chunk, SessionError> {
-        let (lowest, below) = request.query.id_range();
-        let below = signed(place.map_or(below, |place| place.id.number().min(below)));
-        let lowest = signed(lowest);
-        let (since, until) = request.query.finished();
-        let since = since.map_or(i64::MIN, timestamp_us);
-        let start = until.map_or((i64::MAX, 0), |until| (timestamp_us(until), 0));
-        let finished = place.and_then(|place| Some((timestamp_us(place.finished_at?), signed(place.id.number()))));
-        let (at, at_id) = finished.map_or(start, |place| place.min(start));
-        let ids: Vec<i64> = match self {
-            Source::Listed(all) => {
-                let start = all.partition_point(|id| *id >= below);
-                all[start..].iter().copied().take_while(|id| *id >= lowest).take(size as usize).collect()
-            }
-            _ => Vec::new(),
-        };
-        let batch = if let Source::Batch(batch) = self { *batch } else { 0 };
-        let (bytes_max, jobs_max) = (PAYLOAD_BYTES_MAX, i64::from(bounds::PAGE_MAX) + 1);
-        let args: [Arg<'_>; 15] = [
-            (&size, Type::INT8),
-            (&below, Type::INT8),
-            (&lowest, Type::INT8),
-            (&at, Type::INT8),
-            (&at_id, Type::INT8),
-            (&since, Type::INT8),
-            (&ids, Type::INT8_ARRAY),
-            (&batch, Type::INT8),
-            (&filter.states, Type::INT2_ARRAY),
-            (&filter.tasks, Type::INT4_ARRAY),
-            (&filter.keys, Type::TEXT_ARRAY),
-            (&filter.parent, Type::INT8),
-            (&filter.payload, Type::BOOL),
-            (&bytes_max, Type::INT8),
-            (&jobs_max, Type::INT8),
-        ];
-        Chunk::read(&session.query(&self.text(), &args).await?, request)
-    }
-
-    /// Returns the statement.
-    fn text(&self) -> String {
-        let by_id = format!("SELECT {LIGHT}, enqueued_at AS at FROM $schema.jobs WHERE id < $2 AND id >= $3");
-        let rows = match self {
-            // Some lists name a job that was tried again since, and two may name one that ended twice at one moment.
-            Source::Finished => format!(
-                "SELECT DISTINCT {LIGHT}, at FROM lists CROSS JOIN LATERAL unnest(ids) AS each (job)
-                 CROSS JOIN LATERAL (SELECT {LIGHT}, jobs.finished_at AS at FROM $schema.jobs
-                     WHERE jobs.id = each.job AND jobs.finished_at = lists.finished_at OFFSET 0) AS job
-                 WHERE (at, id) < ($4, $5)"
-            ),
-            Source::All => format!("{by_id} ORDER BY id DESC LIMIT $1"),
-            Source::Unsuccessful(states) => {
-                let of_state = |state: &i16| format!("({by_id} AND unsuccessful = {state} ORDER BY id DESC LIMIT $1)");
-                let states: Vec<String> = states.iter().map(of_state).collect();
-                format!("SELECT * FROM ({}) AS each ORDER BY id DESC LIMIT $1", states.join(" UNION ALL "))
-            }
-            Source::Batch(_) => {
-                format!("SELECT * FROM ({by_id} AND batch = $8 OFFSET 0) AS of_batch ORDER BY id DESC LIMIT $1")
-            }
-            Source::Listed(_) => format!("{by_id} AND id = ANY($7)"),
-        };
-        let lists = "lists AS MATERIALIZED (SELECT finished_at, ids FROM $schema.finished
-                 WHERE finished_at <= $4 AND finished_at >= $6 ORDER BY finished_at DESC FETCH FIRST $1 ROWS WITH TIES),";
-        let last_of_rows = "(array_agg(id ORDER BY place DESC))[1], (array_agg(at ORDER BY place DESC))[1]";
-        let (lists, order, is_last, last) = match self {
-            // All jobs of the earliest moment are among them.
-            Source::Finished => (
-                lists,
-                "at DESC, id DESC",
-                "(SELECT count(*) FROM lists) < $1",
-                "(SELECT 1::bigint FROM lists LIMIT 1), (SELECT min(finished_at) FROM lists)",
-            ),
-            Source::Listed(_) => ("", "id DESC", "cardinality($7) < $1", last_of_rows),
-            Source::All | Source::Unsuccessful(_) | Source::Batch(_) => ("", "id DESC", "count(*) < $1", last_of_rows),
-        };
-        format!(
-            "WITH {lists} looked AS MATERIALIZED (
-                 SELECT row_number() OVER (ORDER BY {order}) AS place, * FROM ({rows}) AS rows
-             ), fit AS MATERIALIZED (
-                 SELECT place, id, (sum(bytes) OVER (ORDER BY place) - bytes)::bigint AS bytes_before
-                 FROM (SELECT *, CASE WHEN $13 THEN payload_bytes ELSE 0 END AS bytes FROM looked) AS measured
-                 WHERE state = ANY($9) AND ($10 IS NULL OR task = ANY($10)) AND (cardinality($11) = 0 OR key = ANY($11))
-                     AND ($12 IS NULL OR parent = $12)
-             ), chosen AS MATERIALIZED (
-                 SELECT place, id FROM fit WHERE bytes_before <= $14 ORDER BY place LIMIT $15
-             )
-             SELECT {STATUS_COLUMNS}, looked_at.*, chosen.place, {JOB}, CASE WHEN $13 THEN payload END AS payload,
-                 NULL::bytea AS output
-             FROM (SELECT count(*), {is_last}, {last}, (SELECT count(*) FROM fit) FROM looked)
-                 AS looked_at (rows_looked_at, is_last, last_id, last_at, fitting)
-             LEFT JOIN (chosen JOIN $schema.jobs ON jobs.id = chosen.id {JOB_NAMES}) ON true
-             ORDER BY chosen.place"
-        )
-    }
+        Source::Listed(_) => format!("{by_id} AND id = ANY($7)"),
+    };
+    let lists = "lists AS MATERIALIZED (SELECT finished_at, ids FROM $schema.finished
+             WHERE finished_at <= $4 AND finished_at >= $6 ORDER BY finished_at DESC FETCH FIRST $1 ROWS WITH TIES),";
+    let last_of_rows = "(array_agg(id ORDER BY place DESC))[1], (array_agg(at ORDER BY place DESC))[1]";
+    let (lists, order, is_last, last) = match source {
+        // All jobs of the earliest moment are among them.
+        Source::Finished => (
+            lists,
+            "at DESC, id DESC",
+            "(SELECT count(*) FROM lists) < $1",
+            "(SELECT 1::bigint FROM lists LIMIT 1), (SELECT min(finished_at) FROM lists)",
+        ),
+        Source::Listed(_) => ("", "id DESC", "cardinality($7) < $1", last_of_rows),
+        _ => ("", "id DESC", "count(*) < $1", last_of_rows),
+    };
+    format!(
+        "WITH {lists} looked AS MATERIALIZED (
+             SELECT row_number() OVER (ORDER BY {order}) AS place, * FROM ({rows}) AS rows
+         ), fit AS MATERIALIZED (
+             SELECT place, id, (sum(bytes) OVER (ORDER BY place) - bytes)::bigint AS bytes_before
+             FROM (SELECT *, CASE WHEN $13 THEN payload_bytes ELSE 0 END AS bytes FROM looked) AS measured
+             WHERE state = ANY($9) AND ($10 IS NULL OR task = ANY($10)) AND (cardinality($11) = 0 OR key = ANY($11))
+                 AND ($12 IS NULL OR parent = $12)
+                 AND (cardinality($16) = 0 OR EXISTS (SELECT FROM $schema.attempts, unnest($16) AS wanted (digest)
+                     WHERE attempts.job = measured.id AND starts_with(attempts.digest, wanted.digest)))
+         ), chosen AS MATERIALIZED (
+             SELECT place, id FROM fit WHERE bytes_before <= $14 ORDER BY place LIMIT $15
+         )
+         SELECT {STATUS_COLUMNS}, looked_at.*, chosen.place, {JOB}, CASE WHEN $13 THEN payload END AS payload,
+             CASE WHEN cardinality($16) > 0 THEN ARRAY(SELECT attempts.digest FROM $schema.attempts
+                 WHERE attempts.job = chosen.id AND attempts.digest IS NOT NULL) END AS digests,
+             NULL::bytea AS output
+         FROM (SELECT count(*), {is_last}, {last}, (SELECT count(*) FROM fit) FROM looked)
+             AS looked_at (rows_looked_at, is_last, last_id, last_at, fitting)
+         LEFT JOIN (chosen JOIN $schema.jobs ON jobs.id = chosen.id {JOB_NAMES}) ON true
+         ORDER BY chosen.place"
+    )
 }
 
 impl Chunk {
@@ -337,7 +296,9 @@ impl Chunk {
         for row in found {
             if let Some(place) = computed::<Option<i64>>(row, "place")? {
                 let is_ready = value::<i16>(row, "jobs", "state")? == READY;
-                candidates.push(Found { place: place as u64, job: rows::job(row)?, is_ready });
+                let digests: Option<Vec<String>> = computed(row, "digests")?;
+                let digests = digests.unwrap_or_default();
+                candidates.push(Found { place: place as u64, job: rows::job(row)?, digests, is_ready });
             }
         }
         let (last_id, last_at) =
@@ -361,8 +322,12 @@ impl Chunk {
 }
 
 /// Reads the limits and counts the running jobs, which are few.
-async fn wait_view(session: &Session, request: &FindRequest, now: Timestamp) -> Result<WaitView, SessionError> {
-    let limits = request.declared.with_overrides(overrides(session).await?);
+pub(super) async fn wait_view(
+    session: &Session,
+    declared: &LimitTable,
+    now: Timestamp,
+) -> Result<WaitView, SessionError> {
+    let limits = declared.with_overrides(overrides(session).await?);
     let mut view = WaitView { limits, now, ..WaitView::default() };
     let text = "SELECT text, key, count(*) FROM $schema.running
                 CROSS JOIN LATERAL unnest(ids, CASE WHEN cardinality(keys) = 1 THEN array_fill(keys[1], ARRAY[cardinality(ids)]) ELSE keys END)

@@ -7,6 +7,7 @@
 
 use async_trait::async_trait;
 use futures_util::try_join;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
 use wharf_core::author::Author;
@@ -37,16 +38,19 @@ pub(super) struct ClaimHolds {
 impl PostgresLedger<'_> {
     /// Sets a hold. Returns `None` if there are too many.
     pub(super) async fn set_hold(&mut self, new: &NewHold) -> Result<Option<Hold>, SessionError> {
-        let hold = new.set_at(self.now);
-        let (scope, max) = (hold.scope.to_string(), i64::from(bounds::HOLDS_MAX));
-        let count = "SELECT count(*) FROM (SELECT FROM $schema.holds WHERE scope <> $1 LIMIT $2) AS others";
-        let others = self.session.query_one(count, &[(&scope, Type::TEXT), (&max, Type::INT8)]).await?;
-        if value::<i64>(&others, "holds", 0)? >= max {
-            return Ok(None);
+        let mut earlier = None;
+        if new.by.is_plugin() {
+            let name = new.scope.to_string();
+            let text = format!("SELECT {COLUMNS} FROM $schema.holds WHERE scope = $1");
+            let found = self.session.query(&text, &[(&name as _, Type::TEXT)]).await?;
+            earlier = found.first().map(read_hold).transpose()?;
         }
-        let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) VALUES ($1, $2, $3, $4, $5)
+        let Some(hold) = new.set_over(earlier.as_ref(), self.now) else { return Ok(earlier) };
+        let (scope, max) = (hold.scope.to_string(), i64::from(bounds::HOLDS_MAX));
+        let text = "INSERT INTO $schema.holds (scope, until_at, reason, held_by, held_at) SELECT $1, $2, $3, $4, $5
+                    WHERE (SELECT count(*) FROM (SELECT FROM $schema.holds WHERE scope <> $1 LIMIT $6) AS others) < $6
                     ON CONFLICT (scope) DO UPDATE SET until_at = excluded.until_at, reason = excluded.reason,
-                        held_by = excluded.held_by, held_at = excluded.held_at";
+                        held_by = excluded.held_by, held_at = excluded.held_at RETURNING 1";
         let (until, since, reason) = (hold.until.map(timestamp_us), timestamp_us(hold.since), hold.reason.as_str());
         let args = [
             (&scope as _, Type::TEXT),
@@ -54,20 +58,31 @@ impl PostgresLedger<'_> {
             (&reason as _, Type::TEXT),
             (&hold.by as _, Type::TEXT),
             (&since as _, Type::INT8),
+            (&max as _, Type::INT8),
         ];
-        self.session.query(text, &args).await?;
+        let lanes = self.lanes_of(&hold.scope).await?;
+        // In one way there and back; if there are too many holds, the second statement changes nothing.
+        let (set, ()) = try_join!(self.session.query(text, &args), self.update_lanes(lanes))?;
+        if set.is_empty() {
+            return Ok(None);
+        }
         self.has_holds = true;
-        self.update_lanes(&hold.scope).await?;
-        self.write_act(&NewAct::of_hold(new.by.clone(), &hold)).await?;
+        self.forget_lanes();
+        if let Some(act) = NewAct::of_hold(new.by.clone(), &hold) {
+            self.write_act(&act).await?;
+        }
         Ok(Some(hold))
     }
 
     /// Removes a hold. Returns it if it was in force.
     pub(super) async fn release_hold(&mut self, scope: &HoldScope, by: &Author) -> Result<Option<Hold>, SessionError> {
         let delete = format!("DELETE FROM $schema.holds WHERE scope = $1 RETURNING {COLUMNS}");
-        let deleted = self.session.query(&delete, &[(&scope.to_string(), Type::TEXT)]).await?;
+        let lanes = self.lanes_of(scope).await?;
+        let (name, session) = (scope.to_string(), self.session);
+        let args = [(&name as _, Type::TEXT)];
+        let (deleted, ()) = try_join!(session.query(&delete, &args), self.update_lanes(lanes))?;
+        self.forget_lanes();
         let Some(row) = deleted.first() else { return Ok(None) };
-        self.update_lanes(scope).await?;
         let released = Some(read_hold(row)?).filter(|hold| hold.is_in_force(self.now));
         if released.is_some() {
             self.write_act(&NewAct::of_release(by.clone(), scope)).await?;
@@ -98,25 +113,29 @@ impl PostgresLedger<'_> {
         Ok(deleted.len() as u32)
     }
 
-    /// Closes the lanes of a key that is held now, and opens those of one that is held no more.
-    async fn update_lanes(&mut self, scope: &HoldScope) -> Result<(), SessionError> {
-        let HoldScope::Key { key, .. } = scope else { return Ok(()) };
+    /// Returns the limit groups and the key of the lanes that a hold with this scope is on; `None` if it is on no lanes of their own.
+    /// New lines of this transaction are in the table afterwards, so that they can be changed there.
+    async fn lanes_of<'s>(&mut self, scope: &'s HoldScope) -> Result<Option<(Vec<i32>, &'s str)>, SessionError> {
+        let HoldScope::Key { key, .. } = scope else { return Ok(None) };
         let groups = match group_of(scope) {
             Some(group) => vec![self.names.number(group.as_str())?],
             None => self.locked.clone(),
         };
-        // New lines of this transaction must be in the table before they can be changed.
         self.flush().await?;
+        Ok(Some((groups, key.as_str())))
+    }
+
+    /// Closes the lanes of a key that is held now, and opens those of one that is held no more.
+    async fn update_lanes(&self, lanes: Option<(Vec<i32>, &str)>) -> Result<(), SessionError> {
+        let Some((groups, key)) = lanes else { return Ok(()) };
         let text = "UPDATE $schema.lines SET held_until_at = (
                         SELECT max(coalesce(until_at, 9223372036854775807)) FROM $schema.names JOIN $schema.holds
                             ON scope IN ('key:' || $2, 'group:' || names.text || ' key:' || $2)
                         WHERE names.id = lines.limit_group AND (until_at IS NULL OR until_at > $3))
                     WHERE limit_group = ANY($1) AND key = $2";
-        let (key, now) = (key.as_str(), timestamp_us(self.now));
+        let now = timestamp_us(self.now);
         let args = [(&groups as _, Type::INT4_ARRAY), (&key as _, Type::TEXT), (&now as _, Type::INT8)];
-        self.session.query(text, &args).await?;
-        self.forget_lanes();
-        Ok(())
+        self.session.query(text, &args).await.map(drop)
     }
 
     fn forget_lanes(&mut self) {
@@ -143,16 +162,8 @@ impl PostgresLedger<'_> {
         Ok(())
     }
 
-    /// Opens the lanes of the locked limit groups whose holds have ended.
-    pub(super) async fn open_ended_holds(&self) -> Result<(), SessionError> {
-        let text =
-            "UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at <= $1 AND limit_group + 0 = ANY($2)";
-        let now = timestamp_us(self.now);
-        let args = [(&now as _, Type::INT8), (&self.locked as _, Type::INT4_ARRAY)];
-        self.session.query_if(self.has_holds, text, &args).await.map(drop)
-    }
-
-    /// Reads the holds that concern a claim.
+    /// Opens the lanes of the locked limit groups whose holds have ended, and reads the holds that concern a claim, in one statement:
+    /// while anything is held, every claim pays for it.
     pub(super) async fn claim_holds(&self, claim: &Claim) -> Result<ClaimHolds, SessionError> {
         if !self.has_holds {
             return Ok(ClaimHolds { open_groups: self.locked.clone(), ..ClaimHolds::default() });
@@ -163,20 +174,31 @@ impl PostgresLedger<'_> {
         }
         let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
         let now = timestamp_us(self.now);
-        let table = format!("SELECT {COLUMNS} FROM $schema.holds WHERE scope = ANY($1)");
-        let (table_args, end_args) = ([(&scopes as _, Type::TEXT_ARRAY)], [(&now as _, Type::INT8)]);
-        let (found, next_end) = try_join!(
-            self.session.query(&table, &table_args),
-            self.session.query_one("SELECT min(until_at) FROM $schema.holds WHERE until_at > $1", &end_args),
-        )?;
-        let table: HoldTable = found.iter().map(read_hold).collect::<Result<_, _>>()?;
+        let text = format!(
+            "WITH opened AS (
+                 UPDATE $schema.lines SET held_until_at = NULL WHERE held_until_at <= $1 AND limit_group + 0 = ANY($2)
+             )
+             SELECT {COLUMNS}, next_end FROM (SELECT min(until_at) AS next_end FROM $schema.holds WHERE until_at > $1) AS ends
+             LEFT JOIN $schema.holds ON scope = ANY($3)"
+        );
+        let args = [
+            (&now as _, Type::INT8),
+            (&self.locked as _, Type::INT4_ARRAY),
+            (&scopes as _, Type::TEXT_ARRAY),
+        ];
+        let found = self.session.query(&text, &args).await?;
+        let is_hold = |row: &&Row| value::<Option<&str>>(row, "holds", 0).is_ok_and(|scope| scope.is_some());
+        let table: HoldTable = found.iter().filter(is_hold).map(read_hold).collect::<Result<_, _>>()?;
         let mut open_groups = Vec::new();
         for number in &self.locked {
             if !table.is_on_group(&self.names.group(*number)?, self.now) {
                 open_groups.push(*number);
             }
         }
-        let next_end = value::<Option<i64>>(&next_end, "holds", 0)?.map(timestamp);
+        let next_end = match found.first() {
+            Some(row) => value::<Option<i64>>(row, "holds", 5)?.map(timestamp),
+            None => None,
+        };
         Ok(ClaimHolds { table, open_groups, next_end })
     }
 }

@@ -58,7 +58,7 @@ impl StatusColumns {
             ids: jobs.iter().map(|(id, _)| *id).collect(),
             states: jobs.iter().map(|(_, job)| job.state).collect(),
             due_ats: statuses().map(|status| due_at(status.state)).collect(),
-            failures: statuses().map(|status| status.failures as i32).collect(),
+            failures: statuses().map(|status| status.failures.number() as i32).collect(),
             crashes: statuses().map(|status| status.crashes as i32).collect(),
             cancel_requested: statuses().map(|status| status.cancel_requested).collect(),
             finished_ats: jobs.iter().map(|(_, job)| job.finished_at.map(timestamp_us)).collect(),
@@ -185,6 +185,18 @@ pub(super) async fn write_changed(flush: &Flush<'_>) -> Result<(), SessionError>
     let mut args = statuses.args();
     args.extend([(&kinds as _, Type::TEXT_ARRAY), (&texts as _, Type::BYTEA_ARRAY)]);
     flush.session.query(&text, &args).await.map(drop)
+}
+
+/// Writes the priorities that waiting jobs got.
+pub(super) async fn write_priorities(flush: &Flush<'_>) -> Result<(), SessionError> {
+    let ids: Vec<i64> = flush.writes.priorities.keys().map(|id| signed(id.number())).collect();
+    let priorities: Vec<i32> = flush.writes.priorities.values().copied().collect();
+    let text = format!(
+        "UPDATE $schema.jobs SET priority = new.priority FROM {} AS new WHERE jobs.id = new.id",
+        unnest("id bigint, priority int")
+    );
+    let args = [(&ids as _, Type::INT8_ARRAY), (&priorities as _, Type::INT4_ARRAY)];
+    flush.session.query_if(!ids.is_empty(), &text, &args).await.map(drop)
 }
 
 /// Writes the jobs whose attempts ended, with the results: the resource usage, the output, and a report on failure.

@@ -98,6 +98,8 @@ pub(super) struct PostgresLedger<'t> {
     pub(super) running: RunningRows,
     pub(super) writes: WriteSet,
     pub(super) failures: FailureWrites,
+    /// Finished jobs that an operator deletes.
+    pub(super) deleted: Vec<i64>,
     pub(super) values: KvWrites,
     pub(super) waiting: WaitingWrites,
 }
@@ -136,9 +138,10 @@ impl<'t> PostgresLedger<'t> {
         let moment = format!(
             "SELECT {NOW}, pg_current_xact_id()::text, {SESSION_MARK}, {OLDEST_HOST}, EXISTS (SELECT FROM $schema.holds)"
         );
-        // The locks of limit groups keep all others off these rows but renewals, which only matter to the end of a lease.
-        let expiring: Vec<i64> = reads.expiring.iter().copied().collect();
-        let lock_expiring = "SELECT FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+        // The locks of limit groups keep all others off these rows but renewals, which only matter to the end of a lease, and the
+        // deletion of old jobs, which only matters to finished ones.
+        let locked_rows: Vec<i64> = reads.locked.iter().copied().collect();
+        let lock_rows = "SELECT FROM $schema.jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
         let job_rows = format!("SELECT {JOB_COLUMNS} FROM $schema.jobs WHERE id = ANY($1)");
         let lines = "SELECT id, limit_group, key, task, top_priority, turn, closed_by_limit, held_until_at FROM $schema.lines JOIN (
                          SELECT * FROM unnest($1::int[], $2::text[]) AS named (limit_group, key)
@@ -161,7 +164,7 @@ impl<'t> PostgresLedger<'t> {
             (&token_keys as _, Type::TEXT_ARRAY),
         ];
         let (jobs_args, wrote_args) = ([(&jobs as _, Type::INT8_ARRAY)], [(&wrote as _, Type::INT8_ARRAY)]);
-        let (numbers_args, expiring_args) = ([(&numbers as _, Type::INT8)], [(&expiring as _, Type::INT8_ARRAY)]);
+        let (numbers_args, locked_args) = ([(&numbers as _, Type::INT8)], [(&locked_rows as _, Type::INT8_ARRAY)]);
         let has_lanes = !(reads.lanes.is_empty() && returning.is_empty());
         let sent = Instant::now();
         let ((), locked, moment, overrides, _, job_rows, lines, by_token, last_entries, numbers, running, closed) = futures_util::try_join!(
@@ -169,7 +172,7 @@ impl<'t> PostgresLedger<'t> {
             session.query_one(LOCK, &lock_args),
             session.query_one(&moment, &[]),
             session.query("SELECT limit_group, key, per_key, total FROM $schema.overrides", &[]),
-            session.query_if(!expiring.is_empty(), lock_expiring, &expiring_args),
+            session.query_if(!locked_rows.is_empty(), lock_rows, &locked_args),
             session.query_if(!jobs.is_empty(), &job_rows, &jobs_args),
             session.query_if(has_lanes, lines, &lines_args),
             session.query_if(!tokens.is_empty(), by_token, &by_token_args),
@@ -210,6 +213,7 @@ impl<'t> PostgresLedger<'t> {
             running: RunningRows::read(&running)?,
             writes: WriteSet::default(),
             failures: FailureWrites::default(),
+            deleted: Vec::new(),
             values: KvWrites::default(),
             waiting: WaitingWrites::default(),
         };
@@ -339,12 +343,13 @@ impl<'t> PostgresLedger<'t> {
 
     /// Writes the remaining changes and commits, in one round trip.
     pub(super) async fn commit(&mut self) -> Result<(), SessionError> {
-        let values = std::mem::take(&mut self.values);
+        let (values, deleted) = (std::mem::take(&mut self.values), std::mem::take(&mut self.deleted));
         let end = async |this: &PostgresLedger<'_>| {
             futures_util::try_join!(
                 this.failures.write(this.session, this.now),
                 values.write(this.session),
                 this.waiting.write(this.session, &this.transaction),
+                this.delete_jobs(&deleted),
                 this.session.execute("COMMIT"),
             )
             .map(drop)
@@ -379,6 +384,7 @@ impl<'t> PostgresLedger<'t> {
             line_updates::write_joined(&flush),
             job_updates::write_inserted(&flush),
             job_updates::write_changed(&flush),
+            job_updates::write_priorities(&flush),
             job_updates::write_ended(&flush),
             attempts::write_attempts(&flush),
             job_updates::write_claimed(&flush),

@@ -14,12 +14,48 @@ use super::ledger::PostgresLedger;
 use super::operation::{WriteRequest, WriteResult};
 use super::session::{Session, SessionError, computed, value};
 use super::{PostgresStore, unexpected_reply};
-use crate::columns::{signed, timestamp_us};
+use crate::columns::{signed, timestamp_us, unsigned};
 use crate::operation_columns::{OPERATION_COLUMNS, OperationColumns};
 use crate::store::{OperationStore, StepTaken, StoreError};
 
 /// The lock under which operations begin: otherwise there could be more of them than there may be.
 const LOCK_START: &str = "SELECT pg_advisory_xact_lock('$schema.operations'::regclass::oid::bigint << 32)";
+
+/// What has to be written about jobs that a statement deletes, whose ids and batches are the rows of its `gone`. `last_deleted` is written
+/// first: the lock on its row keeps others away that delete jobs of the same broadcasts. A broadcast whose last job goes is
+/// forgotten. Where several hosts delete the last ones at once, none of them sees that; [`delete_orphaned_counts`] does.
+pub(super) const COUNT_DELETED: &str = "
+    last AS (
+        INSERT INTO $schema.last_deleted (one, id) SELECT 1, max(id) FROM gone HAVING count(*) > 0
+        ON CONFLICT (one) DO UPDATE SET id = greatest(last_deleted.id, excluded.id) RETURNING 1
+    ), of_batches AS MATERIALIZED (
+        SELECT batch, count(*) AS deleted, EXISTS (
+            SELECT FROM $schema.jobs WHERE jobs.batch IS NOT NULL AND jobs.batch = counted.batch AND jobs.id NOT IN (SELECT id FROM gone)
+        ) AS has_others FROM gone AS counted
+        WHERE batch IS NOT NULL AND (SELECT count(*) FROM last) = 1 GROUP BY batch
+    ), counted AS (
+        INSERT INTO $schema.deleted_of_batch (batch, jobs) SELECT batch, deleted FROM of_batches WHERE has_others
+        ON CONFLICT (batch) DO UPDATE SET jobs = deleted_of_batch.jobs + excluded.jobs
+    ), forgotten AS (
+        DELETE FROM $schema.deleted_of_batch USING of_batches
+        WHERE deleted_of_batch.batch = of_batches.batch AND NOT has_others
+    )";
+
+/// Returns how many jobs of a durable broadcast were deleted; zero if no job of it remains.
+pub(super) async fn deleted_of_batch(session: &Session, batch: JobId) -> Result<u64, SessionError> {
+    let text = "SELECT jobs FROM $schema.deleted_of_batch AS deleted WHERE batch = $1
+                AND EXISTS (SELECT FROM $schema.jobs WHERE jobs.batch IS NOT NULL AND jobs.batch = deleted.batch)";
+    let found = session.query(text, &[(&signed(batch.number()), Type::INT8)]).await?;
+    found.first().map_or(Ok(0), |row| value::<i64>(row, "deleted_of_batch", 0).map(unsigned))
+}
+
+/// Forgets durable broadcasts of which no job remains, at most a thousand.
+pub(super) async fn delete_orphaned_counts(session: &Session) -> Result<(), SessionError> {
+    let text = "DELETE FROM $schema.deleted_of_batch WHERE batch = ANY(ARRAY(
+                    SELECT batch FROM $schema.deleted_of_batch AS deleted WHERE NOT EXISTS (
+                        SELECT FROM $schema.jobs WHERE jobs.batch IS NOT NULL AND jobs.batch = deleted.batch) LIMIT 1000))";
+    session.query(text, &[]).await.map(drop)
+}
 
 fn read(row: &Row) -> Result<BulkOperation, SessionError> {
     const TABLE: &str = "operations";
@@ -38,9 +74,11 @@ fn read(row: &Row) -> Result<BulkOperation, SessionError> {
         tried: value(row, TABLE, 11)?,
         tried_at: value(row, TABLE, 12)?,
         spread_us: value(row, TABLE, 13)?,
-        changed: value(row, TABLE, 14)?,
-        skipped: value(row, TABLE, 15)?,
-        reason: value(row, TABLE, 16)?,
+        attempts: value(row, TABLE, 14)?,
+        priority: value(row, TABLE, 15)?,
+        changed: value(row, TABLE, 16)?,
+        skipped: value(row, TABLE, 17)?,
+        reason: value(row, TABLE, 18)?,
     };
     Ok(columns.operation()?)
 }
@@ -89,7 +127,7 @@ impl PostgresLedger<'_> {
         let columns = OperationColumns::from(operation);
         let text = format!(
             "INSERT INTO $schema.operations ({OPERATION_COLUMNS})
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
              ON CONFLICT (id) DO UPDATE SET ended_at = excluded.ended_at, state = excluded.state, last_job = excluded.last_job,
                  step = excluded.step, tried = excluded.tried, tried_at = excluded.tried_at, changed = excluded.changed,
                  skipped = excluded.skipped, reason = excluded.reason"
@@ -109,6 +147,8 @@ impl PostgresLedger<'_> {
             (&columns.tried as _, Type::TEXT),
             (&columns.tried_at as _, Type::INT8),
             (&columns.spread_us as _, Type::INT8),
+            (&columns.attempts as _, Type::INT4),
+            (&columns.priority as _, Type::INT4),
             (&columns.changed as _, Type::INT8),
             (&columns.skipped as _, Type::INT8),
             (&columns.reason as _, Type::TEXT),
@@ -138,38 +178,42 @@ impl PostgresLedger<'_> {
         if operation.after(step, &[], self.now).is_none() {
             return Ok(None);
         }
-        let (mut changed, mut deleted) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
         for target in &step.targets {
             let is_still = self
                 .jobs
                 .get(&target.id)
                 .is_some_and(|job| target.is_still(job.status.state.name(), job.status.attempt, job.finished_at));
-            let is_changed = match operation.act.event(target.delay) {
+            let is_changed = match operation.event(target) {
                 _ if !is_still => false,
                 Some(event) => self.apply(target.id, &event).await?.is_ok(),
+                None if !target.state.is_final() => false,
                 None => {
                     self.jobs.remove(&target.id);
-                    deleted.push(signed(target.id.number()));
+                    self.deleted.push(signed(target.id.number()));
                     true
                 }
             };
             changed.extend(is_changed.then_some(target.id));
         }
-        self.delete_jobs(&deleted).await?;
         let Some(operation) = operation.after(step, &changed, self.now) else { return Ok(None) };
         self.write_operation(&operation).await?;
         Ok(Some(StepTaken { operation, changed }))
     }
 
-    /// Deletes finished jobs with their logs, attempts and failure samples. The lists of `finished` that name them are passed over.
-    async fn delete_jobs(&self, ids: &[i64]) -> Result<(), SessionError> {
-        let text = "WITH gone AS (DELETE FROM $schema.jobs WHERE id = ANY($1) AND state >= 3 RETURNING id),
-                         attempts AS (DELETE FROM $schema.attempts USING gone WHERE job = gone.id),
-                         samples AS (DELETE FROM $schema.failure_samples USING gone WHERE job = gone.id),
-                         entries AS (DELETE FROM $schema.entries USING gone WHERE job = gone.id)
-                    INSERT INTO $schema.last_deleted (one, id) SELECT 1, max(id) FROM gone HAVING count(*) > 0
-                    ON CONFLICT (one) DO UPDATE SET id = greatest(last_deleted.id, excluded.id)";
-        self.session.query_if(!ids.is_empty(), text, &[(&ids, Type::INT8_ARRAY)]).await.map(drop)
+    /// Deletes finished jobs, whose rows are locked, with their logs, attempts and failure samples. The lists of `finished` that name
+    /// them are passed over. Must be the last statement before the commit: who deletes jobs waits for `last_deleted`, and a
+    /// transaction that has it must wait for nothing else.
+    pub(super) async fn delete_jobs(&self, ids: &[i64]) -> Result<(), SessionError> {
+        let text = format!(
+            "WITH gone AS (DELETE FROM $schema.jobs WHERE id = ANY($1) AND state >= 3 RETURNING id, batch),
+                  attempts AS (DELETE FROM $schema.attempts USING gone WHERE job = gone.id),
+                  samples AS (DELETE FROM $schema.failure_samples USING gone WHERE job = gone.id),
+                  entries AS (DELETE FROM $schema.entries USING gone WHERE job = gone.id),
+                  {COUNT_DELETED}
+             SELECT count(*) FROM gone"
+        );
+        self.session.query_if(!ids.is_empty(), &text, &[(&ids, Type::INT8_ARRAY)]).await.map(drop)
     }
 
     /// Ends an operation before its next step.

@@ -22,8 +22,9 @@ pub(super) struct ReadSet {
     pub(super) cached: BTreeSet<JobId>,
     /// Jobs that are read, by id.
     pub(super) jobs: BTreeSet<i64>,
-    /// Jobs among these whose leases may end.
-    pub(super) expiring: BTreeSet<i64>,
+    /// Jobs among these whose rows are locked, since not only who has the lock of their limit group changes them: jobs whose leases may
+    /// end, and finished jobs that somebody brings back or deletes.
+    pub(super) locked: BTreeSet<i64>,
     /// Jobs among these that may wait again: their lanes are read.
     pub(super) returning: BTreeSet<i64>,
     /// Jobs among these that write log entries: the number of the last entry is read.
@@ -94,6 +95,8 @@ impl ReadSet {
                     let ids = || step.targets.iter().map(|target| signed(target.id.number()));
                     reads.jobs.extend(ids());
                     reads.returning.extend(ids());
+                    let finished = step.targets.iter().filter(|target| target.state.is_final());
+                    reads.locked.extend(finished.map(|target| signed(target.id.number())));
                     reads.slot_holders = true;
                 }
             }
@@ -122,13 +125,12 @@ impl ReadSet {
         self.slot_holders |= !matches!(event, Event::Wrote { .. });
         match event {
             Event::Wrote { .. } => _ = self.wrote.insert(id),
-            Event::LeaseExpired { .. } => {
-                self.expiring.insert(id);
+            Event::LeaseExpired { .. } | Event::RetryRequested { .. } => {
+                self.locked.insert(id);
                 self.returning.insert(id);
             }
             Event::Failed { retry_in: Some(_), .. }
             | Event::Released { .. }
-            | Event::RetryRequested { .. }
             | Event::RunRequested => {
                 self.returning.insert(id);
             }

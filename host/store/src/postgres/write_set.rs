@@ -27,6 +27,8 @@ pub(super) struct WriteSet {
     pub(super) inserted: Vec<JobId>,
     /// Jobs whose status differs from their rows.
     pub(super) changed: BTreeSet<JobId>,
+    /// Waiting jobs that got another priority.
+    pub(super) priorities: BTreeMap<JobId, i32>,
     pub(super) ends: BTreeMap<JobId, JobEnd>,
     /// Attempts that ended without a result.
     pub(super) attempts: Vec<(JobId, Box<EndedAttempt>, Option<Fingerprint>)>,

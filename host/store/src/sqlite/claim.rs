@@ -13,6 +13,7 @@ use wharf_core::key::Lane;
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::Event;
 use wharf_core::limits::LimitTable;
+use wharf_core::retry::FailureCount;
 use wharf_core::shared_bytes::SharedBytes;
 use wharf_core::time::Timestamp;
 
@@ -154,7 +155,7 @@ impl LineHead {
 struct ReadyJob {
     ready: Ready,
     attempt: u32,
-    failures: u32,
+    failures: FailureCount,
     crashes: u32,
     batch: Option<Batch>,
     generation: u32,
@@ -342,7 +343,7 @@ fn ready_job(row: &Row<'_>) -> rusqlite::Result<ReadyJob> {
     Ok(ReadyJob {
         ready,
         attempt: row.get(4)?,
-        failures: row.get(5)?,
+        failures: FailureCount::from_number(row.get(5)?),
         crashes: row.get(6)?,
         batch: batch(row, 7)?,
         generation: row.get(10)?,

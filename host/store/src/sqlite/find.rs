@@ -8,8 +8,9 @@ use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery, WaitView};
 use wharf_core::hold::HoldScope;
 use wharf_core::ids::{JobId, TaskName};
-use wharf_core::job::{Job, State, StateName};
+use wharf_core::job::State;
 use wharf_core::key::Lane;
+use wharf_core::limits::LimitTable;
 use wharf_core::time::Timestamp;
 
 use super::hold_rows;
@@ -17,11 +18,9 @@ use super::large_values::PAYLOADS;
 use super::read::{JOB_COLUMNS, JOB_JOINS, ahead_of_rows, few_waiting, overrides, with_claim};
 use super::rows::{self, InternedNames};
 use super::unsynced_claims::{self, UnsyncedClaim, UnsyncedClaims};
-use crate::columns::{
-    CANCELLED, DELAYED, FAILED, READY, RUNNING, SUCCEEDED, job_id, key, key_text, signed, timestamp, timestamp_us,
-    unsigned,
-};
-use crate::search::Search;
+use crate::columns::{READY, RUNNING, job_id, key, key_text, signed, timestamp, unsigned};
+use crate::search::{Offered, Search};
+use crate::search_source::{Rest, Source, numbers_of, state_numbers};
 use crate::store::{FindPage, FindRequest};
 
 /// Finds jobs.
@@ -35,13 +34,13 @@ pub(super) fn find(
     let snapshot = conn.unchecked_transaction()?;
     let ahead = ahead_of_rows(&snapshot, claims)?;
     let view =
-        if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, request, now)? } else { WaitView::default() };
+        if request.query.needs_wait_view() { wait_view(&snapshot, &ahead, &request.declared, now)? } else { WaitView::default() };
     let Some(filter) = RowFilter::new(&snapshot, &request.query)? else { return Ok(FindPage::default()) };
-    let source = Source::of(&snapshot, request, &ahead)?;
+    let source = resolved(&snapshot, Source::of(request), &ahead)?;
     let mut reader = JobReader { conn: &snapshot, ahead: &ahead, held: HashSet::new(), now };
     let mut search = Search::new(request, view);
     loop {
-        let rows = source.rows(&snapshot, search.place(), request)?;
+        let rows = rows(&snapshot, &source, search.place(), &request.query)?;
         let is_last = rows.len() < bounds::FIND_BATCH as usize;
         for row in rows {
             let id = job_id(row.id)?;
@@ -51,8 +50,8 @@ pub(super) fn find(
             if !filter.admits(state, &row) {
                 continue;
             }
-            if let Some((job, is_due)) = reader.read(id, &mut search)?
-                && search.offer(job, is_due)
+            if let Some(offered) = reader.read(id, &mut search)?
+                && search.offer(offered)
             {
                 return Ok(search.paused());
             }
@@ -95,7 +94,7 @@ struct RowFilter<'q> {
 impl<'q> RowFilter<'q> {
     /// Returns `None` if no job meets the query, since the store has no job of its tasks.
     fn new(conn: &Connection, query: &'q JobQuery) -> rusqlite::Result<Option<RowFilter<'q>>> {
-        let states = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).flat_map(columns_of).collect();
+        let states = state_numbers(query);
         let tasks = task_numbers(conn, query)?;
         if tasks.as_ref().is_some_and(HashSet::is_empty) {
             return Ok(None);
@@ -107,17 +106,6 @@ impl<'q> RowFilter<'q> {
         self.states.contains(&state)
             && self.tasks.as_ref().is_none_or(|tasks| tasks.contains(&row.task))
             && (self.keys.is_empty() || row.key.as_deref().is_some_and(|key| self.keys.contains(&key)))
-    }
-}
-
-/// Returns the columns `state` of jobs in a state.
-fn columns_of(state: StateName) -> Vec<i16> {
-    match state {
-        StateName::Waiting => vec![DELAYED, READY],
-        StateName::Running => vec![RUNNING],
-        StateName::Succeeded => vec![SUCCEEDED],
-        StateName::Failed => vec![FAILED],
-        StateName::Cancelled => vec![CANCELLED],
     }
 }
 
@@ -149,133 +137,107 @@ fn task_numbers(conn: &Connection, query: &JobQuery) -> rusqlite::Result<Option<
     Ok(Some(of_plugins))
 }
 
-/// The jobs among which a search looks: the smallest set of jobs in which all are that may meet the query.
-enum Source {
-    /// All jobs, by ID or by the time at which they finished.
-    All,
-    /// The failed jobs, the cancelled ones, or both.
-    Unsuccessful(Vec<i16>),
-    /// The jobs of a durable broadcast.
-    Batch(i64),
-    /// These jobs, in descending order.
-    Listed(Vec<i64>),
+/// Lists the jobs that wait or run, if few wait; otherwise a search looks among all jobs.
+fn resolved(conn: &Connection, source: Source, ahead: &HashMap<JobId, UnsyncedClaim>) -> rusqlite::Result<Source> {
+    let Source::Unfinished { waiting, running } = source else { return Ok(source) };
+    if waiting && !few_waiting(conn)? {
+        return Ok(Source::All);
+    }
+    let mut ids: Vec<i64> = ahead.keys().map(|id| signed(id.number())).collect();
+    let mut add = |sql: &str| -> rusqlite::Result<()> {
+        let mut find = conn.prepare_cached(sql)?;
+        for id in find.query_map([], |row| row.get(0))? {
+            ids.push(id?);
+        }
+        Ok(())
+    };
+    if running {
+        add("SELECT id FROM jobs INDEXED BY jobs_running WHERE state = 2")?;
+    }
+    if waiting {
+        add("SELECT id FROM ready UNION ALL SELECT id FROM jobs INDEXED BY jobs_delayed WHERE state = 0")?;
+    }
+    Ok(Source::listed(ids))
 }
 
-impl Source {
-    fn of(conn: &Connection, request: &FindRequest, ahead: &HashMap<JobId, UnsyncedClaim>) -> rusqlite::Result<Source> {
-        let query = &request.query;
-        if request.order == JobOrder::Finished {
-            return Ok(Source::All);
+/// Reads the next rows behind a place, in the order of the list; fewer than `bounds::FIND_BATCH` if there are no more.
+fn rows(conn: &Connection, source: &Source, place: Option<JobCursor>, query: &JobQuery) -> rusqlite::Result<Vec<LightRow>> {
+    let (rest, max) = (Rest::behind(place, query), bounds::FIND_BATCH);
+    let (below, lowest) = (rest.below, rest.lowest);
+    // A key is text: it is only read where it decides.
+    let key = if query.keys().is_empty() { "NULL" } else { "key" };
+    match source {
+        Source::Finished => {
+            let (at, id) = rest.ended_before;
+            let mut find = conn.prepare_cached(&format!(
+                "SELECT id, state, task, {key}, finished_at FROM jobs INDEXED BY jobs_finished
+                 WHERE state >= 3 AND finished_at <= ?1 AND finished_at >= ?3 AND (finished_at < ?1 OR id < ?2)
+                 ORDER BY finished_at DESC, id DESC LIMIT ?4"
+            ))?;
+            find.query_map(params![at, id, rest.ended_since, max], LightRow::read)?.collect()
         }
-        if !query.ids().is_empty() {
-            return Ok(Source::listed(query.ids().iter().map(|id| signed(id.number())).collect()));
+        Source::All | Source::Unfinished { .. } => {
+            let mut find = conn.prepare_cached(&format!(
+                "SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id < ?1 AND id >= ?2
+                 ORDER BY id DESC LIMIT ?3"
+            ))?;
+            find.query_map(params![below, lowest, max], LightRow::read)?.collect()
         }
-        if let Some(batch) = query.batch() {
-            return Ok(Source::Batch(signed(batch.number())));
-        }
-        let states: Vec<StateName> = StateName::ALL.into_iter().filter(|state| query.may_be(*state)).collect();
-        let has = |state| states.contains(&state);
-        if !has(StateName::Waiting) && !has(StateName::Running) && !has(StateName::Succeeded) {
-            return Ok(Source::Unsuccessful(states.into_iter().flat_map(columns_of).collect()));
-        }
-        let has_ended = StateName::ALL.into_iter().any(|state| state.is_final() && has(state));
-        if has_ended || (has(StateName::Waiting) && !few_waiting(conn)?) {
-            return Ok(Source::All);
-        }
-        let mut ids: Vec<i64> = ahead.keys().map(|id| signed(id.number())).collect();
-        let mut add = |sql: &str| -> rusqlite::Result<()> {
-            let mut find = conn.prepare_cached(sql)?;
-            for id in find.query_map([], |row| row.get(0))? {
-                ids.push(id?);
-            }
-            Ok(())
-        };
-        if has(StateName::Running) {
-            add("SELECT id FROM jobs INDEXED BY jobs_running WHERE state = 2")?;
-        }
-        if has(StateName::Waiting) {
-            add("SELECT id FROM ready UNION ALL SELECT id FROM jobs INDEXED BY jobs_delayed WHERE state = 0")?;
-        }
-        Ok(Source::listed(ids))
-    }
-
-    fn listed(mut ids: Vec<i64>) -> Source {
-        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
-        ids.dedup();
-        Source::Listed(ids)
-    }
-
-    /// Reads the next rows behind a place, in the order of the list; fewer than `bounds::FIND_BATCH` if there are no more.
-    fn rows(
-        &self,
-        conn: &Connection,
-        place: Option<JobCursor>,
-        request: &FindRequest,
-    ) -> rusqlite::Result<Vec<LightRow>> {
-        let (lowest, below) = request.query.id_range();
-        let below = place.map_or(below, |place| place.id.number().min(below));
-        let (lowest, below, max) = (signed(lowest), signed(below), bounds::FIND_BATCH);
-        // A key is text: it is only read where it decides.
-        let key = if request.query.keys().is_empty() { "NULL" } else { "key" };
-        match self {
-            Source::All if request.order == JobOrder::Finished => {
-                let (since, until) = request.query.finished();
-                let since = since.map_or(i64::MIN, timestamp_us);
-                // The time before which all are, as the place behind the first job of that time.
-                let start = until.map_or((i64::MAX, 0), |until| (timestamp_us(until), 0));
-                let place = place.and_then(|place| Some((timestamp_us(place.finished_at?), signed(place.id.number()))));
-                let (at, id) = place.map_or(start, |place| place.min(start));
+        Source::Unsuccessful(states) => {
+            let mut parts = Vec::new();
+            for state in states.iter().flat_map(|state| numbers_of(*state)) {
                 let mut find = conn.prepare_cached(&format!(
-                    "SELECT id, state, task, {key}, finished_at FROM jobs INDEXED BY jobs_finished
-                     WHERE state >= 3 AND finished_at <= ?1 AND finished_at >= ?3 AND (finished_at < ?1 OR id < ?2)
-                     ORDER BY finished_at DESC, id DESC LIMIT ?4"
+                    "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_unsuccessful
+                     WHERE state = {state} AND state >= 4 AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
                 ))?;
-                find.query_map(params![at, id, since, max], LightRow::read)?.collect()
+                parts.push(find.query_map(params![below, lowest, max], LightRow::read)?.collect::<Result<_, _>>()?);
             }
-            Source::All => {
+            Ok(merged(parts))
+        }
+        Source::Fingerprints(fingerprints) => {
+            let mut parts = Vec::new();
+            for fingerprint in fingerprints {
+                // `CROSS JOIN`: the index of fingerprints is read first, and each job by its ID.
                 let mut find = conn.prepare_cached(&format!(
-                    "SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id < ?1 AND id >= ?2
-                     ORDER BY id DESC LIMIT ?3"
+                    "SELECT id, state, task, {key}, enqueued_at FROM reports INDEXED BY reports_fingerprint
+                     CROSS JOIN jobs ON jobs.id = reports.job
+                     WHERE reports.fingerprint = ?4 AND reports.fingerprint IS NOT NULL AND job < ?1 AND job >= ?2
+                     ORDER BY job DESC LIMIT ?3"
                 ))?;
-                find.query_map(params![below, lowest, max], LightRow::read)?.collect()
+                let args = params![below, lowest, max, fingerprint.to_string()];
+                parts.push(find.query_map(args, LightRow::read)?.collect::<Result<_, _>>()?);
             }
-            Source::Unsuccessful(states) => {
-                let mut rows = Vec::new();
-                for state in states {
-                    let mut find = conn.prepare_cached(&format!(
-                        "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_unsuccessful
-                         WHERE state = {state} AND state >= 4 AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
-                    ))?;
-                    for row in find.query_map(params![below, lowest, max], LightRow::read)? {
-                        rows.push(row?);
-                    }
+            Ok(merged(parts))
+        }
+        Source::Batch(batch) => {
+            let mut find = conn.prepare_cached(&format!(
+                "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_batch
+                 WHERE batch = ?4 AND batch IS NOT NULL AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
+            ))?;
+            find.query_map(params![below, lowest, max, signed(batch.number())], LightRow::read)?.collect()
+        }
+        Source::Listed(ids) => {
+            let mut rows = Vec::new();
+            let mut find =
+                conn.prepare_cached(&format!("SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id = ?1"))?;
+            for id in rest.of(ids) {
+                rows.extend(find.query_row([id], LightRow::read).optional()?);
+                if rows.len() == max as usize {
+                    break;
                 }
-                rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
-                rows.truncate(max as usize);
-                Ok(rows)
             }
-            Source::Batch(batch) => {
-                let mut find = conn.prepare_cached(&format!(
-                    "SELECT id, state, task, {key}, enqueued_at FROM jobs INDEXED BY jobs_batch
-                     WHERE batch = ?4 AND batch IS NOT NULL AND id < ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3"
-                ))?;
-                find.query_map(params![below, lowest, max, batch], LightRow::read)?.collect()
-            }
-            Source::Listed(ids) => {
-                let start = ids.partition_point(|id| *id >= below);
-                let mut rows = Vec::new();
-                let mut find = conn
-                    .prepare_cached(&format!("SELECT id, state, task, {key}, enqueued_at FROM jobs WHERE id = ?1"))?;
-                for id in ids[start..].iter().take_while(|id| **id >= lowest) {
-                    rows.extend(find.query_row([id], LightRow::read).optional()?);
-                    if rows.len() == max as usize {
-                        break;
-                    }
-                }
-                Ok(rows)
-            }
+            Ok(rows)
         }
     }
+}
+
+/// Returns the first rows of several lists together, each job once.
+fn merged(parts: Vec<Vec<LightRow>>) -> Vec<LightRow> {
+    let mut rows: Vec<LightRow> = parts.into_iter().flatten().collect();
+    rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+    rows.dedup_by_key(|row| row.id);
+    rows.truncate(bounds::FIND_BATCH as usize);
+    rows
 }
 
 /// Reads jobs that may meet a query.
@@ -288,9 +250,14 @@ struct JobReader<'s> {
 }
 
 impl JobReader<'_> {
-    /// Reads a job, its payload if the query needs it, and whether it is due.
-    fn read(&mut self, id: JobId, search: &mut Search<'_>) -> rusqlite::Result<Option<(Job, bool)>> {
+    /// Reads a job that may meet the query, with what the query needs of it.
+    fn read(&mut self, id: JobId, search: &mut Search<'_>) -> rusqlite::Result<Option<Offered>> {
         let number = signed(id.number());
+        let wanted = search.request.query.digests();
+        let digests = if wanted.is_empty() { Vec::new() } else { self.digests(number)? };
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| digests.iter().any(|digest| wanted.begins(digest))) {
+            return Ok(None);
+        }
         let needs_payload = search.request.query.needs_payload();
         let payload = if needs_payload { "jobs.payload" } else { "NULL" };
         let sql = format!(
@@ -310,23 +277,31 @@ impl JobReader<'_> {
             Some(claim) => with_claim(job, claim),
             None => job,
         };
-        let State::Waiting { due } = job.status.state else { return Ok(Some((job, true))) };
+        let State::Waiting { due } = job.status.state else {
+            return Ok(Some(Offered { job, digests, is_due: true }));
+        };
         if search.request.query.needs_wait_view() && self.held.insert((job.task.clone(), job.lane.clone())) {
             let holds = hold_rows::of_scopes(self.conn, &HoldScope::of_job(&job.task, &job.lane), self.now)?;
             holds.into_iter().for_each(|hold| search.view.holds.set(hold));
         }
-        Ok(Some((job, is_ready || due <= self.now)))
+        Ok(Some(Offered { job, digests, is_due: is_ready || due <= self.now }))
+    }
+
+    /// Reads the digests of a job's plugin in its attempts that ended without a result.
+    fn digests(&self, job: i64) -> rusqlite::Result<Vec<String>> {
+        let mut find = self.conn.prepare_cached("SELECT digest FROM attempts WHERE job = ?1 AND digest IS NOT NULL")?;
+        find.query_map([job], |row| row.get(0))?.collect()
     }
 }
 
 /// Reads the limits and counts the running jobs, which are few. Holds are read for the lanes that are looked at.
-fn wait_view(
+pub(super) fn wait_view(
     conn: &Connection,
     ahead: &HashMap<JobId, UnsyncedClaim>,
-    request: &FindRequest,
+    declared: &LimitTable,
     now: Timestamp,
 ) -> rusqlite::Result<WaitView> {
-    let limits = request.declared.with_overrides(overrides(conn)?);
+    let limits = declared.with_overrides(overrides(conn)?);
     let mut view = WaitView { limits, now, ..WaitView::default() };
     ahead.values().for_each(|claim| view.add_running(&claim.lane, 1));
     let mut names = InternedNames::default();

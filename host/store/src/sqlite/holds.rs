@@ -26,8 +26,10 @@ impl SqliteLedger<'_> {
 
     /// Sets a hold. Returns `None` if there are too many.
     pub(super) fn set_hold(&mut self, new: &NewHold) -> rusqlite::Result<Option<Hold>> {
-        let hold = new.set_at(self.now());
+        let now = self.now();
         let holds = self.holds()?;
+        let earlier = holds.get(&new.scope);
+        let Some(hold) = new.set_over(earlier, now) else { return Ok(earlier.cloned()) };
         if holds.get(&hold.scope).is_none() && holds.len() >= bounds::HOLDS_MAX as usize {
             return Ok(None);
         }
@@ -40,7 +42,9 @@ impl SqliteLedger<'_> {
         drop(write);
         // An earlier hold may have closed its lanes for longer.
         self.open_held(&hold.scope);
-        self.write_act(&NewAct::of_hold(new.by.clone(), &hold))?;
+        if let Some(act) = NewAct::of_hold(new.by.clone(), &hold) {
+            self.write_act(&act)?;
+        }
         Ok(Some(hold))
     }
 

@@ -10,7 +10,8 @@ use wharf_core::job::StateName;
 use wharf_core::time::Timestamp;
 
 use super::ledger::SqliteLedger;
-use crate::columns::{signed, timestamp, timestamp_us};
+use super::record::FinishedJob;
+use crate::columns::{signed, timestamp, timestamp_us, unsigned};
 use crate::operation_columns::{OPERATION_COLUMNS, OperationColumns};
 use crate::store::StepTaken;
 
@@ -30,9 +31,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<BulkOperation> {
         tried: row.get(11)?,
         tried_at: row.get(12)?,
         spread_us: row.get(13)?,
-        changed: row.get(14)?,
-        skipped: row.get(15)?,
-        reason: row.get(16)?,
+        attempts: row.get(14)?,
+        priority: row.get(15)?,
+        changed: row.get(16)?,
+        skipped: row.get(17)?,
+        reason: row.get(18)?,
     };
     Ok(columns.operation()?)
 }
@@ -60,12 +63,19 @@ pub(super) fn open(conn: &Connection) -> rusqlite::Result<Vec<BulkOperation>> {
     find.query_map([], read)?.collect()
 }
 
+/// Returns how many jobs of a durable broadcast were deleted; zero if no job of it remains.
+pub(super) fn deleted_of_batch(conn: &Connection, batch: JobId) -> rusqlite::Result<u64> {
+    let mut find = conn.prepare_cached("SELECT jobs FROM deleted_of_batch WHERE batch = ?1")?;
+    Ok(find.query_row([signed(batch.number())], |row| row.get(0)).optional()?.map_or(0, unsigned))
+}
+
 impl SqliteLedger<'_> {
     fn write_operation(&self, operation: &BulkOperation) -> rusqlite::Result<()> {
         let columns = OperationColumns::from(operation);
         let mut write = self.conn.prepare_cached(&format!(
             "INSERT OR REPLACE INTO operations ({OPERATION_COLUMNS})
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                     ?19)"
         ))?;
         write.execute(params![
             columns.id,
@@ -82,6 +92,8 @@ impl SqliteLedger<'_> {
             columns.tried,
             columns.tried_at,
             columns.spread_us,
+            columns.attempts,
+            columns.priority,
             columns.changed,
             columns.skipped,
             columns.reason
@@ -109,13 +121,12 @@ impl SqliteLedger<'_> {
         }
         let (mut changed, mut deleted) = (Vec::new(), Vec::new());
         for target in &step.targets {
-            if !self.is_still(target)? {
-                continue;
-            }
-            let is_changed = match operation.act.event(target.delay) {
+            let Some(batch) = self.batch_if_still(target)? else { continue };
+            let is_changed = match operation.event(target) {
                 Some(event) => self.apply(target.id, &event, now)?.is_ok(),
+                None if !target.state.is_final() => false,
                 None => {
-                    deleted.push((signed(target.id.number()), true));
+                    deleted.push(FinishedJob { id: signed(target.id.number()), may_have_attempts: true, batch });
                     true
                 }
             };
@@ -133,15 +144,18 @@ impl SqliteLedger<'_> {
         Ok(Some(StepTaken { operation, changed }))
     }
 
-    /// Returns true if a job is still as it was found.
-    fn is_still(&mut self, target: &BulkTarget) -> rusqlite::Result<bool> {
+    /// Returns the batch of a job, or that it has none, if the job is still as it was found; `None` if not.
+    fn batch_if_still(&mut self, target: &BulkTarget) -> rusqlite::Result<Option<Option<i64>>> {
         if let Some(running) = self.lanes.running(target.id) {
-            return Ok(target.is_still(StateName::Running, running.status.attempt, None));
+            return Ok(target.is_still(StateName::Running, running.status.attempt, None).then_some(None));
         }
-        let Some(stored) = self.stored_job(target.id)? else { return Ok(false) };
-        let mut read = self.conn.prepare_cached("SELECT finished_at FROM jobs WHERE id = ?1")?;
-        let finished_at: Option<i64> = read.query_row([signed(target.id.number())], |row| row.get(0))?;
-        Ok(target.is_still(stored.status.state.name(), stored.status.attempt, finished_at.map(timestamp)))
+        let Some(stored) = self.stored_job(target.id)? else { return Ok(None) };
+        let mut read = self.conn.prepare_cached("SELECT finished_at, batch FROM jobs WHERE id = ?1")?;
+        let (finished_at, batch): (Option<i64>, _) =
+            read.query_row([signed(target.id.number())], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let is_still =
+            target.is_still(stored.status.state.name(), stored.status.attempt, finished_at.map(timestamp));
+        Ok(is_still.then_some(batch))
     }
 
     /// Ends an operation before its next step.

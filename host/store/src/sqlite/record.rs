@@ -1,5 +1,6 @@
 //! What happens to existing jobs: events, renewed and expired leases, and deletion.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::params;
@@ -50,6 +51,10 @@ impl SqliteLedger<'_> {
             && is_due(due)
         {
             // It keeps its place among the jobs that are due.
+            return Ok(Ok(Recorded::new(&stored.status, Vec::new())));
+        }
+        if let (Event::PriorityChanged { priority }, State::Waiting { .. }) = (event, stored.status.state) {
+            self.change_priority(id, &stored, *priority)?;
             return Ok(Ok(Recorded::new(&stored.status, Vec::new())));
         }
         let change = match Change::of(&stored.status, event, now) {
@@ -112,6 +117,21 @@ impl SqliteLedger<'_> {
         Ok(Ok(Recorded { regressed, ..Recorded::new(&after, children) }))
     }
 
+    /// Gives a waiting job another priority. It joins its line before it leaves its old place there, so that its lane keeps its turn.
+    fn change_priority(&mut self, id: JobId, job: &StoredJob, priority: i32) -> rusqlite::Result<()> {
+        if priority == job.priority {
+            return Ok(());
+        }
+        let id = signed(id.number());
+        if let Some(due_at) = job.ready_due_at {
+            self.add_ready((job.lane, job.task, priority), due_at, id)?;
+            self.remove_ready((job.lane, job.task, job.priority), due_at, id)?;
+        }
+        let mut write = self.conn.prepare_cached("UPDATE jobs SET priority = ?2 WHERE id = ?1")?;
+        write.execute(params![id, priority])?;
+        Ok(())
+    }
+
     /// Adds a job to the ready ones or removes it from them, as its new status requires.
     fn update_ready(
         &mut self,
@@ -142,7 +162,7 @@ impl SqliteLedger<'_> {
         let (started_at, finished_at) = (before.started_at, change.finished_at.map(timestamp_us));
         let usage = usage_columns(self.total_usage(id, attempt, change.usage)?.as_ref());
         let inline = output.filter(|output| output.len() <= INLINE_BYTES_MAX);
-        let status = [i64::from(state), attempt.into(), failures.into(), crashes.into()];
+        let status = [i64::from(state), attempt.into(), failures.number().into(), crashes.into()];
         let numbers = status.map(Some).into_iter().chain([started_at, finished_at]).chain(usage);
         let padding = row_padding::remaining(numbers, inline.unwrap_or_default());
         let [queue_wait_us, cpu_us, wall_us, memory_peak_bytes, in_bytes, out_bytes] = usage;
@@ -151,7 +171,7 @@ impl SqliteLedger<'_> {
             state,
             due_at,
             attempt,
-            failures,
+            failures.number(),
             crashes,
             cancel_requested,
             started_at,
@@ -179,7 +199,7 @@ impl SqliteLedger<'_> {
         )?;
         let (id, (state, due_at)) = (signed(id.number()), state_columns(&change.status.state, now));
         let JobStatus { failures, crashes, .. } = change.status;
-        write.execute(params![id, state, due_at, failures, crashes, change.finished_at.map(timestamp_us)])?;
+        write.execute(params![id, state, due_at, failures.number(), crashes, change.finished_at.map(timestamp_us)])?;
         Ok(())
     }
 
@@ -268,23 +288,25 @@ impl SqliteLedger<'_> {
     /// Deletes at most `max` jobs that finished before `before`, the oldest first, and returns how many.
     pub(super) fn delete_finished(&self, before: Timestamp, max: u32) -> rusqlite::Result<u32> {
         let mut find = self.conn.prepare_cached(
-            "SELECT id, state > 3 OR attempt > 1 FROM jobs WHERE state >= 3 AND finished_at < ?1
+            "SELECT id, state > 3 OR attempt > 1, batch FROM jobs WHERE state >= 3 AND finished_at < ?1
              ORDER BY finished_at, id LIMIT ?2",
         )?;
-        let found = find.query_map(params![timestamp_us(before), max], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let old: Vec<(i64, bool)> = found.collect::<rusqlite::Result<_>>()?;
+        let found = find.query_map(params![timestamp_us(before), max], |row| {
+            Ok(FinishedJob { id: row.get(0)?, may_have_attempts: row.get(1)?, batch: row.get(2)? })
+        })?;
+        let old: Vec<FinishedJob> = found.collect::<rusqlite::Result<_>>()?;
         self.delete_jobs(&old)?;
         Ok(old.len() as u32)
     }
 
-    /// Deletes finished jobs, each with what it has; the flag of a job says whether it may have attempts without a result.
-    pub(super) fn delete_jobs(&self, jobs: &[(i64, bool)]) -> rusqlite::Result<()> {
-        let Some(last) = jobs.iter().map(|(id, _)| id).max() else { return Ok(()) };
+    /// Deletes finished jobs, each with what it has.
+    pub(super) fn delete_jobs(&self, jobs: &[FinishedJob]) -> rusqlite::Result<()> {
+        let Some(last) = jobs.iter().map(|job| job.id).max() else { return Ok(()) };
         let mut write = self.conn.prepare_cached(
             "INSERT INTO last_deleted (one, id) VALUES (1, ?1) ON CONFLICT DO UPDATE SET id = max(id, excluded.id)",
         )?;
         write.execute([last])?;
-        for (id, may_have_attempts) in jobs {
+        for FinishedJob { id, may_have_attempts, .. } in jobs {
             self.conn.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?.execute([id])?;
             self.conn.prepare_cached("DELETE FROM outputs WHERE job = ?1")?.execute([id])?;
@@ -295,8 +317,38 @@ impl SqliteLedger<'_> {
                 failure_rows::forget_job(self.conn, *id)?;
             }
         }
+        self.count_deleted_of_batches(jobs)
+    }
+
+    /// Counts the deleted jobs of each durable broadcast. A broadcast whose last job was deleted is forgotten.
+    fn count_deleted_of_batches(&self, jobs: &[FinishedJob]) -> rusqlite::Result<()> {
+        let mut deleted: BTreeMap<i64, i64> = BTreeMap::new();
+        jobs.iter().filter_map(|job| job.batch).for_each(|batch| *deleted.entry(batch).or_default() += 1);
+        for (batch, count) in deleted {
+            self.conn
+                .prepare_cached(
+                    "INSERT INTO deleted_of_batch (batch, jobs) VALUES (?1, ?2)
+                     ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
+                )?
+                .execute([batch, count])?;
+            self.conn
+                .prepare_cached(
+                    "DELETE FROM deleted_of_batch WHERE batch = ?1
+                     AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_batch WHERE jobs.batch = ?1)",
+                )?
+                .execute([batch])?;
+        }
         Ok(())
     }
+}
+
+/// A finished job that is about to be deleted.
+pub(super) struct FinishedJob {
+    pub(super) id: i64,
+    /// False if it succeeded at once, so that no table of unsuccessful attempts has it.
+    pub(super) may_have_attempts: bool,
+    /// The durable broadcast that it belongs to.
+    pub(super) batch: Option<i64>,
 }
 
 /// Returns the columns `state` and `due_at`; `due_at` is `None`, which keeps it, for a job that doesn't wait.

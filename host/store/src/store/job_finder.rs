@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wharf_core::backlog::Backlog;
 use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery};
 use wharf_core::job::Job;
@@ -19,6 +20,10 @@ pub trait JobFinder: Send + Sync {
     /// payload and result. It ends with as many as were asked for, or once it has looked for long enough: no query takes long,
     /// however many jobs there are.
     async fn find(&self, request: FindRequest) -> Result<FindPage, StoreError>;
+
+    /// Counts the waiting and the running jobs by task, and says why those wait that it looks at: as many as `bounds::BACKLOG_ROWS` and
+    /// `bounds::FIND_TIME` allow, however many wait. `declared` are the limits that manifests and settings declare.
+    async fn backlog(&self, declared: Arc<LimitTable>) -> Result<Backlog, StoreError>;
 }
 
 /// A request to find jobs.

@@ -84,6 +84,9 @@ pub trait Queue: Send + Sync {
     /// Returns a page of jobs, newest first, without payload and result.
     async fn jobs(&self, wanted: JobFilter) -> Result<JobPage, StoreError>;
 
+    /// Returns how many jobs of a durable broadcast were deleted, by age or by an operator; zero if no job of it remains.
+    async fn deleted_of_batch(&self, batch: JobId) -> Result<u64, StoreError>;
+
     /// Returns the entries of a job's log after number `after`, in order. It returns at most `max` with
     /// at most `bounds::PAGE_BYTES_MAX` bytes, but at least one entry if there is any.
     async fn entries(&self, id: JobId, after: u64, max: u32) -> Result<Vec<NumberedEntry>, StoreError>;

@@ -166,7 +166,7 @@ fn attempts_stay_over_a_retry_and_go_with_their_job() {
             stage.record(leased.lease.job, failed(1, None)).await.unwrap();
         }
         stage.pass(SECOND);
-        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         stage.claim_one().await;
         assert_eq!(stage.attempts(id).await.len(), 1);
         stage.record(id, succeeded(2)).await.unwrap();

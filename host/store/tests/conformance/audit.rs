@@ -44,7 +44,7 @@ fn each_act_that_changes_something_is_written_with_its_author_and_time() {
         stage.pass(SECOND);
         let retried = stage
             .store
-            .change_job(job, Event::RetryRequested { delay: Duration::ZERO }, Author::anyone())
+            .change_job(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, Author::anyone())
             .await
             .unwrap()
             .unwrap();
@@ -82,7 +82,7 @@ fn an_act_that_changes_nothing_is_not_written() {
     on_every_store(|stage| async move {
         let job = stage.add(COUNT, "a").await;
         let refused =
-            stage.store.change_job(job, Event::RetryRequested { delay: Duration::ZERO }, ann()).await.unwrap();
+            stage.store.change_job(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }, ann()).await.unwrap();
         assert_eq!(refused, Err(Refusal::NotFinished(StateName::Waiting)));
         let unknown = stage.store.change_job(stage.id(), Event::CancelRequested, ann()).await.unwrap();
         assert_eq!(unknown, Err(Refusal::Unknown));
@@ -99,7 +99,7 @@ fn events_that_are_recorded_without_an_author_are_no_acts() {
         stage.add(COUNT, "a").await;
         let leased = stage.claim_one().await;
         stage.record(leased.lease.job, failed(1, None)).await.unwrap();
-        stage.record(leased.lease.job, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(leased.lease.job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         assert_eq!(all(&stage).await, []);
     });
 }

@@ -25,7 +25,7 @@ fn a_claim_returns_all_that_an_attempt_needs() {
         let lease = Lease { job: new.id, attempt: 1, node: NodeId(7), until: now + LEASE };
         assert_eq!(leased.lease, lease);
         assert_eq!((leased.task, leased.lane, leased.payload), (new.task, new.lane, new.payload));
-        assert_eq!((leased.failures, leased.due, leased.claimed_at), (0, enqueued, now));
+        assert_eq!((leased.failures.failed(), leased.due, leased.claimed_at), (0, enqueued, now));
         let job = stage.seen(new.id).await.job;
         assert_eq!((job.status.state, job.started_at), (State::Running { lease }, Some(now)));
     });

@@ -122,7 +122,7 @@ fn an_attempt_has_a_fingerprint_when_it_fails_and_its_job_once_it_fails_for_good
         let attempts = stage.store.attempts(id).await.unwrap();
         assert_eq!(attempts.iter().map(|attempt| attempt.fingerprint).collect::<Vec<_>>(), [Some(group), Some(group)]);
         // A retry takes the job out; its failure has happened all the same.
-        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         assert_eq!(stage.seen(id).await.job.fingerprint, None);
         stage.claim_one().await;
         stage.record(id, fails(3, "no order 19", None, None)).await.unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::attempt::AttemptOrigin;
 use wharf_core::author::Author;
 use wharf_core::bounds;
 use wharf_core::find::{JobCursor, JobOrder, JobQuery, format_moment};
@@ -13,7 +14,7 @@ use wharf_core::lifecycle::Event;
 use wharf_core::outcome::{OutcomeKind, Report};
 use wharf_store::{FindPage, FindRequest};
 
-use crate::stage::{COUNT, LIST, MAKE, SECOND, Stage, at_most, failed, on_every_store, succeeded};
+use crate::stage::{COUNT, Kind, LIST, MAKE, SECOND, Stage, at_most, block_on, failed, on_every_store, succeeded};
 
 /// Returns a request without a limit of time, so that the test does not depend on the machine.
 fn request(stage: &Stage, text: &str, max: u32) -> FindRequest {
@@ -57,7 +58,8 @@ fn jobs_are_found_by_each_condition() {
         stage.pass(SECOND);
         let between = stage.store.now();
         stage.record(two, failed(1, None)).await.unwrap();
-        stage.record(three, Event::Cancelled { attempt: 1, usage: Default::default(), origin: None }).await.unwrap();
+        let origin = Some(Arc::new(AttemptOrigin::new("here", "1.0", "0123456789abcdef")));
+        stage.record(three, Event::Cancelled { attempt: 1, usage: Default::default(), origin }).await.unwrap();
         let lineage = Lineage { parent: Some(one), generation: 1 };
         let child = NewJob { lineage, ..stage.new_job(MAKE, "a") };
         stage.insert(child.clone()).await;
@@ -91,7 +93,13 @@ fn jobs_are_found_by_each_condition() {
         .map(|(text, found)| (text.to_owned(), found))
         .into();
         let fingerprint = stage.seen(two).await.job.fingerprint.expect("it failed");
+        let digest = "0123456789abcdef";
         let with_values = [
+            ("digest:01234567".to_owned(), vec![three]),
+            (format!("digest:{digest},ffffffffffff state:cancelled"), vec![three]),
+            (format!("digest:{digest} state:failed"), vec![]),
+            ("digest:123456789abcdef".to_owned(), vec![]),
+            ("state:succeeded text:nowhere".to_owned(), vec![]),
             (format!("fingerprint:f1:0000000000000001,{fingerprint}"), vec![two]),
             (format!("fingerprint:{fingerprint} key:a"), vec![]),
             (format!("batch:{}", batch.id), vec![three]),
@@ -107,6 +115,35 @@ fn jobs_are_found_by_each_condition() {
             assert_eq!(find(&stage, &text).await, found, "{text}");
         }
     });
+}
+
+/// The memory store looks at every job, whatever the query.
+#[test]
+fn a_search_by_fingerprint_looks_at_the_jobs_that_have_it_alone() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        block_on(async {
+            let stage = Stage::new(kind).await;
+            let with = |text: &str| {
+                let report = Report { kind: OutcomeKind::Failed, text: text.to_owned() };
+                Event::Failed { attempt: 1, report, retry_in: None, usage: Default::default(), origin: None }
+            };
+            let mut wanted = Vec::new();
+            for number in 0..30 {
+                let id = stage.add(COUNT, "a").await;
+                let leased = stage.claim_one().await;
+                let is_wanted = number % 10 == 0;
+                let why = if is_wanted { "no order" } else { "no customer" };
+                stage.record(leased.lease.job, with(why)).await.unwrap();
+                wanted.extend(is_wanted.then_some(id));
+            }
+            wanted.reverse();
+            let fingerprint = stage.seen(wanted[0]).await.job.fingerprint.unwrap();
+            let text = format!("fingerprint:{fingerprint},f1:0000000000000001,{fingerprint}");
+            let page = stage.store.find(request(&stage, &text, 1000)).await.unwrap();
+            assert_eq!((ids(&page), page.next, page.looked_at), (wanted.clone(), None, 3));
+            assert_eq!(follow(&stage, &text, JobOrder::Newest, 1, 1).await, wanted);
+        });
+    }
 }
 
 #[test]
@@ -237,7 +274,7 @@ fn a_job_that_was_tried_again_is_not_listed_by_its_earlier_end() {
         let id = stage.add(COUNT, "a").await;
         stage.claim_one().await;
         stage.record(id, failed(1, None)).await.unwrap();
-        stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, []);
         stage.record(id, Event::CancelRequested).await.unwrap();
         assert_eq!(follow(&stage, "", JobOrder::Finished, 10, u64::MAX).await, [id]);

@@ -3,6 +3,7 @@
 //!
 //! A failure prints its seed; `SEED=... cargo test -p wharf-store histories` repeats that history and prints each step.
 
+mod bulk;
 mod operation;
 mod world;
 
@@ -34,6 +35,15 @@ const WANTED: &[&str] = &[
     "delete finished",
     "set override",
     "set hold",
+    "operation started",
+    "operation changed jobs",
+    "operation skipped jobs",
+    "operation deleted jobs",
+    "operation gave priorities",
+    "operation step refused",
+    "operation cancelled",
+    "operations deleted",
+    "deleted of a broadcast",
     "act on a job",
     "act on a job refused",
     "deleted acts",
@@ -60,6 +70,7 @@ const WANTED: &[&str] = &[
     "refused: finished succeeded",
     "refused: finished failed",
     "refused: finished cancelled",
+    "refused: not waiting",
     "refused: not finished waiting",
     "refused: not finished running",
     "refused: not finished succeeded",
@@ -72,6 +83,8 @@ const WANTED: &[&str] = &[
     "event: cancel asked",
     "event: replaced",
     "event: retry asked",
+    "event: run asked",
+    "event: priority changed",
     "held",
     "held and asked to end",
     "lost",

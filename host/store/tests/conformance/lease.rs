@@ -46,7 +46,7 @@ fn an_expired_lease_is_reclaimed_and_its_job_retried() {
         stage.pass(SECOND);
         assert_eq!(stage.store.reclaim(10).await.unwrap(), [id]);
         let job = stage.seen(id).await.job;
-        assert_eq!((job.status.crashes, job.status.failures), (1, 0));
+        assert_eq!((job.status.crashes, job.status.failures.failed()), (1, 0));
         assert_eq!(job.report.unwrap().kind, OutcomeKind::Interrupted);
         let second = stage.claim_one().await;
         assert_eq!(second.lease.attempt, 2);
@@ -89,7 +89,7 @@ fn the_mark_of_a_node_decides_if_its_end_counts_as_a_crash() {
         let id = stage.add(COUNT, "").await;
         let crashes = async || {
             let job = stage.seen(id).await.job;
-            assert_eq!((job.status.state.name(), job.status.failures), (StateName::Waiting, 0));
+            assert_eq!((job.status.state.name(), job.status.failures.failed()), (StateName::Waiting, 0));
             job.status.crashes
         };
         let draining = NodeMark { draining: true, suspect: None };

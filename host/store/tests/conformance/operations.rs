@@ -8,7 +8,7 @@ use wharf_core::bounds;
 use wharf_core::bulk::{BulkAct, BulkOperation, NewOperation, OperationState, OperationStep, Trial};
 use wharf_core::find::JobQuery;
 use wharf_core::ids::JobId;
-use wharf_core::job::{Due, NewJob, State, StateName, WaitReason};
+use wharf_core::job::{Batch, Due, NewJob, State, StateName, WaitReason};
 use wharf_core::lifecycle::Event;
 use wharf_store::ActFilter;
 
@@ -20,7 +20,7 @@ fn ann() -> Author {
 
 fn new(stage: &Stage, act: BulkAct, text: &str) -> NewOperation {
     let query = JobQuery::parse(text, stage.store.now()).unwrap();
-    NewOperation { id: stage.id(), act, query, author: ann(), trial: None, spread: Duration::ZERO }
+    NewOperation { id: stage.id(), act, query, author: ann(), trial: None, spread: Duration::ZERO, attempts: 1, priority: 0 }
 }
 
 async fn start(stage: &Stage, act: BulkAct, text: &str) -> BulkOperation {
@@ -53,7 +53,7 @@ fn a_step_changes_its_jobs_and_moves_the_operation_once() {
         assert_eq!(stage.store.open_operations().await.unwrap(), std::slice::from_ref(&operation));
         let first = step(&stage, &operation, &jobs, OperationState::Running).await;
         // One moves on before the step is taken.
-        stage.record(jobs[1], Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+        stage.record(jobs[1], Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
         stage.record(jobs[1], Event::CancelRequested).await.unwrap();
         let taken = stage.store.take_operation_step(first.clone()).await.unwrap().unwrap();
         assert_eq!(taken.changed, [jobs[0], jobs[2]]);
@@ -130,6 +130,8 @@ fn a_deleted_job_leaves_nothing_and_its_id_is_never_used_again() {
         stage.record(one.id, wrote).await.unwrap();
         stage.record(one.id, succeeded(1)).await.unwrap();
         stage.record(two.id, failed(1, None)).await.unwrap();
+        assert_eq!(stage.store.attempts(two.id).await.unwrap().len(), 1);
+        let fingerprint = stage.seen(two.id).await.job.fingerprint.unwrap();
         let operation = start(&stage, BulkAct::Delete, "key:a").await;
         let targets = step(&stage, &operation, &[two.id, one.id], OperationState::Running).await;
         let taken = stage.store.take_operation_step(targets).await.unwrap().unwrap();
@@ -137,8 +139,11 @@ fn a_deleted_job_leaves_nothing_and_its_id_is_never_used_again() {
         for job in [&one, &two] {
             assert_eq!(stage.store.job(job.id, stage.declared.clone()).await.unwrap(), None);
             assert_eq!(stage.store.entries(job.id, 0, 10).await.unwrap(), []);
+            assert_eq!(stage.store.attempts(job.id).await.unwrap(), []);
             assert_eq!(stage.store.find_by_tokens(vec![job.unique_token().unwrap()]).await.unwrap(), [None]);
         }
+        let group = stage.store.failure_details(fingerprint).await.unwrap().unwrap();
+        assert_eq!((group.group.count, group.samples), (1, vec![]), "messages of single jobs go with them");
         assert_eq!(stage.store.delete_finished(stage.clock_in(60), 10).await.unwrap(), 0);
         assert!(stage.id() > two.id);
         // Its token is free again.
@@ -162,6 +167,120 @@ fn jobs_run_before_they_are_due() {
         let mut both = [ready, delayed.id];
         both.sort();
         assert_eq!(leased, both);
+    });
+}
+
+#[test]
+fn waiting_jobs_get_another_priority() {
+    on_every_store(|stage| async move {
+        let jobs = stage.add_many(COUNT, "a", 4).await;
+        let delayed = NewJob { due: Some(Due::In(SECOND)), ..stage.new_job(COUNT, "a") };
+        stage.insert(delayed.clone()).await;
+        assert_eq!(stage.claim_one().await.lease.job, jobs[0]);
+        let new = NewOperation { priority: 7, ..new(&stage, BulkAct::SetPriority, "key:a") };
+        let operation = stage.store.start_operation(new).await.unwrap().unwrap();
+        let raised = step(&stage, &operation, &[jobs[0], jobs[3], delayed.id], OperationState::Running).await;
+        let taken = stage.store.take_operation_step(raised).await.unwrap().unwrap();
+        assert_eq!((taken.changed, taken.operation.skipped), (vec![jobs[3], delayed.id], 1), "one runs");
+        for (job, priority) in [(jobs[0], 0), (jobs[2], 0), (jobs[3], 7), (delayed.id, 7)] {
+            assert_eq!(stage.seen(job).await.job.priority, priority);
+        }
+        assert_eq!(stage.claim_one().await.lease.job, jobs[3]);
+        stage.pass(SECOND);
+        assert_eq!(crate::stage::ids(&stage.claim(10).await), [delayed.id, jobs[1], jobs[2]]);
+    });
+}
+
+#[test]
+fn a_lower_priority_lets_other_lanes_go_first() {
+    on_every_store(|stage| async move {
+        let (low, other) = (stage.add(COUNT, "a").await, stage.add(COUNT, "b").await);
+        stage.record(low, Event::PriorityChanged { priority: -1 }).await.unwrap();
+        assert_eq!(stage.claim_one().await.lease.job, other);
+        assert_eq!(stage.claim_one().await.lease.job, low);
+    });
+}
+
+#[test]
+fn only_finished_jobs_are_deleted() {
+    on_every_store(|stage| async move {
+        let (running, waiting) = (stage.add(COUNT, "a").await, stage.add(COUNT, "b").await);
+        assert_eq!(stage.claim_one().await.lease.job, running);
+        let operation = start(&stage, BulkAct::Delete, "plugin:words").await;
+        let targets = step(&stage, &operation, &[waiting, running], OperationState::Done).await;
+        let taken = stage.store.take_operation_step(targets).await.unwrap().unwrap();
+        assert_eq!((taken.changed, taken.operation.skipped), (vec![], 2));
+        assert_eq!(stage.state(running).await, StateName::Running);
+        assert_eq!(stage.claim_one().await.lease.job, waiting);
+    });
+}
+
+#[test]
+fn a_durable_broadcast_counts_its_deleted_jobs() {
+    on_every_store(|stage| async move {
+        let batch = Batch { id: stage.id(), topic: "saved".parse().unwrap() };
+        let mut jobs = Vec::new();
+        for key in ["a", "b", "c"] {
+            let job = NewJob { batch: Some(batch.clone()), ..stage.new_job(COUNT, key) };
+            stage.insert(job.clone()).await;
+            jobs.push(job.id);
+        }
+        let other = stage.add(COUNT, "d").await;
+        for leased in stage.claim(4).await {
+            stage.succeed(&leased).await.unwrap();
+        }
+        let deleted = async || stage.store.deleted_of_batch(batch.id).await.unwrap();
+        assert_eq!(deleted().await, 0);
+        let operation = start(&stage, BulkAct::Delete, "key:a,d").await;
+        let targets = step(&stage, &operation, &[jobs[0], other], OperationState::Done).await;
+        assert_eq!(stage.store.take_operation_step(targets).await.unwrap().unwrap().changed.len(), 2);
+        assert_eq!(deleted().await, 1);
+        assert_eq!(stage.store.delete_finished(stage.clock_in(60), 1).await.unwrap(), 1);
+        assert_eq!(deleted().await, 2);
+        assert_eq!(stage.store.delete_finished(stage.clock_in(60), 9).await.unwrap(), 1);
+        assert_eq!(deleted().await, 0, "no job of it remains, and nothing is known of it");
+    });
+}
+
+/// Deletion by an operator and deletion by age go through the same jobs in opposite orders: neither waits for the other in a
+/// circle, and each job counts once.
+#[test]
+fn an_operator_deletes_what_is_deleted_by_age_at_the_same_time() {
+    on_every_store(|stage| async move {
+        for _ in 0..4 {
+            let jobs = stage.add_many(COUNT, "a", 300).await;
+            while let leased @ [_, ..] = &stage.claim(100).await[..] {
+                for leased in leased {
+                    stage.succeed(leased).await.unwrap();
+                }
+            }
+            stage.pass(SECOND);
+            let mut operation = start(&stage, BulkAct::Delete, "key:a").await;
+            let mut steps = Vec::new();
+            for chunk in jobs.rchunks(50) {
+                let chunk: Vec<JobId> = chunk.iter().rev().copied().collect();
+                steps.push(step(&stage, &operation, &chunk, OperationState::Running).await);
+                operation.step += 1;
+            }
+            let before = stage.clock_in(60);
+            let by_age = async {
+                let mut deleted = 0;
+                for _ in 0..20 {
+                    deleted += stage.store.delete_finished(before, 37).await.unwrap();
+                }
+                deleted
+            };
+            let by_operator = async {
+                let mut changed = 0;
+                for step in steps {
+                    changed += stage.store.take_operation_step(step).await.unwrap().unwrap().changed.len() as u32;
+                }
+                changed
+            };
+            let (by_age, by_operator) = futures_util::future::join(by_age, by_operator).await;
+            assert_eq!(by_age + by_operator, 300, "{by_age} by age, {by_operator} by the operator");
+            assert_eq!(stage.store.cancel_operation(operation.id, ann()).await.unwrap().unwrap().changed, by_operator.into());
+        }
     });
 }
 

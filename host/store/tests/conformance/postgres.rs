@@ -282,7 +282,7 @@ async fn every_other_statement(stage: &Stage) {
             stage.succeed(leased).await.unwrap();
         } else {
             stage.record(job, failed(attempt, None)).await.unwrap();
-            stage.record(job, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap();
+            stage.record(job, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap();
             stage.record(job, Event::CancelRequested).await.unwrap();
         }
     }

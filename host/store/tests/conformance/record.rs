@@ -49,11 +49,11 @@ fn a_failure_is_retried_after_its_delay() {
         let retry_at = stage.clock_in(10);
         stage.record(id, failed(1, Some(10 * SECOND))).await.unwrap();
         let job = stage.seen(id).await.job;
-        assert_eq!((job.status.failures, job.report), (1, Some(trapped())));
+        assert_eq!((job.status.failures.failed(), job.report), (1, Some(trapped())));
         assert_eq!(stage.claim_whole(1).await.wake_at, Some(retry_at));
         stage.pass(10 * SECOND);
         let again = stage.claim_one().await;
-        assert_eq!((again.lease.attempt, again.failures), (2, 1));
+        assert_eq!((again.lease.attempt, again.failures.failed()), (2, 1));
         stage.record(id, failed(2, None)).await.unwrap();
         assert_eq!(stage.state(id).await, StateName::Failed);
     });
@@ -74,7 +74,7 @@ fn a_released_job_costs_no_attempt_and_does_not_spin() {
         assert!(stage.claim(1).await.is_empty());
         stage.pass(SECOND);
         let again = stage.claim_one().await;
-        assert_eq!((again.lease.attempt, again.failures), (2, 0));
+        assert_eq!((again.lease.attempt, again.failures.failed()), (2, 0));
         assert_eq!(stage.seen(id).await.job.usage, None, "nothing is known of the last attempt that ended");
     });
 }
@@ -191,7 +191,7 @@ fn a_child_that_is_not_enqueued_exists_as_cancelled_and_says_why() {
 
         // An operator may retry it all the same. It is deleted like any other.
         assert_eq!(
-            stage.record(full.id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap().state,
+            stage.record(full.id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap().state,
             StateName::Waiting
         );
         stage.pass(LEASE);
@@ -249,25 +249,25 @@ fn a_finished_job_is_retried_on_request() {
         let id = stage.add(COUNT, "").await;
         stage.claim_one().await;
         assert_eq!(
-            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await,
             Err(Refusal::NotFinished(StateName::Running))
         );
         stage.record(id, failed(1, None)).await.unwrap();
         stage.pass(SECOND);
         assert_eq!(
-            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await.unwrap().state,
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await.unwrap().state,
             StateName::Waiting
         );
         assert_eq!(
-            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await,
             Err(Refusal::NotFinished(StateName::Waiting))
         );
         assert_eq!(stage.seen(id).await.job.finished_at, None);
         let again = stage.claim_one().await;
-        assert_eq!((again.lease.attempt, again.failures, again.due), (2, 0, stage.store.now()));
+        assert_eq!((again.lease.attempt, again.failures.failed(), again.due), (2, 0, stage.store.now()));
         stage.succeed(&again).await.unwrap();
         assert_eq!(
-            stage.record(id, Event::RetryRequested { delay: Duration::ZERO }).await,
+            stage.record(id, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }).await,
             Err(Refusal::NotFinished(StateName::Succeeded))
         );
     });

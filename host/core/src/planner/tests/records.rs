@@ -158,7 +158,8 @@ fn a_job_that_cannot_start_is_claimable_again_after_a_delay_that_doubles_each_ti
         let mut planner = planner(1);
         planner.decide(at(0.0));
         let mut job = leased(1, at(0.0));
-        (job.lease.attempt, job.failures) = (number, failures);
+        job.lease.attempt = number;
+        job.failures = (0..failures).fold(FailureCount::NONE, |count, _| count.plus_one());
         turn(&mut planner, Input::Claimed { leased: vec![job], wake_at: None, short_of_room: false }, at(0.0));
         let end = ended(1, Outcome::Interrupted(Interruption::Host, "no memory".into()));
         let Input::FinishedAttempt(mut finished) = end else { unreachable!() };

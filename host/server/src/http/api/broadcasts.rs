@@ -115,6 +115,9 @@ pub(crate) struct Batch {
     pub(crate) url: String,
     /// Number of jobs by state.
     pub(crate) states: BTreeMap<BatchJobState, u64>,
+    /// Number of jobs that were deleted since, by age or by an operator.
+    #[serde(default)]
+    pub(crate) deleted: u64,
     /// True if every job has reached its final state.
     pub(crate) finished: bool,
     /// The jobs, in the order of the plugins' IDs.

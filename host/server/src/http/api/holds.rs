@@ -122,8 +122,12 @@ impl Hold {
     pub(crate) fn text(&self) -> String {
         let until = self.until.map(|until| format!(" until {:.0}", until.date())).unwrap_or_default();
         let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
-        let by = self.by.as_ref().map(|by| format!(" (set by `{by}`)")).unwrap_or_default();
-        format!("an operator holds {}{until}{reason}{by}", self.what())
+        let what = self.what();
+        match self.by.as_deref().map(|by| (by, by.strip_prefix("plugin:"))) {
+            None => format!("an operator holds {what}{until}{reason}"),
+            Some((by, None)) => format!("an operator holds {what}{until}{reason} (set by `{by}`)"),
+            Some((_, Some(plugin))) => format!("plugin `{plugin}` holds {what}{until}{reason}"),
+        }
     }
 }
 
@@ -179,5 +183,9 @@ mod tests {
             "an operator holds key `a` in limit group `words/count` until 2030-01-31T12:00:00Z: stripe 429 (set by `ann`)"
         );
         assert_eq!(text("plugin:words", "x", None), "an operator holds plugin `words`: x");
+        assert_eq!(
+            text("key:a", "429", Some("plugin:words")),
+            "plugin `words` holds key `a` until 2030-01-31T12:00:00Z: 429"
+        );
     }
 }

@@ -178,6 +178,9 @@ pub(crate) struct ListQuery {
     pub(crate) outcome: Option<String>,
     /// Only jobs that failed with one of these fingerprints, with commas between them.
     pub(crate) fingerprint: Option<String>,
+    /// Only jobs of which an attempt ended without a result and ran with a plugin whose digest begins like one of these, with commas
+    /// between them.
+    pub(crate) digest: Option<String>,
     /// Only jobs that were enqueued at this moment or later: RFC 3339 in UTC, or how long ago, such as `2h`.
     pub(crate) since: Option<String>,
     /// Only jobs that were enqueued before this moment.
@@ -194,6 +197,14 @@ pub(crate) struct ListQuery {
     pub(crate) before: Option<String>,
     /// Number of jobs on a page; 100 by default.
     pub(crate) limit: Option<u32>,
+}
+
+/// The query of a retry.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryQuery {
+    /// Number of attempts that the job gets, whatever its task allows; 1 by default.
+    pub(crate) attempts: Option<u32>,
 }
 
 impl Job {
@@ -241,7 +252,7 @@ impl Job {
             started_at: job.started_at.map(Moment),
             finished_at: job.finished_at.map(Moment),
             attempt: status.attempt,
-            failures: status.failures,
+            failures: status.failures.failed(),
             crashes: status.crashes,
             cancel_requested: status.cancel_requested,
             lease: match status.state {

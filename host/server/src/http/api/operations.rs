@@ -19,6 +19,8 @@ pub(crate) enum OperationAct {
     Delete,
     /// Makes waiting jobs that are not due start as soon as they can.
     RunNow,
+    /// Gives waiting jobs another priority.
+    SetPriority,
 }
 
 /// The state of a bulk operation. The last three are final.
@@ -29,7 +31,7 @@ pub(crate) enum OperationState {
     Trying,
     /// It changes jobs.
     Running,
-    /// It stands still, since one of its first jobs did not succeed.
+    /// It stands still: one of its first jobs did not succeed, or its next step failed each time.
     Halted,
     /// It has gone through all jobs.
     Done,
@@ -54,6 +56,12 @@ pub(crate) struct OperationRequest {
     /// Time over which the retried jobs start, such as `10m`; all at once by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spread: Option<String>,
+    /// Number of attempts that each retried job gets, whatever its task allows; 1 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attempts: Option<u32>,
+    /// The priority that jobs get; required for `set-priority`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<i32>,
     /// True to change nothing, and only return what would be changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) preview: bool,
@@ -101,6 +109,12 @@ pub(crate) struct BulkOperation {
     /// Milliseconds over which the jobs are spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) spread_ms: Option<f64>,
+    /// Number of attempts that each retried job gets; present with the act `retry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempts: Option<u32>,
+    /// The priority that jobs get; present with the act `set-priority`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<i32>,
     /// Why it was halted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
@@ -134,6 +148,7 @@ impl From<OperationAct> for BulkAct {
             OperationAct::Cancel => BulkAct::Cancel,
             OperationAct::Delete => BulkAct::Delete,
             OperationAct::RunNow => BulkAct::RunNow,
+            OperationAct::SetPriority => BulkAct::SetPriority,
         }
     }
 }
@@ -145,6 +160,7 @@ impl From<BulkAct> for OperationAct {
             BulkAct::Cancel => OperationAct::Cancel,
             BulkAct::Delete => OperationAct::Delete,
             BulkAct::RunNow => OperationAct::RunNow,
+            BulkAct::SetPriority => OperationAct::SetPriority,
         }
     }
 }
@@ -170,6 +186,8 @@ impl From<&bulk::BulkOperation> for BulkOperation {
             r#try: operation.trial.map(|trial| trial.jobs),
             tried: operation.tried.iter().map(ToString::to_string).collect(),
             spread_ms: Some(millis(operation.spread)).filter(|spread| *spread > 0.0),
+            attempts: Some(operation.attempts).filter(|_| operation.act == BulkAct::Retry),
+            priority: Some(operation.priority).filter(|_| operation.act == BulkAct::SetPriority),
             reason: operation.reason.clone(),
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wharf_core::activity::{EndedAttempts, MINUTE};
+use wharf_core::backlog::TaskBacklog;
 use wharf_core::bounds;
+use wharf_core::find::WaitKind;
 use wharf_core::histogram::Histogram;
 use wharf_runner as runner;
 
@@ -37,6 +39,10 @@ pub(crate) struct TaskSummary {
     pub(crate) task: String,
     /// Number of waiting jobs, due or not.
     pub(crate) waiting: u64,
+    /// Why they wait.
+    pub(crate) waits: WaitCounts,
+    /// Milliseconds for which the job has been due that has been ready longest; `null` if none is ready.
+    pub(crate) oldest_ready_ms: Option<f64>,
     /// Number of running jobs.
     pub(crate) running: u64,
     /// True if a hold is on all jobs of the task.
@@ -49,6 +55,23 @@ pub(crate) struct TaskSummary {
     pub(crate) wait: Option<Quantiles>,
     /// Times for which the attempts of the last hour ran; `null` if it is not known or there are none.
     pub(crate) run: Option<Quantiles>,
+}
+
+/// Waiting jobs by why they wait. They are not counted to the last one: a summary looks at some thousands.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct WaitCounts {
+    /// Number of jobs that could start: they wait for their turn, for room on a host, or for their plugin.
+    pub(crate) ready: u64,
+    /// Number of jobs that a limit keeps waiting.
+    pub(crate) blocked: u64,
+    /// Number of jobs that a hold keeps waiting.
+    pub(crate) held: u64,
+    /// Number of jobs that are not due and have not been attempted.
+    pub(crate) delayed: u64,
+    /// Number of jobs that wait for their next attempt.
+    pub(crate) retrying: u64,
+    /// True if not all waiting jobs were looked at, so that there may be more of each kind.
+    pub(crate) more: bool,
 }
 
 /// Attempts that ended in a window of time.
@@ -120,13 +143,28 @@ impl TaskSummary {
         let activity = of.activity.filter(|_| is_known);
         TaskSummary {
             task: of.task.to_string(),
-            waiting: of.waiting,
-            running: of.running,
+            waiting: of.backlog.waiting,
+            waits: WaitCounts::from(&of.backlog),
+            oldest_ready_ms: of.oldest_ready_age.map(millis),
+            running: of.backlog.running,
             held: of.is_held,
             minute: activity.as_ref().map(|activity| EndedCounts::from(&activity.minute)),
             hour: activity.as_ref().map(|activity| EndedCounts::from(&activity.hour)),
             wait: activity.as_ref().and_then(|activity| Quantiles::of(&activity.wait)),
             run: activity.as_ref().and_then(|activity| Quantiles::of(&activity.run)),
+        }
+    }
+}
+
+impl From<&TaskBacklog> for WaitCounts {
+    fn from(of: &TaskBacklog) -> WaitCounts {
+        WaitCounts {
+            ready: of.count(WaitKind::Ready),
+            blocked: of.count(WaitKind::Blocked),
+            held: of.count(WaitKind::Held),
+            delayed: of.count(WaitKind::Delayed),
+            retrying: of.count(WaitKind::Retrying),
+            more: of.has_more(),
         }
     }
 }

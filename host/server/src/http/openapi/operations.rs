@@ -10,7 +10,7 @@ use crate::http::api::{
     BroadcastStarted, BulkOperation, Config, EnqueueQuery, Enqueued, Failure, FailurePage, FailuresQuery, Health, Hold,
     HoldPage, HoldRequest, HoldsQuery, Job, JobEventName, JobPage, JobRequest, Limit, LimitNumbers, LimitQuery,
     ListQuery, LiveBroadcast, LogEntry, Node, OperationPage, OperationPreview, OperationRequest, OperationsQuery,
-    PluginFile, Readiness, ReleaseQuery, Reply, Summary, SummaryQuery,
+    PluginFile, Readiness, ReleaseQuery, Reply, RetryQuery, Summary, SummaryQuery,
 };
 use crate::http::bytes::MEDIA_TYPES;
 use crate::http::problem::Kind;
@@ -112,7 +112,7 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
                 "A filter has terms with spaces between them, each `field:value` or `field:value,value`; a job meets all of \
                  them. A value with spaces, commas or quotes is in quotes, with `\\` before each quote in it. The fields are \
                  `state`, `id`, `task`, `plugin`, `key` (empty quotes for jobs without one), `batch`, `parent`, `outcome`, \
-                 `since`, `until`, `finished-since`, `finished-until` and `text`; `payload./tenant=42` looks at a value of a JSON \
+                 `fingerprint`, `digest` (8 characters of it or more), `since`, `until`, `finished-since`, `finished-until` and `text`; `payload./tenant=42` looks at a value of a JSON \
                  payload by its pointer. Moments are in RFC 3339, or say how long ago, such as `15m`, `2h` or `7d`.\n\nEach \
                  answer comes within a moment, however many jobs there are: it has the jobs found so far, says how far back it \
                  looked, and where to go on. Pages stay in place while jobs are added or end.",
@@ -159,6 +159,8 @@ fn jobs(schemas: &mut Schemas) -> Vec<Operation> {
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_FINISHED])
             .uses_store(),
         of_job("retryJob", "post", "/v1/jobs/{id}/retry", "Retries a failed or cancelled job")
+            .description("The job gets one attempt, or as many as `attempts` says, whatever its task allows.")
+            .query(schemas.query::<RetryQuery>())
             .response(200, "The job.", json_of(job.clone()))
             .problems(&[Kind::JOB_UNKNOWN, Kind::JOB_NOT_FINISHED, Kind::JOB_FINISHED])
             .uses_store(),

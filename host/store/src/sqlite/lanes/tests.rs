@@ -3,6 +3,7 @@
 use wharf_core::ids::NodeId;
 use wharf_core::job::{JobStatus, State};
 use wharf_core::lease::Lease;
+use wharf_core::retry::FailureCount;
 use wharf_core::time::Timestamp;
 
 use super::*;
@@ -60,7 +61,7 @@ fn change(lanes: &mut Lanes, jitter: &mut fastrand::Rng) {
             let status = JobStatus {
                 state: State::Running { lease },
                 attempt: 1,
-                failures: 0,
+                failures: FailureCount::NONE,
                 crashes: 0,
                 cancel_requested: jitter.bool(),
             };
@@ -104,7 +105,7 @@ fn claims_without_running_jobs_are_reported_once() {
         let id = JobId::from_number(number).unwrap();
         let lease = Lease { job: id, attempt: 1, node: NodeId(1), until: Timestamp::ZERO };
         let status =
-            JobStatus { state: State::Running { lease }, attempt: 1, failures: 0, crashes: 0, cancel_requested: false };
+            JobStatus { state: State::Running { lease }, attempt: 1, failures: FailureCount::NONE, crashes: 0, cancel_requested: false };
         (id, Some(RunningJob { status, lane: no, task: 1, priority: 0, started_at: Timestamp::ZERO, claim }))
     };
     for number in 1..=3 {

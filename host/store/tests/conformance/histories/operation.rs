@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use wharf_core::attempt::AttemptOrigin;
 use wharf_core::author::Author;
+use wharf_core::bulk::{NewOperation, OperationStep};
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{HoldLength, HoldReason, HoldScope, NewHold};
@@ -22,6 +23,7 @@ use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{Claim, Queue as _};
 
+use super::bulk;
 use super::world::World;
 use crate::stage::{LEASE, SECOND, group, trapped, usage};
 
@@ -50,6 +52,10 @@ pub(super) enum Operation {
     SetHold(NewHold),
     ReleaseHold(HoldScope, Author),
     DeleteEndedHolds(u32),
+    StartOperation(Box<NewOperation>),
+    TakeStep(OperationStep),
+    CancelOperation(JobId, Author),
+    DeleteEndedOperations(Timestamp, u32),
     SetFailureState(Fingerprint, FailureState, Author),
     DeleteFailures(Timestamp, u32),
     Announce(Node),
@@ -57,13 +63,13 @@ pub(super) enum Operation {
     Crash,
 }
 
-fn one_of<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
+pub(super) fn one_of<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
     from[rng.usize(..from.len())].clone()
 }
 
 impl Operation {
     pub(super) fn draw(rng: &mut Rng, world: &World) -> Operation {
-        match rng.u32(..100) {
+        match rng.u32(..112) {
             0..2 => {
                 let changes = changes(rng).unwrap_or_else(|| Arc::new(KvChanges::new(PLUGINS[0].parse().unwrap())));
                 Operation::InsertWithChanges((0..rng.usize(..3)).map(|_| new_job(rng, world)).collect(), changes)
@@ -85,7 +91,7 @@ impl Operation {
             12..25 => Operation::Insert((0..rng.usize(1..4)).map(|_| new_job(rng, world)).collect()),
             25..50 => Operation::Claim(claim(rng, world)),
             50..53 => {
-                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested { delay: Duration::ZERO }]);
+                let event = one_of(rng, &[Event::CancelRequested, Event::RetryRequested { delay: Duration::ZERO, attempts: 1 }]);
                 Operation::ChangeJob(job_id(rng, world), event, author(rng))
             }
             53..74 => Operation::Record((0..rng.usize(1..4)).map(|_| event(rng, world)).collect()),
@@ -99,6 +105,10 @@ impl Operation {
             86..88 => Operation::SetOverride(override_(rng), author(rng)),
             88 => Operation::DeleteActs(world.oracle.now() - rng.u32(..40) * SECOND, rng.u32(1..8)),
             89..92 => mark(rng, world),
+            100..103 => bulk::start(rng, world),
+            103..110 => bulk::step_or_start(rng, world),
+            110 => bulk::cancel(rng, world),
+            111 => Operation::DeleteEndedOperations(world.oracle.now() - rng.u32(..10) * SECOND, rng.u32(1..3)),
             92..98 => Operation::Pass(rng.u32(..12) * SECOND / 2),
             _ => Operation::Crash,
         }
@@ -188,9 +198,11 @@ fn event(rng: &mut Rng, world: &World) -> (JobId, Event) {
                 &[
                     Event::CancelRequested,
                     Event::Replaced,
-                    Event::RetryRequested { delay: Duration::ZERO },
-                    Event::RetryRequested { delay: 2 * SECOND },
+                    Event::RetryRequested { delay: Duration::ZERO, attempts: 1 },
+                    Event::RetryRequested { delay: 2 * SECOND, attempts: 1 },
                     Event::RunRequested,
+                    Event::PriorityChanged { priority: 5 },
+                    Event::PriorityChanged { priority: -5 },
                 ],
             ),
         );
@@ -317,7 +329,7 @@ fn new_hold(rng: &mut Rng) -> NewHold {
     }
 }
 
-fn author(rng: &mut Rng) -> Author {
+pub(super) fn author(rng: &mut Rng) -> Author {
     let authors = [Author::anyone(), Author::token("ann"), Author::token("none").at_address("10.0.0.1")];
     one_of(rng, &authors)
 }

@@ -9,12 +9,14 @@ use tempfile::TempDir;
 use wharf_core::attempt::{Attempt, dropped_count};
 use wharf_core::audit::ActKind;
 use wharf_core::author::Author;
+use wharf_core::backlog::{Backlog, TaskBacklog};
+use wharf_core::bulk::{BulkAct, BulkOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureState};
 use wharf_core::find::{JobOrder, JobQuery};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::HoldTable;
 use wharf_core::ids::{Group, JobId, NodeId, PluginId, TaskName};
-use wharf_core::job::{NumberedEntry, State, StateName, WaitReason};
+use wharf_core::job::{Job, NumberedEntry, State, StateName, WaitReason};
 use wharf_core::kv::{KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::Lease;
 use wharf_core::lifecycle::{Event, Refusal};
@@ -23,8 +25,8 @@ use wharf_core::room::{Room, TaskCost};
 use wharf_core::time::Timestamp;
 use wharf_store::{
     ActFilter, AuditLog as _, Claim, Claimed, FailureFilter, FailurePage, FailureStore as _, FindRequest, HoldPage,
-    HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, PostgresStore,
-    Queue as _, QueueStats, Recorded, Renewed, SqliteStore, Store,
+    HoldStore as _, Inserted, JobFilter, JobPage, JobSnapshot, MemoryStore, NodeRegistry as _, OperationStore as _,
+    PostgresStore, Queue as _, QueueStats, Recorded, Renewed, SqliteStore, StepTaken, Store,
 };
 
 use super::operation::{BATCHES, Operation, PLUGINS};
@@ -49,6 +51,11 @@ pub(super) struct World {
     pub(super) running: Vec<Lease>,
     /// The failure groups that exist.
     pub(super) failures: Vec<Fingerprint>,
+    /// The jobs that exist, the newest first, and those that existed a step ago.
+    pub(super) jobs: Vec<Job>,
+    pub(super) jobs_before: Vec<Job>,
+    /// The bulk operations that have not ended.
+    pub(super) open: Vec<BulkOperation>,
 }
 
 /// Everything that can be read from a store.
@@ -64,9 +71,13 @@ struct Snapshot {
     found: Vec<Vec<JobId>>,
     overrides: Vec<Override>,
     holds: Vec<HoldPage>,
+    operations: Vec<BulkOperation>,
+    /// How many jobs of each durable broadcast were deleted.
+    deleted: Vec<u64>,
     /// Every act: when, who, what. Their numbers differ between stores.
     acts: Vec<(Timestamp, Author, ActKind, String, String)>,
     stats: QueueStats,
+    backlog: Backlog,
     waiting: BTreeMap<PluginId, u64>,
     /// The usage and the values of each plugin.
     kept: Vec<(KvUsage, Vec<(KvKey, Option<Vec<u8>>)>)>,
@@ -111,6 +122,9 @@ impl World {
             leases: Vec::new(),
             running: Vec::new(),
             failures: Vec::new(),
+            jobs: Vec::new(),
+            jobs_before: Vec::new(),
+            open: Vec::new(),
         }
     }
 
@@ -198,6 +212,24 @@ impl World {
             Operation::DeleteEndedHolds(max) => {
                 if call!(self, delete_ended_holds(max)) > 0 {
                     occurred.insert("deleted holds");
+                }
+            }
+            Operation::StartOperation(new) => {
+                occurred.insert("operation started");
+                call!(self, start_operation(*new));
+            }
+            Operation::TakeStep(step) => {
+                let taken = call!(self, take_operation_step(step));
+                note_step(&step, taken.as_ref(), occurred);
+            }
+            Operation::CancelOperation(id, by) => {
+                if call!(self, cancel_operation(id, by)).is_some() {
+                    occurred.insert("operation cancelled");
+                }
+            }
+            Operation::DeleteEndedOperations(before, max) => {
+                if call!(self, delete_ended_operations(before, max)) > 0 {
+                    occurred.insert("operations deleted");
                 }
             }
             Operation::SetFailureState(fingerprint, state, by) => {
@@ -318,6 +350,12 @@ impl World {
         for (name, other) in self.others() {
             snapshot = same(snapshot, self.snapshot(other).await, &format!("all that can be read on {name}"));
         }
+        self.jobs_before = std::mem::take(&mut self.jobs);
+        self.jobs = snapshot.seen.iter().map(|seen| seen.job.clone()).collect();
+        self.open = snapshot.operations.iter().filter(|operation| !operation.state.is_final()).cloned().collect();
+        if snapshot.deleted.iter().any(|deleted| *deleted > 0) {
+            occurred.insert("deleted of a broadcast");
+        }
         self.ids = snapshot.seen.iter().map(|seen| seen.job.id).collect();
         self.running.clear();
         self.failures = snapshot.failures[2].groups.iter().map(|group| group.fingerprint).collect();
@@ -405,6 +443,19 @@ impl World {
         let all_holds = store.holds(None, 1000).await.unwrap();
         let second = all_holds.holds.first().map(|hold| hold.scope.clone());
         let holds = vec![store.holds(second, 2).await.unwrap(), all_holds];
+        let backlog = store.backlog(self.declared[0].clone()).await.unwrap();
+        let counted = |(task, of): (&TaskName, &TaskBacklog)| (task.clone(), of.waiting, of.running);
+        let counted: Vec<_> = backlog.tasks.iter().map(counted).collect();
+        assert_eq!(counted, stats.tasks);
+        let operations = store.operations(None, 1000).await.unwrap();
+        let mut open = operations.clone();
+        open.retain(|operation| !operation.state.is_final());
+        open.reverse();
+        assert_eq!(store.open_operations().await.unwrap(), open);
+        let mut deleted = Vec::new();
+        for batch in BATCHES.map(JobId::from_number) {
+            deleted.push(store.deleted_of_batch(batch.unwrap()).await.unwrap());
+        }
         let waiting = store.waiting_jobs().await.unwrap();
         let mut counted = BTreeMap::new();
         for (task, count, _) in stats.tasks.iter().filter(|(_, count, _)| *count > 0) {
@@ -426,8 +477,11 @@ impl World {
             found,
             overrides,
             holds,
+            operations,
+            deleted,
             acts,
             stats,
+            backlog,
             waiting,
             kept,
         }
@@ -504,6 +558,23 @@ async fn values_of(store: &dyn Store, plugin: &str) -> (KvUsage, Vec<(KvKey, Opt
     (usage, kept)
 }
 
+fn note_step(step: &OperationStep, taken: Option<&StepTaken>, occurred: &mut BTreeSet<&'static str>) {
+    let Some(taken) = taken else {
+        occurred.insert("operation step refused");
+        return;
+    };
+    if taken.changed.len() < step.targets.len() {
+        occurred.insert("operation skipped jobs");
+    }
+    if !taken.changed.is_empty() {
+        occurred.insert(match taken.operation.act {
+            BulkAct::Delete => "operation deleted jobs",
+            BulkAct::SetPriority => "operation gave priorities",
+            BulkAct::Retry | BulkAct::Cancel | BulkAct::RunNow => "operation changed jobs",
+        });
+    }
+}
+
 fn note_inserted(result: &Inserted, child: bool, occurred: &mut BTreeSet<&'static str>) {
     let kinds = if child { ["child added", "child known", "child discarded"] } else { ["added", "known", "discarded"] };
     match result {
@@ -565,5 +636,6 @@ fn note_recorded(event: &Event, result: &Result<Recorded, Refusal>, occurred: &m
         Event::NotEnqueued(_) => panic!("only a store says so"),
         Event::RetryRequested { .. } => "event: retry asked",
         Event::RunRequested => "event: run asked",
+        Event::PriorityChanged { .. } => "event: priority changed",
     });
 }

@@ -1,0 +1,103 @@
+//! What waits and runs, by task, as far as a store looked at it: no number here costs a look at every waiting job.
+
+use std::collections::BTreeMap;
+
+use crate::find::{WaitKind, WaitView};
+use crate::ids::TaskName;
+use crate::key::Lane;
+use crate::time::Timestamp;
+
+/// The waiting and the running jobs, by task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// The tasks that have waiting or running jobs.
+    pub tasks: BTreeMap<TaskName, TaskBacklog>,
+}
+
+/// The waiting and the running jobs of one task. The numbers of all waiting and all running jobs are exact. The other numbers are
+/// of the waiting jobs that a store looked at, so that each is a lower bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskBacklog {
+    /// Number of waiting jobs.
+    pub waiting: u64,
+    /// Number of running jobs.
+    pub running: u64,
+    /// Number of waiting jobs of each kind that were looked at.
+    pub kinds: BTreeMap<WaitKind, u64>,
+    /// The moment from which the job is due that has been ready longest.
+    pub oldest_ready: Option<Timestamp>,
+    /// The moment from which the waiting job is due that has been due longest, whatever keeps it waiting.
+    pub oldest_due: Option<Timestamp>,
+}
+
+impl Backlog {
+    /// Adds jobs of a task and a lane that are due. `oldest` is the moment from which the first of them is due.
+    pub fn add_due(&mut self, view: &WaitView, (task, lane): (&TaskName, &Lane), jobs: u64, oldest: Timestamp) {
+        let kind = view.kind_of_due(task, lane);
+        let of_task = self.task(task);
+        *of_task.kinds.entry(kind).or_default() += jobs;
+        let earlier = |known: Option<Timestamp>| Some(known.map_or(oldest, |known| known.min(oldest)));
+        of_task.oldest_due = earlier(of_task.oldest_due);
+        if kind == WaitKind::Ready {
+            of_task.oldest_ready = earlier(of_task.oldest_ready);
+        }
+    }
+
+    /// Adds a job of a task that is not due.
+    pub fn add_delayed(&mut self, task: &TaskName, attempt: u32) {
+        let kind = WaitKind::of_delayed(attempt);
+        *self.task(task).kinds.entry(kind).or_default() += 1;
+    }
+
+    /// Returns the part of a task.
+    pub fn task(&mut self, task: &TaskName) -> &mut TaskBacklog {
+        self.tasks.entry(task.clone()).or_default()
+    }
+}
+
+impl TaskBacklog {
+    /// Returns the number of waiting jobs of a kind that were looked at.
+    pub fn count(&self, kind: WaitKind) -> u64 {
+        self.kinds.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Returns true if not all waiting jobs were looked at, so that there may be more of each kind.
+    pub fn has_more(&self) -> bool {
+        self.kinds.values().sum::<u64>() < self.waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hold::{Hold, HoldScope};
+    use crate::ids::Group;
+    use crate::limits::{LimitTable, Limits};
+
+    const NOW: Timestamp = Timestamp::from_millis(9_000);
+
+    #[test]
+    fn due_jobs_wait_as_their_lane_does() {
+        let (task, other): (TaskName, TaskName) = ("words/count".parse().unwrap(), "words/list".parse().unwrap());
+        let lane = |key: &str| Lane { group: Group::from(&task), key: Some(key.parse().unwrap()) };
+        let mut limits = LimitTable::default();
+        limits.declare(Group::from(&task), Limits { per_key: Some(1), total: None });
+        let mut view = WaitView { limits, now: NOW, ..WaitView::default() };
+        view.add_running(&lane("full"), 1);
+        let scope: HoldScope = "key:held".parse().unwrap();
+        view.holds.set(Hold { scope, until: None, reason: "".parse().unwrap(), by: None, since: NOW });
+        let mut backlog = Backlog::default();
+        let at = Timestamp::from_millis;
+        for (key, jobs, oldest) in [("free", 3, 70), ("free", 1, 80), ("full", 10, 50), ("held", 4, 40)] {
+            backlog.add_due(&view, (&task, &lane(key)), jobs, at(oldest));
+        }
+        backlog.add_delayed(&task, 0);
+        backlog.add_delayed(&task, 2);
+        backlog.task(&other).waiting = 7;
+        backlog.task(&task).waiting = 20;
+        let of = &backlog.tasks[&task];
+        assert_eq!(WaitKind::ALL.map(|kind| of.count(kind)), [4, 1, 1, 10, 4]);
+        assert_eq!((of.oldest_ready, of.oldest_due, of.has_more()), (Some(at(70)), Some(at(40)), false));
+        assert!(backlog.tasks[&other].has_more(), "nobody looked at them");
+    }
+}

@@ -1,0 +1,63 @@
+//! What ten thousand held keys cost a claim. Ignored, since it measures; run it alone and optimised:
+//! `cargo test --release --workspace --test conformance -- --ignored held_keys --nocapture`.
+
+use std::time::{Duration, Instant};
+
+use wharf_core::hold::{HoldReason, NewHold};
+
+use crate::stage::{COUNT, Kind, Stage, block_on};
+
+const HELD: usize = 10_000;
+const ROUNDS: usize = 60;
+const BATCH: u32 = 32;
+
+/// Claims and ends jobs of keys that are not held, and returns the median time of a claim.
+async fn claim_time(stage: &Stage) -> Duration {
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let jobs = (0..BATCH).map(|number| stage.new_job(COUNT, &format!("free-{}", (round + number as usize) % 100)));
+        stage.store.insert(jobs.collect(), stage.declared.clone()).await.unwrap();
+        let begin = Instant::now();
+        let leased = stage.claim(BATCH).await;
+        times.push(begin.elapsed());
+        assert_eq!(leased.len(), BATCH as usize);
+        for leased in &leased {
+            stage.succeed(leased).await.unwrap();
+        }
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+async fn set_hold(stage: &Stage, key: usize) {
+    let by = wharf_core::author::Author::anyone();
+    let reason = "why".parse::<HoldReason>().unwrap();
+    let hold = NewHold { scope: format!("key:held-{key}").parse().unwrap(), length: None, reason, by };
+    assert!(stage.store.set_hold(hold).await.unwrap().is_some());
+}
+
+#[test]
+#[ignore = "it measures: run it alone, optimised"]
+fn ten_thousand_held_keys_cost_a_claim_next_to_nothing() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        block_on(async {
+            let stage = Stage::new(kind).await;
+            // Waiting jobs of the keys, so that their lanes are there.
+            for chunk in 0..HELD / 500 {
+                let jobs = (0..500).map(|number| stage.new_job(COUNT, &format!("held-{}", chunk * 500 + number)));
+                stage.store.insert(jobs.collect(), stage.declared.clone()).await.unwrap();
+            }
+            set_hold(&stage, 0).await;
+            let begin = Instant::now();
+            for key in 1..HELD {
+                set_hold(&stage, key).await;
+            }
+            let setting = begin.elapsed();
+            let held = claim_time(&stage).await;
+            let free = Stage::new(kind).await;
+            let without = claim_time(&free).await;
+            let ratio = held.as_secs_f64() / without.as_secs_f64();
+            println!("{HELD} holds set in {setting:?}; a claim of {BATCH} jobs takes {held:?} beside them, {without:?} without a hold: {ratio:.2} x");
+        });
+    }
+}
