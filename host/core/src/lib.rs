@@ -63,5 +63,6 @@ pub mod wait_reason;
 pub mod placement;
 pub mod find;
 pub mod bulk;
+pub mod schedule;
 pub mod audit;
 pub mod planner;

@@ -45,6 +45,7 @@ mod failures;
 mod queue;
 mod find;
 mod operations;
+mod schedules;
 mod claim;
 
 use queue::{JobRecord, MemoryQueue};

@@ -60,6 +60,7 @@ mod audit;
 mod insert;
 mod record;
 mod operations;
+mod schedules;
 mod claim_snapshot;
 mod claim;
 mod lease;

@@ -23,6 +23,7 @@ use wharf_core::wait_reason::Holders;
 use super::audit::ActList;
 use super::failures::FailureMap;
 use super::kv::KvMap;
+use super::schedules::ScheduleMap;
 use crate::store::{Inserted, Recorded};
 
 pub(super) struct MemoryQueue {
@@ -44,6 +45,7 @@ pub(super) struct MemoryQueue {
     pub(super) holds: HoldTable,
     pub(super) acts: ActList,
     pub(super) operations: BTreeMap<JobId, BulkOperation>,
+    pub(super) schedules: ScheduleMap,
     pub(super) values: KvMap,
     pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
@@ -81,6 +83,7 @@ impl MemoryQueue {
             holds: HoldTable::default(),
             acts: ActList::default(),
             operations: BTreeMap::new(),
+            schedules: ScheduleMap::default(),
             values: KvMap::default(),
             failures: FailureMap::default(),
             marks: BTreeMap::new(),

@@ -89,7 +89,13 @@ impl ReadSet {
                         reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
-                WriteRequest::StartOperation(_) | WriteRequest::CancelOperation(..) => {}
+                WriteRequest::StartOperation(_) | WriteRequest::CancelOperation(..) | WriteRequest::WriteSchedules(_) => {}
+                WriteRequest::FireSchedules(firings, _) => {
+                    let open = firings.iter().flat_map(|firing| &firing.open).map(|id| signed(id.number()));
+                    reads.jobs.extend(open);
+                    // A job may be asked to end for the next one.
+                    reads.slot_holders |= firings.iter().any(|firing| !firing.open.is_empty());
+                }
                 WriteRequest::OperationStep(step) => {
                     let ids = || step.targets.iter().map(|target| signed(target.id.number()));
                     reads.jobs.extend(ids());

@@ -397,7 +397,24 @@ async fn apply(
         WriteRequest::CancelOperation(id, by) => {
             Ok(WriteResult::Operation(Box::pin(ledger.cancel_operation(*id, by)).await?.map(Box::new)))
         }
+        WriteRequest::WriteSchedules(writes) => {
+            Ok(WriteResult::SchedulesWritten(Box::pin(ledger.write_schedules(writes)).await?))
+        }
+        WriteRequest::FireSchedules(firings, declared) => Box::pin(fire(ledger, request, firings, declared)).await,
     }
+}
+
+async fn fire(
+    ledger: &mut PostgresLedger<'_>,
+    request: &WriteRequest,
+    firings: &[ScheduleFiring],
+    declared: &Arc<LimitTable>,
+) -> Result<WriteResult, SessionError> {
+    ledger.declared = declared.clone();
+    let jobs = request.new_jobs();
+    let lanes: Vec<LaneRow> = jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
+    ledger.load_lanes(lanes.into_iter()).await?;
+    Ok(WriteResult::SchedulesFired(ledger.fire_schedules(firings).await?))
 }
 
 /// The moment at which the ids of new jobs became known to callers.
