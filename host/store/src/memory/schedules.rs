@@ -9,7 +9,7 @@ use wharf_core::bounds;
 use wharf_core::conflict::make_room;
 use wharf_core::ids::{NodeId, ScheduleId};
 use wharf_core::limits::LimitTable;
-use wharf_core::schedule::{Schedule, ScheduleFiring, TickStep};
+use wharf_core::schedule::{Schedule, ScheduleFiring, ScheduleSource, TickStep};
 use wharf_core::time::Timestamp;
 
 use super::MemoryStore;
@@ -82,9 +82,16 @@ impl ScheduleStore for MemoryStore {
         Ok(self.queue().schedules.schedules.get(&id).cloned())
     }
 
-    async fn schedules(&self, after: Option<ScheduleId>, max: u32) -> Result<Vec<Schedule>, StoreError> {
+    async fn schedules(
+        &self,
+        source: Option<ScheduleSource>,
+        after: Option<ScheduleId>,
+        max: u32,
+    ) -> Result<Vec<Schedule>, StoreError> {
         let queue = self.queue();
-        let found = queue.schedules.schedules.values().filter(|one| after.as_ref().is_none_or(|after| one.id > *after));
+        let found = queue.schedules.schedules.values().filter(|one| {
+            after.as_ref().is_none_or(|after| one.id > *after) && source.is_none_or(|source| one.source == source)
+        });
         Ok(found.take(max.clamp(1, bounds::PAGE_MAX) as usize).cloned().collect())
     }
 

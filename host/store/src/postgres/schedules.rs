@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use wharf_core::audit::NewAct;
@@ -11,7 +12,7 @@ use wharf_core::bounds;
 use wharf_core::conflict::make_room;
 use wharf_core::ids::{JobId, NodeId, ScheduleId};
 use wharf_core::limits::LimitTable;
-use wharf_core::schedule::{Schedule, ScheduleFiring, TickStep};
+use wharf_core::schedule::{Schedule, ScheduleFiring, ScheduleSource, TickStep};
 use wharf_core::time::Timestamp;
 
 use super::ledger::PostgresLedger;
@@ -78,10 +79,19 @@ async fn schedule(session: &Session, id: &ScheduleId) -> Result<Option<Schedule>
     found.first().map(read).transpose()
 }
 
-async fn page(session: &Session, after: Option<&ScheduleId>, max: u32) -> Result<Vec<Schedule>, SessionError> {
-    let text = format!("SELECT {SCHEDULE_COLUMNS} FROM $schema.schedules WHERE id > $1 ORDER BY id LIMIT $2");
+async fn page(
+    session: &Session,
+    source: Option<ScheduleSource>,
+    after: Option<&ScheduleId>,
+    max: u32,
+) -> Result<Vec<Schedule>, SessionError> {
+    let text = format!(
+        "SELECT {SCHEDULE_COLUMNS} FROM $schema.schedules WHERE id > $1 AND ($3::text IS NULL OR source = $3)
+         ORDER BY id LIMIT $2"
+    );
+    let source = source.map(ScheduleSource::as_str);
     let (after, max) = (after.map_or("", ScheduleId::as_str), i64::from(max.clamp(1, bounds::PAGE_MAX)));
-    let found = session.query_selective(&text, &[(&after, Type::TEXT), (&max, Type::INT8)]).await?;
+    let found = session.query_selective(&text, &[(&after, Type::TEXT), (&max, Type::INT8), (&source, Type::TEXT)]).await?;
     found.iter().map(read).collect()
 }
 
@@ -268,6 +278,8 @@ impl PostgresLedger<'_> {
             }
             all.push(fired);
         }
+        // Sent together: the server answers all of them after one round trip.
+        try_join_all(all.iter().flatten().map(|fired| self.put_schedule(&fired.fired.schedule))).await?;
         Ok(all)
     }
 
@@ -294,7 +306,6 @@ impl PostgresLedger<'_> {
             }
         }
         let fired = results.end();
-        self.put_schedule(&fired.fired.schedule).await?;
         if let Some(act) = NewAct::of_firing(firing, &fired.fired) {
             self.write_act(&act).await?;
         }
@@ -310,9 +321,14 @@ impl ScheduleStore for PostgresStore {
         self.finish(session, found)
     }
 
-    async fn schedules(&self, after: Option<ScheduleId>, max: u32) -> Result<Vec<Schedule>, StoreError> {
+    async fn schedules(
+        &self,
+        source: Option<ScheduleSource>,
+        after: Option<ScheduleId>,
+        max: u32,
+    ) -> Result<Vec<Schedule>, StoreError> {
         let session = self.reader().await?;
-        let found = page(&session, after.as_ref(), max).await;
+        let found = page(&session, source, after.as_ref(), max).await;
         self.finish(session, found)
     }
 

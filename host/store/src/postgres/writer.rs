@@ -12,6 +12,7 @@ use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::limits::LimitTable;
+use wharf_core::schedule::ScheduleFiring;
 
 use super::claim::ReopenedGroups;
 use super::id_source::IdSource;

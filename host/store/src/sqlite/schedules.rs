@@ -11,7 +11,7 @@ use wharf_core::conflict::make_room;
 use wharf_core::ids::{JobId, NodeId, ScheduleId};
 use wharf_core::job::JobStatus;
 use wharf_core::limits::LimitTable;
-use wharf_core::schedule::{Schedule, ScheduleFiring, TickStep};
+use wharf_core::schedule::{Schedule, ScheduleFiring, ScheduleSource, TickStep};
 use wharf_core::time::Timestamp;
 
 use super::SqliteStore;
@@ -66,10 +66,18 @@ fn schedule(conn: &Connection, id: &ScheduleId) -> rusqlite::Result<Option<Sched
     find.query_row([id.as_str()], read).optional()
 }
 
-fn page(conn: &Connection, after: Option<&ScheduleId>, max: u32) -> rusqlite::Result<Vec<Schedule>> {
-    let text = format!("SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE id > ?1 ORDER BY id LIMIT ?2");
+fn page(
+    conn: &Connection,
+    source: Option<ScheduleSource>,
+    after: Option<&ScheduleId>,
+    max: u32,
+) -> rusqlite::Result<Vec<Schedule>> {
+    let text = format!(
+        "SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE id > ?1 AND (?3 IS NULL OR source = ?3) ORDER BY id LIMIT ?2"
+    );
+    let source = source.map(ScheduleSource::as_str);
     let after = after.map_or("", ScheduleId::as_str);
-    conn.prepare_cached(&text)?.query_map(params![after, max.clamp(1, bounds::PAGE_MAX)], read)?.collect()
+    conn.prepare_cached(&text)?.query_map(params![after, max.clamp(1, bounds::PAGE_MAX), source], read)?.collect()
 }
 
 fn due(
@@ -228,8 +236,13 @@ impl ScheduleStore for SqliteStore {
         self.readers.read(move |conn| schedule(conn, &id)).await
     }
 
-    async fn schedules(&self, after: Option<ScheduleId>, max: u32) -> Result<Vec<Schedule>, StoreError> {
-        self.readers.read(move |conn| page(conn, after.as_ref(), max)).await
+    async fn schedules(
+        &self,
+        source: Option<ScheduleSource>,
+        after: Option<ScheduleId>,
+        max: u32,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.readers.read(move |conn| page(conn, source, after.as_ref(), max)).await
     }
 
     async fn due_schedules(

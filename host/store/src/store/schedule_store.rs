@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use wharf_core::audit::NewAct;
 use wharf_core::ids::{JobId, NodeId, ScheduleId};
 use wharf_core::limits::LimitTable;
-use wharf_core::schedule::{FireRun, Fired, Schedule, ScheduleFiring, TickInserted};
+use wharf_core::schedule::{FireRun, Fired, Schedule, ScheduleFiring, ScheduleSource, TickInserted};
 use wharf_core::time::Timestamp;
 
 use super::error::StoreError;
@@ -19,8 +19,14 @@ pub trait ScheduleStore: Send + Sync {
     /// Returns a schedule.
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, StoreError>;
 
-    /// Returns at most `max` schedules whose IDs come after `after`, in the order of their IDs.
-    async fn schedules(&self, after: Option<ScheduleId>, max: u32) -> Result<Vec<Schedule>, StoreError>;
+    /// Returns at most `max` schedules of this source, of any if it is `None`, whose IDs come after `after`, in the order of
+    /// their IDs.
+    async fn schedules(
+        &self,
+        source: Option<ScheduleSource>,
+        after: Option<ScheduleId>,
+        max: u32,
+    ) -> Result<Vec<Schedule>, StoreError>;
 
     /// Returns at most `max` schedules that are due and come after `after`, in the order of their moments and IDs, and the
     /// moment of the first that is not due.

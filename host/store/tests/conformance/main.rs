@@ -21,6 +21,7 @@ mod attempts;
 mod failures;
 mod find;
 mod operations;
+mod schedules;
 mod read;
 mod kv;
 mod nudge;

@@ -53,7 +53,7 @@ closed_sets! {
     HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
-    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, SettingsChanged, Other, }
+    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, ScheduleSet, ScheduleRemoved, ScheduleRetired, ScheduleRun, SchedulePaused, ScheduleResumed, SettingsChanged, Other, }
 
     /// State of a failure group.
     FailureState { Open, Resolved, Ignored, }
@@ -126,7 +126,8 @@ macro_rules! act_names {
 
 act_names! {
     JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened
-    OperationStarted OperationCancelled SettingsChanged Other
+    OperationStarted OperationCancelled ScheduleSet ScheduleRemoved ScheduleRetired ScheduleRun SchedulePaused
+    ScheduleResumed SettingsChanged Other
 }
 
 impl From<StateName> for JobState {
