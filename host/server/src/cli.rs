@@ -4,6 +4,7 @@ mod sse;
 mod client;
 mod follow;
 mod operations;
+mod schedules;
 mod jobs;
 mod broadcast;
 mod plugins;
@@ -99,6 +100,9 @@ enum Command {
     /// Show and cancel bulk operations, which `job retry --where` and others start
     #[command(subcommand)]
     Operation(operations::OperationCommand),
+    /// Define, show, pause and run schedules: jobs that are enqueued at the moments of a clock
+    #[command(subcommand)]
+    Schedule(schedules::ScheduleCommand),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -230,6 +234,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Summary(summary) => summary.run(&client(), json),
         Command::Audit(audit) => audit.run(&client(), json),
         Command::Operation(command) => command.run(&client(), json),
+        Command::Schedule(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

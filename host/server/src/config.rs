@@ -12,6 +12,7 @@ mod environment;
 mod machine_memory;
 mod tokens;
 mod shared_form;
+mod schedules;
 mod file;
 mod raw;
 mod shown;

@@ -6,10 +6,12 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use wharf_core::ids::PluginId;
+use wharf_core::time::Timestamp;
 use wharf_engine::PluginSettings;
 use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
+use super::schedules::{self, ScheduleSection};
 use super::shared_form::{SECRET_TABLES, shared};
 use super::table::{SETTINGS, Setting, find};
 use super::tokens::{self, TokenSection};
@@ -33,10 +35,11 @@ pub(crate) struct FileValues {
     pub(crate) values: Vec<(&'static Setting, String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
     pub(crate) tokens: Vec<TokenSection>,
+    pub(crate) schedules: Vec<ScheduleSection>,
 }
 
-/// Parses `text`, the content of the file `path`. Every problem is added to `problems`.
-pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValues {
+/// Parses `text`, the content of the file `path`, at `now`, from which on schedules must have a moment. Every problem is added to `problems`.
+pub(crate) fn read(path: &Path, text: &str, now: Timestamp, problems: &mut Problems) -> FileValues {
     let places = Places { path: path.to_owned(), text };
     let mut found = FileValues::default();
     let table = match DeTable::parse(text) {
@@ -50,6 +53,7 @@ pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValu
         let name = key.get_ref().as_ref();
         match value.get_ref() {
             DeValue::Table(_) if name == "plugins" => plugin_sections(value, &places, &mut found, problems),
+            DeValue::Table(_) if name == "schedules" => schedule_sections(value, now, &places, &mut found, problems),
             DeValue::Array(_) if name == "tokens" => {
                 let at = value.span().start;
                 match Vec::deserialize(ValueDeserializer::from(value)) {
@@ -115,7 +119,11 @@ fn one_value(
         if key == "plugins" {
             return problems.add(&here, "`plugins` has a table for each plugin; write `[plugins.NAME]`");
         }
-        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins", "tokens"]);
+        if key == "schedules" {
+            return problems.add(&here, "`schedules` has a table for each schedule; write `[schedules.NAME]`");
+        }
+        let named = ["plugins", "tokens", "schedules"];
+        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(named);
         return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };
     let text = match value.get_ref() {
@@ -166,6 +174,27 @@ fn plugin_sections(
     }
 }
 
+fn schedule_sections(
+    schedules: Spanned<DeValue<'_>>,
+    now: Timestamp,
+    places: &Places<'_>,
+    found: &mut FileValues,
+    problems: &mut Problems,
+) {
+    let DeValue::Table(schedules) = schedules.into_inner() else { return };
+    let (place, complain) = (
+        |offset| places.of(offset),
+        |error: &toml::de::Error, at, problems: &mut Problems| places.complain(error, at, problems),
+    );
+    for (name, section) in schedules {
+        let mut shown = Vec::new();
+        show(&format!("schedules.{}", name.get_ref()), &section, places, &mut shown);
+        if let Some((id, spec)) = schedules::section(&name, section, (now, &place), problems, &complain) {
+            found.schedules.push(ScheduleSection { id, spec, shown });
+        }
+    }
+}
+
 /// Returns the key and the place of each value that may be a secret and is no string: the usual error would quote it.
 fn values_that_are_no_text(section: &Spanned<DeValue<'_>>) -> Vec<(String, usize)> {
     let DeValue::Table(section) = section.get_ref() else { return Vec::new() };
@@ -193,7 +222,7 @@ fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mu
             }
         }
         // Values that are passed to a plugin may be secrets.
-        _ if key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part)) => {
+        _ if key.starts_with("plugins.") && key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part)) => {
             shown.push((key.to_owned(), "(set)".to_owned(), places.of(value.span().start)));
         }
         _ => shown.push((key.to_owned(), places.text[value.span()].to_owned(), places.of(value.span().start))),
