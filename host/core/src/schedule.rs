@@ -92,7 +92,7 @@ macro_rules! policies {
 }
 
 policies! {
-    /// What becomes of ticks that were not fired within `bounds::SCHEDULE_GRACE`.
+    /// The policy for ticks that were not fired within `bounds::SCHEDULE_GRACE`.
     MissedPolicy "policy for missed ticks" {
         /// The newest one within the window is fired.
         #[default]
@@ -105,7 +105,7 @@ policies! {
 }
 
 policies! {
-    /// What happens at a tick while jobs of earlier ticks have not finished.
+    /// The policy for a tick that comes while jobs of earlier ticks have not finished.
     OverlapPolicy "policy for overlaps" {
         /// Its job is enqueued; limits hold as for any job.
         #[default]
@@ -120,7 +120,7 @@ policies! {
 }
 
 policies! {
-    /// Where a schedule was defined.
+    /// The place where a schedule was defined.
     ScheduleSource "source of a schedule" {
         /// Through the API.
         #[default]
@@ -131,7 +131,7 @@ policies! {
 }
 
 policies! {
-    /// What became of a tick.
+    /// The outcome of a tick.
     TickOutcome "outcome of a tick" {
         /// Its job was enqueued.
         #[default]
@@ -153,7 +153,7 @@ policies! {
     }
 }
 
-/// What a schedule does, and when: the part of it that its author wrote.
+/// The part of a schedule that its author wrote: its jobs, and its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScheduleSpec {
     /// The task of its jobs.
@@ -218,7 +218,7 @@ pub struct TickRecord {
     pub tick: Timestamp,
     /// Number of ticks: more than one if several were missed.
     pub count: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: TickOutcome,
     /// Its job, or the one that was in its way.
     pub job: Option<JobId>,
@@ -231,9 +231,9 @@ pub struct TickRecord {
 pub struct Schedule {
     /// The schedule's ID.
     pub id: ScheduleId,
-    /// What its author wrote.
+    /// The part that its author wrote.
     pub spec: ScheduleSpec,
-    /// Where it was defined.
+    /// The place where it was defined.
     pub source: ScheduleSource,
     /// When the file was written that it was read from; zero for one of the API.
     pub revision: Timestamp,

@@ -272,7 +272,7 @@ pub enum Notice {
     ScheduleTicked {
         /// The schedule.
         schedule: ScheduleId,
-        /// What became of each tick.
+        /// The outcome of each tick.
         ticks: Vec<TickRecord>,
     },
     /// A schedule paused by itself.
@@ -286,7 +286,7 @@ pub enum Notice {
     ScheduleChanged {
         /// The schedule.
         schedule: ScheduleId,
-        /// What was done: "schedule-set", or another kind of act.
+        /// The kind of the act: "schedule-set", or another one.
         act: ActKind,
         /// The name of the operator's token, if the host knows it.
         by: Option<String>,

@@ -37,7 +37,7 @@ pub(crate) struct ScheduleSync {
     has_schedules: bool,
     /// Nodes that were not registered when it was compared last. A node that is not registered twice is gone.
     unregistered: BTreeSet<NodeId>,
-    /// What was reported to differ.
+    /// The schedules that were reported to differ, each with the reason.
     reported: BTreeMap<ScheduleId, String>,
 }
 

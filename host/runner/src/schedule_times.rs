@@ -60,11 +60,11 @@ pub struct NextMoment {
     pub at: Timestamp,
     /// The time in the schedule's zone, with the distance from UTC: "2026-03-29T03:00:00+02:00".
     pub local: String,
-    /// How a change of the clock touches it.
+    /// The change of the clock that touches it.
     pub change: Option<ClockChange>,
 }
 
-/// How a change of the clock touches a moment.
+/// A change of the clock that touches a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockChange {
     /// The clock skips its time: it comes at the first moment after the gap.

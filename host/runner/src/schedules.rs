@@ -19,7 +19,7 @@ use crate::request::{Request, prepare_tick};
 use crate::schedule_times::{check_timing, next_tick, zone_name};
 use crate::store_health::WatchedStore;
 
-/// How often a change is tried that another host's change comes before.
+/// Number of tries of a change that another host's change comes before.
 const TRIES_MAX: u32 = 20;
 
 /// Why a schedule was not changed.
@@ -251,10 +251,10 @@ pub(crate) fn changed_too_often() -> ScheduleError {
 pub(crate) fn job_of_run(fired: &wharf_store::ScheduleFired) -> Result<JobId, ScheduleError> {
     match fired.fired.ticks.last() {
         Some(tick) if tick.outcome == TickOutcome::Fired => {
-            tick.job.ok_or_else(|| ScheduleError::NotRun("it has no job".to_owned()))
+            tick.job.ok_or_else(|| ScheduleError::NotRun("the store did not name its job".to_owned()))
         }
         Some(tick) => Err(ScheduleError::NotRun(tick.reason.clone())),
-        None => Err(ScheduleError::NotRun("it has no tick".to_owned())),
+        None => Err(ScheduleError::NotRun("the store recorded nothing".to_owned())),
     }
 }
 

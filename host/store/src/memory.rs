@@ -42,6 +42,7 @@ use crate::store::{
 mod audit;
 mod kv;
 mod failures;
+mod schedule_map;
 mod queue;
 mod find;
 mod operations;

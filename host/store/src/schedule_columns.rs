@@ -112,7 +112,7 @@ impl ScheduleColumns {
         let timing = match (self.cron, self.zone, self.every_us) {
             (Some(expression), Some(zone), _) => Timing::Cron { expression, zone },
             (_, _, Some(interval)) => Timing::Every(length(interval)),
-            _ => return Err(DamagedData::inconsistent(format_args!("schedule {} has no times", self.id))),
+            _ => return Err(DamagedData::inconsistent(format_args!("schedule {} has neither an expression nor an interval", self.id))),
         };
         let pause = self.paused_at.map(|since| Pause {
             since: timestamp(since),

@@ -46,7 +46,7 @@ pub struct Skip {
     reason: String,
 }
 
-/// What a store does with a tick.
+/// The part of a firing that a store carries out for one tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TickStep {
     /// Nothing: its job is not enqueued.
@@ -60,7 +60,7 @@ pub enum TickStep {
     },
 }
 
-/// What a store did with the job of a tick.
+/// The result of inserting the job of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TickInserted {
     /// It was added, under this ID.
@@ -76,7 +76,7 @@ pub enum TickInserted {
 pub struct Fired {
     /// The schedule after it.
     pub schedule: Schedule,
-    /// What became of each tick, missed ones first.
+    /// The outcome of each tick, missed ones first.
     pub ticks: Vec<TickRecord>,
     /// True if the schedule paused, since so many of its jobs have failed.
     pub paused: bool,

@@ -15,7 +15,7 @@ pub struct FileSchedules {
     pub schedules: BTreeMap<ScheduleId, ScheduleSpec>,
 }
 
-/// What a host does about one schedule.
+/// A host's act on one schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncAct {
     /// It adds the schedule, or gives it the definition of its file.

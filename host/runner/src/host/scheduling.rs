@@ -14,7 +14,7 @@ use crate::notice::Notice;
 use crate::queue_bounds::places;
 use crate::schedules::{ScheduleError, Schedules, changed_too_often, job_of_run};
 
-/// How often an operator's run is tried that a firing comes before.
+/// Number of tries of an operator's run that a firing comes before.
 const RUN_TRIES: u32 = 20;
 
 impl Host {

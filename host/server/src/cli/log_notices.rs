@@ -95,7 +95,7 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
                     debug!(%schedule, tick = at, job, "schedule fired");
                 } else {
                     let reason = Some(tick.reason.as_str()).filter(|reason| !reason.is_empty());
-                    warn!(%schedule, tick = at, count = tick.count, outcome, job, reason, "a schedule's tick has no job");
+                    warn!(%schedule, tick = at, count = tick.count, outcome, job, reason, "no job was enqueued at a tick of a schedule");
                 }
             }
         }

@@ -23,7 +23,7 @@ use wharf_core::wait_reason::Holders;
 use super::audit::ActList;
 use super::failures::FailureMap;
 use super::kv::KvMap;
-use super::schedules::ScheduleMap;
+use super::schedule_map::ScheduleMap;
 use crate::store::{Inserted, Recorded};
 
 pub(super) struct MemoryQueue {

@@ -1,4 +1,4 @@
-//! Schedules: a map, and the files of nodes.
+//! Schedules: reads, changes and firings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,36 +17,6 @@ use super::queue::MemoryQueue;
 use crate::store::{
     DueSchedules, FiringResults, Queue as _, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten, StoreError,
 };
-
-/// The schedules of a store.
-#[derive(Default)]
-pub(super) struct ScheduleMap {
-    schedules: BTreeMap<ScheduleId, Schedule>,
-    files: BTreeMap<NodeId, BTreeMap<ScheduleId, u64>>,
-}
-
-impl ScheduleMap {
-    fn in_order(&self, matches: impl Fn(Timestamp) -> bool) -> Vec<&Schedule> {
-        let is_wanted = |schedule: &&Schedule| schedule.next_at.is_some_and(&matches);
-        let mut found: Vec<&Schedule> = self.schedules.values().filter(is_wanted).collect();
-        found.sort_by_key(|schedule| (schedule.next_at, schedule.id.clone()));
-        found
-    }
-
-    fn write(&mut self, write: &ScheduleWrite) -> ScheduleWritten {
-        if self.schedules.get(&write.id).map(|schedule| schedule.version) != write.expected {
-            return ScheduleWritten::Stale;
-        }
-        if write.expected.is_none() && self.schedules.len() >= bounds::SCHEDULES_MAX as usize {
-            return ScheduleWritten::TooMany;
-        }
-        match &write.schedule {
-            Some(schedule) => _ = self.schedules.insert(write.id.clone(), schedule.clone()),
-            None => _ = self.schedules.remove(&write.id),
-        }
-        ScheduleWritten::Written
-    }
-}
 
 impl MemoryQueue {
     fn fire_schedule(&mut self, firing: &ScheduleFiring, now: Timestamp) -> Option<ScheduleFired> {

@@ -38,13 +38,13 @@ pub(crate) struct ScheduleRequest {
     /// The priority of its jobs; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) priority: Option<i32>,
-    /// What becomes of ticks that no host fired in time; `latest` by default.
+    /// The policy for ticks that no host fired in time; `latest` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) missed: Option<MissedPolicy>,
     /// Age up to which missed ticks are fired, such as `2h`; `1h` by default, `7d` at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) window: Option<String>,
-    /// What happens at a tick while jobs of earlier ticks have not finished; `allow` by default.
+    /// The policy for a tick that comes while jobs of earlier ticks have not finished; `allow` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) overlap: Option<OverlapPolicy>,
     /// Length of time by a fixed part of which all ticks come later, such as `5m`; none by default.
@@ -86,18 +86,18 @@ pub(crate) struct Schedule {
     pub(crate) key: Option<String>,
     /// The priority of its jobs.
     pub(crate) priority: i32,
-    /// What becomes of ticks that no host fired in time.
+    /// The policy for ticks that no host fired in time.
     pub(crate) missed: MissedPolicy,
     /// Age in milliseconds up to which missed ticks are fired.
     pub(crate) window_ms: f64,
-    /// What happens at a tick while jobs of earlier ticks have not finished.
+    /// The policy for a tick that comes while jobs of earlier ticks have not finished.
     pub(crate) overlap: OverlapPolicy,
     /// Length of time in milliseconds by a fixed part of which all ticks come later.
     pub(crate) spread_ms: f64,
     /// Number of jobs in a row that fail until the schedule pauses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pause_after: Option<u32>,
-    /// Where it was defined: through the API, or in the settings file of a host.
+    /// The place where it was defined: through the API, or in the settings file of a host.
     pub(crate) source: ScheduleSource,
     /// Name of the author of the definition; `null` if the host asks for no token.
     pub(crate) author: Option<String>,
@@ -130,7 +130,7 @@ pub(crate) struct NextMoment {
     pub(crate) at: Moment,
     /// The time in the schedule's zone, with the distance from UTC.
     pub(crate) local: String,
-    /// How a change of the clock touches it.
+    /// The change of the clock that touches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) change: Option<ClockChange>,
 }
@@ -159,14 +159,14 @@ pub(crate) struct Pause {
     pub(crate) reason: String,
 }
 
-/// What became of a tick.
+/// The outcome of a tick.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Tick {
     /// The tick, without the spread; the newest of several that became the same.
     pub(crate) tick: Moment,
     /// Number of ticks.
     pub(crate) count: u64,
-    /// What became of them.
+    /// The outcome.
     pub(crate) outcome: TickOutcome,
     /// Its job, or the one that was in its way.
     #[serde(skip_serializing_if = "Option::is_none")]

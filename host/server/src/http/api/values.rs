@@ -58,20 +58,20 @@ closed_sets! {
     /// State of a schedule; `retired` if no host's settings file has it any more.
     ScheduleState { Active, Paused, Retired, }
 
-    /// Where a schedule was defined.
+    /// The place where a schedule was defined.
     ScheduleSource { Api, File, }
 
-    /// What becomes of ticks that no host fired in time: the newest is fired, none, or all.
+    /// Policy for ticks that no host fired in time: the newest is fired, none, or all.
     MissedPolicy { Latest, None, All, }
 
-    /// What happens at a tick while jobs of earlier ticks have not finished: its job is enqueued, the tick is skipped, its job
-    /// waits in place of one that has not begun, or it replaces those that wait and asks those that run to end.
+    /// Policy for a tick that comes while jobs of earlier ticks have not finished: its job is enqueued, the tick is skipped, its
+    /// job waits in place of one that has not begun, or replaces those that wait and asks those that run to end.
     OverlapPolicy { Allow, Skip, QueueOne, Replace, }
 
-    /// What became of a tick: its job was enqueued, or why not.
+    /// Outcome of a tick: its job was enqueued, or why not.
     TickOutcome { Fired, Missed, NoHost, Overlap, Held, LaneFull, Duplicate, Refused, }
 
-    /// How a change of the clock touches a moment: the clock skips its time, or shows it twice.
+    /// Change of the clock that touches a moment: the clock skips its time, or shows it twice.
     ClockChange { Skipped, Repeated, }
 
     /// State of a failure group.

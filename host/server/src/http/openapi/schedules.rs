@@ -45,7 +45,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
             .response(204, "The schedule is gone.", Value::Null)
             .problems(&[Kind::SCHEDULE_UNKNOWN, Kind::SCHEDULE_IN_FILE]),
         of_one("runSchedule", "post", "/v1/schedules/{id}/run", "Enqueues a job of a schedule now")
-            .description("The job has no tick. It waits for holds and limits as any job does.")
+            .description("The job belongs to no tick. It waits for holds and limits as any job does.")
             .response(200, "The job.", json_of(schemas.response::<ScheduleRun>()))
             .problems(&[
                 Kind::SCHEDULE_UNKNOWN,
