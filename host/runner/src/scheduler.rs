@@ -29,6 +29,8 @@ use crate::store_health::WatchedStore;
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause between two looks while the host does not know yet which plugins it starts with.
 const LOADING_INTERVAL: Duration = Duration::from_millis(200);
+/// The pause after which a host looks again at a schedule that another host has fired.
+const LOST_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of payloads of one transaction, beyond the first schedule.
 const FIRED_BYTES_MAX: usize = 4 << 20;
 /// The clock was set back if it shows a time so much before one that it showed.
@@ -126,21 +128,23 @@ impl Scheduler {
         loop {
             let page = self.store.due_schedules(after, bounds::SCHEDULES_FIRED_MAX);
             let DueSchedules { due, next_at } = self.store.call("looking for schedules", page).await?;
-            if let Some(at) = next_at {
-                next = NextLook::At(at);
-            }
+            next = match (next, next_at) {
+                (NextLook::At(at), Some(first)) => NextLook::At(at.min(first)),
+                (_, Some(first)) => NextLook::At(first),
+                (next, None) => next,
+            };
             if due.is_empty() {
                 break;
             }
             let is_last = due.len() < bounds::SCHEDULES_FIRED_MAX as usize;
             after = due.last().and_then(|last| Some((last.next_at?, last.id.clone())));
             // Until the plugins are known that the host starts with, nothing can be fired, and nothing is missed.
-            if is_loaded {
-                self.fire(due).await?;
-            }
-            // What another host fires, or nobody can, is looked at again.
-            let soon = self.store.now() + if is_loaded { LOOK_INTERVAL } else { LOADING_INTERVAL };
-            next = NextLook::At(next_at.map_or(soon, |at| at.min(soon)));
+            let again = if is_loaded { self.fire(due).await? } else { Some(self.store.now() + LOADING_INTERVAL) };
+            next = match (next, again) {
+                (NextLook::At(at), Some(again)) => NextLook::At(at.min(again)),
+                (_, Some(again)) => NextLook::At(again),
+                (next, None) => next,
+            };
             if is_last {
                 break;
             }
@@ -173,42 +177,38 @@ impl Scheduler {
         }
     }
 
-    /// Fires schedules that are due, as far as this host can.
-    async fn fire(&self, due: Vec<Schedule>) -> Result<(), StoreError> {
+    /// Fires schedules that are due, as far as this host can. Returns when one of them is to be looked at again.
+    async fn fire(&self, due: Vec<Schedule>) -> Result<Option<Timestamp>, StoreError> {
         let view = self.plugins.view(self.store.now());
-        let due: Vec<Due> = due.into_iter().filter_map(|schedule| self.divide(&view, schedule)).collect();
-        let mut chunk = Vec::new();
+        let mut chunks = vec![Vec::new()];
+        let mut again = None;
         let mut bytes = 0;
-        for due in due {
+        for schedule in due {
+            let Some(due) = divide(&view, schedule) else {
+                // Another host fires it, or nobody can.
+                again = earlier(again, Some(view.now + LOOK_INTERVAL));
+                continue;
+            };
             let needed = due.schedule.spec.payload.len() * due.ticks.fire.len();
-            if !chunk.is_empty() && bytes + needed > FIRED_BYTES_MAX {
-                self.fire_together(&view, std::mem::take(&mut chunk)).await?;
+            if bytes > 0 && bytes + needed > FIRED_BYTES_MAX {
+                chunks.push(Vec::new());
                 bytes = 0;
             }
             bytes += needed;
-            chunk.push(due);
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.push(due);
+            }
         }
-        self.fire_together(&view, chunk).await
+        for chunk in chunks {
+            again = earlier(again, self.fire_together(&view, chunk).await?);
+        }
+        Ok(again)
     }
 
-    /// Returns what becomes of the ticks of a schedule; `None` if this host has nothing to do with them.
-    fn divide(&self, view: &PluginView, schedule: Schedule) -> Option<Due> {
-        let timing = &schedule.spec.timing;
-        let ticks = due_ticks(&schedule, view.now, &mut |after| next_tick(timing, after))?;
-        let task = &schedule.spec.task;
-        if view.catalog.runs().any(|run| run.name == *task) {
-            return Some(Due { schedule, ticks, is_here: true });
-        }
-        if view.others.runs(task, view.now) {
-            return None;
-        }
-        let ticks = ticks.without_host()?;
-        Some(Due { schedule, ticks, is_here: false })
-    }
-
-    async fn fire_together(&self, view: &PluginView, chunk: Vec<Due>) -> Result<(), StoreError> {
+    /// Fires schedules in one transaction. Returns when one of them is to be looked at again.
+    async fn fire_together(&self, view: &PluginView, chunk: Vec<Due>) -> Result<Option<Timestamp>, StoreError> {
         if chunk.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mut firings = Vec::with_capacity(chunk.len());
         let mut reserved = Vec::new();
@@ -225,12 +225,20 @@ impl Scheduler {
         let firings = Arc::new(firings);
         let fire = self.store.fire_schedules(Arc::clone(&firings), Arc::clone(view.catalog.limits()));
         let fired = self.store.call("firing schedules", fire).await?;
+        let mut again = None;
         for (due, fired) in chunk.iter().zip(fired) {
-            if let Some(fired) = fired {
-                self.enqueuer.notify_fired(&due.schedule.spec.task, &fired);
+            match fired {
+                Some(fired) => {
+                    self.enqueuer.notify_fired(&due.schedule.spec.task, &fired);
+                    let is_due = fired.fired.schedule.next_at.is_some_and(|at| at <= view.now);
+                    let next = if is_due { Some(view.now + LOOK_INTERVAL) } else { fired.fired.schedule.next_at };
+                    again = earlier(again, next);
+                }
+                // Somebody else has changed it.
+                None => again = earlier(again, Some(view.now + LOST_INTERVAL)),
             }
         }
-        Ok(())
+        Ok(again)
     }
 
     fn firing(&self, view: &PluginView, due: &Due) -> Result<ScheduleFiring, StoreError> {
@@ -281,6 +289,26 @@ impl Scheduler {
     fn notify(&self, notice: &Notice) {
         self.enqueuer.inserts.listener.notify(notice);
     }
+}
+
+/// Returns what becomes of the ticks of a schedule; `None` if this host has nothing to do with them.
+fn divide(view: &PluginView, schedule: Schedule) -> Option<Due> {
+    let timing = &schedule.spec.timing;
+    let ticks = due_ticks(&schedule, view.now, &mut |after| next_tick(timing, after))?;
+    let task = &schedule.spec.task;
+    if view.catalog.task(task).is_some() {
+        return Some(Due { schedule, ticks, is_here: true });
+    }
+    if view.others.runs(task, view.now) {
+        return None;
+    }
+    let ticks = ticks.without_host()?;
+    Some(Due { schedule, ticks, is_here: false })
+}
+
+/// Returns the earlier of two moments that may be there.
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 impl Enqueuer {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::value::RawValue;
 use wharf_core::bounds;
 
-use super::client::{ApiRequest, Client};
+use super::client::{ApiRequest, Client, retry_while_loading};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::http::api::{
     Moment, PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, ScheduleState, from_name,
@@ -118,7 +118,8 @@ impl ScheduleCommand {
             }
             ScheduleCommand::Run { id } => {
                 let request = ApiRequest { method: "POST", path: path(&id, "/run"), ..ApiRequest::default() };
-                let (run, raw): (ScheduleRun, Box<RawValue>) = client.request_with_raw(request)?;
+                let (run, raw): (ScheduleRun, Box<RawValue>) =
+                    retry_while_loading(|| client.request_with_raw(request.clone()))?;
                 if json { print_json(&raw)? } else { print_line(&run.job)? }
                 Ok(ExitStatus::Done)
             }
@@ -223,8 +224,9 @@ fn one(
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
     let body = body.map(|body| ("application/json", body));
+    let request = ApiRequest { method, path, body, ..ApiRequest::default() };
     let (schedule, raw): (Schedule, Box<RawValue>) =
-        client.request_with_raw(ApiRequest { method, path, body, ..ApiRequest::default() })?;
+        retry_while_loading(|| client.request_with_raw(request.clone()))?;
     if json {
         print_json(&raw)?;
     } else {
