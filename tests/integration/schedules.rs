@@ -127,7 +127,7 @@ fn definitions_that_are_not_valid_are_refused_and_change_nothing() {
         (json!({ "every": null, "cron": "0 0 3 * * *" }), "bad-request", "expected `minute hour"),
         (json!({ "every": null, "cron": "0 3 * * *", "zone": "Europe/Berln" }), "bad-request", "`Europe/Berlin`?"),
         (json!({ "window": "8d" }), "bad-request", "at most 7d"),
-        (json!({ "overlap": "never" }), "bad-request", "overlap"),
+        (json!({ "overlap": "never" }), "bad-request", "`queue-one`"),
         (json!({ "pause_after": 0 }), "bad-request", "failures in a row"),
         (json!({ "task": "villain/don" }), "job-invalid", "villain/do"),
         (json!({ "payload": "x".repeat(300_000) }), "bad-request", "at most 262144 bytes"),
@@ -153,7 +153,7 @@ fn survives(hosts: &mut [Host]) {
     }
     let client = hosts[0].client();
     wait_for_ticks(client, "tick", 2);
-    client.post("/v1/schedules/tick/pause", &Value::Null).ok();
+    client.post("/v1/schedules/tick/pause", &json!({})).ok();
     each_tick_has_one_job(client, "tick");
 }
 
@@ -241,7 +241,7 @@ fn edit(host: &Host, text: &str) {
     let old = std::fs::read_to_string(&file).expect("a settings file");
     let kept = old.split("[schedules").next().unwrap_or_default();
     std::fs::write(&file, format!("{kept}{text}")).expect("written");
-    host.signal("HUP");
+    host.signal("-HUP");
 }
 
 fn in_file(id: &str, every: &str) -> String {
@@ -310,6 +310,7 @@ fn a_token_needs_to_operate_and_to_enqueue_the_task_of_a_schedule() {
     let host = Setup::default()
         .plugin("villain")
         .settings(tokens)
+        .token("everything-everything")
         .variable("OPS", "operator-operator-1")
         .variable("BOTH", "operator-operator-2")
         .start();

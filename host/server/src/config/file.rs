@@ -11,6 +11,7 @@ use wharf_engine::PluginSettings;
 use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
+use super::outside::{self, OutsideValue};
 use super::schedules::{self, ScheduleSection};
 use super::shared_form::{SECRET_TABLES, shared};
 use super::table::{SETTINGS, Setting, find};
@@ -22,7 +23,9 @@ pub(crate) struct PluginSection {
     pub(crate) id: PluginId,
     /// The place of the section.
     pub(super) at: Origin,
+    /// The settings, without the values that stand outside of the file until a host reads them.
     pub(crate) settings: PluginSettings,
+    pub(super) outside: Vec<OutsideValue>,
     /// Keys and values as they are written, for `wharf config`.
     pub(crate) shown: Vec<(String, String, Origin)>,
     /// The values that all hosts of a store should have, in one form however they are written.
@@ -157,18 +160,19 @@ fn plugin_sections(
         let mut shown = Vec::new();
         show(&format!("plugins.{id}"), &section, places, &mut shown);
         let at = section.span().start;
+        let (section, outside) = outside::take(id.as_str(), section, &|offset| places.of(offset), problems);
         let not_text = values_that_are_no_text(&section);
         if !not_text.is_empty() {
             for (key, at) in not_text {
                 let text = format_args!(
-                    "`plugins.{id}.{key}`: expected a string; its value is not shown, as it may be a secret"
+                    "`plugins.{id}.{key}`: expected a string, or `{{ from = \"env:NAME\" }}`; its value is not shown, as it may be a secret"
                 );
                 problems.add(&places.of(at), text);
             }
             continue;
         }
         match PluginSettings::deserialize(ValueDeserializer::from(section)) {
-            Ok(settings) => found.plugins.push(PluginSection { id, at: here, settings, shown, shared }),
+            Ok(settings) => found.plugins.push(PluginSection { id, at: here, settings, outside, shown, shared }),
             Err(error) => places.complain(&error, at, problems),
         }
     }
@@ -213,10 +217,22 @@ fn values_that_are_no_text(section: &Spanned<DeValue<'_>>) -> Vec<(String, usize
     found
 }
 
+/// Returns where a value stands that a plugin gets and that is not in the file.
+fn source_of<'t>(key: &str, table: &'t DeTable<'_>) -> Option<&'t str> {
+    let is_value = key.starts_with("plugins.") && key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part));
+    let DeValue::String(from) = table.get("from").filter(|_| is_value && key.split('.').count() > 3)?.get_ref() else {
+        return None;
+    };
+    Some(from.as_ref())
+}
+
 /// Flattens a value into lines of key and value, as they are written.
 fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mut Vec<(String, String, Origin)>) {
     match value.get_ref() {
         DeValue::Table(table) => {
+            if let Some(from) = source_of(key, table) {
+                return shown.push((key.to_owned(), format!("(from {from})"), places.of(value.span().start)));
+            }
             for (name, value) in table {
                 show(&format!("{key}.{}", name.get_ref()), value, places, shown);
             }

@@ -14,6 +14,7 @@ use wharf_store::{Clock as _, SystemClock};
 use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
 use super::origin::{Origin, Problems, nearest};
+use super::outside;
 use super::schedules::ScheduleSection;
 use super::table::{SETTINGS, Setting, find, variable};
 use super::tokens::TokenSection;
@@ -141,6 +142,28 @@ impl RawSettings {
 
     fn set(&mut self, setting: &'static Setting, text: String, origin: Origin) {
         self.values.insert(setting.key, (text, origin));
+    }
+
+    /// Reads the values of plugins that stand outside of the file: those of all plugins, or of `only` one.
+    ///
+    /// # Errors
+    /// When a value cannot be read; the error lists every problem.
+    pub(crate) fn read_outside(&mut self, only: Option<&str>, environment: &Environment) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        for section in &mut self.plugins {
+            let id = section.id.to_string();
+            if only.is_none_or(|only| only == id) {
+                outside::fill(&id, &mut section.settings, &section.outside, environment, &mut problems);
+            }
+        }
+        problems.or(())
+    }
+
+    /// Returns the files that values of plugins and tokens are read from.
+    pub(crate) fn outside_files(&self, environment: &Environment) -> Vec<PathBuf> {
+        let values = self.plugins.iter().flat_map(|section| &section.outside);
+        let tokens = self.tokens.iter().filter_map(|token| token.file(environment));
+        values.filter_map(|value| value.source.file(environment)).chain(tokens).collect()
     }
 
     /// Returns a setting's text and its source.
