@@ -74,3 +74,38 @@ fn a_file_behind_a_link_is_taken_once_its_writer_has_closed_it() {
     fs::rename(link, &path).expect("renamed");
     is_taken_whole(&host, |path| File::create(path).expect("truncated"));
 }
+
+/// Replaces a file as Kubernetes does with a secret: by rename.
+fn replace(file: &std::path::Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).expect("written");
+    std::fs::rename(&new, file).expect("renamed");
+}
+
+#[test]
+fn values_from_files_are_rotated_without_a_restart_and_shown_nowhere() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("key");
+    std::fs::write(&file, "first-secret").expect("written");
+    let settings = format!(
+        "[plugins.villain-kv]\nkv = true\nenv = {{ KEY = {{ from = \"file:{}\" }} }}\nconfig = {{ key = {{ from = \"env:KEY_OUTSIDE\" }} }}",
+        file.display()
+    );
+    let host =
+        Setup::default().plugin("villain-kv").settings(&settings).variable("KEY_OUTSIDE", "in-a-variable").start();
+    let read = || {
+        let id = host.enqueue("villain-kv/do", json!({ "steps": [{ "env": "KEY" }, { "config": "key" }] }));
+        assert_eq!(host.finished(&id)["state"], "succeeded");
+        host.result(&id).to_string()
+    };
+    assert!(read().contains("first-secret") && read().contains("in-a-variable"));
+    replace(&file, "second-secret");
+    eventually("new attempts have the new value", || read().contains("second-secret").then_some(()));
+    std::fs::remove_file(&file).expect("removed");
+    eventually("the loss is told", || host.said().contains("could not read").then_some(()));
+    assert!(read().contains("second-secret"), "what holds stays");
+    let config = host.client().get("/v1/config").ok().to_string();
+    for text in [host.said(), config] {
+        assert!(!text.contains("-secret") && !text.contains("in-a-variable"), "{text}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::ids::{Group, JobId, ParseIdError};
 use crate::key::Key;
 use crate::lifecycle::Event;
 use crate::limits::{Limits, Override};
+use crate::schedule::{Fired, Schedule, ScheduleFiring};
 use crate::time::Timestamp;
 
 /// Declares the kinds of acts with their names, which are never changed once released.
@@ -72,6 +73,18 @@ act_kinds! {
     OperationStarted = "operation-started",
     /// A bulk operation was cancelled before it had gone through all jobs.
     OperationCancelled = "operation-cancelled",
+    /// A schedule was created, or got another definition.
+    ScheduleSet = "schedule-set",
+    /// A schedule was deleted.
+    ScheduleRemoved = "schedule-removed",
+    /// A schedule was retired: no host's file has it any more.
+    ScheduleRetired = "schedule-retired",
+    /// A job of a schedule was enqueued at once.
+    ScheduleRun = "schedule-run",
+    /// A schedule was paused.
+    SchedulePaused = "schedule-paused",
+    /// A schedule's pause was ended.
+    ScheduleResumed = "schedule-resumed",
     /// A host read its settings again, and they were other ones.
     SettingsChanged = "settings-changed",
 }
@@ -151,6 +164,30 @@ impl NewAct {
         };
         let detail = format!("{} where {}", operation.act_text(), operation.filter);
         NewAct::new(author, kind, &operation.id.to_string(), &detail, operation.changed)
+    }
+
+    /// Returns an act about this schedule.
+    pub fn of_schedule(author: Author, kind: ActKind, schedule: &Schedule, detail: &str) -> NewAct {
+        let what = format!("{} at {}", schedule.spec.task, schedule.spec.timing);
+        let detail = if detail.is_empty() { what } else { format!("{what}: {detail}") };
+        NewAct::new(author, kind, schedule.id.as_str(), &detail, 1)
+    }
+
+    /// Returns the act of a firing: an operator ran the schedule now, or it paused since its jobs fail; `None` for one by the
+    /// clock.
+    pub fn of_firing(firing: &ScheduleFiring, fired: &Fired) -> Option<NewAct> {
+        let job = fired.ticks.last().and_then(|tick| tick.job).map(|job| format!("job {job}"));
+        let reason = fired.schedule.pause.as_ref().map(|pause| pause.reason.as_str()).unwrap_or_default();
+        match (&firing.by, fired.paused) {
+            (Some(by), _) => {
+                let detail = job.unwrap_or_default();
+                Some(NewAct::of_schedule(by.clone(), ActKind::ScheduleRun, &fired.schedule, &detail))
+            }
+            (None, true) => {
+                Some(NewAct::of_schedule(Author::anyone(), ActKind::SchedulePaused, &fired.schedule, reason))
+            }
+            (None, false) => None,
+        }
     }
 
     /// Returns the stored act.

@@ -389,7 +389,50 @@ pub const ID_SLACK: Duration = Duration::from_secs(25 * 3600);
 /// one entry, which may be larger.
 pub const PAGE_BYTES_MAX: u64 = 64 * KIB;
 
+// Schedules.
+/// Maximum number of schedules of a store.
+pub const SCHEDULES_MAX: u32 = 100_000;
+/// Maximum size in bytes of a cron expression.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Maximum size in bytes of the payload of a schedule, which each of its jobs gets.
+pub const SCHEDULE_PAYLOAD_BYTES_MAX: u64 = 256 * KIB;
+/// The next moment of a cron expression must come within this time, or the expression is refused: 29 February may be eight years
+/// away.
+pub const SCHEDULE_HORIZON: Duration = Duration::from_secs((8 * 366 + 1) * 24 * 3600);
+/// The shortest interval of a schedule.
+pub const SCHEDULE_EVERY_MIN: Duration = Duration::from_secs(1);
+/// The longest interval of a schedule.
+pub const SCHEDULE_EVERY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// A tick that is fired within this time is not missed: hosts start again, and clocks differ.
+pub const SCHEDULE_GRACE: Duration = Duration::from_secs(60);
+/// Time within which missed ticks are caught up, unless the schedule sets another.
+pub const SCHEDULE_WINDOW_DEFAULT: Duration = Duration::from_secs(3600);
+/// The longest time within which missed ticks are caught up.
+pub const SCHEDULE_WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest spread of a schedule.
+pub const SCHEDULE_SPREAD_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Maximum number of missed ticks that one firing catches up: the newest ones.
+pub const SCHEDULE_CATCH_UP_MAX: usize = 100;
+/// Number of missed ticks up to which one firing counts.
+pub const SCHEDULE_TICKS_COUNTED: u64 = 10_000;
+/// Maximum number of unfinished jobs that a schedule remembers: the newest ones.
+pub const SCHEDULE_JOBS_KEPT: usize = 8;
+/// Number of last ticks that a schedule remembers.
+pub const SCHEDULE_TICKS_KEPT: usize = 16;
+/// Maximum number of failures in a row after which a schedule may pause.
+pub const SCHEDULE_PAUSE_AFTER_MAX: u32 = 1000;
+/// Maximum size in bytes of the reason with which a tick is recorded.
+pub const SCHEDULE_REASON_BYTES_MAX: usize = 300;
+/// Number of schedules that a host fires in one transaction, which holds up claims for milliseconds.
+pub const SCHEDULES_FIRED_MAX: u32 = 256;
+
 const _: () = {
+    assert!(SCHEDULE_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX && SCHEDULE_PAYLOAD_BYTES_MAX <= CLAIM_BYTES_MAX);
+    assert!(SCHEDULE_GRACE.as_secs() <= SCHEDULE_WINDOW_DEFAULT.as_secs());
+    assert!(
+        SCHEDULE_WINDOW_MAX.as_secs() / 60 < 2 * SCHEDULE_TICKS_COUNTED,
+        "the ticks of a window, a minute apart, can be looked at"
+    );
     assert!(CHUNK_BYTES_MAX <= UNWRITTEN_BYTES_MAX, "one chunk may wait to be stored");
     assert!(CHUNK_BYTES_MAX <= CHUNKS_BYTES_MAX);
     assert!(

@@ -256,6 +256,23 @@ impl FromStr for PluginId {
 }
 
 name! {
+    /// A schedule's ID, which its operator chose.
+    ScheduleId
+}
+
+impl FromStr for ScheduleId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if is_name(text) {
+            return Ok(ScheduleId(text.into()));
+        }
+        let reason =
+            format!("expected a-z, 0-9 and `-`, not starting with `-`, at most {} characters", bounds::NAME_BYTES_MAX);
+        Err(ParseIdError::new("schedule ID", text, reason))
+    }
+}
+
+name! {
     /// A task's full name: "plugin/task".
     TaskName
 }

@@ -64,5 +64,6 @@ pub mod placement;
 pub mod find;
 pub mod backlog;
 pub mod bulk;
+pub mod schedule;
 pub mod audit;
 pub mod planner;

@@ -94,10 +94,15 @@ impl Enqueuer {
 
     fn notify(&self, tasks: Vec<TaskName>, inserted: &[Inserted]) {
         for (task, inserted) in tasks.into_iter().zip(inserted) {
-            self.inserts.notify(task, inserted);
-            if let Inserted::Added { cancel_requested, .. } = inserted {
-                cancel_requested.iter().for_each(|job| self.send_to_loop(Input::CancelRequested(*job)));
-            }
+            self.notify_inserted(task, inserted);
+        }
+    }
+
+    /// Tells whom it concerns what became of a job that was inserted.
+    pub(crate) fn notify_inserted(&self, task: TaskName, inserted: &Inserted) {
+        self.inserts.notify(task, inserted);
+        if let Inserted::Added { cancel_requested, .. } = inserted {
+            cancel_requested.iter().for_each(|job| self.send_to_loop(Input::CancelRequested(*job)));
         }
     }
 

@@ -36,6 +36,7 @@ use crate::summary::{self, Summary};
 use crate::wait_reason::{JobView, ThisNode, nodes_for, why_waiting};
 
 mod operating;
+mod scheduling;
 
 /// Time for which the end of a host waits for each: its deregistration, and the tasks that were stopped.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -334,7 +335,9 @@ impl Host {
         let (answer, answered) = oneshot::channel();
         let request = SettingsRequest { settings, answer };
         self.0.to_folder.send(request).await.map_err(|_| SettingsRejection::Stopping)?;
-        answered.await.unwrap_or(Err(SettingsRejection::Stopping))
+        let answer = answered.await.unwrap_or(Err(SettingsRejection::Stopping));
+        self.0.schedules_changed.notify_one();
+        answer
     }
 
     /// Returns the nodes that share the store, this one among them.

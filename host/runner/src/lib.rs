@@ -62,6 +62,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod schedule_times;
 mod live_settings;
 mod notice;
 mod catalog;
@@ -97,6 +98,9 @@ mod limits_view;
 mod holds_view;
 mod search_room;
 mod operations;
+mod schedules;
+mod schedule_sync;
+mod scheduler;
 mod wait_reason;
 mod summary;
 mod answer;
@@ -120,6 +124,10 @@ pub use plugin_view::LoadingWhere;
 pub use queue_bounds::QueueFull;
 pub use rejection::{BadRequest, EnqueueRejection};
 pub use request::Request;
+pub use schedule_times::{
+    ClockChange, MOMENTS_SHOWN, NextMoment, TimingError, check_timing, next_moments, zone_name, zones_version,
+};
+pub use schedules::{ScheduleError, checked_schedule};
 pub use start::{Parts, Settings, StartError};
 pub use summary::{Summary, TaskSummary};
 pub use wait_reason::{JobView, JobWaitReason, NodeForTask};

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
+use wharf_core::schedule::FileSchedules;
 use wharf_engine::{PluginSettings, Problem};
 
 /// The settings of a host that take effect at once.
@@ -17,6 +18,8 @@ pub struct LiveSettings {
     pub generations_max: u32,
     /// The operator's settings for single plugins.
     pub plugins: BTreeMap<PluginId, PluginSettings>,
+    /// The schedules of the settings file.
+    pub schedules: FileSchedules,
     /// The digest of the settings on which all hosts of a store should agree. Other nodes show it.
     pub digest: String,
 }
@@ -27,6 +30,7 @@ impl Default for LiveSettings {
             waiting_max: bounds::JOBS_WAITING_DEFAULT,
             generations_max: bounds::GENERATIONS_DEFAULT,
             plugins: BTreeMap::new(),
+            schedules: FileSchedules::default(),
             digest: String::new(),
         }
     }

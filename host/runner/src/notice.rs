@@ -6,13 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_core::audit::ActKind;
 use wharf_core::bulk::BulkOperation;
 use wharf_core::failure::FailureState;
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope};
-use wharf_core::ids::{JobId, PluginId, TaskName};
+use wharf_core::ids::{JobId, PluginId, ScheduleId, TaskName};
 use wharf_core::job::{StateName, Stream};
 use wharf_core::outcome::{OutcomeKind, Usage};
+use wharf_core::schedule::TickRecord;
 use wharf_core::topic::Topic;
 use wharf_engine::Progress;
 
@@ -265,6 +267,41 @@ pub enum Notice {
     OperationEnded {
         /// The operation.
         operation: Box<BulkOperation>,
+    },
+    /// A schedule ticked: this host fired it, or found that its ticks were missed.
+    ScheduleTicked {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The outcome of each tick.
+        ticks: Vec<TickRecord>,
+    },
+    /// A schedule paused by itself.
+    ScheduleTired {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The reason.
+        reason: String,
+    },
+    /// A schedule was changed on this node, by an operator or for its settings file.
+    ScheduleChanged {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The kind of the act: "schedule-set", or another one.
+        act: ActKind,
+        /// The name of the operator's token, if the host knows it.
+        by: Option<String>,
+    },
+    /// A schedule of the settings file does not hold, and another definition does.
+    ScheduleDiffers {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// Why the file's definition does not hold, and what to do.
+        why: String,
+    },
+    /// The next moments of schedules were worked out anew: the clock was ahead before.
+    SchedulesRewound {
+        /// Number of schedules.
+        count: usize,
     },
     /// A round of upkeep ended.
     Upkeep {

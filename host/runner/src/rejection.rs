@@ -2,6 +2,7 @@
 
 use wharf_core::ids::{ParseIdError, PluginId, TaskName};
 use wharf_core::key::Key;
+use wharf_core::schedule::TOKEN_PREFIX;
 use wharf_engine::PayloadError;
 
 use crate::plugin_view::LoadingWhere;
@@ -61,6 +62,9 @@ pub enum BadRequest {
     /// The token does not parse.
     #[error("token: {0}")]
     BadToken(ParseIdError),
+    /// The token is one of those that only schedules give to jobs.
+    #[error("token: expected one that does not begin with `{}`: only schedules have such tokens", TOKEN_PREFIX)]
+    TokenOfSchedules,
     /// The client may enqueue jobs of one key only, and this is not it.
     #[error("key: this client may enqueue jobs of key `{only}` only, and {place} names `{named}`")]
     KeyForbidden {

@@ -9,6 +9,7 @@ use wharf_core::ids::{Group, JobId, TaskName};
 use wharf_core::job::{Due, Lineage, NewJob, Token};
 use wharf_core::key::{Key, Lane};
 use wharf_core::limits::OnConflict;
+use wharf_core::schedule::TOKEN_PREFIX;
 use wharf_core::time::Timestamp;
 use wharf_engine::spec::payload::check_and_find;
 use wharf_engine::{GuestJob, PayloadError, Task};
@@ -237,6 +238,9 @@ fn prepare_one(
     }
     let token = request.token.map(|text| text.parse::<Token>().map_err(|bad| problem(BadRequest::BadToken(bad))).ok());
     let token = token.flatten();
+    if token.as_ref().is_some_and(|token| token.as_str().starts_with(TOKEN_PREFIX)) {
+        problem(BadRequest::TokenOfSchedules);
+    }
     let key = request.key.map(|text| text.parse::<Key>().map_err(|bad| problem(BadRequest::ParseKeyError(bad))).ok());
     let name: TaskName = request.task.parse().map_err(|bad| problem(BadRequest::BadTask(bad))).ok()?;
     // Before the task is looked for: a job of another key is found by its token without its task.
@@ -335,6 +339,17 @@ fn find<'v>(view: &'v PluginView, name: &TaskName, suggest: bool) -> Result<Targ
     };
     let nearest = suggest.then(|| catalog.nearest_task(name.as_str())).flatten();
     Err(BadRequest::UnknownTask { nearest, refused, task: name.clone() })
+}
+
+/// Turns the request of a schedule into a job. The caller gives it the token of its tick, which no request may have.
+///
+/// # Errors
+///
+/// Returns why the request is rejected.
+pub(crate) fn prepare_tick(view: &PluginView, request: Request, id: JobId) -> Result<NewJob, EnqueueRejection> {
+    let jobs = prepare(view, vec![request], vec![id]).and_then(Prepared::whole)?;
+    // One request becomes one job.
+    jobs.into_iter().next().ok_or(EnqueueRejection::Requests(Vec::new()))
 }
 
 /// Why the jobs of a guest were rejected.

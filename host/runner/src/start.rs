@@ -34,6 +34,8 @@ use crate::notice::{Listener, Notice};
 use crate::operations::OperationDriver;
 use crate::plugin_view::PluginIndex;
 use crate::queue_bounds::QueueBounds;
+use crate::schedule_sync::ScheduleSync;
+use crate::scheduler::Scheduler;
 use crate::shared_activity::SharedActivity;
 use crate::store_health::WatchedStore;
 use crate::task_concurrency::{ClaimQuotas, TaskConcurrency};
@@ -116,6 +118,8 @@ pub(crate) struct RunningHost {
     pub(crate) held_subscribers: Arc<HeldSubscribers>,
     /// Notified when an operator starts a bulk operation.
     pub(crate) operation_started: Arc<Notify>,
+    /// Notified when a schedule is changed on this host, or the settings are.
+    pub(crate) schedules_changed: Arc<Notify>,
     pub(crate) load: watch::Receiver<Load>,
     /// The cost of an attempt of each task, as the last claim was told.
     pub(crate) costs: watch::Receiver<TaskCosts>,
@@ -250,6 +254,22 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         failed_tries: BTreeMap::new(),
     };
 
+    let schedules_changed = Arc::new(Notify::new());
+    let scheduler = Scheduler {
+        store: store.clone(),
+        plugins: Arc::clone(&plugins),
+        bounds: Arc::clone(&bounds),
+        enqueuer: enqueuer.clone(),
+        sync: ScheduleSync::new(
+            (settings.node, settings.name.clone()),
+            store.clone(),
+            Arc::clone(&plugins),
+            listener.clone(),
+        ),
+        changed: Arc::clone(&schedules_changed),
+    };
+
+    tasks.spawn(supervised("firing schedules", scheduler.run(stopping.clone()), listener.clone()));
     tasks.spawn(supervised("bulk operations", operations.run(stopping.clone()), listener.clone()));
     tasks.spawn(supervised("dispatching jobs", dispatch.run(), listener.clone()));
     tasks.spawn(supervised("watching the plugin folder", folder.run(), listener.clone()));
@@ -273,6 +293,7 @@ pub(crate) async fn start(parts: Parts, settings: Settings, listener: Listener) 
         broadcasts,
         held_subscribers,
         operation_started,
+        schedules_changed,
         load,
         costs,
         first_scan,

@@ -4,6 +4,7 @@ mod sse;
 mod client;
 mod follow;
 mod operations;
+mod schedules;
 mod jobs;
 mod broadcast;
 mod plugins;
@@ -99,6 +100,9 @@ enum Command {
     /// Show and cancel bulk operations, which `job retry --where` and others start
     #[command(subcommand)]
     Operation(operations::OperationCommand),
+    /// Define, show, pause and run schedules: jobs that are enqueued at the moments of a clock
+    #[command(subcommand)]
+    Schedule(schedules::ScheduleCommand),
     /// Show the hosts that share the store
     #[command(subcommand)]
     Node(nodes::NodeCommand),
@@ -201,7 +205,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
     let environment = Environment::of_this_process();
     let flags = flags(&line)?;
     let files = Files::of_settings(&flags, &environment);
-    let (raw, settings) = match read_settings(&flags, &environment) {
+    let (mut raw, settings) = match read_settings(&flags, &environment) {
         // The file may be the one that the host refuses, too.
         Err(_) if is_of_running_host(&line) => read_settings(&flags.without_file(), &environment).map_err(invalid)?,
         read => read.map_err(invalid)?,
@@ -209,7 +213,10 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
     let client = || Client::new(&settings.host, settings.token.clone());
     match line.command {
         Command::Serve(_) => {
-            let files = files.with_tokens(&raw, &environment);
+            // Before they are read: a change while they are read is seen.
+            let files = files.with_outside(&raw, &environment);
+            raw.read_outside(None, &environment).map_err(invalid)?;
+            let settings = Settings::check(&mut raw, &environment).map_err(invalid)?;
             let table = settings.token_table(&raw, &environment).map_err(invalid)?;
             let needs_tokens = !table.is_empty() || !settings.listen.ip().is_loopback();
             let live = settings.live_settings(&raw);
@@ -217,7 +224,10 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
             let reload = Reload::new(flags, environment, files, raw, needs_tokens);
             serve::serve(&settings, Start { live, tokens: Tokens::new(table), config, reload })
         }
-        Command::Call(call) => call.run(&settings, json),
+        Command::Call(call) => {
+            raw.read_outside(Some(call.plugin()), &environment).map_err(invalid)?;
+            call.run(&Settings::check(&mut raw, &environment).map_err(invalid)?, json)
+        }
         Command::Check(check) => check.run(&settings, json),
         Command::Job(command) => command.run(&client(), json),
         Command::Failure(command) => command.run(&client(), json),
@@ -230,6 +240,7 @@ fn command(line: CommandLine) -> anyhow::Result<ExitStatus> {
         Command::Summary(summary) => summary.run(&client(), json),
         Command::Audit(audit) => audit.run(&client(), json),
         Command::Operation(command) => command.run(&client(), json),
+        Command::Schedule(command) => command.run(&client(), json),
         Command::Node(command) => command.run(&client(), json),
         Command::Bench(command) => command.run(&settings, line.global.host.is_some(), json),
         Command::Config { running: Some(_) } => settings::show_running(&client(), json),

@@ -34,6 +34,7 @@ mod holds;
 mod audit;
 mod summary;
 mod operations;
+mod schedules;
 mod nodes;
 mod config;
 mod health;
@@ -91,6 +92,11 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
         .route("/v1/summary", get(summary::show))
         .route("/v1/operations", get(operations::list).merge(no_query(post(operations::start))))
         .route("/v1/operations/{id}", no_query(get(operations::show).delete(operations::cancel)))
+        .route("/v1/schedules", get(schedules::list))
+        .route("/v1/schedules/{id}", no_query(get(schedules::show).put(schedules::put).delete(schedules::remove)))
+        .route("/v1/schedules/{id}/run", no_query(post(schedules::run)))
+        .route("/v1/schedules/{id}/pause", no_query(post(schedules::pause)))
+        .route("/v1/schedules/{id}/resume", no_query(post(schedules::resume)))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

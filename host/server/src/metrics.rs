@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) wrong_tokens: Counter,
     settings_reloads: Counters,
     hold_changes: Counters,
+    schedule_ticks: Counters,
     /// Counted by the log itself: a notice of it would be one more line.
     pub(crate) host_log_lines_dropped: Counter,
 }
@@ -64,6 +65,8 @@ impl Metrics {
         let store_errors = counters("store_errors", "Calls of the store that failed and were retried, by operation");
         let settings_reloads = counters("settings_reloads", "Times that the settings were read again, by result");
         let hold_changes = counters("hold_changes", "Holds set and released on this host, by change");
+        let schedule_ticks =
+            counters("schedule_ticks", "Ticks of schedules that this host fired or found missed, by outcome");
         let host_faults = counters("host_faults", "Bugs that the host survived, by operation");
         let (leases_reclaimed, jobs_deleted, jobs_replaced) =
             (Counter::default(), Counter::default(), Counter::default());
@@ -115,6 +118,7 @@ impl Metrics {
             wrong_tokens,
             settings_reloads,
             hold_changes,
+            schedule_ticks,
             host_log_lines_dropped,
         }
     }
@@ -151,6 +155,11 @@ impl Metrics {
             Notice::FailureRegressed { task, .. } => self.tasks.regressed(task),
             Notice::HoldSet { .. } => add(&self.hold_changes, label("change", "set"), 1),
             Notice::HoldReleased { .. } => add(&self.hold_changes, label("change", "released"), 1),
+            Notice::ScheduleTicked { ticks, .. } => {
+                for tick in ticks {
+                    add(&self.schedule_ticks, label("outcome", tick.outcome.as_str()), tick.count);
+                }
+            }
             Notice::BroadcastEnded(ended) => self.broadcasts.ended(ended),
             Notice::BroadcastRefused { .. } => {
                 self.broadcasts_refused.inc();
@@ -168,6 +177,10 @@ impl Metrics {
             | Notice::StoreRecovered
             | Notice::OperationStarted { .. }
             | Notice::OperationEnded { .. }
+            | Notice::ScheduleTired { .. }
+            | Notice::ScheduleChanged { .. }
+            | Notice::ScheduleDiffers { .. }
+            | Notice::SchedulesRewound { .. }
             | Notice::LimitSet { .. }
             | Notice::FailureStateSet { .. }
             | Notice::DrainStarted { .. }

@@ -14,6 +14,7 @@ mod columns;
 mod attempt_columns;
 mod failure_columns;
 mod operation_columns;
+mod schedule_columns;
 mod search_source;
 mod search;
 mod memory;
@@ -28,8 +29,8 @@ pub use open::open;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 pub use store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureCursor, FailureFilter, FailurePage,
-    FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot,
-    KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats, Recorded,
-    Renewed, StepTaken, Store, StoreError,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, FailureCursor, FailureFilter,
+    FailurePage, FailureStore, FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage,
+    JobSnapshot, KvStore, NodeMessages, NodeRegistry, Nudges, OpenError, OperationStore, PinnedLog, Queue, QueueStats,
+    Recorded, Renewed, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten, StepTaken, Store, StoreError,
 };

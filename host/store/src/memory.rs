@@ -43,10 +43,12 @@ use crate::store::{
 mod audit;
 mod kv;
 mod failures;
+mod schedule_map;
 mod queue;
 mod find;
 mod backlog;
 mod operations;
+mod schedules;
 mod claim;
 
 use queue::{JobRecord, MemoryQueue};

@@ -62,6 +62,7 @@ mod audit;
 mod insert;
 mod record;
 mod operations;
+mod schedules;
 mod claim_snapshot;
 mod claim;
 mod lease;

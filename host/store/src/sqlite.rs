@@ -66,6 +66,7 @@ mod failures;
 mod insert;
 mod record;
 mod operations;
+mod schedules;
 mod claim;
 mod readers;
 mod checkpoint;

@@ -12,6 +12,7 @@ mod kv_store;
 mod hold_store;
 mod audit_log;
 mod operation_store;
+mod schedule_store;
 mod node_registry;
 mod node_messages;
 
@@ -30,14 +31,17 @@ pub use node_messages::NodeMessages;
 pub use node_registry::NodeRegistry;
 pub use operation_store::{OperationStore, StepTaken};
 pub use queue::{Nudges, Queue};
+pub(crate) use schedule_store::FiringResults;
+pub use schedule_store::{DueSchedules, ScheduleFired, ScheduleStore, ScheduleWrite, ScheduleWritten};
 pub use written::{Inserted, Recorded, Renewed};
 
-/// A durable queue with finding and bulk operations in it, the holds on it, the audit log, the attempts and jobs that failed, the kv
+/// A durable queue with finding, bulk operations and schedules in it, the holds on it, the audit log, the attempts and jobs that failed, the kv
 /// values of plugins and the nodes that use it: in SQLite, PostgreSQL or memory.
 pub trait Store:
     Queue
     + JobFinder
     + OperationStore
+    + ScheduleStore
     + HoldStore
     + AuditLog
     + AttemptStore

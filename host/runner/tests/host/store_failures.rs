@@ -15,7 +15,7 @@ use wharf_core::bulk::{BulkOperation, NewOperation, OperationStep};
 use wharf_core::failure::{FailureDetails, FailureGroup, FailureState};
 use wharf_core::fingerprint::Fingerprint;
 use wharf_core::hold::{Hold, HoldScope, NewHold};
-use wharf_core::ids::{JobId, NodeId, PluginId};
+use wharf_core::ids::{JobId, NodeId, PluginId, ScheduleId};
 use wharf_core::job::{NewJob, NumberedEntry, StateName, UniqueToken};
 use wharf_core::kv::{KvChanges, KvKey, KvKeyQuery, KvUsage};
 use wharf_core::lease::{Lease, NodeMark};
@@ -24,13 +24,14 @@ use wharf_core::limits::{LimitTable, Override};
 use wharf_core::node::Node;
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::rollcall::{Answer, Mode};
+use wharf_core::schedule::{Schedule, ScheduleFiring, ScheduleSource};
 use wharf_core::time::Timestamp;
 use wharf_runner::{Broadcast, ChangeError, EnqueueError, Enqueued, Notice, Request};
 use wharf_store::{
-    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, FailureFilter, FailurePage, FailureStore, FindPage,
-    FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore, NodeMessages,
-    NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, SqliteStore, StepTaken, Store,
-    StoreError, SystemClock,
+    ActFilter, ActPage, AttemptStore, AuditLog, Claim, Claimed, DueSchedules, FailureFilter, FailurePage, FailureStore,
+    FindPage, FindRequest, HoldPage, HoldStore, Inserted, JobFilter, JobFinder, JobPage, JobSnapshot, KvStore,
+    NodeMessages, NodeRegistry, Nudges, OperationStore, Queue, QueueStats, Recorded, Renewed, ScheduleFired,
+    ScheduleStore, ScheduleWrite, ScheduleWritten, SqliteStore, StepTaken, Store, StoreError, SystemClock,
 };
 
 use crate::setup::{LONG, Setup, memory, order};
@@ -207,6 +208,52 @@ impl OperationStore for Cut {
     }
     async fn delete_ended_operations(&self, before: Timestamp, max: u32) -> Result<u32, StoreError> {
         self.reached()?.delete_ended_operations(before, max).await
+    }
+}
+
+#[async_trait]
+impl ScheduleStore for Cut {
+    async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, StoreError> {
+        self.reached()?.schedule(id).await
+    }
+    async fn schedules(
+        &self,
+        source: Option<ScheduleSource>,
+        after: Option<ScheduleId>,
+        max: u32,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        self.reached()?.schedules(source, after, max).await
+    }
+    async fn due_schedules(
+        &self,
+        after: Option<(Timestamp, ScheduleId)>,
+        max: u32,
+    ) -> Result<DueSchedules, StoreError> {
+        self.reached()?.due_schedules(after, max).await
+    }
+    async fn schedules_ahead(&self, max: u32) -> Result<Vec<Schedule>, StoreError> {
+        self.reached()?.schedules_ahead(max).await
+    }
+    async fn write_schedules(&self, writes: Vec<ScheduleWrite>) -> Result<Vec<ScheduleWritten>, StoreError> {
+        self.reached()?.write_schedules(writes).await
+    }
+    async fn fire_schedules(
+        &self,
+        firings: Arc<Vec<ScheduleFiring>>,
+        declared: Arc<LimitTable>,
+    ) -> Result<Vec<Option<ScheduleFired>>, StoreError> {
+        self.reached()?.fire_schedules(firings, declared).await
+    }
+    async fn schedule_files(&self) -> Result<Vec<(NodeId, BTreeMap<ScheduleId, u64>)>, StoreError> {
+        self.reached()?.schedule_files().await
+    }
+    async fn set_schedule_file(
+        &self,
+        node: NodeId,
+        file: BTreeMap<ScheduleId, u64>,
+        gone: Vec<NodeId>,
+    ) -> Result<(), StoreError> {
+        self.reached()?.set_schedule_file(node, file, gone).await
     }
 }
 
@@ -484,7 +531,12 @@ async fn an_attempt_whose_time_ends_while_it_waits_for_the_store_is_given_back_a
         running.until_notified("it was given back", given_back).await;
         off.store(false, Ordering::SeqCst);
         let job = running.finished(id).await.job;
-        assert_eq!((job.status.state.name(), job.status.failures.failed()), (StateName::Succeeded, 0), "{:?}", job.report);
+        assert_eq!(
+            (job.status.state.name(), job.status.failures.failed()),
+            (StateName::Succeeded, 0),
+            "{:?}",
+            job.report
+        );
         assert!(job.status.attempt > 1);
         let ended = running.notices().into_iter().find(given_back).unwrap();
         let Notice::AttemptEnded(ended) = ended else { unreachable!() };

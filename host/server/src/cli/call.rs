@@ -57,6 +57,16 @@ struct Target {
 }
 
 impl Call {
+    /// Returns the name of the plugin: what stands before the task, or the stem of the file.
+    pub(crate) fn plugin(&self) -> &str {
+        let (name, _) = self.target.split_once('#').unwrap_or((&self.target, ""));
+        let path = Path::new(name);
+        match name.strip_suffix(".wasm").and(path.file_stem()).and_then(|stem| stem.to_str()) {
+            Some(stem) => stem,
+            None => name.split_once('/').map_or(name, |(plugin, _)| plugin),
+        }
+    }
+
     pub(crate) fn run(self, settings: &Settings, json: bool) -> anyhow::Result<ExitStatus> {
         if json && self.chunks {
             let text = "--chunks and --json contradict each other about the standard output; remove one";

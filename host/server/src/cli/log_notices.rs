@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 use wharf_core::outcome::OutcomeKind;
+use wharf_core::schedule::TickOutcome;
 use wharf_runner::{AttemptEnded, BroadcastEnded, Notice};
 
 use super::log::Log;
@@ -85,6 +86,28 @@ pub(crate) fn log_notice(notice: &Notice, log: &Log) {
             let (state, reason) = (operation.state.as_str(), operation.reason.as_deref());
             let (changed, skipped) = (operation.changed, operation.skipped);
             info!(operation = %operation.id, act = %operation.act, state, changed, skipped, reason, "bulk operation ended");
+        }
+        Notice::ScheduleTicked { schedule, ticks } => {
+            for tick in ticks {
+                let (outcome, at) = (tick.outcome.as_str(), format!("{:.0}", Moment(tick.tick).date()));
+                let job = tick.job.map(|job| job.to_string());
+                if tick.outcome == TickOutcome::Fired {
+                    debug!(%schedule, tick = at, job, "schedule fired");
+                } else {
+                    let reason = Some(tick.reason.as_str()).filter(|reason| !reason.is_empty());
+                    warn!(%schedule, tick = at, count = tick.count, outcome, job, reason, "no job was enqueued at a tick of a schedule");
+                }
+            }
+        }
+        Notice::ScheduleTired { schedule, reason } => warn!(%schedule, "schedule paused: {reason}"),
+        Notice::ScheduleChanged { schedule, act, by } => {
+            info!(%schedule, act = act.as_str(), by = by.as_deref(), "schedule changed")
+        }
+        Notice::ScheduleDiffers { schedule, why } => {
+            warn!(%schedule, "a schedule of wharf.toml does not hold: {why}")
+        }
+        Notice::SchedulesRewound { count } => {
+            warn!(count, "the clock was ahead: the next moments of schedules are worked out anew")
         }
         Notice::HoldReleased { scope, by } => info!(%scope, by = by.as_deref(), "hold released"),
         Notice::FailureRegressed { task, job, fingerprint } => {

@@ -234,8 +234,9 @@ impl Reload {
             return Err("the file is gone; put it back, or stop the host and start it without one".to_owned());
         }
         let mut raw = RawSettings::read(&self.flags, &self.environment).map_err(|problems| problems.to_string())?;
-        *files = files.clone().with_tokens(&raw, &self.environment);
+        *files = files.clone().with_outside(&raw, &self.environment);
         readable(files)?;
+        raw.read_outside(None, &self.environment).map_err(|problems| problems.to_string())?;
         let settings = Settings::check(&mut raw, &self.environment).map_err(|problems| problems.to_string())?;
         let table = settings.token_table(&raw, &self.environment).map_err(|problems| problems.to_string())?;
         if self.needs_tokens && table.is_empty() {

@@ -177,6 +177,23 @@ pub(crate) fn hard_bounds() -> Vec<(&'static str, String)> {
         ("preview-jobs", hard::PREVIEW_JOBS.to_string()),
         ("id-slack", duration(hard::ID_SLACK)),
         ("page-bytes-max", bytes(hard::PAGE_BYTES_MAX)),
+        ("schedules-max", hard::SCHEDULES_MAX.to_string()),
+        ("cron-bytes-max", bytes(hard::CRON_BYTES_MAX as u64)),
+        ("schedule-payload-bytes-max", bytes(hard::SCHEDULE_PAYLOAD_BYTES_MAX)),
+        ("schedule-horizon", duration(hard::SCHEDULE_HORIZON)),
+        ("schedule-every-min", duration(hard::SCHEDULE_EVERY_MIN)),
+        ("schedule-every-max", duration(hard::SCHEDULE_EVERY_MAX)),
+        ("schedule-grace", duration(hard::SCHEDULE_GRACE)),
+        ("schedule-window-default", duration(hard::SCHEDULE_WINDOW_DEFAULT)),
+        ("schedule-window-max", duration(hard::SCHEDULE_WINDOW_MAX)),
+        ("schedule-spread-max", duration(hard::SCHEDULE_SPREAD_MAX)),
+        ("schedule-catch-up-max", hard::SCHEDULE_CATCH_UP_MAX.to_string()),
+        ("schedule-ticks-counted", hard::SCHEDULE_TICKS_COUNTED.to_string()),
+        ("schedule-jobs-kept", hard::SCHEDULE_JOBS_KEPT.to_string()),
+        ("schedule-ticks-kept", hard::SCHEDULE_TICKS_KEPT.to_string()),
+        ("schedule-pause-after-max", hard::SCHEDULE_PAUSE_AFTER_MAX.to_string()),
+        ("schedule-reason-bytes-max", bytes(hard::SCHEDULE_REASON_BYTES_MAX as u64)),
+        ("schedules-fired-max", hard::SCHEDULES_FIRED_MAX.to_string()),
     ]
 }
 

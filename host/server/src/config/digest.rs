@@ -22,6 +22,8 @@ pub(crate) fn digest(raw: &RawSettings) -> String {
     let mut sections: Vec<String> =
         plugins.map(|section| format!("plugins.{} = {}\n", section.id, section.shared)).collect();
     sections.extend(raw.tokens.iter().map(|token| format!("{}\n", token.shared())));
+    let schedules = raw.schedules.iter();
+    sections.extend(schedules.map(|section| format!("schedules.{} = {:016x}\n", section.id, section.spec.digest())));
     sections.sort_unstable();
     text.extend(sections);
     let digest = Sha256::digest(text.as_bytes());

@@ -6,10 +6,13 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use wharf_core::ids::PluginId;
+use wharf_core::time::Timestamp;
 use wharf_engine::PluginSettings;
 use wharf_engine::spec::toml_diagnostics;
 
 use super::origin::{Origin, Problems, nearest};
+use super::outside::{self, OutsideValue};
+use super::schedules::{self, ScheduleSection};
 use super::shared_form::{SECRET_TABLES, shared};
 use super::table::{SETTINGS, Setting, find};
 use super::tokens::{self, TokenSection};
@@ -20,7 +23,9 @@ pub(crate) struct PluginSection {
     pub(crate) id: PluginId,
     /// The place of the section.
     pub(super) at: Origin,
+    /// The settings, without the values that stand outside of the file until a host reads them.
     pub(crate) settings: PluginSettings,
+    pub(super) outside: Vec<OutsideValue>,
     /// Keys and values as they are written, for `wharf config`.
     pub(crate) shown: Vec<(String, String, Origin)>,
     /// The values that all hosts of a store should have, in one form however they are written.
@@ -33,10 +38,11 @@ pub(crate) struct FileValues {
     pub(crate) values: Vec<(&'static Setting, String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
     pub(crate) tokens: Vec<TokenSection>,
+    pub(crate) schedules: Vec<ScheduleSection>,
 }
 
-/// Parses `text`, the content of the file `path`. Every problem is added to `problems`.
-pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValues {
+/// Parses `text`, the content of the file `path`, at `now`, from which on schedules must have a moment. Every problem is added to `problems`.
+pub(crate) fn read(path: &Path, text: &str, now: Timestamp, problems: &mut Problems) -> FileValues {
     let places = Places { path: path.to_owned(), text };
     let mut found = FileValues::default();
     let table = match DeTable::parse(text) {
@@ -50,6 +56,7 @@ pub(crate) fn read(path: &Path, text: &str, problems: &mut Problems) -> FileValu
         let name = key.get_ref().as_ref();
         match value.get_ref() {
             DeValue::Table(_) if name == "plugins" => plugin_sections(value, &places, &mut found, problems),
+            DeValue::Table(_) if name == "schedules" => schedule_sections(value, now, &places, &mut found, problems),
             DeValue::Array(_) if name == "tokens" => {
                 let at = value.span().start;
                 match Vec::deserialize(ValueDeserializer::from(value)) {
@@ -115,7 +122,11 @@ fn one_value(
         if key == "plugins" {
             return problems.add(&here, "`plugins` has a table for each plugin; write `[plugins.NAME]`");
         }
-        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(["plugins", "tokens"]);
+        if key == "schedules" {
+            return problems.add(&here, "`schedules` has a table for each schedule; write `[schedules.NAME]`");
+        }
+        let named = ["plugins", "tokens", "schedules"];
+        let known = SETTINGS.iter().map(|setting| setting.key).chain(sections()).chain(named);
         return problems.add(&here, format_args!("unknown setting `{key}`{}", nearest(key, known)));
     };
     let text = match value.get_ref() {
@@ -149,19 +160,41 @@ fn plugin_sections(
         let mut shown = Vec::new();
         show(&format!("plugins.{id}"), &section, places, &mut shown);
         let at = section.span().start;
+        let (section, outside) = outside::take(id.as_str(), section, &|offset| places.of(offset), problems);
         let not_text = values_that_are_no_text(&section);
         if !not_text.is_empty() {
             for (key, at) in not_text {
                 let text = format_args!(
-                    "`plugins.{id}.{key}`: expected a string; its value is not shown, as it may be a secret"
+                    "`plugins.{id}.{key}`: expected a string, or `{{ from = \"env:NAME\" }}`; its value is not shown, as it may be a secret"
                 );
                 problems.add(&places.of(at), text);
             }
             continue;
         }
         match PluginSettings::deserialize(ValueDeserializer::from(section)) {
-            Ok(settings) => found.plugins.push(PluginSection { id, at: here, settings, shown, shared }),
+            Ok(settings) => found.plugins.push(PluginSection { id, at: here, settings, outside, shown, shared }),
             Err(error) => places.complain(&error, at, problems),
+        }
+    }
+}
+
+fn schedule_sections(
+    schedules: Spanned<DeValue<'_>>,
+    now: Timestamp,
+    places: &Places<'_>,
+    found: &mut FileValues,
+    problems: &mut Problems,
+) {
+    let DeValue::Table(schedules) = schedules.into_inner() else { return };
+    let (place, complain) = (
+        |offset| places.of(offset),
+        |error: &toml::de::Error, at, problems: &mut Problems| places.complain(error, at, problems),
+    );
+    for (name, section) in schedules {
+        let mut shown = Vec::new();
+        show(&format!("schedules.{}", name.get_ref()), &section, places, &mut shown);
+        if let Some((id, spec)) = schedules::section(&name, section, (now, &place), problems, &complain) {
+            found.schedules.push(ScheduleSection { id, spec, shown });
         }
     }
 }
@@ -184,16 +217,29 @@ fn values_that_are_no_text(section: &Spanned<DeValue<'_>>) -> Vec<(String, usize
     found
 }
 
+/// Returns where a value stands that a plugin gets and that is not in the file.
+fn source_of<'t>(key: &str, table: &'t DeTable<'_>) -> Option<&'t str> {
+    let is_value =
+        key.starts_with("plugins.") && key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part));
+    let DeValue::String(from) = table.get("from").filter(|_| is_value && key.split('.').count() > 3)?.get_ref() else {
+        return None;
+    };
+    Some(from.as_ref())
+}
+
 /// Flattens a value into lines of key and value, as they are written.
 fn show(key: &str, value: &Spanned<DeValue<'_>>, places: &Places<'_>, shown: &mut Vec<(String, String, Origin)>) {
     match value.get_ref() {
         DeValue::Table(table) => {
+            if let Some(from) = source_of(key, table) {
+                return shown.push((key.to_owned(), format!("(from {from})"), places.of(value.span().start)));
+            }
             for (name, value) in table {
                 show(&format!("{key}.{}", name.get_ref()), value, places, shown);
             }
         }
         // Values that are passed to a plugin may be secrets.
-        _ if key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part)) => {
+        _ if key.starts_with("plugins.") && key.split('.').nth(2).is_some_and(|part| SECRET_TABLES.contains(&part)) => {
             shown.push((key.to_owned(), "(set)".to_owned(), places.of(value.span().start)));
         }
         _ => shown.push((key.to_owned(), places.text[value.span()].to_owned(), places.of(value.span().start))),

@@ -3,13 +3,19 @@
 use std::backtrace::Backtrace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use wharf_core::ids::PluginId;
+use wharf_core::ids::{PluginId, ScheduleId};
+use wharf_core::schedule::ScheduleSpec;
+use wharf_core::time::Timestamp;
 use wharf_engine::PluginSettings;
+use wharf_store::{Clock as _, SystemClock};
 
 use super::environment::Environment;
 use super::file::{self, FileValues, PluginSection};
 use super::origin::{Origin, Problems, nearest};
+use super::outside;
+use super::schedules::ScheduleSection;
 use super::table::{SETTINGS, Setting, find, variable};
 use super::tokens::TokenSection;
 
@@ -41,6 +47,9 @@ pub(crate) struct RawSettings {
     values: BTreeMap<&'static str, (String, Origin)>,
     pub(crate) plugins: Vec<PluginSection>,
     pub(crate) tokens: Vec<TokenSection>,
+    pub(crate) schedules: Vec<ScheduleSection>,
+    /// When the file was written.
+    pub(crate) written_at: Timestamp,
 }
 
 impl RawSettings {
@@ -54,13 +63,17 @@ impl RawSettings {
             values: SETTINGS.iter().map(|s| (s.key, (s.default.to_owned(), Origin::Default))).collect(),
             plugins: Vec::new(),
             tokens: Vec::new(),
+            schedules: Vec::new(),
+            written_at: Timestamp::ZERO,
         };
         let (from_environment, config) = read_environment(environment, &mut problems);
         if let Some((path, named)) = file_to_read(flags, config, environment) {
-            let FileValues { values, plugins, tokens } = read_file(&path, named, environment, &mut problems);
+            let (FileValues { values, plugins, tokens, schedules }, written_at) =
+                read_file(&path, named, environment, &mut problems);
             values.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
             raw.plugins = plugins;
             raw.tokens = tokens;
+            (raw.schedules, raw.written_at) = (schedules, written_at);
         }
         from_environment.into_iter().for_each(|(setting, text, origin)| raw.set(setting, text, origin));
         for (flag, key, text) in &flags.values {
@@ -69,6 +82,9 @@ impl RawSettings {
                 Some(setting) => raw.set(setting, text.clone(), origin),
                 None if key.starts_with("plugins.") => {
                     problems.add(&origin, "settings of a plugin can be set in wharf.toml only")
+                }
+                None if key.starts_with("schedules.") => {
+                    problems.add(&origin, "schedules can be set in wharf.toml only, or with `wharf schedule set`")
                 }
                 None => problems.add(&origin, unknown(key)),
             }
@@ -102,11 +118,19 @@ impl RawSettings {
         let sections = |raw: &RawSettings| -> BTreeMap<PluginId, PluginSettings> {
             raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect()
         };
+        let new_raw = new;
         let (old, new) = (sections(self), sections(new));
         let plugins: BTreeSet<&PluginId> =
             old.keys().chain(new.keys()).filter(|id| old.get(*id) != new.get(*id)).collect();
         let plugins = plugins.into_iter().map(|id| format!("plugins.{id}"));
-        changed.map(|setting| setting.key.to_owned()).chain(plugins).collect()
+        let schedules = |raw: &RawSettings| -> BTreeMap<ScheduleId, ScheduleSpec> {
+            raw.schedules.iter().map(|section| (section.id.clone(), section.spec.clone())).collect()
+        };
+        let (had, has) = (schedules(self), schedules(new_raw));
+        let ids: BTreeSet<&ScheduleId> =
+            had.keys().chain(has.keys()).filter(|id| had.get(*id) != has.get(*id)).collect();
+        let schedules = ids.into_iter().map(|id| format!("schedules.{id}"));
+        changed.map(|setting| setting.key.to_owned()).chain(plugins).chain(schedules).collect()
     }
 
     /// Returns what a host has that was started with `started`, once these settings have taken effect: those that need a restart
@@ -120,6 +144,28 @@ impl RawSettings {
 
     fn set(&mut self, setting: &'static Setting, text: String, origin: Origin) {
         self.values.insert(setting.key, (text, origin));
+    }
+
+    /// Reads the values of plugins that stand outside of the file: those of all plugins, or of `only` one.
+    ///
+    /// # Errors
+    /// When a value cannot be read; the error lists every problem.
+    pub(crate) fn read_outside(&mut self, only: Option<&str>, environment: &Environment) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        for section in &mut self.plugins {
+            let id = section.id.to_string();
+            if only.is_none_or(|only| only == id) {
+                outside::fill(&id, &mut section.settings, &section.outside, environment, &mut problems);
+            }
+        }
+        problems.or(())
+    }
+
+    /// Returns the files that values of plugins and tokens are read from.
+    pub(crate) fn outside_files(&self, environment: &Environment) -> Vec<PathBuf> {
+        let values = self.plugins.iter().flat_map(|section| &section.outside);
+        let tokens = self.tokens.iter().filter_map(|token| token.file(environment));
+        values.filter_map(|value| value.source.file(environment)).chain(tokens).collect()
     }
 
     /// Returns a setting's text and its source.
@@ -152,10 +198,13 @@ fn file_to_read(
     }
 }
 
-fn read_file(path: &Path, named: bool, environment: &Environment, problems: &mut Problems) -> FileValues {
-    match std::fs::read(environment.folder.join(path)) {
+/// Reads a settings file, and returns when it was written.
+fn read_file(path: &Path, named: bool, environment: &Environment, problems: &mut Problems) -> (FileValues, Timestamp) {
+    let written = std::fs::metadata(environment.folder.join(path)).and_then(|file| file.modified()).ok();
+    let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let values = match std::fs::read(environment.folder.join(path)) {
         Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => file::read(path, text.strip_prefix('\u{feff}').unwrap_or(&text), problems),
+            Ok(text) => file::read(path, text.strip_prefix('\u{feff}').unwrap_or(&text), SystemClock.now(), problems),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 problems.add_text(format!("{}: byte {at} is not UTF-8; save the file as UTF-8", path.display()));
@@ -167,7 +216,8 @@ fn read_file(path: &Path, named: bool, environment: &Environment, problems: &mut
             problems.add_text(format!("could not read the settings file {}: {error}{hint}", path.display()));
             FileValues::default()
         }
-    }
+    };
+    (values, Timestamp::ZERO + written)
 }
 
 /// Reads the settings in the environment variables, and the path of the settings file if one of them names it.

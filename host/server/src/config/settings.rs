@@ -9,6 +9,8 @@ use std::time::Duration;
 use wharf_core::bounds;
 use wharf_core::ids::NodeId;
 use wharf_core::ids::PluginId;
+use wharf_core::schedule::FileSchedules;
+use wharf_core::time::Timestamp;
 use wharf_engine::{CacheSettings, Compile, PluginSettings};
 use wharf_runner::LiveSettings;
 
@@ -62,6 +64,7 @@ pub(crate) struct Settings {
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) plugins: BTreeMap<PluginId, PluginSettings>,
+    pub(crate) schedules: FileSchedules,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -76,6 +79,11 @@ impl Settings {
     pub(crate) fn check(raw: &mut RawSettings, environment: &Environment) -> Result<Settings, Problems> {
         derive_missing(raw, environment);
         let plugins = raw.plugins.iter().map(|section| (section.id.clone(), section.settings.clone())).collect();
+        let schedules: BTreeMap<_, _> =
+            raw.schedules.iter().map(|section| (section.id.clone(), section.spec.clone())).collect();
+        // A file without schedules is one like any other.
+        let revision = if schedules.is_empty() { Timestamp::ZERO } else { raw.written_at };
+        let schedules = FileSchedules { revision, schedules };
         let host_is_known = !raw.of("host").0.is_empty();
         let mut read = Reader { raw, problems: Problems::default() };
         read.no_empty_token();
@@ -113,6 +121,7 @@ impl Settings {
             log_level: read.value("log.level", log_level).unwrap_or_default(),
             log_format: read.value("log.format", log_format).unwrap_or(LogFormat::Text),
             plugins,
+            schedules,
         };
         // Relations are checked only between valid values.
         if read.problems.is_empty() {
@@ -167,6 +176,7 @@ impl Settings {
             waiting_max: self.waiting_max,
             generations_max: self.generations_max,
             plugins: self.plugins.clone(),
+            schedules: self.schedules.clone(),
             ..LiveSettings::default()
         }
     }

@@ -19,6 +19,8 @@ pub(super) fn shared(section: &DeValue<'_>) -> String {
 /// Returns a value in one form, however it is written. `path` are the keys that lead to it.
 fn form<'v>(value: &'v DeValue<'_>, path: &mut Vec<&'v str>) -> String {
     match value {
+        // A value of a plugin's own that stands outside of the file.
+        DeValue::Table(_) if path.len() > 1 && SECRET_TABLES.contains(&path[0]) => "_".to_owned(),
         DeValue::Table(table) => {
             let mut members: Vec<(&str, String)> = Vec::new();
             for (name, value) in table {

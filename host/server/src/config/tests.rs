@@ -1,5 +1,6 @@
 //! Settings as users write them, and the errors that they get.
 
+mod outside;
 mod reloaded;
 
 use std::path::{Path, PathBuf};

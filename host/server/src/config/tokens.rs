@@ -1,8 +1,6 @@
 //! `[[tokens]]`: tokens with a name, scopes and perhaps a key.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -11,6 +9,7 @@ use wharf_core::key::Key;
 
 use super::environment::Environment;
 use super::origin::{Origin, Problems};
+use super::outside::Source;
 use crate::access::{Access, Scope, TokenHash};
 
 /// The shortest token, in characters.
@@ -60,7 +59,7 @@ pub(crate) struct TokenSection {
     pub(crate) shown: Vec<(String, String, Origin)>,
     access: Access,
     hashes: Vec<(TokenHash, Origin)>,
-    from: Option<(TokenSource, Origin)>,
+    from: Option<(Source, Origin)>,
 }
 
 impl TokenSection {
@@ -73,18 +72,8 @@ impl TokenSection {
 
     /// Returns the file that the token is read from.
     pub(crate) fn file(&self, environment: &Environment) -> Option<PathBuf> {
-        match self.from.as_ref()? {
-            (TokenSource::File(path), _) => Some(environment.folder.join(path)),
-            (TokenSource::Variable(_), _) => None,
-        }
+        self.from.as_ref()?.0.file(environment)
     }
-}
-
-/// The place that a token is read from.
-#[derive(Debug)]
-enum TokenSource {
-    Variable(String),
-    File(String),
 }
 
 /// Checks the tables of `[[tokens]]` in a file. `place` gives the origin of an offset in the file.
@@ -145,10 +134,9 @@ fn section(
     }
     let from = token.from.as_ref().and_then(|from| {
         let here = place(from.span().start);
-        match from.get_ref().split_once(':') {
-            Some(("env", name)) if !name.is_empty() => Some((TokenSource::Variable(name.to_owned()), here)),
-            Some(("file", path)) if !path.is_empty() => Some((TokenSource::File(path.to_owned()), here)),
-            _ => {
+        match Source::parse(from.get_ref()) {
+            Some(source) => Some((source, here)),
+            None => {
                 problems.add(&here, "`from`: expected `env:NAME` or `file:PATH`");
                 None
             }
@@ -230,20 +218,13 @@ pub(super) fn resolve(
     problems.or(tokens)
 }
 
-fn read(source: &TokenSource, environment: &Environment) -> Result<String, String> {
-    match source {
-        TokenSource::Variable(name) => match environment.variable(name) {
-            Some(value) => value.to_str().map(str::to_owned).ok_or(format!("the variable {name} is not UTF-8")),
-            None => Err(format!("the environment variable {name} is not set, or empty")),
-        },
-        TokenSource::File(path) => {
-            let whole = environment.folder.join(Path::new(path));
-            let bytes = read_bounded(&whole).map_err(|error| format!("could not read {path}: {error}"))?;
-            let text = String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8"))?;
-            // Editors and `echo` end a file with a newline, which is no part of the token.
-            Ok(text.trim_end_matches(['\n', '\r']).to_owned())
-        }
-    }
+/// Reads a token. Editors and `echo` end a file with a newline, which is no part of it.
+fn read(source: &Source, environment: &Environment) -> Result<String, String> {
+    let text = source.read(environment, TOKEN_BYTES_MAX + 2)?;
+    Ok(match source {
+        Source::File(_) => text.trim_end_matches(['\n', '\r']).to_owned(),
+        Source::Variable(_) => text,
+    })
 }
 
 /// Checks the form of a token in clear.
@@ -258,11 +239,4 @@ pub(super) fn check_token(token: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// Reads a file as far as a token may be long, and one byte more for each character of a line's end.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(TOKEN_BYTES_MAX as u64 + 3).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

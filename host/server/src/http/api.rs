@@ -19,6 +19,7 @@ mod nodes;
 mod config;
 mod limits;
 mod operations;
+mod schedules;
 mod health;
 
 pub(crate) use attempts::AttemptList;
@@ -40,10 +41,11 @@ pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use schedules::{PauseRequest, Schedule, SchedulePage, ScheduleRequest, ScheduleRun, SchedulesQuery};
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary, WaitCounts};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
-    from_name,
+    ScheduleState, from_name,
 };
 
 #[cfg(test)]

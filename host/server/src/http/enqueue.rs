@@ -189,7 +189,8 @@ fn document(result: &runner::Enqueued) -> Enqueued {
     }
 }
 
-fn problem(error: EnqueueError) -> Problem {
+/// Returns the problem of requests that were not enqueued.
+pub(super) fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::QueueFull(full) => queue_full(&full),

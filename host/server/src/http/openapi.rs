@@ -3,6 +3,7 @@
 
 mod schemas;
 mod operation;
+mod schedules;
 mod operations;
 
 use std::sync::{Arc, OnceLock};

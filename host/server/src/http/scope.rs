@@ -75,7 +75,7 @@ pub(crate) fn forbidden(access: &Access, scope: &str) -> Problem {
 }
 
 /// The needs of each method of each route. Probes need no token.
-const NEEDS: [(Method, &str, Need); 32] = [
+const NEEDS: [(Method, &str, Need); 39] = [
     (Method::POST, "/v1/jobs", Need::Enqueue),
     (Method::GET, "/v1/jobs", Need::Read),
     (Method::GET, "/v1/jobs/{id}", Need::Read),
@@ -107,6 +107,13 @@ const NEEDS: [(Method, &str, Need); 32] = [
     (Method::POST, "/v1/operations", Need::OperateAll),
     (Method::GET, "/v1/operations/{id}", Need::ReadAll),
     (Method::DELETE, "/v1/operations/{id}", Need::OperateAll),
+    (Method::GET, "/v1/schedules", Need::ReadAll),
+    (Method::GET, "/v1/schedules/{id}", Need::ReadAll),
+    (Method::PUT, "/v1/schedules/{id}", Need::OperateAll),
+    (Method::DELETE, "/v1/schedules/{id}", Need::OperateAll),
+    (Method::POST, "/v1/schedules/{id}/run", Need::OperateAll),
+    (Method::POST, "/v1/schedules/{id}/pause", Need::OperateAll),
+    (Method::POST, "/v1/schedules/{id}/resume", Need::OperateAll),
     (Method::GET, "/metrics", Need::ReadAll),
 ];
 /// The routes that every token may use.

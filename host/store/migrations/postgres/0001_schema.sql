@@ -359,6 +359,50 @@ CREATE TABLE $schema.deleted_of_batch (
     jobs bigint NOT NULL
 );
 
+-- Schedules: the jobs that are enqueued at the moments of a clock.
+CREATE TABLE $schema.schedules (
+    id text COLLATE "C" PRIMARY KEY,
+    task text NOT NULL,
+    key text NOT NULL,                  -- empty if the task finds it in the payload
+    payload bytea NOT NULL,
+    priority integer NOT NULL,
+    cron text,                          -- an expression and its zone, or an interval
+    zone text,
+    every_us bigint,
+    missed text NOT NULL,
+    window_us bigint NOT NULL,
+    overlap text NOT NULL,
+    spread_us bigint NOT NULL,
+    pause_after bigint,
+    source text NOT NULL,
+    revision bigint NOT NULL,           -- when the file was written that it was read from
+    version bigint NOT NULL,            -- it grows with every change: who decides on a row says which one it was
+    author text,
+    created_at bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    moved_at bigint NOT NULL,           -- when next_at was worked out
+    next_at bigint,
+    last_tick bigint,
+    open_jobs text NOT NULL,            -- the ids of jobs that had not finished
+    failures bigint NOT NULL,
+    paused_at bigint,
+    paused_until bigint,
+    paused_by text,
+    pause_reason text,
+    retired_at bigint,
+    fired_count bigint NOT NULL,
+    missed_count bigint NOT NULL,
+    skipped_count bigint NOT NULL,
+    recent text NOT NULL                -- the last ticks, one to a line
+);
+CREATE INDEX schedules_due ON $schema.schedules (next_at, id) WHERE next_at IS NOT NULL;
+
+-- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
+CREATE TABLE $schema.schedule_files (
+    node bigint PRIMARY KEY,
+    schedules text NOT NULL
+);
+
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE $schema.last_deleted (
     one integer PRIMARY KEY CHECK (one = 1),

@@ -247,6 +247,50 @@ CREATE TABLE deleted_of_batch (
     jobs INTEGER NOT NULL
 );
 
+-- Schedules: the jobs that are enqueued at the moments of a clock.
+CREATE TABLE schedules (
+    id TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    key TEXT NOT NULL,                  -- empty if the task finds it in the payload
+    payload BLOB NOT NULL,
+    priority INTEGER NOT NULL,
+    cron TEXT,                          -- an expression and its zone, or an interval
+    zone TEXT,
+    every_us INTEGER,
+    missed TEXT NOT NULL,
+    window_us INTEGER NOT NULL,
+    overlap TEXT NOT NULL,
+    spread_us INTEGER NOT NULL,
+    pause_after INTEGER,
+    source TEXT NOT NULL,
+    revision INTEGER NOT NULL,          -- when the file was written that it was read from
+    version INTEGER NOT NULL,           -- it grows with every change: who decides on a row says which one it was
+    author TEXT,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    moved_at INTEGER NOT NULL,          -- when next_at was worked out
+    next_at INTEGER,
+    last_tick INTEGER,
+    open_jobs TEXT NOT NULL,            -- the ids of jobs that had not finished
+    failures INTEGER NOT NULL,
+    paused_at INTEGER,
+    paused_until INTEGER,
+    paused_by TEXT,
+    pause_reason TEXT,
+    retired_at INTEGER,
+    fired_count INTEGER NOT NULL,
+    missed_count INTEGER NOT NULL,
+    skipped_count INTEGER NOT NULL,
+    recent TEXT NOT NULL                -- the last ticks, one to a line
+);
+CREATE INDEX schedules_due ON schedules (next_at, id) WHERE next_at IS NOT NULL;
+
+-- The schedules in the settings files of nodes: the id and the digest of each definition, one to a line.
+CREATE TABLE schedule_files (
+    node INTEGER PRIMARY KEY,
+    schedules TEXT NOT NULL
+);
+
 -- The highest id of a deleted job: ids are never used twice.
 CREATE TABLE last_deleted (
     one INTEGER PRIMARY KEY CHECK (one = 1),

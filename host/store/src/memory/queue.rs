@@ -23,6 +23,7 @@ use wharf_core::wait_reason::Holders;
 use super::audit::ActList;
 use super::failures::FailureMap;
 use super::kv::KvMap;
+use super::schedule_map::ScheduleMap;
 use crate::store::{Inserted, Recorded};
 
 pub(super) struct MemoryQueue {
@@ -46,6 +47,7 @@ pub(super) struct MemoryQueue {
     pub(super) operations: BTreeMap<JobId, BulkOperation>,
     /// How many jobs of each durable broadcast were deleted, as long as others of the broadcast remain.
     pub(super) deleted_of_batch: BTreeMap<JobId, u64>,
+    pub(super) schedules: ScheduleMap,
     pub(super) values: KvMap,
     pub(super) failures: FailureMap,
     /// Marks that nodes recorded about themselves, and when.
@@ -84,6 +86,7 @@ impl MemoryQueue {
             acts: ActList::default(),
             operations: BTreeMap::new(),
             deleted_of_batch: BTreeMap::new(),
+            schedules: ScheduleMap::default(),
             values: KvMap::default(),
             failures: FailureMap::default(),
             marks: BTreeMap::new(),

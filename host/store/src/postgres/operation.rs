@@ -12,9 +12,10 @@ use wharf_core::job::NewJob;
 use wharf_core::kv::KvChanges;
 use wharf_core::lifecycle::{Event, Refusal};
 use wharf_core::limits::{LimitTable, Override};
+use wharf_core::schedule::ScheduleFiring;
 
 use super::node_marks::ExpiredLease;
-use crate::store::{Claim, Claimed, Inserted, Recorded, StepTaken};
+use crate::store::{Claim, Claimed, Inserted, Recorded, ScheduleFired, ScheduleWrite, ScheduleWritten, StepTaken};
 
 /// A request to the writer.
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub(super) enum WriteRequest {
     StartOperation(Box<NewOperation>),
     OperationStep(OperationStep),
     CancelOperation(JobId, Author),
+    WriteSchedules(Vec<ScheduleWrite>),
+    /// Fires schedules under these declared limits.
+    FireSchedules(Arc<Vec<ScheduleFiring>>, Arc<LimitTable>),
 }
 
 /// The writer's response to a request.
@@ -53,6 +57,8 @@ pub(super) enum WriteResult {
     /// The bulk operation that was started or cancelled.
     Operation(Option<Box<BulkOperation>>),
     StepTaken(Option<Box<StepTaken>>),
+    SchedulesWritten(Vec<ScheduleWritten>),
+    SchedulesFired(Vec<Option<ScheduleFired>>),
 }
 
 impl WriteResult {
@@ -63,7 +69,8 @@ impl WriteResult {
             WriteResult::Expired(freed) => !freed.is_empty(),
             WriteResult::Inserted(_) | WriteResult::Recorded(_) | WriteResult::Done | WriteResult::Hold(_) => true,
             WriteResult::StepTaken(taken) => taken.is_some(),
-            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) => false,
+            WriteResult::SchedulesFired(fired) => fired.iter().any(Option::is_some),
+            WriteResult::HoldsDeleted(_) | WriteResult::Operation(_) | WriteResult::SchedulesWritten(_) => false,
         }
     }
 }
@@ -100,7 +107,9 @@ impl WriteRequest {
             | WriteRequest::AddAct(_)
             | WriteRequest::DeleteEndedHolds(_)
             | WriteRequest::StartOperation(_)
-            | WriteRequest::CancelOperation(..) => 0,
+            | WriteRequest::CancelOperation(..)
+            | WriteRequest::WriteSchedules(_) => 0,
+            WriteRequest::FireSchedules(firings, _) => firings.iter().map(|firing| firing.ticks.len()).sum(),
             WriteRequest::OperationStep(step) => step.targets.len(),
         }
     }
@@ -113,6 +122,7 @@ impl WriteRequest {
             WriteRequest::Insert(jobs, _) => payloads(jobs),
             WriteRequest::InsertWithChanges(jobs, _, changes) => payloads(jobs) + changed(changes),
             WriteRequest::Record(events, _) => events.iter().map(|(_, event)| event.bytes()).sum(),
+            WriteRequest::FireSchedules(firings, _) => fired_jobs(firings).map(|job| job.payload.len()).sum(),
             _ => 0,
         }
     }
@@ -122,6 +132,7 @@ impl WriteRequest {
         match self {
             WriteRequest::Insert(jobs, ..) | WriteRequest::InsertWithChanges(jobs, ..) => jobs.iter().collect(),
             WriteRequest::Record(events, _) => events.iter().flat_map(|(_, event)| children(event)).collect(),
+            WriteRequest::FireSchedules(firings, _) => fired_jobs(firings).collect(),
             _ => Vec::new(),
         }
     }
@@ -141,6 +152,11 @@ fn children(event: &Event) -> &[NewJob] {
         Event::Succeeded { children, .. } => children,
         _ => &[],
     }
+}
+
+/// Returns the jobs of the ticks of firings.
+fn fired_jobs(firings: &[ScheduleFiring]) -> impl Iterator<Item = &NewJob> {
+    firings.iter().flat_map(|firing| &firing.ticks).filter_map(|tick| tick.job.as_ref().ok())
 }
 
 /// Returns the jobs that requests add.

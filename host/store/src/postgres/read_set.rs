@@ -90,7 +90,15 @@ impl ReadSet {
                         reads.groups.insert(names.number(group.as_str())?);
                     }
                 }
-                WriteRequest::StartOperation(_) | WriteRequest::CancelOperation(..) => {}
+                WriteRequest::StartOperation(_)
+                | WriteRequest::CancelOperation(..)
+                | WriteRequest::WriteSchedules(_) => {}
+                WriteRequest::FireSchedules(firings, _) => {
+                    let open = firings.iter().flat_map(|firing| &firing.open).map(|id| signed(id.number()));
+                    reads.jobs.extend(open);
+                    // A job may be asked to end for the next one.
+                    reads.slot_holders |= firings.iter().any(|firing| !firing.open.is_empty());
+                }
                 WriteRequest::OperationStep(step) => {
                     let ids = || step.targets.iter().map(|target| signed(target.id.number()));
                     reads.jobs.extend(ids());
@@ -129,9 +137,7 @@ impl ReadSet {
                 self.locked.insert(id);
                 self.returning.insert(id);
             }
-            Event::Failed { retry_in: Some(_), .. }
-            | Event::Released { .. }
-            | Event::RunRequested => {
+            Event::Failed { retry_in: Some(_), .. } | Event::Released { .. } | Event::RunRequested => {
                 self.returning.insert(id);
             }
             _ => {}

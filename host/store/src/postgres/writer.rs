@@ -12,6 +12,7 @@ use wharf_core::fingerprint::Fingerprint;
 use wharf_core::ids::JobId;
 use wharf_core::job::{NewJob, StateName};
 use wharf_core::limits::LimitTable;
+use wharf_core::schedule::ScheduleFiring;
 
 use super::claim::ReopenedGroups;
 use super::id_source::IdSource;
@@ -397,7 +398,24 @@ async fn apply(
         WriteRequest::CancelOperation(id, by) => {
             Ok(WriteResult::Operation(Box::pin(ledger.cancel_operation(*id, by)).await?.map(Box::new)))
         }
+        WriteRequest::WriteSchedules(writes) => {
+            Ok(WriteResult::SchedulesWritten(Box::pin(ledger.write_schedules(writes)).await?))
+        }
+        WriteRequest::FireSchedules(firings, declared) => Box::pin(fire(ledger, request, firings, declared)).await,
     }
+}
+
+async fn fire(
+    ledger: &mut PostgresLedger<'_>,
+    request: &WriteRequest,
+    firings: &[ScheduleFiring],
+    declared: &Arc<LimitTable>,
+) -> Result<WriteResult, SessionError> {
+    ledger.declared = declared.clone();
+    let jobs = request.new_jobs();
+    let lanes: Vec<LaneRow> = jobs.iter().map(|job| ledger.names.lane_row(&job.lane)).collect::<Result<_, _>>()?;
+    ledger.load_lanes(lanes.into_iter()).await?;
+    Ok(WriteResult::SchedulesFired(ledger.fire_schedules(firings).await?))
 }
 
 /// The moment at which the ids of new jobs became known to callers.

@@ -57,7 +57,9 @@ fn ten_thousand_held_keys_cost_a_claim_next_to_nothing() {
             let free = Stage::new(kind).await;
             let without = claim_time(&free).await;
             let ratio = held.as_secs_f64() / without.as_secs_f64();
-            println!("{HELD} holds set in {setting:?}; a claim of {BATCH} jobs takes {held:?} beside them, {without:?} without a hold: {ratio:.2} x");
+            println!(
+                "{HELD} holds set in {setting:?}; a claim of {BATCH} jobs takes {held:?} beside them, {without:?} without a hold: {ratio:.2} x"
+            );
         });
     }
 }

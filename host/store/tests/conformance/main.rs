@@ -23,6 +23,7 @@ mod failures;
 mod find;
 mod backlog;
 mod operations;
+mod schedules;
 mod read;
 mod kv;
 mod nudge;

@@ -34,7 +34,7 @@ impl Stamp {
 }
 
 /// The files that settings are read from, and their state at one moment: the settings file is the first, those of tokens
-/// follow.
+/// and of values of plugins follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files(Vec<(PathBuf, Option<Stamp>)>);
 
@@ -52,10 +52,10 @@ impl Files {
         Files::of([RawSettings::path(flags, environment)])
     }
 
-    /// Returns the settings file as it was, and the files of these tokens as they are now.
-    pub(crate) fn with_tokens(mut self, raw: &RawSettings, environment: &Environment) -> Files {
+    /// Returns the settings file as it was, and the files of tokens and of values of plugins as they are now.
+    pub(crate) fn with_outside(mut self, raw: &RawSettings, environment: &Environment) -> Files {
         self.0.truncate(1);
-        self.0.extend(Files::of(raw.tokens.iter().filter_map(|token| token.file(environment))).0);
+        self.0.extend(Files::of(raw.outside_files(environment)).0);
         self
     }
 

@@ -11,7 +11,7 @@ use wharf_core::job::{StateName, Stream};
 use wharf_core::outcome::OutcomeKind;
 use wharf_core::placement::NodeReadiness;
 use wharf_core::rollcall::Answer;
-use wharf_core::{failure, limits};
+use wharf_core::{failure, limits, schedule};
 
 /// Declares enums whose variants are written in kebab-case in JSON and by `Display`.
 macro_rules! closed_sets {
@@ -53,7 +53,26 @@ closed_sets! {
     HoldKind { All, Plugin, Task, Group, Key, }
 
     /// Kind of an act in the audit log; `other` for one that only a newer version knows.
-    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, SettingsChanged, Other, }
+    ActName { JobRetry, JobCancel, LimitSet, LimitRemoved, HoldSet, HoldReleased, FailureResolved, FailureIgnored, FailureReopened, OperationStarted, OperationCancelled, ScheduleSet, ScheduleRemoved, ScheduleRetired, ScheduleRun, SchedulePaused, ScheduleResumed, SettingsChanged, Other, }
+
+    /// State of a schedule; `retired` if no host's settings file has it any more.
+    ScheduleState { Active, Paused, Retired, }
+
+    /// The place where a schedule was defined.
+    ScheduleSource { Api, File, }
+
+    /// Policy for ticks that no host fired in time: the newest is fired, none, or all.
+    MissedPolicy { Latest, None, All, }
+
+    /// Policy for a tick that comes while jobs of earlier ticks have not finished: its job is enqueued, the tick is skipped, its
+    /// job waits in place of one that has not begun, or replaces those that wait and asks those that run to end.
+    OverlapPolicy { Allow, Skip, QueueOne, Replace, }
+
+    /// Outcome of a tick: its job was enqueued, or why not.
+    TickOutcome { Fired, Missed, NoHost, Overlap, Held, LaneFull, Duplicate, Refused, }
+
+    /// Change of the clock that touches a moment: the clock skips its time, or shows it twice.
+    ClockChange { Skipped, Repeated, }
 
     /// State of a failure group.
     FailureState { Open, Resolved, Ignored, }
@@ -126,7 +145,32 @@ macro_rules! act_names {
 
 act_names! {
     JobRetry JobCancel LimitSet LimitRemoved HoldSet HoldReleased FailureResolved FailureIgnored FailureReopened
-    OperationStarted OperationCancelled SettingsChanged Other
+    OperationStarted OperationCancelled ScheduleSet ScheduleRemoved ScheduleRetired ScheduleRun SchedulePaused
+    ScheduleResumed SettingsChanged Other
+}
+
+/// Converts between closed sets of documents and of schedules, in both directions.
+macro_rules! schedule_names {
+    ($($type:ident { $($variant:ident)+ })+) => {$(
+        impl From<schedule::$type> for $type {
+            fn from(value: schedule::$type) -> $type {
+                match value { $(schedule::$type::$variant => $type::$variant,)+ }
+            }
+        }
+
+        impl From<$type> for schedule::$type {
+            fn from(value: $type) -> schedule::$type {
+                match value { $($type::$variant => schedule::$type::$variant,)+ }
+            }
+        }
+    )+};
+}
+
+schedule_names! {
+    MissedPolicy { Latest None All }
+    OverlapPolicy { Allow Skip QueueOne Replace }
+    ScheduleSource { Api File }
+    TickOutcome { Fired Missed NoHost Overlap Held LaneFull Duplicate Refused }
 }
 
 impl From<StateName> for JobState {

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::operation::Operation;
+use super::schedules;
 use super::schemas::Schemas;
 use crate::http::api::{
     ActPage, AttemptList, AuditQuery, Batch, BroadcastEnded, BroadcastEventName, BroadcastQuery, BroadcastRequest,
@@ -29,6 +30,7 @@ pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     all.push(audit(schemas));
     all.push(summary(schemas));
     all.extend(bulk_operations(schemas));
+    all.extend(schedules::operations(schemas));
     all.extend(host(schemas));
     all.into_iter()
         .map(|operation| match operation.need() {
@@ -344,7 +346,7 @@ fn audit(schemas: &mut Schemas) -> Operation {
     Operation::new("host", "listActs", "get", "/v1/audit", "Lists what operators changed, newest first")
         .description(
             "Each act that changed something, with its author, its time and the address that it came from: retries and cancels of \
-             jobs, bulk operations as a whole, limits, holds, states of failure groups, and settings that a host read again. Enqueued jobs and broadcasts are no acts. Acts are kept \
+             jobs, bulk operations as a whole, schedules, limits, holds, states of failure groups, and settings that a host read again. Enqueued jobs and broadcasts are no acts. Acts are kept \
              for 90 days.",
         )
         .query(schemas.query::<AuditQuery>())

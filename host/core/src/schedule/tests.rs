@@ -1,0 +1,317 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::author::Author;
+use crate::job::{JobStatus, Lineage, NewJob, State};
+use crate::key::Lane;
+use crate::lease::Lease;
+use crate::limits::OnConflict;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const NOON: Timestamp = Timestamp::from_millis(1_700_000_400_000);
+
+fn every(interval: Duration) -> ScheduleSpec {
+    ScheduleSpec {
+        task: "report/build".parse().unwrap(),
+        payload: b"{}".as_slice().into(),
+        key: None,
+        priority: 0,
+        timing: Timing::Every(interval),
+        missed: MissedPolicy::Latest,
+        window: bounds::SCHEDULE_WINDOW_DEFAULT,
+        overlap: OverlapPolicy::Allow,
+        spread: Duration::ZERO,
+        pause_after: None,
+    }
+}
+
+fn schedule(spec: ScheduleSpec) -> Schedule {
+    let next_at = Some(NOON);
+    Schedule { next_at, ..Schedule::new("nightly".parse().unwrap(), spec, NOON - MINUTE) }
+}
+
+fn due(schedule: &Schedule, now: Timestamp) -> Option<DueTicks> {
+    let Timing::Every(interval) = schedule.spec.timing else { panic!("an interval") };
+    due_ticks(schedule, now, &mut |after| Timing::next_of_interval(interval, after))
+}
+
+fn id(number: u64) -> JobId {
+    JobId::from_number(number).unwrap()
+}
+
+fn job(number: u64) -> NewJob {
+    let task: TaskName = "report/build".parse().unwrap();
+    NewJob {
+        id: id(number),
+        lane: Lane { group: (&task).into(), key: None },
+        task,
+        payload: SharedBytes::default(),
+        priority: 0,
+        due: None,
+        token: None,
+        on_conflict: OnConflict::Wait,
+        batch: None,
+        lineage: Lineage::default(),
+    }
+}
+
+fn firing(schedule: &Schedule, ticks: u64) -> ScheduleFiring {
+    let tick = |place| FiringTick { tick: Some(NOON + place as u32 * MINUTE), job: Ok(job(100 + place)) };
+    ScheduleFiring {
+        id: schedule.id.clone(),
+        version: schedule.version,
+        open: schedule.open.clone(),
+        ticks: (0..ticks).map(tick).collect(),
+        missed: None,
+        next_at: Some(NOON + ticks as u32 * MINUTE),
+        held: false,
+        by: None,
+    }
+}
+
+/// Fires as a store does that adds every job, and returns the result with the jobs that were cancelled.
+fn fire(
+    schedule: &Schedule,
+    firing: &ScheduleFiring,
+    statuses: &[Option<JobStatus>],
+) -> (Fired, Vec<JobId>, Vec<JobId>) {
+    let mut run = schedule.begin_firing(firing, statuses, NOON).unwrap();
+    let (mut all_replaced, mut all_cancelled) = (Vec::new(), Vec::new());
+    for place in 0..run.ticks() {
+        match run.step(place) {
+            TickStep::Skip(skip) => run.skipped(place, skip),
+            TickStep::Insert { replaced, cancelled } => {
+                let id = firing.ticks[place].job.as_ref().unwrap().id;
+                run.inserted(place, (&replaced, &cancelled), TickInserted::Added(id));
+                all_replaced.extend(replaced);
+                all_cancelled.extend(cancelled);
+            }
+        }
+    }
+    (run.end(), all_replaced, all_cancelled)
+}
+
+fn waiting() -> JobStatus {
+    JobStatus::new(NOON)
+}
+
+fn running() -> JobStatus {
+    let lease = Lease { job: id(1), attempt: 1, node: crate::ids::NodeId(7), until: NOON + MINUTE };
+    JobStatus { state: State::Running { lease }, attempt: 1, ..waiting() }
+}
+
+fn ended(state: State) -> JobStatus {
+    JobStatus { state, attempt: 1, ..waiting() }
+}
+
+#[test]
+fn a_tick_in_time_is_fired_and_none_is_missed() {
+    for missed in [MissedPolicy::Latest, MissedPolicy::None, MissedPolicy::All] {
+        let schedule = schedule(ScheduleSpec { missed, ..every(MINUTE) });
+        assert_eq!(due(&schedule, NOON - Duration::from_micros(1)), None);
+        let now = due(&schedule, NOON + Duration::from_secs(59)).unwrap();
+        let expected = DueTicks { fire: vec![NOON], next: Some(NOON + MINUTE), ..DueTicks::default() };
+        assert_eq!(now, expected, "{missed:?}");
+    }
+}
+
+#[test]
+fn of_missed_ticks_each_policy_fires_its_own() {
+    // Two hours without a host, with a tick each ten minutes, and a window of one hour.
+    let now = NOON + 120 * MINUTE + 5 * MINUTE;
+    let of = |missed| due(&schedule(ScheduleSpec { missed, ..every(10 * MINUTE) }), now).unwrap();
+    let latest = NOON + 120 * MINUTE;
+    assert_eq!((of(MissedPolicy::Latest).fire, of(MissedPolicy::Latest).missed), (vec![latest], 12));
+    assert_eq!((of(MissedPolicy::None).fire, of(MissedPolicy::None).missed), (vec![], 13));
+    let all = of(MissedPolicy::All);
+    let expected: Vec<Timestamp> = (7..=12).map(|tick| NOON + tick * 10 * MINUTE).collect();
+    assert_eq!((all.fire, all.missed, all.last_missed), (expected, 7, Some(NOON + 60 * MINUTE)));
+    assert_eq!(all.next, Some(NOON + 130 * MINUTE));
+}
+
+#[test]
+fn years_of_ticks_are_counted_up_to_a_bound_and_the_newest_are_fired() {
+    let spec = ScheduleSpec { missed: MissedPolicy::All, ..every(Duration::from_secs(1)) };
+    let now = NOON + Duration::from_secs(3 * 365 * 24 * 3600);
+    let due = due(&schedule(spec), now).unwrap();
+    assert_eq!(due.fire.len(), bounds::SCHEDULE_CATCH_UP_MAX);
+    assert_eq!((due.fire.last(), due.next), (Some(&now), Some(now + Duration::from_secs(1))));
+    assert!(due.missed >= bounds::SCHEDULE_TICKS_COUNTED);
+}
+
+#[test]
+fn without_a_host_ticks_wait_as_long_as_they_would_be_caught_up() {
+    let schedule = schedule(every(MINUTE));
+    assert_eq!(due(&schedule, NOON + Duration::from_secs(5)).unwrap().without_host(), None);
+    let later = due(&schedule, NOON + 3 * MINUTE).unwrap().without_host().unwrap();
+    assert_eq!((later.fire, later.missed, later.next), (vec![], 3, Some(NOON + 3 * MINUTE)));
+}
+
+#[test]
+fn the_spread_moves_all_ticks_by_one_length_that_depends_on_the_id() {
+    let spread = Duration::from_secs(300);
+    let (one, other) = ("nightly".parse().unwrap(), "daily".parse().unwrap());
+    assert_eq!(offset(&one, spread), offset(&one, spread));
+    assert_ne!(offset(&one, spread), offset(&other, spread));
+    assert!(offset(&one, spread) < spread && offset(&one, Duration::ZERO).is_zero());
+    let mut schedule = schedule(ScheduleSpec { spread, ..every(MINUTE) });
+    schedule.reschedule(NOON, &mut |after| Timing::next_of_interval(MINUTE, after));
+    let at = schedule.next_at.unwrap();
+    assert!(at > NOON && at <= NOON + MINUTE, "the next tick is the first whose moment is to come");
+    let due = due(&schedule, at).unwrap();
+    assert_eq!(due.fire, [at - schedule.offset()]);
+}
+
+#[test]
+fn a_firing_of_another_version_does_nothing() {
+    let schedule = schedule(every(MINUTE));
+    let firing = firing(&schedule, 1);
+    let (fired, ..) = fire(&schedule, &firing, &[]);
+    assert_eq!((fired.schedule.version, fired.schedule.fired), (schedule.version + 1, 1));
+    assert_eq!((fired.schedule.open.as_slice(), fired.schedule.last_tick), ([id(100)].as_slice(), Some(NOON)));
+    assert!(fired.schedule.begin_firing(&firing, &[], NOON).is_none());
+}
+
+#[test]
+fn each_policy_for_overlaps_treats_jobs_that_run_and_that_wait_as_it_says() {
+    let of = |overlap, statuses: &[JobStatus]| {
+        let open = (1..=statuses.len() as u64).map(id).collect();
+        let schedule = Schedule { open, ..schedule(ScheduleSpec { overlap, ..every(MINUTE) }) };
+        let statuses: Vec<_> = statuses.iter().copied().map(Some).collect();
+        let (fired, replaced, cancelled) = fire(&schedule, &firing(&schedule, 1), &statuses);
+        (fired.ticks[0].outcome, replaced, cancelled)
+    };
+    use OverlapPolicy as P;
+    use TickOutcome as T;
+    assert_eq!(of(P::Allow, &[running(), waiting()]), (T::Fired, vec![], vec![]));
+    assert_eq!(of(P::Skip, &[running()]), (T::Overlap, vec![], vec![]));
+    assert_eq!(of(P::Skip, &[ended(State::Succeeded)]), (T::Fired, vec![], vec![]));
+    assert_eq!(of(P::QueueOne, &[running(), waiting()]), (T::Fired, vec![id(2)], vec![]));
+    // A job that waits for another attempt has begun.
+    let retrying = JobStatus { attempt: 1, ..waiting() };
+    assert_eq!(of(P::QueueOne, &[retrying]), (T::Fired, vec![], vec![]));
+    assert_eq!(of(P::Replace, &[running(), waiting(), retrying]), (T::Fired, vec![id(2), id(3)], vec![id(1)]));
+}
+
+#[test]
+fn ticks_that_are_caught_up_overlap_as_others_do() {
+    let skip = schedule(ScheduleSpec { overlap: OverlapPolicy::Skip, ..every(MINUTE) });
+    let outcomes = |fired: Fired| -> Vec<_> { fired.ticks.iter().map(|tick| tick.outcome).collect() };
+    let expected = [TickOutcome::Fired, TickOutcome::Overlap, TickOutcome::Overlap];
+    assert_eq!(outcomes(fire(&skip, &firing(&skip, 3), &[]).0), expected);
+    let queue = schedule(ScheduleSpec { overlap: OverlapPolicy::QueueOne, ..every(MINUTE) });
+    let (fired, replaced, _) = fire(&queue, &firing(&queue, 3), &[]);
+    assert_eq!((replaced, fired.schedule.open), (vec![id(100), id(101)], vec![id(102)]));
+}
+
+#[test]
+fn under_a_hold_one_job_waits_unless_all_ticks_count() {
+    let of = |missed, statuses: &[Option<JobStatus>]| {
+        let open = (1..=statuses.len() as u64).map(id).collect();
+        let schedule = Schedule { open, ..schedule(ScheduleSpec { missed, ..every(MINUTE) }) };
+        let firing = ScheduleFiring { held: true, ..firing(&schedule, 2) };
+        fire(&schedule, &firing, statuses).0.ticks.iter().map(|tick| tick.outcome).collect::<Vec<_>>()
+    };
+    assert_eq!(of(MissedPolicy::Latest, &[]), [TickOutcome::Fired, TickOutcome::Held]);
+    assert_eq!(of(MissedPolicy::Latest, &[Some(waiting())]), [TickOutcome::Held, TickOutcome::Held]);
+    assert_eq!(of(MissedPolicy::All, &[Some(waiting())]), [TickOutcome::Fired, TickOutcome::Fired]);
+}
+
+#[test]
+fn after_enough_failures_in_a_row_a_schedule_pauses_and_fires_nothing() {
+    let spec = ScheduleSpec { pause_after: Some(2), ..every(MINUTE) };
+    let with = |failures, status| {
+        let schedule = Schedule { failures, open: vec![id(1)], ..schedule(spec.clone()) };
+        fire(&schedule, &firing(&schedule, 1), &[Some(status)]).0
+    };
+    let once = with(0, ended(State::Failed));
+    assert_eq!((once.paused, once.schedule.failures, once.schedule.fired), (false, 1, 1));
+    let twice = with(1, ended(State::Failed));
+    assert_eq!((twice.paused, twice.schedule.next_at, twice.schedule.fired), (true, None, 0));
+    assert_eq!(twice.schedule.pause.unwrap().reason, "its last 2 jobs have failed");
+    assert_eq!(with(1, ended(State::Succeeded)).schedule.failures, 0);
+}
+
+#[test]
+fn an_operators_run_has_no_tick_and_leaves_the_next_one_where_it_is() {
+    let schedule =
+        Schedule { open: vec![id(1)], ..schedule(ScheduleSpec { overlap: OverlapPolicy::Skip, ..every(MINUTE) }) };
+    let ticks = vec![FiringTick { tick: None, job: Ok(job(100)) }];
+    let firing = ScheduleFiring { ticks, next_at: None, by: Some(Author::anyone()), ..firing(&schedule, 0) };
+    let (fired, ..) = fire(&schedule, &firing, &[Some(running())]);
+    assert_eq!((fired.schedule.next_at, fired.schedule.last_tick), (schedule.next_at, None));
+    assert_eq!(fired.schedule.open, [id(1), id(100)]);
+}
+
+#[test]
+fn a_pause_ends_by_itself_or_stays() {
+    let mut next = |after| Timing::next_of_interval(MINUTE, after);
+    let mut schedule = schedule(every(MINUTE));
+    let pause = |until| Some(Pause { since: NOON, until, by: None, reason: String::new() });
+    schedule.pause = pause(None);
+    schedule.reschedule(NOON, &mut next);
+    assert_eq!(schedule.next_at, None);
+    schedule.pause = pause(Some(NOON + 5 * MINUTE));
+    schedule.reschedule(NOON, &mut next);
+    assert_eq!(schedule.next_at, Some(NOON + 5 * MINUTE), "a tick at the end of the pause counts");
+    assert!(schedule.pause_at(NOON + 5 * MINUTE).is_none());
+}
+
+#[test]
+fn a_schedule_remembers_its_last_ticks_and_counts_those_that_are_alike() {
+    let mut schedule = schedule(every(MINUTE));
+    let record = |tick, outcome| TickRecord { tick, count: 1, outcome, job: None, reason: "x".repeat(1000) };
+    for tick in 0..5 {
+        schedule.remember(record(NOON + tick * MINUTE, TickOutcome::NoHost));
+    }
+    assert_eq!((schedule.recent.len(), schedule.recent[0].count), (1, 5));
+    assert_eq!(schedule.recent[0].reason.len(), bounds::SCHEDULE_REASON_BYTES_MAX);
+    for tick in 0..40 {
+        schedule.remember(record(NOON + tick * MINUTE, TickOutcome::Fired));
+    }
+    assert_eq!(schedule.recent.len(), bounds::SCHEDULE_TICKS_KEPT);
+}
+
+#[test]
+fn the_token_of_a_tick_names_schedule_and_moment() {
+    let token = tick_token(&"nightly".parse().unwrap(), Timestamp::from_millis(1_700_000_000_000)).unwrap();
+    assert_eq!(token.as_str(), "schedule:nightly@2023-11-14T22:13:20Z");
+    let longest = "x".repeat(bounds::NAME_BYTES_MAX).parse().unwrap();
+    assert!(tick_token(&longest, Timestamp::from_micros(u64::MAX)).is_some());
+}
+
+#[test]
+fn files_add_change_and_retire_and_never_undo_what_is_newer() {
+    let id: ScheduleId = "nightly".parse().unwrap();
+    let (one, other) = (every(MINUTE), every(2 * MINUTE));
+    let file = |spec: Option<&ScheduleSpec>, at| FileSchedules {
+        revision: Timestamp::from_millis(at),
+        schedules: spec.map(|spec| (id.clone(), spec.clone())).into_iter().collect(),
+    };
+    let stored = |spec: &ScheduleSpec, source, at| Schedule {
+        source,
+        revision: Timestamp::from_millis(at),
+        ..schedule(spec.clone())
+    };
+    let has = |spec: &ScheduleSpec| vec![BTreeMap::from([(id.clone(), spec.digest())])];
+    let of_file = |spec, at| stored(spec, ScheduleSource::File, at);
+    let define = vec![SyncAct::Define(id.clone())];
+    // It is new, or stands as it should.
+    assert_eq!(sync(&file(Some(&one), 1), &[], &[]), define);
+    assert_eq!(sync(&file(Some(&one), 1), &[of_file(&one, 1)], &[]), []);
+    // A newer file changes it, and so does an older one where no live host has it as it is.
+    assert_eq!(sync(&file(Some(&other), 2), &[of_file(&one, 1)], &has(&one)), define);
+    assert_eq!(sync(&file(Some(&one), 1), &[of_file(&other, 2)], &[]), define);
+    // An older file does not undo what a live host has.
+    assert_eq!(sync(&file(Some(&one), 1), &[of_file(&other, 2)], &has(&other)), [SyncAct::Older(id.clone())]);
+    // Only what no live host has is retired, and what the API made never is.
+    assert_eq!(sync(&file(None, 2), &[of_file(&one, 1)], &has(&one)), []);
+    assert_eq!(sync(&file(None, 2), &[of_file(&one, 1)], &[]), [SyncAct::Retire(id.clone())]);
+    let of_api = stored(&one, ScheduleSource::Api, 0);
+    assert_eq!(sync(&file(None, 2), std::slice::from_ref(&of_api), &[]), []);
+    assert_eq!(sync(&file(Some(&other), 2), &[of_api], &[]), [SyncAct::OfApi(id.clone())]);
+    // One that was retired comes back.
+    let retired = Schedule { retired_at: Some(NOON), next_at: None, ..of_file(&one, 1) };
+    assert_eq!(sync(&file(Some(&one), 1), std::slice::from_ref(&retired), &[]), define);
+    assert_eq!(sync(&file(None, 1), &[retired], &[]), []);
+}

@@ -1,0 +1,454 @@
+//! Schedules: rows that change under their versions, and firings that are all or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_core::audit::{ActKind, NewAct};
+use wharf_core::author::Author;
+use wharf_core::bounds;
+use wharf_core::ids::{JobId, NodeId, ScheduleId};
+use wharf_core::job::{NewJob, StateName};
+use wharf_core::limits::OnConflict;
+use wharf_core::schedule::{
+    FiringTick, MissedPolicy, OverlapPolicy, Pause, Schedule, ScheduleFiring, ScheduleSource, ScheduleSpec,
+    TickOutcome, Timing, tick_token,
+};
+use wharf_core::time::Timestamp;
+use wharf_store::{ActFilter, ScheduleFired, ScheduleWrite, ScheduleWritten};
+
+use crate::server::shared_address;
+use crate::stage::{COUNT, SECOND, Stage, at_most, block_on, failed, on_every_store, task};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn id(name: &str) -> ScheduleId {
+    name.parse().unwrap()
+}
+
+fn spec() -> ScheduleSpec {
+    ScheduleSpec {
+        task: task(COUNT),
+        payload: b"{\"text\": \"a\"}".as_slice().into(),
+        key: Some("acme".parse().unwrap()),
+        priority: -3,
+        timing: Timing::Every(MINUTE),
+        missed: MissedPolicy::Latest,
+        window: bounds::SCHEDULE_WINDOW_DEFAULT,
+        overlap: OverlapPolicy::Allow,
+        spread: Duration::ZERO,
+        pause_after: None,
+    }
+}
+
+/// Returns a schedule whose first tick is now.
+fn schedule(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
+    let now = stage.store.now();
+    Schedule { next_at: Some(now), ..Schedule::new(id(name), spec, now) }
+}
+
+async fn write(stage: &Stage, schedule: &Schedule, expected: Option<u64>) -> ScheduleWritten {
+    let write = ScheduleWrite { id: schedule.id.clone(), expected, schedule: Some(schedule.clone()), act: None };
+    stage.store.write_schedules(vec![write]).await.unwrap().remove(0)
+}
+
+async fn add(stage: &Stage, name: &str, spec: ScheduleSpec) -> Schedule {
+    let schedule = schedule(stage, name, spec);
+    assert_eq!(write(stage, &schedule, None).await, ScheduleWritten::Written);
+    schedule
+}
+
+/// Returns the firing of the next tick of a schedule, whose job has the token of the tick.
+fn firing(stage: &Stage, schedule: &Schedule) -> ScheduleFiring {
+    let tick = schedule.next_at.unwrap();
+    let job = NewJob {
+        token: tick_token(&schedule.id, tick),
+        payload: schedule.spec.payload.clone(),
+        ..stage.new_job(COUNT, "acme")
+    };
+    ScheduleFiring {
+        id: schedule.id.clone(),
+        version: schedule.version,
+        open: schedule.open.clone(),
+        ticks: vec![FiringTick { tick: Some(tick), job: Ok(job) }],
+        missed: None,
+        next_at: Some(tick + MINUTE),
+        held: false,
+        by: None,
+    }
+}
+
+async fn fire(stage: &Stage, firing: ScheduleFiring) -> Option<ScheduleFired> {
+    stage.store.fire_schedules(Arc::new(vec![firing]), stage.declared.clone()).await.unwrap().remove(0)
+}
+
+/// Fires the next tick of a schedule as it is stored.
+async fn fire_next(stage: &Stage, name: &str) -> ScheduleFired {
+    let schedule = stage.store.schedule(id(name)).await.unwrap().unwrap();
+    fire(stage, firing(stage, &schedule)).await.unwrap()
+}
+
+fn job_of(fired: &ScheduleFired) -> JobId {
+    fired.fired.ticks.last().unwrap().job.unwrap()
+}
+
+#[test]
+fn a_row_keeps_all_of_a_schedule() {
+    on_every_store(|stage| async move {
+        let now = stage.store.now();
+        let cron = Timing::Cron { expression: "*/5 3 * * MON".to_owned(), zone: "Europe/Berlin".to_owned() };
+        let rich = ScheduleSpec {
+            timing: cron,
+            missed: MissedPolicy::All,
+            window: 90 * SECOND,
+            overlap: OverlapPolicy::QueueOne,
+            spread: 7 * SECOND,
+            pause_after: Some(5),
+            payload: b"\0\xff not JSON".as_slice().into(),
+            ..spec()
+        };
+        let pause = Pause { since: now, until: Some(now + MINUTE), by: Some("ann".into()), reason: "ä \"x\"".into() };
+        let first = Schedule {
+            source: ScheduleSource::File,
+            revision: now - MINUTE,
+            version: 9,
+            author: Some("host:box".to_owned()),
+            last_tick: Some(now - SECOND),
+            open: vec![stage.id(), stage.id()],
+            failures: 2,
+            pause: Some(pause),
+            retired_at: Some(now),
+            fired: 1 << 40,
+            missed: 3,
+            skipped: 4,
+            next_at: None,
+            ..schedule(&stage, "rich", rich)
+        };
+        let bare = Schedule { spec: ScheduleSpec { key: None, ..spec() }, ..schedule(&stage, "bare", spec()) };
+        for schedule in [&first, &bare] {
+            assert_eq!(write(&stage, schedule, None).await, ScheduleWritten::Written);
+            assert_eq!(stage.store.schedule(schedule.id.clone()).await.unwrap().as_ref(), Some(schedule));
+        }
+        assert_eq!(stage.store.schedules(None, None, 10).await.unwrap(), [bare.clone(), first.clone()]);
+        assert_eq!(stage.store.schedules(None, Some(id("bare")), 10).await.unwrap(), [first.clone()]);
+        assert_eq!(stage.store.schedules(None, None, 1).await.unwrap(), [bare]);
+        assert_eq!(stage.store.schedules(Some(ScheduleSource::File), None, 10).await.unwrap(), [first]);
+        assert_eq!(stage.store.schedule(id("none")).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn who_saw_another_version_writes_nothing() {
+    on_every_store(|stage| async move {
+        let first = add(&stage, "nightly", spec()).await;
+        assert_eq!(write(&stage, &first, None).await, ScheduleWritten::Stale, "it exists");
+        let second = Schedule { version: 2, fired: 7, ..first.clone() };
+        assert_eq!(write(&stage, &second, Some(1)).await, ScheduleWritten::Written);
+        assert_eq!(write(&stage, &second, Some(1)).await, ScheduleWritten::Stale);
+        let act = || Some(NewAct::of_schedule(Author::token("ann"), ActKind::ScheduleRemoved, &first, ""));
+        let delete = |expected| ScheduleWrite { id: id("nightly"), expected, schedule: None, act: act() };
+        let written = stage.store.write_schedules(vec![delete(Some(1)), delete(Some(2))]).await.unwrap();
+        assert_eq!(written, [ScheduleWritten::Stale, ScheduleWritten::Written]);
+        assert_eq!(stage.store.schedule(id("nightly")).await.unwrap(), None);
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
+        assert_eq!(acts.len(), 1, "what was not written is no act");
+        assert_eq!((acts[0].kind, acts[0].target.as_str()), (ActKind::ScheduleRemoved, "nightly"));
+        assert_eq!(acts[0].detail, "words/count at every 60s");
+    });
+}
+
+#[test]
+fn a_firing_sets_the_next_moment_and_inserts_the_job_once() {
+    on_every_store(|stage| async move {
+        let first = add(&stage, "nightly", spec()).await;
+        let due = stage.store.due_schedules(None, 10).await.unwrap();
+        assert_eq!((due.due.as_slice(), due.next_at), ([first.clone()].as_slice(), None));
+        let decided = firing(&stage, &first);
+        let fired = fire(&stage, decided.clone()).await.unwrap();
+        let job = stage.seen(job_of(&fired)).await.job;
+        assert_eq!((&job.task, &job.payload), (&first.spec.task, &first.spec.payload));
+        assert_eq!(job.token, tick_token(&first.id, first.next_at.unwrap()));
+        let stored = stage.store.schedule(id("nightly")).await.unwrap().unwrap();
+        assert_eq!(stored, fired.fired.schedule);
+        assert_eq!((stored.fired, stored.version, stored.last_tick), (1, 2, first.next_at));
+        assert_eq!((stored.open.as_slice(), stored.next_at), ([job.id].as_slice(), Some(stage.clock_in(60))));
+        // Another host decided on the same firing.
+        assert_eq!(fire(&stage, decided).await, None);
+        let due = stage.store.due_schedules(None, 10).await.unwrap();
+        assert_eq!((due.due.len(), due.next_at), (0, Some(stage.clock_in(60))));
+        assert_eq!(stage.claim(10).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_tick_whose_token_is_known_has_no_second_job() {
+    on_every_store(|stage| async move {
+        let first = add(&stage, "nightly", spec()).await;
+        let fired = fire_next(&stage, "nightly").await;
+        // The clock was ahead, and the next moment is worked out anew.
+        let again = Schedule { version: 3, ..Schedule { next_at: first.next_at, ..fired.fired.schedule.clone() } };
+        assert_eq!(write(&stage, &again, Some(2)).await, ScheduleWritten::Written);
+        let twice = fire_next(&stage, "nightly").await;
+        let tick = twice.fired.ticks.last().unwrap();
+        assert_eq!((tick.outcome, tick.job), (TickOutcome::Duplicate, Some(job_of(&fired))));
+        assert_eq!((twice.fired.schedule.fired, twice.fired.schedule.skipped), (1, 1));
+        assert_eq!(stage.claim(10).await.len(), 1);
+    });
+}
+
+#[test]
+fn overlapping_ticks_are_skipped_queued_or_replace_as_their_policy_says() {
+    on_every_store(|stage| async move {
+        for (name, overlap) in
+            [("skip", OverlapPolicy::Skip), ("queue", OverlapPolicy::QueueOne), ("replace", OverlapPolicy::Replace)]
+        {
+            add(&stage, name, ScheduleSpec { overlap, ..spec() }).await;
+            let running = job_of(&fire_next(&stage, name).await);
+            assert_eq!(stage.claim_one().await.lease.job, running);
+            let second = fire_next(&stage, name).await;
+            let third = fire_next(&stage, name).await;
+            let outcome = |fired: &ScheduleFired| fired.fired.ticks.last().unwrap().outcome;
+            match overlap {
+                OverlapPolicy::Skip => {
+                    assert_eq!((outcome(&second), job_of(&second)), (TickOutcome::Overlap, running));
+                    assert_eq!(outcome(&third), TickOutcome::Overlap);
+                    assert_eq!(third.fired.schedule.skipped, 2);
+                }
+                OverlapPolicy::QueueOne => {
+                    assert_eq!(third.replaced, [job_of(&second)]);
+                    assert_eq!(stage.state(job_of(&second)).await, StateName::Cancelled);
+                    assert_eq!(third.fired.schedule.open, [running, job_of(&third)]);
+                    assert_eq!(stage.state(running).await, StateName::Running);
+                }
+                _ => {
+                    assert_eq!(second.cancel_requested, [running]);
+                    assert!(stage.seen(running).await.job.status.cancel_requested);
+                    assert_eq!(
+                        (third.replaced.as_slice(), third.cancel_requested.len()),
+                        ([job_of(&second)].as_slice(), 0)
+                    );
+                }
+            }
+            for leased in stage.claim(10).await {
+                stage.succeed(&leased).await.unwrap();
+            }
+            // What runs ends, too, so that the next policy begins with an empty queue.
+            let status = stage.seen(running).await.job.status;
+            let usage = crate::stage::usage();
+            let end = wharf_core::lifecycle::Event::Succeeded {
+                attempt: status.attempt,
+                output: b"".as_slice().into(),
+                children: vec![],
+                changes: None,
+                usage,
+            };
+            stage.record(running, end).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_full_lane_discards_the_job_of_a_tick_and_the_schedule_remembers_it() {
+    on_every_store(|stage| async move {
+        let stage = stage.limit(COUNT, at_most(1, None));
+        add(&stage, "nightly", spec()).await;
+        let in_the_way = stage.add(COUNT, "acme").await;
+        let stored = stage.store.schedule(id("nightly")).await.unwrap().unwrap();
+        let mut decided = firing(&stage, &stored);
+        if let Ok(job) = &mut decided.ticks[0].job {
+            job.on_conflict = OnConflict::Discard;
+        }
+        let fired = fire(&stage, decided).await.unwrap();
+        let tick = &fired.fired.ticks[0];
+        assert_eq!((tick.outcome, tick.job), (TickOutcome::LaneFull, Some(in_the_way)));
+        assert_eq!(stage.store.schedule(id("nightly")).await.unwrap().unwrap().recent, [tick.clone()]);
+    });
+}
+
+#[test]
+fn failures_in_a_row_pause_a_schedule_with_an_act() {
+    on_every_store(|stage| async move {
+        add(&stage, "nightly", ScheduleSpec { pause_after: Some(2), ..spec() }).await;
+        for _ in 0..2 {
+            fire_next(&stage, "nightly").await;
+            let leased = stage.claim_one().await;
+            stage.record(leased.lease.job, failed(leased.lease.attempt, None)).await.unwrap();
+        }
+        let paused = fire_next(&stage, "nightly").await;
+        assert!(paused.fired.paused && paused.fired.ticks.is_empty());
+        assert_eq!(paused.fired.schedule.next_at, None);
+        assert_eq!(stage.claim(10).await.len(), 0);
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
+        assert_eq!((acts.len(), acts[0].kind), (1, ActKind::SchedulePaused));
+        assert_eq!(stage.store.due_schedules(None, 10).await.unwrap().due, []);
+    });
+}
+
+#[test]
+fn an_operators_run_is_an_act_and_moves_nothing() {
+    on_every_store(|stage| async move {
+        let first = add(&stage, "nightly", spec()).await;
+        let mut decided = firing(&stage, &first);
+        (decided.ticks[0].tick, decided.next_at, decided.by) = (None, None, Some(Author::token("ann")));
+        let fired = fire(&stage, decided).await.unwrap();
+        assert_eq!(fired.fired.schedule.next_at, first.next_at);
+        let acts = stage.store.acts(ActFilter { max: 10, ..ActFilter::default() }).await.unwrap().acts;
+        assert_eq!((acts[0].kind, acts[0].author.name()), (ActKind::ScheduleRun, Some("ann")));
+        assert!(acts[0].detail.contains(&job_of(&fired).to_string()));
+    });
+}
+
+#[test]
+fn due_schedules_come_in_the_order_of_their_moments_page_by_page() {
+    on_every_store(|stage| async move {
+        let now = stage.store.now();
+        let at = |seconds: u32| now - seconds * SECOND;
+        for (name, next_at) in [("a", at(5)), ("b", at(9)), ("c", at(5)), ("d", now + SECOND), ("e", now + 9 * SECOND)]
+        {
+            let schedule = Schedule { next_at: Some(next_at), ..schedule(&stage, name, spec()) };
+            assert_eq!(write(&stage, &schedule, None).await, ScheduleWritten::Written);
+        }
+        let paused = Schedule { next_at: None, ..schedule(&stage, "f", spec()) };
+        assert_eq!(write(&stage, &paused, None).await, ScheduleWritten::Written);
+        let names = |due: &[Schedule]| -> Vec<String> { due.iter().map(|one| one.id.to_string()).collect() };
+        let first = stage.store.due_schedules(None, 2).await.unwrap();
+        assert_eq!((names(&first.due), first.next_at), (vec!["b".to_owned(), "a".to_owned()], Some(now + SECOND)));
+        let after = Some((first.due[1].next_at.unwrap(), first.due[1].id.clone()));
+        assert_eq!(names(&stage.store.due_schedules(after, 2).await.unwrap().due), ["c"]);
+    });
+}
+
+#[test]
+fn schedules_of_a_clock_that_was_ahead_are_found() {
+    on_every_store(|stage| async move {
+        let ahead = Schedule { moved_at: stage.clock_in(3600), ..schedule(&stage, "ahead", spec()) };
+        assert_eq!(write(&stage, &ahead, None).await, ScheduleWritten::Written);
+        add(&stage, "nightly", spec()).await;
+        assert_eq!(stage.store.schedules_ahead(10).await.unwrap(), [ahead]);
+        stage.pass(Duration::from_secs(3600));
+        assert_eq!(stage.store.schedules_ahead(10).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn the_files_of_nodes_are_kept_until_they_are_gone() {
+    on_every_store(|stage| async move {
+        let file = |names: &[&str]| -> BTreeMap<ScheduleId, u64> {
+            names.iter().zip(u64::MAX - 9..).map(|(name, digest)| (id(name), digest)).collect()
+        };
+        let set = async |node, file, gone: &[u64]| {
+            let gone = gone.iter().copied().map(NodeId).collect();
+            stage.store.set_schedule_file(NodeId(node), file, gone).await.unwrap();
+        };
+        set(u64::MAX, file(&["a", "b"]), &[]).await;
+        set(2, file(&["b"]), &[]).await;
+        set(2, file(&["c"]), &[9]).await;
+        let mut files = stage.store.schedule_files().await.unwrap();
+        files.sort();
+        assert_eq!(files, [(NodeId(2), file(&["c"])), (NodeId(u64::MAX), file(&["a", "b"]))]);
+        set(2, file(&[]), &[u64::MAX]).await;
+        assert_eq!(stage.store.schedule_files().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn of_two_hosts_that_fire_at_once_one_does() {
+    block_on(async {
+        let address = shared_address();
+        let (one, other) = (Stage::at(&address).await, Stage::at(&address).await);
+        add(&one, "race", spec()).await;
+        for round in 0..20 {
+            let stored = one.store.schedule(id("race")).await.unwrap().unwrap();
+            let (first, second) =
+                futures_util::future::join(fire(&one, firing(&one, &stored)), fire(&other, firing(&other, &stored)))
+                    .await;
+            assert_eq!([&first, &second].iter().filter(|fired| fired.is_some()).count(), 1, "in round {round}");
+        }
+        let stored = other.store.schedule(id("race")).await.unwrap().unwrap();
+        assert_eq!((stored.fired, stored.version), (20, 21));
+        let jobs = one.store.jobs(wharf_store::JobFilter { max: 100, ..Default::default() }).await.unwrap().jobs;
+        let of_race =
+            jobs.iter().filter(|job| job.token.as_ref().is_some_and(|token| token.as_str().contains("race@")));
+        assert_eq!(of_race.count(), 20);
+    });
+}
+
+/// Random firings and changes on all stores at once: each store has the same schedules and jobs after each step as the one in
+/// memory.
+#[test]
+fn random_histories_are_the_same_on_every_store() {
+    use crate::stage::Kind;
+    block_on(async {
+        for seed in 0..6 {
+            let mut ends: Vec<String> = Vec::new();
+            for kind in [Kind::Memory, Kind::Sqlite, Kind::Postgres] {
+                ends.push(history(&Stage::new(kind).await, seed).await);
+            }
+            assert_eq!(ends[0], ends[1], "SQLite, seed {seed}");
+            assert_eq!(ends[0], ends[2], "PostgreSQL, seed {seed}");
+        }
+    });
+}
+
+async fn history(stage: &Stage, seed: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut numbers: Vec<JobId> = Vec::new();
+    let mut text = String::new();
+    let names = ["p", "q", "r"];
+    for name in names {
+        let overlap = OverlapPolicy::ALL[random.usize(0..4)];
+        let missed = MissedPolicy::ALL[random.usize(0..3)];
+        let pause_after = random.bool().then(|| random.u32(1..3));
+        add(stage, name, ScheduleSpec { overlap, missed, pause_after, ..spec() }).await;
+    }
+    for _ in 0..60 {
+        let stored = stage.store.schedule(id(names[random.usize(0..3)])).await.unwrap().unwrap();
+        match random.u32(0..6) {
+            0..=2 if stored.next_at.is_some() => {
+                let mut decided = firing(stage, &stored);
+                decided.held = random.bool();
+                decided.version -= u64::from(random.u32(0..8) == 0);
+                let fired = fire(stage, decided).await;
+                numbers.extend(fired.iter().flat_map(|fired| &fired.fired.ticks).filter_map(|tick| tick.job));
+                let outcomes = fired.map(|fired| {
+                    let place = |id: &JobId| numbers.iter().position(|known| known == id);
+                    let ticks: Vec<_> =
+                        fired.fired.ticks.iter().map(|tick| (tick.outcome, tick.job.as_ref().map(place))).collect();
+                    let changed: Vec<_> = fired.replaced.iter().chain(&fired.cancel_requested).map(place).collect();
+                    let open: Vec<_> = fired.fired.schedule.open.iter().map(place).collect();
+                    (ticks, changed, open, fired.fired.paused, fired.fired.schedule.failures)
+                });
+                text += &format!("{} {outcomes:?}\n", stored.id);
+            }
+            3 => {
+                let leased = stage.claim(random.u32(1..3)).await;
+                for leased in leased {
+                    match random.u32(0..3) {
+                        0 => _ = stage.succeed(&leased).await.unwrap(),
+                        1 => _ = stage.record(leased.lease.job, failed(leased.lease.attempt, None)).await.unwrap(),
+                        _ => {}
+                    }
+                }
+            }
+            4 => {
+                let resumed = Schedule {
+                    next_at: Some(stage.store.now()),
+                    pause: None,
+                    version: stored.version + 1,
+                    ..stored.clone()
+                };
+                text += &format!("{:?}\n", write(stage, &resumed, Some(stored.version)).await);
+            }
+            _ => stage.pass(SECOND),
+        }
+    }
+    let all: Vec<(u64, u64, u64, Option<Timestamp>)> = stage
+        .store
+        .schedules(None, None, 10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|schedule| (schedule.fired, schedule.skipped, schedule.version, schedule.next_at))
+        .collect();
+    format!("{text}{all:?}")
+}
