@@ -31,7 +31,7 @@ pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
-pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery};
+pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, Usage};
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
@@ -40,6 +40,7 @@ pub(crate) use operations::{
     BulkOperation, OperationAct, OperationPage, OperationPreview, OperationRequest, OperationState, OperationsQuery,
 };
 pub(crate) use plugins::{PluginFile, Refusal, TaskDocument, loaded_or_refused, plugin_files};
+pub(crate) use wait::Wait;
 pub(crate) use summary::{EndedCounts, KeySummary, Quantiles, Summary, SummaryQuery, TaskSummary};
 pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,

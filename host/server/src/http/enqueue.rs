@@ -189,7 +189,8 @@ fn document(result: &runner::Enqueued) -> Enqueued {
     }
 }
 
-fn problem(error: EnqueueError) -> Problem {
+/// Returns the problem of a request that failed.
+pub(crate) fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::QueueFull(full) => queue_full(&full),
