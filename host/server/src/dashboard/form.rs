@@ -66,8 +66,8 @@ impl Form {
     /// # Errors
     /// If it is absent or invalid.
     pub(super) fn parsed<T: FromStr<Err = ParseIdError>>(&self, name: &str) -> Result<T, Problem> {
-        let text = self.get(name).unwrap_or_default();
-        text.parse().map_err(|error| Problem::bad_request(format!("`{name}`: {error}")))
+        // As it was sent: a key may begin or end with a space.
+        self.as_sent(name).parse().map_err(|error| Problem::bad_request(format!("`{name}`: {error}")))
     }
 
     /// Reads a field that may be left empty.

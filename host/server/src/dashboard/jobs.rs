@@ -88,7 +88,7 @@ fn content(visitor: &Visitor, parameters: &ListQuery, filter: &Filter, found: &J
                     button name="act" value="cancel" { "Cancel" }
                     button name="act" value="run-now" { "Run now" }
                     button name="act" value="delete" { "Delete" }
-                    input type="hidden" name="where" value=(filter.exact);
+                    input type="hidden" name="match" value=(filter.exact);
                     span class="gap" {}
                     button name="all" value="retry" { "All that match…" }
                 }

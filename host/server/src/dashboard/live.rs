@@ -29,7 +29,7 @@ use super::entry::Dashboard;
 use super::form::Form;
 use super::layout::{health_text, states};
 use super::visitor::Visitor;
-use super::{job, job_log, job_row, overview};
+use super::{broadcasts, job, job_log, job_row, nodes, operations, overview, plugins};
 
 /// The time between two looks at what may have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -71,14 +71,22 @@ fn part(id: &str, html: &Markup) -> Bytes {
 struct Sent(HashMap<&'static str, String>);
 
 impl Sent {
-    fn changed(&mut self, id: &'static str, html: Markup) -> Option<Bytes> {
-        if self.0.get(id) == Some(&html.0) {
+    fn changed(&mut self, id: &'static str, html: &Markup) -> Option<Bytes> {
+        let shown = without_times(&html.0);
+        if self.0.get(id) == Some(&shown) {
             return None;
         }
-        let event = part(id, &html);
-        self.0.insert(id, html.0);
-        Some(event)
+        self.0.insert(id, shown);
+        Some(part(id, html))
     }
+}
+
+/// Returns a fragment without its moments: these grow old on the page itself.
+fn without_times(html: &str) -> String {
+    let mut parts = html.split("<time ");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    parts.for_each(|part| shown.push_str(part.split_once("</time>").map_or(part, |(_, after)| after)));
+    shown
 }
 
 /// Returns the parts that every page has: the sentence of health, and the numbers of states.
@@ -88,8 +96,8 @@ async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut
     }
     let reading = dashboard.pulse.latest(&dashboard.app.host).await;
     let visitor = visitor.on(page, dashboard.app.host.now());
-    let health = sent.changed("health", health_text(&visitor, &reading));
-    let states = sent.changed("states", states(&visitor, reading.known.as_ref()));
+    let health = sent.changed("health", &health_text(&visitor, &reading));
+    let states = sent.changed("states", &states(&visitor, reading.known.as_ref()));
     health.into_iter().chain(states).collect()
 }
 
@@ -135,20 +143,69 @@ fn page_of(uri: &Uri) -> Result<String, Problem> {
     Ok(if Form::of_query(uri)?.get("depth") == Some("2") { "x/x" } else { "x" }.to_owned())
 }
 
-/// Streams the overview.
-pub(super) async fn overview(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+/// Streams a part of a page besides what every page has; `make` returns `None` while it is not known.
+fn watched<F>(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    (page, id): (&'static str, &'static str),
+    make: impl Fn(Dashboard, Visitor) -> F + Clone + Send + 'static,
+) -> Answer
+where
+    F: Future<Output = Option<Markup>> + Send + 'static,
+{
     let (held, who) = (dashboard.clone(), visitor.clone());
     let events = every_second(Sent::default(), move |mut sent| {
-        let (dashboard, visitor) = (held.clone(), who.clone());
+        let (dashboard, visitor, make) = (held.clone(), who.clone(), make.clone());
         async move {
-            let mut events = common(&dashboard, &visitor, "", &mut sent).await;
+            let mut events = common(&dashboard, &visitor, page, &mut sent).await;
             let reading = dashboard.pulse.latest(&dashboard.app.host).await;
-            let visitor = visitor.on("", dashboard.app.host.now()).with(reading);
-            events.extend(sent.changed("overview", overview::content(&visitor, &dashboard.app.host, &dashboard.pulse)));
+            let visitor = visitor.on(page, dashboard.app.host.now()).with(reading);
+            if let Some(html) = make(dashboard, visitor).await {
+                events.extend(sent.changed(id, &html));
+            }
             (sent, events)
         }
     });
-    answer(&dashboard, &visitor, events)
+    answer(dashboard, visitor, events)
+}
+
+/// Streams the overview.
+pub(super) async fn overview(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("", "overview"), |dashboard, visitor| async move {
+        Some(overview::content(&visitor, &dashboard.app.host, &dashboard.pulse))
+    })
+}
+
+/// Streams the list of plugins.
+pub(super) async fn plugins(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("plugins", "plugins"), |dashboard, visitor| async move {
+        Some(plugins::content(&visitor, &dashboard.app.host.catalog()))
+    })
+}
+
+/// Streams the list of hosts.
+pub(super) async fn nodes(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("nodes", "nodes"), |dashboard, visitor| async move {
+        Some(nodes::content(&visitor, &nodes::read(&dashboard.app.host).await.ok()?))
+    })
+}
+
+/// Streams one operation.
+pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    operations::read(&dashboard.app.host, &id).await?;
+    watched(&dashboard, &visitor, ("operations/x", "operation"), move |dashboard, visitor| {
+        let id = id.clone();
+        async move { Some(operations::content(&visitor, &operations::read(&dashboard.app.host, &id).await.ok()?)) }
+    })
+}
+
+/// Streams one durable broadcast.
+pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    broadcasts::read(&dashboard.app.host, &id).await?;
+    watched(&dashboard, &visitor, ("broadcasts/x", "batch"), move |dashboard, visitor| {
+        let id = id.clone();
+        async move { Some(broadcasts::batch_content(&visitor, &broadcasts::read(&dashboard.app.host, &id).await.ok()?)) }
+    })
 }
 
 /// What is known of the rows of a list.
