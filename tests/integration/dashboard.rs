@@ -56,7 +56,7 @@ fn every_page_is_whole_and_open_to_all() {
     let done = words(client, &json!({"tenant": "acme", "text": "to be\nor not"}));
     until_state(client, &done, "succeeded");
     let failed = failed(client, 3);
-    let photo = std::fs::read(crate::harness::photo()).expect("the photo can be read");
+    let photo = std::fs::read(crate::harness::photo("hubble_deep_field.jpg")).expect("the photo can be read");
     let picture = client.post_bytes("/v1/jobs?task=thumbnail%2Fmake", "image/jpeg", &photo).ok();
     let picture = picture["id"].as_str().expect("an ID").to_owned();
     until_state(client, &picture, "succeeded");

@@ -27,7 +27,7 @@ fn pictures() {
         };
         enqueue(client, "words/count", &fail);
     }
-    let photo = std::fs::read(crate::harness::photo()).expect("the photo can be read");
+    let photo = std::fs::read(crate::harness::photo("hubble_deep_field.jpg")).expect("the photo can be read");
     let picture = client.post_bytes("/v1/jobs?task=thumbnail%2Fmake", "image/jpeg", &photo).ok();
     let picture = picture["id"].as_str().expect("an ID").to_owned();
     let failed = eventually("a job failed", || {

@@ -55,7 +55,7 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
     Router::new()
         .route("/assets/{name}", open(get(assets::asset)))
         .route("/login", open(get(login::show).post(login::sign_in)))
-        .route("/logout", needs(Need::Read, post(login::sign_out)))
+        .route("/logout", open(post(login::sign_out)))
         .route("/", needs(Need::Read, get(overview::show)))
         .route("/jobs", needs(Need::Read, get(jobs::list)))
         .route("/jobs/{id}", needs(Need::Read, get(job::show)))

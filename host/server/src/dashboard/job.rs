@@ -53,10 +53,10 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): P
     let log = job_log::read(&host, id, seen.view.seen.entries).await;
     let after = log.last().map_or(0, |entry| entry.number);
     let is_open = !seen.view.seen.job.status.state.name().is_final();
-    let live = is_open.then(|| format!("live/jobs/{id}?after={after}"));
+    let live = if is_open { format!("live/jobs/{id}?after={after}") } else { "live/health?depth=2".to_owned() };
     let title = format!("{} {id}", seen.document.task);
     let main = content(&visitor, &seen, &children, &log);
-    Ok(page(&visitor, &Frame { title: &title, section: Section::Jobs, live }, &main))
+    Ok(page(&visitor, &Frame { title: &title, section: Section::Jobs, live: Some(live) }, &main))
 }
 
 async fn children(host: &Host, visitor: &Visitor, id: JobId) -> Result<Vec<CoreJob>, Problem> {
@@ -156,7 +156,7 @@ fn waits(visitor: &Visitor, job: &Job, wait: &Wait) -> Markup {
     html! {
         div class={ "say " (if is_held { "held" } else { "waiting" }) } {
             p { strong { "Why it waits. " } (line(&wait.message)) "." }
-            @if let Some(until) = wait.until { p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." } }
+            @if let Some(until) = wait.until.filter(|_| is_held) { p { "Until " (full(until)) " UTC, " (ago(until, visitor.now)) "." } }
             @if !wait.holders.is_empty() {
                 p { "The slots are held by "
                     @for (at, holder) in wait.holders.iter().enumerate() {

@@ -41,13 +41,13 @@ pub(super) fn fields(schema: &str) -> Option<Vec<Field>> {
     }
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|each| each.as_str() == Some(name)));
-    properties
-        .iter()
-        .map(|(name, of)| {
-            let note = of.get("description").and_then(Value::as_str).map(|text| first_line(text, 120));
-            Some(Field { name: name.clone(), input: input(of)?, required: is_required(name), note })
-        })
-        .collect()
+    let of_property = |(name, of): (&String, &Value)| {
+        let note = of.get("description").and_then(Value::as_str).map(|text| first_line(text, 120));
+        Some(Field { name: name.clone(), input: input(of)?, required: is_required(name), note })
+    };
+    let mut fields: Vec<Field> = properties.iter().map(of_property).collect::<Option<_>>()?;
+    fields.sort_by_key(|field| !field.required);
+    Some(fields)
 }
 
 fn input(of: &Value) -> Option<Input> {
