@@ -113,7 +113,8 @@ impl Browser {
             _ => self.agent.post(&address).send_json(body),
         };
         let mut response = sent.map_err(|error| error.to_string())?;
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| error.to_string())?;
+        let text =
+            response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         match answer["value"]["error"].as_str() {
             Some(error) => Err(format!("{error}: {}", answer["value"]["message"])),
@@ -161,12 +162,6 @@ impl Browser {
 
     fn try_run(&self, script: &str) -> Answered {
         self.call("POST", "/execute/sync", &json!({"script": script, "args": []}))
-    }
-
-    /// The text of the page.
-    #[track_caller]
-    pub(crate) fn text(&self) -> String {
-        self.run("return document.body.innerText").as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until the page has a text: what a click leads to comes later.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Client, Host, ReverseProxy, Setup, eventually, wharf};
+use crate::harness::{Browser, Client, Host, Postgres, ReverseProxy, Setup, eventually, wharf};
 
 /// Text that would run, if any page took it for markup.
 const HOSTILE: &str = "</pre></textarea>\"'><script>window.hit=1</script><img src=x onerror=window.hit=1>\u{202e}";
@@ -62,7 +62,8 @@ fn every_page_is_whole_and_open_to_all() {
     until_state(client, &picture, "succeeded");
     client.post("/v1/holds", &json!({"key": "globex", "reason": "stripe 429"})).ok();
     let held = words(client, &json!({"tenant": "globex", "text": "x"}));
-    let batch = client.post("/v1/broadcasts/document.saved", &json!({"payload": {"path": "a", "text": "b"}, "durable": true}));
+    let batch =
+        client.post("/v1/broadcasts/document.saved", &json!({"payload": {"path": "a", "text": "b"}, "durable": true}));
     let batch = batch.ok()["id"].as_str().expect("an ID").to_owned();
     let group = client.get("/v1/failures").ok()["failures"][0]["fingerprint"].as_str().expect("a group").to_owned();
     let bulk = client.post("/v1/operations", &json!({"act": "retry", "where": "state:cancelled"})).ok();
@@ -237,9 +238,7 @@ fn all_works_without_scripts_and_by_the_keyboard_alone() {
     browser.click("button[name=act][value=delete]");
     browser.until("Delete 1 job");
     browser.click("form.fields button.danger");
-    eventually("the job is deleted", || {
-        (client.get(&format!("/v1/jobs/{}", failed[0])).status == 404).then_some(())
-    });
+    eventually("the job is deleted", || (client.get(&format!("/v1/jobs/{}", failed[0])).status == 404).then_some(()));
     browser.open(&format!("{}/jobs/{}", client.address(), failed[1]));
     browser.click(".acts button.primary");
     eventually("the job was tried again", || {
@@ -294,7 +293,9 @@ fn below_a_prefix_a_token_is_asked_for_once() {
         browser.until("Sign out");
         assert_eq!(browser.complaints(), Vec::<String>::new(), "{page}");
     }
-    let api = browser.run(&format!("const r = new XMLHttpRequest(); r.open('GET', '{root}/v1/jobs', false); r.send(); return r.status"));
+    let api = browser.run(&format!(
+        "const r = new XMLHttpRequest(); r.open('GET', '{root}/v1/jobs', false); r.send(); return r.status"
+    ));
     assert_eq!(api, 401, "the cookie does not open the API");
     browser.open(&format!("{root}/jobs"));
     browser.click(".leave button");
@@ -341,9 +342,14 @@ fn hostile_text_is_text_in_every_place() {
         let severe = browser.complaints();
         assert!(!severe.iter().any(|line| line.contains("Content Security Policy")), "{page}: {severe:?}");
         assert_eq!(browser.run("return window.hit ?? null"), Value::Null, "{page}");
-        assert_eq!(browser.run("return document.querySelectorAll('img:not(.picture), main script').length"), 0, "{page}");
+        assert_eq!(
+            browser.run("return document.querySelectorAll('img:not(.picture), main script').length"),
+            0,
+            "{page}"
+        );
     }
-    for bytes in [format!("jobs/{odd}/payload"), format!("jobs/{odd}/payload?as=picture"), format!("jobs/{id}/payload")] {
+    for bytes in [format!("jobs/{odd}/payload"), format!("jobs/{odd}/payload?as=picture"), format!("jobs/{id}/payload")]
+    {
         browser.open(&format!("{}/{bytes}", client.address()));
         assert_eq!(browser.run("return window.hit ?? null"), Value::Null, "{bytes}");
     }
@@ -387,4 +393,33 @@ fn a_token_sees_and_does_what_its_scopes_say() {
     let bare = client.post_bytes(&format!("/jobs/{own}/retry"), "application/x-www-form-urlencoded", b"");
     assert_eq!(bare.status, 403);
     assert_eq!(client.get(&format!("/v1/jobs/{own}")).ok()["attempt"], 1);
+}
+
+#[test]
+fn a_slow_store_is_a_page_that_says_so() {
+    const LOCKED: &str = "select pg_sleep(300)";
+    let postgres = Postgres::start(false);
+    let address = postgres.address();
+    let schema = address.split("schema=").nth(1).expect("a schema");
+    let host = Setup::default().plugin("words").database(&address).start();
+    let client = host.client();
+    let id = words(client, &json!({"tenant": "acme", "text": "a"}));
+    until_state(client, &id, "succeeded");
+    let lock = format!("begin; lock table {schema}.jobs in access exclusive mode; {LOCKED}");
+    std::thread::scope(|threads| {
+        let locking = threads.spawn(|| postgres.sql(&lock));
+        let page = eventually("the store is slow", || {
+            let page = client.get(&format!("/jobs/{id}"));
+            (page.status == 503).then_some(page)
+        });
+        let text = String::from_utf8_lossy(&page.body).into_owned();
+        assert!(page.content_type.starts_with("text/html") && text.contains("Try again"), "{text}");
+        assert!(text.contains("How it goes is unknown"), "no advice from what is not known: {text}");
+        postgres.sql(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query like '%{LOCKED}%' and pid <> pg_backend_pid()"
+        ));
+        // It was ended: its statements have failed.
+        assert!(locking.join().is_err());
+    });
+    eventually("the page is there again", || (client.get(&format!("/jobs/{id}")).status == 200).then_some(()));
 }

@@ -40,7 +40,10 @@ fn pictures() {
         .map(|_| enqueue(client, "words/count", &json!({"tenant": "acme", "text": "a\nb", "pause-ms": 10_000})))
         .collect();
     let group = client.get("/v1/failures").ok()["failures"][0]["fingerprint"].as_str().expect("a group").to_owned();
-    let batch = client.post("/v1/broadcasts/document.saved", &json!({"payload": {"path": "a.md", "text": "# To be"}, "durable": true}));
+    let batch = client.post(
+        "/v1/broadcasts/document.saved",
+        &json!({"payload": {"path": "a.md", "text": "# To be"}, "durable": true}),
+    );
     let batch = batch.ok()["id"].as_str().expect("an ID").to_owned();
     let operation = client.post("/v1/operations", &json!({"act": "retry", "where": "state:failed", "try": 2})).ok();
     let operation = operation["id"].as_str().expect("an ID").to_owned();

@@ -406,7 +406,8 @@ impl Tokens {
     /// Returns the rights of the token whose hash is the one that is looked for. Looks at every token.
     pub(crate) fn find_hash(&self, is_it: impl Fn(&TokenHash) -> bool) -> Option<Access> {
         let table = self.0.load();
-        let found = table.tokens.iter().fold(None, |found, (hash, access)| if is_it(hash) { Some(access) } else { found });
+        let found =
+            table.tokens.iter().fold(None, |found, (hash, access)| if is_it(hash) { Some(access) } else { found });
         found.cloned()
     }
 

@@ -65,7 +65,10 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
         .route("/jobs/{id}/cancel", needs(Need::Operate, post(job::cancel)))
         .route("/run", needs(Need::Enqueue, get(run::show).post(run::run)))
         .route("/bulk", needs(Need::OperateAll, get(bulk::preview)))
-        .route("/operations", needs(Need::ReadAll, get(operations::list)).merge(needs(Need::OperateAll, post(bulk::start))))
+        .route(
+            "/operations",
+            needs(Need::ReadAll, get(operations::list)).merge(needs(Need::OperateAll, post(bulk::start))),
+        )
         .route("/operations/{id}", needs(Need::ReadAll, get(operations::show)))
         .route("/operations/{id}/cancel", needs(Need::OperateAll, post(operations::cancel)))
         .route("/failures", needs(Need::ReadAll, get(failures::list)))
@@ -80,7 +83,10 @@ pub(crate) fn routes(dashboard: Dashboard) -> Router {
         .route("/plugins/{id}", needs(Need::ReadAll, get(plugins::show)))
         .route("/nodes", needs(Need::ReadAll, get(nodes::list)))
         .route("/audit", needs(Need::Admin, get(audit::list)))
-        .route("/broadcasts", needs(Need::ReadAll, get(broadcasts::show)).merge(needs(Need::Broadcast, post(broadcasts::send))))
+        .route(
+            "/broadcasts",
+            needs(Need::ReadAll, get(broadcasts::show)).merge(needs(Need::Broadcast, post(broadcasts::send))),
+        )
         .route("/broadcasts/{id}", needs(Need::ReadAll, get(broadcasts::batch)))
         .route("/live/plugins", needs(Need::ReadAll, get(live::plugins)))
         .route("/live/nodes", needs(Need::ReadAll, get(live::nodes)))

@@ -26,13 +26,10 @@ impl Asset {
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-static STYLE: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("dashboard", "css", "text/css; charset=utf-8", include_bytes!("assets/dashboard.css"))
-});
-static LIVE: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("live", "js", JAVASCRIPT, include_bytes!("assets/live.js")));
-static KEYS: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("keys", "js", JAVASCRIPT, include_bytes!("assets/keys.js")));
+static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("dashboard", "css", "text/css; charset=utf-8", include_bytes!("assets/dashboard.css")));
+static LIVE: LazyLock<Asset> = LazyLock::new(|| Asset::new("live", "js", JAVASCRIPT, include_bytes!("assets/live.js")));
+static KEYS: LazyLock<Asset> = LazyLock::new(|| Asset::new("keys", "js", JAVASCRIPT, include_bytes!("assets/keys.js")));
 static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")));
 

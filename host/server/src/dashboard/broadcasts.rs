@@ -95,7 +95,8 @@ pub(super) async fn send(State(host): State<Host>, visitor: Visitor, given: Form
     let text = given.as_sent("payload").replace("\r\n", "\n");
     let payload = if text.is_empty() { b"null".to_vec() } else { text.clone().into_bytes() };
     if given.get("how") == Some("durable") {
-        let durable = host.broadcast_durably(topic.as_str(), payload.into(), None).await.map_err(broadcasts::problem)?;
+        let durable =
+            host.broadcast_durably(topic.as_str(), payload.into(), None).await.map_err(broadcasts::problem)?;
         return Ok(lead_to(&visitor, &format!("broadcasts/{}", durable.id)));
     }
     let timeout = given.get("timeout").map(config::duration).transpose();
@@ -168,7 +169,12 @@ fn bytes_shown(bytes: &[u8]) -> Markup {
 
 /// Reads a durable broadcast.
 pub(super) async fn read(host: &Host, id: &str) -> Result<Batch, Problem> {
-    let unknown = || Problem::new(Kind::BROADCAST_UNKNOWN, format!("unknown durable broadcast `{id}`; it had no subscribers, or its jobs were deleted"));
+    let unknown = || {
+        Problem::new(
+            Kind::BROADCAST_UNKNOWN,
+            format!("unknown durable broadcast `{id}`; it had no subscribers, or its jobs were deleted"),
+        )
+    };
     let id = id.parse().map_err(|_| unknown())?;
     let _reading = memory::to_read_a_broadcast().await;
     host.batch(id).await?.ok_or_else(unknown)

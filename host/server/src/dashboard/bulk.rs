@@ -75,7 +75,11 @@ fn explained(act: BulkAct) -> &'static str {
 }
 
 fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Markup {
-    let number = if found.more { format!("{} or more jobs", count(found.count)) } else { super::text::counted(found.count, "job", "jobs") };
+    let number = if found.more {
+        format!("{} or more jobs", count(found.count))
+    } else {
+        super::text::counted(found.count, "job", "jobs")
+    };
     let tab = |of: BulkAct| {
         let page = visitor.link(&format!("bulk?act={}&where={}", of.as_str(), encode(text)));
         html! { a href=(page) aria-current=[(of == act).then_some("page")] { (verb(of)) } }

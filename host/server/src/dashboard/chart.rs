@@ -63,7 +63,10 @@ pub(super) fn chart(id: &str, title: &str, samples: &[Sample], lines: &[Line]) -
 fn begin(samples: &[Sample]) -> String {
     let minutes = SAMPLES - 1;
     match samples.last() {
-        Some(last) => Moment(last.at - std::time::Duration::from_secs(60 * minutes as u64)).date().strftime("%H:%M UTC").to_string(),
+        Some(last) => Moment(last.at - std::time::Duration::from_secs(60 * minutes as u64))
+            .date()
+            .strftime("%H:%M UTC")
+            .to_string(),
         None => format!("{minutes} m ago"),
     }
 }

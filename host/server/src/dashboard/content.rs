@@ -119,8 +119,14 @@ mod tests {
     #[test]
     fn bytes_are_shown_by_what_they_are_and_never_as_markup() {
         let of = |text: &str| Shown::of(text.as_bytes());
-        assert_eq!([of("{\"a\": 1}"), of("a"), of("<b>"), of("")], [Shown::Json, Shown::Text, Shown::Text, Shown::Bytes]);
-        assert_eq!([of("<svg onload=x>"), of("<?xml?>\n<svg>"), of("<!-- <svg -->")], [Shown::Svg, Shown::Svg, Shown::Text]);
+        assert_eq!(
+            [of("{\"a\": 1}"), of("a"), of("<b>"), of("")],
+            [Shown::Json, Shown::Text, Shown::Text, Shown::Bytes]
+        );
+        assert_eq!(
+            [of("<svg onload=x>"), of("<?xml?>\n<svg>"), of("<!-- <svg -->")],
+            [Shown::Svg, Shown::Svg, Shown::Text]
+        );
         assert_eq!(Shown::of(b"\x89PNG\r\n\x1a\nrest"), Shown::Picture);
         let hostile = r#"{"<script>": "</pre><script>alert(1)</script>", "n": "\"<"}"#;
         let page = section("Payload", hostile.as_bytes(), "x").into_string();

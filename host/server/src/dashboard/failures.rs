@@ -63,7 +63,11 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
             @if let Some(next) = &found.next { a class="btn" href=(next) rel="next" { "Older" } }
         }
     };
-    Ok(page(&visitor, &Frame { title: "Failures", section: Section::Failures, live: Some("live/health".into()) }, &main))
+    Ok(page(
+        &visitor,
+        &Frame { title: "Failures", section: Section::Failures, live: Some("live/health".into()) },
+        &main,
+    ))
 }
 
 /// Returns the shape and the word of a group's state.

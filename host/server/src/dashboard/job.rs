@@ -246,7 +246,8 @@ pub(super) async fn result(State(host): State<Host>, visitor: Visitor, Path(id):
 
 /// Answers with bytes that a guest or a client wrote, under headers that keep whatever they are from running.
 async fn bytes(host: &Host, bytes: SharedBytes, uri: &Uri) -> Answer {
-    let as_picture = Form::of_query(uri)?.get("as") == Some("picture") && content::Shown::of(&bytes) == content::Shown::Svg;
+    let as_picture =
+        Form::of_query(uri)?.get("as") == Some("picture") && content::Shown::of(&bytes) == content::Shown::Svg;
     let mut response = harmless_headers(media_type(&bytes)).into_response();
     let headers = response.headers_mut();
     if as_picture {

@@ -29,7 +29,9 @@ pub(super) fn look(job: &Job) -> (&'static str, &'static str) {
 fn reason(job: &Job, now: Timestamp) -> String {
     let due = job.due_at.filter(|due| due.0 > now).map(|due| format!("due {}", relative(due.0, now)));
     match (&due, job.state, &job.report) {
-        (Some(due), JobState::Waiting, Some(report)) => format!("{due}: {}", first_line(&report.text, REASON_CHARS_MAX)),
+        (Some(due), JobState::Waiting, Some(report)) => {
+            format!("{due}: {}", first_line(&report.text, REASON_CHARS_MAX))
+        }
         (Some(due), ..) => due.clone(),
         (None, JobState::Succeeded | JobState::Running, _) | (None, _, None) => String::new(),
         (None, _, Some(report)) => first_line(&report.text, REASON_CHARS_MAX),

@@ -24,7 +24,9 @@ pub(super) async fn list(State(host): State<Host>, visitor: Visitor, uri: Uri) -
     // The text of the filter holds all conditions, wherever the address has them: one field to change them in.
     let wanted = filter::of_parameters(&parameters, host.now())?;
     let text = match parameters.r#where.as_deref() {
-        Some(text) if filter::pairs(&parameters).iter().filter(|(_, value)| value.is_some()).count() == 1 => text.to_owned(),
+        Some(text) if filter::pairs(&parameters).iter().filter(|(_, value)| value.is_some()).count() == 1 => {
+            text.to_owned()
+        }
         _ => wanted.to_string(),
     };
     let limited: Uri = with_limit(&uri, &parameters).parse().unwrap_or(uri);

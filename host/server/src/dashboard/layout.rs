@@ -116,26 +116,41 @@ fn document(visitor: &Visitor, frame: &Frame<'_>, main: &Markup) -> Markup {
 
 /// Returns the sentence of health.
 pub(super) fn health(visitor: &Visitor, reading: &Reading) -> Markup {
-    html! { div class="health" id="health" role="status" { (health_text(visitor, reading)) } }
+    html! {
+        div class="health" {
+            div id="health" { (health_text(visitor, reading)) }
+            span id="link" {}
+            span id="tone" class="vh" role="status" { (tone(reading)) }
+        }
+    }
 }
 
-/// Returns the text of the sentence of health.
-pub(super) fn health_text(visitor: &Visitor, reading: &Reading) -> Markup {
-    let verdict = &reading.verdict;
-    let (class, word) = match verdict.tone {
+/// Returns the class and the word of a verdict's weight.
+fn weight(reading: &Reading) -> (&'static str, &'static str) {
+    match reading.verdict.tone {
         Tone::Good => ("succeeded", "good"),
         Tone::Idle => ("waiting", "idle"),
         Tone::Warning => ("retrying", "warning"),
         Tone::Bad => ("failed", "bad"),
         Tone::Unknown => ("unknown", "unknown"),
-    };
+    }
+}
+
+/// Returns what is read aloud when it changes: the weight of the sentence, and not each of its numbers.
+pub(super) fn tone(reading: &Reading) -> Markup {
+    html! { "Health: " (weight(reading).1) }
+}
+
+/// Returns the text of the sentence of health.
+pub(super) fn health_text(visitor: &Visitor, reading: &Reading) -> Markup {
+    let verdict = &reading.verdict;
+    let (class, word) = weight(reading);
     html! {
         p {
             span class={ "st " (class) } { (shape(class)) span class="vh" { (word) } }
             " " strong { (line(&verdict.what)) } " " (line(&verdict.rest))
             @if let Some((name, page)) = &verdict.todo { " " a href=(visitor.link(page)) { (name) } }
         }
-        span id="link" {}
     }
 }
 
@@ -229,6 +244,35 @@ fn help() -> Markup {
             form method="dialog" {
                 header { h2 id="help-title" { "Keys" } button { "Close" } }
                 dl { @for (key, does) in keys { div { dt { @for key in key.split(' ') { kbd { (key) } " " } } dd { (does) } } } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Returns the code of the dashboard, by file, without tests.
+    fn sources() -> Vec<(String, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dashboard");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let rust = files.filter(|file| file.extension().is_some_and(|ending| ending == "rs"));
+        let code = |text: String| text.split("#[cfg(test)]").next().unwrap().to_owned();
+        rust.map(|file| (file.display().to_string(), code(std::fs::read_to_string(&file).unwrap()))).collect()
+    }
+
+    #[test]
+    fn no_page_has_markup_of_others_or_a_script_or_style_of_its_own() {
+        let all = sources();
+        assert!(all.len() > 20, "the sources are found: {}", all.len());
+        for (file, code) in &all {
+            if !file.ends_with("layout.rs") {
+                assert!(!code.contains("PreEscaped"), "{file}: text that is not escaped");
+            }
+            for forbidden in ["style=", "onclick", "onload", "javascript:", "script {"] {
+                let found = code.lines().find(|line| line.contains(forbidden) && !line.trim_start().starts_with("//"));
+                assert_eq!(found, None, "{file}: the policy for content refuses {forbidden}");
             }
         }
     }

@@ -187,7 +187,8 @@ pub(super) async fn hold(State(host): State<Host>, visitor: Visitor, form: Form)
     let length = form.get("for").map(config::duration).transpose();
     let length = length.map_err(|error| Problem::bad_request(format!("`for`: {error}")))?.map(HoldLength::For);
     let reason = form.as_sent("reason").parse();
-    let reason = reason.map_err(|error: wharf_core::ids::ParseIdError| Problem::bad_request(format!("`reason`: {error}")))?;
+    let reason =
+        reason.map_err(|error: wharf_core::ids::ParseIdError| Problem::bad_request(format!("`reason`: {error}")))?;
     let new = NewHold { scope, length, reason, by: visitor.author.clone() };
     host.hold(new).await.map_err(holds::refused)?;
     Ok(lead_to(&visitor, "limits#holds"))

@@ -27,7 +27,7 @@ use crate::http::{filter, job_lookup};
 use super::answer::Answer;
 use super::entry::Dashboard;
 use super::form::Form;
-use super::layout::{health_text, states};
+use super::layout::{health_text, states, tone};
 use super::visitor::Visitor;
 use super::{broadcasts, job, job_log, job_row, nodes, operations, overview, plugins};
 
@@ -98,7 +98,8 @@ async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut
     let visitor = visitor.on(page, dashboard.app.host.now());
     let health = sent.changed("health", &health_text(&visitor, &reading));
     let states = sent.changed("states", &states(&visitor, reading.known.as_ref()));
-    health.into_iter().chain(states).collect()
+    let tone = sent.changed("tone", &tone(&reading));
+    health.into_iter().chain(tone).chain(states).collect()
 }
 
 /// Answers with a stream that begins with the mark of the visitor's forms: after a restart of the host, they have another.
@@ -283,7 +284,11 @@ fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Byt
         let status = &found.status;
         let state = format!(
             "{} {} {} {} {}",
-            status.state.name().as_str(), status.attempt, status.failures, status.crashes, status.cancel_requested
+            status.state.name().as_str(),
+            status.attempt,
+            status.failures,
+            status.crashes,
+            status.cancel_requested
         );
         if rows.shown.get(&found.id) == Some(&state) {
             continue;
@@ -332,7 +337,11 @@ pub(super) async fn one_job(
     let end = stream::iter([event("end", None, &())]);
     let updates = updates.flatten().chain(end).map(Some).chain(stream::iter([None]));
     let all = stream::select(updates, around.map(Some));
-    answer(&dashboard, &visitor, all.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready))
+    answer(
+        &dashboard,
+        &visitor,
+        all.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready),
+    )
 }
 
 async fn job_events(

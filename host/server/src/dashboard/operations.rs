@@ -81,7 +81,8 @@ fn badge(operation: &BulkOperation) -> Markup {
 
 /// Reads one operation.
 pub(super) async fn read(host: &Host, id: &str) -> Result<CoreOperation, Problem> {
-    let unknown = || Problem::new(Kind::OPERATION_UNKNOWN, format!("unknown operation `{id}`; they are kept for 90 days"));
+    let unknown =
+        || Problem::new(Kind::OPERATION_UNKNOWN, format!("unknown operation `{id}`; they are kept for 90 days"));
     let id: JobId = id.parse().map_err(|_| unknown())?;
     host.operation(id).await?.ok_or_else(unknown)
 }
@@ -89,7 +90,11 @@ pub(super) async fn read(host: &Host, id: &str) -> Result<CoreOperation, Problem
 /// Shows one operation.
 pub(super) async fn show(State(host): State<Host>, visitor: Visitor, Path(id): Path<String>) -> Answer {
     let operation = read(&host, &id).await?;
-    let live = if operation.state.is_final() { "live/health?depth=2".to_owned() } else { format!("live/operations/{}", operation.id) };
+    let live = if operation.state.is_final() {
+        "live/health?depth=2".to_owned()
+    } else {
+        format!("live/operations/{}", operation.id)
+    };
     let main = html! { div id="operation" { (content(&visitor, &operation)) } };
     Ok(page(&visitor, &Frame { title: "Operation", section: Section::Operations, live: Some(live) }, &main))
 }

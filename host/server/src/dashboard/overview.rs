@@ -28,7 +28,11 @@ pub(super) async fn show(State(dashboard): State<Dashboard>, visitor: Visitor) -
         return Ok(lead_to(&visitor, "jobs"));
     }
     let main = html! { div id="overview" { (content(&visitor, &dashboard.app.host, &dashboard.pulse)) } };
-    Ok(page(&visitor, &Frame { title: "Overview", section: Section::Overview, live: Some("live/overview".into()) }, &main))
+    Ok(page(
+        &visitor,
+        &Frame { title: "Overview", section: Section::Overview, live: Some("live/overview".into()) },
+        &main,
+    ))
 }
 
 /// Returns the content of the overview.
@@ -72,7 +76,7 @@ fn numbers(summary: &Summary) -> Markup {
         ("Failed, last hour", unless_unknown(count(failed))),
         ("Guest time, last hour", unless_unknown(brief(cpu))),
     ];
-    html! { dl class="numbers" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
+    html! { dl class="numbers six" { @for (name, value) in numbers { div { dt { (name) } dd { (value) } } } } }
 }
 
 fn attention(visitor: &Visitor, host: &Host, known: &Known) -> Markup {
@@ -127,9 +131,12 @@ fn hold_item(visitor: &Visitor, hold: &Hold) -> Markup {
 }
 
 fn tasks(visitor: &Visitor, summary: &Summary) -> Markup {
-    let number = |value: Option<u64>| html! { @match value { Some(value) => (count(value)), None => span class="dim" { "–" } } };
-    let quantiles = |of: &Option<Quantiles>| html! {
-        @match of { Some(of) => { (brief(of.p50_ms)) span class="dim" { " · " (brief(of.p99_ms)) } }, None => span class="dim" { "–" } }
+    let number =
+        |value: Option<u64>| html! { @match value { Some(value) => (count(value)), None => span class="dim" { "–" } } };
+    let quantiles = |of: &Option<Quantiles>| {
+        html! {
+            @match of { Some(of) => { (brief(of.p50_ms)) span class="dim" { " · " (brief(of.p99_ms)) } }, None => span class="dim" { "–" } }
+        }
     };
     html! {
         section {

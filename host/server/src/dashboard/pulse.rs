@@ -77,7 +77,9 @@ impl Pulse {
         let reading = match tokio::time::timeout(READ_MAX, read(host)).await {
             Ok(Ok(known)) => Reading { verdict: verdict(host, &known), known: Some(known) },
             Ok(Err(error)) => Reading { verdict: Verdict::without_store(&error.to_string()), known: None },
-            Err(_) => Reading { verdict: Verdict::without_store("It has not answered for three seconds."), known: None },
+            Err(_) => {
+                Reading { verdict: Verdict::without_store("It has not answered for three seconds."), known: None }
+            }
         };
         let reading = Arc::new(reading);
         *latest = Some((Instant::now(), Arc::clone(&reading)));
@@ -138,8 +140,7 @@ async fn read(host: &Host) -> Result<Known, StoreError> {
 fn verdict(host: &Host, known: &Known) -> Verdict {
     let catalog = host.catalog();
     let refused = catalog.refused().values().filter_map(|refused| refused.plugin.as_ref());
-    let refused: Vec<String> =
-        refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
+    let refused: Vec<String> = refused.filter(|id| catalog.plugin(id).is_none()).map(ToString::to_string).collect();
     let all = HoldScope::All.to_string();
     Verdict::of(&Signs {
         summary: &known.summary,

@@ -51,7 +51,8 @@ pub(super) async fn show(State(host): State<Host>, visitor: Visitor, uri: Uri) -
     let tasks: Vec<&Task> = catalog.tasks().filter(|task| access.enqueues(&task.name)).take(TASKS).collect();
     let chosen = task.as_ref().and_then(|name| tasks.iter().find(|task| task.name == *name)).copied();
     let as_json = form.get("as") == Some("json") || (form.get("like").is_some() && like.object.is_none());
-    let shape = chosen.and_then(|task| task.schema.as_ref()).and_then(|schema| fields(schema.text())).filter(|_| !as_json);
+    let shape =
+        chosen.and_then(|task| task.schema.as_ref()).and_then(|schema| fields(schema.text())).filter(|_| !as_json);
     let main = content(&visitor, &tasks, task.as_ref(), shape.as_deref(), &like);
     Ok(page(&visitor, &Frame::still("Run a job", Section::Jobs), &main))
 }
@@ -65,11 +66,21 @@ fn like_job(key: Option<String>, payload: &[u8]) -> Like {
             Like { key, payload, object, note: None }
         }
         Ok(_) => Like { key, note: Some("The payload of that job is too large for a form."), ..Like::default() },
-        Err(_) => Like { key, note: Some("The payload of that job is no text, and has no place in a form."), ..Like::default() },
+        Err(_) => Like {
+            key,
+            note: Some("The payload of that job is no text, and has no place in a form."),
+            ..Like::default()
+        },
     }
 }
 
-fn content(visitor: &Visitor, tasks: &[&Task], chosen: Option<&TaskName>, shape: Option<&[Field]>, like: &Like) -> Markup {
+fn content(
+    visitor: &Visitor,
+    tasks: &[&Task],
+    chosen: Option<&TaskName>,
+    shape: Option<&[Field]>,
+    like: &Like,
+) -> Markup {
     html! {
         div class="head" { h1 { "Run a job" } }
         form class="filter" action=(visitor.link("run")) {
@@ -143,11 +154,16 @@ pub(super) async fn run(State(host): State<Host>, visitor: Visitor, form: Form) 
     };
     let enqueued = host.enqueue(vec![request]).await.map_err(enqueue::problem)?;
     match enqueued.first() {
-        Some(Enqueued::Added(id) | Enqueued::Duplicate(id)) if access.reads() => Ok(lead_to(&visitor, &format!("jobs/{id}"))),
+        Some(Enqueued::Added(id) | Enqueued::Duplicate(id)) if access.reads() => {
+            Ok(lead_to(&visitor, &format!("jobs/{id}")))
+        }
         Some(Enqueued::Added(_) | Enqueued::Duplicate(_)) => Ok(lead_to(&visitor, "run")),
         Some(Enqueued::Discarded { holders }) => {
             let ids: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let detail = format!("the job's lane is full, and its task discards new jobs then; the slots are held by {}", ids.join(", "));
+            let detail = format!(
+                "the job's lane is full, and its task discards new jobs then; the slots are held by {}",
+                ids.join(", ")
+            );
             Err(Problem::new(Kind::LANE_FULL, detail).into())
         }
         None => Err(Problem::new(Kind::INTERNAL, "the host did not report what became of the job").into()),

@@ -100,9 +100,14 @@ pub(super) fn payload(fields: &[Field], form: &Form) -> Result<Vec<u8>, Problem>
             // A browser ends the lines of a text with both characters.
             Input::Text => Value::from(text.replace("\r\n", "\n")),
             _ if text.trim().is_empty() => continue,
-            Input::Number { .. } | Input::Check | Input::Choice(_) => serde_json::from_str(text.trim()).map_err(|_| {
-                Problem::bad_request(format!("`{}`: expected a number or a value of the list, got `{text}`", field.name))
-            })?,
+            Input::Number { .. } | Input::Check | Input::Choice(_) => {
+                serde_json::from_str(text.trim()).map_err(|_| {
+                    Problem::bad_request(format!(
+                        "`{}`: expected a number or a value of the list, got `{text}`",
+                        field.name
+                    ))
+                })?
+            }
         };
         object.insert(field.name.clone(), value);
     }
@@ -120,7 +125,8 @@ mod tests {
     fn a_schema_of_plain_properties_is_a_form() {
         let fields = fields(SCHEMA).unwrap();
         let form = |text: &str| Form::parse(text.as_bytes()).unwrap();
-        let read = |text: &str| payload(&fields, &form(text)).map(|json| serde_json::from_slice::<Value>(&json).unwrap());
+        let read =
+            |text: &str| payload(&fields, &form(text)).map(|json| serde_json::from_slice::<Value>(&json).unwrap());
         let all = read("json.text=a%0D%0Ab&json.pause-ms=12&json.sure=true&json.fail=7&json.other=1").unwrap();
         assert_eq!(all, serde_json::json!({"text": "a\nb", "pause-ms": 12, "sure": true, "fail": 7}));
         assert_eq!(read("json.text=&json.pause-ms=&json.fail=").unwrap(), serde_json::json!({"text": ""}));

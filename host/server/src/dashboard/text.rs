@@ -76,7 +76,11 @@ pub(super) fn length(ms: f64, parts: usize) -> String {
         3600..86_400 => (whole / 3600, whole % 3600 / 60, ("h", "m")),
         _ => (whole / 86_400, whole % 86_400 / 3600, ("d", "h")),
     };
-    if parts > 1 && small > 0 { format!("{large} {} {small:02} {}", names.0, names.1) } else { format!("{large} {}", names.0) }
+    if parts > 1 && small > 0 {
+        format!("{large} {} {small:02} {}", names.0, names.1)
+    } else {
+        format!("{large} {}", names.0)
+    }
 }
 
 /// Returns a length of time for a cell of a table.

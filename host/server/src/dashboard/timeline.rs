@@ -81,7 +81,10 @@ fn spans(job: &Job, attempts: &AttemptList, now: Timestamp) -> Vec<Span> {
     for attempt in &attempts.attempts {
         let outcome = attempt.outcome.to_string();
         let (version, host) = (attempt.plugin_version.as_deref(), attempt.node_name.as_deref());
-        let origin = [version.map(|version| format!("version {}", line(version))), host.map(|host| format!("on {}", line(host)))];
+        let origin = [
+            version.map(|version| format!("version {}", line(version))),
+            host.map(|host| format!("on {}", line(host))),
+        ];
         spans.push(Span {
             number: attempt.number,
             class: if outcome == "cancelled" || outcome == "interrupted" { "cancelled" } else { "failed" },
@@ -110,7 +113,16 @@ fn spans(job: &Job, attempts: &AttemptList, now: Timestamp) -> Vec<Span> {
     } else if job.state == JobState::Waiting {
         let outcome = if spans.is_empty() { "waits" } else { "waits for its next attempt" }.to_owned();
         let (number, summary, origin) = (job.attempt + 1, String::new(), String::new());
-        spans.push(Span { number, class: "waiting", waited_from: free, began: None, ended: now, outcome, summary, origin });
+        spans.push(Span {
+            number,
+            class: "waiting",
+            waited_from: free,
+            began: None,
+            ended: now,
+            outcome,
+            summary,
+            origin,
+        });
     }
     spans
 }

@@ -108,12 +108,20 @@ impl Verdict {
             return Verdict::new(Tone::Bad, what).rest(waits).todo("See why they wait", "jobs?state=waiting");
         }
         if signs.draining {
-            return Verdict::new(Tone::Warning, "This host is stopping; it begins no more jobs.")
-                .rest(counted(running, "job runs.", "jobs run."));
+            return Verdict::new(Tone::Warning, "This host is stopping; it begins no more jobs.").rest(counted(
+                running,
+                "job runs.",
+                "jobs run.",
+            ));
         }
         if oldest > LATE_MS {
             return Verdict::new(Tone::Warning, waits)
-                .rest(format!("{} wait, {} run, {} ended in the last minute.", count(waiting), count(running), count(moved)))
+                .rest(format!(
+                    "{} wait, {} run, {} ended in the last minute.",
+                    count(waiting),
+                    count(running),
+                    count(moved)
+                ))
                 .todo("See what waits", "jobs?state=waiting");
         }
         if covers < 60 {
@@ -128,7 +136,11 @@ impl Verdict {
         if waiting + running == 0 && moved == 0 {
             return Verdict::new(Tone::Idle, "All is done: nothing waits, nothing runs.").rest(of_hour);
         }
-        let what = format!("It moves: {} ended in the last minute, {} run.", counted(moved, "attempt", "attempts"), count(running));
+        let what = format!(
+            "It moves: {} ended in the last minute, {} run.",
+            counted(moved, "attempt", "attempts"),
+            count(running)
+        );
         Verdict::new(Tone::Good, what).rest(of_hour)
     }
 }
@@ -155,7 +167,11 @@ mod tests {
         TaskSummary { task: name.into(), waiting, running, held: false, minute: counts(), hour: counts(), wait, run }
     }
 
-    fn verdict(tasks: Vec<TaskSummary>, oldest_due_ms: f64, change: impl FnOnce(&mut Summary, &mut Signs<'_>)) -> Verdict {
+    fn verdict(
+        tasks: Vec<TaskSummary>,
+        oldest_due_ms: f64,
+        change: impl FnOnce(&mut Summary, &mut Signs<'_>),
+    ) -> Verdict {
         let summary = |covers_s, tasks| Summary {
             hosts: 1,
             covers_s,
@@ -175,7 +191,10 @@ mod tests {
     fn the_gravest_sign_is_the_sentence() {
         let failing = || vec![task("a/ok", 4, 1, 100, 0), task("words/count", 0, 0, 4, 3)];
         let fails = verdict(failing(), 0.0, |_, _| {});
-        assert_eq!((fails.tone, fails.what.as_str()), (Tone::Bad, "words/count fails: 3 of 4 attempts in the last minute."));
+        assert_eq!(
+            (fails.tone, fails.what.as_str()),
+            (Tone::Bad, "words/count fails: 3 of 4 attempts in the last minute.")
+        );
         assert_eq!(fails.todo.unwrap().1, "failures?state=open&task=words%2Fcount");
         let held = verdict(failing(), 0.0, |_, signs| signs.all_held = true);
         assert_eq!((held.tone, held.what.as_str()), (Tone::Warning, "All jobs are held; 4 wait."));

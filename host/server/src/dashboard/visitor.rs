@@ -150,7 +150,9 @@ mod tests {
         for page in ["", "jobs?where=state%3Afailed", "jobs/0scdj1dem0000", "failures?task=a/b#x"] {
             assert_eq!(page_address(page), Some(page));
         }
-        for other in ["//evil.example", "/x", "https://evil.example", "javascript:alert(1)", "..//x", "a\\b", "a b", "\n"] {
+        for other in
+            ["//evil.example", "/x", "https://evil.example", "javascript:alert(1)", "..//x", "a\\b", "a b", "\n"]
+        {
             assert_eq!(page_address(other), None, "{other}");
         }
     }

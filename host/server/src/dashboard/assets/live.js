@@ -8,7 +8,6 @@ const LINES_MAX = 2000;
 let source;
 let timer;
 let tries = 0;
-let ended = false;
 
 const byId = (id) => document.getElementById(id);
 
@@ -37,7 +36,6 @@ function setPart(id, html) {
   const scrolled = [...element.querySelectorAll("[tabindex]")].map((box) => box.scrollTop);
   element.replaceChildren(fragment(html));
   element.querySelectorAll("[tabindex]").forEach((box, at) => { box.scrollTop = scrolled[at] ?? 0; });
-  if (id === "health") say("live");
   return true;
 }
 
@@ -94,7 +92,7 @@ function address() {
 }
 
 function open() {
-  if (source || ended || document.hidden || !page.live) return;
+  if (source || document.hidden || !page.live) return;
   source = new EventSource(address());
   const on = (name, handle) => source.addEventListener(name, ({ data }) => handle(JSON.parse(data)));
   on("hello", ({ mark }) => {
@@ -106,9 +104,9 @@ function open() {
   on("row", ({ id, html }) => later(id, () => setRow(id, html)));
   on("append", ({ id, html }) => append(id, html));
   on("fresh", announce);
-  on("end", () => { ended = true; close(); say(""); });
+  // The job has ended: what is left that changes is the sentence of health.
+  on("end", () => { close(); page.live = `${page.base}live/health?depth=2`; open(); });
   source.addEventListener("error", () => {
-    if (ended) return;
     say("not connected");
     if (source?.readyState !== EventSource.CLOSED) return;
     // An answer that is an error ends the source for good.
