@@ -1,5 +1,6 @@
 //! What the tests from outside share: the real binary, real components, a client.
 
+mod browser;
 mod client;
 mod clock;
 mod eventually;
@@ -17,6 +18,7 @@ mod terminal;
 #[expect(dead_code, reason = "the tests of the store hold commits in more ways")]
 mod valve;
 
+pub(crate) use browser::Browser;
 pub(crate) use client::{Client, Event, Reply, resolve};
 pub(crate) use clock::MachineClock;
 pub(crate) use eventually::{eventually, eventually_within};

@@ -17,6 +17,8 @@ mod cli;
 mod clock_jumps;
 mod cluster_broadcasts;
 mod cluster;
+mod dashboard;
+mod dashboard_pictures;
 mod deployment;
 mod durable_broadcasts;
 mod elsewhere;

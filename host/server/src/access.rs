@@ -27,6 +27,11 @@ impl TokenHash {
     pub(crate) fn of(token: &str) -> TokenHash {
         TokenHash(Sha256::digest(token.as_bytes()).into())
     }
+
+    /// Returns the bytes of the digest.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for TokenHash {
@@ -396,6 +401,14 @@ impl Tokens {
     /// Returns the rights of a token, if it is valid.
     pub(crate) fn find(&self, given: &str) -> Option<Access> {
         self.0.load().find(given)
+    }
+
+    /// Returns the rights of the token whose hash is the one that is looked for. Looks at every token.
+    pub(crate) fn find_hash(&self, is_it: impl Fn(&TokenHash) -> bool) -> Option<Access> {
+        let table = self.0.load();
+        let found =
+            table.tokens.iter().fold(None, |found, (hash, access)| if is_it(hash) { Some(access) } else { found });
+        found.cloned()
     }
 
     /// Replaces all tokens at once and returns what changed. Streams and waits of a token go on if it keeps its name and

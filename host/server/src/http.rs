@@ -1,39 +1,39 @@
 //! The HTTP API: every route on one page.
 
-mod problem;
-mod path;
-mod bytes;
+pub(crate) mod problem;
+pub(crate) mod path;
+pub(crate) mod bytes;
 mod links;
 pub(crate) mod api;
-mod query;
-mod memory;
-mod body;
+pub(crate) mod query;
+pub(crate) mod memory;
+pub(crate) mod body;
 mod connection_state;
 mod timed_stream;
 mod peer_address;
-mod scope;
+pub(crate) mod scope;
 mod openapi;
-mod shared_bytes;
+pub(crate) mod shared_bytes;
 mod held_config;
 mod app_state;
-mod author;
-mod guard;
+pub(crate) mod author;
+pub(crate) mod guard;
 mod entry;
-mod filter;
-mod job_lookup;
-mod event_stream;
-mod enqueue;
-mod jobs;
-mod attempts;
-mod failures;
+pub(crate) mod filter;
+pub(crate) mod job_lookup;
+pub(crate) mod event_stream;
+pub(crate) mod enqueue;
+pub(crate) mod jobs;
+pub(crate) mod attempts;
+pub(crate) mod failures;
 mod events;
-mod broadcasts;
-mod plugins;
-mod limits;
-mod holds;
-mod audit;
+pub(crate) mod broadcasts;
+pub(crate) mod plugins;
+pub(crate) mod limits;
+pub(crate) mod holds;
+pub(crate) mod audit;
 mod summary;
-mod operations;
+pub(crate) mod operations;
 mod schedules;
 mod nodes;
 mod config;
@@ -65,9 +65,8 @@ use entry::EntryLayer;
 use problem::{Kind, Problem};
 pub(crate) use routes::Routes;
 
-/// Returns every route of a running host.
-pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
-    let guard = Arc::new(guard);
+/// Returns every route of a running host: those of the API, and `pages`, those of its dashboard.
+pub(crate) fn routes(state: AppState, guard: Arc<Guard>, pages: Router) -> Routes {
     let router = Router::new()
         .route("/v1/jobs", post(enqueue::enqueue).get(jobs::list))
         .route("/v1/jobs/{id}", no_query(get(jobs::show)))
@@ -104,7 +103,8 @@ pub(crate) fn routes(state: AppState, guard: Guard) -> Routes {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .with_state(state.clone())
-        .layer(EntryLayer(Arc::clone(&guard)));
+        .layer(EntryLayer(Arc::clone(&guard)))
+        .merge(pages);
     Routes::of_host(router, guard, state)
 }
 

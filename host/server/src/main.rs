@@ -11,6 +11,7 @@ mod access;
 mod config;
 mod metrics;
 mod http;
+mod dashboard;
 mod cli_error;
 mod progress;
 mod payload_input;

@@ -12,9 +12,9 @@ use serde::Serialize;
 use wharf_core::time::Timestamp;
 
 pub(crate) use escape::{escape_json, escape_line, escape_text};
+pub(crate) use spread::spread;
 
 use escape::escape_bytes;
-use spread::spread;
 
 /// A table with aligned columns. On a terminal, rows are cut off at its edge.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ use super::reload::{Reload, Targets};
 use crate::access::Tokens;
 use crate::cli_error::{CliError, ExitStatus, exit_and_text};
 use crate::config::Settings;
+use crate::dashboard::{self, Dashboard, Keys, Pulse};
 use crate::file_limit::{file_limit, raise_file_limit};
 use crate::http::{AppState, ConnectionBounds, Guard, HeldConfig, connections, routes};
 use crate::in_process_engine::{compile_in_child, engine, runtime};
@@ -96,10 +97,15 @@ async fn run(
         without_password(&settings.store)
     );
     let stopping = CancellationToken::new();
-    let guard = Guard::new(settings, tokens, metrics.wrong_tokens.clone());
+    let guard = Arc::new(Guard::new(settings, tokens, metrics.wrong_tokens.clone()));
     let state = AppState::new(host.clone(), metrics, stopping.clone(), settings, config);
     let bounds = ConnectionBounds::new(connections_max());
-    let serving = tokio::spawn(connections::serve(listener, routes(state, guard), bounds, stopping.clone()));
+    let pulse = Arc::new(Pulse::default());
+    let keys = Keys::draw(address.port()).context("could not draw the secret of the dashboard")?;
+    let pages = dashboard::routes(Dashboard::new(state.clone(), Arc::clone(&guard), keys, Arc::clone(&pulse)));
+    let host_seen = host.clone();
+    let _sampling = AbortOnDropHandle::new(tokio::spawn(async move { pulse.run(host_seen).await }));
+    let serving = tokio::spawn(connections::serve(listener, routes(state, guard, pages), bounds, stopping.clone()));
 
     let (died, end) = tokio::select! {
         end = signals.end() => (false, end),

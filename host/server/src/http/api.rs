@@ -32,7 +32,7 @@ pub(crate) use enqueue::{EnqueueQuery, Enqueued, JobRequest};
 pub(crate) use failures::{Failure, FailurePage, FailuresQuery};
 pub(crate) use health::{Health, Readiness};
 pub(crate) use holds::{Hold, HoldPage, HoldRequest, HoldsQuery, ReleaseQuery};
-pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQuery};
+pub(crate) use jobs::{AttemptReport, Job, JobPage, ListOrder, ListQuery, RetryQuery, Usage};
 pub(crate) use limits::{Limit, LimitNumbers, LimitQuery};
 pub(crate) use log_entry::LogEntry;
 pub(crate) use moment::{Moment, millis};
@@ -47,6 +47,7 @@ pub(crate) use values::{
     BatchJobState, BroadcastEventName, Disposition, EnqueueOutcome, FailureState, JobEventName, JobState, ReplyOutcome,
     ScheduleState, from_name,
 };
+pub(crate) use wait::Wait;
 
 #[cfg(test)]
 mod tests {

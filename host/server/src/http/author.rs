@@ -24,12 +24,17 @@ impl FromRequestParts<AppState> for RequestAuthor {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<RequestAuthor, Problem> {
         let access = Access::from_request_parts(parts, state).await?;
-        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        let forwarded = state.proxy_authenticates.then(|| forwarded(&parts.headers)).flatten();
-        Ok(RequestAuthor(match forwarded.or(peer) {
-            Some(address) => access.author().at_address(&address.to_canonical().to_string()),
-            None => access.author(),
-        }))
+        Ok(RequestAuthor(author(parts, &access, state.proxy_authenticates)))
+    }
+}
+
+/// Returns the author of what a client with these rights asks for.
+pub(crate) fn author(parts: &Parts, access: &Access, proxy_authenticates: bool) -> Author {
+    let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    let forwarded = proxy_authenticates.then(|| forwarded(&parts.headers)).flatten();
+    match forwarded.or(peer) {
+        Some(address) => access.author().at_address(&address.to_canonical().to_string()),
+        None => access.author(),
     }
 }
 

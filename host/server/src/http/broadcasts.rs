@@ -259,7 +259,8 @@ fn ended(replies: impl IntoIterator<Item = ReplyOutcome>, started: Instant) -> B
     BroadcastEnded { outcomes, elapsed_ms: millis(started.elapsed()) }
 }
 
-fn reply_document(reply: rollcall::Reply, encode: impl Fn(&[u8]) -> JsonOrBase64) -> Reply {
+/// Returns the document of a reply; `encode` puts its bytes into JSON or base64.
+pub(crate) fn reply_document(reply: rollcall::Reply, encode: impl Fn(&[u8]) -> JsonOrBase64) -> Reply {
     let mut document = Reply {
         plugin: reply.plugin.to_string(),
         outcome: (&reply.answer).into(),
@@ -292,7 +293,8 @@ fn ids(plugins: &[PluginId]) -> Vec<String> {
     plugins.iter().map(ToString::to_string).collect()
 }
 
-fn problem(error: BroadcastError) -> Problem {
+/// Returns the problem of a request that failed.
+pub(crate) fn problem(error: BroadcastError) -> Problem {
     let text = error.to_string();
     let kind = match error {
         BroadcastError::Store(error) => return error.into(),

@@ -190,7 +190,7 @@ fn document(result: &runner::Enqueued) -> Enqueued {
 }
 
 /// Returns the problem of requests that were not enqueued.
-pub(super) fn problem(error: EnqueueError) -> Problem {
+pub(crate) fn problem(error: EnqueueError) -> Problem {
     match error {
         EnqueueError::Store(error) => error.into(),
         EnqueueError::QueueFull(full) => queue_full(&full),

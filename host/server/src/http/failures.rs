@@ -106,11 +106,12 @@ async fn set_state(
 }
 
 /// Reads the fingerprint in an address.
-fn fingerprint(text: &str) -> Result<Fingerprint, Problem> {
+pub(crate) fn fingerprint(text: &str) -> Result<Fingerprint, Problem> {
     text.parse().map_err(|error: ParseIdError| Problem::new(Kind::FAILURE_UNKNOWN, error.to_string()))
 }
 
-fn unknown(fingerprint: Fingerprint) -> Problem {
+/// Returns the problem of a group that there is not.
+pub(crate) fn unknown(fingerprint: Fingerprint) -> Problem {
     let detail = format!("unknown failure group {fingerprint}; a group is deleted 90 days after its last failure");
     Problem::new(Kind::FAILURE_UNKNOWN, detail).with("fingerprint", fingerprint.to_string())
 }

@@ -18,6 +18,11 @@ static OF_PROXIES: [HeaderName; 6] = [
     header::VIA,
 ];
 
+/// Says where a request comes from; browsers set it, and no page can.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The name that the client of a proxy asked for.
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 /// The rules by which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -47,8 +52,18 @@ impl Guard {
     }
 
     /// Returns true if every request must have a token.
-    pub(super) fn asks_for_token(&self) -> bool {
+    pub(crate) fn asks_for_token(&self) -> bool {
         self.tokens.anyone().is_none()
+    }
+
+    /// Returns the tokens that are valid at this moment.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Counts a token that is not valid.
+    pub(crate) fn count_wrong_token(&self) {
+        self.wrong_tokens.inc();
     }
 
     /// Returns what the client may do; `None` on routes that need no token.
@@ -57,9 +72,73 @@ impl Guard {
     /// The problem of a request that is not let in.
     pub(super) fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
         let anyone = self.tokens.anyone();
-        let is_open = anyone.is_some();
         let headers = &request.headers;
         let open = matches!(request.uri.path(), "/health" | "/ready");
+        let host = self.check_names(request, open)?;
+        if let Some(origin) = single(headers, &header::ORIGIN)?
+            && !self.is_own(origin, host)
+        {
+            return Err(foreign(origin));
+        }
+        if open {
+            return Ok(None);
+        }
+        if anyone.is_some() {
+            return Ok(anyone);
+        }
+        match self.bearer(headers)? {
+            Some(access) => Ok(Some(access)),
+            None => {
+                let detail =
+                    "missing token: send the header `Authorization: Bearer TOKEN`, with a token of the host's settings";
+                Err(Problem::new(Kind::UNAUTHORIZED, detail))
+            }
+        }
+    }
+
+    /// Checks the way of a request for a page of the dashboard: the name in `Host`, the proxies on its way, and, if it may change
+    /// something, the page that sent it. What the visitor may do is not checked here.
+    ///
+    /// # Errors
+    /// The problem of a request that is not let in.
+    pub(crate) fn check_page(&self, request: &Parts) -> Result<(), Problem> {
+        let host = self.check_names(request, false)?;
+        if request.method.is_safe() {
+            return Ok(());
+        }
+        let headers = &request.headers;
+        // A browser that says where a request comes from is believed: no page can set this header, and a proxy that replaces
+        // `Host` leaves it.
+        match (single(headers, &SEC_FETCH_SITE)?, single(headers, &header::ORIGIN)?) {
+            (Some("same-origin" | "none"), _) | (None, None) => Ok(()),
+            (Some(_), origin) => Err(foreign(origin.unwrap_or("another site"))),
+            (None, Some(origin)) => {
+                let forwarded = single(headers, &X_FORWARDED_HOST)?;
+                let is_own = self.is_own(origin, host) || forwarded.is_some_and(|name| self.is_own(origin, Some(name)));
+                if is_own { Ok(()) } else { Err(foreign(origin)) }
+            }
+        }
+    }
+
+    /// Returns the rights of the token in `Authorization`; `None` if there is no such header.
+    ///
+    /// # Errors
+    /// The problem of a wrong token.
+    pub(crate) fn bearer(&self, headers: &HeaderMap) -> Result<Option<Access>, Problem> {
+        let Some(given) = single(headers, &header::AUTHORIZATION)?.map(bearer) else { return Ok(None) };
+        match given.and_then(|given| self.tokens.find(given)) {
+            Some(access) => Ok(Some(access)),
+            None => {
+                self.wrong_tokens.inc();
+                Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is none of this host's"))
+            }
+        }
+    }
+
+    /// Checks the name in `Host`, which is returned, and the proxies on the way of a request. `open` is true for the probes.
+    fn check_names<'p>(&self, request: &'p Parts, open: bool) -> Result<Option<&'p str>, Problem> {
+        let is_open = self.tokens.anyone().is_some();
+        let headers = &request.headers;
         let host = single(headers, &header::HOST)?;
         if host.is_none() && request.version > Version::HTTP_10 && request.uri.authority().is_none() {
             return Err(Problem::bad_request("`Host` is missing; send the name of this host, as HTTP/1.1 requires"));
@@ -84,37 +163,7 @@ impl Guard {
             );
             return Err(Problem::new(Kind::CROSS_ORIGIN, detail));
         }
-        if let Some(origin) = single(headers, &header::ORIGIN)?
-            && !self.is_own(origin, host)
-        {
-            return Err(Problem::new(
-                Kind::CROSS_ORIGIN,
-                format!(
-                    "requests from pages of `{origin}` are refused; only pages of the host's own address may send them, or \
-                     of its `public-url`"
-                ),
-            ));
-        }
-        if open {
-            return Ok(None);
-        }
-        if anyone.is_some() {
-            return Ok(anyone);
-        }
-        match single(headers, &header::AUTHORIZATION)?.map(bearer) {
-            Some(given) => match given.and_then(|given| self.tokens.find(given)) {
-                Some(access) => Ok(Some(access)),
-                None => {
-                    self.wrong_tokens.inc();
-                    Err(Problem::new(Kind::UNAUTHORIZED, "wrong token: it is none of this host's"))
-                }
-            },
-            None => {
-                let detail =
-                    "missing token: send the header `Authorization: Bearer TOKEN`, with a token of the host's settings";
-                Err(Problem::new(Kind::UNAUTHORIZED, detail))
-            }
-        }
+        Ok(host)
     }
 
     /// Returns true for pages of the host's own address, and of its public one.
@@ -133,6 +182,14 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     }
     let text = value.to_str().map_err(|_| Problem::bad_request(format!("invalid `{name}`: expected ASCII text")));
     text.map(Some)
+}
+
+fn foreign(origin: &str) -> Problem {
+    let detail = format!(
+        "requests from pages of `{origin}` are refused; only pages of the host's own address may send them, or of its \
+         `public-url`"
+    );
+    Problem::new(Kind::CROSS_ORIGIN, detail)
 }
 
 fn untrusted(sign: &str) -> Problem {
@@ -274,6 +331,31 @@ mod tests {
             assert_eq!(check(&trusting, "/v1/jobs", &passed_on), Ok(()));
             assert!(check(&token, "/v1/jobs", &passed_on).unwrap_err().contains("unauthorized"));
         }
+    }
+
+    #[test]
+    fn a_page_may_change_something_only_from_the_host_itself() {
+        let sent = |guard: &Guard, method: &str, headers: &[(HeaderName, &str)]| {
+            let mut request = axum::http::Request::builder().method(method).uri("/jobs/1/retry");
+            for (name, value) in headers {
+                request = request.header(name, *value);
+            }
+            guard.check_page(&request.body(()).unwrap().into_parts().0).map_err(|problem| format!("{problem:?}"))
+        };
+        let (fetch, origin, public) = (SEC_FETCH_SITE, header::ORIGIN, "http://jobs.example.com");
+        // A proxy that replaces the name leaves what the browser says.
+        assert_eq!(sent(&open(), "POST", &[HERE, (fetch.clone(), "same-origin"), (origin.clone(), public)]), Ok(()));
+        for site in ["same-site", "cross-site", "x"] {
+            let own = (origin.clone(), "http://127.0.0.1:7070");
+            assert!(sent(&open(), "POST", &[HERE, (fetch.clone(), site), own]).unwrap_err().contains("cross-origin"));
+            assert_eq!(sent(&open(), "GET", &[HERE, (fetch.clone(), site)]), Ok(()), "a link from elsewhere is let in");
+        }
+        assert_eq!(sent(&open(), "POST", &[HERE]), Ok(()), "no browser");
+        assert_eq!(sent(&open(), "POST", &[HERE, (origin.clone(), "http://127.0.0.1:7070")]), Ok(()));
+        assert!(sent(&open(), "POST", &[HERE, (origin.clone(), public)]).unwrap_err().contains("cross-origin"));
+        let forwarded = [HERE, (origin.clone(), public), (X_FORWARDED_HOST, "jobs.example.com")];
+        assert_eq!(sent(&with_token("0123456789abcdef"), "POST", &forwarded), Ok(()));
+        assert!(sent(&open(), "GET", &[(header::HOST, "evil.example")]).unwrap_err().contains("cross-origin"));
     }
 
     #[test]

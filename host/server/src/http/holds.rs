@@ -108,7 +108,8 @@ fn parsed<T: std::str::FromStr<Err = ParseIdError>>(name: &str, text: &str) -> R
     text.parse().map_err(|error| Problem::bad_request(format!("`{name}`: {error}")))
 }
 
-fn refused(error: HoldError) -> Problem {
+/// Returns the problem of a request that was refused.
+pub(crate) fn refused(error: HoldError) -> Problem {
     let text = error.to_string();
     match error {
         HoldError::Store(error) => error.into(),

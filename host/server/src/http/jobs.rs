@@ -165,7 +165,8 @@ pub(crate) async fn retry(
     Ok(Json(Job::whole(&job_lookup::job(&host, &access, id).await?)))
 }
 
-fn refused(id: JobId, error: ChangeError) -> Problem {
+/// Returns the problem of a change of a job that was refused.
+pub(crate) fn refused(id: JobId, error: ChangeError) -> Problem {
     let refusal = match error {
         ChangeError::Store(error) => return error.into(),
         ChangeError::QueueFull(full) => return queue_full(&full),

@@ -71,7 +71,8 @@ fn group_and_key(uri: &Uri) -> Result<(Group, Option<Key>), Problem> {
     Ok((group.parse().map_err(bad("group"))?, key.as_deref().map(str::parse).transpose().map_err(bad("key"))?))
 }
 
-fn refused(error: LimitError, group: &Group) -> Problem {
+/// Returns the problem of a request that was refused.
+pub(crate) fn refused(error: LimitError, group: &Group) -> Problem {
     let text = error.to_string();
     match error {
         LimitError::Store(error) => error.into(),

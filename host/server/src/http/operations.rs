@@ -113,7 +113,8 @@ fn operation_id(text: &str) -> Result<JobId, Problem> {
     text.parse().map_err(|error: ParseIdError| Problem::new(Kind::OPERATION_UNKNOWN, error.to_string()))
 }
 
-fn refused(error: OperationError) -> Problem {
+/// Returns the problem of a request that was refused.
+pub(crate) fn refused(error: OperationError) -> Problem {
     let text = error.to_string();
     match error {
         OperationError::Store(error) => error.into(),

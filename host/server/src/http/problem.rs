@@ -114,6 +114,16 @@ impl Problem {
         Problem::new(Kind::BAD_REQUEST, shortened(detail.into(), MALFORMED_BYTES_MAX))
     }
 
+    /// Returns the kind of the problem.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns what happened, and what to do.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Adds a member to the document, for programs.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
         self.members.insert(name.to_owned(), value.into());

@@ -43,7 +43,11 @@ impl Need {
         !matches!(self, Need::ReadAll | Need::OperateAll | Need::Broadcast | Need::Admin)
     }
 
-    fn check(self, access: &Access) -> Result<(), Problem> {
+    /// Checks that a client has what the route needs.
+    ///
+    /// # Errors
+    /// The problem of a client that lacks it.
+    pub(crate) fn check(self, access: &Access) -> Result<(), Problem> {
         let has = match self {
             Need::Read | Need::ReadAll => access.reads(),
             Need::Operate | Need::OperateAll => access.operates(),
@@ -146,7 +150,7 @@ pub(super) fn check(method: &Method, route: Option<&str>, client: Option<&Access
 ///
 /// # Errors
 /// The problem that it was; nothing was changed.
-pub(super) fn still_valid(access: &Access) -> Result<(), Problem> {
+pub(crate) fn still_valid(access: &Access) -> Result<(), Problem> {
     if access.revoked.is_cancelled() {
         let detail = "the token was revoked while the body of the request was on its way; nothing was changed";
         return Err(Problem::new(Kind::UNAUTHORIZED, detail));
@@ -155,7 +159,7 @@ pub(super) fn still_valid(access: &Access) -> Result<(), Problem> {
 }
 
 /// Fails closed: the guard knows every client, or has refused it.
-pub(super) fn unknown_client() -> Problem {
+pub(crate) fn unknown_client() -> Problem {
     Problem::new(Kind::INTERNAL, "a bug in Wharf: the request came to its route without a check of its token")
 }
 

@@ -1,0 +1,100 @@
+//! The dashboard: pages for operators at `/`, written by the server and complete without a script.
+//!
+//! Pages and acts go through the verbs of `Host` that the API and the commands use, with the scopes of the API. All links are
+//! relative, so that the pages work below any prefix that a proxy adds. What guests and clients wrote is text, never markup.
+
+mod text;
+mod form;
+mod keys;
+mod assets;
+mod verdict;
+mod pulse;
+mod visitor;
+mod layout;
+mod answer;
+mod entry;
+mod login;
+mod chart;
+mod overview;
+mod job_row;
+mod jobs;
+mod timeline;
+mod content;
+mod job_log;
+mod job;
+mod failures;
+mod bulk;
+mod operations;
+mod limits;
+mod plugins;
+mod schema_form;
+mod run;
+mod nodes;
+mod audit;
+mod broadcasts;
+mod live;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+
+use crate::http::scope::Need;
+
+pub(crate) use entry::Dashboard;
+pub(crate) use keys::Keys;
+pub(crate) use pulse::Pulse;
+
+/// Returns every route of the dashboard, each behind what it needs of the visitor.
+pub(crate) fn routes(dashboard: Dashboard) -> Router {
+    let open = |methods: MethodRouter<Dashboard>| {
+        methods.route_layer(from_fn_with_state((dashboard.clone(), None), entry::enter))
+    };
+    let needs = |need: Need, methods: MethodRouter<Dashboard>| {
+        methods.route_layer(from_fn_with_state((dashboard.clone(), Some(need)), entry::enter))
+    };
+    Router::new()
+        .route("/assets/{name}", open(get(assets::asset)))
+        .route("/login", open(get(login::show).post(login::sign_in)))
+        .route("/logout", open(post(login::sign_out)))
+        .route("/", needs(Need::Read, get(overview::show)))
+        .route("/jobs", needs(Need::Read, get(jobs::list)))
+        .route("/jobs/{id}", needs(Need::Read, get(job::show)))
+        .route("/jobs/{id}/payload", needs(Need::Read, get(job::payload)))
+        .route("/jobs/{id}/result", needs(Need::Read, get(job::result)))
+        .route("/jobs/{id}/retry", needs(Need::Operate, post(job::retry)))
+        .route("/jobs/{id}/cancel", needs(Need::Operate, post(job::cancel)))
+        .route("/run", needs(Need::Enqueue, get(run::show).post(run::run)))
+        .route("/bulk", needs(Need::OperateAll, get(bulk::preview)))
+        .route(
+            "/operations",
+            needs(Need::ReadAll, get(operations::list)).merge(needs(Need::OperateAll, post(bulk::start))),
+        )
+        .route("/operations/{id}", needs(Need::ReadAll, get(operations::show)))
+        .route("/operations/{id}/cancel", needs(Need::OperateAll, post(operations::cancel)))
+        .route("/failures", needs(Need::ReadAll, get(failures::list)))
+        .route("/failures/{fingerprint}", needs(Need::ReadAll, get(failures::show)))
+        .route("/failures/{fingerprint}/resolve", needs(Need::OperateAll, post(failures::resolve)))
+        .route("/failures/{fingerprint}/ignore", needs(Need::OperateAll, post(failures::ignore)))
+        .route("/failures/{fingerprint}/reopen", needs(Need::OperateAll, post(failures::reopen)))
+        .route("/limits", needs(Need::ReadAll, get(limits::show)).merge(needs(Need::OperateAll, post(limits::set))))
+        .route("/holds", needs(Need::OperateAll, post(limits::hold)))
+        .route("/holds/release", needs(Need::OperateAll, post(limits::release)))
+        .route("/plugins", needs(Need::ReadAll, get(plugins::list)))
+        .route("/plugins/{id}", needs(Need::ReadAll, get(plugins::show)))
+        .route("/nodes", needs(Need::ReadAll, get(nodes::list)))
+        .route("/audit", needs(Need::Admin, get(audit::list)))
+        .route(
+            "/broadcasts",
+            needs(Need::ReadAll, get(broadcasts::show)).merge(needs(Need::Broadcast, post(broadcasts::send))),
+        )
+        .route("/broadcasts/{id}", needs(Need::ReadAll, get(broadcasts::batch)))
+        .route("/live/plugins", needs(Need::ReadAll, get(live::plugins)))
+        .route("/live/nodes", needs(Need::ReadAll, get(live::nodes)))
+        .route("/live/operations/{id}", needs(Need::ReadAll, get(live::operation)))
+        .route("/live/broadcasts/{id}", needs(Need::ReadAll, get(live::batch)))
+        .route("/live/health", needs(Need::Read, get(live::health)))
+        .route("/live/overview", needs(Need::ReadAll, get(live::overview)))
+        .route("/live/jobs", needs(Need::Read, get(live::jobs)))
+        .route("/live/jobs/{id}", needs(Need::Read, get(live::one_job)))
+        .with_state(dashboard)
+}

@@ -1,0 +1,134 @@
+//! One act on many jobs: a preview first, then an operation that the host carries out.
+
+use axum::extract::State;
+use axum::http::Uri;
+use maud::{Markup, html};
+use wharf_core::bounds;
+use wharf_core::bulk::{BulkAct, Trial};
+use wharf_core::find::JobQuery;
+use wharf_runner::{Host, OperationRequest, Preview};
+
+use crate::config;
+use crate::http::api::Job;
+use crate::http::problem::Problem;
+use crate::http::{encode, filter, operations};
+
+use super::answer::{Answer, lead_to};
+use super::form::Form;
+use super::job_row::{headings, row};
+use super::layout::{Frame, Section, marks, page};
+use super::text::{count, line};
+use super::visitor::Visitor;
+
+/// The number of jobs that a trial has, unless the visitor says otherwise.
+const TRIAL: u32 = 5;
+
+/// Shows what an act would change.
+pub(super) async fn preview(State(host): State<Host>, visitor: Visitor, uri: Uri) -> Answer {
+    let form = Form::of_query(&uri)?;
+    let act = match form.get("all") {
+        Some(_) => form.optional("all")?.unwrap_or(BulkAct::Retry),
+        None => form.parsed("act")?,
+    };
+    let ids: Vec<&str> = form.all("id").collect();
+    let text = match (form.get("all"), form.all("where").next()) {
+        (Some(_), _) => form.as_sent("match").to_owned(),
+        (None, Some(text)) => text.to_owned(),
+        (None, None) if ids.is_empty() => {
+            return Err(Problem::bad_request("no job is selected; select some rows of the list first").into());
+        }
+        (None, None) => format!("id:{}", ids.join(",")),
+    };
+    let query = filter::parse("where", &text, host.now())?;
+    let found = host.preview_operation(request(act, query, &visitor, None, Default::default())).await;
+    let found = found.map_err(operations::refused)?;
+    let frame = Frame::still("Change many jobs", Section::Jobs);
+    Ok(page(&visitor, &frame, &content(&visitor, act, &text, &found)))
+}
+
+fn request(
+    act: BulkAct,
+    query: JobQuery,
+    visitor: &Visitor,
+    trial: Option<Trial>,
+    spread: std::time::Duration,
+) -> OperationRequest {
+    OperationRequest { act, query, author: visitor.author.clone(), trial, spread }
+}
+
+fn verb(act: BulkAct) -> &'static str {
+    match act {
+        BulkAct::Retry => "Retry",
+        BulkAct::Cancel => "Cancel",
+        BulkAct::Delete => "Delete",
+        BulkAct::RunNow => "Run now",
+    }
+}
+
+fn explained(act: BulkAct) -> &'static str {
+    match act {
+        BulkAct::Retry => "Failed and cancelled jobs are tried again.",
+        BulkAct::Cancel => "Waiting jobs are cancelled; running ones are asked to end.",
+        BulkAct::Delete => "Finished jobs are deleted, with their results and logs. This cannot be undone.",
+        BulkAct::RunNow => "Jobs that wait for their time, or for their next attempt, start as soon as they can.",
+    }
+}
+
+fn content(visitor: &Visitor, act: BulkAct, text: &str, found: &Preview) -> Markup {
+    let number = if found.more {
+        format!("{} or more jobs", count(found.count))
+    } else {
+        super::text::counted(found.count, "job", "jobs")
+    };
+    let tab = |of: BulkAct| {
+        let page = visitor.link(&format!("bulk?act={}&where={}", of.as_str(), encode(text)));
+        html! { a href=(page) aria-current=[(of == act).then_some("page")] { (verb(of)) } }
+    };
+    let class = if act == BulkAct::Retry || act == BulkAct::RunNow { "primary" } else { "danger" };
+    html! {
+        div class="head" { h1 { (verb(act)) " " (number) } }
+        nav class="tabs" aria-label="Act" { @for act in BulkAct::ALL { (tab(act)) } }
+        dl class="facts" { div { dt { "Filter" } dd { code { @if text.is_empty() { "all jobs" } @else { (line(text)) } } } } }
+        p class="note" { (explained(act)) " Only jobs that match at the start of the operation are changed, each at most once." }
+        @if found.count == 0 { p class="empty" { "Nothing to do: no job that matches is in a state that this act changes." } }
+        @else {
+            section {
+                form class="fields" method="post" action=(visitor.link("operations")) {
+                    (marks(visitor))
+                    input type="hidden" name="act" value=(act.as_str());
+                    input type="hidden" name="where" value=(text);
+                    @if act == BulkAct::Retry {
+                        div class="row" {
+                            label class="field" { span { "Try a few first" } input type="number" name="try" min="0" max=(bounds::OPERATION_JOBS_MAX) placeholder="0"; }
+                            label class="field" { span { "Spread over" } input type="text" name="spread" placeholder="at once, or 10m"; }
+                        }
+                        p class="note" { "With a number such as " (TRIAL) ", the rest follows only if these succeed; else the operation halts." }
+                    }
+                    div class="row" {
+                        button class=(class) { (verb(act)) " " (number) }
+                        a class="btn" href=(visitor.link(&format!("jobs?where={}", encode(text)))) { "Not now" }
+                    }
+                }
+            }
+            section {
+                header { h2 { "The first of them" } span class="dim" { (found.jobs.len()) " of " (number) } }
+                div class="scroll" tabindex="0" role="region" aria-label="Jobs" {
+                    table class="rows" { caption class="vh" { "The first jobs" } (headings(false)) tbody { @for job in found.jobs.iter().take(20) { (row(visitor, &Job::in_list(job), false)) } } }
+                }
+            }
+        }
+    }
+}
+
+/// Starts an operation.
+pub(super) async fn start(State(host): State<Host>, visitor: Visitor, form: Form) -> Answer {
+    let act: BulkAct = form.parsed("act")?;
+    let query = filter::parse("where", form.as_sent("where"), host.now())?;
+    let jobs = form.number::<u32>("try")?.filter(|jobs| *jobs > 0);
+    let trial = jobs.map(|jobs| Trial { jobs, within: bounds::TRIAL_WITHIN });
+    let spread = form.get("spread").map(config::duration).transpose();
+    let spread = spread.map_err(|error| Problem::bad_request(format!("`spread`: {error}")))?.unwrap_or_default();
+    let started = host.start_operation(request(act, query, &visitor, trial, spread)).await;
+    let started = started.map_err(operations::refused)?;
+    Ok(lead_to(&visitor, &format!("operations/{}", started.id)))
+}

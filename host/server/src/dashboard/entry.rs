@@ -1,0 +1,243 @@
+//! What every request for a page passes: the checks of its way, the visitor's rights, the mark of a form, a bound on its time, and
+//! the headers of the answer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{FromRef, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use futures_util::FutureExt as _;
+use maud::{DOCTYPE, html};
+use tracing::{Instrument as _, debug, debug_span};
+use wharf_core::author::Author;
+use wharf_runner::Host;
+
+use crate::access::Access;
+use crate::http::author::author;
+use crate::http::body::read_small;
+use crate::http::problem::{Kind, Problem};
+use crate::http::scope::{Need, still_valid};
+use crate::http::{AppState, Guard, encode};
+
+use super::answer::{Carried, PageProblem, problem_page};
+use super::form::Form;
+use super::keys::Keys;
+use super::pulse::Pulse;
+use super::visitor::{Visit, Visitor, base};
+
+/// The longest body of a form, in bytes. What is larger is enqueued by the API or the command line.
+pub(super) const FORM_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest time that a page takes: a slow store becomes a page that says so.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The headers of every answer. Each one that a route has set stays.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    // Without a referrer, a browser would send its own forms with `Origin: null`.
+    (header::REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+/// State of the dashboard's routes. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Dashboard {
+    pub(super) app: AppState,
+    pub(super) guard: Arc<Guard>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+impl Dashboard {
+    /// Returns the state of the dashboard of this host.
+    pub(crate) fn new(app: AppState, guard: Arc<Guard>, keys: Keys, pulse: Arc<Pulse>) -> Dashboard {
+        Dashboard { app, guard, keys: Arc::new(keys), pulse }
+    }
+}
+
+impl FromRef<Dashboard> for Host {
+    fn from_ref(dashboard: &Dashboard) -> Host {
+        dashboard.app.host.clone()
+    }
+}
+
+/// A route's need: `None` if it needs no token.
+pub(super) type Entrance = (Dashboard, Option<Need>);
+
+/// Lets a request in, runs its route, and gives the answer its headers.
+pub(super) async fn enter(State((dashboard, need)): State<Entrance>, request: Request, next: Next) -> Response {
+    let span = debug_span!("page", method = %request.method());
+    let started = Instant::now();
+    let answer = async {
+        let mut response = admitted(&dashboard, need, request, next).await;
+        let headers = response.headers_mut();
+        for (name, value) in &HEADERS {
+            headers.entry(name.clone()).or_insert(HeaderValue::from_static(value));
+        }
+        debug!(status = response.status().as_u16(), elapsed = ?started.elapsed(), "page ended");
+        response
+    };
+    answer.instrument(span).await
+}
+
+async fn admitted(dashboard: &Dashboard, need: Option<Need>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    if let Err(problem) = dashboard.guard.check_page(&parts) {
+        return problem_page(&stranger(dashboard, &parts), &problem);
+    }
+    let cookie = cookie(dashboard, &parts.headers).map(str::to_owned);
+    let access = match access(dashboard, &parts.headers, cookie.as_deref()) {
+        Ok(access) => access,
+        Err(problem) => return problem_page(&stranger(dashboard, &parts), &problem),
+    };
+    if need.is_some() && access.is_none() {
+        return ask_for_token(dashboard, &parts, cookie.is_some());
+    }
+    let visitor = visitor(dashboard, &parts, access.clone(), cookie.as_deref()).await;
+    let refused = |problem: &Problem| problem_page(&visitor, problem);
+    if let (Some(need), Some(access)) = (need, &access)
+        && let Err(problem) = need.check(access)
+    {
+        return refused(&problem);
+    }
+    let is_safe = parts.method.is_safe();
+    let request = if is_safe {
+        parts.extensions.insert(visitor.clone());
+        Request::from_parts(parts, body)
+    } else {
+        let form = read_small(&parts.headers, body, FORM_BYTES_MAX).await.and_then(|body| Form::parse(&body));
+        match form.and_then(|form| marked(dashboard, form, cookie.as_deref(), access.as_ref())) {
+            Ok(form) => parts.extensions.insert(form),
+            Err(problem) => return refused(&problem),
+        };
+        parts.extensions.insert(visitor.clone());
+        Request::from_parts(parts, axum::body::Body::empty())
+    };
+    let running = AssertUnwindSafe(next.run(request)).catch_unwind();
+    // What is changed is not given up half-way: the store bounds that itself.
+    let ended = if is_safe { tokio::time::timeout(PAGE_TIME_MAX, running).await } else { Ok(running.await) };
+    let response = match ended {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            let detail = "a bug in Wharf ended this request; the host goes on, and its log names the place";
+            PageProblem(Problem::new(Kind::INTERNAL, detail)).into_response()
+        }
+        Err(_) => {
+            let seconds = PAGE_TIME_MAX.as_secs();
+            let detail = format!("the store gave no answer within {seconds} s; nothing was changed");
+            PageProblem(Problem::new(Kind::STORE_BUSY, detail)).into_response()
+        }
+    };
+    match response.extensions().get::<Carried>() {
+        Some(Carried(problem)) => problem_page(&visitor, problem),
+        None => response,
+    }
+}
+
+/// Returns the cookie of this host that a request has.
+fn cookie<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Option<&'h str> {
+    let all = headers.get_all(header::COOKIE).iter();
+    dashboard.keys.cookie(all.filter_map(|value| value.to_str().ok()))
+}
+
+/// Returns what a request may do: everyone's rights, those of its cookie, or those of the token that a proxy added.
+fn access(dashboard: &Dashboard, headers: &HeaderMap, cookie: Option<&str>) -> Result<Option<Access>, Problem> {
+    let tokens = dashboard.guard.tokens();
+    if let Some(anyone) = tokens.anyone() {
+        return Ok(Some(anyone));
+    }
+    let by_cookie = cookie.and_then(|cookie| dashboard.keys.access(cookie, tokens, dashboard.app.host.now()));
+    match by_cookie {
+        Some(access) => Ok(Some(access)),
+        None => dashboard.guard.bearer(headers),
+    }
+}
+
+/// Returns true if the visitor's own connection, or that of the nearest proxy, is encrypted.
+pub(super) fn is_secure(headers: &HeaderMap) -> bool {
+    headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+/// Checks the mark of a form, and that the visitor's token is still valid after its body has come.
+fn marked(dashboard: &Dashboard, form: Form, cookie: Option<&str>, access: Option<&Access>) -> Result<Form, Problem> {
+    if !dashboard.keys.is_mark(form.as_sent("mark"), cookie) {
+        let detail = "the form is of a page from before the host was restarted, or from before you signed in; nothing was \
+                      changed: load the page again, and repeat";
+        return Err(Problem::new(Kind::FORBIDDEN, detail));
+    }
+    if let Some(access) = access {
+        still_valid(access)?;
+    }
+    Ok(form)
+}
+
+async fn visitor(dashboard: &Dashboard, parts: &Parts, access: Option<Access>, cookie: Option<&str>) -> Visitor {
+    let sees_all = access.as_ref().is_some_and(|access| access.reads() && access.key().is_none());
+    let reading = match sees_all && parts.method.is_safe() {
+        true => Some(dashboard.pulse.latest(&dashboard.app.host).await),
+        false => None,
+    };
+    let author = access.as_ref().map(|access| author(parts, access, dashboard.app.proxy_authenticates));
+    Visitor::new(Visit {
+        author: author.unwrap_or_else(Author::anyone),
+        mark: dashboard.keys.mark(cookie),
+        has_cookie: access.is_some() && cookie.is_some() && dashboard.guard.asks_for_token(),
+        access,
+        base: base(parts.uri.path()),
+        here: here(parts),
+        now: dashboard.app.host.now(),
+        reading,
+    })
+}
+
+/// Returns the visitor of a page that nobody may see.
+fn stranger(dashboard: &Dashboard, parts: &Parts) -> Visitor {
+    Visitor::new(Visit {
+        access: None,
+        author: Author::anyone(),
+        mark: String::new(),
+        has_cookie: false,
+        base: base(parts.uri.path()),
+        here: here(parts),
+        now: dashboard.app.host.now(),
+        reading: None,
+    })
+}
+
+/// Returns the address of a page below the root, with its query.
+fn here(parts: &Parts) -> String {
+    let address = parts.uri.path_and_query().map_or("", |address| address.as_str());
+    address.trim_start_matches('/').to_owned()
+}
+
+/// Leads a visitor without rights to the page that asks for the token.
+fn ask_for_token(dashboard: &Dashboard, parts: &Parts, has_cookie: bool) -> Response {
+    let stranger = stranger(dashboard, parts);
+    let accepts = |kind: &str| {
+        let values = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        values.into_iter().any(|value| value.contains(kind))
+    };
+    if accepts("text/event-stream") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let is_from_elsewhere = parts.headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site");
+    if is_from_elsewhere && !has_cookie && parts.method.is_safe() {
+        // A browser keeps a strict cookie back on the way from another site, such as a chat. A page that loads itself is a way
+        // from this site.
+        let again = html! { (DOCTYPE) html lang="en" { head { meta charset="utf-8"; title { "Wharf" } meta http-equiv="refresh" content="0"; } body {} } };
+        return Html(again.into_string()).into_response();
+    }
+    let page = if parts.method.is_safe() { stranger.here.as_str() } else { "" };
+    super::answer::lead_to(&stranger, &format!("login?to={}", encode(page)))
+}

@@ -1,0 +1,374 @@
+//! Streams of changes for pages that are open: fragments of the page, made by what made the page itself, at most four a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, Uri};
+use futures_util::{Stream, StreamExt as _, stream};
+use maud::Markup;
+use serde::Serialize;
+use tokio::time::{MissedTickBehavior, interval};
+use wharf_core::bounds;
+use wharf_core::find::{JobOrder, JobQuery};
+use wharf_core::ids::JobId;
+use wharf_core::job::Job as CoreJob;
+use wharf_core::time::Timestamp;
+use wharf_runner::JobUpdate;
+
+use crate::http::api::{Job, Moment};
+use crate::http::event_stream::{event, event_stream};
+use crate::http::path::Path;
+use crate::http::problem::Problem;
+use crate::http::{filter, job_lookup};
+
+use super::answer::Answer;
+use super::entry::Dashboard;
+use super::form::Form;
+use super::layout::{health_text, states, tone};
+use super::visitor::Visitor;
+use super::{broadcasts, job, job_log, job_row, nodes, operations, overview, plugins};
+
+/// The time between two looks at what may have changed.
+const LOOK: Duration = Duration::from_secs(1);
+/// The least time between two events of a stream.
+const PACE: Duration = Duration::from_millis(250);
+/// The number of log entries in one event.
+const BATCH: usize = 500;
+/// The number of newer jobs that are counted.
+const FRESH_MAX: u32 = 50;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// A part of a page, by its ID.
+#[derive(Serialize)]
+struct Part<'p> {
+    id: &'p str,
+    html: String,
+}
+
+/// The first event of every stream.
+#[derive(Serialize)]
+struct Hello<'h> {
+    mark: &'h str,
+}
+
+/// A number of newer jobs.
+#[derive(Serialize)]
+struct Fresh {
+    count: usize,
+    more: bool,
+}
+
+fn part(id: &str, html: &Markup) -> Bytes {
+    event("part", None, &Part { id, html: html.0.clone() })
+}
+
+/// Parts of a page that are sent only when they have changed.
+#[derive(Default)]
+struct Sent(HashMap<&'static str, String>);
+
+impl Sent {
+    fn changed(&mut self, id: &'static str, html: &Markup) -> Option<Bytes> {
+        let shown = without_times(&html.0);
+        if self.0.get(id) == Some(&shown) {
+            return None;
+        }
+        self.0.insert(id, shown);
+        Some(part(id, html))
+    }
+}
+
+/// Returns a fragment without its moments: these grow old on the page itself.
+fn without_times(html: &str) -> String {
+    let mut parts = html.split("<time ");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    parts.for_each(|part| shown.push_str(part.split_once("</time>").map_or(part, |(_, after)| after)));
+    shown
+}
+
+/// Returns the parts that every page has: the sentence of health, and the numbers of states.
+async fn common(dashboard: &Dashboard, visitor: &Visitor, page: &str, sent: &mut Sent) -> Vec<Bytes> {
+    if !visitor.sees_all() {
+        return Vec::new();
+    }
+    let reading = dashboard.pulse.latest(&dashboard.app.host).await;
+    let visitor = visitor.on(page, dashboard.app.host.now());
+    let health = sent.changed("health", &health_text(&visitor, &reading));
+    let states = sent.changed("states", &states(&visitor, reading.known.as_ref()));
+    let tone = sent.changed("tone", &tone(&reading));
+    health.into_iter().chain(tone).chain(states).collect()
+}
+
+/// Answers with a stream that begins with the mark of the visitor's forms: after a restart of the host, they have another.
+fn answer(dashboard: &Dashboard, visitor: &Visitor, events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+    let hello = event("hello", None, &Hello { mark: &visitor.mark });
+    let end = visitor.access()?.end(dashboard.app.stopping.clone());
+    Ok(event_stream(stream::iter([hello]).chain(events), end))
+}
+
+/// Calls `look` each second, and streams what it returns.
+fn every_second<S, F>(state: S, look: impl Fn(S) -> F + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static
+where
+    S: Send + 'static,
+    F: Future<Output = (S, Vec<Bytes>)> + Send + 'static,
+{
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let rounds = stream::unfold((state, ticks, look), |(state, mut ticks, look)| async move {
+        ticks.tick().await;
+        let (state, events) = look(state).await;
+        Some((stream::iter(events), (state, ticks, look)))
+    });
+    rounds.flatten()
+}
+
+/// Streams the sentence of health to a page that has nothing else that changes.
+pub(super) async fn health(State(dashboard): State<Dashboard>, visitor: Visitor, uri: Uri) -> Answer {
+    let page = page_of(&uri)?;
+    let (held, who) = (dashboard.clone(), visitor.clone());
+    let events = every_second(Sent::default(), move |mut sent| {
+        let (dashboard, visitor, page) = (held.clone(), who.clone(), page.clone());
+        async move {
+            let events = common(&dashboard, &visitor, &page, &mut sent).await;
+            (sent, events)
+        }
+    });
+    answer(&dashboard, &visitor, events)
+}
+
+/// Returns the page that a stream is for: only its depth matters.
+fn page_of(uri: &Uri) -> Result<String, Problem> {
+    Ok(if Form::of_query(uri)?.get("depth") == Some("2") { "x/x" } else { "x" }.to_owned())
+}
+
+/// Streams a part of a page besides what every page has; `make` returns `None` while it is not known.
+fn watched<F>(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    (page, id): (&'static str, &'static str),
+    make: impl Fn(Dashboard, Visitor) -> F + Clone + Send + 'static,
+) -> Answer
+where
+    F: Future<Output = Option<Markup>> + Send + 'static,
+{
+    let (held, who) = (dashboard.clone(), visitor.clone());
+    let events = every_second(Sent::default(), move |mut sent| {
+        let (dashboard, visitor, make) = (held.clone(), who.clone(), make.clone());
+        async move {
+            let mut events = common(&dashboard, &visitor, page, &mut sent).await;
+            let reading = dashboard.pulse.latest(&dashboard.app.host).await;
+            let visitor = visitor.on(page, dashboard.app.host.now()).with(reading);
+            if let Some(html) = make(dashboard, visitor).await {
+                events.extend(sent.changed(id, &html));
+            }
+            (sent, events)
+        }
+    });
+    answer(dashboard, visitor, events)
+}
+
+/// Streams the overview.
+pub(super) async fn overview(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("", "overview"), |dashboard, visitor| async move {
+        Some(overview::content(&visitor, &dashboard.app.host, &dashboard.pulse))
+    })
+}
+
+/// Streams the list of plugins.
+pub(super) async fn plugins(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("plugins", "plugins"), |dashboard, visitor| async move {
+        Some(plugins::content(&visitor, &dashboard.app.host.catalog()))
+    })
+}
+
+/// Streams the list of hosts.
+pub(super) async fn nodes(State(dashboard): State<Dashboard>, visitor: Visitor) -> Answer {
+    watched(&dashboard, &visitor, ("nodes", "nodes"), |dashboard, visitor| async move {
+        Some(nodes::content(&visitor, &nodes::read(&dashboard.app.host).await.ok()?))
+    })
+}
+
+/// Streams one operation.
+pub(super) async fn operation(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    operations::read(&dashboard.app.host, &id).await?;
+    watched(&dashboard, &visitor, ("operations/x", "operation"), move |dashboard, visitor| {
+        let id = id.clone();
+        async move { Some(operations::content(&visitor, &operations::read(&dashboard.app.host, &id).await.ok()?)) }
+    })
+}
+
+/// Streams one durable broadcast.
+pub(super) async fn batch(State(dashboard): State<Dashboard>, visitor: Visitor, Path(id): Path<String>) -> Answer {
+    broadcasts::read(&dashboard.app.host, &id).await?;
+    watched(&dashboard, &visitor, ("broadcasts/x", "batch"), move |dashboard, visitor| {
+        let id = id.clone();
+        async move { Some(broadcasts::batch_content(&visitor, &broadcasts::read(&dashboard.app.host, &id).await.ok()?)) }
+    })
+}
+
+/// What is known of the rows of a list.
+#[derive(Default)]
+struct Rows {
+    sent: Sent,
+    /// What a row shows that changes besides its times.
+    shown: HashMap<JobId, String>,
+    is_first: bool,
+    fresh: usize,
+    looks: u64,
+}
+
+/// Streams the rows of a list of jobs, and how many newer jobs there are.
+pub(super) async fn jobs(State(dashboard): State<Dashboard>, visitor: Visitor, uri: Uri) -> Answer {
+    let form = Form::of_query(&uri)?;
+    let ids = form.get("ids").unwrap_or_default();
+    let ids: Vec<JobId> = ids.split(',').take(bounds::PAGE_MAX as usize).filter_map(|id| id.parse().ok()).collect();
+    let list: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let access = visitor.access()?;
+    let now = dashboard.app.host.now();
+    let shown = match list.is_empty() {
+        true => None,
+        false => filter::seen_by(&access, filter::parse("ids", &format!("id:{}", list.join(",")), now)?),
+    };
+    // Without this field, newer jobs are not looked for: the list is not that of the newest.
+    let newer = match form.all("newer").next() {
+        Some(text) => filter::seen_by(&access, filter::parse("newer", text, now)?),
+        None => None,
+    };
+    let from = form.number("from")?.map_or(now, Timestamp::from_micros);
+    let top = ids.iter().max().copied();
+    let (shown, newer) = (shown.map(Arc::new), newer.map(|query| Arc::new(since(query, from, now))));
+    let (held, who) = (dashboard.clone(), visitor.clone());
+    let events = every_second(Rows { is_first: true, ..Rows::default() }, move |mut rows| {
+        let (dashboard, visitor) = (held.clone(), who.clone());
+        let (shown, newer) = (shown.clone(), newer.clone());
+        async move {
+            let mut events = common(&dashboard, &visitor, "jobs", &mut rows.sent).await;
+            let host = &dashboard.app.host;
+            if let Some(shown) = shown
+                && let Ok(page) = host.find(shown, JobOrder::Newest, None, bounds::PAGE_MAX).await
+            {
+                let visitor = visitor.on("jobs", host.now());
+                events.extend(changed_rows(&mut rows, &visitor, &page.jobs));
+            }
+            rows.looks += 1;
+            if let (Some(newer), 1) = (newer, rows.looks % 2)
+                && let Ok(page) = host.find(newer, JobOrder::Newest, None, FRESH_MAX).await
+            {
+                let fresh = page.jobs.iter().filter(|job| top.is_none_or(|top| job.id > top)).count();
+                if fresh != rows.fresh {
+                    rows.fresh = fresh;
+                    let more = fresh == FRESH_MAX as usize;
+                    events.push(event("fresh", None, &Fresh { count: fresh, more }));
+                }
+            }
+            (rows, events)
+        }
+    });
+    answer(&dashboard, &visitor, events)
+}
+
+/// Limits a query to jobs that are not older than the newest of the page, so that each look at it is short.
+fn since(mut query: JobQuery, from: Timestamp, now: Timestamp) -> JobQuery {
+    // If it has a limit of its own, that one holds.
+    let _ = query.add("since", &[format!("{:.6}", Moment(from).date())], now);
+    query
+}
+
+fn changed_rows(rows: &mut Rows, visitor: &Visitor, jobs: &[CoreJob]) -> Vec<Bytes> {
+    let selects = visitor.may_operate();
+    let mut events = Vec::new();
+    for found in jobs {
+        let status = &found.status;
+        let state = format!(
+            "{} {} {} {} {}",
+            status.state.name().as_str(),
+            status.attempt,
+            status.failures,
+            status.crashes,
+            status.cancel_requested
+        );
+        if rows.shown.get(&found.id) == Some(&state) {
+            continue;
+        }
+        rows.shown.insert(found.id, state);
+        // The page has just been made: its rows are as they are.
+        if !rows.is_first {
+            let html = job_row::row(visitor, &Job::in_list(found), selects);
+            events.push(event("row", None, &Part { id: &format!("j{}", found.id), html: html.0 }));
+        }
+    }
+    rows.is_first = false;
+    events
+}
+
+/// Streams one job: its log as it comes, and the rest when its state changes.
+pub(super) async fn one_job(
+    State(dashboard): State<Dashboard>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Answer {
+    let id = job_lookup::job_id(&id)?;
+    job_lookup::check(&dashboard.app.host, &visitor.access()?, id).await?;
+    let form = Form::of_query(&uri)?;
+    let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = last.or(form.number("after")?).unwrap_or_default();
+    let (held, who) = (dashboard.clone(), visitor.clone());
+    let updates = dashboard.app.host.follow(id, after).ready_chunks(BATCH).then(move |batch| {
+        let (dashboard, visitor) = (held.clone(), who.clone());
+        async move {
+            let events = job_events(&dashboard, &visitor, id, batch).await;
+            tokio::time::sleep(PACE).await;
+            stream::iter(events)
+        }
+    });
+    let (held, who) = (dashboard.clone(), visitor.clone());
+    let around = every_second(Sent::default(), move |mut sent| {
+        let (dashboard, visitor) = (held.clone(), who.clone());
+        async move {
+            let events = common(&dashboard, &visitor, "jobs/x", &mut sent).await;
+            (sent, events)
+        }
+    });
+    let end = stream::iter([event("end", None, &())]);
+    let updates = updates.flatten().chain(end).map(Some).chain(stream::iter([None]));
+    let all = stream::select(updates, around.map(Some));
+    answer(
+        &dashboard,
+        &visitor,
+        all.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready),
+    )
+}
+
+async fn job_events(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    id: JobId,
+    batch: Vec<Result<JobUpdate, wharf_store::StoreError>>,
+) -> Vec<Bytes> {
+    let (mut lines, mut last, mut has_changed) = (String::new(), None, false);
+    for update in batch.into_iter().flatten() {
+        match update {
+            JobUpdate::Entry(entry) => {
+                lines.push_str(&job_log::line(&entry).0);
+                last = Some(entry.number.to_string());
+            }
+            JobUpdate::State(_) => has_changed = true,
+        }
+    }
+    let mut events = Vec::new();
+    if let Some(last) = last {
+        events.push(event("append", Some(&last), &Part { id: "log", html: lines }));
+    }
+    let visitor = visitor.on("jobs/x", dashboard.app.host.now());
+    if has_changed && let Ok(seen) = job::read(&dashboard.app.host, &visitor, id).await {
+        events.push(part("top", &job::top(&visitor, &seen)));
+        events.push(part("middle", &job::middle(&visitor, &seen)));
+        events.push(part("end", &job::end(&seen)));
+    }
+    events
+}

@@ -1,0 +1,92 @@
+//! Pictures of the pages of the dashboard, for people to look at: each at three widths, light and dark.
+//!
+//! `cargo test --release --workspace pictures -- --ignored` writes them into `target/tmp/pictures`.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use serde_json::json;
+
+use crate::harness::{Browser, Client, Setup, eventually};
+
+fn enqueue(client: &Client, task: &str, payload: &serde_json::Value) -> String {
+    let reply = client.post("/v1/jobs", &json!({"task": task, "payload": payload})).ok();
+    reply["id"].as_str().expect("an ID").to_owned()
+}
+
+#[test]
+#[ignore = "it makes pictures for people, and checks nothing"]
+fn pictures() {
+    let host = Setup::default().plugin("words").plugin("summary").plugin("thumbnail").plugin("word-index").start();
+    let client = host.client();
+    for (at, tenant) in ["acme", "globex", "hooli", "initech", "umbrella"].iter().cycle().take(60).enumerate() {
+        let fail = match at % 12 {
+            3 => json!({"tenant": tenant, "text": "x", "fail": "discard"}),
+            7 => json!({"tenant": tenant, "text": "x", "fail": "retry"}),
+            _ => json!({"tenant": tenant, "text": "to be\nor not to be, that is the question"}),
+        };
+        enqueue(client, "words/count", &fail);
+    }
+    let photo = std::fs::read(crate::harness::photo("hubble_deep_field.jpg")).expect("the photo can be read");
+    let picture = client.post_bytes("/v1/jobs?task=thumbnail%2Fmake", "image/jpeg", &photo).ok();
+    let picture = picture["id"].as_str().expect("an ID").to_owned();
+    let failed = eventually("a job failed", || {
+        let jobs = client.get("/v1/jobs?state=failed").ok();
+        jobs["jobs"][0]["id"].as_str().map(str::to_owned)
+    });
+    client.post("/v1/holds", &json!({"key": "globex", "reason": "stripe answers 429", "for": "2h"})).ok();
+    let held = enqueue(client, "words/count", &json!({"tenant": "globex", "text": "x"}));
+    let running: Vec<String> = (0..6)
+        .map(|_| enqueue(client, "words/count", &json!({"tenant": "acme", "text": "a\nb", "pause-ms": 10_000})))
+        .collect();
+    let group = client.get("/v1/failures").ok()["failures"][0]["fingerprint"].as_str().expect("a group").to_owned();
+    let batch = client.post(
+        "/v1/broadcasts/document.saved",
+        &json!({"payload": {"path": "a.md", "text": "# To be"}, "durable": true}),
+    );
+    let batch = batch.ok()["id"].as_str().expect("an ID").to_owned();
+    let operation = client.post("/v1/operations", &json!({"act": "retry", "where": "state:failed", "try": 2})).ok();
+    let operation = operation["id"].as_str().expect("an ID").to_owned();
+    eventually("the picture is made", || {
+        (client.get(&format!("/v1/jobs/{picture}")).ok()["state"] == "succeeded").then_some(())
+    });
+
+    let pages = [
+        ("overview", String::new()),
+        ("jobs", "jobs".into()),
+        ("job-failed", format!("jobs/{failed}")),
+        ("job-picture", format!("jobs/{picture}")),
+        ("job-held", format!("jobs/{held}")),
+        ("job-waiting", format!("jobs/{}", running[5])),
+        ("failures", "failures?state=open".into()),
+        ("failure", format!("failures/{group}")),
+        ("limits", "limits".into()),
+        ("plugins", "plugins".into()),
+        ("plugin", "plugins/words".into()),
+        ("run", "run?task=words/count".into()),
+        ("bulk", "bulk?act=retry&where=state:failed".into()),
+        ("broadcasts", "broadcasts".into()),
+        ("broadcast", format!("broadcasts/{batch}")),
+        ("nodes", "nodes".into()),
+        ("operations", "operations".into()),
+        ("operation", format!("operations/{operation}")),
+        ("audit", "audit".into()),
+        ("problem", "jobs/0000000000000".into()),
+    ];
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let browser = Browser::start();
+    for (width, height) in [(1600, 1000), (1024, 768), (360, 800)] {
+        for dark in [false, true] {
+            browser.look(width, height, dark);
+            for (name, page) in &pages {
+                browser.open(&format!("{}/{page}", client.address()));
+                browser.until_true("the page is complete", "return document.readyState === 'complete'");
+                let bytes = base64::engine::general_purpose::STANDARD.decode(browser.picture()).expect("base64");
+                let scheme = if dark { "dark" } else { "light" };
+                std::fs::write(folder.join(format!("{name}-{width}-{scheme}.png")), bytes).expect("it can be written");
+            }
+        }
+    }
+    eprintln!("the pictures are in {}", folder.display());
+}
