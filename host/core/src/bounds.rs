@@ -255,6 +255,10 @@ pub const DESCRIPTION_BYTES_MAX: u64 = 2 * MIB;
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 /// Maximum number of plugins on one node.
 pub const PLUGINS_MAX: usize = 1000;
+/// Maximum number of arguments of a program.
+pub const PROGRAM_ARGS_MAX: usize = 256;
+/// Maximum size in bytes of all arguments of a program.
+pub const PROGRAM_ARGS_BYTES_MAX: usize = 32 * KIB as usize;
 /// Maximum number of tasks of one plugin.
 pub const TASKS_MAX: usize = 64;
 /// Maximum number of regular expressions in all payload schemas of one plugin: each may use half a MiB of the host's

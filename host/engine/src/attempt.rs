@@ -4,4 +4,5 @@
 pub(crate) mod end;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod plain;
 pub(crate) mod describe;

@@ -5,6 +5,7 @@ pub(crate) mod symbol_names;
 pub(crate) mod strip;
 pub(crate) mod survey;
 pub(crate) mod line_table;
+pub(crate) mod plain_exports;
 pub(crate) mod description;
 pub(crate) mod wit_signature;
 pub(crate) mod host_interfaces;

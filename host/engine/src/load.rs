@@ -21,6 +21,7 @@ use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
+use crate::spec::sources::ManifestSources;
 use crate::wasmtime_config::{self, EngineKind};
 
 /// A step of loading a plugin.
@@ -139,7 +140,7 @@ impl Engine {
                         Ok(plugin) => {
                             plugin.log_notes();
                             checked.notes.extend(plugin.notes.iter().cloned());
-                            checked.notes.extend(exports_check::notes(&plugin.manifest, (&*plugin.linked).into()));
+                            checked.notes.extend(exports_check::notes(&plugin.manifest, &plugin.linked));
                             checked.plugin = Some(Arc::new(plugin));
                         }
                         Err(error) => {
@@ -361,15 +362,13 @@ impl PluginBuilder<'_> {
         };
         let sandboxes = wasmtime_config::sandboxes_of(linked.pre.component());
         let (start_bytes, first_pages) = wasmtime_config::start_bytes_of(linked.pre.component());
-        (self.progress)(Progress::Describing);
-        let text = self.described(&linked, sandboxes).await?;
-        let (id, settings, manifest_text) = (self.id.clone(), self.settings.clone(), Arc::<str>::from(text));
-        let text = Arc::clone(&manifest_text);
+        let sources = Arc::new(self.sources(&linked, sandboxes, &checked.digest).await?);
+        let (id, settings, parts) = (self.id.clone(), self.settings.clone(), Arc::clone(&sources));
         // Compiles the schemas, too.
-        let mut manifest = run_blocking(move || Manifest::read(&id, &text, &settings)).await?.map_err(all)?;
+        let mut manifest = run_blocking(move || Manifest::of(&id, &parts, &settings)).await?.map_err(all)?;
         let total = self.engine.budget().total();
         let notes = within_budget(&mut manifest, &self.id, self.settings, total);
-        let problems = exports_check::problems(&manifest, (&*linked).into());
+        let problems = exports_check::problems(&manifest, &linked);
         if !problems.is_empty() {
             return Err(all(problems));
         }
@@ -385,7 +384,7 @@ impl PluginBuilder<'_> {
             sandboxes,
             start_bytes,
             first_pages,
-            manifest_text,
+            sources,
             env,
             linked,
         })
@@ -404,6 +403,22 @@ impl PluginBuilder<'_> {
 
     fn env(&self, settings: PluginSettings) -> PluginEnv {
         PluginEnv::new(self.id.as_str(), settings, &self.engine.env)
+    }
+
+    /// Returns the parts of the manifest. Only a plugin that has our contract is asked for one.
+    async fn sources(
+        &self,
+        linked: &Arc<Linked>,
+        sandboxes: u32,
+        digest: &str,
+    ) -> Result<ManifestSources, LoadError> {
+        match &linked.description.plain {
+            None => {
+                (self.progress)(Progress::Describing);
+                Ok(ManifestSources::described(self.described(linked, sandboxes).await?))
+            }
+            Some(plain) => Ok(ManifestSources { plain: Some(plain.tasks(digest)), texts: Vec::new() }),
+        }
     }
 
     /// Returns the text that `describe` returned. Waits for a slot of the pool like any attempt.

@@ -20,6 +20,8 @@ pub mod ip_policy;
 /// The operator's settings of one plugin.
 pub mod grants;
 mod lost_grants;
+/// The parts of a manifest and where they come from.
+pub mod sources;
 /// Tasks with their defaults applied.
 pub mod task;
 /// Manifests with the operator's settings applied.

@@ -9,6 +9,7 @@ use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
 use crate::inspect::description::{self, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
+use crate::inspect::plain_exports::{self, PlainExports};
 use crate::inspect::survey::survey;
 use crate::inspect::wit_signature;
 use crate::spec::problem::{Problem, Problems, cut, in_one_line};
@@ -44,7 +45,11 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
             let mut problems = Problems::default();
             let found = ContractCheck { resolve: &resolve };
-            found.exports(exports, &mut problems);
+            let plain = PlainExports::find(&resolve, imports, exports);
+            let plain = (!plain_exports::has_contract(&resolve, exports) && !plain.is_empty()).then_some(plain);
+            if plain.is_none() {
+                found.exports(exports, &mut problems);
+            }
             found.imports(imports, &mut problems);
             let max = bounds::INSTANCES_MAX as u32;
             let count = surveyed.core_instances;
@@ -57,6 +62,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let names = |items: &Items| description::shown(items.keys().map(|key| resolve.name_world_key(key)));
             Description {
                 kind,
+                plain,
                 imports: names(imports),
                 exports: names(exports),
                 producers: surveyed.producers,
@@ -210,9 +216,8 @@ impl ContractCheck<'_> {
                 problems.add(|| Problem::new("it is an HTTP server (`wasi:http/incoming-handler`), not a plugin"));
             } else if other("wasi:cli/run") {
                 problems.add(|| {
-                    Problem::new("it is a command (`wasi:cli/run`), not a plugin").hint(
-                        "build a library (Rust: crate-type = [\"cdylib\"]) that exports the world `handler-plugin`",
-                    )
+                    Problem::new("it is a program of another version of WASI than 0.2")
+                        .hint("build it for WASI 0.2 (Rust: the target `wasm32-wasip2`)")
                 });
             }
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use wharf_core::bounds;
 
 use crate::inspect::line_table::LineTable;
+use crate::inspect::plain_exports::PlainExports;
 use crate::spec::problem::Problem;
 use crate::wasmtime_config::EngineKind;
 
@@ -12,6 +13,8 @@ use crate::wasmtime_config::EngineKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) kind: EngineKind,
+    /// What it exports in place of the contract; `None` if it exports the contract.
+    pub(crate) plain: Option<PlainExports>,
     /// The names of interfaces, with their versions.
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
@@ -49,6 +52,7 @@ impl Description {
     pub(crate) fn refused(problems: Vec<Problem>) -> Description {
         Description {
             kind: EngineKind::Sync,
+            plain: None,
             imports: Vec::new(),
             exports: Vec::new(),
             producers: Vec::new(),
