@@ -9,7 +9,7 @@ use crate::attempt::describe::describe;
 use crate::compile::cache::{self, CachedCode};
 use crate::compile::child_process::{self, ChildFiles, CompileFailure};
 use crate::compile::exports_check;
-use crate::compile::linked::Linked;
+use crate::compile::linked::{Exports, Linked};
 use crate::engine::{Engine, EngineVariant, POOL_RETRIES_MAX};
 use crate::inspect::contract_check;
 use crate::inspect::description::{Description, INTERRUPTED_MAX};
@@ -21,8 +21,11 @@ use crate::spec::file_name::plugin_id;
 use crate::spec::grants::PluginSettings;
 use crate::spec::manifest::Manifest;
 use crate::spec::problem::{LoadError, Problem, Problems};
-use crate::spec::sources::ManifestSources;
+use crate::spec::sources::{ManifestSources, PlainTasks};
 use crate::wasmtime_config::{self, EngineKind};
+
+/// The beginning of the digest that is the version of a component which names none.
+const VERSION_CHARS: usize = 12;
 
 /// A step of loading a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -412,12 +415,16 @@ impl PluginBuilder<'_> {
         sandboxes: u32,
         digest: &str,
     ) -> Result<ManifestSources, LoadError> {
-        match &linked.description.plain {
-            None => {
+        match &linked.exports {
+            Exports::Contract(_) => {
                 (self.progress)(Progress::Describing);
                 Ok(ManifestSources::described(self.described(linked, sandboxes).await?))
             }
-            Some(plain) => Ok(ManifestSources { plain: Some(plain.tasks(digest)), texts: Vec::new() }),
+            Exports::Plain(plain) => {
+                let version = digest.chars().take(VERSION_CHARS).collect();
+                let plain = PlainTasks { version, tasks: plain.tasks.clone() };
+                Ok(ManifestSources { plain: Some(plain), texts: Vec::new() })
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Calls a plugin that knows nothing of the contract: a program.
+//! Calls a plugin that knows nothing of the contract: a program, or a function with types of its own.
 
 use bytes::Bytes;
 use wasmtime::Store;
@@ -6,6 +6,9 @@ use wasmtime::component::Instance;
 use wasmtime_wasi::I32Exit;
 
 use crate::attempt::run::{GuestFailure, Run, absent};
+use crate::attempt::typed::answer::Answer;
+use crate::attempt::typed::call::TypedEnd;
+use crate::attempt::typed;
 use crate::call::CallInput;
 use crate::compile::linked::{Exports, PlainIndices};
 use crate::sandbox::program_output::{OutputTarget, ProgramIo, ProgramOutput};
@@ -44,7 +47,7 @@ impl Run {
         })
     }
 
-    /// Calls the program that the task is.
+    /// Calls the program or the function that the task is.
     pub(crate) async fn call_plain(
         &self,
         exports: &PlainIndices,
@@ -52,6 +55,16 @@ impl Run {
         instance: &Instance,
         output: Option<&ProgramOutput>,
     ) -> wasmtime::Result<Result<Vec<u8>, GuestFailure>> {
+        if let CallInput::Job { task, payload, .. } = &self.input
+            && let Some(function) = exports.functions.get(task.as_str())
+        {
+            return Ok(match typed::call::call(store, instance, function, payload).await? {
+                TypedEnd::Answer(Answer::Ok(result)) => Ok(result),
+                TypedEnd::Answer(Answer::Err(error)) => Err(GuestFailure::Error(error)),
+                TypedEnd::BadPayload(why) => Err(GuestFailure::Hopeless(format!("the payload is refused: {why}"))),
+                TypedEnd::NoText(why) => Err(GuestFailure::Hopeless(why)),
+            });
+        }
         let (Some(program), Some(output)) = (&exports.program, output) else { return Err(absent()) };
         let ran = program.load(&mut *store, instance)?.call_run(&mut *store).await;
         let status = match ran {

@@ -26,6 +26,7 @@ use crate::schedule::budget::{Account, Reservation};
 use crate::schedule::metered::{self, Metered};
 use crate::schedule::watchdog::Watchdog;
 use crate::spec::manifest::RECEIVE;
+use crate::spec::typed::json_writer::NoText;
 
 const SEND_CHUNKS: &str = "send large output in chunks with `emit`";
 
@@ -61,6 +62,10 @@ pub(crate) enum GuestFailure {
     Exit(u8),
     /// Its output was not taken, for this reason.
     Output(String),
+    /// By the error of its `result`, as JSON.
+    Error(Vec<u8>),
+    /// It cannot be called with this payload, or its result has no text: another attempt would end in the same way.
+    Hopeless(String),
 }
 
 /// Bytes up to which no room is kept for what an attempt leaves: it is there for a moment.
@@ -341,6 +346,10 @@ impl EndContext<'_> {
             }
             Denied::Nothing => {}
         }
+        if matches!(error.downcast_ref::<NoText>(), Some(NoText::TooLarge)) {
+            let headline = format!("{}; the limit of a result", NoText::TooLarge);
+            return Outcome::OutputBound(self.report(None, headline, None, "return less".to_owned()));
+        }
         let root = error.root_cause().to_string();
         // The one error of wasmtime's that has no type of its own.
         if root.contains("fuel allocated for hostcalls") {
@@ -374,6 +383,12 @@ impl EndContext<'_> {
                 let discards = self.run.plain_settings().is_some_and(|plain| plain.discard_on.contains(&status));
                 if discards { outcome::Failure::Discard(report) } else { outcome::Failure::Retry(report) }
             }
+            GuestFailure::Error(json) => {
+                let text = report::shortened(String::from_utf8_lossy(&json).into_owned());
+                let discards = self.run.plain_settings().is_some_and(|plain| plain.discard_errors);
+                if discards { outcome::Failure::Discard(text) } else { outcome::Failure::Retry(text) }
+            }
+            GuestFailure::Hopeless(why) => outcome::Failure::Discard(report::shortened(why)),
             GuestFailure::Output(why) => {
                 outcome::Failure::Retry(self.report(None, format!("its output was not taken: {why}"), None, String::new()))
             }

@@ -36,7 +36,7 @@ pub(crate) fn notes(manifest: &Manifest, linked: &Linked) -> Vec<Problem> {
 }
 
 fn plain_notes(manifest: &Manifest, plain: &PlainExports) -> Vec<Problem> {
-    let mut notes = Vec::new();
+    let mut notes = plain.left_out.clone();
     if plain.program.as_ref().is_some_and(|program| !program.tells_status) {
         let discards = manifest.tasks.get(PROGRAM_TASK).is_some_and(|task| !task.plain.discard_on.is_empty());
         let what = "its exit status does not reach the host: each but 0 arrives as 1";

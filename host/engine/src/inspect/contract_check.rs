@@ -23,6 +23,7 @@ const STREAMS_HINT: &str =
     "use `wharf:plugin/attempt.emit` to stream output, and WASI 0.2 for everything else; plain `async func` is fine";
 
 const WORLDS: &str = "a plugin exports a world of the package `wharf:plugin`: `handler-plugin`, `subscriber-plugin`, or `plugin` for both";
+const PLAIN_EXPORTS: &str = "export a function over plain data, a program (`wasi:cli/run`), or a world of `wharf:plugin`";
 /// Maximum size of a function's type in a problem that shows two which differ, in bytes.
 const TYPE_BYTES_MAX: usize = 800;
 
@@ -45,11 +46,15 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             let (imports, exports) = (&resolve.worlds[world].imports, &resolve.worlds[world].exports);
             let mut problems = Problems::default();
             let found = ContractCheck { resolve: &resolve };
-            let plain = PlainExports::find(&resolve, imports, exports);
-            let plain = (!plain_exports::has_contract(&resolve, exports) && !plain.is_empty()).then_some(plain);
-            if plain.is_none() {
+            let plain = PlainExports::find(&resolve, imports, exports, &surveyed.producers);
+            let has_contract = plain_exports::has_contract(&resolve, exports);
+            if has_contract || (plain.is_empty() && plain.left_out.is_empty()) {
                 found.exports(exports, &mut problems);
+            } else if plain.is_empty() {
+                problems.add(|| Problem::new("it exports nothing that can be a task").hint(PLAIN_EXPORTS));
+                plain.left_out.iter().for_each(|problem| problems.add(|| problem.clone()));
             }
+            let plain = (!has_contract && !plain.is_empty()).then_some(plain);
             found.imports(imports, &mut problems);
             let max = bounds::INSTANCES_MAX as u32;
             let count = surveyed.core_instances;
@@ -212,9 +217,7 @@ impl ContractCheck<'_> {
         }
         if missing.len() == called.len() {
             let other = |path: &str| found.iter().any(|(name, _)| name.path == path);
-            if other("wasi:http/incoming-handler") {
-                problems.add(|| Problem::new("it is an HTTP server (`wasi:http/incoming-handler`), not a plugin"));
-            } else if other("wasi:cli/run") {
+            if other("wasi:cli/run") {
                 problems.add(|| {
                     Problem::new("it is a program of another version of WASI than 0.2")
                         .hint("build it for WASI 0.2 (Rust: the target `wasm32-wasip2`)")

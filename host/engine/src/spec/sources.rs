@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wharf_core::bounds;
 use wharf_core::ids::PluginId;
 
+use crate::spec::function_task::FunctionTask;
 use crate::spec::problem::Problem;
 use crate::spec::raw::{RawManifest, RawTask};
 use crate::spec::toml_diagnostics;
@@ -46,6 +47,8 @@ pub enum TaskKind {
     Contract,
     /// As a program: the payload is its standard input, and its standard output is the result.
     Program,
+    /// As a function with types of its own: the payload is JSON of its parameters, and the result is JSON of its result.
+    Function(Arc<FunctionTask>),
 }
 
 /// All parts of a plugin's manifest but the operator's.

@@ -106,11 +106,23 @@ impl Task {
         self.schema.as_ref().map_or(0, |schema| schema.checks(payload))
     }
 
-    /// Checks a payload against the task's schema.
+    /// Checks a payload against the types of the function that the task is, if it is one.
+    ///
+    /// # Errors
+    /// [`PayloadError`] with the first place where a value is not of its type.
+    pub fn check_types(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        match &self.kind {
+            TaskKind::Function(function) => function.check(payload).map_err(PayloadError::Types),
+            TaskKind::Contract | TaskKind::Program => Ok(()),
+        }
+    }
+
+    /// Checks a payload against the task's types and its schema.
     ///
     /// # Errors
     /// [`PayloadError`] with the places where the payload does not match.
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        self.check_types(payload)?;
         self.schema.as_ref().map_or(Ok(()), |schema| schema.check(payload))
     }
 }
@@ -130,7 +142,7 @@ fn misplaced(raw: &RawTask, kind: &TaskKind) -> Vec<(&'static str, &'static str)
     const PROGRAM: &str = "a program";
     const FUNCTION: &str = "an exported function";
     let is_program = matches!(kind, TaskKind::Program);
-    let is_function = false;
+    let is_function = matches!(kind, TaskKind::Function(_));
     let all = [
         ("args", raw.args.is_some() && !is_program, PROGRAM),
         ("stream", raw.stream.is_some() && !is_program, PROGRAM),

@@ -100,11 +100,20 @@ pub(crate) const FLAT_MANY: u32 = 1000;
 /// Maximum nesting of a type.
 pub(crate) const DEPTH_MAX: u32 = 32;
 
+/// Where a member of a record or a tuple is: in memory, and among the core values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemberPlace {
+    pub(crate) offset: u32,
+    pub(crate) flat: u32,
+}
+
 /// The types of a component, with their layouts.
 #[derive(Debug)]
 pub(crate) struct TypeTable {
     types: Vec<Type>,
     layouts: Vec<Layout>,
+    /// The members of each record and tuple.
+    members: Vec<Vec<MemberPlace>>,
 }
 
 impl TypeTable {
@@ -118,7 +127,17 @@ impl TypeTable {
             }
             layouts.push(layout);
         }
-        Some(TypeTable { types, layouts })
+        let mut table = TypeTable { types, layouts, members: Vec::new() };
+        table.members = table.types.iter().map(|ty| table.places_in(ty)).collect();
+        Some(table)
+    }
+
+    fn places_in(&self, ty: &Type) -> Vec<MemberPlace> {
+        match ty {
+            Type::Record(fields) => self.places(fields.iter().map(|field| field.ty)),
+            Type::Tuple(types) => self.places(types.iter().copied()),
+            _ => Vec::new(),
+        }
     }
 
     pub(crate) fn ty(&self, at: TypeRef) -> &Type {
@@ -143,17 +162,22 @@ impl TypeTable {
         matches!(self.ty(at), Type::Option(_))
     }
 
-    /// Returns the offset and the type of each member of a record or a tuple.
-    pub(crate) fn offsets<'a>(
-        &'a self,
-        members: impl Iterator<Item = TypeRef> + 'a,
-    ) -> impl Iterator<Item = (u32, TypeRef)> + 'a {
-        members.scan(0_u32, |end, ty| {
-            let layout = self.layout(ty);
-            let offset = aligned(*end, layout.align);
-            *end = offset + layout.size;
-            Some((offset, ty))
-        })
+    /// Returns the places of the members of a record or a tuple, by its type.
+    pub(crate) fn members(&self, at: TypeRef) -> &[MemberPlace] {
+        &self.members[at as usize]
+    }
+
+    /// Returns the places of values that follow one another, as members of a record or parameters.
+    pub(crate) fn places(&self, members: impl Iterator<Item = TypeRef>) -> Vec<MemberPlace> {
+        let mut end = MemberPlace { offset: 0, flat: 0 };
+        members
+            .map(|ty| {
+                let layout = self.layout(ty);
+                let place = MemberPlace { offset: aligned(end.offset, layout.align), ..end };
+                end = MemberPlace { offset: place.offset + layout.size, flat: place.flat + layout.flat };
+                place
+            })
+            .collect()
     }
 }
 
@@ -167,7 +191,7 @@ fn scalar(size: u32) -> Layout {
 }
 
 /// The size of a discriminant for so many cases.
-fn tag_bytes(cases: usize) -> u32 {
+pub(crate) fn tag_bytes(cases: usize) -> u32 {
     match cases {
         0..=256 => 1,
         257..=65_536 => 2,

@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::spec::toml_diagnostics::nearest;
-use crate::typed::json_reader::{JsonReader, Kind, NotJson, Quoted};
-use crate::typed::signature::Signature;
-use crate::typed::types::{Case, Field, Int, Type, TypeRef, TypeTable};
+use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson, Quoted};
+use crate::spec::typed::signature::Signature;
+use crate::spec::typed::types::{Case, Field, Int, Type, TypeRef, TypeTable};
 
 /// The largest number up to which every integer is a floating point number.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -405,8 +405,11 @@ impl Check<'_> {
                 match (case.ty, found.val) {
                     (Some(ty), Some(mut val)) => self.value(&mut val, ty).map_err(|bad| bad.within("val"))?,
                     (Some(_), None) => return Err(BadValue::new(format!("`val` of `{}` is missing", case.name))),
-                    (None, Some(mut val)) if val.kind()? == Kind::Null => {}
-                    (None, Some(_)) => return Err(BadValue::new(format!("the case `{}` has no payload", case.name))),
+                    (None, Some(mut val)) => {
+                        if val.kind()? != Kind::Null {
+                            return Err(BadValue::new(format!("the case `{}` has no payload", case.name)));
+                        }
+                    }
                     (None, None) => {}
                 }
             }

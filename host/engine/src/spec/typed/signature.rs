@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::typed::types::{FLAT_MANY, Field, Type, TypeRef, TypeTable};
+use crate::spec::typed::types::{FLAT_MANY, Field, Type, TypeRef, TypeTable};
 
 /// The type of a function.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ pub(crate) struct JsonWriter {
 }
 
 /// Why a value has no text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum NoText {
     /// The result would be too large.
     #[error("the result is more than {} MiB as JSON", bounds::OUTPUT_BYTES_MAX / bounds::MIB)]
