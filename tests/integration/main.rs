@@ -35,6 +35,7 @@ mod loading;
 mod memory_budget;
 mod openapi;
 mod operations;
+mod ordinary;
 mod outside;
 mod outside_http;
 mod paces;

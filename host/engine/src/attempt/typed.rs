@@ -7,3 +7,6 @@ mod lift;
 mod direct;
 mod dynamic;
 pub(crate) mod call;
+
+#[cfg(test)]
+mod tests;

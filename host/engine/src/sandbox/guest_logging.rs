@@ -12,6 +12,7 @@ pub(crate) const NAMES: [&str; 2] = ["wasi:logging/logging", "wasi:logging/loggi
 #[derive(Clone, Copy, Debug, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "wasmtime makes them of their numbers")]
 enum Level {
     #[component(name = "trace")]
     Trace,

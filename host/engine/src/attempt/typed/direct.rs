@@ -15,7 +15,6 @@ use wharf_core::shared_bytes::SharedBytes;
 use crate::attempt::typed::answer::Answer;
 use crate::attempt::typed::lift::{self, Source};
 use crate::attempt::typed::lower;
-use crate::sandbox::store_data::Sandbox;
 use crate::spec::function_task::FunctionTask;
 
 /// The parameters of a function, whose payload was checked against its types. They are `N` core values.
@@ -129,16 +128,16 @@ pub(super) struct DirectCall {
 
 impl DirectCall {
     /// Calls a function whose parameters are so many core values, and its result so many.
-    pub(super) async fn run(
+    pub(super) async fn run<T: Send + 'static>(
         self,
-        store: &mut Store<Sandbox>,
+        store: &mut Store<T>,
         function: Func,
         (params, result): (u32, u32),
     ) -> wasmtime::Result<Answer> {
         macro_rules! with_params {
             ($($count:literal)*) => {
                 match params {
-                    $($count => self.with_params::<$count>(store, function, result).await,)*
+                    $($count => self.with_params::<$count, T>(store, function, result).await,)*
                     _ => Err(wasmtime::Error::msg("too many parameters for a direct call; this is a bug of the host")),
                 }
             };
@@ -146,22 +145,22 @@ impl DirectCall {
         with_params!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
     }
 
-    async fn with_params<const N: usize>(
+    async fn with_params<const N: usize, T: Send + 'static>(
         self,
-        store: &mut Store<Sandbox>,
+        store: &mut Store<T>,
         function: Func,
         result: u32,
     ) -> wasmtime::Result<Answer> {
         match result {
-            0 => self.typed::<N, 0>(store, function).await,
-            1 => self.typed::<N, 1>(store, function).await,
-            _ => self.typed::<N, 2>(store, function).await,
+            0 => self.typed::<N, 0, T>(store, function).await,
+            1 => self.typed::<N, 1, T>(store, function).await,
+            _ => self.typed::<N, 2, T>(store, function).await,
         }
     }
 
-    async fn typed<const N: usize, const M: usize>(
+    async fn typed<const N: usize, const M: usize, T: Send + 'static>(
         self,
-        store: &mut Store<Sandbox>,
+        store: &mut Store<T>,
         function: Func,
     ) -> wasmtime::Result<Answer> {
         let DirectCall { task, payload, lengths } = self;

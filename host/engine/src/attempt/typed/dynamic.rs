@@ -7,7 +7,6 @@ use wasmtime::component::{Func, Val};
 use wharf_core::bounds;
 
 use crate::attempt::typed::answer::Answer;
-use crate::sandbox::store_data::Sandbox;
 use crate::spec::typed::check::{self, BadValue, Plan};
 use crate::spec::typed::json_reader::{JsonReader, Kind, NotJson};
 use crate::spec::typed::json_writer::{JsonWriter, NoText};
@@ -23,8 +22,8 @@ pub(super) fn bytes_of(plan: &Plan) -> u64 {
 }
 
 /// Calls a function.
-pub(super) async fn call(
-    store: &mut Store<Sandbox>,
+pub(super) async fn call<T: Send + 'static>(
+    store: &mut Store<T>,
     function: Func,
     signature: &Signature,
     payload: &[u8],
