@@ -250,7 +250,7 @@ pub const PROBLEM_BYTES_MAX: usize = 2 * KIB as usize;
 /// Maximum length in bytes of the problems of a rejected file where another text quotes them.
 pub const REFUSAL_LINE_BYTES_MAX: usize = 300;
 /// Maximum size in bytes of the data that is kept of a plugin file besides its code.
-pub const DESCRIPTION_BYTES_MAX: u64 = 2 * MIB;
+pub const DESCRIPTION_BYTES_MAX: u64 = 3 * MIB;
 /// Maximum size in bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 64 * KIB;
 /// Maximum number of plugins on one node.

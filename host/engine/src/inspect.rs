@@ -4,6 +4,7 @@
 pub(crate) mod symbol_names;
 pub(crate) mod strip;
 pub(crate) mod survey;
+pub(crate) mod core_module;
 pub(crate) mod line_table;
 pub(crate) mod host_interfaces;
 pub(crate) mod typed_exports;

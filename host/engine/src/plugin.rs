@@ -18,7 +18,7 @@ use crate::spec::sources::ManifestSources;
 pub struct Plugin {
     /// The plugin's id: the name of its file without `.wasm`.
     pub id: PluginId,
-    /// SHA-256 of the component, in hex.
+    /// SHA-256 of the component, in hex; of the component and its `NAME.toml` if there is one.
     pub digest: String,
     /// Size of the component in bytes.
     pub bytes: u64,

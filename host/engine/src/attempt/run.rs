@@ -101,7 +101,10 @@ impl Run {
             instantiated_after = Some(started_at.elapsed());
             match &self.plugin.linked.exports {
                 Exports::Contract(exports) => self.call_contract(exports, &mut store, &instance).await,
-                Exports::Plain(exports) => self.call_plain(exports, &mut store, &instance, output.as_ref()).await,
+                // In a box of its own, so that a call by the contract is no larger for it.
+                Exports::Plain(exports) => {
+                    Box::pin(self.call_plain(exports, &mut store, &instance, output.as_ref())).await
+                }
             }
         };
         let (handle, cpu) = (&self.handle, self.limits.cpu);

@@ -209,10 +209,11 @@ fn in_memory(file: &mut File, digest: &str, engine: &Engine) -> wasmtime::Result
 }
 
 /// The sources of the code that reads components: a description is valid as long as they do not change.
-const READERS: [&str; 14] = [
+const READERS: [&str; 15] = [
     include_str!("../inspect/contract_check.rs"),
     include_str!("../inspect/description.rs"),
     include_str!("examine.rs"),
+    include_str!("../inspect/core_module.rs"),
     include_str!("../inspect/line_table.rs"),
     include_str!("../inspect/plain_exports.rs"),
     include_str!("../inspect/typed_exports.rs"),

@@ -7,6 +7,7 @@ use wharf_core::bounds;
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Function, InterfaceId, Resolve, WorldItem, WorldKey};
 
+use crate::inspect::core_module;
 use crate::inspect::description::{self, Description};
 use crate::inspect::host_interfaces::{self, CONTRACT, InterfaceName};
 use crate::inspect::plain_exports::{self, PlainExports};
@@ -35,7 +36,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
         Err(problem) => return refused(problem),
     };
     if bytes.get(4..8) == Some(&CORE_MODULE) {
-        return Description { producers: surveyed.producers, ..refused(core_module()) };
+        return Description { producers: surveyed.producers, ..refused(core_module::problem(bytes)) };
     }
     let kind = match validate(bytes) {
         Ok(kind) => kind,
@@ -56,6 +57,9 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             }
             let plain = (!has_contract && !plain.is_empty()).then_some(plain);
             found.imports(imports, &mut problems);
+            if let Some(problem) = surveyed.bad_manifest {
+                problems.add(|| problem);
+            }
             let max = bounds::INSTANCES_MAX as u32;
             let count = surveyed.core_instances;
             if count > max {
@@ -68,6 +72,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Description {
             Description {
                 kind,
                 plain,
+                manifest: surveyed.manifest,
                 imports: names(imports),
                 exports: names(exports),
                 producers: surveyed.producers,
@@ -118,13 +123,6 @@ pub(crate) fn is_wasm(bytes: &[u8]) -> Result<(), Problem> {
         Some(other) => Err(Problem::new(format!("unknown WebAssembly version: {other:02x?}"))),
         None => Err(Problem::new("the file ends after its first bytes")),
     }
-}
-
-/// The most common mistake: a compiler's output that is not wrapped into a component yet.
-fn core_module() -> Problem {
-    Problem::new("it is a core module, not a component").hint(
-        "wrap it: `wharf pack FILE -o OUT.wasm`\nor build for a target whose output is a component, such as Rust's wasm32-wasip2",
-    )
 }
 
 /// Validates a component. Returns which engine it needs.

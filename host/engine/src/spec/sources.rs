@@ -1,6 +1,7 @@
 //! The parts of a plugin's manifest: what the component itself says, and what is said of it beside it. Of two parts that say the
 //! same thing the later one holds; the operator's settings come after them all.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,13 +30,13 @@ pub enum Origin {
 
 impl Origin {
     /// Returns the name for users.
-    pub const fn as_str(self) -> &'static str {
+    pub fn name(self, plugin: &PluginId) -> Cow<'static, str> {
         match self {
-            Origin::Exports => "its exports",
-            Origin::Describe => "manifest",
-            Origin::Section => "its manifest section",
-            Origin::File => "NAME.toml",
-            Origin::Settings => "wharf.toml",
+            Origin::Exports => "its exports".into(),
+            Origin::Describe => "manifest".into(),
+            Origin::Section => "its section `wharf-manifest`".into(),
+            Origin::File => format!("{plugin}.toml").into(),
+            Origin::Settings => "wharf.toml".into(),
         }
     }
 }
@@ -99,7 +100,7 @@ impl ManifestSources {
         let mut problems = Vec::new();
         let mut layers = Vec::new();
         for (origin, text) in &self.texts {
-            match read(*origin, text) {
+            match read(*origin, plugin, text) {
                 Ok(raw) => layers.push((*origin, raw)),
                 Err(found) => problems.extend(found),
             }
@@ -127,7 +128,7 @@ impl ManifestSources {
                         || format!("its tasks: {}", known().take(20).collect::<Vec<_>>().join(", ")),
                         |near| format!("did you mean `{near}`?"),
                     );
-                    Problem::new(format!("{}: unknown task `{task}`", origin.as_str())).hint(hint)
+                    Problem::new(format!("{}: unknown task `{task}`", origin.name(plugin))).hint(hint)
                 }));
             }
         }
@@ -151,16 +152,16 @@ impl PlainTasks {
     }
 }
 
-fn read(origin: Origin, text: &str) -> Result<RawManifest, Vec<Problem>> {
-    let place = origin.as_str();
+fn read(origin: Origin, plugin: &PluginId, text: &str) -> Result<RawManifest, Vec<Problem>> {
+    let place = origin.name(plugin);
     if text.len() as u64 > bounds::MANIFEST_BYTES_MAX {
         let size = bytesize::ByteSize(text.len() as u64).display().iec();
         let max = bytesize::ByteSize(bounds::MANIFEST_BYTES_MAX).display().iec();
         let what = match origin {
             Origin::Describe => "the manifest".to_owned(),
-            _ => place.to_owned(),
+            _ => place.clone().into_owned(),
         };
         return Err(vec![Problem::new(format!("{what} is {size}; the limit is {max}"))]);
     }
-    toml_diagnostics::read(text).map_err(|found| found.into_iter().map(|problem| problem.within(place)).collect())
+    toml_diagnostics::read(text).map_err(|found| found.into_iter().map(|problem| problem.within(&place)).collect())
 }

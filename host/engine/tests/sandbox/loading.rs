@@ -106,7 +106,7 @@ async fn a_damaged_file_in_the_cache_is_made_again() {
     }
     // Compiled code is refused as a plugin.
     let refused =
-        engine.load("x".parse().unwrap(), whole.into(), &settings(""), &|_| {}).await.unwrap_err().to_string();
+        engine.load("x".parse().unwrap(), whole, &settings(""), &|_| {}).await.unwrap_err().to_string();
     assert!(refused.starts_with("it is native code, such as a .cwasm file; only WebAssembly is accepted"), "{refused}");
 }
 

@@ -272,7 +272,10 @@ impl From<&Task> for TaskDocument {
             lines: task.plain.lines,
             discard_on: task.plain.discard_on.clone(),
             discard_errors: task.plain.discard_errors,
-            set_by: task.origins.iter().map(|(key, by)| ((*key).to_owned(), by.as_str().to_owned())).collect(),
+            set_by: {
+                let plugin = task.name.plugin();
+                task.origins.iter().map(|(key, by)| ((*key).to_owned(), by.name(&plugin).into_owned())).collect()
+            },
         }
     }
 }
